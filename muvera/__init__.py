@@ -1,0 +1,1 @@
+"""Late-interaction retrieval with an ordinary inner-product index."""

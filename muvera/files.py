@@ -1,0 +1,104 @@
+"""Writing so that nothing is lost: beside the target, synced, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+__all__ = ["folder_beside", "sync", "write_bytes", "write_json"]
+
+
+def sync(path: Path) -> None:
+    """Flush a file's or, where the system allows it, a folder's contents to the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders; its renames need no sync
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace the file at `path` in one step: readers see the old content or the new."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace the file at `path` by `content` as JSON, in one step."""
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+@contextmanager
+def folder_beside(target: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Give a folder to fill that becomes `target` when the block ends without an error.
+
+    Parameters
+    ----------
+    target : path
+        The final name.  It must not exist (an empty folder may), unless `overwrite`.
+    overwrite : bool
+        Replace an existing folder; it is kept until the new one is complete.
+
+    Yields
+    ------
+    Path
+        A new, empty folder beside `target`, removed again when the block fails.
+
+    Raises
+    ------
+    FileExistsError
+        Where `target` exists and `overwrite` is False, or is a file.
+    """
+    target = Path(target).absolute()
+    occupied = target.is_dir() and any(target.iterdir())
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is a file; a folder is written here. Give another name.")
+    if occupied and not overwrite:
+        raise FileExistsError(
+            f"{target} exists and is not empty. Give another name, or overwrite=True to replace it."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    try:
+        beside.chmod(0o755)
+        yield beside
+        for path in beside.rglob("*"):
+            sync(path)
+        sync(beside)
+        if occupied:
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+            target.replace(old / target.name)
+            try:
+                beside.replace(target)
+            except BaseException:
+                (old / target.name).replace(target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):
+                target.rmdir()
+            beside.replace(target)
+        sync(target.parent)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise

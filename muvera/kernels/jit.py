@@ -1,0 +1,26 @@
+"""The one place for numba's flags.
+
+``kernel`` compiles a function for use from several Python threads at once: it releases
+the interpreter lock and uses none of numba's own threads, whose default layer aborts the
+process when two Python threads enter it.  Parallelism is :mod:`muvera.parallel`'s work.
+
+No fastmath: signs decide cells, and every sum keeps its written order, so that a result
+does not depend on the machine's vector width.
+"""
+
+import os
+from typing import Any
+
+import numba
+import numba.core.config
+
+#: True when ``NUMBA_DISABLE_JIT=1``: kernels run as Python, intrinsics as NumPy.
+INTERPRETED = bool(numba.core.config.DISABLE_JIT)  # type: ignore[attr-defined]
+
+#: numba's on-disk cache does not see edits in another module, so the tests switch it off.
+CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
+
+
+def kernel(function: Any) -> Any:
+    """Compile `function` with the project's flags."""
+    return numba.njit(nogil=True, cache=CACHE, error_model="numpy")(function)

@@ -1,0 +1,86 @@
+"""Splitting work over threads: whole documents only, each thread writing its own rows.
+
+A result never depends on the number of threads, because no sum crosses a document.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["run_in_ranges", "split_by_weight", "thread_count"]
+
+
+def thread_count(threads: int | None) -> int:
+    """Return the number of threads to use: `threads`, or every core this process may use.
+
+    Parameters
+    ----------
+    threads : int or None
+        At least 1; None means all usable cores.
+    """
+    if threads is None:
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)):
+        raise TypeError(f"threads must be an int or None, got {type(threads).__name__}.")
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}. Use None for all cores.")
+    return int(threads)
+
+
+def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> list[tuple[int, int]]:
+    """Cut items into consecutive ranges of about equal weight.
+
+    Parameters
+    ----------
+    cumulative : int64 (n + 1,)
+        Running total of the items' weights, as offsets are of lengths.
+    weight : int
+        A range ends once it weighs this much (an item is never cut).
+    most : int
+        A range never has more items than this.
+
+    Returns
+    -------
+    list of (start, stop)
+        Non-empty ranges that cover 0..n in order.
+    """
+    count = len(cumulative) - 1
+    ranges = []
+    start = 0
+    while start < count:
+        stop = int(np.searchsorted(cumulative, cumulative[start] + weight, side="left"))
+        stop = min(max(stop, start + 1), start + most, count)
+        ranges.append((start, stop))
+        start = stop
+    return ranges
+
+
+def run_in_ranges(
+    work: Callable[[int, int], object], ranges: list[tuple[int, int]], threads: int | None = None
+) -> None:
+    """Call ``work(start, stop)`` for every range, on `threads` threads.
+
+    The first exception is raised after the running ranges have ended; ranges not yet
+    started are dropped.  `work` must write only what belongs to its range.
+    """
+    count = min(thread_count(threads), len(ranges))
+    if count <= 1:
+        for start, stop in ranges:
+            work(start, stop)
+        return
+    with ThreadPoolExecutor(count, thread_name_prefix="muvera") as pool:
+        futures = [pool.submit(work, start, stop) for start, stop in ranges]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
