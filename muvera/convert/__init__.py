@@ -1,0 +1,1 @@
+"""Readers and writers of existing token embeddings, one format a file."""

@@ -1,0 +1,1 @@
+"""Writers of token embeddings, one format a file."""
