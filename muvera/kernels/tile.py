@@ -78,30 +78,54 @@ def _multiply_add(builder: Any, left: Any, right: Any, total: Any) -> Any:
     return builder.call(function, [left, right, total])
 
 
-def _tile(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+def _tile(context: Any, builder: Any, signature: Any, args: Any, lanewise: bool = False) -> list[Any]:
     """Emit the product of ROWS rows and one panel; return the accumulators' values.
 
     Rows past `last` repeat row `last`, so that a short tile needs no second code path.
+    `lanewise` multiplies vector by vector, lane with lane, instead of every entry of a row
+    with a packed vector: the product with a matrix whose LANES blocks are interleaved.
     """
     rows_array, row, last, depth, packed, panel = args[:6]
+    lanes = ir.Constant(depth.type, LANES)
     pointers = []
     for i in range(ROWS):
         wanted = builder.add(row, ir.Constant(row.type, i))
         wanted = builder.select(builder.icmp_signed("<", wanted, last), wanted, last)
         pointers.append(_pointer(context, builder, signature.args[0], rows_array, builder.mul(wanted, depth)))
-    size = builder.mul(depth, ir.Constant(depth.type, LANES))
+    size = depth if lanewise else builder.mul(depth, lanes)
+    steps = builder.sdiv(depth, lanes) if lanewise else depth
     columns = _pointer(context, builder, signature.args[4], packed, builder.mul(panel, size))
     zero = ir.Constant(_VECTOR, [0.0] * LANES)
-    sums = [cgutils.alloca_once_value(builder, zero) for _ in range(ROWS)]
-    for total in sums:  # alloca_once stores in the entry block: a second tile must start anew
+    sums = [cgutils.alloca_once(builder, _VECTOR) for _ in range(ROWS)]
+    for total in sums:
         builder.store(zero, total)
-    with cgutils.for_range(builder, depth) as loop:
-        offset = builder.mul(loop.index, ir.Constant(loop.index.type, LANES))
+    with cgutils.for_range(builder, steps) as loop:
+        offset = builder.mul(loop.index, lanes)
         column = _load_vector(builder, builder.gep(columns, [offset]))
         for pointer, total in zip(pointers, sums, strict=True):
-            value = _broadcast(builder, builder.load(builder.gep(pointer, [loop.index])))
+            if lanewise:
+                value = _load_vector(builder, builder.gep(pointer, [offset]))
+            else:
+                value = _broadcast(builder, builder.load(builder.gep(pointer, [loop.index])))
             builder.store(_multiply_add(builder, value, column, builder.load(total)), total)
     return [builder.load(total) for total in sums]
+
+
+def _store_tile(context: Any, builder: Any, signature: Any, args: Any, lanewise: bool) -> Any:
+    pointer = _pointer(context, builder, signature.args[6], args[6], args[7])
+    for i, total in enumerate(_tile(context, builder, signature, args, lanewise)):
+        _store_vector(builder, total, builder.gep(pointer, [ir.Constant(args[7].type, i * LANES)]))
+    return context.get_dummy_value()
+
+
+def _store_signs(context: Any, builder: Any, signature: Any, args: Any, lanewise: bool) -> Any:
+    pointer = _pointer(context, builder, signature.args[6], args[6], args[7])
+    zero = ir.Constant(_VECTOR, [0.0] * LANES)
+    for total in _tile(context, builder, signature, args, lanewise):
+        mask = builder.bitcast(builder.fcmp_ordered(">", total, zero), ir.IntType(LANES))
+        builder.store(mask, pointer)
+        pointer = builder.gep(pointer, [args[8]])
+    return context.get_dummy_value()
 
 
 @intrinsic
@@ -109,10 +133,17 @@ def _compiled_dot(typingctx, rows, row, last, depth, packed, panel, out, positio
     signature = types.void(rows, types.intp, types.intp, types.intp, packed, types.intp, out, types.intp)
 
     def generate(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[6], args[6], args[7])
-        for i, total in enumerate(_tile(context, builder, signature, args)):
-            _store_vector(builder, total, builder.gep(pointer, [ir.Constant(args[7].type, i * LANES)]))
-        return context.get_dummy_value()
+        return _store_tile(context, builder, signature, args, lanewise=False)
+
+    return signature, generate
+
+
+@intrinsic
+def _compiled_lane_dot(typingctx, rows, row, last, depth, packed, panel, out, position):
+    signature = types.void(rows, types.intp, types.intp, types.intp, packed, types.intp, out, types.intp)
+
+    def generate(context, builder, signature, args):
+        return _store_tile(context, builder, signature, args, lanewise=True)
 
     return signature, generate
 
@@ -139,13 +170,80 @@ def _compiled_signs(typingctx, rows, row, last, depth, packed, panel, out, posit
     )
 
     def generate(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[6], args[6], args[7])
+        return _store_signs(context, builder, signature, args, lanewise=False)
+
+    return signature, generate
+
+
+@intrinsic
+def _compiled_lane_signs(typingctx, rows, row, last, depth, packed, panel, out, position, step):
+    signature = types.void(
+        rows, types.intp, types.intp, types.intp, packed, types.intp, out, types.intp, types.intp
+    )
+
+    def generate(context, builder, signature, args):
+        return _store_signs(context, builder, signature, args, lanewise=True)
+
+    return signature, generate
+
+
+@intrinsic
+def _compiled_square_sum(typingctx, array, position, count):
+    signature = types.float32(array, types.intp, types.intp)
+
+    def generate(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
         zero = ir.Constant(_VECTOR, [0.0] * LANES)
-        for total in _tile(context, builder, signature, args):
-            mask = builder.bitcast(builder.fcmp_ordered(">", total, zero), ir.IntType(LANES))
-            builder.store(mask, pointer)
-            pointer = builder.gep(pointer, [args[8]])
-        return context.get_dummy_value()
+        total = cgutils.alloca_once_value(builder, zero)
+        builder.store(zero, total)
+        width = ir.Constant(args[2].type, LANES)
+        with cgutils.for_range(builder, builder.sdiv(args[2], width)) as loop:
+            value = _load_vector(builder, builder.gep(pointer, [builder.mul(loop.index, width)]))
+            builder.store(_multiply_add(builder, value, value, builder.load(total)), total)
+        value, index = builder.load(total), ir.IntType(32)
+        for half in (8, 4, 2, 1):  # the lanes are added as a tree, the same everywhere
+            order = [ir.Constant(index, (j + half) % LANES) for j in range(LANES)]
+            swapped = builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(index, LANES), order))
+            value = builder.fadd(value, swapped)
+        return builder.extract_element(value, ir.Constant(index, 0))
+
+    return signature, generate
+
+
+def _scaled(context: Any, builder: Any, signature: Any, args: Any, accumulate: bool) -> Any:
+    """Emit ``out[...] (+)= weight * source[...]`` over whole vectors."""
+    pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+    target = _pointer(context, builder, signature.args[4], args[4], args[5])
+    width = ir.Constant(args[2].type, LANES)
+    factor = _broadcast(builder, args[3])
+    with cgutils.for_range(builder, builder.sdiv(args[2], width)) as loop:
+        offset = builder.mul(loop.index, width)
+        place = builder.gep(target, [offset])
+        value = _load_vector(builder, builder.gep(pointer, [offset]))
+        if accumulate:
+            value = _multiply_add(builder, value, factor, _load_vector(builder, place))
+        else:
+            value = builder.fmul(value, factor)
+        _store_vector(builder, value, place)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def _compiled_add_scaled(typingctx, source, position, count, weight, out, start):
+    signature = types.void(source, types.intp, types.intp, types.float32, out, types.intp)
+
+    def generate(context, builder, signature, args):
+        return _scaled(context, builder, signature, args, accumulate=True)
+
+    return signature, generate
+
+
+@intrinsic
+def _compiled_set_scaled(typingctx, source, position, count, weight, out, start):
+    signature = types.void(source, types.intp, types.intp, types.float32, out, types.intp)
+
+    def generate(context, builder, signature, args):
+        return _scaled(context, builder, signature, args, accumulate=False)
 
     return signature, generate
 
@@ -188,11 +286,23 @@ def _compiled_widen(typingctx, halves, source, out, position):
 
 def _interpreted_tile(rows, row, last, depth, packed, panel):
     picked = np.minimum(np.arange(row, row + ROWS), last)
-    return rows.reshape(-1, depth)[picked] @ packed.reshape(-1, depth, LANES)[panel]
+    return rows[: (last + 1) * depth].reshape(-1, depth)[picked] @ packed.reshape(-1, depth, LANES)[panel]
+
+
+def _interpreted_lane_tile(rows, row, last, depth, packed, panel):
+    picked = np.minimum(np.arange(row, row + ROWS), last)
+    wanted = rows[: (last + 1) * depth].reshape(-1, depth // LANES, LANES)[picked]
+    return (wanted * packed.reshape(-1, depth // LANES, LANES)[panel]).sum(1)
 
 
 def _interpreted_dot(rows, row, last, depth, packed, panel, out, position):
-    out[position : position + ROWS * LANES] = _interpreted_tile(rows, row, last, depth, packed, panel).ravel()
+    tile = _interpreted_tile(rows, row, last, depth, packed, panel)
+    out[position : position + ROWS * LANES] = tile.ravel()
+
+
+def _interpreted_lane_dot(rows, row, last, depth, packed, panel, out, position):
+    tile = _interpreted_lane_tile(rows, row, last, depth, packed, panel)
+    out[position : position + ROWS * LANES] = tile.ravel()
 
 
 def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
@@ -200,14 +310,36 @@ def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
     np.maximum(best, _interpreted_tile(rows, row, last, depth, packed, panel).max(0), out=best)
 
 
-def _interpreted_signs(rows, row, last, depth, packed, panel, out, position, step):
-    positive = _interpreted_tile(rows, row, last, depth, packed, panel) > 0
+def _write_signs(tile, out, position, step):
     for i in range(ROWS):
-        out[position + i * step] = (positive[i] << np.arange(LANES)).sum()
+        out[position + i * step] = ((tile[i] > 0) << np.arange(LANES)).sum()
+
+
+def _interpreted_signs(rows, row, last, depth, packed, panel, out, position, step):
+    _write_signs(_interpreted_tile(rows, row, last, depth, packed, panel), out, position, step)
+
+
+def _interpreted_lane_signs(rows, row, last, depth, packed, panel, out, position, step):
+    _write_signs(_interpreted_lane_tile(rows, row, last, depth, packed, panel), out, position, step)
 
 
 def _interpreted_widen(halves, source, out, position):
     out[position : position + LANES] = halves[source : source + LANES].view(np.float16)
+
+
+def _interpreted_square_sum(array, position, count):
+    row = array[position : position + count // LANES * LANES]
+    return np.float32(row @ row)
+
+
+def _interpreted_add_scaled(source, position, count, weight, out, start):
+    count = count // LANES * LANES
+    out[start : start + count] += source[position : position + count] * np.float32(weight)
+
+
+def _interpreted_set_scaled(source, position, count, weight, out, start):
+    count = count // LANES * LANES
+    out[start : start + count] = source[position : position + count] * np.float32(weight)
 
 
 def _interpreted_prefetch(array, position):
@@ -223,15 +355,29 @@ if INTERPRETED:
     tile_max: Any = _interpreted_max
     #: Write each row's signs as a uint16 (bit j: column j > 0) to ``out[position + i * step]``.
     tile_signs: Any = _interpreted_signs
+    #: The same two with `packed` (panels, depth / LANES, LANES) multiplied lane by lane.
+    lane_dot: Any = _interpreted_lane_dot
+    lane_signs: Any = _interpreted_lane_signs
     #: Ask for the cache line at ``array[position]`` (any position; it may lie outside).
     prefetch: Any = _interpreted_prefetch
-    widen: Any = _interpreted_widen
+    #: Sum of squares of ``array[position : position + count]``, count cut to whole LANES.
+    square_sum: Any = _interpreted_square_sum
+    #: Add ``weight * source[position : ...]`` to ``out[start : ...]``, count cut to whole LANES.
+    add_scaled: Any = _interpreted_add_scaled
+    #: Write the same product instead of adding it.
+    set_scaled: Any = _interpreted_set_scaled
+    _widen: Any = _interpreted_widen
 else:
     tile_dot = _compiled_dot
     tile_max = _compiled_max
     tile_signs = _compiled_signs
+    lane_dot = _compiled_lane_dot
+    lane_signs = _compiled_lane_signs
     prefetch = _compiled_prefetch
-    widen = _compiled_widen
+    square_sum = _compiled_square_sum
+    add_scaled = _compiled_add_scaled
+    set_scaled = _compiled_set_scaled
+    _widen = _compiled_widen
 
 
 @kernel
@@ -242,12 +388,12 @@ def widen_halves(halves, start, stop, out):
     """
     whole = (stop - start) // LANES * LANES
     for i in range(0, whole, LANES):
-        widen(halves, start + i, out, i)
+        _widen(halves, start + i, out, i)
     if whole < stop - start:
         tail = np.zeros(LANES, np.uint16)
         for i in range(whole, stop - start):
             tail[i - whole] = halves[start + i]
-        widen(tail, 0, out, whole)
+        _widen(tail, 0, out, whole)
 
 
 @kernel

@@ -1,0 +1,258 @@
+"""Fixed Dimensional Encodings of ragged sets of tokens (MUVERA, section 2).
+
+Sizes: d columns of a token, `width` = d rounded up to LANES, R `repetitions` of k `bits`
+hyperplanes each, C = 2**k cells, p columns of a `block`.  An FDE is R * C * p floats:
+repetition, then cell, then coordinate.
+
+Matrices are packed panels, flat: dense (panels, width, LANES) for the tile, or lane by
+lane (panels, width / LANES, LANES) where only entries with row = column (mod LANES) are
+not zero, which costs LANES times less.  An empty `mixing` leaves the tokens in their own
+basis, an empty `projection` is the identity.
+
+A cell's *code* has bit j set when hyperplane j of its repetition has a positive product.
+`position` (C,) says where a code's block stands in the repetition, `code_at` (C,) the
+inverse: cell numberings of this library and of others differ only there.
+"""
+
+import math
+
+import numpy as np
+
+from .cells import nearest_cell_token, nearest_token
+from .jit import kernel
+from .rows import load_rows, mix_rows
+from .tile import (
+    LANES,
+    ROWS,
+    add_scaled,
+    lane_dot,
+    lane_signs,
+    set_scaled,
+    square_sum,
+    tile_dot,
+    tile_signs,
+)
+
+# What an empty document cell gets: nothing; the token whose code differs least, the first
+# of equals; or the first token of the nearest occupied cell, the lowest position of equals.
+FILL_NONE = 0
+FILL_NEAREST_TOKEN = 1
+FILL_NEAREST_CELL = 2
+
+
+@kernel
+def write_blocks(
+    sums, scales, slot_codes, slots, width, repetition, position, projection, lanewise, block, tile, out
+):
+    """Project the occupied cells' rows and write them into one FDE `out`.
+
+    `sums` holds `slots` rows, row s belonging to the cell with code ``slot_codes[s]`` and
+    to be scaled by ``scales[s]``.
+    """
+    cells = position.shape[0]
+    if projection.shape[0] == 0:
+        for s in range(slots):
+            start = (repetition * cells + position[slot_codes[s]]) * block
+            for j in range(block):
+                out[start + j] = sums[s * width + j] * scales[s]
+        return
+    panels = (block + LANES - 1) // LANES
+    for panel in range(panels):
+        used = min(LANES, block - panel * LANES)
+        for row in range(0, slots, ROWS):
+            if lanewise:
+                lane_dot(sums, row, slots - 1, width, projection, repetition * panels + panel, tile, 0)
+            else:
+                tile_dot(sums, row, slots - 1, width, projection, repetition * panels + panel, tile, 0)
+            for i in range(min(ROWS, slots - row)):
+                s = row + i
+                start = (repetition * cells + position[slot_codes[s]]) * block + panel * LANES
+                set_scaled(tile, i * LANES, used, scales[s], out, start)
+                for j in range(used // LANES * LANES, used):
+                    out[start + j] = tile[i * LANES + j] * scales[s]
+
+
+@kernel
+def encode_documents(
+    floats, halves, offsets, first, last, center, mixing, places, planes, lane_planes, repetitions, bits,
+    position, code_at, projection, lane_projection, block, fill, unit, out,
+):  # fmt: skip
+    """Write the FDEs of documents first..last to ``out[0 : last - first]``.
+
+    `center` (width,) is subtracted from every token.  `unit` scales each cell's mean to
+    length 1 before projecting.  An empty document's FDE is zero.
+    """
+    depth = max(floats.shape[1], halves.shape[1])
+    width = center.shape[0]
+    cells = position.shape[0]
+    panels = (repetitions * bits + LANES - 1) // LANES
+    step = panels + 1  # one mask more, so that a code may be read across two
+    longest = 0
+    for document in range(first, last):
+        longest = max(longest, offsets[document + 1] - offsets[document])
+    rows = np.empty((longest + ROWS) * width + LANES, np.float32)
+    mixed = np.empty((longest + ROWS) * width if mixing.shape[0] > 0 else 0, np.float32)
+    masks = np.zeros((longest + ROWS) * step, np.uint16)
+    codes = np.empty(longest, np.int64)
+    slot_of = np.empty(cells, np.int64)
+    slot_codes = np.empty(cells, np.int64)
+    counts = np.empty(cells, np.int64)
+    first_token = np.empty(cells, np.int64)
+    sums = np.empty((cells + ROWS) * width, np.float32)
+    scales = np.empty(cells, np.float32)
+    tile = np.empty(ROWS * LANES, np.float32)
+    one = np.float32(1.0)
+    for document in range(first, last):
+        fde = out[document - first]
+        start = offsets[document]
+        count = offsets[document + 1] - start
+        if count == 0:
+            fde[:] = 0.0
+            continue
+        load_rows(floats, halves, start, start + count, depth, width, center, rows)
+        values = rows
+        if mixing.shape[0] > 0:
+            mix_rows(rows, count, width, mixing, places, tile, mixed)
+            values = mixed
+        for panel in range(panels):
+            for row in range(0, count, ROWS):
+                where = row * step + panel
+                if lane_planes:
+                    lane_signs(values, row, count - 1, width, planes, panel, masks, where, step)
+                else:
+                    tile_signs(values, row, count - 1, width, planes, panel, masks, where, step)
+        for repetition in range(repetitions):
+            at = (repetition * bits) >> 4
+            shift = (repetition * bits) & 15
+            slot_of[:] = -1
+            first_token[:] = -1
+            slots = 0
+            for t in range(count):
+                word = np.int64(masks[t * step + at]) | (np.int64(masks[t * step + at + 1]) << 16)
+                code = (word >> shift) & (cells - 1)
+                codes[t] = code
+                slot = slot_of[code]
+                if slot < 0:
+                    slot_of[code] = slots
+                    slot_codes[slots] = code
+                    counts[slots] = 1
+                    first_token[code] = t
+                    set_scaled(values, t * width, width, one, sums, slots * width)
+                    slots += 1
+                else:
+                    counts[slot] += 1
+                    add_scaled(values, t * width, width, one, sums, slot * width)
+            if slots < cells:
+                for code in range(cells):
+                    if slot_of[code] >= 0:
+                        continue
+                    if fill == FILL_NONE:
+                        begin = (repetition * cells + position[code]) * block
+                        fde[begin : begin + block] = 0.0
+                        continue
+                    if fill == FILL_NEAREST_TOKEN:
+                        t = nearest_token(code, codes, count)
+                    else:
+                        t = nearest_cell_token(code, first_token, code_at)
+                    slot_codes[slots] = code
+                    counts[slots] = 1
+                    set_scaled(values, t * width, width, one, sums, slots * width)
+                    slots += 1
+            for s in range(slots):
+                if unit:
+                    square = square_sum(sums, s * width, width)
+                    # Tokens that cancel exactly have no direction: their block stays zero.
+                    scales[s] = one / math.sqrt(square) if square > 0 else np.float32(0.0)
+                else:
+                    scales[s] = one / np.float32(counts[s])
+            write_blocks(
+                sums, scales, slot_codes, slots, width, repetition, position, projection, lane_projection,
+                block, tile, fde,
+            )  # fmt: skip
+
+
+@kernel
+def encode_queries(
+    floats, halves, offsets, first, last, center, mixing, places, planes, lane_planes, inverse_norms,
+    repetitions, bits, position, projection, lane_projection, block, softness, out,
+):  # fmt: skip
+    """Write the FDEs of queries first..last to ``out[0 : last - first]``.
+
+    Cells are decided after subtracting `center`; values are not centred, which would change
+    the ranking.  With `softness` tau > 0 a token at distance m from its nearest hyperplane
+    goes to the cell across it with weight exp(-m / tau) / 2, and to its own with the rest.
+    """
+    depth = max(floats.shape[1], halves.shape[1])
+    width = center.shape[0]
+    cells = position.shape[0]
+    panels = (repetitions * bits + LANES - 1) // LANES
+    longest = 0
+    for query in range(first, last):
+        longest = max(longest, offsets[query + 1] - offsets[query])
+    room = longest + ROWS
+    rows = np.empty(room * width + LANES, np.float32)
+    mixed = np.empty(room * width if mixing.shape[0] > 0 else 0, np.float32)
+    centred = np.empty(room * width + LANES, np.float32)
+    no_center = np.zeros(width, np.float32)
+    products = np.empty(panels * room * LANES, np.float32)
+    slot_of = np.empty(cells, np.int64)
+    slot_codes = np.empty(cells, np.int64)
+    sums = np.empty((cells + ROWS) * width, np.float32)
+    scales = np.ones(cells, np.float32)
+    tile = np.empty(ROWS * LANES, np.float32)
+    for query in range(first, last):
+        fde = out[query - first]
+        fde[:] = 0.0
+        start = offsets[query]
+        count = offsets[query + 1] - start
+        load_rows(floats, halves, start, start + count, depth, width, center, centred)
+        hashed = centred
+        if mixing.shape[0] > 0:
+            mix_rows(centred, count, width, mixing, places, tile, mixed)
+            hashed = mixed
+        for panel in range(panels):
+            for row in range(0, count, ROWS):
+                where = (panel * room + row) * LANES
+                if lane_planes:
+                    lane_dot(hashed, row, count - 1, width, planes, panel, products, where)
+                else:
+                    tile_dot(hashed, row, count - 1, width, planes, panel, products, where)
+        load_rows(floats, halves, start, start + count, depth, width, no_center, rows)
+        values = rows
+        if mixing.shape[0] > 0:
+            mix_rows(rows, count, width, mixing, places, tile, mixed)
+            values = mixed
+        for repetition in range(repetitions):
+            slot_of[:] = -1
+            slots = 0
+            for t in range(count):
+                code = 0
+                nearest = 0
+                margin = np.float32(np.inf)
+                for j in range(bits):
+                    plane = repetition * bits + j
+                    value = products[((plane // LANES) * room + t) * LANES + plane % LANES]
+                    if value > 0:
+                        code |= 1 << j
+                    distance = abs(value) * inverse_norms[plane]
+                    if distance < margin:
+                        margin = distance
+                        nearest = j
+                across = np.float32(0.0)
+                if softness > 0 and bits > 0:
+                    across = np.float32(0.5) * np.float32(math.exp(-margin / softness))
+                for part in range(2 if across > 0 else 1):
+                    weight = across if part == 1 else np.float32(1.0) - across
+                    cell = code ^ (1 << nearest) if part == 1 else code
+                    slot = slot_of[cell]
+                    if slot < 0:
+                        slot_of[cell] = slots
+                        slot_codes[slots] = cell
+                        set_scaled(values, t * width, width, weight, sums, slots * width)
+                        slots += 1
+                    else:
+                        add_scaled(values, t * width, width, weight, sums, slot * width)
+            write_blocks(
+                sums, scales, slot_codes, slots, width, repetition, position, projection, lane_projection,
+                block, tile, fde,
+            )  # fmt: skip
