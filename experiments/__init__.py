@@ -1,0 +1,1 @@
+"""Experiments on real collections: encoders, embedding commands, and what is measured with them."""
