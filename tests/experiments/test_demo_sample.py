@@ -1,0 +1,75 @@
+"""The bundled demo sample is consistent, and as good as its README says; no model is needed."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.demo_texts import QUERIES, collect_documents
+from experiments.encoders import is_punctuation
+from experiments.make_demo_sample import SAMPLE, best_ranks, write_sample
+
+
+def load(name: str) -> Any:
+    return json.loads((SAMPLE / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("prefix", ["", "query_"])
+def test_vectors(prefix: str) -> None:
+    tokens, lengths = np.load(SAMPLE / f"{prefix}tokens.npy"), np.load(SAMPLE / f"{prefix}lengths.npy")
+    assert (tokens.dtype, lengths.dtype) == (np.float16, np.int32)
+    assert tokens.shape == (lengths.sum(), 128)
+    assert lengths.min() > 0
+    # Half precision rounds each of 128 coordinates to 11 bits.
+    np.testing.assert_allclose(np.linalg.norm(tokens.astype(np.float32), axis=1), 1.0, atol=1e-3)
+
+
+def test_documents_align() -> None:
+    lengths, ids, strings = np.load(SAMPLE / "lengths.npy"), load("ids.json"), load("token_strings.json")
+    assert len(ids) == len(set(ids)) == len(load("texts.json")) == len(lengths)
+    assert 500 <= len(ids) <= 700
+    assert [len(one) for one in strings] == lengths.tolist()
+    assert not any(is_punctuation(token) for one in strings for token in one)
+    assert all(text.startswith(f"{one}: ") for one, text in zip(ids, load("texts.json"), strict=True))
+
+
+def test_queries_align() -> None:
+    queries, ids = load("queries.json"), set(load("ids.json"))
+    assert [len(query["token_strings"]) for query in queries] == np.load(
+        SAMPLE / "query_lengths.npy"
+    ).tolist()
+    assert len({query["id"] for query in queries}) == len(queries)
+    for query, source in zip(queries, QUERIES, strict=True):
+        assert (query["text"], query["relevant"]) == (source.text, list(source.relevant))
+        assert query["relevant"]
+        assert ids >= set(query["relevant"])
+
+
+def test_reduction_is_orthonormal() -> None:
+    components = np.load(SAMPLE / "reduction.npy")
+    assert components.shape == (384, 128)
+    np.testing.assert_allclose(components.T @ components, np.eye(128), atol=1e-5)
+
+
+def test_readme_states_the_quality_that_exact_maxsim_has() -> None:
+    ranks, readme = best_ranks(SAMPLE), (SAMPLE / "README.md").read_text(encoding="utf-8")
+    for depth in (1, 3, 10):
+        share = sum(rank <= depth for rank in ranks)
+        assert f"{share} of {len(ranks)}" in readme
+    assert sum(rank <= 3 for rank in ranks) > len(ranks) / 2
+
+
+def test_download_stays_small() -> None:
+    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 5_000_000
+
+
+def test_documents_are_collected_the_same_way_twice() -> None:
+    documents = collect_documents()
+    assert documents == collect_documents()
+    assert list(documents) == sorted(documents)
+
+
+def test_an_answer_that_is_no_document_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"not among the documents: .*json\.dumps"):
+        write_sample(SAMPLE, {}, QUERIES)
