@@ -1,0 +1,1 @@
+"""Fixed Dimensional Encodings: configuration, random draws, encoder."""

@@ -1,0 +1,311 @@
+"""FDEEncoder: from token sets to Fixed Dimensional Encodings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels.encode import (
+    FILL_NEAREST_CELL,
+    FILL_NEAREST_TOKEN,
+    FILL_NONE,
+    encode_documents,
+    encode_queries,
+)
+from ..kernels.final import add_count_sketch, add_rademacher
+from ..kernels.tile import LANES, pack_columns
+from ..parallel import run_in_ranges, split_by_weight
+from ..vectors import MultiVectors, as_multivectors, frozen
+from .config import FDEConfig
+from .draws import ours
+from .geometry import mean_token
+from .matrices import FDEMatrices, cell_positions, draw_matrices
+
+__all__ = ["FDEEncoder"]
+
+# A task is about this many tokens: enough to hide its start, few enough to share out evenly.
+_TASK_TOKENS = 8192
+
+# Long FDEs held by one thread before a final projection.
+_BLOCK_BYTES = 64 << 20
+
+# Sign bits of a dense final projection are kept up to this size, else drawn again per block.
+_KEPT_SIGN_BYTES = 64 << 20
+
+
+class FDEEncoder:
+    """Turn token sets into vectors whose inner product approximates R times Chamfer.
+
+    Parameters
+    ----------
+    config : FDEConfig
+        With ``center`` the encoder needs :meth:`fit` first.
+    matrices : FDEMatrices, optional
+        Instead of drawing them from the configuration: those of a saved index.
+    center : float32 (dimension,), optional
+        Instead of fitting: the mean token of a saved index.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from muvera import FDEConfig, MultiVectors
+    >>> rng = np.random.default_rng(0)
+    >>> documents = MultiVectors.from_arrays([rng.normal(size=(9, 32)) for _ in range(4)])
+    >>> encoder = FDEEncoder(FDEConfig(dimension=32)).fit(documents)
+    >>> encoder.encode_documents(documents).shape
+    (4, 10240)
+    """
+
+    def __init__(self, config: FDEConfig, *, matrices: FDEMatrices | None = None, center: Any = None) -> None:
+        if not isinstance(config, FDEConfig):
+            raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
+        self.config = config
+        self.matrices = draw_matrices(config) if matrices is None else matrices
+        self._center: NDArray[np.float32] | None = None
+        if center is not None:
+            self._center = np.asarray(center, np.float32).reshape(-1)
+            if self._center.shape != (config.dimension,):
+                raise ValueError(f"center has {self._center.size} entries, but dimension={config.dimension}.")
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Pack the matrices as the kernels read them."""
+        config, matrices = self.config, self.matrices
+        repetitions, width = config.num_repetitions, ours.padded_width(config.dimension)
+        if matrices.hyperplanes.shape != (repetitions * config.num_simhash_projections, width):
+            raise ValueError(
+                f"The hyperplanes have shape {matrices.hyperplanes.shape}, which does not fit {config}."
+            )
+        self._width = width
+        self._lane_planes = bool(matrices.mixing.size) and _is_interleaved(matrices.hyperplanes)
+        self._planes = _pack(matrices.hyperplanes, self._lane_planes)
+        flat = matrices.projections.reshape(-1, width)
+        self._lane_projection = (
+            bool(matrices.mixing.size) and config.block_width % LANES == 0 and _is_interleaved(flat)
+        )
+        self._projection = np.concatenate(
+            [np.empty(0, np.float32), *(_pack(rows, self._lane_projection) for rows in matrices.projections)]
+        )
+        self._mixing = _pack(matrices.mixing, True) if matrices.mixing.size else np.empty(0, np.float32)
+        norms = np.linalg.norm(matrices.hyperplanes.astype(np.float64), axis=1)
+        self._inverse_norms = (1 / np.maximum(norms, 1e-30)).astype(np.float32)
+        self._position = cell_positions(config)
+        self._code_at = np.argsort(self._position)
+        self._kept_signs: list[NDArray[np.uint16]] | None = None
+        panels = -(-config.fde_dimension // LANES)
+        if config.final_projection == "rademacher" and config.long_dimension * panels * 2 <= _KEPT_SIGN_BYTES:
+            self._kept_signs = [self._draw_signs(r) for r in range(repetitions)]
+        fill = FILL_NONE
+        if config.fill_empty_partitions:
+            fill = FILL_NEAREST_CELL if config.dialect == "fastembed" else FILL_NEAREST_TOKEN
+        self._fill = fill
+
+    # -- fitting --------------------------------------------------------------
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether something is still to be learnt from documents before encoding."""
+        return self.config.center and self._center is None
+
+    @property
+    def center(self) -> NDArray[np.float32]:
+        """The vector that is subtracted, float32 (dimension,); zero without ``center``."""
+        self._require_fit()
+        if self._center is None:
+            return np.zeros(self.config.dimension, np.float32)
+        return self._center
+
+    def fit(self, documents: Any) -> FDEEncoder:
+        """Learn the mean document token where the configuration asks for ``center``.
+
+        Parameters
+        ----------
+        documents : MultiVectors, arrays, or an iterable of MultiVectors
+            A sample is enough: the mean of some thousand tokens.  Fitting again is an error
+            once something was encoded with the old centre, so it is not offered: make a new
+            encoder.
+
+        Returns
+        -------
+        FDEEncoder
+            This encoder.
+        """
+        if not self.config.center:
+            return self
+        if self._center is not None:
+            raise ValueError(
+                "This encoder is fitted, and FDEs of two centres do not compare. Make a new encoder."
+            )
+        self._center = mean_token(_as_batches(documents), self.config.dimension)
+        return self
+
+    def _require_fit(self) -> None:
+        if self.needs_fit:
+            raise ValueError(
+                "This configuration has center=True, which is learnt from documents: call "
+                "fit(documents) first, or use center=False."
+            )
+
+    # -- encoding -------------------------------------------------------------
+
+    def encode_documents(
+        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Encode documents.
+
+        Parameters
+        ----------
+        documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            A document without tokens gets the zero vector.
+        out : float32 (n, fde_dimension), optional
+            Where to write, such as a memory map; C-contiguous.
+        threads : int, optional
+            Default: all usable cores.  The result does not depend on it.
+
+        Returns
+        -------
+        float32 (n, fde_dimension)
+            Its inner product with a query's FDE approximates
+            ``num_repetitions * chamfer(query, document)``, up to a constant a query where
+            tokens are centred.
+        """
+        return self._encode(as_multivectors(documents, "documents"), "documents", out, threads)
+
+    def encode_queries(
+        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Encode queries: the same, with sums instead of means and no filling of cells.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            A query without tokens gets the zero vector.
+        out, threads
+            As for :meth:`encode_documents`.
+
+        Returns
+        -------
+        float32 (n, fde_dimension)
+        """
+        return self._encode(as_multivectors(queries, "queries"), "queries", out, threads)
+
+    def _encode(
+        self, texts: MultiVectors, side: str, out: NDArray[np.float32] | None, threads: int | None
+    ) -> NDArray[np.float32]:
+        self._require_fit()
+        texts.require_dim(self.config.dimension, side, "this encoder")
+        texts.require_finite(side)
+        out = self._require_out(out, len(texts))
+        final = self.config.final_projection is not None
+        most = max(1, _BLOCK_BYTES // (4 * self.config.long_dimension)) if final else len(texts)
+        ranges = split_by_weight(texts.offsets, _TASK_TOKENS, max(1, most))
+        encode = self._write_documents if side == "documents" else self._write_queries
+        floats, halves = _both_kinds(texts)
+
+        def work(start: int, stop: int) -> None:
+            if not final:
+                encode(floats, halves, texts.offsets, start, stop, out[start:stop])
+                return
+            block = np.empty((stop - start, self.config.long_dimension), np.float32)
+            encode(floats, halves, texts.offsets, start, stop, block)
+            self._write_final(block, out[start:stop])
+
+        run_in_ranges(work, ranges, threads)
+        return out
+
+    def _require_out(self, out: NDArray[np.float32] | None, count: int) -> NDArray[np.float32]:
+        shape = (count, self.config.fde_dimension)
+        if out is None:
+            return np.empty(shape, np.float32)
+        if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
+            found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise ValueError(f"out must be a float32 array of shape {shape}, got {found}.")
+        if not (out.flags.c_contiguous and out.flags.writeable):
+            raise ValueError("out must be C-contiguous and writeable.")
+        return out.view(np.ndarray)
+
+    def _padded_center(self) -> NDArray[np.float32]:
+        center = np.zeros(self._width, np.float32)
+        if self._center is not None:
+            center[: self.config.dimension] = self._center
+        return center
+
+    def _write_documents(
+        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        config = self.config
+        encode_documents(
+            floats, halves, offsets, start, stop, self._padded_center(), self._mixing, self.matrices.places,
+            self._planes, self._lane_planes, config.num_repetitions, config.num_simhash_projections,
+            self._position, self._code_at, self._projection, self._lane_projection, config.block_width,
+            self._fill, config.unit_document_cells, out,
+        )  # fmt: skip
+
+    def _write_queries(
+        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        config = self.config
+        encode_queries(
+            floats, halves, offsets, start, stop, self._padded_center(), self._mixing, self.matrices.places,
+            self._planes, self._lane_planes, self._inverse_norms, config.num_repetitions,
+            config.num_simhash_projections, self._position, self._projection, self._lane_projection,
+            config.block_width, np.float32(config.soft_query_cells), out,
+        )  # fmt: skip
+
+    # -- the final projection ----------------------------------------------------
+
+    def _draw_signs(self, repetition: int) -> NDArray[np.uint16]:
+        rows = self.config.num_cells * self.config.block_width
+        return ours.final_signs(self.config.seed, repetition, rows, self.config.fde_dimension)
+
+    def _write_final(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Map a block of long FDEs down; each row's sum runs over repetitions in order."""
+        out[:] = 0
+        if self.config.final_projection == "count_sketch":
+            add_count_sketch(block, self.matrices.final_targets, self.matrices.final_signs, out)
+            return
+        scale = np.float32(1 / np.sqrt(self.config.fde_dimension))
+        rows = self.config.num_cells * self.config.block_width
+        for r in range(self.config.num_repetitions):
+            signs = self._draw_signs(r) if self._kept_signs is None else self._kept_signs[r]
+            add_rademacher(block, r * rows, signs, scale, out)
+
+
+def _both_kinds(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """Return the tokens as (float32, float16 bits), the one that they are not being empty."""
+    tokens = frozen(texts.tokens)
+    if tokens.dtype == np.float16:
+        return frozen(np.empty((0, texts.dim), np.float32)), tokens.view(np.uint16)
+    return tokens, frozen(np.empty((0, texts.dim), np.uint16))
+
+
+def _is_interleaved(matrix: NDArray[np.float32]) -> bool:
+    """Whether row i is zero wherever the column is not i modulo LANES."""
+    rows = np.arange(len(matrix))[:, np.newaxis] % LANES
+    columns = np.arange(matrix.shape[1])[np.newaxis] % LANES
+    return not matrix[rows != columns].any()
+
+
+def _pack(matrix: NDArray[np.float32], interleaved: bool) -> NDArray[np.float32]:
+    """Pack rows as panels of LANES columns, flat; interleaved ones keep one entry a lane."""
+    packed = pack_columns(matrix)
+    if not interleaved:
+        return packed.reshape(-1)
+    panels, width, _ = packed.shape
+    lanes = packed.reshape(panels, width // LANES, LANES, LANES)
+    return np.ascontiguousarray(np.diagonal(lanes, axis1=2, axis2=3)).reshape(-1)
+
+
+def _as_batches(documents: Any) -> Iterable[MultiVectors]:
+    """Return `documents` as collections: an iterable of them streams, all else is one."""
+    if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
+        return [as_multivectors(documents)]
+    values = iter(documents)
+    first = next(values, None)
+    if isinstance(first, MultiVectors):
+        return chain([first], values)
+    return [] if first is None else [MultiVectors.from_arrays(chain([first], values))]
