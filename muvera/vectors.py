@@ -14,7 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from .files import folder_beside, write_json
 from .kernels.scan import first_not_finite
 
-__all__ = ["Ids", "MultiVectors", "TokenArray", "as_array", "as_ids", "as_multivectors", "frozen"]
+__all__ = [
+    "Ids",
+    "MultiVectors",
+    "TokenArray",
+    "as_array",
+    "as_ids",
+    "as_multivectors",
+    "both_kinds",
+    "frozen",
+]
 
 #: Token vectors: float32 or float16, rows are tokens.
 TokenArray = NDArray[np.float32] | NDArray[np.float16]
@@ -105,6 +114,14 @@ def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
             f"{name} must be unique, but {twice.item()!r} stands at positions {where[0]} and {where[1]}."
         )
     return ids
+
+
+def both_kinds(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """Return the tokens as kernels take them: (float32, float16 bits), one of them empty."""
+    tokens = frozen(texts.tokens)
+    if tokens.dtype == np.float16:
+        return frozen(np.empty((0, texts.dim), np.float32)), tokens.view(np.uint16)
+    return tokens, frozen(np.empty((0, texts.dim), np.uint16))
 
 
 class MultiVectors:

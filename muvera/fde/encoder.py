@@ -19,7 +19,7 @@ from ..kernels.encode import (
 from ..kernels.final import add_count_sketch, add_rademacher
 from ..kernels.tile import LANES, pack_columns
 from ..parallel import run_in_ranges, split_by_weight
-from ..vectors import MultiVectors, as_multivectors, frozen
+from ..vectors import MultiVectors, as_multivectors, both_kinds
 from .config import FDEConfig
 from .draws import ours
 from .geometry import mean_token
@@ -204,7 +204,7 @@ class FDEEncoder:
         most = max(1, _BLOCK_BYTES // (4 * self.config.long_dimension)) if final else len(texts)
         ranges = split_by_weight(texts.offsets, _TASK_TOKENS, max(1, most))
         encode = self._write_documents if side == "documents" else self._write_queries
-        floats, halves = _both_kinds(texts)
+        floats, halves = both_kinds(texts)
 
         def work(start: int, stop: int) -> None:
             if not final:
@@ -273,14 +273,6 @@ class FDEEncoder:
         for r in range(self.config.num_repetitions):
             signs = self._draw_signs(r) if self._kept_signs is None else self._kept_signs[r]
             add_rademacher(block, r * rows, signs, scale, out)
-
-
-def _both_kinds(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """Return the tokens as (float32, float16 bits), the one that they are not being empty."""
-    tokens = frozen(texts.tokens)
-    if tokens.dtype == np.float16:
-        return frozen(np.empty((0, texts.dim), np.float32)), tokens.view(np.uint16)
-    return tokens, frozen(np.empty((0, texts.dim), np.uint16))
 
 
 def _is_interleaved(matrix: NDArray[np.float32]) -> bool:

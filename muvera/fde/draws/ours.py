@@ -71,7 +71,7 @@ def orthogonal_hyperplanes(seed: int, dimension: int, count: int) -> NDArray[np.
         for s in range(-(-count // width))
     ]
     normals: NDArray[np.float64] = np.concatenate([*sets, np.empty((0, width))])[:count]
-    return normals.astype(np.float32)
+    return np.asarray(normals, np.float32)
 
 
 def gaussian_hyperplanes(seed: int, dimension: int, repetitions: int, bits: int) -> NDArray[np.float32]:
