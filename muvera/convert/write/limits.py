@@ -1,0 +1,97 @@
+"""How many dimensions the stores take, and which FDE sizes fit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["LIMITS", "Limit", "check_dimension", "fitting_sizes"]
+
+
+class Limit(NamedTuple):
+    """A store's largest vector."""
+
+    #: What has the limit, as the beginning of a sentence.
+    owner: str
+    #: Dimensions of float32, or None where there is no limit.
+    single: int | None
+    #: Dimensions of float16, where the store has them.
+    half: int | None = None
+
+
+#: pgvector: src/hnsw.h (HNSW_MAX_DIM 2000, doubled for halfvec) and its README.  Qdrant: its
+#: FAQ.  Milvus: its page of limits.  LanceDB and FAISS document none.
+LIMITS = {
+    "pgvector": Limit("pgvector's HNSW index", 2_000, 4_000),
+    "qdrant": Limit("Qdrant", 65_535),
+    "milvus": Limit("Milvus", 32_768),
+    "lancedb": Limit("LanceDB", None),
+    "faiss": Limit("FAISS", None),
+    "npy": Limit("A .npy file", None),
+    "parquet": Limit("Parquet", None),
+}
+
+#: Sizes to propose: (num_simhash_projections, projection_dimension), large ones first.
+_SHAPES = ((6, 16), (5, 16), (4, 16), (5, 8), (4, 8), (3, 8))
+
+#: Fewer repetitions than this cost much recall: not proposed.
+_FEWEST_REPETITIONS = 7
+
+
+def fitting_sizes(limit: int, count: int = 3) -> list[tuple[int, int, int, int]]:
+    """Return FDE sizes that fit into `limit` dimensions, those with larger repetitions first.
+
+    An FDE has ``num_repetitions * 2**num_simhash_projections * projection_dimension``
+    dimensions.
+
+    Returns
+    -------
+    list of (num_repetitions, num_simhash_projections, projection_dimension, dimension)
+        At most `count`.
+
+    Examples
+    --------
+    >>> fitting_sizes(2000, count=1)
+    [(7, 4, 16, 1792)]
+    """
+    sizes = []
+    for bits, width in _SHAPES:
+        block = width << bits
+        repetitions = limit // block
+        if repetitions >= _FEWEST_REPETITIONS:
+            sizes.append((repetitions, bits, width, repetitions * block))
+    return sizes[:count]
+
+
+def check_dimension(dimension: int, target: str, *, half: bool = False) -> None:
+    """Raise ValueError where vectors of `dimension` do not fit into `target`.
+
+    Parameters
+    ----------
+    dimension : int
+        Of the FDEs.
+    target : str
+        A key of :data:`LIMITS`.
+    half : bool
+        Whether they are stored in half precision, where the target has that.
+    """
+    limit = LIMITS[target]
+    if half and limit.half is None:
+        raise ValueError(f"{limit.owner} has no half precision here: half=True is for pgvector's halfvec.")
+    largest = limit.half if half else limit.single
+    if largest is None or dimension <= largest:
+        return
+    kind = ""
+    if limit.half is not None:
+        kind = " in half precision" if half else " in single precision"
+    proposals = "; ".join(
+        f"num_repetitions={r}, num_simhash_projections={k}, projection_dimension={p} ({size} dimensions)"
+        for r, k, p, size in fitting_sizes(largest)
+    )
+    raised = ""
+    if not half and limit.half is not None:
+        raised = f" half=True takes {limit.half}" + (", enough here." if dimension <= limit.half else ".")
+    raise ValueError(
+        f"{limit.owner} takes at most {largest} dimensions{kind}, but these FDEs have {dimension}. "
+        f"Encode with an FDEConfig that fits: {proposals}; or final_projection_dimension={largest} "
+        f"or less.{raised}"
+    )
