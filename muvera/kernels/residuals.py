@@ -1,0 +1,197 @@
+"""Decoding of packed residuals, the layout that PLAID indexes share.
+
+A token is stored as the number of its centroid and ``nbits`` bits a coordinate that pick a
+weight to add.  Bits of one coordinate run from the lowest to the highest, coordinates one
+after the other, and the first bit of a byte is its highest.  The sum is normalised again.
+
+A table of all 256 bytes turns each into its ``keys = 8 / nbits`` weights at once.  numba
+does not vectorise over so few entries, so one intrinsic emits vectors of LANES coordinates:
+``nbits`` table rows joined, the centroid added, squares summed, in a fixed order of lanes.
+What it writes does not depend on the machine's vector width.
+
+Sizes: ``n`` tokens, ``dim`` coordinates, ``width = dim * nbits / 8`` bytes a token.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .jit import INTERPRETED, kernel
+
+#: Coordinates decoded together.
+LANES = 8
+
+_FLOAT = ir.FloatType()
+_INDEX = ir.IntType(32)
+
+
+def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
+    """Return the weights that each byte stands for, lowest coordinate first.
+
+    Parameters
+    ----------
+    weights : float32 (2 ** nbits,)
+        Weight of each bucket.
+    nbits : {1, 2, 4, 8}
+
+    Returns
+    -------
+    float32 (256, 8 // nbits)
+    """
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    buckets = (bits.reshape(256, 8 // nbits, nbits) << np.arange(nbits)).sum(2)
+    return np.ascontiguousarray(weights[buckets], np.float32)
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _load(builder: Any, pointer: Any, lanes: int) -> Any:
+    return builder.load(builder.bitcast(pointer, ir.VectorType(_FLOAT, lanes).as_pointer()), align=4)
+
+
+def _shuffle(builder: Any, left: Any, right: Any, order: list[int]) -> Any:
+    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_INDEX, len(order)), order))
+
+
+def _join(builder: Any, parts: list[Any]) -> Any:
+    """Emit the concatenation of vectors of one size."""
+    while len(parts) > 1:
+        both = list(range(2 * parts[0].type.count))
+        parts = [_shuffle(builder, parts[i], parts[i + 1], both) for i in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def _decoder(keys: int) -> Any:
+    """Return the intrinsic for tables of `keys` weights a byte."""
+
+    @intrinsic
+    def decode_row(typingctx, packed, byte, count, centroids, source, table, out, target):
+        flat = (packed, types.intp, types.intp, centroids, types.intp, table, out, types.intp)
+
+        def generate(context, builder, signature, args):
+            packed, byte, count, centroids, source, table, out, target = args
+            kinds = signature.args
+            codes = _pointer(context, builder, kinds[0], packed, byte)
+            centre = _pointer(context, builder, kinds[3], centroids, source)
+            place = _pointer(context, builder, kinds[6], out, target)
+            vector = ir.VectorType(_FLOAT, LANES)
+            total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES))
+            builder.store(ir.Constant(vector, [0.0] * LANES), total)
+            word = count.type
+            with cgutils.for_range(builder, count) as loop:
+                first = builder.mul(loop.index, ir.Constant(word, LANES // keys))
+                parts = []
+                for i in range(LANES // keys):
+                    code = builder.load(builder.gep(codes, [builder.add(first, ir.Constant(word, i))]))
+                    row = builder.mul(builder.zext(code, word), ir.Constant(word, keys))
+                    entry = _pointer(context, builder, kinds[5], table, row)
+                    parts.append(_load(builder, entry, keys))
+                offset = builder.mul(loop.index, ir.Constant(word, LANES))
+                value = _load(builder, builder.gep(centre, [offset]), LANES)
+                value = builder.fadd(value, _join(builder, parts))
+                wide = builder.bitcast(builder.gep(place, [offset]), vector.as_pointer())
+                builder.store(value, wide, align=4)
+                builder.store(builder.fadd(builder.load(total), builder.fmul(value, value)), total)
+            value = builder.load(total)
+            for half in (4, 2, 1):  # the lanes are added as a tree, the same everywhere
+                order = [(j + half) % LANES for j in range(LANES)]
+                value = builder.fadd(value, _shuffle(builder, value, value, order))
+            return builder.extract_element(value, ir.Constant(_INDEX, 0))
+
+        return types.float32(*flat), generate
+
+    return decode_row
+
+
+@intrinsic
+def _compiled_scale(typingctx, out, target, count, factor):
+    signature = types.void(out, types.intp, types.intp, types.float32)
+
+    def generate(context, builder, signature, args):
+        place = _pointer(context, builder, signature.args[0], args[0], args[1])
+        vector = ir.VectorType(_FLOAT, LANES)
+        single = builder.insert_element(ir.Constant(vector, ir.Undefined), args[3], ir.Constant(_INDEX, 0))
+        factors = _shuffle(builder, single, single, [0] * LANES)
+        with cgutils.for_range(builder, args[2]) as loop:
+            offset = builder.mul(loop.index, ir.Constant(args[2].type, LANES))
+            wide = builder.bitcast(builder.gep(place, [offset]), vector.as_pointer())
+            builder.store(builder.fmul(builder.load(wide, align=4), factors), wide, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _interpreted_scale(out, target, count, factor):
+    out[target : target + count * LANES] *= factor
+
+
+def _interpreted(keys: int) -> Any:
+    def decode_row(packed, byte, count, centroids, source, table, out, target):
+        dim = count * LANES
+        weights = table.reshape(-1, keys)[packed[byte : byte + dim // keys]].reshape(-1)
+        row = centroids[source : source + dim] + weights
+        out[target : target + dim] = row
+        return np.float32(row @ row)
+
+    return decode_row
+
+
+_make = _interpreted if INTERPRETED else _decoder
+_scale: Any = _interpreted_scale if INTERPRETED else _compiled_scale
+_decode_1, _decode_2, _decode_4, _decode_8 = _make(8), _make(4), _make(2), _make(1)
+
+
+@kernel
+def decode_residuals(codes, packed, centroids, table, normalise, out):
+    """Write the decoded tokens to `out`.
+
+    Parameters
+    ----------
+    codes : int32 or int64 (n,)
+        Each in 0..len(centroids) - 1: it is not checked here.
+    packed : uint8 (n, width)
+    centroids : float32 (k, dim)
+    table : float32 (256, keys)
+        From :func:`byte_table`.
+    normalise : bool
+        Divide each token by the larger of its norm and 1e-12.
+    out : float32 (n, dim)
+    """
+    count, width = packed.shape
+    dim = out.shape[1]
+    keys = table.shape[1]
+    groups = dim // LANES
+    whole = groups * LANES
+    bytes_flat, centres, weights, flat = (
+        packed.reshape(-1),
+        centroids.reshape(-1),
+        table.reshape(-1),
+        out.reshape(-1),
+    )
+    for t in range(count):
+        source = np.int64(codes[t]) * dim
+        target = t * dim
+        if keys == 8:
+            total = _decode_1(bytes_flat, t * width, groups, centres, source, weights, flat, target)
+        elif keys == 4:
+            total = _decode_2(bytes_flat, t * width, groups, centres, source, weights, flat, target)
+        elif keys == 2:
+            total = _decode_4(bytes_flat, t * width, groups, centres, source, weights, flat, target)
+        else:
+            total = _decode_8(bytes_flat, t * width, groups, centres, source, weights, flat, target)
+        for i in range(whole, dim):  # dimensions past the last whole group of lanes
+            value = centres[source + i] + table[bytes_flat[t * width + i // keys], i % keys]
+            flat[target + i] = value
+            total += value * value
+        if normalise:
+            factor = np.float32(1.0) / max(np.sqrt(total), np.float32(1e-12))
+            _scale(flat, target, groups, factor)
+            for i in range(whole, dim):
+                flat[target + i] *= factor

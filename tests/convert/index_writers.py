@@ -1,0 +1,111 @@
+"""Writers of small indexes for the tests, from the specification and without torch."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STORAGES = {"f4": "Float", "f2": "Half", "i8": "Long", "i4": "Int", "u1": "Byte", "u2": "BFloat16"}
+
+
+def write_pt(path: Path, *tensors: NDArray[Any], container: str = "") -> None:
+    """Write tensors as torch.save does: one bare, or several in a tuple or list.
+
+    uint16 is taken as the bits of bfloat16.
+    """
+    body = b""
+    for key, tensor in enumerate(tensors):
+        name = STORAGES[tensor.dtype.str[1:]].encode()
+        strides = [step // tensor.itemsize for step in np.ascontiguousarray(tensor).strides]
+        body += b"ctorch._utils\n_rebuild_tensor_v2\n("  # the function, and a mark for its arguments
+        body += b"(Vstorage\nctorch\n%sStorage\nV%d\nVcuda:0\nI%d\ntQ" % (name, key, tensor.size)
+        body += b"I0\n" + _tuple(tensor.shape) + _tuple(strides[: tensor.ndim])
+        body += b"I00\nccollections\nOrderedDict\n(tRtR"
+    opening, closing = {"tuple": (b"(", b"t"), "list": (b"(", b"l"), "": (b"", b"")}[container]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(f"{path.stem}/data.pkl", b"\x80\x02" + opening + body + closing + b".")
+        archive.writestr(f"{path.stem}/byteorder", "little")
+        for key, tensor in enumerate(tensors):
+            archive.writestr(f"{path.stem}/data/{key}", tensor.tobytes())
+
+
+def _tuple(values: Any) -> bytes:
+    return b"(" + b"".join(b"I%d\n" % value for value in values) + b"t"
+
+
+def random_index(
+    seed: int, lengths: list[list[int]], dim: int = 16, nbits: int = 2, centroids: int = 5
+) -> dict[str, Any]:
+    """Return the arrays of a random index, one pair of codes and residuals a chunk."""
+    rng = np.random.default_rng(seed)
+    return {
+        "dim": dim,
+        "nbits": nbits,
+        "centroids": rng.normal(size=(centroids, dim)).astype(np.float16),
+        "weights": np.sort(rng.normal(size=2**nbits)).astype(np.float32),
+        "lengths": lengths,
+        "codes": [rng.integers(0, centroids, sum(chunk)).astype(np.int32) for chunk in lengths],
+        "packed": [
+            rng.integers(0, 256, (sum(chunk), dim * nbits // 8)).astype(np.uint8) for chunk in lengths
+        ],
+    }
+
+
+def write_plaid(folder: Path, index: dict[str, Any]) -> Path:
+    """Write `index` as colbert-ai lays it out."""
+    folder.mkdir(parents=True)
+    write_pt(folder / "centroids.pt", index["centroids"])
+    cutoffs = np.zeros(2 ** index["nbits"] - 1, np.float32)
+    write_pt(folder / "buckets.pt", cutoffs, index["weights"], container="tuple")
+    for i, lengths in enumerate(index["lengths"]):
+        write_pt(folder / f"{i}.codes.pt", index["codes"][i])
+        write_pt(folder / f"{i}.residuals.pt", index["packed"][i])
+        (folder / f"doclens.{i}.json").write_text(json.dumps(lengths))
+    metadata = {"config": {"dim": index["dim"], "nbits": index["nbits"]}, "num_chunks": len(index["lengths"])}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    return folder
+
+
+def write_fast_plaid(folder: Path, index: dict[str, Any]) -> Path:
+    """Write `index` as next-plaid lays it out."""
+    folder.mkdir(parents=True)
+    np.save(folder / "centroids.npy", index["centroids"].astype(np.float32))
+    np.save(folder / "bucket_weights.npy", index["weights"])
+    for i, lengths in enumerate(index["lengths"]):
+        np.save(folder / f"{i}.codes.npy", index["codes"][i].astype(np.int64))
+        np.save(folder / f"{i}.residuals.npy", index["packed"][i])
+        (folder / f"doclens.{i}.json").write_text(json.dumps(lengths))
+    metadata = {"num_chunks": len(index["lengths"]), "nbits": index["nbits"], "next_plaid_compatible": True}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    return folder
+
+
+def decode_slowly(
+    codes: NDArray[Any], packed: NDArray[Any], centroids: NDArray[Any], weights: NDArray[Any], nbits: int
+) -> NDArray[np.float64]:
+    """Decode bit by bit in Python, float64: field i of a token is bits i * nbits onwards, the
+    lowest first, where bit 0 of a byte string is the highest bit of its first byte."""
+    out = np.empty((len(codes), centroids.shape[1]))
+    for t, code in enumerate(codes):
+        for i in range(centroids.shape[1]):
+            bucket = 0
+            for k in range(nbits):
+                byte, place = divmod(i * nbits + k, 8)
+                bucket |= ((int(packed[t, byte]) >> (7 - place)) & 1) << k
+            out[t, i] = float(centroids[code, i]) + float(weights[bucket])
+        out[t] /= max(np.sqrt((out[t] ** 2).sum()), 1e-12)
+    return out
+
+
+def decode_index(index: dict[str, Any]) -> NDArray[np.float64]:
+    """Decode a whole random index slowly."""
+    parts = [
+        decode_slowly(codes, packed, index["centroids"], index["weights"], index["nbits"])
+        for codes, packed in zip(index["codes"], index["packed"], strict=True)
+    ]
+    return np.concatenate(parts)
