@@ -93,12 +93,15 @@ class CollectionSource:
 def cut(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
     """Yield consecutive slices of whole texts, at most `max_tokens` tokens each.
 
-    A text longer than that stands alone.  Slices share memory with `collection`.
+    A text longer than that stands alone, and no texts at all are one empty slice, which
+    carries the dimension on.  Slices share memory with `collection`.
     """
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
     offsets = collection.offsets
     start = 0
+    if len(collection) == 0:
+        yield collection
     while start < len(collection):
         stop = int(np.searchsorted(offsets, offsets[start] + max_tokens, side="right")) - 1
         # A run of empty texts weighs nothing: without this cap it would be one batch.

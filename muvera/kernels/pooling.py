@@ -1,0 +1,309 @@
+"""Ward clustering of one document's tokens, and means over clusters.
+
+The clustering gives what ``scipy.cluster.hierarchy.linkage(method="ward")`` and
+``fcluster(criterion="maxclust")`` give on the same distances, ties and the numbering of
+the clusters included: the same nearest-neighbour chain (Müllner, arXiv:1109.2378), the
+same update formula in the same order of operations, the same walk over the tree.
+
+Sizes: ``depth`` columns of a token, ``count`` tokens of a document, ``stride`` the length
+of a row of its distance matrix.  A matrix is square, not condensed: a row is then contiguous,
+and its minimum and its update become vector loops, which is where the time goes.
+"""
+
+import numpy as np
+
+from .jit import kernel
+from .tile import LANES, ROWS, tile_dot
+
+# A row that is a multiple of a cache page long would put a column into one cache set.
+_ODD = 8
+
+
+@kernel
+def _cosine_distances(rows, first, count, depth, low, high, packed, block, lanes, height, out):
+    """Write ``1 - <token, token>`` of `count` rows from `first` into `out`, within low..high.
+
+    Whole panels from the diagonal on, then mirrored: a product is symmetric to the bit.
+    """
+    panels = (count + lanes - 1) // lanes
+    for j in range(panels * lanes):
+        start = (j // lanes) * depth * lanes + j % lanes
+        for k in range(depth):
+            value = np.float32(0.0)
+            if j < count:
+                value = rows[(first + j) * depth + k]
+            packed[start + k * lanes] = value
+    one = np.float32(1.0)
+    for row in range(0, count, height):
+        for panel in range(row // lanes, panels):
+            tile_dot(rows, first + row, first + count - 1, depth, packed, panel, block, 0)
+            for i in range(min(height, count - row)):
+                line = out[row + i, panel * lanes : (panel + 1) * lanes]
+                products = block[i * lanes : (i + 1) * lanes]
+                for j in range(lanes):
+                    # float32 first, as the libraries that this follows subtract in float32.
+                    line[j] = min(max(one - products[j], low), high)
+    for i in range(count):
+        for j in range(i):
+            out[i, j] = out[j, i]
+
+
+@kernel
+def _row_distances(points, count, out):
+    """Write the Euclidean distances between the rows of the symmetric matrix `points`."""
+    for i in range(count):
+        row = out[i]
+        for j in range(count):
+            row[j] = 0.0
+        for k in range(count):
+            # points[j, k] is points[k, j]: along j it lies in one row.
+            line = points[k]
+            value = points[i, k]
+            for j in range(count):
+                difference = value - line[j]
+                row[j] += difference * difference
+        for j in range(count):
+            row[j] = np.sqrt(row[j])
+
+
+@kernel
+def _gather(distances, width, sizes, names, moved, chain, length):
+    """Move the rows and columns of the clusters that are left together; return how many."""
+    left = 0
+    for i in range(width):
+        if sizes[i] > 0.0:
+            for j in range(length):
+                if chain[j] == i:
+                    chain[j] = left
+            moved[left] = i
+            sizes[left] = sizes[i]
+            names[left] = names[i]
+            left += 1
+    for i in range(left):
+        source = distances[moved[i]]
+        target = distances[i]
+        for j in range(left):
+            target[j] = source[moved[j]]
+    return left
+
+
+@kernel
+def _chain(distances, count, sizes, chain, fresh, absorbed, names, moved, pairs, heights):
+    """Write the ``count - 1`` merges and their heights, in the order the chain finds them.
+
+    `distances` is overwritten.  Distances are never negative: their bits order as integers do,
+    and an integer minimum vectorises where a float's, without fastmath, does not.  The
+    diagonal is infinite and an absorbed cluster's bits are raised to infinity, so that no loop
+    has a branch; once a quarter is absorbed, the rest moves together, in order.
+    """
+    bits = distances.view(np.int64)
+    highest = np.int64(0x7FF0000000000000)  # the bits of infinity
+    for i in range(count):
+        sizes[i] = 1.0
+        absorbed[i] = 0
+        names[i] = i
+        distances[i, i] = np.inf
+    width = count
+    length = 0
+    alive = 0
+    for step in range(count - 1):
+        if 4 * (count - step) <= 3 * width and width > 16:
+            width = _gather(distances, width, sizes, names, moved, chain, length)
+            absorbed[:width] = 0
+            alive = 0
+        if length == 0:
+            while sizes[alive] == 0.0:
+                alive += 1
+            chain[0] = alive
+            length = 1
+        x = chain[length - 1]
+        y = x
+        while True:
+            x = chain[length - 1]
+            line = bits[x]
+            least = highest
+            for i in range(width):
+                least = min(least, line[i] | absorbed[i])
+            # Ties prefer the element before, then the lowest number.
+            if length > 1 and line[chain[length - 2]] == least:
+                y = chain[length - 2]
+                break
+            y = 0
+            while (line[y] | absorbed[y]) != least:
+                y += 1
+            chain[length] = y
+            length += 1
+        length -= 2
+        if x > y:
+            x, y = y, x
+        height = distances[x, y]
+        pairs[step, 0] = names[x]
+        pairs[step, 1] = names[y]
+        heights[step] = height
+        size_x = sizes[x]
+        size_y = sizes[y]
+        to_x = distances[x]
+        to_y = distances[y]
+        for i in range(width):
+            size = sizes[i]
+            share = 1.0 / (size_x + size_y + size)
+            fresh[i] = np.sqrt(
+                (size + size_x) * share * to_x[i] * to_x[i]
+                + (size + size_y) * share * to_y[i] * to_y[i]
+                - size * share * height * height
+            )
+        sizes[x] = 0.0
+        absorbed[x] = highest
+        sizes[y] = size_x + size_y
+        for i in range(width):
+            to_y[i] = fresh[i]
+            distances[i, y] = fresh[i]
+
+
+@kernel
+def _tree(count, pairs, heights, order, parents, children):
+    """Write the children of node ``count + r``, the r-th lowest merge, the lower number first."""
+    for i in range(2 * count - 1):
+        parents[i] = i
+    for r in range(count - 1):
+        for side in range(2):
+            node = pairs[order[r], side]
+            while parents[node] != node:
+                parents[node] = parents[parents[node]]
+                node = parents[node]
+            children[r, side] = node
+        if children[r, 0] > children[r, 1]:
+            children[r, 0], children[r, 1] = children[r, 1], children[r, 0]
+        parents[children[r, 0]] = count + r
+        parents[children[r, 1]] = count + r
+
+
+@kernel
+def _cut(count, children, heights, order, threshold, stack, stage, labels, start):
+    """Number the clusters of height at most `threshold` as fcluster's walk does; return how many.
+
+    Below a node that is no cluster, the inner children come first and its leaves after.
+    """
+    clusters = 0
+    leader = -1
+    top = 0
+    stack[0] = 2 * count - 2
+    stage[0] = 0
+    while top >= 0:
+        node = stack[top]
+        row = node - count
+        if stage[top] == 0 and leader < 0 and heights[order[row]] <= threshold:
+            leader = node
+            clusters += 1
+        if stage[top] < 2:
+            child = children[row, stage[top]]
+            stage[top] += 1
+            if child >= count:
+                top += 1
+                stack[top] = child
+                stage[top] = 0
+            continue
+        for side in range(2):
+            child = children[row, side]
+            if child < count:
+                if leader < 0:
+                    clusters += 1
+                labels[start + child] = clusters - 1
+        if leader == node:
+            leader = -1
+        top -= 1
+    return clusters
+
+
+@kernel
+def _ward_ranges(rows, depth, starts, stops, limits, points, lanes, height, odd, labels, counts):
+    zero, two, infinite = np.float32(0.0), np.float32(2.0), np.float32(np.inf)
+    longest = 1
+    for i in range(len(starts)):
+        longest = max(longest, stops[i] - starts[i])
+    stride = (longest + lanes - 1) // lanes * lanes + odd
+    packed = np.empty((longest + lanes) * depth + lanes * depth, np.float32)
+    block = np.empty(lanes * height, np.float32)
+    distances = np.empty((longest, stride), np.float64)
+    other = np.empty((longest if points else 1, stride), np.float64)
+    sizes = np.empty(stride, np.float64)
+    fresh = np.empty(stride, np.float64)
+    heights = np.empty(longest, np.float64)
+    chain = np.empty(longest + 1, np.int64)
+    absorbed = np.empty(stride, np.int64)
+    names = np.empty(longest, np.int64)
+    moved = np.empty(longest, np.int64)
+    pairs = np.empty((longest, 2), np.int64)
+    children = np.empty((longest, 2), np.int64)
+    parents = np.empty(2 * longest, np.int64)
+    stack = np.empty(longest + 1, np.int64)
+    stage = np.empty(longest + 1, np.int64)
+    for i in range(len(starts)):
+        first = starts[i]
+        count = stops[i] - first
+        if count <= limits[i]:
+            for j in range(count):
+                labels[first + j] = j
+            counts[i] = count
+            continue
+        if points:
+            _cosine_distances(
+                rows, first, count, depth, -infinite, infinite, packed, block, lanes, height, other
+            )
+            _row_distances(other, count, distances)
+        else:
+            _cosine_distances(rows, first, count, depth, zero, two, packed, block, lanes, height, distances)
+        _chain(distances, count, sizes, chain, fresh, absorbed, names, moved, pairs, heights)
+        order = np.argsort(heights[: count - 1], kind="mergesort")
+        _tree(count, pairs, heights, order, parents, children)
+        threshold = heights[order[count - limits[i] - 1]]
+        counts[i] = _cut(count, children, heights, order, threshold, stack, stage, labels, first)
+
+
+def ward_labels(
+    rows: np.ndarray,
+    depth: int,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    limits: np.ndarray,
+    points: bool,
+    labels: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Cluster the tokens ``starts[i]..stops[i]`` of each document into at most ``limits[i]``.
+
+    Parameters
+    ----------
+    rows : float32 (n_tokens * depth,)
+        All token vectors, flat and finite.
+    starts, stops, limits : int64 (n,)
+        The documents' tokens, and how many clusters each may have (at least 1).
+    points : bool
+        Take the rows of the matrix of cosine distances as points, a Euclidean distance apart,
+        instead of the cosine distances themselves.
+    labels : int64 (n_tokens,)
+        Receives each token's cluster, from 0 within its document.
+    counts : int64 (n,)
+        Receives each document's number of clusters; equal heights may leave fewer than allowed.
+    """
+    _ward_ranges(rows, depth, starts, stops, limits, points, LANES, ROWS, _ODD, labels, counts)
+
+
+@kernel
+def mean_rows(tokens, offsets, labels, out_offsets, sizes, out):
+    """Write the mean of the tokens of each label, in the order of the labels.
+
+    Token t of document i goes to row ``out_offsets[i] + labels[t]`` of `out`; `sizes`
+    (int64, as long as `out`) receives how many there were.  Both start at zero.
+    """
+    depth = tokens.shape[1]
+    for i in range(len(offsets) - 1):
+        for t in range(offsets[i], offsets[i + 1]):
+            row = out_offsets[i] + labels[t]
+            sizes[row] += 1
+            for k in range(depth):
+                out[row, k] += tokens[t, k]
+        for row in range(out_offsets[i], out_offsets[i + 1]):
+            size = np.float32(sizes[row])
+            for k in range(depth):
+                out[row, k] /= size
