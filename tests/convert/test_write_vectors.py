@@ -209,6 +209,21 @@ def test_half_precision_is_proposed_where_it_is_enough() -> None:
         check_dimension(10, "milvus", half=True)
 
 
+def test_what_is_proposed_is_a_configuration_that_fits() -> None:
+    from muvera.fde.config import FDEConfig
+
+    for repetitions, projections, width, dimension in fitting_sizes(2000):
+        config = FDEConfig(
+            dimension=128,
+            num_repetitions=repetitions,
+            num_simhash_projections=projections,
+            projection_dimension=width,
+        )
+        assert config.fde_dimension == dimension
+    mapped = FDEConfig(dimension=128, final_projection="rademacher", final_projection_dimension=2000)
+    check_dimension(mapped.fde_dimension, "pgvector")
+
+
 @given(st.integers(1, 100_000))
 def test_proposed_sizes_fit(limit: int) -> None:
     for repetitions, projections, width, dimension in fitting_sizes(limit):

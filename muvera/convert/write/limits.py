@@ -92,6 +92,6 @@ def check_dimension(dimension: int, target: str, *, half: bool = False) -> None:
         raised = f" half=True takes {limit.half}" + (", enough here." if dimension <= limit.half else ".")
     raise ValueError(
         f"{limit.owner} takes at most {largest} dimensions{kind}, but these FDEs have {dimension}. "
-        f"Encode with an FDEConfig that fits: {proposals}; or final_projection_dimension={largest} "
-        f"or less.{raised}"
+        f"Encode with an FDEConfig that fits: {proposals}; or any size with "
+        f"final_projection='rademacher' and final_projection_dimension={largest} or less.{raised}"
     )
