@@ -1,0 +1,160 @@
+"""What was read and written: counted and measured while it went by, never assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..kernels.norms import measure_rows
+from ..vectors import MultiVectors, frozen
+
+__all__ = ["Measure", "Report"]
+
+#: Norms this near to 1 count as normalised: bfloat16 keeps 8 bits, of which a norm loses one.
+TOLERANCE = 4e-3
+
+_ROWS_AT_ONCE = 65536
+
+
+class Measure:
+    """Counts and norms of the batches that went by; the same however they were cut."""
+
+    def __init__(self) -> None:
+        self.documents = 0
+        self.tokens = 0
+        self.empty = 0
+        self.dim = 0
+        self.dtype = ""
+        self.ids: str | None = None
+        self._totals = np.array([0.0, 0.0, np.inf, -np.inf, 0.0, 0.0])
+
+    def add(self, batch: MultiVectors) -> None:
+        """Count `batch`."""
+        self.documents += len(batch)
+        self.tokens += batch.num_tokens
+        self.empty += int((batch.lengths == 0).sum())
+        self.dim = batch.dim
+        dtype = batch.tokens.dtype
+        self.dtype = str(dtype if not self.dtype else np.promote_types(self.dtype, dtype))
+        self.ids = ("str" if batch.ids.dtype.kind == "U" else "int") if batch.has_ids else None
+        for start in range(0, batch.num_tokens, _ROWS_AT_ONCE):
+            rows = batch.tokens[start : start + _ROWS_AT_ONCE]
+            measure_rows(frozen(np.ascontiguousarray(rows, np.float32)), self._totals)
+
+    @property
+    def zero_rows(self) -> int:
+        """Tokens that are entirely zero."""
+        return int(self._totals[5])
+
+    @property
+    def norms(self) -> tuple[float, float, float] | None:
+        """Least, mean and greatest norm of the tokens that are not zero; None without any."""
+        count, total, least, greatest = self._totals[:4]
+        return (float(least), float(total / count), float(greatest)) if count else None
+
+    @property
+    def normalized(self) -> bool | None:
+        """Whether all tokens have unit length, up to 0.004; None where there is no token."""
+        if not self.tokens:
+            return None
+        return bool(self._totals[4] <= TOLERANCE and not self.zero_rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        norms = self.norms
+        return {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "dim": self.dim,
+            "dtype": self.dtype,
+            "ids": self.ids or "positions",
+            "empty_documents": self.empty,
+            "zero_rows": self.zero_rows,
+            "norms": None if norms is None else dict(zip(("min", "mean", "max"), norms, strict=True)),
+            "normalized": self.normalized,
+        }
+
+
+@dataclass
+class Report:
+    """What a conversion read, did and wrote.
+
+    Parameters
+    ----------
+    format : str
+        The source's format.
+    lossy, nbits
+        Whether the source was quantised, and to how many bits a coordinate.
+    options : dict
+        What was asked for on the way.
+    read, written : Measure
+        Before and after the options.
+    dropped_rows : int
+        Padding rows left out, by the reader or by `drop_zero_rows`.
+    notes : list of str
+        What the reader wants to be known.
+    to, target : str, optional
+        Where it went.
+    """
+
+    format: str
+    lossy: bool = False
+    nbits: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    read: Measure = field(default_factory=Measure)
+    written: Measure = field(default_factory=Measure)
+    dropped_rows: int = 0
+    notes: list[str] = field(default_factory=list)
+    to: str | None = None
+    target: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, ready for JSON."""
+        return {
+            "format": self.format,
+            "lossy": self.lossy,
+            "nbits": self.nbits,
+            "options": self.options,
+            "read": self.read.as_dict(),
+            "dropped_rows": self.dropped_rows,
+            "written": self.written.as_dict(),
+            "to": self.to,
+            "target": self.target,
+            "notes": self.notes,
+        }
+
+    def as_text(self) -> str:
+        """Return the report as lines for people."""
+        quantised = f", {self.nbits} bits a coordinate" if self.nbits else ""
+        kind = f"lossy{quantised}" if self.lossy else "exact"
+        lines = [f"read     {self.format} ({kind}): {_sizes(self.read)}", f"         {_quality(self.read)}"]
+        if self.dropped_rows:
+            lines.append(f"dropped  {self.dropped_rows:,} padding rows")
+        if self.options:
+            lines.append("options  " + ", ".join(f"{name}={value}" for name, value in self.options.items()))
+        if self.target is not None:
+            lines.append(f"wrote    {self.target} ({self.to}): {_sizes(self.written)}")
+            lines.append(f"         {_quality(self.written)}")
+        lines.extend(f"note     {note}" for note in self.notes)
+        return "\n".join(lines)
+
+
+def _sizes(measure: Measure) -> str:
+    ids = f"{measure.ids} ids" if measure.ids else "positions as ids"
+    return (
+        f"{measure.documents:,} documents, {measure.tokens:,} tokens, dim {measure.dim}, "
+        f"{measure.dtype}, {ids}"
+    )
+
+
+def _quality(measure: Measure) -> str:
+    if measure.norms is None:
+        norms = "no norms to measure"
+    else:
+        least, mean, greatest = measure.norms
+        norms = f"norms {least:.4f} / {mean:.4f} / {greatest:.4f} (min / mean / max), "
+        norms += "normalised" if measure.normalized else "not normalised"
+    zero = f", {measure.zero_rows:,} zero rows" if measure.zero_rows else ""
+    return f"{norms}, {measure.empty:,} empty documents{zero}"
