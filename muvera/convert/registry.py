@@ -1,0 +1,161 @@
+"""The formats by name, each imported when it is needed, and which of them a path is in."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from ..vectors import MultiVectors
+from .memory import open_object
+from .source import Source
+
+__all__ = ["READERS", "WRITERS", "find_reader", "formats", "open_source", "reader", "writer"]
+
+#: Name to module, in the order of detection: folders that hold another format's files as well
+#: come before it, and a folder of plain arrays comes after every kind of index.
+READERS = {
+    "pylate": "pylate",
+    "warp": "warp",
+    "plaid": "plaid",
+    "fast_plaid": "fast_plaid",
+    "byaldi": "byaldi",
+    "qdrant": "qdrant_collection",
+    "lancedb": "lancedb_table",
+    "zarr": "zarr_store",
+    "npz": "npz",
+    "safetensors": "safetensors_file",
+    "hdf5": "hdf5",
+    "jsonl": "jsonl",
+    "npy": "npy",
+    "parquet": "parquet",
+}
+
+WRITERS = {
+    "npy": "npy",
+    "npz": "npz",
+    "safetensors": "safetensors_file",
+    "parquet": "parquet",
+}
+
+
+class Reader(Protocol):
+    """What a module of a format has."""
+
+    NAME: str
+    LOOKS_FOR: str
+
+    def detects(self, path: Path) -> bool:
+        """Say, cheaply and without raising, whether `path` is in this format."""
+
+    def open_source(self, path: Path, **options: Any) -> Source:
+        """Return the source."""
+
+
+class Writer(Protocol):
+    """What a module that writes has."""
+
+    NAME: str
+
+    def write(self, batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None:
+        """Write the batches; `target` appears when it is complete."""
+
+
+def _module(package: str, table: dict[str, str], name: str, parameter: str) -> Any:
+    key = name.lower().replace("-", "_")
+    if key not in table:
+        raise ValueError(f"{parameter} must be one of {', '.join(table)}, got {name!r}.")
+    return importlib.import_module(f"{package}.{table[key]}")
+
+
+def reader(name: str) -> Reader:
+    """Return the module that reads the format `name`."""
+    return cast(Reader, _module(__package__, READERS, name, "format"))
+
+
+def writer(name: str) -> Writer:
+    """Return the module that writes the format `name`."""
+    return cast(Writer, _module(f"{__package__}.write", WRITERS, name, "to"))
+
+
+def formats() -> dict[str, str]:
+    """Return the name of every format that can be read, with what its reader looks for."""
+    return {name: reader(name).LOOKS_FOR for name in READERS}
+
+
+def find_reader(path: Path) -> Reader:
+    """Return the module of the format that `path` is in.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where nothing is there.
+    ValueError
+        Where it is in no known format, listing what was looked for.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist. Give a file or folder of embeddings.")
+    for name in READERS:
+        module = reader(name)
+        if module.detects(path):
+            return module
+    found = ""
+    if path.is_dir():
+        names = sorted(entry.name for entry in path.iterdir()) or ["nothing"]
+        found = f" It has {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}."
+    looked = "; ".join(f"{name}: {looks}" for name, looks in formats().items())
+    raise ValueError(
+        f"{path} is in no known format.{found} Looked for {looked}. "
+        "Where the files have other names, give the format."
+    )
+
+
+def open_source(path_or_object: Any, format: str | None = None, **options: Any) -> Source:
+    """Return the source of a path, or of embeddings in memory.
+
+    Parameters
+    ----------
+    path_or_object : path or object
+        A str is a path.  A :class:`Source` is returned as it is.
+    format : str, optional
+        A key of :data:`READERS`.  Default: the first that detects the path.
+    **options
+        For the format's reader, see its ``open_source``.
+
+    Raises
+    ------
+    TypeError
+        For an option that the reader does not have, naming those it has.
+    """
+    if isinstance(path_or_object, (str, os.PathLike)):
+        path = Path(path_or_object).expanduser()
+        module = find_reader(path) if format is None else reader(format)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist. Give a file or folder of embeddings.")
+        _check(module.open_source, module.NAME, options)
+        return module.open_source(path, **options)
+    if isinstance(path_or_object, Source):
+        _check(_as_it_is, path_or_object.name, options)
+        return path_or_object
+    if format is not None:
+        raise TypeError(f"format={format!r} belongs to a path, but got {type(path_or_object).__name__}.")
+    _check(open_object, "memory", options)
+    return open_object(path_or_object, **options)
+
+
+def _as_it_is() -> None:
+    """Take no options: the source was opened with its own."""
+
+
+def _check(function: Any, name: str, options: dict[str, Any]) -> None:
+    known = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    names = [key for key, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in names:
+            has = f"it has {', '.join(names)}" if names else "it has none"
+            raise TypeError(f"The {name} reader has no option {option!r}; {has}.")

@@ -1,0 +1,113 @@
+"""``muvera convert`` as a person calls it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from collections_for_tests import collection
+from typer.testing import CliRunner
+
+from muvera.convert import read
+from muvera.convert.command import convert
+
+APP = typer.Typer()
+APP.command("convert")(convert)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(APP, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    collection([3, 0, 5], ids=["a", "b", "c"]).save(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_a_report_for_people(source: Path, tmp_path: Path) -> None:
+    code, out, err = run(source, tmp_path / "out", "--normalize", "--dtype", "float16")
+    assert (code, err) == (0, "")
+    assert "read     npy (exact): 3 documents, 8 tokens, dim 4, float32, str ids" in out
+    assert "not normalised, 1 empty documents" in out
+    assert "options  normalize=True, dtype=float16" in out
+    assert np.allclose(np.linalg.norm(read(tmp_path / "out").tokens, axis=1), 1, atol=1e-3)
+
+
+def test_a_report_for_programs(source: Path, tmp_path: Path) -> None:
+    code, out, _ = run(source, tmp_path / "out.npz", "--to", "npz", "--json", "--pooling", "pylate")
+    assert code == 0
+    report = json.loads(out)
+    assert report["to"] == "npz"
+    assert report["read"]["tokens"] == 8
+    assert report["written"]["tokens"] == 2 + 3 == read(tmp_path / "out.npz").num_tokens
+    assert report["options"] == {"pooling": "pylate"}
+
+
+def test_options_of_the_reader(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", queries=np.ones((2, 3, 4), np.float32), allow=1)
+    code, _, err = run(tmp_path / "a.npz", tmp_path / "out", "-o", "part=queries", "-o", "allow-pickle=false")
+    assert (code, err) == (0, "")
+    assert read(tmp_path / "out").lengths.tolist() == [3, 3]
+
+
+def test_whole_words(source: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.array([0, 1, 2, 2, 0, 1, 1, 2]))
+    (tmp_path / "vocab.txt").write_text("a\n##b\nc\n", encoding="utf-8")
+    words = ["--pooling", "whole-word", "--token-ids", tmp_path / "ids.npy", "--vocabulary"]
+    code, _, err = run(source, tmp_path / "out", *words, tmp_path / "vocab.txt")
+    assert (code, err) == (0, "")
+    assert read(tmp_path / "out").lengths.tolist() == [2, 0, 3]
+    code, _, err = run(source, tmp_path / "other", *words, tmp_path / "missing.txt")
+    assert code == 2 and "missing.txt" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--to", "faiss"], "to must be one of npy, npz, safetensors, parquet, got 'faiss'"),
+        (["--format", "plaid"], "metadata.json"),
+        (["--dtype", "int8"], "dtype must be 'float32' or 'float16', got 'int8'"),
+        (["--truncate-dims", "9"], "truncate_dims=9 must lie within 1 and the source's dim=4"),
+        (["-o", "part"], "--option must be NAME=VALUE, got 'part'"),
+        (["-o", "column=x"], "The npy reader has no option 'column'"),
+        (["--pooling", "whole-word"], "needs token_ids and vocabulary"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], sentence: str, source: Path, tmp_path: Path
+) -> None:
+    code, out, err = run(source, tmp_path / "out", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("muvera convert: ") and err.count("\n") == 1
+    assert sentence in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_exists_or_does_not(source: Path, tmp_path: Path) -> None:
+    code, _, err = run(tmp_path / "nothing", tmp_path / "out")
+    assert code == 2 and "nothing does not exist" in err
+    assert run(source, tmp_path / "out")[0] == 0
+    code, _, err = run(source, tmp_path / "out")
+    assert code == 2 and "exists and is not empty" in err
+    assert run(source, tmp_path / "out", "--overwrite")[0] == 0
+
+
+def test_an_interrupt_says_that_nothing_was_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("muvera.convert.command.run", interrupted)
+    code, _, err = run(source, tmp_path / "out")
+    assert (code, err) == (130, "muvera convert: interrupted; nothing was written.\n")
+
+
+def test_help_names_the_formats_and_the_poolings() -> None:
+    result = CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "300", "NO_COLOR": "1"})
+    assert result.exit_code == 0
+    for word in ("fast_plaid", "safetensors", "colberter", "--drop-zero-rows", "--json"):
+        assert word in result.stdout
