@@ -222,7 +222,7 @@ def _ward_ranges(rows, depth, starts, stops, limits, points, lanes, height, odd,
     for i in range(len(starts)):
         longest = max(longest, stops[i] - starts[i])
     stride = (longest + lanes - 1) // lanes * lanes + odd
-    packed = np.empty((longest + lanes) * depth + lanes * depth, np.float32)
+    packed = np.empty((longest + lanes - 1) // lanes * lanes * depth, np.float32)
     block = np.empty(lanes * height, np.float32)
     distances = np.empty((longest, stride), np.float64)
     other = np.empty((longest if points else 1, stride), np.float64)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.cluster import hierarchy
@@ -36,7 +36,6 @@ def scipy_labels(tokens: np.ndarray, clusters: int, as_points: bool) -> np.ndarr
 
 
 @pytest.mark.parametrize("rule", [BARE, POINTS], ids=["distances", "points"])
-@settings(deadline=None, max_examples=150)
 @given(tokens=exact_tokens, factor=st.sampled_from([1.0, 1.5, 2, 3, 7, 100]))
 def test_clusters_and_their_numbers_are_scipys(rule: PoolingRule, tokens: np.ndarray, factor: float) -> None:
     documents = MultiVectors.from_arrays([tokens])
@@ -46,6 +45,7 @@ def test_clusters_and_their_numbers_are_scipys(rule: PoolingRule, tokens: np.nda
     assert counts.tolist() == [expected.max() + 1]
 
 
+@pytest.mark.compiled("loops over 10,000 tokens")
 @pytest.mark.skipif(not CRANFIELD.is_dir(), reason="needs ../shared/data/embeddings/cranfield-minilm")
 @pytest.mark.parametrize("rule", [BARE, POINTS], ids=["distances", "points"])
 def test_clusters_of_real_documents_are_scipys(rule: PoolingRule) -> None:
@@ -72,7 +72,6 @@ def test_vectors_and_their_order_are_the_librarys(name: str) -> None:
         np.testing.assert_allclose(pooled.tokens, golden[case], rtol=0, atol=3e-7)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     texts=st.lists(exact_tokens | st.just(np.zeros((0, 4), np.float32)), min_size=1, max_size=6),
     name=st.sampled_from(list(RULES)),
@@ -94,7 +93,6 @@ def test_a_document_is_pooled_the_same_alone_and_on_two_threads(
 
 
 @given(tokens=exact_tokens)
-@settings(deadline=None, max_examples=40)
 def test_the_mean_of_all_is_kept_where_every_token_stays_in_a_mean(tokens: np.ndarray) -> None:
     documents = MultiVectors.from_arrays([tokens])
     labels, counts = token_clusters(documents, 2, BARE)

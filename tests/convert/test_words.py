@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera.convert.words import Vocabulary, pool_words
@@ -26,7 +26,6 @@ def words_by_hand(pieces: list[str]) -> list[tuple[int, ...]]:
     return [tuple(word) for word in words]
 
 
-@settings(deadline=None, max_examples=80)
 @given(
     texts=st.lists(st.lists(st.integers(0, len(WORDPIECE) - 1), max_size=9), min_size=1, max_size=5),
     unique=st.booleans(),
