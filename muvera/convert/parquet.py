@@ -20,6 +20,9 @@ LOOKS_FOR = "a .parquet file, or a folder of them, with a column of lists of lis
 #: Rows read at once at most; fewer where documents are long.
 _ROWS = 8192
 
+#: Bytes read from the disk at once.
+_BUFFER = 1 << 22
+
 
 def detects(path: Path) -> bool:
     """Say whether `path` is a Parquet file or a folder with some."""
@@ -97,7 +100,8 @@ class ParquetSource:
 
     def _open(self, file: Path) -> Any:
         try:
-            return self._pq.ParquetFile(file)
+            # As it comes, pyarrow holds a whole row group's bytes, which may exceed memory.
+            return self._pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER)
         except self._pa.ArrowInvalid as error:
             raise ValueError(
                 f"{file} is truncated or no Parquet file: {error}. Copy or export it again."

@@ -132,6 +132,20 @@ def test_long_row_groups_come_in_pieces(tmp_path: Path) -> None:
     assert_same(MultiVectors.concatenate(parts), docs)
 
 
+def test_a_row_group_is_not_held_in_memory(tmp_path: Path) -> None:
+    """Arrow's own count of bytes stays far below the one row group's 64 MiB."""
+    docs = collection([64] * 2048, dim=128)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(docs.tokens.reshape(-1)), 128)
+    column = pa.ListArray.from_arrays(pa.array(docs.offsets, pa.int32()), values)
+    pq.write_table(pa.table({"emb": column}), tmp_path / "docs.parquet", row_group_size=2048)
+    del values, column
+    before = pa.total_allocated_bytes()
+    largest = 0
+    for _ in parquet.open_source(tmp_path / "docs.parquet").batches(4096):
+        largest = max(largest, pa.total_allocated_bytes() - before)
+    assert 0 < largest < 24 * 2**20
+
+
 @pytest.mark.parametrize("form", ["file", "stream", "feather"])
 def test_arrow_files(tmp_path: Path, form: str) -> None:
     table = pa.table({"id": DOCS.ids.tolist(), "emb": cells(DOCS, types(4)["list of list"])})
