@@ -46,8 +46,9 @@ class FDEConfig:
         draws at the same size.  "rademacher": the paper's dense +-1/sqrt(p).
         "count_sketch": one +-1 a column.  "identity": p = d.
     hyperplanes : {"orthogonal", "gaussian"}
-        "gaussian": the paper's.  "orthogonal": rows of random rotations, 64-sparse or denser;
-        the same recall, and signs for a seventh of the arithmetic.
+        "gaussian": the paper's.  "orthogonal": rows of random rotations, each with a third of the
+        columns or more (all of them up to 80 columns); the same recall, and signs for a seventh
+        of the arithmetic at 128 columns.
     center : bool
         Subtract the mean document token from document tokens, and from both sides before
         cells are decided.  Chamfer's ranking does not change; on models whose vectors share

@@ -91,7 +91,8 @@ class FDEEncoder:
             [np.empty(0, np.float32), *(_pack(rows, self._lane_projection) for rows in matrices.projections)]
         )
         self._mixing = _pack(matrices.mixing, True) if matrices.mixing.size else np.empty(0, np.float32)
-        norms = np.linalg.norm(matrices.hyperplanes.astype(np.float64), axis=1)
+        # Of the tokens' own columns: where the basis is padded, a normal also has others.
+        norms = np.linalg.norm(matrices.dense_hyperplanes[:, : config.dimension], axis=1)
         self._inverse_norms = (1 / np.maximum(norms, 1e-30)).astype(np.float32)
         self._position = cell_positions(config)
         self._code_at = np.argsort(self._position)

@@ -66,7 +66,7 @@ def draw_matrices(config: FDEConfig) -> FDEMatrices:
     """Draw the matrices of `config`; the same configuration always gives the same."""
     planes, projections = _DRAWS[config.dialect](config)
     mixing, places = np.empty((0, 0), np.float32), np.empty(0, np.int64)
-    if config.projection == "complementary":
+    if _has_mixed_basis(config):
         mixing, places = ours.mixing(config.seed, config.dimension)
     targets, signs = np.empty(0, np.int64), np.empty(0, np.float32)
     if config.final_projection == "count_sketch":
@@ -107,6 +107,10 @@ def _padded(matrix: NDArray[np.floating]) -> NDArray[np.float32]:
     return out
 
 
+def _has_mixed_basis(config: FDEConfig) -> bool:
+    return config.projection == "complementary" and ours.is_structured(config.dimension)
+
+
 _Drawn = tuple[NDArray[np.floating], "NDArray[np.floating] | None"]
 
 
@@ -114,11 +118,14 @@ def _draw_ours(config: FDEConfig) -> _Drawn:
     seed, dimension, repetitions = config.seed, config.dimension, config.num_repetitions
     bits, block = config.num_simhash_projections, config.block_width
     planes: NDArray[np.floating]
+    mixed = _has_mixed_basis(config)
     if config.hyperplanes == "gaussian":
-        planes = ours.gaussian_hyperplanes(seed, dimension, repetitions, bits)
+        # In the mixed basis a token has `width` coordinates, of which none may go unseen.
+        columns = ours.padded_width(dimension) if mixed else dimension
+        planes = ours.gaussian_hyperplanes(seed, columns, repetitions, bits)
     else:
         planes = ours.orthogonal_hyperplanes(seed, dimension, repetitions * bits)
-        if config.projection != "complementary":  # no mixed basis: round one goes into the normals
+        if ours.is_structured(dimension) and not mixed:  # round one goes into the normals
             matrix, places = ours.mixing(seed, dimension)
             permuted = np.empty_like(matrix)
             permuted[places] = matrix

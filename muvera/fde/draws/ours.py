@@ -7,7 +7,12 @@ Structured rotations.  A random rotation of `width` coordinates costs width**2 p
 rounds of small ones cost far fewer.  Round one (`mixing`) rotates LANES interleaved blocks
 of width / LANES coordinates and permutes the result; round two, drawn anew for each group
 of hyperplanes or repetitions, rotates interleaved blocks again.  The composition is an
-orthogonal map whose every row mixes (width / LANES)**2 coordinates, at most `width`.
+orthogonal map whose every row mixes up to (width / LANES)**2 coordinates, at most `width`, and
+fewer where the permutation brings two coordinates of one block together: about 31 of 96 columns,
+52 of 128, 160 of 256.
+
+Below width 96 they would be so few that signs are visibly not those of random hyperplanes (at
+16 columns each is the sign of one of them): rotations are dense there.
 """
 
 import numpy as np
@@ -16,6 +21,9 @@ from numpy.typing import NDArray
 from ...kernels.tile import LANES
 
 _HYPERPLANES, _PROJECTION, _FINAL, _MIXING = range(4)
+
+# The least width of structured rotations; below it rotations are dense.
+_LEAST_STRUCTURED = 96
 
 
 def generator(seed: int, purpose: int, *key: int) -> np.random.Generator:
@@ -26,6 +34,11 @@ def generator(seed: int, purpose: int, *key: int) -> np.random.Generator:
 def padded_width(dimension: int) -> int:
     """Return `dimension` rounded up to whole vectors of LANES."""
     return -(-dimension // LANES) * LANES
+
+
+def is_structured(dimension: int) -> bool:
+    """Return whether rotations have two rounds, or are dense because there are few coordinates."""
+    return padded_width(dimension) >= _LEAST_STRUCTURED
 
 
 def rotation(stream: np.random.Generator, size: int) -> NDArray[np.float64]:
@@ -64,14 +77,25 @@ def mixing(seed: int, dimension: int) -> tuple[NDArray[np.float32], NDArray[np.i
 
 
 def orthogonal_hyperplanes(seed: int, dimension: int, count: int) -> NDArray[np.float32]:
-    """Draw round two for `count` unit normals, in the mixed basis, float32 (count, width)."""
-    width = padded_width(dimension)
-    sets = [
-        interleaved_rotation(generator(seed, _HYPERPLANES, s), LANES, width // LANES)
-        for s in range(-(-count // width))
-    ]
-    normals: NDArray[np.float64] = np.concatenate([*sets, np.empty((0, width))])[:count]
-    return np.asarray(normals, np.float32)
+    """Draw `count` unit normals, in sets of orthogonal ones.
+
+    Returns
+    -------
+    float32 (count, width) or (count, dimension)
+        Round two of structured rotations, in the mixed basis; else in the tokens' own basis.
+    """
+    structured = is_structured(dimension)
+    size = padded_width(dimension) if structured else dimension
+    sets = []
+    for s in range(-(-count // size)):
+        stream = generator(seed, _HYPERPLANES, s)
+        if structured:
+            sets.append(interleaved_rotation(stream, LANES, size // LANES))
+        else:
+            sets.append(rotation(stream, size))
+    normals: NDArray[np.float64] = np.concatenate([*sets, np.empty((0, size))])[:count]
+    rounded: NDArray[np.float32] = normals.astype(np.float32)
+    return rounded
 
 
 def gaussian_hyperplanes(seed: int, dimension: int, repetitions: int, bits: int) -> NDArray[np.float32]:
@@ -81,19 +105,29 @@ def gaussian_hyperplanes(seed: int, dimension: int, repetitions: int, bits: int)
 
 
 def complementary_projections(seed: int, dimension: int, repetitions: int, block: int) -> NDArray[np.float32]:
-    """Draw projections that share rotations, in the mixed basis, float32 (R, block, width).
+    """Draw projections that share rotations.
 
     Each group of width / block repetitions takes the rows of one orthogonal matrix, scaled
     by sqrt(width / block): alone each is unbiased, together they lose nothing.
+
+    Returns
+    -------
+    float32 (R, block, width) or (R, block, dimension)
+        In the mixed basis where rotations are structured, else in the tokens' own.
     """
-    width = padded_width(dimension)
+    structured = is_structured(dimension)
+    width = padded_width(dimension) if structured else dimension
     groups = -(-width // block)
     parts = []
     for first in range(0, repetitions, groups):
-        matrix = interleaved_rotation(generator(seed, _PROJECTION, first // groups), block, groups)
+        stream = generator(seed, _PROJECTION, first // groups)
+        if structured:
+            matrix = interleaved_rotation(stream, block, groups)
+        else:
+            matrix = rotation(stream, groups * block)
         parts.append(matrix.reshape(groups, block, groups * block)[:, :, :width])
     scale = np.sqrt(groups)
-    return (np.concatenate(parts)[:repetitions] * scale).astype(np.float32)
+    return np.asarray(np.concatenate(parts)[:repetitions] * scale, dtype=np.float32)
 
 
 def rademacher_projections(seed: int, dimension: int, repetitions: int, block: int) -> NDArray[np.float32]:
@@ -101,7 +135,7 @@ def rademacher_projections(seed: int, dimension: int, repetitions: int, block: i
     signs = [
         generator(seed, _PROJECTION, r).integers(0, 2, (block, dimension)) * 2 - 1 for r in range(repetitions)
     ]
-    return (np.stack(signs) / np.sqrt(block)).astype(np.float32)
+    return np.asarray(np.stack(signs) / np.sqrt(block), dtype=np.float32)
 
 
 def count_sketches(seed: int, dimension: int, repetitions: int, block: int) -> NDArray[np.float32]:
