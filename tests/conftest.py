@@ -1,0 +1,40 @@
+"""What all tests share: paths to helpers, hypothesis's profile, the mark for what needs a compiler."""
+
+import sys
+from pathlib import Path
+
+import numba
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The folders have no __init__.py: helpers are found by their unique names.
+sys.path.insert(0, str(Path(__file__).parent))
+
+INTERPRETED = bool(numba.config.DISABLE_JIT)
+
+# No deadline: the first call of a kernel compiles it.  Derandomised: a run says the same twice.
+settings.register_profile(
+    "muvera",
+    deadline=None,
+    derandomize=True,
+    max_examples=8 if INTERPRETED else 40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("muvera")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks."""
+    config.addinivalue_line(
+        "markers", "compiled(reason): needs compiled kernels; skipped under NUMBA_DISABLE_JIT=1"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with its reason, what interpreted kernels cannot do or cannot do in time."""
+    if not INTERPRETED:
+        return
+    for item in items:
+        mark = item.get_closest_marker("compiled")
+        if mark is not None:
+            item.add_marker(pytest.mark.skip(reason=f"NUMBA_DISABLE_JIT=1: {mark.args[0]}"))

@@ -1,0 +1,115 @@
+"""MUVERA as the paper writes it (arXiv 2405.19504, section 2), in slow float64 NumPy.
+
+Independent of the package: nothing of `muvera` is imported.  Hyperplanes are (R, k, d) and projections
+(R, p, d) with their scale inside, or None for the identity.  Bit j of a token's code is set when its product
+with hyperplane j is above zero, and an FDE runs through repetitions, then codes, then coordinates.
+"""
+
+import numpy as np
+
+
+def chamfer(query: np.ndarray, document: np.ndarray) -> float:
+    """Sum over query tokens of the largest inner product with a document token."""
+    return sum(max(float(np.dot(q, p)) for p in _wide(document)) for q in _wide(query))
+
+
+def token_codes(tokens: np.ndarray, planes: np.ndarray) -> np.ndarray:
+    """SimHash code of each token for one repetition's hyperplanes (k, d)."""
+    bits = _wide(tokens) @ _wide(planes).T > 0
+    return (bits << np.arange(len(planes))).sum(axis=1).astype(int)
+
+
+def hamming(a: int, b: int) -> int:
+    """Number of differing bits."""
+    return (int(a) ^ int(b)).bit_count()
+
+
+def document_fde(
+    tokens: np.ndarray,
+    hyperplanes: np.ndarray,
+    projections: np.ndarray | None,
+    *,
+    center: np.ndarray | None = None,
+    fill: bool = False,
+    unit: bool = False,
+) -> np.ndarray:
+    """Means of the (centred) tokens in each cell, projected.
+
+    With `fill` an empty cell takes the token whose code differs least, the first of equals; with `unit` a
+    cell's vector is scaled to length 1 before it is projected.  No tokens give zeros.
+    """
+    values = _wide(tokens) if center is None else _wide(tokens) - _wide(center)
+    blocks = []
+    for r, planes in enumerate(hyperplanes):
+        codes = token_codes(values, planes)
+        cells = np.zeros((2 ** len(planes), values.shape[1]))
+        for code, cell in enumerate(cells):
+            members = values[codes == code]
+            if len(members):
+                cell[:] = members.mean(axis=0)
+            elif fill and len(values):
+                cell[:] = values[np.argmin([hamming(code, other) for other in codes])]
+            length = np.linalg.norm(cell)
+            if unit and length > 0:
+                cell /= length
+        blocks.append(_project(cells, projections, r))
+    return np.concatenate(blocks)
+
+
+def query_fde(
+    tokens: np.ndarray,
+    hyperplanes: np.ndarray,
+    projections: np.ndarray | None,
+    *,
+    center: np.ndarray | None = None,
+    softness: float = 0.0,
+) -> np.ndarray:
+    """Sums of the tokens in each cell, projected; cells are decided after centring, values are not centred.
+
+    With `softness` tau a token at distance m from its nearest hyperplane leaves exp(-m / tau) / 2 of its
+    weight to the cell across it.
+    """
+    values = _wide(tokens)
+    hashed = values if center is None else values - _wide(center)
+    blocks = []
+    for r, planes in enumerate(hyperplanes):
+        cells = np.zeros((2 ** len(planes), values.shape[1]))
+        for value, place, code in zip(values, hashed, token_codes(hashed, planes), strict=True):
+            across = 0.0
+            if softness and len(planes):
+                distances = plane_distances(place, planes)
+                nearest = int(np.argmin(distances))
+                across = np.exp(-distances[nearest] / softness) / 2
+                cells[code ^ (1 << nearest)] += across * value
+            cells[code] += (1 - across) * value
+        blocks.append(_project(cells, projections, r))
+    return np.concatenate(blocks)
+
+
+def plane_distances(token: np.ndarray, planes: np.ndarray) -> np.ndarray:
+    """Distances of a token from hyperplanes (k, d) through the origin."""
+    planes = _wide(planes)
+    return np.abs(planes @ _wide(token)) / np.linalg.norm(planes, axis=1)
+
+
+def final_rademacher(fde: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Dense final projection: `signs` is +-1 (len(fde), D)."""
+    return _wide(fde) @ signs / np.sqrt(signs.shape[1])
+
+
+def final_count_sketch(fde: np.ndarray, targets: np.ndarray, signs: np.ndarray, size: int) -> np.ndarray:
+    """Final count sketch: coordinate i goes to ``targets[i]`` with ``signs[i]``."""
+    out = np.zeros(size)
+    for value, target, sign in zip(fde, targets, signs, strict=True):
+        out[target] += sign * value
+    return out
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array, np.float64)
+
+
+def _project(cells: np.ndarray, projections: np.ndarray | None, repetition: int) -> np.ndarray:
+    if projections is None:
+        return cells.ravel()
+    return (cells @ _wide(projections[repetition]).T).ravel()
