@@ -183,14 +183,17 @@ class MultiVectors:
         ids : sequence of int or of str, optional
             Default: positions.
         dim : int, optional
-            Needed only where no text has a token.
+            Needed only where no text has a token, nor the shape (0, dim).
         dtype : float32 or float16, optional
             Default: float16 where all texts are, else float32.
         """
         rows: list[TokenArray | None] = []
+        empty_dim = None
         for i, value in enumerate(arrays):
             array = as_tokens(value, f"documents[{i}]")
             if array.size == 0 and array.ndim <= 2:
+                if array.ndim == 2 and array.shape[1]:
+                    empty_dim = array.shape[1]
                 rows.append(None)
                 continue
             if array.ndim != 2:
@@ -202,6 +205,7 @@ class MultiVectors:
             if array.shape[1] != dim:
                 raise ValueError(f"documents[{i}] has {array.shape[1]} columns, but those before have {dim}.")
             rows.append(array)
+        dim = empty_dim if dim is None else dim
         if dim is None:
             raise ValueError("There is no text with a token to take the dimension from. Give dim=.")
         if dtype is None:
