@@ -286,13 +286,14 @@ def _compiled_widen(typingctx, halves, source, out, position):
 
 def _interpreted_tile(rows, row, last, depth, packed, panel):
     picked = np.minimum(np.arange(row, row + ROWS), last)
-    return rows[: (last + 1) * depth].reshape(-1, depth)[picked] @ packed.reshape(-1, depth, LANES)[panel]
+    columns = packed[panel * depth * LANES : (panel + 1) * depth * LANES].reshape(depth, LANES)
+    return rows[: (last + 1) * depth].reshape(-1, depth)[picked] @ columns
 
 
 def _interpreted_lane_tile(rows, row, last, depth, packed, panel):
     picked = np.minimum(np.arange(row, row + ROWS), last)
     wanted = rows[: (last + 1) * depth].reshape(-1, depth // LANES, LANES)[picked]
-    return (wanted * packed.reshape(-1, depth // LANES, LANES)[panel]).sum(1)
+    return (wanted * packed[panel * depth : (panel + 1) * depth].reshape(-1, LANES)).sum(1)
 
 
 def _interpreted_dot(rows, row, last, depth, packed, panel, out, position):
