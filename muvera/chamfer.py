@@ -100,7 +100,7 @@ def chamfer_matrix(
     queries, documents = _checked(queries, documents)
     out = np.empty((len(queries), len(documents)), np.float32)
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, len(queries)):
-        out[start:stop] = _score(queries[start:stop], documents, None, mean, threads).T
+        out[start:stop] = scores_at(queries[start:stop], documents, None, mean, threads).T
     return out
 
 
@@ -128,7 +128,7 @@ def top_k(
     rankings = []
     most = max(1, _HELD_SCORES // max(1, len(documents)))
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, most):
-        scores = _score(queries[start:stop], documents, None, mean, threads)
+        scores = scores_at(queries[start:stop], documents, None, mean, threads)
         for row in np.ascontiguousarray(scores.T):
             best = best_first(row, k)
             rankings.append(Ranking(ids[best], row[best]))
@@ -176,7 +176,7 @@ def rerank(
             raise ValueError(
                 f"candidates[{i}] has position {wrong}, but there are {len(documents)} documents."
             )
-        scores = _score(queries[i : i + 1], documents, positions, mean, threads)[:, 0]
+        scores = scores_at(queries[i : i + 1], documents, positions, mean, threads)[:, 0]
         best = best_first(scores, len(scores) if k is None else k)
         rankings.append(Ranking(ids[positions[best]], scores[best]))
     return rankings
@@ -205,14 +205,17 @@ def explain(query: Any, document: Any) -> Explanation:
     return Explanation(tokens, similarities)
 
 
-def _score(
+def scores_at(
     queries: MultiVectors,
     documents: MultiVectors,
     positions: NDArray[np.int64] | None,
-    mean: bool,
-    threads: int | None,
+    mean: bool = False,
+    threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return the scores of the documents at `positions` (default all), float32 (c, n_queries)."""
+    """Return the scores of the documents at `positions` (default all), float32 (c, n_queries).
+
+    The work behind the public functions; it checks nothing.
+    """
     floats, halves = both_kinds(documents)
     packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
     if positions is None:

@@ -18,34 +18,45 @@ from .tile import LANES, ROWS, tile_dot
 # A row that is a multiple of a cache page long would put a column into one cache set.
 _ODD = 8
 
+# Entries tested or moved at once; a matrix row has room for a whole last block.
+_BLOCK = 16
+
 
 @kernel
 def _cosine_distances(rows, first, count, depth, low, high, packed, block, lanes, height, out):
     """Write ``1 - <token, token>`` of `count` rows from `first` into `out`, within low..high.
 
-    Whole panels from the diagonal on, then mirrored: a product is symmetric to the bit.
+    Tiles from the diagonal on, each written twice: a product is symmetric to the bit.
     """
     panels = (count + lanes - 1) // lanes
     for j in range(panels * lanes):
-        start = (j // lanes) * depth * lanes + j % lanes
-        for k in range(depth):
-            value = np.float32(0.0)
-            if j < count:
-                value = rows[(first + j) * depth + k]
-            packed[start + k * lanes] = value
+        target = packed[(j // lanes) * depth * lanes + j % lanes :]
+        if j < count:
+            source = rows[(first + j) * depth : (first + j + 1) * depth]
+            for k in range(depth):
+                target[k * lanes] = source[k]
+        else:
+            for k in range(depth):
+                target[k * lanes] = 0.0
     one = np.float32(1.0)
     for row in range(0, count, height):
+        tall = min(height, count - row)
         for panel in range(row // lanes, panels):
             tile_dot(rows, first + row, first + count - 1, depth, packed, panel, block, 0)
-            for i in range(min(height, count - row)):
-                line = out[row + i, panel * lanes : (panel + 1) * lanes]
-                products = block[i * lanes : (i + 1) * lanes]
+            for i in range(tall * lanes):
+                # float32 first, as the libraries that this follows subtract in float32.
+                block[i] = min(max(one - block[i], low), high)
+            left = panel * lanes
+            for i in range(tall):
+                line = out[row + i, left : left + lanes]
+                values = block[i * lanes : (i + 1) * lanes]
                 for j in range(lanes):
-                    # float32 first, as the libraries that this follows subtract in float32.
-                    line[j] = min(max(one - products[j], low), high)
-    for i in range(count):
-        for j in range(i):
-            out[i, j] = out[j, i]
+                    line[j] = values[j]
+            if left > row:
+                for j in range(min(lanes, count - left)):
+                    line = out[left + j, row : row + tall]
+                    for i in range(tall):
+                        line[i] = block[i * lanes + j]
 
 
 @kernel
@@ -94,10 +105,11 @@ def _chain(distances, count, sizes, chain, fresh, absorbed, names, moved, pairs,
     `distances` is overwritten.  Distances are never negative: their bits order as integers do,
     and an integer minimum vectorises where a float's, without fastmath, does not.  The
     diagonal is infinite and an absorbed cluster's bits are raised to infinity, so that no loop
-    has a branch; once a quarter is absorbed, the rest moves together, in order.
+    has a branch; once half are absorbed, the rest moves together, in order.
     """
     bits = distances.view(np.int64)
     highest = np.int64(0x7FF0000000000000)  # the bits of infinity
+    absorbed[:] = highest
     for i in range(count):
         sizes[i] = 1.0
         absorbed[i] = 0
@@ -107,9 +119,10 @@ def _chain(distances, count, sizes, chain, fresh, absorbed, names, moved, pairs,
     length = 0
     alive = 0
     for step in range(count - 1):
-        if 4 * (count - step) <= 3 * width and width > 16:
+        if 2 * (count - step) <= width and width > 16:
             width = _gather(distances, width, sizes, names, moved, chain, length)
             absorbed[:width] = 0
+            absorbed[width:] = highest
             alive = 0
         if length == 0:
             while sizes[alive] == 0.0:
@@ -128,7 +141,16 @@ def _chain(distances, count, sizes, chain, fresh, absorbed, names, moved, pairs,
             if length > 1 and line[chain[length - 2]] == least:
                 y = chain[length - 2]
                 break
-            y = 0
+            start = 0
+            while True:
+                # Whole blocks are tested at once; past `width` everything counts as absorbed.
+                found = np.int64(0)
+                for i in range(start, start + _BLOCK):
+                    found |= np.int64((line[i] | absorbed[i]) == least)
+                if found:
+                    break
+                start += _BLOCK
+            y = start
             while (line[y] | absorbed[y]) != least:
                 y += 1
             chain[length] = y
@@ -221,7 +243,7 @@ def _ward_ranges(rows, depth, starts, stops, limits, points, lanes, height, odd,
     longest = 1
     for i in range(len(starts)):
         longest = max(longest, stops[i] - starts[i])
-    stride = (longest + lanes - 1) // lanes * lanes + odd
+    stride = (longest + _BLOCK - 1) // _BLOCK * _BLOCK + odd
     packed = np.empty((longest + lanes - 1) // lanes * lanes * depth, np.float32)
     block = np.empty(lanes * height, np.float32)
     distances = np.empty((longest, stride), np.float64)
@@ -296,14 +318,17 @@ def mean_rows(tokens, offsets, labels, out_offsets, sizes, out):
     Token t of document i goes to row ``out_offsets[i] + labels[t]`` of `out`; `sizes`
     (int64, as long as `out`) receives how many there were.  Both start at zero.
     """
-    depth = tokens.shape[1]
     for i in range(len(offsets) - 1):
+        start = out_offsets[i]
         for t in range(offsets[i], offsets[i + 1]):
-            row = out_offsets[i] + labels[t]
-            sizes[row] += 1
-            for k in range(depth):
-                out[row, k] += tokens[t, k]
-        for row in range(out_offsets[i], out_offsets[i + 1]):
-            size = np.float32(sizes[row])
-            for k in range(depth):
-                out[row, k] /= size
+            sizes[start + labels[t]] += 1
+            source = tokens[t]
+            target = out[start + labels[t]]
+            for k in range(len(source)):
+                target[k] += source[k]
+        for row in range(start, out_offsets[i + 1]):
+            if sizes[row] > 1:
+                target = out[row]
+                size = np.float32(sizes[row])
+                for k in range(len(target)):
+                    target[k] /= size

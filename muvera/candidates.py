@@ -1,0 +1,187 @@
+"""CandidateSearch: FDEs in a single-vector index, the first stage of a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .fde.config import FDEConfig
+from .fde.encoder import FDEEncoder
+from .fde.matrices import FDEMatrices
+from .mips import ExactSearch, HNSWSearch, VectorSearch
+from .vectors import MultiVectors
+
+__all__ = ["Backend", "CandidateSearch"]
+
+Backend = Literal["auto", "exact", "hnsw"]
+
+#: With backend "auto", a graph is built from this many FDEs on: below, reading all is faster
+#: (`python -m experiments speed` measures where).
+GRAPH_FROM = 5000
+
+#: FDEs encoded at a time while adding.
+_BLOCK_BYTES = 128 << 20
+
+#: A graph that finds less than this share of the exact best is worth a warning.
+LOW_RECALL = 0.95
+
+#: Recall of the graph is measured with this many pseudo-queries, at this depth.
+_PROBES, _PROBE_TOKENS, _PROBE_K = 64, 32, 100
+
+
+class CandidateSearch:
+    """Encode documents, keep their FDEs by row number, find rows for queries.
+
+    Parameters
+    ----------
+    encoder : FDEEncoder
+        Fitted.
+    backend : {"auto", "exact", "hnsw"}
+        "exact" reads every FDE; "hnsw" walks a graph; "auto" changes from the first to the
+        second when the collection has grown.
+    hnsw : dict
+        Settings of :class:`muvera.mips.HNSWSearch`.
+    """
+
+    def __init__(
+        self, encoder: FDEEncoder, backend: Backend = "auto", hnsw: dict[str, Any] | None = None
+    ) -> None:
+        self.check_settings(backend, hnsw)
+        self.encoder = encoder
+        self.backend: Backend = backend
+        self.hnsw = dict(hnsw or {})
+        self.recall: float | None = None
+        self.recall_size = 0
+        dimension = encoder.config.fde_dimension
+        self.search: VectorSearch = (
+            HNSWSearch(dimension, **self.hnsw) if backend == "hnsw" else ExactSearch(dimension)
+        )
+
+    @staticmethod
+    def check_settings(backend: str, hnsw: dict[str, Any] | None) -> None:
+        """Raise for a wrong setting now, not when the collection has grown enough to use it."""
+        if backend not in ("auto", "exact", "hnsw"):
+            raise ValueError(f"backend must be 'auto', 'exact' or 'hnsw', got {backend!r}.")
+        HNSWSearch(1, **(hnsw or {}))
+
+    def add(self, rows: NDArray[np.int64], documents: MultiVectors, threads: int | None = None) -> None:
+        """Encode `documents` and keep them under `rows`; those without tokens are left out."""
+        filled = documents.lengths > 0
+        if not filled.all():
+            rows, documents = rows[filled], documents[filled]
+        step = max(1, _BLOCK_BYTES // (4 * self.encoder.config.fde_dimension))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            if self.backend == "auto" and isinstance(self.search, ExactSearch):
+                self._outgrow(len(self.search) + len(part), threads)
+            fdes = self.encoder.encode_documents(documents[start : start + step], threads=threads)
+            self.search.add(part, fdes, threads)
+
+    def _outgrow(self, size: int, threads: int | None) -> None:
+        """Replace reading all by a graph once there are many."""
+        if size < GRAPH_FROM:
+            return
+        graph = HNSWSearch(self.encoder.config.fde_dimension, **self.hnsw)
+        rows = self.search.labels()
+        step = max(1, _BLOCK_BYTES // (4 * self.search.dimension))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            graph.add(part, self.search.vectors(part), threads)
+        self.search = graph
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Forget rows; those that were left out for having no tokens are ignored."""
+        known = np.intersect1d(rows, self.search.labels())
+        self.search.remove(known)
+
+    def find(
+        self,
+        queries: MultiVectors,
+        count: int,
+        allowed: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+    ) -> list[NDArray[np.int64]]:
+        """Return up to `count` candidate rows a query, best FDE first."""
+        fdes = self.encoder.encode_queries(queries, threads=threads)
+        found, _ = self.search.search(fdes, min(count, len(self.search)), allowed, threads)
+        return [row[row >= 0] for row in found]
+
+    def measure(self, documents: MultiVectors, threads: int | None = None) -> float:
+        """Measure and keep which share of the exact best FDEs the search finds.
+
+        Pseudo-queries are windows of `documents`' tokens, for real queries are not known here.
+        """
+        self.recall, self.recall_size = 1.0, len(self.search)
+        if isinstance(self.search, HNSWSearch) and len(self.search) > 0:
+            probes = self.encoder.encode_queries(pseudo_queries(documents), threads=threads)
+            if len(probes):
+                self.recall = self.search.measure_recall(probes, min(_PROBE_K, len(self.search)), threads)
+        return self.recall
+
+    def info(self) -> dict[str, Any]:
+        """Return the search's own facts, and the measured recall."""
+        return {**self.search.info(), "recall": self.recall, "recall_measured_at": self.recall_size}
+
+    def warnings(self) -> list[str]:
+        """Return what a user should know, in sentences."""
+        found = []
+        if self.recall is not None and self.recall < LOW_RECALL:
+            found.append(
+                f"The graph finds only {self.recall:.1%} of the exact best FDEs: raise hnsw m or ef, try "
+                "space 'inner_product', or use backend 'exact'."
+            )
+        if self.recall is not None and len(self.search) > 2 * self.recall_size:
+            found.append(
+                f"The graph's recall was measured with {self.recall_size} documents and there are "
+                f"{len(self.search)} now."
+            )
+        return found
+
+    # -- keeping --------------------------------------------------------------
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write matrices, centre and vectors; return what :meth:`load` needs beside them."""
+        for name, array in self.encoder.matrices.to_arrays().items():
+            np.save(folder / f"encoder_{name}.npy", array)
+        np.save(folder / "encoder_center.npy", self.encoder.center)
+        self.search.save(folder)
+        return {
+            "kind": self.search.kind,
+            "backend": self.backend,
+            "hnsw": self.search.settings() if isinstance(self.search, HNSWSearch) else self.hnsw,
+            "recall": self.recall,
+            "recall_size": self.recall_size,
+        }
+
+    @classmethod
+    def load(
+        cls, folder: Path, config: FDEConfig, state: dict[str, Any], removed: NDArray[np.int64]
+    ) -> CandidateSearch:
+        """Read what :meth:`save` wrote."""
+        names = FDEMatrices.__dataclass_fields__
+        arrays = {name: np.load(folder / f"encoder_{name}.npy", allow_pickle=False) for name in names}
+        center = np.load(folder / "encoder_center.npy", allow_pickle=False)
+        encoder = FDEEncoder(config, matrices=FDEMatrices(**arrays), center=center if config.center else None)
+        loaded = cls(encoder, state["backend"], state["hnsw"])
+        if state["kind"] == "hnsw":
+            loaded.search = HNSWSearch.load(folder, config.fde_dimension, removed, state["hnsw"])
+        else:
+            loaded.search = ExactSearch.load(folder, config.fde_dimension)
+        loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
+        return loaded
+
+
+def pseudo_queries(documents: MultiVectors, seed: int = 0) -> MultiVectors:
+    """Return windows of consecutive tokens of a sample of documents, as stand-ins for queries."""
+    filled = np.flatnonzero(documents.lengths > 0)
+    stream = np.random.default_rng(seed)
+    picked = np.sort(stream.choice(filled, min(_PROBES, len(filled)), replace=False))
+    windows = []
+    for i in picked:
+        tokens = documents[int(i)]
+        start = int(stream.integers(0, max(1, len(tokens) - _PROBE_TOKENS + 1)))
+        windows.append(np.asarray(tokens[start : start + _PROBE_TOKENS]))
+    return MultiVectors.from_arrays(windows, dim=documents.dim)

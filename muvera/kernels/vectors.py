@@ -1,0 +1,30 @@
+"""Inner products of single vectors, read once from memory.
+
+Sizes: n `vectors` and m `queries` of `width` floats, whole vectors of LANES, flat.
+"""
+
+import numpy as np
+
+from .jit import kernel
+from .tile import LANES, ROWS, lane_dot
+
+
+@kernel
+def inner_products(vectors, start, stop, width, queries, count, out):
+    """Write the products of vectors start..stop with all queries to `out` (stop - start, m).
+
+    LANES partial sums run along the width and are added as a tree: the bits do not depend
+    on how many vectors or queries there are.  ROWS vectors are read for all queries.
+    """
+    tile = np.empty(ROWS * LANES, np.float32)
+    for row in range(start, stop, ROWS):
+        for query in range(count):
+            lane_dot(vectors, row, stop - 1, width, queries, query, tile, 0)
+            for i in range(min(ROWS, stop - row)):
+                first = i * LANES
+                half = LANES // 2
+                while half > 0:
+                    for j in range(half):
+                        tile[first + j] += tile[first + j + half]
+                    half //= 2
+                out[row - start + i, query] = tile[first]

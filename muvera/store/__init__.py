@@ -1,0 +1,1 @@
+"""Where an index lives: token segments for reranking, and the folder on the disk."""
