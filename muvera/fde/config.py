@@ -39,7 +39,8 @@ class FDEConfig:
         k: hyperplanes of a partition, 2**k cells.  More separate tokens more finely (better
         with long documents), and leave more cells empty.
     projection_dimension : int, optional
-        p: columns that a token keeps in a block.  Default 16, at most `dimension`.
+        p: columns that a token keeps in a block.  Default 16, at most `dimension` (but for
+        "count_sketch").
     projection : {"complementary", "rademacher", "count_sketch", "identity"}
         How d columns become p.  "complementary": every d/p repetitions share the rows of one
         random rotation, so that together they lose nothing; never worse than independent
@@ -134,8 +135,9 @@ class FDEConfig:
         if width is None:
             width = self.dimension if self.projection == "identity" else min(16, self.dimension)
             object.__setattr__(self, "projection_dimension", width)
-        sketched = self.projection == "count_sketch"
-        _require_int("projection_dimension", width, 1, None if sketched else self.dimension)
+        # A count sketch may spread columns out, and Weaviate's p is 16 whatever the dimension.
+        widens = self.projection == "count_sketch" or self.dialect == "weaviate"
+        _require_int("projection_dimension", width, 1, None if widens else self.dimension)
         if self.projection == "identity" and width != self.dimension:
             raise ValueError(
                 f"projection='identity' keeps all {self.dimension} columns, got "
@@ -246,6 +248,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_PAPER,
         "num_repetitions": 10,
         "num_simhash_projections": 4,
+        "projection_dimension": 16,
         "seed": 0x532CA5105169B1DF,
         "dialect": "weaviate",
     },
