@@ -1,7 +1,11 @@
 """What all tests share: paths to helpers, hypothesis's profile, the mark for what needs a compiler."""
 
+import os
 import sys
 from pathlib import Path
+
+# Before any kernel is made: numba's disk cache does not see edits in another module.
+os.environ.setdefault("MUVERA_KERNEL_CACHE", "0")
 
 import numba
 import pytest
