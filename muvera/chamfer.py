@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .inputs import as_array, frozen
 from .kernels.chamfer import match_tokens, score_documents
 from .kernels.tile import pack_columns
 from .parallel import run_in_ranges, split_by_weight, thread_count
 from .ranking import Ranking, best_first
-from .vectors import MultiVectors, as_array, as_multivectors, both_kinds, frozen
+from .vectors import MultiVectors, as_multivectors, both_kinds
 
 __all__ = ["Explanation", "chamfer", "chamfer_matrix", "explain", "rerank", "top_k"]
 

@@ -18,12 +18,13 @@ from .candidates import Backend, CandidateSearch
 from .chamfer import Explanation, explain, require_k, require_query_tokens
 from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
+from .inputs import Ids
 from .parallel import run_in_ranges, split_by_weight
 from .ranking import Ranking, best_first
 from .store.folder import IndexFolderError, commit, move, read_manifest, verify
 from .store.names import Names
 from .store.tokens import Segment, TokenStore, mapped
-from .vectors import Ids, MultiVectors, as_multivectors
+from .vectors import MultiVectors, as_multivectors
 
 __all__ = ["MuveraIndex"]
 

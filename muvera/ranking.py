@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .vectors import Ids
+from .inputs import Ids
 
 __all__ = ["Ranking", "best_first"]
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
-from muvera.vectors import as_ids, as_multivectors, both_kinds
+from muvera.inputs import as_ids
+from muvera.vectors import as_multivectors, both_kinds
 
 
 class Tensor:

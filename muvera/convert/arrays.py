@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..vectors import Ids, as_ids
+from ..inputs import Ids, as_ids
 from .flat import FlatSource, PaddedSource, Rows
 from .rowsource import Document, RowSource
 from .source import Source

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..vectors import Ids, MultiVectors
+from ..inputs import Ids
+from ..vectors import MultiVectors
 from .arrays import ids_of
 from .flat import require_finite, spans
 

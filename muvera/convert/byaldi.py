@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..vectors import Ids, MultiVectors, as_ids
+from ..inputs import Ids, as_ids
+from ..vectors import MultiVectors
 from .quantised import document_ranges
 from .torch_file import StoredTensor, read_torch
 

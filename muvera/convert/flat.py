@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..vectors import Ids, MultiVectors
+from ..inputs import Ids
+from ..vectors import MultiVectors
 from .source import Source
 
 __all__ = ["Bfloat16Rows", "FlatSource", "JoinedSource", "PaddedSource", "Rows", "require_finite", "spans"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..vectors import Ids
+from ..inputs import Ids
 from .arrays import find, ids_of, names_of, per_document, source_of
 from .extras import import_extra
 from .rowsource import Document, RowSource

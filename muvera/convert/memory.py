@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..vectors import MultiVectors, TokenArray, as_array, as_ids, as_tokens
+from ..inputs import TokenArray, as_array, as_ids, as_tokens
+from ..vectors import MultiVectors
 from .flat import PaddedSource, require_finite
 from .rowsource import Document, RowSource
 from .source import CollectionSource, Source, cut

@@ -26,15 +26,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inputs import frozen
 from ..kernels.norms import unit_rows
 from ..kernels.pooling import mean_rows, ward_labels
 from ..parallel import run_in_ranges, split_by_weight
-from ..vectors import MultiVectors, frozen
+from ..vectors import MultiVectors
 
 __all__ = ["RULES", "PoolingRule", "average", "pool_tokens", "pooling_rule", "token_clusters", "unit"]
 
 # Enough tokens that a range's scratch arrays cost nothing beside its clustering.
-_TOKENS_A_RANGE = 4096
+_TOKENS_A_RANGE = 16384
 
 
 @dataclass(frozen=True)
@@ -213,9 +214,7 @@ def average(
     means = np.zeros((int(offsets[-1]), documents.dim), np.float32)
     sizes = np.zeros(len(means), np.int64)
     tokens = frozen(np.ascontiguousarray(documents.tokens, np.float32))
-    mean_rows(tokens, frozen(documents.offsets), frozen(labels), offsets, sizes, means)
-    if renormalize:
-        unit_rows(means)
+    mean_rows(tokens, frozen(documents.offsets), frozen(labels), offsets, renormalize, sizes, means)
     kept: Any = means.astype(documents.tokens.dtype, copy=False)
     return MultiVectors(kept, offsets, documents.ids if documents.has_ids else None)
 

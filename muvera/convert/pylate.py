@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..vectors import MultiVectors, as_ids
+from ..inputs import as_ids
+from ..vectors import MultiVectors
 from . import fast_plaid, plaid
 from .extras import import_extra
 from .id_maps import MappedSource, has_map, has_pylate_maps, read_map, same_kind

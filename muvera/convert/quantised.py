@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ..inputs import Ids, TokenArray, as_ids, frozen
 from ..kernels.residuals import byte_table, decode_residuals
 from ..parallel import run_in_ranges, thread_count
-from ..vectors import Ids, MultiVectors, TokenArray, as_ids, frozen
+from ..vectors import MultiVectors
 
 __all__ = ["Chunk", "Codec", "QuantisedSource", "document_ranges"]
 

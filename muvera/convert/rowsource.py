@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ..vectors import MultiVectors, TokenArray
+from ..inputs import TokenArray
+from ..vectors import MultiVectors
 from .flat import require_finite
 
 __all__ = ["Document", "RowSource"]

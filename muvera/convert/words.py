@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..vectors import MultiVectors, as_array
+from ..inputs import as_array
+from ..vectors import MultiVectors
 from .pooling import average
 
 __all__ = ["Vocabulary", "pool_words"]

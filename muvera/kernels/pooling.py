@@ -13,6 +13,7 @@ and its minimum and its update become vector loops, which is where the time goes
 import numpy as np
 
 from .jit import kernel
+from .norms import unit_rows
 from .tile import LANES, ROWS, tile_dot
 
 # A row that is a multiple of a cache page long would put a column into one cache set.
@@ -54,9 +55,8 @@ def _cosine_distances(rows, first, count, depth, low, high, packed, block, lanes
                     line[j] = values[j]
             if left > row:
                 for j in range(min(lanes, count - left)):
-                    line = out[left + j, row : row + tall]
                     for i in range(tall):
-                        line[i] = block[i * lanes + j]
+                        out[left + j, row + i] = block[i * lanes + j]
 
 
 @kernel
@@ -312,23 +312,27 @@ def ward_labels(
 
 
 @kernel
-def mean_rows(tokens, offsets, labels, out_offsets, sizes, out):
+def mean_rows(tokens, offsets, labels, out_offsets, unit, sizes, out):
     """Write the mean of the tokens of each label, in the order of the labels.
 
     Token t of document i goes to row ``out_offsets[i] + labels[t]`` of `out`; `sizes`
-    (int64, as long as `out`) receives how many there were.  Both start at zero.
+    (int64, as long as `out`) receives how many there were.  Both start at zero.  With
+    `unit`, a document's rows are brought to unit length while they are in the cache.
     """
     for i in range(len(offsets) - 1):
         start = out_offsets[i]
+        stop = out_offsets[i + 1]
         for t in range(offsets[i], offsets[i + 1]):
             sizes[start + labels[t]] += 1
             source = tokens[t]
             target = out[start + labels[t]]
             for k in range(len(source)):
                 target[k] += source[k]
-        for row in range(start, out_offsets[i + 1]):
+        for row in range(start, stop):
             if sizes[row] > 1:
                 target = out[row]
                 size = np.float32(sizes[row])
                 for k in range(len(target)):
                     target[k] /= size
+        if unit:
+            unit_rows(out[start:stop])

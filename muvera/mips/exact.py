@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inputs import frozen
 from ..kernels.tile import LANES
 from ..kernels.vectors import inner_products
 from ..parallel import run_in_ranges
 from ..ranking import best_first
-from ..vectors import frozen
 from .base import Found, checked_labels, checked_queries, checked_vectors
 
 __all__ = ["ExactSearch", "score_all"]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import write_json
-from ..vectors import Ids, MultiVectors
+from ..inputs import Ids
+from ..vectors import MultiVectors
 
 __all__ = ["Names"]
 

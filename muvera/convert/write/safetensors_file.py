@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...vectors import Ids, MultiVectors
+from ...inputs import Ids
+from ...vectors import MultiVectors
 from .stream import file_beside, gather, scratch_beside
 
 __all__ = ["NAME", "write"]

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files import sync
-from ...vectors import Ids, MultiVectors, as_ids
+from ...inputs import Ids, as_ids
+from ...vectors import MultiVectors
 
 __all__ = ["Gathered", "NpyStream", "file_beside", "gather", "scratch_beside"]
 

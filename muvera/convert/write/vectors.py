@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files import folder_beside, write_json
-from ...vectors import Ids, as_ids
+from ...inputs import Ids, as_ids
 from ..extras import import_extra
 from . import vector_rows
 from .limits import check_dimension
