@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "muvera"
 
 #: Every part of the package may import parts of the layers above its own line, and itself.
 LAYERS = [
-    {"kernels", "files", "parallel"},
+    {"kernels", "files", "inputs", "parallel"},
     {"inputs"},
     {"vectors"},
     {"ranking"},
