@@ -157,37 +157,33 @@ def token_clusters(
     if not factor >= 1:
         raise ValueError(f"The pooling factor must be at least 1, got {factor}. 2 halves the tokens.")
     documents.require_finite()
-    lengths, starts = documents.lengths, documents.offsets[:-1]
+    lengths = documents.lengths
     kept = np.minimum(lengths, rule.protected)
     whole = lengths if rule.count_protected else lengths - kept
     limits = np.maximum(whole // factor, 1).astype(np.int64)
-    begins, stops = starts + kept, documents.offsets[1:].copy()
     labels = np.empty(documents.num_tokens, np.int64)
-    counts = np.zeros(len(documents), np.int64)
+    counts = np.empty(len(documents), np.int64)
     flat = frozen(np.ascontiguousarray(documents.tokens, np.float32)).reshape(-1)
+    offsets = frozen(documents.offsets)
+    points, after = rule.rows_as_points, rule.protected_last
 
     def work(first: int, last: int) -> None:
-        span = slice(first, last)
+        part = slice(first, last)
         ward_labels(
             flat,
             documents.dim,
-            begins[span],
-            stops[span],
-            limits[span],
-            rule.rows_as_points,
+            offsets[first : last + 1],
+            kept[part],
+            limits[part],
+            points,
+            after,
             labels,
-            counts[span],
+            counts[part],
         )
 
     weights = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths + 1)])
     run_in_ranges(work, split_by_weight(weights, _TOKENS_A_RANGE, len(documents) or 1), threads)
-    place = np.arange(documents.num_tokens) - np.repeat(starts, lengths)
-    guarded = place < np.repeat(kept, lengths)
-    shift = np.repeat(counts, lengths) if rule.protected_last else np.zeros_like(place)
-    labels[guarded] = place[guarded] + shift[guarded]
-    if not rule.protected_last:
-        labels[~guarded] += np.repeat(kept, lengths)[~guarded]
-    return labels, counts + kept
+    return labels, counts
 
 
 def average(

@@ -238,11 +238,11 @@ def _cut(count, children, heights, order, threshold, stack, stage, labels, start
 
 
 @kernel
-def _ward_ranges(rows, depth, starts, stops, limits, points, lanes, height, odd, labels, counts):
+def _ward_ranges(rows, depth, offsets, kept, limits, points, after, lanes, height, odd, labels, counts):
     zero, two, infinite = np.float32(0.0), np.float32(2.0), np.float32(np.inf)
     longest = 1
-    for i in range(len(starts)):
-        longest = max(longest, stops[i] - starts[i])
+    for i in range(len(limits)):
+        longest = max(longest, offsets[i + 1] - offsets[i])
     stride = (longest + _BLOCK - 1) // _BLOCK * _BLOCK + odd
     packed = np.empty((longest + lanes - 1) // lanes * lanes * depth, np.float32)
     block = np.empty(lanes * height, np.float32)
@@ -260,55 +260,69 @@ def _ward_ranges(rows, depth, starts, stops, limits, points, lanes, height, odd,
     parents = np.empty(2 * longest, np.int64)
     stack = np.empty(longest + 1, np.int64)
     stage = np.empty(longest + 1, np.int64)
-    for i in range(len(starts)):
-        first = starts[i]
-        count = stops[i] - first
+    for i in range(len(limits)):
+        first = offsets[i] + kept[i]
+        count = offsets[i + 1] - first
         if count <= limits[i]:
             for j in range(count):
                 labels[first + j] = j
-            counts[i] = count
-            continue
-        if points:
-            _cosine_distances(
-                rows, first, count, depth, -infinite, infinite, packed, block, lanes, height, other
-            )
-            _row_distances(other, count, distances)
+            clusters = count
         else:
-            _cosine_distances(rows, first, count, depth, zero, two, packed, block, lanes, height, distances)
-        _chain(distances, count, sizes, chain, fresh, absorbed, names, moved, pairs, heights)
-        order = np.argsort(heights[: count - 1], kind="mergesort")
-        _tree(count, pairs, heights, order, parents, children)
-        threshold = heights[order[count - limits[i] - 1]]
-        counts[i] = _cut(count, children, heights, order, threshold, stack, stage, labels, first)
+            if points:
+                _cosine_distances(
+                    rows, first, count, depth, -infinite, infinite, packed, block, lanes, height, other
+                )
+                _row_distances(other, count, distances)
+            else:
+                _cosine_distances(
+                    rows, first, count, depth, zero, two, packed, block, lanes, height, distances
+                )
+            _chain(distances, count, sizes, chain, fresh, absorbed, names, moved, pairs, heights)
+            order = np.argsort(heights[: count - 1], kind="mergesort")
+            _tree(count, pairs, heights, order, parents, children)
+            threshold = heights[order[count - limits[i] - 1]]
+            clusters = _cut(count, children, heights, order, threshold, stack, stage, labels, first)
+        for j in range(kept[i]):
+            labels[offsets[i] + j] = j + (clusters if after else 0)
+        if not after:
+            for j in range(count):
+                labels[first + j] += kept[i]
+        counts[i] = clusters + kept[i]
 
 
 def ward_labels(
     rows: np.ndarray,
     depth: int,
-    starts: np.ndarray,
-    stops: np.ndarray,
+    offsets: np.ndarray,
+    kept: np.ndarray,
     limits: np.ndarray,
     points: bool,
+    after: bool,
     labels: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Cluster the tokens ``starts[i]..stops[i]`` of each document into at most ``limits[i]``.
+    """Cluster the tokens of each document but its first ``kept[i]`` into at most ``limits[i]``.
 
     Parameters
     ----------
     rows : float32 (n_tokens * depth,)
         All token vectors, flat and finite.
-    starts, stops, limits : int64 (n,)
-        The documents' tokens, and how many clusters each may have (at least 1).
+    offsets : int64 (n + 1,)
+        Where the documents begin in `rows`; they need not be all that `rows` has.
+    kept, limits : int64 (n,)
+        How many tokens stay apart (at most all), and how many clusters the others may have
+        (at least 1).
     points : bool
         Take the rows of the matrix of cosine distances as points, a Euclidean distance apart,
         instead of the cosine distances themselves.
+    after : bool
+        Whether the tokens kept apart come after the clusters, instead of before.
     labels : int64 (n_tokens,)
-        Receives each token's cluster, from 0 within its document.
+        Receives each token's cluster, or place among those apart, from 0 within its document.
     counts : int64 (n,)
-        Receives each document's number of clusters; equal heights may leave fewer than allowed.
+        Receives how many labels each document has; equal heights may leave fewer than allowed.
     """
-    _ward_ranges(rows, depth, starts, stops, limits, points, LANES, ROWS, _ODD, labels, counts)
+    _ward_ranges(rows, depth, offsets, kept, limits, points, after, LANES, ROWS, _ODD, labels, counts)
 
 
 @kernel
