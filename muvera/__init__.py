@@ -1,6 +1,7 @@
 """Late-interaction retrieval with an ordinary inner-product index."""
 
 from .chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
+from .diagnosis import Diagnosis, diagnose
 from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
 from .index import MuveraIndex
@@ -10,6 +11,7 @@ from .vectors import MultiVectors
 __version__ = "0.1.0"
 
 __all__ = [
+    "Diagnosis",
     "Explanation",
     "FDEConfig",
     "FDEEncoder",
@@ -19,6 +21,7 @@ __all__ = [
     "__version__",
     "chamfer",
     "chamfer_matrix",
+    "diagnose",
     "explain",
     "rerank",
     "top_k",

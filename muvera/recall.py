@@ -1,0 +1,118 @@
+"""Recall of FDEs on a sample: which share of the exact Chamfer best they put first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .chamfer import chamfer_matrix
+from .fde.encoder import FDEEncoder
+from .ranking import best_first
+from .vectors import MultiVectors
+
+__all__ = ["RecallTask", "pseudo_queries"]
+
+# Document FDEs held at once.
+_BLOCK_BYTES = 256 << 20
+
+
+class RecallTask:
+    """Documents, queries and their exact scores, against which encoders are measured.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        Each with a token.
+    queries : MultiVectors
+        Each with a token.
+    own : int64 (n_queries,), optional
+        A document for each query that does not count, because the query was cut out of it.
+    k : int
+        How many exact best are to be found.
+    threads : int, optional
+        Default: all usable cores.
+
+    Attributes
+    ----------
+    scores : float32 (n_queries, n_documents)
+        Exact Chamfer similarities; -inf where a document does not count.
+    """
+
+    def __init__(
+        self,
+        documents: MultiVectors,
+        queries: MultiVectors,
+        own: NDArray[np.int64] | None = None,
+        *,
+        k: int = 10,
+        threads: int | None = None,
+    ) -> None:
+        counted = len(documents) - (own is not None)
+        if k > counted:
+            raise ValueError(f"k={k} exceeds the {counted} documents to be found. Use more documents.")
+        self.documents, self.queries, self.k = documents, queries, k
+        self._own, self._threads = own, threads
+        self.scores = chamfer_matrix(queries, documents, threads=threads)
+        self._exclude(self.scores)
+        self._best = np.stack([best_first(row, k) for row in self.scores])
+
+    def _exclude(self, scores: NDArray[np.float32]) -> None:
+        if self._own is not None:
+            scores[np.arange(len(scores)), self._own] = -np.inf
+
+    def recall(self, encoder: FDEEncoder, depths: Sequence[int]) -> list[float]:
+        """Return k-recall at each of `depths`: the share of the exact best k among the first so many.
+
+        Parameters
+        ----------
+        encoder : FDEEncoder
+            Fitted.
+        depths : sequence of int
+            Numbers of candidates, each at least 1; one below k cannot reach 1.
+        """
+        queries = encoder.encode_queries(self.queries, threads=self._threads)
+        scores = np.empty_like(self.scores)
+        block = max(1, _BLOCK_BYTES // (4 * queries.shape[1]))
+        for start in range(0, len(self.documents), block):
+            part = encoder.encode_documents(self.documents[start : start + block], threads=self._threads)
+            scores[:, start : start + block] = queries @ part.T
+        self._exclude(scores)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        place = np.empty_like(order)
+        np.put_along_axis(place, order, np.broadcast_to(np.arange(order.shape[1]), order.shape), axis=1)
+        found = np.take_along_axis(place, self._best, axis=1)
+        return [float((found < depth).mean()) for depth in depths]
+
+
+def pseudo_queries(
+    documents: MultiVectors, count: int, length: int, rng: np.random.Generator
+) -> tuple[MultiVectors, NDArray[np.int64]]:
+    """Cut windows of consecutive tokens out of documents, to stand in for queries.
+
+    Their tokens come from the document encoder, so that they miss whatever sets a model's
+    queries apart.  With the own document left out they are near to real queries, and not on
+    one side of them: easier on a model with a query prefix, harder on long documents.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        Each with a token.
+    count : int
+        At most the number of documents; each gives one window at most.
+    length : int
+        Tokens of a window; a shorter document gives all that it has.
+    rng : numpy Generator
+
+    Returns
+    -------
+    queries : MultiVectors
+    own : int64 (count,)
+        The document that each was cut out of, which would match it perfectly.
+    """
+    own = np.sort(rng.permutation(len(documents))[:count])
+    lengths = np.minimum(documents.lengths[own], length)
+    first = documents.offsets[own] + rng.integers(0, documents.lengths[own] - lengths + 1)
+    windows = [documents.tokens[a : a + n] for a, n in zip(first.tolist(), lengths.tolist(), strict=True)]
+    return MultiVectors.from_arrays(windows, dim=documents.dim), own
