@@ -208,8 +208,8 @@ def diagnose(
     geometry = token_geometry(part.tokens)
     encoders = {name: FDEEncoder(each).fit(picked) for name, each in _candidates(config).items()}
     rows = tuple(_measure(name, encoder, task) for name, encoder in encoders.items())
-    planes = FDEEncoder(config, center=np.zeros(config.dimension)).matrices.dense_hyperplanes
-    planes = planes[:, : config.dimension]
+    own_encoder = next(encoder for encoder in encoders.values() if encoder.config == config)
+    planes = own_encoder.matrices.dense_hyperplanes[:, : config.dimension]
     center = part.tokens.astype(np.float64).mean(axis=0)
     lengths = texts.lengths[filled]
     return Diagnosis(

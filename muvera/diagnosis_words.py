@@ -76,7 +76,14 @@ def _recall(found: Diagnosis) -> list[str]:
 
 
 def _advice(found: Diagnosis) -> list[str]:
-    sentences = [_KINDS[found.kind], _centring(found), _norms(found), _use(found), _expect(found)]
+    sentences = [
+        _KINDS[found.kind],
+        _centring(found),
+        _norms(found),
+        _odd(found),
+        _use(found),
+        _expect(found),
+    ]
     if found.pseudo:
         sentences.append(
             "These queries are windows of document tokens, each without its own document. They stand in for "
@@ -110,6 +117,23 @@ def _norms(found: Diagnosis) -> str:
     )
 
 
+def _is_odd(found: Diagnosis) -> bool:
+    """Whether FDEs find less than half of what chance would leave out at 50 candidates."""
+    value, chance = found.recommended.recall[50], 50 / found.sampled_documents
+    return value is not None and value - chance < 0.5 * (1 - chance)
+
+
+def _odd(found: Diagnosis) -> str:
+    if not _is_odd(found):
+        return ""
+    spread = found.maxsim
+    return (
+        f"FDEs find few of the exact best here, whose MaxSim ({spread.best:.3f}) hardly stands out from the "
+        f"tenth best ({spread.tenth:.3f}) and the median document ({spread.median:.3f}). Search exactly, and "
+        "make sure that these are the tokens of a model trained for MaxSim."
+    )
+
+
 def _use(found: Diagnosis) -> str:
     row = found.recommended
     setting = f"FDEConfig(dimension={row.config.dimension}"
@@ -138,7 +162,7 @@ def _against(row: MeasuredRecall, other: MeasuredRecall) -> str:
 def _expect(found: Diagnosis) -> str:
     row = found.recommended
     measured = {depth: value for depth, value in row.recall.items() if value is not None}
-    if not measured or found.exact:
+    if not measured or found.exact or _is_odd(found):
         return ""
     enough = next((depth for depth, value in measured.items() if value >= 0.95), None)
     if enough is None:

@@ -120,6 +120,16 @@ def test_a_large_collection_is_told_what_a_sample_is() -> None:
     assert "among all 150 the same number finds less" in grown.text
 
 
+def test_tokens_without_any_structure_are_called_odd() -> None:
+    """Random directions: no document is nearer than another, and an estimate finds no best."""
+    rng = np.random.default_rng(0)
+    odd = diagnose(MultiVectors.from_arrays(list(rng.normal(size=(200, 20, 64)))))
+    assert "FDEs find few of the exact best" in dataclasses.replace(odd, tokens=10**6).text
+    topics = np.repeat(rng.normal(size=(15, 1, 64)), 12, axis=0)
+    found = diagnose(topics + 0.5 * rng.normal(size=(180, 20, 64)))
+    assert "FDEs find few of the exact best" not in found.text
+
+
 def test_it_is_plain_json() -> None:
     values = json.loads(json.dumps(diagnose(cones(0.2)).to_dict(), allow_nan=False))
     assert values["recall"][1]["floats"] == 2560
