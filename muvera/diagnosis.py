@@ -30,8 +30,8 @@ _AS_GOOD = 0.02
 # Chamfer, some seconds' worth: longer or wider tokens mean fewer queries, never under 20.
 _QUERIES, _WINDOW, _PRODUCTS, _FEWEST = 200, 32, 2 * 10**11, 20
 
-# Tokens for geometry and cells: a mean over this many is off by half a percent at most.
-_TOKENS = 50_000
+# Tokens for geometry and cells, and their float64 numbers: more would not change what is printed.
+_TOKENS, _ENTRIES = 50_000, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,8 @@ def _queries(
 def _with_tokens(documents: MultiVectors, rng: np.random.Generator) -> MultiVectors:
     """Return whole documents of about as many tokens as geometry takes, at least two."""
     order = rng.permutation(len(documents))
-    most = int(np.searchsorted(np.cumsum(documents.lengths[order]), _TOKENS, side="right"))
+    tokens = min(_TOKENS, _ENTRIES // documents.dim)
+    most = int(np.searchsorted(np.cumsum(documents.lengths[order]), tokens, side="right"))
     return documents[np.sort(order[: max(2, most)])]
 
 

@@ -102,6 +102,16 @@ def test_few_documents_have_no_deep_recall(count: int, depths: list[int]) -> Non
     assert ("too few" in found.text) == (not depths)
 
 
+def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long or wide the tokens: at least 2 documents and 20 queries, and no more than can be."""
+    monkeypatch.setattr("muvera.diagnosis._ENTRIES", 32 * 100)
+    monkeypatch.setattr("muvera.diagnosis._PRODUCTS", 1)
+    found = diagnose(cones(0.2))
+    assert (found.geometry.tokens, found.queries) == (96, 20)
+    monkeypatch.setattr("muvera.diagnosis._TOKENS", 1)
+    assert diagnose(cones(0.2)).geometry.tokens == 16
+
+
 def test_your_configuration_is_measured_too() -> None:
     mine = FDEConfig(dimension=32, num_repetitions=2, num_simhash_projections=2)
     found = diagnose(cones(0.2), config=mine)
