@@ -270,11 +270,12 @@ def require_query_tokens(queries: MultiVectors) -> None:
         raise ValueError(f"queries[{empty[0]}] has no tokens: a query needs at least one. Leave it out.")
 
 
-def require_k(k: Any, most: int | None, what: str) -> None:
+def require_k(k: Any, most: int | None, what: str, name: str = "k") -> None:
+    """Raise unless `k` is an int from 1 to `most`, the number of `what`."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"k must be an int, got {type(k).__name__}.")
+        raise TypeError(f"{name} must be an int, got {type(k).__name__}.")
     if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}.")
+        raise ValueError(f"{name} must be at least 1, got {k}.")
     if most == 0:
         raise ValueError(f"k={k}, but there are no {what}. Add some first.")
     if most is not None and k > most:
