@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..convert.command import convert
+from .convert import convert
 from .demo import demo
 from .encode import encode
 from .index import index

@@ -30,7 +30,7 @@ def is_encoder_folder(folder: Path) -> bool:
 
 def save_encoder(encoder: FDEEncoder, folder: Path, *, overwrite: bool = False) -> None:
     """Write configuration, matrices and centre; the folder appears when it is complete."""
-    with folder_beside(folder, overwrite) as beside:
+    with folder_beside(folder, overwrite, marker=FILE) as beside:
         for name, array in encoder.matrices.to_arrays().items():
             np.save(beside / f"encoder_{name}.npy", array)
         np.save(beside / "encoder_center.npy", encoder.center)

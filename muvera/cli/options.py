@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +23,7 @@ __all__ = [
     "Repetitions",
     "Source",
     "Threads",
+    "parse_options",
 ]
 
 Source = Annotated[
@@ -59,3 +61,19 @@ Threads = Annotated[int | None, typer.Option(help="Default: all usable cores.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT, once the new one is complete.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")]
+
+
+def parse_options(pairs: list[str]) -> dict[str, Any]:
+    """Return NAME=VALUE pairs with true, false and numbers as such, all else as text."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--option must be NAME=VALUE, got {pair!r}.")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        simple = isinstance(parsed, (bool, int, float))
+        options[name.replace("-", "_")] = parsed if simple else value
+    return options

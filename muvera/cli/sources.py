@@ -9,11 +9,11 @@ from typing import Any
 
 from ..convert import open_source
 from ..convert.arrays import find, names_of
-from ..convert.command import _parse as parse_options
 from ..convert.flat import require_finite
 from ..convert.registry import find_reader, reader
 from ..convert.source import Source
 from ..vectors import MultiVectors
+from .options import parse_options
 
 __all__ = ["open_documents", "open_queries", "stream"]
 
