@@ -14,7 +14,7 @@ from .fde.matrices import FDEMatrices
 from .mips import ExactSearch, HNSWSearch, VectorSearch
 from .vectors import MultiVectors
 
-__all__ = ["Backend", "CandidateSearch"]
+__all__ = ["Backend", "CandidateSearch", "load_encoder", "save_encoder"]
 
 Backend = Literal["auto", "exact", "hnsw"]
 
@@ -68,17 +68,25 @@ class CandidateSearch:
         HNSWSearch(1, **(hnsw or {}))
 
     def add(self, rows: NDArray[np.int64], documents: MultiVectors, threads: int | None = None) -> None:
-        """Encode `documents` and keep them under `rows`; those without tokens are left out."""
+        """Encode `documents` and keep them under `rows`; those without tokens are left out.
+
+        Where it fails, none is kept; but a graph may not accept the same rows again.
+        """
         filled = documents.lengths > 0
         if not filled.all():
             rows, documents = rows[filled], documents[filled]
         step = max(1, _BLOCK_BYTES // (4 * self.encoder.config.fde_dimension))
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            if self.backend == "auto" and isinstance(self.search, ExactSearch):
-                self._outgrow(len(self.search) + len(part), threads)
-            fdes = self.encoder.encode_documents(documents[start : start + step], threads=threads)
-            self.search.add(part, fdes, threads)
+        try:
+            for start in range(0, len(rows), step):
+                part = rows[start : start + step]
+                # A graph is not left again.
+                if self.backend == "auto" and isinstance(self.search, ExactSearch):
+                    self._outgrow(len(self.search) + len(part), threads)
+                fdes = self.encoder.encode_documents(documents[start : start + step], threads=threads)
+                self.search.add(part, fdes, threads)
+        except BaseException:
+            self.remove(rows)
+            raise
 
     def _outgrow(self, size: int, threads: int | None) -> None:
         """Replace reading all by a graph once there are many."""
@@ -91,11 +99,15 @@ class CandidateSearch:
             part = rows[start : start + step]
             graph.add(part, self.search.vectors(part), threads)
         self.search = graph
+        self.recall = None
+
+    def accepts(self, rows: NDArray[np.int64]) -> bool:
+        """Whether :meth:`add` would take all of these rows."""
+        return self.search.accepts(rows)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
-        """Forget rows; those that were left out for having no tokens are ignored."""
-        known = np.intersect1d(rows, self.search.labels())
-        self.search.remove(known)
+        """Forget rows; those that are not here, as those without tokens, are ignored."""
+        self.search.remove(self.search.holding(rows))
 
     def find(
         self,
@@ -121,6 +133,11 @@ class CandidateSearch:
                 self.recall = self.search.measure_recall(probes, min(_PROBE_K, len(self.search)), threads)
         return self.recall
 
+    @property
+    def outdated(self) -> bool:
+        """Whether the recall is unknown, or was measured when there were less than half as many."""
+        return self.recall is None or len(self.search) > 2 * self.recall_size
+
     def info(self) -> dict[str, Any]:
         """Return the search's own facts, and the measured recall."""
         return {**self.search.info(), "recall": self.recall, "recall_measured_at": self.recall_size}
@@ -133,20 +150,12 @@ class CandidateSearch:
                 f"The graph finds only {self.recall:.1%} of the exact best FDEs: raise hnsw m or ef, try "
                 "space 'inner_product', or use backend 'exact'."
             )
-        if self.recall is not None and len(self.search) > 2 * self.recall_size:
-            found.append(
-                f"The graph's recall was measured with {self.recall_size} documents and there are "
-                f"{len(self.search)} now."
-            )
         return found
 
     # -- keeping --------------------------------------------------------------
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write matrices, centre and vectors; return what :meth:`load` needs beside them."""
-        for name, array in self.encoder.matrices.to_arrays().items():
-            np.save(folder / f"encoder_{name}.npy", array)
-        np.save(folder / "encoder_center.npy", self.encoder.center)
+        """Write the vectors; return what :meth:`load` needs beside them."""
         self.search.save(folder)
         return {
             "kind": self.search.kind,
@@ -158,20 +167,38 @@ class CandidateSearch:
 
     @classmethod
     def load(
-        cls, folder: Path, config: FDEConfig, state: dict[str, Any], removed: NDArray[np.int64]
+        cls, folder: Path, encoder: FDEEncoder, state: dict[str, Any], removed: NDArray[np.int64]
     ) -> CandidateSearch:
-        """Read what :meth:`save` wrote."""
-        names = FDEMatrices.__dataclass_fields__
-        arrays = {name: np.load(folder / f"encoder_{name}.npy", allow_pickle=False) for name in names}
-        center = np.load(folder / "encoder_center.npy", allow_pickle=False)
-        encoder = FDEEncoder(config, matrices=FDEMatrices(**arrays), center=center if config.center else None)
+        """Read what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        removed : int64 (n,)
+            Rows that are not to be found any more, whatever the file says.
+        """
         loaded = cls(encoder, state["backend"], state["hnsw"])
+        dimension = encoder.config.fde_dimension
         if state["kind"] == "hnsw":
-            loaded.search = HNSWSearch.load(folder, config.fde_dimension, removed, state["hnsw"])
+            loaded.search = HNSWSearch.load(folder, dimension, removed, state["hnsw"])
         else:
-            loaded.search = ExactSearch.load(folder, config.fde_dimension)
+            loaded.search = ExactSearch.load(folder, dimension)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         return loaded
+
+
+def save_encoder(encoder: FDEEncoder, folder: Path) -> None:
+    """Write an encoder's matrices and centre: random streams may change between versions."""
+    for name, array in encoder.matrices.to_arrays().items():
+        np.save(folder / f"encoder_{name}.npy", array)
+    np.save(folder / "encoder_center.npy", encoder.center)
+
+
+def load_encoder(folder: Path, config: FDEConfig) -> FDEEncoder:
+    """Read what :func:`save_encoder` wrote."""
+    names = FDEMatrices.__dataclass_fields__
+    arrays = {name: np.load(folder / f"encoder_{name}.npy", allow_pickle=False) for name in names}
+    center = np.load(folder / "encoder_center.npy", allow_pickle=False)
+    return FDEEncoder(config, matrices=FDEMatrices(**arrays), center=center if config.center else None)
 
 
 def pseudo_queries(documents: MultiVectors, seed: int = 0) -> MultiVectors:

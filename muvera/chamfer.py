@@ -171,7 +171,7 @@ def rerank(
     ids = documents.ids
     rankings = []
     for i, values in enumerate(candidates):
-        positions = np.unique(np.asarray(values, np.int64))
+        positions = np.unique(_as_positions(values, f"candidates[{i}]"))
         if len(positions) and (positions[0] < 0 or positions[-1] >= len(documents)):
             wrong = positions[0] if positions[0] < 0 else positions[-1]
             raise ValueError(
@@ -222,7 +222,9 @@ def scores_at(
     if positions is None:
         positions, offsets = np.arange(len(documents)), documents.offsets
     else:
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(documents.lengths[positions])])
+        # Not by `documents.lengths`, which would read the offsets of all documents.
+        lengths = documents.offsets[positions + 1] - documents.offsets[positions]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     out = np.empty((len(positions), len(queries)), np.float32)
 
     def work(start: int, stop: int) -> None:
@@ -235,6 +237,13 @@ def scores_at(
     weight = min(_TASK_TOKENS, int(offsets[-1]) // thread_count(threads) + 1)
     run_in_ranges(work, split_by_weight(offsets, weight, len(positions)), threads)
     return out
+
+
+def _as_positions(values: ArrayLike, name: str) -> NDArray[np.int64]:
+    array = as_array(values)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise TypeError(f"{name} must be integer positions (n,), got {array.dtype} {array.shape}.")
+    return array.astype(np.int64)
 
 
 def _one_text(value: Any, name: str) -> MultiVectors:
@@ -261,10 +270,13 @@ def require_query_tokens(queries: MultiVectors) -> None:
         raise ValueError(f"queries[{empty[0]}] has no tokens: a query needs at least one. Leave it out.")
 
 
-def require_k(k: Any, most: int | None, what: str) -> None:
+def require_k(k: Any, most: int | None, what: str, name: str = "k") -> None:
+    """Raise unless `k` is an int from 1 to `most`, the number of `what`."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"k must be an int, got {type(k).__name__}.")
+        raise TypeError(f"{name} must be an int, got {type(k).__name__}.")
     if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}.")
+        raise ValueError(f"{name} must be at least 1, got {k}.")
+    if most == 0:
+        raise ValueError(f"k={k}, but there are no {what}. Add some first.")
     if most is not None and k > most:
         raise ValueError(f"k={k} exceeds the {most} {what}. Use k <= {most}.")

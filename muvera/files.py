@@ -49,7 +49,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def folder_beside(target: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+def folder_beside(
+    target: str | os.PathLike[str], overwrite: bool = False, *, marker: str | None = None
+) -> Iterator[Path]:
     """Give a folder to fill that becomes `target` when the block ends without an error.
 
     Parameters
@@ -58,6 +60,9 @@ def folder_beside(target: str | os.PathLike[str], overwrite: bool = False) -> It
         The final name.  It must not exist (an empty folder may), unless `overwrite`.
     overwrite : bool
         Replace an existing folder; it is kept until the new one is complete.
+    marker : str, optional
+        A name that a folder of this kind has: only a folder with it is ever replaced, so that
+        a slip of the hand costs no other folder.
 
     Yields
     ------
@@ -76,6 +81,11 @@ def folder_beside(target: str | os.PathLike[str], overwrite: bool = False) -> It
     if occupied and not overwrite:
         raise FileExistsError(
             f"{target} exists and is not empty. Give another name, or overwrite=True to replace it."
+        )
+    if occupied and marker is not None and not (target / marker).exists():
+        raise FileExistsError(
+            f"{target} has no {marker}, so it is not what would be written here, and it is not replaced. "
+            "Give another name, or remove it yourself."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .candidates import Backend, CandidateSearch
 from .chamfer import Explanation, explain, require_k, require_query_tokens
+from .collection import Collection, Filter, as_list
 from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
+from .index_folder import read_collection, write_collection
 from .inputs import Ids
-from .parallel import run_in_ranges, split_by_weight
-from .ranking import Ranking, best_first
-from .store.folder import IndexFolderError, commit, move, read_manifest, verify
-from .store.names import Names
-from .store.tokens import Segment, TokenStore, mapped
+from .ranking import Ranking
+from .store.folder import Generation, spool_beside
 from .vectors import MultiVectors, as_multivectors
 
 __all__ = ["MuveraIndex"]
@@ -31,8 +28,6 @@ __all__ = ["MuveraIndex"]
 #: Up to this many tokens an exact search of all of them is as fast as the two stages
 #: (`python -m experiments speed` measures where), so no FDEs are made.
 EXACT_TOKENS = 50_000
-
-Filter = Collection[Any] | Callable[[Any], bool]
 
 
 class MuveraIndex:
@@ -42,8 +37,9 @@ class MuveraIndex:
     FDEs are made of everything, and what is learnt from documents (the mean token) is
     learnt then and frozen.
 
-    Searching from several threads at once is safe.  Changing the index is not safe while
-    another thread searches it; changes among themselves wait for each other.
+    Searching from several threads at once is safe, also while another one saves or compacts.
+    Adding, updating and deleting are not safe while another thread searches; changes among
+    themselves wait for each other.
 
     Parameters
     ----------
@@ -82,18 +78,22 @@ class MuveraIndex:
         if encoder is not None and encoder.config != config:
             raise ValueError("The encoder's configuration is another than the index's.")
         CandidateSearch.check_settings(backend, hnsw)
-        self.config = config
-        self.exact_tokens = exact_tokens
-        self._backend: Backend = backend
-        self._hnsw = dict(hnsw or {})
-        self._encoder = encoder
-        self._names = Names()
-        self._store = TokenStore()
-        self._lengths = np.empty(0, np.int64)
-        self._candidates: CandidateSearch | None = None
+        self._held = Collection(
+            config, backend=backend, hnsw=dict(hnsw or {}), exact_tokens=exact_tokens, encoder=encoder
+        )
         self._changed = RLock()
         self._home: Path | None = None
-        self._generation: int | None = None
+        self._generation: Generation | None = None
+
+    @property
+    def config(self) -> FDEConfig:
+        """How FDEs are made."""
+        return self._held.config
+
+    @property
+    def exact_tokens(self) -> int:
+        """Up to how many tokens a search reads them all."""
+        return self._held.exact_tokens
 
     # -- building -------------------------------------------------------------
 
@@ -130,29 +130,27 @@ class MuveraIndex:
         -------
         MuveraIndex
         """
-        batches = _as_batches(documents)
-        first = next(batches, None)
-        if first is None:
-            raise ValueError("There are no documents to build an index of. Give at least one batch.")
-        index = cls(FDEConfig(dimension=first.dim) if config is None else config, **settings)
-        spool = None
-        if path is not None:
-            target = Path(path).absolute()
-            index._require_free(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            spool = Path(tempfile.mkdtemp(prefix=f".{target.name}.spool-", dir=target.parent))
-            index._store = TokenStore(spool)
-        try:
+        with ExitStack() as stack:
+            spool = None
+            if path is not None:
+                target = _absolute(path)
+                _require_free(target)
+                spool = stack.enter_context(spool_beside(target))
+            batches = _as_batches(documents)
+            first = next(batches, None)
+            if first is None:
+                raise ValueError("There are no documents to build an index of. Give at least one batch.")
+            index = cls(FDEConfig(dimension=first.dim) if config is None else config, **settings)
+            index._held.store.spool = spool
             for batch in chain([first], batches):
-                index.add(batch, threads=threads)
+                index._add(batch, threads)
                 if progress is not None:
                     progress(len(batch))
-            index._measure(threads)
+            index._held.measure(threads)
             if path is not None:
+                index._held.store.flush()
                 index.save(path)
-        finally:
-            if spool is not None:
-                shutil.rmtree(spool, ignore_errors=True)
+                index._held.store.spool = None
         return index
 
     def add(self, documents: Any, *, threads: int | None = None) -> None:
@@ -170,11 +168,13 @@ class MuveraIndex:
             For an id that is in use (see :meth:`update`), another dimension, or a number
             that is not finite; nothing is added then.
         """
-        documents = self._checked(documents)
         with self._changed:
-            ids = self._names.new_ids(documents)
-            rows = np.arange(len(self._store), len(self._store) + len(documents))
-            self._append(rows, ids, documents, threads)
+            self._add(documents, threads)
+            self._held.measure(threads)
+
+    def _add(self, documents: Any, threads: int | None) -> None:
+        documents = self._checked(documents)
+        self._held.append(self._held.names.new_ids(documents), documents, threads)
 
     def update(self, documents: MultiVectors, *, threads: int | None = None) -> None:
         """Add documents, replacing those whose id is in use.
@@ -188,10 +188,9 @@ class MuveraIndex:
         if not documents.has_ids:
             raise ValueError("update needs documents with ids, which say what they replace. Use add.")
         with self._changed:
-            self._names.require_kind(documents.ids)
-            self._remove(self._names.rows_in_use(documents.ids))
-            rows = np.arange(len(self._store), len(self._store) + len(documents))
-            self._append(rows, documents.ids, documents, threads)
+            self._held.names.require_kind(documents.ids)
+            self._held.append(documents.ids, documents, threads)
+            self._held.measure(threads)
 
     def delete(self, ids: Iterable[Any]) -> None:
         """Delete documents by id.
@@ -202,65 +201,21 @@ class MuveraIndex:
             For an id that is not in the index; nothing is deleted then.
         """
         with self._changed:
-            self._remove(self._names.rows(_as_list(ids, "ids")))
+            self._held.remove(self._held.names.rows(as_list(ids, "ids")))
 
     def compact(self, *, threads: int | None = None) -> None:
-        """Drop the memory of deleted documents: rows are numbered anew and FDEs made again."""
+        """Drop the memory of deleted documents: rows are numbered anew and FDEs made again.
+
+        All tokens are in memory until the next :meth:`save`, beside the old ones while it runs.
+        """
         with self._changed:
-            rows = self._names.live
-            documents = self._store.rows(rows)
-            ids = self._names.of(rows)
-            encoder = None if self._candidates is None else self._candidates.encoder
-            self._encoder = encoder or self._encoder
-            self._names, self._store, self._candidates = Names(), TokenStore(), None
-            self._lengths = np.empty(0, np.int64)
-            self._append(np.arange(len(rows)), ids, documents, threads)
-            self._measure(threads)
+            self._held = self._held.compacted(threads)
 
     def _checked(self, documents: Any) -> MultiVectors:
         checked = as_multivectors(documents, "documents")
         checked.require_dim(self.config.dimension, "documents", "this index")
         checked.require_finite("documents")
         return checked
-
-    def _append(
-        self, rows: NDArray[np.int64], ids: Ids, documents: MultiVectors, threads: int | None
-    ) -> None:
-        if self._candidates is not None:
-            self._candidates.add(rows, documents, threads)
-        self._store.append(documents)
-        self._lengths = np.concatenate([self._lengths, documents.lengths])
-        self._names.append(ids)
-        if self._candidates is None and int(self._lengths[self._names.live].sum()) > self.exact_tokens:
-            self._make_candidates(threads)
-
-    def _make_candidates(self, threads: int | None) -> None:
-        """Encode everything that is there, having learnt what is to be learnt."""
-        encoder = FDEEncoder(self.config) if self._encoder is None else self._encoder
-        live = self._names.live
-        parts = [
-            (row, self._store.rows(live[row : row + 4096]))
-            for row in range(0, len(live), 4096)
-            if len(self._store.segments) > 1 or len(live) < len(self._store)
-        ] or [(0, self._store.segments[0].vectors)]
-        if encoder.needs_fit:
-            encoder.fit(part for _, part in parts)
-        candidates = CandidateSearch(encoder, self._backend, self._hnsw)
-        for start, part in parts:
-            candidates.add(live[start : start + len(part)], part, threads)
-        self._candidates = candidates
-
-    def _remove(self, rows: NDArray[np.int64]) -> None:
-        self._names.drop(rows)
-        if self._candidates is not None:
-            self._candidates.remove(rows)
-
-    def _measure(self, threads: int | None) -> None:
-        if self._candidates is not None:
-            live = self._names.live
-            stream = np.random.default_rng(0)
-            sample = np.sort(stream.choice(live, min(256, len(live)), replace=False))
-            self._candidates.measure(self._store.rows(sample), threads)
 
     # -- searching ------------------------------------------------------------
 
@@ -303,70 +258,32 @@ class MuveraIndex:
         queries.require_dim(self.config.dimension, "queries", "this index")
         queries.require_finite("queries")
         require_query_tokens(queries)
-        live = self._names.live
-        rows = live[self._lengths[live] > 0]
+        held = self._held
+        rows, tokens = held.searchable
         require_k(k, len(rows), "documents with tokens in the index")
-        require_k(candidates, None, "")
+        require_k(candidates, None, "", "candidates")
         if candidates < k:
             raise ValueError(f"candidates={candidates} must be at least k={k}.")
         if filter is not None:
-            rows = self._filtered(rows, filter)
-        exactly = (
-            self._candidates is None
-            or len(rows) <= candidates
-            or int(self._lengths[rows].sum()) <= self.exact_tokens
-        )
-        if exactly:
-            return self._rank(queries, [rows], k, mean, threads)
-        assert self._candidates is not None
-        found = self._candidates.find(queries, candidates, None if filter is None else rows, threads)
-        return self._rank(queries, [np.sort(row) for row in found], k, mean, threads)
+            rows = held.filtered(filter)
+            tokens = int(held.lengths.values[rows].sum())
+        if held.candidates is None or len(rows) <= candidates or tokens <= held.exact_tokens:
+            return held.rank(queries, [rows], k, mean, threads)
+        found = held.candidates.find(queries, candidates, None if filter is None else rows, threads)
+        return held.rank(queries, [np.sort(row) for row in found], k, mean, threads)
 
     def explain(self, query: Any, id: Any) -> Explanation:
         """Tell which token of the document `id` answers each token of one query."""
-        row = self._names.rows([id])
-        return explain(query, self._store.rows(row)[0])
-
-    def _filtered(self, rows: NDArray[np.int64], filter: Filter) -> NDArray[np.int64]:
-        if callable(filter):
-            keep = [bool(filter(name)) for name in self._names.of(rows).tolist()]
-            return rows[np.array(keep, bool)]
-        allowed = self._names.rows_in_use(_as_list(filter, "filter"))
-        return np.asarray(rows[np.isin(rows, allowed)], np.int64)
-
-    def _rank(
-        self,
-        queries: MultiVectors,
-        rows: list[NDArray[np.int64]],
-        k: int,
-        mean: bool,
-        threads: int | None,
-    ) -> list[Ranking]:
-        """Order rows exactly; one list of rows serves all queries, else each has its own."""
-        rankings: list[Ranking] = [Ranking(self._names.of(rows[0][:0]), np.empty(0, np.float32))] * len(
-            queries
-        )
-        alone = len(queries) == 1
-
-        def work(start: int, stop: int) -> None:
-            for q in range(start, stop):
-                picked = rows[0] if len(rows) == 1 else rows[q]
-                if len(picked) == 0:
-                    continue
-                scores = self._store.scores(queries[q : q + 1], picked, mean, threads if alone else 1)[:, 0]
-                best = best_first(scores, k)
-                rankings[q] = Ranking(self._names.of(picked[best]), scores[best])
-
-        run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
-        return rankings
+        held = self._held
+        return explain(query, held.store.rows(held.names.rows([id]))[0])
 
     # -- looking --------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._held.names)
 
     def __contains__(self, id: object) -> bool:
-        return id in self._names
+        return id in self._held.names
 
     def __repr__(self) -> str:
         return f"MuveraIndex({len(self)} documents, dimension={self.config.dimension}, {self._kind})"
@@ -374,32 +291,33 @@ class MuveraIndex:
     @property
     def ids(self) -> Ids:
         """Ids of all documents, in the order they were added."""
-        return self._names.of(self._names.live)
+        return self._held.names.of(self._held.names.live)
 
     @property
     def encoder(self) -> FDEEncoder | None:
         """The fitted encoder; None while the collection is searched exactly."""
-        return None if self._candidates is None else self._candidates.encoder
+        return None if self._held.candidates is None else self._held.candidates.encoder
 
     @property
     def _kind(self) -> str:
-        return "all tokens" if self._candidates is None else self._candidates.search.kind
+        return "all tokens" if self._held.candidates is None else self._held.candidates.search.kind
 
     def info(self) -> dict[str, Any]:
         """Return sizes, settings, the measured recall of the graph, and warnings in words."""
-        live = self._names.live
-        tokens = int(self._lengths[live].sum())
-        deleted = len(self._store) - len(live)
-        itemsize = self._store.segments[0].vectors.tokens.itemsize if self._store.segments else 4
-        search = None if self._candidates is None else self._candidates.info()
+        held = self._held
+        live = len(held.names)
+        filled, tokens = held.searchable
+        deleted = len(held.store) - live
+        itemsize = held.store.segments[0].vectors.tokens.itemsize if held.store.segments else 4
+        search = None if held.candidates is None else held.candidates.info()
         token_bytes = tokens * self.config.dimension * itemsize
-        per_document = token_bytes / max(1, len(live)) + (search["bytes_per_vector"] if search else 0)
-        warnings = [] if self._candidates is None else self._candidates.warnings()
-        if deleted > max(100, len(live) // 2):
+        per_document = token_bytes / max(1, live) + (search["bytes_per_vector"] if search else 0)
+        warnings = [] if held.candidates is None else held.candidates.warnings()
+        if deleted > max(100, live // 2):
             warnings.append(f"{deleted} deleted documents still take memory: call compact().")
         return {
-            "documents": len(live),
-            "empty_documents": int((self._lengths[live] == 0).sum()),
+            "documents": live,
+            "empty_documents": live - len(filled),
             "deleted_documents": deleted,
             "tokens": tokens,
             "dimension": self.config.dimension,
@@ -426,65 +344,11 @@ class MuveraIndex:
         FileExistsError
             Where the folder holds something else.
         """
-        target = Path(path).absolute()
+        target = _absolute(path)
         with self._changed:
-            same = target == self._home
-            segments: list[Segment] = []
-
-            def fill(folder: Path) -> tuple[dict[str, Any], list[str]]:
-                return self._write(target, folder, segments)
-
-            self._generation = commit(target, fill, self._generation if same else None)
+            known = self._generation if target == self._home else None
+            self._generation = write_collection(self._held, target, known)
             self._home = target
-            # From here on the tokens are read from where they were put.
-            self._store.segments = [
-                Segment(
-                    part.first, mapped(target / str(part.path), part.vectors.lengths), target / str(part.path)
-                )
-                for part in segments
-            ]
-
-    def _write(self, target: Path, folder: Path, segments: list[Segment]) -> tuple[dict[str, Any], list[str]]:
-        """Write a generation's files; note in `segments` where each will stand, relative to `target`."""
-        name = f"generation-{(self._generation or 0) + 1 if target == self._home else 1:06d}"
-        kept = []
-        for part in self._store.segments:
-            if part.path is not None and target in part.path.parents:
-                relative = part.path.relative_to(target)
-                kept.append(relative.as_posix())
-                segments.append(Segment(part.first, part.vectors, relative))
-        memory = TokenStore()
-        memory.segments = [part for part in self._store.segments if part.path is None]
-        memory.flush(folder)
-        elsewhere = [p for p in self._store.segments if p.path is not None and target not in p.path.parents]
-        for part in elsewhere:
-            assert part.path is not None
-            spooled = ".spool-" in part.path.parent.name
-            (move if spooled else shutil.copyfile)(part.path, folder / part.path.name)
-        for part in (*elsewhere, *memory.segments):
-            assert part.path is not None
-            segments.append(Segment(part.first, part.vectors, Path(name) / part.path.name))
-        segments.sort(key=lambda part: part.first)
-        np.save(folder / "lengths.npy", self._lengths)
-        self._names.save(folder)
-        entries = {
-            "config": self.config.to_dict(),
-            "config_hash": self.config.hash,
-            "exact_tokens": self.exact_tokens,
-            "backend": self._backend,
-            "hnsw": self._hnsw,
-            "segments": [
-                {"first": part.first, "file": part.path.as_posix()} for part in segments if part.path
-            ],
-            "candidates": None if self._candidates is None else self._candidates.save(folder),
-        }
-        return entries, kept
-
-    def _require_free(self, target: Path) -> None:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise FileExistsError(
-                f"{target} exists and is not empty. Give another name, or load the index there and change it."
-            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:
@@ -503,44 +367,26 @@ class MuveraIndex:
         FileNotFoundError, IndexFolderError
             Where the folder holds no index, or one that is damaged or of another version.
         """
-        folder = Path(path).absolute()
-        manifest = read_manifest(folder)
-        verify(folder, manifest, verify_files)
-        try:
-            config = FDEConfig.from_dict(manifest["config"])
-            if config.hash != manifest["config_hash"]:
-                raise IndexFolderError(
-                    f"{folder} was built with configuration {manifest['config_hash']}, but its manifest "
-                    f"describes {config.hash}: the manifest was changed. Restore it from a copy."
-                )
-            loaded = cls(
-                config,
-                backend=manifest["backend"],
-                hnsw=manifest["hnsw"],
-                exact_tokens=manifest["exact_tokens"],
-            )
-            files = folder / manifest["folder"]
-            loaded._lengths = np.load(files / "lengths.npy", allow_pickle=False)
-            loaded._names = Names.load(files)
-            entries = manifest["segments"]
-            ends = [*(entry["first"] for entry in entries[1:]), len(loaded._lengths)]
-            for entry, end in zip(entries, ends, strict=True):
-                file = folder / entry["file"]
-                vectors = mapped(file, loaded._lengths[entry["first"] : end])
-                vectors.require_dim(config.dimension, f"The tokens in {file}", "its index")
-                loaded._store.segments.append(Segment(entry["first"], vectors, file))
-            if manifest["candidates"] is not None:
-                removed = loaded._names.dropped
-                loaded._candidates = CandidateSearch.load(files, config, manifest["candidates"], removed)
-        except (KeyError, TypeError) as error:
-            raise IndexFolderError(
-                f"{folder} has an incomplete manifest: {error!r} is missing or wrong."
-            ) from error
-        loaded._home, loaded._generation = folder, manifest["generation"]
+        folder = _absolute(path)
+        held, generation = read_collection(folder, verify_files)
+        loaded = cls(held.config, backend=held.backend, hnsw=held.hnsw, exact_tokens=held.exact_tokens)
+        loaded._held, loaded._home, loaded._generation = held, folder, generation
         return loaded
 
 
-def _as_batches(documents: Any) -> Any:
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    # Resolved, for a folder is known to be the same by its name.
+    return Path(path).resolve()
+
+
+def _require_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(
+            f"{target} exists and is not empty. Give another name, or load the index there and change it."
+        )
+
+
+def _as_batches(documents: Any) -> Iterator[MultiVectors]:
     if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
         return iter([as_multivectors(documents)])
     values = iter(documents)
@@ -550,11 +396,3 @@ def _as_batches(documents: Any) -> Any:
     if isinstance(first, MultiVectors):
         return chain([first], values)
     return iter([MultiVectors.from_arrays(chain([first], values))])
-
-
-def _as_list(values: Any, name: str) -> list[Any]:
-    if isinstance(values, (str, bytes)):
-        raise TypeError(
-            f"{name} must be a collection of ids, got the single {type(values).__name__} {values!r}."
-        )
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)

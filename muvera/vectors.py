@@ -309,7 +309,7 @@ class MultiVectors:
 
         The folder appears under its name only when it is complete.
         """
-        with folder_beside(folder, overwrite) as beside:
+        with folder_beside(folder, overwrite, marker="tokens.npy") as beside:
             np.save(beside / "tokens.npy", self.tokens)
             np.save(beside / "lengths.npy", self.lengths)
             if self._ids is not None:

@@ -158,3 +158,19 @@ def test_sync_takes_files_and_folders(tmp_path: Path) -> None:
     sync(tmp_path / "file")
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "nothing")
+
+
+def test_only_a_folder_of_its_kind_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "photos"
+    target.mkdir()
+    (target / "one.jpg").write_text("kept")
+    with (
+        pytest.raises(FileExistsError, match=r"photos has no tokens\.npy, .* not replaced"),
+        folder_beside(target, overwrite=True, marker="tokens.npy"),
+    ):
+        pass
+    assert (target / "one.jpg").read_text() == "kept"
+    (target / "tokens.npy").touch()
+    with folder_beside(target, overwrite=True, marker="tokens.npy") as beside:
+        (beside / "tokens.npy").touch()
+    assert [path.name for path in target.iterdir()] == ["tokens.npy"]

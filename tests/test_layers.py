@@ -18,6 +18,8 @@ LAYERS = [
     {"chamfer", "fde", "mips"},
     {"store"},  # scores what it holds
     {"theory", "candidates"},
+    {"collection"},
+    {"index_folder"},
     {"index"},
 ]
 

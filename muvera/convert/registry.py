@@ -32,6 +32,7 @@ READERS = {
     "jsonl": "jsonl",
     "npy": "npy",
     "parquet": "parquet",
+    "arrow": "arrow_file",
 }
 
 WRITERS = {

@@ -8,7 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VectorSearch", "checked_labels", "checked_queries", "checked_vectors"]
+__all__ = [
+    "VectorSearch",
+    "checked_allowed",
+    "checked_dimension",
+    "checked_labels",
+    "checked_queries",
+    "checked_vectors",
+    "read_array",
+]
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -26,7 +34,15 @@ class VectorSearch(Protocol):
     def add(
         self, labels: NDArray[np.int64], vectors: NDArray[np.float32], threads: int | None = None
     ) -> None:
-        """Add vectors, float32 (n, dimension), under new labels (n,)."""
+        """Add vectors, float32 (n, dimension), under new labels (n,); all of them or none."""
+        ...
+
+    def accepts(self, labels: NDArray[np.int64]) -> bool:
+        """Whether :meth:`add` would take all of these labels."""
+        ...
+
+    def holding(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of `labels` that a search can return, ascending."""
         ...
 
     def remove(self, labels: NDArray[np.int64]) -> None:
@@ -65,11 +81,16 @@ class VectorSearch(Protocol):
 
 def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDArray[np.float32]:
     """Return `vectors` as float32 (n, dimension), finite and C-contiguous, or raise."""
-    array = np.ascontiguousarray(vectors, dtype=np.float32)
+    array = np.asarray(vectors)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be numbers, got dtype {array.dtype}.")
+    with np.errstate(over="ignore"):  # what is too large for float32 is an infinity, refused below
+        array = np.ascontiguousarray(array, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != dimension:
         raise ValueError(f"{name} must have shape (n, {dimension}), got {array.shape}.")
-    # A sum is finite only if all its terms are; overflow to infinity is refused with them.
-    sums = np.asarray(array.sum(axis=1, dtype=np.float64))
+    # A float64 sum of float32 is finite if and only if all its terms are.
+    with np.errstate(invalid="ignore"):
+        sums = np.asarray(array.sum(axis=1, dtype=np.float64))
     if not np.isfinite(sums).all():
         raise ValueError(f"{name}[{int(np.argmin(np.isfinite(sums)))}] has a NaN or an infinity.")
     return array
@@ -79,9 +100,18 @@ def checked_queries(queries: Any, dimension: int, k: Any, size: int) -> NDArray[
     """Return the queries as :func:`checked_vectors` does, having checked k against the size."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise TypeError(f"k must be an int, got {type(k).__name__}.")
+    if size == 0:
+        raise ValueError(f"k={k}, but there are no vectors to be found. Add some first.")
     if not 1 <= k <= size:
         raise ValueError(f"k={k} must be between 1 and the {size} vectors that can be found.")
     return checked_vectors(queries, dimension, "queries")
+
+
+def checked_dimension(dimension: Any) -> int:
+    """Return `dimension` where it is an int of at least 1, or raise."""
+    if isinstance(dimension, bool) or not isinstance(dimension, (int, np.integer)) or dimension < 1:
+        raise ValueError(f"dimension must be an int of at least 1, got {dimension!r}.")
+    return int(dimension)
 
 
 def checked_labels(labels: Any, count: int | None = None) -> NDArray[np.int64]:
@@ -98,3 +128,20 @@ def checked_labels(labels: Any, count: int | None = None) -> NDArray[np.int64]:
     if len(np.unique(array)) != len(array):
         raise ValueError("labels must be all different.")
     return array.astype(np.int64)
+
+
+def checked_allowed(allowed: Any) -> NDArray[np.int64]:
+    """Return the labels that a search is restricted to as int64 (n,); unknown ones are harmless."""
+    array = np.asarray(allowed)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise TypeError(f"allowed must be integer labels (n,), got {array.dtype} {array.shape}.")
+    return array.astype(np.int64)
+
+
+def read_array(path: Path, mmap: bool = False) -> NDArray[Any]:
+    """Read a ``.npy`` file, mapped where `mmap`, or raise ValueError for a damaged one."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    return array

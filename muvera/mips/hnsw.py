@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import hnswlib
@@ -14,8 +12,17 @@ from numpy.typing import NDArray
 
 from ..kernels.tile import LANES
 from ..parallel import thread_count
-from .base import Found, checked_labels, checked_queries, checked_vectors
+from .base import (
+    Found,
+    checked_allowed,
+    checked_dimension,
+    checked_labels,
+    checked_queries,
+    checked_vectors,
+    read_array,
+)
 from .exact import score_all
+from .hnsw_file import check_graph_file
 
 __all__ = ["HNSWSearch"]
 
@@ -27,8 +34,8 @@ NORMS = "vector_norms.npy"
 # Vectors read back at a time for exact scores.
 _BLOCK_BYTES = 32 << 20
 
-# Head of hnswlib's file: sizes as the library writes them on 64-bit little-endian machines.
-_HEADER = struct.Struct("<6Q")
+# Vectors that an empty graph has room for.
+_ROOM = 1024
 
 
 class HNSWSearch:
@@ -71,17 +78,22 @@ class HNSWSearch:
     ) -> None:
         if space not in ("cosine", "inner_product"):
             raise ValueError(f"space must be 'cosine' or 'inner_product', got {space!r}.")
-        for name, value, least in (("m", m, 2), ("ef_construction", ef_construction, 1), ("ef", ef, 1)):
+        least_values = (
+            ("m", m, 2),
+            ("ef_construction", ef_construction, 1),
+            ("ef", ef, 1),
+            ("seed", seed, 0),
+        )
+        for name, value, least in least_values:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an int of at least {least}, got {value!r}.")
-        self.dimension = dimension
+        self.dimension = checked_dimension(dimension)
         self.space: Space = space
         self.m, self.ef_construction, self.ef, self.seed = m, ef_construction, ef, seed
         self._removed: set[int] = set()
         self._labels: set[int] = set()
         self._norms = np.empty(0, np.float32)  # by label; 1 where unknown
-        self._lock = Lock()
-        self._index = self._empty(1024)
+        self._index = self._empty(_ROOM)
 
     def _empty(self, room: int) -> Any:
         index = hnswlib.Index(space="ip", dim=self.dimension)
@@ -102,8 +114,8 @@ class HNSWSearch:
         """Add vectors under labels that were never used."""
         vectors = checked_vectors(vectors, self.dimension)
         labels = checked_labels(labels, len(vectors))
-        used = (self._labels | self._removed).intersection(labels.tolist())
-        if used:
+        if not self.accepts(labels):
+            used = (label for label in labels.tolist() if label in self._labels or label in self._removed)
             raise ValueError(f"label {min(used)} was used already.")
         if len(labels) == 0:
             return
@@ -115,8 +127,28 @@ class HNSWSearch:
             norms[norms == 0] = 1  # a zero vector stays one
             self._keep_norms(labels, norms)
             vectors = vectors / norms[:, np.newaxis]
-        self._index.add_items(vectors, labels.astype(np.uint64), num_threads=thread_count(threads))
-        self._labels.update(labels.tolist())
+        try:
+            self._index.add_items(vectors, labels.astype(np.uint64), num_threads=thread_count(threads))
+            self._labels.update(labels.tolist())
+        except BaseException:
+            self._give_up(labels)
+            raise
+
+    def _give_up(self, labels: NDArray[np.int64]) -> None:
+        """Remove what got into the graph; these labels are spent."""
+        for label in labels.tolist():
+            self._labels.discard(label)
+            with suppress(RuntimeError):  # this one did not get in
+                self._index.mark_deleted(label)
+                self._removed.add(label)
+
+    def accepts(self, labels: NDArray[np.int64]) -> bool:
+        """Whether :meth:`add` would take all of these labels: a graph takes a label once."""
+        return not any(label in self._labels or label in self._removed for label in labels.tolist())
+
+    def holding(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of `labels` that a search can return, ascending."""
+        return np.array(sorted(self._labels.intersection(labels.tolist())), np.int64)
 
     def _keep_norms(self, labels: NDArray[np.int64], norms: NDArray[np.float32]) -> None:
         needed = int(labels.max()) + 1
@@ -128,9 +160,11 @@ class HNSWSearch:
 
     def remove(self, labels: NDArray[np.int64]) -> None:
         """Mark vectors as removed; they still guide the search, and keep their memory."""
-        for label in checked_labels(labels).tolist():
-            if label not in self._labels:
-                raise KeyError(f"label {label} is not here.")
+        known = checked_labels(labels).tolist()
+        missing = [label for label in known if label not in self._labels]
+        if missing:
+            raise KeyError(f"label {min(missing)} is not here.")
+        for label in known:
             self._index.mark_deleted(label)
             self._labels.discard(label)
             self._removed.add(label)
@@ -153,7 +187,7 @@ class HNSWSearch:
         accept = None
         available = len(self)
         if allowed is not None:
-            present = self._labels.intersection(allowed.tolist())
+            present = self._labels.intersection(checked_allowed(allowed).tolist())
             available = len(present)
             accept = present.__contains__
         wanted = min(k, available)
@@ -162,8 +196,9 @@ class HNSWSearch:
         if wanted == 0 or len(queries) == 0:
             return found, scores
         fetched = wanted if self.space == "inner_product" else min(max(wanted, self.ef), available)
-        self._raise_ef(fetched)
         try:
+            # hnswlib walks with max(ef, k), so ef stays as it is: an answer must not depend on
+            # searches before it or beside it.
             # A Python filter needs the interpreter lock: several threads would wait in turn.
             labels, distances = self._index.knn_query(
                 queries, k=fetched, num_threads=1 if accept else thread_count(threads), filter=accept
@@ -179,12 +214,6 @@ class HNSWSearch:
             labels, products = np.take_along_axis(labels, order, 1), np.take_along_axis(products, order, 1)
         found[:, :wanted], scores[:, :wanted] = labels, products
         return found, scores
-
-    def _raise_ef(self, k: int) -> None:
-        """hnswlib needs ef >= k; it is shared, so it only ever grows."""
-        with self._lock:
-            if k > self._index.ef:
-                self._index.set_ef(k)
 
     def _search_among(
         self,
@@ -203,7 +232,7 @@ class HNSWSearch:
         for start in range(0, len(labels), step):
             part = labels[start : start + step]
             rows = np.zeros((len(part), width), np.float32)
-            rows[:, : self.dimension] = self.vectors(part)
+            rows[:, : self.dimension] = self._stored(part)
             products = score_all(rows, padded, threads).T
             merged = np.concatenate([scores, products], axis=1)
             names = np.concatenate([found, np.broadcast_to(part, products.shape)], axis=1)
@@ -217,6 +246,13 @@ class HNSWSearch:
 
     def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the stored vectors of `labels`."""
+        labels = np.asarray(labels, np.int64)
+        missing = [label for label in labels.tolist() if label not in self._labels]
+        if missing:
+            raise KeyError(f"label {min(missing)} is not here.")
+        return self._stored(labels)
+
+    def _stored(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
         if len(labels) == 0:
             return np.empty((0, self.dimension), np.float32)
         rows = np.asarray(self._index.get_items(labels.tolist(), return_type="numpy"), np.float32)
@@ -233,8 +269,20 @@ class HNSWSearch:
     # -- keeping --------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write the graph in hnswlib's format, and the vectors' norms."""
-        self._index.save_index(str(folder / FILE))
+        """Write the graph in hnswlib's format, and the vectors' norms.
+
+        Raises
+        ------
+        OSError
+            Where the file could not be written whole: hnswlib itself says nothing then.
+        """
+        path = folder / FILE
+        self._index.save_index(str(path))
+        written, needed = path.stat().st_size, self._index.index_file_size()
+        if written != needed:
+            raise OSError(
+                f"{path} has {written} of its {needed} bytes: it was not written whole. Is the disk full?"
+            )
         np.save(folder / NORMS, self._norms)
 
     def settings(self) -> dict[str, Any]:
@@ -260,33 +308,25 @@ class HNSWSearch:
         """
         loaded = cls(dimension, **settings)
         path = folder / FILE
-        loaded._require_file(path)
+        count = check_graph_file(path, dimension, loaded.m)
+        loaded._norms = read_array(folder / NORMS)
+        if count == 0:
+            return loaded
         try:
             loaded._index = hnswlib.Index(space="ip", dim=dimension)
-            loaded._index.load_index(str(path))
+            loaded._index.load_index(str(path), max_elements=count)
         except RuntimeError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
         loaded._index.set_ef(loaded.ef)  # hnswlib forgets it
         labels = {int(label) for label in loaded._index.get_ids_list()}
+        if loaded.space == "cosine" and max(labels) >= len(loaded._norms):
+            raise ValueError(f"{folder / NORMS} has no norm for vector {max(labels)} of {path}.")
         loaded._removed = set(removed.tolist()) & labels
         for label in loaded._removed:
             with suppress(RuntimeError):  # the file remembers the mark
                 loaded._index.mark_deleted(label)
         loaded._labels = labels - loaded._removed
-        loaded._norms = np.load(folder / NORMS, allow_pickle=False)
         return loaded
-
-    def _require_file(self, path: Path) -> None:
-        with path.open("rb") as stream:
-            head = stream.read(_HEADER.size)
-        if len(head) < _HEADER.size:
-            raise ValueError(f"{path} is cut off: it has {len(head)} bytes.")
-        _level0, _room, count, _per_element, label_offset, data_offset = _HEADER.unpack(head)
-        columns = (label_offset - data_offset) // 4
-        if columns != self.dimension:
-            raise ValueError(f"{path} holds vectors of {columns} floats, but {self.dimension} are wanted.")
-        if count * (label_offset + 8) > path.stat().st_size:
-            raise ValueError(f"{path} is cut off: it is too short for its {count} vectors.")
 
     def info(self) -> dict[str, Any]:
         """Return kind, size, settings and bytes a vector."""

@@ -3,18 +3,21 @@
 ``manifest.json`` names every file with its size and checksum.  A new generation is written
 beside the old one; replacing the manifest, one rename, makes it the index; only then are
 files that it does not name removed.  So a crash, a kill or a full disk at any moment leaves
-the old index or the new one, and a reader that has mapped old files keeps them.
+the old index or the new one, and a reader that has mapped old files keeps them.  Writers
+hold a lock that the system frees when they die; readers need none.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +25,27 @@ import filelock
 
 from ..files import folder_beside, sync, write_json
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "IndexFolderError", "commit", "read_manifest", "verify"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "Generation",
+    "IndexFolderError",
+    "commit",
+    "read_manifest",
+    "spool_beside",
+    "verify",
+]
 
 FORMAT = "muvera-index"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 
 # Without being asked, larger files are checked by their size alone: a checksum reads it all.
 _QUICK_BYTES = 256 << 20
 
-#: Fills a generation's folder and returns (manifest entries, kept files of older generations).
-Fill = Callable[[Path], tuple[dict[str, Any], list[str]]]
+#: Fills a generation's folder, see :func:`commit`.
+Fill = Callable[[Path, str, set[str]], tuple[dict[str, Any], list[str]]]
 
 
 class IndexFolderError(ValueError):
@@ -95,7 +108,28 @@ def verify(folder: Path, manifest: dict[str, Any], thorough: bool | None = None)
                 )
 
 
-def commit(target: Path, fill: Fill, generation: int | None) -> int:
+@dataclass(frozen=True)
+class Generation:
+    """One state of a folder.
+
+    Parameters
+    ----------
+    number : int
+        Counts up from 1.
+    stamp : str
+        Random, so that another index under the same name and number is told apart.
+    """
+
+    number: int
+    stamp: str
+
+    @classmethod
+    def of(cls, manifest: dict[str, Any]) -> Generation:
+        """Return the generation that a manifest describes."""
+        return cls(int(manifest["generation"]), str(manifest["stamp"]))
+
+
+def commit(target: Path, fill: Fill, known: Generation | None) -> Generation:
     """Write a new generation of the index in `target` and make it current.
 
     Parameters
@@ -103,39 +137,65 @@ def commit(target: Path, fill: Fill, generation: int | None) -> int:
     target : Path
         A new folder, or that of an index.
     fill : callable
-        Given a folder inside `target`, writes this generation's files and returns the
-        manifest's own entries and the names, relative to `target`, of files to keep.
-    generation : int or None
-        The generation that the caller loaded or wrote last in this folder; None for an index
-        that was never there.  Another one on the disk means that somebody else wrote since.
+        Given a folder to fill, its later name within `target`, and the names of the files of
+        the current generation, relative to `target`; writes this generation's files and
+        returns the manifest's own entries and which of those names to keep.
+    known : Generation or None
+        What the caller loaded or wrote last in this folder; None for an index that was never
+        there.  Another one on the disk means that somebody else wrote since.
 
     Returns
     -------
-    int
-        The new generation.
+    Generation
+        The new one.
     """
+    sweep_beside(target)
     if not (target / MANIFEST).exists():
-        with folder_beside(target) as beside:
-            _write_generation(beside, fill, 1, {})
-        return 1
-    with _locked(target):
-        current = read_manifest(target)
-        if current["generation"] != generation:
-            loaded = "this index was made elsewhere" if generation is None else f"you loaded {generation}"
+        return _commit_first(target, fill)
+    with locked(target):
+        manifest = read_manifest(target)
+        current = Generation.of(manifest)
+        if current != known:
+            if known is None:
+                since = "this index was made elsewhere"
+            elif known.number == current.number:
+                since = "it is another one than you loaded"
+            else:
+                since = f"you loaded {known.number}"
             raise IndexFolderError(
-                f"{target} holds generation {current['generation']}, but {loaded}. Another process has "
+                f"{target} holds generation {current.number}, but {since}. Another process has "
                 "changed it: load it again, or save to another folder."
             )
-        _write_generation(target, fill, current["generation"] + 1, current["files"])
-        return int(current["generation"]) + 1
+        return _write_generation(target, fill, current.number + 1, manifest["files"])
 
 
-def _write_generation(target: Path, fill: Fill, generation: int, old: dict[str, Any]) -> None:
+def _commit_first(target: Path, fill: Fill) -> Generation:
+    lock = None
+    try:
+        with folder_beside(target) as beside:
+            # The lock tells a later `sweep_beside` that this folder is in use.
+            lock = _acquire(beside, target)
+            new = _write_generation(beside, fill, 1, {})
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
+            raise IndexFolderError(
+                f"Another process has written {target} meanwhile. Load it, or save to another folder."
+            ) from error
+        raise
+    finally:
+        if lock is not None:
+            lock.release()
+    return new
+
+
+def _write_generation(target: Path, fill: Fill, number: int, old: dict[str, Any]) -> Generation:
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target))
-    name = f"generation-{generation:06d}"
+    name = f"generation-{number:06d}"
+    final = target / name
+    new = Generation(number, secrets.token_hex(8))
     try:
         partial.chmod(0o755)
-        entries, kept = fill(partial)
+        entries, kept = fill(partial, name, set(old))
         files = {key: old[key] for key in kept}
         for path in sorted(partial.rglob("*")):
             if path.is_file():
@@ -143,7 +203,6 @@ def _write_generation(target: Path, fill: Fill, generation: int, old: dict[str, 
                 relative = f"{name}/{path.relative_to(partial).as_posix()}"
                 files[relative] = {"bytes": path.stat().st_size, "sha256": _checksum(path)}
         sync(partial)
-        final = target / name
         shutil.rmtree(final, ignore_errors=True)  # left by a process that died before its manifest
         partial.replace(final)
         sync(target)
@@ -153,7 +212,8 @@ def _write_generation(target: Path, fill: Fill, generation: int, old: dict[str, 
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "generation": generation,
+        "generation": number,
+        "stamp": new.stamp,
         "folder": name,
         **entries,
         "files": files,
@@ -161,9 +221,20 @@ def _write_generation(target: Path, fill: Fill, generation: int, old: dict[str, 
     try:
         write_json(target / MANIFEST, manifest)
     except BaseException:
-        shutil.rmtree(final, ignore_errors=True)
+        # The rename may have happened: then the new files are the index.
+        if not _is_current(target, new):
+            shutil.rmtree(final, ignore_errors=True)
         raise
-    _remove_unnamed(target, set(files))
+    with suppress(OSError):  # what is left is removed by the next writer
+        _remove_unnamed(target, set(files))
+    return new
+
+
+def _is_current(target: Path, generation: Generation) -> bool:
+    try:
+        return Generation.of(read_manifest(target)) == generation
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _remove_unnamed(target: Path, named: set[str]) -> None:
@@ -171,6 +242,8 @@ def _remove_unnamed(target: Path, named: set[str]) -> None:
     for path in target.iterdir():
         if path.name.startswith(".partial-"):
             shutil.rmtree(path, ignore_errors=True)
+        elif path.name.startswith(f".{MANIFEST}."):
+            path.unlink(missing_ok=True)
         elif path.is_dir() and path.name.startswith("generation-"):
             for file in path.rglob("*"):
                 if file.is_file() and file.relative_to(target).as_posix() not in named:
@@ -180,41 +253,59 @@ def _remove_unnamed(target: Path, named: set[str]) -> None:
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    lock = filelock.FileLock(target / ".lock")
+def spool_beside(target: Path) -> Iterator[Path]:
+    """Give a folder beside `target` for what is on its way there; it is removed in the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep_beside(target)
+    spool = Path(tempfile.mkdtemp(prefix=f".{target.name}.spool-", dir=target.parent))
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise IndexFolderError(
-            f"Another process is writing {target}. Wait for it, then load the index again."
-        ) from None
+        with locked(spool):
+            yield spool
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
+
+
+def sweep_beside(target: Path) -> None:
+    """Remove the folders beside `target` that a killed process left: their locks are free."""
+    if not target.parent.is_dir():
+        return
+    prefixes = (f".{target.name}.spool-", f".{target.name}.partial-")
+    for path in target.parent.iterdir():
+        if path.name.startswith(prefixes) and (path / LOCK).is_file():
+            with suppress(IndexFolderError, OSError), locked(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, which the system frees when its process dies.
+
+    Raises
+    ------
+    IndexFolderError
+        At once, where another process or thread holds it.
+    """
+    lock = _acquire(folder, folder)
     try:
         yield
     finally:
         lock.release()
 
 
+def _acquire(folder: Path, target: Path) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise IndexFolderError(
+            f"Another process is writing {target}. Wait for it, then load the index again."
+        ) from None
+    return lock
+
+
 def _checksum(path: Path) -> str:
     with path.open("rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else (_checksum_in_blocks(stream))
-        )
-
-
-def _checksum_in_blocks(stream: Any) -> str:
-    """Python 3.10 has no hashlib.file_digest."""
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def move(source: Path, target: Path) -> None:
-    """Move a file, also to another disk."""
-    try:
-        os.replace(source, target)  # noqa: PTH105 - shutil.move would hide which of the two it did
-    except OSError:
-        shutil.copyfile(source, target)
-        source.unlink()
+        digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
+        while block := stream.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()

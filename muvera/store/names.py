@@ -9,21 +9,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import write_json
+from ..files import write_bytes
 from ..inputs import Ids
 from ..vectors import MultiVectors
+from .growing import GrowingArray
 
 __all__ = ["Names"]
 
+_KINDS = {"i": "int", "U": "str"}
+
+#: Implicit ids end before this: ids are int64.
+_MOST = 2**63 - 1
+
 
 class Names:
-    """The id of every row; an id names one live row at most."""
+    """The id of every row; an id names one live row at most.
 
-    def __init__(self) -> None:
-        self._ids: Ids = np.empty(0, np.int64)
-        self._alive = np.empty(0, bool)
+    Parameters
+    ----------
+    first : int
+        The first id to give to documents without one.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._ids = GrowingArray(np.empty(0, np.int64))
+        self._alive = GrowingArray(np.empty(0, bool))
         self._row_of: dict[int | str, int] = {}
-        self._next = 0
+        self._live: NDArray[np.int64] | None = None
+        self.next = first
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -34,46 +47,66 @@ class Names:
     @property
     def live(self) -> NDArray[np.int64]:
         """Rows that are there, ascending."""
-        return np.flatnonzero(self._alive)
+        if self._live is None:
+            self._live = np.flatnonzero(self._alive.values)
+        return self._live
 
     @property
     def dropped(self) -> NDArray[np.int64]:
         """Rows that were deleted or replaced, ascending."""
-        return np.flatnonzero(~self._alive)
+        return np.flatnonzero(~self._alive.values)
 
     def of(self, rows: NDArray[np.int64]) -> Ids:
         """Return the ids of `rows`."""
-        return self._ids[rows]
+        ids: Ids = self._ids.values[rows]
+        return ids
 
     def rows(self, ids: list[Any]) -> NDArray[np.int64]:
         """Return the rows of `ids`, ascending, or raise KeyError for one that is not there."""
         missing = [name for name in ids if name not in self._row_of]
         if missing:
-            kind = ""
-            if len(self._ids) and isinstance(missing[0], str) != (self._ids.dtype.kind == "U"):
-                kind = f"; its ids are {'str' if self._ids.dtype.kind == 'U' else 'int'}"
-            raise KeyError(f"id {missing[0]!r} is not in the index{kind}.")
+            kind = self._kind
+            shown = f"; its ids are {kind}" if kind and isinstance(missing[0], str) != (kind == "str") else ""
+            raise KeyError(f"id {missing[0]!r} is not in the index{shown}.")
         return np.unique(np.array([self._row_of[name] for name in ids], np.int64))
 
     def rows_in_use(self, ids: Any) -> NDArray[np.int64]:
-        """Return the rows of those `ids` that are there, ascending."""
+        """Return the rows of those `ids` that are there, ascending.
+
+        Raises
+        ------
+        TypeError
+            For anything but ids of the index's kind: it could never be there.
+        """
         values = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        kinds = {type(value) for value in values}
+        wrong = [kind for kind in kinds if not _is_id(kind)]
+        if wrong:
+            raise TypeError(f"ids must be int or str, got {sorted(kind.__name__ for kind in wrong)[0]}.")
+        other = [value for value in values if isinstance(value, str) != (self._kind == "str")]
+        if other and self._kind:
+            raise TypeError(
+                f"This index has {self._kind} ids, got {other[0]!r}, which is {type(other[0]).__name__}."
+            )
         return np.unique(np.array([self._row_of[v] for v in values if v in self._row_of], np.int64))
+
+    @property
+    def _kind(self) -> str | None:
+        return _KINDS[self._ids.values.dtype.kind] if len(self._ids) else None
 
     def require_kind(self, ids: Ids) -> None:
         """Raise TypeError where `ids` are of another kind than those that are there."""
-        if len(self._ids) and len(ids) and ids.dtype.kind != self._ids.dtype.kind:
-            kinds = {"i": "int", "U": "str"}
-            raise TypeError(
-                f"This index has {kinds[self._ids.dtype.kind]} ids, got {kinds[ids.dtype.kind]} ids."
-            )
+        if self._kind and len(ids) and _KINDS[ids.dtype.kind] != self._kind:
+            raise TypeError(f"This index has {self._kind} ids, got {_KINDS[ids.dtype.kind]} ids.")
 
     def new_ids(self, documents: MultiVectors) -> Ids:
         """Return the ids that `documents` get, checked to be free."""
-        if not documents.has_ids:
-            ids: Ids = np.arange(self._next, self._next + len(documents))
-        else:
+        if documents.has_ids:
             ids = documents.ids
+        elif self.next + len(documents) > _MOST:
+            raise ValueError(f"The next id would be {self.next}, beyond 64 bits. Give ids of your own.")
+        else:
+            ids = np.arange(self.next, self.next + len(documents))
         self.require_kind(ids)
         for name in ids.tolist():
             if name in self._row_of:
@@ -81,35 +114,52 @@ class Names:
         return ids
 
     def append(self, ids: Ids) -> None:
-        """Give the next rows these ids."""
+        """Give the next rows these ids, also those that name other rows until now."""
         first = len(self._ids)
-        self._ids = np.concatenate([self._ids, ids]) if first else ids
-        self._alive = np.concatenate([self._alive, np.ones(len(ids), bool)])
+        self._ids.extend(ids)
+        self._alive.extend(np.ones(len(ids), bool))
         self._row_of.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
         if ids.dtype.kind == "i" and len(ids):
-            self._next = max(self._next, int(ids.max()) + 1)
+            self.next = max(self.next, int(ids.max()) + 1)
+        self._live = None
+
+    def skip(self, count: int) -> None:
+        """Leave the next `count` rows without a document for ever."""
+        self._ids.extend(np.zeros(count, self._ids.values.dtype))
+        self._alive.extend(np.zeros(count, bool))
+        self._live = None
 
     def drop(self, rows: NDArray[np.int64]) -> None:
-        """Forget rows; their ids are free again."""
-        for name in self._ids[rows].tolist():
-            del self._row_of[name]
-        self._alive[rows] = False
+        """Forget rows; their ids are free again, unless another row has them meanwhile."""
+        for name, row in zip(self.of(rows).tolist(), rows.tolist(), strict=True):
+            if self._row_of.get(name) == row:
+                del self._row_of[name]
+        self._alive.values[rows] = False
+        self._live = None
 
     def save(self, folder: Path) -> None:
         """Write ``ids.json`` and ``alive.npy``."""
-        write_json(folder / "ids.json", {"next": self._next, "ids": self._ids.tolist()})
-        np.save(folder / "alive.npy", self._alive)
+        # ASCII, for strings of Python can be what UTF-8 cannot encode.
+        content = json.dumps({"next": self.next, "ids": self._ids.values.tolist()}, indent=0)
+        write_bytes(folder / "ids.json", content.encode("ascii"))
+        np.save(folder / "alive.npy", self._alive.values)
 
     @classmethod
     def load(cls, folder: Path) -> Names:
         """Read what :meth:`save` wrote."""
         kept = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
-        names = cls()
+        alive = np.load(folder / "alive.npy", allow_pickle=False)
         values = kept["ids"]
+        if len(values) != len(alive):
+            raise ValueError(f"{folder} has {len(values)} ids for {len(alive)} rows.")
+        names = cls()
         if values:
-            names.append(np.array(values, np.str_ if isinstance(values[0], str) else np.int64))
-        names._alive = np.load(folder / "alive.npy", allow_pickle=False)
-        # An id that was replaced stands twice: the live row is the one it names.
+            names._ids = GrowingArray(np.array(values, np.str_ if isinstance(values[0], str) else np.int64))
+        names._alive = GrowingArray(alive)
         names._row_of = {values[row]: int(row) for row in names.live}
-        names._next = kept["next"]
+        names.next = kept["next"]
         return names
+
+
+def _is_id(kind: type) -> bool:
+    return issubclass(kind, (int, np.integer, str)) and not issubclass(kind, (bool, np.bool_))

@@ -339,6 +339,26 @@ def test_out_is_written_whole() -> None:
             np.testing.assert_array_equal(out, getattr(encoder, side)(texts))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("dim", [1, 15, 16, 17, 70, 96, 130])
+def test_neighbours_in_memory_are_neither_read_nor_written(dim: int, dtype: Any) -> None:
+    """Whole vectors are loaded and stored: what lies beside the tokens and the result is not touched."""
+    texts = sample(dim)
+    count = texts.num_tokens
+    around = np.full((count + 40, dim), np.nan, dtype)
+    around[20 : 20 + count] = texts.tokens
+    inside = MultiVectors.from_flat(around[20 : 20 + count], texts.lengths)
+    for options in ({"projection": "identity"}, {"projection_dimension": 1}, {"fill_empty_partitions": True}):
+        encoder = fitted(inside, dimension=dim, **options)
+        for side in ("encode_documents", "encode_queries"):
+            wanted = getattr(encoder, side)(MultiVectors.from_flat(inside.tokens.copy(), texts.lengths))
+            out = np.full((len(texts) + 2, encoder.config.fde_dimension), np.nan, np.float32)
+            getattr(encoder, side)(inside, out=out[1:-1])
+            np.testing.assert_array_equal(out[1:-1], wanted)
+            assert np.isnan(out[[0, -1]]).all()
+            assert np.isfinite(wanted).all()
+
+
 def test_a_rebuilt_encoder_gives_the_same_bits() -> None:
     """From the saved matrices and centre, as an index does."""
     texts = sample(20)

@@ -134,6 +134,20 @@ def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: An
     assert np.std(samples) < 1.33 * independent
 
 
+@pytest.mark.parametrize("dim", [3, 17, 97, 130])
+@pytest.mark.parametrize("projection", ["complementary", "rademacher"])
+@pytest.mark.parametrize("hyperplanes", ["orthogonal", "gaussian"])
+def test_hyperplanes_see_every_column_alike(hyperplanes: Any, projection: Any, dim: int) -> None:
+    """Squared entries have one mean in all columns: a chi-square's spread of 2 / count, at most."""
+    count = 2000
+    config = FDEConfig(
+        dimension=dim, num_repetitions=count // 5, hyperplanes=hyperplanes, projection=projection
+    )
+    normals = draw_matrices(config).dense_hyperplanes[:, :dim]
+    energy = (normals**2).mean(axis=0)
+    assert np.abs(energy / energy.mean() - 1).max() < STANDARD_ERRORS * np.sqrt(2 / count)
+
+
 # -- estimates ------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
         Replace an existing folder.
     """
     gathered, passing = gather(batches)
-    with folder_beside(target, overwrite) as folder:
+    with folder_beside(target, overwrite, marker="tokens.npy") as folder:
         with (folder / "tokens.npy").open("wb") as stream:
             tokens = NpyStream(stream, gathered.dim, gathered.dtype)
             for batch in passing:

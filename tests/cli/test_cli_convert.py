@@ -5,25 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from collections_for_tests import collection
 from typer.testing import CliRunner
 
+from muvera import MultiVectors
+from muvera.cli.app import app
 from muvera.convert import read
-from muvera.convert.command import convert
-
-APP = typer.Typer()
-APP.command("convert")(convert)
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(APP, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, ["convert", *(str(argument) for argument in arguments)])
     return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    collection([3, 0, 5], ids=["a", "b", "c"]).save(tmp_path / "source")
+    rows = [np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32) for n in (3, 0, 5)]
+    MultiVectors.from_arrays(rows, ids=["a", "b", "c"]).save(tmp_path / "source")
     return tmp_path / "source"
 
 
@@ -81,7 +78,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     code, out, err = run(source, tmp_path / "out", *arguments)
     assert (code, out) == (2, "")
-    assert err.startswith("muvera convert: ") and err.count("\n") == 1
+    assert err.startswith("muvera: error: ") and err.count("\n") == 1
     assert sentence in err
     assert not (tmp_path / "out").exists()
 
@@ -101,13 +98,13 @@ def test_an_interrupt_says_that_nothing_was_written(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("muvera.convert.command.run", interrupted)
+    monkeypatch.setattr("muvera.cli.convert.run", interrupted)
     code, _, err = run(source, tmp_path / "out")
-    assert (code, err) == (130, "muvera convert: interrupted; nothing was written.\n")
+    assert (code, err) == (130, "muvera: interrupted; nothing incomplete was left under its final name.\n")
 
 
 def test_help_names_the_formats_and_the_poolings() -> None:
-    result = CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "300", "NO_COLOR": "1"})
+    result = CliRunner().invoke(app, ["convert", "--help"], env={"COLUMNS": "300", "NO_COLOR": "1"})
     assert result.exit_code == 0
     for word in ("fast_plaid", "safetensors", "colberter", "--drop-zero-rows", "--json"):
         assert word in result.stdout

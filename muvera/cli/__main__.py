@@ -1,0 +1,6 @@
+"""``python -m muvera.cli``: the same as ``muvera``."""
+
+from .app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The command ``muvera`` and how it fails: one line, and exit code 2."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from .. import __version__
+from .convert import convert
+from .demo import demo
+from .encode import encode
+from .index import index
+from .info import info
+from .output import note, one_line
+from .search import search
+
+__all__ = ["app", "main"]
+
+#: What bad input raises here; all else is a fault of the program.
+EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, pickle.UnpicklingError)
+
+# Typer brings its own copy of click or uses the installed one: the class is the same by this name.
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+
+class Commands(TyperGroup):
+    """The commands, with every error in one line."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; wrong options are one line too."""
+        extra["standalone_mode"] = False  # errors come here instead of being printed
+        try:
+            code = super().main(*args, **extra)
+        except _UsageError as error:
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context else "muvera"
+            message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+            end = "" if message.endswith((".", "?")) else "."
+            note(f"muvera: error: {message}{end} See {path} --help.")
+            code = 2
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; its errors are one line, with a traceback only where asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            note("muvera: interrupted; nothing incomplete was left under its final name.")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader of a pipe has gone, such as head
+            raise
+        except (typer.Exit, typer.Abort, _UsageError):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            if isinstance(error, EXPECTED):
+                note(f"muvera: error: {one_line(error)}")
+                raise typer.Exit(2) from None
+            kind = type(error).__name__
+            note(f"muvera: error: unexpected {kind}: {one_line(error)} (muvera --debug shows where)")
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(name="muvera", cls=Commands, add_completion=False, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print a traceback with every error.")] = False,
+) -> None:
+    """Search token embeddings of ColBERT's kind with an ordinary vector index (MUVERA).
+
+    \b
+    Try it without a download or a model:
+      muvera demo
+    With your own embeddings (an index, .npy, .npz, Parquet, a vector store's folder, ...):
+      muvera index EMBEDDINGS MY_INDEX
+      muvera search MY_INDEX QUERIES
+    """
+    if version:
+        typer.echo(f"muvera {__version__}")
+    elif ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+for command, summary in (
+    (demo, "Try everything on a bundled sample: no download, no model."),
+    (index, "Build an index of token embeddings."),
+    (search, "Find the best documents for each query."),
+    (info, "Describe an index or token embeddings."),
+    (convert, "Convert token embeddings from one format to another."),
+    (encode, "Write the FDEs alone, for another vector search."),
+):
+    app.command(command.__name__, short_help=summary)(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="muvera")

@@ -1,0 +1,83 @@
+"""``muvera convert``: the command, and all that it prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ..convert import RULES
+from ..convert import convert as run
+from ..convert.registry import WRITERS
+from .options import Format, Json, Overwrite, Quiet, ReaderOption, Source, parse_options
+from .output import print_json
+
+__all__ = ["convert"]
+
+_POOLINGS = ", ".join([*RULES, "whole-word", "colberter"])
+
+
+def convert(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="A new folder (npy) or file (npz, safetensors, parquet).")],
+    to: Annotated[str, typer.Option(help=f"What to write: {', '.join(WRITERS)}.")] = "npy",
+    format: Format = None,
+    option: ReaderOption = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Bring every token to unit length.")] = False,
+    drop_zero_rows: Annotated[
+        str | None, typer.Option(help="Zero rows to drop: trailing, leading, all; or error.")
+    ] = None,
+    truncate_dims: Annotated[
+        int | None, typer.Option(help="Keep the first columns (Matryoshka models), renormalised.")
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help=f"Pool tokens as one of {_POOLINGS} does.")] = None,
+    pool_factor: Annotated[float, typer.Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
+    protected: Annotated[
+        int | None, typer.Option(help="Leading tokens that pooling leaves alone; else the rule's.")
+    ] = None,
+    token_ids: Annotated[
+        Path | None, typer.Option(help="A .npy with every token's vocabulary id, for whole words.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="vocab.txt or tokenizer.json, for whole words.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float16; else the source's.")] = None,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert existing token embeddings to a folder that the index reads, and report on them.
+
+    SOURCE streams through in bounded memory, and OUT appears when it is complete.
+
+    \b
+    A ColBERT index, then an index of it:
+      muvera convert COLBERT_INDEX tokens
+      muvera index tokens MY_INDEX
+    """
+    options = _given(
+        normalize=normalize or None,
+        drop_zero_rows=drop_zero_rows,
+        truncate_dims=truncate_dims,
+        pooling=pooling,
+        pool_factor=pool_factor,
+        protected=protected,
+        token_ids=None if token_ids is None else np.load(token_ids, mmap_mode="r", allow_pickle=False),
+        vocabulary=vocabulary,
+        dtype=dtype,
+    )
+    options.update(parse_options(option or []))
+    # A bar belongs on a terminal only: in a log its every step is a line.
+    progress = not quiet and sys.stderr.isatty()
+    report = run(source, out, to, format=format, overwrite=overwrite, progress=progress, **options)
+    if json_:
+        print_json(report.as_dict())
+    else:
+        typer.echo(report.as_text())
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,237 @@
+"""``muvera encode``: from token embeddings to FDEs, for another vector search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from .options import (
+    ConfigFile,
+    Dimension,
+    Format,
+    Json,
+    Overwrite,
+    Planes,
+    Preset,
+    Quiet,
+    ReaderOption,
+    Repetitions,
+    Source,
+    Threads,
+)
+from .output import note, print_json, progress_bar, seconds
+
+if TYPE_CHECKING:
+    from ..convert.write.vectors import Vectors
+    from ..fde.encoder import FDEEncoder
+    from ..vectors import MultiVectors
+
+__all__ = ["encode"]
+
+# FDEs in memory at a time.
+_BLOCK_BYTES = 64 << 20
+
+
+def encode(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new .npy file, or what --to writes.")],
+    side: Annotated[str, typer.Option(help="documents or queries; their FDEs differ.")] = "documents",
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="With ids, for a store: npy (a folder), faiss, parquet, lancedb, pgvector, qdrant, milvus."
+        ),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Half precision, for pgvector's halfvec.")] = False,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="Use the encoder in this folder: an index's, or one of --save-encoder."),
+    ] = None,
+    save_encoder: Annotated[
+        Path | None, typer.Option(help="Keep the encoder in this new folder, to encode queries with.")
+    ] = None,
+    format: Format = None,
+    part: Annotated[
+        str | None, typer.Option(help="docs or queries, where SOURCE has both. Default: as --side says.")
+    ] = None,
+    option: ReaderOption = None,
+    preset: Preset = "default",
+    config: ConfigFile = None,
+    num_repetitions: Repetitions = None,
+    num_simhash_projections: Planes = None,
+    projection_dimension: Dimension = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a float32 FDE for each text; documents and queries meet by inner product.
+
+    Without --to, OUT is one .npy file (texts, floats), rows in SOURCE's order.  It appears
+    when it is complete.
+
+    \b
+    Example: FDEs of documents and queries from one encoder.
+      muvera encode docs docs.npy --save-encoder encoder
+      muvera encode queries queries.npy --side queries --encoder encoder
+    """
+    if side not in ("documents", "queries"):
+        raise ValueError(f"--side must be documents or queries, got {side!r}.")
+    if half and to is None:
+        raise ValueError("--half belongs to --to pgvector.")
+    from .sources import open_documents, open_queries
+
+    def opened() -> Any:
+        return (open_documents if side == "documents" else open_queries)(source, format, part, option)
+
+    _require_places(out, to, save_encoder, overwrite)
+    first = opened()
+    changes = {
+        "num_repetitions": num_repetitions,
+        "num_simhash_projections": num_simhash_projections,
+        "projection_dimension": projection_dimension,
+    }
+    if encoder is not None:
+        if config is not None or preset != "default" or any(v is not None for v in changes.values()):
+            raise ValueError("--encoder has its configuration. Leave out --preset, --config and their like.")
+        from .encoder_folder import load_encoder
+
+        ready = load_encoder(encoder)
+    else:
+        ready = _new_encoder(first.dim, preset, config, changes, side)
+    if to is not None:
+        from ..convert.write.limits import LIMITS, check_dimension
+
+        if to not in LIMITS:
+            raise ValueError(f"--to must be one of {', '.join(LIMITS)}, got {to!r}.")
+        check_dimension(ready.config.fde_dimension, to, half=half)
+    begun = time.perf_counter()
+    if ready.needs_fit:
+        _fit(ready, opened(), first.num_documents, quiet)
+        if save_encoder is None and not quiet:
+            note(
+                "muvera: note: These FDEs subtract this collection's mean token. To encode queries for them, "
+                "keep it with --save-encoder FOLDER and give it with --encoder FOLDER then."
+            )
+    with progress_bar(first.num_documents, "texts", "encoding", quiet) as advance:
+        encoded = _Encoded(first, ready, side, threads, advance)
+        _write(encoded, out, to, overwrite, half)
+    if save_encoder is not None:
+        from .encoder_folder import save_encoder as save
+
+        save(ready, save_encoder, overwrite=overwrite)
+    duration = time.perf_counter() - begun
+    facts = {
+        "out": str(out),
+        "to": to or "npy file",
+        "side": side,
+        "vectors": encoded.count,
+        "dimension": ready.config.fde_dimension,
+        "without_tokens": encoded.empty,
+        "config": ready.config.to_dict(),
+        "seconds": round(duration, 3),
+    }
+    if json_:
+        print_json(facts)
+        return
+    zeros = f", {encoded.empty} of them zero for want of tokens" if encoded.empty else ""
+    typer.echo(
+        f"{out}: {encoded.count:,} FDEs of {side}, {ready.config.fde_dimension:,} floats each{zeros}, "
+        f"in {seconds(duration)}"
+    )
+
+
+def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwrite: bool) -> None:
+    """Fail before the work where a name is taken; only what this command makes is ever replaced."""
+    from .encoder_folder import is_encoder_folder
+
+    for path, ours in (
+        (out, (out / "vectors.npy").is_file() or (out / "fdes.lance").is_dir()),
+        (save_encoder, save_encoder is not None and is_encoder_folder(save_encoder)),
+    ):
+        if path is None or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            continue
+        if not overwrite:
+            raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
+        if path.is_dir() and not ours:
+            raise FileExistsError(f"{path} holds something else than FDEs or an encoder. Give another name.")
+
+
+def _new_encoder(
+    dimension: int, preset: str, config: Path | None, changes: dict[str, Any], side: str
+) -> FDEEncoder:
+    from ..fde.encoder import FDEEncoder
+    from .settings import configuration
+
+    fde, settings = configuration(dimension, preset, config, changes)
+    if settings:
+        raise ValueError(f"{config} says {', '.join(settings)}, which belong to an index and not to FDEs.")
+    if fde.center and side == "queries":
+        raise ValueError(
+            "This configuration subtracts the documents' mean token, which queries do not tell. "
+            "Give --encoder FOLDER: the documents' index, or what encode --save-encoder kept. Or encode "
+            "both sides with a configuration without it, such as --preset paper."
+        )
+    return FDEEncoder(fde)
+
+
+def _fit(encoder: FDEEncoder, source: Any, total: int | None, quiet: bool) -> None:
+    from .sources import stream
+
+    with progress_bar(total, "texts", "mean token", quiet) as advance:
+
+        def batches() -> Iterator[MultiVectors]:
+            for batch in stream(source):
+                yield batch
+                advance(len(batch))
+
+        encoder.fit(batches())
+
+
+class _Encoded:
+    """Blocks of FDEs with their ids; positions count on where the source has none."""
+
+    def __init__(
+        self, source: Any, encoder: FDEEncoder, side: str, threads: int | None, advance: Any
+    ) -> None:
+        self._source, self._encoder, self._advance = source, encoder, advance
+        self._side, self._threads = side, threads
+        self.count = 0
+        self.empty = 0
+
+    def __iter__(self) -> Iterator[Vectors]:
+        from ..convert.write.vectors import Vectors
+        from .sources import stream
+
+        method = getattr(self._encoder, f"encode_{self._side}")
+        step = max(1, _BLOCK_BYTES // (4 * self._encoder.config.fde_dimension))
+        for batch in stream(self._source):
+            for start in range(0, len(batch), step):
+                texts = batch[start : start + step]
+                positions = np.arange(self.count, self.count + len(texts))
+                vectors = method(texts, threads=self._threads)
+                self.count += len(texts)
+                self.empty += int((texts.lengths == 0).sum())
+                yield Vectors(vectors, texts.ids if batch.has_ids else positions)
+                self._advance(len(texts))
+
+
+def _write(encoded: _Encoded, out: Path, to: str | None, overwrite: bool, half: bool) -> None:
+    if to is not None:
+        from ..convert.write.vectors import write_vectors
+
+        write_vectors(iter(encoded), out, to, overwrite=overwrite, half=half)
+        return
+    from ..convert.write.stream import NpyStream, file_beside
+
+    # Written, not mapped: where the disk is full, a map would kill the process.
+    with file_beside(out, overwrite) as file, file.open("wb") as raw:
+        rows = NpyStream(raw, encoded._encoder.config.fde_dimension, np.dtype(np.float32))
+        for block in encoded:
+            rows.add(block.vectors)
+        rows.finish()

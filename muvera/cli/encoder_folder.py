@@ -1,0 +1,82 @@
+"""A fitted encoder on the disk: in an index's folder, or alone in its own.
+
+FDEs of documents and of queries only fit together when they come from one encoder, and a
+centred one has learnt something that its configuration does not say.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..fde.config import FDEConfig
+from ..fde.encoder import FDEEncoder
+from ..fde.matrices import FDEMatrices
+from ..files import folder_beside, write_json
+from ..store.folder import MANIFEST, read_manifest, verify
+
+__all__ = ["FORMAT", "is_encoder_folder", "load_encoder", "save_encoder"]
+
+FORMAT = "muvera-encoder"
+FILE = "encoder.json"
+
+
+def is_encoder_folder(folder: Path) -> bool:
+    """Say whether :func:`save_encoder` wrote `folder`."""
+    return (folder / FILE).is_file()
+
+
+def save_encoder(encoder: FDEEncoder, folder: Path, *, overwrite: bool = False) -> None:
+    """Write configuration, matrices and centre; the folder appears when it is complete."""
+    with folder_beside(folder, overwrite, marker=FILE) as beside:
+        for name, array in encoder.matrices.to_arrays().items():
+            np.save(beside / f"encoder_{name}.npy", array)
+        np.save(beside / "encoder_center.npy", encoder.center)
+        state = {"format": FORMAT, "format_version": 1, "config": encoder.config.to_dict()}
+        write_json(beside / FILE, state)
+
+
+def load_encoder(folder: Path) -> FDEEncoder:
+    """Read the encoder of an index or of a folder of :func:`save_encoder`.
+
+    The index's other files stay unread.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        Where the folder is neither, is damaged, or is an index without FDEs.
+    """
+    if is_encoder_folder(folder):
+        from .settings import read_config
+
+        state = read_config(folder / FILE)
+        if state.get("format") != FORMAT or state.get("format_version") != 1:
+            raise ValueError(f"{folder / FILE} does not describe an encoder that this muvera reads.")
+        return _read(folder, state["config"])
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(
+            f"{folder} has no encoder: give an index's folder, or one that encode --save-encoder made."
+        )
+    manifest = read_manifest(folder)
+    if manifest["candidates"] is None:
+        raise ValueError(
+            f"{folder} is searched exactly and has no encoder. Build it with --exact-tokens 0 to have one."
+        )
+    named = {name: entry for name, entry in manifest["files"].items() if "/encoder_" in name}
+    verify(folder, {"files": named}, thorough=True)
+    return _read(folder / manifest["folder"], manifest["config"])
+
+
+def _read(folder: Path, values: dict[str, Any]) -> FDEEncoder:
+    config = FDEConfig.from_dict(values)
+    arrays = {}
+    for name in [*FDEMatrices.__dataclass_fields__, "center"]:
+        file = folder / f"encoder_{name}.npy"
+        try:
+            arrays[name] = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{file} is damaged: {error}.") from None
+    center = arrays.pop("center")
+    return FDEEncoder(config, matrices=FDEMatrices(**arrays), center=center if config.center else None)

@@ -1,0 +1,144 @@
+"""``muvera index``: from token embeddings to an index folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import (
+    ConfigFile,
+    Dimension,
+    Format,
+    Json,
+    Planes,
+    Preset,
+    Quiet,
+    ReaderOption,
+    Repetitions,
+    Source,
+    Threads,
+)
+from .output import megabytes, print_json, progress_bar, seconds, warn
+
+if TYPE_CHECKING:
+    from ..vectors import MultiVectors
+
+__all__ = ["index"]
+
+
+def index(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The index's folder, which is made.")],
+    format: Format = None,
+    part: Annotated[
+        str | None, typer.Option(help="docs (the default) or queries, where SOURCE has both.")
+    ] = None,
+    option: ReaderOption = None,
+    preset: Preset = "default",
+    config: ConfigFile = None,
+    num_repetitions: Repetitions = None,
+    num_simhash_projections: Planes = None,
+    projection_dimension: Dimension = None,
+    backend: Annotated[
+        str | None, typer.Option(help="auto, exact (reads every FDE) or hnsw (walks a graph).")
+    ] = None,
+    exact_tokens: Annotated[
+        int | None,
+        typer.Option(help="Up to this many tokens, search exactly and without FDEs; 0: never."),
+    ] = None,
+    threads: Threads = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the index in OUT, once the new one is complete.")
+    ] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Build an index of token embeddings, a batch at a time.
+
+    OUT appears when it is complete.  --config may also say backend, hnsw and exact_tokens.
+
+    \b
+    Example: an index of your own arrays, one (tokens, dimension) array a document.
+      python -c "import numpy as np, muvera; r = np.random.default_rng(0); \\
+      muvera.MultiVectors.from_arrays(r.normal(size=(50, 9, 32))).save('docs')"
+      muvera index docs docs.index
+      muvera search docs.index docs -k 3
+    """
+    from ..files import folder_beside
+    from .settings import configuration
+    from .sources import open_documents
+
+    _require_place(out, overwrite)
+    opened = open_documents(source, format, part, option)
+    changes = {
+        "num_repetitions": num_repetitions,
+        "num_simhash_projections": num_simhash_projections,
+        "projection_dimension": projection_dimension,
+        "backend": backend,
+        "exact_tokens": exact_tokens,
+    }
+    fde, settings = configuration(opened.dim, preset, config, changes)
+    begun = time.perf_counter()
+    with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
+        given = {**settings, "threads": threads, "progress": advance}
+        if out.is_dir() and any(out.iterdir()):
+            with folder_beside(out, overwrite=True) as beside:
+                facts = _build(opened, fde, beside, given)
+        else:
+            facts = _build(opened, fde, out, given)
+    duration = time.perf_counter() - begun
+    warnings = facts["warnings"]
+    if json_:
+        print_json({"index": str(out), "source": str(source), "seconds": round(duration, 3), **facts})
+        return
+    if not quiet:
+        warn(warnings)
+    typer.echo(
+        f"{out}: {facts['documents']:,} documents, {facts['tokens']:,} tokens of {facts['dimension']} "
+        f"dimensions, {megabytes(facts['bytes_per_document'])} a document, in {seconds(duration)}"
+    )
+    typer.echo(f"searched {described(facts)}")
+
+
+def described(facts: dict[str, Any]) -> str:
+    """Return in words how an index searches, from what :meth:`MuveraIndex.info` says."""
+    vectors = facts["vectors"]
+    if vectors is None:
+        return "exactly, without FDEs"
+    size = facts["fde"]["fde_dimension"]
+    if vectors["kind"] == "exact":
+        return f"through FDEs of {size:,} floats, all of which are read"
+    recall = "not measured" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
+    return f"through FDEs of {size:,} floats in a graph, which finds {recall} of the exact best FDEs"
+
+
+def _require_place(out: Path, overwrite: bool) -> None:
+    """Fail before the work where OUT cannot be written; only an index is ever replaced."""
+    from ..store.folder import read_manifest
+
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise FileExistsError(f"{out} exists. Give another name, or --overwrite to replace the index.")
+        read_manifest(out)
+    elif out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; an index is a folder. Give another name.")
+
+
+def _build(opened: Any, config: Any, out: Path, given: dict[str, Any]) -> dict[str, Any]:
+    from ..index import MuveraIndex
+    from .sources import stream
+
+    return MuveraIndex.build(_filled(stream(opened)), config, path=out, **given).info()
+
+
+def _filled(batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:
+    count = 0
+    for batch in batches:
+        count += len(batch)
+        yield batch
+    if count == 0:
+        raise ValueError("The source has no documents, so there is nothing to index.")

@@ -1,0 +1,117 @@
+"""``muvera info``: what is in a folder or file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import Format, Json, ReaderOption
+from .output import megabytes, print_json
+
+__all__ = ["info"]
+
+
+def info(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="An index, an encoder's folder, or token embeddings.")
+    ],
+    format: Format = None,
+    part: Annotated[
+        str | None, typer.Option(help="docs (the default) or queries, where embeddings have both.")
+    ] = None,
+    option: ReaderOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read an index in full and compare every checksum.")
+    ] = False,
+    survey: Annotated[
+        bool, typer.Option("--survey", help="Read embeddings in full: norms, empty texts, bad numbers.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Describe an index or token embeddings.
+
+    Of an index: sizes, configuration, and which share of the exact best FDEs its graph found
+    when it was built.  Of embeddings: the format that was detected, and their size.
+
+    \b
+    Example:
+      muvera info my.index
+    """
+    from ..store.folder import MANIFEST
+    from .encoder_folder import is_encoder_folder
+
+    if format is None and (path / MANIFEST).is_file():
+        facts, text = _index(path, verify)
+    elif format is None and is_encoder_folder(path):
+        facts, text = _encoder(path)
+    else:
+        facts, text = _embeddings(path, format, part, option, survey)
+    if json_:
+        print_json({"path": str(path), **facts})
+    else:
+        typer.echo(f"{path}: {text}")
+
+
+def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
+    from ..index import MuveraIndex
+    from .index import described
+
+    loaded = MuveraIndex.load(path, verify_files=True if verify else None)
+    facts = loaded.info()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    empty, deleted = facts["empty_documents"], facts["deleted_documents"]
+    odd = (f", {empty:,} of them without tokens" if empty else "") + (
+        f", {deleted:,} deleted" if deleted else ""
+    )
+    lines = [
+        f"an index of {facts['documents']:,} documents{odd}",
+        f"tokens      {facts['tokens']:,} of {facts['dimension']} dimensions",
+        f"search      {described(facts)}",
+        f"size        {megabytes(facts['bytes_per_document'])} a document, {megabytes(size)} on the disk",
+        f"settings    {_settings(facts['vectors'] or {}, ('space', 'm', 'ef_construction', 'ef'))}"
+        f"exact up to {facts['exact_tokens']:,} tokens",
+        f"FDEs        {_settings(facts['fde'], tuple(facts['fde'])).rstrip(', ')}",
+        *(f"warning     {text}" for text in facts["warnings"]),
+    ]
+    return {"kind": "index", "bytes_on_disk": size, "verified": verify, **facts}, "\n".join(lines)
+
+
+def _settings(values: dict[str, Any], names: tuple[str, ...]) -> str:
+    return "".join(f"{name}={values[name]}, " for name in names if values.get(name) is not None)
+
+
+def _encoder(path: Path) -> tuple[dict[str, Any], str]:
+    from .encoder_folder import load_encoder
+
+    config = load_encoder(path).config
+    facts: dict[str, Any] = {
+        "kind": "encoder",
+        "fde": {**config.to_dict(), "fde_dimension": config.fde_dimension},
+    }
+    return facts, f"an encoder\nFDEs        {_settings(facts['fde'], tuple(facts['fde'])).rstrip(', ')}"
+
+
+def _embeddings(
+    path: Path, format: str | None, part: str | None, option: list[str] | None, survey: bool
+) -> tuple[dict[str, Any], str]:
+    from ..convert import survey as read_all
+    from .sources import number_of, open_documents
+
+    source = open_documents(path, format, part, option)
+    if survey:
+        report = read_all(source)
+        return {
+            "kind": "embeddings",
+            **number_of(source),
+            "survey": report.as_dict(),
+        }, "\n" + report.as_text()
+    facts = number_of(source)
+    quantised = f", {source.nbits} bits a coordinate" if source.nbits else ""
+    counts = ", ".join(
+        f"{count:,} {unit}" if count is not None else f"{unit} known only after reading (--survey)"
+        for count, unit in ((source.num_documents, "documents"), (source.num_tokens, "tokens"))
+    )
+    kind = f"lossy{quantised}" if source.lossy else "exact"
+    return {"kind": "embeddings", **facts}, f"{source.name} ({kind}): {counts}, {source.dim} dimensions"

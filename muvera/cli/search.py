@@ -1,0 +1,187 @@
+"""``muvera search``: queries from a file or folder, rankings in three formats."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from .options import Format, Json, Quiet, ReaderOption, Threads
+from .output import note, print_json, progress_bar, seconds, warn
+
+if TYPE_CHECKING:
+    from ..index import MuveraIndex
+    from ..ranking import Ranking
+    from ..vectors import MultiVectors
+
+__all__ = ["search"]
+
+# Queries between two steps of the bar; a ranking does not depend on it.
+_QUERIES_AT_ONCE = 256
+
+
+def search(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that muvera index made.")],
+    queries: Annotated[
+        Path,
+        typer.Argument(
+            metavar="QUERIES",
+            help="Query embeddings, read like documents; also a .npy (queries, tokens, dim).",
+        ),
+    ],
+    k: Annotated[int, typer.Option("--k", "-k", help="Documents a query.")] = 10,
+    candidates: Annotated[
+        int | None,
+        typer.Option(help="Documents that FDEs propose and exact scores order. Default: 100, at least k."),
+    ] = None,
+    filter_file: Annotated[
+        Path | None, typer.Option(help="Search only among the ids in this file, one a line.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show which document token answers each query token.")
+    ] = False,
+    mean: Annotated[
+        bool, typer.Option("--mean", help="Divide scores by the number of query tokens.")
+    ] = False,
+    trec: Annotated[bool, typer.Option("--trec", help="Print a TREC run.")] = False,
+    format: Format = None,
+    part: Annotated[
+        str | None, typer.Option(help="docs or queries, where QUERIES has both. Default: queries.")
+    ] = None,
+    option: ReaderOption = None,
+    threads: Threads = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Print the best documents for each query: rank, Chamfer score, id.
+
+    Scores are sums over query tokens; higher is better.  Queries without tokens get nothing.
+
+    \b
+    Example: the queries that lie in a ColBERTv2 index, as a TREC run.
+      muvera index colbert_index my.index
+      muvera search my.index colbert_index/query_embedding.npy -k 100 --trec > run.txt
+    """
+    if trec and (json_ or explain):
+        raise ValueError("--trec prints a run and nothing else. Leave out --json and --explain.")
+    from ..convert import read
+    from ..index import MuveraIndex
+    from .sources import open_queries
+
+    found = MuveraIndex.load(index)
+    texts = read(open_queries(queries, format, part, option))
+    allowed = None if filter_file is None else _filter(filter_file, found, quiet)
+    if candidates is None:
+        candidates = max(100, k)
+    begun = time.perf_counter()
+    rankings = _rankings(
+        found, texts, quiet, k=k, candidates=candidates, filter=allowed, mean=mean, threads=threads
+    )
+    duration = time.perf_counter() - begun
+    names = texts.ids.tolist()
+    empty = [name for name, length in zip(names, texts.lengths, strict=True) if length == 0]
+    if empty and not quiet:
+        warn([f"{len(empty)} queries have no tokens and get nothing, the first of them {empty[0]!r}."])
+    if json_:
+        print_json(
+            {
+                "index": str(index),
+                "k": k,
+                "candidates": candidates,
+                "mean": mean,
+                "seconds": round(duration, 4),
+                "queries": [
+                    {"id": name, "results": _results(found, texts[i], rankings[i], explain)}
+                    for i, name in enumerate(names)
+                ],
+            }
+        )
+        return
+    if trec:
+        _print_run(names, rankings)
+    else:
+        for i, name in enumerate(names):
+            typer.echo(f"query {name}")
+            for rank, entry in enumerate(_results(found, texts[i], rankings[i], explain), start=1):
+                typer.echo(f"{rank:4d}  {entry['score']:10.4f}  {entry['id']}")
+                if explain:
+                    typer.echo(_matches(entry))
+    if not quiet:
+        note(f"{len(names):,} queries among {len(found):,} documents in {seconds(duration)}")
+
+
+def _rankings(found: MuveraIndex, texts: MultiVectors, quiet: bool, **settings: Any) -> list[Ranking]:
+    """Search a block of queries at a time; those without tokens have an empty ranking."""
+    from ..ranking import Ranking
+
+    rankings = [Ranking(found.ids[:0], np.empty(0, np.float32))] * len(texts)
+    filled = np.flatnonzero(texts.lengths > 0)
+    with progress_bar(len(filled), "queries", "searching", quiet) as advance:
+        for start in range(0, len(filled), _QUERIES_AT_ONCE):
+            block = filled[start : start + _QUERIES_AT_ONCE]
+            for i, ranking in zip(block.tolist(), found.search(texts[block], **settings), strict=True):
+                rankings[i] = ranking
+            advance(len(block))
+    return rankings
+
+
+def _filter(file: Path, found: MuveraIndex, quiet: bool) -> list[Any]:
+    """Return the ids in `file`, of the kind that the index has."""
+    whole = found.ids.dtype.kind == "i"
+    ids: list[Any] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        text = line.removesuffix("\r")
+        if not text.strip():
+            continue
+        try:
+            ids.append(int(text) if whole else text)
+        except ValueError:
+            raise ValueError(
+                f"{file} line {number}: {text!r} is not an integer, but this index has integer ids."
+            ) from None
+    unknown = [name for name in ids if name not in found]
+    if unknown and not quiet:
+        warn([f"{len(unknown)} of {len(ids)} ids in {file} are not in the index, such as {unknown[0]!r}."])
+    return ids
+
+
+def _results(found: MuveraIndex, query: Any, ranking: Ranking, explain: bool) -> list[dict[str, Any]]:
+    results = []
+    for name, score in ranking:
+        entry: dict[str, Any] = {"id": name, "score": score}
+        if explain:
+            matches = found.explain(query, name)
+            entry["tokens"] = matches.tokens.tolist()
+            entry["similarities"] = matches.similarities.tolist()
+        results.append(entry)
+    return results
+
+
+def _matches(entry: dict[str, Any]) -> str:
+    pairs = zip(entry["tokens"], entry["similarities"], strict=True)
+    shown = [f"{i}={token} {similarity:.2f}" for i, (token, similarity) in enumerate(pairs)]
+    title = "tokens (query=document similarity): "
+    # Bound together while the line is broken.
+    text = "  ".join(pair.replace(" ", "\0") for pair in shown)
+    filled = textwrap.fill(text, 100, initial_indent=" " * 6 + title, subsequent_indent=" " * 8)
+    return filled.replace("\0", " ")
+
+
+def _print_run(names: list[Any], rankings: list[Ranking]) -> None:
+    """Print a line a result: query, Q0, document, rank, score, name of the run."""
+    every = [str(name) for name in names] + [
+        str(name) for ranking in rankings for name in ranking.ids.tolist()
+    ]
+    for text in every:
+        if len(text.split()) != 1:
+            raise ValueError(
+                f"id {text!r} has white space, which parts the columns of a TREC run. Use --json."
+            )
+    for query, ranking in zip(names, rankings, strict=True):
+        scores = ranking.scores.astype("U").tolist()  # NumPy writes float32 shortest
+        for rank, (name, score) in enumerate(zip(ranking.ids.tolist(), scores, strict=True), start=1):
+            typer.echo(f"{query} Q0 {name} {rank} {score} muvera")

@@ -1,0 +1,59 @@
+"""From a preset, a file and single options to one configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..fde.config import PRESETS, FDEConfig
+
+__all__ = ["configuration", "read_config"]
+
+#: What a configuration file may say besides FDEConfig's parameters.
+INDEX_SETTINGS = ("backend", "hnsw", "exact_tokens")
+
+
+def configuration(
+    dimension: int, preset: str, file: Path | None, changes: dict[str, Any]
+) -> tuple[FDEConfig, dict[str, Any]]:
+    """Return the FDEs' configuration and the index's settings.
+
+    Parameters
+    ----------
+    dimension : int
+        Of the source's tokens; a file that says another one is an error where they meet.
+    preset : str
+        What to start from.
+    file : Path, optional
+        Changes the preset.
+    changes : dict
+        Single options, which change both; those that are None were not given.
+
+    Returns
+    -------
+    FDEConfig
+    dict
+        Those of backend, hnsw and exact_tokens that were given.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"There is no preset {preset!r}. There are: {', '.join(PRESETS)}.")
+    values: dict[str, Any] = {"dimension": dimension, **PRESETS[preset]}
+    values.update({} if file is None else read_config(file))
+    values.update({name: value for name, value in changes.items() if value is not None})
+    settings = {name: values.pop(name) for name in INDEX_SETTINGS if name in values}
+    return FDEConfig.from_dict(values), settings
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Return the JSON object in `file`."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} must hold a JSON object of parameters, got {type(values).__name__}.")
+    hnsw = values.get("hnsw", {})
+    if not isinstance(hnsw, dict):
+        raise ValueError(f'{file}: hnsw must be an object such as {{"m": 32}}, got {hnsw!r}.')
+    return values

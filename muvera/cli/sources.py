@@ -1,0 +1,75 @@
+"""Opening what a command was pointed at, and streaming it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..convert import open_source
+from ..convert.arrays import find, names_of
+from ..convert.flat import require_finite
+from ..convert.registry import find_reader, reader
+from ..convert.source import Source
+from ..vectors import MultiVectors
+from .options import parse_options
+
+__all__ = ["open_documents", "open_queries", "stream"]
+
+_BYTES_A_BATCH = 64 << 20
+
+
+def open_documents(
+    path: Path, format: str | None = None, part: str | None = None, options: list[str] | None = None
+) -> Source:
+    """Open documents; `part` goes to the readers that know parts."""
+    given = parse_options(options or [])
+    if part is not None:
+        given["part"] = part
+    return open_source(path, format, **given)
+
+
+def open_queries(
+    path: Path, format: str | None = None, part: str | None = None, options: list[str] | None = None
+) -> Source:
+    """Open queries: those of a source that has them beside documents, else all that it has."""
+    given = parse_options(options or [])
+    if part is not None or "part" in given:
+        return open_documents(path, format, part, options)
+    module = find_reader(path.expanduser()) if format is None else reader(format)
+    if "part" not in inspect.signature(module.open_source).parameters:
+        return open_source(path, format, **given)
+    try:
+        return open_source(path, format, part="queries", **given)
+    except ValueError:
+        # Damaged queries must not turn into documents.
+        if _has_queries(path.expanduser()):
+            raise
+        return open_source(path, format, part="docs", **given)
+
+
+def _has_queries(path: Path) -> bool:
+    present = {entry.stem for entry in path.iterdir()} if path.is_dir() else set()
+    return find(names_of("queries").tokens, present) is not None
+
+
+def stream(source: Source) -> Iterator[MultiVectors]:
+    """Yield the source's batches in bounded memory, checked; messages count all documents."""
+    count = 0
+    for batch in source.batches(max(1, _BYTES_A_BATCH // (4 * source.dim))):
+        require_finite(batch, source.name, count)
+        count += len(batch)
+        yield batch
+
+
+def number_of(source: Source) -> dict[str, Any]:
+    """Return what is known of a source without reading it, as plain values."""
+    return {
+        "format": source.name,
+        "documents": source.num_documents,
+        "tokens": source.num_tokens,
+        "dimension": source.dim,
+        "lossy": source.lossy,
+        "nbits": source.nbits,
+    }

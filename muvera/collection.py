@@ -1,0 +1,205 @@
+"""Collection: what an index holds, by row number, and changes that happen wholly or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Collection as Container
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .candidates import Backend, CandidateSearch
+from .fde.config import FDEConfig
+from .fde.encoder import FDEEncoder
+from .inputs import Ids
+from .parallel import run_in_ranges, split_by_weight
+from .ranking import Ranking, best_first
+from .store.growing import GrowingArray
+from .store.names import Names
+from .store.tokens import TokenStore
+from .vectors import MultiVectors
+
+__all__ = ["Collection", "Filter", "as_list"]
+
+Filter = Container[Any] | Callable[[Any], bool]
+
+# Documents whose windows stand for queries when the graph's recall is measured.
+_SAMPLE = 256
+
+
+class Collection:
+    """Ids, tokens and FDEs of documents, each under a row number that is never used twice.
+
+    Parameters
+    ----------
+    config, backend, hnsw, exact_tokens, encoder
+        As for :class:`muvera.MuveraIndex`.
+    spool : Path, optional
+        Where tokens go once there are many, see :class:`muvera.store.tokens.TokenStore`.
+    first_id : int
+        The first id to give to documents without one.
+    """
+
+    def __init__(
+        self,
+        config: FDEConfig,
+        *,
+        backend: Backend,
+        hnsw: dict[str, Any],
+        exact_tokens: int,
+        encoder: FDEEncoder | None = None,
+        spool: Path | None = None,
+        first_id: int = 0,
+    ) -> None:
+        self.config, self.backend, self.hnsw, self.exact_tokens = config, backend, hnsw, exact_tokens
+        self._encoder = encoder
+        self.names = Names(first_id)
+        self.store = TokenStore(spool)
+        self.lengths = GrowingArray(np.empty(0, np.int64))
+        self.candidates: CandidateSearch | None = None
+        self._searchable: tuple[NDArray[np.int64], int] | None = None
+
+    @property
+    def encoder(self) -> FDEEncoder | None:
+        """The encoder in use, or the one given for when the collection has grown."""
+        return self._encoder if self.candidates is None else self.candidates.encoder
+
+    @property
+    def searchable(self) -> tuple[NDArray[np.int64], int]:
+        """Rows that are there and have tokens, ascending, and the number of their tokens.
+
+        Kept until the next change, for it takes time in proportion to the collection.
+        """
+        if self._searchable is None:
+            live = self.names.live
+            lengths = self.lengths.values[live]
+            self._searchable = live[lengths > 0], int(lengths.sum())
+        return self._searchable
+
+    # -- changing -------------------------------------------------------------
+
+    def append(self, ids: Ids, documents: MultiVectors, threads: int | None) -> None:
+        """Add documents under these ids, in place of those that have them."""
+        if len(documents) == 0:
+            return
+        replaced = self.names.rows_in_use(ids)
+        rows = np.arange(len(self.store), len(self.store) + len(documents))
+        before, candidates = self.store.segments, self.candidates
+        try:
+            self.store.append(documents)
+            if candidates is not None:
+                candidates.add(rows, documents, threads)
+            elif self._tokens_after(replaced, documents) > self.exact_tokens:
+                live = np.setdiff1d(self.names.live, replaced, assume_unique=True)
+                candidates = self._encoded(np.concatenate([live, rows]), threads)
+        except BaseException:
+            self.store.segments = before
+            self._give_up(rows)
+            raise
+        self.candidates = candidates
+        self.lengths.extend(documents.lengths)
+        self.names.append(ids)
+        self._searchable = None
+        self.remove(replaced)
+
+    def _tokens_after(self, replaced: NDArray[np.int64], documents: MultiVectors) -> int:
+        return self.searchable[1] + documents.num_tokens - int(self.lengths.values[replaced].sum())
+
+    def _give_up(self, rows: NDArray[np.int64]) -> None:
+        """Never use these rows where a part of them is spent, for a graph takes a label once."""
+        if self.candidates is not None and not self.candidates.accepts(rows):
+            none = np.zeros(len(rows), np.int64)
+            empty = np.empty((0, self.config.dimension), self.store.segments[-1].vectors.tokens.dtype)
+            self.store.append(MultiVectors.from_flat(empty, none))
+            self.lengths.extend(none)
+            self.names.skip(len(rows))
+
+    def _encoded(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
+        """Return FDEs of these rows, having learnt what is to be learnt."""
+        encoder = FDEEncoder(self.config) if self._encoder is None else self._encoder
+        if encoder.needs_fit:
+            encoder.fit(texts for _, texts in self.store.batches(rows))
+        candidates = CandidateSearch(encoder, self.backend, self.hnsw)
+        for part, texts in self.store.batches(rows):
+            candidates.add(part, texts, threads)
+        return candidates
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Delete documents."""
+        self.names.drop(rows)
+        self._searchable = None
+        if self.candidates is not None:
+            self.candidates.remove(rows)
+
+    def measure(self, threads: int | None) -> None:
+        """Measure the graph's recall where it is unknown or the graph has doubled since."""
+        if self.candidates is None or not self.candidates.outdated:
+            return
+        rows, _ = self.searchable
+        picked = np.random.default_rng(0).choice(rows, min(_SAMPLE, len(rows)), replace=False)
+        if len(picked):
+            self.candidates.measure(self.store.rows(np.sort(picked)), threads)
+
+    def compacted(self, threads: int | None) -> Collection:
+        """Return a new collection of the same documents, without the deleted ones' rows."""
+        fresh = Collection(
+            self.config,
+            backend=self.backend,
+            hnsw=self.hnsw,
+            exact_tokens=self.exact_tokens,
+            encoder=self.encoder,
+            first_id=self.names.next,
+        )
+        for rows, texts in self.store.batches(self.names.live):
+            fresh.append(self.names.of(rows), texts, threads)
+        fresh.measure(threads)
+        return fresh
+
+    # -- searching ------------------------------------------------------------
+
+    def filtered(self, wanted: Filter) -> NDArray[np.int64]:
+        """Return the rows with tokens that a filter allows, ascending."""
+        if callable(wanted):
+            rows, _ = self.searchable
+            keep = np.array([bool(wanted(name)) for name in self.names.of(rows).tolist()], bool)
+        else:
+            rows = self.names.rows_in_use(as_list(wanted, "filter"))
+            keep = self.lengths.values[rows] > 0
+        filtered: NDArray[np.int64] = rows[keep]
+        return filtered
+
+    def rank(
+        self,
+        queries: MultiVectors,
+        rows: list[NDArray[np.int64]],
+        k: int,
+        mean: bool,
+        threads: int | None,
+    ) -> list[Ranking]:
+        """Order rows (ascending) exactly: a list for each query, or one for all."""
+        none = Ranking(self.names.of(np.empty(0, np.int64)), np.empty(0, np.float32))
+        rankings = [none] * len(queries)
+        alone = len(queries) == 1
+
+        def work(start: int, stop: int) -> None:
+            for q in range(start, stop):
+                picked = rows[0] if len(rows) == 1 else rows[q]
+                if len(picked) == 0:
+                    continue
+                scores = self.store.scores(queries[q : q + 1], picked, mean, threads if alone else 1)[:, 0]
+                best = best_first(scores, k)
+                rankings[q] = Ranking(self.names.of(picked[best]), scores[best])
+
+        run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
+        return rankings
+
+
+def as_list(values: Any, name: str) -> list[Any]:
+    """Return a collection of ids as a list, or raise TypeError for anything else."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise TypeError(
+            f"{name} must be a collection of ids, got the single {type(values).__name__} {values!r}."
+        )
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)

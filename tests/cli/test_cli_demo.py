@@ -1,0 +1,75 @@
+"""``muvera demo`` and the sample that it runs on."""
+
+import numpy as np
+import pytest
+from cli_for_tests import answer, fails, muvera
+
+from muvera import MuveraIndex, top_k
+from muvera.demo_sample import load_demo_sample
+
+SAMPLE = load_demo_sample()
+
+
+def test_the_sample_fits_together() -> None:
+    for texts, vectors, strings in (
+        (SAMPLE.texts, SAMPLE.documents, SAMPLE.token_strings),
+        (SAMPLE.query_texts, SAMPLE.queries, SAMPLE.query_token_strings),
+    ):
+        assert len(texts) == len(vectors)
+        assert [len(words) for words in strings] == vectors.lengths.tolist()
+        np.testing.assert_allclose(np.linalg.norm(vectors.tokens.astype(float), axis=1), 1, atol=2e-3)
+    assert all(set(answers) <= set(SAMPLE.documents.ids.tolist()) for answers in SAMPLE.relevant)
+
+
+def test_for_people() -> None:
+    code, out, err = muvera("demo", "--queries", 2)
+    assert code == 0
+    assert err == "Compiling (only the first time after an installation) ...\n"
+    assert out.count("query: ") == 2
+    assert "json.dumps: Serialize" in out
+    assert "<- a labelled answer" in out
+    assert "##son=##son" in out
+    words = " ".join(out.split())
+    assert "677 documents of 14,009 tokens, 24 queries; FDEs of 10,240 floats" in words
+    assert "of the 10 best documents by exact Chamfer" in words
+    assert "normally searched exactly, without FDEs (up to 50,000 tokens)" in words
+
+
+def test_for_programs() -> None:
+    facts = answer("demo", "--queries", 24)
+    # Measured 98.8 and 100 per cent; another machine's rounding may move a document or two of 240.
+    assert facts["10_recall_at"]["50"] >= 0.97
+    assert facts["10_recall_at"]["100"] >= facts["10_recall_at"]["50"]
+    assert 16 <= facts["answered_in_top_3"] <= 20
+    times = facts["seconds"]
+    assert set(times) == {
+        "compile", "build", "encode_documents", "encode_query", "search_query", "exact_search_query", "all",
+    }  # fmt: skip
+    assert all(value > 0 for value in times.values()) and times["all"] < 60
+    assert len(facts["shown"]) == 24
+    exact = top_k(SAMPLE.queries, SAMPLE.documents, 1)
+    first = [query["results"][0]["id"] for query in facts["shown"]]
+    agreed = np.mean([name == best.ids[0] for name, best in zip(first, exact, strict=True)])
+    assert agreed >= 0.95
+    for query in facts["shown"]:
+        for result in query["results"]:
+            total = sum(match["similarity"] for match in result["matches"])
+            assert total == pytest.approx(result["score"], abs=1e-4)
+
+
+def test_it_uses_fdes(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    real = MuveraIndex.build.__func__  # type: ignore[attr-defined]
+
+    def build(cls: object, *arguments: object, **settings: object) -> MuveraIndex:
+        given.append(settings["exact_tokens"])
+        return real(cls, *arguments, **settings)
+
+    monkeypatch.setattr(MuveraIndex, "build", classmethod(build))
+    assert answer("demo", "--queries", 0)["shown"] == []
+    assert set(given) == {0}
+
+
+def test_bad_input() -> None:
+    fails("demo", "--queries", -1)
+    assert "threads must be at least 1, got 0" in muvera("demo", "--threads", 0)[2]

@@ -1,0 +1,142 @@
+"""``muvera index``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_for_tests import answer, fails, muvera, some_texts
+
+from muvera import MuveraIndex
+
+SMALL = ["--num-repetitions", 3, "--num-simhash-projections", 2, "--projection-dimension", 4]
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    some_texts().save(tmp_path / "docs")
+    return tmp_path / "docs"
+
+
+def test_small_collections_are_searched_exactly(docs: Path, tmp_path: Path) -> None:
+    code, out, err = muvera("index", docs, tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert f"out: 30 documents, {some_texts().num_tokens} tokens of 16 dimensions" in out
+    assert "searched exactly, without FDEs" in out
+    assert MuveraIndex.load(tmp_path / "out").ids.tolist() == some_texts().ids.tolist()
+
+
+def test_options_reach_the_configuration(docs: Path, tmp_path: Path) -> None:
+    facts = answer("index", docs, tmp_path / "out", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
+    assert facts["index"] == str(tmp_path / "out")
+    assert facts["documents"] == 30 and facts["empty_documents"] == 1
+    assert facts["fde"]["fde_dimension"] == 3 * 4 * 4
+    assert facts["vectors"]["kind"] == "hnsw" and facts["vectors"]["recall"] == 1.0
+    assert MuveraIndex.load(tmp_path / "out").config.num_repetitions == 3
+    code, out, _ = muvera("index", docs, tmp_path / "other", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
+    assert code == 0
+    assert "through FDEs of 48 floats in a graph, which finds 100.0% of the exact best FDEs" in out
+
+
+def test_a_file_changes_the_preset_and_options_change_both(docs: Path, tmp_path: Path) -> None:
+    settings = {"num_repetitions": 5, "seed": 7, "exact_tokens": 0, "hnsw": {"m": 8}, "backend": "hnsw"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    given = ["--preset", "paper", "--config", tmp_path / "config.json", "--num-repetitions", 4]
+    facts = answer("index", docs, tmp_path / "out", *given)
+    assert facts["fde"]["projection"] == "rademacher"
+    assert (facts["fde"]["num_repetitions"], facts["fde"]["seed"]) == (4, 7)
+    assert facts["vectors"]["m"] == 8
+
+
+def test_a_described_configuration_can_be_given_again(docs: Path, tmp_path: Path) -> None:
+    first = MuveraIndex.build(some_texts(), exact_tokens=0)
+    (tmp_path / "config.json").write_text(json.dumps(first.config.to_dict()))
+    answer("index", docs, tmp_path / "out", "--config", tmp_path / "config.json")
+    assert MuveraIndex.load(tmp_path / "out").config.hash == first.config.hash
+
+
+def test_the_queries_of_a_folder_can_be_indexed(tmp_path: Path) -> None:
+    for part, texts in (("docs", some_texts()), ("queries", some_texts(5, seed=1))):
+        np.save(tmp_path / f"{part}_tokens.npy", texts.tokens)
+        np.save(tmp_path / f"{part}_lens.npy", texts.lengths)
+    assert answer("index", tmp_path, tmp_path / "a")["documents"] == 30
+    assert answer("index", tmp_path, tmp_path / "b", "--part", "queries")["documents"] == 5
+    assert answer("index", tmp_path, tmp_path / "c", "-o", "part=queries")["documents"] == 5
+
+
+def test_an_index_is_replaced_when_asked(docs: Path, tmp_path: Path) -> None:
+    some_texts(8, seed=1).save(tmp_path / "fewer")
+    answer("index", docs, tmp_path / "out")
+    assert "out exists. Give another name, or --overwrite" in fails(
+        "index", tmp_path / "fewer", tmp_path / "out"
+    )
+    assert len(MuveraIndex.load(tmp_path / "out")) == 30
+    answer("index", tmp_path / "fewer", tmp_path / "out", "--overwrite")
+    assert len(MuveraIndex.load(tmp_path / "out")) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs", "fewer", "out"]
+
+
+def test_only_an_index_is_replaced(docs: Path, tmp_path: Path) -> None:
+    assert "is not a muvera index" in fails("index", docs, docs, "--overwrite")
+    (tmp_path / "file").write_text("kept")
+    assert "is a file" in fails("index", docs, tmp_path / "file", "--overwrite")
+    assert (tmp_path / "file").read_text() == "kept"
+    assert len(list(docs.iterdir())) == 3
+
+
+def test_a_failure_keeps_the_old_index(docs: Path, tmp_path: Path) -> None:
+    answer("index", docs, tmp_path / "out")
+    broken = some_texts()
+    broken.tokens[5, 2] = np.nan
+    broken.save(tmp_path / "broken")
+    assert "coordinate 2" in fails("index", tmp_path / "broken", tmp_path / "out", "--overwrite")
+    assert len(MuveraIndex.load(tmp_path / "out")) == 30
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "docs", "out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--preset", "best"], "There is no preset 'best'. There are: default, paper"),
+        (["--num-repetitions", 0], "num_repetitions must be at least 1, got 0."),
+        (["--projection-dimension", 99], "projection_dimension must be between 1 and 16, got 99."),
+        (["--backend", "tree"], "backend must be 'auto', 'exact' or 'hnsw', got 'tree'."),
+        (["--exact-tokens", -1], "exact_tokens must be an int of at least 0, got -1."),
+        (["--threads", 0], "threads must be at least 1, got 0."),
+        (["--format", "word"], "format must be one of pylate, warp"),
+        (["--part", "answers"], "part must be 'docs' or 'queries', got 'answers'."),
+        (["--option", "column=a"], "The npy reader has no option 'column'"),
+        (["--config", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_bad_options(arguments: list[Any], sentence: str, docs: Path, tmp_path: Path) -> None:
+    assert sentence in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "config.json is not JSON"),
+        ("[1]", "must hold a JSON object of parameters, got list"),
+        ('{"repetitions": 3}', "FDEConfig has no 'repetitions'. It has: dimension, num_repetitions"),
+        ('{"hnsw": 3}', 'hnsw must be an object such as {"m": 32}, got 3'),
+        ('{"hnsw": {"M": 3}}', "'M'"),
+        ('{"dimension": 4}', "documents has 16 columns, but this index has dimension=4."),
+    ],
+)
+def test_bad_configuration_files(content: str, sentence: str, docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    given = ["--config", tmp_path / "config.json"]
+    assert sentence in fails("index", docs, tmp_path / "out", *given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_sources(tmp_path: Path) -> None:
+    assert "nothing does not exist" in fails("index", tmp_path / "nothing", tmp_path / "out")
+    (tmp_path / "a.txt").write_text("text")
+    assert "is in no known format" in fails("index", tmp_path / "a.txt", tmp_path / "out")
+    some_texts()[:0].save(tmp_path / "empty")
+    assert "no documents" in fails("index", tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,100 @@
+"""``muvera info``."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_for_tests import answer, fails, muvera, some_texts
+
+from muvera import FDEConfig, MuveraIndex
+
+CONFIG = FDEConfig(dimension=16, num_repetitions=3, num_simhash_projections=2, projection_dimension=4)
+
+
+def test_an_index(tmp_path: Path) -> None:
+    index = MuveraIndex.build(some_texts(), CONFIG, exact_tokens=0, backend="hnsw", path=tmp_path / "index")
+    facts = answer("info", tmp_path / "index")
+    expected = index.info()
+    assert facts["kind"] == "index"
+    assert {name: facts[name] for name in expected} == json.loads(json.dumps(expected))
+    assert facts["vectors"]["recall"] == 1.0
+    assert facts["bytes_on_disk"] > some_texts().num_tokens * 16 * 4
+    code, out, err = muvera("info", tmp_path / "index")
+    assert (code, err) == (0, "")
+    assert "index: an index of 30 documents, 1 of them without tokens" in out
+    assert "through FDEs of 48 floats in a graph, which finds 100.0% of the exact best FDEs" in out
+    assert "space=cosine, m=16, ef_construction=200, ef=200, exact up to 0 tokens" in out
+    assert "num_repetitions=3" in out and "None" not in out
+
+
+def test_warnings_of_an_index(tmp_path: Path) -> None:
+    MuveraIndex.build(some_texts(), CONFIG, exact_tokens=0, backend="hnsw", path=tmp_path / "index")
+    manifest = tmp_path / "index" / "manifest.json"
+    changed = json.loads(manifest.read_text())
+    changed["candidates"]["recall"] = 0.5
+    manifest.write_text(json.dumps(changed))
+    assert "warning     The graph finds only 50.0%" in muvera("info", tmp_path / "index")[1]
+    assert len(answer("info", tmp_path / "index")["warnings"]) == 1
+
+
+def test_a_damaged_index(tmp_path: Path) -> None:
+    MuveraIndex.build(some_texts(), CONFIG, exact_tokens=0, path=tmp_path / "index")
+    assert answer("info", tmp_path / "index", "--verify")["verified"] is True
+    (tokens,) = (tmp_path / "index").rglob("tokens-*.npy")
+    content = bytearray(tokens.read_bytes())
+    content[-1] ^= 1
+    tokens.write_bytes(content)
+    assert "has another checksum" in fails("info", tmp_path / "index", "--verify")
+    tokens.write_bytes(content[:-8])
+    assert "was cut off or changed" in fails("info", tmp_path / "index")
+
+
+def test_embeddings(tmp_path: Path) -> None:
+    some_texts().save(tmp_path / "docs")
+    tokens = some_texts().num_tokens
+    facts = answer("info", tmp_path / "docs")
+    assert (facts["kind"], facts["format"], facts["lossy"]) == ("embeddings", "npy", False)
+    assert (facts["documents"], facts["tokens"], facts["dimension"]) == (30, tokens, 16)
+    code, out, _ = muvera("info", tmp_path / "docs")
+    assert code == 0
+    assert f"docs: npy (exact): 30 documents, {tokens} tokens, 16 dimensions" in out
+
+
+def test_a_survey_reads_everything(tmp_path: Path) -> None:
+    some_texts().save(tmp_path / "docs")
+    facts = answer("info", tmp_path / "docs", "--survey")
+    assert facts["survey"]["read"]["empty_documents"] == 1
+    assert facts["survey"]["read"]["normalized"] is True
+    assert "normalised, 1 empty documents" in muvera("info", tmp_path / "docs", "--survey")[1]
+
+
+def test_sizes_that_only_reading_tells(tmp_path: Path) -> None:
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"id": "a", "embedding": [[1.0, 2.0]]}) + "\n")
+    code, out, _ = muvera("info", tmp_path / "docs.jsonl")
+    assert code == 0
+    assert "known only after reading (--survey)" in out
+    assert answer("info", tmp_path / "docs.jsonl")["tokens"] is None
+
+
+def test_parts(tmp_path: Path) -> None:
+    np.save(tmp_path / "docs_tokens.npy", np.ones((3, 4), np.float32))
+    np.save(tmp_path / "docs_lens.npy", [3])
+    np.save(tmp_path / "queries_tokens.npy", np.ones((2, 4), np.float32))
+    np.save(tmp_path / "queries_lens.npy", [1, 1])
+    assert answer("info", tmp_path)["documents"] == 1
+    assert answer("info", tmp_path, "--part", "queries")["documents"] == 2
+
+
+def test_an_encoder(tmp_path: Path) -> None:
+    some_texts().save(tmp_path / "docs")
+    answer("encode", tmp_path / "docs", tmp_path / "a.npy", "--save-encoder", tmp_path / "encoder")
+    assert answer("info", tmp_path / "encoder")["fde"]["fde_dimension"] == 10240
+    assert "encoder: an encoder\n" in muvera("info", tmp_path / "encoder")[1]
+
+
+@pytest.mark.parametrize("name", ["nothing", "folder"])
+def test_what_is_neither(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    sentence = "does not exist" if name == "nothing" else "is in no known format"
+    assert sentence in fails("info", tmp_path / name)

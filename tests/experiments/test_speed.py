@@ -1,0 +1,149 @@
+"""The speed command's parts without the peers: workers, rounds, ratios, thresholds, tables."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import peers, speed, speed_tables, threshold
+from experiments.collections import Collection
+from experiments.peers import OURS, PEERS, Library, Worker, process_environment, save_texts
+from experiments.speed import Job, Line, Sizes
+from muvera import MultiVectors
+
+TINY = Sizes(documents=3, equal_documents=4, rounds=2)
+
+
+def unit(stream: np.random.Generator, *shape: int) -> np.ndarray:
+    rows = stream.normal(size=shape).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    speed.write_inputs(tmp_path, TINY, [unit(np.random.default_rng(1), 9, 128), np.eye(3, 128, dtype="f")])
+    return tmp_path
+
+
+def test_inputs_are_seeded_unit_vectors(inputs: Path, tmp_path: Path) -> None:
+    lengths = np.load(inputs / "documents_lengths.npy")
+    assert len(lengths) == 3
+    assert lengths.min() >= 80
+    assert lengths.max() <= 220
+    tokens = np.load(inputs / "documents.npy")
+    np.testing.assert_allclose(np.linalg.norm(tokens, axis=1), 1, rtol=1e-6)
+    assert np.load(inputs / "equal_documents.npy").shape == (4, 150, 128)
+    again = tmp_path / "again"
+    again.mkdir()
+    speed.write_inputs(again, TINY)
+    np.testing.assert_array_equal(np.load(again / "documents.npy"), tokens)
+
+
+def test_a_peers_process_has_one_thread_and_no_checkout_on_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "somewhere")
+    theirs = process_environment(PEERS["muvera-python"])
+    assert "PYTHONPATH" not in theirs
+    assert {theirs[name] for name in peers.THREAD_VARIABLES} == {"1"}
+    assert process_environment(OURS, X="y")["PYTHONPATH"] == str(peers.CHECKOUT)
+
+
+def test_rounds_of_our_own_worker(inputs: Path) -> None:
+    """Of what needs no kernel, whose compilation would take longer than all else."""
+    small, large = Job(OURS, "sgemm_512", 2), Job(OURS, "sgemm_1024")
+    said: list[str] = []
+    lines = [Line("product", "small / large", small, (large,), "ms", "5x")]
+    results = speed.run(lines, inputs, TINY, inputs / "unused", said.append)
+    (line,) = results["lines"]
+    assert 0 < line["least"] <= line["ratio"] <= line["greatest"]
+    assert line["processor_ratio"] > 0
+    assert results["checks"] == {}
+    assert any("round 2 of 2" in text for text in said)
+
+
+def test_a_failing_operation_is_reported_with_its_name(inputs: Path) -> None:
+    with (
+        Worker(Library("stand-in", "of_fastembed"), inputs, inputs) as worker,
+        pytest.raises(RuntimeError, match=r"stand-in, nothing: KeyError"),
+    ):
+        worker.time("nothing")
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    job, fast, slow = (Job(OURS, name) for name in ("chamfer", "sgemm_512", "sgemm_1024"))
+    seconds = {
+        job.name: np.array([[1.0, 2.0, 4.0], [1, 1, 1]]),
+        fast.name: np.array([[0.5, 1.0, 1.0], [1, 1, 1]]),
+        slow.name: np.array([[8.0, 4.0, 16.0], [8, 8, 8]]),
+    }
+    line = Line("chamfer", "Chamfer / peak", job, (fast, slow), "GFLOP/s")
+    found = speed._compare(line, seconds, TINY)
+    work = 2e-9 * 32 * 4 * 150 * 128
+    square = 2e-9 * 512**3
+    # In the second round the larger product has the higher rate.
+    expected = np.array([0.5 * work / square, 0.5 * work / (2 * square), 0.25 * work / square])
+    assert found["ratio"] == pytest.approx(np.median(expected), rel=1e-3)
+    assert found["greatest"] == pytest.approx(expected.max(), rel=1e-3)
+    assert found["processor_ratio"] == pytest.approx(work / square, rel=1e-3)
+
+
+def test_slower_lines_say_how_many_times_longer() -> None:
+    ours, other = Job(OURS, "decode"), Job(OURS, "fill")
+    seconds = {ours.name: np.array([[0.3], [0.3]]), other.name: np.array([[0.1], [0.1]])}
+    found = speed._compare(Line("decode", "decode / fill", ours, (other,), "ms", slower=True), seconds, TINY)
+    assert (found["ours"], found["other"], found["ratio"]) == (300, 100, 3)
+
+
+def test_every_line_names_operations_that_exist() -> None:
+    folder = Path(peers.WORKERS)
+    for line in speed.LINES:
+        for job in (line.ours, *line.others):
+            text = (folder / f"{job.library.worker}.py").read_text()
+            assert f'"{job.operation}"' in text or job.operation.startswith("sgemm_")
+
+
+def test_tables_print_target_and_measured() -> None:
+    line = {"name": "a / b", "unit": "ms", "ours": 1.0, "other": 250.0, "ratio": 250.0, "least": 9.0}
+    line |= {"greatest": 300.0, "processor_ratio": None, "target": "3x"}
+    on = {"processor": "p", "cores": 2, "load": 0.1, "python": "3", "numpy": "2", "numba": "0"}
+    results = {"lines": [line], "checks": {"gap": 1e-6}, "rounds": 3, "machine": on}
+    results["first_calls"] = [{"name": "import muvera", "seconds": 0.5}]
+    shown = speed_tables.text(results)
+    for part in ("250x", "9.00 - 300", "3x", "under 1 s", "gap: 1e-06"):
+        assert part in shown
+    assert "| a / b |" in speed_tables.markdown(results, targets_only=True)
+    line["target"] = ""
+    assert "| a / b |" not in speed_tables.markdown(results, targets_only=True)
+
+
+def test_crossings_are_where_the_lead_changes_for_good() -> None:
+    def rows(*pairs: tuple[float, float]) -> list[dict[str, float]]:
+        return [{"size": 10 * (i + 1), "a": a, "b": b} for i, (a, b) in enumerate(pairs)]
+
+    assert threshold.crossing(rows((1, 2), (3, 2)), "a", "b", "size") == 15
+    assert threshold.crossing(rows((3, 2), (1, 2), (3, 2)), "a", "b", "size") == 25
+    assert threshold.crossing(rows((3, 2), (4, 2)), "a", "b", "size") == 10
+    assert threshold.crossing(rows((1, 2), (2, 2)), "a", "b", "size") is None
+
+
+@pytest.mark.compiled("builds two indexes")
+def test_thresholds_of_a_tiny_collection() -> None:
+    stream = np.random.default_rng(0)
+    parts = [
+        MultiVectors.from_arrays([unit(stream, 5, 16) for _ in range(count)]) for count in (30, 20, 3, 4)
+    ]
+    collections = [Collection("a", parts[0], parts[2], ""), Collection("b", parts[1], parts[3], "")]
+    documents, queries = threshold.joined(collections, 6)
+    assert (len(documents), len(queries)) == (50, 6)
+    rows = list(threshold.measure(documents, queries, sizes=(20, 40, 80), repeat=1))
+    assert [(row["documents"], row["tokens"]) for row in rows] == [(20, 100), (40, 200)]
+    assert all(row["recall"] == 1 for row in rows)
+    assert "GRAPH_FROM" in threshold.table(rows)
+
+
+def test_ragged_inputs_come_back(tmp_path: Path) -> None:
+    from experiments.peer_workers.serve import Inputs
+
+    texts = [np.ones((2, 3), np.float32), np.zeros((1, 3), np.float32)]
+    save_texts(tmp_path, "texts", texts)
+    for found, expected in zip(Inputs(tmp_path)["texts"], texts, strict=True):
+        np.testing.assert_array_equal(found, expected)

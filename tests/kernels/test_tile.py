@@ -1,0 +1,183 @@
+"""The product tile: against float64, and every entry with the same bits in whatever product it stands."""
+
+import numpy as np
+import pytest
+
+from muvera.kernels.jit import kernel
+from muvera.kernels.scan import first_not_finite
+from muvera.kernels.tile import (
+    LANES,
+    ROWS,
+    add_scaled,
+    lane_dot,
+    lane_signs,
+    multiply,
+    pack_columns,
+    set_scaled,
+    square_sum,
+    tile_dot,
+    tile_max,
+    tile_signs,
+    widen_halves,
+)
+
+# Intrinsics are called from compiled code only: one wrapper each.
+
+
+@kernel
+def _dot(rows, row, last, depth, packed, panel, out):
+    tile_dot(rows, row, last, depth, packed, panel, out, 0)
+
+
+@kernel
+def _lane_dot(rows, row, last, depth, packed, panel, out):
+    lane_dot(rows, row, last, depth, packed, panel, out, 0)
+
+
+@kernel
+def _signs(rows, row, last, depth, packed, panel, out, step):
+    tile_signs(rows, row, last, depth, packed, panel, out, 1, step)
+
+
+@kernel
+def _lane_signs(rows, row, last, depth, packed, panel, out, step):
+    lane_signs(rows, row, last, depth, packed, panel, out, 1, step)
+
+
+@kernel
+def _max(rows, row, last, depth, packed, panel, out):
+    tile_max(rows, row, last, depth, packed, panel, out, 0)
+
+
+@kernel
+def _vectors(source, position, count, weight, out, start, add):
+    if add:
+        add_scaled(source, position, count, np.float32(weight), out, start)
+    else:
+        set_scaled(source, position, count, np.float32(weight), out, start)
+
+
+@kernel
+def _square_sum(source, position, count):
+    return square_sum(source, position, count)
+
+
+def normals(*shape: int) -> np.ndarray:
+    return np.random.default_rng(list(shape)).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 3])
+@pytest.mark.parametrize("depth", [1, 15, 16, 33])
+@pytest.mark.parametrize("columns", [1, 15, 16, 17, 40])
+def test_products(count: int, depth: int, columns: int) -> None:
+    left, right = normals(count, depth), normals(columns, depth)
+    out = np.empty((count, columns), np.float32)
+    multiply(left, pack_columns(right), out)
+    np.testing.assert_allclose(out, left.astype(np.float64) @ right.T.astype(np.float64), atol=2e-5)
+    # One row and one column alone.
+    for i in range(count):
+        for j in range(0, columns, 7):
+            alone = np.empty((1, 1), np.float32)
+            multiply(left[i : i + 1], pack_columns(right[j : j + 1]), alone)
+            assert alone[0, 0] == out[i, j]
+
+
+def test_packing_pads_with_zeros() -> None:
+    packed = pack_columns(normals(18, 5))
+    assert packed.shape == (2, 5, LANES)
+    np.testing.assert_array_equal(packed[0].T, normals(18, 5)[:16])
+    np.testing.assert_array_equal(packed[1].T[:2], normals(18, 5)[16:])
+    assert not packed[1].T[2:].any()
+
+
+@pytest.mark.parametrize("last", [0, ROWS - 2, ROWS - 1, ROWS + 2])
+def test_rows_past_the_last_repeat_it(last: int) -> None:
+    """Whatever stands behind it in memory."""
+    depth = 32
+    rows = np.full((last + 1 + ROWS, depth), np.nan, np.float32)
+    rows[: last + 1] = normals(last + 1, depth)
+    matrix = normals(LANES, depth)
+    packed = pack_columns(matrix)
+    row = last // ROWS * ROWS
+    picked = rows[np.minimum(np.arange(row, row + ROWS), last)].astype(np.float64)
+    wanted = picked @ matrix.T
+
+    flat, columns = rows.reshape(-1), packed.reshape(-1)
+    out = np.full(ROWS * LANES + 1, 7, np.float32)
+    _dot(flat, row, last, depth, columns, 0, out)
+    np.testing.assert_allclose(out[:-1].reshape(ROWS, LANES), wanted, atol=2e-5)
+    assert out[-1] == 7
+
+    best = np.full(LANES + 1, -1, np.float32)
+    _max(flat, row, last, depth, columns, 0, best)
+    np.testing.assert_allclose(best[:-1], np.maximum(wanted.max(axis=0), -1), atol=2e-5)
+    assert best[-1] == -1
+
+    masks = np.zeros(1 + 3 * ROWS, np.uint16)
+    _signs(flat, row, last, depth, columns, 0, masks, 3)
+    np.testing.assert_array_equal(masks[1::3], ((wanted > 0) << np.arange(LANES)).sum(axis=1))
+    assert not masks[0::3].any()
+    assert not masks[2::3].any()
+
+
+def test_lane_by_lane_is_the_dense_product_of_interleaved_rows() -> None:
+    depth, last = 48, 4
+    rows = normals(last + 1, depth)
+    matrix = normals(2 * LANES, depth)
+    matrix[np.arange(2 * LANES)[:, None] % LANES != np.arange(depth) % LANES] = 0
+    lanes = matrix.reshape(2, LANES, depth // LANES, LANES)
+    packed = np.ascontiguousarray(np.einsum("pjgj->pgj", lanes))
+    row = last // ROWS * ROWS
+    picked = rows[np.minimum(np.arange(row, row + ROWS), last)].astype(np.float64)
+    for panel in range(2):
+        wanted = picked @ matrix[panel * LANES : (panel + 1) * LANES].T
+        out = np.empty(ROWS * LANES, np.float32)
+        _lane_dot(rows.reshape(-1), row, last, depth, packed.reshape(-1), panel, out)
+        np.testing.assert_allclose(out.reshape(ROWS, LANES), wanted, atol=2e-5)
+        masks = np.zeros(1 + ROWS, np.uint16)
+        _lane_signs(rows.reshape(-1), row, last, depth, packed.reshape(-1), panel, masks, 1)
+        np.testing.assert_array_equal(masks[1:], ((wanted > 0) << np.arange(LANES)).sum(axis=1))
+
+
+def test_zero_and_nan_are_not_positive() -> None:
+    rows = np.zeros((ROWS, 2), np.float32)
+    rows[1] = np.nan
+    rows[2] = -0.0
+    masks = np.full(1 + ROWS, 9, np.uint16)
+    _signs(rows.reshape(-1), 0, ROWS - 1, 2, pack_columns(normals(LANES, 2)).reshape(-1), 0, masks, 1)
+    assert not masks[1:].any()
+
+
+@pytest.mark.parametrize("count", [0, 15, 16, 40])
+def test_vectors_are_whole(count: int) -> None:
+    source, start = normals(64), normals(64)[::-1].copy()
+    whole = count // LANES * LANES
+    for add in (False, True):
+        out = start.copy()
+        _vectors(source, 3, count, 0.5, out, 5, add)
+        wanted = start.copy()
+        wanted[5 : 5 + whole] = source[3 : 3 + whole] * 0.5 + (start[5 : 5 + whole] if add else 0)
+        np.testing.assert_allclose(out, wanted, rtol=1e-6)
+        np.testing.assert_array_equal(out[5 + whole :], start[5 + whole :])
+    squares = (source[3 : 3 + whole].astype(np.float64) ** 2).sum()
+    assert _square_sum(source, 3, count) == pytest.approx(squares, rel=1e-6)
+
+
+@pytest.mark.parametrize("stop", [5, 20, 21, 40, 65536])
+def test_halves_are_widened_exactly(stop: int) -> None:
+    """Every bit pattern of float16, subnormals and infinities too."""
+    halves = np.arange(65536, dtype=np.uint16)
+    out = np.full(stop - 5 + LANES, 7, np.float32)
+    widen_halves(halves, 5, stop, out)
+    wanted = halves[5:stop].view(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(out[: stop - 5], wanted)
+
+
+def test_the_first_not_finite() -> None:
+    values = np.ones(5000, np.float32)
+    mask = np.uint32(0x7F800000)
+    assert first_not_finite(values.view(np.uint32), mask) == -1
+    assert first_not_finite(values[:0].view(np.uint32), mask) == -1
+    for where, value in ((4999, np.nan), (4096, np.inf), (4095, -np.inf), (0, np.nan)):
+        values[where] = value
+        assert first_not_finite(values.view(np.uint32), mask) == where
