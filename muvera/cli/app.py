@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from .convert import convert
 from .demo import demo
+from .diagnose import diagnose
 from .encode import encode
 from .index import index
 from .info import info
@@ -95,6 +96,7 @@ for command, summary in (
     (index, "Build an index of token embeddings."),
     (search, "Find the best documents for each query."),
     (info, "Describe an index or token embeddings."),
+    (diagnose, "Say what shape token embeddings have, and which FDEs suit them."),
     (convert, "Convert token embeddings from one format to another."),
     (encode, "Write the FDEs alone, for another vector search."),
 ):
