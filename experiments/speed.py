@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .peer_workers.of_ours import MANY
 from .peers import OURS, PEERS, Library, Worker, save_texts
 
 __all__ = ["LINES", "Job", "Line", "Sizes", "run", "write_inputs"]
@@ -118,7 +119,7 @@ LINES = [
     Line("documents", "encode_documents / fastembed",
          _ours("documents_batch"), (_peer("fastembed", "documents_single"),), _DOCS),
     Line("documents", "encode_documents, two threads / one",
-         _ours("documents_batch_2"), (_ours("documents_batch"),), _DOCS, "1.8x", threads=2),
+         _ours("documents_many_2"), (_ours("documents_many"),), _DOCS, "1.8x", threads=2),
     Line("query", "encode_queries, one query / muvera-python",
          _ours("query", 100), (_peer("muvera-python", "query", 100),), "ms", "3x"),
     Line("query", "encode_queries, one query / muvfde",
@@ -133,7 +134,9 @@ LINES = [
     Line("decode", "PLAID decode of 1 M tokens / filling the array",
          _ours("decode", 1), (_ours("fill", 1),), "ms", "at most 4x the time", slower=True),
     Line("pooling", "Ward pooling of Cranfield / SciPy",
-         _ours("pooling", 1), (_ours("pooling_scipy"),), "ms", "5x"),
+         _ours("pooling", 3), (_ours("pooling_scipy", 1),), "ms", "5x"),
+    Line("pooling", "Ward pooling of Cranfield / SciPy, a mean a cluster",
+         _ours("pooling", 3), (_ours("pooling_scipy_loop", 1),), "ms"),
 ]  # fmt: skip
 
 
@@ -217,7 +220,7 @@ def _rounds(
 def _work(job: Job, sizes: Sizes, unit: str) -> float:
     """Return the work of one call in `unit`, without "/s"."""
     if unit == _DOCS:
-        return sizes.documents
+        return sizes.documents * (MANY if job.operation.startswith("documents_many") else 1)
     if unit == "GFLOP/s":
         if job.operation.startswith("sgemm_"):
             return 2e-9 * int(job.operation.removeprefix("sgemm_")) ** 3

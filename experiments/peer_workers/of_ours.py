@@ -15,7 +15,8 @@ from muvera.convert.quantised import Codec
 Inputs = Mapping[str, Any]
 Work = Callable[[], Any]
 
-FACTOR = 2
+FACTOR = 2  # of pooling
+MANY = 10  # times over the batch, where two threads are compared with one
 CENTROIDS = 1 << 14  # as ColBERT chooses for a million tokens
 TOKENS = 1_000_000
 
@@ -24,9 +25,16 @@ def _encoder(documents: MultiVectors) -> FDEEncoder:
     return FDEEncoder(FDEConfig(dimension=documents.dim)).fit(documents)
 
 
-def documents_batch(inputs: Inputs, threads: int = 1) -> Work:
+def documents_batch(inputs: Inputs) -> Work:
     """The whole batch at once."""
     documents = MultiVectors.from_arrays(inputs["documents"])
+    encoder = _encoder(documents)
+    return lambda: encoder.encode_documents(documents, threads=1)
+
+
+def documents_many(inputs: Inputs, threads: int = 1) -> Work:
+    """The batch several times over: enough work that its shares among threads are even."""
+    documents = MultiVectors.from_arrays(inputs["documents"] * MANY)
     encoder = _encoder(documents)
     return lambda: encoder.encode_documents(documents, threads=threads)
 
@@ -103,6 +111,12 @@ def pooling_scipy(inputs: Inputs) -> Work:
     return lambda: [_scipy_means(document, _scipy_labels(document)) for document in documents]
 
 
+def pooling_scipy_loop(inputs: Inputs) -> Work:
+    """The same with a mean a cluster, as the libraries that encode documents do."""
+    documents = inputs["pooled"]
+    return lambda: [_scipy_means_in_a_loop(document, _scipy_labels(document)) for document in documents]
+
+
 def pooling_scipy_labels(inputs: Inputs) -> Work:
     """Return SciPy's clusters."""
     documents = inputs["pooled"]
@@ -130,9 +144,15 @@ def _scipy_means(tokens: NDArray[np.float32], labels: NDArray[np.int64]) -> NDAr
     return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
 
 
+def _scipy_means_in_a_loop(tokens: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    means = np.stack([tokens[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
+    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
+
+
 OPERATIONS: dict[str, Callable[[Inputs], Work]] = {
     "documents_batch": documents_batch,
-    "documents_batch_2": lambda inputs: documents_batch(inputs, threads=2),
+    "documents_many": documents_many,
+    "documents_many_2": lambda inputs: documents_many(inputs, threads=2),
     "documents_list": documents_list,
     "documents_single": documents_single,
     "query": query,
@@ -143,5 +163,6 @@ OPERATIONS: dict[str, Callable[[Inputs], Work]] = {
     "pooling": pooling,
     "pooling_labels": pooling_labels,
     "pooling_scipy": pooling_scipy,
+    "pooling_scipy_loop": pooling_scipy_loop,
     "pooling_scipy_labels": pooling_scipy_labels,
 }
