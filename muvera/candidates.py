@@ -28,8 +28,11 @@ _BLOCK_BYTES = 128 << 20
 #: A graph that finds less than this share of the exact best is worth a warning.
 LOW_RECALL = 0.95
 
-#: Recall of the graph is measured with this many pseudo-queries, at this depth.
-_PROBES, _PROBE_TOKENS, _PROBE_K = 64, 32, 100
+#: Recall of the graph is measured with this many pseudo-queries.
+PROBES = 64
+
+# Their tokens, and the depth at which recall is measured.
+_PROBE_TOKENS, _PROBE_K = 32, 100
 
 
 class CandidateSearch:
@@ -205,7 +208,7 @@ def pseudo_queries(documents: MultiVectors, seed: int = 0) -> MultiVectors:
     """Return windows of consecutive tokens of a sample of documents, as stand-ins for queries."""
     filled = np.flatnonzero(documents.lengths > 0)
     stream = np.random.default_rng(seed)
-    picked = np.sort(stream.choice(filled, min(_PROBES, len(filled)), replace=False))
+    picked = np.sort(stream.choice(filled, min(PROBES, len(filled)), replace=False))
     windows = []
     for i in picked:
         tokens = documents[int(i)]

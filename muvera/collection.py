@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .candidates import Backend, CandidateSearch
+from .candidates import PROBES, Backend, CandidateSearch
 from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
 from .inputs import Ids
@@ -24,9 +24,6 @@ from .vectors import MultiVectors
 __all__ = ["Collection", "Filter", "as_list"]
 
 Filter = Container[Any] | Callable[[Any], bool]
-
-# Documents whose windows stand for queries when the graph's recall is measured.
-_SAMPLE = 256
 
 
 class Collection:
@@ -138,7 +135,7 @@ class Collection:
         if self.candidates is None or not self.candidates.outdated:
             return
         rows, _ = self.searchable
-        picked = np.random.default_rng(0).choice(rows, min(_SAMPLE, len(rows)), replace=False)
+        picked = np.random.default_rng(0).choice(rows, min(PROBES, len(rows)), replace=False)
         if len(picked):
             self.candidates.measure(self.store.rows(np.sort(picked)), threads)
 
