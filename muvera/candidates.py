@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .fde.compact import CompactMaps
 from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
 from .fde.matrices import FDEMatrices
@@ -143,10 +144,13 @@ class CandidateSearch:
     # -- keeping --------------------------------------------------------------
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write matrices, centre and vectors; return what :meth:`load` needs beside them."""
+        """Write matrices, what was fitted, and vectors; return what :meth:`load` needs beside them."""
         for name, array in self.encoder.matrices.to_arrays().items():
             np.save(folder / f"encoder_{name}.npy", array)
         np.save(folder / "encoder_center.npy", self.encoder.center)
+        if self.encoder.compact is not None:
+            for name, values in self.encoder.compact.to_arrays().items():
+                np.save(folder / f"encoder_compact_{name}.npy", values)
         self.search.save(folder)
         return {
             "kind": self.search.kind,
@@ -164,7 +168,18 @@ class CandidateSearch:
         names = FDEMatrices.__dataclass_fields__
         arrays = {name: np.load(folder / f"encoder_{name}.npy", allow_pickle=False) for name in names}
         center = np.load(folder / "encoder_center.npy", allow_pickle=False)
-        encoder = FDEEncoder(config, matrices=FDEMatrices(**arrays), center=center if config.center else None)
+        maps = None
+        if config.compact_dimension is not None:
+            kept = CompactMaps.__dataclass_fields__
+            maps = CompactMaps(
+                **{name: np.load(folder / f"encoder_compact_{name}.npy", allow_pickle=False) for name in kept}
+            )
+        encoder = FDEEncoder(
+            config,
+            matrices=FDEMatrices(**arrays),
+            center=center if config.center else None,
+            compact=maps,
+        )
         loaded = cls(encoder, state["backend"], state["hnsw"])
         if state["kind"] == "hnsw":
             loaded.search = HNSWSearch.load(folder, config.fde_dimension, removed, state["hnsw"])

@@ -39,8 +39,10 @@ class MuveraIndex:
     """A searchable collection of token sets: FDE candidates, exact Chamfer ranking.
 
     Small collections are searched exactly, without FDEs; once they outgrow `exact_tokens`,
-    FDEs are made of everything, and what is learnt from documents (the mean token) is
-    learnt then and frozen.
+    FDEs are made of everything, and what is learnt from documents (the mean token, the
+    maps of a ``compact_dimension``) is learnt then and frozen.  A build from an iterator of
+    batches learns from those that have come by then: give it the documents in random order,
+    or an encoder that is fitted on a sample of all.
 
     Searching from several threads at once is safe.  Changing the index is not safe while
     another thread searches it; changes among themselves wait for each other.
@@ -244,7 +246,7 @@ class MuveraIndex:
             if len(self._store.segments) > 1 or len(live) < len(self._store)
         ] or [(0, self._store.segments[0].vectors)]
         if encoder.needs_fit:
-            encoder.fit(part for _, part in parts)
+            encoder.fit((part for _, part in parts), threads=threads)
         candidates = CandidateSearch(encoder, self._backend, self._hnsw)
         for start, part in parts:
             candidates.add(live[start : start + len(part)], part, threads)
