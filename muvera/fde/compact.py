@@ -2,18 +2,18 @@
 
 A long FDE keeps a document's tokens in R * 2**k cells; what a query asks of them fits far
 fewer numbers.  The maps U and V make ``<U Fq(Q), V Fd(P)>`` as near to the exact Chamfer
-similarity as `compact_dimension` floats allow, on pairs of sampled query tokens and
-documents (reduced-rank regression):
+similarity as `compact_dimension` floats allow, on pairs of sampled windows of tokens
+and documents (reduced-rank regression):
 
 1. ``M = c I + correction``: the FDE's own product, scaled, and a ridge regression of what
    the exact similarities add to it.  The first term is what makes documents outside the
    sample rank beside those inside; the second removes errors that all documents share.
-2. M is cut to the rank where the error, weighted as tokens and documents lie, is least:
-   V spans the leading combinations of the sampled tokens' rows of M.  The documents'
+2. M is cut to the rank where the error, weighted as windows and documents lie, is least:
+   V spans the leading combinations of the windows' rows of M.  The documents'
    second moment gets a share of the identity, for documents outside the sample vary in
    directions that those inside do not show.
 
-Sizes: n sampled tokens, m sampled documents, L floats of a long FDE, D of a compact one.
+Sizes: n sampled windows, m sampled documents, L floats of a long FDE, D of a compact one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,18 @@ from ..kernels.tile import pack_columns
 from ..parallel import run_in_ranges, split_by_weight
 from ..vectors import MultiVectors, both_kinds
 
-__all__ = ["CompactMaps", "DocumentSample", "fit_maps", "pack_map", "token_similarities", "token_texts"]
+__all__ = ["CompactMaps", "DocumentSample", "fit_maps", "pack_map", "sample_windows", "similarities_of"]
 
-# Most documents and tokens to learn from, and the bytes that their long FDEs may take each.
-_DOCUMENTS, _TOKENS, _BYTES = 4096, 5120, 256 << 20
+# Most documents and windows to learn from, and the bytes that their long FDEs may take each.
+_DOCUMENTS, _WINDOWS, _BYTES = 4096, 5120, 256 << 20
 
-# Ridges, in units of the mean square length: of tokens, of documents.  A third or three times
+# Tokens of a window.  Single tokens say most where all tokens are much alike, long windows where
+# they are not and the FDE is to be very short; a few serve both.
+_WINDOW = 4
+
+# Ridges, in units of the mean square length: of windows, of documents.  A third or three times
 # as much changed recall by less than .005.
-_TOKEN_RIDGE, _DOCUMENT_RIDGE = 0.01, 0.1
+_WINDOW_RIDGE, _DOCUMENT_RIDGE = 0.03, 0.3
 
 # The identity's share in the documents' second moment, in units of its mean eigenvalue.
 _SPREAD = 0.1
@@ -117,38 +121,41 @@ class DocumentSample:
 _SAMPLING, _PICKING, _STARTING = 0xC0, 0xC1, 0xC2
 
 
-def token_texts(
+def sample_windows(
     documents: MultiVectors, queries: MultiVectors | None, long_dimension: int, seed: int
 ) -> MultiVectors:
-    """Return texts of one token each to learn from: up to half of them from `queries`."""
+    """Return short texts to learn from, windows of tokens: up to half of them from `queries`."""
     stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_PICKING,)))
-    room = max(1, min(_TOKENS, _BYTES // (4 * long_dimension)))
-    parts = []
-    if queries is not None and queries.num_tokens:
-        parts.append(_pick(queries, min(queries.num_tokens, -(-room // 2)), stream))
-        room -= len(parts[0])
-    parts.append(_pick(documents, min(documents.num_tokens, room), stream))
-    tokens = np.concatenate(parts)
-    return MultiVectors.from_flat(tokens, np.ones(len(tokens), np.int64))
+    room = max(1, min(_WINDOWS, _BYTES // (4 * long_dimension)))
+    parts: list[NDArray[np.float32]] = []
+    if queries is not None:
+        parts += _pick(queries, min(queries.num_tokens, -(-room // 2)), stream)
+    parts += _pick(documents, min(documents.num_tokens, room - len(parts)), stream)
+    return MultiVectors.from_arrays(parts, dim=documents.dim)
 
 
-def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> NDArray[np.float32]:
-    rows = np.sort(stream.choice(texts.num_tokens, count, replace=False))
-    return np.asarray(texts.tokens[rows], np.float32)
+def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> list[NDArray[np.float32]]:
+    """Return windows that begin at `count` tokens and end with their text or before."""
+    starts = np.sort(stream.choice(texts.num_tokens, count, replace=False))
+    ends = texts.offsets[np.searchsorted(texts.offsets, starts, side="right")]
+    stops = np.minimum(starts + _WINDOW, ends)
+    return [
+        np.asarray(texts.tokens[start:stop], np.float32) for start, stop in zip(starts, stops, strict=True)
+    ]
 
 
-def token_similarities(
-    tokens: MultiVectors, documents: MultiVectors, threads: int | None = None
+def similarities_of(
+    windows: MultiVectors, documents: MultiVectors, threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return each token's largest inner product with each document, float32 (n, m)."""
+    """Return the exact Chamfer similarities of windows with documents, float32 (n, m)."""
     floats, halves = both_kinds(documents)
-    packed = pack_columns(np.asarray(tokens.tokens, np.float32)).reshape(-1)
-    out = np.empty((len(documents), len(tokens)), np.float32)
+    packed = pack_columns(np.asarray(windows.tokens, np.float32)).reshape(-1)
+    out = np.empty((len(documents), len(windows)), np.float32)
 
     def work(start: int, stop: int) -> None:
         positions = np.arange(start, stop)
         score_documents(
-            floats, halves, documents.offsets, positions, packed, tokens.offsets, False, out[start:stop]
+            floats, halves, documents.offsets, positions, packed, windows.offsets, False, out[start:stop]
         )
 
     run_in_ranges(work, split_by_weight(documents.offsets, 8192, len(documents)), threads)
@@ -156,7 +163,7 @@ def token_similarities(
 
 
 def fit_maps(
-    tokens: NDArray[np.float32],
+    windows: NDArray[np.float32],
     documents: NDArray[np.float32],
     similarities: NDArray[np.float32],
     dimension: int,
@@ -166,12 +173,12 @@ def fit_maps(
 
     Parameters
     ----------
-    tokens : float32 (n, L)
-        Long query FDEs of single tokens.
+    windows : float32 (n, L)
+        Long query FDEs of windows.
     documents : float32 (m, L)
         Long document FDEs.  Centred in place.
     similarities : float32 (n, m)
-        What the products should be, up to a constant a token.  Centred in place.
+        What the products should be, up to a constant a window.  Centred in place.
     dimension : int
         D.  Columns that the sample cannot fill are zero.
     seed : int
@@ -185,16 +192,16 @@ def fit_maps(
     documents -= mean
     similarities -= similarities.mean(axis=1, keepdims=True)
     count, long = documents.shape
-    products = tokens @ documents.T
+    products = windows @ documents.T
     square = float(np.vdot(products, products))
     scale = float(np.vdot(products, similarities)) / square if square > 0 else 1.0
     if scale <= 0:  # a sample too small to say anything
         scale = 1.0
-    gram = tokens @ tokens.T
-    weights = _ridge(gram, _TOKEN_RIDGE, similarities - np.float32(scale) * products)
+    gram = windows @ windows.T
+    weights = _ridge(gram, _WINDOW_RIDGE, similarities - np.float32(scale) * products)
     moment = documents @ documents.T
     weights = _ridge(moment, _DOCUMENT_RIDGE, np.ascontiguousarray(weights.T)).T
-    # Row i of M is scale * token i + correction i of the documents.  Products of the rows
+    # Row i of M is scale * window i + correction i of the documents.  Products of the rows
     # follow from those at hand: n * n * m operations instead of n * n * L, and no n * L array.
     scale32 = np.float32(scale)
     correction = gram @ weights
@@ -206,9 +213,9 @@ def fit_maps(
     importance = (reached @ reached.T) / np.float32(count) + spread * squared
     leading = _leading(importance, dimension, seed)
     del crossed, squared, importance, gram
-    document_map = scale32 * (tokens.T @ leading) + documents.T @ (correction.T @ leading)
+    document_map = scale32 * (windows.T @ leading) + documents.T @ (correction.T @ leading)
     weighted = documents.T @ (documents @ document_map) / np.float32(count) + spread * document_map
-    query_map = scale32 * weighted + tokens.T @ (weights @ (documents @ weighted))
+    query_map = scale32 * weighted + windows.T @ (weights @ (documents @ weighted))
     # Both sides in the documents' principal axes, each with the root of the spread there.
     values, axes = scipy.linalg.eigh((document_map.T @ weighted).astype(np.float64))
     values, axes = values[::-1], axes[:, ::-1]

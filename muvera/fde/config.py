@@ -71,8 +71,9 @@ class FDEConfig:
         takes longer to encode ("rademacher": a dense product).
     compact_dimension : int, optional
         Size after a map that is learnt from documents (see :mod:`muvera.fde.compact`) instead
-        of drawn: a few hundred floats find about what the long FDE does, in a fraction of
-        its memory and search time, and take longer to encode.  Needs ``fit``.
+        of drawn: 512 floats find less than the long FDE and more than the paper's 10,240, in a
+        fraction of the memory and search time.  Encoding takes two to four times as long.
+        An index keeps both maps, 8 bytes times this times ``long_dimension``.  Needs ``fit``.
     seed : int
         Fixes all random draws.
     dialect : {"muvera", "reference", "fastembed", "weaviate"}

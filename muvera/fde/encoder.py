@@ -20,7 +20,7 @@ from ..kernels.final import PRODUCT_DEPTH, add_count_sketch, add_product, add_ra
 from ..kernels.tile import LANES, pack_columns
 from ..parallel import run_in_ranges, split_by_weight
 from ..vectors import MultiVectors, as_multivectors, both_kinds
-from .compact import CompactMaps, DocumentSample, fit_maps, pack_map, token_similarities, token_texts
+from .compact import CompactMaps, DocumentSample, fit_maps, pack_map, sample_windows, similarities_of
 from .config import FDEConfig
 from .draws import ours
 from .geometry import mean_token
@@ -192,11 +192,11 @@ class FDEEncoder:
     def _fit_maps(self, documents: MultiVectors, queries: MultiVectors | None, threads: int | None) -> None:
         config = self.config
         assert config.compact_dimension is not None
-        tokens = token_texts(documents, queries, config.long_dimension, config.seed)
-        similarities = token_similarities(tokens, documents, threads)
+        windows = sample_windows(documents, queries, config.long_dimension, config.seed)
+        similarities = similarities_of(windows, documents, threads)
         similarities *= np.float32(config.num_repetitions)  # what the long FDE estimates
         maps = fit_maps(
-            self._long(tokens, "queries", threads),
+            self._long(windows, "queries", threads),
             self._long(documents, "documents", threads),
             similarities,
             config.compact_dimension,
