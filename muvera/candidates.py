@@ -8,13 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
-from .fde.matrices import FDEMatrices
 from .mips import ExactSearch, HNSWSearch, VectorSearch
 from .vectors import MultiVectors
 
-__all__ = ["Backend", "CandidateSearch", "load_encoder", "save_encoder"]
+__all__ = ["Backend", "CandidateSearch"]
 
 Backend = Literal["auto", "exact", "hnsw"]
 
@@ -187,21 +185,6 @@ class CandidateSearch:
             loaded.search = ExactSearch.load(folder, dimension)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         return loaded
-
-
-def save_encoder(encoder: FDEEncoder, folder: Path) -> None:
-    """Write an encoder's matrices and centre: random streams may change between versions."""
-    for name, array in encoder.matrices.to_arrays().items():
-        np.save(folder / f"encoder_{name}.npy", array)
-    np.save(folder / "encoder_center.npy", encoder.center)
-
-
-def load_encoder(folder: Path, config: FDEConfig) -> FDEEncoder:
-    """Read what :func:`save_encoder` wrote."""
-    names = FDEMatrices.__dataclass_fields__
-    arrays = {name: np.load(folder / f"encoder_{name}.npy", allow_pickle=False) for name in names}
-    center = np.load(folder / "encoder_center.npy", allow_pickle=False)
-    return FDEEncoder(config, matrices=FDEMatrices(**arrays), center=center if config.center else None)
 
 
 def pseudo_queries(documents: MultiVectors, seed: int = 0) -> MultiVectors:

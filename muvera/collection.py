@@ -117,7 +117,7 @@ class Collection:
         """Return FDEs of these rows, having learnt what is to be learnt."""
         encoder = FDEEncoder(self.config) if self._encoder is None else self._encoder
         if encoder.needs_fit:
-            encoder.fit(texts for _, texts in self.store.batches(rows))
+            encoder.fit((texts for _, texts in self.store.batches(rows)), threads=threads)
         candidates = CandidateSearch(encoder, self.backend, self.hnsw)
         for part, texts in self.store.batches(rows):
             candidates.add(part, texts, threads)

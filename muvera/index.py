@@ -34,8 +34,10 @@ class MuveraIndex:
     """A searchable collection of token sets: FDE candidates, exact Chamfer ranking.
 
     Small collections are searched exactly, without FDEs; once they outgrow `exact_tokens`,
-    FDEs are made of everything, and what is learnt from documents (the mean token) is
-    learnt then and frozen.
+    FDEs are made of everything, and what is learnt from documents (the mean token, the
+    maps of a ``compact_dimension``) is learnt then and frozen.  A build from an iterator of
+    batches learns from those that have come by then: give it the documents in random order,
+    or an encoder that is fitted on a sample of all.
 
     Searching from several threads at once is safe, also while another one saves or compacts.
     Adding, updating and deleting are not safe while another thread searches; changes among

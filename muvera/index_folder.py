@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .candidates import CandidateSearch, load_encoder, save_encoder
+from .candidates import CandidateSearch
 from .collection import Collection
 from .fde.config import FDEConfig
+from .fde.saved import load_encoder, save_encoder
 from .store.folder import Generation, IndexFolderError, commit, read_manifest, verify
 from .store.growing import GrowingArray
 from .store.names import Names

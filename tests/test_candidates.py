@@ -9,7 +9,8 @@ from collections_like_real import CONFIG, DIM, documents_like_real, queries_like
 
 import muvera.candidates as module
 from muvera import FDEConfig, FDEEncoder, MultiVectors
-from muvera.candidates import CandidateSearch, load_encoder, pseudo_queries, save_encoder
+from muvera.candidates import CandidateSearch, pseudo_queries
+from muvera.fde.saved import load_encoder, save_encoder
 from muvera.mips import ExactSearch, HNSWSearch
 
 DOCUMENTS = documents_like_real(300)

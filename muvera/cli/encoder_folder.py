@@ -7,13 +7,11 @@ centred one has learnt something that its configuration does not say.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
-from ..fde.matrices import FDEMatrices
+from ..fde.saved import load_encoder as load_arrays
+from ..fde.saved import save_encoder as save_arrays
 from ..files import folder_beside, write_json
 from ..store.folder import MANIFEST, read_manifest, verify
 
@@ -31,9 +29,7 @@ def is_encoder_folder(folder: Path) -> bool:
 def save_encoder(encoder: FDEEncoder, folder: Path, *, overwrite: bool = False) -> None:
     """Write configuration, matrices and centre; the folder appears when it is complete."""
     with folder_beside(folder, overwrite, marker=FILE) as beside:
-        for name, array in encoder.matrices.to_arrays().items():
-            np.save(beside / f"encoder_{name}.npy", array)
-        np.save(beside / "encoder_center.npy", encoder.center)
+        save_arrays(encoder, beside)
         state = {"format": FORMAT, "format_version": 1, "config": encoder.config.to_dict()}
         write_json(beside / FILE, state)
 
@@ -54,7 +50,7 @@ def load_encoder(folder: Path) -> FDEEncoder:
         state = read_config(folder / FILE)
         if state.get("format") != FORMAT or state.get("format_version") != 1:
             raise ValueError(f"{folder / FILE} does not describe an encoder that this muvera reads.")
-        return _read(folder, state["config"])
+        return load_arrays(folder, FDEConfig.from_dict(state["config"]))
     if not (folder / MANIFEST).is_file():
         raise FileNotFoundError(
             f"{folder} has no encoder: give an index's folder, or one that encode --save-encoder made."
@@ -66,17 +62,4 @@ def load_encoder(folder: Path) -> FDEEncoder:
         )
     named = {name: entry for name, entry in manifest["files"].items() if "/encoder_" in name}
     verify(folder, {"files": named}, thorough=True)
-    return _read(folder / manifest["folder"], manifest["config"])
-
-
-def _read(folder: Path, values: dict[str, Any]) -> FDEEncoder:
-    config = FDEConfig.from_dict(values)
-    arrays = {}
-    for name in [*FDEMatrices.__dataclass_fields__, "center"]:
-        file = folder / f"encoder_{name}.npy"
-        try:
-            arrays[name] = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{file} is damaged: {error}.") from None
-    center = arrays.pop("center")
-    return FDEEncoder(config, matrices=FDEMatrices(**arrays), center=center if config.center else None)
+    return load_arrays(folder / manifest["folder"], FDEConfig.from_dict(manifest["config"]))

@@ -16,10 +16,11 @@ from ..kernels.encode import (
     encode_documents,
     encode_queries,
 )
-from ..kernels.final import add_count_sketch, add_rademacher
+from ..kernels.final import PRODUCT_DEPTH, add_count_sketch, add_product, add_rademacher
 from ..kernels.tile import LANES, pack_columns
 from ..parallel import run_in_ranges, split_by_weight
 from ..vectors import MultiVectors, as_multivectors, both_kinds
+from .compact import CompactMaps, DocumentSample, fit_maps, pack_map, sample_windows, similarities_of
 from .config import FDEConfig
 from .draws import ours
 from .geometry import mean_token
@@ -33,6 +34,9 @@ _TASK_TOKENS = 8192
 # Long FDEs held by one thread before a final projection.
 _BLOCK_BYTES = 64 << 20
 
+# With a compact map, that many bytes and tokens a task: each task reads the whole map.
+_COMPACT_BYTES, _COMPACT_TOKENS = 8 << 20, 32768
+
 # Sign bits of a dense final projection are kept up to this size, else drawn again per block.
 _KEPT_SIGN_BYTES = 64 << 20
 
@@ -43,11 +47,13 @@ class FDEEncoder:
     Parameters
     ----------
     config : FDEConfig
-        With ``center`` the encoder needs :meth:`fit` first.
+        With ``center`` or ``compact_dimension`` the encoder needs :meth:`fit` first.
     matrices : FDEMatrices, optional
         Instead of drawing them from the configuration: those of a saved index.
     center : float32 (dimension,), optional
         Instead of fitting: the mean token of a saved index.
+    compact : CompactMaps, optional
+        Instead of fitting: the maps of a saved index.
 
     Examples
     --------
@@ -60,7 +66,14 @@ class FDEEncoder:
     (4, 10240)
     """
 
-    def __init__(self, config: FDEConfig, *, matrices: FDEMatrices | None = None, center: Any = None) -> None:
+    def __init__(
+        self,
+        config: FDEConfig,
+        *,
+        matrices: FDEMatrices | None = None,
+        center: Any = None,
+        compact: CompactMaps | None = None,
+    ) -> None:
         if not isinstance(config, FDEConfig):
             raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
         self.config = config
@@ -70,7 +83,18 @@ class FDEEncoder:
             self._center = np.asarray(center, np.float32).reshape(-1)
             if self._center.shape != (config.dimension,):
                 raise ValueError(f"center has {self._center.size} entries, but dimension={config.dimension}.")
+        self.compact: CompactMaps | None = None
+        self._packed_maps: dict[str, NDArray[np.float32]] = {}
+        if compact is not None:
+            self._take_maps(compact)
         self._prepare()
+
+    def _take_maps(self, maps: CompactMaps) -> None:
+        if self.config.compact_dimension is None:
+            raise ValueError("compact maps were given, but the configuration has no compact_dimension.")
+        maps.require_shape(self.config.long_dimension, self.config.compact_dimension)
+        self._packed_maps = {"documents": pack_map(maps.documents), "queries": pack_map(maps.queries)}
+        self.compact = maps
 
     def _prepare(self) -> None:
         """Pack the matrices as the kernels read them."""
@@ -110,7 +134,8 @@ class FDEEncoder:
     @property
     def needs_fit(self) -> bool:
         """Whether something is still to be learnt from documents before encoding."""
-        return self.config.center and self._center is None
+        missing = self.config.compact_dimension is not None and self.compact is None
+        return missing or (self.config.center and self._center is None)
 
     @property
     def center(self) -> NDArray[np.float32]:
@@ -120,35 +145,83 @@ class FDEEncoder:
             return np.zeros(self.config.dimension, np.float32)
         return self._center
 
-    def fit(self, documents: Any) -> FDEEncoder:
-        """Learn the mean document token where the configuration asks for ``center``.
+    def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> FDEEncoder:
+        """Learn what the configuration asks for: the mean token, the compact maps.
 
         Parameters
         ----------
         documents : MultiVectors, arrays, or an iterable of MultiVectors
-            A sample is enough: the mean of some thousand tokens.  Fitting again is an error
-            once something was encoded with the old centre, so it is not offered: make a new
-            encoder.
+            A sample is enough: some thousand tokens for the mean, as many documents as there
+            are up to 4,096 for the maps (of more, a random sample is used, held in memory).
+            Fitting again is an error once something was encoded with the old fit, so it is
+            not offered: make a new encoder.
+        queries : MultiVectors or arrays, optional
+            Queries to learn the compact maps from beside the documents' own tokens, which
+            stand in for them otherwise.
+        threads : int, optional
+            Default: all usable cores.
 
         Returns
         -------
         FDEEncoder
             This encoder.
         """
-        if not self.config.center:
+        config = self.config
+        if not config.center and config.compact_dimension is None:
             return self
-        if self._center is not None:
+        if not self.needs_fit or self._center is not None:
             raise ValueError(
-                "This encoder is fitted, and FDEs of two centres do not compare. Make a new encoder."
+                "This encoder is fitted, and FDEs of two fits do not compare. Make a new encoder."
             )
-        self._center = mean_token(_as_batches(documents), self.config.dimension)
+        asked = None
+        if queries is not None:
+            asked = as_multivectors(queries, "queries")
+            asked.require_dim(config.dimension, "queries", "this encoder")
+            asked.require_finite("queries")
+        batches = _as_batches(documents)
+        if config.compact_dimension is None:
+            self._center = mean_token(batches, config.dimension)
+            return self
+        sample = DocumentSample(config.long_dimension, config.seed)
+        mean = mean_token(sample.watch(batches), config.dimension)  # checks the batches, too
+        if config.center:
+            self._center = mean
+        self._fit_maps(sample.documents(config.dimension), asked, threads)
         return self
+
+    def _fit_maps(self, documents: MultiVectors, queries: MultiVectors | None, threads: int | None) -> None:
+        config = self.config
+        assert config.compact_dimension is not None
+        windows = sample_windows(documents, queries, config.long_dimension, config.seed)
+        similarities = similarities_of(windows, documents, threads)
+        similarities *= np.float32(config.num_repetitions)  # what the long FDE estimates
+        maps = fit_maps(
+            self._long(windows, "queries", threads),
+            self._long(documents, "documents", threads),
+            similarities,
+            config.compact_dimension,
+            config.seed,
+        )
+        self._take_maps(maps)
+
+    def _long(self, texts: MultiVectors, side: str, threads: int | None) -> NDArray[np.float32]:
+        """Return the FDEs before any map."""
+        out = np.empty((len(texts), self.config.long_dimension), np.float32)
+        encode = self._write_documents if side == "documents" else self._write_queries
+        floats, halves = both_kinds(texts)
+        ranges = split_by_weight(texts.offsets, _TASK_TOKENS, max(1, len(texts)))
+        run_in_ranges(lambda a, b: encode(floats, halves, texts.offsets, a, b, out[a:b]), ranges, threads)
+        return out
 
     def _require_fit(self) -> None:
         if self.needs_fit:
+            size = self.config.compact_dimension
+            asks, instead = "center=True", "center=False"
+            if size is not None:
+                asks, instead = f"compact_dimension={size}", "compact_dimension=None"
             raise ValueError(
-                "This configuration has center=True, which is learnt from documents: call "
-                "fit(documents) first, or use center=False."
+                f"This configuration has {asks}, which is learnt from documents: call fit(documents) "
+                f"first, or use {instead}."
             )
 
     # -- encoding -------------------------------------------------------------
@@ -201,9 +274,12 @@ class FDEEncoder:
         texts.require_dim(self.config.dimension, side, "this encoder")
         texts.require_finite(side)
         out = self._require_out(out, len(texts))
-        final = self.config.final_projection is not None
-        most = max(1, _BLOCK_BYTES // (4 * self.config.long_dimension)) if final else len(texts)
-        ranges = split_by_weight(texts.offsets, _TASK_TOKENS, max(1, most))
+        compact = self.compact is not None
+        final = compact or self.config.final_projection is not None
+        held = _COMPACT_BYTES if compact else _BLOCK_BYTES
+        most = max(1, held // (4 * self.config.long_dimension)) if final else len(texts)
+        tokens = _COMPACT_TOKENS if compact else _TASK_TOKENS
+        ranges = split_by_weight(texts.offsets, tokens, max(1, most))
         encode = self._write_documents if side == "documents" else self._write_queries
         floats, halves = both_kinds(texts)
 
@@ -213,7 +289,10 @@ class FDEEncoder:
                 return
             block = np.empty((stop - start, self.config.long_dimension), np.float32)
             encode(floats, halves, texts.offsets, start, stop, block)
-            self._write_final(block, out[start:stop])
+            if compact:
+                self._write_compact(block, side, texts.lengths[start:stop], out[start:stop])
+            else:
+                self._write_final(block, out[start:stop])
 
         run_in_ranges(work, ranges, threads)
         return out
@@ -257,7 +336,15 @@ class FDEEncoder:
             config.block_width, np.float32(config.soft_query_cells), out,
         )  # fmt: skip
 
-    # -- the final projection ----------------------------------------------------
+    # -- the compact map and the final projection -------------------------------
+
+    def _write_compact(
+        self, block: NDArray[np.float32], side: str, lengths: NDArray[np.int64], out: NDArray[np.float32]
+    ) -> None:
+        assert self.compact is not None
+        out[:] = -self.compact.offset if side == "documents" else 0
+        add_product(block, self._packed_maps[side], PRODUCT_DEPTH, out)
+        out[lengths == 0] = 0
 
     def _draw_signs(self, repetition: int) -> NDArray[np.uint16]:
         rows = self.config.num_cells * self.config.block_width

@@ -11,6 +11,9 @@ from .tile import LANES, ROWS, tile_dot
 # Depth of the expanded sign panel: 256 * 16 floats stay in the first-level cache.
 _DEPTH = 256
 
+#: Depth of a packed map's steps, for the same reason.
+PRODUCT_DEPTH = 256
+
 
 @kernel
 def add_rademacher(block, start, signs, scale, out):
@@ -40,6 +43,35 @@ def add_rademacher(block, start, signs, scale, out):
                     packed[i * LANES + j] = scale if (word >> j) & 1 else -scale
             for row in range(0, count, ROWS):
                 tile_dot(rows, row, count - 1, depth, packed, 0, tile, 0)
+                for i in range(min(ROWS, count - row)):
+                    for j in range(used):
+                        out[row + i, first + j] += tile[i * LANES + j]
+
+
+@kernel
+def add_product(block, packed, step, out):
+    """Add ``block @ M`` to `out` (b, D), both float32.
+
+    `packed` holds M's rows `step` at a time, each step's columns packed in panels, flat.  A
+    step of a panel is read once for all rows; the sum runs in the same order for any number
+    of rows.
+    """
+    count, length = block.shape
+    width = out.shape[1]
+    panels = (width + LANES - 1) // LANES
+    rows = np.empty((count + ROWS) * step, np.float32)
+    tile = np.empty(ROWS * LANES, np.float32)
+    for begin in range(0, length, step):
+        depth = min(step, length - begin)
+        for i in range(count):
+            for j in range(depth):
+                rows[i * depth + j] = block[i, begin + j]
+        columns = packed[begin * panels * LANES : (begin + depth) * panels * LANES]
+        for panel in range(panels):
+            first = panel * LANES
+            used = min(LANES, width - first)
+            for row in range(0, count, ROWS):
+                tile_dot(rows, row, count - 1, depth, columns, panel, tile, 0)
                 for i in range(min(ROWS, count - row)):
                     for j in range(used):
                         out[row + i, first + j] += tile[i * LANES + j]

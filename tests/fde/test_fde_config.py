@@ -79,10 +79,12 @@ def test_the_hash_is_stable_and_sees_every_value() -> None:
             dataclasses.replace(base, final_projection=kind, final_projection_dimension=size)
             for size in (10, 11)
         ]
+    changed += [dataclasses.replace(base, compact_dimension=size) for size in (10, 11)]
     changed += [FDEConfig.preset(name, 128) for name in ("reference", "fastembed", "weaviate")]
     assert len({config.hash for config in [base, *changed]}) == len(changed) + 1
     fields = {field.name for field in dataclasses.fields(FDEConfig)}
-    assert fields - set(others) == {"final_projection", "final_projection_dimension", "dialect"}
+    rest = {"final_projection", "final_projection_dimension", "compact_dimension", "dialect"}
+    assert fields - set(others) == rest
     # 0 and 0.0 are one setting.
     assert (
         FDEConfig(dimension=8, soft_query_cells=0).hash == FDEConfig(dimension=8, soft_query_cells=0.0).hash

@@ -1,0 +1,239 @@
+"""Compact FDEs: the maps' algebra, what must hold to the bit, recall on the bundled sample."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import muvera.fde.compact as compact_module
+import muvera.fde.encoder as encoder_module
+from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix
+from muvera.fde.compact import CompactMaps, DocumentSample, fit_maps
+
+SAMPLE = Path(compact_module.__file__).parents[1] / "sample"
+
+SMALL: dict[str, Any] = {"num_repetitions": 4, "num_simhash_projections": 3, "compact_dimension": 24}
+
+
+def random_texts(count: int, seed: int = 0, dim: int = 20, most: int = 9) -> MultiVectors:
+    rng = np.random.default_rng(seed)
+    arrays = [rng.normal(size=(int(rng.integers(1, most + 1)), dim)) for _ in range(count)]
+    return MultiVectors.from_arrays([a / np.linalg.norm(a, axis=1, keepdims=True) for a in arrays])
+
+
+@pytest.fixture(scope="module")
+def documents() -> MultiVectors:
+    return random_texts(60)
+
+
+@pytest.fixture(scope="module")
+def encoder(documents: MultiVectors) -> FDEEncoder:
+    return FDEEncoder(FDEConfig(dimension=20, **SMALL)).fit(documents)
+
+
+def test_shapes(encoder: FDEEncoder, documents: MultiVectors) -> None:
+    assert encoder.config.long_dimension == 4 * 8 * 16
+    assert encoder.encode_documents(documents).shape == (60, 24)
+    assert encoder.encode_queries(documents[:5]).shape == (5, 24)
+    assert encoder.encode_documents(documents[:0]).shape == (0, 24)
+
+
+def test_equals_the_long_fde_times_the_map(encoder: FDEEncoder, documents: MultiVectors) -> None:
+    values = {**encoder.config.to_dict(), "compact_dimension": None}
+    long = FDEEncoder(FDEConfig(**values), center=encoder.center)
+    maps = encoder.compact
+    assert maps is not None
+    expected = long.encode_documents(documents).astype(np.float64) @ maps.documents - maps.offset
+    np.testing.assert_allclose(encoder.encode_documents(documents), expected, atol=1e-4 * abs(expected).max())
+    expected = long.encode_queries(documents).astype(np.float64) @ maps.queries
+    np.testing.assert_allclose(encoder.encode_queries(documents), expected, atol=1e-4 * abs(expected).max())
+
+
+def test_query_fdes_are_linear(encoder: FDEEncoder) -> None:
+    a, b = random_texts(2, seed=5)
+    one, two = encoder.encode_queries([a])[0], encoder.encode_queries([b])[0]
+    both = encoder.encode_queries([np.concatenate([a, b])])[0]
+    np.testing.assert_allclose(both, one + two, atol=1e-5 * abs(both).max())
+    double = encoder.encode_queries([np.concatenate([a, a])])[0]
+    np.testing.assert_allclose(double, 2 * one, atol=1e-5 * abs(double).max())
+
+
+@pytest.mark.compiled("interpreted tiles are BLAS products")
+def test_a_text_is_independent_of_its_batch_and_of_threads(
+    encoder: FDEEncoder, documents: MultiVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        together = encode(documents, threads=1)
+        alone = np.concatenate([encode(documents[i : i + 1]) for i in range(len(documents))])
+        np.testing.assert_array_equal(together, alone)
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder_module, "_COMPACT_TOKENS", 16)
+            np.testing.assert_array_equal(together, encode(documents, threads=2))
+
+
+def test_a_text_without_tokens_is_zero(encoder: FDEEncoder) -> None:
+    empty = MultiVectors.from_arrays([np.empty((0, 20), np.float32)], dim=20)
+    assert not encoder.encode_documents(empty).any()
+    assert not encoder.encode_queries(empty).any()
+
+
+def test_frozen_after_fit(encoder: FDEEncoder, documents: MultiVectors) -> None:
+    before = encoder.encode_documents(documents)
+    encoder.encode_documents(random_texts(30, seed=9))
+    np.testing.assert_array_equal(encoder.encode_documents(documents), before)
+    with pytest.raises(ValueError, match="This encoder is fitted, and FDEs of two fits do not compare"):
+        encoder.fit(documents)
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_needs_fit(documents: MultiVectors, center: bool) -> None:
+    encoder = FDEEncoder(FDEConfig(dimension=20, center=center, **SMALL))
+    assert encoder.needs_fit
+    with pytest.raises(ValueError, match=r"compact_dimension=24, which is learnt .* fit\(documents\) first"):
+        encoder.encode_documents(documents)
+    assert not encoder.fit(documents).needs_fit
+    assert encoder.center.any() == center
+
+
+def test_the_fit_does_not_depend_on_batches(encoder: FDEEncoder, documents: MultiVectors) -> None:
+    again = FDEEncoder(encoder.config).fit(documents[i : i + 7] for i in range(0, 60, 7))
+    np.testing.assert_array_equal(again.encode_documents(documents), encoder.encode_documents(documents))
+
+
+def test_a_sample_is_bounded_uniform_and_reads_all(
+    documents: MultiVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact_module, "_DOCUMENTS", 10)
+    many = [np.full((1, 2), i, np.float32) for i in range(1000)]
+    taken = []
+    for seed in range(60):
+        sample = DocumentSample(512, seed)
+        batches = [MultiVectors.from_arrays(many[i : i + 90]) for i in range(0, 1000, 90)]
+        assert sum(len(batch) for batch in sample.watch(batches)) == 1000
+        kept = sample.documents(2)
+        assert len(kept) == len({float(row[0]) for row in kept.tokens}) == 10
+        taken.append(kept.tokens[:, 0].mean())
+    # 600 draws from 0..999: the mean's standard deviation is 12.
+    assert abs(np.mean(taken) - 499.5) < 50
+
+
+def test_queries_change_the_fit(encoder: FDEEncoder, documents: MultiVectors) -> None:
+    other = FDEEncoder(encoder.config).fit(documents, queries=random_texts(20, seed=3))
+    assert not np.array_equal(other.encode_documents(documents), encoder.encode_documents(documents))
+    with pytest.raises(ValueError, match="queries"):
+        FDEEncoder(encoder.config).fit(documents, queries=random_texts(2, dim=19))
+
+
+def test_full_rank_finds_a_bilinear_target() -> None:
+    """Where the target is a multiple of the FDEs' own product, the maps reproduce it."""
+    rng = np.random.default_rng(0)
+    tokens, texts = rng.normal(size=(40, 12)), rng.normal(size=(30, 12))
+    target = 3 * tokens @ texts.T
+    wanted = target - target.mean(axis=1, keepdims=True)
+    maps = fit_maps(
+        tokens.astype(np.float32), texts.astype(np.float32), target.astype(np.float32), 12, seed=0
+    )
+    found = (tokens @ maps.queries) @ (texts @ maps.documents - maps.offset).T
+    np.testing.assert_allclose(found, wanted, atol=1e-3 * abs(wanted).max())
+
+
+def test_small_samples_leave_columns_zero() -> None:
+    one = FDEEncoder(FDEConfig(dimension=20, **SMALL)).fit(random_texts(1, seed=2))
+    documents = one.encode_documents(random_texts(8))
+    assert np.isfinite(documents).all()
+    assert (np.abs(documents).sum(axis=0) == 0).any()
+
+
+def test_an_index_keeps_its_maps(documents: MultiVectors, tmp_path: Path) -> None:
+    config = FDEConfig(dimension=20, **SMALL)
+    index = MuveraIndex.build(documents[:40], config, exact_tokens=0)
+    index.save(tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index")
+    assert loaded.encoder is not None
+    assert index.encoder is not None
+    later = random_texts(10, seed=8)
+    np.testing.assert_array_equal(
+        loaded.encoder.encode_documents(later), index.encoder.encode_documents(later)
+    )
+    for one in (index, loaded):
+        one.add(later)
+        one.delete([3])
+    query = random_texts(3, seed=11)
+    for a, b in zip(
+        index.search(query, 5, candidates=10), loaded.search(query, 5, candidates=10), strict=True
+    ):
+        np.testing.assert_array_equal(a.ids, b.ids)
+    assert loaded.info()["fde"]["fde_dimension"] == 24
+
+
+def test_an_index_learns_from_what_has_come(documents: MultiVectors) -> None:
+    config = FDEConfig(dimension=20, **SMALL)
+    first = documents[:30]
+    index = MuveraIndex.build((part for part in (first, documents[30:])), config, exact_tokens=0)
+    assert index.encoder is not None
+    np.testing.assert_array_equal(
+        index.encoder.encode_documents(documents), FDEEncoder(config).fit(first).encode_documents(documents)
+    )
+
+
+def test_maps_of_another_configuration_are_refused(encoder: FDEEncoder) -> None:
+    maps = encoder.compact
+    assert maps is not None
+    short = CompactMaps(maps.queries[:, :5], maps.documents[:, :5], maps.offset[:5])
+    with pytest.raises(ValueError, match=r"queries has shape \(512, 5\), but the config.* \(512, 24\)"):
+        FDEEncoder(encoder.config, center=encoder.center, compact=short)
+    with pytest.raises(ValueError, match="has no compact_dimension"):
+        FDEEncoder(FDEConfig(dimension=20), compact=maps)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"compact_dimension": 0}, ValueError, "must be between 1 and 10240, got 0"),
+        (
+            {"compact_dimension": 10241},
+            ValueError,
+            "between 1 and 10240, got 10241",
+        ),
+        ({"compact_dimension": 2.0}, TypeError, "compact_dimension must be an int, got 2.0"),
+        (
+            {"compact_dimension": 9, "final_projection": "rademacher", "final_projection_dimension": 9},
+            ValueError,
+            "compact_dimension=9 and final_projection='rademacher' both map the FDE down",
+        ),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        FDEConfig(dimension=128, **settings)
+
+
+def test_configuration() -> None:
+    config = FDEConfig(dimension=128, compact_dimension=512)
+    assert (config.fde_dimension, config.long_dimension) == (512, 10240)
+    assert FDEConfig.from_dict(config.to_dict()) == config
+    hashes = {FDEConfig(dimension=128, compact_dimension=size).hash for size in (None, 256, 512)}
+    assert len(hashes) == 3
+
+
+@pytest.mark.compiled("encodes 14,000 tokens")
+def test_recall_on_documents_outside_the_fit() -> None:
+    """256 floats learnt from half of the bundled sample find more than the paper's 10,240."""
+
+    def texts(prefix: str) -> MultiVectors:
+        lengths = np.load(SAMPLE / f"{prefix}lengths.npy")
+        return MultiVectors.from_flat(np.load(SAMPLE / f"{prefix}tokens.npy"), lengths)
+
+    documents, queries = texts(""), texts("query_")
+    exact = chamfer_matrix(queries, documents)
+
+    def recall(encoder: FDEEncoder, columns: Any) -> float:
+        scores = (encoder.encode_queries(queries) @ encoder.encode_documents(documents).T)[:, columns]
+        pairs = zip(np.argsort(-exact[:, columns])[:, :10], np.argsort(-scores)[:, :50], strict=True)
+        return float(np.mean([len(np.intersect1d(best, found)) / 10 for best, found in pairs]))
+
+    paper = FDEEncoder(FDEConfig.preset("paper", 128))
+    compact = FDEEncoder(FDEConfig(dimension=128, compact_dimension=256)).fit(documents[::2])
+    for columns in (np.arange(len(documents)), np.arange(1, len(documents), 2)):
+        assert recall(compact, columns) > recall(paper, columns)
