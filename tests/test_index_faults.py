@@ -638,6 +638,7 @@ def test_an_index_that_was_built_on_the_disk_can_grow(folder: Path, monkeypatch:
     assert len(MuveraIndex.load(folder)) == 220
 
 
+@pytest.mark.compiled("so many tokens take minutes")
 def test_memory_is_bounded_while_building_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """31 MB of tokens pass through in batches of 0.6 MB, 1 MB of them waiting in memory.
 
@@ -667,6 +668,7 @@ def test_memory_is_bounded_while_building_on_the_disk(folder: Path, monkeypatch:
     assert index.search(pool[:5], k=1)[0].scores[0] > 0
 
 
+@pytest.mark.compiled("so many tokens take minutes")
 def test_a_large_document_map_is_not_read_into_memory(tmp_path: Path) -> None:
     """20 MB of mapped tokens are searched exactly; only their ids and lengths are in memory."""
     rng = np.random.default_rng(0)
