@@ -17,8 +17,8 @@ __all__ = ["Backend", "CandidateSearch"]
 Backend = Literal["auto", "exact", "hnsw"]
 
 #: With backend "auto", a graph is built from this many FDEs on: below, reading all is faster
-#: (`python -m experiments speed` measures where).
-GRAPH_FROM = 5000
+#: (`python -m experiments threshold` measures where).
+GRAPH_FROM = 3000
 
 #: FDEs encoded at a time while adding.
 _BLOCK_BYTES = 128 << 20

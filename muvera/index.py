@@ -26,8 +26,8 @@ from .vectors import MultiVectors, as_multivectors
 __all__ = ["MuveraIndex"]
 
 #: Up to this many tokens an exact search of all of them is as fast as the two stages
-#: (`python -m experiments speed` measures where), so no FDEs are made.
-EXACT_TOKENS = 50_000
+#: (`python -m experiments threshold` measures where), so no FDEs are made.
+EXACT_TOKENS = 20_000
 
 
 class MuveraIndex:

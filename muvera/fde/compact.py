@@ -232,7 +232,7 @@ def _ridge(gram: NDArray[np.float32], ridge: float, targets: NDArray[np.float32]
     shifted = gram.copy()
     shifted.flat[:: len(gram) + 1] += np.float32(ridge * max(float(np.trace(gram)) / len(gram), 1e-30))
     factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-    solved: NDArray[np.float32] = scipy.linalg.cho_solve(factor, targets, check_finite=False)
+    solved = np.asarray(scipy.linalg.cho_solve(factor, targets, check_finite=False), np.float32)
     return solved
 
 

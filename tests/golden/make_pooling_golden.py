@@ -61,7 +61,8 @@ def pooled(rule: str, factor: int, protected: int) -> list[np.ndarray] | None:
 
     if protected:
         return None
-    return [tensor.numpy() for tensor in HierarchicalTokenPooler().pool_embeddings(tensors, pool_factor=factor)]
+    pooled = HierarchicalTokenPooler().pool_embeddings(tensors, pool_factor=factor)
+    return [tensor.numpy() for tensor in pooled]
 
 
 def main() -> None:
