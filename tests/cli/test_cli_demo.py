@@ -6,6 +6,7 @@ from cli_for_tests import answer, fails, muvera
 
 from muvera import MuveraIndex, top_k
 from muvera.demo_sample import load_demo_sample
+from muvera.index import EXACT_TOKENS
 
 SAMPLE = load_demo_sample()
 
@@ -32,7 +33,7 @@ def test_for_people() -> None:
     words = " ".join(out.split())
     assert "677 documents of 14,009 tokens, 24 queries; FDEs of 10,240 floats" in words
     assert "of the 10 best documents by exact Chamfer" in words
-    assert "normally searched exactly, without FDEs (up to 50,000 tokens)" in words
+    assert f"normally searched exactly, without FDEs (up to {EXACT_TOKENS:,} tokens)" in words
 
 
 def test_for_programs() -> None:
