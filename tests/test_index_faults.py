@@ -86,6 +86,17 @@ def test_a_loaded_index_answers_to_the_bit(way: dict[str, Any], ids: str, folder
     assert answers(MuveraIndex.load(folder)) == answers(loaded)
 
 
+@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+def test_learnt_maps_are_kept(backend: Any, folder: Path) -> None:
+    config = FDEConfig(dimension=DIM, num_repetitions=6, compact_dimension=48)
+    index = MuveraIndex.build(DOCUMENTS, config, threads=1, exact_tokens=0, backend=backend, path=folder)
+    loaded = MuveraIndex.load(folder, verify_files=True)
+    assert answers(loaded) == answers(index) and loaded.info() == index.info()
+    for one in (loaded, index):
+        one.add(MORE, threads=1)
+    assert answers(loaded) == answers(index)
+
+
 def test_an_index_of_nothing_is_saved_too(folder: Path) -> None:
     MuveraIndex(CONFIG).save(folder)
     loaded = MuveraIndex.load(folder)
