@@ -55,7 +55,7 @@ def quality(
     for name in collection or paths:
         results[name] = _measure_quality(paths[name], seeds, row, cache, threads)
         if save:  # after each collection: the next may take long
-            stored[name] = results[name]
+            stored[name] = recalls.merged(stored.get(name), results[name])
             save_results("quality", stored)
         if not as_json:
             print(quality_tables.collection_table(results, name), end="\n\n", flush=True)

@@ -19,7 +19,7 @@ from muvera.mips import HNSWSearch
 
 from .collections import Collection
 
-__all__ = ["DEPTHS", "FIRST_SEED", "ROWS", "TARGETS", "TOP", "Row", "measure"]
+__all__ = ["DEPTHS", "FIRST_SEED", "ROWS", "TARGETS", "TOP", "Row", "measure", "merged"]
 
 #: Whose exact top so many documents are to be found, and among how many candidates.
 TOP = 10
@@ -83,7 +83,7 @@ OPTIONS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ),
 ]
 
-_SIZES = [(40, 4, 16), (20, 4, 32), (40, 5, 8), (10, 6, 16), (20, 6, 8), (80, 3, 16), (10, 5, 32)]
+_SIZES = [(40, 4, 16), (20, 4, 32), (40, 5, 8), (10, 6, 16), (20, 6, 8), (80, 3, 16), (10, 5, 32), (80, 4, 8)]
 
 
 def _rows() -> Iterator[Row]:
@@ -155,6 +155,21 @@ def measure(
         "fde_dimension": encoder.config.fde_dimension,
         "seconds": round(time.perf_counter() - start, 2),
     }
+
+
+def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """Return a collection's new results with those old rows that were not measured again.
+
+    Rows of another content of the collection, and those that ROWS no longer has, are dropped.
+    """
+    known = [row.name for row in ROWS]
+    rows = {row["name"]: row for row in new["rows"]}
+    if old is not None and old["checksum"] == new["checksum"]:
+        rows = {row["name"]: row for row in old["rows"]} | rows
+    kept = sorted(
+        (row for name, row in rows.items() if name in known), key=lambda row: known.index(row["name"])
+    )
+    return {**new, "rows": kept}
 
 
 def recall(found: NDArray[np.int64], top: NDArray[np.int64]) -> float:

@@ -180,11 +180,14 @@ def run(
     Returns
     -------
     dict
-        ``lines``, with rates and ratios, and ``checks``, what was equal before timing.
+        ``lines``, with rates and ratios; ``checks``, what was equal before timing; and
+        ``share``, how much of the clock's time the jobs of one thread had a processor: far
+        below 1 others used the machine too, and processor time is the better measure.
     """
     lines = list(lines)
     jobs = {job.name: job for line in lines for job in (line.ours, *line.others)}
     found: list[dict[str, Any]] = []
+    shares: list[float] = []
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for library in {job.library.name: job.library for job in jobs.values()}.values():
@@ -196,7 +199,15 @@ def run(
             mine = {job.name: job for line in here for job in (line.ours, *line.others)}
             seconds = _rounds(list(mine.values()), workers, sizes.rounds, progress)
             found += [_compare(line, seconds, sizes) for line in here]
-    return {"lines": found, "checks": checks}
+            several = {line.ours.name for line in here if line.threads > 1}
+            shares += [
+                share
+                for name, (clock, processor) in seconds.items()
+                if name not in several
+                for share in processor / clock
+            ]
+    share = round(float(np.median(shares)), 3) if shares else None
+    return {"lines": found, "checks": checks, "share": share}
 
 
 def _rounds(

@@ -65,6 +65,17 @@ def test_recall_counts_the_top_that_is_found() -> None:
     assert quality.recall(np.array([[1, 5, 0], [3, 4, 5]]), top) == 0.75
 
 
+def test_rows_measured_again_replace_the_stored_ones() -> None:
+    def stored(checksum: str, **values: float) -> dict[str, object]:
+        return {"checksum": checksum, "rows": [{"name": name, "value": v} for name, v in values.items()]}
+
+    old, new = stored("a", paper=1, gone=2, default=3), stored("a", paper=4)
+    old["rows"][2]["name"] = "default at 2,560"  # type: ignore[index]
+    assert [row["value"] for row in quality.merged(old, new)["rows"]] == [4, 3]
+    assert quality.merged(stored("b", paper=1), stored("a"))["rows"] == []
+    assert quality.merged(None, new) == new
+
+
 def test_rows_have_names_of_their_own_and_valid_configurations() -> None:
     names = [row.name for row in quality.ROWS]
     assert len(set(names)) == len(names)

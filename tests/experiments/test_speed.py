@@ -57,6 +57,7 @@ def test_rounds_of_our_own_worker(inputs: Path) -> None:
     assert 0 < line["least"] <= line["ratio"] <= line["greatest"]
     assert line["processor_ratio"] > 0
     assert results["checks"] == {}
+    assert 0 < results["share"] <= 1.1
     assert any("round 2 of 2" in text for text in said)
 
 
@@ -105,7 +106,7 @@ def test_tables_print_target_and_measured() -> None:
     line = {"name": "a / b", "unit": "ms", "ours": 1.0, "other": 250.0, "ratio": 250.0, "least": 9.0}
     line |= {"greatest": 300.0, "processor_ratio": None, "target": "3x"}
     on = {"processor": "p", "cores": 2, "load": 0.1, "python": "3", "numpy": "2", "numba": "0"}
-    results = {"lines": [line], "checks": {"gap": 1e-6}, "rounds": 3, "machine": on}
+    results = {"lines": [line], "checks": {"gap": 1e-6}, "rounds": 3, "machine": on, "share": 0.9}
     results["first_calls"] = [{"name": "import muvera", "seconds": 0.5}]
     shown = speed_tables.text(results)
     for part in ("250x", "9.00 - 300", "3x", "under 1 s", "gap: 1e-06"):
