@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def folder_beside(
-    target: str | os.PathLike[str], overwrite: bool = False, *, marker: str | None = None
+    target: str | os.PathLike[str], overwrite: bool = False, *, own: Sequence[str] | None = None
 ) -> Iterator[Path]:
     """Give a folder to fill that becomes `target` when the block ends without an error.
 
@@ -60,9 +61,9 @@ def folder_beside(
         The final name.  It must not exist (an empty folder may), unless `overwrite`.
     overwrite : bool
         Replace an existing folder; it is kept until the new one is complete.
-    marker : str, optional
-        A name that a folder of this kind has: only a folder with it is ever replaced, so that
-        a slip of the hand costs no other folder.
+    own : sequence of str, optional
+        Patterns of the names that a folder of this kind has: one that holds any other is not
+        replaced, so that a slip of the hand costs no other files.
 
     Yields
     ------
@@ -82,11 +83,13 @@ def folder_beside(
         raise FileExistsError(
             f"{target} exists and is not empty. Give another name, or overwrite=True to replace it."
         )
-    if occupied and marker is not None and not (target / marker).exists():
-        raise FileExistsError(
-            f"{target} has no {marker}, so it is not what would be written here, and it is not replaced. "
-            "Give another name, or remove it yourself."
-        )
+    if occupied and own is not None:
+        for path in sorted(target.iterdir()):
+            if not any(fnmatch(path.name, pattern) for pattern in own):
+                raise FileExistsError(
+                    f"{target} holds {path.name}, which is not of what is written here, so the folder is not "
+                    "replaced. Give another name, or remove it yourself."
+                )
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     try:

@@ -19,6 +19,7 @@ from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
 from .index_folder import read_collection, write_collection
 from .inputs import Ids
+from .parallel import thread_count
 from .ranking import Ranking
 from .store.folder import Generation, spool_beside
 from .vectors import MultiVectors, as_multivectors
@@ -28,6 +29,8 @@ __all__ = ["MuveraIndex"]
 #: Up to this many tokens an exact search of all of them is as fast as the two stages
 #: (`python -m experiments threshold` measures where), so no FDEs are made.
 EXACT_TOKENS = 20_000
+
+_DEFAULT_K = 10
 
 
 class MuveraIndex:
@@ -224,7 +227,7 @@ class MuveraIndex:
     def search(
         self,
         queries: Any,
-        k: int = 10,
+        k: int | None = None,
         *,
         candidates: int = 100,
         filter: Filter | None = None,
@@ -236,8 +239,9 @@ class MuveraIndex:
         Parameters
         ----------
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-        k : int
-            At most the number of documents that have tokens.
+        k : int, optional
+            At most the number of documents that have tokens.  Default: 10, or all where there are
+            fewer.
         candidates : int
             Documents that FDEs propose and exact Chamfer orders, at least k.  More find more
             and take longer, in proportion.
@@ -260,9 +264,13 @@ class MuveraIndex:
         queries.require_dim(self.config.dimension, "queries", "this index")
         queries.require_finite("queries")
         require_query_tokens(queries)
+        thread_count(threads)  # refuse a wrong number also where one thread is enough
         held = self._held
         rows, tokens = held.searchable
-        require_k(k, len(rows), "documents with tokens in the index")
+        if k is None:
+            k = min(_DEFAULT_K, len(rows))
+        else:
+            require_k(k, len(rows), "documents with tokens in the index")
         require_k(candidates, None, "", "candidates")
         if candidates < k:
             raise ValueError(f"candidates={candidates} must be at least k={k}.")

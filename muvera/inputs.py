@@ -44,7 +44,7 @@ def as_tokens(value: Any, name: str) -> TokenArray:
     elif array.size:
         raise TypeError(
             f"{name} has dtype {array.dtype}, but token vectors must be floating point. "
-            "Quantised vectors need their scale: convert them to float32 first."
+            "Convert them to float32 first; quantised vectors need their scale for that."
         )
     else:
         array = array.astype(np.float32)

@@ -15,7 +15,10 @@ from .files import folder_beside, write_json
 from .inputs import Ids, TokenArray, as_array, as_ids, as_integers, as_offsets, as_tokens, frozen
 from .kernels.scan import first_not_finite
 
-__all__ = ["MultiVectors", "as_multivectors", "both_kinds"]
+__all__ = ["MULTIVECTORS_FILES", "MultiVectors", "as_multivectors", "both_kinds"]
+
+#: What a folder of MultiVectors holds.
+MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
 
 # Bits and exponent mask of a float of so many bytes.
 _EXPONENT = {2: (np.uint16, 0x7C00), 4: (np.uint32, 0x7F800000)}
@@ -77,7 +80,13 @@ class MultiVectors:
 
     @classmethod
     def from_arrays(
-        cls, arrays: Iterable[Any], ids: Any = None, *, dim: int | None = None, dtype: Any = None
+        cls,
+        arrays: Iterable[Any],
+        ids: Any = None,
+        *,
+        dim: int | None = None,
+        dtype: Any = None,
+        name: str = "documents",
     ) -> MultiVectors:
         """Join one (tokens, dim) array a text; tensors on any device are taken.
 
@@ -91,11 +100,13 @@ class MultiVectors:
             Needed only where no text has a token, nor the shape (0, dim).
         dtype : float32 or float16, optional
             Default: float16 where all texts are, else float32.
+        name : str
+            What errors call the texts.
         """
         rows: list[TokenArray | None] = []
         empty_dim = None
         for i, value in enumerate(arrays):
-            array = as_tokens(value, f"documents[{i}]")
+            array = as_tokens(value, f"{name}[{i}]")
             if array.size == 0 and array.ndim <= 2:
                 if array.ndim == 2 and array.shape[1]:
                     empty_dim = array.shape[1]
@@ -103,12 +114,12 @@ class MultiVectors:
                 continue
             if array.ndim != 2:
                 raise ValueError(
-                    f"documents[{i}] has shape {array.shape}; each must have shape (tokens, dim). "
+                    f"{name}[{i}] has shape {array.shape}; each must have shape (tokens, dim). "
                     "Use from_padded for a padded batch."
                 )
             dim = array.shape[1] if dim is None else dim
             if array.shape[1] != dim:
-                raise ValueError(f"documents[{i}] has {array.shape[1]} columns, but those before have {dim}.")
+                raise ValueError(f"{name}[{i}] has {array.shape[1]} columns, but those before have {dim}.")
             rows.append(array)
         dim = empty_dim if dim is None else dim
         if dim is None:
@@ -309,7 +320,7 @@ class MultiVectors:
 
         The folder appears under its name only when it is complete.
         """
-        with folder_beside(folder, overwrite, marker="tokens.npy") as beside:
+        with folder_beside(folder, overwrite, own=MULTIVECTORS_FILES) as beside:
             np.save(beside / "tokens.npy", self.tokens)
             np.save(beside / "lengths.npy", self.lengths)
             if self._ids is not None:
@@ -349,15 +360,15 @@ def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
     if hasattr(value, "ndim"):
         array = as_array(value)
         if array.ndim == 2:
-            return MultiVectors.from_arrays([array])
+            return MultiVectors.from_arrays([array], name=name)
         if array.ndim != 3:
             raise ValueError(
                 f"{name} has shape {array.shape}; expected (tokens, dim) for one text, (n, tokens, dim) for "
                 "several, a list of arrays or MultiVectors."
             )
-        return MultiVectors.from_arrays(list(array))
+        return MultiVectors.from_arrays(list(array), name=name)
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(
             f"{name} must be MultiVectors or arrays of token vectors, got {type(value).__name__}."
         )
-    return MultiVectors.from_arrays(value)
+    return MultiVectors.from_arrays(value, name=name)

@@ -165,12 +165,13 @@ def test_only_a_folder_of_its_kind_is_replaced(tmp_path: Path) -> None:
     target.mkdir()
     (target / "one.jpg").write_text("kept")
     with (
-        pytest.raises(FileExistsError, match=r"photos has no tokens\.npy, .* not replaced"),
-        folder_beside(target, overwrite=True, marker="tokens.npy"),
+        pytest.raises(FileExistsError, match=r"photos holds one\.jpg, .* not replaced"),
+        folder_beside(target, overwrite=True, own=("tokens.npy",)),
     ):
         pass
     assert (target / "one.jpg").read_text() == "kept"
+    (target / "one.jpg").unlink()
     (target / "tokens.npy").touch()
-    with folder_beside(target, overwrite=True, marker="tokens.npy") as beside:
+    with folder_beside(target, overwrite=True, own=("tokens.npy",)) as beside:
         (beside / "tokens.npy").touch()
     assert [path.name for path in target.iterdir()] == ["tokens.npy"]

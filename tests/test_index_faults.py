@@ -411,7 +411,7 @@ def test_two_processes_writing_one_folder(folder: Path, start: Start) -> None:
         first.stdin.write("go\n")
         first.stdin.flush()
         assert first.stdout.readline() == "done\n"
-    with pytest.raises(IndexFolderError, match=r"holds generation 2, but you loaded 1\. Another process has"):
+    with pytest.raises(IndexFolderError, match=r"holds generation 2, but you loaded 1\. Saving would lose"):
         second.save(folder)
     loaded = MuveraIndex.load(folder, verify_files=True)
     assert 7 not in loaded and 8 in loaded
@@ -426,7 +426,7 @@ def test_two_indexes_of_one_folder_in_one_process(folder: Path) -> None:
     first.delete([1])
     first.save(folder)
     second.delete([2])
-    with pytest.raises(IndexFolderError, match="load it again, or save to another folder"):
+    with pytest.raises(IndexFolderError, match="load it and change that, save to another folder"):
         second.save(folder)
     second.save(folder.parent / "other")
     with pytest.raises(IndexFolderError, match="holds generation 2, but this index was made elsewhere"):

@@ -230,7 +230,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     ),
     (lambda: flat(np.ones(5), [5]), ValueError, r"dim at least 1, got \(5,\)"),
     (lambda: flat(np.ones((5, 0)), [5]), ValueError, r"dim at least 1, got \(5, 0\)"),
-    (lambda: flat(np.ones((5, 2), int), [5]), TypeError, "dtype int64.*convert them to float32"),
+    (lambda: flat(np.ones((5, 2), int), [5]), TypeError, "dtype int64.*Convert them to float32"),
     (lambda: flat(np.ones((5, 2), bool), [5]), TypeError, "dtype bool"),
     (lambda: flat(np.ones((5, 2), complex), [5]), TypeError, "dtype complex128"),
     (lambda: arrays([np.ones((2, 3)), np.ones(3)]), ValueError, r"documents\[1\] has shape \(3,\)"),

@@ -28,7 +28,7 @@ def is_encoder_folder(folder: Path) -> bool:
 
 def save_encoder(encoder: FDEEncoder, folder: Path, *, overwrite: bool = False) -> None:
     """Write configuration, matrices and centre; the folder appears when it is complete."""
-    with folder_beside(folder, overwrite, marker=FILE) as beside:
+    with folder_beside(folder, overwrite, own=(FILE, "encoder_*.npy")) as beside:
         save_arrays(encoder, beside)
         state = {"format": FORMAT, "format_version": 1, "config": encoder.config.to_dict()}
         write_json(beside / FILE, state)

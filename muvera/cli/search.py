@@ -24,6 +24,10 @@ __all__ = ["search"]
 _QUERIES_AT_ONCE = 256
 
 
+#: Formats of indexes, which never hold queries.
+_DOCUMENTS_ONLY = ("plaid", "fast_plaid", "pylate", "warp", "byaldi")
+
+
 def search(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that muvera index made.")],
     queries: Annotated[
@@ -33,7 +37,9 @@ def search(
             help="Query embeddings, read like documents; also a .npy (queries, tokens, dim).",
         ),
     ],
-    k: Annotated[int, typer.Option("--k", "-k", help="Documents a query.")] = 10,
+    k: Annotated[
+        int | None, typer.Option("--k", "-k", help="Documents a query. Default: 10, or all of fewer.")
+    ] = None,
     candidates: Annotated[
         int | None,
         typer.Option(help="Documents that FDEs propose and exact scores order. Default: 100, at least k."),
@@ -73,10 +79,13 @@ def search(
     from .sources import open_queries
 
     found = MuveraIndex.load(index)
-    texts = read(open_queries(queries, format, part, option))
+    opened = open_queries(queries, format, part, option)
+    if opened.name in _DOCUMENTS_ONLY and not quiet:
+        warn([f"{queries} holds documents and no queries: each of its documents is searched for as a query."])
+    texts = read(opened)
     allowed = None if filter_file is None else _filter(filter_file, found, quiet)
     if candidates is None:
-        candidates = max(100, k)
+        candidates = max(100, k or 0)
     begun = time.perf_counter()
     rankings = _rankings(
         found, texts, quiet, k=k, candidates=candidates, filter=allowed, mean=mean, threads=threads

@@ -151,6 +151,10 @@ def commit(target: Path, fill: Fill, known: Generation | None) -> Generation:
     """
     sweep_beside(target)
     if not (target / MANIFEST).exists():
+        if target.is_dir() and any(path.name != LOCK for path in target.iterdir()):
+            raise FileExistsError(
+                f"{target} exists and is not empty, and is not a muvera index. Give another name, or empty it yourself."
+            )
         return _commit_first(target, fill)
     with locked(target):
         manifest = read_manifest(target)
@@ -163,8 +167,8 @@ def commit(target: Path, fill: Fill, known: Generation | None) -> Generation:
             else:
                 since = f"you loaded {known.number}"
             raise IndexFolderError(
-                f"{target} holds generation {current.number}, but {since}. Another process has "
-                "changed it: load it again, or save to another folder."
+                f"{target} holds generation {current.number}, but {since}. Saving would lose what is there: "
+                "load it and change that, save to another folder, or remove the folder first."
             )
         return _write_generation(target, fill, current.number + 1, manifest["files"])
 

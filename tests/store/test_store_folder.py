@@ -105,7 +105,7 @@ def test_lost_updates_are_refused(target: Path) -> None:
     first = commit(target, writing({"a": b"1"}), None)
     second = commit(target, writing({"a": b"2"}), first)
     for known, message in (
-        (first, "holds generation 2, but you loaded 1. Another process has changed it"),
+        (first, "holds generation 2, but you loaded 1. Saving would lose what is there"),
         (None, "holds generation 2, but this index was made elsewhere"),
         (Generation(2, "0000"), "holds generation 2, but it is another one than you loaded"),
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...files import folder_beside, write_json
-from ...vectors import MultiVectors
+from ...vectors import MULTIVECTORS_FILES, MultiVectors
 from .stream import NpyStream, gather
 
 __all__ = ["NAME", "write"]
@@ -29,7 +29,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
         Replace an existing folder.
     """
     gathered, passing = gather(batches)
-    with folder_beside(target, overwrite, marker="tokens.npy") as folder:
+    with folder_beside(target, overwrite, own=MULTIVECTORS_FILES) as folder:
         with (folder / "tokens.npy").open("wb") as stream:
             tokens = NpyStream(stream, gathered.dim, gathered.dtype)
             for batch in passing:

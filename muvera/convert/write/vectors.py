@@ -132,13 +132,13 @@ VectorFormat = Callable[[_Checked, Path, int, bool], None]
 
 
 def _npy(batches: _Checked, target: Path, dimension: int, overwrite: bool) -> None:
-    with folder_beside(target, overwrite, marker="vectors.npy") as folder:
+    with folder_beside(target, overwrite, own=("vectors.npy", "ids.json", "ids.npy")) as folder:
         _save_vectors(batches, folder, dimension)
         write_json(folder / "ids.json", batches.ids.tolist())
 
 
 def _faiss(batches: _Checked, target: Path, dimension: int, overwrite: bool) -> None:
-    with folder_beside(target, overwrite, marker="vectors.npy") as folder:
+    with folder_beside(target, overwrite, own=("vectors.npy", "ids.json", "ids.npy")) as folder:
         _save_vectors(batches, folder, dimension)
         ids = batches.ids
         if ids.dtype.kind != "i":
@@ -170,7 +170,7 @@ def _lancedb(batches: _Checked, target: Path, dimension: int, overwrite: bool) -
     pa = import_extra("pyarrow", "lancedb", "Writing LanceDB")
     rows = iter(batches)
     first = _record_batch(pa, next(rows), "vector", dimension)
-    with folder_beside(target, overwrite, marker="fdes.lance") as folder:
+    with folder_beside(target, overwrite, own=("fdes.lance",)) as folder:
         table = lancedb.connect(str(folder)).create_table("fdes", pa.Table.from_batches([first]))
         # One batch after the other: what fails in a batch fails here, as itself.
         for batch in rows:
