@@ -29,7 +29,7 @@ from .matrices import FDEMatrices, cell_positions, draw_matrices
 __all__ = ["FDEEncoder"]
 
 # A task is about this many tokens: enough to hide its start, few enough to share out evenly.
-_TASK_TOKENS = 8192
+_TASK_TOKENS = 2048
 
 # Long FDEs held by one thread before a final projection.
 _BLOCK_BYTES = 64 << 20
