@@ -153,7 +153,8 @@ def commit(target: Path, fill: Fill, known: Generation | None) -> Generation:
     if not (target / MANIFEST).exists():
         if target.is_dir() and any(path.name != LOCK for path in target.iterdir()):
             raise FileExistsError(
-                f"{target} exists and is not empty, and is not a muvera index. Give another name, or empty it yourself."
+                f"{target} exists and is not empty, and is not a muvera index. Give another name, or empty "
+                "it yourself."
             )
         return _commit_first(target, fill)
     with locked(target):
