@@ -1,0 +1,33 @@
+"""Unknown names: errors that offer the nearest one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["require_known"]
+
+
+def require_known(name: str, known: Iterable[str], what: str) -> None:
+    """Raise ValueError unless `name` is one of `known`.
+
+    Parameters
+    ----------
+    name : str
+    known : iterable of str
+    what : str
+        What the names are of, as the message says it: "system", "key of an experiment".
+
+    Examples
+    --------
+    >>> require_known("muvra", ["muvera", "bm25"], "system")
+    Traceback (most recent call last):
+        ...
+    ValueError: There is no system 'muvra'. Did you mean 'muvera'? There are: muvera, bm25.
+    """
+    choices = list(known)
+    if name in choices:
+        return
+    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"There is no {what} {name!r}.{guess} There are: {', '.join(choices)}.")
