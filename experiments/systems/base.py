@@ -82,7 +82,8 @@ class System(Protocol):
     """What the runner asks of a system.
 
     Build arguments are the keywords of ``__init__``, query arguments the keywords of ``search`` after `k`;
-    a configuration is checked against both signatures before anything runs.
+    a configuration is checked against both signatures before anything runs (a ``**build`` of open keywords
+    is not looked into: such a system checks it in ``__init__``).
 
     Attributes
     ----------
@@ -90,13 +91,12 @@ class System(Protocol):
         As in SYSTEMS.
     family : {"ours", "baseline", "peer"}
     chamfer : bool
-        Whether the scores claim to be exact Chamfer similarities (sums over query tokens); they are
-        then compared with those that the runner computes.
+        Optional, False where it is missing: whether the scores claim to be exact Chamfer similarities
+        (sums over query tokens); they are then compared with those that the runner computes.
     """
 
     name: ClassVar[str]
     family: ClassVar[Family]
-    chamfer: ClassVar[bool]
 
     def __init__(self, **build: Any) -> None: ...
 
@@ -104,7 +104,9 @@ class System(Protocol):
         """Build the index.  The call is timed whole."""
         ...
 
-    def search(self, queries: MultiVectors, positions: NDArray[np.int64], k: int, **query: Any) -> Answers:
+    def search(
+        self, queries: MultiVectors, positions: NDArray[np.int64], k: int, *_: Any, **query: Any
+    ) -> Answers:
         """Answer queries one at a time.
 
         Parameters
@@ -120,7 +122,10 @@ class System(Protocol):
         ...
 
     def bytes_per_document(self) -> float:
-        """Return the size of the index on top of the token vectors that every exact reranker reads."""
+        """Return the size of the index on top of the token vectors that every exact reranker reads.
+
+        Systems that do not read those (PLAID) say in their own docstring what they count.
+        """
         ...
 
     def close(self) -> None:
@@ -157,6 +162,9 @@ class SystemRegister(Mapping[str, type[System]]):
             ) from error
         system: type[System] = found
         return system
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
