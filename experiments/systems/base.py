@@ -82,8 +82,8 @@ class System(Protocol):
     """What the runner asks of a system.
 
     Build arguments are the keywords of ``__init__``, query arguments the keywords of ``search`` after `k`;
-    a configuration is checked against both signatures before anything runs (a ``**build`` of open keywords
-    is not looked into: such a system checks it in ``__init__``).
+    a configuration is checked against both signatures before anything runs (open keywords,
+    ``**build``, are checked by ``__init__`` unless the class names them, see below).
 
     Attributes
     ----------
@@ -92,7 +92,18 @@ class System(Protocol):
     family : {"ours", "baseline", "peer"}
     chamfer : bool
         Optional, False where it is missing: whether the scores claim to be exact Chamfer similarities
-        (sums over query tokens); they are then compared with those that the runner computes.
+        (sums over query tokens).  They are then compared with those that the runner computes, but for
+        the query argument ``rerank: false``.
+
+    Notes
+    -----
+    Two more methods are called where a system has them:
+
+    - ``disagreement(queries, positions, k, **query) -> str | None``: compares two ways to the same
+      answer before either is timed, and says in a sentence where they differ;
+    - ``facts() -> dict[str, float]``: numbers about the built index, kept with the results.
+
+    A class with open keywords may name them: ``open_arguments() -> Iterable[str]``, a static method.
     """
 
     name: ClassVar[str]
@@ -179,6 +190,7 @@ SYSTEMS = SystemRegister(
         "exhaustive": "exhaustive:Exhaustive",
         "muvera": "ours:Muvera",
         "bm25": "bm25:BM25",
+        "fde": "candidates_only:Candidates",
         "pooled": "pooled:Pooled",
     }
 )
@@ -201,4 +213,7 @@ def arguments_of(system: type[System], side: Literal["build", "query"]) -> dict[
     parameters = inspect.signature(function).parameters.values()
     skipped = ("self",) if side == "build" else ("self", "queries", "positions", "k")
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name: p.default for p in parameters if p.name not in skipped and p.kind in kinds}
+    found = {p.name: p.default for p in parameters if p.name not in skipped and p.kind in kinds}
+    if side == "build" and hasattr(system, "open_arguments"):
+        found |= dict.fromkeys(system.open_arguments(), None)
+    return found

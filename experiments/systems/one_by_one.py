@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import MultiVectors
+from muvera import MultiVectors, rerank
 
 from .base import Answers
 
-__all__ = ["Best", "one_by_one"]
+__all__ = ["Best", "one_by_one", "reranked"]
 
 #: Positions of documents, best first, int64 (m,), and their scores, float32 (m,).
 Best = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -44,3 +44,11 @@ def one_by_one(queries: MultiVectors, k: int, answer: Callable[[int, MultiVector
         count = min(k, len(found))
         ids[i, :count], scores[i, :count] = found[:count], values[:count]
     return Answers(ids, scores, seconds)
+
+
+def reranked(
+    query: MultiVectors, documents: MultiVectors, candidates: NDArray[np.int64], k: int, threads: int
+) -> Best:
+    """Return the `k` best of `candidates` by exact Chamfer."""
+    ranking = rerank(query, documents, [candidates], k, threads=threads)[0]
+    return np.asarray(ranking.ids, np.int64), ranking.scores

@@ -1,0 +1,85 @@
+"""BM25 over the texts through bm25s, with exact Chamfer reranking of what it finds."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import bm25s
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import MultiVectors
+from muvera.ranking import best_first
+
+from .base import Answers, Family, Material
+from .one_by_one import Best, one_by_one, reranked
+
+__all__ = ["BM25"]
+
+
+class BM25:
+    """Words instead of vectors in the first stage.
+
+    Parameters
+    ----------
+    k1 : float
+        How slowly repeated words stop to count.
+    b : float
+        How much long documents are held back.
+    stopwords : str, optional
+        Language whose commonest words are left out.
+    """
+
+    name: ClassVar[str] = "bm25"
+    family: ClassVar[Family] = "baseline"
+    chamfer: ClassVar[bool] = True
+
+    def __init__(self, *, k1: float = 1.5, b: float = 0.75, stopwords: str | None = "en") -> None:
+        self._index: Any = bm25s.BM25(k1=k1, b=b)
+        self._stopwords = stopwords
+
+    def build(self, material: Material) -> None:
+        """Count the documents' words.
+
+        Raises
+        ------
+        ValueError
+            Where the collection has no texts.
+        """
+        if material.document_texts is None or material.query_texts is None:
+            raise ValueError("bm25 needs texts, and the collection has token vectors alone. Leave it out.")
+        self._documents, self._threads = material.documents, material.threads
+        self._queries = material.query_texts
+        words = bm25s.tokenize(material.document_texts, stopwords=self._stopwords, show_progress=False)
+        self._index.index(words, show_progress=False)
+
+    def search(
+        self,
+        queries: MultiVectors,
+        positions: NDArray[np.int64],
+        k: int,
+        *,
+        candidates: int = 100,
+        rerank: bool = True,
+    ) -> Answers:
+        """Find by BM25; with `rerank`, order the first `candidates` by exact Chamfer."""
+
+        def search(place: int, query: MultiVectors) -> Best:
+            text = self._queries[positions[place]]
+            words = bm25s.tokenize(text, stopwords=self._stopwords, return_ids=False, show_progress=False)
+            scores = np.asarray(self._index.get_scores(words[0]), np.float32)
+            best = best_first(scores, max(k, candidates) if rerank else k)
+            if rerank:
+                return reranked(query, self._documents, best, k, self._threads)
+            return best, scores[best]
+
+        return one_by_one(queries, k, search)
+
+    def bytes_per_document(self) -> float:
+        """Return the size of the score matrix, without the vocabulary's strings."""
+        arrays = [self._index.scores[part] for part in ("data", "indices", "indptr")]
+        return float(sum(array.nbytes for array in arrays)) / len(self._documents)
+
+    def close(self) -> None:
+        """Let go of the index."""
+        self._index = None

@@ -1,0 +1,118 @@
+"""One vector a text: pooled token vectors, searched as ordinary vectors, then reranked exactly."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import MultiVectors
+from muvera.mips import ExactSearch, HNSWSearch
+
+from .base import Answers, Family, Material
+from .one_by_one import Best, one_by_one, reranked
+
+__all__ = ["Pooled", "mean_vectors"]
+
+
+class Pooled:
+    """What an ordinary vector database does, with exact Chamfer reranking behind it.
+
+    Parameters
+    ----------
+    vectors : {"mean", "stored"}
+        "mean": the mean of a text's token vectors, scaled to length 1.  "stored": the model's own
+        single vectors, where the collection has them.
+    backend : {"exact", "hnsw"}
+    hnsw : dict, optional
+        Settings of :class:`muvera.mips.HNSWSearch`.
+    """
+
+    name: ClassVar[str] = "pooled"
+    family: ClassVar[Family] = "baseline"
+    chamfer: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        vectors: Literal["mean", "stored"] = "mean",
+        backend: Literal["exact", "hnsw"] = "exact",
+        hnsw: dict[str, Any] | None = None,
+    ) -> None:
+        if vectors not in ("mean", "stored"):
+            raise ValueError(f"vectors must be 'mean' or 'stored', got {vectors!r}.")
+        if backend not in ("exact", "hnsw"):
+            raise ValueError(f"backend must be 'exact' or 'hnsw', got {backend!r}.")
+        self._stored, self._graph, self._hnsw = vectors == "stored", backend == "hnsw", dict(hnsw or {})
+
+    def build(self, material: Material) -> None:
+        """Pool the documents and add them to the search.
+
+        Raises
+        ------
+        ValueError
+            Where single vectors are asked for that the collection does not have.
+        """
+        self._documents, self._threads = material.documents, material.threads
+        self._query_vectors = material.query_pooled
+        if self._stored:
+            if material.document_pooled is None or material.query_pooled is None:
+                raise ValueError("The collection has no stored single vectors. Use vectors: mean.")
+            vectors = material.document_pooled
+        else:
+            vectors = mean_vectors(material.documents)
+        self._search: ExactSearch | HNSWSearch = (
+            HNSWSearch(vectors.shape[1], **{"seed": material.seed, **self._hnsw})
+            if self._graph
+            else ExactSearch(vectors.shape[1])
+        )
+        self._search.add(np.arange(len(vectors)), vectors, material.threads)
+
+    def search(
+        self,
+        queries: MultiVectors,
+        positions: NDArray[np.int64],
+        k: int,
+        *,
+        candidates: int = 100,
+        rerank: bool = True,
+    ) -> Answers:
+        """Find by the single vector; with `rerank`, order the first `candidates` by exact Chamfer."""
+        count = min(max(k, candidates) if rerank else k, len(self._documents))
+
+        def search(place: int, query: MultiVectors) -> Best:
+            if self._stored:
+                assert self._query_vectors is not None  # checked when it was built
+                vector = self._query_vectors[positions[place]][np.newaxis]
+            else:
+                vector = mean_vectors(query)
+            ids, scores = self._search.search(vector, count, threads=self._threads)
+            found = ids[0] >= 0
+            if rerank:
+                return reranked(query, self._documents, ids[0][found], k, self._threads)
+            return ids[0][found], scores[0][found]
+
+        return one_by_one(queries, k, search)
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of a vector and, with a graph, of its links."""
+        return float(self._search.info()["bytes_per_vector"])
+
+    def close(self) -> None:
+        """Let go of the vectors."""
+        del self._search
+
+
+def mean_vectors(texts: MultiVectors) -> NDArray[np.float32]:
+    """Return the mean token vector of each text, scaled to length 1, float32 (n, dim).
+
+    Parameters
+    ----------
+    texts : MultiVectors
+        Each with a token.
+    """
+    sums = np.add.reduceat(np.asarray(texts.tokens, np.float32), texts.offsets[:-1], axis=0)
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    means: NDArray[np.float32] = sums / np.maximum(norms, np.float32(1e-12))
+    return means
