@@ -171,6 +171,13 @@ class HNSWSearch:
 
     # -- searching ------------------------------------------------------------
 
+    def set_ef(self, ef: int) -> None:
+        """Let searches from now on keep `ef` candidates; not while another thread searches."""
+        if isinstance(ef, bool) or not isinstance(ef, int) or ef < 1:
+            raise ValueError(f"ef must be an int of at least 1, got {ef!r}.")
+        self.ef = ef
+        self._index.set_ef(ef)
+
     def search(
         self,
         queries: NDArray[np.float32],

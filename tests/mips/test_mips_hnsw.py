@@ -81,6 +81,23 @@ def test_a_large_k_leaves_no_trace() -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_ef_can_be_changed_for_later_searches(space: Any) -> None:
+    vectors, queries = like_fdes(9, 2000, 16), like_fdes(10, 50, 16)
+    search = filled(vectors, space=space, m=4, ef=200)
+    wide = search.search(queries, 10, threads=1)[0]
+    search.set_ef(10)
+    narrow = search.search(queries, 10, threads=1)[0]
+    built_narrow = filled(vectors, space=space, m=4, ef=10).search(queries, 10, threads=1)[0]
+    np.testing.assert_array_equal(narrow, built_narrow)
+    assert search.settings()["ef"] == 10
+    search.set_ef(200)
+    np.testing.assert_array_equal(search.search(queries, 10, threads=1)[0], wide)
+    assert not np.array_equal(narrow, wide)
+    with pytest.raises(ValueError, match="ef must be an int of at least 1, got 0"):
+        search.set_ef(0)
+
+
 def test_zero_vectors_and_one_vector() -> None:
     search = filled(np.array([[0.0, 0.0], [0.0, 3.0]], np.float32))
     found, scores = search.search(np.array([[0.0, 2.0], [0.0, -2.0]]), 2)
