@@ -1,0 +1,105 @@
+"""The nearest document tokens of query tokens: what systems that search single tokens begin with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import MultiVectors
+from muvera.inputs import frozen
+from muvera.kernels.tile import pack_columns
+from muvera.mips import HNSWSearch
+from muvera.vectors import both_kinds
+
+from .token_kernels import nearest_tokens
+
+__all__ = ["Backend", "TokenSearch"]
+
+Backend = Literal["hnsw", "exact"]
+
+# Tokens widened to float32 and given to the graph at a time.
+_BLOCK = 1 << 16
+
+
+class TokenSearch:
+    """Search among all token vectors of a collection.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        At least one token.
+    backend : {"hnsw", "exact"}
+        "hnsw" walks a graph of all tokens: its build takes time and memory in proportion to tokens, not
+        to documents.  "exact" reads every token for every query: no graph, no error of one.
+    m, ef_construction : int
+        Of the graph, see :class:`muvera.mips.HNSWSearch`; unit vectors make its space of no matter.
+    seed : int
+    threads : int
+        With more than one the graph is not reproducible.
+
+    Attributes
+    ----------
+    document_of : int64 (n_tokens,)
+        Whose each token is.
+    """
+
+    def __init__(
+        self,
+        documents: MultiVectors,
+        backend: Backend,
+        *,
+        m: int,
+        ef_construction: int,
+        seed: int,
+        threads: int,
+    ) -> None:
+        self.document_of = np.repeat(np.arange(len(documents)), documents.lengths)
+        self._floats, self._halves = both_kinds(documents)
+        self._threads = threads
+        self._graph: HNSWSearch | None = None
+        if backend == "hnsw":
+            # The walk is as wide as what is asked for: `nearest` says how wide.
+            self._graph = HNSWSearch(documents.dim, m=m, ef_construction=ef_construction, ef=1, seed=seed)
+            for start in range(0, documents.num_tokens, _BLOCK):
+                part = documents.tokens[start : start + _BLOCK].astype(np.float32)
+                self._graph.add(np.arange(start, start + len(part)), part, threads)
+        elif backend != "exact":
+            raise ValueError(f"backend must be 'hnsw' or 'exact', got {backend!r}.")
+
+    def nearest(
+        self, query: NDArray[np.float32], count: int, ef: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the `count` best tokens of each query token and their inner products.
+
+        Parameters
+        ----------
+        query : float32 (m, dim)
+        count : int
+            At most all tokens are returned.
+        ef : int
+            How many tokens the walk through the graph keeps, at least `count`: more find more of the true
+            best and take longer.
+
+        Returns
+        -------
+        int64 (m, c), float32 (m, c)
+            Best first.
+        """
+        count = min(count, len(self.document_of))
+        if self._graph is not None:
+            walked = min(max(count, ef), len(self.document_of))
+            tokens, scores = self._graph.search(query, walked, threads=self._threads)
+            return tokens[:, :count], scores[:, :count]
+        scores = np.empty((len(query), count), np.float32)
+        tokens = np.empty((len(query), count), np.int64)
+        packed = frozen(pack_columns(query).reshape(-1))
+        nearest_tokens(self._floats, self._halves, packed, scores, tokens)
+        return tokens, scores
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes on top of the token vectors: the graph with its own copy of them, and `document_of`."""
+        graph = 0 if self._graph is None else int(self._graph.info()["bytes_per_vector"])
+        return graph + self.document_of.itemsize

@@ -1,0 +1,113 @@
+"""XTR: documents are ranked by retrieved token similarities alone, missing ones imputed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import MultiVectors, rerank
+from muvera.ranking import best_first
+
+from .base import Answers, Family, Material
+from .one_by_one import Best, one_by_one
+from .token_kernels import imputed_scores
+from .token_search import Backend, TokenSearch
+
+__all__ = ["XTR"]
+
+
+class XTR:
+    """XTR's scoring (arXiv 2304.01982, section 3.2).
+
+    Every query token retrieves `tokens` document tokens.  A document's score is the sum over query tokens
+    of its best retrieved similarity, or of the query token's lowest retrieved one where none of the
+    document's tokens was retrieved: no token vector is read after the search.  The model of the paper is
+    trained for this, the embeddings here are not.
+
+    Parameters
+    ----------
+    backend : {"hnsw", "exact"}
+        A graph of all tokens, or a scan of all of them.
+    m, ef_construction : int
+        Links a token and candidates while building; more raise recall and the time of a build that has to
+        add every token.
+    """
+
+    name: ClassVar[str] = "xtr"
+    family: ClassVar[Family] = "baseline"
+
+    def __init__(self, *, backend: Backend = "hnsw", m: int = 16, ef_construction: int = 100) -> None:
+        self._backend: Backend = backend
+        self._m, self._ef_construction = m, ef_construction
+
+    def build(self, material: Material) -> None:
+        """Build the graph, where there is one."""
+        self._documents, self._threads = material.documents, material.threads
+        self._tokens = TokenSearch(
+            material.documents,
+            self._backend,
+            m=self._m,
+            ef_construction=self._ef_construction,
+            seed=material.seed,
+            threads=material.threads,
+        )
+        self._last = np.full(len(material.documents), -1, np.int64)
+        self._gains = np.zeros(len(material.documents))
+
+    def search(
+        self,
+        queries: MultiVectors,
+        positions: NDArray[np.int64],
+        k: int,
+        *,
+        tokens: int = 1000,
+        ef: int = 0,
+        candidates: int = 0,
+    ) -> Answers:
+        """Answer queries one at a time.
+
+        Parameters
+        ----------
+        queries, positions, k
+            As :class:`experiments.systems.base.System` says.
+        tokens : int
+            Tokens that every query token retrieves; recall and time rise with it.
+        ef : int
+            Tokens that a walk through the graph keeps, at least `tokens`.
+        candidates : int
+            Rank so many of the best again by exact Chamfer, whose scores are then returned; 0 for XTR as
+            it is, whose scores are sums of partly imputed similarities.
+        """
+
+        def answer(_: int, query: MultiVectors) -> Best:
+            found, scores = self.imputed(query, tokens, ef)
+            best = best_first(scores, max(k, candidates))
+            if not candidates:
+                return found[best], scores[best]
+            again = rerank(query, self._documents, [found[best[:candidates]]], k, threads=self._threads)[0]
+            return np.asarray(again.ids, np.int64), again.scores
+
+        return one_by_one(queries, k, answer)
+
+    def imputed(
+        self, query: MultiVectors, tokens: int, ef: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return all documents behind the retrieved tokens, in no order, and their scores."""
+        retrieved, similarities = self._tokens.nearest(query.tokens.astype(np.float32), tokens, ef)
+        documents = self._tokens.document_of[retrieved]
+        most = min(documents.size, len(self._documents))
+        found, scores = np.empty(most, np.int64), np.empty(most, np.float32)
+        count = imputed_scores(documents, similarities, self._last, self._gains, found, scores)
+        return found[:count], scores[:count]
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of the graph, with its own float32 copy of the tokens, and of their owners.
+
+        XTR needs no other copy; only a search with `candidates` reads the stored tokens too.
+        """
+        return self._tokens.bytes_per_token * self._documents.num_tokens / len(self._documents)
+
+    def close(self) -> None:
+        """Nothing is held outside this object."""
