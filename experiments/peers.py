@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +69,7 @@ PEERS = {
         Library("muvfde", "of_muvfde", "muvfde==0.0.9"),
         Library("maxsim-cpu", "of_maxsim_cpu", "maxsim-cpu==0.1.0"),
         Library("fastembed", "of_fastembed", "fastembed==0.9.1"),
+        Library("fast-plaid", "of_fast_plaid", "fast-plaid==1.4.6.2110"),
     )
 }
 
@@ -128,10 +131,12 @@ class Worker:
     def __init__(self, library: Library, inputs: Path, cache: Path) -> None:
         self.library = library
         python = make_environment(library, cache)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
             [str(python), str(WORKERS / "serve.py"), library.worker, str(inputs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             cwd=inputs,
             env=process_environment(library),
@@ -143,20 +148,33 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended already
+            self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
+        self._errors.close()
 
-    def time(self, operation: str, repeat: int = 1) -> NDArray[np.float64]:
+    def time(self, operation: str, repeat: int = 1, **options: Any) -> NDArray[np.float64]:
         """Time `repeat` calls in the worker.
+
+        Parameters
+        ----------
+        operation : str
+        repeat : int
+        **options
+            Keywords of the operation.
 
         Returns
         -------
         float64 (2, repeat)
             Seconds by the clock, and of the processor.
         """
-        reply = self._ask(operation=operation, repeat=repeat)
+        reply = self._ask(operation=operation, repeat=repeat, options=options)
         return np.array([reply["seconds"], reply["processor"]])
 
     def result(self, operation: str, folder: Path) -> NDArray[Any]:
@@ -165,18 +183,54 @@ class Worker:
         self._ask(operation=operation, save=str(path))
         return np.asarray(np.load(path, allow_pickle=False))
 
+    def each(
+        self, operation: str, texts: str, folder: Path, **options: Any
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Call once for every text, and once more for the first before, outside the clock.
+
+        Parameters
+        ----------
+        operation : str
+        texts : str
+            Name of a ragged input, read anew.
+        folder : Path
+            Where the results are passed on.
+        **options
+            Keywords of the operation.
+
+        Returns
+        -------
+        (n, ...) and float64 (2, n)
+            The results, and seconds of each call by the clock and of the processor.
+        """
+        path = folder / f"result-{self.library.name}-{operation}.npy"
+        reply = self._ask(operation=operation, each=texts, save=str(path), options=options)
+        results = np.asarray(np.load(path, allow_pickle=False))
+        path.unlink()
+        return results, np.array([reply["seconds"], reply["processor"]])
+
     def _ask(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, as the missing reply says
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
         line = self._process.stdout.readline()
-        reply: dict[str, Any] = json.loads(line) if line else {"error": "the process ended"}
+        reply: dict[str, Any] = (
+            json.loads(line) if line else {"error": f"the process ended: {self._last_words()}"}
+        )
         if "error" in reply:
             raise RuntimeError(f"{self.library.name}, {request['operation']}: {reply['error']}")
         return reply
 
+    def _last_words(self) -> str:
+        """Return the last line that an ended process wrote to its errors, or its exit code."""
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"exit code {code}"
 
-def save_texts(folder: Path, name: str, texts: Sequence[NDArray[np.float32]]) -> None:
+
+def save_texts(folder: Path, name: str, texts: Sequence[NDArray[Any]]) -> None:
     """Write a ragged input as the workers read it."""
     np.save(folder / f"{name}.npy", np.concatenate(texts))
     np.save(folder / f"{name}_lengths.npy", np.array([len(text) for text in texts]))

@@ -4,12 +4,14 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Work = Callable[[], Any]
+Work = Callable[..., Any]
 
 
-def _encoder() -> Any:
+def _encoder(
+    dimension: int = 128, repetitions: int = 20, bits: int = 5, width: int = 16, seed: int = 42
+) -> Any:
     library = importlib.import_module("fastembed.postprocess")
-    return library.Muvera(dim=128, k_sim=5, dim_proj=16, r_reps=20)
+    return library.Muvera(dim=dimension, k_sim=bits, dim_proj=width, r_reps=repetitions, random_seed=seed)
 
 
 def documents_single(inputs: Mapping[str, Any]) -> Work:
@@ -24,4 +26,21 @@ def query(inputs: Mapping[str, Any]) -> Work:
     return lambda: encoder.process_query(tokens)
 
 
-OPERATIONS = {"documents_single": documents_single, "query": query}
+def encode_document(_: Mapping[str, Any], **settings: int) -> Work:
+    """Documents, one after the other."""
+    work: Work = _encoder(**settings).process_document
+    return work
+
+
+def encode_query(_: Mapping[str, Any], **settings: int) -> Work:
+    """Queries, one after the other."""
+    work: Work = _encoder(**settings).process_query
+    return work
+
+
+OPERATIONS = {
+    "documents_single": documents_single,
+    "query": query,
+    "encode_document": encode_document,
+    "encode_query": encode_query,
+}

@@ -4,16 +4,19 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Work = Callable[[], Any]
+Work = Callable[..., Any]
 
 
-def _encoder() -> Any:
+def _encoder(
+    dimension: int = 128, repetitions: int = 20, bits: int = 5, width: int = 16, seed: int = 42
+) -> Any:
     return importlib.import_module("muvera").Muvera(
-        num_repetitions=20,
-        num_simhash_projections=5,
-        dimension=128,
+        num_repetitions=repetitions,
+        num_simhash_projections=bits,
+        dimension=dimension,
         projection_type="ams_sketch",
-        projection_dimension=16,
+        projection_dimension=width,
+        seed=seed,
     )
 
 
@@ -35,4 +38,22 @@ def query(inputs: Mapping[str, Any]) -> Work:
     return lambda: encoder.encode_queries(tokens)
 
 
-OPERATIONS = {"documents_batch": documents_batch, "documents_single": documents_single, "query": query}
+def encode_document(_: Mapping[str, Any], **settings: int) -> Work:
+    """Documents, one after the other."""
+    work: Work = _encoder(**settings).encode_documents
+    return work
+
+
+def encode_query(_: Mapping[str, Any], **settings: int) -> Work:
+    """Queries, one after the other."""
+    work: Work = _encoder(**settings).encode_queries
+    return work
+
+
+OPERATIONS = {
+    "documents_batch": documents_batch,
+    "documents_single": documents_single,
+    "query": query,
+    "encode_document": encode_document,
+    "encode_query": encode_query,
+}

@@ -2,34 +2,54 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-Work = Callable[[], Any]
+Work = Callable[..., Any]
 
 
-def _config(library: Any) -> Any:
+def _encoder(
+    repetitions: int = 20, bits: int = 5, width: int = 16, seed: int = 1, **_: int
+) -> tuple[Any, Any]:
+    """Return the library and a configuration; the dimension is the input's."""
+    library = importlib.import_module("muvfde")
     config = library.fixed_dimensional_encoding_config()
-    config.set_num_repetitions(20)
-    config.set_num_simhash_projections(5)
+    config.set_num_repetitions(repetitions)
+    config.set_num_simhash_projections(bits)
     config.set_projection_type(library.projection_type.AMS_SKETCH)
-    config.set_projection_dimension(16)
-    config.set_seed(1)
-    return config
+    config.set_projection_dimension(width)
+    config.set_seed(seed)
+    return library, config
+
+
+def encode_document(_: Mapping[str, Any], **settings: int) -> Work:
+    """Documents, one after the other."""
+    library, config = _encoder(**settings)
+    config.set_encoding_type(library.encoding_type.AVERAGE).enable_fill_empty(True)
+    return partial(library.generate_fixed_dimensional_encoding, config=config)
+
+
+def encode_query(_: Mapping[str, Any], **settings: int) -> Work:
+    """Queries, one after the other."""
+    library, config = _encoder(**settings)
+    return partial(library.generate_fixed_dimensional_encoding, config=config)
 
 
 def documents_single(inputs: Mapping[str, Any]) -> Work:
     """One document a call, which is all that it offers."""
-    library, documents = importlib.import_module("muvfde"), inputs["documents"]
-    config = _config(library).set_encoding_type(library.encoding_type.AVERAGE).enable_fill_empty(True)
-    encode = library.generate_fixed_dimensional_encoding
-    return lambda: [encode(document, config) for document in documents]
+    encode, documents = encode_document(inputs), inputs["documents"]
+    return lambda: [encode(document) for document in documents]
 
 
 def query(inputs: Mapping[str, Any]) -> Work:
     """One query."""
-    library, tokens = importlib.import_module("muvfde"), inputs["query"]
-    config = _config(library)
-    return lambda: library.generate_fixed_dimensional_encoding(tokens, config)
+    encode, tokens = encode_query(inputs), inputs["query"]
+    return lambda: encode(tokens)
 
 
-OPERATIONS = {"documents_single": documents_single, "query": query}
+OPERATIONS = {
+    "documents_single": documents_single,
+    "query": query,
+    "encode_document": encode_document,
+    "encode_query": encode_query,
+}

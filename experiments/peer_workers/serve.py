@@ -6,8 +6,10 @@ the inputs as NAME.npy, ragged ones with NAME_lengths.npy.
 
 Requests: ``{"operation": name, "repeat": n}`` is answered with the seconds of each call by the
 clock and by the processor's time, and ``{"operation": name, "save": path}`` once the result
-stands there.  Only the standard library
-and NumPy are used here, for this runs in the environments of other libraries.
+stands there.  With ``"each": NAME`` beside ``"save"`` the function is called with one text of that
+input after the other, and the results, of one shape, stand together at the path.  ``"options"``
+are keywords of the operation.  Only the standard library and NumPy are used here, for this runs in
+the environments of other libraries.
 """
 
 import importlib
@@ -37,18 +39,28 @@ class Inputs:
         return [part.copy() for part in np.split(array, np.cumsum(np.load(lengths))[:-1])]
 
 
-def answer(request: dict[str, Any], work: Callable[[], Any]) -> dict[str, Any]:
+def answer(request: dict[str, Any], work: Callable[..., Any], inputs: Inputs) -> dict[str, Any]:
     """Call `work` as the request says."""
-    if "save" in request:
-        np.save(request["save"], np.asarray(work()))
-        return {}
-    seconds, processor = [], []
-    for _ in range(request["repeat"]):
+    seconds: list[float] = []
+    processor: list[float] = []
+
+    def timed(*arguments: Any) -> Any:
         start, used = time.perf_counter(), time.process_time()
-        result = work()
+        result = work(*arguments)
         seconds.append(time.perf_counter() - start)
         processor.append(time.process_time() - used)
-        del result  # its memory is given back outside the clock, for all alike
+        return result
+
+    if "each" in request:
+        texts = inputs[request["each"]]
+        work(texts[0])  # whatever the first call alone has to do is not on the clock
+        np.save(request["save"], np.stack([timed(text) for text in texts]))
+    elif "save" in request:
+        np.save(request["save"], np.asarray(work()))
+        return {}
+    else:
+        for _ in range(request["repeat"]):
+            timed()  # the result's memory is given back outside the clock, for all alike
     return {"seconds": seconds, "processor": processor}
 
 
@@ -59,14 +71,15 @@ def main() -> None:
     os.dup2(2, 1)
     operations = importlib.import_module(sys.argv[1]).OPERATIONS
     inputs = Inputs(Path(sys.argv[2]))
-    ready: dict[str, Callable[[], Any]] = {}
+    ready: dict[str, Callable[..., Any]] = {}
     for line in sys.stdin:
         request = json.loads(line)
-        name = request["operation"]
+        options = request.get("options", {})
+        name = json.dumps([request["operation"], options], sort_keys=True)
         try:
             if name not in ready:
-                ready[name] = operations[name](inputs)
-            reply = answer(request, ready[name])
+                ready[name] = operations[request["operation"]](inputs, **options)
+            reply = answer(request, ready[name], inputs)
         except Exception as error:  # the process that asks reports it
             reply = {"error": f"{type(error).__name__}: {error}"}
         replies.write(json.dumps(reply) + "\n")

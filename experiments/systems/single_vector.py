@@ -63,7 +63,7 @@ class SingleVector:
         k: int,
         *,
         candidates: int = 100,
-        ef: int = 0,
+        ef: int | None = None,
         deduplicate: bool = True,
     ) -> Answers:
         """Answer queries one at a time.
@@ -74,8 +74,8 @@ class SingleVector:
             As :class:`experiments.systems.base.System` says.
         candidates : int
             Length of the list; recall and time of reranking rise with it.
-        ef : int
-            Tokens that a walk through the graph keeps, at least as many as it has to return.
+        ef : int, optional
+            Tokens that a walk through the graph keeps; default and at least what it has to return.
         deduplicate : bool
             Count a document once in the list.  Without it every token counts, and fewer documents are
             reranked: the paper's weaker variant.
@@ -89,7 +89,7 @@ class SingleVector:
         return one_by_one(queries, k, answer)
 
     def candidates(
-        self, query: MultiVectors, count: int, ef: int = 0, deduplicate: bool = True
+        self, query: MultiVectors, count: int, ef: int | None = None, deduplicate: bool = True
     ) -> NDArray[np.int64]:
         """Return the list of one query: `count` documents, or as many as tokens of `count` entries have."""
         tokens = query.tokens.astype(np.float32)
@@ -105,7 +105,7 @@ class SingleVector:
                 return found
             depth *= 2
 
-    def _by_rank(self, query: NDArray[np.float32], depth: int, ef: int) -> NDArray[np.int64]:
+    def _by_rank(self, query: NDArray[np.float32], depth: int, ef: int | None) -> NDArray[np.int64]:
         """Return the documents of the `depth` nearest tokens of all query tokens, rank after rank."""
         found, scores = self._tokens.nearest(query, depth, ef)
         order = np.argsort(-scores.T, axis=1, kind="stable")

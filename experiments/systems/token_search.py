@@ -69,7 +69,7 @@ class TokenSearch:
             raise ValueError(f"backend must be 'hnsw' or 'exact', got {backend!r}.")
 
     def nearest(
-        self, query: NDArray[np.float32], count: int, ef: int
+        self, query: NDArray[np.float32], count: int, ef: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the `count` best tokens of each query token and their inner products.
 
@@ -78,9 +78,9 @@ class TokenSearch:
         query : float32 (m, dim)
         count : int
             At most all tokens are returned.
-        ef : int
-            How many tokens the walk through the graph keeps, at least `count`: more find more of the true
-            best and take longer.
+        ef : int, optional
+            How many tokens the walk through the graph keeps; default and at least `count`.  More find more
+            of the true best and take longer.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class TokenSearch:
         """
         count = min(count, len(self.document_of))
         if self._graph is not None:
-            walked = min(max(count, ef), len(self.document_of))
+            walked = min(max(count, ef or 0), len(self.document_of))
             tokens, scores = self._graph.search(query, walked, threads=self._threads)
             return tokens[:, :count], scores[:, :count]
         scores = np.empty((len(query), count), np.float32)

@@ -63,7 +63,7 @@ class XTR:
         k: int,
         *,
         tokens: int = 1000,
-        ef: int = 0,
+        ef: int | None = None,
         candidates: int = 0,
     ) -> Answers:
         """Answer queries one at a time.
@@ -74,8 +74,8 @@ class XTR:
             As :class:`experiments.systems.base.System` says.
         tokens : int
             Tokens that every query token retrieves; recall and time rise with it.
-        ef : int
-            Tokens that a walk through the graph keeps, at least `tokens`.
+        ef : int, optional
+            Tokens that a walk through the graph keeps; default and at least `tokens`.
         candidates : int
             Rank so many of the best again by exact Chamfer, whose scores are then returned; 0 for XTR as
             it is, whose scores are sums of partly imputed similarities.
@@ -92,7 +92,7 @@ class XTR:
         return one_by_one(queries, k, answer)
 
     def imputed(
-        self, query: MultiVectors, tokens: int, ef: int = 0
+        self, query: MultiVectors, tokens: int, ef: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return all documents behind the retrieved tokens, in no order, and their scores."""
         retrieved, similarities = self._tokens.nearest(query.tokens.astype(np.float32), tokens, ef)
