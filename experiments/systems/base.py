@@ -192,6 +192,12 @@ SYSTEMS = SystemRegister(
         "bm25": "bm25:BM25",
         "fde": "candidates_only:Candidates",
         "pooled": "pooled:Pooled",
+        "single_vector": "single_vector:SingleVector",
+        "xtr": "xtr:XTR",
+        "plaid": "plaid:Plaid",
+        "fastembed": "peer_fde:Fastembed",
+        "muvfde": "peer_fde:Muvfde",
+        "muvera_python": "peer_fde:MuveraPython",
     }
 )
 
