@@ -18,11 +18,13 @@ from . import threshold as thresholds
 from .collections import CACHE, DATA, exact_top, find_collections, load_collection
 from .first_calls import first_calls
 from .report import RESULTS, fill_block, load_results, machine, save_results
+from .study_commands import add_commands
 
 #: The collection whose documents are pooled in the speed table.
 POOLED = "cranfield-minilm"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+add_commands(app)
 
 Data = Annotated[
     list[Path] | None,

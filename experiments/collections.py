@@ -1,8 +1,9 @@
 """Collections of token embeddings to measure with, and their exact top ten.
 
-A folder of data holds collections in two layouts: ``{docs,queries}_{tokens,lens}.npy`` as
-:mod:`experiments.embed_collection` writes them, and PLAID indexes with a
-``query_embedding.npy`` beside, decoded by :mod:`muvera.convert`.
+A folder of data holds collections in three layouts: ``{docs,queries}_{tokens,lens}.npy`` as
+:mod:`experiments.embed_collection` writes them, PLAID indexes with a ``query_embedding.npy``
+beside, and ``documents`` with ``queries``, each a file or a folder of any format that
+:mod:`muvera.convert` reads.
 """
 
 from __future__ import annotations
@@ -44,12 +45,16 @@ class Collection:
         Those that have tokens.
     checksum : str
         Of all tokens and lengths: sixteen hexadecimal digits.
+    document_ids, query_ids : list, optional
+        Names of the texts where the layout keeps them with the tokens.
     """
 
     name: str
     documents: MultiVectors
     queries: MultiVectors
     checksum: str
+    document_ids: list[int | str] | None = None
+    query_ids: list[int | str] | None = None
 
 
 def find_collections(folders: Sequence[Path]) -> dict[str, Path]:
@@ -72,7 +77,8 @@ def find_collections(folders: Sequence[Path]) -> dict[str, Path]:
         if not here:
             raise FileNotFoundError(
                 f"{folder} holds no collection: neither docs_tokens.npy with queries_tokens.npy, nor a PLAID "
-                f"index with {_QUERIES_OF_PLAID}. Give another folder with --data."
+                f"index with {_QUERIES_OF_PLAID}, nor documents with queries. Give another folder with "
+                "--data."
             )
         found |= here
     return found
@@ -83,14 +89,17 @@ def load_collection(path: Path) -> Collection:
     if (path / _QUERIES_OF_PLAID).exists():
         documents = read(path, format="plaid")
         queries = MultiVectors.from_arrays(np.load(path / _QUERIES_OF_PLAID, allow_pickle=False))
-    else:
+    elif (path / "docs_tokens.npy").exists():
         documents, queries = _load_side(path, "docs"), _load_side(path, "queries")
+    else:
+        documents, queries = (read(_part(path, side)) for side in ("documents", "queries"))
+    names = [_names(texts) for texts in (documents, queries)]
     documents, queries = _with_tokens(documents), _with_tokens(queries)
     digest = hashlib.sha256()
     for texts in (documents, queries):
         for array in (texts.tokens, texts.offsets):
             digest.update(array.tobytes())
-    return Collection(path.resolve().name, documents, queries, digest.hexdigest()[:16])
+    return Collection(path.resolve().name, documents, queries, digest.hexdigest()[:16], *names)
 
 
 def exact_top(collection: Collection, k: int, cache: Path = CACHE) -> NDArray[np.int64]:
@@ -121,12 +130,34 @@ def exact_top(collection: Collection, k: int, cache: Path = CACHE) -> NDArray[np
 
 
 def _children(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
+    return [child for child in _entries(folder) if child.is_dir()]
 
 
 def _is_collection(path: Path) -> bool:
     plain = (path / "docs_tokens.npy").exists() and (path / "queries_tokens.npy").exists()
-    return plain or ((path / _QUERIES_OF_PLAID).exists() and (path / "metadata.json").exists())
+    index = (path / _QUERIES_OF_PLAID).exists() and (path / "metadata.json").exists()
+    return plain or index or all(_parts(path, side) for side in ("documents", "queries"))
+
+
+def _parts(path: Path, side: str) -> list[Path]:
+    """Return what is called `side`, whatever its format."""
+    return [child for child in _entries(path) if child.name.partition(".")[0] == side]
+
+
+def _part(path: Path, side: str) -> Path:
+    found = _parts(path, side)
+    if len(found) > 1:
+        raise ValueError(f"{path} has both {found[0].name} and {found[1].name}. Leave one of them there.")
+    return found[0]
+
+
+def _entries(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else []
+
+
+def _names(texts: MultiVectors) -> list[int | str] | None:
+    """Return the ids of the texts with tokens, where they have any."""
+    return texts.ids[texts.lengths > 0].tolist() if texts.has_ids else None
 
 
 def _load_side(path: Path, side: str) -> MultiVectors:

@@ -1,0 +1,1 @@
+"""The study of recall, time and memory: configurations, measuring, results."""

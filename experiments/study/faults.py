@@ -1,0 +1,80 @@
+"""What a system must not return, and whether its scores are what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import MultiVectors, rerank
+
+from ..systems.base import Answers
+
+__all__ = ["chamfer_of", "require_answers", "score_fault", "too_few"]
+
+# Relative and absolute error of a float32 sum over some hundred tokens.
+_RELATIVE, _ABSOLUTE = 1e-3, 1e-3
+
+
+def require_answers(answers: Answers, queries: int, k: int, documents: int) -> None:
+    """Raise ValueError unless every row holds different documents that exist, best first, then -1.
+
+    Parameters
+    ----------
+    answers : Answers
+    queries, k, documents : int
+        How many there are, and how many were asked for.
+    """
+    for name, array, shape in (
+        ("ids", answers.ids, (queries, k)),
+        ("scores", answers.scores, (queries, k)),
+        ("seconds", answers.seconds, (queries,)),
+    ):
+        if np.shape(array) != shape:
+            raise ValueError(f"returned {name} of shape {np.shape(array)} instead of {shape}.")
+    ids = answers.ids
+    if len(ids) and (ids.min() < -1 or ids.max() >= documents):
+        wrong = ids[(ids < -1) | (ids >= documents)][0]
+        raise ValueError(f"returned document {wrong}, but there are {documents}.")
+    for i, row in enumerate(ids):
+        found = row[row >= 0]
+        if (row[: len(found)] < 0).any():
+            raise ValueError(f"returned documents behind a -1 for query {i}.")
+        values, counts = np.unique(found, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(
+                f"returned document {values[counts > 1][0]} {counts.max()} times for query {i}: a ranking "
+                "holds a document once."
+            )
+
+
+def too_few(answers: Answers, documents: int) -> str | None:
+    """Say for how many queries less than the asked-for documents were returned, None where for none."""
+    wanted = min(answers.ids.shape[1], documents)
+    counts = (answers.ids >= 0).sum(axis=1)
+    short = counts < wanted
+    if not short.any():
+        return None
+    return f"returned fewer than {wanted} documents for {short.sum()} queries, at worst {counts.min()}."
+
+
+def chamfer_of(ids: NDArray[np.int64], queries: MultiVectors, documents: MultiVectors) -> NDArray[np.float32]:
+    """Return exact Chamfer of the documents that were returned, float32 (n, k); -inf beside -1."""
+    out = np.full(ids.shape, -np.inf, np.float32)
+    rankings = rerank(queries, documents, [row[row >= 0] for row in ids], threads=1)
+    for i, ranking in enumerate(rankings):
+        known = dict(zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True))
+        out[i] = [known.get(position, -np.inf) for position in ids[i].tolist()]
+    return out
+
+
+def score_fault(answers: Answers, chamfer: NDArray[np.float32]) -> str | None:
+    """Say where scores that claim to be exact Chamfer are not, None where all are."""
+    counted = answers.ids >= 0
+    wrong = counted & ~np.isclose(answers.scores, chamfer, rtol=_RELATIVE, atol=_ABSOLUTE)
+    if not wrong.any():
+        return None
+    i, j = np.argwhere(wrong)[0]
+    return (
+        f"says its scores are exact Chamfer, but {wrong.sum()} of {counted.sum()} are not: query {i}, "
+        f"document {answers.ids[i, j]} has {chamfer[i, j]:.6g}, not {answers.scores[i, j]:.6g}."
+    )

@@ -1,0 +1,78 @@
+"""Small versions of experiments, which run the whole path of each in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+from ..systems.base import SYSTEMS
+from .configuration import Entry, Experiment
+from .data import StudyCollection
+from .synthetic import NAMES, synthetic_collection
+
+__all__ = ["quick_collections", "quick_experiment"]
+
+_One = TypeVar("_One")
+
+# Sizes of a quick growth, and documents of a collection's part.
+_SIZES, _PART = (400, 1000), 60
+
+
+def quick_collections() -> list[StudyCollection]:
+    """Return two tiny collections."""
+    return [synthetic_collection(name) for name in NAMES]
+
+
+def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
+    """Keep the first and the last of everything that an experiment runs through.
+
+    Peers whose environment would have to be made first are left out, since that may take minutes.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    cache : Path
+        Where environments of peers are.
+    """
+    entries: list[Entry] = []
+    for _, line in groupby(experiment.entries, key=lambda entry: entry.line):
+        for entry in _ends(list(line)):
+            if _is_ready(entry, cache):
+                entries.append(replace(entry, queries=tuple(_ends(list(entry.queries)))))
+    names = {point.name for entry in entries for point in entry.points()}
+    comparisons = tuple(
+        replace(comparison, what=tuple(name for name in comparison.what if name in names))
+        for comparison in experiment.comparisons
+        if comparison.to in names
+    )
+    growth = experiment.growth
+    if growth:
+        searches = [
+            {key: value for key, value in search.items() if key != "most"}
+            for search in growth.get("searches", [{"backend": "exact"}])
+        ]
+        growth = {**growth, "sizes": list(_SIZES), "searches": searches, "queries": 5}
+    sizes = (_PART, None) if len(experiment.documents) > 1 else (None,)
+    return replace(
+        experiment,
+        entries=tuple(entries),
+        comparisons=comparisons,
+        seeds=experiment.seeds[:2],
+        documents=sizes,
+        growth=growth,
+    )
+
+
+def _ends(values: list[_One]) -> list[_One]:
+    return values if len(values) < 3 else [values[0], values[-1]]
+
+
+def _is_ready(entry: Entry, cache: Path) -> bool:
+    try:
+        system = SYSTEMS[entry.system]
+    except ModuleNotFoundError:
+        return True  # the run will say what is missing
+    ready = getattr(system, "ready", None)
+    return system.family != "peer" or (ready is not None and bool(ready(cache.expanduser())))

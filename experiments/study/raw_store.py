@@ -1,0 +1,80 @@
+"""Raw results: what every point of a study returned, kept under a hash of all that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera.files import write_bytes, write_json
+
+__all__ = ["Raw", "RawStore", "key_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """One point's raw results.
+
+    Parameters
+    ----------
+    ids : int64 (n, k)
+        Positions of documents, -1 where fewer were found.
+    scores : float32 (n, k)
+        The system's own.
+    seconds : float64 (n,)
+        NaN where not measured.
+    chamfer : float32 (n, k) or (0, 0)
+        Exact Chamfer similarities of the returned documents; empty where they were not computed.
+    facts : dict
+        ``build_seconds``, ``bytes_per_document``, numbers about the index, ``faults`` in sentences, and
+        what the result depends on.
+    """
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    seconds: NDArray[np.float64]
+    chamfer: NDArray[np.float32]
+    facts: dict[str, Any]
+
+
+class RawStore:
+    """A folder of raw results; a result is there wholly or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, collection: str, system: str, key: str) -> Path:
+        """Return where a result is or would be."""
+        return self.folder / collection / f"{system}-{key}.npz"
+
+    def save(self, path: Path, raw: Raw) -> None:
+        """Write a result: its facts first, its arrays last, each beside and renamed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path.with_suffix(".json"), raw.facts)
+        beside = path.with_name(f".{path.stem}.partial.npz")
+        np.savez(beside, ids=raw.ids, scores=raw.scores, seconds=raw.seconds, chamfer=raw.chamfer)
+        try:
+            write_bytes(path, beside.read_bytes())
+        finally:
+            beside.unlink()
+
+    def load(self, path: Path) -> Raw | None:
+        """Return a result, None where it is missing or not whole."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in ("ids", "scores", "seconds", "chamfer")}
+            facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, EOFError, KeyError):
+            return None
+        return Raw(**arrays, facts=facts)
+
+
+def key_of(**parts: Any) -> str:
+    """Return sixteen hexadecimal digits that depend on all `parts` and on nothing else."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

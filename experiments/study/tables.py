@@ -1,0 +1,247 @@
+"""Tables of a study, as lists of strings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .configuration import Experiment
+from .intervals import mean_interval
+from .summary import Part, Study
+
+__all__ = ["study_tables"]
+
+Table = dict[str, Any]
+
+
+def study_tables(study: Study, parts: Sequence[Part]) -> list[Table]:
+    """Return the tables that the configurations ask for, and one of the differences of each.
+
+    Parameters
+    ----------
+    study : Study
+    parts : sequence of Part
+        All that was measured.
+
+    Returns
+    -------
+    list of dict
+        "experiment", "title", "caption", "header" and "rows", all cells strings.
+    """
+    makers: dict[str, Callable[[Study, list[Part]], list[Table]]] = {
+        "metrics": _metrics,
+        "speed": _speed,
+        "size": _size,
+        "losses": _losses,
+        "variance": _variance,
+        "growth": _growth,
+    }
+    tables: list[Table] = []
+    for name in dict.fromkeys(part.experiment.name for part in parts):
+        own = [part for part in parts if part.experiment.name == name]
+        for kind in own[0].experiment.tables:
+            tables += makers[kind](study, own)
+        tables += _differences(study, own[0].experiment)
+    return [table for table in tables if table["rows"]]
+
+
+def _table(experiment: Experiment, title: str, header: Sequence[str], rows: list[list[str]]) -> Table:
+    return {
+        "experiment": experiment.name,
+        "title": f"{experiment.title}: {title}" if title else experiment.title,
+        "caption": experiment.caption,
+        "header": list(header),
+        "rows": rows,
+    }
+
+
+def _places(parts: list[Part]) -> list[tuple[str, int, str]]:
+    """Return (collection, size, heading) of each column."""
+    several = len(parts[0].experiment.documents) > 1
+    places = []
+    for part in parts:
+        name, size = part.collection.name, len(part.collection.document_ids)
+        places.append((name, size, f"{name}, n={size:,}" if several else name))
+    return list(dict.fromkeys(places))
+
+
+def _pivot(
+    parts: list[Part], title: str, cell: Callable[[str, int, str], str], first: str = "system"
+) -> list[Table]:
+    """One row a point, one column a collection; rows without any number are left out."""
+    experiment, places = parts[0].experiment, _places(parts)
+    rows = []
+    for point in experiment.points():
+        cells = [cell(name, size, point.name) for name, size, _ in places]
+        if any(cells):
+            rows.append([point.name, *cells])
+    return [_table(experiment, title, [first, *(heading for _, _, heading in places)], rows)]
+
+
+def _metrics(study: Study, parts: list[Part]) -> list[Table]:
+    experiment = parts[0].experiment
+    tables: list[Table] = []
+    for metric in experiment.metrics:
+
+        def cell(collection: str, size: int, point: str, metric: str = metric) -> str:
+            values = study.values.get((experiment.name, collection, size, point), {}).get(metric)
+            return "" if values is None else _with_interval(values)
+
+        tables += _pivot(parts, metric, cell)
+    return tables
+
+
+def _speed(study: Study, parts: list[Part]) -> list[Table]:
+    def rate(row: dict[str, Any]) -> str:
+        if row["queries_per_second"] is None:
+            return ""
+        times = row["latency_ms"]
+        return (
+            f"{row['queries_per_second']:,.0f} ({times['p50']:.2f} / {times['p95']:.2f} / {times['p99']:.2f})"
+        )
+
+    return _of_rows(study, parts, "queries per second (p50 / p95 / p99, ms)", rate)
+
+
+def _size(study: Study, parts: list[Part]) -> list[Table]:
+    def seconds(row: dict[str, Any]) -> str:
+        return "" if row["build_seconds"] is None else f"{row['build_seconds']:.2f}"
+
+    def size(row: dict[str, Any]) -> str:
+        return f"{row['bytes_per_document']:,.0f}"
+
+    return [
+        *_of_rows(study, parts, "seconds of a build", seconds, by="label"),
+        *_of_rows(study, parts, "bytes of a document beside its token vectors", size, by="label"),
+    ]
+
+
+def _of_rows(
+    study: Study, parts: list[Part], title: str, cell: Callable[[dict[str, Any]], str], by: str = "point"
+) -> list[Table]:
+    experiment, places = parts[0].experiment, _places(parts)
+    several = len(experiment.documents) > 1
+    found: dict[str, dict[tuple[str, int], str]] = {}
+    for row in study.rows:
+        if row["experiment"] == experiment.name and row["seed"] == experiment.seeds[0]:
+            size = row["build"]["n"] if several else next(s for n, s, _ in places if n == row["collection"])
+            found.setdefault(row[by], {})[(row["collection"], size)] = cell(row)
+    rows = [
+        [name, *(cells.get((collection, size), "") for collection, size, _ in places)]
+        for name, cells in found.items()
+        if any(cells.values())
+    ]
+    return [_table(experiment, title, ["system", *(heading for _, _, heading in places)], rows)]
+
+
+def _variance(study: Study, parts: list[Part]) -> list[Table]:
+    """Mean and standard deviation over seeds."""
+    experiment = parts[0].experiment
+    tables: list[Table] = []
+    for metric in experiment.metrics:
+
+        def cell(collection: str, size: int, point: str, metric: str = metric) -> str:
+            means = [
+                row["metrics"][metric]["mean"]
+                for row in study.rows
+                if (row["experiment"], row["collection"], row["point"])
+                == (experiment.name, collection, point)
+                and row["metrics"].get(metric) is not None
+            ]
+            if len(means) < 2:
+                return ""
+            return f"{np.mean(means):.3f} (sd {np.std(means, ddof=1):.4f})"
+
+        tables += _pivot(parts, f"{metric}, {len(experiment.seeds)} seeds", cell)
+    return tables
+
+
+def _losses(study: Study, parts: list[Part]) -> list[Table]:
+    """What is lost by FDEs, by the depth of reranking and by the graph; the three add up.
+
+    The configuration has one exact search of FDEs and points of a graph over the same FDEs.
+    """
+    experiment = parts[0].experiment
+    exact = [point for point in experiment.points() if point.entry.build.get("backend", "exact") == "exact"]
+    graphs = [point for point in experiment.points() if point not in exact]
+    metrics = sorted(experiment.metrics, key=_cutoff)
+    rows = []
+    for name, size, heading in _places(parts):
+        whole = study.values.get((experiment.name, name, size, exact[0].name)) if exact else None
+        for point in graphs:
+            found = study.values.get((experiment.name, name, size, point.name))
+            if whole is None or found is None:
+                continue
+            deepest = whole[metrics[-1]]
+            for metric in metrics:
+                parts_of_loss = (
+                    1 - deepest,
+                    deepest - whole[metric],
+                    whole[metric] - found[metric],
+                    1 - found[metric],
+                )
+                rows.append(
+                    [heading, point.name, str(_cutoff(metric)), *(_with_interval(p) for p in parts_of_loss)]
+                )
+    deepest_name = _cutoff(metrics[-1]) if metrics else 0
+    header = ["collection", "search", "reranked", f"FDE, beyond {deepest_name}", "depth", "graph", "together"]
+    return [_table(experiment, "share of the exact best lost", header, rows)]
+
+
+def _growth(study: Study, parts: list[Part]) -> list[Table]:
+    experiment = parts[0].experiment
+    header = ["search", "documents", "build, s", "build, us/document", "bytes/document", "resident bytes"]
+    header += ["p50, ms", "p95, ms", "10-recall@10 of FDEs"]
+    rows = []
+    for row in study.rows:
+        if row["experiment"] != experiment.name:
+            continue
+        n, resident, recall = (
+            row["build"]["n"],
+            row["build"]["resident_bytes"],
+            row["metrics"]["10-recall@10"],
+        )
+        rows.append(
+            [
+                row["label"],
+                f"{n:,}",
+                f"{row['build_seconds']:.2f}",
+                f"{row['build_seconds'] / n * 1e6:.1f}",
+                f"{row['bytes_per_document']:,.0f}",
+                "" if resident is None else f"{resident:,.0f}",
+                f"{row['latency_ms']['p50']:.3f}",
+                f"{row['latency_ms']['p95']:.3f}",
+                "" if recall is None else f"{recall['mean']:.3f}",
+            ]
+        )
+    name = parts[0].collection.name
+    return [_table(experiment, f"FDEs of {name}, then synthetic ones", header, rows)]
+
+
+def _differences(study: Study, experiment: Experiment) -> list[Table]:
+    found = [one for one in study.comparisons if one["experiment"] == experiment.name]
+    several = len(experiment.documents) > 1
+    header = ["difference", "metric", *dict.fromkeys(_heading(one, several) for one in found)]
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for one in found:
+        text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+        key = (f"{one['a']} minus {one['b']}", one["metric"])
+        cells.setdefault(key, {})[_heading(one, several)] = text
+    rows = [[*key, *(row.get(heading, "") for heading in header[2:])] for key, row in cells.items()]
+    return [_table(experiment, "differences over the same queries", header, rows)]
+
+
+def _heading(one: dict[str, Any], several: bool) -> str:
+    return f"{one['collection']}, n={one['n']:,}" if several else str(one["collection"])
+
+
+def _cutoff(metric: str) -> int:
+    return int(metric.rpartition("@")[2])
+
+
+def _with_interval(values: NDArray[np.float64]) -> str:
+    found = mean_interval(values)
+    return "" if found is None else f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
