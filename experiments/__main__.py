@@ -1,4 +1,4 @@
-"""What is measured: ``python -m experiments speed | quality | threshold | readme``."""
+"""What is measured: ``python -m experiments speed | quality | threshold | page | readme``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from . import speed as speeds
 from . import threshold as thresholds
 from .collections import CACHE, DATA, exact_top, find_collections, load_collection
 from .first_calls import first_calls
+from .page.command import page
 from .report import RESULTS, fill_block, load_results, machine, save_results
 from .study_commands import add_commands
 
@@ -34,6 +35,8 @@ Cache = Annotated[Path, typer.Option(help="Where environments and exact answers 
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of tables.")]
 Save = Annotated[bool, typer.Option("--save", help=f"Store the results in {RESULTS.name}/ for `readme`.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Default: all usable cores.")]
+
+app.command()(page)
 
 
 @app.command()
