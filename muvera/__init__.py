@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any
 
+from .carving import carve_queries
 from .chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
 from .diagnosis import Diagnosis, diagnose
 from .fde.config import FDEConfig
@@ -32,6 +33,7 @@ __all__ = [
     "MuveraIndex",
     "Ranking",
     "__version__",
+    "carve_queries",
     "chamfer",
     "chamfer_matrix",
     "diagnose",

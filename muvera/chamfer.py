@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .carving import carve_queries
 from .inputs import as_array, frozen
 from .kernels.chamfer import match_tokens, score_documents
 from .kernels.tile import pack_columns
 from .parallel import run_in_ranges, split_by_weight, thread_count
 from .ranking import Ranking, best_first
+from .screening import Screening, rank_candidates, require_patience
 from .vectors import MultiVectors, as_multivectors, both_kinds
 
 __all__ = ["Explanation", "chamfer", "chamfer_matrix", "explain", "rerank", "top_k"]
@@ -143,18 +145,30 @@ def rerank(
     k: int | None = None,
     *,
     mean: bool = False,
+    carve: float | None = None,
+    patience: int | None = None,
     threads: int | None = None,
 ) -> list[Ranking]:
     """Order each query's candidates by exact Chamfer similarity.
+
+    A candidate is left before all of its products are made where it cannot be among the `k`
+    best.  That changes no answer, and saves most where the likely best come first.
 
     Parameters
     ----------
     queries : MultiVectors, one array (tokens, dim) or a list of such arrays
     documents : MultiVectors
     candidates : sequence of integer arrays
-        For each query, positions in `documents`; documents without tokens are left out.
+        For each query, positions in `documents`, the likely best first; documents without tokens
+        are left out.
     k : int, optional
         How many to return at most.  Default: all.
+    carve : float, optional
+        Choose the k best by the query as :func:`muvera.carve_queries` makes it with this tau:
+        fewer products, fewer of the best.  Scores stay those of the whole query.
+    patience : int, optional
+        End once so many candidates in a row brought nothing new into the k best: fewer products,
+        fewer of the best, and one thread.
     mean, threads
         As for :func:`chamfer_matrix`.
 
@@ -168,18 +182,29 @@ def rerank(
         raise ValueError(f"There are {len(candidates)} candidate lists for {len(queries)} queries.")
     if k is not None:
         require_k(k, None, "")
+    elif carve is not None or patience is not None:
+        raise ValueError("carve and patience leave out what is not among the k best. Give k.")
+    require_patience(patience)
+    carved = queries if carve is None else carve_queries(queries, carve)
     ids = documents.ids
     rankings = []
     for i, values in enumerate(candidates):
-        positions = np.unique(_as_positions(values, f"candidates[{i}]"))
-        if len(positions) and (positions[0] < 0 or positions[-1] >= len(documents)):
-            wrong = positions[0] if positions[0] < 0 else positions[-1]
+        positions = _as_positions(values, f"candidates[{i}]")
+        positions = positions[np.sort(np.unique(positions, return_index=True)[1])]  # each once, in order
+        if len(positions) and (positions.min() < 0 or positions.max() >= len(documents)):
+            wrong = positions.min() if positions.min() < 0 else positions.max()
             raise ValueError(
                 f"candidates[{i}] has position {wrong}, but there are {len(documents)} documents."
             )
-        scores = scores_at(queries[i : i + 1], documents, positions, mean, threads)[:, 0]
-        best = best_first(scores, len(scores) if k is None else k)
-        rankings.append(Ranking(ids[positions[best]], scores[best]))
+        found, scores = rank_candidates(
+            queries[i : i + 1],
+            carved[i : i + 1],
+            positions,
+            lambda at: [(documents, at, np.arange(len(at)))],
+            Screening(len(positions) if k is None else k, patience=patience, mean=mean),
+            threads,
+        )
+        rankings.append(Ranking(ids[found], scores))
     return rankings
 
 

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .candidates import PROBES, Backend, CandidateSearch
+from .carving import carve_queries
 from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
 from .inputs import Ids
 from .parallel import run_in_ranges, split_by_weight
-from .ranking import Ranking, best_first
+from .ranking import Ranking
+from .screening import Screening, rank_candidates
 from .store.growing import GrowingArray
 from .store.names import Names
 from .store.tokens import TokenStore
@@ -174,8 +176,12 @@ class Collection:
         k: int,
         mean: bool,
         threads: int | None,
+        *,
+        carve: float | None = None,
+        patience: int | None = None,
     ) -> list[Ranking]:
-        """Order rows (ascending) exactly: a list for each query, or one for all."""
+        """Order rows (the likely best first) exactly: a list for each query, or one for all."""
+        carved = queries if carve is None else carve_queries(queries, carve)
         none = Ranking(self.names.of(np.empty(0, np.int64)), np.empty(0, np.float32))
         rankings = [none] * len(queries)
         alone = len(queries) == 1
@@ -185,9 +191,15 @@ class Collection:
                 picked = rows[0] if len(rows) == 1 else rows[q]
                 if len(picked) == 0:
                     continue
-                scores = self.store.scores(queries[q : q + 1], picked, mean, threads if alone else 1)[:, 0]
-                best = best_first(scores, k)
-                rankings[q] = Ranking(self.names.of(picked[best]), scores[best])
+                found, scores = rank_candidates(
+                    queries[q : q + 1],
+                    carved[q : q + 1],
+                    picked,
+                    lambda at: self.store.pieces(at, ordered=patience is not None),
+                    Screening(k, patience=patience, mean=mean),
+                    threads if alone else 1,
+                )
+                rankings[q] = Ranking(self.names.of(found), scores)
 
         run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
         return rankings

@@ -10,9 +10,8 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-import numpy as np
-
 from .candidates import Backend, CandidateSearch
+from .carving import require_tau
 from .chamfer import Explanation, explain, require_k, require_query_tokens
 from .collection import Collection, Filter, as_list
 from .fde.config import FDEConfig
@@ -21,6 +20,7 @@ from .index_folder import read_collection, write_collection
 from .inputs import Ids
 from .parallel import thread_count
 from .ranking import Ranking
+from .screening import require_patience
 from .store.folder import Generation, spool_beside
 from .vectors import MultiVectors, as_multivectors
 
@@ -232,6 +232,8 @@ class MuveraIndex:
         candidates: int = 100,
         filter: Filter | None = None,
         mean: bool = False,
+        carve: float | None = None,
+        patience: int | None = None,
         threads: int | None = None,
     ) -> list[Ranking]:
         """Return the `k` best documents for each query.
@@ -250,6 +252,14 @@ class MuveraIndex:
             empty collection finds nothing; ids that are not in the index are ignored.
         mean : bool
             Scores divided by the number of query tokens; the order is the same.
+        carve : float, optional
+            Choose the k best candidates by the carved query, whose tokens with a cosine of at
+            least this are summed (:func:`muvera.carve_queries`; the paper takes 0.7).  Lower:
+            fewer products, fewer of the best.  Scores stay those of the whole query.
+        patience : int, optional
+            End the reranking once so many candidates in a row, best FDE first, brought nothing
+            new into the k best.  Smaller: fewer products, fewer of the best.  One query then
+            runs on one thread.  Where all documents are read, neither this nor `carve` applies.
         threads : int, optional
             Default: all usable cores.
 
@@ -274,13 +284,16 @@ class MuveraIndex:
         require_k(candidates, None, "", "candidates")
         if candidates < k:
             raise ValueError(f"candidates={candidates} must be at least k={k}.")
+        if carve is not None:
+            require_tau(carve, "carve")
+        require_patience(patience)
         if filter is not None:
             rows = held.filtered(filter)
             tokens = int(held.lengths.values[rows].sum())
         if held.candidates is None or len(rows) <= candidates or tokens <= held.exact_tokens:
             return held.rank(queries, [rows], k, mean, threads)
         found = held.candidates.find(queries, candidates, None if filter is None else rows, threads)
-        return held.rank(queries, [np.sort(row) for row in found], k, mean, threads)
+        return held.rank(queries, found, k, mean, threads, carve=carve, patience=patience)
 
     def explain(self, query: Any, id: Any) -> Explanation:
         """Tell which token of the document `id` answers each token of one query."""

@@ -61,7 +61,7 @@ class MultiVectors:
     array(['b'], dtype='<U1')
     """
 
-    __slots__ = ("_finite", "_ids", "offsets", "tokens")
+    __slots__ = ("_finite", "_ids", "_longest", "offsets", "tokens")
 
     tokens: TokenArray
     offsets: NDArray[np.int64]
@@ -75,6 +75,7 @@ class MultiVectors:
         self.offsets = as_offsets(offsets, len(self.tokens))
         self._ids = None if ids is None else as_ids(ids, len(self))
         self._finite = False
+        self._longest: NDArray[np.float32] | None = None
 
     # -- making ---------------------------------------------------------------
 
@@ -240,6 +241,13 @@ class MultiVectors:
         """External ids, int64 or str (n,)."""
         return np.arange(len(self)) if self._ids is None else self._ids
 
+    @property
+    def longest_tokens(self) -> NDArray[np.float32]:
+        """Norm of each text's longest token where a rerank has measured it, else -1, float32 (n,)."""
+        if self._longest is None:
+            self._longest = np.full(len(self), -1, np.float32)
+        return self._longest
+
     def with_ids(self, ids: Any) -> MultiVectors:
         """Return the same texts under other ids."""
         return self._view(self.tokens, self.offsets, as_ids(ids, len(self)))
@@ -283,6 +291,7 @@ class MultiVectors:
     def _view(self, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids) -> MultiVectors:
         part = object.__new__(MultiVectors)
         part.tokens, part.offsets, part._ids, part._finite = tokens, offsets, ids, self._finite
+        part._longest = None
         return part
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from collections_like_real import CONFIG, DIM, documents_like_real, queries_like
 
 import muvera.candidates as candidates_module
 import muvera.collection as collection_module
-from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, explain, top_k
+from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix, explain, top_k
 
 DOCUMENTS = documents_like_real(300)
 QUERIES = queries_like_real(DOCUMENTS, 15)
@@ -122,6 +122,36 @@ def test_mean_scores_keep_the_order() -> None:
         assert [name for name, _ in sums] == [name for name, _ in means]
         length = int(QUERIES.lengths[q])
         np.testing.assert_allclose([s for _, s in means], [s / length for _, s in sums], rtol=3e-7)
+
+
+@pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
+def test_cheaper_reranking_keeps_most_of_the_best_and_true_scores() -> None:
+    documents = documents_like_real(400)
+    index = MuveraIndex.build(documents[:150], CONFIG, exact_tokens=0, backend="exact")
+    index.add(documents[150:])  # a store of two segments
+    queries = queries_like_real(documents, 20)
+    full = index.search(queries, 5)
+    exact = chamfer_matrix(queries, documents)
+    for knobs in ({"carve": 0.6}, {"patience": 10}, {"carve": 0.6, "patience": 10}):
+        found = index.search(queries, 5, **knobs)
+        kept = [len(np.intersect1d(a.ids, b.ids)) / 5 for a, b in zip(found, full, strict=True)]
+        assert 0.6 < np.mean(kept) < 1  # measured: 0.8 and more; and something is given up
+        for row, ranking in zip(exact, found, strict=True):
+            assert ranking.scores.tolist() == row[ranking.ids].tolist()
+            assert (np.diff(ranking.scores) <= 0).all()
+        alone = [index.search([query], 5, threads=2, **knobs)[0] for query in queries]
+        assert [list(ranking) for ranking in alone] == [list(ranking) for ranking in found]
+    for knobs in ({"carve": 1.0}, {"patience": 100}):
+        same = index.search(queries, 5, **knobs)
+        assert [list(ranking) for ranking in same] == [list(ranking) for ranking in full]
+
+
+def test_nothing_is_cut_where_all_documents_are_read() -> None:
+    documents = documents_like_real(60)
+    index = MuveraIndex.build(documents, CONFIG)
+    queries = queries_like_real(documents, 5)
+    found = index.search(queries, 3, carve=0.1, patience=1)
+    assert [list(ranking) for ranking in found] == [list(ranking) for ranking in index.search(queries, 3)]
 
 
 @every_way
@@ -362,6 +392,9 @@ BAD_SEARCHES: list[tuple[Any, type[Exception], str]] = [
     (lambda i: i.search([np.ones((1, DIM)), np.ones((0, DIM))]), ValueError, r"queries\[1\] has no tokens"),
     (lambda i: i.search(with_nan(2)), ValueError, "has nan in its token 0, coordinate 3"),
     (lambda i: i.search(QUERIES, 1, threads=0), ValueError, "threads must be at least 1, got 0"),
+    (lambda i: i.search(QUERIES, 1, carve=0), ValueError, "carve must be above 0 and at most 1, .* got 0"),
+    (lambda i: i.search(QUERIES, 1, carve="1"), TypeError, "carve must be a number, got str"),
+    (lambda i: i.search(QUERIES, 1, patience=0), ValueError, "patience must be at least 1, got 0"),
     (lambda i: i.search("text"), TypeError, "queries must be MultiVectors or arrays"),
 ]
 

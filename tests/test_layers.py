@@ -14,7 +14,8 @@ LAYERS = [
     {"kernels", "files", "inputs", "parallel"},
     {"inputs"},
     {"vectors"},
-    {"ranking"},
+    {"carving", "ranking"},
+    {"screening"},
     {"chamfer", "fde", "mips"},
     {"store"},  # scores what it holds
     {"theory", "candidates"},

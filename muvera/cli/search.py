@@ -53,6 +53,18 @@ def search(
     mean: Annotated[
         bool, typer.Option("--mean", help="Divide scores by the number of query tokens.")
     ] = False,
+    carve: Annotated[
+        float | None,
+        typer.Option(
+            help="Choose among candidates by summing query tokens of this cosine or more, such as 0.7."
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop after so many candidates in a row that brought nothing new. Default: score all."
+        ),
+    ] = None,
     trec: Annotated[bool, typer.Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
     part: Annotated[
@@ -88,7 +100,16 @@ def search(
         candidates = max(100, k or 0)
     begun = time.perf_counter()
     rankings = _rankings(
-        found, texts, quiet, k=k, candidates=candidates, filter=allowed, mean=mean, threads=threads
+        found,
+        texts,
+        quiet,
+        k=k,
+        candidates=candidates,
+        filter=allowed,
+        mean=mean,
+        carve=carve,
+        patience=patience,
+        threads=threads,
     )
     duration = time.perf_counter() - begun
     names = texts.ids.tolist()
@@ -102,6 +123,8 @@ def search(
                 "k": k,
                 "candidates": candidates,
                 "mean": mean,
+                "carve": carve,
+                "patience": patience,
                 "seconds": round(duration, 4),
                 "queries": [
                     {"id": name, "results": _results(found, texts[i], rankings[i], explain)}

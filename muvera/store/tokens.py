@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chamfer import scores_at
+from ..screening import Piece
 from ..vectors import MultiVectors
 
 __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
@@ -110,15 +110,20 @@ class TokenStore:
             ]
         )
 
-    def scores(
-        self, queries: MultiVectors, positions: NDArray[np.int64], mean: bool, threads: int | None = None
-    ) -> NDArray[np.float32]:
-        """Return exact Chamfer of the rows at `positions` (c, ascending), float32 (c, n_queries)."""
-        out = np.empty((len(positions), len(queries)), np.float32)
-        for part, lo, hi in self._split(positions):
-            if hi > lo:
-                out[lo:hi] = scores_at(queries, part.vectors, positions[lo:hi] - part.first, mean, threads)
-        return out
+    def pieces(self, positions: NDArray[np.int64], ordered: bool) -> list[Piece]:
+        """Return where the rows at `positions` (c, in any order) are, and their places in `positions`.
+
+        Segment after segment, or exactly in the order of `positions` where `ordered`.
+        """
+        segments = self.segments
+        owner = np.searchsorted([part.first for part in segments], positions, side="right") - 1
+        places = np.arange(len(positions)) if ordered else np.argsort(owner, kind="stable")
+        edges = np.flatnonzero(np.diff(owner[places])) + 1
+        runs = np.split(places, edges) if len(places) else []
+        parts = [segments[owner[run[0]]] for run in runs]
+        return [
+            (part.vectors, positions[run] - part.first, run) for part, run in zip(parts, runs, strict=True)
+        ]
 
     def _split(self, positions: NDArray[np.int64]) -> list[tuple[Segment, int, int]]:
         """Return which slice of the ascending `positions` lies in each segment."""

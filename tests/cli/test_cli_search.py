@@ -53,6 +53,22 @@ def test_means(folder: Path) -> None:
     np.testing.assert_allclose([b["score"] * tokens for b in means], [a["score"] for a in sums], rtol=1e-6)
 
 
+def test_cheaper_reranking(folder: Path) -> None:
+    given = ["search", folder / "index", folder / "queries", "-k", 3, "--candidates", 20]
+    full = answer(*given)
+    assert (full["carve"], full["patience"]) == (None, None)
+    found = answer(*given, "--carve", 0.01, "--patience", 4)
+    assert (found["carve"], found["patience"]) == (0.01, 4)
+    index = MuveraIndex.load(folder / "index")
+    filled = [query for query in found["queries"] if query["id"] != "q3"]
+    expected = index.search(QUERIES[[0, 1, 2, 4, 5]], 3, candidates=20, carve=0.01, patience=4)
+    for query, best in zip(filled, expected, strict=True):
+        assert [(result["id"], result["score"]) for result in query["results"]] == list(best)
+    assert found["queries"] != full["queries"]
+    assert "carve must be above 0 and at most 1" in fails(*given, "--carve", 2)
+    assert "patience must be at least 1, got 0" in fails(*given, "--patience", 0)
+
+
 def test_explained_similarities_add_up_to_the_score(folder: Path) -> None:
     found = answer("search", folder / "index", folder / "queries", "-k", 3, "--explain")
     documents = some_texts()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import muvera.store.tokens as module
-from muvera import MultiVectors, chamfer_matrix
+from muvera import MultiVectors
 from muvera.store.tokens import TokenStore, mapped, write_tokens
 
 DIM = 6
@@ -55,9 +55,16 @@ def test_a_store_is_a_list_of_texts(
     assert_same(store.rows(np.array(picked)), [expected[i] for i in picked])
     everything = [text for _, part in store.batches(np.arange(len(store))) for text in part]
     assert_same(everything, expected)
-    query = texts(99, [3])
-    scores = chamfer_matrix(query, MultiVectors.from_arrays(expected, dim=DIM))[:, picked].T
-    np.testing.assert_allclose(store.scores(query, np.array(picked), False), scores, rtol=1e-5, atol=1e-5)
+    shuffled = np.array(data.draw(st.permutations(picked)))
+    for ordered in (False, True):
+        places = []
+        for part, positions, at in store.pieces(shuffled, ordered):
+            assert_same(part[positions[np.argsort(positions)]], [expected[i] for i in np.sort(shuffled[at])])
+            places.append(at)
+        assert (np.concatenate(places) if ordered else np.sort(np.concatenate(places))).tolist() == list(
+            range(len(picked))
+        )
+        assert ordered or len(places) <= len(store.segments)
 
 
 def test_batches_are_cut_and_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
