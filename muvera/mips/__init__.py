@@ -1,7 +1,9 @@
-"""Maximum inner product search over single vectors: exact and HNSW behind one interface."""
+"""Maximum inner product search over single vectors: exact, quantised and HNSW behind one interface."""
 
 from .base import VectorSearch
 from .exact import ExactSearch
 from .hnsw import HNSWSearch
+from .int8 import Int8Search
+from .pq import PQSearch
 
-__all__ = ["ExactSearch", "HNSWSearch", "VectorSearch"]
+__all__ = ["ExactSearch", "HNSWSearch", "Int8Search", "PQSearch", "VectorSearch"]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import muvera.mips.exact as module
+import muvera.mips.row_search as rows_module
 from muvera.mips import ExactSearch
 
 
@@ -50,8 +51,8 @@ def test_bits_do_not_depend_on_batch_threads_or_blocks(monkeypatch: pytest.Monke
     vectors, asked = vectors_of(rng, 70, 37), vectors_of(rng, 9, 37)
     found, scores = filled(vectors).search(asked, 20)
     monkeypatch.setattr(module, "_TASK_BYTES", 1000)
-    monkeypatch.setattr(module, "_QUERIES", 2)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 700)
+    monkeypatch.setattr(rows_module, "_QUERIES", 2)
+    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 700)
     for i in range(len(asked)):
         alone = filled(vectors).search(asked[i : i + 1], 20, threads=2)
         np.testing.assert_array_equal(alone[0][0], found[i])
@@ -114,7 +115,7 @@ def test_labels_are_free_again_after_removal() -> None:
 
 def test_removing_and_restricting_make_no_second_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """8 MB of vectors; a block is 64 kB and the rest are masks and scores of 2,000 labels."""
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 1 << 16)
     search = filled(np.ones((2000, 1024), np.float32))
     tracemalloc.start()
     try:

@@ -1,0 +1,172 @@
+"""PQSearch: vectors as product codes, once enough have come to learn the codes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Found, checked_dimension
+from .exact import ExactSearch
+from .product_codes import CENTROIDS_FILE, CodeSearch
+from .product_quantiser import CENTROIDS, ProductQuantiser
+
+__all__ = ["PQSearch"]
+
+#: Codes are learnt from at most this many vectors.
+MOST_TRAINING = 100_000
+
+
+class PQSearch:
+    """Search of product codes (PQ-256-G): a byte for every `group` floats.
+
+    The first vectors are kept as floats and searched exactly.  Once there are `train`, or at
+    :meth:`learn`, the codes are learnt from them, all are coded and the floats dropped; later
+    ones are coded as they come.  The codes are never learnt again: give the first ones in random
+    order.  Adding one costs about as much as its product with 256 * `dimension` floats.
+
+    Parameters
+    ----------
+    dimension : int
+        Floats of a vector.
+    group : int
+        Floats a byte stands for: 8 is a 32nd of their memory.  Fewer raise recall, memory and
+        time in proportion.
+    rescore : int
+        0: the order by codes is the answer.  Else so many best by codes, or k where that is more,
+        are ordered by a copy of one byte a float, which costs ``dimension + 4`` more bytes a vector
+        and makes up for what the codes lose.
+    train : int
+        Vectors to learn from, and to keep as floats until then: 256 to 100,000.  More raise the
+        time of learning and the memory until then in proportion, and recall a little.
+    seed : int
+        Of the vectors that the centroids begin as.
+    """
+
+    kind = "pq"
+
+    def __init__(
+        self, dimension: int, *, group: int = 8, rescore: int = 0, train: int = 16384, seed: int = 42
+    ) -> None:
+        limits = (
+            ("group", group, 1, None),
+            ("rescore", rescore, 0, None),
+            ("train", train, CENTROIDS, MOST_TRAINING),
+            ("seed", seed, 0, None),
+        )
+        for name, value, least, most in limits:
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or value < least or (most is not None and value > most):
+                wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+                raise ValueError(f"{name} must be an int {wanted}, got {value!r}.")
+        self.dimension = checked_dimension(dimension)
+        self.group, self.rescore, self.train, self.seed = group, rescore, train, seed
+        self.learnt_from = 0
+        self._rows: ExactSearch | CodeSearch = ExactSearch(dimension)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def can_learn(self) -> bool:
+        """Whether vectors are kept as floats of which there are as many as centroids.
+
+        Fewer take less memory as floats than a codebook does.
+        """
+        return isinstance(self._rows, ExactSearch) and len(self._rows) >= CENTROIDS
+
+    def learn(self, threads: int | None = None) -> None:
+        """Learn the codes from what is there, code it and drop the floats, where :attr:`can_learn`.
+
+        Takes a minute or more for many vectors; meanwhile the floats and the codes are in memory.
+        """
+        held = self._rows
+        if isinstance(held, CodeSearch) or not self.can_learn:
+            return
+        quantiser = ProductQuantiser.train(
+            held.floats, self.group, most=self.train, seed=self.seed, threads=threads
+        )
+        coded = CodeSearch(quantiser, self.rescore)
+        coded.add(held.in_order, held.floats, threads)
+        self.learnt_from = min(len(held), self.train)
+        self._rows = coded
+
+    # -- changing -------------------------------------------------------------
+
+    def add(
+        self, labels: NDArray[np.int64], vectors: NDArray[np.float32], threads: int | None = None
+    ) -> None:
+        """Add vectors under new labels; the one that makes up `train` waits for the learning."""
+        self._rows.add(labels, vectors, threads)
+        if isinstance(self._rows, ExactSearch) and len(self._rows) >= self.train:
+            try:
+                self.learn(threads)
+            except BaseException:
+                self._rows.remove(labels)
+                raise
+
+    def accepts(self, labels: NDArray[np.int64]) -> bool:
+        """Whether :meth:`add` would take all of these labels."""
+        return self._rows.accepts(labels)
+
+    def holding(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of `labels` that a search can return, ascending."""
+        return self._rows.holding(labels)
+
+    def remove(self, labels: NDArray[np.int64]) -> None:
+        """Drop vectors; the others keep their order, and the codes their meaning."""
+        self._rows.remove(labels)
+
+    # -- searching ------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+    ) -> Found:
+        """Return the k best labels and their inner products, as exact as the last order is."""
+        return self._rows.search(queries, k, allowed, threads)
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the labels that a search can return, ascending."""
+        return self._rows.labels()
+
+    def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of `labels`, as exactly as they are kept."""
+        return self._rows.vectors(labels)
+
+    # -- keeping --------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write the codes and their codebook, or the floats where nothing is learnt yet."""
+        self._rows.save(folder)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what :meth:`load` needs beside the files."""
+        return {"group": self.group, "rescore": self.rescore, "train": self.train, "seed": self.seed}
+
+    @classmethod
+    def load(cls, folder: Path, dimension: int, settings: dict[str, Any], learnt_from: int) -> PQSearch:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            For files of another dimension or other groups, and for damaged ones.
+        """
+        loaded = cls(dimension, **settings)
+        loaded.learnt_from = learnt_from
+        if learnt_from or (folder / CENTROIDS_FILE).exists():
+            loaded._rows = CodeSearch.load(folder, dimension, loaded.group, loaded.rescore)
+        else:
+            loaded._rows = ExactSearch.load(folder, dimension)
+        return loaded
+
+    def info(self) -> dict[str, Any]:
+        """Return kind, size, settings, bytes a vector, and how many the codes were learnt from."""
+        facts = {**self._rows.info(), "kind": self.kind}
+        return {**facts, **self.settings(), "learnt_from": self.learnt_from}
