@@ -23,6 +23,7 @@ __all__ = [
     "PEERS",
     "Library",
     "Worker",
+    "is_made",
     "make_environment",
     "process_environment",
     "save_texts",
@@ -39,6 +40,9 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
+
+# Characters of an ended process's last line that are passed on: a panic has its whole trace in one.
+_MOST_WORDS = 300
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,9 @@ def make_environment(library: Library, cache: Path) -> Path:
     """
     if library.requirement is None:
         return Path(sys.executable)
-    version = f"py{sys.version_info.major}{sys.version_info.minor}"
-    folder = cache.expanduser().absolute() / "environments" / f"{library.requirement}-{version}"
+    folder = _folder(library, cache)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    complete = folder / "complete"
-    if not complete.exists():
+    if not is_made(library, cache):
         venv.create(folder, with_pip=True, clear=True)
         command = [str(python), "-m", "pip", "install", "--quiet", library.requirement, "numpy"]
         done = subprocess.run(
@@ -103,8 +105,18 @@ def make_environment(library: Library, cache: Path) -> Path:
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise RuntimeError(f"{library.requirement} could not be installed in {folder}: {reason}")
-        complete.touch()
+        (folder / "complete").touch()
     return python
+
+
+def is_made(library: Library, cache: Path) -> bool:
+    """Whether a library's environment is there and complete."""
+    return library.requirement is None or (_folder(library, cache) / "complete").exists()
+
+
+def _folder(library: Library, cache: Path) -> Path:
+    version = f"py{sys.version_info.major}{sys.version_info.minor}"
+    return cache.expanduser().absolute() / "environments" / f"{library.requirement}-{version}"
 
 
 def process_environment(library: Library, **changes: str) -> dict[str, str]:
@@ -227,7 +239,7 @@ class Worker:
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {code}"
+        return lines[-1][:_MOST_WORDS] if lines else f"exit code {code}"
 
 
 def save_texts(folder: Path, name: str, texts: Sequence[NDArray[Any]]) -> None:

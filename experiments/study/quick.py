@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
+from ..peers import PEERS, is_made
 from ..systems.base import SYSTEMS
 from .configuration import Entry, Experiment
 from .data import StudyCollection
@@ -74,5 +75,5 @@ def _is_ready(entry: Entry, cache: Path) -> bool:
         system = SYSTEMS[entry.system]
     except ModuleNotFoundError:
         return True  # the run will say what is missing
-    ready = getattr(system, "ready", None)
-    return system.family != "peer" or (ready is not None and bool(ready(cache.expanduser())))
+    library = PEERS.get(getattr(system, "library", ""))
+    return system.family != "peer" or (library is not None and is_made(library, cache))

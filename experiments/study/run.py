@@ -132,11 +132,10 @@ def _of_experiment(experiment: Experiment, loaded: list[StudyCollection]) -> lis
 
 def _parts(experiment: Experiment, collection: StudyCollection) -> list[Part]:
     asked = collection.asked(experiment.queries)
-    sizes = [size for size in experiment.documents if size is None or size < len(collection.document_ids)]
-    return [
-        Part(experiment, part, part.content)
-        for part in (asked.sampled(size) for size in dict.fromkeys(sizes))
-    ]
+    total = len(collection.document_ids)
+    sizes = [None if size is None or size >= total else size for size in experiment.documents]
+    sampled = [asked.sampled(size) for size in dict.fromkeys(sizes)]
+    return [Part(experiment, part, part.content) for part in sampled]
 
 
 def _grow(session: Session, study: Study, part: Part) -> None:

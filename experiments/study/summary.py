@@ -132,7 +132,7 @@ def _row(
 ) -> dict[str, Any]:
     experiment = part.experiment
     build = {**point.entry.build, **raw.facts["index"]}
-    if len(experiment.documents) > 1:
+    if experiment.documents != (None,):
         build["n"] = len(part.collection.document_ids)
     return {
         "experiment": experiment.name,

@@ -36,6 +36,7 @@ def study_tables(study: Study, parts: Sequence[Part]) -> list[Table]:
         "speed": _speed,
         "size": _size,
         "losses": _losses,
+        "facts": _facts,
         "variance": _variance,
         "growth": _growth,
     }
@@ -162,33 +163,51 @@ def _variance(study: Study, parts: list[Part]) -> list[Table]:
 def _losses(study: Study, parts: list[Part]) -> list[Table]:
     """What is lost by FDEs, by the depth of reranking and by the graph; the three add up.
 
-    The configuration has one exact search of FDEs and points of a graph over the same FDEs.
+    The configuration has one system with exact inner products of FDEs and one with a graph of the same,
+    both at several numbers of candidates.
     """
     experiment = parts[0].experiment
-    exact = [point for point in experiment.points() if point.entry.build.get("backend", "exact") == "exact"]
-    graphs = [point for point in experiment.points() if point not in exact]
-    metrics = sorted(experiment.metrics, key=_cutoff)
+    metric = experiment.metrics[0]
+    exact = [point for point in experiment.points() if point.entry.build.get("backend") == "exact"]
+    graphs = [point for point in experiment.points() if point.entry.build.get("backend") == "hnsw"]
     rows = []
     for name, size, heading in _places(parts):
-        whole = study.values.get((experiment.name, name, size, exact[0].name)) if exact else None
+
+        def values(point: str, name: str = name, size: int = size) -> NDArray[np.float64] | None:
+            return study.values.get((experiment.name, name, size, point), {}).get(metric)
+
+        scanned = {point.query["candidates"]: values(point.name) for point in exact}
+        deepest = scanned[max(scanned)] if scanned else None
         for point in graphs:
-            found = study.values.get((experiment.name, name, size, point.name))
-            if whole is None or found is None:
+            depth = point.query["candidates"]
+            whole, found = scanned.get(depth), values(point.name)
+            if deepest is None or whole is None or found is None:
                 continue
-            deepest = whole[metrics[-1]]
-            for metric in metrics:
-                parts_of_loss = (
-                    1 - deepest,
-                    deepest - whole[metric],
-                    whole[metric] - found[metric],
-                    1 - found[metric],
-                )
-                rows.append(
-                    [heading, point.name, str(_cutoff(metric)), *(_with_interval(p) for p in parts_of_loss)]
-                )
-    deepest_name = _cutoff(metrics[-1]) if metrics else 0
-    header = ["collection", "search", "reranked", f"FDE, beyond {deepest_name}", "depth", "graph", "together"]
-    return [_table(experiment, "share of the exact best lost", header, rows)]
+            losses = (1 - deepest, deepest - whole, whole - found, 1 - found)
+            rows.append([heading, str(point.query.get("ef", "")), str(depth), *map(_with_interval, losses)])
+    header = ["collection", "ef", "candidates", "lost by FDEs", "by the depth", "by the graph", "together"]
+    return [_table(experiment, metric, header, rows)]
+
+
+def _facts(study: Study, parts: list[Part]) -> list[Table]:
+    """Numbers about the built indexes, but for the FDE's size."""
+    experiment = parts[0].experiment
+    known = {name for point in experiment.points() for name in point.entry.build} | {"n", "fde_dimension"}
+    names = [
+        name
+        for row in study.rows
+        if row["experiment"] == experiment.name
+        for name in row["build"]
+        if name not in known
+    ]
+
+    def maker(name: str) -> Callable[[dict[str, Any]], str]:
+        return lambda row: f"{row['build'][name]:.3g}" if name in row["build"] else ""
+
+    tables: list[Table] = []
+    for name in dict.fromkeys(names):
+        tables += _of_rows(study, parts, name.replace("_", " "), maker(name), by="label")
+    return tables
 
 
 def _growth(study: Study, parts: list[Part]) -> list[Table]:
