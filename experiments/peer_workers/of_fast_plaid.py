@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ def search(_: Mapping[str, Any], index: str, **settings: int) -> Work:
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(1)
     opened = _index(index)
+    # More lists than there are end the process.
+    lists = len(np.load(Path(index) / "centroids.npy", mmap_mode="r"))
+    settings["n_ivf_probe"] = min(settings["n_ivf_probe"], lists)
 
     def work(query: NDArray[np.float32]) -> NDArray[np.float64]:
         tokens = torch.from_numpy(query)[None]

@@ -25,7 +25,8 @@ def _encoder(
 def encode_document(_: Mapping[str, Any], **settings: int) -> Work:
     """Documents, one after the other."""
     library, config = _encoder(**settings)
-    config.set_encoding_type(library.encoding_type.AVERAGE).enable_fill_empty(True)
+    config.set_encoding_type(library.encoding_type.AVERAGE)  # not in a chain: a setter returns a copy
+    config.enable_fill_empty(True)
     return partial(library.generate_fixed_dimensional_encoding, config=config)
 
 

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import MultiVectors
+from muvera import MultiVectors, rerank
 
 from ..peers import PEERS, Worker, save_texts
 from .base import Answers, Family, Material
+from .one_by_one import Best, one_by_one
 
 __all__ = ["Plaid"]
 
@@ -18,10 +19,11 @@ __all__ = ["Plaid"]
 class Plaid:
     """fast-plaid in an environment (with torch, some gigabytes) and a process of its own.
 
-    It ranks by the similarities of its decompressed tokens and reads no stored token vector; what it
-    returns is not ranked again.  A search runs on one thread, the build on as many as the runner allows.
-    To tune it: `nbits` bounds what can be reached, then `n_ivf_probe` and `n_full_scores`
-    trade recall for time.
+    It ranks by the similarities of its decompressed tokens.  A search runs on one thread, the build on as
+    many as the runner allows.  Its arithmetic is of halves, which few processors have: a GPU is what it
+    is made for.  To tune it: `nbits` bounds what its own ranking can reach; `n_full_scores` decides most of
+    a query's time, so it should be swept from some times k upwards and not be left at fast-plaid's default;
+    and `candidates` ranks exactly what it finds, as the other systems do.
 
     Parameters
     ----------
@@ -56,7 +58,8 @@ class Plaid:
 
     def build(self, material: Material) -> None:
         """Make the environment where it is missing, and the index in the scratch folder."""
-        self._folder, self._count = material.folder, len(material.documents)
+        self._documents, self._threads = material.documents, material.threads
+        self._folder = material.folder
         self._index = material.folder / "index"
         save_texts(material.folder, "documents", list(material.documents))
         self._worker = Worker(PEERS["fast-plaid"], material.folder, material.cache)
@@ -78,6 +81,7 @@ class Plaid:
         *,
         n_ivf_probe: int = 8,
         n_full_scores: int = 4096,
+        candidates: int = 0,
     ) -> Answers:
         """Answer queries one at a time.
 
@@ -88,7 +92,11 @@ class Plaid:
         n_ivf_probe : int
             Inverted lists that a query token reads; recall and time rise with it.
         n_full_scores : int
-            Documents that are scored by their centroids; a quarter of them are decompressed.
+            Documents that stay after a first scoring by centroids.  After a second a quarter of them are
+            decompressed: no more can be found.
+        candidates : int
+            Rank so many of the best again by exact Chamfer, whose scores are then returned: this reads
+            the stored token vectors, which PLAID itself does without.  0 for PLAID as it is.
         """
         assert self._worker is not None  # for the type checker: it is built first
         save_texts(self._folder, "queries", [tokens.astype(np.float32) for tokens in queries])
@@ -97,20 +105,30 @@ class Plaid:
             "queries",
             self._folder,
             index=str(self._index),
-            top_k=k,
+            top_k=max(k, candidates),
             n_ivf_probe=n_ivf_probe,
             n_full_scores=n_full_scores,
         )
-        return Answers(found[:, :, 0].astype(np.int64), found[:, :, 1].astype(np.float32), times[0])
+        ids, scores = found[:, :, 0].astype(np.int64), found[:, :, 1].astype(np.float32)
+        if not candidates:
+            return Answers(ids, scores, times[0])
+
+        def answer(place: int, query: MultiVectors) -> Best:
+            best = ids[place, :candidates]
+            ranking = rerank(query, self._documents, [best[best >= 0]], k, threads=self._threads)[0]
+            return np.asarray(ranking.ids, np.int64), ranking.scores
+
+        again = one_by_one(queries, k, answer)
+        return Answers(again.ids, again.scores, again.seconds + times[0])
 
     def bytes_per_document(self) -> float:
-        """Return the bytes of the index's files, which is all that a search needs.
+        """Return the bytes of the index's files.
 
-        Compressed tokens are in it, so that unlike with rerankers no token store is needed on top.
+        Compressed tokens are in it: a search without `candidates` needs no token store on top.
         Not counted are the ``merged_*`` files, copies of the chunks that opening an index makes.
         """
         files = [path for path in self._index.iterdir() if not path.name.startswith("merged_")]
-        return sum(path.stat().st_size for path in files) / self._count
+        return sum(path.stat().st_size for path in files) / len(self._documents)
 
     def close(self) -> None:
         """End the worker."""
