@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .fde.encoder import FDEEncoder
-from .mips import ExactSearch, HNSWSearch, VectorSearch
+from .mips import ExactSearch, HNSWSearch, Int8Search, PQSearch, VectorSearch
 from .vectors import MultiVectors
 
 __all__ = ["Backend", "CandidateSearch"]
 
-Backend = Literal["auto", "exact", "hnsw"]
+Backend = Literal["auto", "exact", "hnsw", "int8", "pq"]
 
 #: With backend "auto", a graph is built from this many FDEs on: below, reading all is faster
 #: (`python -m experiments threshold` measures where).
@@ -40,33 +40,45 @@ class CandidateSearch:
     ----------
     encoder : FDEEncoder
         Fitted.
-    backend : {"auto", "exact", "hnsw"}
+    backend : {"auto", "exact", "hnsw", "int8", "pq"}
         "exact" reads every FDE; "hnsw" walks a graph; "auto" changes from the first to the
-        second when the collection has grown.
+        second when the collection has grown.  "int8" reads every FDE in a quarter of the memory,
+        "pq" in a 32nd of it, and finds somewhat less.
     hnsw : dict
         Settings of :class:`muvera.mips.HNSWSearch`.
+    pq : dict
+        Settings of :class:`muvera.mips.PQSearch`.
     """
 
     def __init__(
-        self, encoder: FDEEncoder, backend: Backend = "auto", hnsw: dict[str, Any] | None = None
+        self,
+        encoder: FDEEncoder,
+        backend: Backend = "auto",
+        hnsw: dict[str, Any] | None = None,
+        pq: dict[str, Any] | None = None,
     ) -> None:
-        self.check_settings(backend, hnsw)
+        self.check_settings(backend, hnsw, pq)
         self.encoder = encoder
         self.backend: Backend = backend
-        self.hnsw = dict(hnsw or {})
+        self.hnsw, self.pq = dict(hnsw or {}), dict(pq or {})
         self.recall: float | None = None
         self.recall_size = 0
         dimension = encoder.config.fde_dimension
-        self.search: VectorSearch = (
-            HNSWSearch(dimension, **self.hnsw) if backend == "hnsw" else ExactSearch(dimension)
-        )
+        self.search: VectorSearch
+        if backend == "hnsw":
+            self.search = HNSWSearch(dimension, **self.hnsw)
+        elif backend == "pq":
+            self.search = PQSearch(dimension, **self.pq)
+        else:
+            self.search = Int8Search(dimension) if backend == "int8" else ExactSearch(dimension)
 
     @staticmethod
-    def check_settings(backend: str, hnsw: dict[str, Any] | None) -> None:
+    def check_settings(backend: str, hnsw: dict[str, Any] | None, pq: dict[str, Any] | None = None) -> None:
         """Raise for a wrong setting now, not when the collection has grown enough to use it."""
-        if backend not in ("auto", "exact", "hnsw"):
-            raise ValueError(f"backend must be 'auto', 'exact' or 'hnsw', got {backend!r}.")
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}.")
         HNSWSearch(1, **(hnsw or {}))
+        PQSearch(1, **(pq or {}))
 
     def add(self, rows: NDArray[np.int64], documents: MultiVectors, threads: int | None = None) -> None:
         """Encode `documents` and keep them under `rows`; those without tokens are left out.
@@ -122,11 +134,17 @@ class CandidateSearch:
         found, _ = self.search.search(fdes, min(count, len(self.search)), allowed, threads)
         return [row[row >= 0] for row in found]
 
-    def measure(self, documents: MultiVectors, threads: int | None = None) -> float:
+    def measure(self, documents: MultiVectors, threads: int | None = None) -> float | None:
         """Measure and keep which share of the exact best FDEs the search finds.
 
         Pseudo-queries are windows of `documents`' tokens, for real queries are not known here.
+        Quantised FDEs have nothing exact to be compared with: their recall stays None, and what
+        codes are to be learnt is learnt now.
         """
+        if isinstance(self.search, PQSearch):
+            self.search.learn(threads)
+        if isinstance(self.search, (Int8Search, PQSearch)):
+            return None
         self.recall, self.recall_size = 1.0, len(self.search)
         if isinstance(self.search, HNSWSearch) and len(self.search) > 0:
             probes = self.encoder.encode_queries(pseudo_queries(documents), threads=threads)
@@ -136,7 +154,12 @@ class CandidateSearch:
 
     @property
     def outdated(self) -> bool:
-        """Whether the recall is unknown, or was measured when there were less than half as many."""
+        """Whether the recall is unknown, or was measured when there were less than half as many.
+
+        Of quantised FDEs: whether codes are still to be learnt.
+        """
+        if isinstance(self.search, (Int8Search, PQSearch)):
+            return isinstance(self.search, PQSearch) and self.search.can_learn
         return self.recall is None or len(self.search) > 2 * self.recall_size
 
     def info(self) -> dict[str, Any]:
@@ -151,6 +174,11 @@ class CandidateSearch:
                 f"The graph finds only {self.recall:.1%} of the exact best FDEs: raise hnsw m or ef, try "
                 "space 'inner_product', or use backend 'exact'."
             )
+        if isinstance(self.search, PQSearch) and self.search.outgrown:
+            found.append(
+                f"The product codes were learnt from only {self.search.learnt_from} of now "
+                f"{len(self.search)} documents: compact() learns them again."
+            )
         return found
 
     # -- keeping --------------------------------------------------------------
@@ -162,6 +190,8 @@ class CandidateSearch:
             "kind": self.search.kind,
             "backend": self.backend,
             "hnsw": self.search.settings() if isinstance(self.search, HNSWSearch) else self.hnsw,
+            "pq": self.search.settings() if isinstance(self.search, PQSearch) else self.pq,
+            "learnt_from": self.search.learnt_from if isinstance(self.search, PQSearch) else 0,
             "recall": self.recall,
             "recall_size": self.recall_size,
         }
@@ -177,12 +207,15 @@ class CandidateSearch:
         removed : int64 (n,)
             Rows that are not to be found any more, whatever the file says.
         """
-        loaded = cls(encoder, state["backend"], state["hnsw"])
+        loaded = cls(encoder, state["backend"], state["hnsw"], state.get("pq"))  # older folders have none
         dimension = encoder.config.fde_dimension
         if state["kind"] == "hnsw":
             loaded.search = HNSWSearch.load(folder, dimension, removed, state["hnsw"])
+        elif state["kind"] == "pq":
+            loaded.search = PQSearch.load(folder, dimension, state["pq"], state["learnt_from"])
         else:
-            loaded.search = ExactSearch.load(folder, dimension)
+            kind = Int8Search if state["kind"] == "int8" else ExactSearch
+            loaded.search = kind.load(folder, dimension)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         return loaded
 

@@ -33,7 +33,7 @@ class Collection:
 
     Parameters
     ----------
-    config, backend, hnsw, exact_tokens, encoder
+    config, backend, hnsw, exact_tokens, encoder, pq
         As for :class:`muvera.MuveraIndex`.
     spool : Path, optional
         Where tokens go once there are many, see :class:`muvera.store.tokens.TokenStore`.
@@ -51,7 +51,9 @@ class Collection:
         encoder: FDEEncoder | None = None,
         spool: Path | None = None,
         first_id: int = 0,
+        pq: dict[str, Any] | None = None,
     ) -> None:
+        self.pq = dict(pq or {})
         self.config, self.backend, self.hnsw, self.exact_tokens = config, backend, hnsw, exact_tokens
         self._encoder = encoder
         self.names = Names(first_id)
@@ -120,7 +122,7 @@ class Collection:
         encoder = FDEEncoder(self.config) if self._encoder is None else self._encoder
         if encoder.needs_fit:
             encoder.fit((texts for _, texts in self.store.batches(rows)), threads=threads)
-        candidates = CandidateSearch(encoder, self.backend, self.hnsw)
+        candidates = CandidateSearch(encoder, self.backend, self.hnsw, self.pq)
         for part, texts in self.store.batches(rows):
             candidates.add(part, texts, threads)
         return candidates
@@ -147,6 +149,7 @@ class Collection:
             self.config,
             backend=self.backend,
             hnsw=self.hnsw,
+            pq=self.pq,
             exact_tokens=self.exact_tokens,
             encoder=self.encoder,
             first_id=self.names.next,

@@ -50,10 +50,12 @@ class MuveraIndex:
     ----------
     config : FDEConfig
         How FDEs are made.
-    backend : {"auto", "exact", "hnsw"}
+    backend : {"auto", "exact", "hnsw", "int8", "pq"}
         How FDEs are searched, see :class:`muvera.candidates.CandidateSearch`.
     hnsw : dict, optional
         Settings of :class:`muvera.mips.HNSWSearch`: m, ef_construction, ef, space, seed.
+    pq : dict, optional
+        Settings of :class:`muvera.mips.PQSearch`: group, rescore, train, seed.
     exact_tokens : int
         Search exactly up to this many tokens, also within a filter.  0: never.
     encoder : FDEEncoder, optional
@@ -77,14 +79,15 @@ class MuveraIndex:
         hnsw: dict[str, Any] | None = None,
         exact_tokens: int = EXACT_TOKENS,
         encoder: FDEEncoder | None = None,
+        pq: dict[str, Any] | None = None,
     ) -> None:
         if isinstance(exact_tokens, bool) or not isinstance(exact_tokens, int) or exact_tokens < 0:
             raise ValueError(f"exact_tokens must be an int of at least 0, got {exact_tokens!r}.")
         if encoder is not None and encoder.config != config:
             raise ValueError("The encoder's configuration is another than the index's.")
-        CandidateSearch.check_settings(backend, hnsw)
+        CandidateSearch.check_settings(backend, hnsw, pq)
         self._held = Collection(
-            config, backend=backend, hnsw=dict(hnsw or {}), exact_tokens=exact_tokens, encoder=encoder
+            config, backend=backend, hnsw=dict(hnsw or {}), exact_tokens=exact_tokens, encoder=encoder, pq=pq
         )
         self._changed = RLock()
         self._home: Path | None = None

@@ -58,6 +58,7 @@ def write_collection(collection: Collection, target: Path, known: Generation | N
             "exact_tokens": collection.exact_tokens,
             "backend": collection.backend,
             "hnsw": collection.hnsw,
+            "pq": collection.pq,
             "segments": [
                 {"first": part.first, "file": file} for part, file in zip(segments, files, strict=True)
             ],
@@ -140,11 +141,13 @@ def _collection(folder: Path, manifest: dict[str, Any]) -> Collection:
             f"describes {config.hash}: the manifest was changed. Restore it from a copy."
         )
     files = folder / manifest["folder"]
-    CandidateSearch.check_settings(manifest["backend"], manifest["hnsw"])
+    pq = manifest.get("pq")  # older folders have none
+    CandidateSearch.check_settings(manifest["backend"], manifest["hnsw"], pq)
     loaded = Collection(
         config,
         backend=manifest["backend"],
         hnsw=manifest["hnsw"],
+        pq=pq,
         exact_tokens=manifest["exact_tokens"],
         encoder=load_encoder(files, config) if manifest["encoder"] else None,
     )

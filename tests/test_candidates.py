@@ -157,7 +157,7 @@ def test_an_add_that_fails_late_adds_nothing(
 @pytest.mark.parametrize(
     ("backend", "hnsw", "message"),
     [
-        ("faiss", None, "backend must be 'auto', 'exact' or 'hnsw', got 'faiss'"),
+        ("faiss", None, "backend must be one of auto, exact, hnsw, int8, pq, got 'faiss'"),
         ("auto", {"m": 0}, "m must be an int of at least 2, got 0"),
         ("exact", {"space": "l2"}, "space must be 'cosine' or 'inner_product', got 'l2'"),
         ("auto", {"links": 3}, "links"),

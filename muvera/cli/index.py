@@ -44,7 +44,11 @@ def index(
     num_simhash_projections: Planes = None,
     projection_dimension: Dimension = None,
     backend: Annotated[
-        str | None, typer.Option(help="auto, exact (reads every FDE) or hnsw (walks a graph).")
+        str | None,
+        typer.Option(
+            help="auto, exact (reads every FDE), hnsw (walks a graph), int8 (a quarter of the memory) or pq "
+            "(product codes, a 32nd of it)."
+        ),
     ] = None,
     exact_tokens: Annotated[
         int | None,
@@ -59,7 +63,7 @@ def index(
 ) -> None:
     """Build an index of token embeddings, a batch at a time.
 
-    OUT appears when it is complete.  --config may also say backend, hnsw and exact_tokens.
+    OUT appears when it is complete.  --config may also say backend, hnsw, pq and exact_tokens.
 
     \b
     Example: an index of your own arrays, one (tokens, dimension) array a document.
@@ -112,6 +116,8 @@ def described(facts: dict[str, Any]) -> str:
     size = facts["fde"]["fde_dimension"]
     if vectors["kind"] == "exact":
         return f"through FDEs of {size:,} floats, all of which are read"
+    if vectors["kind"] in ("int8", "pq"):
+        return f"through FDEs of {size:,} floats, read as {vectors['bytes_per_vector']:,} bytes each"
     recall = "not measured" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
     return f"through FDEs of {size:,} floats in a graph, which finds {recall} of the exact best FDEs"
 

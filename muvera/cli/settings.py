@@ -11,7 +11,7 @@ from ..fde.config import PRESETS, FDEConfig
 __all__ = ["configuration", "read_config"]
 
 #: What a configuration file may say besides FDEConfig's parameters.
-INDEX_SETTINGS = ("backend", "hnsw", "exact_tokens")
+INDEX_SETTINGS = ("backend", "hnsw", "pq", "exact_tokens")
 
 
 def configuration(
@@ -34,7 +34,7 @@ def configuration(
     -------
     FDEConfig
     dict
-        Those of backend, hnsw and exact_tokens that were given.
+        Those of backend, hnsw, pq and exact_tokens that were given.
     """
     if preset not in PRESETS:
         raise ValueError(f"There is no preset {preset!r}. There are: {', '.join(PRESETS)}.")
@@ -53,7 +53,7 @@ def read_config(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not JSON: {error}.") from None
     if not isinstance(values, dict):
         raise ValueError(f"{file} must hold a JSON object of parameters, got {type(values).__name__}.")
-    hnsw = values.get("hnsw", {})
-    if not isinstance(hnsw, dict):
-        raise ValueError(f'{file}: hnsw must be an object such as {{"m": 32}}, got {hnsw!r}.')
+    for name, example in (("hnsw", '{"m": 32}'), ("pq", '{"rescore": 200}')):
+        if not isinstance(values.get(name, {}), dict):
+            raise ValueError(f"{file}: {name} must be an object such as {example}, got {values[name]!r}.")
     return values

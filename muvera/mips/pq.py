@@ -77,6 +77,11 @@ class PQSearch:
         """
         return isinstance(self._rows, ExactSearch) and len(self._rows) >= CENTROIDS
 
+    @property
+    def outgrown(self) -> bool:
+        """Whether the codes were learnt from few, and from less than a quarter of what there is."""
+        return 0 < self.learnt_from < min(self.train, len(self) / 4)
+
     def learn(self, threads: int | None = None) -> None:
         """Learn the codes from what is there, code it and drop the floats, where :attr:`can_learn`.
 

@@ -134,7 +134,8 @@ class ProductQuantiser:
             run_in_ranges(
                 lambda a, b: scan(flat, self.groups, rows[a:b], *ready, out[0, a:b]), ranges, threads
             )
-        return out.T
+        transposed: NDArray[np.float32] = out.T
+        return transposed
 
 
 def _filled_up(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:
