@@ -97,8 +97,9 @@ class SingleVector:
             ranked = self._by_rank(tokens, -(-count // len(tokens)), ef)[:count]
             return self._distinct(ranked, len(ranked))
         count = min(count, len(self._documents))
-        # Some tokens lead to the same document: twice as many are mostly enough.
-        depth = -(-2 * count // len(tokens))
+        # Many tokens lead to the same document: four times as many are mostly enough, and looking again
+        # for more takes longer than some too many.
+        depth = -(-4 * count // len(tokens))
         while True:
             found = self._distinct(self._by_rank(tokens, depth, ef), count)
             if len(found) == count or depth >= self._documents.num_tokens:
