@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from .batches import as_batches
 from .candidates import Backend, CandidateSearch
 from .carving import require_tau
 from .chamfer import Explanation, explain, require_k, require_query_tokens
@@ -144,7 +145,7 @@ class MuveraIndex:
                 target = _absolute(path)
                 _require_free(target)
                 spool = stack.enter_context(spool_beside(target))
-            batches = _as_batches(documents)
+            batches = as_batches(documents)
             first = next(batches, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
@@ -410,15 +411,3 @@ def _require_free(target: Path) -> None:
         raise FileExistsError(
             f"{target} exists and is not empty. Give another name, or load the index there and change it."
         )
-
-
-def _as_batches(documents: Any) -> Iterator[MultiVectors]:
-    if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
-        return iter([as_multivectors(documents)])
-    values = iter(documents)
-    first = next(values, None)
-    if first is None:
-        return iter([])
-    if isinstance(first, MultiVectors):
-        return chain([first], values)
-    return iter([MultiVectors.from_arrays(chain([first], values))])

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Ids", "TokenArray", "as_array", "as_ids", "as_integers", "as_offsets", "as_tokens", "frozen"]
+__all__ = [
+    "Ids",
+    "TokenArray",
+    "as_array",
+    "as_ids",
+    "as_integers",
+    "as_offsets",
+    "as_tokens",
+    "checked_out",
+    "frozen",
+]
 
 #: Token vectors: float32 or float16, rows are tokens.
 TokenArray = NDArray[np.float32] | NDArray[np.float16]
@@ -119,3 +129,15 @@ def as_offsets(values: ArrayLike, rows: int) -> NDArray[np.int64]:
         i = int(falls[0])
         raise ValueError(f"offsets must not fall, but offsets[{i + 1}]={offsets[i + 1]} < {offsets[i]}.")
     return offsets
+
+
+def checked_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return an array of `shape` to write float32 rows to: the caller's `out`, or a new one."""
+    if out is None:
+        return np.empty(shape, np.float32)
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
+        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ValueError(f"out must be a float32 array of shape {shape}, got {found}.")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError("out must be C-contiguous and writeable.")
+    return out.view(np.ndarray)

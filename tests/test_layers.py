@@ -14,6 +14,7 @@ LAYERS = [
     {"kernels", "files", "inputs", "parallel"},
     {"inputs"},
     {"vectors"},
+    {"batches", "eigenvectors"},
     {"carving", "ranking"},
     {"screening"},
     {"chamfer", "fde", "mips"},

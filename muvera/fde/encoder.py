@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..batches import as_batches
+from ..inputs import checked_out
 from ..kernels.encode import (
     FILL_NEAREST_CELL,
     FILL_NEAREST_TOKEN,
@@ -178,7 +178,7 @@ class FDEEncoder:
             asked = as_multivectors(queries, "queries")
             asked.require_dim(config.dimension, "queries", "this encoder")
             asked.require_finite("queries")
-        batches = _as_batches(documents)
+        batches = as_batches(documents)
         if config.compact_dimension is None:
             self._center = mean_token(batches, config.dimension)
             return self
@@ -273,7 +273,7 @@ class FDEEncoder:
         self._require_fit()
         texts.require_dim(self.config.dimension, side, "this encoder")
         texts.require_finite(side)
-        out = self._require_out(out, len(texts))
+        out = checked_out(out, (len(texts), self.config.fde_dimension))
         compact = self.compact is not None
         final = compact or self.config.final_projection is not None
         held = _COMPACT_BYTES if compact else _BLOCK_BYTES
@@ -296,17 +296,6 @@ class FDEEncoder:
 
         run_in_ranges(work, ranges, threads)
         return out
-
-    def _require_out(self, out: NDArray[np.float32] | None, count: int) -> NDArray[np.float32]:
-        shape = (count, self.config.fde_dimension)
-        if out is None:
-            return np.empty(shape, np.float32)
-        if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
-            found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise ValueError(f"out must be a float32 array of shape {shape}, got {found}.")
-        if not (out.flags.c_contiguous and out.flags.writeable):
-            raise ValueError("out must be C-contiguous and writeable.")
-        return out.view(np.ndarray)
 
     def _padded_center(self) -> NDArray[np.float32]:
         center = np.zeros(self._width, np.float32)
@@ -378,14 +367,3 @@ def _pack(matrix: NDArray[np.float32], interleaved: bool) -> NDArray[np.float32]
     panels, width, _ = packed.shape
     lanes = packed.reshape(panels, width // LANES, LANES, LANES)
     return np.ascontiguousarray(np.diagonal(lanes, axis1=2, axis2=3)).reshape(-1)
-
-
-def _as_batches(documents: Any) -> Iterable[MultiVectors]:
-    """Return `documents` as collections: an iterable of them streams, all else is one."""
-    if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
-        return [as_multivectors(documents)]
-    values = iter(documents)
-    first = next(values, None)
-    if isinstance(first, MultiVectors):
-        return chain([first], values)
-    return [] if first is None else [MultiVectors.from_arrays(chain([first], values))]
