@@ -184,9 +184,11 @@ def _build(session: Session, entry: Entry, part: StudyCollection, seed: int) -> 
             seed=seed,
             threads=session.threads,
         )
-        gc.collect()
-        start = time.perf_counter()
         try:
+            if hasattr(system, "prepare"):
+                system.prepare(material)
+            gc.collect()
+            start = time.perf_counter()
             system.build(material)
             seconds = time.perf_counter() - start
             facts = system.facts() if hasattr(system, "facts") else {}

@@ -97,10 +97,12 @@ class System(Protocol):
 
     Notes
     -----
-    Two more methods are called where a system has them:
+    Three more methods are called where a system has them:
 
     - ``disagreement(queries, positions, k, **query) -> str | None``: compares two ways to the same
       answer before either is timed, and says in a sentence where they differ;
+    - ``prepare(material)``: called before ``build`` and not timed, for what has nothing to do with the
+      collection, such as environments of other libraries;
     - ``facts() -> dict[str, float]``: numbers about the built index, kept with the results.
 
     A class with open keywords may name them: ``open_arguments() -> Iterable[str]``, a static method.

@@ -58,20 +58,27 @@ class PeerFDE(ABC):
         self._backend, self._hnsw = backend, dict(hnsw or {})
         self._worker: Worker | None = None
 
+    def prepare(self, material: Material) -> None:
+        """Make the library's environment where it is missing and start its process."""
+        self._worker = Worker(PEERS[self.library], material.folder, material.cache)
+
     def build(self, material: Material) -> None:
-        """Make the library's environment where it is missing, encode all documents and index the FDEs."""
+        """Encode all documents and index the FDEs."""
+        if self._worker is None:
+            self.prepare(material)
         self._documents, self._threads = material.documents, material.threads
         self._folder = material.folder
         self._settings |= {"dimension": material.documents.dim, "seed": material.seed}
-        self._worker = Worker(PEERS[self.library], material.folder, material.cache)
         size = self._settings["repetitions"] * 2 ** self._settings["bits"] * self._settings["width"]
         self._search: ExactSearch | HNSWSearch = (
             HNSWSearch(size, seed=material.seed, **self._hnsw)
             if self._backend == "hnsw"
             else ExactSearch(size)
         )
+        self._encoding = 0.0
         for start in range(0, len(material.documents), _BLOCK):
-            fdes, _ = self._encode("encode_document", material.documents[start : start + _BLOCK])
+            fdes, seconds = self._encode("encode_document", material.documents[start : start + _BLOCK])
+            self._encoding += float(seconds.sum())
             self._search.add(np.arange(start, start + len(fdes)), fdes, material.threads)
 
     def search(
@@ -113,6 +120,10 @@ class PeerFDE(ABC):
         save_texts(self._folder, "texts", [tokens.astype(np.float32) for tokens in texts])
         fdes, times = self._worker.each(operation, "texts", self._folder, **self._settings)
         return fdes.reshape(len(texts), -1).astype(np.float32), times[0]
+
+    def facts(self) -> dict[str, float]:
+        """Return the seconds that the library itself took to encode all documents."""
+        return {"encode_seconds": self._encoding}
 
     def bytes_per_document(self) -> float:
         """Return the bytes of an FDE as it is kept and, with a graph, of its links."""
