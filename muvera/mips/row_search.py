@@ -78,6 +78,10 @@ class RowSearch(ABC):
             best = best_first(row, k)
             yield best, row[best]
 
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """Return kind, size, settings and bytes a vector."""
+
     # -- changing -------------------------------------------------------------
 
     def __len__(self) -> int:
