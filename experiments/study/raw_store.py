@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,10 +68,11 @@ class RawStore:
     def load(self, path: Path) -> Raw | None:
         """Return a result, None where it is missing or not whole."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # From memory: where NumPy refuses a file, it leaves it open.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in ("ids", "scores", "seconds", "chamfer")}
             facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, EOFError, KeyError):
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             return None
         return Raw(**arrays, facts=facts)
 
