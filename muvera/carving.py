@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .inputs import frozen
+from .kernels.carving import carve_balls
 from .vectors import MultiVectors, as_multivectors
 
-__all__ = ["carve_queries", "cosines_of", "require_tau"]
+__all__ = ["carve_queries", "require_tau"]
 
 # What rounding may take from the cosine of a token with itself.
 _ROUNDING = 1e-12
@@ -46,20 +47,14 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
     require_tau(tau)
     queries = as_multivectors(queries, "queries")
     queries.require_finite("queries")
-    carved = [_carved(np.asarray(tokens, np.float32), tau) for tokens in queries]
+    sums, counts = np.zeros(queries.tokens.shape), np.empty(len(queries), np.int64)
+    tokens = frozen(np.asarray(queries.tokens, np.float32))
+    carve_balls(tokens, queries.offsets, float(tau) - _ROUNDING, sums, counts)
+    # A query's sums are the first of its rows.
+    kept = np.arange(len(sums)) - np.repeat(queries.offsets[:-1], queries.lengths)
+    kept = kept < np.repeat(counts, queries.lengths)
     ids = queries.ids if queries.has_ids else None
-    return MultiVectors.from_arrays(carved, ids, dim=queries.dim, dtype=np.float32)
-
-
-def cosines_of(tokens: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the cosines (m, m) of tokens (m, dim) with each other, and their norms (m,).
-
-    A token of zeros has the cosine 0 with every token.
-    """
-    wide = tokens.astype(np.float64)
-    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    units = wide / np.where(norms > 0, norms, 1.0)[:, np.newaxis]
-    return units @ units.T, norms
+    return MultiVectors.from_flat(sums[kept].astype(np.float32), counts, ids=ids)
 
 
 def require_tau(tau: Any, name: str = "tau") -> None:
@@ -68,17 +63,3 @@ def require_tau(tau: Any, name: str = "tau") -> None:
         raise TypeError(f"{name} must be a number, got {type(tau).__name__}.")
     if not 0 < tau <= 1:
         raise ValueError(f"{name} must be above 0 and at most 1, the least cosine within a ball, got {tau}.")
-
-
-def _carved(tokens: NDArray[np.float32], tau: float) -> NDArray[np.float32]:
-    near = cosines_of(tokens)[0] >= tau - _ROUNDING
-    free = np.ones(len(tokens), bool)
-    balls = []
-    for first in range(len(tokens)):
-        if not free[first]:
-            continue
-        ball = near[first] & free
-        ball[first] = True  # also a token of zeros
-        free &= ~ball
-        balls.append(tokens[ball].sum(axis=0, dtype=np.float64))
-    return np.array(balls, np.float32).reshape(-1, tokens.shape[1])

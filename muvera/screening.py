@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .carving import cosines_of
-from .kernels.screening import order_farthest_first, score_promising
-from .kernels.tile import LANES, pack_columns
+from .inputs import frozen
+from .kernels.screening import prepare_bounds, score_promising
+from .kernels.tile import LANES, multiply, pack_columns
 from .parallel import run_in_ranges, thread_count
 from .ranking import best_first
 from .vectors import MultiVectors, both_kinds
@@ -106,7 +106,8 @@ def rank_candidates(
         One text, with a token.
     carved : MultiVectors
         The query that chooses the k best: `query`, or what :func:`muvera.carve_queries` makes of
-        it.  The k are then ordered, and scored, by `query`.
+        it.  The k are then ordered, and scored, by `query`.  It is not used where it fills as
+        many panels of LANES tokens as `query`, and so would save nothing.
     positions : int64 (c,)
         The candidates, each once, the likely best first.
     pieces : callable
@@ -120,12 +121,18 @@ def rank_candidates(
     int64 (n,), float32 (n,)
         Ties go to the lower position; documents without tokens are left out.
     """
+    if _panels(carved) == _panels(query):
+        carved = query
     scores = screen(carved, pieces(positions), len(positions), how, threads)
     found, scores = _best(positions, scores, how.k)
     if carved.num_tokens < query.num_tokens:
         whole = Screening(how.k, early_exit=False, mean=how.mean, products=how.products)
         found, scores = _best(found, screen(query, pieces(found), len(found), whole, threads), how.k)
     return found, scores
+
+
+def _panels(query: MultiVectors) -> int:
+    return -(-query.num_tokens // LANES)
 
 
 def _best(
@@ -146,19 +153,21 @@ class _Plan:
         self.slack = (depth + 64) * 2.0**-23
         self.norms = np.zeros(count)
         self.cosines = self.sines = np.empty((0, count), np.float32)
-        order = np.arange(count)
+        self.places = np.arange(count)
+        packed = pack_columns(tokens)
         # One panel is either multiplied or not: there is nothing to stop.
         if how.early_exit and LANES < count <= _MOST_TOKENS:
-            cosines, norms = cosines_of(tokens)
+            norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
             if norms.max() < _GREATEST:
-                order_farthest_first(cosines, order)
-                self.norms = norms[order]
-                lowered = np.clip(cosines[np.ix_(order, order)] - self.slack, -1.0, 1.0)
-                self.cosines = lowered.astype(np.float32)
-                self.sines = np.sqrt(1.0 - lowered**2).astype(np.float32)
-        self.places = np.empty(count, np.int64)
-        self.places[order] = np.arange(count)
-        self.packed = pack_columns(tokens[order]).reshape(-1)
+                products = np.empty((count, count), np.float32)
+                multiply(frozen(tokens), packed, products)
+                order = np.empty(count, np.int64)
+                self.norms = np.empty(count)
+                self.cosines, self.sines = np.empty_like(products), np.empty_like(products)
+                prepare_bounds(products, norms, self.slack, order, self.norms, self.cosines, self.sines)
+                self.places[order] = np.arange(count)
+                packed = pack_columns(tokens[order])
+        self.packed = packed.reshape(-1)
 
     def score(self, pieces: Sequence[Piece], out: NDArray[np.float32]) -> None:
         """Write the scores of the pieces' candidates, one after the other."""

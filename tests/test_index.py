@@ -129,7 +129,8 @@ def test_cheaper_reranking_keeps_most_of_the_best_and_true_scores() -> None:
     documents = documents_like_real(400)
     index = MuveraIndex.build(documents[:150], CONFIG, exact_tokens=0, backend="exact")
     index.add(documents[150:])  # a store of two segments
-    queries = queries_like_real(documents, 20)
+    short = list(queries_like_real(documents, 80))
+    queries = MultiVectors.from_arrays([np.concatenate(short[i : i + 4]) for i in range(0, 80, 4)])
     full = index.search(queries, 5)
     exact = chamfer_matrix(queries, documents)
     for knobs in ({"carve": 0.6}, {"patience": 10}, {"carve": 0.6, "patience": 10}):

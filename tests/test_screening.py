@@ -157,8 +157,10 @@ def test_endless_patience_is_the_full_rerank(case: Any) -> None:
 @given(cases(), st.floats(0.05, 1.0))
 def test_the_carved_query_chooses_and_the_whole_one_scores(case: Any, tau: float) -> None:
     query, documents, candidates, k = case
-    rough = chamfer_matrix(carve_queries(query, tau), documents)[0]
+    carved = carve_queries(query, tau)
     exact = chamfer_matrix([query], documents)[0]
+    saves = -(-carved.num_tokens // LANES) < -(-len(query) // LANES)
+    rough = chamfer_matrix(carved, documents)[0] if saves else exact
     filled = [i for i in candidates if documents.lengths[i]]
     chosen = sorted(filled, key=lambda i: (-rough[i], i))[:k]
     expected = sorted(chosen, key=lambda i: (-exact[i], i))
@@ -173,6 +175,18 @@ def test_tau_1_with_distinct_tokens_is_the_full_rerank(seed: int, k: int) -> Non
     order = np.random.default_rng(seed).permutation(30)
     found = rerank([query], documents, [order], k, carve=1.0)[0]
     assert list(found) == list(rerank([query], documents, [order], k)[0])
+
+
+def test_a_carved_query_of_as_many_panels_is_not_used() -> None:
+    """It would cost as much and choose worse."""
+    rng = np.random.default_rng(3)
+    documents = MultiVectors.from_arrays(list(rng.standard_normal((40, 4, 8)).astype(np.float32)))
+    chosen = []
+    for count in (LANES, LANES + 1):
+        query = rng.standard_normal((count, 8)).astype(np.float32)
+        full, carved = (rerank([query], documents, [range(40)], 5, carve=tau)[0] for tau in (None, 0.01))
+        chosen.append(list(full) == list(carved))
+    assert chosen == [True, False]
 
 
 # -- bad input ----------------------------------------------------------------

@@ -25,25 +25,53 @@ _LEAST, _GREATEST = 1e-15, 1e15
 
 
 @kernel
-def order_farthest_first(cosines, order):
-    """Write to `order` (m,) the most central token, then ever the one least like those before it."""
-    count = cosines.shape[0]
+def prepare_bounds(products, norms, slack, order, ordered_norms, cosines, sines):
+    """Write an order of the query's tokens, and what the bounds need of them in it.
+
+    The first token is the most central one, then comes ever the one that is least like those
+    before it: what the first panel finds says most of the others.
+
+    Parameters
+    ----------
+    products : float32 (M, M)
+        Of all tokens with each other.
+    norms : float64 (M,)
+    slack : float
+        Rounding of a product, relative to the norms.
+    order : int64 (M,)
+    ordered_norms : float64 (M,)
+    cosines, sines : float32 (M, M)
+        Of the angles between tokens, the angles rounded up.  Tokens that are too short to have
+        a direction are opposite to all.
+    """
+    count = norms.shape[0]
+    likeness = np.empty((count, count))
     nearest = np.full(count, -np.inf)
     first, largest = 0, -np.inf
     for i in range(count):
         total = 0.0
         for j in range(count):
-            total += cosines[i, j]
+            cosine = -1.0
+            if min(norms[i], norms[j]) >= _LEAST:
+                cosine = max(-1.0, min(1.0, products[i, j] / (norms[i] * norms[j]) - slack))
+            likeness[i, j] = cosine
+            total += cosine
         if total > largest:
             first, largest = i, total
     for position in range(count):
         order[position] = first
+        ordered_norms[position] = norms[first]
         for j in range(count):
-            nearest[j] = max(nearest[j], cosines[first, j])
+            nearest[j] = max(nearest[j], likeness[first, j])
         nearest[first] = np.inf
         for j in range(count):
             if nearest[j] < nearest[first]:
                 first = j
+    for i in range(count):
+        for j in range(count):
+            cosine = likeness[order[i], order[j]]
+            cosines[i, j] = cosine
+            sines[i, j] = np.sqrt(1.0 - cosine * cosine)
 
 
 @kernel
@@ -61,7 +89,7 @@ def _longest_token(rows, first, last, depth):
 
 @kernel
 def _tighten(best, begin, end, count, norms, longest, slack, cosines, sines, bounds):
-    """Lower the `bounds` (m,) of the tokens end..count by what tokens begin..end found.
+    """Lower the `bounds` (M,) of the tokens end..count by what tokens begin..end found.
 
     Bounds are cosines to the nearest document token, were all of those as long as the
     longest.  Everything is rounded towards a higher bound.
@@ -69,7 +97,7 @@ def _tighten(best, begin, end, count, norms, longest, slack, cosines, sines, bou
     rest = bounds[end:count]
     for i in range(begin, end):
         if norms[i] < _LEAST:
-            continue  # it says nothing of a direction
+            continue  # it has no direction
         found = min(1.0, max(-1.0, best[i] / (norms[i] * longest)) + slack)
         cosine, sine = np.float32(found), np.float32(np.sqrt(1.0 - found * found))
         between, across = cosines[i, end:count], sines[i, end:count]
@@ -163,7 +191,7 @@ def score_promising(
     Parameters
     ----------
     norms, cosines, sines, slack
-        Of the query's tokens in packed order, (m,), (m, m), (m, m); their rounding.  Without
+        Of the query's tokens in packed order, (M,), (M, M), (M, M); their rounding.  Without
         rows in `cosines` no document is stopped.
     longest : float32 (all documents,)
         The longest token's norm where it is known, else negative; what is found is kept.

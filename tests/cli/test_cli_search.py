@@ -57,11 +57,11 @@ def test_cheaper_reranking(folder: Path) -> None:
     given = ["search", folder / "index", folder / "queries", "-k", 3, "--candidates", 20]
     full = answer(*given)
     assert (full["carve"], full["patience"]) == (None, None)
-    found = answer(*given, "--carve", 0.01, "--patience", 4)
-    assert (found["carve"], found["patience"]) == (0.01, 4)
+    found = answer(*given, "--carve", 0.5, "--patience", 1)
+    assert (found["carve"], found["patience"]) == (0.5, 1)
     index = MuveraIndex.load(folder / "index")
     filled = [query for query in found["queries"] if query["id"] != "q3"]
-    expected = index.search(QUERIES[[0, 1, 2, 4, 5]], 3, candidates=20, carve=0.01, patience=4)
+    expected = index.search(QUERIES[[0, 1, 2, 4, 5]], 3, candidates=20, carve=0.5, patience=1)
     for query, best in zip(filled, expected, strict=True):
         assert [(result["id"], result["score"]) for result in query["results"]] == list(best)
     assert found["queries"] != full["queries"]
