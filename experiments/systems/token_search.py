@@ -32,7 +32,8 @@ class TokenSearch:
         At least one token.
     backend : {"hnsw", "exact"}
         "hnsw" walks a graph of all tokens: its build takes time and memory in proportion to tokens, not
-        to documents.  "exact" reads every token for every query: no graph, no error of one.
+        to documents.  "exact" reads every token for every query, on one thread: no graph, no error of
+        one.
     m, ef_construction : int
         Of the graph, see :class:`muvera.mips.HNSWSearch`; unit vectors make its space of no matter.
     seed : int

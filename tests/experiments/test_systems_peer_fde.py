@@ -72,6 +72,7 @@ def test_answers_are_the_librarys_fdes_searched_and_ranked_exactly(
         system.build(material(documents, tmp_path))
         answers = ask(system, QUERIES, 5, candidates=12, **({"ef": 40} if backend == "hnsw" else {}))
         size = system.bytes_per_document()
+        assert system.facts()["encode_seconds"] > 0
     finally:
         system.close()
     fdes = np.array([encode_document(document) for document in documents])
@@ -83,6 +84,21 @@ def test_answers_are_the_librarys_fdes_searched_and_ranked_exactly(
         np.testing.assert_allclose(answers.scores[i], exact[i, best], rtol=1e-5)
     links = 4 * (2 * 16 + 1) if backend == "hnsw" else 0
     assert size == 4 * 3 * 4 * 8 + 8 + links
+
+
+def test_a_prepared_process_is_the_one_that_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("muvfde")
+    monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "of_muvfde"))
+    system = SYSTEMS["muvfde"](**SIZE)
+    given = material(some_documents(0, 3), tmp_path)
+    try:
+        system.prepare(given)
+        # None is made again, which would fail.
+        monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "of_nothing"))
+        system.build(given)
+        ask(system, QUERIES, 3)
+    finally:
+        system.close()
 
 
 def test_a_failing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
