@@ -1,4 +1,4 @@
-"""What is measured: ``python -m experiments speed | quality | threshold | page | readme``."""
+"""What is measured: ``python -m experiments speed | quality | threshold | rerank | page | readme``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from . import quality as recalls
 from . import quality_tables, speed_tables
+from . import quantised as quantisers
+from . import rerank as reranks
 from . import speed as speeds
 from . import threshold as thresholds
 from .collections import CACHE, DATA, exact_top, find_collections, load_collection
@@ -156,10 +158,54 @@ def threshold(
 
 
 @app.command()
+def rerank(
+    data: Data = None,
+    collection: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    queries: Annotated[int, typer.Option(min=1, help="How many of each collection, at most.")] = 100,
+    repeat: Annotated[int, typer.Option(min=1)] = 5,
+    as_json: Json = False,
+    save: Save = False,
+) -> None:
+    """What early exit, carved queries and patience save and give up, one thread."""
+    paths = find_collections(data or [DATA])
+    results: dict[str, Any] = {"machine": machine(), "repeat": repeat, "collections": {}}
+    for name in tqdm(collection or paths, unit="collection"):
+        results["collections"][name] = reranks.measure(load_collection(paths[name]), queries, repeat)
+    if save:
+        save_results("rerank", results)
+    print(json.dumps(results) if as_json else reranks.table(results["collections"]))
+
+
+@app.command()
+def quantised(
+    data: Data = None,
+    collection: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    cache: Cache = CACHE,
+    threads: Threads = None,
+    as_json: Json = False,
+    save: Save = False,
+) -> None:
+    """What int8 and product codes of FDEs lose, and their bytes and times."""
+    paths = find_collections(data or [DATA])
+    results: dict[str, Any] = {"machine": machine(), "threads": threads, "collections": {}}
+    for name in tqdm(collection or paths, unit="collection"):
+        loaded = load_collection(paths[name])
+        top = exact_top(loaded, recalls.TOP, cache)
+        runs = [
+            quantisers.measure(loaded, top, recalls.FIRST_SEED + seed, threads) for seed in range(seeds)
+        ]
+        results["collections"][name] = {"documents": len(loaded.documents), "runs": runs}
+    if save:
+        save_results("quantised", results)
+    print(json.dumps(results) if as_json else quantisers.table(results))
+
+
+@app.command()
 def readme() -> None:
     """Write the stored results into README.md and experiments/README.md."""
     here = Path(__file__).parent
-    found = {name: load_results(name) for name in ("quality", "speed", "threshold")}
+    found = {name: load_results(name) for name in ("quality", "speed", "threshold", "rerank")}
     missing = [name for name, results in found.items() if not results]
     if missing:
         raise typer.BadParameter(f"Nothing is stored of {missing[0]}: run `{missing[0]} --save` first.")
@@ -172,6 +218,7 @@ def readme() -> None:
             "quality": quality_tables.full_markdown(found["quality"]),
             "speed": speed_tables.markdown(found["speed"], targets_only=False),
             "threshold": thresholds.markdown(found["threshold"]),
+            "rerank": reranks.markdown(found["rerank"]),
         },
     }
     for path, contents in blocks.items():
