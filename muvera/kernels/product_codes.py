@@ -72,13 +72,13 @@ def pack_centroids(centroids, packed):
 
 @kernel
 def train(sample, order, start, stop, width, rounds, packed):
-    """Fit the centroids of groups start..stop to `sample` (n, dimension) by Lloyd's rounds.
+    """Fit the centroids of groups start..stop to `sample` (n, dimension) at `order` by Lloyd's rounds.
 
     Centroid 0 is the zero vector, for empty cells, and zero points are left out.  The first
-    points in `order` (n,) begin as the others; one that loses all its points takes the point
+    points in `order` begin as the others; one that loses all its points takes the point
     that is worst off.
     """
-    count, depth = sample.shape[0], width + 1
+    count, depth = order.shape[0], width + 1
     points = np.empty(count * depth, np.float32)
     codes = np.empty(count, np.uint8)
     errors = np.empty(count, np.float32)
