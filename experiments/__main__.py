@@ -171,8 +171,8 @@ def rerank(
     results: dict[str, Any] = {"machine": machine(), "repeat": repeat, "collections": {}}
     for name in tqdm(collection or paths, unit="collection"):
         results["collections"][name] = reranks.measure(load_collection(paths[name]), queries, repeat)
-    if save:
-        save_results("rerank", results)
+        if save:  # after each collection: the next may take long
+            save_results("rerank", results)
     print(json.dumps(results) if as_json else reranks.table(results["collections"]))
 
 
@@ -188,6 +188,7 @@ def quantised(
 ) -> None:
     """What int8 and product codes of FDEs lose, and their bytes and times."""
     paths = find_collections(data or [DATA])
+    stored = load_results("quantised").get("collections", {}) if save else {}
     results: dict[str, Any] = {"machine": machine(), "threads": threads, "collections": {}}
     for name in tqdm(collection or paths, unit="collection"):
         loaded = load_collection(paths[name])
@@ -196,8 +197,8 @@ def quantised(
             quantisers.measure(loaded, top, recalls.FIRST_SEED + seed, threads) for seed in range(seeds)
         ]
         results["collections"][name] = {"documents": len(loaded.documents), "runs": runs}
-    if save:
-        save_results("quantised", results)
+        if save:  # after each collection: the next may take long
+            save_results("quantised", results | {"collections": stored | results["collections"]})
     print(json.dumps(results) if as_json else quantisers.table(results))
 
 
