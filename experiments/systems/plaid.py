@@ -39,6 +39,7 @@ class Plaid:
 
     name: ClassVar[str] = "plaid"
     family: ClassVar[Family] = "peer"
+    library: ClassVar[str] = "fast-plaid"
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Plaid:
 
     def prepare(self, material: Material) -> None:
         """Make the environment where it is missing and start the process."""
-        self._worker = Worker(PEERS["fast-plaid"], material.folder, material.cache)
+        self._worker = Worker(PEERS[self.library], material.folder, material.cache)
 
     def build(self, material: Material) -> None:
         """Make the index in the scratch folder."""
