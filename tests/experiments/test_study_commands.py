@@ -1,0 +1,96 @@
+"""The commands: every experiment's whole path on tiny collections, checked against expected scores."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from experiments.__main__ import app
+from experiments.study.check import EXPECTED
+from experiments.study.configuration import load_experiments
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quick run of everything; peers are left out, for the cache has no environments."""
+    folder = tmp_path_factory.mktemp("quick")
+    found = runner.invoke(
+        app, ["run", "--quick", "--cache", str(folder / "cache"), "--out", str(folder / "r")]
+    )
+    assert found.exit_code == 0, found.output
+    return folder / "r"
+
+
+@pytest.mark.compiled("runs every experiment")
+def test_quick_runs_every_experiment_on_two_collections(quick: Path) -> None:
+    manifest = json.loads((quick / "manifest.json").read_text())
+    summary = json.loads((quick / "summary.json").read_text())
+    assert manifest["failures"] == []
+    assert list(manifest["collections"]) == ["quick-wide", "quick-cone"]
+    names = {experiment.name for experiment in load_experiments(["study"])}
+    assert set(manifest["experiments"]) == names
+    assert {row["experiment"] for row in summary["rows"]} == names
+    assert {table["experiment"] for table in summary["tables"]} == names
+    for table in summary["tables"]:
+        assert all(len(row) == len(table["header"]) for row in table["rows"]), table["title"]
+        assert all(isinstance(cell, str) for row in table["rows"] for cell in row)
+    exhaustive = [row for row in summary["rows"] if row["system"] == "exhaustive"]
+    assert exhaustive and all(row["metrics"]["10-recall@10"]["mean"] == 1 for row in exhaustive)
+
+
+@pytest.mark.compiled("runs every experiment")
+def test_a_quick_run_finds_the_expected_scores(quick: Path) -> None:
+    found = runner.invoke(app, ["check", str(quick), "--expected", str(EXPECTED / "quick.yaml")])
+    failed = [line for line in found.output.splitlines() if not line.startswith("OK")]
+    assert found.exit_code == 0 and not failed, "\n".join(failed)
+    assert len(found.output.splitlines()) > 50
+
+
+@pytest.mark.compiled("runs every experiment")
+def test_another_score_or_a_missing_one_fails(quick: Path, tmp_path: Path) -> None:
+    recorded = tmp_path / "mine.yaml"
+    assert runner.invoke(app, ["check", str(quick), "--record", str(recorded)]).exit_code == 0
+    assert runner.invoke(app, ["check", str(quick), "--expected", str(recorded)]).exit_code == 0
+    content = yaml.safe_load(recorded.read_text())[:2]
+    content[0]["value"] += 0.5
+    content[1]["point"] = "nobody"
+    elsewhere = [{**content[0], "collection": "not-here"}, {**content[0], "experiment": "not_here"}]
+    recorded.write_text(yaml.safe_dump(content + elsewhere))
+    found = runner.invoke(app, ["check", str(quick), "--expected", str(recorded)])
+    assert found.exit_code == 1
+    lines = found.output.splitlines()
+    assert [line.split()[0] for line in lines] == ["FAIL", "FAIL"]
+    assert "nobody" in lines[1] and "not measured" in lines[1]
+    recorded.write_text(yaml.safe_dump(elsewhere))
+    found = runner.invoke(app, ["check", str(quick), "--expected", str(recorded)])
+    assert found.exit_code == 2 and "No expected score is of anything" in found.output
+
+
+def test_what_is_no_run_is_not_checked(tmp_path: Path) -> None:
+    found = runner.invoke(app, ["check", str(tmp_path)])
+    assert found.exit_code == 2 and "summary.json" in found.output
+
+
+def test_wrong_names_end_a_run_before_anything_is_measured(tmp_path: Path) -> None:
+    found = runner.invoke(app, ["run", "end_to_ent", "--out", str(tmp_path / "r")])
+    assert found.exit_code == 2 and "end_to_end" in found.output
+    found = runner.invoke(app, ["run", "--data", str(tmp_path), "--out", str(tmp_path / "r")])
+    assert found.exit_code == 2 and "holds no collection" in found.output
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_collection_without_embeddings_is_a_failure_by_name(tmp_path: Path) -> None:
+    texts = tmp_path / "data" / "news"
+    texts.mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        (texts / f"{name}.jsonl").write_text('{"_id": "1", "text": "t"}')
+    data = ["--data", str(tmp_path / "data"), "--cache", str(tmp_path / "c"), "--out", str(tmp_path / "r")]
+    found = runner.invoke(app, ["run", "end_to_end", *data])
+    assert found.exit_code == 1
+    assert "FAILED all, news, collection: news has texts" in found.output
+    found = runner.invoke(app, ["run", "end_to_end", *data, "--collection", "new"])
+    assert found.exit_code == 2 and "'news'" in found.output
