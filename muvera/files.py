@@ -12,7 +12,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-__all__ = ["folder_beside", "sync", "write_bytes", "write_json"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["folder_beside", "read_array", "sync", "write_bytes", "write_json"]
 
 
 def sync(path: Path) -> None:
@@ -115,3 +118,12 @@ def folder_beside(
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def read_array(path: Path, mmap: bool = False) -> NDArray[Any]:
+    """Read a ``.npy`` file, mapped where `mmap`, or raise ValueError for a damaged one."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    return array

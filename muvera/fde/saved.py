@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import read_array
 from .compact import CompactMaps
 from .config import FDEConfig
 from .encoder import FDEEncoder
@@ -53,8 +54,4 @@ def load_encoder(folder: Path, config: FDEConfig) -> FDEEncoder:
 
 
 def _load(folder: Path, name: str) -> NDArray[Any]:
-    file = folder / f"encoder_{name}.npy"
-    try:
-        return np.asarray(np.load(file, allow_pickle=False))
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{file} is damaged: {error}.") from None
+    return read_array(folder / f"encoder_{name}.npy")

@@ -15,7 +15,6 @@ __all__ = [
     "checked_labels",
     "checked_queries",
     "checked_vectors",
-    "read_array",
 ]
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -136,12 +135,3 @@ def checked_allowed(allowed: Any) -> NDArray[np.int64]:
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise TypeError(f"allowed must be integer labels (n,), got {array.dtype} {array.shape}.")
     return array.astype(np.int64)
-
-
-def read_array(path: Path, mmap: bool = False) -> NDArray[Any]:
-    """Read a ``.npy`` file, mapped where `mmap`, or raise ValueError for a damaged one."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
-    return array

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import read_array
 from ..inputs import frozen
 from ..kernels.tile import LANES
 from ..kernels.vectors import inner_products
 from ..parallel import run_in_ranges
-from .base import checked_dimension, read_array
+from .base import checked_dimension
 from .row_search import LABELS, RowSearch, blocks
 
 __all__ = ["ExactSearch", "score_all"]

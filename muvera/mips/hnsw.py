@@ -10,6 +10,7 @@ import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import read_array
 from ..kernels.tile import LANES
 from ..parallel import thread_count
 from .base import (
@@ -19,7 +20,6 @@ from .base import (
     checked_labels,
     checked_queries,
     checked_vectors,
-    read_array,
 )
 from .exact import score_all
 from .hnsw_file import check_graph_file

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import read_array
 from ..kernels.int8 import QUERY_MOST, VECTOR_MOST, integer_products
 from ..parallel import run_in_ranges
-from .base import checked_dimension, read_array
+from .base import checked_dimension
 from .row_search import LABELS, RowSearch
 
 __all__ = ["Int8Search", "int8_products", "quantise", "read_bytes", "restored", "write_bytes"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import read_array
 from ..ranking import best_first
-from .base import read_array
 from .int8 import BYTES, STEPS, int8_products, read_bytes, restored, write_bytes
 from .product_quantiser import ProductQuantiser
 from .row_search import LABELS, Best, RowSearch

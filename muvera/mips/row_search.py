@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import read_array
 from ..ranking import best_first
 from .base import (
     Found,
@@ -18,7 +19,6 @@ from .base import (
     checked_labels,
     checked_queries,
     checked_vectors,
-    read_array,
 )
 
 __all__ = ["LABELS", "RowSearch", "blocks"]
