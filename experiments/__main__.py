@@ -54,9 +54,7 @@ def quality(
 ) -> None:
     """Recall of FDE candidates: every option alone and together, over seeds and collections."""
     paths = find_collections(data or [DATA])
-    unknown = sorted(set(collection or []) - paths.keys())
-    if unknown:
-        raise typer.BadParameter(f"There is no collection {unknown[0]!r}. There are: {', '.join(paths)}.")
+    _require_known(collection, paths)
     stored = load_results("quality") if save else {}
     results: dict[str, Any] = {}
     for name in collection or paths:
@@ -67,6 +65,12 @@ def quality(
         if not as_json:
             print(quality_tables.collection_table(results, name), end="\n\n", flush=True)
     print(json.dumps(results) if as_json else quality_tables.overview_table(results))
+
+
+def _require_known(names: list[str] | None, paths: dict[str, Path]) -> None:
+    unknown = sorted(set(names or []) - paths.keys())
+    if unknown:
+        raise typer.BadParameter(f"There is no collection {unknown[0]!r}. There are: {', '.join(paths)}.")
 
 
 def _measure_quality(path: Path, seeds: int, part: str, cache: Path, threads: int | None) -> dict[str, Any]:
@@ -168,6 +172,7 @@ def rerank(
 ) -> None:
     """What early exit, carved queries and patience save and give up, one thread."""
     paths = find_collections(data or [DATA])
+    _require_known(collection, paths)
     results: dict[str, Any] = {"machine": machine(), "repeat": repeat, "collections": {}}
     for name in tqdm(collection or paths, unit="collection"):
         results["collections"][name] = reranks.measure(load_collection(paths[name]), queries, repeat)
