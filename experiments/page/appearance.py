@@ -1,11 +1,11 @@
-"""Colours of both themes, and the colour and shape of each system."""
+"""Colours of both themes, and the colour and shape of each series."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-__all__ = ["DARK", "LIGHT", "VARIABLES", "Mark", "Theme", "css_variables", "marks_of"]
+__all__ = ["DARK", "LIGHT", "SHAPES", "VARIABLES", "Mark", "Theme", "css_variables", "marks_of"]
 
 # Okabe and Ito's colours, told apart by colour-blind readers; their yellow is too pale on white.
 _BLUE, _VERMILLION, _GREEN, _PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
@@ -18,8 +18,8 @@ _DIAMOND = "M0,-1.25L1.25,0L0,1.25L-1.25,0Z"
 _CROSS = "M-0.4,-1.1H0.4V-0.4H1.1V0.4H0.4V1.1H-0.4V0.4H-1.1V-0.4H-0.4Z"
 _WEDGE = "M0,1.1L1.1,-0.85H-1.1Z"
 
-#: Shapes of a family's systems: the second only where its colours have run out.
-_SHAPES = {"ours": (_CIRCLE, _DIAMOND), "baseline": (_SQUARE, _CROSS), "peer": (_TRIANGLE, _WEDGE)}
+#: Shapes of a family's series: the second only where its colours have run out.
+SHAPES = {"ours": (_CIRCLE, _DIAMOND), "baseline": (_SQUARE, _CROSS), "peer": (_TRIANGLE, _WEDGE)}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Theme:
     paper, raised, ink, muted, rule, accent, alarm : str
         Background, background of boxes, text, lesser text, lines, what can be clicked, what failed.
     series_0 ... series_6 : str
-        Colours of systems.
+        Colours of series.
     """
 
     paper: str
@@ -51,7 +51,7 @@ class Theme:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """Colours of systems, in the order in which they are given out."""
+        """Colours of series, in the order in which they are given out."""
         return tuple(getattr(self, field.name) for field in fields(self) if field.name.startswith("series"))
 
 
@@ -104,7 +104,7 @@ def css_variables(theme: Theme) -> str:
 
 @dataclass(frozen=True)
 class Mark:
-    """How a system looks.
+    """How a series looks.
 
     Parameters
     ----------
@@ -118,22 +118,43 @@ class Mark:
     shape: str
 
 
-def marks_of(systems: Mapping[str, str]) -> dict[str, Mark]:
-    """Give each system (name -> family) a pair of colour and shape that no other has.
+def marks_of(experiments: Sequence[Mapping[str, str]]) -> list[dict[str, Mark]]:
+    """Give the series of each experiment pairs of colour and shape.
 
-    The shape says the family, so that it is readable without colours; up to 14 systems a family.
+    The shape says the family, so that it is readable without colours.  Within an experiment no pair comes
+    twice (up to 14 series a family), nor a colour as long as there are others; from one experiment
+    to the next a series keeps its pair where that is free.
+
+    Parameters
+    ----------
+    experiments : sequence of dict
+        Name of a series -> family.
 
     Examples
     --------
-    >>> marks = marks_of({"muvera": "ours", "bm25": "baseline"})
-    >>> marks["muvera"].color, marks["bm25"].color, marks["muvera"].shape == marks["bm25"].shape
-    (0, 1, False)
+    >>> first, second = marks_of([{"muvera": "ours", "bm25": "baseline"}, {"bm25": "baseline"}])
+    >>> first["muvera"].color, first["bm25"].color, first["bm25"] == second["bm25"]
+    (0, 1, True)
     """
-    counts = dict.fromkeys(_SHAPES, 0)
-    marks = {}
-    for position, (name, family) in enumerate(systems.items()):
-        shapes = _SHAPES[family]
-        round_of_colors = counts[family] // len(LIGHT.series)
-        marks[name] = Mark(position % len(LIGHT.series), shapes[round_of_colors % len(shapes)])
-        counts[family] += 1
-    return marks
+    known: dict[str, Mark] = {}
+    found = []
+    for families in experiments:
+        kept = {name: known[name] for name in families if name in known}
+        taken = list(kept.values())
+        for name, family in families.items():
+            if name not in kept:
+                kept[name] = _free(family, taken)
+                taken.append(kept[name])
+        known = kept | known
+        found.append({name: kept[name] for name in families})
+    return found
+
+
+def _free(family: str, taken: list[Mark]) -> Mark:
+    """Return the pair whose shape and then colour are the least used."""
+    pairs = [Mark(color, shape) for shape in SHAPES[family] for color in range(len(LIGHT.series))]
+    used = [mark.color for mark in taken]
+    return min(
+        pairs,
+        key=lambda mark: (taken.count(mark), SHAPES[family].index(mark.shape), used.count(mark.color)),
+    )

@@ -10,37 +10,35 @@ import jinja2
 import vl_convert
 
 from . import tables
-from .appearance import DARK, LIGHT, VARIABLES, Mark, css_variables, marks_of
-from .charts import sweep_chart, themed, tradeoff_chart
-from .numbers import flattened, interval, number
-from .plots import Plot, plots_of
+from .appearance import DARK, LIGHT, SHAPES, Mark, css_variables
+from .charts import DASHES
+from .experiment_view import ExperimentView, marks_of_views
+from .numbers import flattened, number
+from .page_data import page_data
+from .plots import Kind, Plot, plots_of
+from .points import variants_of
 from .run_folder import FAMILIES, Run
 
 __all__ = ["page_of"]
 
 _HERE = Path(__file__).parent
 
-#: Names that the page's script replaces in a drawing.
-_QUALITY, _PARAMETER, _TICKS = "__quality__", "__parameter__", "__ticks__"
-
 #: What the libraries' bundle leaves to the page's script.
 _BUNDLE = "window.vegaEmbed = vegaEmbed;"
 
-_TITLES = {
+_TITLES: dict[Kind, tuple[str, str]] = {
     "speed": ("against queries per second", "upper right is better"),
     "size": ("against bytes per document", "lower right is better"),
     "sweep": ("against", ""),
     "sweep-speed": ("Queries per second against", ""),
+    "depth": ("against", ""),
 }
 
 
 def page_of(run: Run) -> str:
     """Return the run's page as HTML."""
-    marks = marks_of(run.systems)
-    experiments = [_experiment(run, name, number_) for number_, name in enumerate(run.experiments)]
-    plots = [plot for one in experiments for group in one["groups"] for plot in group["plots"]]
-    for position, plot in enumerate(plots):
-        plot["position"] = position
+    views = [ExperimentView(run, name) for name in run.experiments]
+    plots = [plots_of(view) for view in views]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -48,67 +46,84 @@ def page_of(run: Run) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("page.html.jinja").render(
+    page = environment.get_template("page.html.jinja").render(
         run=run,
         facts=_facts(run),
-        versions=flattened(run.manifest.get("versions")),
+        versions={name: number(value) for name, value in flattened(run.manifest.get("versions")).items()},
         collections_table=tables.collections(run),
-        experiments=experiments,
+        experiments=_experiments(views, plots),
         failures=[_failure(one) for one in run.failures],
         families={family: [n for n, f in run.systems.items() if f == family] for family in FAMILIES},
         family_words=FAMILIES,
+        family_shapes=SHAPES,
         systems=list(run.systems),
-        marks=marks,
         number=number,
         light=css_variables(LIGHT),
         dark=css_variables(DARK),
         style=_text("page.css"),
         bundle=vl_convert.javascript_bundle(_BUNDLE, vl_version=vl_convert.get_vegalite_versions()[-1]),
         script=_text("page.js"),
-        data=_for_script(_data(run, [plot["plot"] for plot in plots], marks)),
+        data=_for_script(page_data(views, plots)),
     )
+    return page.lstrip()
 
 
-def _experiment(run: Run, name: str, position: int) -> dict[str, Any]:
-    configured = (run.manifest.get("experiments") or {}).get(name)
-    about = configured if isinstance(configured, dict) else {}
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for plot in plots_of(run, name):
-        groups.setdefault(plot.group, []).append(_described(run, plot))
-    used = {row["system"] for row in run.rows if row["experiment"] == name}
+def _experiments(views: list[ExperimentView], plots: list[list[Plot]]) -> list[dict[str, Any]]:
+    """Return what the template shows of each experiment; plots are numbered as in the script's data."""
+    found = []
+    first = 0
+    for view, own, marks in zip(views, plots, marks_of_views(views), strict=True):
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for position, plot in enumerate(own, start=first):
+            groups.setdefault(plot.collection, []).append(_described(view, plot) | {"position": position})
+        first += len(own)
+        found.append(_experiment(view, groups, marks))
+    return found
+
+
+def _experiment(
+    view: ExperimentView, groups: dict[str, list[dict[str, Any]]], marks: dict[str, Mark]
+) -> dict[str, Any]:
+    run = view.run
+    configured = view.configuration
+    reproduces = configured.get("reproduces")
     return {
-        "name": name,
-        "identity": f"experiment-{position}",
-        "about": next(
-            (str(about[key]) for key in ("question", "description", "title") if about.get(key)), ""
-        ),
+        "name": view.title,
+        "identity": f"experiment-{run.experiments.index(view.name)}",
+        "about": view.caption,
+        "reproduces": f"After {reproduces}." if reproduces else "",
         "configuration": json.dumps(configured, indent=2, ensure_ascii=False) if configured else "",
-        "systems": [system for system in run.systems if system in used],
+        "series": [(series.name, series.system, marks[series.name]) for series in view.series],
         "groups": [
             {
-                "name": group,
-                "collection": run.collections.index(group) if group in run.collections else None,
-                "facts": _collection_facts(run, group),
+                "name": name,
+                "collection": run.collections.index(name),
+                "facts": _collection_facts(run, name),
                 "plots": described,
             }
-            for group, described in groups.items()
+            for name, described in groups.items()
         ],
-        "tables": tables.own_tables(run, name),
-        "comparisons": tables.comparisons(run, name),
-        "measurements": tables.measurements(run, name),
-        "failures": sum(one.get("experiment") == name for one in run.failures),
+        "narrow": all(len(described) == 1 for described in groups.values()),
+        "tradeoffs": any(plot["hint"] for described in groups.values() for plot in described),
+        "tables": tables.own_tables(view),
+        "comparisons": tables.comparisons(view),
+        "measurements": tables.measurements(view),
+        "failures": sum(one.get("experiment") == view.name for one in run.failures),
     }
 
 
-def _described(run: Run, plot: Plot) -> dict[str, Any]:
+def _described(view: ExperimentView, plot: Plot) -> dict[str, Any]:
     words, hint = _TITLES[plot.kind]
-    systems = {run.rows[i]["system"] for i in plot.rows}
+    variants = variants_of([plot])
+    measure = {"sweep-speed": "", "depth": plot.title}.get(plot.kind, view.main_measure)
+    count = len(set(plot.rows))
     return {
-        "plot": plot,
-        "quality": plot.kind != "sweep-speed",
+        "measure": measure,
+        "chosen": plot.kind not in ("sweep-speed", "depth"),
         "words": f"{words} {plot.parameter}".strip(),
         "hint": hint,
-        "about": f"on {plot.group}: {len(plot.rows)} configurations of {len(systems)} systems. "
+        "strokes": list(zip(DASHES, variants, strict=False)) if len(variants) > 1 else [],
+        "about": f"on {plot.collection}: {count} configurations. "
         "Arrow keys go through the points; all values stand in the table of measurements.",
     }
 
@@ -130,71 +145,6 @@ def _collection_facts(run: Run, name: str) -> str:
     about = (run.manifest.get("collections") or {}).get(name) or {}
     parts = [f"{about[key]:,} {key}" for key in ("documents", "tokens", "queries") if about.get(key)]
     return ", ".join(parts)
-
-
-def _data(run: Run, plots: list[Plot], marks: dict[str, Mark]) -> dict[str, Any]:
-    """Return what the script draws from: drawings to fill in, rows, and what each plot shows."""
-    systems, collections, measures = list(run.systems), run.collections, run.measures
-    return {
-        "drawings": _drawings(marks),
-        "measures": measures,
-        "systems": systems,
-        "families": list(run.systems.values()),
-        "rows": [
-            {
-                "system": systems.index(row["system"]),
-                "collection": collections.index(row["collection"]),
-                "measures": [_rounded(interval((row.get("metrics") or {}).get(name))) for name in measures],
-                "speed": _rounded([row.get("queries_per_second")])[0],
-                "size": _rounded([row.get("bytes_per_document")])[0],
-            }
-            for row in run.rows
-        ],
-        "plots": [
-            {
-                "drawing": _drawing_name(plot),
-                "kind": plot.kind,
-                "parameter": plot.parameter,
-                "rows": plot.rows,
-                "values": plot.values,
-                "lines": _indices(plot.lines),
-            }
-            for plot in plots
-        ],
-    }
-
-
-def _drawings(marks: dict[str, Mark]) -> dict[str, str]:
-    found = {}
-    for kind in ("speed", "size"):
-        found[kind] = themed(tradeoff_chart(kind, _QUALITY, marks, VARIABLES), VARIABLES)
-    for kind in ("sweep", "sweep-speed"):
-        for logarithmic in (False, True):
-            chart = sweep_chart(
-                _PARAMETER,
-                _TICKS,
-                _QUALITY,
-                marks,
-                VARIABLES,
-                logarithmic=logarithmic,
-                speed=kind == "sweep-speed",
-            )
-            found[f"{kind}-log" if logarithmic else kind] = themed(chart, VARIABLES)
-    return {name: json.dumps(drawing, separators=(",", ":")) for name, drawing in found.items()}
-
-
-def _drawing_name(plot: Plot) -> str:
-    return f"{plot.kind}-log" if plot.logarithmic else plot.kind
-
-
-def _indices(names: list[str]) -> list[int]:
-    known = {name: position for position, name in enumerate(dict.fromkeys(names))}
-    return [known[name] for name in names]
-
-
-def _rounded(values: Any) -> list[float | None]:
-    """Five digits are more than a plot shows."""
-    return [None if value is None else float(f"{value:.5g}") for value in values]
 
 
 def _for_script(value: Any) -> str:

@@ -1,20 +1,25 @@
 """The plots' drawings in Vega-Lite, the same for the page and for figures.
 
-Data have the fields x, y, low, high (of the quality, with its interval), system, family, line.
+Data have the fields x, y, low, high (of the quality, with its interval), series, family, variant and,
+where no marks are given, color and shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
 from .appearance import Mark, Theme
 
-__all__ = ["FONT", "sweep_chart", "themed", "tradeoff_chart"]
+__all__ = ["DASHES", "FONT", "sweep_chart", "themed", "tradeoff_chart"]
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+#: Strokes of the lines of one series; the first is solid.
+DASHES = ((1, 0), (6, 3), (2, 2), (9, 3, 2, 3), (14, 4), (1, 4))
 
 #: Ticks of logarithmic axes; those outside a plot's range are not drawn.
 _TICKS = [float(f"{digit}e{power}") for power in range(-2, 9) for digit in (1, 2, 5)]
@@ -24,6 +29,9 @@ _COSTS = {"speed": "queries per second", "size": "bytes per document"}
 #: Below this size (bytes) the axis of sizes is linear, so that zero has a place.
 _LINEAR_BYTES = 1000
 
+#: By how much the least and the greatest value are exceeded; an axis of costs then has a tick at least.
+_COST_STRETCH, _QUALITY_STRETCH = 1.25, 1.002
+
 #: Areas of points in square pixels: the library's own, and others'.
 _OURS, _OTHERS = 110, 62
 
@@ -31,12 +39,12 @@ _OURS, _OTHERS = 110, 62
 def tradeoff_chart(
     kind: str,
     quality_title: str,
-    marks: Mapping[str, Mark],
+    marks: Mapping[str, Mark] | None,
     theme: Theme,
     data: alt.InlineData | None = None,
     legend: alt.Legend | None = None,
 ) -> alt.LayerChart:
-    """Quality against a cost, with each system's frontier and that of all.
+    """Quality against a cost, with each series' frontier and that of all.
 
     Parameters
     ----------
@@ -44,8 +52,8 @@ def tradeoff_chart(
         Queries per second (more is better) or bytes per document (fewer is better).
     quality_title : str
         Label of the horizontal axis.
-    marks : dict
-        System -> colour and shape.
+    marks : dict, optional
+        Name of a series -> colour and shape; left out where the data bring them.
     theme : Theme
     data : altair.InlineData, optional
         Left out in the page, which brings its own.
@@ -65,27 +73,36 @@ def tradeoff_chart(
         .encode(x=x, y=y)
     )
     own = (
-        _frontier(base, ["system"])
+        _frontier(base, ["series"])
         .mark_line(strokeWidth=1.4)
-        .encode(x=x, y=y, color=color, detail="system:N")
+        .encode(x=x, y=y, color=color, detail="series:N")
     )
     spread = (
         base.transform_filter("isValid(datum.low) && isValid(datum.high)")
         .mark_rule(strokeWidth=1.2, opacity=0.4)
         .encode(x=alt.X("low:Q", title=quality_title), x2="high:Q", y=y, color=color)
     )
-    return alt.LayerChart(layer=[overall, spread, own, _points(base, x, y, marks, theme, legend)])
+    return alt.LayerChart(
+        layer=[
+            _room(base, x, y, _COST_STRETCH),
+            overall,
+            spread,
+            own,
+            _points(base, x, y, marks, theme, legend),
+        ]
+    )
 
 
 def sweep_chart(
     x_title: str,
     x_ticks: str,
     y_title: str,
-    marks: Mapping[str, Mark],
+    marks: Mapping[str, Mark] | None,
     theme: Theme,
     *,
     logarithmic: bool,
     speed: bool,
+    variants: Sequence[str] = (),
     data: alt.InlineData | None = None,
     legend: alt.Legend | None = None,
 ) -> alt.LayerChart:
@@ -97,13 +114,15 @@ def sweep_chart(
         Labels of the axes.
     x_ticks : str
         The parameter's values as a Vega expression, such as ``"[1, 2, 4]"``: ticks stand there.
-    marks : dict
-        System -> colour and shape.
+    marks : dict, optional
+        Name of a series -> colour and shape; left out where the data bring them.
     theme : Theme
     logarithmic : bool
         Whether the parameter's axis is.
     speed : bool
         Queries per second instead of quality.
+    variants : sequence of str
+        Names of the lines of one series for a legend; the data's `variant` is a position in it.
     data : altair.InlineData, optional
         Left out in the page, which brings its own.
     legend : altair.Legend, optional
@@ -125,8 +144,10 @@ def sweep_chart(
         return alt.Y(field, title=y_title, scale=up, axis=alt.Axis(tickCount=6))
 
     base = alt.Chart(data if data is not None else alt.NamedData("points"))
-    line = base.mark_line(strokeWidth=1.6).encode(x=x, y=y("mean(y):Q"), color=color, detail="line:N")
-    layers: list[alt.Chart] = [line]
+    line = base.mark_line(strokeWidth=1.6).encode(
+        x=x, y=y("mean(y):Q"), color=color, detail="series:N", strokeDash=_dashes(variants)
+    )
+    layers: list[alt.Chart] = [_room(base, x, y("y:Q"), _COST_STRETCH if speed else _QUALITY_STRETCH), line]
     if not speed:
         spread = (
             base.transform_filter("isValid(datum.low) && isValid(datum.high)")
@@ -164,7 +185,7 @@ def themed(chart: alt.TopLevelMixin, theme: Theme) -> dict[str, Any]:
             "labelFontSize": 12,
             "titleFontSize": 12,
             "labelLimit": 400,
-            "symbolStrokeWidth": 0,
+            "symbolOpacity": 1,
         },
         "title": {"color": theme.ink, "font": FONT, "fontSize": 13, "anchor": "start", "fontWeight": 600},
     }
@@ -196,21 +217,56 @@ def _cost_axis(field: str, kind: str) -> alt.Y:
     return alt.Y(field, title=_COSTS[kind], scale=scale, axis=axis)
 
 
-def _color(marks: Mapping[str, Mark], theme: Theme, legend: alt.Legend | None) -> alt.Color:
+def _color(marks: Mapping[str, Mark] | None, theme: Theme, legend: alt.Legend | None) -> alt.Color:
+    if marks is None:
+        return alt.Color("color:N", scale=None)
     colors = [theme.series[mark.color] for mark in marks.values()]
-    return alt.Color("system:N", scale=alt.Scale(domain=list(marks), range=colors), legend=legend)
+    return alt.Color("series:N", scale=alt.Scale(domain=list(marks), range=colors), legend=legend)
+
+
+def _shape(marks: Mapping[str, Mark] | None, legend: alt.Legend | None) -> alt.Shape:
+    if marks is None:
+        return alt.Shape("shape:N", scale=None)
+    shapes = [mark.shape for mark in marks.values()]
+    return alt.Shape("series:N", scale=alt.Scale(domain=list(marks), range=shapes), legend=legend)
+
+
+def _room(base: alt.Chart, x: alt.X, y: alt.Y, stretch: float) -> alt.Chart:
+    """Widen the axes by what is not seen: values that are all the same would span no axis."""
+    corners: alt.Chart = (
+        base.transform_aggregate(x_least="min(x)", x_most="max(x)", y_least="min(y)", y_most="max(y)")
+        .transform_calculate(x="datum.x_least * 0.998", y=f"datum.y_least / {stretch}")
+        .transform_calculate(x2="datum.x_most * 1.002", y2=f"max(datum.y_most * {stretch}, 1e-3)")
+        .mark_rule(opacity=0)
+        .encode(x=x, x2="x2:Q", y=y, y2="y2:Q")
+    )
+    return corners
+
+
+def _dashes(variants: Sequence[str]) -> alt.StrokeDash:
+    scale = alt.Scale(domain=list(range(len(DASHES))), range=[list(dash) for dash in DASHES])
+    legend = None
+    if len(variants) > 1:
+        names = json.dumps(list(variants))
+        shown = list(range(min(len(variants), len(DASHES))))
+        legend = alt.Legend(title=None, orient="bottom", values=shown, labelExpr=f"{names}[datum.value]")
+    return alt.StrokeDash("variant:O", scale=scale, legend=legend)
 
 
 def _points(
-    base: alt.Chart, x: alt.X, y: alt.Y, marks: Mapping[str, Mark], theme: Theme, legend: alt.Legend | None
+    base: alt.Chart,
+    x: alt.X,
+    y: alt.Y,
+    marks: Mapping[str, Mark] | None,
+    theme: Theme,
+    legend: alt.Legend | None,
 ) -> alt.Chart:
-    shapes = [mark.shape for mark in marks.values()]
     points = base.mark_point(filled=True, opacity=1, stroke=theme.paper, strokeWidth=0.8)
     encoded: alt.Chart = points.encode(
         x=x,
         y=y,
         color=_color(marks, theme, legend),
         size=alt.condition("datum.family === 'ours'", alt.value(_OURS), alt.value(_OTHERS)),
-        shape=alt.Shape("system:N", scale=alt.Scale(domain=list(marks), range=shapes), legend=legend),
+        shape=_shape(marks, legend),
     )
     return encoded

@@ -13,19 +13,17 @@ import vl_convert
 
 from muvera.files import write_bytes
 
-from .appearance import DARK, LIGHT, Mark, Theme, marks_of
+from .appearance import DARK, LIGHT, Mark, Theme
 from .charts import sweep_chart, themed, tradeoff_chart
-from .numbers import interval
+from .experiment_view import ExperimentView, marks_of_views
 from .plots import Plot, plots_of
+from .points import points_of, variants_of
 from .run_folder import Run
 
 __all__ = ["write_figures"]
 
 _WIDTH, _HEIGHT, _COLUMNS = 270, 220, 3
 _LEGEND_COLUMNS = 4
-
-#: What a plot's vertical axis is, where it is not the quality.
-_VERTICAL = {"speed": "queries_per_second", "size": "bytes_per_document", "sweep-speed": "queries_per_second"}
 
 #: Pixels of a PNG for each of the drawing's.
 _SHARPNESS = 2
@@ -44,9 +42,15 @@ def write_figures(run: Run, folder: Path) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     version = vl_convert.get_vegalite_versions()[-1]
-    for name, plots in _figures(run).items():
+    views = [ExperimentView(run, name) for name in run.experiments]
+    figures = [
+        (view, marks, name, plots)
+        for view, marks in zip(views, marks_of_views(views), strict=True)
+        for name, plots in _figures(view).items()
+    ]
+    for view, marks, name, plots in figures:
         for theme, suffix in ((LIGHT, ""), (DARK, "-dark")):
-            drawing = _drawing(run, plots, theme)
+            drawing = _drawing(view, plots, marks, theme)
             svg = vl_convert.vegalite_to_svg(drawing, vl_version=version).encode()
             png = vl_convert.vegalite_to_png(drawing, vl_version=version, scale=_SHARPNESS)
             for kind, content in (("svg", svg), ("png", png)):
@@ -55,31 +59,34 @@ def write_figures(run: Run, folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _figures(run: Run) -> dict[str, list[Plot]]:
+def _figures(view: ExperimentView) -> dict[str, list[Plot]]:
     found: dict[str, list[Plot]] = {}
-    for experiment in run.experiments:
-        for plot in plots_of(run, experiment):
-            parts = [experiment, plot.kind, plot.parameter]
-            name = re.sub(r"[^A-Za-z0-9_]+", "-", " ".join(parts)).strip("-")
-            found.setdefault(name, []).append(plot)
+    for plot in plots_of(view):
+        parts = [view.name, plot.kind, *([plot.parameter] if plot.kind.startswith("sweep") else [plot.title])]
+        name = re.sub(r"[^A-Za-z0-9_]+", "-", " ".join(parts)).strip("-")
+        found.setdefault(name, []).append(plot)
     return found
 
 
-def _drawing(run: Run, plots: list[Plot], theme: Theme) -> dict[str, Any]:
-    used = {run.rows[i]["system"] for plot in plots for i in plot.rows}
-    marks = {name: mark for name, mark in marks_of(run.systems).items() if name in used}
-    panels = [_panel(run, plot, marks, theme) for plot in plots]
-    drawing = themed(
-        alt.concat(*panels, columns=_COLUMNS).resolve_scale(color="shared", shape="shared"), theme
-    )
+def _drawing(
+    view: ExperimentView, plots: list[Plot], marks: Mapping[str, Mark], theme: Theme
+) -> dict[str, Any]:
+    used = {view.series_of(i).name for plot in plots for i in plot.rows}
+    shown = {name: mark for name, mark in marks.items() if name in used}
+    variants = variants_of(plots)
+    panels = [_panel(view, plot, shown, theme, variants) for plot in plots]
+    together = alt.concat(*panels, columns=_COLUMNS)
+    drawing = themed(together.resolve_scale(color="shared", shape="shared", strokeDash="shared"), theme)
     drawing["background"] = theme.paper
     drawing["padding"] = 12
     return drawing
 
 
-def _panel(run: Run, plot: Plot, marks: Mapping[str, Mark], theme: Theme) -> alt.LayerChart:
-    measure = run.main_measure
-    data = alt.InlineData(values=_points(run, plot, measure))
+def _panel(
+    view: ExperimentView, plot: Plot, marks: Mapping[str, Mark], theme: Theme, variants: list[str]
+) -> alt.LayerChart:
+    measure = plot.title or view.main_measure
+    data = alt.InlineData(values=points_of(view, plot, measure, variants))
     legend = alt.Legend(title=None, orient="bottom", columns=_LEGEND_COLUMNS)
     if plot.kind in ("speed", "size"):
         chart = tradeoff_chart(plot.kind, measure, marks, theme, data, legend)
@@ -92,30 +99,9 @@ def _panel(run: Run, plot: Plot, marks: Mapping[str, Mark], theme: Theme) -> alt
             theme,
             logarithmic=plot.logarithmic,
             speed=plot.kind == "sweep-speed",
+            variants=variants,
             data=data,
             legend=legend,
         )
-    titled: alt.LayerChart = chart.properties(width=_WIDTH, height=_HEIGHT, title=plot.group)
+    titled: alt.LayerChart = chart.properties(width=_WIDTH, height=_HEIGHT, title=plot.collection)
     return titled
-
-
-def _points(run: Run, plot: Plot, measure: str) -> list[dict[str, Any]]:
-    points = []
-    for k, i in enumerate(plot.rows):
-        row = run.rows[i]
-        found = interval((row.get("metrics") or {}).get(measure))
-        x = plot.values[k] if plot.values else found.mean
-        y = found.mean if plot.kind == "sweep" else row[_VERTICAL[plot.kind]]
-        if x is not None and y is not None:
-            points.append(
-                {
-                    "x": x,
-                    "y": y,
-                    "low": found.low,
-                    "high": found.high,
-                    "system": row["system"],
-                    "family": row["family"],
-                    "line": plot.lines[k] if plot.lines else "",
-                }
-            )
-    return points

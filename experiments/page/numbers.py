@@ -39,7 +39,7 @@ def number(value: Any) -> str:
     Examples
     --------
     >>> [number(value) for value in (12345.6, 12345, 12.345, 0.00012345, 64.0, None, True, "a")]
-    ['12,346', '12,345', '12.3', '0.000123', '64', '–', 'yes', 'a']
+    ['12,346', '12,345', '12.3', '0.000123', '64.0', '–', 'yes', 'a']
     """
     if value is None:
         return MISSING
@@ -48,7 +48,7 @@ def number(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
     return str(value)
 
 

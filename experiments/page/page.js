@@ -13,7 +13,6 @@
     points: [], // within the element: {row, left, top}
     chosen: -1,
   }));
-  const plotOf = new Map(plots.map((plot) => [plot.element, plot]));
   const HEIGHT = 290;
   const REACH = 24; // pixels between the pointer and a point that it still means
 
@@ -58,37 +57,51 @@
     redraw();
   }
 
-  // ---- Plots: drawn when they come into sight, and again when what they show has changed.
-  const inSight = new Set();
-  const watcher = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (isIntersecting) inSight.add(target); else inSight.delete(target);
-      if (isIntersecting) draw(plotOf.get(target));
-    }
-  }, { rootMargin: "300px" });
+  // ---- Plots: those in sight first, then the others while the reader reads.
+  let round = 0;
 
-  function redraw() {
-    hideTip();
-    for (const plot of plots) {
-      plot.drawnWidth = 0;
-      if (inSight.has(plot.element)) draw(plot);
+  async function drawAll() {
+    const mine = ++round;
+    const isInSight = ({ element }) => {
+      const box = element.getBoundingClientRect();
+      return box.bottom > 0 && box.top < window.innerHeight;
+    };
+    const [first, others] = [plots.filter(isInSight), plots.filter((plot) => !isInSight(plot))];
+    for (const plot of [...first, ...others]) {
+      if (mine !== round) return;
+      await draw(plot);
+      await new Promise((resolve) => setTimeout(resolve)); // clicks and scrolling go before
     }
   }
 
-  function pointsOf({ rows, kind, values, lines }) {
-    const at = Number(measure.value || 0);
+  function redraw() {
+    hideTip();
+    for (const plot of plots) plot.drawnWidth = 0;
+    drawAll();
+  }
+
+  // The reader's measure where the experiment has it, else the experiment's own.
+  function measureOf({ experiment }) {
+    const own = data.experiments[experiment];
+    const wanted = measure.value === "" ? null : Number(measure.value);
+    return own.measures.includes(wanted) ? wanted : own.measure;
+  }
+
+  function pointsOf(about) {
     const points = [];
-    rows.forEach((position, k) => {
+    about.rows.forEach((position, k) => {
       const row = data.rows[position];
       if (!systems.has(row.system) || !collections.has(row.collection)) return;
-      const [mean, low, high] = row.measures[at] || [null, null, null];
-      const pair = {
-        speed: [mean, row.speed], size: [mean, row.size], sweep: [values[k], mean], "sweep-speed": [values[k], row.speed],
-      }[kind];
-      if (pair[0] === null || pair[1] === null) return;
+      const [mean, low, high] = row.measures[about.measures[k] ?? measureOf(about)] || [null, null, null];
+      const [x, y] = {
+        speed: [mean, row.speed], size: [mean, row.size],
+        sweep: [about.values[k], mean], "sweep-speed": [about.values[k], row.speed], depth: [about.values[k], mean],
+      }[about.kind];
+      if (x === null || y === null) return;
+      const series = data.experiments[about.experiment].series[row.series];
       points.push({
-        x: pair[0], y: pair[1], low, high, row: position, line: lines[k] ?? 0,
-        system: data.systems[row.system], family: data.families[row.system],
+        x, y, low, high, row: position, variant: about.variants[k] ?? 0, family: data.families[row.system],
+        series: series.name, color: series.color, shape: series.shape,
       });
     });
     return points;
@@ -102,7 +115,7 @@
     if (!width || plot.drawnWidth === width) return;
     plot.drawnWidth = width;
     const turn = (plot.turn = (plot.turn || 0) + 1);
-    const name = data.measures[Number(measure.value || 0)] || "";
+    const name = about.title || data.measures[measureOf(about)] || "";
     plot.caption.querySelector(".measure")?.replaceChildren(name);
     const caption = plot.caption.cloneNode(true);
     caption.querySelector("small")?.remove();
@@ -207,13 +220,12 @@
       showTip(plot, plot.chosen < 0 ? 0 : (plot.chosen + step + count) % count);
       document.getElementById("spoken").textContent = tip.innerText;
     });
-    watcher.observe(element);
   }
   window.addEventListener("scroll", hideTip, { passive: true });
   let waiting = 0;
   window.addEventListener("resize", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => { for (const element of inSight) draw(plotOf.get(element)); }, 150);
+    waiting = setTimeout(drawAll, 150);
   });
 
   for (const box of [...boxes("system"), ...boxes("collection")]) box.addEventListener("change", applyFilters);

@@ -4,215 +4,238 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
-from .numbers import flattened, interval, number
-from .run_folder import Row, Run
+from .experiment_view import SIZE, ExperimentView, is_number, short_name
+from .numbers import number
 
-__all__ = ["Kind", "Plot", "plots_of"]
+__all__ = ["COSTS", "Kind", "Plot", "plots_of"]
 
-Kind = Literal["speed", "size", "sweep", "sweep-speed"]
+Kind = Literal["speed", "size", "sweep", "sweep-speed", "depth"]
+
+#: What costs are called in a row.
+COSTS = {
+    "speed": "queries_per_second",
+    "size": "bytes_per_document",
+    "sweep-speed": "queries_per_second",
+}
 
 #: Values that a parameter must take, all else being equal, before it gets a line plot.
 _LEAST_VALUES = 3
 
-#: Lines in a plot; where there were more, each system has the one through its best point.
-_MOST_LINES = 8
+#: Depths at which a recall must be known before it gets a line plot.
+_LEAST_DEPTHS = 4
+
+#: Lines in a plot and of one series; where there were more, each has the one through its best point.
+_MOST_LINES, _MOST_VARIANTS = 8, 6
 
 #: Ratio of the greatest to the least value from which a parameter's axis is logarithmic.
 _LOG_RATIO = 8
 
-#: Label of the axis of a collection's size.
-_SIZE_OF_COLLECTION = "documents in the collection"
+_NAMES = {"build.n": "documents", SIZE: "FDE dimension"}
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot: quality against what it costs, or against one parameter.
+    """One plot: quality against what it costs, against one parameter, or against its own depth.
 
     Parameters
     ----------
-    experiment : str
-    group : str
-        Collection, or what the names of collections of several sizes share.
-    kind : {"speed", "size", "sweep", "sweep-speed"}
+    collection : str
+    kind : {"speed", "size", "sweep", "sweep-speed", "depth"}
         Quality against queries per second or bytes per document; quality or queries per second
-        against a parameter.
+        against a parameter; recall among the first N against N.
     rows : list of int
         Positions of the rows in the run.
     parameter : str
-        What a sweep varies.
+        What a sweep varies, as the axis says it.
     values : list of float
         The parameter's value of each row.
-    lines : list of str
-        Name of the line of each row: the system and all else that differs within the plot.
+    variants : list of str
+        For each row, what tells its line from other lines of the same series.
+    measures : list of str
+        Of a "depth" the measure of each row; of others empty, for the reader chooses.
+    title : str
+        Of a "depth", the quality's name.
     logarithmic : bool
         Whether the parameter's axis is.
     """
 
-    experiment: str
-    group: str
+    collection: str
     kind: Kind
     rows: list[int]
     parameter: str = ""
     values: list[float] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
+    variants: list[str] = field(default_factory=list)
+    measures: list[str] = field(default_factory=list)
+    title: str = ""
     logarithmic: bool = False
 
 
-def plots_of(run: Run, experiment: str) -> list[Plot]:
-    """Return an experiment's plots, those of one collection beside each other."""
-    rows = [i for i, row in enumerate(run.rows) if row["experiment"] == experiment]
+def plots_of(view: ExperimentView) -> list[Plot]:
+    """Return an experiment's plots, collection by collection.
+
+    Quality against costs; then lines against every numeric argument that varies with all else equal, the
+    number of documents and the size of FDEs among them; and recall against its depth.
+    """
     plots = []
-    for collection in run.collections:
-        here = [i for i in rows if run.rows[i]["collection"] == collection]
-        plots += _tradeoffs(run, experiment, collection, here)
-        plots += [plot for name in _parameters(run, here) for plot in _sweeps(run, here, name, collection)]
-    return plots + _size_sweeps(run, rows)
-
-
-def _tradeoffs(run: Run, experiment: str, collection: str, rows: list[int]) -> list[Plot]:
-    found: list[Plot] = []
-    kinds: list[tuple[Kind, str]] = [("speed", "queries_per_second"), ("size", "bytes_per_document")]
-    for kind, name in kinds:
-        # A logarithm has no zero; sizes of zero (nothing beside the tokens) have their place.
-        known = [i for i in rows if _has_quality(run.rows[i]) and _is_number(run.rows[i].get(name))]
-        known = [i for i in known if run.rows[i][name] > 0 or kind == "size"]
-        if known:
-            found.append(Plot(experiment, collection, kind, known))
-    return found
-
-
-def _sweeps(run: Run, rows: list[int], parameter: str, collection: str) -> list[Plot]:
-    groups = _fewer(run, _lines(run, rows, parameter))
-    kept = [i for group in groups for i in group]
-    values = [float(_arguments(run.rows[i])[parameter]) for i in kept]
-    title = parameter.partition(".")[2]  # without "build" or "query"
-    return _sweep_plots(run, kept, collection, title, values, _line_names(run, groups, parameter))
-
-
-def _size_sweeps(run: Run, rows: list[int]) -> list[Plot]:
-    """Return plots against the size of a collection, where its name comes in three sizes at least."""
-    described = run.manifest.get("collections") or {}
-    sizes = {name: (described.get(name) or {}).get("documents") for name in run.collections}
-    stems: dict[str, list[int]] = defaultdict(list)
-    for i in rows:
-        stem = re.sub(r"[-_@:/ ]?\d[\d,_]*[kKM]?$", "", run.rows[i]["collection"])
-        if _is_number(sizes[run.rows[i]["collection"]]):
-            stems[stem].append(i)
-    plots = []
-    for stem, members in stems.items():
-        by_line: dict[str, list[int]] = defaultdict(list)
-        for i in members:
-            by_line[repr((run.rows[i]["system"], _arguments(run.rows[i])))].append(i)
-        groups = [
-            line for line in by_line.values() if _distinct(sizes[run.rows[i]["collection"]] for i in line)
-        ]
-        kept = [i for line in groups for i in line]
-        values = [float(sizes[run.rows[i]["collection"]] or 0) for i in kept]
-        plots += _sweep_plots(run, kept, stem, _SIZE_OF_COLLECTION, values, _line_names(run, groups, ""))
+    for collection in view.run.collections:
+        rows = [i for i in view.rows if view.run.rows[i]["collection"] == collection]
+        plots += _tradeoffs(view, collection, rows)
+        for name in _parameters(view, rows):
+            plots += _sweeps(view, collection, rows, name)
+        plots += _depths(view, collection, rows)
     return plots
 
 
-def _sweep_plots(
-    run: Run, rows: list[int], group: str, parameter: str, values: list[float], lines: list[str]
-) -> list[Plot]:
-    plots = []
-    kinds: list[Kind] = ["sweep", "sweep-speed"]
+def _tradeoffs(view: ExperimentView, collection: str, rows: list[int]) -> list[Plot]:
+    found: list[Plot] = []
+    kinds: list[Kind] = ["speed", "size"] if view.timed else ["size"]
+    # Where the collection grows, costs of different sizes are not to be compared.
+    if _is_enough(view.arguments[i].get("build.n") for i in rows):
+        return found
     for kind in kinds:
-        shown = _has_quality if kind == "sweep" else _has_speed
-        at = [k for k, i in enumerate(rows) if shown(run.rows[i])]
-        if at:
-            chosen = [values[k] for k in at]
+        costs = {i: view.run.rows[i].get(COSTS[kind]) for i in rows if _has_quality(view, i)}
+        # A logarithm has no zero; sizes of zero (nothing beside the tokens) have their place.
+        known = {i: cost for i, cost in costs.items() if is_number(cost) and (cost > 0 or kind == "size")}
+        if len(set(known.values())) > 1:
+            found.append(Plot(collection, kind, list(known)))
+    return found
+
+
+def _parameters(view: ExperimentView, rows: list[int]) -> list[str]:
+    names = dict.fromkeys(
+        name for i in rows for name, value in view.arguments[i].items() if is_number(value) and name != SIZE
+    )
+    return [name for name in (SIZE, *names) if _lines(view, rows, name)]
+
+
+def _sweeps(view: ExperimentView, collection: str, rows: list[int], parameter: str) -> list[Plot]:
+    lines = _fewer(view, _lines(view, rows, parameter))
+    variants = _variants(view, lines, parameter)
+    at = [(i, float(_value(view, i, parameter)), variants[i]) for line in lines for i in line]
+    plots = []
+    kinds: list[Kind] = ["sweep", "sweep-speed"] if view.timed else ["sweep"]
+    for kind in kinds:
+        kept = [one for one in at if (_has_quality if kind == "sweep" else _has_speed)(view, one[0])]
+        if kept:
+            values = [value for _, value, _ in kept]
             plots.append(
                 Plot(
-                    experiment=run.rows[rows[0]]["experiment"],
-                    group=group,
+                    collection=collection,
                     kind=kind,
-                    rows=[rows[k] for k in at],
-                    parameter=parameter,
-                    values=chosen,
-                    lines=[lines[k] for k in at],
-                    logarithmic=min(chosen) > 0 and max(chosen) >= _LOG_RATIO * min(chosen),
+                    rows=[i for i, _, _ in kept],
+                    parameter=_NAMES.get(parameter, short_name(parameter)),
+                    values=values,
+                    variants=[variant for _, _, variant in kept],
+                    logarithmic=_is_wide(values),
                 )
             )
     return plots
 
 
-def _parameters(run: Run, rows: list[int]) -> list[str]:
-    """Return names of numeric arguments that vary with all else equal."""
-    arguments = [_arguments(run.rows[i]) for i in rows]
-    names = dict.fromkeys(name for one in arguments for name, value in one.items() if _is_number(value))
-    return [
-        name
-        for name in names
-        if _distinct(one[name] for one in arguments if _is_number(one.get(name))) and _lines(run, rows, name)
-    ]
+def _depths(view: ExperimentView, collection: str, rows: list[int]) -> list[Plot]:
+    """Return recall among the first N against N, where measures of enough N are known."""
+    depths: dict[str, dict[str, float]] = defaultdict(dict)
+    for measure in view.measures:
+        match = re.fullmatch(r"(.*recall)@(\d+)", measure)
+        if match:
+            depths[match[1]][measure] = float(match[2])
+    plots = []
+    lines = _fewer(view, [[i] for i in rows])
+    variants = _variants(view, lines, "")
+    for title, of_measure in depths.items():
+        points = [
+            (line[0], measure, depth)
+            for line in lines
+            for measure, depth in of_measure.items()
+            if view.quality(line[0], measure) is not None
+        ]
+        if len(of_measure) >= _LEAST_DEPTHS and points:
+            values = [depth for _, _, depth in points]
+            plots.append(
+                Plot(
+                    collection=collection,
+                    kind="depth",
+                    rows=[i for i, _, _ in points],
+                    parameter="N",
+                    values=values,
+                    variants=[variants[i] for i, _, _ in points],
+                    measures=[measure for _, measure, _ in points],
+                    title=f"{title}@N",
+                    logarithmic=_is_wide(values),
+                )
+            )
+    return plots
 
 
-def _lines(run: Run, rows: list[int], parameter: str) -> list[list[int]]:
+def _lines(view: ExperimentView, rows: list[int], parameter: str) -> list[list[int]]:
     """Group rows that differ in `parameter` (and the seed) alone; keep groups of enough values."""
     groups: dict[str, list[int]] = defaultdict(list)
     for i in rows:
-        arguments = _arguments(run.rows[i])
-        if _is_number(arguments.get(parameter)):
-            rest = {name: value for name, value in arguments.items() if name != parameter}
-            groups[repr((run.rows[i]["system"], sorted(rest.items(), key=lambda item: item[0])))].append(i)
-    return [
-        group for group in groups.values() if _distinct(_arguments(run.rows[i])[parameter] for i in group)
-    ]
+        if is_number(_value(view, i, parameter)):
+            groups[repr((view.series_of(i), sorted(_others(view, i, parameter).items())))].append(i)
+    return [line for line in groups.values() if _is_enough(_value(view, i, parameter) for i in line)]
 
 
-def _fewer(run: Run, groups: list[list[int]]) -> list[list[int]]:
-    """Keep the best line of each system where all are too many to be read."""
-    if len(groups) <= _MOST_LINES:
-        return groups
-    by_system: dict[str, list[list[int]]] = defaultdict(list)
-    for group in groups:
-        by_system[run.rows[group[0]]["system"]].append(group)
+def _others(view: ExperimentView, row: int, parameter: str) -> dict[str, float]:
+    """Return the numeric arguments beside `parameter`; the size of FDEs follows from those of the build."""
+    return {
+        name: value
+        for name, value in view.arguments[row].items()
+        if is_number(value)
+        and name not in (parameter, SIZE)
+        and not (parameter == SIZE and name.startswith("build.") and name != "build.n")
+    }
 
-    def best(group: list[int]) -> float:
-        found = [interval((run.rows[i].get("metrics") or {}).get(run.main_measure)).mean for i in group]
+
+def _fewer(view: ExperimentView, lines: list[list[int]]) -> list[list[int]]:
+    """Keep the best line of each series where all are too many to be read."""
+    by_series = defaultdict(list)
+    for line in lines:
+        by_series[view.series_of(line[0])].append(line)
+
+    def best(line: list[int]) -> float:
+        found = [view.quality(i, view.main_measure) for i in line]
         return max((value for value in found if value is not None), default=-1.0)
 
-    return [max(own, key=best) for own in by_system.values()]
+    if len(lines) <= _MOST_LINES and all(len(own) <= _MOST_VARIANTS for own in by_series.values()):
+        return lines
+    return [max(own, key=best) for own in by_series.values()]
 
 
-def _line_names(run: Run, groups: Sequence[Sequence[int]], parameter: str) -> list[str]:
-    """Return each row's line: the system and the arguments that tell its lines apart."""
-    rests = []
-    for group in groups:
-        arguments = _arguments(run.rows[group[0]])
-        rests.append((run.rows[group[0]]["system"], arguments))
-    names: list[str] = []
-    for group, (system, arguments) in zip(groups, rests, strict=True):
-        others = [rest for name, rest in rests if name == system]
+def _variants(view: ExperimentView, lines: list[list[int]], parameter: str) -> dict[int, str]:
+    """Return for each row the numbers that tell its line from the same series' others."""
+    others = {line[0]: _others(view, line[0], parameter) for line in lines}
+    names: dict[int, str] = {}
+    for line in lines:
+        of_series = [others[i] for i in others if view.series_of(i) == view.series_of(line[0])]
         differing = [
-            f"{key} {number(value)}"
-            for key, value in arguments.items()
-            if key != parameter and any(other.get(key) != value for other in others)
+            f"{short_name(key)} {number(value)}"
+            for key, value in others[line[0]].items()
+            if any(other.get(key) != value for other in of_series)
         ]
-        names += [", ".join([system, *differing])] * len(group)
+        names |= dict.fromkeys(line, ", ".join(differing))
     return names
 
 
-def _arguments(row: Row) -> dict[str, Any]:
-    return flattened({"build": row.get("build") or {}, "query": row.get("query") or {}})
+def _value(view: ExperimentView, row: int, parameter: str) -> Any:
+    return view.sizes[row] if parameter == SIZE else view.arguments[row].get(parameter)
 
 
-def _distinct(values: Iterable[Any]) -> bool:
-    return len(set(values)) >= _LEAST_VALUES
+def _is_enough(values: Iterable[Any]) -> bool:
+    return len({value for value in values if value is not None}) >= _LEAST_VALUES
 
 
-def _has_quality(row: Row) -> bool:
-    return any(interval(value).mean is not None for value in (row.get("metrics") or {}).values())
+def _is_wide(values: list[float]) -> bool:
+    return min(values) > 0 and max(values) >= _LOG_RATIO * min(values)
 
 
-def _has_speed(row: Row) -> bool:
-    return (row.get("queries_per_second") or 0) > 0
+def _has_quality(view: ExperimentView, row: int) -> bool:
+    return any(view.quality(row, measure) is not None for measure in view.measures)
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _has_speed(view: ExperimentView, row: int) -> bool:
+    return (view.run.rows[row].get("queries_per_second") or 0) > 0

@@ -74,16 +74,6 @@ class Run:
         """Names of all quality measures, in the order in which they are met."""
         return list(dict.fromkeys(name for row in self.rows for name in row.get("metrics") or {}))
 
-    @property
-    def main_measure(self) -> str:
-        """The recall that the most rows have; any measure where there is no recall."""
-        names = [name for name in self.measures if "recall" in name.lower()] or self.measures
-
-        def count(name: str) -> int:
-            return sum((row.get("metrics") or {}).get(name) is not None for row in self.rows)
-
-        return max(names, key=count, default="")
-
 
 def load_run(folder: Path) -> Run:
     """Read and check a run's folder.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .experiment_view import ExperimentView
 from .numbers import MISSING, compact_arguments, interval, number, quality
 from .run_folder import Row, Run
 
@@ -60,15 +61,16 @@ class Table:
     column_collections: list[list[int]]
 
 
-def measurements(run: Run, experiment: str) -> Table | None:
+def measurements(view: ExperimentView) -> Table | None:
     """Return everything that was measured in an experiment, one row a configuration."""
-    chosen = [(i, row) for i, row in enumerate(run.rows) if row["experiment"] == experiment]
+    run = view.run
+    chosen = [(i, run.rows[i]) for i in view.rows]
     columns: dict[str, Callable[[Row], Cell]] = {
         "collection": lambda row: Cell(row["collection"]),
         "system": lambda row: Cell(row["system"]),
-        "configuration": lambda row: Cell(str(row.get("label") or "")),
+        "configuration": lambda row: Cell(str(row.get("point") or row.get("label") or "")),
     }
-    for name in run.measures:
+    for name in view.measures:
         columns[name] = lambda row, name=name: _interval_cell((row.get("metrics") or {}).get(name))  # type: ignore[misc]
     columns["queries/s"] = lambda row: Cell(number(row.get("queries_per_second")))
     for name in ("mean", "p50", "p95", "p99"):
@@ -97,21 +99,22 @@ def measurements(run: Run, experiment: str) -> Table | None:
     return _without_empty_columns(_table(title, caption, list(columns), rows, words))
 
 
-def comparisons(run: Run, experiment: str) -> Table | None:
+def comparisons(view: ExperimentView) -> Table | None:
     """Return an experiment's paired differences."""
-    systems = list(run.systems)
-    of_label = _systems_of_labels(run, experiment)
+    run = view.run
+    systems, of_label = list(run.systems), _systems_of_labels(view)
     rows = []
     for one in run.comparisons:
-        if one["experiment"] != experiment:
+        if one["experiment"] != view.name:
             continue
         low, high = one.get("low"), one.get("high")
         clear = MISSING if low is None or high is None else number(low > 0 or high < 0)
+        size = one.get("n")
         sides = [str(one.get("a", MISSING)), str(one.get("b", MISSING))]
         rows.append(
             TableRow(
                 [
-                    Cell(str(one["collection"])),
+                    Cell(str(one["collection"]) if size is None else f"{one['collection']}, n={size:,}"),
                     Cell(str(one.get("metric", MISSING))),
                     *map(Cell, sides),
                     Cell(quality(one.get("difference"), signed=True), _spread(low, high, signed=True)),
@@ -128,22 +131,28 @@ def comparisons(run: Run, experiment: str) -> Table | None:
     return _table("Paired comparisons", caption, header, rows, {*header} - {"a - b"})
 
 
-def own_tables(run: Run, experiment: str) -> list[Table]:
+def own_tables(view: ExperimentView) -> list[Table]:
     """Return the tables that the run made for an experiment."""
-    systems, of_label = list(run.systems), _systems_of_labels(run, experiment)
+    run = view.run
+    systems, of_label = list(run.systems), _systems_of_labels(view)
     found = []
     for table in run.tables:
-        if table["experiment"] != experiment:
+        if table["experiment"] != view.name:
             continue
         header = [str(name) for name in table["header"]]
+        # The section's heading and text say this already.
+        title = str(table.get("title") or "").removeprefix(f"{view.title}: ")
+        caption = str(table.get("caption") or "")
+        formats = [_format([row[k : k + 1] for row in table["rows"]]) for k in range(len(header))]
         rows = []
         for values in table["rows"]:
             texts = [str(value) for value in values]
+            named = [part for text in texts for part in text.split(" minus ")]
             rows.append(
                 TableRow(
-                    [Cell(number(value)) for value in values],
+                    [Cell(show(value)) for show, value in zip(formats, values, strict=False)],
                     _positions(texts, run.collections),
-                    sorted({systems.index(of_label[text]) for text in texts if text in of_label}),
+                    sorted({systems.index(of_label[text]) for text in named if text in of_label}),
                 )
             )
         words = {
@@ -151,7 +160,7 @@ def own_tables(run: Run, experiment: str) -> list[Table]:
             for k, name in enumerate(header)
             if not all(_is_numeric(r, k) for r in table["rows"]) or not k
         }
-        made = _table(str(table.get("title") or ""), str(table.get("caption") or ""), header, rows, words)
+        made = _table(title, "" if caption == view.caption else caption, header, rows, words)
         columns = [_positions([name], run.collections) for name in header]
         found.append(Table(made.title, made.caption, header, rows, made.numeric, columns))
     return found
@@ -206,18 +215,25 @@ def _spread(low: float | None, high: float | None, *, signed: bool = False) -> s
     return f"[{quality(low, signed=signed)}, {quality(high, signed=signed)}]"
 
 
-def _systems_of_labels(run: Run, experiment: str) -> dict[str, str]:
+def _systems_of_labels(view: ExperimentView) -> dict[str, str]:
     """Return which system a name in a table means: its own or that of one of its configurations."""
-    labels = {
-        str(row["label"]): row["system"]
-        for row in run.rows
-        if row["experiment"] == experiment and row.get("label")
-    }
-    return labels | {name: name for name in run.systems}
+    rows = [view.run.rows[i] for i in view.rows]
+    names = {str(row[key]): row["system"] for row in rows for key in ("label", "point") if row.get(key)}
+    return names | {name: name for name in view.run.systems}
 
 
 def _positions(names: Iterable[Any], known: list[str]) -> list[int]:
-    return sorted({known.index(name) for name in names if name in known})
+    """Return which of the known collections are named, alone or with a size: "NAME, n=1,000"."""
+    found = {str(name).partition(", n=")[0] for name in names}
+    return sorted(known.index(name) for name in found if name in known)
+
+
+def _format(column: list[list[Any]]) -> Callable[[Any], str]:
+    """Return how a column is written: shares and their differences with three decimals."""
+    floats = [value for cell in column for value in cell if isinstance(value, float)]
+    if floats and max(map(abs, floats)) <= 1:
+        return lambda value: quality(value) if isinstance(value, float) else number(value)
+    return number
 
 
 def _is_numeric(row: list[Any], column: int) -> bool:
