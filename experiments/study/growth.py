@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from muvera import FDEEncoder
 from muvera.candidates import CandidateSearch
-from muvera.mips import ExactSearch
+from muvera.mips import ExactSearch, PQSearch
 
 from ..names import require_known
 from ..systems.fde_settings import fde_config
@@ -164,6 +164,8 @@ def _grow(
             held.add(np.arange(start, start + len(fdes)), fdes, threads)
             built += time.perf_counter() - began
         began = time.perf_counter()
+        if isinstance(held, PQSearch):
+            held.learn(threads)
         held.search(asked[:1], _TOP, threads=threads)  # what is put off to the first search belongs to it
         built += time.perf_counter() - began
         seconds, recall = [], []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from muvera import FDEEncoder, MultiVectors
 from muvera.candidates import CandidateSearch
-from muvera.mips import HNSWSearch
+from muvera.mips import HNSWSearch, PQSearch
 
 from .base import Answers, Family, Material
 from .fde_settings import FDE_ARGUMENTS, fde_config
@@ -31,6 +31,8 @@ class Candidates:
         Of :class:`muvera.candidates.CandidateSearch`; "exact" shows FDEs without the error of a graph.
     hnsw : dict, optional
         Settings of the graph.
+    pq : dict, optional
+        Settings of product codes.
     order : str
         In which order the FDEs are added, see :func:`experiments.systems.insertion_order.insertion_order`.
     **changes
@@ -46,13 +48,14 @@ class Candidates:
         preset: str = "default",
         backend: Any = "exact",
         hnsw: dict[str, Any] | None = None,
+        pq: dict[str, Any] | None = None,
         order: Order = "given",
         **changes: Any,
     ) -> None:
         fde_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
-        CandidateSearch.check_settings(backend, hnsw)
+        CandidateSearch.check_settings(backend, hnsw, pq)
         self._preset, self._changes = preset, changes
-        self._backend, self._hnsw, self._order = backend, hnsw, order
+        self._backend, self._hnsw, self._pq, self._order = backend, hnsw, pq, order
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
@@ -66,11 +69,13 @@ class Candidates:
         encoder = FDEEncoder(config)
         if encoder.needs_fit:
             encoder.fit(documents, threads=threads)
-        self._held = CandidateSearch(encoder, self._backend, self._hnsw)
+        self._held = CandidateSearch(encoder, self._backend, self._hnsw, self._pq)
         self._threads, self._intrinsic = threads, np.empty(0)
         rows = np.arange(len(documents))
         if self._order == "given":
             self._held.add(rows, documents, threads)
+            if isinstance(self._held.search, PQSearch):
+                self._held.search.learn(threads)
             return
         fdes = encoder.encode_documents(documents, threads=threads)
         self._intrinsic = intrinsic_dimension(fdes)

@@ -32,6 +32,8 @@ class Muvera:
         Of :class:`muvera.MuveraIndex`.
     hnsw : dict, optional
         Settings of the graph.
+    pq : dict, optional
+        Settings of product codes.
     exact_tokens : int
         0 by default, unlike the index: small collections, too, are to be searched through FDEs here.
     **changes
@@ -48,12 +50,13 @@ class Muvera:
         preset: str = "default",
         backend: Any = "auto",
         hnsw: dict[str, Any] | None = None,
+        pq: dict[str, Any] | None = None,
         exact_tokens: int = 0,
         **changes: Any,
     ) -> None:
         fde_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
         self._preset, self._changes = preset, changes
-        self._settings = {"backend": backend, "hnsw": hnsw, "exact_tokens": exact_tokens}
+        self._settings = {"backend": backend, "hnsw": hnsw, "pq": pq, "exact_tokens": exact_tokens}
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
@@ -76,6 +79,8 @@ class Muvera:
         *,
         candidates: int = 100,
         ef: int | None = None,
+        carve: float | None = None,
+        patience: int | None = None,
     ) -> Answers:
         """Search as a user does.
 
@@ -87,11 +92,20 @@ class Muvera:
             Documents that are ranked exactly; at least k.
         ef : int, optional
             Candidates of the walk through the graph; default: what it was built with.
+        carve, patience : optional
+            Of :meth:`muvera.MuveraIndex.search`.
         """
         self._set_ef(ef)
 
         def answer(_: int, query: MultiVectors) -> Best:
-            ranking = self._index.search(query, k, candidates=max(k, candidates), threads=self._threads)[0]
+            ranking = self._index.search(
+                query,
+                k,
+                candidates=max(k, candidates),
+                carve=carve,
+                patience=patience,
+                threads=self._threads,
+            )[0]
             return np.asarray(ranking.ids, np.int64), ranking.scores
 
         return one_by_one(queries, k, answer)
@@ -107,7 +121,11 @@ class Muvera:
     def disagreement(
         self, queries: MultiVectors, positions: NDArray[np.int64], k: int, **query: Any
     ) -> str | None:
-        """Compare the index's answers with candidates that are encoded, searched and ranked apart."""
+        """Compare the index's answers with candidates that are encoded, searched and ranked apart.
+
+        Carving and patience change answers by design, and are left out.
+        """
+        query = {name: value for name, value in query.items() if name in ("candidates", "ef")}
         some = queries[: min(_COMPARED, len(queries))]
         answers = self.search(some, positions[: len(some)], k, **query)
         held = self._index._held.candidates
@@ -137,7 +155,7 @@ class Muvera:
         info = self._index.info()
         found = {"fde_dimension": float(info["fde"]["fde_dimension"])}
         if info["vectors"] is not None and info["vectors"].get("recall") is not None:
-            found["graph_recall"] = float(info["vectors"]["recall"])
+            found["search_recall"] = float(info["vectors"]["recall"])
         return found
 
     def bytes_per_document(self) -> float:
