@@ -1,4 +1,4 @@
-"""Embed a text collection in BEIR's format: ``python -m experiments.embed_collection --texts DIR --out DIR``.
+"""Embed a text collection in BEIR's format: ``python -m experiments encode DIR``.
 
 Reads ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv`` (only queries with a judgement are
 embedded), writes
@@ -16,7 +16,6 @@ reduction needs to see every document. A command that was stopped goes on after 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -30,7 +29,6 @@ from tqdm import tqdm
 
 from experiments.encoders import (
     MiniLMTokenStates,
-    MultiVectorCheckpoint,
     Reduction,
     Side,
     TokenEncoder,
@@ -61,7 +59,7 @@ def read_texts(folder: Path, split: str) -> tuple[Texts, Texts]:
         for line in (folder / "qrels" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]
     }
     documents = [
-        (row["_id"], f"{row.get('title', '')} {row['text']}".strip())
+        (row["_id"], f"{row.get('title') or ''} {row['text']}".strip())
         for row in _json_lines(folder / "corpus.jsonl")
     ]
     queries = [
@@ -76,7 +74,7 @@ def embed(
     documents: Texts,
     queries: Texts,
     out: Path,
-    dim: int = 128,
+    dim: int | None = 128,
     shard_size: int = 256,
 ) -> None:
     """Embed documents and queries into a folder, going on where an earlier call was stopped.
@@ -91,20 +89,21 @@ def embed(
         What to embed.
     out : Path
         Folder to write; its files are replaced when all the work is done.
-    dim : int, default=128
-        Wider token vectors are reduced to this by PCA without centring, fitted on the documents.
+    dim : int, optional
+        Wider token vectors are reduced to this by PCA without centring, fitted on the documents.  None:
+        they are kept as they are.
     shard_size : int, default=256
         Texts per shard: at most this much work is lost when the command is stopped.
     """
     out.mkdir(parents=True, exist_ok=True)
     shards = out / "shards"
     sides: list[tuple[Side, str, Texts]] = [("document", "docs", documents), ("query", "queries", queries)]
-    _claim(shards, {"model": model, "shard_size": shard_size, "texts": _digest(documents, queries)})
+    _claim(shards, {"model": model, "shard_size": shard_size, "texts": texts_digest(documents, queries)})
     for side, name, texts in sides:
         _encode_shards(encoder, side, [text for _, text in texts], shards, name, shard_size)
 
     reduction = None
-    if next(_read_shards(shards, "docs"))["tokens"].shape[1] > dim:
+    if dim is not None and next(_read_shards(shards, "docs"))["tokens"].shape[1] > dim:
         reduction = fit_reduction((shard["tokens"] for shard in _read_shards(shards, "docs")), dim)
         _save(out / "reduction.npy", reduction.components)
     for _, name, texts in sides:
@@ -174,7 +173,8 @@ def _claim(shards: Path, plan: dict[str, Any]) -> None:
     _write_json(path, plan)
 
 
-def _digest(documents: Texts, queries: Texts) -> str:
+def texts_digest(documents: Texts, queries: Texts) -> str:
+    """Return a checksum of all ids and texts, hexadecimal."""
     return hashlib.sha256(json.dumps([documents, queries]).encode()).hexdigest()
 
 
@@ -195,31 +195,3 @@ def _write_json(path: Path, value: Any) -> None:
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps(value), encoding="utf-8")
     beside.replace(path)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description="Embed a text collection in BEIR's format.")
-    parser.add_argument(
-        "--texts", type=Path, required=True, help="folder with corpus.jsonl, queries.jsonl, qrels/"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument(
-        "--split", default="test", help="judgements whose queries are embedded (default: test)"
-    )
-    parser.add_argument("--model", default="minilm", help="'minilm', or a MultiVectorEncoder checkpoint")
-    parser.add_argument(
-        "--dim", type=int, default=128, help="reduce wider token vectors to this (default: 128)"
-    )
-    options = parser.parse_args(arguments)
-    encoder: TokenEncoder
-    if options.model == "minilm":
-        encoder = MiniLMTokenStates(progress=False)
-    else:
-        encoder = MultiVectorCheckpoint(options.model, progress=False)
-    documents, queries = read_texts(options.texts, options.split)
-    embed(encoder, options.model, documents, queries, options.out, dim=options.dim)
-
-
-if __name__ == "__main__":
-    main()

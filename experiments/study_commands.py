@@ -1,4 +1,4 @@
-"""Commands of the study: ``python -m experiments run | check``."""
+"""Commands of the study: ``python -m experiments encode | run | check``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from threadpoolctl import threadpool_limits
 
 from .collections import CACHE, DATA
+from .encode_texts import encode_texts
 from .names import require_known
 from .report import save_results
 from .study.check import check_run, record_run
@@ -26,8 +27,30 @@ ALL = "study"
 
 def add_commands(app: typer.Typer) -> None:
     """Add the study's commands to the experiments' application."""
+    app.command()(encode)
     app.command()(run)
     app.command()(check)
+
+
+def encode(
+    texts: Annotated[
+        str,
+        typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels/, or a name of ir_datasets."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. Default: in the cache, by the texts' checksum.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="'minilm', or a MultiVectorEncoder checkpoint.")] = "minilm",
+    dim: Annotated[int, typer.Option(min=0, help="Reduce wider vectors to this by PCA. 0: do not.")] = 128,
+    split: Annotated[str, typer.Option(help="Judgements whose queries are embedded.")] = "test",
+    cache: Annotated[Path, typer.Option(help="Where `run` looks for what is encoded.")] = CACHE,
+) -> None:
+    """Turn a collection's texts into token embeddings; goes on where it was interrupted."""
+    try:
+        folder = encode_texts(texts, out, model, dim or None, split, cache)
+    except (ValueError, OSError, ImportError) as error:
+        raise typer.BadParameter(str(error)) from error
+    typer.echo(str(folder))
 
 
 def run(

@@ -146,6 +146,8 @@ def find_places(folders: Sequence[Path], cache: Path) -> dict[str, Place]:
     """
     embeddings: dict[str, Path] = {}
     texts: dict[str, Path] = {}
+    fetched = cache.expanduser() / "texts"
+    texts |= _text_folders(fetched)
     for folder in folders:
         here = _text_folders(folder)
         texts |= here
@@ -163,7 +165,9 @@ def find_places(folders: Sequence[Path], cache: Path) -> dict[str, Place]:
         for name, path in embeddings.items()
     }
     used = {place.texts for place in places.values()}
-    return places | {name: Place(name, None, path) for name, path in texts.items() if path not in used}
+    # What was fetched for another run is not asked for in this one.
+    alone = {name: path for name, path in texts.items() if path not in used and path.parent != fetched}
+    return places | {name: Place(name, None, path) for name, path in alone.items()}
 
 
 def load_place(place: Place) -> StudyCollection:
