@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import FDEConfig, FDEEncoder, MultiVectors, carve_queries
+from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.chamfer import scores_at
 from muvera.kernels.tile import LANES
 from muvera.mips import ExactSearch
@@ -120,7 +120,7 @@ def _compared(
         MATRIX: lambda q: _by_matrix(documents, queries[q : q + 1], proposed[q])
     }
     for way in WAYS:
-        calls[way.name] = lambda q, way=way: _ranked(documents, queries[q : q + 1], proposed[q], way)  # type: ignore[misc]
+        calls[way.name] = lambda q, way=way: _ranked(documents, queries[q], proposed[q], way)  # type: ignore[misc]
     times = {name: np.full(len(queries), np.inf) for name in calls}
     found: dict[str, list[Found]] = {
         name: [call(q) for q in range(len(queries))] for name, call in calls.items()
@@ -148,11 +148,10 @@ def _compared(
     ]
 
 
-def _ranked(documents: MultiVectors, query: MultiVectors, proposed: NDArray[np.int64], way: Way) -> Found:
+def _ranked(documents: MultiVectors, query: NDArray[Any], proposed: NDArray[np.int64], way: Way) -> Found:
     how = Screening(K, early_exit=way.early_exit, patience=way.patience)
-    carved = query if way.carve is None else carve_queries(query, way.carve)
     best, _ = rank_candidates(
-        query, carved, proposed, lambda at: [(documents, at, np.arange(len(at)))], how, 1
+        query, way.carve, proposed, lambda at: [(documents, at, np.arange(len(at)))], how, 1
     )
     return best, sum(how.products)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .inputs import frozen
 from .kernels.carving import carve_balls
 from .vectors import MultiVectors, as_multivectors
 
-__all__ = ["carve_queries", "require_tau"]
+__all__ = ["carve_queries", "carved_tokens", "require_tau"]
 
 # What rounding may take from the cosine of a token with itself.
 _ROUNDING = 1e-12
@@ -47,14 +48,22 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
     require_tau(tau)
     queries = as_multivectors(queries, "queries")
     queries.require_finite("queries")
-    sums, counts = np.zeros(queries.tokens.shape), np.empty(len(queries), np.int64)
-    tokens = frozen(np.asarray(queries.tokens, np.float32))
-    carve_balls(tokens, queries.offsets, float(tau) - _ROUNDING, sums, counts)
+    carved, counts = carved_tokens(np.asarray(queries.tokens, np.float32), queries.offsets, tau)
+    return MultiVectors.from_flat(carved, counts, ids=queries.ids if queries.has_ids else None)
+
+
+def carved_tokens(
+    tokens: NDArray[np.float32], offsets: NDArray[np.int64], tau: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the carved tokens of all queries, one after the other, and how many each has.
+
+    The work behind :func:`carve_queries`; it checks nothing.
+    """
+    sums, counts = np.zeros(tokens.shape), np.empty(len(offsets) - 1, np.int64)
+    carve_balls(frozen(tokens), offsets, float(tau) - _ROUNDING, sums, counts)
     # A query's sums are the first of its rows.
-    kept = np.arange(len(sums)) - np.repeat(queries.offsets[:-1], queries.lengths)
-    kept = kept < np.repeat(counts, queries.lengths)
-    ids = queries.ids if queries.has_ids else None
-    return MultiVectors.from_flat(sums[kept].astype(np.float32), counts, ids=ids)
+    places = np.arange(len(sums)) - np.repeat(offsets[:-1], np.diff(offsets))
+    return sums[places < np.repeat(counts, np.diff(offsets))].astype(np.float32), counts
 
 
 def require_tau(tau: Any, name: str = "tau") -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .carving import carve_queries
+from .carving import require_tau
 from .inputs import as_array, frozen
 from .kernels.chamfer import match_tokens, score_documents
 from .kernels.tile import pack_columns
@@ -184,8 +184,9 @@ def rerank(
         require_k(k, None, "")
     elif carve is not None or patience is not None:
         raise ValueError("carve and patience leave out what is not among the k best. Give k.")
+    if carve is not None:
+        require_tau(carve, "carve")
     require_patience(patience)
-    carved = queries if carve is None else carve_queries(queries, carve)
     ids = documents.ids
     rankings = []
     for i, values in enumerate(candidates):
@@ -197,8 +198,8 @@ def rerank(
                 f"candidates[{i}] has position {wrong}, but there are {len(documents)} documents."
             )
         found, scores = rank_candidates(
-            queries[i : i + 1],
-            carved[i : i + 1],
+            queries[i],
+            carve,
             positions,
             lambda at: [(documents, at, np.arange(len(at)))],
             Screening(len(positions) if k is None else k, patience=patience, mean=mean),

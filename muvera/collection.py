@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .candidates import PROBES, Backend, CandidateSearch
-from .carving import carve_queries
 from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
 from .inputs import Ids
@@ -184,7 +183,6 @@ class Collection:
         patience: int | None = None,
     ) -> list[Ranking]:
         """Order rows (the likely best first) exactly: a list for each query, or one for all."""
-        carved = queries if carve is None else carve_queries(queries, carve)
         none = Ranking(self.names.of(np.empty(0, np.int64)), np.empty(0, np.float32))
         rankings = [none] * len(queries)
         alone = len(queries) == 1
@@ -195,8 +193,8 @@ class Collection:
                 if len(picked) == 0:
                     continue
                 found, scores = rank_candidates(
-                    queries[q : q + 1],
-                    carved[q : q + 1],
+                    queries[q],
+                    carve,
                     picked,
                     lambda at: self.store.pieces(at, ordered=patience is not None),
                     Screening(k, patience=patience, mean=mean),

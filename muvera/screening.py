@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .carving import carved_tokens
 from .inputs import frozen
 from .kernels.screening import prepare_bounds, score_promising
 from .kernels.tile import LANES, multiply, pack_columns
@@ -61,14 +62,14 @@ class Screening:
 
 
 def screen(
-    query: MultiVectors, pieces: Sequence[Piece], size: int, how: Screening, threads: int | None = None
+    query: NDArray[np.float32], pieces: Sequence[Piece], size: int, how: Screening, threads: int | None = None
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates, float32 (size,), -inf for those that were left.
 
     Parameters
     ----------
-    query : MultiVectors
-        One text, with a token.
+    query : float32 (m, dim)
+        Its tokens, at least one.
     pieces : sequence of (MultiVectors, int64 (c,), int64 (c,))
         The candidates, the likely best first.
     size : int
@@ -78,7 +79,7 @@ def screen(
         Default: all usable cores.  The k best do not depend on it.  One is used with
         `patience`, whose end each candidate decides for the next.
     """
-    plan = _Plan(np.asarray(query.tokens, np.float32), how)
+    plan = _Plan(query, how)
     workers = thread_count(threads) if how.patience is None else 1
     out = np.empty(size, np.float32)
 
@@ -91,8 +92,8 @@ def screen(
 
 
 def rank_candidates(
-    query: MultiVectors,
-    carved: MultiVectors,
+    query: NDArray[Any],
+    carve: float | None,
     positions: NDArray[np.int64],
     pieces: Callable[[NDArray[np.int64]], Sequence[Piece]],
     how: Screening,
@@ -102,12 +103,12 @@ def rank_candidates(
 
     Parameters
     ----------
-    query : MultiVectors
-        One text, with a token.
-    carved : MultiVectors
-        The query that chooses the k best: `query`, or what :func:`muvera.carve_queries` makes of
-        it.  The k are then ordered, and scored, by `query`.  It is not used where it fills as
-        many panels of LANES tokens as `query`, and so would save nothing.
+    query : float32 or float16 (m, dim)
+        Its tokens, at least one.
+    carve : float, optional
+        Choose the k best by the query as :func:`muvera.carve_queries` makes it with this tau; they
+        are then ordered, and scored, by the whole query.  Where the carved query fills as many
+        panels of LANES tokens and would save nothing, the whole one chooses.
     positions : int64 (c,)
         The candidates, each once, the likely best first.
     pieces : callable
@@ -121,18 +122,21 @@ def rank_candidates(
     int64 (n,), float32 (n,)
         Ties go to the lower position; documents without tokens are left out.
     """
-    if _panels(carved) == _panels(query):
-        carved = query
-    scores = screen(carved, pieces(positions), len(positions), how, threads)
+    tokens = np.asarray(query, np.float32)
+    asked = tokens
+    if carve is not None and _panels(tokens) > 1:
+        carved, _ = carved_tokens(tokens, np.array([0, len(tokens)]), carve)
+        asked = carved if _panels(carved) < _panels(tokens) else tokens
+    scores = screen(asked, pieces(positions), len(positions), how, threads)
     found, scores = _best(positions, scores, how.k)
-    if carved.num_tokens < query.num_tokens:
+    if asked is not tokens:
         whole = Screening(how.k, early_exit=False, mean=how.mean, products=how.products)
-        found, scores = _best(found, screen(query, pieces(found), len(found), whole, threads), how.k)
+        found, scores = _best(found, screen(tokens, pieces(found), len(found), whole, threads), how.k)
     return found, scores
 
 
-def _panels(query: MultiVectors) -> int:
-    return -(-query.num_tokens // LANES)
+def _panels(tokens: NDArray[np.float32]) -> int:
+    return -(-len(tokens) // LANES)
 
 
 def _best(

@@ -58,7 +58,7 @@ def cases(draw: st.DrawFn) -> Any:
 def screened(case: Any, how: Screening, threads: int = 1) -> np.ndarray:
     query, documents, candidates, _ = case
     pieces: list[Piece] = [(documents, candidates, np.arange(len(candidates)))]
-    return screen(MultiVectors.from_arrays([query]), pieces, len(candidates), how, threads)
+    return screen(query, pieces, len(candidates), how, threads)
 
 
 # -- early exit ---------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_a_carved_query_of_as_many_panels_is_not_used() -> None:
         ({"k": 1, "patience": 0}, ValueError, "patience must be at least 1, got 0. Use None"),
         ({"k": 1, "patience": 2.0}, TypeError, "patience must be an int or None, got float"),
         ({"k": 1, "patience": True}, TypeError, "patience must be an int or None, got bool"),
-        ({"k": 1, "carve": 1.2}, ValueError, "tau must be above 0 and at most 1, .* got 1.2"),
+        ({"k": 1, "carve": 1.2}, ValueError, "carve must be above 0 and at most 1, .* got 1.2"),
         ({"carve": 0.7}, ValueError, "carve and patience leave out what is not .* k best. Give k."),
         ({"patience": 3}, ValueError, "carve and patience leave out what is not .* k best. Give k."),
     ],
