@@ -59,8 +59,9 @@ class PeerFDE(ABC):
         self._worker: Worker | None = None
 
     def prepare(self, material: Material) -> None:
-        """Make the library's environment where it is missing and start its process."""
+        """Make the library's environment where it is missing and start its process with it."""
         self._worker = Worker(PEERS[self.library], material.folder, material.cache)
+        self._worker.time("load")
 
     def build(self, material: Material) -> None:
         """Encode all documents and index the FDEs."""
@@ -75,10 +76,8 @@ class PeerFDE(ABC):
             if self._backend == "hnsw"
             else ExactSearch(size)
         )
-        self._encoding = 0.0
         for start in range(0, len(material.documents), _BLOCK):
-            fdes, seconds = self._encode("encode_document", material.documents[start : start + _BLOCK])
-            self._encoding += float(seconds.sum())
+            fdes, _ = self._encode("encode_document", material.documents[start : start + _BLOCK])
             self._search.add(np.arange(start, start + len(fdes)), fdes, material.threads)
 
     def search(
@@ -120,10 +119,6 @@ class PeerFDE(ABC):
         save_texts(self._folder, "texts", [tokens.astype(np.float32) for tokens in texts])
         fdes, times = self._worker.each(operation, "texts", self._folder, **self._settings)
         return fdes.reshape(len(texts), -1).astype(np.float32), times[0]
-
-    def facts(self) -> dict[str, float]:
-        """Return the seconds that the library itself took to encode all documents."""
-        return {"encode_seconds": self._encoding}
 
     def bytes_per_document(self) -> float:
         """Return the bytes of an FDE as it is kept and, with a graph, of its links."""

@@ -72,7 +72,6 @@ def test_answers_are_the_librarys_fdes_searched_and_ranked_exactly(
         system.build(material(documents, tmp_path))
         answers = ask(system, QUERIES, 5, candidates=12, **({"ef": 40} if backend == "hnsw" else {}))
         size = system.bytes_per_document()
-        assert system.facts()["encode_seconds"] > 0
     finally:
         system.close()
     fdes = np.array([encode_document(document) for document in documents])
@@ -105,9 +104,7 @@ def test_a_failing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "of_nothing"))
     system = SYSTEMS["muvfde"](**SIZE)
     try:
-        with pytest.raises(
-            RuntimeError, match=r"^muvfde, encode_document: the process ended: ModuleNotFound"
-        ):
+        with pytest.raises(RuntimeError, match=r"^muvfde, load: the process ended: ModuleNotFound"):
             system.build(material(some_documents(0, 3), tmp_path))
     finally:
         system.close()

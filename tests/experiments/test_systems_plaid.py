@@ -62,16 +62,14 @@ def test_bytes_are_those_of_codes_and_residuals(plaid: Plaid, tmp_path: Path) ->
 
 def test_a_process_that_ends_is_named(plaid: Plaid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "of_nothing"))
-    with pytest.raises(RuntimeError, match=r"^fast-plaid, build: the process ended: ModuleNotFoundError"):
+    with pytest.raises(RuntimeError, match=r"^fast-plaid, load: the process ended: ModuleNotFoundError"):
         plaid.build(material(some_documents(0, 3), tmp_path))
 
 
 @pytest.mark.skipif(find_spec("fast_plaid") is not None, reason="this environment has fast-plaid")
 def test_a_missing_library_is_reported(plaid: Plaid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "of_fast_plaid"))
-    with pytest.raises(
-        RuntimeError, match=r"^fast-plaid, build: ModuleNotFoundError: .*'(torch|fast_plaid)'"
-    ):
+    with pytest.raises(RuntimeError, match=r"^fast-plaid, load: ModuleNotFoundError: .*'fast_plaid'"):
         plaid.build(material(some_documents(0, 3), tmp_path))
 
 
