@@ -211,7 +211,7 @@ def quantised(
 def readme() -> None:
     """Write the stored results into README.md and experiments/README.md."""
     here = Path(__file__).parent
-    found = {name: load_results(name) for name in ("quality", "speed", "threshold", "rerank")}
+    found = {name: load_results(name) for name in ("quality", "speed", "threshold", "rerank", "quantised")}
     missing = [name for name, results in found.items() if not results]
     if missing:
         raise typer.BadParameter(f"Nothing is stored of {missing[0]}: run `{missing[0]} --save` first.")
@@ -224,6 +224,7 @@ def readme() -> None:
             "quality": quality_tables.full_markdown(found["quality"]),
             "speed": speed_tables.markdown(found["speed"], targets_only=False),
             "threshold": thresholds.markdown(found["threshold"]),
+            "quantised": quantisers.markdown(found["quantised"]),
             "rerank": reranks.markdown(found["rerank"]),
         },
     }
