@@ -37,6 +37,8 @@ def test_options_reach_the_configuration(docs: Path, tmp_path: Path) -> None:
     code, out, _ = muvera("index", docs, tmp_path / "other", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
     assert code == 0
     assert "through FDEs of 48 floats in a graph, which finds 100.0% of the exact best FDEs" in out
+    code, out, _ = muvera("index", docs, tmp_path / "bytes", *SMALL, "--exact-tokens", 0, "--backend", "int8")
+    assert code == 0 and "searched through FDEs of 48 floats, read as 60 bytes each" in out
 
 
 def test_a_file_changes_the_preset_and_options_change_both(docs: Path, tmp_path: Path) -> None:
@@ -122,6 +124,8 @@ def test_bad_options(arguments: list[Any], sentence: str, docs: Path, tmp_path: 
         ("[1]", "must hold a JSON object of parameters, got list"),
         ('{"repetitions": 3}', "FDEConfig has no 'repetitions'. It has: dimension, num_repetitions"),
         ('{"hnsw": 3}', 'hnsw must be an object such as {"m": 32}, got 3'),
+        ('{"pq": 8}', 'pq must be an object such as {"rescore": 200}, got 8'),
+        ('{"pq": {"group": 0}}', "group must be an int of at least 1, got 0"),
         ('{"hnsw": {"M": 3}}', "'M'"),
         ('{"dimension": 4}', "documents has 16 columns, but this index has dimension=4."),
     ],
