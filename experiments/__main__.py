@@ -21,6 +21,7 @@ from .collections import CACHE, DATA, exact_top, find_collections, load_collecti
 from .first_calls import first_calls
 from .page.command import page
 from .report import RESULTS, fill_block, load_results, machine, save_results
+from .study import markdown as study_markdown
 from .study_commands import add_commands
 
 #: The collection whose documents are pooled in the speed table.
@@ -198,9 +199,7 @@ def quantised(
     for name in tqdm(collection or paths, unit="collection"):
         loaded = load_collection(paths[name])
         top = exact_top(loaded, recalls.TOP, cache)
-        runs = [
-            quantisers.measure(loaded, top, recalls.FIRST_SEED + seed, threads) for seed in range(seeds)
-        ]
+        runs = [quantisers.measure(loaded, top, recalls.FIRST_SEED + seed, threads) for seed in range(seeds)]
         results["collections"][name] = {"documents": len(loaded.documents), "runs": runs}
         if save:  # after each collection: the next may take long
             save_results("quantised", results | {"collections": stored | results["collections"]})
@@ -228,8 +227,12 @@ def readme() -> None:
             "rerank": reranks.markdown(found["rerank"]),
         },
     }
+    study = load_results("study")
     for path, contents in blocks.items():
         text = path.read_text(encoding="utf-8")
+        if study and "<!-- study:begin -->" in text:
+            whole = path.parent == here
+            contents["study"] = (study_markdown.full if whole else study_markdown.short)(study)
         for name, content in contents.items():
             text = fill_block(text, name, content)
         path.write_text(text, encoding="utf-8")
