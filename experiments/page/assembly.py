@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,7 @@ __all__ = ["page_of"]
 
 _HERE = Path(__file__).parent
 
-#: What the libraries' bundle leaves to the page's script.
-_BUNDLE = "window.vegaEmbed = vegaEmbed;"
-
+#: Words after a plot's measure, and which corner is the best.
 _TITLES: dict[Kind, tuple[str, str]] = {
     "speed": ("against queries per second", "upper right is better"),
     "size": ("against bytes per document", "lower right is better"),
@@ -61,7 +60,7 @@ def page_of(run: Run) -> str:
         light=css_variables(LIGHT),
         dark=css_variables(DARK),
         style=_text("page.css"),
-        bundle=vl_convert.javascript_bundle(_BUNDLE, vl_version=vl_convert.get_vegalite_versions()[-1]),
+        bundle=_bundle(),
         script=_text("page.js"),
         data=_for_script(page_data(views, plots)),
     )
@@ -145,6 +144,13 @@ def _collection_facts(run: Run, name: str) -> str:
     about = (run.manifest.get("collections") or {}).get(name) or {}
     parts = [f"{about[key]:,} {key}" for key in ("documents", "tokens", "queries") if about.get(key)]
     return ", ".join(parts)
+
+
+@cache
+def _bundle() -> str:
+    """Return the plotting library; making it takes seconds."""
+    newest = vl_convert.get_vegalite_versions()[-1]
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=newest)
 
 
 def _for_script(value: Any) -> str:

@@ -164,6 +164,7 @@ def themed(chart: alt.TopLevelMixin, theme: Theme) -> dict[str, Any]:
     specification: dict[str, Any] = chart.to_dict()
     specification["config"] = {
         "background": "transparent",
+        "aria": False,  # the page and the documents describe a plot as a whole
         "font": FONT,
         "view": {"stroke": None},
         "axis": {

@@ -94,7 +94,7 @@ def _tradeoffs(view: ExperimentView, collection: str, rows: list[int]) -> list[P
     found: list[Plot] = []
     kinds: list[Kind] = ["speed", "size"] if view.timed else ["size"]
     # Where the collection grows, costs of different sizes are not to be compared.
-    if _is_enough(view.arguments[i].get("build.n") for i in rows):
+    if len({view.arguments[i].get("build.n") for i in rows}) > 1:
         return found
     for kind in kinds:
         costs = {i: view.run.rows[i].get(COSTS[kind]) for i in rows if _has_quality(view, i)}

@@ -1,0 +1,351 @@
+"""A run's page without a browser: reading, numbers, series, plots, tables, the file as a whole."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_for_page import CANDIDATES, COLLECTIONS, DEPTHS, ENTRIES, SIZES, row, spread, write_run
+from typer.testing import CliRunner
+
+from experiments.__main__ import app
+from experiments.page import tables
+from experiments.page.appearance import SHAPES, marks_of
+from experiments.page.assembly import page_of
+from experiments.page.experiment_view import ExperimentView
+from experiments.page.numbers import Interval, compact_arguments, flattened, interval, number, quality
+from experiments.page.plots import plots_of
+from experiments.page.run_folder import Run, load_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return load_run(write_run(tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> str:
+    return page_of(run)
+
+
+def page_command(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["page", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+class Elements(HTMLParser):
+    """All elements with their attributes, and all text outside scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside not in ("script", "style"):
+            self.text += data
+
+
+# ---- Reading
+
+
+def test_a_folder_without_its_files_is_refused(tmp_path: Path) -> None:
+    code, _, err = page_command(tmp_path)
+    assert code == 2
+    assert err == (
+        f"error: {tmp_path} holds no manifest.json: give the folder that a finished run has written.\n"
+    )
+    (write_run(tmp_path) / "summary.json").unlink()
+    assert "holds no summary.json" in page_command(tmp_path)[2]
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_broken_json_is_refused_with_its_place(tmp_path: Path) -> None:
+    (write_run(tmp_path) / "summary.json").write_text('{"rows": [\n1,,]}', encoding="utf-8")
+    code, _, err = page_command(tmp_path)
+    assert code == 2
+    assert err.startswith(f"error: {tmp_path / 'summary.json'} is not JSON")
+    assert "line 2, column 3" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("summary", "says"),
+    [
+        ([], "must hold a JSON object, but holds a list"),
+        ({"rows": {}}, "holds no rows and 1 failures, the first: MemoryError"),
+        ({"rows": 3}, "'rows' must be a list, but is a int"),
+        ({"rows": [1]}, r"rows[0] must be an object, but is a int"),
+        ({"rows": [{"experiment": "a", "collection": "b"}]}, "rows[0] has no 'system'"),
+        (
+            {"rows": [row("a", "b", "muvera", 0.5), row("a", "b", "muvera", 0.5) | {"family": "theirs"}]},
+            "rows[1] has the family 'theirs'; it must be one of ours, baseline, peer.",
+        ),
+    ],
+)
+def test_what_is_no_summary_is_refused(tmp_path: Path, summary: Any, says: str) -> None:
+    (write_run(tmp_path) / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(says)):
+        load_run(tmp_path)
+
+
+def test_numbers_that_are_none_are_missing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, [row("a", "b", "muvera", float("nan"))])
+    assert "NaN" in (folder / "summary.json").read_text(encoding="utf-8")
+    (only,) = load_run(folder).rows
+    assert only["metrics"]["10-recall@10"]["mean"] is None
+    assert "Nothing" not in Elements(page_of(load_run(folder))).text  # it is a page all the same
+
+
+# ---- Numbers
+
+
+def test_numbers_have_three_digits() -> None:
+    values = (12345.6, 12345, 12.345, 0.00012345, 64.0, 99.96, -0.5, None, True, "a")
+    assert [number(value) for value in values] == [
+        *("12,346", "12,345", "12.3", "0.000123", "64.0", "100", "-0.500", "\N{EN DASH}", "yes", "a")
+    ]
+    assert [quality(0.87654), quality(0.0123, signed=True), quality(None)] == [
+        "0.877",
+        "+0.012",
+        "\N{EN DASH}",
+    ]
+    assert interval({"mean": 0.5, "high": 0.6}) == Interval(0.5, None, 0.6)
+    assert flattened({"a": 1, "hnsw": {"m": 16}}) == {"a": 1, "hnsw.m": 16}
+    assert compact_arguments({"n": 1000, "fill": False}) == "n=1,000, fill=no"
+
+
+# ---- Series and marks
+
+
+def test_series_are_labels_or_what_tells_a_systems_words_apart(run: Run) -> None:
+    names = {series.name: series.family for series in ExperimentView(run, "end_to_end").series}
+    assert names == {label: family for label, (_, family, _) in ENTRIES.items()}
+    dimensions = ExperimentView(run, "fde_dimension")
+    assert [series.name for series in dimensions.series] == ["fde, preset paper", "fde, preset default"]
+    assert dimensions.main_measure == "10-recall@10"
+    assert ExperimentView(run, "nearest_neighbour").main_measure == "1-recall@1"
+
+
+def test_no_two_series_of_an_experiment_look_alike_and_shapes_say_the_family() -> None:
+    families = {f"{family}{k}": family for family in SHAPES for k in range(14)}
+    first, second = marks_of([families, {"new": "ours", "peer3": "peer"}])
+    assert len(set(first.values())) == len(families)
+    assert all(first[name].shape in SHAPES[family] for name, family in families.items())
+    assert second["peer3"] == first["peer3"]
+    assert second["new"].color != second["peer3"].color
+
+
+# ---- Plots
+
+
+def test_a_timed_experiment_has_tradeoffs_and_lines_against_what_it_varies(run: Run) -> None:
+    view = ExperimentView(run, "end_to_end")
+    plots = [plot for plot in plots_of(view) if plot.collection == COLLECTIONS[0]]
+    assert [(plot.kind, plot.parameter) for plot in plots] == [
+        *(("speed", ""), ("size", ""), ("sweep", "candidates"), ("sweep-speed", "candidates"))
+    ]
+    speed, _, sweep, _ = plots
+    here = [i for i in view.rows if run.rows[i]["collection"] == COLLECTIONS[0]]
+    assert sorted(speed.rows) == here
+    assert sorted(set(sweep.values)) == CANDIDATES
+    assert all(run.rows[i]["query"]["candidates"] == v for i, v in zip(sweep.rows, sweep.values, strict=True))
+
+
+def test_sizes_of_fdes_are_drawn_as_lines_though_they_are_not_configured(run: Run) -> None:
+    plots = plots_of(ExperimentView(run, "fde_dimension"))
+    assert "sweep-speed" not in {plot.kind for plot in plots}
+    sizes = next(plot for plot in plots if plot.parameter == "FDE dimension")
+    assert sizes.logarithmic
+    assert sizes.values == [run.rows[i]["build"]["fde_dimension"] for i in sizes.rows]
+    assert len(sizes.rows) == sum(
+        one["experiment"] == "fde_dimension" and one["collection"] == COLLECTIONS[0] for one in run.rows
+    )
+
+
+def test_a_growing_collection_has_lines_and_no_tradeoff(run: Run) -> None:
+    plots = plots_of(ExperimentView(run, "collection_size"))
+    assert [(plot.kind, plot.parameter) for plot in plots] == [
+        *(("sweep", "documents"), ("sweep-speed", "documents"))
+    ]
+    assert sorted(set(plots[0].values)) == SIZES
+
+
+def test_recall_at_many_depths_is_drawn_against_the_depth(run: Run) -> None:
+    plots = plots_of(ExperimentView(run, "nearest_neighbour"))
+    depths = next(plot for plot in plots if plot.kind == "depth")
+    assert depths.title == "1-recall@N"
+    assert depths.values == DEPTHS * 2
+    assert depths.measures == [f"1-recall@{depth}" for depth in DEPTHS] * 2
+
+
+def test_too_many_lines_are_each_series_best(tmp_path: Path) -> None:
+    rows = [
+        row(
+            "grid",
+            "one",
+            system,
+            0.5 + m / 100,
+            build={"k": k, "m": m},
+            queries_per_second=float(100 * k * m),
+        )
+        for system in ("muvera", "fastembed")
+        for k in (1, 2, 3)
+        for m in (1, 2, 3, 4, 5)
+    ]
+    view = ExperimentView(load_run(write_run(tmp_path, rows, experiments={})), "grid")
+    against_k = next(plot for plot in plots_of(view) if plot.parameter == "k")
+    assert {view.run.rows[i]["build"]["m"] for i in against_k.rows} == {5}
+    assert set(against_k.variants) == {"m 5"} or set(against_k.variants) == {""}
+    assert len(against_k.rows) == 6
+    few = ExperimentView(load_run(write_run(tmp_path, rows[:10], experiments={})), "grid")
+    against_m = next(plot for plot in plots_of(few) if plot.parameter == "m")
+    assert list(dict.fromkeys(against_m.variants)) == ["k 1", "k 2"]
+
+
+def test_untimed_experiments_have_no_plots_of_times(tmp_path: Path) -> None:
+    rows = [row("a", "b", "muvera", 0.5, queries_per_second=float(k), query={"c": k}) for k in (1, 2, 3)]
+    for timed in (False, True):
+        manifest = {"experiments": {"a": {"systems": [{"sweep": {"c": []}}], "timed": timed}}}
+        view = ExperimentView(load_run(write_run(tmp_path, rows, **manifest)), "a")
+        assert ("speed" in {plot.kind for plot in plots_of(view)}) is timed
+
+
+# ---- Tables
+
+
+def test_measurements_hold_every_row_with_intervals(run: Run) -> None:
+    view = ExperimentView(run, "end_to_end")
+    table = tables.measurements(view)
+    assert table is not None
+    assert len(table.rows) == len(view.rows)
+    first = dict(zip(table.header, table.rows[0].cells, strict=True))
+    one = run.rows[view.rows[0]]
+    found = one["metrics"]["10-recall@10"]
+    assert first["10-recall@10"].text == f"{found['mean']:.3f}"
+    assert first["10-recall@10"].spread == f"[{found['low']:.3f}, {found['high']:.3f}]"
+    assert first["queries/s"].text == number(one["queries_per_second"])
+    assert "1-recall@1" not in table.header
+
+
+def test_comparisons_say_whether_the_interval_excludes_zero(run: Run) -> None:
+    table = tables.comparisons(ExperimentView(run, "end_to_end"))
+    assert table is not None
+    assert [cell.text for cell in table.rows[0].cells] == [
+        *("cranfield-minilm, n=5,183", "10-recall@10", "fastembed, candidates=100", "muvera, candidates=100"),
+        *("+0.030", "yes"),
+    ]
+    assert table.rows[0].cells[4].spread == "[+0.018, +0.042]"
+    assert table.rows[0].systems == sorted(list(run.systems).index(name) for name in ("fastembed", "muvera"))
+    assert [row.cells[-1].text for row in table.rows].count("no") == 6
+
+
+def test_own_tables_are_filtered_by_what_their_cells_and_columns_name(run: Run) -> None:
+    (table,) = tables.own_tables(ExperimentView(run, "end_to_end"))
+    assert (table.title, table.caption) == ("10-recall@10", "")
+    assert table.column_collections == [[], *([k] for k in range(len(COLLECTIONS)))]
+    assert table.numeric == [False, *[True] * len(COLLECTIONS)]
+    assert [row.systems for row in table.rows] == [
+        [list(run.systems).index(system)] for system, _, _ in ENTRIES.values()
+    ]
+
+
+# ---- The file
+
+
+def test_the_page_is_one_small_file_that_asks_for_nothing(page: str) -> None:
+    assert len(page.encode()) < 1_500_000
+    elements = Elements(page)
+    for tag, attributes in elements.found:
+        assert tag not in ("iframe", "object", "embed", "img", "base")
+        for name in ("src", "href", "srcset", "action", "xlink:href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#") or value == "data:,", (tag, value)
+    assert "@import" not in page
+    assert "url(" not in page.partition("<style>")[2].partition("</style>")[0]
+    policy = next(a["content"] for t, a in elements.found if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+
+
+def test_names_are_text_and_never_markup(page: str, run: Run) -> None:
+    elements = Elements(page)
+    assert not any(tag in ("token", "end", "needed", "1") for tag, _ in elements.found)
+    for name in (
+        "study <1>",
+        "End to <end>",
+        "mean <token>",
+        "</script><b>xtr",
+        'plaid & "warp"',
+        "<needed>",
+    ):
+        assert name in elements.text
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    assert len(json.loads(data[1])["rows"]) == len(run.rows)
+
+
+def test_the_page_says_what_was_run_and_what_failed(page: str) -> None:
+    text = Elements(page).text
+    for part in (
+        "AMD EPYC",
+        "2026-11-25T03:00:00+00:00",
+        "3f1c9a7be0d2",
+        "0.1.0",
+        "9b2f00aa51c3",
+        "1,200,345",
+    ):
+        assert part in text
+    assert "end_to_end, cisi-minilm, fastembed" in text
+    assert "MemoryError: <needed> 12 GB & more" in text
+    assert "After MUVERA paper, figures 6 and 7." in text
+
+
+def test_the_page_is_made_for_assistive_readers(page: str) -> None:
+    found = Elements(page).found
+    tags = [tag for tag, _ in found]
+    assert tags.count("h1") == tags.count("main") == 1
+    assert tags.count("caption") == tags.count("table")
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in found if tag == "th")
+    plots = [attributes for _, attributes in found if attributes.get("class") == "plot"]
+    assert plots
+    for attributes in plots:
+        assert attributes["role"] == "img"
+        assert attributes["tabindex"] == "0"
+        assert "against" in str(attributes["aria-label"])
+    identities = [attributes["id"] for _, attributes in found if "id" in attributes]
+    assert len(identities) == len(set(identities))
+
+
+def test_a_run_of_one_bare_row_has_a_page(tmp_path: Path) -> None:
+    bare = {"experiment": "a", "collection": "b", "system": "c", "family": "peer"}
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "summary.json").write_text(json.dumps({"rows": [bare]}), encoding="utf-8")
+    code, out, err = page_command(tmp_path)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{tmp_path / 'page.html'} (")
+    text = Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert "The one measurement" in text
+    assert "None." in text  # failures
+
+
+def test_the_page_is_the_same_each_time_and_goes_where_it_is_sent(
+    tmp_path: Path, run: Run, page: str
+) -> None:
+    assert page_of(run) == page
+    folder = write_run(tmp_path / "run", [row("a", "b", "muvera", 0.5, metrics={"x": spread(0.5)})])
+    code, _, err = page_command(folder, "--out", tmp_path / "deep" / "er" / "page.html")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "deep" / "er" / "page.html").stat().st_size > 500_000
+    assert not (folder / "page.html").exists()
