@@ -9,6 +9,8 @@ from .diagnosis import Diagnosis, diagnose
 from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
 from .index import MuveraIndex
+from .learned.config import LearnedConfig
+from .learned.encoder import LearnedEncoder
 from .ranking import Ranking
 from .vectors import MultiVectors
 
@@ -29,6 +31,8 @@ __all__ = [
     "Explanation",
     "FDEConfig",
     "FDEEncoder",
+    "LearnedConfig",
+    "LearnedEncoder",
     "MultiVectors",
     "MuveraIndex",
     "Ranking",

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .fde.encoder import FDEEncoder
+from .encoders import Encoder
 from .mips import ExactSearch, HNSWSearch, Int8Search, PQSearch, VectorSearch
 from .vectors import MultiVectors
 
@@ -38,7 +38,7 @@ class CandidateSearch:
 
     Parameters
     ----------
-    encoder : FDEEncoder
+    encoder : FDEEncoder or LearnedEncoder
         Fitted.
     backend : {"auto", "exact", "hnsw", "int8", "pq"}
         "exact" reads every FDE; "hnsw" walks a graph; "auto" changes from the first to the
@@ -52,7 +52,7 @@ class CandidateSearch:
 
     def __init__(
         self,
-        encoder: FDEEncoder,
+        encoder: Encoder,
         backend: Backend = "auto",
         hnsw: dict[str, Any] | None = None,
         pq: dict[str, Any] | None = None,
@@ -198,7 +198,7 @@ class CandidateSearch:
 
     @classmethod
     def load(
-        cls, folder: Path, encoder: FDEEncoder, state: dict[str, Any], removed: NDArray[np.int64]
+        cls, folder: Path, encoder: Encoder, state: dict[str, Any], removed: NDArray[np.int64]
     ) -> CandidateSearch:
         """Read what :meth:`save` wrote.
 

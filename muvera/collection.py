@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .candidates import PROBES, Backend, CandidateSearch
-from .fde.config import FDEConfig
-from .fde.encoder import FDEEncoder
+from .encoders import Encoder, EncoderConfig, make_encoder
 from .inputs import Ids
 from .parallel import run_in_ranges, split_by_weight
 from .ranking import Ranking
@@ -42,12 +41,12 @@ class Collection:
 
     def __init__(
         self,
-        config: FDEConfig,
+        config: EncoderConfig,
         *,
         backend: Backend,
         hnsw: dict[str, Any],
         exact_tokens: int,
-        encoder: FDEEncoder | None = None,
+        encoder: Encoder | None = None,
         spool: Path | None = None,
         first_id: int = 0,
         pq: dict[str, Any] | None = None,
@@ -62,7 +61,7 @@ class Collection:
         self._searchable: tuple[NDArray[np.int64], int] | None = None
 
     @property
-    def encoder(self) -> FDEEncoder | None:
+    def encoder(self) -> Encoder | None:
         """The encoder in use, or the one given for when the collection has grown."""
         return self._encoder if self.candidates is None else self.candidates.encoder
 
@@ -118,7 +117,7 @@ class Collection:
 
     def _encoded(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
         """Return FDEs of these rows, having learnt what is to be learnt."""
-        encoder = FDEEncoder(self.config) if self._encoder is None else self._encoder
+        encoder = make_encoder(self.config) if self._encoder is None else self._encoder
         if encoder.needs_fit:
             encoder.fit((texts for _, texts in self.store.batches(rows)), threads=threads)
         candidates = CandidateSearch(encoder, self.backend, self.hnsw, self.pq)

@@ -15,8 +15,8 @@ from .candidates import Backend, CandidateSearch
 from .carving import require_tau
 from .chamfer import Explanation, explain, require_k, require_query_tokens
 from .collection import Collection, Filter, as_list
+from .encoders import Encoder, EncoderConfig, require_config
 from .fde.config import FDEConfig
-from .fde.encoder import FDEEncoder
 from .index_folder import read_collection, write_collection
 from .inputs import Ids
 from .parallel import thread_count
@@ -49,7 +49,7 @@ class MuveraIndex:
 
     Parameters
     ----------
-    config : FDEConfig
+    config : FDEConfig or LearnedConfig
         How FDEs are made.
     backend : {"auto", "exact", "hnsw", "int8", "pq"}
         How FDEs are searched, see :class:`muvera.candidates.CandidateSearch`.
@@ -59,7 +59,7 @@ class MuveraIndex:
         Settings of :class:`muvera.mips.PQSearch`: group, rescore, train, seed.
     exact_tokens : int
         Search exactly up to this many tokens, also within a filter.  0: never.
-    encoder : FDEEncoder, optional
+    encoder : FDEEncoder or LearnedEncoder, optional
         A fitted encoder to use instead of learning from the documents.
 
     Examples
@@ -74,16 +74,17 @@ class MuveraIndex:
 
     def __init__(
         self,
-        config: FDEConfig,
+        config: EncoderConfig,
         *,
         backend: Backend = "auto",
         hnsw: dict[str, Any] | None = None,
         exact_tokens: int = EXACT_TOKENS,
-        encoder: FDEEncoder | None = None,
+        encoder: Encoder | None = None,
         pq: dict[str, Any] | None = None,
     ) -> None:
         if isinstance(exact_tokens, bool) or not isinstance(exact_tokens, int) or exact_tokens < 0:
             raise ValueError(f"exact_tokens must be an int of at least 0, got {exact_tokens!r}.")
+        require_config(config)
         if encoder is not None and encoder.config != config:
             raise ValueError("The encoder's configuration is another than the index's.")
         CandidateSearch.check_settings(backend, hnsw, pq)
@@ -95,7 +96,7 @@ class MuveraIndex:
         self._generation: Generation | None = None
 
     @property
-    def config(self) -> FDEConfig:
+    def config(self) -> EncoderConfig:
         """How FDEs are made."""
         return self._held.config
 
@@ -110,7 +111,7 @@ class MuveraIndex:
     def build(
         cls,
         documents: Any,
-        config: FDEConfig | None = None,
+        config: EncoderConfig | None = None,
         *,
         path: str | os.PathLike[str] | None = None,
         threads: int | None = None,
@@ -123,7 +124,7 @@ class MuveraIndex:
         ----------
         documents : MultiVectors, a list of arrays, or an iterable of MultiVectors
             An iterable is read once, a batch at a time.
-        config : FDEConfig, optional
+        config : FDEConfig or LearnedConfig, optional
             Default: ``FDEConfig`` of the documents' dimension.
         path : path, optional
             Save there too.  Token vectors then go to the disk as they come, so that memory
@@ -321,7 +322,7 @@ class MuveraIndex:
         return self._held.names.of(self._held.names.live)
 
     @property
-    def encoder(self) -> FDEEncoder | None:
+    def encoder(self) -> Encoder | None:
         """The fitted encoder; None while the collection is searched exactly."""
         return None if self._held.candidates is None else self._held.candidates.encoder
 

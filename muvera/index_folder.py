@@ -10,8 +10,7 @@ import numpy as np
 
 from .candidates import CandidateSearch
 from .collection import Collection
-from .fde.config import FDEConfig
-from .fde.saved import load_encoder, save_encoder
+from .encoders import config_from_dict, load_encoder, save_encoder
 from .store.folder import Generation, IndexFolderError, commit, read_manifest, verify
 from .store.growing import GrowingArray
 from .store.names import Names
@@ -134,7 +133,7 @@ def _read(folder: Path, manifest: dict[str, Any], verify_files: bool | None) -> 
 
 
 def _collection(folder: Path, manifest: dict[str, Any]) -> Collection:
-    config = FDEConfig.from_dict(manifest["config"])
+    config = config_from_dict(manifest["config"])
     if config.hash != manifest["config_hash"]:
         raise IndexFolderError(
             f"{folder} was built with configuration {manifest['config_hash']}, but its manifest "

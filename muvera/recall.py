@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chamfer import chamfer_matrix
-from .fde.encoder import FDEEncoder
+from .encoders import Encoder
 from .ranking import best_first
 from .vectors import MultiVectors
 
@@ -62,12 +62,12 @@ class RecallTask:
         if self._own is not None:
             scores[np.arange(len(scores)), self._own] = -np.inf
 
-    def recall(self, encoder: FDEEncoder, depths: Sequence[int]) -> list[float]:
+    def recall(self, encoder: Encoder, depths: Sequence[int]) -> list[float]:
         """Return k-recall at each of `depths`: the share of the exact best k among the first so many.
 
         Parameters
         ----------
-        encoder : FDEEncoder
+        encoder : FDEEncoder or LearnedEncoder
             Fitted.
         depths : sequence of int
             Numbers of candidates, each at least 1; one below k cannot reach 1.

@@ -19,6 +19,8 @@ LAYERS = [
     {"screening"},
     {"chamfer", "fde", "mips"},
     {"store"},  # scores what it holds
+    {"learned"},
+    {"encoders"},
     {"theory", "candidates"},
     {"collection"},
     {"index_folder"},

@@ -41,12 +41,15 @@ def diagnose(
     """
     from ..convert import read
     from ..diagnosis import diagnose as run
+    from ..fde.config import FDEConfig
     from .settings import configuration
     from .sources import open_documents, open_queries
 
     documents = read(open_documents(source, format, part, option))
     asked = None if queries is None else read(open_queries(queries))
     chosen = None if config is None else configuration(documents.dim, "default", config, {})[0]
+    if chosen is not None and not isinstance(chosen, FDEConfig):
+        raise ValueError(f"diagnose measures FDEs, but {config} describes a learned encoder. Use tune.")
     diagnosis = run(documents, asked, chosen, sample=sample, seed=seed, threads=threads)
     if json_:
         print_json({"source": str(source), **diagnosis.to_dict()})

@@ -28,7 +28,7 @@ from .output import note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
     from ..convert.write.vectors import Vectors
-    from ..fde.encoder import FDEEncoder
+    from ..encoders import Encoder
     from ..vectors import MultiVectors
 
 __all__ = ["encode"]
@@ -164,23 +164,24 @@ def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwr
 
 def _new_encoder(
     dimension: int, preset: str, config: Path | None, changes: dict[str, Any], side: str
-) -> FDEEncoder:
-    from ..fde.encoder import FDEEncoder
+) -> Encoder:
+    from ..encoders import make_encoder
     from .settings import configuration
 
     fde, settings = configuration(dimension, preset, config, changes)
     if settings:
         raise ValueError(f"{config} says {', '.join(settings)}, which belong to an index and not to FDEs.")
-    if fde.center and side == "queries":
+    encoder = make_encoder(fde)
+    if encoder.needs_fit and side == "queries":
         raise ValueError(
-            "This configuration subtracts the documents' mean token, which queries do not tell. "
+            "This configuration learns from documents (center: their mean token), which queries do not tell. "
             "Give --encoder FOLDER: the documents' index, or what encode --save-encoder kept. Or encode "
             "both sides with a configuration without it, such as --preset paper."
         )
-    return FDEEncoder(fde)
+    return encoder
 
 
-def _fit(encoder: FDEEncoder, source: Any, total: int | None, quiet: bool) -> None:
+def _fit(encoder: Encoder, source: Any, total: int | None, quiet: bool) -> None:
     from .sources import stream
 
     with progress_bar(total, "texts", "mean token", quiet) as advance:
@@ -196,9 +197,7 @@ def _fit(encoder: FDEEncoder, source: Any, total: int | None, quiet: bool) -> No
 class _Encoded:
     """Blocks of FDEs with their ids; positions count on where the source has none."""
 
-    def __init__(
-        self, source: Any, encoder: FDEEncoder, side: str, threads: int | None, advance: Any
-    ) -> None:
+    def __init__(self, source: Any, encoder: Encoder, side: str, threads: int | None, advance: Any) -> None:
         self._source, self._encoder, self._advance = source, encoder, advance
         self._side, self._threads = side, threads
         self.count = 0

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..fde.config import FDEConfig
-from ..fde.encoder import FDEEncoder
-from ..fde.saved import load_encoder as load_arrays
-from ..fde.saved import save_encoder as save_arrays
+from ..encoders import Encoder, config_from_dict
+from ..encoders import load_encoder as load_arrays
+from ..encoders import save_encoder as save_arrays
 from ..files import folder_beside, write_json
 from ..store.folder import MANIFEST, read_manifest, verify
 
@@ -26,7 +25,7 @@ def is_encoder_folder(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
-def save_encoder(encoder: FDEEncoder, folder: Path, *, overwrite: bool = False) -> None:
+def save_encoder(encoder: Encoder, folder: Path, *, overwrite: bool = False) -> None:
     """Write configuration, matrices and centre; the folder appears when it is complete."""
     with folder_beside(folder, overwrite, own=(FILE, "encoder_*.npy")) as beside:
         save_arrays(encoder, beside)
@@ -34,7 +33,7 @@ def save_encoder(encoder: FDEEncoder, folder: Path, *, overwrite: bool = False) 
         write_json(beside / FILE, state)
 
 
-def load_encoder(folder: Path) -> FDEEncoder:
+def load_encoder(folder: Path) -> Encoder:
     """Read the encoder of an index or of a folder of :func:`save_encoder`.
 
     The index's other files stay unread.
@@ -50,7 +49,7 @@ def load_encoder(folder: Path) -> FDEEncoder:
         state = read_config(folder / FILE)
         if state.get("format") != FORMAT or state.get("format_version") != 1:
             raise ValueError(f"{folder / FILE} does not describe an encoder that this muvera reads.")
-        return load_arrays(folder, FDEConfig.from_dict(state["config"]))
+        return load_arrays(folder, config_from_dict(state["config"]))
     if not (folder / MANIFEST).is_file():
         raise FileNotFoundError(
             f"{folder} has no encoder: give an index's folder, or one that encode --save-encoder made."
@@ -62,4 +61,4 @@ def load_encoder(folder: Path) -> FDEEncoder:
         )
     named = {name: entry for name, entry in manifest["files"].items() if "/encoder_" in name}
     verify(folder, {"files": named}, thorough=True)
-    return load_arrays(folder / manifest["folder"], FDEConfig.from_dict(manifest["config"]))
+    return load_arrays(folder / manifest["folder"], config_from_dict(manifest["config"]))

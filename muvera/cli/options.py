@@ -41,11 +41,17 @@ ReaderOption = Annotated[
     typer.Option("--option", "-o", help="NAME=VALUE for the format's reader; may be repeated."),
 ]
 Preset = Annotated[
-    str, typer.Option(help="Configuration to start from: default, paper, reference, fastembed or weaviate.")
+    str,
+    typer.Option(
+        help="Configuration to start from: default, learned, paper, reference, fastembed or weaviate."
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help='JSON object of FDEConfig\'s parameters, such as {"num_repetitions": 40}.'),
+    typer.Option(
+        "--config",
+        help="JSON object of FDEConfig's or LearnedConfig's parameters, such as {\"num_repetitions\": 40}.",
+    ),
 ]
 Repetitions = Annotated[
     int | None, typer.Option("--num-repetitions", help="R. More find more; size and time grow in proportion.")

@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..fde.config import PRESETS, FDEConfig
+from ..encoders import PRESETS, EncoderConfig, config_from_dict
 
 __all__ = ["configuration", "read_config"]
 
-#: What a configuration file may say besides FDEConfig's parameters.
+#: What a configuration file may say besides the encoder's parameters.
 INDEX_SETTINGS = ("backend", "hnsw", "pq", "exact_tokens")
 
 
 def configuration(
     dimension: int, preset: str, file: Path | None, changes: dict[str, Any]
-) -> tuple[FDEConfig, dict[str, Any]]:
+) -> tuple[EncoderConfig, dict[str, Any]]:
     """Return the FDEs' configuration and the index's settings.
 
     Parameters
@@ -32,7 +32,7 @@ def configuration(
 
     Returns
     -------
-    FDEConfig
+    FDEConfig or LearnedConfig
     dict
         Those of backend, hnsw, pq and exact_tokens that were given.
     """
@@ -42,7 +42,7 @@ def configuration(
     values.update({} if file is None else read_config(file))
     values.update({name: value for name, value in changes.items() if value is not None})
     settings = {name: values.pop(name) for name in INDEX_SETTINGS if name in values}
-    return FDEConfig.from_dict(values), settings
+    return config_from_dict(values), settings
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def test_what_exists_is_replaced_only_when_asked_and_ours(docs: Path, tmp_path: 
         (["--side", "both"], "--side must be documents or queries, got 'both'."),
         (
             ["--side", "queries"],
-            "subtracts the documents' mean token, which queries do not tell. Give --encoder",
+            "learns from documents (center: their mean token), which queries do not tell. Give --encoder",
         ),
         (["--half"], "--half belongs to --to pgvector."),
         (["--to", "chroma"], "--to must be one of pgvector, qdrant, milvus, lancedb, faiss, npy, parquet"),
