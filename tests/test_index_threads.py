@@ -16,9 +16,16 @@ WAYS: list[dict[str, Any]] = [
     {"exact_tokens": 10**6},
     {"exact_tokens": 0, "backend": "exact"},
     {"exact_tokens": 0, "backend": "hnsw"},
+    {"exact_tokens": 0, "backend": "int8"},
 ]
 
-every_way = pytest.mark.parametrize("way", WAYS, ids=["all tokens", "exact", "hnsw"])
+CODED = pytest.param(
+    {"exact_tokens": 0, "backend": "pq", "pq": {"rescore": 60}},
+    marks=pytest.mark.compiled("codes are learnt from hundreds of vectors"),
+    id="pq",
+)
+
+every_way = pytest.mark.parametrize("way", [*WAYS, CODED], ids=lambda way: way.get("backend", "all tokens"))
 
 # Calls that differ in everything that a search could leave behind for the next.
 CALLS: list[dict[str, Any]] = [
