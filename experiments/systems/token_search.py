@@ -88,6 +88,8 @@ class TokenSearch:
         int64 (m, c), float32 (m, c)
             Best first.
         """
+        if count < 1:
+            raise ValueError(f"Every query token must retrieve at least 1 token, got {count}.")
         count = min(count, len(self.document_of))
         if self._graph is not None:
             walked = min(max(count, ef or 0), len(self.document_of))

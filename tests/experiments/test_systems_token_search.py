@@ -69,6 +69,13 @@ def test_an_unknown_backend_is_refused() -> None:
         search(unit_texts(0, [2]), "tree")
 
 
+@pytest.mark.parametrize("count", [0, -3])
+def test_retrieving_nothing_is_refused(count: int) -> None:
+    documents = unit_texts(0, [2])
+    with pytest.raises(ValueError, match=rf"must retrieve at least 1 token, got {count}\."):
+        search(documents).nearest(documents.tokens, count)
+
+
 @given(st.lists(st.integers(0, 9), max_size=40), st.integers(0, 12))
 def test_distinct_documents_in_their_order(documents: list[int], most: int) -> None:
     seen, out = np.zeros(10, np.bool_), np.empty(most, np.int64)
