@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 import muvera.mips.pq as module
+import muvera.mips.product_quantiser as quantiser_module
 from muvera.mips import ExactSearch, PQSearch
 from muvera.mips.product_quantiser import ProductQuantiser
 
-pytestmark = pytest.mark.compiled("codes are learnt from hundreds of vectors")
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested here does not depend on how good the codes are, and kernels may be interpreted."""
+    monkeypatch.setattr(quantiser_module, "_ROUNDS", 1)
 
 
 def vectors_of(seed: int, n: int, dim: int = 24) -> np.ndarray:
