@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from functools import cache
 from pathlib import Path
@@ -47,6 +49,7 @@ def page_of(run: Run) -> str:
     )
     page = environment.get_template("page.html.jinja").render(
         run=run,
+        counts=_counts(run),
         facts=_facts(run),
         versions={name: number(value) for name, value in flattened(run.manifest.get("versions")).items()},
         collections_table=tables.collections(run),
@@ -60,7 +63,7 @@ def page_of(run: Run) -> str:
         light=css_variables(LIGHT),
         dark=css_variables(DARK),
         style=_text("page.css"),
-        bundle=_bundle(),
+        library=_library(),
         script=_text("page.js"),
         data=_for_script(page_data(views, plots)),
     )
@@ -127,6 +130,16 @@ def _described(view: ExperimentView, plot: Plot) -> dict[str, Any]:
     }
 
 
+def _counts(run: Run) -> list[str]:
+    found = {
+        "experiment": run.experiments,
+        "collection": run.collections,
+        "system": run.systems,
+        "measurement": run.rows,
+    }
+    return [f"{len(parts):,} {name}{'' if len(parts) == 1 else 's'}" for name, parts in found.items()]
+
+
 def _failure(one: dict[str, Any]) -> dict[str, str]:
     places = [str(one[key]) for key in ("experiment", "collection", "system") if one.get(key)]
     return {"place": ", ".join(places), "message": str(one.get("message") or "")}
@@ -147,10 +160,11 @@ def _collection_facts(run: Run, name: str) -> str:
 
 
 @cache
-def _bundle() -> str:
-    """Return the plotting library; making it takes seconds."""
+def _library() -> str:
+    """Return the plotting library, compressed to less than half; making it takes seconds."""
     newest = vl_convert.get_vegalite_versions()[-1]
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=newest)
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=newest)
+    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
 
 
 def _for_script(value: Any) -> str:

@@ -57,11 +57,34 @@
     redraw();
   }
 
+  // ---- The plotting library is compressed within the page.
+  let loading = null;
+
+  async function load() {
+    const packed = Uint8Array.from(atob(document.getElementById("library").textContent), (byte) => byte.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  }
+
+  function say(plot, text) {
+    const line = document.createElement("p");
+    line.className = "none";
+    line.textContent = text;
+    plot.element.replaceChildren(line);
+  }
+
   // ---- Plots: those in sight first, then the others while the reader reads.
   let round = 0;
 
   async function drawAll() {
+    if (!("DecompressionStream" in window)) {
+      for (const plot of plots) say(plot, "This browser is too old to draw; the tables below hold all values.");
+      return;
+    }
     const mine = ++round;
+    await (loading ??= load());
     const isInSight = ({ element }) => {
       const box = element.getBoundingClientRect();
       return box.bottom > 0 && box.top < window.innerHeight;
@@ -124,10 +147,7 @@
     plot.chosen = -1;
     const values = pointsOf(about);
     if (!values.length) {
-      const none = document.createElement("p");
-      none.className = "none";
-      none.textContent = "Nothing to show with these filters.";
-      element.replaceChildren(none);
+      say(plot, "Nothing to show with these filters.");
       return;
     }
     const text = data.drawings[about.drawing]
@@ -246,7 +266,7 @@
   window.addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("main details:not([open])")];
     for (const one of closed) one.open = true;
-    for (const plot of plots) draw(plot);
+    if (window.vegaEmbed) for (const plot of plots) draw(plot);
   });
   window.addEventListener("afterprint", () => { for (const one of closed) one.open = false; });
   applyFilters();

@@ -12,6 +12,7 @@ from .experiment_view import ExperimentView, marks_of_views
 from .numbers import interval
 from .plots import Plot
 from .points import variants_of
+from .run_folder import Row
 
 __all__ = ["page_data"]
 
@@ -47,7 +48,7 @@ def page_data(views: list[ExperimentView], plots: list[list[Plot]]) -> dict[str,
                 "system": systems.index(row["system"]),
                 "collection": run.collections.index(row["collection"]),
                 "series": series_of_row[i],
-                "measures": [_rounded(interval((row.get("metrics") or {}).get(name))) for name in measures],
+                "measures": _measures(row, measures),
                 "speed": _rounded([row.get("queries_per_second")])[0],
                 "size": _rounded([row.get("bytes_per_document")])[0],
             }
@@ -56,7 +57,7 @@ def page_data(views: list[ExperimentView], plots: list[list[Plot]]) -> dict[str,
         "plots": [
             {
                 "experiment": position,
-                "drawing": f"{plot.kind}-log" if plot.logarithmic else plot.kind,
+                "drawing": _drawing_name(plot),
                 "kind": plot.kind,
                 "parameter": plot.parameter,
                 "title": plot.title,
@@ -99,8 +100,18 @@ def _drawings() -> dict[str, str]:
                 speed=kind == "sweep-speed",
             )
             found[f"{kind}{suffix}"] = themed(chart, VARIABLES)
-    found |= {"depth": found["sweep"], "depth-log": found["sweep-log"]}
     return {name: json.dumps(drawing, separators=(",", ":")) for name, drawing in found.items()}
+
+
+def _drawing_name(plot: Plot) -> str:
+    kind = "sweep" if plot.kind == "depth" else plot.kind
+    return f"{kind}-log" if plot.logarithmic else kind
+
+
+def _measures(row: Row, names: list[str]) -> dict[int, list[float | None]]:
+    """Return position of a measure -> mean, low, high, of those that the row has."""
+    found = {names.index(name): interval(value) for name, value in (row.get("metrics") or {}).items()}
+    return {position: _rounded(one) for position, one in found.items() if one.mean is not None}
 
 
 def _rounded(values: Iterable[float | None]) -> list[float | None]:

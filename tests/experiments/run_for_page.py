@@ -29,7 +29,7 @@ COLLECTIONS = [
     "lotte500",
 ]
 SIZES = [500, 1000, 2000, 4000]
-CANDIDATES = [20, 50, 100, 200]
+CANDIDATES = [10, 20, 50, 100, 200, 500]
 DEPTHS = [1, 10, 50, 100, 500]
 SHAPES = [(5, 3, 8), (10, 3, 8), (20, 3, 8), (20, 4, 8), (20, 5, 8), (20, 5, 16), (40, 6, 16)]
 
@@ -58,7 +58,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 
 
 def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest: Any) -> Path:
-    """Write manifest.json and summary.json, of about 600 rows unless they are given."""
+    """Write manifest.json and summary.json, of about 500 rows unless they are given."""
     made = list(_rows(np.random.default_rng(0))) if rows is None else rows
     whole = {
         "run": "study <1>",

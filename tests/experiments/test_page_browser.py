@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_for_page import COLLECTIONS, write_run
+from run_for_page import CANDIDATES, COLLECTIONS, write_run
 
 from experiments.page.assembly import page_of
 from experiments.page.run_folder import load_run
@@ -167,7 +167,7 @@ def test_filtering_by_system_hides_its_points_and_rows(tab: Tab) -> None:
     tab.page.get_by_label("bm25", exact=True).focus()
     tab.page.keyboard.press("Space")  # as without a mouse
     tab.page.wait_for_function(
-        f"document.querySelector('.plot').querySelectorAll('.mark-symbol path').length === {before - 4}"
+        f"document.querySelector('.plot').querySelectorAll('.mark-symbol path').length === {before - len(CANDIDATES)}"
     )
     assert status.inner_text() != whole
     assert tab.page.locator("tr[data-system='3']").evaluate_all("(all) => all.every((row) => row.hidden)")
