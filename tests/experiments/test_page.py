@@ -18,6 +18,9 @@ from experiments.page.experiment_view import ExperimentView
 from experiments.page.numbers import Interval, compact_arguments, flattened, interval, number, quality
 from experiments.page.plots import plots_of
 from experiments.page.run_folder import Run, load_run
+from experiments.study.configuration import load_experiments
+from experiments.study.quick import quick_collections
+from experiments.study.run import Options, run_study
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +341,32 @@ def test_a_run_of_one_bare_row_has_a_page(tmp_path: Path) -> None:
     text = Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text
     assert "The one measurement" in text
     assert "None." in text  # failures
+
+
+def test_what_the_runner_writes_is_what_the_page_reads(tmp_path: Path) -> None:
+    sweep = {"candidates": [10, 20, 40]}
+    content = {
+        "title": "Mine",
+        "k": 10,
+        "timed": True,
+        "metrics": ["10-recall@10"],
+        "tables": ["metrics", "speed"],
+        "systems": [{"system": "exhaustive", "label": "all"}, {"system": "pooled", "sweep": sweep}],
+        "compare": [{"to": "all", "what": ["pooled, candidates=10"]}],
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(content), encoding="utf-8")  # which is YAML too
+    out = tmp_path / "out"
+    options = Options(out, tmp_path / "cache", 1, lambda line: None)
+    assert run_study(load_experiments([str(path)]), list(quick_collections()), options) == []
+    run = load_run(out)
+    view = ExperimentView(run, "mine")
+    assert [series.name for series in view.series] == ["all", "pooled"]
+    drawn = {(plot.kind, plot.parameter) for plot in plots_of(view)}
+    assert drawn == {*(("speed", ""), ("size", ""), ("sweep", "candidates"), ("sweep-speed", "candidates"))}
+    text = Elements(page_of(run)).text
+    for part in ("Mine", "quick-wide", "pooled, candidates=10 minus all", "Paired comparisons"):
+        assert part in text
 
 
 def test_the_page_is_the_same_each_time_and_goes_where_it_is_sent(
