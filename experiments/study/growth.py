@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import FDEEncoder
 from muvera.candidates import CandidateSearch
+from muvera.encoders import Encoder, make_encoder
 from muvera.mips import ExactSearch, PQSearch
 
 from ..names import require_known
-from ..systems.fde_settings import fde_config
+from ..systems.encoder_settings import encoder_config
 from .data import StudyCollection
 from .intervals import mean_interval
 from .latency import latency
@@ -131,7 +131,7 @@ def _measure(
     """Yield what was found at each size of each search, or its error."""
     build = dict(settings.build)
     documents, queries = part.tokens.documents, part.tokens.queries[: settings.queries]
-    encoder = FDEEncoder(fde_config(build.pop("preset", "default"), documents.dim, seed, build))
+    encoder = make_encoder(encoder_config(build.pop("preset", "default"), documents.dim, seed, build))
     if encoder.needs_fit:
         encoder.fit(documents, threads=threads)
     real = encoder.encode_documents(documents, threads=threads)
@@ -146,7 +146,7 @@ def _measure(
 
 
 def _grow(
-    encoder: FDEEncoder,
+    encoder: Encoder,
     search: dict[str, Any],
     real: NDArray[np.float32],
     asked: NDArray[np.float32],

@@ -20,6 +20,9 @@ _One = TypeVar("_One")
 # Sizes of a quick growth, and documents of a collection's part.
 _SIZES, _PART = (400, 1000), 60
 
+# A learned encoder that is fitted in a second.
+_SMALL = {"fde_dimension": 256, "num_landmarks": 1024, "num_features": 1024}
+
 
 def quick_collections() -> list[StudyCollection]:
     """Return two tiny collections."""
@@ -41,7 +44,9 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
     for _, line in groupby(experiment.entries, key=lambda entry: entry.line):
         for entry in _ends(list(line)):
             if _is_ready(entry, cache):
-                entries.append(replace(entry, queries=tuple(_ends(list(entry.queries)))))
+                small = _SMALL if "learned" in (entry.build.get("preset"), entry.build.get("encoder")) else {}
+                queries = tuple(_ends(list(entry.queries)))
+                entries.append(replace(entry, build={**entry.build, **small}, queries=queries))
     names = {point.name for entry in entries for point in entry.points()}
     comparisons = tuple(
         replace(comparison, what=tuple(name for name in comparison.what if name in names))

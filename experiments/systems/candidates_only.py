@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import FDEEncoder, MultiVectors
+from muvera import MultiVectors
 from muvera.candidates import CandidateSearch
+from muvera.encoders import make_encoder
 from muvera.mips import HNSWSearch, PQSearch
 
 from .base import Answers, Family, Material
-from .fde_settings import FDE_ARGUMENTS, fde_config
+from .encoder_settings import ENCODER_ARGUMENTS, encoder_config
 from .insertion_order import Order, insertion_order, intrinsic_dimension
 from .one_by_one import Best, one_by_one
 
@@ -26,7 +27,7 @@ class Candidates:
     Parameters
     ----------
     preset : str
-        Of :meth:`muvera.FDEConfig.preset`.
+        Of :data:`muvera.encoders.PRESETS`: "default", "paper", "learned", ...
     backend : str
         Of :class:`muvera.candidates.CandidateSearch`; "exact" shows FDEs without the error of a graph.
     hnsw : dict, optional
@@ -36,7 +37,8 @@ class Candidates:
     order : str
         In which order the FDEs are added, see :func:`experiments.systems.insertion_order.insertion_order`.
     **changes
-        Parameters of :class:`muvera.FDEConfig` but for dimension and seed.
+        Parameters of :class:`muvera.FDEConfig` or, with ``encoder: learned``, of
+        :class:`muvera.LearnedConfig`, but for dimension and seed.
     """
 
     name: ClassVar[str] = "fde"
@@ -52,21 +54,21 @@ class Candidates:
         order: Order = "given",
         **changes: Any,
     ) -> None:
-        fde_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
+        encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
         CandidateSearch.check_settings(backend, hnsw, pq)
         self._preset, self._changes = preset, changes
         self._backend, self._hnsw, self._pq, self._order = backend, hnsw, pq, order
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
-        """Name the parameters of FDEs."""
-        return FDE_ARGUMENTS
+        """Name the parameters of encoders."""
+        return ENCODER_ARGUMENTS
 
     def build(self, material: Material) -> None:
         """Encode all documents and add their FDEs to the search."""
         documents, threads = material.documents, material.threads
-        config = fde_config(self._preset, documents.dim, material.seed, self._changes)
-        encoder = FDEEncoder(config)
+        config = encoder_config(self._preset, documents.dim, material.seed, self._changes)
+        encoder = make_encoder(config)
         if encoder.needs_fit:
             encoder.fit(documents, threads=threads)
         self._held = CandidateSearch(encoder, self._backend, self._hnsw, self._pq)

@@ -12,7 +12,7 @@ from muvera import MultiVectors, MuveraIndex, rerank
 from muvera.mips import HNSWSearch
 
 from .base import Answers, Family, Material
-from .fde_settings import FDE_ARGUMENTS, fde_config
+from .encoder_settings import ENCODER_ARGUMENTS, encoder_config
 from .one_by_one import Best, one_by_one
 
 __all__ = ["Muvera"]
@@ -27,7 +27,7 @@ class Muvera:
     Parameters
     ----------
     preset : str
-        Of :meth:`muvera.FDEConfig.preset`.
+        Of :data:`muvera.encoders.PRESETS`: "default", "paper", "learned", ...
     backend : str
         Of :class:`muvera.MuveraIndex`.
     hnsw : dict, optional
@@ -37,7 +37,8 @@ class Muvera:
     exact_tokens : int
         0 by default, unlike the index: small collections, too, are to be searched through FDEs here.
     **changes
-        Parameters of :class:`muvera.FDEConfig` but for dimension and seed.
+        Parameters of :class:`muvera.FDEConfig` or, with ``encoder: learned``, of
+        :class:`muvera.LearnedConfig`, but for dimension and seed.
     """
 
     name: ClassVar[str] = "muvera"
@@ -54,19 +55,19 @@ class Muvera:
         exact_tokens: int = 0,
         **changes: Any,
     ) -> None:
-        fde_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
+        encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
         self._preset, self._changes = preset, changes
         self._settings = {"backend": backend, "hnsw": hnsw, "pq": pq, "exact_tokens": exact_tokens}
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
-        """Name the parameters of FDEs."""
-        return FDE_ARGUMENTS
+        """Name the parameters of encoders."""
+        return ENCODER_ARGUMENTS
 
     def build(self, material: Material) -> None:
         """Encode all documents and index their FDEs."""
         self._documents, self._threads = material.documents, material.threads
-        config = fde_config(self._preset, material.documents.dim, material.seed, self._changes)
+        config = encoder_config(self._preset, material.documents.dim, material.seed, self._changes)
         self._index = MuveraIndex.build(
             material.documents, config, threads=material.threads, **self._settings
         )

@@ -1,0 +1,47 @@
+"""Build arguments of our systems -> encoder configurations of the library."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from muvera import FDEConfig, LearnedConfig
+from muvera.encoders import PRESETS, EncoderConfig, config_from_dict
+
+from ..names import require_known
+
+__all__ = ["ENCODER_ARGUMENTS", "encoder_config"]
+
+# Dimension and seed come from the runner.
+_GIVEN = ("dimension", "seed")
+
+
+def _arguments(config: type[FDEConfig] | type[LearnedConfig]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(config) if field.name not in _GIVEN)
+
+
+_BY_ENCODER = {"fde": _arguments(FDEConfig), "learned": _arguments(LearnedConfig)}
+
+#: What a configuration may say of encoders.
+ENCODER_ARGUMENTS = ("encoder", *dict.fromkeys(name for names in _BY_ENCODER.values() for name in names))
+
+
+def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, Any]) -> EncoderConfig:
+    """Return a preset with `changes`, having refused unknown ones with the nearest name.
+
+    Parameters
+    ----------
+    preset : str
+        Of :data:`muvera.encoders.PRESETS`.
+    dimension, seed : int
+    changes : dict
+        Parameters of :class:`muvera.FDEConfig`, or with ``encoder: learned`` of
+        :class:`muvera.LearnedConfig`.
+    """
+    require_known(preset, PRESETS, "preset")
+    values = {**PRESETS[preset], **changes}
+    encoder = values.get("encoder", "fde")
+    require_known(encoder, _BY_ENCODER, "encoder")
+    for name in changes:
+        require_known(name, ("encoder", *_BY_ENCODER[encoder]), f"argument of the encoder {encoder}")
+    return config_from_dict({**values, "dimension": dimension, "seed": seed})
