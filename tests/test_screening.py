@@ -27,8 +27,8 @@ def collection(kind: str, seed: int, lengths: list[int], query_tokens: int, dim:
     else:
         tokens = topics[rng.integers(0, 6, count)] + 0.3 * rng.standard_normal((count, dim))
         tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    if kind == "alike":
-        tokens[query_tokens:] = tokens[query_tokens + rng.integers(0, 2, sum(lengths))] if lengths else 0
+    if kind == "alike" and count > query_tokens:
+        tokens[query_tokens:] = tokens[rng.integers(query_tokens, min(query_tokens + 2, count), sum(lengths))]
     if kind == "negative":
         tokens = np.abs(tokens)
         tokens[query_tokens:] *= -1
