@@ -157,7 +157,7 @@ def _measure_group(
             todo += [(one, point, path) for point, path in points]
         failed = _ask(experiment, part, todo, k, fail)
         for one, point, path in todo:
-            if one.entry.label not in failed:
+            if id(one) not in failed:
                 try:
                     _keep(session, experiment, part, one, point, path, k, fail)
                 except ValueError as error:
@@ -211,29 +211,29 @@ def _ask(
     todo: list[tuple[_Built, Point, Path]],
     k: int,
     fail: Callable[[Entry, BaseException | str], None],
-) -> set[str]:
-    """Collect answers, systems taking turns; return the labels of those that failed."""
+) -> set[int]:
+    """Collect answers, systems taking turns; return the identities of those that failed."""
     queries = part.tokens.queries
     positions = np.arange(len(queries))
-    failed: set[str] = set()
+    failed: set[int] = set()
 
     def ask(one: _Built, point: Point, block: NDArray[np.int64], keep: bool) -> None:
-        if one.entry.label in failed:
+        if id(one) in failed:
             return
         try:
             answers = one.system.search(queries[block], block, k, **point.query)
             if keep:
                 one.collected.setdefault(point.name, []).append(answers)
         except Exception as error:  # whatever a system raises is its own failure
-            failed.add(one.entry.label)
+            failed.add(id(one))
             fail(one.entry, error)
 
     blocks = np.array_split(positions, min(_BLOCKS, len(positions)) if experiment.timed else 1)
     if experiment.timed:
         for one, point, _ in todo:
-            disagreement = _disagreement(one, part, point, k)
+            disagreement = None if id(one) in failed else _disagreement(one, part, point, k)
             if disagreement:
-                failed.add(one.entry.label)
+                failed.add(id(one))
                 fail(one.entry, f"is not timed, for two ways to the same answer differ: {disagreement}")
             ask(one, point, positions[:_WARMING], keep=False)
     for turn, block in enumerate(blocks):

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ import yaml
 from filelock import FileLock
 
 from experiments.study.configuration import load_experiments
-from experiments.study.data import StudyCollection
+from experiments.study.data import Place, StudyCollection
 from experiments.study.measure import Failure
 from experiments.study.raw_store import RawStore
 from experiments.study.run import Options, run_study
@@ -127,6 +128,35 @@ def test_a_faulty_system_is_named_and_the_rest_goes_on(
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["failures"] == [vars(failure)]
     assert fault == "build" or CALLS[-1] == f"close {fault}"
+
+
+def test_a_fault_is_told_once_however_many_points_a_system_has(tmp_path: Path) -> None:
+    systems = [
+        {
+            "system": "faulty",
+            "label": "bad",
+            "build": {"fault": fault},
+            "sweep": {"offset": [first, first + 1]},
+        }
+        for fault, offsets in (("ways", [0, 1]), ("none", [2, 3]))
+    ]
+    (failure,) = run(tmp_path, systems, timed=True)
+    assert "two ways" in failure.message
+    assert [row["query"] for row in summary(tmp_path)["rows"]] == [{"offset": 2}, {"offset": 3}]
+
+
+def test_what_is_wrong_with_a_collection_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"title": "Mine", "systems": [{"system": "exhaustive"}]}))
+    options = Options(tmp_path / "out", tmp_path / "cache", 1, lambda _: None)
+    collections = [Place("gone", None, tmp_path), replace(small(), problems=["No judgement fits."])]
+    failures = run_study(load_experiments([str(path)]), collections, options)
+    assert [(failure.collection, failure.system) for failure in failures] == [
+        ("gone", "collection"),
+        ("quick-wide", "collection"),
+    ]
+    assert "no embeddings" in failures[0].message and failures[1].message == "No judgement fits."
+    assert len(summary(tmp_path)["rows"]) == 1
 
 
 def test_fewer_documents_are_no_fault_where_they_are_allowed(tmp_path: Path) -> None:
