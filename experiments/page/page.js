@@ -164,7 +164,8 @@
     if (turn !== plot.turn) return; // a later drawing has overtaken this one
     stage.querySelector("svg").setAttribute("aria-hidden", "true");
     element.replaceChildren(stage);
-    const [left, top] = view.origin();
+    const margin = view.padding();
+    const [left, top] = [view.origin()[0] + margin.left, view.origin()[1] + margin.top];
     const [x, y] = [view.scale("x"), view.scale("y")];
     plot.points = values.map(({ row, ...point }) => ({ row, left: left + x(point.x), top: top + y(point.y) }));
     plot.points.sort((a, b) => a.left - b.left || a.top - b.top);

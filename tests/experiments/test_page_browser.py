@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from run_for_page import CANDIDATES, COLLECTIONS, write_run
@@ -56,6 +57,11 @@ class Tab:
     def points(self, plot: int) -> int:
         """Return how many points a plot shows."""
         return self.page.locator(".plot").nth(plot).locator(".mark-symbol path").count()
+
+    def wait_for_points(self, count: int) -> None:
+        """Wait until the first plot shows so many."""
+        marks = "document.querySelector('.plot').querySelectorAll('.mark-symbol path').length"
+        self.page.wait_for_function(f"{marks} === {count}")
 
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the screen."""
@@ -120,6 +126,29 @@ def test_hovering_a_point_shows_what_its_row_says(tab: Tab) -> None:
     assert tip.is_hidden()
 
 
+def test_each_point_tells_of_its_own_row(tab: Tab, address: str) -> None:
+    tab.page.locator("[data-filter=system] [data-all=false]").click()
+    tab.page.get_by_label("fastembed", exact=True).check()
+    tab.wait_for_points(len(CANDIDATES))
+    tab.page.locator(".plot").first.scroll_into_view_if_needed()
+    boxes = [
+        mark.bounding_box() for mark in tab.page.locator(".plot").first.locator(".mark-symbol path").all()
+    ]
+    middles = sorted((box["x"] + box["width"] / 2, box["y"] + box["height"] / 2) for box in boxes)
+    run = load_run(Path(urlsplit(address).path).parent)
+    rows = [row for row in run.rows if (row["system"], row["collection"]) == ("fastembed", COLLECTIONS[0])]
+    rows.sort(key=lambda row: row["metrics"]["10-recall@10"]["mean"])
+    for (x, y), row in zip(middles, rows, strict=True):
+        tab.page.mouse.move(x, y)
+        text = tab.page.locator("#tip").inner_text()
+        assert row["point"] in text
+        found = row["metrics"]["10-recall@10"]
+        assert f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]" in text
+        ring = tab.page.locator(".ring").bounding_box()
+        assert abs(ring["x"] + ring["width"] / 2 - x) < 1.5
+        assert abs(ring["y"] + ring["height"] / 2 - y) < 1.5
+
+
 def test_hostile_names_are_shown_as_text(tab: Tab) -> None:
     tab.page.locator("[data-filter=system] [data-all=false]").click()
     tab.page.get_by_label("</script><b>xtr").check()
@@ -166,9 +195,7 @@ def test_filtering_by_system_hides_its_points_and_rows(tab: Tab) -> None:
     whole = status.inner_text()
     tab.page.get_by_label("bm25", exact=True).focus()
     tab.page.keyboard.press("Space")  # as without a mouse
-    tab.page.wait_for_function(
-        f"document.querySelector('.plot').querySelectorAll('.mark-symbol path').length === {before - len(CANDIDATES)}"
-    )
+    tab.wait_for_points(before - len(CANDIDATES))
     assert status.inner_text() != whole
     assert tab.page.locator("tr[data-system='3']").evaluate_all("(all) => all.every((row) => row.hidden)")
     tab.page.locator("[data-filter=system] [data-all=false]").click()
