@@ -145,9 +145,10 @@ def table(results: dict[str, Any]) -> str:
 def markdown(results: dict[str, Any]) -> str:
     """Return the tables as Markdown."""
     seeds = max(len(one["runs"]) for one in results["collections"].values())
+    counted = "one seed" if seeds == 1 else f"mean over {seeds} seeds"
     caption = (
-        f"Share of exact Chamfer's top 10 among the first {DEPTH} by FDE (10-recall@{DEPTH}), mean over "
-        f"{seeds} seeds; FDEs of 10,240 floats, all of which are read; codebooks learnt from all of them. "
+        f"Share of exact Chamfer's top 10 among the first {DEPTH} by FDE (10-recall@{DEPTH}), {counted}; "
+        "FDEs of 10,240 floats, all of which are read; codebooks learnt from all of them. "
         "\"Loss\" is float32's mean recall less the row's, and the greatest loss in one collection."
     )
     return f"{caption}\n\n{markdown_table(*_recall_table(results))}\n\n{_cost_caption(results)}\n\n" + (
@@ -189,12 +190,13 @@ def _largest(results: dict[str, Any]) -> str:
 
 
 def _cost_caption(results: dict[str, Any]) -> str:
-    name = _largest(results)
+    name, machine, threads = _largest(results), results["machine"], results["threads"]
+    used = "one thread" if threads == 1 else f"{threads or 'all'} threads"
     return (
         f"{_label(name)}, {results['collections'][name]['documents']:,} documents; one query at a time "
-        f"on one thread, its {DEPTH} best, the searches taking turns; {results['machine']['processor']}. "
-        f"Building is learning and coding on {results['threads'] or 'all'} threads; a codebook's bytes, "
-        "once for all FDEs, come on top."
+        f"on one thread, its {DEPTH} best, the searches taking turns; {machine['processor']}, load "
+        f"{machine['load']} at the start. Building is learning and coding on {used}; a codebook's bytes, once "
+        "for all FDEs, come on top."
     )
 
 

@@ -43,7 +43,7 @@ def results() -> dict[str, Any]:
         }
 
     return {
-        "machine": {"processor": "a processor"},
+        "machine": {"processor": "a processor", "load": 0.5},
         "threads": 1,
         "collections": {
             "plaid-few": {"documents": 10, "runs": [run(0.9, 0.9), run(0.9, 0.9)]},
@@ -64,5 +64,5 @@ def test_tables_show_losses_against_floats_and_costs_of_the_largest_collection()
 
 def test_markdown_says_how_it_was_measured() -> None:
     text = quantised.markdown(results())
-    assert "mean over 2 seeds" in text and "many, 2,000 documents" in text and "a processor" in text
+    assert "mean over 2 seeds" in text and "many, 2,000 documents" in text and "a processor, load 0.5" in text
     assert text.count("| --- |") == 2
