@@ -195,8 +195,8 @@ def _cost_caption(results: dict[str, Any]) -> str:
     return (
         f"{_label(name)}, {results['collections'][name]['documents']:,} documents; one query at a time "
         f"on one thread, its {DEPTH} best, the searches taking turns; {machine['processor']}, load "
-        f"{machine['load']} at the start. Building is learning and coding on {used}; a codebook's bytes, once "
-        "for all FDEs, come on top."
+        f"{machine['load']} at the start. Building is learning and coding on {used}; a codebook's bytes, "
+        "once for all FDEs, come on top."
     )
 
 
