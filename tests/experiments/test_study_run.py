@@ -136,7 +136,7 @@ def test_a_fault_is_told_once_however_many_points_a_system_has(tmp_path: Path) -
             "system": "faulty",
             "label": "bad",
             "build": {"fault": fault},
-            "sweep": {"offset": [first, first + 1]},
+            "sweep": {"offset": offsets},
         }
         for fault, offsets in (("ways", [0, 1]), ("none", [2, 3]))
     ]
