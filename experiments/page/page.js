@@ -181,7 +181,8 @@
     const cells = [...row.cells].map((cell) => cell.textContent);
     const value = (name) => cells[names.indexOf(name)] || "";
     const title = document.createElement("b");
-    title.textContent = [value("system"), value("configuration")].filter((part, k, all) => part && all.indexOf(part) === k).join(": ");
+    const [system, configuration] = [value("system"), value("configuration")];
+    title.textContent = configuration.startsWith(system) ? configuration : `${system}: ${configuration}`;
     const list = document.createElement("dl");
     names.forEach((name, k) => {
       if (["system", "configuration"].includes(name) || !cells[k] || cells[k] === "\u2013") return;
