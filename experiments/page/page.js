@@ -181,7 +181,8 @@
     const cells = [...row.cells].map((cell) => cell.textContent);
     const value = (name) => cells[names.indexOf(name)] || "";
     const title = document.createElement("b");
-    const [system, configuration] = [value("system"), value("configuration")];
+    const system = value("system");
+    const configuration = value("configuration") || system;
     title.textContent = configuration.startsWith(system) ? configuration : `${system}: ${configuration}`;
     const list = document.createElement("dl");
     names.forEach((name, k) => {
