@@ -13,6 +13,10 @@ and documents (reduced-rank regression):
    second moment gets a share of the identity, for documents outside the sample vary in
    directions that those inside do not show.
 
+3. The documents' map is rounded to bytes, and so is every long FDE before the product: a
+   quarter of the memory and, on many processors, of the time, for errors far below those of
+   the rank cut.  The sums are exact integers.
+
 Sizes: n sampled windows, m sampled documents, L floats of a long FDE, D of a compact one.
 """
 
@@ -62,24 +66,40 @@ class CompactMaps:
     ----------
     queries : float32 (L, D)
         Map of query FDEs.
-    documents : float32 (L, D)
-        Map of document FDEs.
+    documents : int8 (L, D)
+        Map of document FDEs, column j in units of ``scales[j]``.
+    scales : float32 (D,)
+    reach : float32 (1,)
+        Entries of document FDEs are rounded to 127ths of it, and kept within it.
     offset : float32 (D,)
         The mapped mean document, which is subtracted: it changes no ranking and leaves
         graphs over the vectors nothing to trip over.
     """
 
     queries: NDArray[np.float32]
-    documents: NDArray[np.float32]
+    documents: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    reach: NDArray[np.float32]
     offset: NDArray[np.float32]
 
-    def to_arrays(self) -> dict[str, NDArray[np.float32]]:
+    @property
+    def document_map(self) -> NDArray[np.float32]:
+        """The documents' map, float32 (L, D)."""
+        return self.documents * self.scales
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name, as they are saved."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def require_shape(self, long: int, compact: int) -> None:
         """Raise ValueError where the maps belong to another configuration."""
-        wanted = {"queries": (long, compact), "documents": (long, compact), "offset": (compact,)}
+        wanted = {
+            "queries": (long, compact),
+            "documents": (long, compact),
+            "scales": (compact,),
+            "reach": (1,),
+            "offset": (compact,),
+        }
         for name, array in self.to_arrays().items():
             if array.shape != wanted[name]:
                 raise ValueError(
@@ -189,6 +209,7 @@ def fit_maps(
     CompactMaps
     """
     mean = documents.mean(axis=0)
+    reach = float(np.abs(documents).max(initial=0.0))
     documents -= mean
     similarities -= similarities.mean(axis=1, keepdims=True)
     count, long = documents.shape
@@ -224,7 +245,18 @@ def fit_maps(
     compact = np.zeros((2, long, dimension), np.float32)
     compact[0, :, : len(values)] = query_map @ (axes * values**-0.75)
     compact[1, :, : len(values)] = document_map @ (axes * values**-0.25)
-    return CompactMaps(compact[0], compact[1], mean @ compact[1])
+    return _rounded(compact[0], compact[1], mean, reach)
+
+
+def _rounded(
+    queries: NDArray[np.float32], documents: NDArray[np.float32], mean: NDArray[np.float32], reach: float
+) -> CompactMaps:
+    """Return the maps with the documents' one in bytes, each column in its own unit."""
+    scales = np.abs(documents).max(axis=0) / np.float32(127)
+    scales[scales == 0] = 1
+    rounded = np.rint(documents / scales).astype(np.int8)
+    kept = np.full(1, reach if reach > 0 else 1.0, np.float32)
+    return CompactMaps(queries, rounded, scales, kept, mean @ (rounded * scales))
 
 
 def _ridge(gram: NDArray[np.float32], ridge: float, targets: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from ..kernels.byte_product import MOST_DEPTH
+
 __all__ = ["PRESETS", "Dialect", "FDEConfig"]
 
 Projection = Literal["complementary", "rademacher", "count_sketch", "identity"]
@@ -72,8 +74,9 @@ class FDEConfig:
     compact_dimension : int, optional
         Size after a map that is learnt from documents (see :mod:`muvera.fde.compact`) instead
         of drawn: 512 floats find less than the long FDE and more than the paper's 10,240, in a
-        fraction of the memory and search time.  Encoding takes two to four times as long.
-        An index keeps both maps, 8 bytes times this times ``long_dimension``.  Needs ``fit``.
+        fraction of the memory and search time.  Encoding takes a third to twice as long again;
+        queries beside the documents in ``fit`` help much where the two differ.  An index keeps
+        both maps, 5 bytes times this times ``long_dimension`` (at most 65,536).  Needs ``fit``.
     seed : int
         Fixes all random draws.
     dialect : {"muvera", "reference", "fastembed", "weaviate"}
@@ -136,6 +139,12 @@ class FDEConfig:
             _require_int("final_projection_dimension", self.final_projection_dimension, 1)
         if self.compact_dimension is not None:
             _require_int("compact_dimension", self.compact_dimension, 1, self.long_dimension)
+            if self.long_dimension > MOST_DEPTH:
+                raise ValueError(
+                    f"compact_dimension needs a long FDE of at most {MOST_DEPTH} floats, got "
+                    f"{self.long_dimension}. Lower num_repetitions, num_simhash_projections or "
+                    "projection_dimension."
+                )
             if self.final_projection is not None:
                 raise ValueError(
                     f"compact_dimension={self.compact_dimension} and final_projection="

@@ -21,6 +21,7 @@ from ..kernels.tile import LANES, pack_columns
 from ..parallel import run_in_ranges, split_by_weight
 from ..vectors import MultiVectors, as_multivectors, both_kinds
 from .compact import CompactMaps, DocumentSample, fit_maps, pack_map, sample_windows, similarities_of
+from .compact_product import CompactProduct
 from .config import FDEConfig
 from .draws import ours
 from .geometry import mean_token
@@ -34,8 +35,11 @@ _TASK_TOKENS = 2048
 # Long FDEs held by one thread before a final projection.
 _BLOCK_BYTES = 64 << 20
 
-# With a compact map, that many bytes and tokens a task: each task reads the whole map.
-_COMPACT_BYTES, _COMPACT_TOKENS = 8 << 20, 32768
+# With a compact map, that many texts and tokens a task: each task reads the whole map.
+_COMPACT_TEXTS, _COMPACT_TOKENS = 204, 32768
+
+# Long FDEs that are made before they are rounded: few enough to stay in a cache.
+_ROUNDED_TEXTS = 12
 
 # Sign bits of a dense final projection are kept up to this size, else drawn again per block.
 _KEPT_SIGN_BYTES = 64 << 20
@@ -84,7 +88,6 @@ class FDEEncoder:
             if self._center.shape != (config.dimension,):
                 raise ValueError(f"center has {self._center.size} entries, but dimension={config.dimension}.")
         self.compact: CompactMaps | None = None
-        self._packed_maps: dict[str, NDArray[np.float32]] = {}
         if compact is not None:
             self._take_maps(compact)
         self._prepare()
@@ -93,7 +96,7 @@ class FDEEncoder:
         if self.config.compact_dimension is None:
             raise ValueError("compact maps were given, but the configuration has no compact_dimension.")
         maps.require_shape(self.config.long_dimension, self.config.compact_dimension)
-        self._packed_maps = {"documents": pack_map(maps.documents), "queries": pack_map(maps.queries)}
+        self._query_map, self._document_product = pack_map(maps.queries), CompactProduct(maps)
         self.compact = maps
 
     def _prepare(self) -> None:
@@ -276,10 +279,12 @@ class FDEEncoder:
         out = checked_out(out, (len(texts), self.config.fde_dimension))
         compact = self.compact is not None
         final = compact or self.config.final_projection is not None
-        held = _COMPACT_BYTES if compact else _BLOCK_BYTES
-        most = max(1, held // (4 * self.config.long_dimension)) if final else len(texts)
-        tokens = _COMPACT_TOKENS if compact else _TASK_TOKENS
-        ranges = split_by_weight(texts.offsets, tokens, max(1, most))
+        most, tokens = max(1, len(texts)), _TASK_TOKENS
+        if final:
+            most = max(1, _BLOCK_BYTES // (4 * self.config.long_dimension))
+        if compact:
+            most, tokens = min(most, _COMPACT_TEXTS), _COMPACT_TOKENS
+        ranges = split_by_weight(texts.offsets, tokens, most)
         encode = self._write_documents if side == "documents" else self._write_queries
         floats, halves = both_kinds(texts)
 
@@ -287,10 +292,14 @@ class FDEEncoder:
             if not final:
                 encode(floats, halves, texts.offsets, start, stop, out[start:stop])
                 return
+            if compact and side == "documents":
+                self._write_compact_documents(floats, halves, texts.offsets, start, stop, out[start:stop])
+                return
             block = np.empty((stop - start, self.config.long_dimension), np.float32)
             encode(floats, halves, texts.offsets, start, stop, block)
             if compact:
-                self._write_compact(block, side, texts.lengths[start:stop], out[start:stop])
+                out[start:stop] = 0
+                add_product(block, self._query_map, PRODUCT_DEPTH, out[start:stop])
             else:
                 self._write_final(block, out[start:stop])
 
@@ -327,13 +336,18 @@ class FDEEncoder:
 
     # -- the compact map and the final projection -------------------------------
 
-    def _write_compact(
-        self, block: NDArray[np.float32], side: str, lengths: NDArray[np.int64], out: NDArray[np.float32]
+    def _write_compact_documents(
+        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        assert self.compact is not None
-        out[:] = -self.compact.offset if side == "documents" else 0
-        add_product(block, self._packed_maps[side], PRODUCT_DEPTH, out)
-        out[lengths == 0] = 0
+        rows = self._document_product.room(stop - start)
+        block = np.empty((min(_ROUNDED_TEXTS, stop - start), self.config.long_dimension), np.float32)
+        for first in range(start, stop, _ROUNDED_TEXTS):
+            last = min(first + _ROUNDED_TEXTS, stop)
+            part = block[: last - first]
+            self._write_documents(floats, halves, offsets, first, last, part)
+            self._document_product.round(part, rows[first - start : last - start])
+        self._document_product.write(rows, out)
+        out[np.diff(offsets[start : stop + 1]) == 0] = 0
 
     def _draw_signs(self, repetition: int) -> NDArray[np.uint16]:
         rows = self.config.num_cells * self.config.block_width

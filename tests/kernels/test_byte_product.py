@@ -1,0 +1,79 @@
+"""Byte products against NumPy's integers, whatever instructions the tile is made of."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from muvera.kernels import byte_product
+from muvera.kernels.byte_product import MOST_DEPTH, STEP, multiply_bytes, pack_bytes, round_to_bytes
+from muvera.kernels.jit import kernel
+from muvera.kernels.tile import LANES, ROWS
+
+
+@kernel
+def chosen(rows: Any, last: int, depth: int, packed: Any, panel: int, out: Any) -> None:
+    byte_product.byte_tile(rows, 0, last, depth, packed, panel, out, 0)
+
+
+@kernel
+def portable(rows: Any, last: int, depth: int, packed: Any, panel: int, out: Any) -> None:
+    byte_product.portable_byte_tile(rows, 0, last, depth, packed, panel, out, 0)
+
+
+@pytest.mark.parametrize("tile", [chosen, portable])
+@pytest.mark.parametrize("extreme", [False, True])
+def test_a_tile_is_exact(tile: Any, extreme: bool) -> None:
+    rng = np.random.default_rng(0)
+    depth, columns = 24, LANES + 3
+    rows = rng.integers(0, 256, (ROWS - 1, depth)).astype(np.uint8)
+    matrix = rng.integers(-128, 128, (depth, columns)).astype(np.int8)
+    if extreme:
+        rows[:], matrix[:] = 255, -128
+    exact = np.zeros((ROWS - 1, 2 * LANES), np.int64)
+    exact[:, :columns] = rows.astype(np.int64) @ matrix
+    out = np.empty(ROWS * LANES, np.int32)
+    for panel in range(2):
+        tile(rows.reshape(-1), ROWS - 2, depth, pack_bytes(matrix), panel, out)
+        found = out.reshape(ROWS, LANES)[: ROWS - 1]
+        np.testing.assert_array_equal(found, exact[:, panel * LANES : (panel + 1) * LANES])
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 40])
+def test_rounding(width: int) -> None:
+    rng = np.random.default_rng(width)
+    block = rng.normal(size=(5, width)).astype(np.float32)
+    block[0, 0], block[1, 0] = 9.0, -9.0
+    out = np.full((5, width + 3), 7, np.uint8)
+    round_to_bytes(block, np.float32(50), out)
+    # Halves apart, which fall where float32 has them.
+    expected = np.clip(np.floor(block.astype(np.float64) * 50 + 128.5), 1, 255)
+    assert abs(out[:, :width].astype(int) - expected).max() <= 1
+    assert (out[:, :width] == expected).mean() > 0.99 or width == 1
+    assert (out[0, 0], out[1, 0]) == (255, 1)
+    assert (out[:, width:] == 7).all()
+
+
+@pytest.mark.parametrize(("count", "depth", "columns"), [(1, STEP, 1), (9, 48, 33), (3, 4 * STEP, 16)])
+def test_the_product_is_that_of_integers(count: int, depth: int, columns: int) -> None:
+    rng = np.random.default_rng(count)
+    rows = rng.integers(1, 256, (count, depth)).astype(np.uint8)
+    matrix = rng.integers(-127, 128, (depth, columns)).astype(np.int8)
+    scales = rng.random(columns).astype(np.float32)
+    start = rng.random(columns).astype(np.float32)
+    sums = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
+    out = np.empty((count, columns), np.float32)
+    multiply_bytes(rows, pack_bytes(matrix), sums, scales, start, out)
+    expected = start + scales * ((rows.astype(np.int64) - 128) @ matrix)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_the_greatest_depth_does_not_overflow() -> None:
+    assert 255 * 128 * MOST_DEPTH < 2**31
+    rows = np.full((1, MOST_DEPTH), 255, np.uint8)
+    matrix = np.full((MOST_DEPTH, 1), -128, np.int8)
+    sums = np.full(1, 128 * -128 * MOST_DEPTH, np.int32)
+    out = np.empty((1, 1), np.float32)
+    one = np.ones(1, np.float32)
+    multiply_bytes(rows, pack_bytes(matrix), sums, one, 0 * one, out)
+    assert out[0, 0] == np.float32(127 * -128 * MOST_DEPTH)
