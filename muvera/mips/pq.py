@@ -15,6 +15,9 @@ from .product_quantiser import CENTROIDS, ProductQuantiser
 
 __all__ = ["PQSearch"]
 
+#: Floats of a group at most: 256 centroids say little of so many.
+MOST_GROUP = 64
+
 #: Codes are learnt from at most this many vectors.
 MOST_TRAINING = 100_000
 
@@ -32,7 +35,7 @@ class PQSearch:
     dimension : int
         Floats of a vector.
     group : int
-        Floats a byte stands for: 8 is a 32nd of their memory.  Fewer raise recall, memory and
+        Floats a byte stands for, 1 to 64: 8 is a 32nd of their memory.  Fewer raise recall, memory and
         time in proportion.
     rescore : int
         0: the order by codes is the answer.  Else so many best by codes, or k where that is more,
@@ -51,7 +54,7 @@ class PQSearch:
         self, dimension: int, *, group: int = 8, rescore: int = 0, train: int = 16384, seed: int = 42
     ) -> None:
         limits = (
-            ("group", group, 1, None),
+            ("group", group, 1, MOST_GROUP),
             ("rescore", rescore, 0, None),
             ("train", train, CENTROIDS, MOST_TRAINING),
             ("seed", seed, 0, None),

@@ -125,7 +125,7 @@ def test_bad_options(arguments: list[Any], sentence: str, docs: Path, tmp_path: 
         ('{"repetitions": 3}', "FDEConfig has no 'repetitions'. It has: dimension, num_repetitions"),
         ('{"hnsw": 3}', 'hnsw must be an object such as {"m": 32}, got 3'),
         ('{"pq": 8}', 'pq must be an object such as {"rescore": 200}, got 8'),
-        ('{"pq": {"group": 0}}', "group must be an int of at least 1, got 0"),
+        ('{"pq": {"group": 0}}', "group must be an int from 1 to 64, got 0"),
         ('{"hnsw": {"M": 3}}', "'M'"),
         ('{"dimension": 4}', "documents has 16 columns, but this index has dimension=4."),
     ],

@@ -247,8 +247,9 @@ def test_an_add_whose_learning_fails_adds_nothing(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"group": 0}, "group must be an int of at least 1, got 0"),
-        ({"group": 2.0}, "group must be an int of at least 1, got 2.0"),
+        ({"group": 0}, "group must be an int from 1 to 64, got 0"),
+        ({"group": 2.0}, "group must be an int from 1 to 64, got 2.0"),
+        ({"group": 65}, "group must be an int from 1 to 64, got 65"),
         ({"rescore": -1}, "rescore must be an int of at least 0, got -1"),
         ({"rescore": True}, "rescore must be an int of at least 0, got True"),
         ({"train": 255}, "train must be an int from 256 to 100000, got 255"),
