@@ -21,7 +21,7 @@ def test_kinds() -> None:
 
 
 def test_wrong_kinds() -> None:
-    with pytest.raises(ValueError, match="encoder must be 'fde' or 'learned', got 'deep'."):
+    with pytest.raises(ValueError, match="encoder must be 'fde' or 'learned', got 'deep'"):
         config_from_dict({"encoder": "deep", "dimension": 8})
-    with pytest.raises(TypeError, match="config must be an FDEConfig or a LearnedConfig, got dict."):
+    with pytest.raises(TypeError, match="config must be an FDEConfig or a LearnedConfig, got dict"):
         require_config({"dimension": 8})
