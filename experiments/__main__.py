@@ -11,6 +11,7 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
+from . import compact as compacts
 from . import quality as recalls
 from . import quality_tables, speed_tables
 from . import quantised as quantisers
@@ -207,10 +208,41 @@ def quantised(
 
 
 @app.command()
+def compact(
+    data: Data = None,
+    collection: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    queries: Annotated[bool, typer.Option(help="Fit also with queries: twice the time.")] = True,
+    graph: Annotated[bool, typer.Option(help=f"Build graphs of {compacts.GRAPH}.")] = True,
+    threads: Threads = None,
+    as_json: Json = False,
+    save: Save = False,
+) -> None:
+    """What maps learnt from a quarter of the documents find, and what they save and cost."""
+    paths = find_collections(data or [DATA])
+    results: dict[str, Any] = {"collections": {}}
+    if save:
+        results |= load_results("compact")
+    results["machine"] = machine()
+    for name in tqdm(collection or paths, unit="collection"):
+        loaded = load_collection(paths[name])
+        runs = [compacts.measure(loaded, seed, queries, threads) for seed in range(seeds)]
+        results["collections"][name] = {"documents": len(loaded.documents), "runs": runs}
+        if name == compacts.GRAPH and graph:
+            results["graph"] = compacts.graph_ratios(loaded, 0)
+        if save:  # after each collection: the next may take long
+            save_results("compact", results)
+    print(json.dumps(results) if as_json else compacts.table(results))
+
+
+@app.command()
 def readme() -> None:
     """Write the stored results into README.md and experiments/README.md."""
     here = Path(__file__).parent
-    found = {name: load_results(name) for name in ("quality", "speed", "threshold", "rerank", "quantised")}
+    found = {
+        name: load_results(name)
+        for name in ("quality", "speed", "threshold", "rerank", "quantised", "compact")
+    }
     missing = [name for name, results in found.items() if not results]
     if missing:
         raise typer.BadParameter(f"Nothing is stored of {missing[0]}: run `{missing[0]} --save` first.")
@@ -225,6 +257,7 @@ def readme() -> None:
             "threshold": thresholds.markdown(found["threshold"]),
             "quantised": quantisers.markdown(found["quantised"]),
             "rerank": reranks.markdown(found["rerank"]),
+            "compact": compacts.markdown(found["compact"]),
         },
     }
     study = load_results("study")

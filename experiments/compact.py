@@ -1,111 +1,196 @@
-"""How much a compact FDE finds: ``python -m experiments.compact FOLDER ...``.
+"""How much compact FDEs find, learnt from a random quarter of the documents, and what they cost.
 
-For every folder of embeddings (docs_tokens.npy, docs_lens.npy, queries_tokens.npy, queries_lens.npy)
-the maps are fitted on a random quarter of the documents, and the table shows which share of the exact
-Chamfer top 10 is among the first 10, 50 and 100: over all documents, and over those outside the fit
-alone. Means of the seeds; times of one thread.
+10-recall@50 is the share of exact Chamfer's top ten among the first 50 documents by FDE: among all
+documents, and among those alone that the maps have not seen.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
+from muvera.mips import HNSWSearch
 
-DEPTHS = (10, 50, 100)
+from .collections import Collection
+from .report import markdown_table, text_table
 
+__all__ = ["GRAPH", "SIZES", "graph_ratios", "markdown", "measure", "table"]
 
-def load(folder: Path, side: str) -> MultiVectors:
-    """Return one side, "docs" or "queries", of a folder of embeddings."""
-    lengths = np.load(folder / f"{side}_lens.npy")
-    return MultiVectors.from_flat(np.load(folder / f"{side}_tokens.npy"), lengths)
+#: Floats of the compact FDEs; the first is fitted, the others are its leading columns, which is
+#: what fitting them gives.
+SIZES = (512, 256)
 
+#: The collection that graphs are built of.
+GRAPH = "cosqa-minilm"
 
-def exact_scores(folder: Path, cache: Path | None) -> npt.NDArray[np.float32]:
-    """Return exact Chamfer of all queries with all documents, kept in `cache` where one is given."""
-    kept = cache / f"{folder.name}.chamfer.npy" if cache is not None else None
-    if kept is not None and kept.exists():
-        return np.asarray(np.load(kept), np.float32)
-    scores = chamfer_matrix(load(folder, "queries"), load(folder, "docs"))
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        np.save(kept, scores)
-    return scores
+# Candidates; documents and rounds that are timed; queries that are timed.
+_DEPTH, _TIMED, _ROUNDS, _ASKED = 50, 400, 5, 100
 
 
-def recalls(exact: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> list[float]:
-    """Return the share of the exact top 10 among the first of `found`, at each of DEPTHS."""
-    best = np.argsort(-exact, axis=1, kind="stable")[:, :10]
-    order = np.argsort(-found, axis=1, kind="stable")
-    shares = [[np.isin(b, o[:depth]).mean() for b, o in zip(best, order, strict=True)] for depth in DEPTHS]
-    return [float(np.mean(share)) for share in shares]
+def measure(collection: Collection, seed: int, queries: bool, threads: int | None = None) -> dict[str, Any]:
+    """Measure one random quarter of the documents.
 
+    Parameters
+    ----------
+    collection : Collection
+    seed : int
+        Of the quarter.
+    queries : bool
+        Whether to fit also from the documents and a random half of the queries, and ask the rest.
+    threads : int, optional
+        For all but the timed encoding, which has one.
 
-def measure(
-    folder: Path, long: FDEConfig, sizes: Sequence[int], seeds: int, cache: Path | None
-) -> npt.NDArray[np.float64]:
-    """Return (1 + sizes, 8): recalls over all, recalls outside the fit, ms a document, seconds to fit.
-
-    The first row is the long FDE. The largest size is fitted; smaller ones are its leading columns, which
-    is what fitting them gives, so their times are not measured (0).
+    Returns
+    -------
+    dict
+        ``all`` and ``outside``: recall by floats; ``queries``: the same over all documents, of the
+        maps that were learnt from queries, too (``without`` them, the same queries asked);
+        ``fit_seconds``; ``encode``: the processor's time at SIZES[0] over that of the long FDEs.
     """
-    documents, queries = load(folder, "docs"), load(folder, "queries")
-    exact = exact_scores(folder, cache)
-    rows = np.zeros((seeds, 1 + len(sizes), 8))
-    for seed in range(seeds):
-        stream = np.random.default_rng(seed)
-        inside = np.sort(stream.choice(len(documents), round(len(documents) / 4), replace=False))
-        outside = np.setdiff1d(np.arange(len(documents)), inside)
-        compact = dataclasses.replace(long, compact_dimension=max(sizes))
-        for first, config, widths in ((0, long, [long.fde_dimension]), (1, compact, list(sizes))):
-            start = time.perf_counter()
-            encoder = FDEEncoder(config).fit(documents[inside], threads=1)
-            fitted = time.perf_counter() - start
-            encoder.encode_documents(documents[:50], threads=1)  # compiles
-            start = time.perf_counter()
-            vectors = encoder.encode_documents(documents, threads=1)
-            spent = (time.perf_counter() - start) / len(documents) * 1e3
-            asked = encoder.encode_queries(queries, threads=1)
-            for i, width in enumerate(widths):
-                scores = asked[:, :width] @ vectors[:, :width].T
-                shares = recalls(exact, scores) + recalls(exact[:, outside], scores[:, outside])
-                times = [spent, fitted] if width == config.fde_dimension else [0.0, 0.0]
-                rows[seed, first + i] = shares + times
-    return np.asarray(rows.mean(axis=0))
+    documents, stream = collection.documents, np.random.default_rng(seed)
+    inside = np.sort(stream.choice(len(documents), max(1, round(len(documents) / 4)), replace=False))
+    outside = np.setdiff1d(np.arange(len(documents)), inside)
+    exact = chamfer_matrix(collection.queries, documents, threads=threads)
+    long = FDEConfig(dimension=documents.dim)
+    compact = dataclasses.replace(long, compact_dimension=SIZES[0])
+    plain = FDEEncoder(long).fit(documents[inside])
+    start = time.perf_counter()
+    learnt = FDEEncoder(compact).fit(documents[inside], threads=threads)
+    seconds = time.perf_counter() - start
+    scores = _scores(plain, collection.queries, documents, threads) | _scores(
+        learnt, collection.queries, documents, threads
+    )
+    found: dict[str, Any] = {
+        "all": {size: _recall(exact, one) for size, one in scores.items()},
+        "outside": {size: _recall(exact[:, outside], one[:, outside]) for size, one in scores.items()},
+        "fit_seconds": round(seconds, 1),
+        "encode": round(_time_ratio(learnt, plain, documents[:_TIMED]), 2),
+    }
+    if queries:
+        order = stream.permutation(len(collection.queries))
+        known, asked = np.sort(order[::2]), np.sort(order[1::2])
+        taught = FDEEncoder(compact).fit(documents[inside], collection.queries[known], threads=threads)
+        told = _scores(taught, collection.queries[asked], documents, threads)
+        found["queries"] = {size: _recall(exact[asked], one) for size, one in told.items()}
+        found["without"] = {size: _recall(exact[asked], scores[size][asked]) for size in told}
+    return found
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[512, 256], help="compact dimensions")
-    parser.add_argument("--repetitions", type=int, default=20, help="of the long FDE")
-    parser.add_argument("--projections", type=int, default=5, help="hyperplanes a repetition of the long FDE")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cache", type=Path, help="folder for exact scores")
-    options = parser.parse_args()
-    print("| collection | floats | all @10 @50 @100 | outside the fit @10 @50 @100 | ms/document | fit s |")
-    print("|---|---|---|---|---|---|")
-    for folder in options.folders:
-        long = FDEConfig(
-            dimension=load(folder, "docs").dim,
-            num_repetitions=options.repetitions,
-            num_simhash_projections=options.projections,
-        )
-        rows = measure(folder, long, options.sizes, options.seeds, options.cache)
-        for size, row in zip([long.fde_dimension, *options.sizes], rows, strict=True):
-            over_all = " ".join(f"{share:.3f}" for share in row[:3])
-            outside = " ".join(f"{share:.3f}" for share in row[3:6])
-            name = f"| {folder.name} | {size}"
-            print(f"{name} | {over_all} | {outside} | {row[6]:.3f} | {row[7]:.1f} |", flush=True)
+def _scores(
+    encoder: FDEEncoder, queries: MultiVectors, documents: MultiVectors, threads: int | None
+) -> dict[str, NDArray[np.float32]]:
+    """Return FDE scores (n_queries, n_documents) by number of floats."""
+    asked = encoder.encode_queries(queries, threads=threads)
+    vectors = encoder.encode_documents(documents, threads=threads)
+    if encoder.config.compact_dimension is None:
+        return {"long": asked @ vectors.T}
+    return {str(size): asked[:, :size] @ vectors[:, :size].T for size in SIZES}
 
 
-if __name__ == "__main__":
-    main()
+def _recall(exact: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
+    best = np.argsort(-exact, axis=1, kind="stable")[:, :10]
+    first = np.argsort(-scores, axis=1, kind="stable")[:, :_DEPTH]
+    return round(float((best[:, :, np.newaxis] == first[:, np.newaxis, :]).any(axis=2).mean()), 5)
+
+
+def _time_ratio(one: FDEEncoder, other: FDEEncoder, documents: MultiVectors) -> float:
+    """Return the median over rounds of the first's time over the second's, which take turns."""
+    ratios = []
+    for _ in range(_ROUNDS + 1):
+        spent = [_processor_time(lambda e=e: e.encode_documents(documents, threads=1)) for e in (one, other)]  # type: ignore[misc]
+        ratios.append(spent[0] / spent[1])
+    return float(np.median(ratios[1:]))  # the first round compiles
+
+
+def _processor_time(work: Callable[[], object]) -> float:
+    start = time.thread_time()
+    work()
+    return time.thread_time() - start
+
+
+def graph_ratios(collection: Collection, seed: int) -> dict[str, float]:
+    """Return how many times faster graphs of compact FDEs are built and asked, one thread.
+
+    The processor's times; queries take turns, the least of two rounds counts.
+    """
+    documents = collection.documents
+    quarter = np.sort(np.random.default_rng(seed).choice(len(documents), len(documents) // 4, replace=False))
+    graphs, asked, build = [], [], []
+    for size in (None, SIZES[0]):
+        config = FDEConfig(dimension=documents.dim, compact_dimension=size)
+        encoder = FDEEncoder(config).fit(documents[quarter])
+        vectors = encoder.encode_documents(documents)
+        graph = HNSWSearch(config.fde_dimension)
+        build.append(_processor_time(lambda g=graph, v=vectors: g.add(np.arange(len(v)), v, 1)))  # type: ignore[misc]
+        graphs.append(graph)
+        asked.append(encoder.encode_queries(collection.queries[:_ASKED]))
+    least = np.full((2, len(asked[0])), np.inf)
+    for _ in range(2):
+        for i in range(len(asked[0])):
+            for j, graph in enumerate(graphs):
+                query = asked[j][i : i + 1]
+                spent = _processor_time(lambda g=graph, q=query: g.search(q, _DEPTH, threads=1))  # type: ignore[misc]
+                least[j, i] = min(least[j, i], spent)
+    middle = np.median(least, axis=1)
+    return {"build": round(build[0] / build[1], 1), "query": round(float(middle[0] / middle[1]), 1)}
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the table for the terminal."""
+    return f"{text_table(*_table(results))}\n{_graphs(results)}".rstrip()
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return the table as Markdown."""
+    return f"{_head(results)}\n\n{markdown_table(*_table(results))}\n\n{_graphs(results)}".rstrip()
+
+
+def _head(results: dict[str, Any]) -> str:
+    counts = sorted({len(one["runs"]) for one in results["collections"].values()})
+    seeds = " to ".join(str(count) for count in sorted({counts[0], counts[-1]}))
+    return (
+        f"10-recall@50, maps learnt from a random quarter of the documents, mean over {seeds} "
+        f"quarters; {results['machine']['processor']}. Encoding is the time at {SIZES[0]} floats over "
+        'that of the long FDE, one thread. "With queries": a random half of the queries was given to '
+        "`fit`, too, and the other half asked (in brackets: the same, had none been given)."
+    )
+
+
+def _table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    names = ["long", *map(str, SIZES)]
+    header = ["", *names, *(f"{name}, outside" for name in names)]
+    header += [*(f"{size}, with queries" for size in SIZES), "encoding", "fit, s"]
+    rows = []
+    for name, one in results["collections"].items():
+        runs = one["runs"]
+        cells = [name.removeprefix("plaid-")]
+        for group in ("all", "outside"):
+            cells += [_mean([run[group][column] for run in runs]) for column in names]
+        taught = [run for run in runs if "queries" in run]
+        for size in map(str, SIZES):
+            pair = [_mean([run[group][size] for run in taught]) for group in ("queries", "without")]
+            cells.append(f"{pair[0]} ({pair[1]})" if taught else "")
+        cells.append(f"{np.mean([run['encode'] for run in runs]):.2f}x")
+        cells.append(f"{np.mean([run['fit_seconds'] for run in runs]):.0f}")
+        rows.append(cells)
+    return header, rows
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f}".removeprefix("0") if values else ""
+
+
+def _graphs(results: dict[str, Any]) -> str:
+    ratios = results.get("graph")
+    if not ratios:
+        return ""
+    return (
+        f"Of {GRAPH}, hnswlib builds the graph of {SIZES[0]} floats {ratios['build']:.0f} times as fast as "
+        f"that of the long FDEs, and answers {ratios['query']:.0f} times as fast (one thread)."
+    )
