@@ -155,8 +155,15 @@ def sample_windows(
 
 
 def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> list[NDArray[np.float32]]:
-    """Return windows that begin at `count` tokens and end with their text or before."""
-    starts = np.sort(stream.choice(texts.num_tokens, count, replace=False))
+    """Return windows that begin at `count` tokens and end with their text or before.
+
+    Texts have equal shares: a query asks for one of them, however long it is.
+    """
+    if count == 0:
+        return []
+    shares = np.repeat(1 / np.maximum(texts.lengths, 1), texts.lengths)
+    chosen = stream.choice(texts.num_tokens, count, replace=False, p=shares / shares.sum())
+    starts = np.sort(chosen)
     ends = texts.offsets[np.searchsorted(texts.offsets, starts, side="right")]
     stops = np.minimum(starts + _WINDOW, ends)
     return [

@@ -9,7 +9,7 @@ import pytest
 import muvera.fde.compact as compact_module
 import muvera.fde.encoder as encoder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix
-from muvera.fde.compact import CompactMaps, DocumentSample, fit_maps
+from muvera.fde.compact import CompactMaps, DocumentSample, fit_maps, sample_windows
 
 SAMPLE = Path(compact_module.__file__).parents[1] / "sample"
 
@@ -144,6 +144,26 @@ def test_a_sample_is_bounded_uniform_and_reads_all(
         taken.append(kept.tokens[:, 0].mean())
     # 600 draws from 0..999: the mean's standard deviation is 12.
     assert abs(np.mean(taken) - 499.5) < 50
+
+
+def test_windows_come_from_long_and_short_texts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact_module, "_WINDOWS", 60)
+    lengths = [2000, *[100] * 20]
+    arrays = [np.full((length, 2), i, np.float32) for i, length in enumerate(lengths)]
+    documents = MultiVectors.from_arrays(arrays)
+    counts = np.zeros(21)
+    for seed in range(20):
+        windows = sample_windows(documents, None, 512, seed)
+        assert len(windows) == 60
+        counts += np.bincount(windows.tokens[windows.offsets[:-1], 0].astype(int), minlength=21)
+    # 1,200 windows of 21 documents: about 57 each, not half of them from the long one.
+    assert 35 < counts[0] < 85
+
+
+def test_no_queries_are_as_none(encoder: FDEEncoder, documents: MultiVectors) -> None:
+    nothing = MultiVectors.from_arrays([], dim=20)
+    again = FDEEncoder(encoder.config).fit(documents, nothing)
+    np.testing.assert_array_equal(again.encode_documents(documents), encoder.encode_documents(documents))
 
 
 def test_queries_change_the_fit(encoder: FDEEncoder, documents: MultiVectors) -> None:
