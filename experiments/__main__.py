@@ -12,6 +12,7 @@ import typer
 from tqdm import tqdm
 
 from . import compact as compacts
+from . import learned as learners
 from . import quality as recalls
 from . import quality_tables, speed_tables
 from . import quantised as quantisers
@@ -233,6 +234,35 @@ def compact(
         if save:  # after each collection: the next may take long
             save_results("compact", results)
     print(json.dumps(results) if as_json else compacts.table(results))
+
+
+@app.command()
+def learned(
+    data: Data = None,
+    collection: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    costs: Annotated[
+        list[str] | None, typer.Option(help="Vary landmarks and features on this collection, too.")
+    ] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+    save: Save = False,
+) -> None:
+    """What vectors learnt from a quarter of the documents find, and what they cost."""
+    paths = find_collections(data or [DATA])
+    results: dict[str, Any] = {"collections": {}, "costs": {}}
+    if save:
+        results |= load_results("learned")
+    results["machine"] = machine()
+    for name in tqdm(collection or paths, unit="collection"):
+        loaded = load_collection(paths[name])
+        runs = [learners.measure(loaded, seed, threads) for seed in range(seeds)]
+        results["collections"][name] = {"documents": len(loaded.documents), "runs": runs}
+        if name in (costs or []):
+            results["costs"][name] = list(learners.measure_costs(loaded, 0, threads))
+        if save:  # after each collection: the next may take long
+            save_results("learned", results)
+    print(json.dumps(results) if as_json else learners.table(results))
 
 
 @app.command()

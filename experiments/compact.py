@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
 from muvera.mips import HNSWSearch
 
 from .collections import Collection
+from .measuring import processor_time, recall_of_scores, share
 from .report import markdown_table, text_table
 
 __all__ = ["GRAPH", "SIZES", "graph_ratios", "markdown", "measure", "table"]
@@ -67,8 +67,10 @@ def measure(collection: Collection, seed: int, queries: bool, threads: int | Non
         learnt, collection.queries, documents, threads
     )
     found: dict[str, Any] = {
-        "all": {size: _recall(exact, one) for size, one in scores.items()},
-        "outside": {size: _recall(exact[:, outside], one[:, outside]) for size, one in scores.items()},
+        "all": {size: recall_of_scores(exact, one) for size, one in scores.items()},
+        "outside": {
+            size: recall_of_scores(exact[:, outside], one[:, outside]) for size, one in scores.items()
+        },
         "fit_seconds": round(seconds, 1),
         "encode": round(_time_ratio(learnt, plain, documents[:_TIMED]), 2),
     }
@@ -77,8 +79,8 @@ def measure(collection: Collection, seed: int, queries: bool, threads: int | Non
         known, asked = np.sort(order[::2]), np.sort(order[1::2])
         taught = FDEEncoder(compact).fit(documents[inside], collection.queries[known], threads=threads)
         told = _scores(taught, collection.queries[asked], documents, threads)
-        found["queries"] = {size: _recall(exact[asked], one) for size, one in told.items()}
-        found["without"] = {size: _recall(exact[asked], scores[size][asked]) for size in told}
+        found["queries"] = {size: recall_of_scores(exact[asked], one) for size, one in told.items()}
+        found["without"] = {size: recall_of_scores(exact[asked], scores[size][asked]) for size in told}
     return found
 
 
@@ -93,25 +95,13 @@ def _scores(
     return {str(size): asked[:, :size] @ vectors[:, :size].T for size in SIZES}
 
 
-def _recall(exact: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
-    best = np.argsort(-exact, axis=1, kind="stable")[:, :10]
-    first = np.argsort(-scores, axis=1, kind="stable")[:, :_DEPTH]
-    return round(float((best[:, :, np.newaxis] == first[:, np.newaxis, :]).any(axis=2).mean()), 5)
-
-
 def _time_ratio(one: FDEEncoder, other: FDEEncoder, documents: MultiVectors) -> float:
     """Return the median over rounds of the first's time over the second's, which take turns."""
     ratios = []
     for _ in range(_ROUNDS + 1):
-        spent = [_processor_time(lambda e=e: e.encode_documents(documents, threads=1)) for e in (one, other)]  # type: ignore[misc]
+        spent = [processor_time(lambda e=e: e.encode_documents(documents, threads=1)) for e in (one, other)]  # type: ignore[misc]
         ratios.append(spent[0] / spent[1])
     return float(np.median(ratios[1:]))  # the first round compiles
-
-
-def _processor_time(work: Callable[[], object]) -> float:
-    start = time.thread_time()
-    work()
-    return time.thread_time() - start
 
 
 def graph_ratios(collection: Collection, seed: int) -> dict[str, float]:
@@ -127,7 +117,7 @@ def graph_ratios(collection: Collection, seed: int) -> dict[str, float]:
         encoder = FDEEncoder(config).fit(documents[quarter])
         vectors = encoder.encode_documents(documents)
         graph = HNSWSearch(config.fde_dimension)
-        build.append(_processor_time(lambda g=graph, v=vectors: g.add(np.arange(len(v)), v, 1)))  # type: ignore[misc]
+        build.append(processor_time(lambda g=graph, v=vectors: g.add(np.arange(len(v)), v, 1)))  # type: ignore[misc]
         graphs.append(graph)
         asked.append(encoder.encode_queries(collection.queries[:_ASKED]))
     least = np.full((2, len(asked[0])), np.inf)
@@ -135,7 +125,7 @@ def graph_ratios(collection: Collection, seed: int) -> dict[str, float]:
         for i in range(len(asked[0])):
             for j, graph in enumerate(graphs):
                 query = asked[j][i : i + 1]
-                spent = _processor_time(lambda g=graph, q=query: g.search(q, _DEPTH, threads=1))  # type: ignore[misc]
+                spent = processor_time(lambda g=graph, q=query: g.search(q, _DEPTH, threads=1))  # type: ignore[misc]
                 least[j, i] = min(least[j, i], spent)
     middle = np.median(least, axis=1)
     return {"build": round(build[0] / build[1], 1), "query": round(float(middle[0] / middle[1]), 1)}
@@ -171,19 +161,15 @@ def _table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         runs = one["runs"]
         cells = [name.removeprefix("plaid-")]
         for group in ("all", "outside"):
-            cells += [_mean([run[group][column] for run in runs]) for column in names]
+            cells += [share([run[group][column] for run in runs]) for column in names]
         taught = [run for run in runs if "queries" in run]
         for size in map(str, SIZES):
-            pair = [_mean([run[group][size] for run in taught]) for group in ("queries", "without")]
+            pair = [share([run[group][size] for run in taught]) for group in ("queries", "without")]
             cells.append(f"{pair[0]} ({pair[1]})" if taught else "")
         cells.append(f"{np.mean([run['encode'] for run in runs]):.2f}x")
         cells.append(f"{np.mean([run['fit_seconds'] for run in runs]):.0f}")
         rows.append(cells)
     return header, rows
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f}".removeprefix("0") if values else ""
 
 
 def _graphs(results: dict[str, Any]) -> str:
