@@ -22,7 +22,7 @@ Sizes: n sampled windows, m sampled documents, L floats of a long FDE, D of a co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -30,16 +30,16 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from ..eigenvectors import leading_eigenvectors
 from ..kernels.chamfer import score_documents
-from ..kernels.final import PRODUCT_DEPTH
 from ..kernels.tile import pack_columns
 from ..parallel import run_in_ranges, split_by_weight
 from ..vectors import MultiVectors, both_kinds
 
-__all__ = ["CompactMaps", "DocumentSample", "fit_maps", "pack_map", "sample_windows", "similarities_of"]
+__all__ = ["CompactMaps", "fit_maps", "sample_windows", "similarities_of"]
 
-# Most documents and windows to learn from, and the bytes that their long FDEs may take each.
-_DOCUMENTS, _WINDOWS, _BYTES = 4096, 5120, 256 << 20
+# Most windows to learn from, and the bytes that their long FDEs may take.
+_WINDOWS, _BYTES = 5120, 256 << 20
 
 # Tokens of a window.  Single tokens say most where all tokens are much alike, long windows where
 # they are not and the FDE is to be very short; a few serve both.
@@ -51,9 +51,6 @@ _WINDOW_RIDGE, _DOCUMENT_RIDGE = 0.03, 0.3
 
 # The identity's share in the documents' second moment, in units of its mean eigenvalue.
 _SPREAD = 0.1
-
-# Subspace iteration: columns beyond those that are wanted, and rounds.
-_EXTRA, _ROUNDS = 64, 4
 
 _Encode = Callable[[MultiVectors], NDArray[np.float32]]
 
@@ -108,37 +105,8 @@ class CompactMaps:
                 )
 
 
-class DocumentSample:
-    """A uniform sample of the documents that pass by, in bounded memory.
-
-    The same documents in the same order give the same sample, however they are batched.
-    """
-
-    def __init__(self, long_dimension: int, seed: int) -> None:
-        self.size = max(1, min(_DOCUMENTS, _BYTES // (4 * long_dimension)))
-        self._stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLING,)))
-        self._kept: list[NDArray[np.generic]] = []
-        self._seen = 0
-
-    def watch(self, batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
-        """Yield the batches, having taken a share of each."""
-        for batch in batches:
-            filled = np.flatnonzero(batch.lengths > 0)
-            for i, draw in zip(filled.tolist(), self._stream.random(len(filled)).tolist(), strict=True):
-                self._seen += 1
-                place = len(self._kept) if self._seen <= self.size else int(draw * self._seen)
-                if place < self.size:
-                    # A copy: the batch itself must be free to go.
-                    self._kept[place : place + 1] = [np.array(batch[i])]
-            yield batch
-
-    def documents(self, dimension: int) -> MultiVectors:
-        """Return the sample."""
-        return MultiVectors.from_arrays(self._kept, dim=dimension)
-
-
 # Children of the configuration's seed; those of the random matrices have other keys.
-_SAMPLING, _PICKING, _STARTING = 0xC0, 0xC1, 0xC2
+_PICKING, _STARTING = 0xC1, 0xC2
 
 
 def sample_windows(
@@ -239,7 +207,8 @@ def fit_maps(
     squared = rows_moment @ correction.T + crossed + crossed.T + scale32**2 * gram
     spread = np.float32(_SPREAD * max(float(np.trace(moment)), 1e-30) / count / long)
     importance = (reached @ reached.T) / np.float32(count) + spread * squared
-    leading = _leading(importance, dimension, seed)
+    start = np.random.SeedSequence(seed, spawn_key=(_STARTING,))
+    _, leading = leading_eigenvectors(importance, dimension, start)
     del crossed, squared, importance, gram
     document_map = scale32 * (windows.T @ leading) + documents.T @ (correction.T @ leading)
     weighted = documents.T @ (documents @ document_map) / np.float32(count) + spread * document_map
@@ -273,25 +242,3 @@ def _ridge(gram: NDArray[np.float32], ridge: float, targets: NDArray[np.float32]
     factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
     solved = np.asarray(scipy.linalg.cho_solve(factor, targets, check_finite=False), np.float32)
     return solved
-
-
-def _leading(matrix: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
-    """Return up to `count` leading eigenvectors of a positive semi-definite matrix, in columns."""
-    size = len(matrix)
-    count = min(count, size)
-    largest = np.abs(matrix).max()
-    matrix = matrix / largest if largest > 0 else matrix
-    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STARTING,)))
-    basis = stream.standard_normal((size, min(size, count + _EXTRA)), np.float32)
-    for _ in range(_ROUNDS):
-        basis = scipy.linalg.qr(matrix @ basis, mode="economic", check_finite=False)[0]
-    inner = basis.T @ (matrix @ basis)
-    _, vectors = scipy.linalg.eigh((inner + inner.T) / 2)
-    found: NDArray[np.float32] = basis @ vectors[:, ::-1][:, :count]
-    return found
-
-
-def pack_map(matrix: NDArray[np.float32]) -> NDArray[Any]:
-    """Pack a map (L, D) for :func:`muvera.kernels.final.add_product`, flat."""
-    steps = range(0, len(matrix), PRODUCT_DEPTH)
-    return np.concatenate([pack_columns(matrix[i : i + PRODUCT_DEPTH].T).reshape(-1) for i in steps])

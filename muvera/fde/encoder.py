@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batches import as_batches
+from ..batches import DocumentSample, as_batches
 from ..inputs import checked_out
 from ..kernels.encode import (
     FILL_NEAREST_CELL,
@@ -16,11 +16,11 @@ from ..kernels.encode import (
     encode_documents,
     encode_queries,
 )
-from ..kernels.final import PRODUCT_DEPTH, add_count_sketch, add_product, add_rademacher
+from ..kernels.final import PRODUCT_DEPTH, add_count_sketch, add_product, add_rademacher, pack_map
 from ..kernels.tile import LANES, pack_columns
 from ..parallel import run_in_ranges, split_by_weight
 from ..vectors import MultiVectors, as_multivectors, both_kinds
-from .compact import CompactMaps, DocumentSample, fit_maps, pack_map, sample_windows, similarities_of
+from .compact import CompactMaps, fit_maps, sample_windows, similarities_of
 from .compact_product import CompactProduct
 from .config import FDEConfig
 from .draws import ours

@@ -6,7 +6,7 @@ Sizes: b rows of the block, n columns of one repetition, D columns of the result
 import numpy as np
 
 from .jit import kernel
-from .tile import LANES, ROWS, tile_dot
+from .tile import LANES, ROWS, pack_columns, tile_dot
 
 # Depth of the expanded sign panel: 256 * 16 floats stay in the first-level cache.
 _DEPTH = 256
@@ -46,6 +46,12 @@ def add_rademacher(block, start, signs, scale, out):
                 for i in range(min(ROWS, count - row)):
                     for j in range(used):
                         out[row + i, first + j] += tile[i * LANES + j]
+
+
+def pack_map(matrix: np.ndarray) -> np.ndarray:
+    """Pack a map (L, D) for :func:`add_product`, flat."""
+    steps = range(0, len(matrix), PRODUCT_DEPTH)
+    return np.concatenate([pack_columns(matrix[i : i + PRODUCT_DEPTH].T).reshape(-1) for i in steps])
 
 
 @kernel

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batches import as_batches
-from ..fde.compact import DocumentSample, pack_map
+from ..batches import DocumentSample, as_batches
 from ..inputs import checked_out
 from ..kernels.chamfer import score_documents
 from ..kernels.features import sum_features
-from ..kernels.final import PRODUCT_DEPTH, add_product
+from ..kernels.final import PRODUCT_DEPTH, add_product, pack_map
 from ..kernels.tile import pack_columns
 from ..parallel import run_in_ranges, split_by_weight
 from ..vectors import MultiVectors, as_multivectors, both_kinds

@@ -58,9 +58,3 @@ def test_graph_ratios(collection: Collection) -> None:
     ratios = compact.graph_ratios(collection, 0)
     assert ratios["build"] > 1
     assert ratios["query"] > 1
-
-
-def test_recall_is_counted_among_the_first_fifty() -> None:
-    exact = np.arange(100, dtype=np.float32)[np.newaxis]
-    assert compact._recall(exact, exact) == 1
-    assert compact._recall(exact, -exact) == 0

@@ -9,7 +9,7 @@ import pytest
 import muvera.fde.compact as compact_module
 import muvera.fde.encoder as encoder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix
-from muvera.fde.compact import CompactMaps, DocumentSample, fit_maps, sample_windows
+from muvera.fde.compact import CompactMaps, fit_maps, sample_windows
 
 SAMPLE = Path(compact_module.__file__).parents[1] / "sample"
 
@@ -127,23 +127,6 @@ def test_needs_fit(documents: MultiVectors, center: bool) -> None:
 def test_the_fit_does_not_depend_on_batches(encoder: FDEEncoder, documents: MultiVectors) -> None:
     again = FDEEncoder(encoder.config).fit(documents[i : i + 7] for i in range(0, 60, 7))
     np.testing.assert_array_equal(again.encode_documents(documents), encoder.encode_documents(documents))
-
-
-def test_a_sample_is_bounded_uniform_and_reads_all(
-    documents: MultiVectors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compact_module, "_DOCUMENTS", 10)
-    many = [np.full((1, 2), i, np.float32) for i in range(1000)]
-    taken = []
-    for seed in range(60):
-        sample = DocumentSample(512, seed)
-        batches = [MultiVectors.from_arrays(many[i : i + 90]) for i in range(0, 1000, 90)]
-        assert sum(len(batch) for batch in sample.watch(batches)) == 1000
-        kept = sample.documents(2)
-        assert len(kept) == len({float(row[0]) for row in kept.tokens}) == 10
-        taken.append(kept.tokens[:, 0].mean())
-    # 600 draws from 0..999: the mean's standard deviation is 12.
-    assert abs(np.mean(taken) - 499.5) < 50
 
 
 def test_windows_come_from_long_and_short_texts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
