@@ -12,6 +12,7 @@ from .index import MuveraIndex
 from .learned.config import LearnedConfig
 from .learned.encoder import LearnedEncoder
 from .ranking import Ranking
+from .tuning import Tuning, tune
 from .vectors import MultiVectors
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "MultiVectors",
     "MuveraIndex",
     "Ranking",
+    "Tuning",
     "__version__",
     "carve_queries",
     "chamfer",
@@ -44,4 +46,5 @@ __all__ = [
     "explain",
     "rerank",
     "top_k",
+    "tune",
 ]

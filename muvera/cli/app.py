@@ -18,6 +18,7 @@ from .index import index
 from .info import info
 from .output import note, one_line
 from .search import search
+from .tune import tune
 
 __all__ = ["app", "main"]
 
@@ -97,6 +98,7 @@ for command, summary in (
     (search, "Find the best documents for each query."),
     (info, "Describe an index or token embeddings."),
     (diagnose, "Say what shape token embeddings have, and which FDEs suit them."),
+    (tune, "Find the configuration that suits documents and queries."),
     (convert, "Convert token embeddings from one format to another."),
     (encode, "Write the FDEs alone, for another vector search."),
 ):

@@ -1,0 +1,89 @@
+"""``muvera tune``: find the configuration that suits documents and queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Format, Json, Quiet, ReaderOption, Source, Threads
+from .output import note, print_json, progress_bar
+
+__all__ = ["tune"]
+
+
+def tune(
+    source: Source,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="Query embeddings of the same model. Default: windows of documents stand in."),
+    ] = None,
+    format: Format = None,
+    part: Annotated[
+        str | None, typer.Option(help="docs (the default) or queries, where SOURCE has both.")
+    ] = None,
+    option: ReaderOption = None,
+    target_recall: Annotated[
+        float | None,
+        typer.Option(help="Choose the smallest that finds so much of the exact best. Default: the most."),
+    ] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Of a document's vector, as it is kept.")] = None,
+    max_floats: Annotated[int | None, typer.Option(help="Of a document's vector, however kept.")] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="How many a search will rank exactly. Default: 100.")
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Documents to measure; time grows in proportion.")] = 1500,
+    seed: Annotated[int, typer.Option(help="Fixes what is drawn, and with it the choice.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the configuration here, for muvera index --config.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw recall over bytes, as .svg or .png; needs the extra 'plot'.")
+    ] = None,
+    threads: Threads = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search configurations on a sample, and say what queries find that had no say.
+
+    Takes some minutes.  --format and --option are for SOURCE; --queries finds its own, and of a
+    folder that has documents and queries it takes the queries.
+
+    \b
+    Example:
+      muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
+      muvera index docs docs.index --config tuned.json
+    """
+    from ..convert import read
+    from ..tuning import tune as run
+    from ..tuning.plot import require_plot
+    from .sources import open_documents, open_queries
+
+    if plot is not None:  # before the minutes that tuning takes
+        require_plot(plot)
+    documents = read(open_documents(source, format, part, option))
+    asked = None if queries is None else read(open_queries(queries))
+    with progress_bar(None, "encoders", "measuring", quiet) as advance:
+        tuning = run(
+            documents,
+            asked,
+            target_recall=target_recall,
+            max_bytes=max_bytes,
+            max_floats=max_floats,
+            candidates=candidates,
+            sample=sample,
+            seed=seed,
+            threads=threads,
+            progress=advance,
+        )
+    if out is not None:
+        tuning.save(out)
+    if plot is not None:
+        tuning.plot(plot)
+    if json_:
+        print_json({"source": str(source), **tuning.to_dict()})
+        return
+    typer.echo(tuning.text)
+    if out is not None and not quiet:
+        note(f"wrote {out}, for: muvera index {source} INDEX --config {out}")

@@ -1,0 +1,80 @@
+"""Successive halving: many are tried on little, the better half on twice as much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+__all__ = ["better_half", "fronts", "halve"]
+
+T = TypeVar("T")
+
+
+def fronts(sizes: Sequence[float], values: Sequence[float]) -> list[list[int]]:
+    """Return positions by Pareto front: first those that nothing beats at their size or below.
+
+    Parameters
+    ----------
+    sizes : sequence of float
+        Less is better.
+    values : sequence of float
+        More is better.
+
+    Returns
+    -------
+    list of list of int
+        Every position once, each front from the smallest size on.  Of two equals the first is in
+        the earlier front.
+
+    Examples
+    --------
+    >>> fronts([1, 2, 3, 2], [0.5, 0.7, 0.6, 0.4])
+    [[0, 1], [2], [3]]
+    """
+    left = sorted(range(len(sizes)), key=lambda i: (sizes[i], -values[i], i))
+    found = []
+    while left:
+        front: list[int] = []
+        for i in left:
+            if not front or values[i] > values[front[-1]]:
+                front.append(i)
+        found.append(front)
+        left = [i for i in left if i not in front]
+    return found
+
+
+def better_half(sizes: Sequence[float], values: Sequence[float]) -> list[int]:
+    """Return the positions of whole fronts, the best first, until they are at least half."""
+    kept: list[int] = []
+    for front in fronts(sizes, values):
+        kept += front
+        if 2 * len(kept) >= len(sizes):
+            break
+    return sorted(kept)
+
+
+def halve(
+    arms: Sequence[T],
+    rungs: Sequence[int],
+    size: Callable[[T], float],
+    measure: Callable[[Sequence[T], int], Sequence[float]],
+) -> list[T]:
+    """Return the arms that are left after all rungs.
+
+    Parameters
+    ----------
+    arms : sequence
+    rungs : sequence of int
+        How much to measure on, from little to much; after each the better half is kept.
+    size : callable
+        What an arm costs.
+    measure : callable
+        Returns the arms' values on so much.
+    """
+    left = list(arms)
+    for rung in rungs:
+        if len(left) < 2:
+            break
+        values = measure(left, rung)
+        left = [left[i] for i in better_half([size(arm) for arm in left], values)]
+    return left

@@ -1,0 +1,89 @@
+"""The drawing of a tuning: held-out recall over bytes a document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..convert.extras import import_extra
+from ..files import write_bytes
+
+if TYPE_CHECKING:
+    from .outcome import Tuning
+
+__all__ = ["plot", "require_plot"]
+
+# Okabe and Ito's colours, told apart by colour-blind readers.
+_KINDS = {"FDE": "#0072b2", "compact": "#009e73", "learned": "#d55e00"}
+
+# Pixels a point of a PNG, so that it stays sharp in print.
+_SHARPNESS = 2
+
+
+def require_plot(path: Path) -> None:
+    """Raise where no plot can be written to `path`.
+
+    Raises
+    ------
+    ValueError
+        For an ending that is neither .svg nor .png.
+    ImportError
+        Without altair or vl-convert-python.
+    """
+    if path.suffix not in (".svg", ".png"):
+        raise ValueError(f"A plot is written as .svg or .png, got {path.name}. Give another name.")
+    for module in ("altair", "vl_convert"):
+        import_extra(module, "plot", "Drawing a plot")
+
+
+def plot(found: Tuning, path: Path) -> None:
+    """Write the drawing, complete or not at all.
+
+    Parameters
+    ----------
+    found : Tuning
+    path : Path
+        As :func:`require_plot` accepts it.
+    """
+    require_plot(path)
+    convert = import_extra("vl_convert", "plot", "Drawing a plot")
+    drawing, version = _drawing(found), convert.get_vegalite_versions()[-1]
+    if path.suffix == ".svg":
+        content = convert.vegalite_to_svg(drawing, vl_version=version).encode()
+    else:
+        content = convert.vegalite_to_png(drawing, vl_version=version, scale=_SHARPNESS)
+    write_bytes(path, content)
+
+
+def _drawing(found: Tuning) -> dict[str, Any]:
+    """Return all rows as points, the Pareto front as a line and the chosen one in a ring."""
+    alt = import_extra("altair", "plot", "Drawing a plot")
+    points = [
+        {
+            "what": row.name,
+            "kind": row.name.split()[0],
+            "kept as": row.storage.name,
+            "bytes": row.bytes,
+            "recall": row.held_out,
+        }
+        for row in found.rows
+    ]
+    front = [{"bytes": row.bytes, "recall": row.held_out} for row in found.pareto]
+    chosen = [{"bytes": found.chosen.bytes, "recall": found.chosen.held_out}]
+    x = alt.X("bytes:Q", scale=alt.Scale(type="log"), title="bytes a document")
+    title = f"held-out recall among {found.candidates} candidates"
+    y = alt.Y("recall:Q", scale=alt.Scale(zero=False), title=title)
+    colours = alt.Scale(domain=list(_KINDS), range=list(_KINDS.values()))
+    dots = (
+        alt.Chart(alt.InlineData(points))
+        .mark_point(filled=True, size=60)
+        .encode(x, y, color=alt.Color("kind:N", scale=colours, title=None), shape=alt.Shape("kept as:N"))
+    )
+    line = alt.Chart(alt.InlineData(front)).mark_line(color="#888888", strokeWidth=1).encode(x, y)
+    ring = (
+        alt.Chart(alt.InlineData(chosen))
+        .mark_point(size=260, color="black", strokeWidth=1.5, shape="circle")
+        .encode(x, y)
+    )
+    drawing: dict[str, Any] = alt.layer(line, dots, ring).properties(width=460, height=300).to_dict()
+    return drawing

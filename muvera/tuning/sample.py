@@ -1,0 +1,138 @@
+"""The sample that configurations are measured on: documents, two sets of queries, exact answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..chamfer import chamfer_matrix
+from ..ranking import best_first
+from ..recall import pseudo_queries
+from ..vectors import MultiVectors
+
+__all__ = ["TOP", "Asked", "TuningSample", "draw_sample"]
+
+#: Whose exact top so many documents are to be found.
+TOP = 10
+
+#: Tokens of a pseudo-query, as ColBERT's queries have.
+WINDOW = 32
+
+#: An encoder learns from at most so many documents, so it sees this share of a collection; half
+#: of a sample at least, for less would say little of what so many teach.
+_LEARNT_FROM = 4096
+
+# Queries, and multiplications of exact Chamfer, some ten seconds' worth: longer or wider tokens
+# mean fewer queries.
+_QUERIES, _PRODUCTS, _FEWEST = 300, 3 * 10**11, 30
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Queries and what they should find.
+
+    Parameters
+    ----------
+    queries : MultiVectors
+    scores : float32 (n_queries, n_documents)
+        Exact Chamfer similarities with the sample's documents; -inf for the own document.
+    own : int64 (n_queries,)
+        Position of the document that a query was cut out of, which does not count; -1: none.
+    """
+
+    queries: MultiVectors
+    scores: NDArray[np.float32]
+    own: NDArray[np.int64]
+
+    def best(self, count: int) -> NDArray[np.int64]:
+        """Return the exact best among the first `count` documents, int64 (n_queries, TOP)."""
+        return np.stack([best_first(row[:count], TOP) for row in self.scores])
+
+
+@dataclass(frozen=True)
+class TuningSample:
+    """What configurations are measured on.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        In random order: the first so many are a smaller sample.
+    learning : int64 (n,)
+        Positions of the documents that encoders learn from.
+    choosing, held_out : Asked
+        Queries that choose, and others that say what was found.  Encoders learn from neither.
+    windows : Asked or None
+        Where queries were given: windows of documents, which would have chosen without them.
+    """
+
+    documents: MultiVectors
+    learning: NDArray[np.int64]
+    choosing: Asked
+    held_out: Asked
+    windows: Asked | None
+
+    @property
+    def pseudo(self) -> bool:
+        """Whether the queries are windows of documents."""
+        return self.windows is None
+
+
+def draw_sample(
+    documents: MultiVectors,
+    queries: MultiVectors | None,
+    size: int,
+    seed: int,
+    threads: int | None = None,
+) -> TuningSample:
+    """Draw a sample and answer its queries exactly.
+
+    Parameters
+    ----------
+    documents, queries : MultiVectors
+        Each with a token.
+    size : int
+        Documents, at most.
+    seed : int
+    threads : int, optional
+    """
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
+    drawn, asked, split, learnt = streams
+    picked = documents[drawn.permutation(len(documents))[:size]]
+    length = WINDOW if queries is None else max(1, queries.num_tokens // len(queries))
+    affordable = _PRODUCTS // (picked.num_tokens * picked.dim * length)
+    count = min(_QUERIES, max(_FEWEST, affordable))
+    if queries is None:
+        chosen, _, own = _windows(picked, count, asked)
+    else:
+        chosen = queries[np.sort(asked.permutation(len(queries))[:count])]
+        own = np.full(len(chosen), -1)
+    order = split.permutation(len(chosen))
+    held = round(len(chosen) / 3)
+    parts = [
+        _answered(chosen[rows], picked, own[rows], threads)
+        for rows in (np.sort(order[held:]), np.sort(order[:held]))
+    ]
+    share = max(0.5, min(1.0, _LEARNT_FROM / len(documents)))
+    learning = np.sort(learnt.permutation(len(picked))[: round(share * len(picked))])
+    windows = None
+    if queries is not None:
+        windows = _answered(*_windows(picked, len(parts[0].queries), asked), threads)
+    return TuningSample(picked, learning, parts[0], parts[1], windows)
+
+
+def _windows(
+    documents: MultiVectors, count: int, stream: np.random.Generator
+) -> tuple[MultiVectors, MultiVectors, NDArray[np.int64]]:
+    queries, own = pseudo_queries(documents, min(count, len(documents)), WINDOW, stream)
+    return queries, documents, own
+
+
+def _answered(
+    queries: MultiVectors, documents: MultiVectors, own: NDArray[np.int64], threads: int | None
+) -> Asked:
+    scores = chamfer_matrix(queries, documents, threads=threads)
+    with_own = np.flatnonzero(own >= 0)
+    scores[with_own, own[with_own]] = -np.inf
+    return Asked(queries, scores, own)
