@@ -32,7 +32,11 @@ Encoder = FDEEncoder | LearnedEncoder
 EncoderConfig = FDEConfig | LearnedConfig
 
 #: Named configurations: what each says besides the dimension.
-PRESETS: dict[str, dict[str, Any]] = {**FDE_PRESETS, "learned": {"encoder": "learned"}}
+PRESETS: dict[str, dict[str, Any]] = {
+    **FDE_PRESETS,
+    "compact": {"compact_dimension": 512},
+    "learned": {"encoder": "learned"},
+}
 
 _CONFIGS: dict[str, type[FDEConfig] | type[LearnedConfig]] = {"fde": FDEConfig, "learned": LearnedConfig}
 
