@@ -43,7 +43,7 @@ ReaderOption = Annotated[
 Preset = Annotated[
     str,
     typer.Option(
-        help="Configuration to start from: default, compact, learned, paper, reference, fastembed or weaviate."
+        help="What to start from: default, compact, learned, paper, reference, fastembed or weaviate."
     ),
 ]
 ConfigFile = Annotated[
