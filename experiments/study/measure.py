@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..systems.base import SYSTEMS, Answers, Material, System
+from ..systems.base import SYSTEMS, Answers, Material, NotApplicableError, System
 from .configuration import Entry, Experiment, Point
 from .data import StudyCollection
 from .faults import chamfer_of, require_answers, score_fault, too_few
@@ -49,8 +49,8 @@ class Session:
     threads : int
     stamp : dict
         What is noted beside every result: versions, the commit.
-    failures : list of Failure
-        Filled while measuring.
+    failures, left_out : list of Failure
+        Filled while measuring: what went wrong, and which systems a collection has nothing for.
     tell : callable
         Takes a line for whoever waits.
     """
@@ -61,6 +61,7 @@ class Session:
     stamp: dict[str, Any]
     tell: Callable[[str], object]
     failures: list[Failure] = field(default_factory=list)
+    left_out: list[Failure] = field(default_factory=list)
 
 
 @dataclass
@@ -150,6 +151,10 @@ def _measure_group(
             session.tell(f"{experiment.name}, {part.name}, seed {seed}: building {entry.label}")
             try:
                 one = _build(session, entry, part, seed)
+            except NotApplicableError as error:
+                session.left_out.append(Failure(experiment.name, part.name, entry.label, str(error)))
+                session.tell(f"{experiment.name}, {part.name}, {entry.label} is left out: {error}")
+                continue
             except Exception as error:  # whatever a system raises is its own failure
                 fail(entry, error)
                 continue

@@ -82,6 +82,7 @@ def manifest_of(
         "experiments": raw,
         "collections": collections,
         "failures": [],
+        "left_out": [],
     }
 
 

@@ -103,6 +103,7 @@ def _run(
     add_comparisons(study, parts)
     manifest = manifest_of(options.out.name, created, experiments, parts, options.threads, versions)
     manifest["failures"] = [vars(failure) for failure in session.failures]
+    manifest["left_out"] = [vars(one) for one in session.left_out]
     write_rankings(options.out, study, parts, session.store)
     write_run(options.out, manifest, study, study_tables(study, parts))
     return session.failures

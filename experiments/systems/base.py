@@ -21,9 +21,22 @@ from muvera import MultiVectors
 
 from ..names import require_known
 
-__all__ = ["SYSTEMS", "Answers", "Family", "Material", "System", "SystemRegister", "arguments_of"]
+__all__ = [
+    "SYSTEMS",
+    "Answers",
+    "Family",
+    "Material",
+    "NotApplicableError",
+    "System",
+    "SystemRegister",
+    "arguments_of",
+]
 
 Family = Literal["ours", "baseline", "peer"]
+
+
+class NotApplicableError(Exception):
+    """A collection lacks what a system is made for, such as texts: it is left out, which is no failure."""
 
 
 @dataclass(frozen=True, eq=False)

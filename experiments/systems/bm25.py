@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from muvera import MultiVectors
 from muvera.ranking import best_first
 
-from .base import Answers, Family, Material
+from .base import Answers, Family, Material, NotApplicableError
 from .one_by_one import Best, one_by_one, reranked
 
 __all__ = ["BM25"]
@@ -43,11 +43,11 @@ class BM25:
 
         Raises
         ------
-        ValueError
+        NotApplicableError
             Where the collection has no texts.
         """
         if material.document_texts is None or material.query_texts is None:
-            raise ValueError("bm25 needs texts, and the collection has token vectors alone. Leave it out.")
+            raise NotApplicableError("bm25 needs texts, and the collection has token vectors alone.")
         self._documents, self._threads = material.documents, material.threads
         self._queries = material.query_texts
         words = bm25s.tokenize(material.document_texts, stopwords=self._stopwords, show_progress=False)

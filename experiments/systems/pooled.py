@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from muvera import MultiVectors
 from muvera.mips import ExactSearch, HNSWSearch
 
-from .base import Answers, Family, Material
+from .base import Answers, Family, Material, NotApplicableError
 from .one_by_one import Best, one_by_one, reranked
 
 __all__ = ["Pooled", "mean_vectors"]
@@ -51,14 +51,14 @@ class Pooled:
 
         Raises
         ------
-        ValueError
+        NotApplicableError
             Where single vectors are asked for that the collection does not have.
         """
         self._documents, self._threads = material.documents, material.threads
         self._query_vectors = material.query_pooled
         if self._stored:
             if material.document_pooled is None or material.query_pooled is None:
-                raise ValueError("The collection has no stored single vectors. Use vectors: mean.")
+                raise NotApplicableError("The collection has no stored single vectors. Use vectors: mean.")
             vectors = material.document_pooled
         else:
             vectors = mean_vectors(material.documents)

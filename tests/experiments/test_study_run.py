@@ -159,6 +159,18 @@ def test_what_is_wrong_with_a_collection_is_told_and_the_rest_goes_on(tmp_path: 
     assert len(summary(tmp_path)["rows"]) == 1
 
 
+def test_a_system_that_a_collection_has_nothing_for_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    systems = [{"system": "bm25"}, {"system": "exhaustive"}]
+    path.write_text(yaml.safe_dump({"title": "Mine", "systems": systems}))
+    options = Options(tmp_path / "out", tmp_path / "cache", 1, lambda _: None)
+    bare = replace(small(), document_texts=None)
+    assert run_study(load_experiments([str(path)]), [bare], options) == []
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [one["system"] for one in manifest["left_out"]] == ["bm25"]
+    assert [row["system"] for row in summary(tmp_path)["rows"]] == ["exhaustive"]
+
+
 def test_fewer_documents_are_no_fault_where_they_are_allowed(tmp_path: Path) -> None:
     systems = [{"system": "faulty", "build": {"fault": "few"}, "allow_fewer": True}]
     assert run(tmp_path, systems) == []

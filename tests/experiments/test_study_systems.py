@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.study.synthetic import synthetic_collection
-from experiments.systems.base import SYSTEMS, Answers, Material, System, arguments_of
+from experiments.systems.base import SYSTEMS, Answers, Material, NotApplicableError, System, arguments_of
 from experiments.systems.insertion_order import insertion_order, intrinsic_dimension
 
 COLLECTION = synthetic_collection("quick-cone", documents=60, queries=6)
@@ -87,9 +87,9 @@ def test_systems_that_need_texts_or_vectors_say_so(tmp_path: Path) -> None:
     bare = material(tmp_path)
     object.__setattr__(bare, "document_texts", None)
     object.__setattr__(bare, "document_pooled", None)
-    with pytest.raises(ValueError, match="bm25 needs texts"):
+    with pytest.raises(NotApplicableError, match="bm25 needs texts"):
         SYSTEMS["bm25"]().build(bare)
-    with pytest.raises(ValueError, match="has no stored single vectors"):
+    with pytest.raises(NotApplicableError, match="has no stored single vectors"):
         SYSTEMS["pooled"](vectors="stored").build(bare)
 
 
