@@ -19,6 +19,7 @@ from . import quantised as quantisers
 from . import rerank as reranks
 from . import speed as speeds
 from . import threshold as thresholds
+from . import tune as tunings
 from .collections import CACHE, DATA, exact_top, find_collections, load_collection
 from .first_calls import first_calls
 from .page.command import page
@@ -266,12 +267,38 @@ def learned(
 
 
 @app.command()
+def tune(
+    data: Data = None,
+    collection: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    sample: Annotated[int, typer.Option(min=100, help="Documents to tune on.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the queries' halves and the tuning.")] = 0,
+    cache: Cache = CACHE,
+    threads: Threads = None,
+    as_json: Json = False,
+    save: Save = False,
+) -> None:
+    """What tuning finds beside every preset in its bytes, and what windows cost in place of queries."""
+    paths = find_collections(data or [DATA])
+    _require_known(collection, paths)
+    results: dict[str, Any] = {"collections": {}}
+    if save:
+        results |= load_results("tune")
+    for name in tqdm(collection or paths, unit="collection"):
+        loaded = load_collection(paths[name])
+        top = exact_top(loaded, recalls.TOP, cache)
+        results["collections"][name] = tunings.measure(loaded, top, sample, seed, threads)
+        if save:  # after each collection: the next may take long
+            save_results("tune", results)
+    print(json.dumps(results) if as_json else tunings.table(results))
+
+
+@app.command()
 def readme() -> None:
     """Write the stored results into README.md and experiments/README.md."""
     here = Path(__file__).parent
     found = {
         name: load_results(name)
-        for name in ("quality", "speed", "threshold", "rerank", "quantised", "compact")
+        for name in ("quality", "speed", "threshold", "rerank", "quantised", "compact", "tune")
     }
     missing = [name for name, results in found.items() if not results]
     if missing:
@@ -288,6 +315,7 @@ def readme() -> None:
             "quantised": quantisers.markdown(found["quantised"]),
             "rerank": reranks.markdown(found["rerank"]),
             "compact": compacts.markdown(found["compact"]),
+            "tune": tunings.markdown(found["tune"]),
         },
     }
     study = load_results("study")

@@ -127,24 +127,38 @@ class Tuning:
         values = [row.chosen_by[self.candidates] for row in self.rows]
         return tuple(self.rows[i] for i in fronts([row.bytes for row in self.rows], values)[0])
 
-    def within(self, *, max_bytes: int | None = None, max_floats: int | None = None) -> TunedRow:
+    def within(
+        self, *, max_bytes: int | None = None, max_floats: int | None = None, by_windows: bool = False
+    ) -> TunedRow:
         """Return the row that finds most within a limit, by the queries that chose.
+
+        Parameters
+        ----------
+        max_bytes, max_floats : int, optional
+        by_windows : bool
+            Let windows of documents choose, which were measured beside given queries.
 
         Raises
         ------
         ValueError
-            Where none is so small.
+            Where none is so small, or no windows were measured.
         """
-        return choose(self.rows, self.candidates, None, max_bytes, max_floats)
+        rows = self._as_windows_see() if by_windows else self.rows
+        found = choose(rows, self.candidates, None, max_bytes, max_floats)
+        return self.rows[rows.index(found)]
 
     @property
     def windows_choice(self) -> TunedRow | None:
         """What windows of documents would have chosen of the rows, where real queries were given."""
-        if any(row.by_windows is None for row in self.rows):
+        if self.pseudo:
             return None
-        windows = [replace(row, chosen_by={self.candidates: row.by_windows or 0.0}) for row in self.rows]
-        found = choose(windows, self.candidates, self.target_recall)
-        return next(row for row in self.rows if (row.config, row.storage) == (found.config, found.storage))
+        rows = self._as_windows_see()
+        return self.rows[rows.index(choose(rows, self.candidates, self.target_recall))]
+
+    def _as_windows_see(self) -> tuple[TunedRow, ...]:
+        if self.pseudo:
+            raise ValueError("Windows of documents chose already, for no queries were given. Give tune some.")
+        return tuple(replace(row, chosen_by={self.candidates: row.by_windows or 0.0}) for row in self.rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the configuration as JSON that ``muvera index --config`` takes."""
@@ -189,12 +203,6 @@ class Tuning:
             "chosen": _plain(self.chosen, True),
             "rows": [_plain(row, row in pareto) for row in self.rows],
         }
-
-    def without_times(self) -> Tuning:
-        """Return the same with all times zero: what depends on documents, queries and seed alone."""
-        rows = tuple(replace(row, encode_seconds=0.0, query_seconds=0.0) for row in self.rows)
-        chosen = replace(self.chosen, encode_seconds=0.0, query_seconds=0.0)
-        return replace(self, rows=rows, chosen=chosen)
 
 
 def choose(

@@ -1,0 +1,196 @@
+"""tune on small collections: what it depends on, its limits, its target, its errors."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from collections_like_real import documents_like_real, queries_like_real
+from tuning_arms import TUNE, use_small_arms, without_times
+
+from muvera import MultiVectors, MuveraIndex, Tuning, tune
+from muvera.tuning.sample import draw_sample
+
+pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
+
+DOCUMENTS = documents_like_real(500)
+QUERIES = queries_like_real(DOCUMENTS, 60)
+
+
+@cache
+def plain_tuning() -> Tuning:
+    """Without limits; several tests look at it."""
+    return tune(DOCUMENTS, QUERIES, candidates=30)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_arms(monkeypatch)
+
+
+def test_the_same_for_a_seed_whatever_the_threads() -> None:
+    first = tune(DOCUMENTS, QUERIES, candidates=30, seed=3, threads=1)
+    second = tune(DOCUMENTS, QUERIES, candidates=30, seed=3, threads=2)
+    assert without_times(first) == without_times(second)
+    assert first.text.splitlines()[:3] == second.text.splitlines()[:3]
+    other = tune(DOCUMENTS, QUERIES, candidates=30, seed=4, threads=1)
+    assert [row.held_out for row in first.rows] != [row.held_out for row in other.rows]
+
+
+def test_held_out_queries_have_no_say() -> None:
+    """Turned to noise, they change what is told of them and nothing else."""
+    filled = MultiVectors(QUERIES.tokens, QUERIES.offsets)
+    texts = DOCUMENTS[DOCUMENTS.lengths > 0]
+    drawn = draw_sample(MultiVectors(texts.tokens, texts.offsets), filled, 1500, 0)
+    held = set(drawn.held_out.queries.ids.tolist())
+    assert len(held) == 20 and not held & set(drawn.choosing.queries.ids.tolist())
+    rng = np.random.default_rng(0)
+    changed = [
+        rng.normal(size=QUERIES[i].shape) if i in held else np.asarray(QUERIES[i])
+        for i in range(len(QUERIES))
+    ]
+    first = plain_tuning()
+    second = tune(DOCUMENTS, changed, candidates=30)
+    assert [(r.name, r.storage, r.chosen_by) for r in first.rows] == [
+        (r.name, r.storage, r.chosen_by) for r in second.rows
+    ]
+    assert first.config == second.config and first.settings == second.settings
+    assert [r.held_out for r in first.rows] != [r.held_out for r in second.rows]
+
+
+def test_the_most_is_chosen_and_the_front_is_one() -> None:
+    found = plain_tuning()
+    assert found.queries == 40 and found.held_out_queries == 20 and not found.pseudo
+    best = max(row.chosen_by[30] for row in found.rows)
+    assert next(r for r in found.rows if r.config == found.config).chosen_by[30] == pytest.approx(best)
+    front = [(row.bytes, row.chosen_by[30]) for row in found.pareto]
+    assert front == sorted(set(front)) and [b for _, b in front] == sorted({b for _, b in front})
+    low, high = found.chosen.interval
+    assert low <= found.chosen.held_out <= high
+    assert found.reached is found.enough_candidates is found.graph_recall is None
+
+
+def test_what_is_measured_is_what_an_index_finds() -> None:
+    """With all documents in the sample, recall at the candidates is the index's."""
+    found = tune(DOCUMENTS, QUERIES, candidates=30, max_floats=128)
+    index = MuveraIndex.build(DOCUMENTS, found.config, exact_tokens=0, **found.settings)
+    exact = MuveraIndex.build(DOCUMENTS, found.config, exact_tokens=10**9)
+    hits = [
+        len(np.intersect1d(a.ids, b.ids)) / 10
+        for a, b in zip(index.search(QUERIES, k=10, candidates=30), exact.search(QUERIES, k=10), strict=True)
+    ]
+    # All 60 queries here, 20 there, and maps learnt from the documents in another order.
+    assert np.mean(hits) == pytest.approx(found.chosen.held_out, abs=0.08)
+
+
+def test_limits_are_kept() -> None:
+    by_bytes = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=80)
+    assert max(row.bytes for row in by_bytes.rows) <= 80 and by_bytes.chosen.bytes <= 80
+    index = MuveraIndex.build(DOCUMENTS, by_bytes.config, exact_tokens=0, **by_bytes.settings)
+    assert index.info()["vectors"]["bytes_per_vector"] == by_bytes.chosen.bytes
+    by_floats = tune(DOCUMENTS, QUERIES, candidates=30, max_floats=32)
+    assert max(row.floats for row in by_floats.rows) <= 32
+    assert by_bytes.within(max_bytes=40).bytes <= 40
+    with pytest.raises(
+        ValueError, match=re.escape("as small as max_floats=3. The smallest that was measured is 16.")
+    ):
+        by_bytes.within(max_floats=3)
+
+
+def test_the_smallest_that_reaches_a_target() -> None:
+    found = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
+    assert found.reached and found.chosen.chosen_by[50] >= 0.6
+    smaller = [row for row in found.rows if row.bytes < found.chosen.bytes]
+    assert all(row.chosen_by[50] < 0.6 for row in smaller)
+    assert found.enough_candidates is not None and found.enough_candidates <= 50
+    assert f"reaches 60.0%; {found.enough_candidates} candidates are the fewest" in " ".join(
+        found.text.split()
+    )
+
+
+def test_a_target_that_nothing_reaches() -> None:
+    found = tune(DOCUMENTS, QUERIES, candidates=10, target_recall=1.0, max_floats=64)
+    assert found.reached is False
+    text = " ".join(found.text.split())
+    assert "Nothing that was tried reaches 100.0% among 10 candidates; this finds most." in text
+
+
+def test_windows_stand_in_for_queries() -> None:
+    found = tune(DOCUMENTS, candidates=30)
+    assert found.pseudo and found.windows_choice is None
+    assert "windows of document tokens" in found.text
+    with pytest.raises(ValueError, match="Windows of documents chose already"):
+        found.within(by_windows=True)
+
+
+def test_what_windows_would_have_chosen() -> None:
+    found = plain_tuning()
+    choice = found.windows_choice
+    assert choice is not None
+    assert choice.by_windows == max(row.by_windows or 0 for row in found.rows)
+    assert found.within(by_windows=True) == choice
+
+
+def test_large_collections_get_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TUNE, "GRAPH_FROM", 300)
+    monkeypatch.setattr(TUNE, "STORAGES", TUNE.STORAGES[:1])
+    found = tune(DOCUMENTS, QUERIES, candidates=30, max_floats=128)
+    assert set(found.hnsw) == {"m", "ef"} and found.settings == {"backend": "auto", "hnsw": found.hnsw}
+    assert found.chosen.bytes == 4 * found.chosen.floats + 8 + 4 * (2 * found.hnsw["m"] + 1)
+    assert found.graph_recall is not None and found.graph_recall > 0.9
+    assert "there is a graph: m=" in found.text
+    tight = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=4 * 16 + 8 + 4 * 33)
+    assert tight.hnsw["m"] == 16 and tight.chosen.floats == 16
+
+
+def test_a_smaller_sample_and_progress() -> None:
+    steps: list[int] = []
+    found = tune(DOCUMENTS, QUERIES, candidates=20, sample=450, progress=steps.append)
+    assert (found.sampled_documents, found.documents) == (450, 471)
+    assert steps and set(steps) == {1}
+    assert "That is among 450 documents: among all 471" in " ".join(found.text.split())
+
+
+def test_small_collections_are_said_to_need_nothing() -> None:
+    assert plain_tuning().exact
+    assert "reads all tokens and is exact" in " ".join(plain_tuning().text.split())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_bytes": 9, "max_floats": 5}, "max_bytes=9 and max_floats=5 are two limits"),
+        ({"target_recall": 0.0}, "target_recall must be above 0 and at most 1, got 0.0."),
+        ({"target_recall": 1.5}, "target_recall must be above 0 and at most 1, got 1.5."),
+        ({"max_bytes": 27}, "as small as max_bytes=27. The smallest that is tried has 28 bytes."),
+        ({"max_floats": 15}, "as small as max_floats=15. The smallest that is tried has 16 floats."),
+        ({"candidates": 5}, "candidates must be between 10 and half of the 471 sampled documents, got 5"),
+        ({"candidates": 300}, "half of the 471 sampled documents, got 300"),
+        ({"sample": 49}, "sample must be at least 50, got 49."),
+        ({"seed": -1}, "seed must be at least 0, got -1."),
+    ],
+)
+def test_wrong_values(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tune(DOCUMENTS, QUERIES, **settings)  # type: ignore[arg-type]
+
+
+def test_too_few_or_others() -> None:
+    with pytest.raises(ValueError, match="at least 50 documents with tokens, got 38"):
+        tune(DOCUMENTS[:40])
+    with pytest.raises(ValueError, match="at least 15 queries with tokens, got 14"):
+        tune(DOCUMENTS, QUERIES[:14])
+    with pytest.raises(TypeError, match="max_bytes must be an int, got float"):
+        tune(DOCUMENTS, max_bytes=1e3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="8"):
+        tune(DOCUMENTS, np.ones((20, 2, 8), np.float32))
+
+
+@pytest.mark.parametrize(("ending", "start"), [("svg", b"<svg"), ("png", b"\x89PNG")])
+def test_plot(tmp_path: Path, ending: str, start: bytes) -> None:
+    found = plain_tuning()
+    found.plot(tmp_path / f"tuned.{ending}")
+    assert (tmp_path / f"tuned.{ending}").read_bytes().startswith(start)
+    with pytest.raises(ValueError, match=re.escape("written as .svg or .png, got tuned.pdf")):
+        found.plot(tmp_path / "tuned.pdf")
