@@ -83,6 +83,7 @@ class Collection:
         """Add documents under these ids, in place of those that have them."""
         if len(documents) == 0:
             return
+        self._require_fitting()
         replaced = self.names.rows_in_use(ids)
         rows = np.arange(len(self.store), len(self.store) + len(documents))
         before, candidates = self.store.segments, self.candidates
@@ -102,6 +103,15 @@ class Collection:
         self.names.append(ids)
         self._searchable = None
         self.remove(replaced)
+
+    def _require_fitting(self) -> None:
+        """Raise before vectors of two kinds stand side by side."""
+        encoder = self.encoder
+        if encoder is not None and encoder.config != self.config:
+            raise ValueError(
+                f"The index's encoder was fitted for configuration {encoder.config.hash}, but the index has "
+                f"{self.config.hash}: their vectors do not compare. Build a new index."
+            )
 
     def _tokens_after(self, replaced: NDArray[np.int64], documents: MultiVectors) -> int:
         return self.searchable[1] + documents.num_tokens - int(self.lengths.values[replaced].sum())

@@ -698,3 +698,26 @@ def test_a_large_document_map_is_not_read_into_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 5 << 20
+
+
+@every_way
+def test_documents_are_refused_where_fit_and_configuration_disagree(way: dict[str, Any]) -> None:
+    other = FDEConfig(**{**CONFIG.to_dict(), "seed": CONFIG.seed + 1})
+    index = built(**way, encoder=FDEEncoder(CONFIG).fit(DOCUMENTS))
+    before = answers(index)
+    index._held.config = other  # as an editor of the saved manifest would have it
+    with pytest.raises(
+        ValueError, match=f"fitted for configuration {CONFIG.hash}, but the index has {other.hash}"
+    ):
+        index.add(MultiVectors(MORE.tokens, MORE.offsets))
+    index._held.config = CONFIG
+    assert len(index) == len(DOCUMENTS) and answers(index) == before
+
+
+def test_maps_of_another_fit_are_refused(folder: Path) -> None:
+    index = built()
+    index.save(folder)
+    file = next(folder.rglob("encoder_center.npy"))
+    np.save(file, np.load(file) + 1)
+    with pytest.raises(IndexFolderError, match="encoder_center"):
+        MuveraIndex.load(folder)
