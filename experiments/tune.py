@@ -178,7 +178,7 @@ def _windows(results: dict[str, Any]) -> str:
     ahead = sum(row["tuned_recall"] > row["recall"] for row in rows)
     behind = sum(row["tuned_recall"] < row["recall"] for row in rows)
     return (
-        f"Tuned finds more than the preset in {ahead} of {len(rows)} rows, less in {behind}. Where windows of "
-        f"documents chose instead of queries, of the same measured configurations, the choice found "
+        f"Tuned finds more than the preset in {ahead} of {len(rows)} rows, less in {behind}. Where windows "
+        "of documents chose instead of queries, of the same measured configurations, the choice found "
         f"{np.mean(losses):.4f} less on average, at worst {max(losses):.4f}."
     )

@@ -60,7 +60,11 @@ def tune(
     from ..tuning.plot import require_plot
     from .sources import open_documents, open_queries
 
-    if plot is not None:  # before the minutes that tuning takes
+    # Before the minutes that tuning takes.
+    for path in (out, plot):
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into. Make it.")
+    if plot is not None:
         require_plot(plot)
     documents = read(open_documents(source, format, part, option))
     asked = None if queries is None else read(open_queries(queries))

@@ -91,7 +91,8 @@ class Tuning:
     graph_recall : float or None
         Share of the exact best vectors that such a graph of the sample found.
     rows : tuple of TunedRow
-        All that were left after halving, by bytes.
+        All that were left after halving, by bytes.  Smaller sizes of a learnt map are measured as
+        the leading columns of its largest; `chosen` is measured with maps of its own.
     exact : bool
         Whether the collection is so small that an index reads all tokens instead.
     """

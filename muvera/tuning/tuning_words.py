@@ -59,10 +59,11 @@ def _is_chosen(row: TunedRow, found: Tuning) -> bool:
 def _choice(found: Tuning) -> str:
     row = found.chosen
     low, high = row.interval
+    own = "" if row in found.rows else ", with maps of its own size; the table's are columns of larger ones"
     return (
         f"Use {row.name} kept as {row.storage.name}, {row.bytes:,} bytes a document: queries that had no say "
         f"find {row.held_out:.1%} of the exact ten best among {found.candidates} candidates "
-        f"({low:.1%} to {high:.1%})."
+        f"({low:.1%} to {high:.1%}){own}."
     )
 
 

@@ -78,6 +78,9 @@ def test_plots_and_what_cannot_be_drawn(
 
 def test_errors_are_one_line(folders: tuple[Path, Path], tmp_path: Path) -> None:
     docs, _ = folders
+    assert f"no folder {tmp_path / 'none'} to write" in fails(
+        "tune", docs, "--out", tmp_path / "none" / "x.json"
+    )
     assert "two limits of one size" in fails("tune", docs, "--max-bytes", 9, "--max-floats", 9)
     np.save(tmp_path / "few.npy", np.ones((3, 2, 16), np.float32))
     assert "at least 50 documents" in fails("tune", tmp_path / "few.npy")

@@ -1,5 +1,6 @@
 """tune on small collections: what it depends on, its limits, its target, its errors."""
 
+import dataclasses
 import re
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,9 @@ from collections_like_real import documents_like_real, queries_like_real
 from tuning_arms import TUNE, use_small_arms, without_times
 
 from muvera import MultiVectors, MuveraIndex, Tuning, tune
+from muvera.tuning import TunedRow
 from muvera.tuning.sample import draw_sample
+from muvera.tuning.space import Arm
 
 pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
 
@@ -194,3 +197,20 @@ def test_plot(tmp_path: Path, ending: str, start: bytes) -> None:
     assert (tmp_path / f"tuned.{ending}").read_bytes().startswith(start)
     with pytest.raises(ValueError, match=re.escape("written as .svg or .png, got tuned.pdf")):
         found.plot(tmp_path / "tuned.pdf")
+
+
+def test_a_choice_that_misses_the_target_by_itself_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leading columns of a larger map may find a little more than a map of their size."""
+    first = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
+    measured = TUNE._by_itself
+
+    def worse(bench: object, arm: Arm, row: TunedRow, *rest: object) -> TunedRow:
+        alone: TunedRow = measured(bench, arm, row, *rest)
+        if arm.config != first.config:
+            return alone
+        return dataclasses.replace(alone, chosen_by=dict.fromkeys(alone.chosen_by, 0.59))
+
+    monkeypatch.setattr(TUNE, "_by_itself", worse)
+    second = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
+    assert second.reached and second.config != first.config
+    assert second.chosen.bytes >= first.chosen.bytes
