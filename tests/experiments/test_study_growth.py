@@ -8,6 +8,9 @@ from experiments.study.growth import growth_rows, growth_settings
 from experiments.study.synthetic import synthetic_collection
 
 
+pytestmark = pytest.mark.compiled("searches whole collections")
+
+
 def test_rows_are_the_same_however_they_are_cut() -> None:
     real = np.random.default_rng(0).normal(size=(70, 4)).astype(np.float32)
     whole = np.concatenate([rows for _, rows in growth._blocks(real, 0, 9000, 1)])

@@ -22,6 +22,8 @@ from experiments.systems.base import SYSTEMS, Answers, Family, Material
 from experiments.systems.exhaustive import Exhaustive
 from muvera import MultiVectors
 
+pytestmark = pytest.mark.compiled("searches whole collections")
+
 #: What the fake systems were asked to do.
 CALLS: list[str] = []
 

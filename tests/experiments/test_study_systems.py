@@ -10,6 +10,8 @@ from experiments.study.synthetic import synthetic_collection
 from experiments.systems.base import SYSTEMS, Answers, Material, NotApplicableError, System, arguments_of
 from experiments.systems.insertion_order import insertion_order, intrinsic_dimension
 
+pytestmark = pytest.mark.compiled("searches whole collections")
+
 COLLECTION = synthetic_collection("quick-cone", documents=60, queries=6)
 QUERIES = COLLECTION.tokens.queries
 
