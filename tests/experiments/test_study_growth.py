@@ -7,7 +7,6 @@ from experiments.study import growth
 from experiments.study.growth import growth_rows, growth_settings
 from experiments.study.synthetic import synthetic_collection
 
-
 pytestmark = pytest.mark.compiled("searches whole collections")
 
 
