@@ -24,6 +24,7 @@ __all__ = [
     "config_from_dict",
     "load_encoder",
     "make_encoder",
+    "needs_sample",
     "require_config",
     "save_encoder",
 ]
@@ -66,6 +67,11 @@ def require_config(config: Any) -> EncoderConfig:
     if not isinstance(config, (FDEConfig, LearnedConfig)):
         raise TypeError(f"config must be an FDEConfig or a LearnedConfig, got {type(config).__name__}.")
     return config
+
+
+def needs_sample(config: EncoderConfig) -> bool:
+    """Whether fitting needs a fair sample of the documents: a mean token is known from a few."""
+    return isinstance(config, LearnedConfig) or config.compact_dimension is not None
 
 
 def make_encoder(config: EncoderConfig) -> Encoder:

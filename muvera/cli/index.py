@@ -25,9 +25,13 @@ from .options import (
 from .output import megabytes, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
+    from ..encoders import EncoderConfig
     from ..vectors import MultiVectors
 
 __all__ = ["index"]
+
+# Vectors that take more than this are worth a word.
+_MUCH_MEMORY = 8 << 30
 
 
 def index(
@@ -87,6 +91,9 @@ def index(
     }
     fde, settings = configuration(opened.dim, preset, config, changes)
     begun = time.perf_counter()
+    settings |= _learnt(opened, fde, settings, threads, quiet)
+    if not quiet:
+        warn(_large(opened, fde, settings))
     with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
         given = {**settings, "threads": threads, "progress": advance}
         if out.is_dir() and any(out.iterdir()):
@@ -139,6 +146,41 @@ def _build(opened: Any, config: Any, out: Path, given: dict[str, Any]) -> dict[s
     from .sources import stream
 
     return MuveraIndex.build(_filled(stream(opened)), config, path=out, **given).info()
+
+
+def _learnt(
+    opened: Any, config: EncoderConfig, settings: dict[str, Any], threads: int | None, quiet: bool
+) -> dict[str, Any]:
+    """Return an encoder fitted on a sample of all documents, where one batch of them would not do."""
+    from ..encoders import make_encoder, needs_sample
+    from ..index import EXACT_TOKENS
+    from .sources import stream
+
+    small = opened.num_tokens is not None and opened.num_tokens <= settings.get("exact_tokens", EXACT_TOKENS)
+    if small or not needs_sample(config):
+        return {}
+    with progress_bar(opened.num_documents, "documents", "sampling", quiet) as advance:
+
+        def batches() -> Iterator[MultiVectors]:
+            for batch in _filled(stream(opened)):
+                yield batch
+                advance(len(batch))
+
+        return {"encoder": make_encoder(config).fit(batches(), threads=threads)}
+
+
+def _large(opened: Any, config: EncoderConfig, settings: dict[str, Any]) -> list[str]:
+    """Say before the work that vectors will take much memory, and what takes less."""
+    if opened.num_documents is None or settings.get("backend", "auto") in ("int8", "pq"):
+        return []
+    size = 4 * config.fde_dimension * opened.num_documents
+    if size < _MUCH_MEMORY:
+        return []
+    return [
+        f"{opened.num_documents:,} FDEs of {config.fde_dimension:,} floats take {size / 2**30:.0f} GiB of "
+        "memory: --preset learned or --preset compact make smaller ones, --backend int8 or pq keep them in "
+        "fewer bytes."
+    ]
 
 
 def _filled(batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:

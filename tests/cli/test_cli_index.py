@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cli_for_tests import answer, fails, muvera, some_texts
 
-from muvera import MuveraIndex
+from muvera import LearnedConfig, LearnedEncoder, MuveraIndex
 
 SMALL = ["--num-repetitions", 3, "--num-simhash-projections", 2, "--projection-dimension", 4]
 
@@ -49,6 +49,32 @@ def test_a_file_changes_the_preset_and_options_change_both(docs: Path, tmp_path:
     assert facts["fde"]["projection"] == "rademacher"
     assert (facts["fde"]["num_repetitions"], facts["fde"]["seed"]) == (4, 7)
     assert facts["vectors"]["m"] == 8
+
+
+def test_what_is_learnt_is_learnt_from_a_sample_of_all_documents(docs: Path, tmp_path: Path) -> None:
+    learned = {"encoder": "learned", "fde_dimension": 16, "num_landmarks": 64, "num_features": 32}
+    (tmp_path / "config.json").write_text(json.dumps({**learned, "exact_tokens": 0}))
+    facts = answer("index", docs, tmp_path / "out", "--config", tmp_path / "config.json")
+    assert facts["fde"]["encoder"] == "learned" and facts["vectors"]["dimension"] == 16
+    index = MuveraIndex.load(tmp_path / "out")
+    expected = LearnedEncoder(LearnedConfig.from_dict({"dimension": 16, **learned})).fit(some_texts())
+    assert index.encoder is not None
+    vectors = index.encoder.encode_documents(some_texts())
+    np.testing.assert_array_equal(vectors, expected.encode_documents(some_texts()))
+    # Nothing is learnt where nothing will be encoded.
+    facts = answer("index", docs, tmp_path / "small", "--preset", "learned")
+    assert facts["search"] == "all tokens" and MuveraIndex.load(tmp_path / "small").encoder is None
+    assert "LearnedConfig has no 'num_repetitions'" in fails(
+        "index", docs, tmp_path / "other", "--preset", "learned", *SMALL
+    )
+
+
+def test_much_memory_is_told_before(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera.cli.index._MUCH_MEMORY", 30 * 10240 * 4)
+    _, _, err = muvera("index", docs, tmp_path / "out", "--exact-tokens", 0)
+    assert "30 FDEs of 10,240 floats take 0 GiB" in err and "--preset learned" in err
+    _, _, err = muvera("index", docs, tmp_path / "bytes", "--exact-tokens", 0, "--backend", "int8")
+    assert err == ""
 
 
 def test_a_described_configuration_can_be_given_again(docs: Path, tmp_path: Path) -> None:
