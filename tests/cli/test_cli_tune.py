@@ -36,12 +36,11 @@ def test_the_file_builds_the_index_that_was_measured(
     assert code == 0, err
     assert f"Use {part}" in out and f"index {docs} INDEX --config" in err
     written = json.loads((tmp_path / "tuned.json").read_text())
-    assert written["backend"] == "int8"
-    values = answer(
-        "index", docs, tmp_path / "index", "--config", tmp_path / "tuned.json", "--exact-tokens", 0
-    )
+    kind = {"auto": "exact", "int8": "int8"}[written["backend"]]
+    config = ("--config", tmp_path / "tuned.json", "--exact-tokens", 0)
+    values = answer("index", docs, tmp_path / "index", *config)
     tuned = answer("tune", docs, *options)
-    assert values["vectors"]["kind"] == "int8"
+    assert values["vectors"]["kind"] == kind
     assert values["vectors"]["bytes_per_vector"] == tuned["chosen"]["bytes"] <= 150
     assert MuveraIndex.load(tmp_path / "index").config == config_from_dict(tuned["config"])
 
@@ -78,9 +77,8 @@ def test_plots_and_what_cannot_be_drawn(
 
 def test_errors_are_one_line(folders: tuple[Path, Path], tmp_path: Path) -> None:
     docs, _ = folders
-    assert f"no folder {tmp_path / 'none'} to write" in fails(
-        "tune", docs, "--out", tmp_path / "none" / "x.json"
-    )
+    missing = tmp_path / "none"
+    assert f"no folder {missing} to write x.json" in fails("tune", docs, "--out", missing / "x.json")
     assert "two limits of one size" in fails("tune", docs, "--max-bytes", 9, "--max-floats", 9)
     np.save(tmp_path / "few.npy", np.ones((3, 2, 16), np.float32))
     assert "at least 50 documents" in fails("tune", tmp_path / "few.npy")
