@@ -14,7 +14,7 @@ from tqdm import tqdm
 from . import compact as compacts
 from . import learned as learners
 from . import quality as recalls
-from . import quality_tables, speed_tables
+from . import quality_tables, smaller, speed_tables
 from . import quantised as quantisers
 from . import rerank as reranks
 from . import speed as speeds
@@ -29,6 +29,15 @@ from .study_commands import add_commands
 
 #: The collection whose documents are pooled in the speed table.
 POOLED = "cranfield-minilm"
+
+#: Commands about smaller vectors and cheaper reranking, each with `table` and `markdown` of its results.
+_VECTORS: dict[str, Any] = {
+    "compact": compacts,
+    "learned": learners,
+    "quantised": quantisers,
+    "rerank": reranks,
+    "tune": tunings,
+}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 add_commands(app)
@@ -182,7 +191,7 @@ def rerank(
         results["collections"][name] = reranks.measure(load_collection(paths[name]), queries, repeat)
         if save:  # after each collection: the next may take long
             save_results("rerank", results)
-    print(json.dumps(results) if as_json else reranks.table(results["collections"]))
+    print(json.dumps(results) if as_json else reranks.table(results))
 
 
 @app.command()
@@ -293,29 +302,48 @@ def tune(
 
 
 @app.command()
+def vectors(
+    data: Data = None,
+    collection: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    cache: Cache = CACHE,
+    stored: Annotated[bool, typer.Option(help="Print what was stored before, instead of measuring.")] = False,
+    save: Save = False,
+) -> None:
+    """All tables of smaller vectors and cheaper reranking: compact, learned, quantised, rerank, tune."""
+    if not stored:
+        costs = collection or list(find_collections(data or [DATA]))
+        compact(data, collection, save=save)
+        learned(data, collection, costs=costs, save=save)
+        quantised(data, collection, cache=cache, save=save)
+        rerank(data, collection, save=save)
+        tune(data, collection, cache=cache, save=save)
+        return
+    found = {name: load_results(name) for name in ("quality", *_VECTORS)}
+    for name, module in _VECTORS.items():
+        if found[name]:
+            print(f"# {name}", module.table(found[name]), sep="\n\n", end="\n\n")
+    print("# together", smaller.table(found), sep="\n\n")
+
+
+@app.command()
 def readme() -> None:
     """Write the stored results into README.md and experiments/README.md."""
     here = Path(__file__).parent
-    found = {
-        name: load_results(name)
-        for name in ("quality", "speed", "threshold", "rerank", "quantised", "compact", "tune")
-    }
+    found = {name: load_results(name) for name in ("quality", "speed", "threshold", *_VECTORS)}
     missing = [name for name, results in found.items() if not results]
     if missing:
         raise typer.BadParameter(f"Nothing is stored of {missing[0]}: run `{missing[0]} --save` first.")
     blocks = {
         here.parent / "README.md": {
             "quality": quality_tables.short_markdown(found["quality"]),
+            "smaller": smaller.markdown(found),
             "speed": speed_tables.markdown(found["speed"], targets_only=True),
         },
         here / "README.md": {
             "quality": quality_tables.full_markdown(found["quality"]),
             "speed": speed_tables.markdown(found["speed"], targets_only=False),
             "threshold": thresholds.markdown(found["threshold"]),
-            "quantised": quantisers.markdown(found["quantised"]),
-            "rerank": reranks.markdown(found["rerank"]),
-            "compact": compacts.markdown(found["compact"]),
-            "tune": tunings.markdown(found["tune"]),
+            **{name: module.markdown(found[name]) for name, module in _VECTORS.items()},
         },
     }
     study = load_results("study")

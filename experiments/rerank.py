@@ -165,7 +165,8 @@ def _by_matrix(documents: MultiVectors, query: MultiVectors, proposed: NDArray[n
 def table(results: dict[str, Any]) -> str:
     """Return a table a collection for the terminal."""
     return "\n\n".join(
-        f"{name}: {_sizes(found)}\n{text_table(*_table(found['rows']))}" for name, found in results.items()
+        f"{name}: {_sizes(found)}\n{text_table(*_table(found['rows']))}"
+        for name, found in results["collections"].items()
     )
 
 

@@ -36,7 +36,7 @@ def test_what_is_saved_and_kept(collection: Collection) -> None:
 
 def test_tables_have_a_line_a_way(collection: Collection) -> None:
     found = rerank.measure(collection, queries=2, repeat=1, candidates=(20,))
-    text = rerank.table({"tiny": found})
+    text = rerank.table({"collections": {"tiny": found}})
     assert "tiny: 85 documents of" in text and "20 candidates" in text
     assert text.count("\n") == 2 + len(rerank.WAYS) + 1
     markdown = rerank.markdown(
