@@ -1,7 +1,7 @@
 """What tuning finds beside every preset at its own size, with queries that had no say.
 
 Half of the queries tune, on a sample of the documents; the other half asks all documents.
-10-recall@100 is the share of exact Chamfer's top ten among the first 100.
+10-recall@50 is the share of exact Chamfer's top ten among the first 50.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .report import markdown_table, text_table
 __all__ = ["DEPTH", "markdown", "measure", "table"]
 
 #: Candidates.
-DEPTH = 100
+DEPTH = 50
 
 _TOP, _DRAWS = 10, 2000
 
@@ -52,7 +52,14 @@ def measure(
     order = np.random.default_rng(seed).permutation(len(collection.queries))
     half = len(order) // 2
     known, held = np.sort(order[:half]), np.sort(order[half:])
-    tuning = tune(collection.documents, collection.queries[known], sample=sample, seed=seed, threads=threads)
+    tuning = tune(
+        collection.documents,
+        collection.queries[known],
+        candidates=DEPTH,
+        sample=sample,
+        seed=seed,
+        threads=threads,
+    )
     test = _Test(collection.documents, collection.queries[held], top[held], threads)
     rows = []
     for name, changes in PRESETS.items():

@@ -14,7 +14,10 @@ from ..mips import PQSearch, VectorSearch
 from .sample import Asked, TuningSample
 from .space import Arm, Storage
 
-__all__ = ["Bench", "Measured", "places"]
+__all__ = ["DEPTHS", "Bench", "Measured", "depths_to", "mean_recall", "places"]
+
+#: Numbers of candidates that recall is looked at.
+DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Bench:
         self._encoders = {config: one for config, one in self._encoders.items() if config in wanted}
 
     def recall(self, arms: Sequence[Arm], storage: Storage, count: int, candidates: int) -> list[float]:
-        """Return the arms' recall with the queries that choose, among the first `count` documents."""
+        """Return the arms' mean recall with the queries that choose, among the first `count` documents."""
         asked = self.sample.choosing
         best = asked.best(count)
         found: dict[Arm, float] = {}
@@ -86,7 +89,7 @@ class Bench:
                 place = places(
                     search, queries[:, : arm.floats], asked, best, min(candidates, count), self.threads
                 )
-                found[arm] = float((place < candidates).mean())
+                found[arm] = mean_recall(place, candidates)
             self._advance(1)
         return [found[arm] for arm in arms]
 
@@ -129,6 +132,19 @@ class Bench:
         if len(rest):
             search.add(rest, vectors[rest], self.threads)
         return search
+
+
+def depths_to(most: int) -> list[int]:
+    """Return the numbers of candidates up to and including `most`."""
+    return [*(depth for depth in DEPTHS if depth < most), most]
+
+
+def mean_recall(place: NDArray[np.int64], candidates: int) -> float:
+    """Return recall averaged over the numbers of candidates up to `candidates`.
+
+    Where all find nearly everything among the candidates, it still tells who finds it early.
+    """
+    return float(np.mean([(place < depth).mean() for depth in depths_to(candidates)]))
 
 
 def places(

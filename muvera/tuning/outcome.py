@@ -28,11 +28,14 @@ class TunedRow:
         How the vectors are kept.
     bytes : int
         Of a document's vector, its graph links included where there will be a graph.
-    chosen_by : dict of int to float
+    recall : dict of int to float
         Recall by number of candidates, of the queries that choose.
+    mean_recall : float
+        Its mean over the numbers up to the tuning's candidates, by which rows are compared: where
+        all find nearly everything among the candidates, it still tells who finds it early.
     by_windows : float or None
-        The same at the tuning's candidates of windows of documents, measured where real queries
-        were given, to see what these would have chosen.
+        The mean recall of windows of documents, measured where real queries were given, to see
+        what these would have chosen.
     held_out : float
         Recall at the tuning's candidates, of queries that had no say.
     interval : tuple of float
@@ -46,7 +49,8 @@ class TunedRow:
     config: EncoderConfig
     storage: Storage
     bytes: int
-    chosen_by: dict[int, float]
+    recall: dict[int, float]
+    mean_recall: float
     by_windows: float | None
     held_out: float
     interval: tuple[float, float]
@@ -78,7 +82,7 @@ class Tuning:
     pseudo : bool
         Whether both are windows of documents, for want of real ones.
     candidates : int
-        At which recall of the exact ten best was compared.
+        How many a search is to rank exactly.
     target_recall : float or None
     reached : bool or None
         Whether the queries that chose find as much as the target.
@@ -125,7 +129,7 @@ class Tuning:
     @property
     def pareto(self) -> tuple[TunedRow, ...]:
         """The rows that no other beats with as few bytes, by the queries that chose."""
-        values = [row.chosen_by[self.candidates] for row in self.rows]
+        values = [row.mean_recall for row in self.rows]
         return tuple(self.rows[i] for i in fronts([row.bytes for row in self.rows], values)[0])
 
     def within(
@@ -150,16 +154,15 @@ class Tuning:
 
     @property
     def windows_choice(self) -> TunedRow | None:
-        """What windows of documents would have chosen of the rows, where real queries were given."""
+        """What windows of documents say finds most of the rows, where real queries were given."""
         if self.pseudo:
             return None
-        rows = self._as_windows_see()
-        return self.rows[rows.index(choose(rows, self.candidates, self.target_recall))]
+        return self.within(by_windows=True)
 
     def _as_windows_see(self) -> tuple[TunedRow, ...]:
         if self.pseudo:
             raise ValueError("Windows of documents chose already, for no queries were given. Give tune some.")
-        return tuple(replace(row, chosen_by={self.candidates: row.by_windows or 0.0}) for row in self.rows)
+        return tuple(replace(row, mean_recall=row.by_windows or 0.0) for row in self.rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the configuration as JSON that ``muvera index --config`` takes."""
@@ -241,13 +244,11 @@ def choose(
         )
         raise ValueError(f"Nothing is as small as {limit}. The smallest that was measured is {least}.")
     inside.sort(key=lambda row: (row.bytes, row.floats))
-    good = [row for row in inside if target_recall is not None and row.chosen_by[candidates] >= target_recall]
+    good = [row for row in inside if target_recall is not None and row.recall[candidates] >= target_recall]
     if good:
         # Of the same bytes, the one that finds more.
-        return max(
-            (row for row in good if row.bytes == good[0].bytes), key=lambda row: row.chosen_by[candidates]
-        )
-    return max(inside, key=lambda row: row.chosen_by[candidates])
+        return max((row for row in good if row.bytes == good[0].bytes), key=lambda row: row.mean_recall)
+    return max(inside, key=lambda row: row.mean_recall)
 
 
 def _plain(row: TunedRow, pareto: bool) -> dict[str, Any]:
@@ -257,7 +258,8 @@ def _plain(row: TunedRow, pareto: bool) -> dict[str, Any]:
         "floats": row.floats,
         "bytes": row.bytes,
         "pareto": pareto,
-        "recall": {str(depth): value for depth, value in row.chosen_by.items()},
+        "recall": {str(depth): value for depth, value in row.recall.items()},
+        "mean_recall": row.mean_recall,
         "by_windows": row.by_windows,
         "held_out": row.held_out,
         "interval": list(row.interval),

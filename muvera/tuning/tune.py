@@ -15,7 +15,7 @@ from ..mips.product_quantiser import CENTROIDS
 from ..vectors import MultiVectors, as_multivectors
 from .graph import LINKS, choose_graph
 from .halving import halve
-from .measure import Bench, Measured
+from .measure import DEPTHS, Bench, Measured, mean_recall
 from .outcome import TunedRow, Tuning, choose
 from .sample import TOP, draw_sample
 from .space import STORAGES, Arm, Storage, arms
@@ -24,9 +24,6 @@ __all__ = ["tune"]
 
 #: Fewer say nothing: documents, and queries to choose by and to hold out.
 FEWEST_DOCUMENTS, FEWEST_QUERIES = 50, 15
-
-#: Numbers of candidates that are tried, while at most half of the sample.
-DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
 
 # A rung has at least so many documents.
 _RUNG = 200
@@ -63,7 +60,8 @@ def tune(
         (``python -m experiments tune`` measures what that costs).
     target_recall : float, optional
         Choose the smallest vectors with which so much of the exact ten best is among the
-        candidates.  Default: choose what finds most.
+        candidates.  Default: choose what finds most, on average over numbers of candidates up to
+        `candidates`.
     max_bytes : int, optional
         Of a document's vector, its links in a graph included.  Maps and codebooks, once for all
         documents, come on top.
@@ -130,10 +128,8 @@ def tune(
         room = [m for m in LINKS if max_bytes is None or chosen.storage.size(chosen.floats, m) <= max_bytes]
         hnsw, share = _graph(bench, chosen, depth, room)
         chosen = replace(chosen, bytes=chosen.storage.size(chosen.floats, hnsw["m"]))
-    reached = None if target_recall is None else chosen.chosen_by[depth] >= target_recall
-    enough = [
-        d for d, found in chosen.chosen_by.items() if target_recall is not None and found >= target_recall
-    ]
+    reached = None if target_recall is None else chosen.recall[depth] >= target_recall
+    enough = [d for d, found in chosen.recall.items() if target_recall is not None and found >= target_recall]
     return Tuning(
         documents=len(texts),
         sampled_documents=size,
@@ -267,8 +263,9 @@ def _row(
         config=arm.config,
         storage=storage,
         bytes=size,
-        chosen_by={depth: float((measured.choosing < depth).mean()) for depth in depths},
-        by_windows=None if measured.windows is None else float((measured.windows < candidates).mean()),
+        recall={depth: float((measured.choosing < depth).mean()) for depth in depths},
+        mean_recall=mean_recall(measured.choosing, candidates),
+        by_windows=None if measured.windows is None else mean_recall(measured.windows, candidates),
         held_out=float(held_out.mean()),
         interval=_interval(held_out, seed),
         encode_seconds=measured.encode_seconds,
@@ -299,7 +296,7 @@ def _chosen(
         )
         rows = [other for other in rows if other is not row]
         target = target_recall or 0.0
-        if not row.chosen_by[candidates] >= target > alone.chosen_by[candidates] or not rows:
+        if not row.recall[candidates] >= target > alone.recall[candidates] or not rows:
             return alone
 
 
@@ -309,7 +306,7 @@ def _by_itself(bench: Bench, arm: Arm, row: TunedRow, candidates: int, seed: int
         return row
     alone = Arm(arm.name, arm.config, arm.config)
     measured = bench.measure(alone.source, [(alone, row.storage)])[0]
-    return _row(alone, row.storage, row.bytes, measured, list(row.chosen_by), candidates, seed)
+    return _row(alone, row.storage, row.bytes, measured, list(row.recall), candidates, seed)
 
 
 def _graph(

@@ -31,22 +31,23 @@ def _measured(found: Tuning) -> list[str]:
         f"documents   {found.documents:,}, of which {found.sampled_documents:,} were measured",
         f"queries     {found.queries + found.held_out_queries:,}, {source}: {found.queries:,} chose, "
         f"{found.held_out_queries:,} were held out",
-        f"recall      of the exact ten best among {found.candidates} candidates",
+        f"recall      of the exact ten best: held out among {found.candidates} candidates; the mean, which "
+        f"compares, among up to {found.candidates}",
     ]
 
 
 def _table(found: Tuning) -> list[str]:
-    """Return the rows that no other beats; the chosen one is marked."""
-    rows = list(found.pareto)
+    """Return the rows that no other beats, and the chosen one with its mark."""
+    rows = [row for row in found.rows if row in found.pareto or _is_chosen(row, found)]
     wide = max(len(row.name) for row in rows)
     header = f"  {'':{wide}}  {'kept as':>7}  {'floats':>6}  {'bytes':>7}"
-    lines = [f"{header}  recall  held out (95 %)      ms a document  ms a query"]
+    lines = [f"{header}  mean recall  held out (95 %)      ms a document  ms a query"]
     for row in rows:
         mark = "*" if _is_chosen(row, found) else " "
         low, high = row.interval
         lines.append(
             f"{mark} {row.name:<{wide}}  {row.storage.name:>7}  {row.floats:>6,}  {row.bytes:>7,}  "
-            f"{row.chosen_by[found.candidates]:>6.3f}  {row.held_out:.3f} ({low:.3f}-{high:.3f})"
+            f"{row.mean_recall:>11.3f}  {row.held_out:.3f} ({low:.3f}-{high:.3f})"
             f"  {1e3 * row.encode_seconds:>13.2f}  {1e3 * row.query_seconds:>10.2f}"
         )
     return lines
@@ -70,7 +71,7 @@ def _choice(found: Tuning) -> str:
 def _target(found: Tuning) -> str:
     if found.target_recall is None:
         return ""
-    most = max(found.chosen.chosen_by)
+    most = max(found.chosen.recall)
     if not found.reached:
         start = (
             f"Nothing that was tried reaches {found.target_recall:.1%} among {found.candidates} candidates; "

@@ -55,8 +55,8 @@ def test_held_out_queries_have_no_say() -> None:
     ]
     first = plain_tuning()
     second = tune(DOCUMENTS, changed, candidates=30)
-    assert [(r.name, r.storage, r.chosen_by) for r in first.rows] == [
-        (r.name, r.storage, r.chosen_by) for r in second.rows
+    assert [(r.name, r.storage, r.recall) for r in first.rows] == [
+        (r.name, r.storage, r.recall) for r in second.rows
     ]
     assert first.config == second.config and first.settings == second.settings
     assert [r.held_out for r in first.rows] != [r.held_out for r in second.rows]
@@ -65,9 +65,10 @@ def test_held_out_queries_have_no_say() -> None:
 def test_the_most_is_chosen_and_the_front_is_one() -> None:
     found = plain_tuning()
     assert found.queries == 40 and found.held_out_queries == 20 and not found.pseudo
-    best = max(row.chosen_by[30] for row in found.rows)
-    assert next(r for r in found.rows if r.config == found.config).chosen_by[30] == pytest.approx(best)
-    front = [(row.bytes, row.chosen_by[30]) for row in found.pareto]
+    best = max(found.rows, key=lambda row: row.mean_recall)
+    assert best.config == found.config
+    assert best.mean_recall == pytest.approx(np.mean([best.recall[depth] for depth in (10, 20, 30)]))
+    front = [(row.bytes, row.mean_recall) for row in found.pareto]
     assert front == sorted(set(front)) and [b for _, b in front] == sorted({b for _, b in front})
     low, high = found.chosen.interval
     assert low <= found.chosen.held_out <= high
@@ -103,9 +104,9 @@ def test_limits_are_kept() -> None:
 
 def test_the_smallest_that_reaches_a_target() -> None:
     found = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
-    assert found.reached and found.chosen.chosen_by[50] >= 0.6
+    assert found.reached and found.chosen.recall[50] >= 0.6
     smaller = [row for row in found.rows if row.bytes < found.chosen.bytes]
-    assert all(row.chosen_by[50] < 0.6 for row in smaller)
+    assert all(row.recall[50] < 0.6 for row in smaller)
     assert found.enough_candidates is not None and found.enough_candidates <= 50
     assert f"reaches 60.0%; {found.enough_candidates} candidates are the fewest" in " ".join(
         found.text.split()
@@ -208,7 +209,7 @@ def test_a_choice_that_misses_the_target_by_itself_is_passed_over(monkeypatch: p
         alone: TunedRow = measured(bench, arm, row, *rest)
         if arm.config != first.config:
             return alone
-        return dataclasses.replace(alone, chosen_by=dict.fromkeys(alone.chosen_by, 0.59))
+        return dataclasses.replace(alone, recall=dict.fromkeys(alone.recall, 0.59))
 
     monkeypatch.setattr(TUNE, "_by_itself", worse)
     second = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
