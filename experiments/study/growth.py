@@ -44,7 +44,7 @@ class GrowthSettings:
     build : dict
         FDE arguments and ``preset``.
     searches : tuple of dict
-        ``backend``, ``hnsw`` and ``most``, the largest size that is worth its time.
+        ``backend``, ``hnsw``, ``pq`` and ``most``, the largest size that is worth its time.
     queries : int
         How many are timed.
     """
@@ -64,7 +64,7 @@ def growth_settings(content: dict[str, Any]) -> GrowthSettings:
         raise ValueError(f"growth needs sizes, rising numbers of FDEs, got {sizes}.")
     for search in content.get("searches", ()):
         for key in search:
-            require_known(key, ("backend", "hnsw", "most"), "key of a search")
+            require_known(key, ("backend", "hnsw", "pq", "most"), "key of a search")
     return GrowthSettings(
         sizes,
         dict(content.get("build", {})),
@@ -155,7 +155,8 @@ def _grow(
     seed: int,
     threads: int,
 ) -> Iterator[dict[str, Any]]:
-    held = CandidateSearch(encoder, search.get("backend", "exact"), search.get("hnsw")).search
+    settings = (search.get(name) for name in ("hnsw", "pq"))
+    held = CandidateSearch(encoder, search.get("backend", "exact"), *settings).search
     gc.collect()
     before, built = _resident(), 0.0
     for size in sizes:
