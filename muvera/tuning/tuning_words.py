@@ -31,8 +31,8 @@ def _measured(found: Tuning) -> list[str]:
         f"documents   {found.documents:,}, of which {found.sampled_documents:,} were measured",
         f"queries     {found.queries + found.held_out_queries:,}, {source}: {found.queries:,} chose, "
         f"{found.held_out_queries:,} were held out",
-        f"recall      of the exact ten best: held out among {found.candidates} candidates; the mean, which "
-        f"compares, among up to {found.candidates}",
+        f"recall      of the exact ten best: the mean is over numbers of candidates up to {found.candidates}; "
+        f"held out, among {found.candidates}",
     ]
 
 
@@ -107,7 +107,7 @@ def _beware(found: Tuning) -> list[str]:
             "The queries are windows of document tokens, each without its own document. They stand in for "
             "real ones; give real queries to be sure."
         )
-    windows = found.windows_choice
+    windows = found.windows_choice if found.target_recall is None else None
     if windows is not None and windows.held_out != found.chosen.held_out:
         sentences.append(
             f"Without queries, windows of documents would have chosen {windows.name} kept as "

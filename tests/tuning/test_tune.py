@@ -215,3 +215,16 @@ def test_a_choice_that_misses_the_target_by_itself_is_passed_over(monkeypatch: p
     second = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
     assert second.reached and second.config != first.config
     assert second.chosen.bytes >= first.chosen.bytes
+
+
+def test_words_tell_the_table_and_the_choice() -> None:
+    found = plain_tuning()
+    lines = found.text.splitlines()
+    assert lines[0] == "documents   471, of which 471 were measured"
+    assert lines[1] == "queries     60, given: 40 chose, 20 were held out"
+    marked = [line for line in lines if line.startswith("* ")]
+    assert len(marked) == 1 and found.chosen.name in marked[0] and found.chosen.storage.name in marked[0]
+    text = " ".join(found.text.split())
+    low, high = found.chosen.interval
+    said = f"{found.chosen.held_out:.1%} of the exact ten best among 30 candidates ({low:.1%} to {high:.1%})"
+    assert f"Use {found.chosen.name} kept as {found.chosen.storage.name}" in text and said in text
