@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 from muvera import MultiVectors, top_k
 from muvera.convert import read
 
-__all__ = ["CACHE", "DATA", "Collection", "exact_top", "find_collections", "load_collection"]
+__all__ = [
+    "CACHE",
+    "DATA",
+    "Collection",
+    "encoded_collections",
+    "exact_top",
+    "find_collections",
+    "known_collections",
+    "load_collection",
+]
 
 #: Where collections are looked for when no folder is given.
 DATA = Path(os.path.relpath(Path(__file__).parents[2] / "shared" / "data"))
@@ -82,6 +91,32 @@ def find_collections(folders: Sequence[Path]) -> dict[str, Path]:
             )
         found |= here
     return found
+
+
+def encoded_collections(cache: Path) -> dict[str, Path]:
+    """Return what ``python -m experiments encode`` has put into the cache, by name.
+
+    Of several with one name, whose texts have changed, the one that was made last.
+    """
+    places = (cache.expanduser() / "embeddings").glob("*/*")
+    found = [place for place in places if _is_collection(place)]
+    return {place.name: place for place in sorted(found, key=lambda place: place.stat().st_mtime)}
+
+
+def known_collections(folders: Sequence[Path] | None, cache: Path) -> dict[str, Path]:
+    """Return the collections in `folders`; without any those in DATA and those that were encoded.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there are none.
+    """
+    if folders:
+        return find_collections(folders)
+    encoded = encoded_collections(cache)
+    if encoded and not DATA.is_dir():
+        return encoded
+    return encoded | find_collections([DATA])
 
 
 def load_collection(path: Path) -> Collection:

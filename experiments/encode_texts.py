@@ -20,8 +20,8 @@ def encode_texts(texts: str, out: Path | None, model: str, dim: int | None, spli
     texts : str
         A folder in BEIR's layout, or a name of ir_datasets.
     out : Path, optional
-        Default: under ``embeddings`` in the cache, named after the texts, the model and a checksum of
-        both, where a run finds it again.
+        Default: under ``embeddings`` and a checksum in the cache, named after the texts and the model,
+        where all commands find it again.
     model : str
         "minilm", or a checkpoint for :class:`experiments.encoders.MultiVectorCheckpoint`.
     dim : int, optional
@@ -50,10 +50,9 @@ def encode_texts(texts: str, out: Path | None, model: str, dim: int | None, spli
     documents, queries = read_texts(folder, split)
     if out is None:
         content = f"{texts_digest(documents, queries)} {model} {dim}"
-        name = (
-            f"{folder.resolve().name}-{Path(model).name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-        )
-        out = cache.expanduser() / "embeddings" / name
+        checksum = hashlib.sha256(content.encode()).hexdigest()[:8]
+        name = f"{folder.resolve().name}-{Path(model).name}"
+        out = cache.expanduser() / "embeddings" / checksum / name
     if (out / "queries_ids.json").exists() and not (out / "shards").exists():
         return out
     embed(_encoder(model), model, documents, queries, out, dim=dim)

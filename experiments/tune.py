@@ -19,10 +19,10 @@ from muvera.tuning.space import STORAGES, Storage
 from .collections import Collection
 from .report import markdown_table, text_table
 
-__all__ = ["DEPTH", "markdown", "measure", "table"]
+__all__ = ["DEPTH", "SAMPLE", "markdown", "measure", "table"]
 
-#: Candidates.
-DEPTH = 50
+#: Candidates, and the documents to tune on: `muvera tune`'s default.
+DEPTH, SAMPLE = 50, 1500
 
 _TOP, _DRAWS = 10, 2000
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors
 
-from ..collections import Collection, find_collections, load_collection
+from ..collections import Collection, encoded_collections, find_collections, load_collection
 
 __all__ = ["Place", "StudyCollection", "find_places", "load_place"]
 
@@ -156,10 +156,8 @@ def find_places(folders: Sequence[Path], cache: Path) -> dict[str, Place]:
         except FileNotFoundError:
             if not here:
                 raise
-    encoded = cache.expanduser() / "embeddings"
-    if encoded.is_dir() and any(encoded.iterdir()):
-        known = find_collections([encoded])
-        embeddings = {name: path for name, path in known.items() if _texts_of(name, texts)} | embeddings
+    encoded = encoded_collections(cache).items()
+    embeddings = {name: path for name, path in encoded if _texts_of(name, texts)} | embeddings
     places = {
         name: Place(name, path, _texts_of(name, texts) or _own_texts(path))
         for name, path in embeddings.items()

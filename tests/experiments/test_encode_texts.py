@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import experiments.encode_texts as module
 from experiments.__main__ import app
+from experiments.collections import encoded_collections
 from experiments.encode_texts import encode_texts
 from experiments.public_texts import fetch_texts
 from experiments.study.data import find_places, load_place
@@ -49,12 +50,13 @@ def test_what_is_encoded_is_found_by_a_run_and_not_encoded_again(tmp_path: Path)
     texts, cache = write_texts(tmp_path / "news"), tmp_path / "cache"
     found = runner.invoke(app, ["encode", str(texts), "--cache", str(cache), "--dim", "0"])
     assert found.exit_code == 0, found.output
-    (folder,) = (cache / "embeddings").iterdir()
-    assert folder.name.startswith("news-minilm-")
+    (folder,) = (cache / "embeddings").glob("*/*")
+    assert folder.name == "news-minilm"
     assert WordEncoder.calls == 2
     assert encode_texts(str(texts), None, "minilm", None, "test", cache) == folder
     assert WordEncoder.calls == 2
-    loaded = load_place(find_places([texts], cache)[folder.name])
+    assert encoded_collections(cache) == {"news-minilm": folder}
+    loaded = load_place(find_places([texts], cache)["news-minilm"])
     assert (loaded.document_ids, loaded.query_ids, loaded.judgements) == (["a", "b"], ["q"], [{0: 1}])
     assert loaded.document_texts == ["some words", "more"]
 
@@ -67,8 +69,10 @@ def test_other_texts_models_and_widths_go_elsewhere(tmp_path: Path) -> None:
     }
     with (texts / "corpus.jsonl").open("a") as file:
         file.write('{"_id": "c", "text": "new"}\n')
-    folders.add(encode_texts(str(texts), None, "minilm", None, "test", cache))
+    last = encode_texts(str(texts), None, "minilm", None, "test", cache)
+    folders.add(last)
     assert len(folders) == 4
+    assert encoded_collections(cache)["news-minilm"] == last  # the texts as they are now
 
 
 def test_vectors_are_reduced_only_where_that_is_asked_for(tmp_path: Path) -> None:

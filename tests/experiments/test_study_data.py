@@ -70,7 +70,7 @@ def test_texts_without_embeddings_say_how_to_make_them(tmp_path: Path) -> None:
 def test_embeddings_in_the_cache_are_found_with_their_texts_alone(tmp_path: Path) -> None:
     write_texts(tmp_path / "data" / "news", ["a", "b"], ["q"], ["q\ta\t1"])
     for name in ("news-model", "other-model"):
-        write_embeddings(tmp_path / "cache" / "embeddings" / name, ["a", "b"], ["q"])
+        write_embeddings(tmp_path / "cache" / "embeddings" / "0123abcd" / name, ["a", "b"], ["q"])
     assert list(find_places([tmp_path / "data"], tmp_path / "cache")) == ["news-model"]
 
 
