@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ..encoders import Encoder, EncoderConfig, make_encoder
 from ..mips import PQSearch, VectorSearch
-from .sample import Asked, TuningSample
+from .sample import TOP, Asked, TuningSample
 from .space import Arm, Storage
 
-__all__ = ["DEPTHS", "Bench", "Measured", "depths_to", "mean_recall", "places"]
+__all__ = ["DEPTHS", "Bench", "Measured", "mean_recall", "places"]
 
 #: Numbers of candidates that recall is looked at.
 DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
@@ -134,17 +134,13 @@ class Bench:
         return search
 
 
-def depths_to(most: int) -> list[int]:
-    """Return the numbers of candidates up to and including `most`."""
-    return [*(depth for depth in DEPTHS if depth < most), most]
-
-
 def mean_recall(place: NDArray[np.int64], candidates: int) -> float:
-    """Return recall averaged over the numbers of candidates up to `candidates`.
+    """Return the mean of recall among `candidates` and among half as many.
 
-    Where all find nearly everything among the candidates, it still tells who finds it early.
+    Where all find nearly everything among the candidates, half as many still tell them apart.
     """
-    return float(np.mean([(place < depth).mean() for depth in depths_to(candidates)]))
+    halfway = max(TOP, candidates // 2)
+    return float(np.mean([(place < depth).mean() for depth in (halfway, candidates)]))
 
 
 def places(

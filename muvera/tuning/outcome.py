@@ -31,8 +31,8 @@ class TunedRow:
     recall : dict of int to float
         Recall by number of candidates, of the queries that choose.
     mean_recall : float
-        Its mean over the numbers up to the tuning's candidates, by which rows are compared: where
-        all find nearly everything among the candidates, it still tells who finds it early.
+        The mean of recall among the tuning's candidates and among half as many, by which rows are
+        compared: where all find nearly everything, half as many still tell them apart.
     by_windows : float or None
         The mean recall of windows of documents, measured where real queries were given, to see
         what these would have chosen.

@@ -55,6 +55,11 @@ class Arm:
     source: EncoderConfig
 
     @property
+    def kind(self) -> str:
+        """What it is: "FDE", "compact" or "learned"."""
+        return self.name.split()[0]
+
+    @property
     def floats(self) -> int:
         """Floats of a vector."""
         return self.config.fde_dimension

@@ -47,8 +47,8 @@ def tune(
     """Find the configuration that suits documents and their queries.
 
     FDEs of many sizes, compact FDEs and learned vectors are compared with exact Chamfer on a
-    sample: all on a quarter of its documents, the better half on twice as many, and those that
-    are left on all, as floats, in a byte a float and as product codes.  Two thirds of the queries
+    sample: all on a quarter of its documents, the better half of each kind on twice as many, and
+    those that are left on all, as floats, in a byte a float and as product codes.  Two thirds of the queries
     choose; the others only tell what the choice finds.  Encoders learn from documents alone.
 
     Parameters
@@ -60,8 +60,8 @@ def tune(
         (``python -m experiments tune`` measures what that costs).
     target_recall : float, optional
         Choose the smallest vectors with which so much of the exact ten best is among the
-        candidates.  Default: choose what finds most, on average over numbers of candidates up to
-        `candidates`.
+        candidates.  Default: choose what finds most, as the mean of recall among the candidates
+        and among half as many.
     max_bytes : int, optional
         Of a document's vector, its links in a graph included.  Maps and codebooks, once for all
         documents, come on top.
@@ -118,7 +118,9 @@ def tune(
         return bench.recall(left, STORAGES[0], count, max(TOP, round(depth * count / size)))
 
     rungs = [count for count in (size // 4, size // 2) if count >= _RUNG]
-    left = halve(tried, rungs, lambda arm: arm.floats, recall)
+    # Each kind by itself: one that is behind among few documents may be ahead among all.
+    kinds = [[arm for arm in tried if arm.kind == kind] for kind in dict.fromkeys(arm.kind for arm in tried)]
+    left = [arm for kind in kinds for arm in halve(kind, rungs, lambda arm: arm.floats, recall)]
     bench.forget(arm.source for arm in left)
     rows = _rows(bench, left, storages, links, (max_bytes, max_floats), depths, depth, seed)
     chosen = _chosen(bench, left, rows, depth, target_recall, seed)

@@ -31,8 +31,8 @@ def _measured(found: Tuning) -> list[str]:
         f"documents   {found.documents:,}, of which {found.sampled_documents:,} were measured",
         f"queries     {found.queries + found.held_out_queries:,}, {source}: {found.queries:,} chose, "
         f"{found.held_out_queries:,} were held out",
-        f"recall      of the exact ten best: held out, among {found.candidates} candidates; the mean is over "
-        f"numbers up to {found.candidates}",
+        f"recall      of the exact ten best: held out, among {found.candidates} candidates; the mean is of "
+        "that and of half as many",
     ]
 
 
