@@ -78,7 +78,7 @@ def compact(
     data: Data = None,
     collection: Named = None,
     seeds: Seeds = 3,
-    queries: Annotated[bool, typer.Option(help="Fit also with queries: twice the time.")] = True,
+    queries: Annotated[bool, typer.Option(help="Fit the first seed also with queries.")] = True,
     graph: Annotated[bool, typer.Option(help=f"Build graphs of {compacts.GRAPH}.")] = True,
     threads: Threads = None,
     as_json: Json = False,
@@ -89,7 +89,7 @@ def compact(
     def measured(loaded: Collection, results: dict[str, Any]) -> dict[str, Any]:
         if loaded.name == compacts.GRAPH and graph:
             results["graph"] = compacts.graph_ratios(loaded, 0)
-        runs = [compacts.measure(loaded, seed, queries, threads) for seed in range(seeds)]
+        runs = [compacts.measure(loaded, seed, queries and seed == 0, threads) for seed in range(seeds)]
         return {"documents": len(loaded.documents), "runs": runs}
 
     _measure_all("compact", chosen_collections(data, collection), measured, as_json, save)

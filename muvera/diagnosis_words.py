@@ -83,6 +83,7 @@ def _advice(found: Diagnosis) -> list[str]:
         _odd(found),
         _use(found),
         _expect(found),
+        _learned(found),
     ]
     if found.pseudo:
         sentences.append(
@@ -157,6 +158,16 @@ def _against(row: MeasuredRecall, other: MeasuredRecall) -> str:
     if row.config.fde_dimension < other.config.fde_dimension:
         return f"at 50 candidates they find {mine:.1%}, and {size} {theirs:.1%}"
     return f"at 50 candidates they find {mine:.1%}, and {size} only {theirs:.1%}"
+
+
+def _learned(found: Diagnosis) -> str:
+    if found.exact or _is_odd(found):
+        return ""
+    return (
+        "Learned vectors (LearnedConfig, muvera index --preset learned) are not measured here, for they take "
+        "longer to fit: far fewer floats mostly find more, the narrower the cone the more so. muvera tune "
+        "measures them on these documents."
+    )
 
 
 def _expect(found: Diagnosis) -> str:

@@ -127,6 +127,7 @@ def test_a_large_collection_is_told_what_a_sample_is() -> None:
     assert found.exact and not grown.exact
     assert "no FDE is needed" in found.text
     assert "no FDE is needed" not in grown.text
+    assert "muvera tune" in grown.text and "muvera tune" not in found.text
     assert "among all 150 the same number finds less" in grown.text
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import (
+    PRESETS_TO_START_FROM,
     ConfigFile,
     Dimension,
     Format,
     Json,
     Planes,
-    Preset,
     Quiet,
     ReaderOption,
     Repetitions,
@@ -33,6 +33,11 @@ __all__ = ["index"]
 # Vectors that take more than this are worth a word.
 _MUCH_MEMORY = 8 << 30
 
+#: From so many documents on, where a graph is built, learned vectors are the default: they find more
+#: than FDEs in a tenth of the floats, and their graph is built in a fraction of the time
+#: (``python -m experiments vectors``), which pays for encoding them.  Below, encoding is most of the work.
+LEARNED_FROM = 3000
+
 
 def index(
     source: Source,
@@ -42,7 +47,13 @@ def index(
         str | None, typer.Option(help="docs (the default) or queries, where SOURCE has both.")
     ] = None,
     option: ReaderOption = None,
-    preset: Preset = "default",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What to start from: {PRESETS_TO_START_FROM}. Default: default, and from "
+            f"{LEARNED_FROM:,} documents on learned, unless --config or an FDE's option is given."
+        ),
+    ] = None,
     config: ConfigFile = None,
     num_repetitions: Repetitions = None,
     num_simhash_projections: Planes = None,
@@ -86,9 +97,11 @@ def index(
         "num_repetitions": num_repetitions,
         "num_simhash_projections": num_simhash_projections,
         "projection_dimension": projection_dimension,
-        "backend": backend,
-        "exact_tokens": exact_tokens,
     }
+    if preset is None:
+        chosen = config is not None or any(value is not None for value in changes.values())
+        preset = "default" if chosen else _preset_for(opened.num_documents)
+    changes |= {"backend": backend, "exact_tokens": exact_tokens}
     fde, settings = configuration(opened.dim, preset, config, changes)
     begun = time.perf_counter()
     settings |= _learnt(opened, fde, settings, threads, quiet)
@@ -120,13 +133,19 @@ def described(facts: dict[str, Any]) -> str:
     vectors = facts["vectors"]
     if vectors is None:
         return "exactly, without FDEs"
-    size = facts["fde"]["fde_dimension"]
+    what = "learned vectors" if facts["fde"].get("encoder") == "learned" else "FDEs"
+    through = f"through {what} of {facts['fde']['fde_dimension']:,} floats"
     if vectors["kind"] == "exact":
-        return f"through FDEs of {size:,} floats, all of which are read"
+        return f"{through}, all of which are read"
     if vectors["kind"] in ("int8", "pq"):
-        return f"through FDEs of {size:,} floats, read as {vectors['bytes_per_vector']:,} bytes each"
+        return f"{through}, read as {vectors['bytes_per_vector']:,} bytes each"
     recall = "not measured" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
-    return f"through FDEs of {size:,} floats in a graph, which finds {recall} of the exact best FDEs"
+    return f"{through} in a graph, which finds {recall} of the exact best {what}"
+
+
+def _preset_for(documents: int | None) -> str:
+    """Return what suits so many documents; of unknown many, FDEs, which learn nothing but a mean."""
+    return "learned" if documents is not None and documents >= LEARNED_FROM else "default"
 
 
 def _require_place(out: Path, overwrite: bool) -> None:

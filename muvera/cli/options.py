@@ -11,6 +11,7 @@ import typer
 from ..convert.registry import READERS
 
 __all__ = [
+    "PRESETS_TO_START_FROM",
     "ConfigFile",
     "Dimension",
     "Format",
@@ -40,12 +41,8 @@ ReaderOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="NAME=VALUE for the format's reader; may be repeated."),
 ]
-Preset = Annotated[
-    str,
-    typer.Option(
-        help="What to start from: default, compact, learned, paper, reference, fastembed or weaviate."
-    ),
-]
+PRESETS_TO_START_FROM = "default, compact, learned, paper, reference, fastembed or weaviate"
+Preset = Annotated[str, typer.Option(help=f"What to start from: {PRESETS_TO_START_FROM}.")]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

@@ -9,6 +9,9 @@ import pytest
 from cli_for_tests import answer, fails, muvera, some_texts
 
 from muvera import LearnedConfig, LearnedEncoder, MuveraIndex
+from muvera.candidates import GRAPH_FROM
+from muvera.cli import index
+from muvera.encoders import PRESETS
 
 SMALL = ["--num-repetitions", 3, "--num-simhash-projections", 2, "--projection-dimension", 4]
 
@@ -67,6 +70,27 @@ def test_what_is_learnt_is_learnt_from_a_sample_of_all_documents(docs: Path, tmp
     assert "LearnedConfig has no 'num_repetitions'" in fails(
         "index", docs, tmp_path / "other", "--preset", "learned", *SMALL
     )
+
+
+def test_many_documents_are_learnt_from_unless_something_is_asked_for(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert index.LEARNED_FROM == GRAPH_FROM
+
+    def chosen(*arguments: Any) -> str:
+        given = ("index", docs, tmp_path / "out", "--overwrite", "--exact-tokens", 0, *arguments)
+        return str(answer(*given)["fde"].get("encoder", "fde"))
+
+    assert chosen() == "fde"
+    small = {"encoder": "learned", "fde_dimension": 8, "num_landmarks": 64, "num_features": 32}
+    monkeypatch.setitem(PRESETS, "learned", small)
+    monkeypatch.setattr(index, "LEARNED_FROM", 30)
+    assert chosen() == "learned"
+    _, out, _ = muvera("index", docs, tmp_path / "other", "--exact-tokens", 0)
+    assert "searched through learned vectors of 8 floats, all of which are read" in out
+    (tmp_path / "config.json").write_text('{"seed": 1}')
+    assert chosen("--preset", "default") == chosen(*SMALL) == "fde"
+    assert chosen("--config", tmp_path / "config.json") == "fde"
 
 
 def test_much_memory_is_told_before(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
