@@ -93,7 +93,7 @@ def index(
 
     _require_place(out, overwrite)
     opened = open_documents(source, format, part, option)
-    changes = {
+    changes: dict[str, Any] = {
         "num_repetitions": num_repetitions,
         "num_simhash_projections": num_simhash_projections,
         "projection_dimension": projection_dimension,
