@@ -148,7 +148,7 @@ def _head(results: dict[str, Any]) -> str:
         f"10-recall@50, maps learnt from a random quarter of the documents, mean over {seeds} "
         f"quarters; {results['machine']['processor']}. Encoding is the time at {SIZES[0]} floats over "
         'that of the long FDE, one thread. "With queries": with the first quarter, a random half of the '
-        "queries was given to `fit`, too, and the other half asked (in brackets: the same, had none been given)."
+        "queries was given to `fit`, too, and the other half asked (in brackets: had none been given)."
     )
 
 
