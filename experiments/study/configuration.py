@@ -27,7 +27,7 @@ FIRST_SEED, SEED_STEP = 42, 1000
 LARGEST = "largest"
 
 _KINDS = ("systems", "growth")
-_TABLES = ("metrics", "speed", "size", "facts", "losses", "variance", "growth")
+_TABLES = ("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "growth")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "grid", "query", "sweep", "allow_fewer")
 _COMPARISON_KEYS = ("to", "what", "metrics")
 

@@ -16,6 +16,9 @@ __all__ = ["study_tables"]
 
 Table = dict[str, Any]
 
+# Recall that candidates are counted for.
+_SHARES = (0.8, 0.9, 0.95)
+
 
 def study_tables(study: Study, parts: Sequence[Part]) -> list[Table]:
     """Return the tables that the configurations ask for, and one of the differences of each.
@@ -36,6 +39,7 @@ def study_tables(study: Study, parts: Sequence[Part]) -> list[Table]:
         "speed": _speed,
         "size": _size,
         "losses": _losses,
+        "candidates": _candidates,
         "facts": _facts,
         "variance": _variance,
         "growth": _growth,
@@ -189,6 +193,66 @@ def _losses(study: Study, parts: list[Part]) -> list[Table]:
     return [_table(experiment, metric, header, rows)]
 
 
+def _candidates(study: Study, parts: list[Part]) -> list[Table]:
+    """How many candidates each system needs, and how many times as many as the first system.
+
+    Between the numbers that were asked for, recall is taken to rise with their logarithm.
+    """
+    experiment = parts[0].experiment
+    metric = experiment.metrics[0]
+    rows = []
+    for share in _SHARES:
+        first: dict[tuple[str, int], float | None] = {}
+        for entry in experiment.entries:
+            cells = []
+            for name, size, _ in _places(parts):
+                curve = [
+                    (point.query["candidates"], float(np.mean(values[metric])))
+                    for point in entry.points()
+                    if "candidates" in point.query
+                    and (values := study.values.get((experiment.name, name, size, point.name))) is not None
+                ]
+                needed, cell = needed_candidates(curve, share)
+                mine = first.setdefault((name, size), needed)
+                if mine is not None and needed is not None and entry is not experiment.entries[0]:
+                    cell += f" ({needed / mine:.1f}x)"
+                cells.append(cell)
+            if any(cells):
+                rows.append([f"{entry.label}, {share:.2f}".replace("0.", "."), *cells])
+    header = ["system, recall to be reached", *(heading for _, _, heading in _places(parts))]
+    return [_table(experiment, f"{metric}: candidates that reach it", header, rows)]
+
+
+def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple[float | None, str]:
+    """Return how many candidates reach a recall of `share`, and how that is written.
+
+    Parameters
+    ----------
+    curve : sequence of (candidates, recall)
+    share : float
+
+    Examples
+    --------
+    >>> needed_candidates([(10, 0.5), (100, 0.9)], 0.7)
+    (31.6, '32')
+    >>> needed_candidates([(10, 0.5), (100, 0.9)], 0.95)
+    (None, 'over 100')
+    """
+    ordered = sorted(curve)
+    if not ordered:
+        return None, ""
+    before = ordered[0]
+    if before[1] >= share:
+        return None, f"at most {before[0]}"
+    for count, recall in ordered[1:]:
+        if recall >= share:
+            part = (share - before[1]) / (recall - before[1])
+            needed = float(np.exp(np.log(before[0]) + part * np.log(count / before[0])))
+            return round(needed, 1), f"{needed:.0f}"
+        before = (count, recall)
+    return None, f"over {ordered[-1][0]}"
+
+
 def _facts(study: Study, parts: list[Part]) -> list[Table]:
     """Numbers about the built indexes, but for the FDE's size."""
     experiment = parts[0].experiment
@@ -249,8 +313,24 @@ def _differences(study: Study, experiment: Experiment) -> list[Table]:
         text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
         key = (f"{one['a']} minus {one['b']}", one["metric"])
         cells.setdefault(key, {})[_heading(one, several)] = text
+        if experiment.timed:
+            key = (f"{one['a']} over {one['b']}", "median time of a query")
+            cells.setdefault(key, {})[_heading(one, several)] = _time_ratio(study, one)
     rows = [[*key, *(row.get(heading, "") for heading in header[2:])] for key, row in cells.items()]
     return [_table(experiment, "differences over the same queries", header, rows)]
+
+
+def _time_ratio(study: Study, one: dict[str, Any]) -> str:
+    """Return how many times as long the median query of a comparison's first system took."""
+    times = {
+        row["point"]: row["latency_ms"]["p50"]
+        for row in study.rows
+        if (row["experiment"], row["collection"]) == (one["experiment"], one["collection"])
+        and row["build"].get("n", one["n"]) == one["n"]
+        and row["latency_ms"] is not None
+    }
+    mine, other = times.get(one["a"]), times.get(one["b"])
+    return "" if mine is None or not other else f"{mine / other:.2f}x"
 
 
 def _heading(one: dict[str, Any], several: bool) -> str:

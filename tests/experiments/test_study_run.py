@@ -18,6 +18,7 @@ from experiments.study.measure import Failure
 from experiments.study.raw_store import RawStore
 from experiments.study.run import Options, run_study
 from experiments.study.synthetic import synthetic_collection
+from experiments.study.tables import needed_candidates
 from experiments.systems.base import SYSTEMS, Answers, Family, Material
 from experiments.systems.exhaustive import Exhaustive
 from muvera import MultiVectors
@@ -264,6 +265,31 @@ def test_differences_are_taken_over_the_same_queries(tmp_path: Path) -> None:
     assert (one["a"], one["b"], one["collection"]) == ("exhaustive", "faulty", "quick-wide")
     assert one["difference"] == pytest.approx(4 * 0.2 / 12)
     assert 0 <= one["low"] < one["difference"] < one["high"]
+    (rows,) = [t["rows"] for t in summary(tmp_path)["tables"] if t["title"].endswith("same queries")]
+    times = {row["point"]: row["latency_ms"]["p50"] for row in summary(tmp_path)["rows"]}
+    ratio = f"{times['exhaustive'] / times['faulty']:.2f}x"
+    assert rows[1] == ["exhaustive over faulty", "median time of a query", ratio]
+
+
+def test_candidates_are_counted_for_a_recall(tmp_path: Path) -> None:
+    sweep = {"candidates": [5, 10, 20, 40]}
+    build = {"backend": "exact", "num_simhash_projections": 1, "projection_dimension": 4}
+    systems = [
+        {"system": "muvera", "label": label, "build": {**build, "num_repetitions": count}, "sweep": sweep}
+        for label, count in (("long", 20), ("short", 1))
+    ]
+    assert run(tmp_path, systems, tables=["candidates"]) == []
+    (table,) = summary(tmp_path)["tables"]
+    assert table["title"] == "Mine: 5-recall@5: candidates that reach it"
+    labels = [row[0] for row in table["rows"]]
+    assert labels == [f"{name}, .{share}" for share in ("80", "90", "95") for name in ("long", "short")]
+    assert float(table["rows"][5][1].split(" ")[0]) <= 40  # all forty documents are enough
+    means = {
+        row["query"]["candidates"]: row["metrics"]["5-recall@5"]["mean"]
+        for row in summary(tmp_path)["rows"][4:]
+    }
+    needed, written = needed_candidates(list(means.items()), 0.9)
+    assert needed is not None and table["rows"][3][1].split(" ")[0] == written
 
 
 def test_rankings_and_numbers_are_written_for_other_programs(tmp_path: Path) -> None:
