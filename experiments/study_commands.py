@@ -65,7 +65,9 @@ def run(
     collection: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: in the cache folder.")] = None,
     cache: Annotated[Path, typer.Option(help="Where environments and exact answers are kept.")] = CACHE,
-    threads: Annotated[int, typer.Option(min=1, help="For every system alike.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="For every system in this process; peers answer on one.")
+    ] = 1,
     quick: Annotated[
         bool, typer.Option(help="The whole path of each experiment on two tiny collections.")
     ] = False,

@@ -29,7 +29,7 @@ _HERE = Path(__file__).parent
 #: Words after a plot's measure, and which corner is the best.
 _TITLES: dict[Kind, tuple[str, str]] = {
     "speed": ("against queries per second", "upper right is better"),
-    "size": ("against bytes per document", "lower right is better"),
+    "size": ("against bytes per document, token vectors included", "lower right is better"),
     "sweep": ("against", ""),
     "sweep-speed": ("Queries per second against", ""),
     "depth": ("against", ""),
@@ -92,7 +92,7 @@ def _experiment(
     return {
         "name": view.title,
         "identity": f"experiment-{run.experiments.index(view.name)}",
-        "about": view.caption,
+        "about": f"{view.caption} {_asked(run, view.name)}".strip(),
         "reproduces": f"After {reproduces}." if reproduces else "",
         "configuration": json.dumps(configured, indent=2, ensure_ascii=False) if configured else "",
         "series": [(series.name, series.system, marks[series.name]) for series in view.series],
@@ -157,6 +157,18 @@ def _collection_facts(run: Run, name: str) -> str:
     about = (run.manifest.get("collections") or {}).get(name) or {}
     parts = [f"{about[key]:,} {key}" for key in ("documents", "tokens", "queries") if about.get(key)]
     return ", ".join(parts)
+
+
+def _asked(run: Run, experiment: str) -> str:
+    """Say of how many documents and queries an experiment is, where it takes a sample."""
+    whole = run.manifest.get("collections") or {}
+    parts = []
+    for one in run.manifest.get("asked") or []:
+        about = whole.get(one["collection"]) or {}
+        sampled = any(one[key] < about.get(key, 0) for key in ("documents", "queries"))
+        if one["experiment"] == experiment and sampled:
+            parts.append(f"{one['collection']} {one['documents']:,} documents, {one['queries']:,} queries")
+    return f"Sampled: {'; '.join(parts)}." if parts else ""
 
 
 @cache

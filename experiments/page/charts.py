@@ -24,7 +24,7 @@ DASHES = ((1, 0), (6, 3), (2, 2), (9, 3, 2, 3), (14, 4), (1, 4))
 #: Ticks of logarithmic axes; those outside a plot's range are not drawn.
 _TICKS = [float(f"{digit}e{power}") for power in range(-2, 9) for digit in (1, 2, 5)]
 
-_COSTS = {"speed": "queries per second", "size": "bytes per document"}
+_COSTS = {"speed": "queries per second", "size": "bytes per document, token vectors that are read included"}
 
 #: Below this size (bytes) the axis of sizes is linear, so that zero has a place.
 _LINEAR_BYTES = 1000

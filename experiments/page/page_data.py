@@ -50,7 +50,7 @@ def page_data(views: list[ExperimentView], plots: list[list[Plot]]) -> dict[str,
                 "series": series_of_row[i],
                 "measures": _measures(row, measures),
                 "speed": _rounded([row.get("queries_per_second")])[0],
-                "size": _rounded([row.get("bytes_per_document")])[0],
+                "size": _rounded([row.get("total_bytes_per_document")])[0],
             }
             for i, row in enumerate(run.rows)
         ],

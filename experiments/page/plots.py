@@ -18,7 +18,7 @@ Kind = Literal["speed", "size", "sweep", "sweep-speed", "depth"]
 #: What costs are called in a row.
 COSTS = {
     "speed": "queries_per_second",
-    "size": "bytes_per_document",
+    "size": "total_bytes_per_document",
     "sweep-speed": "queries_per_second",
 }
 

@@ -79,6 +79,7 @@ def measurements(view: ExperimentView) -> Table | None:
         )
     columns["build, s"] = lambda row: Cell(number(row.get("build_seconds")))
     columns["bytes/document"] = lambda row: Cell(number(row.get("bytes_per_document")))
+    columns["with tokens"] = lambda row: Cell(number(row.get("total_bytes_per_document")))
     columns["seed"] = lambda row: Cell(number(row.get("seed")))
     columns["built with"] = lambda row: Cell(compact_arguments(row.get("build")))
     columns["asked with"] = lambda row: Cell(compact_arguments(row.get("query")))

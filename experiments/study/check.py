@@ -13,6 +13,7 @@ import yaml
 from muvera.files import write_bytes
 
 from ..names import require_known
+from .measure import ALL
 
 __all__ = ["EXPECTED", "check_run", "record_run"]
 
@@ -45,7 +46,11 @@ def check_run(run: Path, files: Sequence[Path] | None = None) -> list[str]:
     """
     found = _scores(run)
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    lines = []
+    lines = [
+        f"FAIL {failure['collection']}: {failure['message']}"
+        for failure in manifest["failures"]
+        if failure["experiment"] == ALL and failure["collection"] not in manifest["collections"]
+    ]
     for path in sorted(EXPECTED.glob("*.yaml")) if files is None else files:
         for one in _expected(path):
             if one["experiment"] not in manifest["experiments"]:

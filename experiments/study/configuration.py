@@ -13,6 +13,7 @@ import yaml
 
 from ..names import require_known
 from ..systems.base import SYSTEMS, arguments_of
+from .growth import growth_settings
 from .metrics import parse_metric
 
 __all__ = ["CONFIGS", "LARGEST", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
@@ -203,6 +204,12 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         require_known(content.get("kind", "systems"), _KINDS, "kind of experiment")
         for table in content.get("tables", ()):
             require_known(table, _TABLES, "table")
+        sizes = content.get("documents", ["all"])
+        for size in sizes if isinstance(sizes, list) else [sizes]:
+            if not (size == "all" or (type(size) is int and size > 0)):
+                raise ValueError(f"documents must be a list of numbers and 'all', got {size!r}.")
+        if content.get("kind") == "growth":
+            growth_settings(content.get("growth", {}))
         entries = tuple(
             entry for line, one in enumerate(content.get("systems", ())) for entry in _entries(one, line)
         )
@@ -210,7 +217,7 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
             name=name,
             entries=entries,
             seeds=tuple(FIRST_SEED + SEED_STEP * i for i in range(content.get("seeds", 1))),
-            documents=tuple(None if size == "all" else size for size in content.get("documents", ["all"])),
+            documents=tuple(None if size == "all" else size for size in sizes),
             collections=_collections(content.get("collections", [])),
             metrics=metrics,
             tables=tuple(content.get("tables", ("metrics",))),

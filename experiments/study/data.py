@@ -93,7 +93,7 @@ class StudyCollection:
             tokens=replace(
                 self.tokens,
                 queries=_numbered(self.tokens.queries[picked]),
-                checksum=_derived(self.tokens.checksum, f"queries {count}"),
+                checksum=_derived(self.tokens.checksum, "queries", picked),
             ),
             query_ids=[self.query_ids[i] for i in picked],
             query_texts=None if self.query_texts is None else [self.query_texts[i] for i in picked],
@@ -102,14 +102,21 @@ class StudyCollection:
         )
 
     def sampled(self, count: int | None) -> StudyCollection:
-        """Return the collection with `count` of its documents, a random choice; None: all.
+        """Return the collection with `count` of its documents; None: all.
 
-        Judgements of documents that are left out go with them.
+        The choice is random, but for the documents that are relevant to a query: they come first, for
+        metrics need them, up to half of the sample.  Judgements of documents that are left out go with them.
         """
         total = len(self.document_ids)
         if count is None or count >= total:
             return self
-        picked = np.sort(np.random.default_rng(0).permutation(total)[:count])
+        order = np.random.default_rng(0).permutation(total)
+        if self.judgements is not None:
+            relevant = np.zeros(total, np.bool_)
+            relevant[[p for row in self.judgements for p, grade in row.items() if grade > 0]] = True
+            first = order[relevant[order]][: count // 2]
+            order = np.concatenate([first, order[~np.isin(order, first)]])
+        picked = np.sort(order[:count])
         places = {int(old): new for new, old in enumerate(picked)}
         judgements = None
         if self.judgements is not None:
@@ -119,7 +126,7 @@ class StudyCollection:
             tokens=replace(
                 self.tokens,
                 documents=_numbered(self.tokens.documents[picked]),
-                checksum=_derived(self.tokens.checksum, f"documents {count}"),
+                checksum=_derived(self.tokens.checksum, "documents", picked),
             ),
             document_ids=[self.document_ids[i] for i in picked],
             document_texts=None if self.document_texts is None else [self.document_texts[i] for i in picked],
@@ -305,5 +312,7 @@ def _numbered(texts: MultiVectors) -> MultiVectors:
     return MultiVectors(texts.tokens, texts.offsets)
 
 
-def _derived(checksum: str, what: str) -> str:
-    return hashlib.sha256(f"{checksum} {what}".encode()).hexdigest()[:16]
+def _derived(checksum: str, what: str, picked: NDArray[np.int64]) -> str:
+    digest = hashlib.sha256(f"{checksum} {what} ".encode())
+    digest.update(np.ascontiguousarray(picked, np.int64).tobytes())
+    return digest.hexdigest()[:16]

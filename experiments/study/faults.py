@@ -16,7 +16,7 @@ _RELATIVE, _ABSOLUTE = 1e-3, 1e-3
 
 
 def require_answers(answers: Answers, queries: int, k: int, documents: int) -> None:
-    """Raise ValueError unless every row holds different documents that exist, best first, then -1.
+    """Raise ValueError unless every row holds different documents that exist, best scores first, then -1.
 
     Parameters
     ----------
@@ -32,6 +32,15 @@ def require_answers(answers: Answers, queries: int, k: int, documents: int) -> N
         if np.shape(array) != shape:
             raise ValueError(f"returned {name} of shape {np.shape(array)} instead of {shape}.")
     ids = answers.ids
+    scores = np.where(ids >= 0, answers.scores, -np.inf)
+    if np.isnan(scores).any():
+        raise ValueError("returned a score that is not a number.")
+    # NaN, between two of minus infinity, is no rise.
+    rising = np.diff(scores.astype(np.float64), axis=1) > _ABSOLUTE
+    if rising.any():
+        raise ValueError(
+            f"returned scores that rise in query {np.argwhere(rising)[0][0]}: best must be first."
+        )
     if len(ids) and (ids.min() < -1 or ids.max() >= documents):
         wrong = ids[(ids < -1) | (ids >= documents)][0]
         raise ValueError(f"returned document {wrong}, but there are {documents}.")

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["mean_interval"]
+__all__ = ["mean_interval", "ratio_interval"]
 
 # Resamples, and the level.
 _TIMES, _LEVEL = 2000, 0.95
@@ -27,7 +27,7 @@ def mean_interval(values: NDArray[np.float64]) -> dict[str, float] | None:
     Returns
     -------
     dict
-        "mean", "low" and "high"; None where nothing counts.
+        "mean", "low", "high" and "n", how many queries count; None where none does.
     """
     counted = ~np.isnan(values)
     if not counted.any():
@@ -37,7 +37,22 @@ def mean_interval(values: NDArray[np.float64]) -> dict[str, float] | None:
     weights = picked @ counted.astype(np.float64)
     means = sums[weights > 0] / weights[weights > 0]
     low, high = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return {"mean": float(values[counted].mean()), "low": float(low), "high": float(high)}
+    mean = float(values[counted].mean())
+    return {"mean": mean, "low": float(low), "high": float(high), "n": int(counted.sum())}
+
+
+def ratio_interval(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the ratio of two medians over the same queries, and its 95% interval.
+
+    Parameters
+    ----------
+    ours, theirs : float64 (n,)
+        One a query, such as its seconds.
+    """
+    drawn = np.random.default_rng(0).integers(0, len(ours), (_TIMES, len(ours)))
+    ratios = np.median(ours[drawn], axis=1) / np.median(theirs[drawn], axis=1)
+    low, high = np.quantile(ratios, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return float(np.median(ours) / np.median(theirs)), float(low), float(high)
 
 
 @lru_cache(maxsize=8)

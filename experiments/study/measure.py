@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from .data import StudyCollection
 from .faults import chamfer_of, require_answers, score_fault, too_few
 from .raw_store import Raw, RawStore, key_of
 
-__all__ = ["Failure", "Session", "measure", "raw_path"]
+__all__ = ["ALL", "Failure", "Session", "measure", "raw_path"]
 
-# Blocks of queries between which systems take turns, and queries that warm a system up.
-_BLOCKS, _WARMING = 4, 3
+#: Instead of an experiment's name: a failure of a collection, in all of them.
+ALL = "all"
+
+# Blocks of queries between which systems take turns, queries that warm a system up, and documents that
+# warm its build up.
+_BLOCKS, _WARMING, _WARMING_DOCUMENTS = 4, 3, 8
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,11 @@ def measure(session: Session, experiment: Experiment, part: StudyCollection, see
         missing = [(point, path) for point, path in points if session.store.load(path) is None]
         if missing:
             work.append((entry, missing))
+    if experiment.timed and work and len(work) < len(experiment.entries):
+        session.tell(
+            f"{experiment.name}, {part.name}: some systems were measured before, so times are not compared "
+            "with theirs; give another --out to measure all together."
+        )
     groups = [work] if experiment.timed else [[one] for one in work]
     for group in groups:
         if group:
@@ -138,6 +148,7 @@ def _measure_group(
     group: list[tuple[Entry, list[tuple[Point, Path]]]],
 ) -> None:
     k = min(experiment.k, len(part.document_ids))
+    turns = secrets.token_hex(8)
     built: list[_Built] = []
     todo: list[tuple[_Built, Point, Path]] = []
 
@@ -150,7 +161,7 @@ def _measure_group(
         for entry, points in group:
             session.tell(f"{experiment.name}, {part.name}, seed {seed}: building {entry.label}")
             try:
-                one = _build(session, entry, part, seed)
+                one = _build(session, entry, part, seed, warm=experiment.timed)
             except NotApplicableError as error:
                 session.left_out.append(Failure(experiment.name, part.name, entry.label, str(error)))
                 session.tell(f"{experiment.name}, {part.name}, {entry.label} is left out: {error}")
@@ -164,7 +175,7 @@ def _measure_group(
         for one, point, path in todo:
             if id(one) not in failed:
                 try:
-                    _keep(session, experiment, part, one, point, path, k, fail)
+                    _keep(session, experiment, part, one, point, path, k, turns, fail)
                 except ValueError as error:
                     fail(one.entry, f"{point.name} {error}")
     finally:
@@ -174,7 +185,7 @@ def _measure_group(
             shutil.rmtree(one.folder, ignore_errors=True)
 
 
-def _build(session: Session, entry: Entry, part: StudyCollection, seed: int) -> _Built:
+def _build(session: Session, entry: Entry, part: StudyCollection, seed: int, warm: bool) -> _Built:
     folder = Path(tempfile.mkdtemp(prefix="muvera-study-"))
     try:
         system = SYSTEMS[entry.system](**entry.build)
@@ -192,10 +203,12 @@ def _build(session: Session, entry: Entry, part: StudyCollection, seed: int) -> 
         try:
             if hasattr(system, "prepare"):
                 system.prepare(material)
+            elif warm:
+                _warm_up(entry, material)
             gc.collect()
             start = time.perf_counter()
             system.build(material)
-            seconds = time.perf_counter() - start
+            seconds = getattr(system, "build_seconds", time.perf_counter() - start)
             facts = system.facts() if hasattr(system, "facts") else {}
             size = float(system.bytes_per_document())
         except BaseException:
@@ -208,6 +221,24 @@ def _build(session: Session, entry: Entry, part: StudyCollection, seed: int) -> 
     return _Built(
         entry, system, folder, {"build_seconds": seconds, "bytes_per_document": size, "index": facts}
     )
+
+
+def _warm_up(entry: Entry, material: Material) -> None:
+    """Build the same of a few documents, so that no build pays for compiling or loading kernels."""
+    some = replace(
+        material,
+        documents=material.documents[:_WARMING_DOCUMENTS],
+        document_texts=None
+        if material.document_texts is None
+        else material.document_texts[:_WARMING_DOCUMENTS],
+        document_pooled=(
+            None if material.document_pooled is None else material.document_pooled[:_WARMING_DOCUMENTS]
+        ),
+    )
+    with suppress(Exception):  # what is wrong is told of the build itself
+        system = SYSTEMS[entry.system](**entry.build)
+        system.build(some)
+        system.close()
 
 
 def _ask(
@@ -269,6 +300,7 @@ def _keep(
     point: Point,
     path: Path,
     k: int,
+    turns: str,
     fail: Callable[[Entry, BaseException | str], None],
 ) -> None:
     """Check a point's answers and store them; raise ValueError for those that are no ranking."""
@@ -292,8 +324,13 @@ def _keep(
             wrong = score_fault(answers, chamfer)
             if wrong:
                 faults.append(wrong)
+    reads = getattr(one.system, "reads_tokens", None)
+    needed = reads is None or reads(**point.query)
+    tokens = documents.tokens.nbytes / len(documents) if needed else 0.0
     facts = {
         **one.facts,
+        "turns": turns,
+        "token_bytes_per_document": tokens,
         "system": one.entry.system,
         "family": one.system.family,
         "point": point.name,

@@ -17,6 +17,7 @@ from muvera.files import write_bytes, write_json
 from ..peers import PEERS
 from ..report import machine
 from .configuration import Experiment
+from .data import StudyCollection
 from .raw_store import RawStore, key_of
 from .summary import Part, Study
 
@@ -52,25 +53,36 @@ def manifest_of(
     name: str,
     created: str,
     experiments: list[Experiment],
+    loaded: list[StudyCollection],
     parts: list[Part],
     threads: int,
     versions: dict[str, Any],
 ) -> dict[str, Any]:
     """Return what was run, on what and with what."""
-    collections: dict[str, dict[str, Any]] = {}
-    for part in parts:
-        tokens = part.collection.tokens
-        held = collections.get(tokens.name)
-        if held is None or held["documents"] < len(tokens.documents):
-            collections[tokens.name] = {
-                "documents": len(tokens.documents),
-                "tokens": tokens.documents.num_tokens,
-                "queries": len(tokens.queries),
-                "dimension": tokens.documents.dim,
-                "checksum": tokens.checksum,
-                "judged": part.collection.judgements is not None,
-            }
+    collections = {
+        one.name: {
+            "documents": len(one.tokens.documents),
+            "tokens": one.tokens.documents.num_tokens,
+            "queries": len(one.tokens.queries),
+            "dimension": one.tokens.documents.dim,
+            "checksum": one.tokens.checksum,
+            "judged": one.judgements is not None,
+        }
+        for one in loaded
+    }
+    asked = [
+        {
+            "experiment": part.experiment.name,
+            "collection": part.collection.name,
+            "documents": len(part.collection.document_ids),
+            "queries": len(part.collection.query_ids),
+            "checksum": part.collection.tokens.checksum,
+        }
+        for part in parts
+    ]
     raw = {experiment.name: experiment.raw for experiment in experiments}
+    # As run: a quick run leaves out most of what its configurations say.
+    run = {experiment.name: vars(experiment) | {"raw": None} for experiment in experiments}
     return {
         "run": name,
         "created": created,
@@ -78,9 +90,10 @@ def manifest_of(
         "versions": versions,
         "threads": threads,
         "seed": experiments[0].seeds[0] if experiments else None,
-        "config_hash": key_of(experiments=raw),
+        "config_hash": key_of(experiments=run),
         "experiments": raw,
         "collections": collections,
+        "asked": asked,
         "failures": [],
         "left_out": [],
     }
@@ -99,15 +112,18 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows with a column for each metric and the ends of its interval."""
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
     plain = ("experiment", "collection", "system", "family", "label", "point", "build", "query", "seed")
-    numbers = ("queries_per_second", "build_seconds", "bytes_per_document")
+    numbers = (
+        *("queries_per_second", "build_seconds", "bytes_per_document"),
+        "total_bytes_per_document",
+    )
     times = ("p50", "p95", "p99", "mean")
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
-    ends = [f"{metric}{end}" for metric in metrics for end in ("", " low", " high")]
+    ends = [f"{metric}{end}" for metric in metrics for end in ("", " low", " high", " queries")]
     writer.writerow([*plain, *ends, *numbers, *(f"ms {name}" for name in times)])
     for row in rows:
         found = [row["metrics"].get(metric) or {} for metric in metrics]
-        values = [one.get(end, "") for one in found for end in ("mean", "low", "high")]
+        values = [one.get(end, "") for one in found for end in ("mean", "low", "high", "n")]
         spread = row["latency_ms"] or {}
         writer.writerow(
             [*(_plain(row[name]) for name in plain), *values]
@@ -130,13 +146,16 @@ def write_rankings(out: Path, study: Study, parts: list[Part], store: RawStore) 
             if raw is None:
                 continue
             tag = _word(point.name)
+            names = [_field(name) for name in collection.document_ids]
             lines = [
-                f"{_word(query)} Q0 {_word(collection.document_ids[position])} {rank + 1} {score:.7g} {tag}\n"
+                f"{_field(query)} Q0 {names[position]} {rank + 1} {score:.7g} {tag}\n"
                 for query, ids, scores in zip(collection.query_ids, raw.ids, raw.scores, strict=True)
                 for rank, (position, score) in enumerate(zip(ids.tolist(), scores.tolist(), strict=True))
                 if position >= 0
             ]
-            folder = out / "runs" / experiment.name / collection.name
+            sized = len(experiment.documents) > 1
+            name = f"{collection.name}-n={len(collection.document_ids)}" if sized else collection.name
+            folder = out / "runs" / experiment.name / name
             folder.mkdir(parents=True, exist_ok=True)
             write_bytes(folder / f"{tag}.trec", "".join(lines).encode())
 
@@ -145,6 +164,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return "; ".join(f"{key}={one}" for key, one in value.items())
     return value
+
+
+def _field(text: str) -> str:
+    """Return an id without what would end a field: judgements have it as it is."""
+    return re.sub(r"\s+", "_", text)
 
 
 def _word(text: str) -> str:

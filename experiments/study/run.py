@@ -13,10 +13,12 @@ from filelock import FileLock, Timeout
 
 from muvera.files import write_json
 
+from ..names import require_known
+from ..report import machine
 from .configuration import LARGEST, Experiment
 from .data import Place, StudyCollection, load_place
 from .growth import growth_rows, growth_settings
-from .measure import Failure, Session, measure
+from .measure import ALL, Failure, Session, measure
 from .outputs import manifest_of, stamp, write_rankings, write_run
 from .raw_store import RawStore, key_of
 from .summary import Part, Study, add_comparisons, add_rows
@@ -87,11 +89,12 @@ def _run(
 ) -> list[Failure]:
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     versions = stamp()
-    session = Session(RawStore(options.out / "raw"), options.cache, options.threads, versions, options.tell)
+    stamped = {**versions, "machine": machine()}
+    session = Session(RawStore(options.out / "raw"), options.cache, options.threads, stamped, options.tell)
     study, parts = Study(), []
     loaded = _loaded(collections, session)
     for experiment in experiments:
-        for collection in _of_experiment(experiment, loaded):
+        for collection in _of_experiment(experiment, loaded, session):
             for part in _parts(experiment, collection):
                 parts.append(part)
                 if experiment.kind == "growth":
@@ -101,9 +104,12 @@ def _run(
                     measure(session, experiment, part.collection, seed)
                 add_rows(study, session, part)
     add_comparisons(study, parts)
-    manifest = manifest_of(options.out.name, created, experiments, parts, options.threads, versions)
+    manifest = manifest_of(options.out.name, created, experiments, loaded, parts, options.threads, versions)
     manifest["failures"] = [vars(failure) for failure in session.failures]
     manifest["left_out"] = [vars(one) for one in session.left_out]
+    manifest["measured"] = list(study.stamps.values())
+    if len(study.commits) > 1:
+        options.tell(f"Results of several commits stand together: {', '.join(sorted(study.commits))}.")
     write_rankings(options.out, study, parts, session.store)
     write_run(options.out, manifest, study, study_tables(study, parts))
     return session.failures
@@ -114,20 +120,28 @@ def _loaded(collections: Sequence[Place | StudyCollection], session: Session) ->
     for one in collections:
         try:
             collection = load_place(one) if isinstance(one, Place) else one
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            session.failures.append(Failure("all", one.name, "collection", str(error)))
+        except Exception as error:  # whatever its files raise, the other collections go on
+            session.failures.append(Failure(ALL, one.name, "collection", str(error)))
             session.tell(f"{one.name}: {error}")
             continue
         for problem in collection.problems:
-            session.failures.append(Failure("all", collection.name, "collection", problem))
+            session.failures.append(Failure(ALL, collection.name, "collection", problem))
             session.tell(f"{collection.name}: {problem}")
         found.append(collection)
     return found
 
 
-def _of_experiment(experiment: Experiment, loaded: list[StudyCollection]) -> list[StudyCollection]:
+def _of_experiment(
+    experiment: Experiment, loaded: list[StudyCollection], session: Session
+) -> list[StudyCollection]:
     if experiment.collections == (LARGEST,):
         return sorted(loaded, key=lambda one: -len(one.document_ids))[:1]
+    for name in experiment.collections:
+        try:
+            require_known(name, [one.name for one in loaded], "collection")
+        except ValueError as error:
+            session.failures.append(Failure(experiment.name, name, "collection", str(error)))
+            session.tell(f"{experiment.name}: {error}")
     return [one for one in loaded if not experiment.collections or one.name in experiment.collections]
 
 
@@ -149,7 +163,10 @@ def _grow(session: Session, study: Study, part: Part) -> None:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         session.tell(f"{experiment.name}, {part.collection.name}: growing")
-        rows, failures = growth_rows(settings, part.collection, experiment.name, seed, session.threads)
+        try:
+            rows, failures = growth_rows(settings, part.collection, experiment.name, seed, session.threads)
+        except Exception as error:  # whatever an encoder raises; what other experiments found is kept
+            rows, failures = [], [("encoder", f"{type(error).__name__}: {error}")]
         for backend, message in failures:
             session.failures.append(Failure(experiment.name, part.collection.name, backend, message))
             session.tell(f"{experiment.name}, {part.collection.name}, {backend}: {message}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,12 +50,24 @@ class Study:
         For each point the metrics' values of every query, averaged over seeds.
     raws : dict
         Where each row's raw results are, by the same key and the seed.
+    times : dict
+        For each timed point the turns that it was measured in, which are those of all systems that were
+        measured together, and the seconds of every query.
+    stamps : dict
+        What measured: each distinct stamp of the raw results.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     values: Values = field(default_factory=dict)
     raws: dict[tuple[str, str, int, str, int], Path] = field(default_factory=dict)
+    times: dict[tuple[str, str, int, str], tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
+    stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def commits(self) -> set[str]:
+        """The commits that results were measured at."""
+        return {str(stamp.get("commit")) for stamp in self.stamps.values()}
 
 
 def add_rows(study: Study, session: Session, part: Part) -> None:
@@ -79,6 +92,11 @@ def add_rows(study: Study, session: Session, part: Part) -> None:
             values = judge.values(raw.ids)
             by_seed.append(values)
             study.rows.append(_row(part, point, seed, raw, values))
+            stamp = raw.facts["measured"]
+            study.stamps.setdefault(json.dumps(stamp, sort_keys=True), stamp)
+            if experiment.timed and seed == experiment.seeds[0]:
+                key = (experiment.name, collection.name, size, point.name)
+                study.times[key] = (str(raw.facts.get("turns")), raw.seconds)
             study.raws[(experiment.name, collection.name, size, point.name, seed)] = path
             for fault in raw.facts["faults"]:
                 session.failures.append(
@@ -148,7 +166,10 @@ def _row(
             metric: mean_interval(values[metric]) if metric in values else None
             for metric in experiment.metrics
         },
-        **latency(raw.seconds),
+        **latency(raw.seconds if experiment.timed else []),
         "build_seconds": round(raw.facts["build_seconds"], 4) if experiment.timed else None,
         "bytes_per_document": round(raw.facts["bytes_per_document"], 1),
+        "total_bytes_per_document": round(
+            raw.facts["bytes_per_document"] + raw.facts.get("token_bytes_per_document", 0.0), 1
+        ),
     }

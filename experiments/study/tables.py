@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .configuration import Experiment
-from .intervals import mean_interval
+from .growth import RECALL
+from .intervals import mean_interval, ratio_interval
 from .summary import Part, Study
 
 __all__ = ["study_tables"]
@@ -105,7 +106,8 @@ def _speed(study: Study, parts: list[Part]) -> list[Table]:
             return ""
         times = row["latency_ms"]
         return (
-            f"{row['queries_per_second']:,.0f} ({times['p50']:.2f} / {times['p95']:.2f} / {times['p99']:.2f})"
+            f"{_rate(row['queries_per_second'])} "
+            f"({times['p50']:.3g} / {times['p95']:.3g} / {times['p99']:.3g})"
         )
 
     return _of_rows(study, parts, "queries per second (p50 / p95 / p99, ms)", rate)
@@ -116,11 +118,13 @@ def _size(study: Study, parts: list[Part]) -> list[Table]:
         return "" if row["build_seconds"] is None else f"{row['build_seconds']:.2f}"
 
     def size(row: dict[str, Any]) -> str:
-        return f"{row['bytes_per_document']:,.0f}"
+        return f"{row['bytes_per_document']:,.0f} ({row['total_bytes_per_document']:,.0f})"
 
     return [
         *_of_rows(study, parts, "seconds of a build", seconds, by="label"),
-        *_of_rows(study, parts, "bytes of a document beside its token vectors", size, by="label"),
+        *_of_rows(
+            study, parts, "bytes of a document (with the token vectors that are read)", size, by="label"
+        ),
     ]
 
 
@@ -277,7 +281,7 @@ def _facts(study: Study, parts: list[Part]) -> list[Table]:
 def _growth(study: Study, parts: list[Part]) -> list[Table]:
     experiment = parts[0].experiment
     header = ["search", "documents", "build, s", "build, us/document", "bytes/document", "resident bytes"]
-    header += ["p50, ms", "p95, ms", "10-recall@10 of FDEs"]
+    header += ["p50, ms", "p95, ms", RECALL]
     rows = []
     for row in study.rows:
         if row["experiment"] != experiment.name:
@@ -285,7 +289,7 @@ def _growth(study: Study, parts: list[Part]) -> list[Table]:
         n, resident, recall = (
             row["build"]["n"],
             row["build"]["resident_bytes"],
-            row["metrics"]["10-recall@10"],
+            row["metrics"][RECALL],
         )
         rows.append(
             [
@@ -321,24 +325,24 @@ def _differences(study: Study, experiment: Experiment) -> list[Table]:
 
 
 def _time_ratio(study: Study, one: dict[str, Any]) -> str:
-    """Return how many times as long the median query of a comparison's first system took."""
-    times = {
-        row["point"]: row["latency_ms"]["p50"]
-        for row in study.rows
-        if (row["experiment"], row["collection"]) == (one["experiment"], one["collection"])
-        and row["build"].get("n", one["n"]) == one["n"]
-        and row["latency_ms"] is not None
-    }
-    mine, other = times.get(one["a"]), times.get(one["b"])
-    return "" if mine is None or not other else f"{mine / other:.2f}x"
+    """Return how many times as long the median query of a comparison's first system took.
+
+    Nothing where the two were not asked in the same turns, as when one failed and was measured later.
+    """
+    where = (one["experiment"], one["collection"], one["n"])
+    mine, other = study.times.get((*where, one["a"])), study.times.get((*where, one["b"]))
+    if mine is None or other is None or mine[0] != other[0]:
+        return ""
+    ratio, low, high = ratio_interval(mine[1], other[1])
+    return f"{ratio:.3g}x [{low:.3g}, {high:.3g}]"
 
 
 def _heading(one: dict[str, Any], several: bool) -> str:
     return f"{one['collection']}, n={one['n']:,}" if several else str(one["collection"])
 
 
-def _cutoff(metric: str) -> int:
-    return int(metric.rpartition("@")[2])
+def _rate(queries_per_second: float) -> str:
+    return f"{queries_per_second:,.0f}" if queries_per_second >= 10 else f"{queries_per_second:.2g}"
 
 
 def _with_interval(values: NDArray[np.float64]) -> str:

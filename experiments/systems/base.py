@@ -110,13 +110,18 @@ class System(Protocol):
 
     Notes
     -----
-    Three more methods are called where a system has them:
+    Four more methods are called where a system has them:
 
     - ``disagreement(queries, positions, k, **query) -> str | None``: compares two ways to the same
       answer before either is timed, and says in a sentence where they differ;
     - ``prepare(material)``: called before ``build`` and not timed, for what has nothing to do with the
       collection, such as environments of other libraries;
-    - ``facts() -> dict[str, float]``: numbers about the built index, kept with the results.
+    - ``facts() -> dict[str, float]``: numbers about the built index, kept with the results;
+    - ``reads_tokens(**query) -> bool``: whether answers at these query arguments need the stored token
+      vectors, too, whose bytes then count; without it they do.
+
+    An attribute ``build_seconds``, where a system has it, is taken for the time of ``build``: that of a
+    process of its own, without handing documents over.
 
     A class with open keywords may name them: ``open_arguments() -> Iterable[str]``, a static method.
     """
@@ -148,10 +153,7 @@ class System(Protocol):
         ...
 
     def bytes_per_document(self) -> float:
-        """Return the size of the index on top of the token vectors that every exact reranker reads.
-
-        Systems that do not read those (PLAID) say in their own docstring what they count.
-        """
+        """Return the size of the index on top of the token vectors that every exact reranker reads."""
         ...
 
     def close(self) -> None:

@@ -67,13 +67,20 @@ class BM25:
         def search(place: int, query: MultiVectors) -> Best:
             text = self._queries[positions[place]]
             words = bm25s.tokenize(text, stopwords=self._stopwords, return_ids=False, show_progress=False)
-            scores = np.asarray(self._index.get_scores(words[0]), np.float32)
+            # bm25s refuses a query without words, as one of stop words alone.
+            found = self._index.get_scores(words[0]) if words[0] else np.zeros(len(self._documents))
+            scores = np.asarray(found, np.float32)
             best = best_first(scores, max(k, candidates) if rerank else k)
             if rerank:
                 return reranked(query, self._documents, best, k, self._threads)
             return best, scores[best]
 
         return one_by_one(queries, k, search)
+
+    @staticmethod
+    def reads_tokens(**query: Any) -> bool:
+        """Return whether candidates are ranked exactly."""
+        return bool(query.get("rerank", True))
 
     def bytes_per_document(self) -> float:
         """Return the size of the score matrix, without the vocabulary's strings."""

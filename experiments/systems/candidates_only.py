@@ -129,6 +129,11 @@ class Candidates:
             found["intrinsic_dimension"] = float(self._intrinsic.mean())
         return found
 
+    @staticmethod
+    def reads_tokens(**_: Any) -> bool:
+        """Return False: nothing is ranked exactly."""
+        return False
+
     def bytes_per_document(self) -> float:
         """Return the bytes of an FDE as it is kept and, with a graph, of its links."""
         return float(self._held.search.info()["bytes_per_vector"])

@@ -71,13 +71,14 @@ class Plaid:
         self._folder = material.folder
         self._index = material.folder / "index"
         save_texts(material.folder, "documents", list(material.documents))
-        self._worker.time(
+        seconds = self._worker.time(
             "build",
             index=str(self._index),
             seed=material.seed,
             threads=material.threads,
             **self._settings,
         )
+        self.build_seconds = float(seconds[0].sum())  # without handing the documents over
         for name in ("documents.npy", "documents_lengths.npy"):
             (material.folder / name).unlink()
 
@@ -128,6 +129,11 @@ class Plaid:
 
         again = one_by_one(queries, k, answer)
         return Answers(again.ids, again.scores, again.seconds + times[0])
+
+    @staticmethod
+    def reads_tokens(**query: Any) -> bool:
+        """Return whether candidates are ranked exactly."""
+        return bool(query.get("candidates", 0))
 
     def bytes_per_document(self) -> float:
         """Return the bytes of the index's files.

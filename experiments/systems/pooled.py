@@ -95,6 +95,11 @@ class Pooled:
 
         return one_by_one(queries, k, search)
 
+    @staticmethod
+    def reads_tokens(**query: Any) -> bool:
+        """Return whether candidates are ranked exactly."""
+        return bool(query.get("rerank", True))
+
     def bytes_per_document(self) -> float:
         """Return the bytes of a vector and, with a graph, of its links."""
         return float(self._search.info()["bytes_per_vector"])

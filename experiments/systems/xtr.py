@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,11 @@ class XTR:
         found, scores = np.empty(most, np.int64), np.empty(most, np.float32)
         count = imputed_scores(documents, similarities, self._last, self._gains, found, scores)
         return found[:count], scores[:count]
+
+    @staticmethod
+    def reads_tokens(**query: Any) -> bool:
+        """Return whether candidates are ranked exactly."""
+        return bool(query.get("candidates", 0))
 
     def bytes_per_document(self) -> float:
         """Return the bytes of the graph, with its own float32 copy of the tokens, and of their owners.

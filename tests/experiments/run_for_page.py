@@ -105,6 +105,7 @@ def row(experiment: str, collection: str, system: str, recall: float | None, **r
         "latency_ms": None if speed is None else {name: part * 1000 / speed for name, part in parts.items()},
         "build_seconds": 12.5,
         "bytes_per_document": 4096.0,
+        "total_bytes_per_document": rest.get("bytes_per_document", 4096.0),
     } | rest
 
 
