@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from .vectors import MultiVectors, as_multivectors
 
-__all__ = ["DocumentSample", "as_batches"]
+__all__ = ["SAMPLED", "DocumentSample", "as_batches"]
 
-# Most documents of a sample, and the bytes that what is kept of them may take.
-_DOCUMENTS, _BYTES = 4096, 256 << 20
+#: Most documents of a sample.
+SAMPLED = 4096
+
+# Bytes that what is kept of them may take, and those of their tokens.
+_BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
 
 # A child of the configuration's seed; those of the random matrices have other keys.
-_SAMPLING = 0xC0
+_SAMPLING, _SHRINKING = 0xC0, 0xC3
 
 
 def as_batches(documents: Any) -> Iterator[MultiVectors]:
@@ -36,7 +39,8 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
 class DocumentSample:
     """A uniform sample of the documents that pass by, in bounded memory.
 
-    The same documents in the same order give the same sample, however they are batched.
+    The same documents in the same order give the same sample, however they are batched.  Where their
+    tokens would take too much memory, the sample becomes smaller.
 
     Parameters
     ----------
@@ -46,10 +50,11 @@ class DocumentSample:
     """
 
     def __init__(self, floats: int, seed: int) -> None:
-        self.size = max(1, min(_DOCUMENTS, _BYTES // (4 * floats)))
+        self.size = max(1, min(SAMPLED, _BYTES // (4 * floats)))
         self._stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLING,)))
+        self._shrinking = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHRINKING,)))
         self._kept: list[NDArray[np.generic]] = []
-        self._seen = 0
+        self._seen = self._token_bytes = 0
 
     def watch(self, batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
         """Yield the batches, having taken a share of each."""
@@ -60,8 +65,19 @@ class DocumentSample:
                 place = len(self._kept) if self._seen <= self.size else int(draw * self._seen)
                 if place < self.size:
                     # A copy: the batch itself must be free to go.
-                    self._kept[place : place + 1] = [np.array(batch[i])]
+                    self._keep(place, np.array(batch[i]))
             yield batch
+
+    def _keep(self, place: int, tokens: NDArray[np.generic]) -> None:
+        self._token_bytes += tokens.nbytes - sum(old.nbytes for old in self._kept[place : place + 1])
+        self._kept[place : place + 1] = [tokens]
+        while self._token_bytes > _TOKEN_BYTES and len(self._kept) > 1:
+            # Without any of them the sample is still a uniform one.
+            dropped = int(self._shrinking.integers(len(self._kept)))
+            self._token_bytes -= self._kept[dropped].nbytes
+            self._kept[dropped] = self._kept[-1]
+            del self._kept[-1]
+            self.size = len(self._kept)
 
     def documents(self, dimension: int) -> MultiVectors:
         """Return the sample."""

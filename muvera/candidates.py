@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoders import Encoder
+from .batches import SAMPLED
+from .encoders import Encoder, needs_sample
 from .mips import ExactSearch, HNSWSearch, Int8Search, PQSearch, VectorSearch
 from .vectors import MultiVectors
 
@@ -48,6 +49,8 @@ class CandidateSearch:
         Settings of :class:`muvera.mips.HNSWSearch`.
     pq : dict
         Settings of :class:`muvera.mips.PQSearch`.
+    maps_learnt_from : int
+        How many of the documents here the encoder was fitted on; 0: it came fitted.
     """
 
     def __init__(
@@ -56,9 +59,10 @@ class CandidateSearch:
         backend: Backend = "auto",
         hnsw: dict[str, Any] | None = None,
         pq: dict[str, Any] | None = None,
+        maps_learnt_from: int = 0,
     ) -> None:
         self.check_settings(backend, hnsw, pq)
-        self.encoder = encoder
+        self.encoder, self.maps_learnt_from = encoder, maps_learnt_from
         self.backend: Backend = backend
         self.hnsw, self.pq = dict(hnsw or {}), dict(pq or {})
         self.recall: float | None = None
@@ -162,6 +166,12 @@ class CandidateSearch:
             return isinstance(self.search, PQSearch) and self.search.can_learn
         return self.recall is None or len(self.search) > 2 * self.recall_size
 
+    @property
+    def outgrown(self) -> bool:
+        """Whether maps were learnt from few documents, and from less than half of what there is."""
+        learnt = needs_sample(self.encoder.config) and self.maps_learnt_from > 0
+        return learnt and self.maps_learnt_from < min(SAMPLED, len(self.search) / 2)
+
     def info(self) -> dict[str, Any]:
         """Return the search's own facts, and the measured recall."""
         return {**self.search.info(), "recall": self.recall, "recall_measured_at": self.recall_size}
@@ -173,6 +183,11 @@ class CandidateSearch:
             found.append(
                 f"The graph finds only {self.recall:.1%} of the exact best FDEs: raise hnsw m or ef, try "
                 "space 'inner_product', or use backend 'exact'."
+            )
+        if self.outgrown:
+            found.append(
+                f"The encoder's maps were learnt from only {self.maps_learnt_from} of now {len(self.search)} "
+                "documents: compact() learns them again."
             )
         if isinstance(self.search, PQSearch) and self.search.outgrown:
             found.append(
@@ -192,6 +207,7 @@ class CandidateSearch:
             "hnsw": self.search.settings() if isinstance(self.search, HNSWSearch) else self.hnsw,
             "pq": self.search.settings() if isinstance(self.search, PQSearch) else self.pq,
             "learnt_from": self.search.learnt_from if isinstance(self.search, PQSearch) else 0,
+            "maps_learnt_from": self.maps_learnt_from,
             "recall": self.recall,
             "recall_size": self.recall_size,
         }
@@ -207,7 +223,9 @@ class CandidateSearch:
         removed : int64 (n,)
             Rows that are not to be found any more, whatever the file says.
         """
-        loaded = cls(encoder, state["backend"], state["hnsw"], state.get("pq"))  # older folders have none
+        # Older folders do not have all of it.
+        learnt = state.get("maps_learnt_from", 0)
+        loaded = cls(encoder, state["backend"], state["hnsw"], state.get("pq"), maps_learnt_from=learnt)
         dimension = encoder.config.fde_dimension
         if state["kind"] == "hnsw":
             loaded.search = HNSWSearch.load(folder, dimension, removed, state["hnsw"])

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .batches import SAMPLED
 from .candidates import PROBES, Backend, CandidateSearch
-from .encoders import Encoder, EncoderConfig, make_encoder
+from .encoders import Encoder, EncoderConfig, make_encoder, needs_sample
 from .inputs import Ids
 from .parallel import run_in_ranges, split_by_weight
 from .ranking import Ranking
@@ -21,7 +22,10 @@ from .store.names import Names
 from .store.tokens import TokenStore
 from .vectors import MultiVectors
 
-__all__ = ["Collection", "Filter", "as_list"]
+__all__ = ["LEARN_FROM", "Collection", "Filter", "as_list"]
+
+#: Maps learnt from fewer documents find little of others: until there are so many, all tokens are read.
+LEARN_FROM = 256
 
 Filter = Container[Any] | Callable[[Any], bool]
 
@@ -59,6 +63,8 @@ class Collection:
         self.lengths = GrowingArray(np.empty(0, np.int64))
         self.candidates: CandidateSearch | None = None
         self._searchable: tuple[NDArray[np.int64], int] | None = None
+        #: So many documents are to be there before anything is learnt from them.
+        self.learn_from = LEARN_FROM
 
     @property
     def encoder(self) -> Encoder | None:
@@ -91,7 +97,7 @@ class Collection:
             self.store.append(documents)
             if candidates is not None:
                 candidates.add(rows, documents, threads)
-            elif self._tokens_after(replaced, documents) > self.exact_tokens:
+            elif self._is_due(*self._sizes_after(replaced, documents)):
                 live = np.setdiff1d(self.names.live, replaced, assume_unique=True)
                 candidates = self._encoded(np.concatenate([live, rows]), threads)
         except BaseException:
@@ -113,8 +119,37 @@ class Collection:
                 f"{self.config.hash}: their vectors do not compare. Build a new index."
             )
 
-    def _tokens_after(self, replaced: NDArray[np.int64], documents: MultiVectors) -> int:
-        return self.searchable[1] + documents.num_tokens - int(self.lengths.values[replaced].sum())
+    def _sizes_after(self, replaced: NDArray[np.int64], documents: MultiVectors) -> tuple[int, int]:
+        """Return how many documents with tokens, and how many tokens, there will be."""
+        rows, tokens = self.searchable
+        gone = self.lengths.values[replaced]
+        count = len(rows) + int((documents.lengths > 0).sum()) - int((gone > 0).sum())
+        return count, tokens + documents.num_tokens - int(gone.sum())
+
+    def _is_due(self, documents: int, tokens: int) -> bool:
+        """Whether so much is to be searched through vectors."""
+        if tokens <= self.exact_tokens:
+            return False
+        fitted = self._encoder is not None and not self._encoder.needs_fit
+        return fitted or not needs_sample(self.config) or documents >= self.learn_from
+
+    def settle(self, threads: int | None) -> None:
+        """Encode what is there where that is due, as after `learn_from` was lowered."""
+        rows, tokens = self.searchable
+        if self.candidates is None and self._is_due(len(rows), tokens):
+            self.candidates = self._encoded(self.names.live, threads)
+
+    def warnings(self) -> list[str]:
+        """Return what a user should know of the search, in sentences."""
+        rows, tokens = self.searchable
+        if self.candidates is not None:
+            return self.candidates.warnings()
+        if tokens <= self.exact_tokens or not len(rows):
+            return []
+        return [
+            f"{len(rows)} documents are too few to learn maps from, so all tokens are read; with "
+            f"{self.learn_from} they will be learnt. An encoder that is fitted on others is used at once."
+        ]
 
     def _give_up(self, rows: NDArray[np.int64]) -> None:
         """Never use these rows where a part of them is spent, for a graph takes a label once."""
@@ -128,9 +163,11 @@ class Collection:
     def _encoded(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
         """Return FDEs of these rows, having learnt what is to be learnt."""
         encoder = make_encoder(self.config) if self._encoder is None else self._encoder
+        learnt_from = 0
         if encoder.needs_fit:
             encoder.fit((texts for _, texts in self.store.batches(rows)), threads=threads)
-        candidates = CandidateSearch(encoder, self.backend, self.hnsw, self.pq)
+            learnt_from = len(rows)
+        candidates = CandidateSearch(encoder, self.backend, self.hnsw, self.pq, maps_learnt_from=learnt_from)
         for part, texts in self.store.batches(rows):
             candidates.add(part, texts, threads)
         return candidates
@@ -159,11 +196,15 @@ class Collection:
             hnsw=self.hnsw,
             pq=self.pq,
             exact_tokens=self.exact_tokens,
-            encoder=self.encoder,
+            # Maps that were learnt from few of the documents are learnt again.
+            encoder=None if self.candidates is not None and self.candidates.outgrown else self.encoder,
             first_id=self.names.next,
         )
+        least, fresh.learn_from = fresh.learn_from, SAMPLED
         for rows, texts in self.store.batches(self.names.live):
             fresh.append(self.names.of(rows), texts, threads)
+        fresh.learn_from = least
+        fresh.settle(threads)
         fresh.measure(threads)
         return fresh
 

@@ -206,7 +206,9 @@ def diagnose(
     task = RecallTask(picked, chosen, own, k=min(10, len(picked) - (own is not None)), threads=threads)
     part = _with_tokens(picked, some)
     geometry = token_geometry(part.tokens)
-    encoders = {name: FDEEncoder(each).fit(picked) for name, each in _candidates(config).items()}
+    encoders = {
+        name: FDEEncoder(each).fit(picked, threads=threads) for name, each in _candidates(config).items()
+    }
     rows = tuple(_measure(name, encoder, task) for name, encoder in encoders.items())
     own_encoder = next(encoder for encoder in encoders.values() if encoder.config == config)
     planes = own_encoder.matrices.dense_hyperplanes[:, : config.dimension]

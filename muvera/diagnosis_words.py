@@ -85,6 +85,11 @@ def _advice(found: Diagnosis) -> list[str]:
         _expect(found),
         _learned(found),
     ]
+    if found.config.compact_dimension is not None:
+        sentences.append(
+            "The compact maps were learnt from the very documents that are measured: of others they find "
+            "less."
+        )
     if found.pseudo:
         sentences.append(
             "These queries are windows of document tokens, each without its own document. They stand in for "

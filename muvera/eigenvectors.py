@@ -6,6 +6,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from .products import product
+
 __all__ = ["leading_eigenvectors"]
 
 # Columns beyond those that are wanted, and rounds.
@@ -13,7 +15,7 @@ _EXTRA, _ROUNDS = 64, 4
 
 
 def leading_eigenvectors(
-    matrix: NDArray[np.float32], count: int, start: np.random.SeedSequence
+    matrix: NDArray[np.float32], count: int, start: np.random.SeedSequence, threads: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return up to `count` leading eigenvalues and eigenvectors.
 
@@ -24,6 +26,8 @@ def leading_eigenvectors(
     count : int
     start : SeedSequence
         Of the random columns that the iteration starts from.
+    threads : int, optional
+        Default: all usable cores.
 
     Returns
     -------
@@ -40,8 +44,8 @@ def leading_eigenvectors(
     stream = np.random.default_rng(start)
     basis = stream.standard_normal((size, min(size, count + _EXTRA)), np.float32)
     for _ in range(_ROUNDS):
-        basis = scipy.linalg.qr(scaled @ basis, mode="economic", check_finite=False)[0]
-    inner = basis.T @ (scaled @ basis)
+        basis = scipy.linalg.qr(product(scaled, basis, threads), mode="economic", check_finite=False)[0]
+    inner = basis.T @ product(scaled, basis, threads)
     values, vectors = scipy.linalg.eigh((inner + inner.T) / 2)
     order = slice(None, -count - 1, -1)
     return values[order] * np.float32(scale), basis @ vectors[:, order]

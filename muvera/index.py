@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from .batches import as_batches
+from .batches import SAMPLED, as_batches
 from .candidates import Backend, CandidateSearch
 from .carving import require_tau
 from .chamfer import Explanation, explain, require_k, require_query_tokens
@@ -39,9 +39,10 @@ class MuveraIndex:
 
     Small collections are searched exactly, without FDEs; once they outgrow `exact_tokens`,
     FDEs are made of everything, and what is learnt from documents (the mean token, the
-    maps of a ``compact_dimension``) is learnt then and frozen.  A build from an iterator of
-    batches learns from those that have come by then: give it the documents in random order,
-    or an encoder that is fitted on a sample of all.
+    maps of a ``compact_dimension`` or of a :class:`LearnedConfig`) is learnt then and frozen.
+    Maps need 256 documents at least; until there are so many, all tokens are read.  A build
+    from an iterator of batches learns from the first 4,096: give it the documents in random
+    order, or an encoder that is fitted on a sample of all.
 
     Searching from several threads at once is safe, also while another one saves or compacts.
     Adding, updating and deleting are not safe while another thread searches; changes among
@@ -152,10 +153,13 @@ class MuveraIndex:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             index = cls(FDEConfig(dimension=first.dim) if config is None else config, **settings)
             index._held.store.spool = spool
+            least, index._held.learn_from = index._held.learn_from, SAMPLED
             for batch in chain([first], batches):
                 index._add(batch, threads)
                 if progress is not None:
                     progress(len(batch))
+            index._held.learn_from = least
+            index._held.settle(threads)
             index._held.measure(threads)
             if path is not None:
                 index._held.store.flush()
@@ -340,7 +344,7 @@ class MuveraIndex:
         search = None if held.candidates is None else held.candidates.info()
         token_bytes = tokens * self.config.dimension * itemsize
         per_document = token_bytes / max(1, live) + (search["bytes_per_vector"] if search else 0)
-        warnings = [] if held.candidates is None else held.candidates.warnings()
+        warnings = held.warnings()
         if deleted > max(100, live // 2):
             warnings.append(f"{deleted} deleted documents still take memory: call compact().")
         return {

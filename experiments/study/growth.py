@@ -159,8 +159,8 @@ def _grow(
     seed: int,
     threads: int,
 ) -> Iterator[dict[str, Any]]:
-    settings = (search.get(name) for name in ("hnsw", "pq"))
-    held = CandidateSearch(encoder, search.get("backend", "exact"), *settings).search
+    backend = search.get("backend", "exact")
+    held = CandidateSearch(encoder, backend, search.get("hnsw"), search.get("pq")).search
     gc.collect()
     before, built = _resident(), 0.0
     for size in sizes:

@@ -34,6 +34,7 @@ from ..eigenvectors import leading_eigenvectors
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..parallel import run_in_ranges, split_by_weight
+from ..products import one_blas_thread, product
 from ..vectors import MultiVectors, both_kinds
 
 __all__ = ["CompactMaps", "fit_maps", "sample_windows", "similarities_of"]
@@ -163,8 +164,9 @@ def fit_maps(
     similarities: NDArray[np.float32],
     dimension: int,
     seed: int,
+    threads: int | None = None,
 ) -> CompactMaps:
-    """Learn the maps.
+    """Learn the maps; the same bits on any number of threads and cores.
 
     Parameters
     ----------
@@ -178,41 +180,61 @@ def fit_maps(
         D.  Columns that the sample cannot fill are zero.
     seed : int
         Of the start of the subspace iteration.
+    threads : int, optional
+        Default: all usable cores.
 
     Returns
     -------
     CompactMaps
     """
+    with one_blas_thread():
+        return _fitted(windows, documents, similarities, dimension, seed, threads)
+
+
+def _fitted(
+    windows: NDArray[np.float32],
+    documents: NDArray[np.float32],
+    similarities: NDArray[np.float32],
+    dimension: int,
+    seed: int,
+    threads: int | None,
+) -> CompactMaps:
     mean = documents.mean(axis=0)
     reach = float(np.abs(documents).max(initial=0.0))
     documents -= mean
     similarities -= similarities.mean(axis=1, keepdims=True)
     count, long = documents.shape
-    products = windows @ documents.T
+    products = product(windows, documents.T, threads)
     square = float(np.vdot(products, products))
     scale = float(np.vdot(products, similarities)) / square if square > 0 else 1.0
     if scale <= 0:  # a sample too small to say anything
         scale = 1.0
-    gram = windows @ windows.T
+    gram = product(windows, windows.T, threads)
     weights = _ridge(gram, _WINDOW_RIDGE, similarities - np.float32(scale) * products)
-    moment = documents @ documents.T
+    moment = product(documents, documents.T, threads)
     weights = _ridge(moment, _DOCUMENT_RIDGE, np.ascontiguousarray(weights.T)).T
     # Row i of M is scale * window i + correction i of the documents.  Products of the rows
     # follow from those at hand: n * n * m operations instead of n * n * L, and no n * L array.
     scale32 = np.float32(scale)
-    correction = gram @ weights
-    rows_moment = correction @ moment
+    correction = product(gram, weights, threads)
+    rows_moment = product(correction, moment, threads)
     reached = scale32 * products + rows_moment
-    crossed = scale32 * (products @ correction.T)
-    squared = rows_moment @ correction.T + crossed + crossed.T + scale32**2 * gram
+    crossed = scale32 * product(products, correction.T, threads)
+    squared = product(rows_moment, correction.T, threads) + crossed + crossed.T + scale32**2 * gram
     spread = np.float32(_SPREAD * max(float(np.trace(moment)), 1e-30) / count / long)
-    importance = (reached @ reached.T) / np.float32(count) + spread * squared
+    importance = product(reached, reached.T, threads) / np.float32(count) + spread * squared
     start = np.random.SeedSequence(seed, spawn_key=(_STARTING,))
-    _, leading = leading_eigenvectors(importance, dimension, start)
+    _, leading = leading_eigenvectors(importance, dimension, start, threads)
     del crossed, squared, importance, gram
-    document_map = scale32 * (windows.T @ leading) + documents.T @ (correction.T @ leading)
-    weighted = documents.T @ (documents @ document_map) / np.float32(count) + spread * document_map
-    query_map = scale32 * weighted + windows.T @ (weights @ (documents @ weighted))
+    # Transposed from the left, so that the smaller matrix is packed.
+    by_windows, by_documents = windows.T, documents.T
+    document_map = scale32 * product(by_windows, leading, threads) + product(
+        by_documents, correction.T @ leading, threads
+    )
+    seen = product(documents, document_map, threads)
+    weighted = product(by_documents, seen, threads) / np.float32(count) + spread * document_map
+    asked = product(weights, product(documents, weighted, threads), threads)
+    query_map = scale32 * weighted + product(by_windows, asked, threads)
     # Both sides in the documents' principal axes, each with the root of the spread there.
     values, axes = scipy.linalg.eigh((document_map.T @ weighted).astype(np.float64))
     values, axes = values[::-1], axes[:, ::-1]

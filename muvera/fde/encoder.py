@@ -189,7 +189,11 @@ class FDEEncoder:
         mean = mean_token(sample.watch(batches), config.dimension)  # checks the batches, too
         if config.center:
             self._center = mean
-        self._fit_maps(sample.documents(config.dimension), asked, threads)
+        try:
+            self._fit_maps(sample.documents(config.dimension), asked, threads)
+        except BaseException:
+            self._center = None  # to be fitted again, not half fitted
+            raise
         return self
 
     def _fit_maps(self, documents: MultiVectors, queries: MultiVectors | None, threads: int | None) -> None:
@@ -204,6 +208,7 @@ class FDEEncoder:
             similarities,
             config.compact_dimension,
             config.seed,
+            threads,
         )
         self._take_maps(maps)
 

@@ -24,6 +24,9 @@ __all__ = ["LearnedEncoder"]
 # A task is about this many document tokens or queries: each reads the maps once.
 _TASK_TOKENS, _TASK_QUERIES = 16384, 256
 
+# Values at landmarks that a task holds at most: of short documents there are many in so many tokens.
+_TASK_BYTES = 64 << 20
+
 # A smaller sample, in documents for each float of a vector, is made up with mixed documents.
 _DOCUMENTS_A_FLOAT = 2
 
@@ -122,7 +125,7 @@ class LearnedEncoder:
         values = self._values(sample, len(landmarks), threads)
         wanting = max(0, _DOCUMENTS_A_FLOAT * config.fde_dimension - len(sample))
         mixed = self._values(mixed_documents(sample, wanting, config.seed), len(landmarks), threads)
-        self._take(fit_maps(config, landmarks, features, activations, values, mixed))
+        self._take(fit_maps(config, landmarks, features, activations, values, mixed, threads))
         return self
 
     def _values(self, texts: MultiVectors, count: int, threads: int | None) -> NDArray[np.float32]:
@@ -179,7 +182,8 @@ class LearnedEncoder:
             add_product(values, self._documents, PRODUCT_DEPTH, rows)
             rows[empty] = 0
 
-        run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, max(1, len(texts))), threads)
+        most = max(1, _TASK_BYTES // (4 * len(maps.landmarks)))
+        run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, most), threads)
         return out
 
     def encode_queries(

@@ -25,6 +25,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ..eigenvectors import leading_eigenvectors
+from ..products import one_blas_thread, product
 from .config import LearnedConfig
 
 __all__ = ["LearnedMaps", "draw_features", "fit_maps"]
@@ -99,8 +100,9 @@ def fit_maps(
     activations: NDArray[np.float32],
     values: NDArray[np.float32],
     mixed: NDArray[np.float32],
+    threads: int | None = None,
 ) -> LearnedMaps:
-    """Learn the maps.
+    """Learn the maps; the same bits on any number of threads and cores.
 
     Parameters
     ----------
@@ -113,15 +115,30 @@ def fit_maps(
         The sampled documents' largest inner products with the landmarks.
     mixed : float32 (x, n)
         Those of documents that are mixed of them, which have a say in the second step alone.
+    threads : int, optional
+        Default: all usable cores.
 
     Returns
     -------
     LearnedMaps
         Columns beyond the rank of the sample are zero.
     """
+    with one_blas_thread():
+        return _fitted(config, landmarks, features, activations, values, mixed, threads)
+
+
+def _fitted(
+    config: LearnedConfig,
+    landmarks: NDArray[np.float32],
+    features: NDArray[np.float32],
+    activations: NDArray[np.float32],
+    values: NDArray[np.float32],
+    mixed: NDArray[np.float32],
+    threads: int | None,
+) -> LearnedMaps:
     count = np.float32(len(landmarks))
     mean = values.mean(axis=0)
-    covariance = activations.T @ activations / count
+    covariance = product(activations.T, activations, threads) / count
     level = max(float(np.trace(covariance)) / len(covariance), 1e-30)
     shrunk = scipy.linalg.cho_factor(
         _raised(covariance, config.ridge * level), lower=True, check_finite=False
@@ -131,12 +148,12 @@ def fit_maps(
     shown = [values - mean]
     if len(mixed):
         shown.append(_MIXED_WEIGHT * (mixed - mixed.mean(axis=0)))
-    targets = activations.T @ np.concatenate(shown).T / count
-    functions = metric.T @ scipy.linalg.cho_solve(shrunk, targets, check_finite=False)
-    moment = functions @ functions.T
+    targets = product(activations.T, np.concatenate(shown).T, threads) / count
+    functions = product(metric.T, scipy.linalg.cho_solve(shrunk, targets, check_finite=False), threads)
+    moment = product(functions, functions.T, threads)
     size = config.fde_dimension
     start = np.random.SeedSequence(config.seed, spawn_key=(_STARTING,))
-    spread, axes = leading_eigenvectors(moment, size, start)
+    spread, axes = leading_eigenvectors(moment, size, start, threads)
     good = spread > 1e-7 * max(float(spread[0]), 1e-30)
     spread, axes = spread[good], axes[:, good]
     # Both sides get the root of the spread: products stay, and neither is much longer than the other.
@@ -145,7 +162,7 @@ def fit_maps(
     queries = np.zeros((len(features), size), np.float32)
     kept = len(spread)
     weights = scipy.linalg.cho_solve(shrunk, metric @ (axes / root), check_finite=False)
-    documents[:, :kept] = activations @ weights.astype(np.float32) / count
+    documents[:, :kept] = product(activations, weights.astype(np.float32), threads) / count
     queries[:, :kept] = scipy.linalg.solve_triangular(metric.T, axes * root, check_finite=False)
     return LearnedMaps(landmarks, features, documents, queries, mean @ documents)
 

@@ -27,8 +27,9 @@ class PQSearch:
 
     The first vectors are kept as floats and searched exactly.  Once there are `train`, or at
     :meth:`learn`, the codes are learnt from them, all are coded and the floats dropped; later
-    ones are coded as they come.  The codes are never learnt again: give the first ones in random
-    order.  Adding one costs about as much as its product with 256 * `dimension` floats.
+    ones are coded as they come.  An index learns at the end of its build, or of the first addition
+    that makes 256.  The codes are never learnt again: give the first ones in random order.
+    Adding one costs about as much as its product with 256 * `dimension` floats.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ class PQSearch:
         are ordered by a copy of one byte a float, which costs ``dimension + 4`` more bytes a vector
         and makes up for what the codes lose.
     train : int
-        Vectors to learn from, and to keep as floats until then: 256 to 100,000.  More raise the
+        Vectors to learn from, and to keep as floats at most: 256 to 100,000.  More raise the
         time of learning and the memory until then in proportion, and recall a little.
     seed : int
         Of the vectors that the centroids begin as.
@@ -82,8 +83,8 @@ class PQSearch:
 
     @property
     def outgrown(self) -> bool:
-        """Whether the codes were learnt from few, and from less than a quarter of what there is."""
-        return 0 < self.learnt_from < min(self.train, len(self) / 4)
+        """Whether the codes were learnt from few, and from less than half of what there is."""
+        return 0 < self.learnt_from < min(self.train, len(self) / 2)
 
     def learn(self, threads: int | None = None) -> None:
         """Learn the codes from what is there, code it and drop the floats, where :attr:`can_learn`.

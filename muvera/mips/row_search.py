@@ -25,8 +25,8 @@ __all__ = ["LABELS", "RowSearch", "blocks"]
 
 LABELS = "vector_labels.npy"
 
-# Queries whose scores are held at once.
-_QUERIES = 64
+# Queries whose scores are held at once, and the bytes that they may take.
+_QUERIES, _SCORE_BYTES = 64, 256 << 20
 
 # Bytes of rows copied at a time.
 _BLOCK_BYTES = 32 << 20
@@ -157,8 +157,9 @@ class RowSearch(ABC):
             labels = labels[picked]
         found = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        for start in range(0, len(queries), _QUERIES):
-            ranked = self._best(queries[start : start + _QUERIES], picked, k, threads)
+        step = max(1, min(_QUERIES, _SCORE_BYTES // (4 * max(1, len(labels)))))
+        for start in range(0, len(queries), step):
+            ranked = self._best(queries[start : start + step], picked, k, threads)
             for i, (best, products) in enumerate(ranked, start):
                 found[i, : len(best)] = labels[best]
                 scores[i, : len(best)] = products

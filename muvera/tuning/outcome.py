@@ -85,7 +85,8 @@ class Tuning:
         How many a search is to rank exactly.
     target_recall : float or None
     reached : bool or None
-        Whether the queries that chose find as much as the target.
+        Whether the queries that chose find as much as the target; ``chosen.held_out`` is what the
+        others find.
     enough_candidates : int or None
         The fewest candidates, of those tried, with which the chosen configuration reaches the
         target with the queries that chose; None where none does or there is no target.

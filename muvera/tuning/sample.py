@@ -12,17 +12,21 @@ from ..ranking import best_first
 from ..recall import pseudo_queries
 from ..vectors import MultiVectors
 
-__all__ = ["TOP", "Asked", "TuningSample", "draw_sample"]
+__all__ = ["HELD_OUT", "TOP", "Asked", "TuningSample", "draw_sample"]
 
 #: Whose exact top so many documents are to be found.
 TOP = 10
+
+#: Queries are held out, so many at least where there are twice as many.
+HELD_OUT = 15
 
 #: Tokens of a pseudo-query, as ColBERT's queries have.
 WINDOW = 32
 
 #: An encoder learns from at most so many documents, so it sees this share of a collection; half
-#: of a sample at least, for less would say little of what so many teach.
-_LEARNT_FROM = 4096
+#: of a sample at least, for less would say little of what so many teach, and three quarters at
+#: most, for windows are cut out of the others.
+_LEARNT_FROM, _LEAST_SHARE, _MOST_SHARE = 4096, 0.5, 0.75
 
 # Queries, and multiplications of exact Chamfer, some ten seconds' worth: longer or wider tokens
 # mean fewer queries.
@@ -62,7 +66,8 @@ class TuningSample:
     learning : int64 (n,)
         Positions of the documents that encoders learn from.
     choosing, held_out : Asked
-        Queries that choose, and others that say what was found.  Encoders learn from neither.
+        Queries that choose, and others that say what was found.  Encoders learn from neither, nor
+        from the documents that windows were cut out of.
     windows : Asked or None
         Where queries were given: windows of documents, which would have chosen without them.
     """
@@ -81,6 +86,7 @@ class TuningSample:
 
 def draw_sample(
     documents: MultiVectors,
+    filled: NDArray[np.int64],
     queries: MultiVectors | None,
     size: int,
     seed: int,
@@ -90,7 +96,10 @@ def draw_sample(
 
     Parameters
     ----------
-    documents, queries : MultiVectors
+    documents : MultiVectors
+    filled : int64 (n,)
+        Positions of the documents with a token; no others are read.
+    queries : MultiVectors, optional
         Each with a token.
     size : int
         Documents, at most.
@@ -99,34 +108,43 @@ def draw_sample(
     """
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
     drawn, asked, split, learnt = streams
-    picked = documents[drawn.permutation(len(documents))[:size]]
+    picked = _numbered(documents[filled[drawn.permutation(len(filled))[:size]]])
+    picked.require_finite("documents")
+    share = min(_MOST_SHARE, max(_LEAST_SHARE, _LEARNT_FROM / len(filled)))
+    order = learnt.permutation(len(picked))
+    learning, others = np.split(order, [round(share * len(picked))])
     length = WINDOW if queries is None else max(1, queries.num_tokens // len(queries))
     affordable = _PRODUCTS // (picked.num_tokens * picked.dim * length)
     count = min(_QUERIES, max(_FEWEST, affordable))
     if queries is None:
-        chosen, _, own = _windows(picked, count, asked)
+        chosen, own = _windows(picked, np.sort(others), count, asked)
     else:
         chosen = queries[np.sort(asked.permutation(len(queries))[:count])]
         own = np.full(len(chosen), -1)
     order = split.permutation(len(chosen))
-    held = round(len(chosen) / 3)
+    held = max(round(len(chosen) / 3), min(HELD_OUT, len(chosen) // 2))
     parts = [
         _answered(chosen[rows], picked, own[rows], threads)
         for rows in (np.sort(order[held:]), np.sort(order[:held]))
     ]
-    share = max(0.5, min(1.0, _LEARNT_FROM / len(documents)))
-    learning = np.sort(learnt.permutation(len(picked))[: round(share * len(picked))])
     windows = None
     if queries is not None:
-        windows = _answered(*_windows(picked, len(parts[0].queries), asked), threads)
-    return TuningSample(picked, learning, parts[0], parts[1], windows)
+        cut, own = _windows(picked, np.sort(others), len(parts[0].queries), asked)
+        windows = _answered(cut, picked, own, threads)
+    return TuningSample(picked, np.sort(learning), parts[0], parts[1], windows)
 
 
 def _windows(
-    documents: MultiVectors, count: int, stream: np.random.Generator
-) -> tuple[MultiVectors, MultiVectors, NDArray[np.int64]]:
-    queries, own = pseudo_queries(documents, min(count, len(documents)), WINDOW, stream)
-    return queries, documents, own
+    documents: MultiVectors, places: NDArray[np.int64], count: int, stream: np.random.Generator
+) -> tuple[MultiVectors, NDArray[np.int64]]:
+    """Cut windows out of the documents at `places`; return them and where each comes from."""
+    queries, own = pseudo_queries(documents[places], min(count, len(places)), WINDOW, stream)
+    return queries, places[own]
+
+
+def _numbered(texts: MultiVectors) -> MultiVectors:
+    """Let positions be the ids: others are of no use here."""
+    return MultiVectors(texts.tokens, texts.offsets)
 
 
 def _answered(

@@ -17,13 +17,13 @@ from .graph import LINKS, choose_graph
 from .halving import halve
 from .measure import DEPTHS, Bench, Measured, mean_recall
 from .outcome import TunedRow, Tuning, choose
-from .sample import TOP, draw_sample
+from .sample import HELD_OUT, TOP, draw_sample
 from .space import STORAGES, Arm, Storage, arms
 
 __all__ = ["tune"]
 
 #: Fewer say nothing: documents, and queries to choose by and to hold out.
-FEWEST_DOCUMENTS, FEWEST_QUERIES = 50, 15
+FEWEST_DOCUMENTS, FEWEST_QUERIES = 50, 2 * HELD_OUT
 
 # A rung has at least so many documents.
 _RUNG = 200
@@ -89,7 +89,7 @@ def tune(
     Raises
     ------
     ValueError
-        For fewer than 50 documents or 15 queries with tokens, a wrong value, or a limit that
+        For fewer than 50 documents or 30 queries with tokens, a wrong value, or a limit that
         nothing meets.
 
     Examples
@@ -98,16 +98,16 @@ def tune(
     >>> index = MuveraIndex.build(documents, tuning.config, **tuning.settings)  # doctest: +SKIP
     """
     _require_values(target_recall, max_bytes, max_floats, candidates, sample, seed)
-    texts, asked = _texts(documents, queries)
-    size = min(sample, len(texts))
+    texts, filled, asked = _texts(documents, queries)
+    size = min(sample, len(filled))
     depth = min(100, size // 4) if candidates is None else int(candidates)
     if not TOP <= depth <= size // 2:
         raise ValueError(
             f"candidates must be between {TOP} and half of the {size} sampled documents, got {depth}: "
             "of more, any configuration finds nearly all. Sample more documents."
         )
-    drawn = draw_sample(texts, asked, size, seed, threads)
-    links = min(LINKS) if len(texts) >= GRAPH_FROM else None
+    drawn = draw_sample(texts, filled, asked, size, seed, threads)
+    links = min(LINKS) if len(filled) >= GRAPH_FROM else None
     storages = [one for one in STORAGES if one.backend != "pq" or len(drawn.learning) >= 2 * CENTROIDS]
     tried = _fitting(arms(texts.dim), storages, links, max_bytes, max_floats)
     depths = sorted({depth, *(each for each in DEPTHS if each <= size // 2)})
@@ -133,7 +133,7 @@ def tune(
     reached = None if target_recall is None else chosen.recall[depth] >= target_recall
     enough = [d for d, found in chosen.recall.items() if target_recall is not None and found >= target_recall]
     return Tuning(
-        documents=len(texts),
+        documents=len(filled),
         sampled_documents=size,
         queries=len(drawn.choosing.queries),
         held_out_queries=len(drawn.held_out.queries),
@@ -179,25 +179,25 @@ def _require_values(
             raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
-def _texts(documents: Any, queries: Any) -> tuple[MultiVectors, MultiVectors | None]:
-    """Return the documents and queries that have tokens."""
-    texts = _filled(as_multivectors(documents, "documents"), "documents", FEWEST_DOCUMENTS)
+def _texts(documents: Any, queries: Any) -> tuple[MultiVectors, NDArray[np.int64], MultiVectors | None]:
+    """Return the documents, where those with tokens are, and the queries that have tokens."""
+    texts = as_multivectors(documents, "documents")
+    filled = _filled(texts, "documents", FEWEST_DOCUMENTS)
     if queries is None:
-        return texts, None
+        return texts, filled, None
     asked = as_multivectors(queries, "queries")
     asked.require_dim(texts.dim, "queries", "documents")
-    return texts, _filled(asked, "queries", FEWEST_QUERIES)
+    asked.require_finite("queries")
+    kept = asked[_filled(asked, "queries", FEWEST_QUERIES)]
+    return texts, filled, MultiVectors(kept.tokens, kept.offsets)
 
 
-def _filled(texts: MultiVectors, name: str, least: int) -> MultiVectors:
-    texts.require_finite(name)
+def _filled(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64]:
     filled = np.flatnonzero(texts.lengths > 0)
     if len(filled) < least:
         instead = "Give more" if name == "documents" else "Give more, or none: windows of documents stand in"
         raise ValueError(f"tune needs at least {least} {name} with tokens, got {len(filled)}. {instead}.")
-    # Positions are the ids: others are of no use here.
-    kept = texts if len(filled) == len(texts) else texts[filled]
-    return MultiVectors(kept.tokens, kept.offsets)
+    return filled
 
 
 def _fitting(
@@ -291,15 +291,19 @@ def _chosen(
     seed: int,
 ) -> TunedRow:
     """Return the row to use, measured by itself; where that misses a target, the next that does not."""
+    tried = []
+    target = target_recall or 0.0
     while True:
         row = choose(rows, candidates, target_recall)
         alone = _by_itself(
             bench, next(arm for arm in left if arm.config == row.config), row, candidates, seed
         )
+        tried.append(alone)
         rows = [other for other in rows if other is not row]
-        target = target_recall or 0.0
-        if not row.recall[candidates] >= target > alone.recall[candidates] or not rows:
+        if alone.recall[candidates] >= target:
             return alone
+        if not rows or row.recall[candidates] < target:  # no other promises it either
+            return max(tried, key=lambda one: one.mean_recall)
 
 
 def _by_itself(bench: Bench, arm: Arm, row: TunedRow, candidates: int, seed: int) -> TunedRow:

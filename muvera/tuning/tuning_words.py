@@ -80,10 +80,16 @@ def _target(found: Tuning) -> str:
         if found.enough_candidates is None:
             return f"{start} Neither does it among {most}."
         return f"{start} It does among {found.enough_candidates} candidates."
-    return (
-        f"It is the smallest that reaches {found.target_recall:.1%}; {found.enough_candidates} candidates "
-        "are the fewest that do."
+    reached = (
+        f"It is the smallest that reaches {found.target_recall:.1%} with the queries that chose; "
+        f"{found.enough_candidates} candidates are the fewest that do."
     )
+    if found.chosen.held_out < found.target_recall:
+        reached += (
+            " Queries that had no say find less than that: to be sure, ask for a higher target or rank more "
+            "candidates."
+        )
+    return reached
 
 
 def _graph(found: Tuning) -> str:

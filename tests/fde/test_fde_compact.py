@@ -177,7 +177,10 @@ def test_small_samples_leave_columns_zero() -> None:
     assert (np.abs(documents).sum(axis=0) == 0).any()
 
 
-def test_an_index_keeps_its_maps(documents: MultiVectors, tmp_path: Path) -> None:
+def test_an_index_keeps_its_maps(
+    documents: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.collection.LEARN_FROM", 20)
     config = FDEConfig(dimension=20, **SMALL)
     index = MuveraIndex.build(documents[:40], config, exact_tokens=0)
     index.save(tmp_path / "index")
@@ -199,14 +202,48 @@ def test_an_index_keeps_its_maps(documents: MultiVectors, tmp_path: Path) -> Non
     assert loaded.info()["fde"]["fde_dimension"] == 24
 
 
-def test_an_index_learns_from_what_has_come(documents: MultiVectors) -> None:
+def test_a_build_learns_from_all_its_batches(
+    documents: MultiVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.collection.LEARN_FROM", 20)
     config = FDEConfig(dimension=20, **SMALL)
-    first = documents[:30]
-    index = MuveraIndex.build((part for part in (first, documents[30:])), config, exact_tokens=0)
+    parts = (documents[:30], documents[30:])
+    index = MuveraIndex.build((part for part in parts), config, exact_tokens=0)
     assert index.encoder is not None
-    np.testing.assert_array_equal(
-        index.encoder.encode_documents(documents), FDEEncoder(config).fit(first).encode_documents(documents)
-    )
+    expected = FDEEncoder(config).fit(iter(parts)).encode_documents(documents)
+    np.testing.assert_array_equal(index.encoder.encode_documents(documents), expected)
+
+
+def test_maps_are_learnt_from_enough_documents_and_again_when_outgrown(
+    documents: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.collection.LEARN_FROM", 20)
+    index = MuveraIndex(FDEConfig(dimension=20, **SMALL), exact_tokens=0)
+    index.add(documents[:1])
+    assert index.info()["search"] == "all tokens"
+    (warning,) = index.info()["warnings"]
+    assert warning.startswith("1 documents are too few to learn maps from, so all tokens are read; with 20 ")
+    index.add(documents[1:20])
+    assert index.encoder is not None and index.info()["warnings"] == []
+    index.add(MultiVectors(documents.tokens, documents.offsets))
+    index.save(tmp_path / "index")
+    for one in (index, MuveraIndex.load(tmp_path / "index")):
+        (warning,) = one.info()["warnings"]
+        assert "learnt from only 20 of now" in warning and "compact() learns them again" in warning
+        one.compact()
+        assert one.info()["warnings"] == [] and one.encoder is not None
+        assert one.encoder is not index.encoder or one is index
+        everything = [documents[:20], documents]
+        expected = FDEEncoder(one.config).fit(iter(everything)).encode_documents(documents)
+        np.testing.assert_array_equal(one.encoder.encode_documents(documents), expected)
+
+
+def test_a_fit_that_fails_can_be_done_again(documents: MultiVectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = FDEEncoder(FDEConfig(dimension=20, **SMALL))
+    with monkeypatch.context() as broken, pytest.raises(MemoryError):
+        broken.setattr("muvera.fde.encoder.fit_maps", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        encoder.fit(documents)
+    assert encoder.needs_fit and not encoder.fit(documents).needs_fit
 
 
 def test_maps_of_another_configuration_are_refused(encoder: FDEEncoder) -> None:

@@ -168,7 +168,10 @@ def test_finds_more_than_an_fde_of_the_same_size() -> None:
     assert found["learned"] > found["fde"] + 0.1
 
 
-def test_an_index_of_learned_vectors(documents: MultiVectors, tmp_path: Path) -> None:
+def test_an_index_of_learned_vectors(
+    documents: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera.collection.LEARN_FROM", 20)
     config = LearnedConfig(dimension=20, **SMALL)
     index = MuveraIndex.build(documents, config, exact_tokens=0, path=tmp_path / "index")
     loaded = MuveraIndex.load(tmp_path / "index")

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def test_held_out_queries_have_no_say() -> None:
     """Turned to noise, they change what is told of them and nothing else."""
     filled = MultiVectors(QUERIES.tokens, QUERIES.offsets)
     texts = DOCUMENTS[DOCUMENTS.lengths > 0]
-    drawn = draw_sample(MultiVectors(texts.tokens, texts.offsets), filled, 1500, 0)
+    drawn = draw_sample(DOCUMENTS, np.flatnonzero(DOCUMENTS.lengths > 0), filled, 1500, 0)
+    assert len(drawn.documents) == len(texts)
     held = set(drawn.held_out.queries.ids.tolist())
     assert len(held) == 20 and not held & set(drawn.choosing.queries.ids.tolist())
     rng = np.random.default_rng(0)
@@ -108,8 +110,9 @@ def test_the_smallest_that_reaches_a_target() -> None:
     smaller = [row for row in found.rows if row.bytes < found.chosen.bytes]
     assert all(row.recall[50] < 0.6 for row in smaller)
     assert found.enough_candidates is not None and found.enough_candidates <= 50
-    assert f"reaches 60.0%; {found.enough_candidates} candidates are the fewest" in " ".join(
-        found.text.split()
+    assert (
+        f"reaches 60.0% with the queries that chose; {found.enough_candidates} candidates are the fewest"
+        in " ".join(found.text.split())
     )
 
 
@@ -118,6 +121,40 @@ def test_a_target_that_nothing_reaches() -> None:
     assert found.reached is False
     text = " ".join(found.text.split())
     assert "Nothing that was tried reaches 100.0% among 10 candidates; this finds most." in text
+
+
+def test_windows_are_cut_out_of_documents_that_nothing_was_learnt_from() -> None:
+    filled = np.flatnonzero(DOCUMENTS.lengths > 0)
+    for queries in (None, MultiVectors(QUERIES.tokens, QUERIES.offsets)):
+        drawn = draw_sample(DOCUMENTS, filled, queries, 1500, 0)
+        cut = [drawn.choosing, drawn.held_out] if queries is None else [drawn.windows]
+        for asked in cut:
+            assert asked is not None and len(asked.own) >= 10
+            assert not np.isin(asked.own, drawn.learning).any()
+    assert len(drawn.learning) == round(0.75 * len(filled))
+
+
+def test_held_out_queries_that_find_less_than_the_target_are_told() -> None:
+    found = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
+    for held_out, told in ((0.5, True), (0.7, False)):
+        changed = dataclasses.replace(found, chosen=dataclasses.replace(found.chosen, held_out=held_out))
+        assert ("find less than that" in changed.text) == told
+
+
+def test_the_best_of_what_misses_a_target_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
+    measured = TUNE._by_itself
+
+    def worse(*arguments: Any) -> TunedRow:
+        row = measured(*arguments)
+        return dataclasses.replace(row, recall={depth: value - 0.2 for depth, value in row.recall.items()})
+
+    monkeypatch.setattr(TUNE, "_by_itself", worse)
+    most = max(row.recall[50] for row in first.rows)
+    found = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=most - 0.05)
+    assert found.reached is False
+    possible = [row.mean_recall for row in first.rows if row.recall[50] >= most - 0.05]
+    assert found.chosen.mean_recall >= max(possible) - 0.02
 
 
 def test_windows_stand_in_for_queries() -> None:
@@ -183,8 +220,8 @@ def test_wrong_values(settings: dict[str, float], message: str) -> None:
 def test_too_few_or_others() -> None:
     with pytest.raises(ValueError, match="at least 50 documents with tokens, got 38"):
         tune(DOCUMENTS[:40])
-    with pytest.raises(ValueError, match="at least 15 queries with tokens, got 14"):
-        tune(DOCUMENTS, QUERIES[:14])
+    with pytest.raises(ValueError, match="at least 30 queries with tokens, got 29"):
+        tune(DOCUMENTS, QUERIES[:29])
     with pytest.raises(TypeError, match="max_bytes must be an int, got float"):
         tune(DOCUMENTS, max_bytes=1e3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="8"):
