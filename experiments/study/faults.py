@@ -32,15 +32,6 @@ def require_answers(answers: Answers, queries: int, k: int, documents: int) -> N
         if np.shape(array) != shape:
             raise ValueError(f"returned {name} of shape {np.shape(array)} instead of {shape}.")
     ids = answers.ids
-    scores = np.where(ids >= 0, answers.scores, -np.inf)
-    if np.isnan(scores).any():
-        raise ValueError("returned a score that is not a number.")
-    # NaN, between two of minus infinity, is no rise.
-    rising = np.diff(scores.astype(np.float64), axis=1) > _ABSOLUTE
-    if rising.any():
-        raise ValueError(
-            f"returned scores that rise in query {np.argwhere(rising)[0][0]}: best must be first."
-        )
     if len(ids) and (ids.min() < -1 or ids.max() >= documents):
         wrong = ids[(ids < -1) | (ids >= documents)][0]
         raise ValueError(f"returned document {wrong}, but there are {documents}.")
@@ -54,6 +45,14 @@ def require_answers(answers: Answers, queries: int, k: int, documents: int) -> N
                 f"returned document {values[counts > 1][0]} {counts.max()} times for query {i}: a ranking "
                 "holds a document once."
             )
+    scores = np.where(ids >= 0, answers.scores, -np.inf)
+    if np.isnan(scores).any():
+        raise ValueError("returned a score that is not a number.")
+    rising = scores[:, 1:] > scores[:, :-1] + _ABSOLUTE
+    if rising.any():
+        raise ValueError(
+            f"returned scores that rise in query {np.argwhere(rising)[0][0]}: best must be first."
+        )
 
 
 def too_few(answers: Answers, documents: int) -> str | None:

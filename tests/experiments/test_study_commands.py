@@ -76,6 +76,15 @@ def test_another_score_or_a_missing_one_fails(quick: Path, tmp_path: Path) -> No
     assert found.exit_code == 2 and "No expected score is of anything" in words(found.output)
 
 
+def test_a_collection_that_could_not_be_read_fails_the_check(tmp_path: Path) -> None:
+    failure = {"experiment": "all", "collection": "news", "system": "collection", "message": "no embeddings."}
+    manifest = {"experiments": {}, "collections": {}, "failures": [failure]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "summary.json").write_text('{"rows": []}')
+    found = runner.invoke(app, ["check", str(tmp_path)])
+    assert found.exit_code == 1 and found.output == "FAIL news: no embeddings.\n"
+
+
 def test_what_is_no_run_is_not_checked(tmp_path: Path) -> None:
     found = runner.invoke(app, ["check", str(tmp_path)])
     assert found.exit_code == 2 and "summary.json" in words(found.output)

@@ -1,6 +1,7 @@
 """Collections with texts and judgements: what belongs together, and what is missing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,23 @@ def test_texts_judgements_and_pooled_vectors_are_those_of_the_texts_with_tokens(
     assert loaded.document_pooled is not None
     np.testing.assert_array_equal(loaded.document_pooled, [[0], [2]])
     assert loaded.problems == []
+
+
+def test_samples_keep_what_is_relevant_and_know_what_was_picked(tmp_path: Path) -> None:
+    names = [f"d{i}" for i in range(40)]
+    write_embeddings(tmp_path / "news-model", names, ["q", "r"])
+    write_texts(tmp_path / "news", names, ["q", "r"], ["q\td7\t1", "q\td9\t0"])
+    loaded = load_place(find_places([tmp_path], tmp_path / "cache")["news-model"])
+    for size in (4, 10):
+        sample = loaded.sampled(size)
+        assert len(sample.document_ids) == size and "d7" in sample.document_ids
+        assert sample.judgements is not None and 1 in sample.judgements[0].values()
+    # Other judgements pick other queries first: another checksum, so that nothing kept is taken for it.
+    assert loaded.judgements is not None
+    turned = replace(loaded, judgements=loaded.judgements[::-1])
+    assert loaded.asked(1).query_ids == ["q"]
+    assert turned.asked(1).query_ids == ["r"]
+    assert loaded.asked(1).tokens.checksum != turned.asked(1).tokens.checksum
 
 
 def test_embeddings_belong_to_the_longest_name_that_fits(tmp_path: Path) -> None:

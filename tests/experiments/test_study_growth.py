@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.study import growth
-from experiments.study.growth import growth_rows, growth_settings
+from experiments.study.growth import RECALL, growth_rows, growth_settings
 from experiments.study.synthetic import synthetic_collection
 
 pytestmark = pytest.mark.compiled("searches whole collections")
@@ -37,7 +37,7 @@ def test_every_search_is_measured_at_every_size_and_an_exact_one_finds_all() -> 
         ("hnsw", 100),
     ]
     for row in rows[:2]:
-        assert row["metrics"]["10-recall@10"]["mean"] == 1
+        assert row["metrics"][RECALL]["mean"] == 1
         assert row["build"]["fde_dimension"] == 32
     assert rows[0]["build_seconds"] < rows[1]["build_seconds"]
     ((backend, message),) = failures

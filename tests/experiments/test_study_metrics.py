@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.study.intervals import mean_interval
+from experiments.study.intervals import mean_interval, ratio_interval
 from experiments.study.metrics import Judge, parse_metric
 
 
@@ -87,5 +87,15 @@ def test_a_paired_difference_is_tighter_than_the_two_means() -> None:
 
 def test_what_is_nan_does_not_count() -> None:
     values = np.array([1.0, np.nan, 1.0])
-    assert mean_interval(values) == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert mean_interval(values) == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 2}
     assert mean_interval(np.full(3, np.nan)) is None
+
+
+def test_a_ratio_of_medians_and_its_interval() -> None:
+    """Of ten thousand draws the interval is narrow; its width is that of a median's error."""
+    rng = np.random.default_rng(0)
+    slow = rng.uniform(3, 5, 400)
+    ratio, low, high = ratio_interval(slow, slow / 4)
+    assert ratio == low == high == 4.0  # query by query the same
+    ratio, low, high = ratio_interval(slow, rng.uniform(1.5, 2.5, 400))
+    assert low < ratio < high and low < 2 < high and high - low < 0.3

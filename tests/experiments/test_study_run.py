@@ -15,6 +15,7 @@ from filelock import FileLock
 from experiments.study.configuration import load_experiments
 from experiments.study.data import Place, StudyCollection
 from experiments.study.measure import Failure
+from experiments.study.outputs import _field
 from experiments.study.raw_store import RawStore
 from experiments.study.run import Options, run_study
 from experiments.study.synthetic import synthetic_collection
@@ -61,6 +62,10 @@ class Faulty(Exhaustive):
             answers.ids[0, 0] = -1
         if self.fault == "scores":
             answers.scores[0, 1] += 1
+        if self.fault == "rising":
+            answers.scores[1, 3] += 100
+        if self.fault == "nan":
+            answers.scores[1, 3] = np.nan
         if self.fault == "shape":
             return Answers(answers.ids[:, :1], answers.scores, answers.seconds)
         return answers
@@ -106,6 +111,8 @@ def summary(folder: Path) -> dict[str, Any]:
         ("duplicates", r"returned document \d+ 2 times for query 1", False),
         ("unknown", "returned document 99999, but there are 40", False),
         ("gap", "returned documents behind a -1 for query 0", False),
+        ("rising", "returned scores that rise in query 1: best must be first", False),
+        ("nan", "returned a score that is not a number", False),
         ("shape", r"returned ids of shape \(12, 1\) instead of \(12, 5\)", False),
         ("few", "returned fewer than 5 documents for 4 queries, at worst 4", True),
         ("scores", "says its scores are exact Chamfer, but 4 of 60 are not: query 0", True),
@@ -183,7 +190,10 @@ def test_fewer_documents_are_no_fault_where_they_are_allowed(tmp_path: Path) -> 
 def test_exact_chamfer_has_perfect_recall_and_times_of_every_query(tmp_path: Path) -> None:
     assert run(tmp_path, [{"system": "exhaustive"}], timed=True) == []
     (row,) = summary(tmp_path)["rows"]
-    assert row["metrics"]["5-recall@5"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert row["metrics"]["5-recall@5"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 12}
+    tokens = small().tokens.documents
+    assert row["bytes_per_document"] == 0
+    assert row["total_bytes_per_document"] == round(tokens.tokens.nbytes / len(tokens), 1)
     assert row["queries_per_second"] > 0
     assert row["latency_ms"]["p50"] <= row["latency_ms"]["p95"] <= row["latency_ms"]["p99"]
     (path,) = (tmp_path / "out" / "raw").rglob("*.npz")
@@ -267,8 +277,16 @@ def test_differences_are_taken_over_the_same_queries(tmp_path: Path) -> None:
     assert 0 <= one["low"] < one["difference"] < one["high"]
     (rows,) = [t["rows"] for t in summary(tmp_path)["tables"] if t["title"].endswith("same queries")]
     times = {row["point"]: row["latency_ms"]["p50"] for row in summary(tmp_path)["rows"]}
-    ratio = f"{times['exhaustive'] / times['faulty']:.2f}x"
-    assert rows[1] == ["exhaustive over faulty", "median time of a query", ratio]
+    assert rows[1][:2] == ["exhaustive over faulty", "median time of a query"]
+    # Times are kept to a tenth of a microsecond.
+    ratio = float(rows[1][2].partition("x [")[0])
+    assert ratio == pytest.approx(times["exhaustive"] / times["faulty"], rel=0.02)
+    # One of them measured later, alone: no ratio of times.
+    (path,) = (tmp_path / "out" / "raw").rglob("faulty-*.npz")
+    path.unlink()
+    run(tmp_path, systems, timed=True, compare=compare)
+    (rows,) = [t["rows"] for t in summary(tmp_path)["tables"] if t["title"].endswith("same queries")]
+    assert rows[1][2] == ""
 
 
 def test_candidates_are_counted_for_a_recall(tmp_path: Path) -> None:
@@ -311,8 +329,35 @@ def test_the_manifest_says_what_was_run_on_what(tmp_path: Path) -> None:
     collection = manifest["collections"]["quick-wide"]
     assert (collection["documents"], collection["queries"], collection["dimension"]) == (40, 12, 128)
     assert collection["judged"] is True
+    assert manifest["asked"][0] | {"checksum": ""} == {
+        "experiment": "mine", "collection": "quick-wide", "documents": 40, "queries": 12, "checksum": ""
+    }  # fmt: skip
+    assert manifest["measured"][0]["machine"]["cores"] >= 1
     assert {"muvera", "numpy", "commit"} <= manifest["versions"].keys()
     assert (manifest["threads"], manifest["seed"], len(manifest["config_hash"])) == (1, 42, 16)
+
+
+def test_a_collection_that_is_not_there_is_a_failure_by_name(tmp_path: Path) -> None:
+    (failure,) = run(tmp_path, [{"system": "exhaustive"}], collections=["quick-wild"])
+    assert failure.collection == "quick-wild" and "Did you mean 'quick-wide'?" in failure.message
+
+
+def test_what_cannot_be_grown_is_a_failure_and_the_rest_is_kept(tmp_path: Path) -> None:
+    growth = {"sizes": [50], "build": {"num_repetitions": -1}}
+    (failure,) = run(tmp_path, [], kind="growth", growth=growth, metrics=[])
+    assert failure.experiment == "mine" and "num_repetitions" in failure.message
+    assert summary(tmp_path)["rows"] == []
+    with pytest.raises(ValueError, match=r"There is no key of growth 'size'\. Did you mean 'sizes'\?"):
+        run(tmp_path, [], kind="growth", growth={"size": [50]}, metrics=[])
+    with pytest.raises(ValueError, match="documents must be a list of numbers and 'all', got 'al'"):
+        run(tmp_path, [{"system": "exhaustive"}], documents=[20, "al"])
+
+
+def test_rankings_of_samples_stand_apart_and_ids_are_kept(tmp_path: Path) -> None:
+    run(tmp_path, [{"system": "exhaustive"}], timed=True, documents=[20, "all"])
+    folders = sorted(path.name for path in (tmp_path / "out" / "runs" / "mine").iterdir())
+    assert folders == ["quick-wide-n=20", "quick-wide-n=40"]
+    assert _field("<dbpedia:Foo bar>") == "<dbpedia:Foo_bar>"
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Adapters against plain NumPy on a small collection."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,14 @@ def test_pooled_vectors_are_means_or_the_stored_ones(tmp_path: Path) -> None:
     assert COLLECTION.query_pooled is not None and COLLECTION.document_pooled is not None
     scores = COLLECTION.query_pooled @ COLLECTION.document_pooled.T
     np.testing.assert_array_equal(stored.ids, np.argsort(-scores, axis=1)[:, :5])
+
+
+def test_a_query_without_words_finds_something(tmp_path: Path) -> None:
+    system = SYSTEMS["bm25"]()
+    held = material(tmp_path)
+    system.build(replace(held, query_texts=["the of and", *(held.query_texts or [])[1:]]))
+    answers = system.search(held.documents[:1], np.arange(1), 3, rerank=False)
+    assert answers.ids[0].tolist() == [0, 1, 2] and not answers.scores.any()
 
 
 def test_bm25_without_reranking_puts_the_text_with_all_words_first(tmp_path: Path) -> None:
