@@ -158,6 +158,7 @@ def similarities_of(
     return np.ascontiguousarray(out.T)
 
 
+@one_blas_thread()
 def fit_maps(
     windows: NDArray[np.float32],
     documents: NDArray[np.float32],
@@ -187,18 +188,6 @@ def fit_maps(
     -------
     CompactMaps
     """
-    with one_blas_thread():
-        return _fitted(windows, documents, similarities, dimension, seed, threads)
-
-
-def _fitted(
-    windows: NDArray[np.float32],
-    documents: NDArray[np.float32],
-    similarities: NDArray[np.float32],
-    dimension: int,
-    seed: int,
-    threads: int | None,
-) -> CompactMaps:
     mean = documents.mean(axis=0)
     reach = float(np.abs(documents).max(initial=0.0))
     documents -= mean

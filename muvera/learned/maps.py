@@ -93,6 +93,7 @@ def draw_features(config: LearnedConfig) -> NDArray[np.float32]:
     return stream.standard_normal((config.num_features, config.dimension), np.float32)
 
 
+@one_blas_thread()
 def fit_maps(
     config: LearnedConfig,
     landmarks: NDArray[np.float32],
@@ -123,19 +124,6 @@ def fit_maps(
     LearnedMaps
         Columns beyond the rank of the sample are zero.
     """
-    with one_blas_thread():
-        return _fitted(config, landmarks, features, activations, values, mixed, threads)
-
-
-def _fitted(
-    config: LearnedConfig,
-    landmarks: NDArray[np.float32],
-    features: NDArray[np.float32],
-    activations: NDArray[np.float32],
-    values: NDArray[np.float32],
-    mixed: NDArray[np.float32],
-    threads: int | None,
-) -> LearnedMaps:
     count = np.float32(len(landmarks))
     mean = values.mean(axis=0)
     covariance = product(activations.T, activations, threads) / count
