@@ -17,7 +17,7 @@ from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
 from muvera.mips import HNSWSearch
 
 from .collections import Collection
-from .measuring import processor_time, recall_of_scores, share
+from .measuring import processor_time, recall_of_scores, share, threads_in_words
 from .report import markdown_table, text_table
 
 __all__ = ["GRAPH", "SIZES", "graph_ratios", "markdown", "measure", "table"]
@@ -148,7 +148,8 @@ def _head(results: dict[str, Any]) -> str:
         f"10-recall@50, maps learnt from a random quarter of the documents, mean over {seeds} "
         f"quarters; {results['machine']['processor']}. Encoding is the time at {SIZES[0]} floats over "
         'that of the long FDE, one thread. "With queries": with the first quarter, a random half of the '
-        "queries was given to `fit`, too, and the other half asked (in brackets: had none been given)."
+        "queries was given to `fit`, too, and the other half asked (in brackets: had none been given). "
+        f"Fitting: {threads_in_words(results['threads'])}."
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from muvera import LearnedConfig, LearnedEncoder, MultiVectors, chamfer_matrix
 
 from .collections import Collection
-from .measuring import processor_time, recall_of_scores, share
+from .measuring import processor_time, recall_of_scores, share, threads_in_words
 from .report import markdown_table, text_table
 
 __all__ = ["COSTS", "SIZES", "markdown", "measure", "measure_costs", "table"]
@@ -120,7 +120,7 @@ def markdown(results: dict[str, Any]) -> str:
     where = f"{results['machine']['processor']}, {results['machine']['cores']} cores"
     parts = [
         f"10-recall@50 by floats, maps learnt from a random quarter of the documents, mean over {seeds} "
-        f"quarters. Encoding is of all documents, on all cores; {where}.",
+        f"quarters. Fitting and encoding all documents: {threads_in_words(results['threads'])}; {where}.",
         markdown_table(*_table(results)),
     ]
     if results.get("costs"):

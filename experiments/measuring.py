@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["processor_time", "recall_of_scores", "share"]
+__all__ = ["processor_time", "recall_of_scores", "share", "threads_in_words"]
 
 # Whose exact top so many documents are to be found, and among how many candidates.
 _TOP, _DEPTH = 10, 50
@@ -26,6 +26,13 @@ def processor_time(work: Callable[[], object]) -> float:
     start = time.thread_time()
     work()
     return time.thread_time() - start
+
+
+def threads_in_words(threads: int | None) -> str:
+    """Return "one thread", "3 threads" or "all cores"."""
+    if threads is None:
+        return "all cores"
+    return "one thread" if threads == 1 else f"{threads} threads"
 
 
 def share(values: Sequence[float]) -> str:

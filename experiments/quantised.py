@@ -20,6 +20,7 @@ from muvera.mips.product_quantiser import ProductQuantiser
 from muvera.mips.row_search import RowSearch
 
 from .collections import Collection
+from .measuring import threads_in_words
 from .quality import recall
 from .report import markdown_table, text_table
 
@@ -190,8 +191,8 @@ def _largest(results: dict[str, Any]) -> str:
 
 
 def _cost_caption(results: dict[str, Any]) -> str:
-    name, machine, threads = _largest(results), results["machine"], results["threads"]
-    used = "one thread" if threads == 1 else f"{threads or 'all'} threads"
+    name, machine = _largest(results), results["machine"]
+    used = threads_in_words(results["threads"])
     return (
         f"{_label(name)}, {results['collections'][name]['documents']:,} documents; one query at a time "
         f"on one thread, its {DEPTH} best, the searches taking turns; {machine['processor']}, load "

@@ -92,7 +92,8 @@ def compact(
         runs = [compacts.measure(loaded, seed, queries and seed == 0, threads) for seed in range(seeds)]
         return {"documents": len(loaded.documents), "runs": runs}
 
-    _measure_all("compact", chosen_collections(data, collection), measured, as_json, save)
+    paths = chosen_collections(data, collection)
+    _measure_all("compact", paths, measured, as_json, save, {"threads": threads})
 
 
 def learned(
@@ -112,7 +113,8 @@ def learned(
         runs = [learners.measure(loaded, seed, threads) for seed in range(seeds)]
         return {"documents": len(loaded.documents), "runs": runs}
 
-    _measure_all("learned", chosen_collections(data, collection), measured, as_json, save)
+    paths = chosen_collections(data, collection)
+    _measure_all("learned", paths, measured, as_json, save, {"threads": threads})
 
 
 def hybrid(

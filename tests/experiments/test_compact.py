@@ -41,6 +41,7 @@ def test_what_a_run_holds(run: dict[str, Any]) -> None:
 def test_table(run: dict[str, Any]) -> None:
     results = {
         "machine": {"processor": "one"},
+        "threads": None,
         "collections": {"small": {"documents": 80, "runs": [run]}},
         "graph": {"build": 29.4, "query": 12.0},
     }

@@ -35,6 +35,7 @@ def test_measures_and_writes_tables(collection: Collection) -> None:
         ("num_features", 64),
     ]
     results: dict[str, Any] = {
+        "threads": 1,
         "machine": {"processor": "one", "cores": 2},
         "collections": {"small": {"documents": 80, "runs": [run, run]}},
         "costs": {"small": costs},
