@@ -14,7 +14,7 @@ LAYERS = [
     {"kernels", "files", "inputs", "parallel"},
     {"inputs"},
     {"vectors"},
-    {"batches", "products"},
+    {"batches", "byte_map", "products"},
     {"eigenvectors"},
     {"carving", "ranking"},
     {"screening"},

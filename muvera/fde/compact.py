@@ -30,6 +30,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from ..byte_map import columns_in_bytes
 from ..eigenvectors import leading_eigenvectors
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
@@ -63,7 +64,7 @@ class CompactMaps:
     Parameters
     ----------
     queries : float32 (L, D)
-        Map of query FDEs.
+        Map of query FDEs; queries are multiplied with it in bytes, too.
     documents : int8 (L, D)
         Map of document FDEs, column j in units of ``scales[j]``.
     scales : float32 (D,)
@@ -239,9 +240,7 @@ def _rounded(
     queries: NDArray[np.float32], documents: NDArray[np.float32], mean: NDArray[np.float32], reach: float
 ) -> CompactMaps:
     """Return the maps with the documents' one in bytes, each column in its own unit."""
-    scales = np.abs(documents).max(axis=0) / np.float32(127)
-    scales[scales == 0] = 1
-    rounded = np.rint(documents / scales).astype(np.int8)
+    rounded, scales = columns_in_bytes(documents)
     kept = np.full(1, reach if reach > 0 else 1.0, np.float32)
     return CompactMaps(queries, rounded, scales, kept, mean @ (rounded * scales))
 

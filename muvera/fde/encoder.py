@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..batches import DocumentSample, as_batches
+from ..byte_map import ByteMap
 from ..inputs import checked_out
 from ..kernels.encode import (
     FILL_NEAREST_CELL,
@@ -16,7 +17,7 @@ from ..kernels.encode import (
     encode_documents,
     encode_queries,
 )
-from ..kernels.final import PRODUCT_DEPTH, add_count_sketch, add_product, add_rademacher, pack_map
+from ..kernels.final import add_count_sketch, add_rademacher
 from ..kernels.tile import LANES, pack_columns
 from ..parallel import run_in_ranges, split_by_weight
 from ..vectors import MultiVectors, as_multivectors, both_kinds
@@ -96,7 +97,7 @@ class FDEEncoder:
         if self.config.compact_dimension is None:
             raise ValueError("compact maps were given, but the configuration has no compact_dimension.")
         maps.require_shape(self.config.long_dimension, self.config.compact_dimension)
-        self._query_map, self._document_product = pack_map(maps.queries), CompactProduct(maps)
+        self._query_map, self._document_product = ByteMap(maps.queries), CompactProduct(maps)
         self.compact = maps
 
     def _prepare(self) -> None:
@@ -303,8 +304,7 @@ class FDEEncoder:
             block = np.empty((stop - start, self.config.long_dimension), np.float32)
             encode(floats, halves, texts.offsets, start, stop, block)
             if compact:
-                out[start:stop] = 0
-                add_product(block, self._query_map, PRODUCT_DEPTH, out[start:stop])
+                self._query_map.multiply(block, out[start:stop])
             else:
                 self._write_final(block, out[start:stop])
 

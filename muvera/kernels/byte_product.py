@@ -203,3 +203,47 @@ def multiply_bytes(rows, packed, column_sums, scales, start, out):
                     column = first + j
                     exact = np.float32(sums[i * LANES + j] - column_sums[column])
                     out[row + i, column] = start[column] + scales[column] * exact
+
+
+@kernel
+def split_to_bytes(block, out, units):
+    """Write each row of `block` (b, n) as two rows of bytes, the high and the low one of 16 bits.
+
+    Row i is ``units[i] * (256 * (high - 128) + low)``, up to half a unit: the greatest entry has 32,767.
+    `out` uint8 (2 b, depth) may have more columns than `block`; these are left as they are.
+    """
+    for i in range(block.shape[0]):
+        peak = np.float32(0)
+        for j in range(block.shape[1]):
+            peak = max(peak, abs(block[i, j]))
+        units[i] = peak / np.float32(32767)
+        inverse = np.float32(32767) / peak if peak > 0 else np.float32(0)
+        for j in range(block.shape[1]):
+            value = int(np.rint(block[i, j] * inverse))
+            out[2 * i, j] = (value >> 8) + 128
+            out[2 * i + 1, j] = value & 255
+
+
+@kernel
+def multiply_split(rows, packed, column_sums, units, scales, out):
+    """Write the product of rows that :func:`split_to_bytes` wrote with M to `out` (b, D), float32.
+
+    `packed` M as :func:`pack_bytes` has it; `column_sums` int32 (D,) 128 times the sum of each of M's
+    columns; `units` float32 (b,), `scales` float32 (D,).  Both halves of a row are in one tile, so
+    that M is read once.
+    """
+    count, depth = rows.shape
+    width = out.shape[1]
+    flat = rows.reshape(-1)
+    sums = np.empty(ROWS * LANES, np.int32)
+    for panel in range((width + LANES - 1) // LANES):
+        first = panel * LANES
+        used = min(LANES, width - first)
+        for row in range(0, count, ROWS):
+            byte_tile(flat, row, count - 1, depth, packed, panel, sums, 0)
+            for i in range(0, min(ROWS, count - row), 2):
+                for j in range(used):
+                    high = sums[i * LANES + j] - column_sums[first + j]
+                    exact = 256.0 * high + sums[(i + 1) * LANES + j]
+                    unit = units[(row + i) // 2] * scales[first + j]
+                    out[(row + i) // 2, first + j] = unit * np.float32(exact)

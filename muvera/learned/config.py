@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ..kernels.byte_product import MOST_DEPTH
+
 __all__ = ["LearnedConfig"]
 
 
@@ -25,9 +27,9 @@ class LearnedConfig:
         Tokens at which documents are measured.  More find more; encoding documents takes time
         in proportion: ``2 * num_landmarks * dimension`` operations a document token.
     num_features : int
-        Random features of a token, at least `fde_dimension`.  More find more; encoding queries
-        takes time in proportion, encoding documents does not, and fitting takes time with
-        their cube.
+        Random features of a token, at least `fde_dimension` and at most 65,536.  More find more;
+        encoding queries takes time in proportion, encoding documents does not, and fitting takes
+        time with their cube.
     ridge : float
         Pull towards zero, in units of the features' mean variance.  A third or three times the
         default changes recall little.
@@ -61,6 +63,8 @@ class LearnedConfig:
                 raise TypeError(f"{name} must be an int, got {value!r}.")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}.")
+        if self.num_features > MOST_DEPTH:
+            raise ValueError(f"num_features must be at most {MOST_DEPTH}, got {self.num_features}.")
         if self.fde_dimension > self.num_features:
             raise ValueError(
                 f"fde_dimension must be at most num_features={self.num_features}, got {self.fde_dimension}. "

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..batches import DocumentSample, as_batches
+from ..byte_map import ByteMap
 from ..inputs import checked_out
 from ..kernels.chamfer import score_documents
 from ..kernels.features import sum_features
@@ -67,7 +68,7 @@ class LearnedEncoder:
         maps.require_shape(self.config)
         self._landmarks = pack_columns(maps.landmarks).reshape(-1)
         self._features = pack_columns(maps.features).reshape(-1)
-        self._documents, self._queries = pack_map(maps.documents), pack_map(maps.queries)
+        self._documents, self._queries = pack_map(maps.documents), ByteMap(maps.queries)
         self.maps = maps
 
     # -- fitting --------------------------------------------------------------
@@ -210,9 +211,7 @@ class LearnedEncoder:
         def work(start: int, stop: int) -> None:
             sums = np.empty((stop - start, self.config.num_features), np.float32)
             sum_features(tokens, texts.offsets, start, stop, self._features, sums)
-            rows = out[start:stop]
-            rows[:] = 0
-            add_product(sums, self._queries, PRODUCT_DEPTH, rows)
+            self._queries.multiply(sums, out[start:stop])
 
         run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, _TASK_QUERIES), threads)
         return out

@@ -54,7 +54,7 @@ class LearnedMaps:
     documents : float32 (n, D)
         Map of a document's values at the landmarks.
     queries : float32 (F, D)
-        Map of a query's sum of features.
+        Map of a query's sum of features; queries are multiplied with it in bytes.
     offset : float32 (D,)
         The sampled documents' mean vector, which is subtracted.
     """

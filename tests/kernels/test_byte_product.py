@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from muvera.kernels import byte_product
-from muvera.kernels.byte_product import MOST_DEPTH, STEP, multiply_bytes, pack_bytes, round_to_bytes
+from muvera.kernels.byte_product import (
+    MOST_DEPTH,
+    STEP,
+    multiply_bytes,
+    multiply_split,
+    pack_bytes,
+    round_to_bytes,
+    split_to_bytes,
+)
 from muvera.kernels.jit import kernel
 from muvera.kernels.tile import LANES, ROWS
 
@@ -77,3 +85,31 @@ def test_the_greatest_depth_does_not_overflow() -> None:
     one = np.ones(1, np.float32)
     multiply_bytes(rows, pack_bytes(matrix), sums, one, 0 * one, out)
     assert out[0, 0] == np.float32(127 * -128 * MOST_DEPTH)
+
+
+def test_halves_of_sixteen_bits_are_the_row_up_to_half_a_unit() -> None:
+    rng = np.random.default_rng(0)
+    block = (rng.normal(size=(6, 21)) * 10.0 ** np.arange(-3, 3)[:, np.newaxis]).astype(np.float32)
+    block[3] = 0
+    out, units = np.full((12, 24), 9, np.uint8), np.empty(6, np.float32)
+    split_to_bytes(block, out, units)
+    halves = out.astype(np.int64)[:, :21]
+    back = units[:, np.newaxis] * (256.0 * (halves[::2] - 128) + halves[1::2])
+    # Half a unit, and the rounding of float32.
+    assert (abs(back - block) <= 0.5001 * units[:, np.newaxis] + 1e-6 * abs(block)).all()
+    np.testing.assert_allclose(abs(back).max(axis=1), abs(block).max(axis=1), rtol=1e-6)
+    assert not back[3].any() and (out[:, 21:] == 9).all()
+
+
+@pytest.mark.parametrize(("count", "depth", "columns"), [(1, STEP, 1), (7, 48, 33)])
+def test_the_product_of_halves_is_that_of_integers(count: int, depth: int, columns: int) -> None:
+    rng = np.random.default_rng(count)
+    rows = rng.integers(0, 256, (2 * count, depth)).astype(np.uint8)
+    matrix = rng.integers(-127, 128, (depth, columns)).astype(np.int8)
+    units, scales = (rng.uniform(0.5, 2, size).astype(np.float32) for size in (count, columns))
+    sums = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
+    out = np.empty((count, columns), np.float32)
+    multiply_split(rows, pack_bytes(matrix), sums, units, scales, out)
+    whole = 256 * (rows[::2].astype(np.int64) - 128) + rows[1::2]
+    exact = (whole @ matrix).astype(np.float64) * units[:, np.newaxis] * scales
+    np.testing.assert_allclose(out, exact, rtol=1e-6)
