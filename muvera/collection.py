@@ -208,6 +208,37 @@ class Collection:
         fresh.measure(threads)
         return fresh
 
+    @property
+    def kind(self) -> str:
+        """What a search reads: "all tokens", or the kind of the vectors' search."""
+        return "all tokens" if self.candidates is None else self.candidates.search.kind
+
+    def facts(self) -> dict[str, Any]:
+        """Return sizes, settings, the measured recall of the graph, and warnings in words."""
+        live = len(self.names)
+        filled, tokens = self.searchable
+        deleted = len(self.store) - live
+        itemsize = self.store.segments[0].vectors.tokens.itemsize if self.store.segments else 4
+        search = None if self.candidates is None else self.candidates.info()
+        token_bytes = tokens * self.config.dimension * itemsize
+        per_document = token_bytes / max(1, live) + (search["bytes_per_vector"] if search else 0)
+        warnings = self.warnings()
+        if deleted > max(100, live // 2):
+            warnings.append(f"{deleted} deleted documents still take memory: call compact().")
+        return {
+            "documents": live,
+            "empty_documents": live - len(filled),
+            "deleted_documents": deleted,
+            "tokens": tokens,
+            "dimension": self.config.dimension,
+            "search": self.kind,
+            "exact_tokens": self.exact_tokens,
+            "fde": {**self.config.to_dict(), "fde_dimension": self.config.fde_dimension},
+            "vectors": search,
+            "bytes_per_document": round(per_document),
+            "warnings": warnings,
+        }
+
     # -- searching ------------------------------------------------------------
 
     def filtered(self, wanted: Filter) -> NDArray[np.int64]:

@@ -318,7 +318,7 @@ class MuveraIndex:
         return id in self._held.names
 
     def __repr__(self) -> str:
-        return f"MuveraIndex({len(self)} documents, dimension={self.config.dimension}, {self._kind})"
+        return f"MuveraIndex({len(self)} documents, dimension={self.config.dimension}, {self._held.kind})"
 
     @property
     def ids(self) -> Ids:
@@ -330,36 +330,9 @@ class MuveraIndex:
         """The fitted encoder; None while the collection is searched exactly."""
         return None if self._held.candidates is None else self._held.candidates.encoder
 
-    @property
-    def _kind(self) -> str:
-        return "all tokens" if self._held.candidates is None else self._held.candidates.search.kind
-
     def info(self) -> dict[str, Any]:
         """Return sizes, settings, the measured recall of the graph, and warnings in words."""
-        held = self._held
-        live = len(held.names)
-        filled, tokens = held.searchable
-        deleted = len(held.store) - live
-        itemsize = held.store.segments[0].vectors.tokens.itemsize if held.store.segments else 4
-        search = None if held.candidates is None else held.candidates.info()
-        token_bytes = tokens * self.config.dimension * itemsize
-        per_document = token_bytes / max(1, live) + (search["bytes_per_vector"] if search else 0)
-        warnings = held.warnings()
-        if deleted > max(100, live // 2):
-            warnings.append(f"{deleted} deleted documents still take memory: call compact().")
-        return {
-            "documents": live,
-            "empty_documents": live - len(filled),
-            "deleted_documents": deleted,
-            "tokens": tokens,
-            "dimension": self.config.dimension,
-            "search": self._kind,
-            "exact_tokens": self.exact_tokens,
-            "fde": {**self.config.to_dict(), "fde_dimension": self.config.fde_dimension},
-            "vectors": search,
-            "bytes_per_document": round(per_document),
-            "warnings": warnings,
-        }
+        return self._held.facts()
 
     # -- keeping --------------------------------------------------------------
 
