@@ -29,7 +29,7 @@ def fronts(sizes: Sequence[float], values: Sequence[float]) -> list[list[int]]:
     Examples
     --------
     >>> fronts([1, 2, 3, 2], [0.5, 0.7, 0.6, 0.4])
-    [[0, 1], [2], [3]]
+    [[0, 1], [3, 2]]
     """
     left = sorted(range(len(sizes)), key=lambda i: (sizes[i], -values[i], i))
     found = []
