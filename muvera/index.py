@@ -220,6 +220,9 @@ class MuveraIndex:
     def compact(self, *, threads: int | None = None) -> None:
         """Drop the memory of deleted documents: rows are numbered anew and FDEs made again.
 
+        Maps that were learnt from few documents, as :meth:`info` warns, and product codes are
+        learnt again, so that candidates may differ from before.
+
         All tokens are in memory until the next :meth:`save`, beside the old ones while it runs.
         """
         with self._changed:
