@@ -101,6 +101,13 @@ def index(
     if preset is None:
         chosen = config is not None or any(value is not None for value in changes.values())
         preset = "default" if chosen else _preset_for(opened.num_documents)
+        if not chosen and opened.num_documents is None and not quiet:
+            warn(
+                [
+                    "The source does not say how many documents it has, so FDEs are made. For many, --preset "
+                    "learned finds more in fewer floats."
+                ]
+            )
     changes |= {"backend": backend, "exact_tokens": exact_tokens}
     fde, settings = configuration(opened.dim, preset, config, changes)
     begun = time.perf_counter()
@@ -170,13 +177,18 @@ def _build(opened: Any, config: Any, out: Path, given: dict[str, Any]) -> dict[s
 def _learnt(
     opened: Any, config: EncoderConfig, settings: dict[str, Any], threads: int | None, quiet: bool
 ) -> dict[str, Any]:
-    """Return an encoder fitted on a sample of all documents, where one batch of them would not do."""
+    """Return an encoder fitted on a sample of all documents, where one batch of them would not do.
+
+    Few documents are left to the index, which learns from them once there are enough.
+    """
+    from ..collection import LEARN_FROM
     from ..encoders import make_encoder, needs_sample
     from ..index import EXACT_TOKENS
     from .sources import stream
 
     small = opened.num_tokens is not None and opened.num_tokens <= settings.get("exact_tokens", EXACT_TOKENS)
-    if small or not needs_sample(config):
+    few = opened.num_documents is not None and opened.num_documents < LEARN_FROM
+    if small or few or not needs_sample(config):
         return {}
     with progress_bar(opened.num_documents, "documents", "sampling", quiet) as advance:
 

@@ -54,7 +54,12 @@ def test_a_file_changes_the_preset_and_options_change_both(docs: Path, tmp_path:
     assert facts["vectors"]["m"] == 8
 
 
-def test_what_is_learnt_is_learnt_from_a_sample_of_all_documents(docs: Path, tmp_path: Path) -> None:
+def test_what_is_learnt_is_learnt_from_a_sample_of_all_documents(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = answer("index", docs, tmp_path / "few", "--preset", "learned", "--exact-tokens", 0)
+    assert few["search"] == "all tokens" and "too few to learn maps from" in few["warnings"][0]
+    monkeypatch.setattr("muvera.collection.LEARN_FROM", 20)
     learned = {"encoder": "learned", "fde_dimension": 16, "num_landmarks": 64, "num_features": 32}
     (tmp_path / "config.json").write_text(json.dumps({**learned, "exact_tokens": 0}))
     facts = answer("index", docs, tmp_path / "out", "--config", tmp_path / "config.json")
@@ -76,6 +81,7 @@ def test_many_documents_are_learnt_from_unless_something_is_asked_for(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert index.LEARNED_FROM == GRAPH_FROM
+    monkeypatch.setattr("muvera.collection.LEARN_FROM", 20)
 
     def chosen(*arguments: Any) -> str:
         given = ("index", docs, tmp_path / "out", "--overwrite", "--exact-tokens", 0, *arguments)
@@ -91,6 +97,15 @@ def test_many_documents_are_learnt_from_unless_something_is_asked_for(
     (tmp_path / "config.json").write_text('{"seed": 1}')
     assert chosen("--preset", "default") == chosen(*SMALL) == "fde"
     assert chosen("--config", tmp_path / "config.json") == "fde"
+
+
+def test_a_source_of_unknown_size_is_told(tmp_path: Path) -> None:
+    rows = [json.dumps({"id": i, "vectors": np.eye(4)[: 1 + i % 4].tolist()}) for i in range(6)]
+    (tmp_path / "docs.jsonl").write_text("\n".join(rows))
+    _, _, err = muvera("index", tmp_path / "docs.jsonl", tmp_path / "out")
+    assert "does not say how many documents it has" in err
+    _, _, err = muvera("index", tmp_path / "docs.jsonl", tmp_path / "other", "--preset", "default")
+    assert "does not say" not in err
 
 
 def test_much_memory_is_told_before(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
