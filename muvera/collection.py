@@ -163,13 +163,14 @@ class Collection:
     def _encoded(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
         """Return FDEs of these rows, having learnt what is to be learnt."""
         encoder = make_encoder(self.config) if self._encoder is None else self._encoder
-        learnt_from = 0
-        if encoder.needs_fit:
+        learns = encoder.needs_fit
+        if learns:
             encoder.fit((texts for _, texts in self.store.batches(rows)), threads=threads)
-            learnt_from = len(rows)
-        candidates = CandidateSearch(encoder, self.backend, self.hnsw, self.pq, maps_learnt_from=learnt_from)
+        candidates = CandidateSearch(encoder, self.backend, self.hnsw, self.pq)
         for part, texts in self.store.batches(rows):
             candidates.add(part, texts, threads)
+        if learns:
+            candidates.maps_learnt_from = len(candidates.search)  # those with tokens
         return candidates
 
     def remove(self, rows: NDArray[np.int64]) -> None:

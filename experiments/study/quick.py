@@ -7,6 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
+from muvera.collection import LEARN_FROM
+
 from ..peers import PEERS, is_made
 from ..systems.base import SYSTEMS
 from .configuration import Entry, Experiment
@@ -17,6 +19,9 @@ __all__ = ["quick_collections", "quick_experiment"]
 
 _One = TypeVar("_One")
 
+# Enough to learn maps from.
+_DOCUMENTS = LEARN_FROM + 44
+
 # Sizes of a quick growth, and documents of a collection's part.
 _SIZES, _PART = (400, 1000), 60
 
@@ -26,7 +31,7 @@ _SMALL = {"fde_dimension": 256, "num_landmarks": 1024, "num_features": 1024}
 
 def quick_collections() -> list[StudyCollection]:
     """Return two tiny collections."""
-    return [synthetic_collection(name) for name in NAMES]
+    return [synthetic_collection(name, documents=_DOCUMENTS) for name in NAMES]
 
 
 def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
