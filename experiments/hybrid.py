@@ -19,7 +19,7 @@ from muvera import (
     MultiVectors,
     chamfer_matrix,
 )
-from muvera.recall import pseudo_queries
+from muvera.data.sampling import pseudo_queries
 
 from .collections import Collection
 from .learned import quarter

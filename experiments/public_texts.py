@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from muvera.files import folder_beside
+from muvera.utils.atomic_files import folder_beside
 
 from .encoders import need
 

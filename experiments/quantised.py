@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from muvera import FDEConfig, FDEEncoder
 from muvera.mips import ExactSearch, Int8Search
-from muvera.mips.product_codes import CodeSearch
-from muvera.mips.product_quantiser import ProductQuantiser
-from muvera.mips.row_search import RowSearch
+from muvera.mips.flat import RowSearch
+from muvera.mips.pq_codes import CodeSearch
+from muvera.mips.product_quantizer import ProductQuantiser
 
 from .collections import Collection
 from .measuring import threads_in_words

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
-from muvera.chamfer import scores_at
+from muvera.data.ranking import best_first
 from muvera.kernels.tile import LANES
 from muvera.mips import ExactSearch
-from muvera.ranking import best_first
-from muvera.screening import Screening, rank_candidates
+from muvera.reranking.chamfer import scores_at
+from muvera.reranking.pruning import Screening, rank_candidates
 
 from .collections import Collection
 from .report import markdown_table, text_table

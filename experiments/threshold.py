@@ -1,8 +1,8 @@
 """Where three ways to search cross: all tokens, all FDEs, and a graph of FDEs.
 
 The first two are exact in their own terms and need no graph; each is the fastest within some
-size.  What is measured justifies ``muvera.index.EXACT_TOKENS`` and
-``muvera.candidates.GRAPH_FROM``.
+size.  What is measured justifies ``muvera.index.muvera_index.EXACT_TOKENS`` and
+``muvera.index.candidates.GRAPH_FROM``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, top_k
-from muvera.candidates import GRAPH_FROM
-from muvera.index import EXACT_TOKENS
+from muvera.index.candidates import GRAPH_FROM
+from muvera.index.muvera_index import EXACT_TOKENS
 
 from .collections import Collection
 from .report import markdown_table, text_table

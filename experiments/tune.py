@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors, tune
-from muvera.encoders import PRESETS, Encoder, EncoderConfig, config_from_dict, make_encoder
+from muvera.encoders.base import PRESETS, Encoder, EncoderConfig, config_from_dict, make_encoder
 from muvera.mips import PQSearch
-from muvera.tuning.space import STORAGES, Storage
+from muvera.tuning.search_space import STORAGES, Storage
 
 from .collections import Collection
 from .report import markdown_table, text_table

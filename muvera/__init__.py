@@ -1,30 +1,69 @@
 """Late-interaction retrieval with an ordinary inner-product index."""
 
-from importlib import import_module
-from typing import Any
+from __future__ import annotations
 
-from .carving import carve_queries
-from .chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
-from .diagnosis import Diagnosis, diagnose
-from .fde.config import FDEConfig
-from .fde.encoder import FDEEncoder
-from .index import MuveraIndex
-from .learned.config import LearnedConfig
-from .learned.encoder import LearnedEncoder
-from .ranking import Ranking
-from .tuning import Tuning, tune
-from .vectors import MultiVectors
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import convert
+    from .data.multivectors import MultiVectors
+    from .data.ranking import Ranking
+    from .diagnostics import theory
+    from .diagnostics.diagnose import Diagnosis, diagnose
+    from .encoders.fde.config import FDEConfig
+    from .encoders.fde.encoder import FDEEncoder
+    from .encoders.learned.config import LearnedConfig
+    from .encoders.learned.encoder import LearnedEncoder
+    from .index.muvera_index import MuveraIndex
+    from .reranking.ball_carving import carve_queries
+    from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
+    from .tuning.result import Tuning
+    from .tuning.tune import tune
 
 __version__ = "0.1.0"
 
-_ROOMS = ("convert", "theory")
+#: Public names to the modules that have them; each is imported when it is first named, so that
+#: the command line answers ``--help`` without compiling or loading anything.
+_HOMES = {
+    "Diagnosis": "diagnostics.diagnose",
+    "Explanation": "reranking.chamfer",
+    "FDEConfig": "encoders.fde.config",
+    "FDEEncoder": "encoders.fde.encoder",
+    "LearnedConfig": "encoders.learned.config",
+    "LearnedEncoder": "encoders.learned.encoder",
+    "MultiVectors": "data.multivectors",
+    "MuveraIndex": "index.muvera_index",
+    "Ranking": "data.ranking",
+    "Tuning": "tuning.result",
+    "carve_queries": "reranking.ball_carving",
+    "chamfer": "reranking.chamfer",
+    "chamfer_matrix": "reranking.chamfer",
+    "diagnose": "diagnostics.diagnose",
+    "explain": "reranking.chamfer",
+    "rerank": "reranking.chamfer",
+    "top_k": "reranking.chamfer",
+    "tune": "tuning.tune",
+}
+
+#: Public modules.
+_MODULES = {"convert": "convert", "theory": "diagnostics.theory"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the rooms that not everybody enters when they are first named."""
-    if name in _ROOMS:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name when it is first used (PEP 562)."""
+    if name in _HOMES:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"{__name__}.{_MODULES[name]}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [
@@ -42,9 +81,11 @@ __all__ = [
     "carve_queries",
     "chamfer",
     "chamfer_matrix",
+    "convert",
     "diagnose",
     "explain",
     "rerank",
+    "theory",
     "top_k",
     "tune",
 ]

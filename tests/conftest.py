@@ -1,8 +1,6 @@
-"""What all tests share: paths to helpers, hypothesis's profile, the mark for what needs a compiler."""
+"""What all tests share: hypothesis's profile, the mark for what needs a compiler."""
 
 import os
-import sys
-from pathlib import Path
 
 # Before any kernel is made: numba's disk cache does not see edits in another module.
 os.environ.setdefault("MUVERA_KERNEL_CACHE", "0")
@@ -10,9 +8,6 @@ os.environ.setdefault("MUVERA_KERNEL_CACHE", "0")
 import numba
 import pytest
 from hypothesis import HealthCheck, settings
-
-# The folders have no __init__.py: helpers are found by their unique names.
-sys.path.insert(0, str(Path(__file__).parent))
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from muvera.files import write_bytes
+from muvera.utils.atomic_files import write_bytes
 
 from .run_folder import load_run
 

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from muvera.files import write_bytes
+from muvera.utils.atomic_files import write_bytes
 
 from .appearance import DARK, LIGHT, Mark, Theme
 from .charts import sweep_chart, themed, tradeoff_chart

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
-from muvera.convert.pooling import pool_tokens, token_clusters
-from muvera.convert.quantised import Codec
+from muvera.convert.sources.plaid_codec import Codec
+from muvera.convert.transforms.ward_pooling import pool_tokens, token_clusters
 
 Inputs = Mapping[str, Any]
 Work = Callable[[], Any]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from muvera.files import write_bytes
+from muvera.utils.atomic_files import write_bytes
 
 from ..names import require_known
 from .measure import ALL

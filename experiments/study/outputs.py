@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import muvera
-from muvera.files import write_bytes, write_json
+from muvera.utils.atomic_files import write_bytes, write_json
 
 from ..peers import PEERS
 from ..report import machine

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from muvera.collection import LEARN_FROM
+from muvera.index.contents import LEARN_FROM
 
 from ..peers import PEERS, is_made
 from ..systems.base import SYSTEMS

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera.files import write_bytes, write_json
+from muvera.utils.atomic_files import write_bytes, write_json
 
 __all__ = ["Raw", "RawStore", "key_of"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from muvera.files import write_json
+from muvera.utils.atomic_files import write_json
 
 from ..names import require_known
 from ..report import machine

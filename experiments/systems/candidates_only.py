@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors
-from muvera.candidates import CandidateSearch
-from muvera.encoders import make_encoder
+from muvera.encoders.base import make_encoder
+from muvera.index.candidates import CandidateSearch
 from muvera.mips import HNSWSearch, PQSearch
 
 from .base import Answers, Family, Material
@@ -27,9 +27,9 @@ class Candidates:
     Parameters
     ----------
     preset : str
-        Of :data:`muvera.encoders.PRESETS`: "default", "paper", "learned", ...
+        Of :data:`muvera.encoders.base.PRESETS`: "default", "paper", "learned", ...
     backend : str
-        Of :class:`muvera.candidates.CandidateSearch`; "exact" shows FDEs without the error of a graph.
+        Of :class:`muvera.index.candidates.CandidateSearch`; "exact" shows FDEs without the error of a graph.
     hnsw : dict, optional
         Settings of the graph.
     pq : dict, optional

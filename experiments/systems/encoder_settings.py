@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from muvera import FDEConfig, LearnedConfig
-from muvera.encoders import PRESETS, EncoderConfig, config_from_dict
+from muvera.encoders.base import PRESETS, EncoderConfig, config_from_dict
 
 from ..names import require_known
 
@@ -32,7 +32,7 @@ def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, An
     Parameters
     ----------
     preset : str
-        Of :data:`muvera.encoders.PRESETS`.
+        Of :data:`muvera.encoders.base.PRESETS`.
     dimension, seed : int
     changes : dict
         Parameters of :class:`muvera.FDEConfig`, or with ``encoder: learned`` of

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors
-from muvera.inputs import frozen
+from muvera.data.multivectors import both_kinds
+from muvera.data.validation import frozen
 from muvera.kernels.tile import pack_columns
 from muvera.mips import HNSWSearch
-from muvera.vectors import both_kinds
 
 from .token_kernels import nearest_tokens
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors, rerank
-from muvera.ranking import best_first
+from muvera.data.ranking import best_first
 
 from .base import Answers, Family, Material
 from .one_by_one import Best, one_by_one

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ..convert import RULES
-from ..convert import convert as run
+from ..convert import RULES, pipeline
 from ..convert.registry import WRITERS
 from .options import Format, Json, Overwrite, Quiet, ReaderOption, Source, parse_options
 from .output import print_json
@@ -72,7 +71,9 @@ def convert(
     options.update(parse_options(option or []))
     # A bar belongs on a terminal only: in a log its every step is a line.
     progress = not quiet and sys.stderr.isatty()
-    report = run(source, out, to, format=format, overwrite=overwrite, progress=progress, **options)
+    report = pipeline.convert(
+        source, out, to, format=format, overwrite=overwrite, progress=progress, **options
+    )
     if json_:
         print_json(report.as_dict())
     else:

@@ -14,8 +14,8 @@ from .options import Json, Threads
 from .output import note, print_json, seconds
 
 if TYPE_CHECKING:
-    from ..demo_sample import DemoSample
-    from ..index import MuveraIndex
+    from ..data.demo_sample import DemoSample
+    from ..index.muvera_index import MuveraIndex
 
 __all__ = ["demo"]
 
@@ -39,8 +39,8 @@ def demo(
       muvera demo --queries 5
     """
     begun = time.perf_counter()
-    from ..demo_sample import load_demo_sample
-    from ..index import EXACT_TOKENS, MuveraIndex
+    from ..data.demo_sample import load_demo_sample
+    from ..index.muvera_index import EXACT_TOKENS, MuveraIndex
 
     sample = load_demo_sample()
     if not json_:
@@ -80,8 +80,8 @@ def _took(work: Callable[[], object]) -> float:
 
 def _warm_up(sample: DemoSample, threads: int | None) -> None:
     """Call everything once, so that what is timed later is compiled."""
-    from ..chamfer import top_k
-    from ..index import MuveraIndex
+    from ..index.muvera_index import MuveraIndex
+    from ..reranking.chamfer import top_k
 
     few = sample.documents[:8]
     small = MuveraIndex.build(few, exact_tokens=0, threads=threads)
@@ -92,7 +92,7 @@ def _warm_up(sample: DemoSample, threads: int | None) -> None:
 
 def _quality(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dict[str, Any]:
     """Return what FDEs alone find of the exact best, and how often a labelled answer comes early."""
-    from ..chamfer import top_k
+    from ..reranking.chamfer import top_k
 
     encoder = index.encoder
     assert encoder is not None  # the index was built with exact_tokens=0
@@ -114,7 +114,7 @@ def _quality(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dic
 
 def _times(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dict[str, float]:
     """Return times in seconds: of all documents at once, and of a query alone (the median)."""
-    from ..chamfer import top_k
+    from ..reranking.chamfer import top_k
 
     encoder = index.encoder
     assert encoder is not None

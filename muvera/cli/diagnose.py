@@ -40,8 +40,8 @@ def diagnose(
       muvera diagnose docs --queries docs
     """
     from ..convert import read
-    from ..diagnosis import diagnose as run
-    from ..fde.config import FDEConfig
+    from ..diagnostics.diagnose import diagnose as run
+    from ..encoders.fde.config import FDEConfig
     from .settings import configuration
     from .sources import open_documents, open_queries
 

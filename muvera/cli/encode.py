@@ -27,9 +27,9 @@ from .options import (
 from .output import note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
-    from ..convert.write.vectors import Vectors
-    from ..encoders import Encoder
-    from ..vectors import MultiVectors
+    from ..convert.writers.base import Vectors
+    from ..data.multivectors import MultiVectors
+    from ..encoders.base import Encoder
 
 __all__ = ["encode"]
 
@@ -105,7 +105,7 @@ def encode(
     else:
         ready = _new_encoder(first.dim, preset, config, changes, side)
     if to is not None:
-        from ..convert.write.limits import LIMITS, check_dimension
+        from ..convert.writers.store_limits import LIMITS, check_dimension
 
         if to not in LIMITS:
             raise ValueError(f"--to must be one of {', '.join(LIMITS)}, got {to!r}.")
@@ -165,7 +165,7 @@ def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwr
 def _new_encoder(
     dimension: int, preset: str, config: Path | None, changes: dict[str, Any], side: str
 ) -> Encoder:
-    from ..encoders import make_encoder
+    from ..encoders.base import make_encoder
     from .settings import configuration
 
     fde, settings = configuration(dimension, preset, config, changes)
@@ -204,7 +204,7 @@ class _Encoded:
         self.empty = 0
 
     def __iter__(self) -> Iterator[Vectors]:
-        from ..convert.write.vectors import Vectors
+        from ..convert.writers.base import Vectors
         from .sources import stream
 
         method = getattr(self._encoder, f"encode_{self._side}")
@@ -222,11 +222,11 @@ class _Encoded:
 
 def _write(encoded: _Encoded, out: Path, to: str | None, overwrite: bool, half: bool) -> None:
     if to is not None:
-        from ..convert.write.vectors import write_vectors
+        from ..convert.writers.fdes import write_vectors
 
         write_vectors(iter(encoded), out, to, overwrite=overwrite, half=half)
         return
-    from ..convert.write.stream import NpyStream, file_beside
+    from ..convert.writers.base import NpyStream, file_beside
 
     # Written, not mapped: where the disk is full, a map would kill the process.
     with file_beside(out, overwrite) as file, file.open("wb") as raw:

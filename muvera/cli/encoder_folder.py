@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..encoders import Encoder, config_from_dict
-from ..encoders import load_encoder as load_arrays
-from ..encoders import save_encoder as save_arrays
-from ..files import folder_beside, write_json
-from ..store.folder import MANIFEST, read_manifest, verify
+from ..encoders.base import Encoder, config_from_dict
+from ..encoders.base import load_encoder as load_arrays
+from ..encoders.base import save_encoder as save_arrays
+from ..index.generations import MANIFEST, read_manifest, verify
+from ..utils.atomic_files import folder_beside, write_json
 
 __all__ = ["FORMAT", "is_encoder_folder", "load_encoder", "save_encoder"]
 

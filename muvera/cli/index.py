@@ -25,8 +25,8 @@ from .options import (
 from .output import megabytes, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
-    from ..encoders import EncoderConfig
-    from ..vectors import MultiVectors
+    from ..data.multivectors import MultiVectors
+    from ..encoders.base import EncoderConfig
 
 __all__ = ["index"]
 
@@ -87,7 +87,7 @@ def index(
       muvera index docs docs.index
       muvera search docs.index docs -k 3
     """
-    from ..files import folder_beside
+    from ..utils.atomic_files import folder_beside
     from .settings import configuration
     from .sources import open_documents
 
@@ -157,7 +157,7 @@ def _preset_for(documents: int | None) -> str:
 
 def _require_place(out: Path, overwrite: bool) -> None:
     """Fail before the work where OUT cannot be written; only an index is ever replaced."""
-    from ..store.folder import read_manifest
+    from ..index.generations import read_manifest
 
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
@@ -168,7 +168,7 @@ def _require_place(out: Path, overwrite: bool) -> None:
 
 
 def _build(opened: Any, config: Any, out: Path, given: dict[str, Any]) -> dict[str, Any]:
-    from ..index import MuveraIndex
+    from ..index.muvera_index import MuveraIndex
     from .sources import stream
 
     return MuveraIndex.build(_filled(stream(opened)), config, path=out, **given).info()
@@ -181,9 +181,9 @@ def _learnt(
 
     Few documents are left to the index, which learns from them once there are enough.
     """
-    from ..collection import LEARN_FROM
-    from ..encoders import make_encoder, needs_sample
-    from ..index import EXACT_TOKENS
+    from ..encoders.base import make_encoder, needs_sample
+    from ..index.contents import LEARN_FROM
+    from ..index.muvera_index import EXACT_TOKENS
     from .sources import stream
 
     small = opened.num_tokens is not None and opened.num_tokens <= settings.get("exact_tokens", EXACT_TOKENS)

@@ -39,7 +39,7 @@ def info(
     Example:
       muvera info my.index
     """
-    from ..store.folder import MANIFEST
+    from ..index.generations import MANIFEST
     from .encoder_folder import is_encoder_folder
 
     if format is None and (path / MANIFEST).is_file():
@@ -55,7 +55,7 @@ def info(
 
 
 def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
-    from ..index import MuveraIndex
+    from ..index.muvera_index import MuveraIndex
     from .index import described
 
     loaded = MuveraIndex.load(path, verify_files=True if verify else None)

@@ -14,9 +14,9 @@ from .options import Format, Json, Quiet, ReaderOption, Threads
 from .output import note, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
-    from ..index import MuveraIndex
-    from ..ranking import Ranking
-    from ..vectors import MultiVectors
+    from ..data.multivectors import MultiVectors
+    from ..data.ranking import Ranking
+    from ..index.muvera_index import MuveraIndex
 
 __all__ = ["search"]
 
@@ -87,7 +87,7 @@ def search(
     if trec and (json_ or explain):
         raise ValueError("--trec prints a run and nothing else. Leave out --json and --explain.")
     from ..convert import read
-    from ..index import MuveraIndex
+    from ..index.muvera_index import MuveraIndex
     from .sources import open_queries
 
     found = MuveraIndex.load(index)
@@ -148,7 +148,7 @@ def search(
 
 def _rankings(found: MuveraIndex, texts: MultiVectors, quiet: bool, **settings: Any) -> list[Ranking]:
     """Search a block of queries at a time; those without tokens have an empty ranking."""
-    from ..ranking import Ranking
+    from ..data.ranking import Ranking
 
     rankings = [Ranking(found.ids[:0], np.empty(0, np.float32))] * len(texts)
     filled = np.flatnonzero(texts.lengths > 0)

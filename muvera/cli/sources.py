@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..convert import open_source
-from ..convert.arrays import find, names_of
-from ..convert.flat import require_finite
 from ..convert.registry import find_reader, reader
-from ..convert.source import Source
-from ..vectors import MultiVectors
+from ..convert.sources.arrays import require_finite
+from ..convert.sources.base import Source
+from ..convert.sources.named_arrays import find, names_of
+from ..data.multivectors import MultiVectors
 from .options import parse_options
 
 __all__ = ["open_documents", "open_queries", "stream"]

@@ -56,8 +56,8 @@ def tune(
       muvera index docs docs.index --config tuned.json
     """
     from ..convert import read
-    from ..tuning import tune as run
     from ..tuning.plot import require_plot
+    from ..tuning.tune import tune as run
     from .sources import open_documents, open_queries
 
     # Before the minutes that tuning takes.

@@ -4,13 +4,13 @@
 :func:`formats` says what can be read.
 """
 
-from .convert import convert, read, survey
-from .options import Options
-from .pooling import RULES, PoolingRule, pool_tokens
+from .pipeline import convert, read, survey
 from .registry import formats, open_source
 from .report import Measure, Report
-from .source import Source
-from .words import Vocabulary, pool_words
+from .sources.base import Source
+from .transforms.options import Options
+from .transforms.ward_pooling import RULES, PoolingRule, pool_tokens
+from .transforms.word_pooling import Vocabulary, pool_words
 
 __all__ = [
     "RULES",

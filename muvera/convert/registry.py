@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from ..vectors import MultiVectors
-from .memory import open_object
-from .source import Source
+from ..data.multivectors import MultiVectors
+from .readers.in_memory import open_object
+from .sources.base import Source
 
 __all__ = ["READERS", "WRITERS", "find_reader", "formats", "open_source", "reader", "writer"]
 
@@ -23,22 +23,22 @@ READERS = {
     "plaid": "plaid",
     "fast_plaid": "fast_plaid",
     "byaldi": "byaldi",
-    "qdrant": "qdrant_collection",
-    "lancedb": "lancedb_table",
-    "zarr": "zarr_store",
+    "qdrant": "qdrant",
+    "lancedb": "lancedb",
+    "zarr": "zarr",
     "npz": "npz",
-    "safetensors": "safetensors_file",
+    "safetensors": "safetensors",
     "hdf5": "hdf5",
     "jsonl": "jsonl",
     "npy": "npy",
     "parquet": "parquet",
-    "arrow": "arrow_file",
+    "arrow": "arrow_ipc",
 }
 
 WRITERS = {
     "npy": "npy",
     "npz": "npz",
-    "safetensors": "safetensors_file",
+    "safetensors": "safetensors",
     "parquet": "parquet",
 }
 
@@ -74,12 +74,12 @@ def _module(package: str, table: dict[str, str], name: str, parameter: str) -> A
 
 def reader(name: str) -> Reader:
     """Return the module that reads the format `name`."""
-    return cast(Reader, _module(__package__, READERS, name, "format"))
+    return cast(Reader, _module(f"{__package__}.readers", READERS, name, "format"))
 
 
 def writer(name: str) -> Writer:
     """Return the module that writes the format `name`."""
-    return cast(Writer, _module(f"{__package__}.write", WRITERS, name, "to"))
+    return cast(Writer, _module(f"{__package__}.writers", WRITERS, name, "to"))
 
 
 def formats() -> dict[str, str]:

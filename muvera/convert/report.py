@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..inputs import frozen
+from ..data.multivectors import MultiVectors
+from ..data.validation import frozen
 from ..kernels.norms import measure_rows
-from ..vectors import MultiVectors
 
 __all__ = ["Measure", "Report"]
 

@@ -18,9 +18,9 @@ import math
 
 import numpy as np
 
-from .cells import nearest_cell_token, nearest_token
 from .jit import kernel
-from .rows import load_rows, mix_rows
+from .load_tokens import load_rows, mix_rows
+from .simhash_cells import nearest_cell_token, nearest_token
 from .tile import (
     LANES,
     ROWS,

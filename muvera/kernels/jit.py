@@ -2,7 +2,7 @@
 
 ``kernel`` compiles a function for use from several Python threads at once: it releases
 the interpreter lock and uses none of numba's own threads, whose default layer aborts the
-process when two Python threads enter it.  Parallelism is :mod:`muvera.parallel`'s work.
+process when two Python threads enter it.  Parallelism is :mod:`muvera.utils.parallel`'s work.
 
 No fastmath: signs decide cells, and every sum keeps its written order, so that a result
 does not depend on the machine's vector width.

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import read_array
-from ..inputs import frozen
+from ..data.validation import frozen
+from ..kernels.inner_products import inner_products
 from ..kernels.tile import LANES
-from ..kernels.vectors import inner_products
-from ..parallel import run_in_ranges
+from ..utils.atomic_files import read_array
+from ..utils.parallel import run_in_ranges
 from .base import checked_dimension
-from .row_search import LABELS, RowSearch, blocks
+from .flat import LABELS, RowSearch, blocks
 
 __all__ = ["ExactSearch", "score_all"]
 

@@ -10,9 +10,9 @@ import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import read_array
 from ..kernels.tile import LANES
-from ..parallel import thread_count
+from ..utils.atomic_files import read_array
+from ..utils.parallel import thread_count
 from .base import (
     Found,
     checked_allowed,
@@ -22,7 +22,7 @@ from .base import (
     checked_vectors,
 )
 from .exact import score_all
-from .hnsw_file import check_graph_file
+from .hnsw_file_check import check_graph_file
 
 __all__ = ["HNSWSearch"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import read_array
 from ..kernels.int8 import QUERY_MOST, VECTOR_MOST, integer_products
-from ..parallel import run_in_ranges
+from ..utils.atomic_files import read_array
+from ..utils.parallel import run_in_ranges
 from .base import checked_dimension
-from .row_search import LABELS, RowSearch
+from .flat import LABELS, RowSearch
 
 __all__ = ["Int8Search", "int8_products", "quantise", "read_bytes", "restored", "write_bytes"]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from .base import Found, checked_dimension
 from .exact import ExactSearch
-from .product_codes import CENTROIDS_FILE, CodeSearch
-from .product_quantiser import CENTROIDS, ProductQuantiser
+from .pq_codes import CENTROIDS_FILE, CodeSearch
+from .product_quantizer import CENTROIDS, ProductQuantiser
 
 __all__ = ["PQSearch"]
 

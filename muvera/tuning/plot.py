@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..convert.extras import import_extra
-from ..files import write_bytes
+from ..utils.atomic_files import write_bytes
+from ..utils.optional_imports import import_extra
 
 if TYPE_CHECKING:
-    from .outcome import Tuning
+    from .result import Tuning
 
 __all__ = ["plot", "require_plot"]
 

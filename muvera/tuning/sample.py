@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chamfer import chamfer_matrix
-from ..ranking import best_first
-from ..recall import pseudo_queries
-from ..vectors import MultiVectors
+from ..data.multivectors import MultiVectors
+from ..data.ranking import best_first
+from ..data.sampling import pseudo_queries
+from ..reranking.chamfer import chamfer_matrix
 
 __all__ = ["HELD_OUT", "TOP", "Asked", "TuningSample", "draw_sample"]
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..candidates import GRAPH_FROM
-from ..index import EXACT_TOKENS
-from ..mips.product_quantiser import CENTROIDS
-from ..vectors import MultiVectors, as_multivectors
-from .graph import LINKS, choose_graph
-from .halving import halve
-from .measure import DEPTHS, Bench, Measured, mean_recall
-from .outcome import TunedRow, Tuning, choose
+from ..data.multivectors import MultiVectors, as_multivectors
+from ..index.candidates import GRAPH_FROM
+from ..index.muvera_index import EXACT_TOKENS
+from ..mips.product_quantizer import CENTROIDS
+from .evaluate import DEPTHS, Bench, Measured, mean_recall
+from .hnsw_settings import LINKS, choose_graph
+from .result import TunedRow, Tuning, choose
 from .sample import HELD_OUT, TOP, draw_sample
-from .space import STORAGES, Arm, Storage, arms
+from .search_space import STORAGES, Arm, Storage, arms
+from .successive_halving import halve
 
 __all__ = ["tune"]
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_for_tests import fails, muvera, some_texts
+from builders.command_line import fails, muvera, some_texts
+from builders.paths import ROOT
 from typer.testing import CliRunner
 
 from muvera import MuveraIndex, __version__
 from muvera.cli import app
 
 COMMANDS = ("demo", "index", "search", "info", "convert", "encode")
-FOLDER = Path(__file__).parents[2]
+FOLDER = ROOT
 
 
 def program(*arguments: object) -> list[str]:

@@ -98,7 +98,7 @@ def test_an_interrupt_says_that_nothing_was_written(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("muvera.cli.convert.run", interrupted)
+    monkeypatch.setattr("muvera.cli.convert.pipeline.convert", interrupted)
     code, _, err = run(source, tmp_path / "out")
     assert (code, err) == (130, "muvera: interrupted; nothing incomplete was left under its final name.\n")
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from cli_for_tests import answer, fails, muvera
+from builders.command_line import answer, fails, muvera
 
 from muvera import MuveraIndex, top_k
-from muvera.demo_sample import load_demo_sample
-from muvera.index import EXACT_TOKENS
+from muvera.data.demo_sample import load_demo_sample
+from muvera.index.muvera_index import EXACT_TOKENS
 
 SAMPLE = load_demo_sample()
 

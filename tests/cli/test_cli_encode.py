@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_for_tests import answer, fails, muvera, some_texts
+from builders.command_line import answer, fails, muvera, some_texts
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
 

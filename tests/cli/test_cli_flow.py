@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_for_tests import SHARED, answer, muvera
+from builders.command_line import answer, muvera
+from builders.paths import SHARED
 
 from muvera.convert import read
 

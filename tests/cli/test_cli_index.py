@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_for_tests import answer, fails, muvera, some_texts
+from builders.command_line import answer, fails, muvera, some_texts
 
 from muvera import LearnedConfig, LearnedEncoder, MuveraIndex
-from muvera.candidates import GRAPH_FROM
 from muvera.cli import index
-from muvera.encoders import PRESETS
+from muvera.encoders.base import PRESETS
+from muvera.index.candidates import GRAPH_FROM
 
 SMALL = ["--num-repetitions", 3, "--num-simhash-projections", 2, "--projection-dimension", 4]
 
@@ -59,7 +59,7 @@ def test_what_is_learnt_is_learnt_from_a_sample_of_all_documents(
 ) -> None:
     few = answer("index", docs, tmp_path / "few", "--preset", "learned", "--exact-tokens", 0)
     assert few["search"] == "all tokens" and "too few to learn maps from" in few["warnings"][0]
-    monkeypatch.setattr("muvera.collection.LEARN_FROM", 20)
+    monkeypatch.setattr("muvera.index.contents.LEARN_FROM", 20)
     learned = {"encoder": "learned", "fde_dimension": 16, "num_landmarks": 64, "num_features": 32}
     (tmp_path / "config.json").write_text(json.dumps({**learned, "exact_tokens": 0}))
     facts = answer("index", docs, tmp_path / "out", "--config", tmp_path / "config.json")
@@ -81,7 +81,7 @@ def test_many_documents_are_learnt_from_unless_something_is_asked_for(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert index.LEARNED_FROM == GRAPH_FROM
-    monkeypatch.setattr("muvera.collection.LEARN_FROM", 20)
+    monkeypatch.setattr("muvera.index.contents.LEARN_FROM", 20)
 
     def chosen(*arguments: Any) -> str:
         given = ("index", docs, tmp_path / "out", "--overwrite", "--exact-tokens", 0, *arguments)

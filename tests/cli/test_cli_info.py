@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_for_tests import answer, fails, muvera, some_texts
+from builders.command_line import answer, fails, muvera, some_texts
 
 from muvera import FDEConfig, MuveraIndex
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_for_tests import answer, fails, muvera
-from collections_like_real import documents_like_real, queries_like_real
-from tuning_arms import TUNE, use_small_arms
+from builders.command_line import answer, fails, muvera
+from builders.realistic_collections import documents_like_real, queries_like_real
+from builders.small_search_space import TUNE, use_small_arms
 
 from muvera import MuveraIndex
-from muvera.encoders import config_from_dict
+from muvera.encoders.base import config_from_dict
 
 pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.paths import SHARED
 
-from muvera.chamfer import top_k
-from muvera.convert import convert
-from muvera.vectors import MultiVectors
+from muvera.convert import pipeline as convert
+from muvera.data.multivectors import MultiVectors
+from muvera.reranking.chamfer import top_k
 
-INDEX = Path(__file__).parents[3] / "shared" / "data" / "plaid-colbertv2-lotte500"
+INDEX = SHARED / "plaid-colbertv2-lotte500"
 
 pytestmark = [
     pytest.mark.skipif(not INDEX.is_dir(), reason="needs ../shared/data/plaid-colbertv2-lotte500"),

@@ -8,7 +8,7 @@ import pytest
 
 from muvera.convert import formats, open_source, read
 from muvera.convert.registry import READERS, WRITERS, find_reader, reader, writer
-from muvera.vectors import MultiVectors
+from muvera.data.multivectors import MultiVectors
 
 
 def test_the_tables_name_the_modules_as_they_name_themselves() -> None:

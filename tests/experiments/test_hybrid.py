@@ -1,7 +1,7 @@
 """The measurement of vectors of two parts, on a small collection; its table."""
 
 import pytest
-from collections_like_real import documents_like_real, queries_like_real
+from builders.realistic_collections import documents_like_real, queries_like_real
 
 from experiments import hybrid
 from experiments.collections import Collection

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from collections_like_real import documents_like_real, queries_like_real
+from builders.realistic_collections import documents_like_real, queries_like_real
 
 from experiments import learned
 from experiments.collections import Collection

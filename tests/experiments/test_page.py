@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_for_page import CANDIDATES, COLLECTIONS, DEPTHS, ENTRIES, SIZES, row, spread, write_run
+from builders.run_folders import CANDIDATES, COLLECTIONS, DEPTHS, ENTRIES, SIZES, row, spread, write_run
 from typer.testing import CliRunner
 
 from experiments.__main__ import app

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from run_for_page import CANDIDATES, COLLECTIONS, write_run
+from builders.run_folders import CANDIDATES, COLLECTIONS, write_run
 
 from experiments.page.assembly import page_of
 from experiments.page.run_folder import load_run

@@ -9,9 +9,9 @@ import altair as alt
 import numpy as np
 import pytest
 import vl_convert
+from builders.run_folders import row, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_for_page import row, write_run
 from typer.testing import CliRunner
 
 from experiments.__main__ import app

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.paths import SHARED
 
 from experiments import quality, quality_tables
 from experiments.collections import Collection, exact_top, find_collections, load_collection
@@ -162,7 +163,7 @@ def test_tables_are_aligned() -> None:
 
 
 def test_queries_of_a_plaid_index_come_from_beside_it() -> None:
-    sample = Path(__file__).parents[3] / "shared" / "data" / "plaid-colbertv2-lotte500"
+    sample = SHARED / "plaid-colbertv2-lotte500"
     if not sample.is_dir():
         pytest.skip("needs ../shared/data/plaid-colbertv2-lotte500")
     loaded = load_collection(sample)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from collections_like_real import DIM, documents_like_real, queries_like_real
+from builders.realistic_collections import DIM, documents_like_real, queries_like_real
 
 from experiments import rerank
 from experiments.collections import Collection

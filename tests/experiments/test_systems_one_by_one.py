@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from systems_for_tests import unit_texts
+from builders.system_inputs import unit_texts
 
 from experiments.systems import one_by_one as module
 from experiments.systems.one_by_one import Best, one_by_one

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from systems_for_tests import ask, exact_scores, material, some_documents, unit_texts
+from builders.system_inputs import ask, exact_scores, material, some_documents, unit_texts
 
 from experiments import peers
 from experiments.peers import PEERS, Library

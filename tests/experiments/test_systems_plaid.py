@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from systems_for_tests import ask, exact_scores, material, some_documents, unit_texts
+from builders.system_inputs import ask, exact_scores, material, some_documents, unit_texts
 
 from experiments.peers import PEERS, Library
 from experiments.systems.base import SYSTEMS

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from builders.system_inputs import some_documents, unit_texts
 from hypothesis import given
 from hypothesis import strategies as st
-from systems_for_tests import some_documents, unit_texts
 
 from experiments.systems.token_kernels import documents_in_order
 from experiments.systems.token_search import TokenSearch

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from systems_for_tests import ask, exact_scores, material, some_documents, unit_texts
+from builders.system_inputs import ask, exact_scores, material, some_documents, unit_texts
 
 from experiments.systems.base import SYSTEMS
 from experiments.systems.xtr import XTR

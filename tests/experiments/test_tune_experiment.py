@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collections_like_real import DIM, documents_like_real, queries_like_real
-from tuning_arms import use_small_arms
+from builders.realistic_collections import DIM, documents_like_real, queries_like_real
+from builders.small_search_space import use_small_arms
 
 from experiments import tune as tunings
 from experiments.collections import Collection, exact_top

@@ -24,7 +24,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "fde" / "draws"))
 
-from peer_programs import fastembed_encoder, muvfde_fdes  # noqa: E402
+from builders.peer_programs import fastembed_encoder, muvfde_fdes  # noqa: E402
 
 
 def tokens(seed: int, count: int, dimension: int) -> np.ndarray:

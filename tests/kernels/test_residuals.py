@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.foreign_indexes import decode_slowly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "convert"))
-from index_writers import decode_slowly
-
-from muvera.convert.quantised import Codec
+from muvera.convert.sources.plaid_codec import Codec
 from muvera.kernels.residuals import byte_table, decode_residuals
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from muvera.kernels.finite_check import first_not_finite
 from muvera.kernels.jit import kernel
-from muvera.kernels.scan import first_not_finite
 from muvera.kernels.tile import (
     LANES,
     ROWS,

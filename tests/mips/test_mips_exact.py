@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import muvera.mips.exact as module
-import muvera.mips.row_search as rows_module
+import muvera.mips.flat as rows_module
 from muvera.mips import ExactSearch
 
 

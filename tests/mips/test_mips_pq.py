@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import muvera.mips.pq as module
-import muvera.mips.product_quantiser as quantiser_module
+import muvera.mips.product_quantizer as quantiser_module
 from muvera.mips import ExactSearch, PQSearch
-from muvera.mips.product_quantiser import ProductQuantiser
+from muvera.mips.product_quantizer import ProductQuantiser
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from collections_like_real import documents_like_real, queries_like_real
-from tuning_arms import TUNE, use_small_arms, without_times
+from builders.realistic_collections import documents_like_real, queries_like_real
+from builders.small_search_space import TUNE, use_small_arms, without_times
 
 from muvera import MultiVectors, MuveraIndex, Tuning, tune
-from muvera.tuning import TunedRow
+from muvera.tuning.result import TunedRow
 from muvera.tuning.sample import draw_sample
-from muvera.tuning.space import Arm
+from muvera.tuning.search_space import Arm
 
 pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
 

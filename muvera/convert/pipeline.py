@@ -1,0 +1,164 @@
+"""From a source through the options to a collection in memory or to a file, in batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..data.multivectors import MultiVectors
+from .registry import open_source, writer
+from .report import Report
+from .sources.arrays import require_finite
+from .sources.base import Source
+from .transforms.options import Options, option_names
+
+__all__ = ["convert", "read", "survey"]
+
+_BYTES_A_BATCH = 64 * 2**20
+
+
+def read(path_or_object: Any, format: str | None = None, **options: Any) -> MultiVectors:
+    """Return existing token embeddings as a collection in memory.
+
+    Parameters
+    ----------
+    path_or_object : path or object
+        An index, a file, a folder or a vector store's; what an encoder returned; or a
+        :class:`~muvera.convert.Source`.
+    format : str, optional
+        One of :func:`~muvera.convert.formats`.  Default: found out.
+    **options
+        Those of :class:`~muvera.convert.Options`, and of the format's reader.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> padded = np.zeros((2, 3, 4), np.float32)
+    >>> padded[0], padded[1, 1:] = 2, 1
+    >>> read(padded, ids=["a", "b"], normalize=True)
+    MultiVectors(2 texts, 5 tokens, dim=4, float32)
+    """
+    source, steps = _open(path_or_object, format, options)
+    # Unchanged, a source in one batch is not copied: a memory map stays one.
+    whole = None if steps.given() else source.num_tokens or None
+    parts = list(_stream(source, steps, _report(source, steps), whole))
+    return parts[0] if len(parts) == 1 else MultiVectors.concatenate(parts)
+
+
+def survey(path_or_object: Any, format: str | None = None, **options: Any) -> Report:
+    """Read everything once and report on it, keeping nothing; parameters as for :func:`read`."""
+    source, steps = _open(path_or_object, format, options)
+    report = _report(source, steps)
+    for _ in _stream(source, steps, report):
+        pass
+    return report
+
+
+def convert(
+    source: Any,
+    target: str | os.PathLike[str],
+    to: str = "npy",
+    *,
+    format: str | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    max_tokens: int | None = None,
+    **options: Any,
+) -> Report:
+    """Write existing token embeddings in one of the neutral formats.
+
+    Batch after batch goes through, so that memory holds one at a time, however large the
+    source.  The target appears under its name when it is complete; work that fails or is
+    interrupted leaves nothing there.
+
+    Parameters
+    ----------
+    source : path or object
+        As for :func:`read`.
+    target : path
+        A folder for ``"npy"``, a file for the other formats.
+    to : {"npy", "npz", "safetensors", "parquet"}
+        ``"npy"`` is what :meth:`MultiVectors.load` and the index read, memory-mapped.
+    format : str, optional
+        The source's.  Default: found out.
+    overwrite : bool
+        Replace an existing target.
+    progress : bool
+        Show a bar on the error output.
+    max_tokens : int, optional
+        Tokens in a batch.  Default: as many as are 64 MiB of float32.
+    **options
+        Those of :class:`~muvera.convert.Options`, and of the format's reader.
+
+    Returns
+    -------
+    Report
+        What was read, dropped and written.
+    """
+    destination = Path(target).expanduser()
+    module = writer(to)
+    opened, steps = _open(source, format, options)
+    report = _report(opened, steps)
+    batches = _stream(opened, steps, report, max_tokens)
+    if progress:
+        batches = _shown(batches, opened, report)
+    module.write(batches, destination, overwrite=overwrite)
+    report.to, report.target = module.NAME, str(target)
+    return report
+
+
+def _open(value: Any, format: str | None, options: dict[str, Any]) -> tuple[Source, Options]:
+    """Open the source with its options, and return ours apart."""
+    ours = {name: options[name] for name in option_names() & options.keys()}
+    others = {name: option for name, option in options.items() if name not in ours}
+    steps = Options(**ours)
+    return open_source(value, format, **others), steps
+
+
+def _report(source: Source, steps: Options) -> Report:
+    return Report(source.name, source.lossy, source.nbits, steps.given())
+
+
+def _stream(
+    source: Source, steps: Options, report: Report, max_tokens: int | None = None
+) -> Iterator[MultiVectors]:
+    if max_tokens is None:
+        max_tokens = max(1, _BYTES_A_BATCH // (4 * source.dim))
+    for batch in _at_least_one(source, max_tokens):
+        require_finite(batch, source.name, report.read.documents)
+        # Measured before the options, which name documents by how many came before.
+        before = report.read.documents, report.read.tokens
+        report.read.add(batch)
+        result, dropped = steps.apply(batch, *before)
+        report.dropped_rows += dropped
+        report.written.add(result)
+        yield result
+    steps.done(report.read.tokens)
+    report.dropped_rows += int(getattr(source, "dropped_rows", 0))
+    note = getattr(source, "note", None)
+    report.notes.extend([note] if note else [])
+
+
+def _at_least_one(source: Source, max_tokens: int) -> Iterator[MultiVectors]:
+    """Yield the batches, or an empty one where there are none, which carries the dimension on."""
+    batch = None
+    for batch in source.batches(max_tokens):
+        yield batch
+    if batch is None:
+        yield MultiVectors(np.empty((0, source.dim), np.float32), [0])
+
+
+def _shown(batches: Iterator[MultiVectors], source: Source, report: Report) -> Iterator[MultiVectors]:
+    """Yield the batches under a bar that counts tokens, or texts where those are not known."""
+    by_token = source.num_tokens is not None
+    total = source.num_tokens if by_token else source.num_documents
+    unit = " tokens" if by_token else " texts"
+    with tqdm(total=total, unit=unit, unit_scale=True, desc=source.name) as bar:
+        for batch in batches:
+            bar.update((report.read.tokens if by_token else report.read.documents) - bar.n)
+            yield batch

@@ -1,0 +1,105 @@
+"""byaldi indexes: pages of documents as ColPali-like models embed them.
+
+``embeddings/embeddings_{i}.pt`` holds up to 500 pages from page i on, a list of bfloat16
+tensors.  A page's id is ``"document:page"``, from byaldi's two layers of numbers.  Rows that
+are all zero are padding of the model: ``drop_zero_rows`` removes them while reading.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.multivectors import MultiVectors
+from ...data.validation import Ids, as_ids
+from ..parsing.torch_file import StoredTensor, read_torch
+from ..sources.plaid_codec import document_ranges
+
+__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+
+NAME = "byaldi"
+LOOKS_FOR = "index_config.json.gz with a folder embeddings (a byaldi index)"
+
+
+def detects(path: Path) -> bool:
+    """Whether `path` looks like a byaldi index."""
+    try:
+        return (path / "index_config.json.gz").is_file() and (path / "embeddings").is_dir()
+    except OSError:
+        return False
+
+
+def open_source(path: Path) -> ByaldiSource:
+    """Open a byaldi index, such as ``.byaldi/<index>``."""
+    return ByaldiSource(Path(path))
+
+
+class ByaldiSource:
+    """Pages of a byaldi index; their numbers stay in the files until their batch."""
+
+    name = NAME
+    lossy = False
+    nbits: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._pages = [(file.name, page) for file in _files(path) for page in _read(file)]
+        if not self._pages:
+            raise ValueError(f"{path} has no page. Index something first.")
+        for i, (name, page) in enumerate(self._pages):
+            if len(page.shape) != 2 or page.shape[1] != self._pages[0][1].shape[-1]:
+                raise ValueError(
+                    f"{path}: page {i} in {name} has shape {page.shape}, but the first has "
+                    f"{self._pages[0][1].shape}; each must be (tokens, dim). They are of different models."
+                )
+        lengths = [page.shape[0] for _, page in self._pages]
+        self._offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        self._ids = _ids(path, len(self._pages))
+        self.dim = int(self._pages[0][1].shape[1])
+        self.num_documents: int | None = len(self._pages)
+        self.num_tokens: int | None = int(self._offsets[-1])
+
+    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
+        """Yield the pages in order, bfloat16 as float32."""
+        for start, stop in document_ranges(self._offsets, max_tokens):
+            arrays = [page.numpy() for _, page in self._pages[start:stop]]
+            ids = None if self._ids is None else self._ids[start:stop]
+            yield MultiVectors.from_arrays(arrays, ids, dim=self.dim)
+
+
+def _files(path: Path) -> list[Path]:
+    numbered = []
+    for file in (path / "embeddings").glob("embeddings_*.pt"):
+        number = file.stem.rpartition("_")[2]
+        if not number.isdecimal():
+            raise ValueError(f"{file} must end in the number of its first page. Remove or rename it.")
+        numbered.append((int(number), file))
+    return [file for _, file in sorted(numbered)]
+
+
+def _read(file: Path) -> list[StoredTensor]:
+    pages = read_torch(file)
+    if not isinstance(pages, (list, tuple)) or not all(isinstance(page, StoredTensor) for page in pages):
+        raise ValueError(f"{file} must hold a list of tensors, one a page; it does not. Copy it again.")
+    return list(pages)
+
+
+def _ids(path: Path, count: int) -> Ids | None:
+    file = path / "embed_id_to_doc_id.json.gz"
+    if not file.is_file():
+        return None
+    try:
+        named: dict[str, Any] = json.loads(gzip.decompress(file.read_bytes()))
+        names = [f"{named[str(i)]['doc_id']}:{named[str(i)]['page_id']}" for i in range(count)]
+    except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}). Copy it again.") from error
+    except KeyError as error:
+        raise ValueError(
+            f"{file} lacks {error} for one of the {count} pages. Its index is of another time: copy it again."
+        ) from None
+    return as_ids(names, count, f"The ids of {path}")

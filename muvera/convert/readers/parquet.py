@@ -1,0 +1,140 @@
+"""Parquet files with a list of token vectors a row, read a few rows at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...data.multivectors import MultiVectors
+from ...utils.optional_imports import import_extra
+from ..sources import arrow_columns
+from ..sources.base import Source
+
+__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+
+NAME = "parquet"
+LOOKS_FOR = "a .parquet file, or a folder of them, with a column of lists of lists of floats"
+
+#: Rows read at once at most; fewer where documents are long.
+_ROWS = 8192
+
+#: Bytes read from the disk at once.
+_BUFFER = 1 << 22
+
+
+def detects(path: Path) -> bool:
+    """Say whether `path` is a Parquet file or a folder with some."""
+    if path.is_dir():
+        return any(path.glob("*.parquet"))
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) == b"PAR1"
+    except OSError:
+        return False
+
+
+def open_source(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
+    """Return the source of Parquet files; needs ``muvera-toolkit[parquet]``.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or a folder whose .parquet files are read in the order of the numbers in
+        their names.
+    column : str, optional
+        The column of token vectors.  Default: the only one that can be.
+    id_column : str, optional
+        The column of ids.  Default: ``id``, ``_id``, ``doc_id`` or the like, if any.
+    """
+    return ParquetSource(Path(path), column, id_column)
+
+
+class ParquetSource:
+    """Rows of one or several Parquet files.  A null document has no tokens."""
+
+    lossy = False
+    nbits: int | None = None
+    name = NAME
+    num_tokens: int | None = None
+
+    def __init__(self, path: Path, column: str | None, id_column: str | None) -> None:
+        self._pa = import_extra("pyarrow", "parquet", "Reading Parquet")
+        import_extra("pyarrow.compute", "parquet", "Reading Parquet")
+        self._pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
+        self.files = sorted(path.glob("*.parquet"), key=_natural) if path.is_dir() else [path]
+        if not self.files:
+            raise FileNotFoundError(f"{path} has no .parquet file.")
+        self.num_documents: int | None = 0
+        dim: int | None = None
+        for file in self.files:
+            place = str(file)
+            with self._open(file) as opened:
+                schema = opened.schema_arrow
+                self.num_documents += opened.metadata.num_rows
+                if file == self.files[0]:
+                    self.column, self.id_column = arrow_columns.columns(
+                        self._pa, schema, column, id_column, place
+                    )
+                elif self.column not in schema.names:
+                    raise ValueError(f"{file} has no column {self.column!r}, but {self.files[0].name} has.")
+                if dim is None:
+                    dim = arrow_columns.dim_of(self._pa, schema.field(self.column).type)
+                    dim = self._measure(opened, file) if dim is None else dim
+        if dim is None:
+            raise ValueError(f"{path} has no document with a token, so that its dimension is unknown.")
+        self.dim = dim
+
+    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
+        """Yield the rows in order; a row group is decoded piece by piece."""
+        for file in self.files:
+            with self._open(file) as opened:
+                yield from arrow_columns.batches_of(
+                    self._pa,
+                    self._tables(opened, file, max_tokens),
+                    self.column,
+                    self.id_column,
+                    self.dim,
+                    str(file),
+                    max_tokens,
+                )
+
+    def _open(self, file: Path) -> Any:
+        try:
+            # As it comes, pyarrow holds a whole row group's bytes, which may exceed memory.
+            return self._pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER)
+        except self._pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{file} is truncated or no Parquet file: {error}. Copy or export it again."
+            ) from None
+
+    def _tables(self, opened: Any, file: Path, max_tokens: int) -> Iterator[Any]:
+        columns = [name for name in (self.id_column, self.column) if name is not None]
+        for group in range(opened.num_row_groups):
+            metadata = opened.metadata.row_group(group)
+            # Numbers of all nested values stand in the metadata: a guess at a row's tokens.
+            values = max(metadata.column(i).num_values for i in range(metadata.num_columns))
+            tokens = max(values / self.dim / max(metadata.num_rows, 1), 1.0)
+            rows = min(max(int(max_tokens / tokens), 1), _ROWS)
+            try:
+                yield from opened.iter_batches(rows, [group], columns)
+            except (self._pa.ArrowInvalid, OSError) as error:
+                raise ValueError(f"{file} is damaged in row group {group}: {error}.") from None
+
+    def _measure(self, opened: Any, file: Path) -> int | None:
+        """Return the dimension of the first token, or None where there is no token."""
+        first = 0
+        for table in opened.iter_batches(64, columns=[self.column]):
+            tokens, offsets = arrow_columns.documents_of(
+                self._pa, table.column(self.column), None, str(file), first
+            )
+            if tokens is not None:
+                return int(tokens.shape[1])
+            first += len(offsets) - 1
+        return None
+
+
+def _natural(path: Path) -> list[int | str]:
+    """Return a key that sorts part-10 after part-9."""
+    return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,120 @@
+"""Stanford ColBERT / ColBERTv2 PLAID indexes, also those of RAGatouille.
+
+``centroids.pt`` and ``buckets.pt`` are the codec; chunk i is ``{i}.codes.pt``,
+``{i}.residuals.pt`` and ``doclens.{i}.json``.  Vectors come back with the loss of their
+1, 2, 4 or 8 bits a coordinate, and are normalised as ColBERT does before it scores.
+Read without torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..parsing.index_files import chunk_count, chunk_lengths, read_json
+from ..parsing.pylate_id_maps import has_pylate_maps
+from ..parsing.torch_file import StoredTensor, read_array, read_torch
+from ..sources.plaid_codec import Chunk, Codec, QuantisedSource
+
+__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+
+NAME = "plaid"
+LOOKS_FOR = "metadata.json with centroids.pt (a ColBERT or RAGatouille index)"
+
+
+def detects(path: Path) -> bool:
+    """Whether `path` looks like a PLAID index that PyLate did not wrap."""
+    try:
+        return (path / "centroids.pt").is_file() and (
+            (path / "metadata.json").is_file() and not has_pylate_maps(path)
+        )
+    except OSError:
+        return False
+
+
+def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | None = None) -> QuantisedSource:
+    """Open a PLAID index.
+
+    Passages without a token keep their place.  Where RAGatouille's ``pid_docid_map.json``
+    is there, its document ids are the ids; a document of several passages gives
+    ``"id#0"``, ``"id#1"``, ... because ids are unique.
+
+    Parameters
+    ----------
+    path : Path
+        The index's folder.
+    dtype : float32 or float16
+        Of the decoded vectors.
+    threads : int, optional
+        Default: all usable cores.
+    """
+    path = Path(path)
+    metadata = read_json(path / "metadata.json")
+    config = metadata.get("config", {})
+    count = chunk_count(path, metadata)
+    centroids = read_array(path / "centroids.pt")
+    if "dim" in config and centroids.ndim == 2 and centroids.shape[1] != config["dim"]:
+        raise ValueError(
+            f"{path / 'centroids.pt'} has {centroids.shape[1]} columns, but metadata.json says "
+            f"dim={config['dim']}. The files are of different builds: copy the whole folder again."
+        )
+    weights = _weights(path / "buckets.pt")
+    nbits = config.get("nbits", len(weights).bit_length() - 1)
+    codec = Codec(path, centroids, weights, nbits, dtype=dtype, threads=threads)
+    chunks = [_chunk(path, i) for i in range(count)]
+    documents = sum(len(chunk.lengths) for chunk in chunks)
+    return QuantisedSource(NAME, codec, chunks, _ragatouille_ids(path, documents))
+
+
+def _weights(path: Path) -> NDArray[Any]:
+    buckets = read_torch(path)
+    if (
+        not isinstance(buckets, (tuple, list))
+        or len(buckets) != 2
+        or not all(isinstance(part, StoredTensor) and len(part.shape) == 1 for part in buckets)
+    ):
+        raise ValueError(f"{path} must hold the pair (cutoffs, weights); it does not. Copy it again.")
+    return np.asarray(buckets[1].numpy())
+
+
+def _chunk(path: Path, i: int) -> Chunk:
+    name = f"{i}.codes.pt"
+    for needed in (name, f"{i}.residuals.pt", f"doclens.{i}.json"):
+        if not (path / needed).is_file():
+            raise FileNotFoundError(
+                f"{path} has no {needed}, but metadata.json counts that chunk. Copy the whole folder again."
+            )
+
+    def load() -> tuple[NDArray[Any], NDArray[Any]]:
+        return read_array(path / name), read_array(path / f"{i}.residuals.pt")
+
+    return Chunk(name, chunk_lengths(path / f"doclens.{i}.json"), load)
+
+
+def _ragatouille_ids(path: Path, documents: int) -> list[str] | None:
+    file = path / "pid_docid_map.json"
+    if not file.is_file():
+        return None
+    names = {int(pid): str(name) for pid, name in read_json(file).items()}
+    missing = [pid for pid in range(documents) if pid not in names]
+    if missing:
+        raise ValueError(
+            f"{file} names {len(names)} passages, but not passage {missing[0]} of {documents}. "
+            "Copy the folder again, or remove the file to number the passages."
+        )
+    ordered = [names[pid] for pid in range(documents)]
+    seen: dict[str, int] = {}
+    for name in ordered:
+        seen[name] = seen.get(name, 0) + 1
+    counts: dict[str, int] = {}
+    ids = []
+    for name in ordered:
+        if seen[name] > 1:
+            part = counts.get(name, 0)
+            counts[name] = part + 1
+            name = f"{name}#{part}"
+        ids.append(name)
+    return ids

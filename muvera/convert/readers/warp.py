@@ -1,0 +1,109 @@
+"""WARP indexes (xtr-warp), which group tokens by centroid.
+
+``codes.compacted.pt`` holds the *document* of each token, ``sizes.compacted.pt`` how many
+tokens each centroid has.  Documents are put together again; the order of the tokens inside
+one is lost, which no sum of maxima sees.  Documents after the last one with a token are
+lost too.  WARP scores without normalising again, and so are vectors returned here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ...data.multivectors import MultiVectors
+from ..parsing.index_files import read_npy
+from ..parsing.torch_file import read_array
+from ..sources.plaid_codec import Codec, document_ranges
+
+__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+
+NAME = "warp"
+LOOKS_FOR = "sizes.compacted.pt with codes.compacted.pt (a WARP index)"
+
+
+def detects(path: Path) -> bool:
+    """Whether `path` looks like a WARP index and has no PLAID index beside.
+
+    The converter may write into the PLAID index's own folder; that keeps the order of tokens
+    and is read instead.
+    """
+    try:
+        own = all((path / name).is_file() for name in ("sizes.compacted.pt", "codes.compacted.pt"))
+        return own and not (path / "centroids.pt").is_file()
+    except OSError:
+        return False
+
+
+def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | None = None) -> WarpSource:
+    """Open a WARP index.
+
+    Parameters
+    ----------
+    path : Path
+        The index's folder.
+    dtype : float32 or float16
+        Of the decoded vectors.
+    threads : int, optional
+        Default: all usable cores.
+    """
+    return WarpSource(Path(path), dtype, threads)
+
+
+class WarpSource:
+    """Documents of a WARP index; needs 16 bytes a token of memory beside the batch."""
+
+    name = NAME
+    lossy = True
+
+    def __init__(self, path: Path, dtype: DTypeLike, threads: int | None) -> None:
+        centroids, weights = read_npy(path / "centroids.npy"), read_npy(path / "bucket_weights.npy")
+        sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
+        if sizes.shape != (len(centroids),) or sizes.sum() != len(documents) or (sizes < 0).any():
+            raise ValueError(
+                f"{path} has sizes for {len(sizes)} of {len(centroids)} centroids that add up to "
+                f"{sizes.sum()}, but {len(documents)} tokens. Copy the whole folder again."
+            )
+        if len(documents) and documents.min() < 0:
+            raise ValueError(f"{path / 'codes.compacted.pt'} has document {documents.min()}. Copy it again.")
+        nbits = len(weights).bit_length() - 1
+        repacked = not (path / "residuals.compacted.pt").is_file()
+        table = _high_first(np.asarray(weights, np.float32), nbits) if repacked and nbits in (2, 4) else None
+        file = path / ("residuals.repacked.compacted.pt" if repacked else "residuals.compacted.pt")
+        self._packed = read_array(file)
+        self._codec = Codec(
+            path, centroids, weights, nbits, normalise=False, table=table, dtype=dtype, threads=threads
+        )
+        if self._packed.shape != (len(documents), self._codec.width) or self._packed.dtype != np.uint8:
+            raise ValueError(
+                f"{file} has {self._packed.dtype} of shape {self._packed.shape}, but dim={self._codec.dim} "
+                f"at nbits={nbits} needs uint8 of shape {(len(documents), self._codec.width)}. Copy it again."
+            )
+        lengths = np.bincount(documents, minlength=0)
+        self._order = np.argsort(documents, kind="stable")
+        # The centroid of a row is the group it stands in.
+        self._ends = np.cumsum(sizes, dtype=np.int64)
+        self._offsets: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        self._where = f"{path.name}/sizes.compacted.pt"
+        self.dim = self._codec.dim
+        self.nbits: int | None = nbits
+        self.num_documents: int | None = len(lengths)
+        self.num_tokens: int | None = len(documents)
+
+    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
+        """Yield the documents by number."""
+        for start, stop in document_ranges(self._offsets, max_tokens):
+            bounds = self._offsets[start : stop + 1]
+            rows = self._order[bounds[0] : bounds[-1]]
+            codes = np.searchsorted(self._ends, rows, side="right")
+            tokens = self._codec.decode(codes, self._packed[rows], self._where)
+            yield MultiVectors(tokens, bounds - bounds[0])
+
+
+def _high_first(weights: NDArray[np.float32], nbits: int) -> NDArray[np.float32]:
+    """Return the weights of each byte in the repacked layout: bucket numbers, highest bits first."""
+    shifts = 8 - nbits * np.arange(1, 8 // nbits + 1)
+    return np.ascontiguousarray(weights[(np.arange(256)[:, None] >> shifts) & (2**nbits - 1)])

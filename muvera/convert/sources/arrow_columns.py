@@ -1,0 +1,162 @@
+"""Arrow columns of token vectors, shared by Parquet, Arrow files and LanceDB.
+
+A cell is one document: a list, large list or fixed-size list of tokens, each again one of
+those, of half, single or double precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.multivectors import MultiVectors
+from ...data.validation import Ids
+from .arrays import require_finite, spans
+from .named_arrays import ids_of
+
+__all__ = ["batches_of", "columns", "dim_of", "documents_of"]
+
+_TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")
+_IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id", "corpus-id")
+
+
+def columns(
+    pa: Any, schema: Any, column: str | None, id_column: str | None, place: str
+) -> tuple[str, str | None]:
+    """Return the names of the columns with token vectors and with ids (None where none).
+
+    Parameters
+    ----------
+    pa : module
+        pyarrow.
+    schema : pyarrow.Schema
+        Of the table.
+    column, id_column : str, optional
+        What the caller asked for; otherwise the only nested column, or of several the one
+        with a usual name.
+    place : str
+        The file, for messages.
+    """
+    nested = [field.name for field in schema if _depth(pa, field.type) == 2]
+    found = ", ".join(schema.names)
+    if column is None:
+        usual = [name for name in _TOKENS if name in nested]
+        if len(nested) > 1 and len(usual) != 1:
+            raise ValueError(f"{place} has token vectors in {', '.join(nested)}. Say which with column=.")
+        if not nested:
+            raise ValueError(
+                f"{place} has no column of token vectors (a list of lists of floats a document); "
+                f"it has {found}."
+            )
+        column = nested[0] if len(nested) == 1 else usual[0]
+    elif column not in nested:
+        what = f"is {schema.field(column).type}" if column in schema.names else "does not exist"
+        raise ValueError(
+            f"{place}: the column {column!r} {what}, but must be a list of lists of floats. Columns: {found}."
+        )
+    if id_column is None:
+        id_column = next((name for name in _IDS if name in schema.names), None)
+    elif id_column not in schema.names:
+        raise ValueError(f"{place} has no column {id_column!r} for ids; it has {found}.")
+    return column, id_column
+
+
+def dim_of(pa: Any, kind: Any) -> int | None:
+    """Return the width that a fixed-size inner list states, or None."""
+    inner = _storage(pa, _storage(pa, kind).value_type)
+    return int(inner.list_size) if pa.types.is_fixed_size_list(inner) else None
+
+
+def documents_of(
+    pa: Any, cells: Any, dim: int | None, place: str, first: int
+) -> tuple[NDArray[Any] | None, NDArray[np.int64]]:
+    """Return the flat tokens (n_tokens, dim) and offsets of an Arrow array of documents.
+
+    Slices and all three kinds of lists are taken.  A null document has no tokens.  Tokens
+    are None where there is no token to take the dimension from.
+
+    Raises
+    ------
+    ValueError
+        Naming the document whose tokens have other widths, or are null.
+    """
+    pc = pa.compute
+    while isinstance(cells, pa.ExtensionArray):
+        cells = cells.storage
+    lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    rows = cells.flatten()  # of this slice only, and without null documents
+
+    def document(row: int) -> str:
+        return f"{place}: document {first + int(np.searchsorted(offsets, row, side='right')) - 1}"
+
+    if rows.null_count:
+        row = int(np.argmax(rows.is_null().to_numpy(zero_copy_only=False)))
+        raise ValueError(f"{document(row)} has a null token. Remove it, or the document.")
+    widths = pc.list_value_length(rows).to_numpy(zero_copy_only=False)
+    if dim is None and len(widths) == 0:
+        return None, offsets
+    dim = int(widths[0]) if dim is None else dim
+    if (widths != dim).any():
+        row = int(np.argmax(widths != dim))
+        raise ValueError(
+            f"{document(row)} has a token of {int(widths[row])} numbers, but those before have {dim}. "
+            "All documents must come from the same model."
+        )
+    values = rows.flatten()
+    if values.null_count:
+        at = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+        raise ValueError(f"{document(at // dim)} has a null in a token. Repair or remove the document.")
+    return values.to_numpy(zero_copy_only=False).reshape(-1, dim), offsets
+
+
+def batches_of(
+    pa: Any,
+    tables: Iterable[Any],
+    column: str,
+    id_column: str | None,
+    dim: int,
+    place: str,
+    max_tokens: int,
+) -> Iterator[MultiVectors]:
+    """Yield the documents of record batches, cut to at most `max_tokens` tokens."""
+    done = 0
+    for table in tables:
+        tokens, offsets = documents_of(pa, table.column(column), dim, place, done)
+        assert tokens is not None  # the dimension is given
+        ids = _ids(table.column(id_column), f"{place}: {id_column}", done) if id_column else None
+        for start, stop in spans(offsets, max_tokens):
+            bounds = offsets[start : stop + 1]
+            if stop == start and done:
+                continue
+            part = MultiVectors(
+                tokens[bounds[0] : bounds[-1]], bounds - bounds[0], None if ids is None else ids[start:stop]
+            )
+            yield require_finite(part, place, done + start)
+        done += len(offsets) - 1
+
+
+def _ids(array: Any, place: str, first: int) -> Ids:
+    if array.null_count:
+        row = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
+        raise ValueError(f"{place} is null for document {first + row}; every document needs an id, or none.")
+    return ids_of(array.to_pylist(), len(array), place)
+
+
+def _storage(pa: Any, kind: Any) -> Any:
+    """Return the type under extension types, such as those of Hugging Face datasets."""
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return kind
+
+
+def _depth(pa: Any, kind: Any) -> int:
+    """Return how many lists stand around floats; -1 where there are none."""
+    types, depth = pa.types, 0
+    kind = _storage(pa, kind)
+    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        kind, depth = _storage(pa, kind.value_type), depth + 1
+    return depth if types.is_floating(kind) else -1

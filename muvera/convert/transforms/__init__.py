@@ -1,0 +1,1 @@
+"""What is done to tokens on their way: pooling, centering, normalization."""

@@ -1,0 +1,177 @@
+"""What writers share: a file that appears when complete, and batches gathered to one array."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.multivectors import MultiVectors
+from ...data.validation import Ids, as_ids
+from ...utils.atomic_files import sync
+
+__all__ = ["Gathered", "NpyStream", "Vectors", "file_beside", "gather", "scratch_beside"]
+
+
+class Vectors(NamedTuple):
+    """Consecutive documents' FDEs."""
+
+    #: float32 (n, dimension).
+    vectors: NDArray[np.float32]
+    #: int64 or str (n,).
+    ids: Ids
+
+
+@contextmanager
+def file_beside(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
+    """Give a new file's path that becomes `target` when the block ends without an error.
+
+    Raises
+    ------
+    FileExistsError
+        Where `target` exists and `overwrite` is False, or is a folder.
+    """
+    target = Path(target).absolute()
+    if target.is_dir():
+        raise FileExistsError(f"{target} is a folder; a file is written here. Give another name.")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} exists. Give another name, or overwrite=True to replace it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.partial-", dir=target.parent)
+    os.close(descriptor)
+    beside = Path(name)
+    try:
+        yield beside
+        beside.chmod(0o644)
+        sync(beside)
+        beside.replace(target)
+        sync(target.parent)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def scratch_beside(target: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Give a temporary file on `target`'s disk, for formats that must state sizes first."""
+    folder = Path(target).absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder, prefix=".muvera-") as stream:
+        yield stream
+
+
+class NpyStream:
+    """A .npy file (rows, columns) whose number of rows is not known at first.
+
+    NumPy leaves room in the header for a longer count, so that it can be written again.
+    """
+
+    def __init__(self, stream: IO[bytes], columns: int, dtype: np.dtype[Any]) -> None:
+        self.stream = stream
+        self.columns = columns
+        self.dtype = dtype
+        self.rows = 0
+        self._begins = stream.tell()
+        self._header()
+        self._size = stream.tell() - self._begins
+
+    def add(self, block: NDArray[Any]) -> None:
+        """Append rows."""
+        self.stream.write(np.ascontiguousarray(block, self.dtype).data)
+        self.rows += len(block)
+
+    def finish(self) -> None:
+        """Write the header with the rows that were added."""
+        self.stream.seek(self._begins)
+        self._header()
+        if self.stream.tell() - self._begins != self._size:  # NumPy promises otherwise
+            raise RuntimeError(f"NumPy {np.__version__} wrote another .npy header for {self.rows} rows.")
+
+    def _header(self) -> None:
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.columns)}
+        np.lib.format.write_array_header_1_0(self.stream, header)
+
+
+class Gathered:
+    """Lengths and ids of the batches that passed, and the shape and type of their tokens.
+
+    The first batch decides: later half-precision tokens become single where it was single,
+    ids must be there in all batches or in none.
+    """
+
+    def __init__(self, first: MultiVectors) -> None:
+        self.dim = first.dim
+        self.dtype: np.dtype[Any] = first.tokens.dtype
+        self.has_ids = first.has_ids
+        self.num_documents = 0
+        self.num_tokens = 0
+        self._lengths: list[NDArray[np.int64]] = []
+        self._ids: list[Any] = []
+
+    def take(self, batch: MultiVectors) -> MultiVectors:
+        """Return `batch` in the common type, and remember its lengths and ids.
+
+        Raises
+        ------
+        ValueError
+            Where its dim, precision or having of ids differs from the first batch's.
+        """
+        where = f"The documents from number {self.num_documents} on"
+        if batch.dim != self.dim:
+            raise ValueError(f"{where} have dim={batch.dim}, but those before have dim={self.dim}.")
+        if len(batch) and self.num_documents and batch.has_ids != self.has_ids:
+            have, had = ("ids", "none") if batch.has_ids else ("no ids", "some")
+            raise ValueError(f"{where} have {have}, but those before had {had}. Give ids to all or to none.")
+        if batch.tokens.dtype != self.dtype:
+            if self.dtype == np.float16 and batch.num_tokens:
+                raise ValueError(
+                    f"{where} are float32, but those before were float16. Convert with dtype='float32' or "
+                    "dtype='float16' for all."
+                )
+            ids = batch.ids if batch.has_ids else None
+            batch = MultiVectors(batch.tokens.astype(self.dtype), batch.offsets, ids)
+        if len(batch):
+            self.has_ids = batch.has_ids
+        self._lengths.append(batch.lengths)
+        if batch.has_ids:
+            self._ids.extend(batch.ids.tolist())
+        self.num_documents += len(batch)
+        self.num_tokens += batch.num_tokens
+        return batch
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document so far."""
+        return np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int64)
+
+    @property
+    def ids(self) -> Ids | None:
+        """All ids, checked to be unique over the batches; None where there are none."""
+        return as_ids(self._ids, self.num_documents) if self.has_ids else None
+
+
+def gather(batches: Iterator[MultiVectors]) -> tuple[Gathered, Iterator[MultiVectors]]:
+    """Return what gathers, and the batches, each taken by it as it passes.
+
+    Raises
+    ------
+    ValueError
+        Where there is no batch at all: not even the dimension is known then.
+    """
+    first = next(iter(batches), None)
+    if first is None:
+        raise ValueError("There is nothing to write: the source has no documents.")
+    gathered = Gathered(first)
+
+    def passing() -> Iterator[MultiVectors]:
+        yield gathered.take(first)
+        for batch in batches:
+            yield gathered.take(batch)
+
+    return gathered, passing()

@@ -1,0 +1,57 @@
+"""One Parquet file: a column of ids and one of lists of fixed-size lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.multivectors import MultiVectors
+from ...utils.optional_imports import import_extra
+from .base import file_beside, gather
+
+__all__ = ["NAME", "write"]
+
+NAME = "parquet"
+
+
+def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None:
+    """Write the columns ``tokens`` and, where there are ids, ``id``; a row group a batch.
+
+    Needs ``muvera-toolkit[parquet]``.
+
+    Parameters
+    ----------
+    batches : iterator of MultiVectors
+        In order; only one at a time is in memory.
+    target : Path
+        The file, which appears when it is complete.
+    overwrite : bool
+        Replace an existing file.
+    """
+    pa = import_extra("pyarrow", "parquet", "Writing Parquet")
+    pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
+    gathered, passing = gather(batches)
+    first = next(passing)
+    schema = _table(pa, first, gathered.dim).schema
+    with file_beside(target, overwrite) as file, pq.ParquetWriter(file, schema) as writer:
+        writer.write_table(_table(pa, first, gathered.dim), max(len(first), 1))
+        for batch in passing:
+            table = _table(pa, batch, gathered.dim)
+            if table.schema != schema:
+                raise TypeError("Documents with int ids and with str ids cannot be in one file.")
+            writer.write_table(table, max(len(batch), 1))
+        _ = gathered.ids  # raises where batches share an id
+
+
+def _table(pa: Any, batch: MultiVectors, dim: int) -> Any:
+    """Return a batch as an Arrow table; its numbers are not copied."""
+    values = pa.array(np.asarray(batch.tokens).reshape(-1))
+    tokens = pa.FixedSizeListArray.from_arrays(values, dim)
+    columns = {"tokens": pa.ListArray.from_arrays(pa.array(batch.offsets, pa.int32()), tokens)}
+    if batch.has_ids:
+        kind = pa.int64() if batch.ids.dtype.kind == "i" else pa.string()
+        columns = {"id": pa.array(batch.ids.tolist(), kind), **columns}
+    return pa.table(columns)

@@ -1,0 +1,1 @@
+"""Token vectors, their validation and sampling, rankings, and the demo's sample."""

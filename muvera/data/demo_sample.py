@@ -1,0 +1,73 @@
+"""The bundled sample: short texts and questions with real token vectors, see ``sample/README.md``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .multivectors import MultiVectors
+
+__all__ = ["DemoSample", "load_demo_sample"]
+
+FOLDER = Path(__file__).parent / "sample"
+
+
+@dataclass(frozen=True, eq=False)
+class DemoSample:
+    """Documents and queries, each with its text and the string of every token.
+
+    Parameters
+    ----------
+    documents, queries : MultiVectors
+        Unit vectors, float16; ids are str.
+    texts, query_texts : list of str
+    token_strings, query_token_strings : list of list of str
+        The wordpiece of each token vector.
+    relevant : list of list of str
+        For each query, the ids of the documents that answer it.
+    """
+
+    documents: MultiVectors
+    queries: MultiVectors
+    texts: list[str]
+    query_texts: list[str]
+    token_strings: list[list[str]]
+    query_token_strings: list[list[str]]
+    relevant: list[list[str]]
+
+
+def load_demo_sample() -> DemoSample:
+    """Read the sample that comes with the package.
+
+    Examples
+    --------
+    >>> sample = load_demo_sample()
+    >>> sample.documents
+    MultiVectors(677 texts, 14009 tokens, dim=128, float16)
+    >>> sample.query_texts[1]
+    'pick a random element from a list'
+    """
+    queries = _json("queries.json")
+    return DemoSample(
+        documents=MultiVectors.from_flat(_npy("tokens"), _npy("lengths"), ids=_json("ids.json")),
+        queries=MultiVectors.from_flat(
+            _npy("query_tokens"), _npy("query_lengths"), ids=[query["id"] for query in queries]
+        ),
+        texts=_json("texts.json"),
+        query_texts=[query["text"] for query in queries],
+        token_strings=_json("token_strings.json"),
+        query_token_strings=[query["token_strings"] for query in queries],
+        relevant=[query["relevant"] for query in queries],
+    )
+
+
+def _npy(name: str) -> Any:
+    return np.load(FOLDER / f"{name}.npy", allow_pickle=False)
+
+
+def _json(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))

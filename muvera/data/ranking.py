@@ -1,0 +1,57 @@
+"""Rankings: what a search returns, and the one rule that orders it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .validation import Ids
+
+__all__ = ["Ranking", "best_first"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best texts for one query, best first.
+
+    Parameters
+    ----------
+    ids : int64 or str (n,)
+        External ids.
+    scores : float32 (n,)
+        Chamfer similarities (higher is better), as sums over query tokens unless the mean
+        was asked for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> list(Ranking(np.array(["b", "a"]), np.array([2.5, 1.0], np.float32)))
+    [('b', 2.5), ('a', 1.0)]
+    """
+
+    ids: Ids
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[tuple[int | str, float]]:
+        yield from zip(self.ids.tolist(), self.scores.tolist(), strict=True)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name!r}: {score:.4g}" for name, score in list(self)[:3])
+        return f"Ranking({{{shown}{', ...' if len(self) > 3 else ''}}})"
+
+
+def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the positions of the `k` best scores, ties by position; -inf is never returned."""
+    if k < len(scores):
+        edge = np.partition(scores, len(scores) - k)[len(scores) - k]
+        positions = np.flatnonzero(scores >= edge)
+    else:
+        positions = np.arange(len(scores))
+    positions = positions[scores[positions] > -np.inf]
+    return positions[np.argsort(-scores[positions], kind="stable")][:k]

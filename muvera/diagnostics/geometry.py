@@ -1,0 +1,175 @@
+"""Where a model's token vectors lie: their mean, their cone, their dimensions, their cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors
+
+__all__ = ["CellUse", "TokenGeometry", "cell_use", "token_geometry"]
+
+#: Norms this near to 1 count as unit: bfloat16 keeps 8 bits, of which a norm loses one.
+UNIT_TOLERANCE = 4e-3
+
+
+@dataclass(frozen=True)
+class TokenGeometry:
+    """Shape of a set of token vectors; zero vectors have no direction and are left out.
+
+    Parameters
+    ----------
+    tokens : int
+        Vectors that were measured.
+    zero_tokens : int
+        Vectors that are entirely zero.
+    dimension : int
+        Their columns.
+    mean_cosine, cosine_deviation : float
+        Mean and standard deviation of the cosine over all pairs of different tokens: 0 and
+        1 / sqrt(dimension) where directions are uniform, near 1 and near 0 in a narrow cone.
+    mean_norm : float
+        Norm of the mean token, divided by the mean norm of the tokens: 1 where all point one
+        way, 1 / sqrt(tokens) where they point anywhere.
+    participation, centred_participation : float
+        (sum of eigenvalues)**2 / sum of squared eigenvalues, of the second moments about zero
+        and about the mean: how many dimensions the tokens fill, at most `dimension`.  One
+        shared direction pulls the first to 1 and leaves the second as it is.
+    norms : tuple of float
+        Least, mean and greatest norm.
+    unit : bool
+        Whether every norm is 1, up to 0.004.
+    """
+
+    tokens: int
+    zero_tokens: int
+    dimension: int
+    mean_cosine: float
+    cosine_deviation: float
+    mean_norm: float
+    participation: float
+    centred_participation: float
+    norms: tuple[float, float, float]
+    unit: bool
+
+
+@dataclass(frozen=True)
+class CellUse:
+    """How tokens spread over the SimHash cells of a configuration; means over repetitions.
+
+    Parameters
+    ----------
+    cells : int
+        2**k, the cells of one repetition.
+    used_per_document : float
+        Share of the cells that a document has a token in, a mean over documents too.
+    entropy : float
+        Of the cells over all tokens, in bits, at most k.
+    effective_cells : float
+        2**entropy: this many equally full cells would separate tokens as well.
+    """
+
+    cells: int
+    used_per_document: float
+    entropy: float
+    effective_cells: float
+
+
+def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
+    """Measure token vectors, (n, dimension) with at least two that are not zero.
+
+    Nothing is drawn: with u the unit vectors, the cosines of all pairs add up to
+    ``|sum u|**2 - n`` and their squares to ``|sum u u^T|**2 - n`` (Frobenius).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cross = token_geometry(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]))
+    >>> cross.participation, cross.mean_norm, cross.unit
+    (2.0, 0.0, True)
+    """
+    rows = np.asarray(tokens, np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    zeros = int((lengths == 0).sum())
+    if zeros:
+        rows, lengths = rows[lengths > 0], lengths[lengths > 0]
+    count = len(rows)
+    if count < 2:
+        raise ValueError(f"A geometry needs at least 2 tokens that are not zero, got {count}.")
+    mean, moments = rows.mean(axis=0), rows.T @ rows / count
+    if np.abs(lengths - 1).max() <= 1e-6:
+        directions, unit_moments = mean, moments
+    else:
+        units = rows / lengths[:, np.newaxis]
+        directions, unit_moments = units.mean(axis=0), units.T @ units / count
+    pairs = count - 1  # both sums are means over n already
+    mean_cosine = (count * float(directions @ directions) - 1) / pairs
+    square_cosine = (count * float((unit_moments**2).sum()) - 1) / pairs
+    return TokenGeometry(
+        tokens=count,
+        zero_tokens=zeros,
+        dimension=rows.shape[1],
+        mean_cosine=mean_cosine,
+        cosine_deviation=float(np.sqrt(max(0.0, square_cosine - mean_cosine**2))),
+        mean_norm=float(np.linalg.norm(mean) / lengths.mean()),
+        participation=_participation(moments),
+        centred_participation=_participation(moments - np.outer(mean, mean)),
+        norms=(float(lengths.min()), float(lengths.mean()), float(lengths.max())),
+        unit=bool(np.abs(lengths - 1).max() <= UNIT_TOLERANCE and not zeros),
+    )
+
+
+def cell_use(
+    documents: MultiVectors,
+    hyperplanes: NDArray[np.floating],
+    repetitions: int,
+    center: NDArray[np.floating] | None = None,
+) -> CellUse:
+    """Count which cells the tokens of `documents` fall into.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        At least one token.
+    hyperplanes : float (repetitions * k, dimension)
+        Normals in the tokens' own basis, such as
+        ``encoder.matrices.dense_hyperplanes[:, :dimension]``.
+    repetitions : int
+        How many partitions the hyperplanes make.
+    center : float (dimension,), optional
+        Subtracted from the tokens first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one = MultiVectors.from_arrays([np.array([[1.0, 1], [-1, 1], [1, -1]])])
+    >>> use = cell_use(one, np.eye(2), 1)
+    >>> use.cells, use.used_per_document
+    (4, 0.75)
+    """
+    bits = len(hyperplanes) // repetitions
+    cells = 1 << bits
+    rows = np.asarray(documents.tokens, np.float32)
+    if center is not None:
+        rows = rows - np.asarray(center, np.float32)
+    owners = np.repeat(np.arange(len(documents), dtype=np.int64), documents.lengths)
+    holders = max(1, int((documents.lengths > 0).sum()))
+    used, entropies, effective = 0.0, 0.0, 0.0
+    for r in range(repetitions):
+        planes = np.asarray(hyperplanes[r * bits : (r + 1) * bits], np.float32)
+        codes = ((rows @ planes.T > 0) << np.arange(bits)).sum(axis=1, dtype=np.int64)
+        used += len(np.unique(owners * cells + codes)) / (holders * cells)
+        shares = np.bincount(codes, minlength=cells) / len(codes)
+        shares = shares[shares > 0]
+        entropy = float(-(shares * np.log2(shares)).sum())
+        entropies += entropy
+        effective += 2**entropy
+    return CellUse(cells, used / repetitions, entropies / repetitions + 0.0, effective / repetitions)
+
+
+def _participation(moments: NDArray[np.float64]) -> float:
+    # The sums of eigenvalues and of their squares need no eigenvalue: trace and Frobenius norm.
+    square = float((moments**2).sum())
+    return float(np.trace(moments)) ** 2 / square if square > 0 else 0.0

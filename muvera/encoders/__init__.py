@@ -1,0 +1,1 @@
+"""Encoders: token sets to single vectors whose inner product approximates Chamfer similarity."""

@@ -1,0 +1,195 @@
+"""FDEMatrices: the random matrices of an encoder, drawn once from its configuration.
+
+A saved index keeps these arrays, because NumPy's streams may change between versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import FDEConfig
+from .draws import fastembed, graph_mining, native, weaviate
+
+__all__ = ["FDEMatrices", "cell_positions", "draw_matrices"]
+
+
+@dataclass(frozen=True)
+class FDEMatrices:
+    """Everything random in an encoder; width = dimension rounded up to 16.
+
+    Parameters
+    ----------
+    hyperplanes : float32 (R * k, width)
+        Normals, in the mixed basis where there is one.
+    projections : float32 (R, p, width), or (0, 0, 0) for the identity
+        What a cell's vector is multiplied by, scale included.
+    mixing : float32 (width, width), or (0, 0)
+        The orthogonal map into the mixed basis, before its permutation.
+    places : int64 (width,), or (0,)
+        Where each mixed coordinate stands.
+    final_targets : int64 (R * 2**k * p,), or (0,)
+        A final count sketch's targets.
+    final_signs : float32, as `final_targets`
+        Its signs.
+    """
+
+    hyperplanes: NDArray[np.float32]
+    projections: NDArray[np.float32]
+    mixing: NDArray[np.float32]
+    places: NDArray[np.int64]
+    final_targets: NDArray[np.int64]
+    final_signs: NDArray[np.float32]
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays by name, as they are saved."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def dense_hyperplanes(self) -> NDArray[np.float64]:
+        """Hyperplane normals in the tokens' own basis, float64 (R * k, width)."""
+        return np.asarray(self.hyperplanes @ self.basis)
+
+    @property
+    def basis(self) -> NDArray[np.float64]:
+        """The map into the mixed basis, permutation included; the identity without one."""
+        if not self.mixing.size:
+            return np.eye(self.hyperplanes.shape[1])
+        permuted = np.empty(self.mixing.shape, np.float64)
+        permuted[self.places] = self.mixing
+        return permuted
+
+
+def draw_matrices(config: FDEConfig) -> FDEMatrices:
+    """Draw the matrices of `config`; the same configuration always gives the same."""
+    planes, projections = _DRAWS[config.dialect](config)
+    mixing, places = np.empty((0, 0), np.float32), np.empty(0, np.int64)
+    if _has_mixed_basis(config):
+        mixing, places = native.mixing(config.seed, config.dimension)
+    targets, signs = np.empty(0, np.int64), np.empty(0, np.float32)
+    if config.final_projection == "count_sketch":
+        draw = graph_mining.final_count_sketch if config.dialect == "reference" else native.final_count_sketch
+        targets, signs = draw(
+            input_dimension=config.long_dimension, final_dimension=config.fde_dimension, seed=config.seed
+        )
+    return FDEMatrices(
+        hyperplanes=_padded(planes),
+        projections=_padded(projections) if projections is not None else np.empty((0, 0, 0), np.float32),
+        mixing=mixing,
+        places=places,
+        final_targets=targets,
+        final_signs=signs,
+    )
+
+
+def cell_positions(config: FDEConfig) -> NDArray[np.int64]:
+    """Return where each code's block stands in its repetition, int64 (2**k,).
+
+    Bit j of a code is the sign at hyperplane j.  The reference reads hyperplane 0 first, as
+    the high bit, and numbers cells by the inverse Gray code; the others by the code itself.
+    """
+    codes = np.arange(config.num_cells)
+    if config.dialect != "reference":
+        return codes
+    position = np.zeros_like(codes)
+    for j in range(config.num_simhash_projections):
+        position = (position << 1) + (((codes >> j) & 1) ^ (position & 1))
+    return position
+
+
+def _padded(matrix: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return float32 with the last axis rounded up to whole vectors."""
+    width = native.padded_width(matrix.shape[-1])
+    out = np.zeros((*matrix.shape[:-1], width), np.float32)
+    out[..., : matrix.shape[-1]] = matrix
+    return out
+
+
+def _has_mixed_basis(config: FDEConfig) -> bool:
+    return config.projection == "complementary" and native.is_structured(config.dimension)
+
+
+_Drawn = tuple[NDArray[np.floating], "NDArray[np.floating] | None"]
+
+
+def _draw_ours(config: FDEConfig) -> _Drawn:
+    seed, dimension, repetitions = config.seed, config.dimension, config.num_repetitions
+    bits, block = config.num_simhash_projections, config.block_width
+    planes: NDArray[np.floating]
+    mixed = _has_mixed_basis(config)
+    if config.hyperplanes == "gaussian":
+        # In the mixed basis a token has `width` coordinates, of which none may go unseen.
+        columns = native.padded_width(dimension) if mixed else dimension
+        planes = native.gaussian_hyperplanes(seed, columns, repetitions, bits)
+    else:
+        planes = native.orthogonal_hyperplanes(seed, dimension, repetitions * bits)
+        if native.is_structured(dimension) and not mixed:  # round one goes into the normals
+            matrix, places = native.mixing(seed, dimension)
+            permuted = np.empty_like(matrix)
+            permuted[places] = matrix
+            planes = planes @ permuted
+    if config.projection == "identity":
+        return planes, None
+    draw = {
+        "complementary": native.complementary_projections,
+        "rademacher": native.rademacher_projections,
+        "count_sketch": native.count_sketches,
+    }[config.projection]
+    return planes, draw(seed, dimension, repetitions, block)
+
+
+def _draw_reference(config: FDEConfig) -> _Drawn:
+    planes = graph_mining.hyperplanes(
+        dimension=config.dimension,
+        num_repetitions=config.num_repetitions,
+        num_simhash_projections=config.num_simhash_projections,
+        seed=config.seed,
+    )
+    projections = graph_mining.projections(
+        kind="identity" if config.projection == "identity" else "count_sketch",
+        dimension=config.dimension,
+        num_repetitions=config.num_repetitions,
+        projection_dimension=config.block_width,
+        seed=config.seed,
+    )
+    return planes.reshape(-1, config.dimension), projections
+
+
+def _draw_fastembed(config: FDEConfig) -> _Drawn:
+    # The program multiplies in float64 and draws in float64; a token whose product is within
+    # float32 rounding of 0 may fall into another cell here.
+    planes = fastembed.hyperplanes(
+        dimension=config.dimension,
+        num_repetitions=config.num_repetitions,
+        num_simhash_projections=config.num_simhash_projections,
+        seed=config.seed,
+    )
+    projections = fastembed.projections(
+        dimension=config.dimension,
+        num_repetitions=config.num_repetitions,
+        num_simhash_projections=config.num_simhash_projections,
+        projection_dimension=config.block_width,
+        seed=config.seed,
+    )
+    return planes.reshape(-1, config.dimension), projections
+
+
+def _draw_weaviate(config: FDEConfig) -> _Drawn:
+    values = {
+        "dimension": config.dimension,
+        "num_repetitions": config.num_repetitions,
+        "num_simhash_projections": config.num_simhash_projections,
+        "projection_dimension": config.block_width,
+        "seed": config.seed,
+    }
+    return weaviate.hyperplanes(**values).reshape(-1, config.dimension), weaviate.projections(**values)
+
+
+_DRAWS = {
+    "muvera": _draw_ours,
+    "reference": _draw_reference,
+    "fastembed": _draw_fastembed,
+    "weaviate": _draw_weaviate,
+}

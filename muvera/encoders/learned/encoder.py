@@ -1,0 +1,228 @@
+"""LearnedEncoder: vectors fitted to exact Chamfer at sampled tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.multivectors import MultiVectors, as_multivectors, both_kinds
+from ...data.sampling import DocumentSample, as_batches
+from ...data.validation import checked_out
+from ...kernels.chamfer import score_documents
+from ...kernels.final import PRODUCT_DEPTH, add_product, pack_map
+from ...kernels.relu_features import sum_features
+from ...kernels.tile import pack_columns
+from ...numerics.int8_matmul import ByteMap
+from ...utils.parallel import run_in_ranges, split_by_weight
+from .config import LearnedConfig
+from .landmarks import mixed_documents, sample_landmarks
+from .maps import LearnedMaps, draw_features, fit_maps
+
+__all__ = ["LearnedEncoder"]
+
+# A task is about this many document tokens or queries: each reads the maps once.
+_TASK_TOKENS, _TASK_QUERIES = 16384, 256
+
+# Values at landmarks that a task holds at most: of short documents there are many in so many tokens.
+_TASK_BYTES = 64 << 20
+
+# A smaller sample, in documents for each float of a vector, is made up with mixed documents.
+_DOCUMENTS_A_FLOAT = 2
+
+
+class LearnedEncoder:
+    """Turn token sets into vectors whose inner product approximates Chamfer, learnt from documents.
+
+    The same interface as :class:`muvera.FDEEncoder`.  A vector of some hundred floats finds
+    what an FDE of 10,240 finds or more, and encoding documents takes many times as long: see
+    :class:`LearnedConfig` for what each knob costs, :mod:`muvera.encoders.learned.maps` for the method.
+
+    Parameters
+    ----------
+    config : LearnedConfig
+    maps : LearnedMaps, optional
+        Instead of fitting: those of a saved index.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from muvera import LearnedConfig, MultiVectors
+    >>> rng = np.random.default_rng(0)
+    >>> documents = MultiVectors.from_arrays([rng.normal(size=(9, 32)) for _ in range(40)])
+    >>> config = LearnedConfig(dimension=32, fde_dimension=64, num_features=256)
+    >>> LearnedEncoder(config).fit(documents).encode_documents(documents).shape
+    (40, 64)
+    """
+
+    def __init__(self, config: LearnedConfig, *, maps: LearnedMaps | None = None) -> None:
+        if not isinstance(config, LearnedConfig):
+            raise TypeError(f"config must be a LearnedConfig, got {type(config).__name__}.")
+        self.config = config
+        self.maps: LearnedMaps | None = None
+        if maps is not None:
+            self._take(maps)
+
+    def _take(self, maps: LearnedMaps) -> None:
+        maps.require_shape(self.config)
+        self._landmarks = pack_columns(maps.landmarks).reshape(-1)
+        self._features = pack_columns(maps.features).reshape(-1)
+        self._documents, self._queries = pack_map(maps.documents), ByteMap(maps.queries)
+        self.maps = maps
+
+    # -- fitting --------------------------------------------------------------
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether the maps are still to be learnt."""
+        return self.maps is None
+
+    def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> LearnedEncoder:
+        """Learn the maps.
+
+        Parameters
+        ----------
+        documents : MultiVectors, arrays, or an iterable of MultiVectors
+            A sample is enough: of more than 4,096 documents a random sample is used, held in
+            memory.  Documents of kinds that the sample lacks are found less well.
+        queries : MultiVectors or arrays, optional
+            Half of the landmarks are their tokens, where there are as many.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        LearnedEncoder
+            This encoder.
+        """
+        if not self.needs_fit:
+            raise ValueError(
+                "This encoder is fitted, and vectors of two fits do not compare. Make a new encoder."
+            )
+        config = self.config
+        asked = None
+        if queries is not None:
+            asked = as_multivectors(queries, "queries")
+            asked.require_dim(config.dimension, "queries", "this encoder")
+            asked.require_finite("queries")
+        sampling = DocumentSample(config.num_landmarks, config.seed)
+        for batch in sampling.watch(as_batches(documents)):
+            batch.require_dim(config.dimension, "documents", "this encoder")
+            batch.require_finite("documents")
+        sample = sampling.documents(config.dimension)
+        if sample.num_tokens == 0:
+            raise ValueError("There are no document tokens to learn from. Give fit documents that have some.")
+        landmarks = sample_landmarks(sample, asked, config.num_landmarks, config.seed)
+        features = draw_features(config)
+        packed, places = pack_columns(features).reshape(-1), np.arange(len(landmarks) + 1)
+        activations = np.empty((len(landmarks), config.num_features), np.float32)
+
+        def activate(start: int, stop: int) -> None:
+            sum_features(landmarks, places, start, stop, packed, activations[start:stop])
+
+        run_in_ranges(activate, split_by_weight(places, _TASK_QUERIES, _TASK_QUERIES), threads)
+        self._landmarks = pack_columns(landmarks).reshape(-1)
+        values = self._values(sample, len(landmarks), threads)
+        wanting = max(0, _DOCUMENTS_A_FLOAT * config.fde_dimension - len(sample))
+        mixed = self._values(mixed_documents(sample, wanting, config.seed), len(landmarks), threads)
+        self._take(fit_maps(config, landmarks, features, activations, values, mixed, threads))
+        return self
+
+    def _values(self, texts: MultiVectors, count: int, threads: int | None) -> NDArray[np.float32]:
+        """Return the texts' largest inner products with `count` landmarks, float32 (len(texts), count)."""
+        out = np.empty((len(texts), count), np.float32)
+        floats, halves = both_kinds(texts)
+
+        def work(start: int, stop: int) -> None:
+            self._write_values(floats, halves, texts.offsets, start, stop, out[start:stop])
+
+        run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, max(1, len(texts))), threads)
+        return out
+
+    def _write_values(
+        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        places = np.arange(out.shape[1] + 1)  # each landmark is a query of its own
+        score_documents(floats, halves, offsets, np.arange(start, stop), self._landmarks, places, False, out)
+
+    # -- encoding -------------------------------------------------------------
+
+    def encode_documents(
+        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Encode documents.
+
+        Parameters
+        ----------
+        documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            A document without tokens gets the zero vector.
+        out : float32 (n, fde_dimension), optional
+            Where to write, such as a memory map; C-contiguous.
+        threads : int, optional
+            Default: all usable cores.  The result does not depend on it.
+
+        Returns
+        -------
+        float32 (n, fde_dimension)
+            Its inner product with a query's vector approximates ``chamfer(query, document)``,
+            up to a constant a query.
+        """
+        maps = self._require_fit()
+        texts = self._checked(documents, "documents")
+        out = checked_out(out, (len(texts), self.config.fde_dimension))
+        floats, halves = both_kinds(texts)
+
+        def work(start: int, stop: int) -> None:
+            values = np.empty((stop - start, len(maps.landmarks)), np.float32)
+            self._write_values(floats, halves, texts.offsets, start, stop, values)
+            empty = texts.lengths[start:stop] == 0
+            values[empty] = 0
+            rows = out[start:stop]
+            rows[:] = -maps.offset
+            add_product(values, self._documents, PRODUCT_DEPTH, rows)
+            rows[empty] = 0
+
+        most = max(1, _TASK_BYTES // (4 * len(maps.landmarks)))
+        run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, most), threads)
+        return out
+
+    def encode_queries(
+        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Encode queries: sums of their tokens' features, mapped.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            A query without tokens gets the zero vector.
+        out, threads
+            As for :meth:`encode_documents`.
+
+        Returns
+        -------
+        float32 (n, fde_dimension)
+        """
+        self._require_fit()
+        texts = self._checked(queries, "queries")
+        out = checked_out(out, (len(texts), self.config.fde_dimension))
+        tokens = np.ascontiguousarray(texts.tokens, np.float32)
+
+        def work(start: int, stop: int) -> None:
+            sums = np.empty((stop - start, self.config.num_features), np.float32)
+            sum_features(tokens, texts.offsets, start, stop, self._features, sums)
+            self._queries.multiply(sums, out[start:stop])
+
+        run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, _TASK_QUERIES), threads)
+        return out
+
+    def _require_fit(self) -> LearnedMaps:
+        if self.maps is None:
+            raise ValueError("A learned encoder learns from documents: call fit(documents) first.")
+        return self.maps
+
+    def _checked(self, texts: Any, name: str) -> MultiVectors:
+        checked = as_multivectors(texts, name)
+        checked.require_dim(self.config.dimension, name, "this encoder")
+        checked.require_finite(name)
+        return checked

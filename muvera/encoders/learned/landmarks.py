@@ -1,0 +1,51 @@
+"""What a learned encoder learns from: landmarks, and documents mixed of others."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.multivectors import MultiVectors
+
+__all__ = ["mixed_documents", "sample_landmarks"]
+
+# Children of the configuration's seed.
+_LANDMARKS, _MIXING = 0xE2, 0xE3
+
+
+def sample_landmarks(
+    documents: MultiVectors, queries: MultiVectors | None, count: int, seed: int
+) -> NDArray[np.float32]:
+    """Return up to `count` tokens, float32 (n, d): up to half of them from `queries`.
+
+    Queries' own tokens say where documents will be asked; documents' tokens stand in for them.
+    """
+    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_LANDMARKS,)))
+    parts = []
+    if queries is not None:
+        parts.append(_pick(queries, -(-count // 2), stream))
+    parts.append(_pick(documents, count - sum(map(len, parts)), stream))
+    return np.concatenate(parts)
+
+
+def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> NDArray[np.float32]:
+    places = np.sort(stream.choice(texts.num_tokens, min(count, texts.num_tokens), replace=False))
+    return np.asarray(texts.tokens[places], np.float32)
+
+
+def mixed_documents(documents: MultiVectors, count: int, seed: int) -> MultiVectors:
+    """Return `count` documents, each of a span of half of one and half of another one's tokens.
+
+    They show directions in which documents differ beyond those that a small sample shows.
+    """
+    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_MIXING,)))
+    mixed = []
+    for pair in stream.integers(0, len(documents), (count, 2)).tolist():
+        spans = []
+        for i in pair:
+            length = int(documents.lengths[i])
+            half = -(-length // 2)
+            start = int(documents.offsets[i]) + int(stream.integers(0, length - half + 1))
+            spans.append(documents.tokens[start : start + half])
+        mixed.append(np.concatenate(spans))
+    return MultiVectors.from_arrays(mixed, dim=documents.dim)

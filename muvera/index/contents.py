@@ -1,0 +1,297 @@
+"""Collection: what an index holds, by row number, and changes that happen wholly or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Collection as Container
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors
+from ..data.ranking import Ranking
+from ..data.sampling import SAMPLED
+from ..data.validation import Ids
+from ..encoders.base import Encoder, EncoderConfig, make_encoder, needs_sample
+from ..reranking.pruning import Screening, rank_candidates
+from ..utils.growable_array import GrowingArray
+from ..utils.parallel import run_in_ranges, split_by_weight
+from .candidates import PROBES, Backend, CandidateSearch
+from .id_map import Names
+from .token_store import TokenStore
+
+__all__ = ["LEARN_FROM", "Collection", "Filter", "as_list"]
+
+#: Maps learnt from fewer documents find little of others: until there are so many, all tokens are read.
+LEARN_FROM = 256
+
+Filter = Container[Any] | Callable[[Any], bool]
+
+
+class Collection:
+    """Ids, tokens and FDEs of documents, each under a row number that is never used twice.
+
+    Parameters
+    ----------
+    config, backend, hnsw, exact_tokens, encoder, pq
+        As for :class:`muvera.MuveraIndex`.
+    spool : Path, optional
+        Where tokens go once there are many, see :class:`muvera.index.token_store.TokenStore`.
+    first_id : int
+        The first id to give to documents without one.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        *,
+        backend: Backend,
+        hnsw: dict[str, Any],
+        exact_tokens: int,
+        encoder: Encoder | None = None,
+        spool: Path | None = None,
+        first_id: int = 0,
+        pq: dict[str, Any] | None = None,
+    ) -> None:
+        self.pq = dict(pq or {})
+        self.config, self.backend, self.hnsw, self.exact_tokens = config, backend, hnsw, exact_tokens
+        self._encoder = encoder
+        self.names = Names(first_id)
+        self.store = TokenStore(spool)
+        self.lengths = GrowingArray(np.empty(0, np.int64))
+        self.candidates: CandidateSearch | None = None
+        self._searchable: tuple[NDArray[np.int64], int] | None = None
+        #: So many documents are to be there before anything is learnt from them.
+        self.learn_from = LEARN_FROM
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The encoder in use, or the one given for when the collection has grown."""
+        return self._encoder if self.candidates is None else self.candidates.encoder
+
+    @property
+    def searchable(self) -> tuple[NDArray[np.int64], int]:
+        """Rows that are there and have tokens, ascending, and the number of their tokens.
+
+        Kept until the next change, for it takes time in proportion to the collection.
+        """
+        if self._searchable is None:
+            live = self.names.live
+            lengths = self.lengths.values[live]
+            self._searchable = live[lengths > 0], int(lengths.sum())
+        return self._searchable
+
+    # -- changing -------------------------------------------------------------
+
+    def append(self, ids: Ids, documents: MultiVectors, threads: int | None) -> None:
+        """Add documents under these ids, in place of those that have them."""
+        if len(documents) == 0:
+            return
+        self._require_fitting()
+        replaced = self.names.rows_in_use(ids)
+        rows = np.arange(len(self.store), len(self.store) + len(documents))
+        before, candidates = self.store.segments, self.candidates
+        try:
+            self.store.append(documents)
+            if candidates is not None:
+                candidates.add(rows, documents, threads)
+            elif self._is_due(*self._sizes_after(replaced, documents)):
+                live = np.setdiff1d(self.names.live, replaced, assume_unique=True)
+                candidates = self._encoded(np.concatenate([live, rows]), threads)
+        except BaseException:
+            self.store.segments = before
+            self._give_up(rows)
+            raise
+        self.candidates = candidates
+        self.lengths.extend(documents.lengths)
+        self.names.append(ids)
+        self._searchable = None
+        self.remove(replaced)
+
+    def _require_fitting(self) -> None:
+        """Raise before vectors of two kinds stand side by side."""
+        encoder = self.encoder
+        if encoder is not None and encoder.config != self.config:
+            raise ValueError(
+                f"The index's encoder was fitted for configuration {encoder.config.hash}, but the index has "
+                f"{self.config.hash}: their vectors do not compare. Build a new index."
+            )
+
+    def _sizes_after(self, replaced: NDArray[np.int64], documents: MultiVectors) -> tuple[int, int]:
+        """Return how many documents with tokens, and how many tokens, there will be."""
+        rows, tokens = self.searchable
+        gone = self.lengths.values[replaced]
+        count = len(rows) + int((documents.lengths > 0).sum()) - int((gone > 0).sum())
+        return count, tokens + documents.num_tokens - int(gone.sum())
+
+    def _is_due(self, documents: int, tokens: int) -> bool:
+        """Whether so much is to be searched through vectors."""
+        if tokens <= self.exact_tokens:
+            return False
+        fitted = self._encoder is not None and not self._encoder.needs_fit
+        return fitted or not needs_sample(self.config) or documents >= self.learn_from
+
+    def settle(self, threads: int | None) -> None:
+        """Encode what is there where that is due, as after `learn_from` was lowered."""
+        rows, tokens = self.searchable
+        if self.candidates is None and self._is_due(len(rows), tokens):
+            self.candidates = self._encoded(self.names.live, threads)
+
+    def warnings(self) -> list[str]:
+        """Return what a user should know of the search, in sentences."""
+        rows, tokens = self.searchable
+        if self.candidates is not None:
+            return self.candidates.warnings()
+        if tokens <= self.exact_tokens or not len(rows):
+            return []
+        return [
+            f"{len(rows)} documents are too few to learn maps from, so all tokens are read; with "
+            f"{self.learn_from} they will be learnt. An encoder that is fitted on others is used at once."
+        ]
+
+    def _give_up(self, rows: NDArray[np.int64]) -> None:
+        """Never use these rows where a part of them is spent, for a graph takes a label once."""
+        if self.candidates is not None and not self.candidates.accepts(rows):
+            none = np.zeros(len(rows), np.int64)
+            empty = np.empty((0, self.config.dimension), self.store.segments[-1].vectors.tokens.dtype)
+            self.store.append(MultiVectors.from_flat(empty, none))
+            self.lengths.extend(none)
+            self.names.skip(len(rows))
+
+    def _encoded(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
+        """Return FDEs of these rows, having learnt what is to be learnt."""
+        encoder = make_encoder(self.config) if self._encoder is None else self._encoder
+        learns = encoder.needs_fit
+        if learns:
+            encoder.fit((texts for _, texts in self.store.batches(rows)), threads=threads)
+        candidates = CandidateSearch(encoder, self.backend, self.hnsw, self.pq)
+        for part, texts in self.store.batches(rows):
+            candidates.add(part, texts, threads)
+        if learns:
+            candidates.maps_learnt_from = len(candidates.search)  # those with tokens
+        return candidates
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Delete documents."""
+        self.names.drop(rows)
+        self._searchable = None
+        if self.candidates is not None:
+            self.candidates.remove(rows)
+
+    def measure(self, threads: int | None) -> None:
+        """Measure the graph's recall where it is unknown or the graph has doubled since."""
+        if self.candidates is None or not self.candidates.outdated:
+            return
+        rows, _ = self.searchable
+        picked = np.random.default_rng(0).choice(rows, min(PROBES, len(rows)), replace=False)
+        if len(picked):
+            self.candidates.measure(self.store.rows(np.sort(picked)), threads)
+
+    def compacted(self, threads: int | None) -> Collection:
+        """Return a new collection of the same documents, without the deleted ones' rows."""
+        fresh = Collection(
+            self.config,
+            backend=self.backend,
+            hnsw=self.hnsw,
+            pq=self.pq,
+            exact_tokens=self.exact_tokens,
+            # Maps that were learnt from few of the documents are learnt again.
+            encoder=None if self.candidates is not None and self.candidates.outgrown else self.encoder,
+            first_id=self.names.next,
+        )
+        least, fresh.learn_from = fresh.learn_from, SAMPLED
+        for rows, texts in self.store.batches(self.names.live):
+            fresh.append(self.names.of(rows), texts, threads)
+        fresh.learn_from = least
+        fresh.settle(threads)
+        fresh.measure(threads)
+        return fresh
+
+    @property
+    def kind(self) -> str:
+        """What a search reads: "all tokens", or the kind of the vectors' search."""
+        return "all tokens" if self.candidates is None else self.candidates.search.kind
+
+    def facts(self) -> dict[str, Any]:
+        """Return sizes, settings, the measured recall of the graph, and warnings in words."""
+        live = len(self.names)
+        filled, tokens = self.searchable
+        deleted = len(self.store) - live
+        itemsize = self.store.segments[0].vectors.tokens.itemsize if self.store.segments else 4
+        search = None if self.candidates is None else self.candidates.info()
+        token_bytes = tokens * self.config.dimension * itemsize
+        per_document = token_bytes / max(1, live) + (search["bytes_per_vector"] if search else 0)
+        warnings = self.warnings()
+        if deleted > max(100, live // 2):
+            warnings.append(f"{deleted} deleted documents still take memory: call compact().")
+        return {
+            "documents": live,
+            "empty_documents": live - len(filled),
+            "deleted_documents": deleted,
+            "tokens": tokens,
+            "dimension": self.config.dimension,
+            "search": self.kind,
+            "exact_tokens": self.exact_tokens,
+            "fde": {**self.config.to_dict(), "fde_dimension": self.config.fde_dimension},
+            "vectors": search,
+            "bytes_per_document": round(per_document),
+            "warnings": warnings,
+        }
+
+    # -- searching ------------------------------------------------------------
+
+    def filtered(self, wanted: Filter) -> NDArray[np.int64]:
+        """Return the rows with tokens that a filter allows, ascending."""
+        if callable(wanted):
+            rows, _ = self.searchable
+            keep = np.array([bool(wanted(name)) for name in self.names.of(rows).tolist()], bool)
+        else:
+            rows = self.names.rows_in_use(as_list(wanted, "filter"))
+            keep = self.lengths.values[rows] > 0
+        filtered: NDArray[np.int64] = rows[keep]
+        return filtered
+
+    def rank(
+        self,
+        queries: MultiVectors,
+        rows: list[NDArray[np.int64]],
+        k: int,
+        mean: bool,
+        threads: int | None,
+        *,
+        carve: float | None = None,
+        patience: int | None = None,
+    ) -> list[Ranking]:
+        """Order rows (the likely best first) exactly: a list for each query, or one for all."""
+        none = Ranking(self.names.of(np.empty(0, np.int64)), np.empty(0, np.float32))
+        rankings = [none] * len(queries)
+        alone = len(queries) == 1
+
+        def work(start: int, stop: int) -> None:
+            for q in range(start, stop):
+                picked = rows[0] if len(rows) == 1 else rows[q]
+                if len(picked) == 0:
+                    continue
+                found, scores = rank_candidates(
+                    queries[q],
+                    carve,
+                    picked,
+                    lambda at: self.store.pieces(at, ordered=patience is not None),
+                    Screening(k, patience=patience, mean=mean),
+                    threads if alone else 1,
+                )
+                rankings[q] = Ranking(self.names.of(found), scores)
+
+        run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
+        return rankings
+
+
+def as_list(values: Any, name: str) -> list[Any]:
+    """Return a collection of ids as a list, or raise TypeError for anything else."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise TypeError(
+            f"{name} must be a collection of ids, got the single {type(values).__name__} {values!r}."
+        )
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)

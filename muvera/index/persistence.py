@@ -1,0 +1,177 @@
+"""How an index becomes files and an index again; how files become an index folder is store/folder.py."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..encoders.base import config_from_dict, load_encoder, save_encoder
+from ..utils.growable_array import GrowingArray
+from .candidates import CandidateSearch
+from .contents import Collection
+from .generations import Generation, IndexFolderError, commit, read_manifest, verify
+from .id_map import Names
+from .token_store import Segment, mapped, write_tokens
+
+__all__ = ["read_collection", "write_collection"]
+
+# Times that a folder is read again because a writer replaced it meanwhile.
+_ATTEMPTS = 5
+
+# A segment that is not this many times the new tokens is written again together with them:
+# many small files would slow every search down, and a large one is written seldom.
+_GROWTH = 2
+
+
+def write_collection(collection: Collection, target: Path, known: Generation | None) -> Generation:
+    """Write a collection to a folder, and read its tokens from there from now on.
+
+    Parameters
+    ----------
+    known : Generation or None
+        See :func:`muvera.index.generations.commit`.
+    """
+    segments: list[Segment] = []
+
+    def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
+        kept, rest = _divide(collection.store.segments, target, old)
+        segments.extend(kept)
+        if rest:
+            file = f"tokens-{rest[0].first:012d}.npy"
+            _write_segments(folder / file, rest, collection.store.spool)
+            lengths = np.concatenate([part.vectors.lengths for part in rest])
+            segments.append(Segment(rest[0].first, mapped(folder / file, lengths), target / name / file))
+        np.save(folder / "lengths.npy", collection.lengths.values)
+        collection.names.save(folder)
+        encoder = collection.encoder
+        fitted = encoder is not None and not encoder.needs_fit
+        if encoder is not None and fitted:
+            save_encoder(encoder, folder)
+        files = [_relative(part, target) for part in segments]
+        entries = {
+            "config": collection.config.to_dict(),
+            "config_hash": collection.config.hash,
+            "exact_tokens": collection.exact_tokens,
+            "backend": collection.backend,
+            "hnsw": collection.hnsw,
+            "pq": collection.pq,
+            "segments": [
+                {"first": part.first, "file": file} for part, file in zip(segments, files, strict=True)
+            ],
+            "encoder": fitted,
+            "candidates": None if collection.candidates is None else collection.candidates.save(folder),
+        }
+        return entries, files[: len(kept)]
+
+    generation = commit(target, fill, known)
+    collection.store.segments = segments
+    return generation
+
+
+def _relative(part: Segment, target: Path) -> str:
+    assert part.path is not None
+    return part.path.relative_to(target).as_posix()
+
+
+def _divide(segments: list[Segment], target: Path, old: set[str]) -> tuple[list[Segment], list[Segment]]:
+    """Return the segments that stay in the folder as they are, and those to write."""
+    kept: list[Segment] = []
+    for part in segments:
+        if part.path is None or target not in part.path.parents or _relative(part, target) not in old:
+            break
+        kept.append(part)
+    rest = segments[len(kept) :]
+    while rest and kept and kept[-1].num_tokens <= _GROWTH * sum(part.num_tokens for part in rest):
+        rest.insert(0, kept.pop())
+    return kept, rest
+
+
+def _write_segments(path: Path, parts: list[Segment], spool: Path | None) -> None:
+    source = parts[0].path
+    if len(parts) == 1 and source is not None and spool is not None and source.parent == spool:
+        shutil.move(source, path)
+    else:
+        # From what is mapped, not from the file: another process may have removed that.
+        write_tokens(path, [part.vectors for part in parts])
+
+
+def read_collection(folder: Path, verify_files: bool | None) -> tuple[Collection, Generation]:
+    """Read what :func:`write_collection` wrote.
+
+    Raises
+    ------
+    FileNotFoundError, IndexFolderError
+        As :meth:`muvera.MuveraIndex.load` says.
+    """
+    manifest = read_manifest(folder)
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _read(folder, manifest, verify_files)
+        except IndexFolderError:
+            latest = read_manifest(folder)
+            if latest.get("stamp") == manifest.get("stamp"):
+                raise
+            manifest = latest  # a writer was faster and removed old files: what it wrote is whole
+    return _read(folder, manifest, verify_files)
+
+
+def _read(folder: Path, manifest: dict[str, Any], verify_files: bool | None) -> tuple[Collection, Generation]:
+    try:
+        verify(folder, manifest, verify_files)
+        return _collection(folder, manifest), Generation.of(manifest)
+    except IndexFolderError:
+        raise
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IndexFolderError(
+            f"{folder} has an incomplete manifest: {error!r} is missing or wrong. Restore it from a copy."
+        ) from error
+    except (ValueError, EOFError, OSError, IndexError) as error:
+        raise IndexFolderError(f"{folder} is damaged: {error} Restore it from a copy.") from error
+
+
+def _collection(folder: Path, manifest: dict[str, Any]) -> Collection:
+    config = config_from_dict(manifest["config"])
+    if config.hash != manifest["config_hash"]:
+        raise IndexFolderError(
+            f"{folder} was built with configuration {manifest['config_hash']}, but its manifest "
+            f"describes {config.hash}: the manifest was changed. Restore it from a copy."
+        )
+    files = folder / manifest["folder"]
+    pq = manifest.get("pq")  # older folders have none
+    CandidateSearch.check_settings(manifest["backend"], manifest["hnsw"], pq)
+    loaded = Collection(
+        config,
+        backend=manifest["backend"],
+        hnsw=manifest["hnsw"],
+        pq=pq,
+        exact_tokens=manifest["exact_tokens"],
+        encoder=load_encoder(files, config) if manifest["encoder"] else None,
+    )
+    lengths = np.load(files / "lengths.npy", allow_pickle=False)
+    loaded.lengths = GrowingArray(lengths)
+    loaded.names = Names.load(files)
+    entries = manifest["segments"]
+    ends = [entry["first"] for entry in entries[1:]] + [len(lengths)] * bool(entries)
+    for entry, end in zip(entries, ends, strict=True):
+        file = folder / entry["file"]
+        vectors = mapped(file, lengths[entry["first"] : end])
+        vectors.require_dim(config.dimension, f"The tokens in {file}", "its index")
+        loaded.store.segments.append(Segment(entry["first"], vectors, file))
+    rows = (len(loaded.names.live) + len(loaded.names.dropped), len(lengths), len(loaded.store))
+    if len(set(rows)) > 1:
+        raise IndexFolderError(f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets.")
+    if manifest["candidates"] is not None:
+        encoder, removed = loaded.encoder, loaded.names.dropped
+        if encoder is None:
+            raise IndexFolderError(f"{folder} has FDEs without the matrices that made them.")
+        loaded.candidates = CandidateSearch.load(files, encoder, manifest["candidates"], removed)
+        found, wanted = loaded.candidates.search.labels(), loaded.searchable[0]
+        if not np.array_equal(found, wanted):
+            raise IndexFolderError(
+                f"{folder} has FDEs of {len(found)} documents, but {len(wanted)} with tokens. "
+                "Build the index again."
+            )
+    return loaded

@@ -1,0 +1,192 @@
+"""TokenStore: token vectors by row number, in segments that are in memory or mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors
+from ..reranking.pruning import Piece
+
+__all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
+
+# In memory, segments are merged until each is this many times its successor: adding one by
+# one stays cheap, and so does searching.  Larger segments than this stay as they were given:
+# merging would read a memory map into memory.
+_GROWTH, _MERGED_BYTES = 2, 64 << 20
+
+# Texts of one batch when all are read, and rows written at a time.
+_BATCH, _ROWS = 4096, 1 << 16
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive rows of a store.
+
+    Parameters
+    ----------
+    first : int
+        Row number of the first text.
+    vectors : MultiVectors
+    path : Path or None
+        The ``.npy`` file that `vectors` maps; None in memory.
+    """
+
+    first: int
+    vectors: MultiVectors
+    path: Path | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Token vectors of the segment."""
+        return self.vectors.num_tokens
+
+
+class TokenStore:
+    """Texts by row number 0, 1, 2, ...; a row is never used twice.
+
+    Its list of segments is replaced, never changed: who kept the old list can go back to it,
+    and who reads from it is not disturbed.
+
+    Parameters
+    ----------
+    spool : Path, optional
+        A folder for tokens once there are many, so that memory stays bounded.  They go to the
+        end of one file.
+    spool_bytes : int
+        Memory that tokens take before they are spooled.
+    """
+
+    def __init__(self, spool: Path | None = None, spool_bytes: int = 64 << 20) -> None:
+        self.segments: list[Segment] = []
+        self.spool, self._spool_bytes = spool, spool_bytes
+
+    def __len__(self) -> int:
+        return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
+
+    def append(self, vectors: MultiVectors) -> None:
+        """Add texts under the next row numbers; all of them or none."""
+        if len(vectors) == 0:
+            return
+        last = Segment(len(self), join([vectors]))
+        segments = list(self.segments)
+        while (
+            segments
+            and segments[-1].path is None
+            and segments[-1].num_tokens <= _GROWTH * last.num_tokens
+            and last.vectors.tokens.nbytes <= _MERGED_BYTES
+        ):
+            before = segments.pop()
+            last = Segment(before.first, join([before.vectors, last.vectors]))
+        segments.append(last)
+        memory = sum(part.vectors.tokens.nbytes for part in segments if part.path is None)
+        if self.spool is not None and memory >= self._spool_bytes:
+            segments = _spooled(segments, self.spool)
+        self.segments = segments
+
+    def flush(self) -> None:
+        """Spool what is in memory, where there is a spool."""
+        if self.spool is not None and any(part.path is None for part in self.segments):
+            self.segments = _spooled(self.segments, self.spool)
+
+    def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], MultiVectors]]:
+        """Yield (rows, texts) for ascending `rows`, some thousand at a time."""
+        for start in range(0, len(rows), _BATCH):
+            part = rows[start : start + _BATCH]
+            yield part, self.rows(part)
+
+    def rows(self, positions: NDArray[np.int64]) -> MultiVectors:
+        """Return the texts at these row numbers, ascending, at least one."""
+        return join(
+            [
+                part.vectors[positions[lo:hi] - part.first]
+                for part, lo, hi in self._split(positions)
+                if hi > lo
+            ]
+        )
+
+    def pieces(self, positions: NDArray[np.int64], ordered: bool) -> list[Piece]:
+        """Return where the rows at `positions` (c, in any order) are, and their places in `positions`.
+
+        Segment after segment, or exactly in the order of `positions` where `ordered`.
+        """
+        segments = self.segments
+        owner = np.searchsorted([part.first for part in segments], positions, side="right") - 1
+        places = np.arange(len(positions)) if ordered else np.argsort(owner, kind="stable")
+        edges = np.flatnonzero(np.diff(owner[places])) + 1
+        runs = np.split(places, edges) if len(places) else []
+        parts = [segments[owner[run[0]]] for run in runs]
+        return [
+            (part.vectors, positions[run] - part.first, run) for part, run in zip(parts, runs, strict=True)
+        ]
+
+    def _split(self, positions: NDArray[np.int64]) -> list[tuple[Segment, int, int]]:
+        """Return which slice of the ascending `positions` lies in each segment."""
+        segments = self.segments
+        edges = np.searchsorted(positions, [part.first for part in segments]).tolist()
+        return list(zip(segments, edges, [*edges[1:], len(positions)], strict=True))
+
+
+def join(parts: list[MultiVectors]) -> MultiVectors:
+    """Concatenate without ids: a store knows texts by row."""
+    if len(parts) == 1:
+        return MultiVectors.from_flat(parts[0].tokens, offsets=parts[0].offsets)
+    tokens = np.concatenate([part.tokens for part in parts])
+    return MultiVectors.from_flat(tokens, np.concatenate([part.lengths for part in parts]))
+
+
+def mapped(path: Path, lengths: NDArray[np.int64]) -> MultiVectors:
+    """Map a segment's file."""
+    return MultiVectors.from_flat(np.load(path, mmap_mode="r", allow_pickle=False), lengths)
+
+
+def write_tokens(path: Path, parts: list[MultiVectors]) -> None:
+    """Write the tokens of `parts`, one after the other, to a new ``.npy`` file."""
+    dtype = np.result_type(*(part.tokens.dtype for part in parts))
+    shape = (sum(part.num_tokens for part in parts), parts[0].dim)
+    with path.open("wb") as stream:
+        _write_header(stream, dtype, shape)
+        for part in parts:
+            _write_rows(stream, part.tokens, dtype)
+
+
+def _spooled(segments: list[Segment], spool: Path) -> list[Segment]:
+    """Return the segments with those in memory written to the end of the last file, or a new one."""
+    memory = [part for part in segments if part.path is None]
+    kept = segments[: len(segments) - len(memory)]
+    vectors = [part.vectors for part in memory]
+    dtype = np.result_type(*(part.tokens.dtype for part in vectors))
+    first, lengths = memory[0].first, [part.lengths for part in vectors]
+    if kept and kept[-1].path is not None and kept[-1].vectors.tokens.dtype == dtype:
+        last = kept.pop()
+        assert last.path is not None
+        rows = last.num_tokens + sum(part.num_tokens for part in vectors)
+        with last.path.open("r+b") as stream:
+            start = _write_header(stream, dtype, (rows, last.vectors.dim))
+            # Where the segments before it end, not the file: an append may have failed half way.
+            stream.seek(start + last.vectors.tokens.nbytes)
+            for part in vectors:
+                _write_rows(stream, part.tokens, dtype)
+            stream.truncate()
+        first, path, lengths = last.first, last.path, [last.vectors.lengths, *lengths]
+    else:
+        path = spool / f"tokens-{first:012d}.npy"
+        write_tokens(path, vectors)
+    return [*kept, Segment(first, mapped(path, np.concatenate(lengths)), path)]
+
+
+def _write_header(stream: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, int]) -> int:
+    """Write the head of a ``.npy`` file, which NumPy pads so that more rows fit in; return its size."""
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, described)
+    return stream.tell()
+
+
+def _write_rows(stream: BinaryIO, tokens: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    for start in range(0, len(tokens), _ROWS):
+        stream.write(np.ascontiguousarray(tokens[start : start + _ROWS], dtype).data)

@@ -1,0 +1,1 @@
+"""Matrix products and eigenvectors with the same bits on any number of threads."""

@@ -1,0 +1,53 @@
+"""Products of large matrices whose bits do not depend on the number of threads or cores.
+
+BLAS cuts a product by the number of its threads, and with it the order of its sums: what is learnt on
+two cores would differ from what is learnt on four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from ..kernels.final import PRODUCT_DEPTH, add_product, pack_map
+from ..utils.parallel import run_in_ranges
+
+__all__ = ["one_blas_thread", "product"]
+
+# Rows of a task: each reads the whole right matrix once.
+_TASK_ROWS = 192
+
+
+def product(
+    left: NDArray[np.float32], right: NDArray[np.float32], threads: int | None = None
+) -> NDArray[np.float32]:
+    """Return ``left @ right``, float32 (n, m), by the library's own kernel.
+
+    Parameters
+    ----------
+    left : float32 (n, k)
+    right : float32 (k, m)
+    threads : int, optional
+        Default: all usable cores.
+    """
+    left = np.ascontiguousarray(left, np.float32)
+    out = np.zeros((len(left), right.shape[1]), np.float32)
+    packed = pack_map(np.asarray(right, np.float32))
+
+    def work(start: int, stop: int) -> None:
+        add_product(left[start:stop], packed, PRODUCT_DEPTH, out[start:stop])
+
+    starts = range(0, len(left), _TASK_ROWS)
+    run_in_ranges(work, [(start, min(start + _TASK_ROWS, len(left))) for start in starts], threads)
+    return out
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let BLAS use one thread inside, and as many as before afterwards."""
+    with threadpool_limits(1, "blas"):
+        yield

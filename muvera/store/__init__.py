@@ -1,1 +1,0 @@
-"""Where an index lives: token segments for reranking, and the folder on the disk."""

@@ -1,0 +1,1 @@
+"""Builders: what several tests make their inputs with."""

@@ -1,0 +1,73 @@
+"""Collections to write and read back, and how two of them are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from muvera.convert.sources.base import Source
+from muvera.data.multivectors import MultiVectors
+
+
+def collection(
+    lengths: list[int], dim: int = 4, ids: Any = None, dtype: Any = np.float32, seed: int = 0
+) -> MultiVectors:
+    """Return random tokens, none of them zero."""
+    random = np.random.default_rng(seed)
+    tokens = random.normal(size=(sum(lengths), dim)).astype(dtype)
+    tokens[tokens == 0] = 1
+    return MultiVectors.from_flat(tokens, np.asarray(lengths, np.int64), ids=ids)
+
+
+@st.composite
+def collections(draw: st.DrawFn, min_tokens: int = 0) -> MultiVectors:
+    """Collections with empty documents, of both precisions, with int ids, str ids or none."""
+    lengths = draw(st.lists(st.integers(0, 5), min_size=1, max_size=8).filter(lambda v: sum(v) >= min_tokens))
+    count = len(lengths)
+    texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6).filter(
+        lambda v: not v.endswith("\0")
+    )
+    ids = draw(
+        st.one_of(
+            st.none(),
+            st.lists(st.integers(-(2**63), 2**63 - 1), min_size=count, max_size=count, unique=True),
+            st.lists(texts, min_size=count, max_size=count, unique=True),
+        )
+    )
+    dim = draw(st.sampled_from([1, 3, 8, 128]))
+    dtype = draw(st.sampled_from([np.float32, np.float16]))
+    return collection(lengths, dim, ids, dtype, draw(st.integers(0, 99)))
+
+
+def cuts(docs: MultiVectors, size: int) -> Iterator[MultiVectors]:
+    """Yield `size` documents at a time, ids explicit only where `docs` has some."""
+    for start in range(0, max(len(docs), 1), size):
+        bounds = docs.offsets[start : start + size + 1]
+        ids = docs.ids[start : start + size] if docs.has_ids else None
+        yield MultiVectors(docs.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids)
+
+
+def everything(source: Source, max_tokens: int = 7) -> MultiVectors:
+    """Return all batches joined, having checked what every source promises of them."""
+    parts = list(source.batches(max_tokens))
+    for part in parts:
+        assert part.dim == source.dim
+        assert part.num_tokens <= max_tokens or len(part) == 1
+        assert part.has_ids == parts[0].has_ids or not len(part)
+    whole = MultiVectors.concatenate(parts)
+    assert source.num_documents in (None, len(whole))
+    assert source.num_tokens in (None, whole.num_tokens)
+    return whole
+
+
+def assert_same(got: MultiVectors, wanted: MultiVectors, exact_dtype: bool = True) -> None:
+    """Compare tokens bitwise, lengths and ids."""
+    assert got.lengths.tolist() == wanted.lengths.tolist()
+    assert got.has_ids == wanted.has_ids
+    assert got.ids.tolist() == wanted.ids.tolist()
+    if exact_dtype:
+        assert got.tokens.dtype == wanted.tokens.dtype
+    np.testing.assert_array_equal(got.tokens, wanted.tokens.astype(got.tokens.dtype))

@@ -1,0 +1,219 @@
+"""Embeddings in memory, in every shape that encoders return."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muvera.convert import convert, read, survey
+from muvera.data.multivectors import MultiVectors
+
+
+class FakeTensor:
+    """As little of a torch tensor as may be used, on a device from which it must be fetched."""
+
+    def __init__(self, array: np.ndarray, dtype: str = "torch.float32", device: str = "cuda:0") -> None:
+        self._array, self.dtype, self.device = array, dtype, device
+
+    ndim = property(lambda self: self._array.ndim)
+    shape = property(lambda self: self._array.shape)
+
+    def detach(self) -> "FakeTensor":
+        return self
+
+    def cpu(self) -> "FakeTensor":
+        return FakeTensor(self._array, self.dtype, "cpu")
+
+    def float(self) -> "FakeTensor":
+        return FakeTensor(self._array.astype(np.float32), "torch.float32", self.device)
+
+    def numpy(self) -> np.ndarray:
+        if self.device != "cpu":
+            raise TypeError("can't convert a cuda tensor to numpy")
+        if self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self._array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __array__(self, *arguments: Any, **options: Any) -> np.ndarray:
+        raise TypeError("can't convert a cuda tensor to numpy")
+
+
+def texts(*lengths: int, dim: int = 4, seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.uniform(0.5, 1, (length, dim)).astype(np.float32) for length in lengths]
+
+
+def padded(arrays: list[np.ndarray], side: str = "right") -> tuple[np.ndarray, np.ndarray]:
+    """Pad with zero rows on one side; return the batch and its mask."""
+    longest = max(map(len, arrays))
+    batch = np.zeros((len(arrays), longest, arrays[0].shape[1]), np.float32)
+    mask = np.zeros((len(arrays), longest), np.int64)
+    for i, array in enumerate(arrays):
+        rows = slice(0, len(array)) if side == "right" else slice(longest - len(array), longest)
+        batch[i, rows], mask[i, rows] = array, 1
+    return batch, mask
+
+
+def same(found: MultiVectors, arrays: list[np.ndarray]) -> None:
+    assert found.lengths.tolist() == [len(array) for array in arrays]
+    np.testing.assert_array_equal(found.tokens, np.concatenate(arrays))
+
+
+A = texts(3, 1, 4)
+RIGHT, MASK = padded(A)
+LEFT, LEFT_MASK = padded(A, "left")
+
+SHAPES = {
+    "list of arrays": A,
+    "tuple of arrays": tuple(A),
+    "list of tensors on a device": [FakeTensor(a) for a in A],
+    "bfloat16 tensors": [FakeTensor(a, "torch.bfloat16") for a in A],
+    "nested lists": [a.tolist() for a in A],
+    "MultiVectors": MultiVectors.from_arrays(A),
+    "PyLate with padding=True": [row[None] for row in RIGHT],
+    "PyLate with output_value=None": [
+        {"token_embeddings": FakeTensor(row), "attention_mask": np.ones(4), "masks": mask, "input_ids": mask}
+        for row, mask in zip(RIGHT, MASK, strict=True)
+    ],
+    "MultiVectorEncoder with output_value=None": {
+        "token_embeddings": FakeTensor(LEFT),
+        "attention_mask": FakeTensor(LEFT_MASK, "torch.int64"),
+    },
+    "BGE-M3": {"dense_vecs": np.ones((3, 4)), "lexical_weights": [], "colbert_vecs": A},
+    "ColPali padded on the right": FakeTensor(RIGHT, "torch.bfloat16"),
+    "ColPali padded on the left": FakeTensor(LEFT),
+    "padded batches": [RIGHT[:2], RIGHT[2:]],
+    "padded batches with masks": [{"embeddings": LEFT, "attention_mask": LEFT_MASK}],
+    "one text a dict with a mask": {"token_embeddings": list(RIGHT), "attention_mask": list(MASK)},
+    "an API's answer": {
+        "data": [{"index": i, "embeddings": A[i].tolist()} for i in (2, 0, 1)],
+        "usage": {"total_tokens": 8},
+    },
+    "another API's answer": {"data": [{"index": i, "embedding": A[i].tolist()} for i in (1, 2, 0)]},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_gives_the_texts(shape: str) -> None:
+    same(read(SHAPES[shape]), A)
+
+
+def test_one_text() -> None:
+    same(read(A[0]), A[:1])
+    same(read(FakeTensor(A[0])), A[:1])
+    same(read({"token_embeddings": RIGHT[1], "attention_mask": MASK[1]}), A[1:2])
+
+
+def test_dict_of_ids() -> None:
+    found = read({"b": A[0], "a": A[1].tolist()})
+    same(found, A[:2])
+    assert found.ids.tolist() == ["b", "a"]
+
+
+def test_given_ids_and_mask() -> None:
+    found = read(FakeTensor(LEFT), mask=FakeTensor(LEFT_MASK, "torch.bool"), ids=["x", "y", "z"])
+    same(found, A)
+    assert found.ids.tolist() == ["x", "y", "z"]
+    assert read(A, ids=[7, 8, 9]).ids.tolist() == [7, 8, 9]
+    assert read(MultiVectors.from_arrays(A, ids=["p", "q", "r"]), ids=[1, 2, 3]).ids.tolist() == [1, 2, 3]
+
+
+def test_a_zero_row_inside_is_a_token_where_a_mask_says_so() -> None:
+    batch, mask = RIGHT.copy(), MASK.copy()
+    batch[0, 1] = 0
+    assert read(batch, mask=mask).lengths.tolist() == [3, 1, 4]
+    assert read(batch).lengths.tolist() == [2, 1, 4]
+
+
+def test_padding_is_counted() -> None:
+    assert survey(RIGHT).dropped_rows == 4
+    assert survey([row[None] for row in LEFT]).dropped_rows == 4
+    assert survey(A).dropped_rows == 0
+
+
+def test_empty_texts_keep_their_place() -> None:
+    found = read([np.zeros((0, 4), np.float32), A[0], []])
+    assert found.lengths.tolist() == [0, 3, 0]
+    assert read({"token_embeddings": RIGHT, "attention_mask": MASK * 0}).lengths.tolist() == [0, 0, 0]
+
+
+def test_a_generator_is_read_once_and_piece_by_piece(tmp_path: Any) -> None:
+    alive: list[int] = []
+
+    def embed() -> Iterator[np.ndarray]:
+        for i in range(50):
+            alive.append(i)
+            yield np.full((10, 4), 1 + i, np.float32)
+
+    seen = []
+    report = convert((seen.append(len(alive)) or array for array in embed()), tmp_path / "out", max_tokens=20)
+    assert report.read.documents == 50
+    assert seen == list(range(1, 51))
+    np.testing.assert_array_equal(MultiVectors.load(tmp_path / "out")[49], np.full((10, 4), 50))
+
+
+def test_float16_stays() -> None:
+    assert read([a.astype(np.float16) for a in A]).tokens.dtype == np.float16
+    assert read([a.astype(np.float64) for a in A]).tokens.dtype == np.float32
+
+
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=6), side=st.sampled_from(["left", "right"]))
+def test_padded_is_unpadded(lengths: list[int], side: str) -> None:
+    arrays = texts(*lengths)
+    batch, mask = padded(arrays, side)
+    same(read(batch), arrays)
+    same(read(batch, mask=mask), arrays)
+    same(read(row[None] for row in batch), arrays)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "sentence"),
+    [
+        (3, TypeError, "A path, an array, or a list or generator of arrays is needed, got int"),
+        ([], ValueError, "no text in an empty list"),
+        ([0.5, 0.5], ValueError, "a list of numbers is one vector a text"),
+        ([np.ones(4)], ValueError, r"item 0, of shape \(4,\), is one vector a text, not one a token"),
+        (["a text"], TypeError, "item 0 is a text, not its embeddings"),
+        ([np.ones((2, 4), np.int8)], TypeError, "item 0 has dtype int8.*need their scale"),
+        ([A[0], np.ones((2, 3))], ValueError, "document 1 has 3 columns, but this source has dim=4"),
+        ([np.ones((1, 2, 3, 4))], ValueError, r"item 0 has shape \(1, 2, 3, 4\)"),
+        ([{"input_ids": 1}], ValueError, "item 0 is a dict without token_embeddings"),
+        ([{"embeddings": A[0], "mask": [1, 1]}], ValueError, r"mask has shape \(2,\).*ask for \(3,\)"),
+        ({"dense_vecs": np.ones((2, 4))}, ValueError, "return_colbert_vecs=True"),
+        ({"x": 1}, ValueError, "A dict with the keys 'x' is not known"),
+        ([A[0], A[1] * np.nan], ValueError, "document 1 has nan in its token 0"),
+        (
+            MultiVectors.from_arrays([np.where(A[0] > 0, np.inf, A[0])]),
+            ValueError,
+            "document 0 has inf in its token 0",
+        ),
+    ],
+)
+def test_bad_objects_are_refused(value: Any, kind: type[Exception], sentence: str) -> None:
+    with pytest.raises(kind, match=sentence):
+        read(value)
+
+
+def test_bad_ids_and_masks_are_refused() -> None:
+    with pytest.raises(ValueError, match="ids has 2 entries, but there are more texts"):
+        read(A, ids=["a", "b"])
+    with pytest.raises(ValueError, match="ids has 4 entries for 3 texts"):
+        read(A, ids=["a", "b", "c", "d"])
+    with pytest.raises(ValueError, match=r"mask has shape \(3, 2\)"):
+        read(RIGHT, mask=np.ones((3, 2)))
+    with pytest.raises(ValueError, match="mask= belongs to one padded array"):
+        read(A, mask=MASK)
+    with pytest.raises(TypeError, match="The memory reader has no option 'masc'; it has mask, ids"):
+        read(A, masc=MASK)
+
+
+def test_real_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    tensors = [torch.from_numpy(a).to(torch.bfloat16).requires_grad_() for a in A]
+    same(read(tensors), [t.detach().float().numpy() for t in tensors])

@@ -1,0 +1,115 @@
+"""NumPy archives: stored and compressed, flat and one array a document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.token_collections import assert_same, collection, everything
+
+from muvera.convert.readers import npz
+
+DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "d"])
+
+
+@pytest.fixture(params=[np.savez, np.savez_compressed])
+def save(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_tokens_and_lengths(tmp_path: Path, save: Any) -> None:
+    path = tmp_path / "docs.npz"
+    save(path, tokens=DOCS.tokens, doclens=DOCS.lengths.astype(np.int32), ids=DOCS.ids)
+    assert npz.detects(path)
+    source = npz.open_source(path)
+    for max_tokens in (1, 4, 100):  # compressed members are read forward, then from the start again
+        assert_same(everything(source, max_tokens), DOCS)
+
+
+def test_offsets_and_bytes_as_ids(tmp_path: Path, save: Any) -> None:
+    save(tmp_path / "docs.npz", embeddings=DOCS.tokens, offsets=DOCS.offsets, ids=DOCS.ids.astype("S"))
+    assert_same(everything(npz.open_source(tmp_path / "docs.npz")), DOCS)
+
+
+def test_stored_members_are_mapped_at_any_address(tmp_path: Path) -> None:
+    for name in ("a", "abc"):  # the members' names move the bytes
+        np.savez(tmp_path / "docs.npz", **{name: np.ones(1), "tokens": DOCS.tokens, "lengths": DOCS.lengths})
+        batch = next(npz.open_source(tmp_path / "docs.npz").batches(100))
+        assert batch.tokens.flags.aligned
+        np.testing.assert_array_equal(batch.tokens, DOCS.tokens)
+
+
+def test_numbered_members_in_the_order_of_their_numbers(tmp_path: Path, save: Any) -> None:
+    docs = collection([1, 2, 0, 3, 1, 1, 1, 1, 1, 1, 2, 1])
+    arrays = {f"emb_{i}": tokens for i, tokens in enumerate(docs)}
+    save(tmp_path / "docs.npz", n=np.array(len(docs)), **dict(sorted(arrays.items())))
+    assert_same(everything(npz.open_source(tmp_path / "docs.npz")), docs)
+    del arrays["emb_4"]
+    save(tmp_path / "docs.npz", **arrays)
+    with pytest.raises(ValueError, match="has no emb_4, but emb_11"):
+        npz.open_source(tmp_path / "docs.npz")
+
+
+def test_pickled_ids_only_on_request(tmp_path: Path) -> None:
+    """muvera-python's fixtures have an object array of ids."""
+    arrays = {f"emb_{i}": tokens for i, tokens in enumerate(DOCS)}
+    np.savez(tmp_path / "docs.npz", ids=DOCS.ids.astype(object), n=np.array(4), **arrays)
+    with pytest.raises(ValueError, match=r"docs\.npz has pickled ids.*allow_pickle=True"):
+        npz.open_source(tmp_path / "docs.npz")
+    assert_same(everything(npz.open_source(tmp_path / "docs.npz", allow_pickle=True)), DOCS)
+    np.savez(tmp_path / "flat.npz", ids=DOCS.ids.astype(object), tokens=DOCS.tokens, lengths=DOCS.lengths)
+    with pytest.raises(ValueError, match="has pickled ids"):
+        npz.open_source(tmp_path / "flat.npz")
+    assert_same(everything(npz.open_source(tmp_path / "flat.npz", allow_pickle=True)), DOCS)
+
+
+def test_one_array_a_document(tmp_path: Path, save: Any) -> None:
+    save(tmp_path / "docs.npz", **dict(zip(DOCS.ids.tolist(), DOCS, strict=True)))
+    assert_same(everything(npz.open_source(tmp_path / "docs.npz")), DOCS)
+
+
+def test_padded_with_a_mask(tmp_path: Path, save: Any) -> None:
+    padded, mask = np.full((4, 3, 4), 9, np.float32), np.zeros((4, 3), bool)
+    for i, tokens in enumerate(DOCS):
+        padded[i, : len(tokens)], mask[i, : len(tokens)] = tokens, True
+    save(tmp_path / "docs.npz", embeddings=padded, attention_mask=mask, ids=DOCS.ids)
+    assert_same(everything(npz.open_source(tmp_path / "docs.npz")), DOCS)
+    save(tmp_path / "docs.npz", embeddings=padded, attention_mask=mask[:, :2])
+    with pytest.raises(
+        ValueError, match=r"attention_mask has shape \(4, 2\), but embeddings asks for \(4, 3\)"
+    ):
+        npz.open_source(tmp_path / "docs.npz")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 300, -10])
+def test_truncated(tmp_path: Path, save: Any, keep: int) -> None:
+    path = tmp_path / "docs.npz"
+    save(path, tokens=DOCS.tokens, lengths=DOCS.lengths)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"docs\.npz is truncated or no \.npz file"):
+        npz.open_source(path)
+
+
+def test_a_damaged_member(tmp_path: Path) -> None:
+    path = tmp_path / "docs.npz"
+    docs = collection([5000])
+    np.savez_compressed(path, tokens=docs.tokens, lengths=docs.lengths)
+    content = bytearray(path.read_bytes())
+    content[20_000:20_100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"docs\.npz: tokens\.npy is damaged"):
+        list(npz.open_source(path).batches(100))
+
+
+def test_unknown_members(tmp_path: Path) -> None:
+    np.savez(tmp_path / "docs.npz", left=np.ones(3), right=np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"looked for tokens, .* found left, right"):
+        npz.open_source(tmp_path / "docs.npz")
+
+
+def test_mixed_widths(tmp_path: Path) -> None:
+    np.savez(tmp_path / "docs.npz", emb_0=np.ones((2, 4)), emb_1=np.ones((1, 5)))
+    with pytest.raises(ValueError, match=r"emb_1: document 1 has 5 columns, but this source has dim=4"):
+        everything(npz.open_source(tmp_path / "docs.npz"))

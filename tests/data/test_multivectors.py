@@ -1,0 +1,357 @@
+"""MultiVectors: every way in, what it is afterwards, and what it refuses in which words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import strategies as some
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muvera import MultiVectors
+from muvera.data.multivectors import as_multivectors, both_kinds
+from muvera.data.validation import as_ids
+
+
+class Tensor:
+    """What a tensor of any library looks like from outside: on a device, with a graph."""
+
+    def __init__(self, array: np.ndarray, dtype: str = "float32", on_device: bool = True) -> None:
+        self.array, self.dtype, self.on_device = array, f"torch.{dtype}", on_device
+
+    def detach(self) -> "Tensor":
+        return self
+
+    def cpu(self) -> "Tensor":
+        return Tensor(self.array, self.dtype.removeprefix("torch."), on_device=False)
+
+    def float(self) -> "Tensor":
+        return Tensor(self.array, "float32", self.on_device)
+
+    def numpy(self) -> np.ndarray:
+        if self.on_device or "bfloat16" in self.dtype:
+            raise TypeError("not without cpu() and float()")
+        return self.array
+
+
+def three(dtype: Any = np.float32) -> MultiVectors:
+    """Texts of 2, 0 and 3 tokens, named."""
+    return MultiVectors.from_flat(np.arange(20, dtype=dtype).reshape(5, 4), [2, 0, 3], ids=["a", "b", "c"])
+
+
+# -- making -------------------------------------------------------------------------
+
+
+@given(st.data(), some.dimensions)
+def test_every_way_in_gives_the_same(data: st.DataObject, dim: int) -> None:
+    arrays = data.draw(some.ragged_arrays(dim))
+    lengths = [len(array) for array in arrays]
+    flat = np.concatenate(arrays)
+    longest = max(lengths)
+    padded = np.zeros((len(arrays), longest, dim), np.float32)
+    mask = np.zeros((len(arrays), longest), bool)
+    for i, array in enumerate(arrays):
+        padded[i, : len(array)], mask[i, : len(array)] = array, True
+    ways = [
+        MultiVectors.from_arrays(arrays, dim=dim),
+        MultiVectors.from_arrays(iter([array.astype(np.float64) for array in arrays]), dim=dim),
+        MultiVectors.from_arrays([Tensor(array, "bfloat16") for array in arrays], dim=dim),
+        MultiVectors.from_flat(data.draw(some.disguised(flat)), lengths),
+        MultiVectors.from_flat(flat, np.array(lengths, np.float64)),
+        MultiVectors.from_flat(flat, offsets=np.concatenate([[0], np.cumsum(lengths)])),
+        MultiVectors.from_padded(padded, mask),
+        MultiVectors.from_padded(Tensor(padded), Tensor(mask.astype(np.int64))),
+        MultiVectors.from_padded(padded),  # no token of standard normals is all zero
+    ]
+    for texts in ways:
+        assert (len(texts), texts.dim, texts.num_tokens) == (len(arrays), dim, len(flat))
+        assert texts.tokens.dtype == np.float32
+        assert texts.tokens.flags.c_contiguous
+        np.testing.assert_array_equal(texts.tokens, flat)
+        np.testing.assert_array_equal(texts.lengths, lengths)
+        np.testing.assert_array_equal(texts.ids, np.arange(len(arrays)))
+        assert not texts.has_ids
+        for got, wanted in zip(texts, arrays, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_dtypes() -> None:
+    half, single = np.ones((2, 3), np.float16), np.ones((2, 3), np.float32)
+    assert MultiVectors.from_arrays([half, half]).tokens.dtype == np.float16
+    assert MultiVectors.from_arrays([half, single]).tokens.dtype == np.float32
+    assert MultiVectors.from_arrays([half, np.zeros((0, 3))]).tokens.dtype == np.float16
+    assert MultiVectors.from_arrays([single], dtype=np.float16).tokens.dtype == np.float16
+    assert MultiVectors.from_arrays([[[1.0, 2.0]]]).tokens.dtype == np.float32
+    assert MultiVectors.from_flat(np.ones((2, 3)), [2]).tokens.dtype == np.float32
+    assert MultiVectors.from_flat(half, [2]).tokens.dtype == np.float16
+    assert MultiVectors.concatenate([three(np.float16), three().with_ids("xyz")]).tokens.dtype == np.float32
+
+
+def test_what_need_not_be_copied_is_not() -> None:
+    tokens = np.ones((5, 4), np.float32)
+    texts = MultiVectors.from_flat(tokens, [2, 3])
+    assert np.shares_memory(texts.tokens, tokens)
+    assert np.shares_memory(texts[1:].tokens, tokens)
+    assert np.shares_memory(texts[0], tokens)
+
+
+def test_the_dimension_of_texts_without_tokens() -> None:
+    assert MultiVectors.from_arrays([np.zeros((0, 7)), []]).dim == 7
+    assert MultiVectors.from_arrays([[], []], dim=7).dim == 7
+    assert MultiVectors.from_arrays([[], np.ones((1, 3))]).dim == 3
+    with pytest.raises(ValueError, match="to take the dimension from"):
+        MultiVectors.from_arrays([[], []])
+
+
+def test_kernels_see_one_kind() -> None:
+    floats, halves = both_kinds(three())
+    assert (floats.shape, floats.dtype, halves.shape, halves.dtype) == ((5, 4), np.float32, (0, 4), np.uint16)
+    floats, halves = both_kinds(three(np.float16))
+    assert (floats.shape, floats.dtype, halves.shape, halves.dtype) == ((0, 4), np.float32, (5, 4), np.uint16)
+    assert not halves.flags.writeable
+
+
+# -- looking ------------------------------------------------------------------------
+
+
+def test_repr() -> None:
+    assert repr(three()) == "MultiVectors(3 texts, 5 tokens, dim=4, float32)"
+
+
+@given(st.data(), st.integers(1, 20))
+def test_picking_is_picking_from_the_list(data: st.DataObject, dim: int) -> None:
+    arrays = data.draw(some.ragged_arrays(dim, most=8))
+    count = len(arrays)
+    texts = MultiVectors.from_arrays(arrays, ids=[f"t{i}" for i in range(count)], dim=dim)
+    keys: list[Any] = [
+        data.draw(st.slices(count)),
+        data.draw(st.lists(st.sampled_from(range(-count, 0)), unique=True)),
+        np.array(data.draw(st.lists(st.sampled_from(range(count)), unique=True)), np.int64),
+        np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), bool),
+    ]
+    for key in keys:
+        positions = np.arange(count)[np.array(key, np.int64) if isinstance(key, list) else key]
+        part = texts[np.array(key, np.int64) if isinstance(key, list) else key]
+        assert part.ids.tolist() == [f"t{i}" for i in positions]
+        assert part.offsets[0] == 0
+        assert part.offsets[-1] == part.num_tokens
+        for got, i in zip(part, positions, strict=True):
+            np.testing.assert_array_equal(got, arrays[i])
+    i = data.draw(st.integers(-count, count - 1))
+    np.testing.assert_array_equal(texts[i], arrays[i])
+    np.testing.assert_array_equal(texts[np.int64(i)], arrays[i])
+
+
+def test_positions_go_along_as_ids() -> None:
+    texts = MultiVectors.from_flat(np.ones((3, 2)), [1, 1, 1])
+    assert texts[1:].ids.tolist() == [1, 2]
+    assert texts[[2, 0]].ids.tolist() == [2, 0]
+
+
+def test_picking_what_is_not_there() -> None:
+    for i in (3, -4):
+        with pytest.raises(IndexError):
+            three()[i]
+    with pytest.raises(ValueError, match="picked twice"):
+        three()[[0, 0]]
+    with pytest.raises(IndexError):
+        three()[[0, 3]]
+
+
+def test_concatenate() -> None:
+    both = MultiVectors.concatenate([three(), three().with_ids(["d", "e", "f"])])
+    assert both.ids.tolist() == list("abcdef")
+    assert both.lengths.tolist() == [2, 0, 3, 2, 0, 3]
+    np.testing.assert_array_equal(both.tokens, np.concatenate([three().tokens] * 2))
+    unnamed = MultiVectors.from_flat(np.ones((3, 2)), [1, 2])
+    assert MultiVectors.concatenate([unnamed, unnamed]).ids.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="'a' stands at positions 0 and 3"):
+        MultiVectors.concatenate([three(), three()])
+    with pytest.raises(ValueError, match=r"parts\[1\] has dim=2, but parts\[0\] has dim=4"):
+        MultiVectors.concatenate([three(), unnamed])
+    with pytest.raises(TypeError, match="int ids and with str ids"):
+        MultiVectors.concatenate([three(), three().with_ids([1, 2, 3])])
+    with pytest.raises(ValueError, match="nothing to concatenate"):
+        MultiVectors.concatenate([])
+
+
+# -- ids ----------------------------------------------------------------------------
+
+
+def test_ids_are_int64_or_strings() -> None:
+    assert as_ids([3, np.int8(1)], 2).dtype == np.int64
+    assert as_ids(np.array([3, 1], np.uint16), 2).dtype == np.int64
+    assert as_ids(["x", np.str_("long")], 2).tolist() == ["x", "long"]
+    assert as_ids((), 0).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "words"),
+    [
+        ([1, "a", 2], TypeError, "all int or all str, got int, str"),
+        ([1.0, 2.0, 3.0], TypeError, "got float"),
+        ([True, False, 1], TypeError, "bool"),
+        ([b"a", b"b", b"c"], TypeError, "bytes"),
+        ([None, 1, 2], TypeError, "NoneType"),
+        ([1, 2], ValueError, "ids has 2 entries for 3 texts"),
+        ([7, 5, 7], ValueError, "7 stands at positions 0 and 2"),
+        (["x", "y", "y"], ValueError, "'y' stands at positions 1 and 2"),
+        ([1, 2, 2**63], ValueError, "outside 64 bits"),
+        (["a", "b", "a\0"], ValueError, "ends in a NUL"),
+    ],
+)
+def test_ids_refused(ids: Any, error: type[Exception], words: str) -> None:
+    for make in (three().with_ids, lambda ids: MultiVectors.from_flat(np.ones((3, 2)), [1, 1, 1], ids=ids)):
+        with pytest.raises(error, match=words):
+            make(ids)
+
+
+# -- refusing -----------------------------------------------------------------------
+
+
+flat, arrays = MultiVectors.from_flat, MultiVectors.from_arrays
+
+REFUSED: list[tuple[Any, type[Exception], str]] = [
+    (lambda: flat(np.ones((5, 2)), [2, 2]), ValueError, "add up to 4, but there are 5"),
+    (lambda: flat(np.ones((5, 2)), [6, -1]), ValueError, r"lengths\[1\] is -1"),
+    (lambda: flat(np.ones((5, 2)), [2.5, 2.5]), TypeError, "whole numbers, got dtype float64"),
+    (lambda: flat(np.ones((5, 2)), [[5]]), ValueError, r"one axis, got shape \(1, 1\)"),
+    (lambda: flat(np.ones((5, 2))), TypeError, "either lengths or offsets"),
+    (lambda: flat(np.ones((5, 2)), [5], offsets=[0, 5]), TypeError, "either lengths or"),
+    (lambda: flat(np.ones((5, 2)), offsets=[0, 4]), ValueError, "the 5 token vectors, got 0 to 4"),
+    (lambda: flat(np.ones((5, 2)), offsets=[1, 5]), ValueError, "got 1 to 5"),
+    (lambda: flat(np.ones((5, 2)), offsets=[]), ValueError, "got nothing"),
+    (
+        lambda: flat(np.ones((5, 2)), offsets=[0, 4, 2, 5]),
+        ValueError,
+        r"must not fall, but offsets\[2\]=2 < 4",
+    ),
+    (lambda: flat(np.ones(5), [5]), ValueError, r"dim at least 1, got \(5,\)"),
+    (lambda: flat(np.ones((5, 0)), [5]), ValueError, r"dim at least 1, got \(5, 0\)"),
+    (lambda: flat(np.ones((5, 2), int), [5]), TypeError, "dtype int64.*Convert them to float32"),
+    (lambda: flat(np.ones((5, 2), bool), [5]), TypeError, "dtype bool"),
+    (lambda: flat(np.ones((5, 2), complex), [5]), TypeError, "dtype complex128"),
+    (lambda: arrays([np.ones((2, 3)), np.ones(3)]), ValueError, r"documents\[1\] has shape \(3,\)"),
+    (
+        lambda: arrays([np.ones((2, 3)), np.ones((2, 4))]),
+        ValueError,
+        r"documents\[1\] has 4 columns, but those before have 3",
+    ),
+    (lambda: arrays([np.ones((2, 3))], dim=4), ValueError, "has 3 columns.* have 4"),
+    (lambda: arrays([np.ones((1, 2, 3))]), ValueError, r"\(1, 2, 3\).*from_padded"),
+    (lambda: arrays([[[1.0, 2.0], [1.0]]]), ValueError, r"documents\[0\] is not a rectangular"),
+    (lambda: arrays([["a"]]), TypeError, r"documents\[0\] has dtype <U1"),
+    (lambda: MultiVectors.from_padded(np.ones((2, 3))), ValueError, r"\(n, longest, dim\), got \(2, 3\)"),
+    (
+        lambda: MultiVectors.from_padded(np.ones((2, 3, 4)), np.ones((2, 4))),
+        ValueError,
+        r"mask has shape \(2, 4\), but array asks for \(2, 3\)",
+    ),
+    (lambda: as_multivectors("text"), TypeError, "documents must be MultiVectors or arrays.*, got str"),
+    (lambda: as_multivectors(3, "queries"), TypeError, "queries must be .*, got int"),
+    (lambda: as_multivectors(np.ones(3), "queries"), ValueError, r"queries has shape \(3,\)"),
+    (lambda: as_multivectors(np.ones((1, 1, 1, 1))), ValueError, r"documents has shape \(1, 1, 1, 1\)"),
+    (
+        lambda: three().require_dim(5, "queries", "this index"),
+        ValueError,
+        "queries has 4 columns.*dimension=5",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "words"), REFUSED, ids=[words for _, _, words in REFUSED])
+def test_refused(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_as_multivectors_takes_one_text_several_and_collections() -> None:
+    texts = three()
+    assert as_multivectors(texts) is texts
+    assert as_multivectors(np.ones((2, 3))).lengths.tolist() == [2]
+    assert as_multivectors(np.ones((4, 2, 3))).lengths.tolist() == [2] * 4
+    assert as_multivectors([np.ones((2, 3)), np.ones((1, 3))]).lengths.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("row", [0, 1, 2, 4])
+def test_the_first_number_that_is_not_finite_is_named(dtype: Any, value: float, row: int) -> None:
+    texts = three(dtype)
+    texts.require_finite()
+    tokens = three(dtype).tokens
+    tokens[row, 3] = tokens[4, 3] = value
+    bad = MultiVectors.from_flat(tokens, [2, 0, 3], ids=["a", "b", "c"])
+    text, token = (0, row) if row < 2 else (2, row - 2)
+    words = rf"queries\[{text}\] \(id '{'abc'[text]}'\) has {value} in its token {token}, coordinate 3"
+    for _ in range(2):  # remembered only where all was well
+        with pytest.raises(ValueError, match=words):
+            bad.require_finite("queries")
+        with pytest.raises(ValueError, match=words.replace("queries", "documents")):
+            bad[:].require_finite()
+
+
+@pytest.mark.parametrize("position", [0, 4095, 4096, 8191, 9999])
+def test_the_scan_sees_every_block(position: int) -> None:
+    tokens = np.full((10000, 1), 65504, np.float16)  # the largest finite number is not infinite
+    MultiVectors.from_flat(tokens, [10000]).require_finite()
+    tokens[position] = np.nan
+    with pytest.raises(ValueError, match=f"in its token {position}, coordinate 0"):
+        MultiVectors.from_flat(tokens, [10000]).require_finite()
+
+
+# -- keeping ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [None, ["ä", "b c", ""], [2**62, -1, 0]])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("mmap", [True, False])
+def test_save_and_load(tmp_path: Path, mmap: bool, dtype: Any, ids: Any) -> None:
+    texts = MultiVectors.from_flat(three(dtype).tokens, [2, 0, 3], ids=ids)
+    texts.save(tmp_path / "texts")
+    again = MultiVectors.load(tmp_path / "texts", mmap=mmap)
+    assert isinstance(again.tokens, np.memmap) == mmap
+    assert isinstance(again[1:].tokens, np.memmap) == mmap
+    assert again.tokens.dtype == dtype
+    assert again.has_ids == (ids is not None)
+    np.testing.assert_array_equal(again.tokens, texts.tokens)
+    np.testing.assert_array_equal(again.offsets, texts.offsets)
+    np.testing.assert_array_equal(again.ids, texts.ids)
+
+
+def test_save_replaces_only_when_told(tmp_path: Path) -> None:
+    three().save(tmp_path / "texts")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        three().save(tmp_path / "texts")
+    three()[:1].save(tmp_path / "texts", overwrite=True)
+    assert len(MultiVectors.load(tmp_path / "texts")) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["texts"]
+
+
+def test_folders_that_do_not_load(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"has no tokens.npy; a MultiVectors folder has"):
+        MultiVectors.load(tmp_path)
+    three().save(tmp_path / "texts")
+    folder = tmp_path / "texts"
+    (folder / "lengths.npy").rename(folder / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"has no lengths\.npy"):
+        MultiVectors.load(folder)
+    (folder / "elsewhere").rename(folder / "lengths.npy")
+
+    whole = (folder / "tokens.npy").read_bytes()
+    for cut in (0, 10, len(whole) - 1):
+        (folder / "tokens.npy").write_bytes(whole[:cut])
+        for mmap in (True, False):
+            with pytest.raises(ValueError, match="damaged"):
+                MultiVectors.load(folder, mmap=mmap)
+    (folder / "tokens.npy").write_bytes(whole)
+
+    np.save(folder / "lengths.npy", np.array([2, 4]))
+    with pytest.raises(ValueError, match="add up to 6, but there are 5"):
+        MultiVectors.load(folder)
+    np.save(folder / "lengths.npy", np.array([2, 0, 3]))
+    (folder / "ids.json").write_text(json.dumps(["a"]))
+    with pytest.raises(ValueError, match="1 entries for 3 texts"):
+        MultiVectors.load(folder)

@@ -1,0 +1,195 @@
+"""FDE candidates: the right rows, the change from reading all to a graph, and recall that is measured."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
+
+import muvera.index.candidates as module
+from muvera import FDEConfig, FDEEncoder, MultiVectors
+from muvera.encoders.fde.persistence import load_encoder, save_encoder
+from muvera.index.candidates import CandidateSearch, pseudo_queries
+from muvera.mips import ExactSearch, HNSWSearch
+
+DOCUMENTS = documents_like_real(300)
+QUERIES = queries_like_real(DOCUMENTS, 12)
+FILLED = np.flatnonzero(DOCUMENTS.lengths > 0)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> FDEEncoder:
+    return FDEEncoder(CONFIG).fit(DOCUMENTS)
+
+
+def filled(encoder: FDEEncoder, backend: Any = "exact", **hnsw: Any) -> CandidateSearch:
+    search = CandidateSearch(encoder, backend, hnsw)
+    search.add(np.arange(300), DOCUMENTS, threads=1)
+    return search
+
+
+def test_candidates_are_the_best_fdes(encoder: FDEEncoder) -> None:
+    products = encoder.encode_queries(QUERIES) @ encoder.encode_documents(DOCUMENTS[FILLED]).T
+    expected = FILLED[np.argsort(-products, axis=1)[:, :20]]
+    for backend, recall in (("exact", 1.0), ("hnsw", 0.98)):
+        found = filled(encoder, backend).find(QUERIES, 20)
+        hits = [len(np.intersect1d(a, b)) for a, b in zip(found, expected, strict=True)]
+        assert np.mean(hits) / 20 >= recall - 0.005  # but for equal products
+
+
+@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+def test_documents_without_tokens_are_no_candidates(encoder: FDEEncoder, backend: Any) -> None:
+    search = filled(encoder, backend)
+    assert search.search.labels().tolist() == FILLED.tolist()
+    for row in search.find(QUERIES, 10_000):
+        assert np.sort(row).tolist() == FILLED.tolist()
+    search.remove(np.array([16, 17, 33]))  # two of them have no tokens
+    assert len(search.search) == len(FILLED) - 1
+    allowed = np.array([5, 16, 17, 40])
+    for row in search.find(QUERIES, 3, allowed):
+        assert sorted(row) == [5, 40]
+
+
+def test_blocks_of_fdes_leave_no_trace(encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = filled(encoder).find(QUERIES, 20)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.fde_dimension * 7)
+    for found, wanted in zip(filled(encoder).find(QUERIES, 20), expected, strict=True):
+        assert found.tolist() == wanted.tolist()
+
+
+def test_auto_changes_to_a_graph_when_there_are_many(
+    encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRAPH_FROM", 200)
+    search = CandidateSearch(encoder, "auto", {"m": 9})
+    search.add(np.arange(150), DOCUMENTS[:150])
+    assert isinstance(search.search, ExactSearch) and search.measure(DOCUMENTS) == 1.0
+    assert not search.outdated
+    before = search.find(QUERIES, 500)
+    search.remove(np.array([3]))
+    search.add(np.arange(150, 300), DOCUMENTS[150:])
+    assert isinstance(search.search, HNSWSearch) and search.search.m == 9
+    assert search.outdated  # the recall of reading all says nothing about the graph
+    assert search.search.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
+    among = [row for row in before[0].tolist() if row != 3]
+    assert sorted(search.find(QUERIES, 500, np.array(among))[0]) == sorted(among)
+    monkeypatch.setattr(module, "GRAPH_FROM", 10**6)
+    search.add(np.arange(300, 310), DOCUMENTS[:10])
+    assert isinstance(search.search, HNSWSearch)  # a graph is not left again
+
+
+# -- recall -------------------------------------------------------------------
+
+
+def test_recall_is_measured_kept_and_warned_about(
+    encoder: FDEEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PROBE_K", 10)  # a hundred of so few are found by any graph
+    good = filled(encoder, "hnsw")
+    assert good.recall is None and good.outdated and good.info()["recall"] is None
+    assert good.measure(DOCUMENTS) > 0.99
+    assert good.info()["recall_measured_at"] == len(FILLED) and good.warnings() == []
+    poor = filled(encoder, "hnsw", m=2, ef_construction=1, ef=1)
+    recall = poor.measure(DOCUMENTS)
+    assert recall < module.LOW_RECALL
+    (warning,) = poor.warnings()
+    assert f"finds only {recall:.1%} of the exact best" in warning and "raise hnsw m or ef" in warning
+    loaded = CandidateSearch.load(tmp_path, encoder, poor.save(tmp_path), np.empty(0, np.int64))
+    assert loaded.recall == recall and loaded.warnings() == [warning]
+
+
+def test_recall_is_outdated_when_the_graph_has_doubled(encoder: FDEEncoder) -> None:
+    search = CandidateSearch(encoder, "hnsw")
+    search.add(np.arange(100), DOCUMENTS[:100])
+    search.measure(DOCUMENTS)
+    search.add(np.arange(100, 200), DOCUMENTS[100:200])
+    assert not search.outdated
+    search.add(np.arange(200, 300), DOCUMENTS[200:])
+    assert search.outdated
+
+
+def test_pseudo_queries_are_windows_of_documents() -> None:
+    lengths = [0, 3, 100, 0, 40]
+    tokens = np.arange(sum(lengths), dtype=np.float32)[:, np.newaxis]
+    windows = pseudo_queries(MultiVectors.from_flat(tokens, lengths))
+    assert windows.lengths.tolist() == [3, 32, 32]
+    for window, (first, last) in zip(windows, [(0, 3), (3, 103), (103, 143)], strict=True):
+        assert (np.diff(window[:, 0]) == 1).all() and first <= window[0, 0] and window[-1, 0] < last
+    assert len(pseudo_queries(DOCUMENTS)) == 64
+    assert len(pseudo_queries(MultiVectors.from_arrays([], dim=4))) == 0
+
+
+# -- failing ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_an_add_that_fails_late_adds_nothing(
+    backend: Any, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
+    search = CandidateSearch(encoder, backend)
+    search.add(np.arange(100), DOCUMENTS[:100])
+    before = search.find(QUERIES, 30)
+    encode, calls = encoder.encode_documents, []
+
+    def breaks(documents: Any, **settings: Any) -> Any:
+        calls.append(len(documents))
+        if len(calls) == 3:
+            raise error
+        return encode(documents, **settings)
+
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.fde_dimension * 50)
+    monkeypatch.setattr(encoder, "encode_documents", breaks)
+    with pytest.raises(error):
+        search.add(np.arange(100, 300), DOCUMENTS[100:])
+    monkeypatch.undo()
+    assert calls == [50, 50, 50]
+    assert search.search.labels().tolist() == FILLED[FILLED < 100].tolist()
+    for found, expected in zip(search.find(QUERIES, 30), before, strict=True):
+        assert found.tolist() == expected.tolist()
+    # A graph has seen these rows; new ones are free.
+    assert search.accepts(np.arange(100, 300)) == (backend == "exact")
+    assert search.accepts(np.arange(300, 500))
+
+
+@pytest.mark.parametrize(
+    ("backend", "hnsw", "message"),
+    [
+        ("faiss", None, "backend must be one of auto, exact, hnsw, int8, pq, got 'faiss'"),
+        ("auto", {"m": 0}, "m must be an int of at least 2, got 0"),
+        ("exact", {"space": "l2"}, "space must be 'cosine' or 'inner_product', got 'l2'"),
+        ("auto", {"links": 3}, "links"),
+    ],
+)
+def test_wrong_settings_are_refused_before_they_are_used(backend: Any, hnsw: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        CandidateSearch(FDEEncoder(FDEConfig(dimension=4, center=False)), backend, hnsw)
+
+
+# -- keeping ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "auto"])
+def test_saved_and_loaded_finds_the_same(encoder: FDEEncoder, tmp_path: Path, backend: Any) -> None:
+    search = filled(encoder, backend, ef=33)
+    search.remove(np.array([4, 5]))
+    search.measure(DOCUMENTS)
+    loaded = CandidateSearch.load(tmp_path, encoder, search.save(tmp_path), np.array([4, 5, 16]))
+    assert loaded.info() == search.info()
+    for found, expected in zip(loaded.find(QUERIES, 50), search.find(QUERIES, 50), strict=True):
+        assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("settings", [{}, {"center": False}, {"final_projection": "count_sketch"}])
+def test_a_loaded_encoder_encodes_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
+    if "final_projection" in settings:
+        settings = {**settings, "final_projection_dimension": 40}
+    encoder = FDEEncoder(FDEConfig(dimension=DIM, num_repetitions=3, **settings)).fit(DOCUMENTS)
+    save_encoder(encoder, tmp_path)
+    loaded = load_encoder(tmp_path, encoder.config)
+    assert not loaded.needs_fit
+    for side in ("encode_documents", "encode_queries"):
+        found, expected = getattr(loaded, side)(DOCUMENTS), getattr(encoder, side)(DOCUMENTS)
+        np.testing.assert_array_equal(found, expected)
