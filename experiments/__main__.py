@@ -12,16 +12,17 @@ import typer
 from tqdm import tqdm
 
 from . import quality as recalls
-from . import quality_tables, smaller, speed_tables
-from . import speed as speeds
+from . import quality_tables, smaller
 from . import threshold as thresholds
-from .collections import CACHE, exact_top, load_collection
-from .first_calls import first_calls
+from .bench import speed as speeds
+from .bench import speed_tables
+from .bench.first_calls import first_calls
+from .datasets.collections import CACHE, exact_top, load_collection
 from .options import Cache, Data, Json, Named, Save, Seeds, Threads, chosen_collections
-from .page.command import page
-from .report import fill_block, load_results, machine, save_results
-from .study import markdown as study_markdown
-from .study_commands import add_commands
+from .report import study_markdown
+from .report.command import page
+from .report.stored_results import fill_block, load_results, machine, save_results
+from .run_commands import add_commands
 from .vector_commands import MODULES, add_vector_commands
 
 #: The collection whose documents are pooled in the speed table.

@@ -21,10 +21,10 @@ from muvera import (
 )
 from muvera.data.sampling import pseudo_queries
 
-from .collections import Collection
+from .datasets.collections import Collection
 from .learned import quarter
 from .measuring import recall_of_scores, share
-from .report import markdown_table, text_table
+from .report.stored_results import markdown_table, text_table
 
 __all__ = ["PAIRS", "markdown", "measure", "table"]
 

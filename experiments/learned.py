@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from muvera import LearnedConfig, LearnedEncoder, MultiVectors, chamfer_matrix
 
-from .collections import Collection
+from .datasets.collections import Collection
 from .measuring import processor_time, recall_of_scores, share, threads_in_words
-from .report import markdown_table, text_table
+from .report.stored_results import markdown_table, text_table
 
 __all__ = ["COSTS", "SIZES", "markdown", "measure", "measure_costs", "table"]
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .collections import CACHE, DATA, known_collections
-from .names import require_known
-from .report import RESULTS
+from .datasets.collections import CACHE, DATA, known_collections
+from .known_names import require_known
+from .report.stored_results import RESULTS
 
 __all__ = ["Cache", "Data", "Json", "Named", "Save", "Seeds", "Threads", "chosen_collections"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.mips import HNSWSearch
 
-from .collections import Collection
+from .datasets.collections import Collection
 
 __all__ = ["DEPTHS", "FIRST_SEED", "ROWS", "TARGETS", "TOP", "Row", "measure", "merged"]
 
@@ -131,7 +131,7 @@ def measure(
     row : Row
     collection : Collection
     top : int64 (n_queries, TOP)
-        Exact Chamfer's best, as :func:`experiments.collections.exact_top` returns them.
+        Exact Chamfer's best, as :func:`experiments.datasets.collections.exact_top` returns them.
     seed : int
     threads : int, optional
 

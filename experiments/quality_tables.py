@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .quality import DEPTHS, TARGETS
-from .report import markdown_table, text_table
+from .report.stored_results import markdown_table, text_table
 
 __all__ = ["collection_table", "full_markdown", "overview_table", "short_markdown"]
 

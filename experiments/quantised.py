@@ -19,10 +19,10 @@ from muvera.mips.flat import RowSearch
 from muvera.mips.pq_codes import CodeSearch
 from muvera.mips.product_quantizer import ProductQuantiser
 
-from .collections import Collection
+from .datasets.collections import Collection
 from .measuring import threads_in_words
 from .quality import recall
-from .report import markdown_table, text_table
+from .report.stored_results import markdown_table, text_table
 
 __all__ = ["DEPTHS", "ROWS", "Row", "markdown", "measure", "table"]
 

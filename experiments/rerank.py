@@ -22,8 +22,8 @@ from muvera.mips import ExactSearch
 from muvera.reranking.chamfer import scores_at
 from muvera.reranking.pruning import Screening, rank_candidates
 
-from .collections import Collection
-from .report import markdown_table, text_table
+from .datasets.collections import Collection
+from .report.stored_results import markdown_table, text_table
 
 __all__ = ["CANDIDATES", "WAYS", "Way", "markdown", "measure", "table"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import compact, learned
 from .measuring import share
-from .report import markdown_table, text_table
+from .report.stored_results import markdown_table, text_table
 
 __all__ = ["markdown", "table"]
 

@@ -17,8 +17,8 @@ from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, top_k
 from muvera.index.candidates import GRAPH_FROM
 from muvera.index.muvera_index import EXACT_TOKENS
 
-from .collections import Collection
-from .report import markdown_table, text_table
+from .datasets.collections import Collection
+from .report.stored_results import markdown_table, text_table
 
 __all__ = ["SIZES", "crossing", "joined", "markdown", "measure", "table"]
 

@@ -16,8 +16,8 @@ from muvera.encoders.base import PRESETS, Encoder, EncoderConfig, config_from_di
 from muvera.mips import PQSearch
 from muvera.tuning.search_space import STORAGES, Storage
 
-from .collections import Collection
-from .report import markdown_table, text_table
+from .datasets.collections import Collection
+from .report.stored_results import markdown_table, text_table
 
 __all__ = ["DEPTH", "SAMPLE", "markdown", "measure", "table"]
 

@@ -18,9 +18,9 @@ from . import quantised as quantisers
 from . import rerank as reranks
 from . import smaller
 from . import tune as tunings
-from .collections import CACHE, Collection, exact_top, load_collection
+from .datasets.collections import CACHE, Collection, exact_top, load_collection
 from .options import Cache, Data, Json, Named, Save, Seeds, Threads, chosen_collections
-from .report import load_results, machine, save_results
+from .report.stored_results import load_results, machine, save_results
 
 __all__ = ["MODULES", "add_vector_commands"]
 

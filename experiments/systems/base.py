@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors
 
-from ..names import require_known
+from ..known_names import require_known
 
 __all__ = [
     "SYSTEMS",
@@ -205,9 +205,9 @@ class SystemRegister(Mapping[str, type[System]]):
 SYSTEMS = SystemRegister(
     {
         "exhaustive": "exhaustive:Exhaustive",
-        "muvera": "ours:Muvera",
+        "muvera": "muvera_index:Muvera",
         "bm25": "bm25:BM25",
-        "fde": "candidates_only:Candidates",
+        "fde": "first_stage:Candidates",
         "pooled": "pooled:Pooled",
         "single_vector": "single_vector:SingleVector",
         "xtr": "xtr:XTR",

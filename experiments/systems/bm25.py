@@ -12,7 +12,7 @@ from muvera import MultiVectors
 from muvera.data.ranking import best_first
 
 from .base import Answers, Family, Material, NotApplicableError
-from .one_by_one import Best, one_by_one, reranked
+from .timed_search import Best, one_by_one, reranked
 
 __all__ = ["BM25"]
 

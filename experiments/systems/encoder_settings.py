@@ -8,7 +8,7 @@ from typing import Any
 from muvera import FDEConfig, LearnedConfig
 from muvera.encoders.base import PRESETS, EncoderConfig, config_from_dict
 
-from ..names import require_known
+from ..known_names import require_known
 
 __all__ = ["ENCODER_ARGUMENTS", "encoder_config"]
 

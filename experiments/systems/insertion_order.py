@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..names import require_known
+from ..known_names import require_known
 
 __all__ = ["Order", "insertion_order", "intrinsic_dimension"]
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, rerank
 
-from ..peers import PEERS, Worker, save_texts
+from ..peers.environments import PEERS, Worker, save_texts
 from .base import Answers, Family, Material
-from .one_by_one import Best, one_by_one
+from .timed_search import Best, one_by_one
 
 __all__ = ["Plaid"]
 

@@ -11,7 +11,7 @@ from muvera import MultiVectors
 from muvera.mips import ExactSearch, HNSWSearch
 
 from .base import Answers, Family, Material, NotApplicableError
-from .one_by_one import Best, one_by_one, reranked
+from .timed_search import Best, one_by_one, reranked
 
 __all__ = ["Pooled", "mean_vectors"]
 

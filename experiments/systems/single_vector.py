@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from muvera import MultiVectors, rerank
 
 from .base import Answers, Family, Material
-from .one_by_one import Best, one_by_one
+from .timed_search import Best, one_by_one
 from .token_kernels import documents_in_order
 from .token_search import Backend, TokenSearch
 

@@ -11,7 +11,7 @@ from muvera import MultiVectors, rerank
 from muvera.data.ranking import best_first
 
 from .base import Answers, Family, Material
-from .one_by_one import Best, one_by_one
+from .timed_search import Best, one_by_one
 from .token_kernels import imputed_scores
 from .token_search import Backend, TokenSearch
 

@@ -2,16 +2,14 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import muvera
 from muvera import FDEConfig, MultiVectors, diagnose
 from muvera.convert import read
 
-SAMPLE = Path(muvera.__file__).parent / "sample"
+SAMPLE = ROOT / "muvera" / "data" / "sample"
 
 
 def cones(mean_cosine: float, count: int = 60, dim: int = 32, seed: int = 0) -> MultiVectors:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from experiments.bert import Bert
+from experiments.datasets.bert import Bert
 
 WIDTH, INNER, HEADS, LAYERS, VOCABULARY = 8, 12, 2, 2, 20
 TEXTS = [

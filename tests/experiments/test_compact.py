@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import compact
-from experiments.collections import Collection
+from experiments.datasets.collections import Collection
 from muvera import MultiVectors
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import experiments.encode_texts as module
+import experiments.datasets.encode_texts as module
 from experiments.__main__ import app
-from experiments.collections import encoded_collections
-from experiments.encode_texts import encode_texts
-from experiments.public_texts import fetch_texts
-from experiments.study.data import find_places, load_place
+from experiments.datasets.collections import encoded_collections
+from experiments.datasets.embedded import find_places, load_place
+from experiments.datasets.encode_texts import encode_texts
+from experiments.datasets.public_texts import fetch_texts
 
 runner = CliRunner()
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.encoders import (
+from experiments.datasets.text_encoders import (
     MiniLMTokenStates,
     MultiVectorCheckpoint,
     fit_reduction,

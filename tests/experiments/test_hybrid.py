@@ -4,7 +4,7 @@ import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
 
 from experiments import hybrid
-from experiments.collections import Collection
+from experiments.datasets.collections import Collection
 from experiments.measuring import recall_of_scores
 from muvera import LearnedConfig, LearnedEncoder, chamfer_matrix
 

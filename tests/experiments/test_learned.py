@@ -7,7 +7,7 @@ import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
 
 from experiments import learned
-from experiments.collections import Collection
+from experiments.datasets.collections import Collection
 
 
 @pytest.fixture

@@ -11,16 +11,16 @@ from builders.run_folders import CANDIDATES, COLLECTIONS, DEPTHS, ENTRIES, SIZES
 from typer.testing import CliRunner
 
 from experiments.__main__ import app
-from experiments.page import tables
-from experiments.page.appearance import SHAPES, marks_of
-from experiments.page.assembly import page_of
-from experiments.page.experiment_view import ExperimentView
-from experiments.page.numbers import Interval, compact_arguments, flattened, interval, number, quality
-from experiments.page.plots import plots_of
-from experiments.page.run_folder import Run, load_run
-from experiments.study.configuration import load_experiments
-from experiments.study.quick import quick_collections
-from experiments.study.run import Options, run_study
+from experiments.report import page_tables as tables
+from experiments.report.appearance import SHAPES, marks_of
+from experiments.report.assembly import page_of
+from experiments.report.experiment_view import ExperimentView
+from experiments.report.numbers import Interval, compact_arguments, flattened, interval, number, quality
+from experiments.report.plots import plots_of
+from experiments.report.run_folder import Run, load_run
+from experiments.runner.configuration import load_experiments
+from experiments.runner.run import Options, run_study
+from experiments.runner.smoke import quick_collections
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 from builders.run_folders import CANDIDATES, COLLECTIONS, write_run
 
-from experiments.page.assembly import page_of
-from experiments.page.run_folder import load_run
+from experiments.report.assembly import page_of
+from experiments.report.run_folder import load_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested through playwright")
 

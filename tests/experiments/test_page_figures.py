@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from experiments.__main__ import app
-from experiments.page.appearance import DARK, LIGHT, Theme, marks_of
-from experiments.page.charts import themed, tradeoff_chart
+from experiments.report.appearance import DARK, LIGHT, Theme, marks_of
+from experiments.report.charts import themed, tradeoff_chart
 
 VERSION = vl_convert.get_vegalite_versions()[-1]
 

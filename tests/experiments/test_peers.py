@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import peers
-from experiments.peers import Library, Worker, save_texts
+from experiments.peers import environments as peers
+from experiments.peers.environments import Library, Worker, save_texts
 
 STAND_IN = """
 import os
@@ -47,10 +47,10 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     folder = tmp_path / "workers"
     folder.mkdir()
     shutil.copy(peers.WORKERS / "serve.py", folder)
-    (folder / "of_stand_in.py").write_text(STAND_IN)
+    (folder / "stand_in_jobs.py").write_text(STAND_IN)
     monkeypatch.setattr(peers, "WORKERS", folder)
     save_texts(tmp_path, "texts", TEXTS)
-    with Worker(Library("stand-in", "of_stand_in"), tmp_path, tmp_path) as made:
+    with Worker(Library("stand-in", "stand_in_jobs"), tmp_path, tmp_path) as made:
         yield made
 
 
@@ -86,9 +86,9 @@ def test_a_silent_end_gives_the_exit_code(worker: Worker) -> None:
 
 def test_a_missing_library_is_named(tmp_path: Path) -> None:
     with (
-        Worker(Library("nothing", "of_nothing"), tmp_path, tmp_path) as worker,
+        Worker(Library("nothing", "nothing_jobs"), tmp_path, tmp_path) as worker,
         pytest.raises(
-            RuntimeError, match=r"nothing, x: the process ended: ModuleNotFoundError: .*of_nothing"
+            RuntimeError, match=r"nothing, x: the process ended: ModuleNotFoundError: .*nothing_jobs"
         ),
     ):
         worker.time("x")

@@ -8,8 +8,14 @@ import pytest
 from builders.paths import SHARED
 
 from experiments import quality, quality_tables
-from experiments.collections import Collection, exact_top, find_collections, load_collection
-from experiments.report import fill_block, load_results, markdown_table, save_results, text_table
+from experiments.datasets.collections import Collection, exact_top, find_collections, load_collection
+from experiments.report.stored_results import (
+    fill_block,
+    load_results,
+    markdown_table,
+    save_results,
+    text_table,
+)
 from muvera import MultiVectors
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import quantised
-from experiments.collections import Collection, exact_top
+from experiments.datasets.collections import Collection, exact_top
 from muvera import MultiVectors
 
 

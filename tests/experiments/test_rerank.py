@@ -5,7 +5,7 @@ import pytest
 from builders.realistic_collections import DIM, documents_like_real, queries_like_real
 
 from experiments import rerank
-from experiments.collections import Collection
+from experiments.datasets.collections import Collection
 from muvera import MultiVectors
 
 

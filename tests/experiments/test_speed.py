@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import peers, speed, speed_tables, threshold
-from experiments.collections import Collection
-from experiments.peers import OURS, PEERS, Library, Worker, process_environment, save_texts
-from experiments.speed import Job, Line, Sizes
+from experiments import threshold
+from experiments.bench import speed, speed_tables
+from experiments.bench.speed import Job, Line, Sizes
+from experiments.datasets.collections import Collection
+from experiments.peers import environments as peers
+from experiments.peers.environments import OURS, PEERS, Library, Worker, process_environment, save_texts
 from muvera import MultiVectors
 
 TINY = Sizes(documents=3, equal_documents=4, rounds=2)
@@ -63,7 +65,7 @@ def test_rounds_of_our_own_worker(inputs: Path) -> None:
 
 def test_a_failing_operation_is_reported_with_its_name(inputs: Path) -> None:
     with (
-        Worker(Library("stand-in", "of_fastembed"), inputs, inputs) as worker,
+        Worker(Library("stand-in", "fastembed_jobs"), inputs, inputs) as worker,
         pytest.raises(RuntimeError, match=r"stand-in, nothing: KeyError"),
     ):
         worker.time("nothing")
@@ -142,7 +144,7 @@ def test_thresholds_of_a_tiny_collection() -> None:
 
 
 def test_ragged_inputs_come_back(tmp_path: Path) -> None:
-    from experiments.peer_workers.serve import Inputs
+    from experiments.peers.workers.serve import Inputs
 
     texts = [np.ones((2, 3), np.float32), np.zeros((1, 3), np.float32)]
     save_texts(tmp_path, "texts", texts)

@@ -8,8 +8,8 @@ import yaml
 from typer.testing import CliRunner
 
 from experiments.__main__ import app
-from experiments.study.check import EXPECTED
-from experiments.study.configuration import load_experiments
+from experiments.runner.check import EXPECTED
+from experiments.runner.configuration import load_experiments
 
 runner = CliRunner()
 

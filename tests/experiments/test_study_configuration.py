@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.names import require_known
-from experiments.study.configuration import CONFIGS, Experiment, load_experiments
+from experiments.known_names import require_known
+from experiments.runner.configuration import CONFIGS, Experiment, load_experiments
 
 
 def load(folder: Path, **content: Any) -> Experiment:

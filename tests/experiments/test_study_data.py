@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.study.data import Place, find_places, load_place
-from experiments.study.synthetic import synthetic_collection
+from experiments.datasets.embedded import Place, find_places, load_place
+from experiments.datasets.synthetic import synthetic_collection
 from muvera import MultiVectors
 
 

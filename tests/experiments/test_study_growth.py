@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.study import growth
-from experiments.study.growth import RECALL, growth_rows, growth_settings
-from experiments.study.synthetic import synthetic_collection
+from experiments.datasets.synthetic import synthetic_collection
+from experiments.runner import scaling as growth
+from experiments.runner.scaling import RECALL, growth_rows, growth_settings
 
 pytestmark = pytest.mark.compiled("searches whole collections")
 

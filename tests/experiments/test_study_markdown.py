@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.study import markdown
+from experiments.report import study_markdown as markdown
 
 
 def stored() -> dict[str, Any]:

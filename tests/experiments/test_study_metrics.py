@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.study.intervals import mean_interval, ratio_interval
-from experiments.study.metrics import Judge, parse_metric
+from experiments.evaluation.intervals import mean_interval, ratio_interval
+from experiments.evaluation.metrics import Judge, parse_metric
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from experiments.study.configuration import load_experiments
-from experiments.study.data import Place, StudyCollection
-from experiments.study.measure import Failure
-from experiments.study.outputs import _field
-from experiments.study.raw_store import RawStore
-from experiments.study.run import Options, run_study
-from experiments.study.synthetic import synthetic_collection
-from experiments.study.tables import needed_candidates
+from experiments.datasets.embedded import Place, StudyCollection
+from experiments.datasets.synthetic import synthetic_collection
+from experiments.report.study_tables import needed_candidates
+from experiments.runner.configuration import load_experiments
+from experiments.runner.measure import Failure
+from experiments.runner.outputs import _field
+from experiments.runner.raw_store import RawStore
+from experiments.runner.run import Options, run_study
 from experiments.systems.base import SYSTEMS, Answers, Family, Material
 from experiments.systems.exhaustive import Exhaustive
 from muvera import MultiVectors

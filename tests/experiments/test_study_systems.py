@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.study.synthetic import synthetic_collection
+from experiments.datasets.synthetic import synthetic_collection
 from experiments.systems.base import SYSTEMS, Answers, Material, NotApplicableError, System, arguments_of
 from experiments.systems.insertion_order import insertion_order, intrinsic_dimension
 

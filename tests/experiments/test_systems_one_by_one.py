@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from builders.system_inputs import unit_texts
 
-from experiments.systems import one_by_one as module
-from experiments.systems.one_by_one import Best, one_by_one
+from experiments.systems import timed_search as module
+from experiments.systems.timed_search import Best, one_by_one
 from muvera import MultiVectors
 
 QUERIES = unit_texts(0, [2, 3, 1])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from builders.system_inputs import ask, exact_scores, material, some_documents, unit_texts
 
-from experiments import peers
-from experiments.peers import PEERS, Library
+from experiments.peers import environments as peers
+from experiments.peers.environments import PEERS, Library
 from experiments.systems import peer_fde
 from experiments.systems.base import SYSTEMS
 
@@ -87,13 +87,13 @@ def test_answers_are_the_librarys_fdes_searched_and_ranked_exactly(
 
 def test_a_prepared_process_is_the_one_that_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("muvfde")
-    monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "of_muvfde"))
+    monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "muvfde_jobs"))
     system = SYSTEMS["muvfde"](**SIZE)
     given = material(some_documents(0, 3), tmp_path)
     try:
         system.prepare(given)
         # None is made again, which would fail.
-        monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "of_nothing"))
+        monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "nothing_jobs"))
         system.build(given)
         ask(system, QUERIES, 3)
     finally:
@@ -101,7 +101,7 @@ def test_a_prepared_process_is_the_one_that_encodes(tmp_path: Path, monkeypatch:
 
 
 def test_a_failing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "of_nothing"))
+    monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "nothing_jobs"))
     system = SYSTEMS["muvfde"](**SIZE)
     try:
         with pytest.raises(RuntimeError, match=r"^muvfde, load: the process ended: ModuleNotFound"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from builders.system_inputs import ask, exact_scores, material, some_documents, unit_texts
 
-from experiments.peers import PEERS, Library
+from experiments.peers.environments import PEERS, Library
 from experiments.systems.base import SYSTEMS
 from experiments.systems.plaid import Plaid
 
@@ -61,14 +61,14 @@ def test_bytes_are_those_of_codes_and_residuals(plaid: Plaid, tmp_path: Path) ->
 
 
 def test_a_process_that_ends_is_named(plaid: Plaid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "of_nothing"))
+    monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "nothing_jobs"))
     with pytest.raises(RuntimeError, match=r"^fast-plaid, load: the process ended: ModuleNotFoundError"):
         plaid.build(material(some_documents(0, 3), tmp_path))
 
 
 @pytest.mark.skipif(find_spec("fast_plaid") is not None, reason="this environment has fast-plaid")
 def test_a_missing_library_is_reported(plaid: Plaid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "of_fast_plaid"))
+    monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "fast_plaid_jobs"))
     with pytest.raises(RuntimeError, match=r"^fast-plaid, load: ModuleNotFoundError: .*'fast_plaid'"):
         plaid.build(material(some_documents(0, 3), tmp_path))
 

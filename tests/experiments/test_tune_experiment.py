@@ -8,7 +8,7 @@ from builders.realistic_collections import DIM, documents_like_real, queries_lik
 from builders.small_search_space import use_small_arms
 
 from experiments import tune as tunings
-from experiments.collections import Collection, exact_top
+from experiments.datasets.collections import Collection, exact_top
 from muvera import MultiVectors
 
 

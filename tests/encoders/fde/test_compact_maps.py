@@ -12,7 +12,7 @@ from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_mat
 from muvera.encoders.fde.compact_maps import CompactMaps, fit_maps, sample_windows
 from muvera.numerics.int8_matmul import columns_in_bytes
 
-SAMPLE = Path(compact_module.__file__).parents[1] / "sample"
+SAMPLE = ROOT / "muvera" / "data" / "sample"
 
 SMALL: dict[str, Any] = {"num_repetitions": 4, "num_simhash_projections": 3, "compact_dimension": 24}
 

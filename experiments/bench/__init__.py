@@ -1,0 +1,1 @@
+"""Speed beside peers and baselines, interleaved in one run."""

@@ -1,0 +1,1 @@
+"""Collections: texts, the encoders that embed them, and token embeddings to measure with."""

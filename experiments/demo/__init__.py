@@ -1,0 +1,1 @@
+"""How the bundled demo sample is made."""

@@ -1,0 +1,1 @@
+"""Metrics of stored results, their intervals and summaries."""

@@ -1,0 +1,248 @@
+"""Other libraries in environments of their own, and worker processes that time what they do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "OURS",
+    "PEERS",
+    "Library",
+    "Worker",
+    "is_made",
+    "make_environment",
+    "process_environment",
+    "save_texts",
+]
+
+WORKERS = Path(__file__).parent / "workers"
+CHECKOUT = Path(__file__).parents[2]
+
+#: One thread each, whichever way a library counts them.
+THREAD_VARIABLES = (
+    "RAYON_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+
+# Characters of an ended process's last line that are passed on: a panic has its whole trace in one.
+_MOST_WORDS = 300
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library that is timed.
+
+    Parameters
+    ----------
+    name : str
+        As people know it.
+    worker : str
+        Its file among the peer workers.
+    requirement : str, optional
+        What pip installs for it; None for this checkout in this environment.
+    """
+
+    name: str
+    worker: str
+    requirement: str | None = None
+
+
+OURS = Library("muvera", "muvera_jobs")
+
+PEERS = {
+    library.name: library
+    for library in (
+        Library("muvera-python", "muvera_python_jobs", "muvera-python==0.2.0"),
+        Library("muvfde", "muvfde_jobs", "muvfde==0.0.9"),
+        Library("maxsim-cpu", "maxsim_cpu_jobs", "maxsim-cpu==0.1.0"),
+        Library("fastembed", "fastembed_jobs", "fastembed==0.9.1"),
+        Library("fast-plaid", "fast_plaid_jobs", "fast-plaid==1.4.6.2110"),
+    )
+}
+
+
+def make_environment(library: Library, cache: Path) -> Path:
+    """Return the Python of a library's virtual environment, made at the first call.
+
+    Parameters
+    ----------
+    library : Library
+    cache : Path
+        Environments stand there by requirement and version of Python.
+
+    Raises
+    ------
+    RuntimeError
+        Where pip fails, with its last line.
+    """
+    if library.requirement is None:
+        return Path(sys.executable)
+    folder = _folder(library, cache)
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not is_made(library, cache):
+        venv.create(folder, with_pip=True, clear=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", library.requirement, "numpy"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=process_environment(library), check=False
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise RuntimeError(f"{library.requirement} could not be installed in {folder}: {reason}")
+        (folder / "complete").touch()
+    return python
+
+
+def is_made(library: Library, cache: Path) -> bool:
+    """Whether a library's environment is there and complete."""
+    return library.requirement is None or (_folder(library, cache) / "complete").exists()
+
+
+def _folder(library: Library, cache: Path) -> Path:
+    version = f"py{sys.version_info.major}{sys.version_info.minor}"
+    return cache.expanduser().absolute() / "environments" / f"{library.requirement}-{version}"
+
+
+def process_environment(library: Library, **changes: str) -> dict[str, str]:
+    """Return the variables of a process: one thread, and our checkout on the path for us alone."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    variables |= dict.fromkeys(THREAD_VARIABLES, "1")
+    if library.requirement is None:
+        variables["PYTHONPATH"] = str(CHECKOUT)
+    return variables | changes
+
+
+class Worker:
+    """A long-lived process that does one library's operations when it is told to.
+
+    Parameters
+    ----------
+    library : Library
+    inputs : Path
+        Folder of arrays, see :func:`save_texts`.
+    cache : Path
+        See :func:`make_environment`.
+    """
+
+    def __init__(self, library: Library, inputs: Path, cache: Path) -> None:
+        self.library = library
+        python = make_environment(library, cache)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        self._process = subprocess.Popen(
+            [str(python), str(WORKERS / "serve.py"), library.worker, str(inputs)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=inputs,
+            env=process_environment(library),
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):  # it has ended already
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+        self._errors.close()
+
+    def time(self, operation: str, repeat: int = 1, **options: Any) -> NDArray[np.float64]:
+        """Time `repeat` calls in the worker.
+
+        Parameters
+        ----------
+        operation : str
+        repeat : int
+        **options
+            Keywords of the operation.
+
+        Returns
+        -------
+        float64 (2, repeat)
+            Seconds by the clock, and of the processor.
+        """
+        reply = self._ask(operation=operation, repeat=repeat, options=options)
+        return np.array([reply["seconds"], reply["processor"]])
+
+    def result(self, operation: str, folder: Path) -> NDArray[Any]:
+        """Return what a call returns."""
+        path = folder / f"result-{self.library.name}-{operation}.npy"
+        self._ask(operation=operation, save=str(path))
+        return np.asarray(np.load(path, allow_pickle=False))
+
+    def each(
+        self, operation: str, texts: str, folder: Path, **options: Any
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Call once for every text, and once more for the first before, outside the clock.
+
+        Parameters
+        ----------
+        operation : str
+        texts : str
+            Name of a ragged input, read anew.
+        folder : Path
+            Where the results are passed on.
+        **options
+            Keywords of the operation.
+
+        Returns
+        -------
+        (n, ...) and float64 (2, n)
+            The results, and seconds of each call by the clock and of the processor.
+        """
+        path = folder / f"result-{self.library.name}-{operation}.npy"
+        reply = self._ask(operation=operation, each=texts, save=str(path), options=options)
+        results = np.asarray(np.load(path, allow_pickle=False))
+        path.unlink()
+        return results, np.array([reply["seconds"], reply["processor"]])
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):  # it has ended, as the missing reply says
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        reply: dict[str, Any] = (
+            json.loads(line) if line else {"error": f"the process ended: {self._last_words()}"}
+        )
+        if "error" in reply:
+            raise RuntimeError(f"{self.library.name}, {request['operation']}: {reply['error']}")
+        return reply
+
+    def _last_words(self) -> str:
+        """Return the last line that an ended process wrote to its errors, or its exit code."""
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1][:_MOST_WORDS] if lines else f"exit code {code}"
+
+
+def save_texts(folder: Path, name: str, texts: Sequence[NDArray[Any]]) -> None:
+    """Write a ragged input as the workers read it."""
+    np.save(folder / f"{name}.npy", np.concatenate(texts))
+    np.save(folder / f"{name}_lengths.npy", np.array([len(text) for text in texts]))

@@ -1,0 +1,349 @@
+"""Measuring one experiment on one collection: building, warming up, asking in turns, keeping."""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets.embedded import StudyCollection
+from ..systems.base import SYSTEMS, Answers, Material, NotApplicableError, System
+from .configuration import Entry, Experiment, Point
+from .faults import chamfer_of, require_answers, score_fault, too_few
+from .raw_store import Raw, RawStore, key_of
+
+__all__ = ["ALL", "Failure", "Session", "measure", "raw_path"]
+
+#: Instead of an experiment's name: a failure of a collection, in all of them.
+ALL = "all"
+
+# Blocks of queries between which systems take turns, queries that warm a system up, and documents that
+# warm its build up.
+_BLOCKS, _WARMING, _WARMING_DOCUMENTS = 4, 3, 8
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that went wrong; the rest goes on."""
+
+    experiment: str
+    collection: str
+    system: str
+    message: str
+
+
+@dataclass
+class Session:
+    """What all measuring of a run shares.
+
+    Parameters
+    ----------
+    store : RawStore
+    cache : Path
+        For the systems, see :class:`experiments.systems.base.Material`.
+    threads : int
+    stamp : dict
+        What is noted beside every result: versions, the commit.
+    failures, left_out : list of Failure
+        Filled while measuring: what went wrong, and which systems a collection has nothing for.
+    tell : callable
+        Takes a line for whoever waits.
+    """
+
+    store: RawStore
+    cache: Path
+    threads: int
+    stamp: dict[str, Any]
+    tell: Callable[[str], object]
+    failures: list[Failure] = field(default_factory=list)
+    left_out: list[Failure] = field(default_factory=list)
+
+
+@dataclass
+class _Built:
+    entry: Entry
+    system: System
+    folder: Path
+    facts: dict[str, Any]
+    collected: dict[str, list[Answers]] = field(default_factory=dict)
+
+
+def raw_path(
+    session: Session, experiment: Experiment, part: StudyCollection, content: str, point: Point, seed: int
+) -> Path:
+    """Return where a point's raw results belong.
+
+    Parameters
+    ----------
+    session : Session
+    experiment : Experiment
+    part : StudyCollection
+        The collection as it is asked, sampled already.
+    content : str
+        Its checksum.
+    point : Point
+    seed : int
+    """
+    together = None
+    if experiment.timed:  # times depend on the systems beside which they were measured
+        together = [(entry.system, entry.build, entry.queries) for entry in experiment.entries]
+    key = key_of(
+        system=point.entry.system,
+        build=point.entry.build,
+        query=point.query,
+        seed=seed,
+        k=experiment.k,
+        content=content,
+        threads=session.threads,
+        together=together,
+    )
+    return session.store.path(part.name, point.entry.system, key)
+
+
+def measure(session: Session, experiment: Experiment, part: StudyCollection, seed: int) -> None:
+    """Measure all points of an experiment that are not there yet.
+
+    Parameters
+    ----------
+    session : Session
+        Takes failures, each with its system's label; the other systems go on.
+    experiment : Experiment
+    part : StudyCollection
+        Sampled to the size and the queries that are asked.
+    seed : int
+    """
+    content = part.content
+    work: list[tuple[Entry, list[tuple[Point, Path]]]] = []
+    for entry in experiment.entries:
+        points = [(p, raw_path(session, experiment, part, content, p, seed)) for p in entry.points()]
+        missing = [(point, path) for point, path in points if session.store.load(path) is None]
+        if missing:
+            work.append((entry, missing))
+    if experiment.timed and work and len(work) < len(experiment.entries):
+        session.tell(
+            f"{experiment.name}, {part.name}: some systems were measured before, so times are not compared "
+            "with theirs; give another --out to measure all together."
+        )
+    groups = [work] if experiment.timed else [[one] for one in work]
+    for group in groups:
+        if group:
+            _measure_group(session, experiment, part, seed, group)
+
+
+def _measure_group(
+    session: Session,
+    experiment: Experiment,
+    part: StudyCollection,
+    seed: int,
+    group: list[tuple[Entry, list[tuple[Point, Path]]]],
+) -> None:
+    k = min(experiment.k, len(part.document_ids))
+    turns = secrets.token_hex(8)
+    built: list[_Built] = []
+    todo: list[tuple[_Built, Point, Path]] = []
+
+    def fail(entry: Entry, error: BaseException | str) -> None:
+        message = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        session.failures.append(Failure(experiment.name, part.name, entry.label, message))
+        session.tell(f"{experiment.name}, {part.name}, {entry.label}: {message}")
+
+    try:
+        for entry, points in group:
+            session.tell(f"{experiment.name}, {part.name}, seed {seed}: building {entry.label}")
+            try:
+                one = _build(session, entry, part, seed, warm=experiment.timed)
+            except NotApplicableError as error:
+                session.left_out.append(Failure(experiment.name, part.name, entry.label, str(error)))
+                session.tell(f"{experiment.name}, {part.name}, {entry.label} is left out: {error}")
+                continue
+            except Exception as error:  # whatever a system raises is its own failure
+                fail(entry, error)
+                continue
+            built.append(one)
+            todo += [(one, point, path) for point, path in points]
+        failed = _ask(experiment, part, todo, k, fail)
+        for one, point, path in todo:
+            if id(one) not in failed:
+                try:
+                    _keep(session, experiment, part, one, point, path, k, turns, fail)
+                except ValueError as error:
+                    fail(one.entry, f"{point.name} {error}")
+    finally:
+        for one in built:
+            with suppress(Exception):  # a system that failed may fail again
+                one.system.close()
+            shutil.rmtree(one.folder, ignore_errors=True)
+
+
+def _build(session: Session, entry: Entry, part: StudyCollection, seed: int, warm: bool) -> _Built:
+    folder = Path(tempfile.mkdtemp(prefix="muvera-study-"))
+    try:
+        system = SYSTEMS[entry.system](**entry.build)
+        material = Material(
+            documents=part.tokens.documents,
+            document_texts=part.document_texts,
+            query_texts=part.query_texts,
+            document_pooled=part.document_pooled,
+            query_pooled=part.query_pooled,
+            folder=folder,
+            cache=session.cache.expanduser(),
+            seed=seed,
+            threads=session.threads,
+        )
+        try:
+            if hasattr(system, "prepare"):
+                system.prepare(material)
+            elif warm:
+                _warm_up(entry, material)
+            gc.collect()
+            start = time.perf_counter()
+            system.build(material)
+            seconds = getattr(system, "build_seconds", time.perf_counter() - start)
+            facts = system.facts() if hasattr(system, "facts") else {}
+            size = float(system.bytes_per_document())
+        except BaseException:
+            with suppress(Exception):
+                system.close()
+            raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return _Built(
+        entry, system, folder, {"build_seconds": seconds, "bytes_per_document": size, "index": facts}
+    )
+
+
+def _warm_up(entry: Entry, material: Material) -> None:
+    """Build the same of a few documents, so that no build pays for compiling or loading kernels."""
+    some = replace(
+        material,
+        documents=material.documents[:_WARMING_DOCUMENTS],
+        document_texts=None
+        if material.document_texts is None
+        else material.document_texts[:_WARMING_DOCUMENTS],
+        document_pooled=(
+            None if material.document_pooled is None else material.document_pooled[:_WARMING_DOCUMENTS]
+        ),
+    )
+    with suppress(Exception):  # what is wrong is told of the build itself
+        system = SYSTEMS[entry.system](**entry.build)
+        system.build(some)
+        system.close()
+
+
+def _ask(
+    experiment: Experiment,
+    part: StudyCollection,
+    todo: list[tuple[_Built, Point, Path]],
+    k: int,
+    fail: Callable[[Entry, BaseException | str], None],
+) -> set[int]:
+    """Collect answers, systems taking turns; return the identities of those that failed."""
+    queries = part.tokens.queries
+    positions = np.arange(len(queries))
+    failed: set[int] = set()
+
+    def ask(one: _Built, point: Point, block: NDArray[np.int64], keep: bool) -> None:
+        if id(one) in failed:
+            return
+        try:
+            answers = one.system.search(queries[block], block, k, **point.query)
+            if keep:
+                one.collected.setdefault(point.name, []).append(answers)
+        except Exception as error:  # whatever a system raises is its own failure
+            failed.add(id(one))
+            fail(one.entry, error)
+
+    blocks = np.array_split(positions, min(_BLOCKS, len(positions)) if experiment.timed else 1)
+    if experiment.timed:
+        for one, point, _ in todo:
+            disagreement = None if id(one) in failed else _disagreement(one, part, point, k)
+            if disagreement:
+                failed.add(id(one))
+                fail(one.entry, f"is not timed, for two ways to the same answer differ: {disagreement}")
+            ask(one, point, positions[:_WARMING], keep=False)
+    for turn, block in enumerate(blocks):
+        first = turn * max(1, len(todo) // len(blocks)) % max(1, len(todo))
+        for one, point, _ in [*todo[first:], *todo[:first]]:
+            ask(one, point, block, keep=True)
+    return failed
+
+
+def _disagreement(one: _Built, part: StudyCollection, point: Point, k: int) -> str | None:
+    compare = getattr(one.system, "disagreement", None)
+    if compare is None:
+        return None
+    try:
+        found: str | None = compare(
+            part.tokens.queries, np.arange(len(part.tokens.queries)), k, **point.query
+        )
+    except Exception as error:  # reported as what it is: the ways cannot be compared
+        return f"{type(error).__name__}: {error}"
+    return found
+
+
+def _keep(
+    session: Session,
+    experiment: Experiment,
+    part: StudyCollection,
+    one: _Built,
+    point: Point,
+    path: Path,
+    k: int,
+    turns: str,
+    fail: Callable[[Entry, BaseException | str], None],
+) -> None:
+    """Check a point's answers and store them; raise ValueError for those that are no ranking."""
+    blocks = one.collected[point.name]
+    answers = Answers(
+        *(
+            np.concatenate([np.asarray(getattr(block, name)) for block in blocks])
+            for name in ("ids", "scores", "seconds")
+        )
+    )
+    documents, queries = part.tokens.documents, part.tokens.queries
+    require_answers(answers, len(queries), k, len(documents))
+    faults = []
+    short = None if one.entry.allow_fewer else too_few(answers, len(documents))
+    if short:
+        faults.append(short)
+    chamfer = np.empty((0, 0), np.float32)
+    if experiment.timed:
+        chamfer = chamfer_of(answers.ids, queries, documents)
+        if getattr(one.system, "chamfer", False) and point.query.get("rerank", True):
+            wrong = score_fault(answers, chamfer)
+            if wrong:
+                faults.append(wrong)
+    reads = getattr(one.system, "reads_tokens", None)
+    needed = reads is None or reads(**point.query)
+    tokens = documents.tokens.nbytes / len(documents) if needed else 0.0
+    facts = {
+        **one.facts,
+        "turns": turns,
+        "token_bytes_per_document": tokens,
+        "system": one.entry.system,
+        "family": one.system.family,
+        "point": point.name,
+        "faults": faults,
+        "measured": session.stamp,
+    }
+    session.store.save(
+        path,
+        Raw(
+            np.asarray(answers.ids, np.int64),
+            np.asarray(answers.scores, np.float32),
+            np.asarray(answers.seconds, np.float64),
+            chamfer,
+            facts,
+        ),
+    )

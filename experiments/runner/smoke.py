@@ -1,0 +1,89 @@
+"""Small versions of experiments, which run the whole path of each in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+from muvera.index.contents import LEARN_FROM
+
+from ..datasets.embedded import StudyCollection
+from ..datasets.synthetic import NAMES, synthetic_collection
+from ..peers.environments import PEERS, is_made
+from ..systems.base import SYSTEMS
+from .configuration import Entry, Experiment
+
+__all__ = ["quick_collections", "quick_experiment"]
+
+_One = TypeVar("_One")
+
+# Enough to learn maps from.
+_DOCUMENTS = LEARN_FROM + 44
+
+# Sizes of a quick growth, and documents of a collection's part.
+_SIZES, _PART = (400, 1000), 60
+
+# A learned encoder that is fitted in a second.
+_SMALL = {"fde_dimension": 256, "num_landmarks": 1024, "num_features": 1024}
+
+
+def quick_collections() -> list[StudyCollection]:
+    """Return two tiny collections."""
+    return [synthetic_collection(name, documents=_DOCUMENTS) for name in NAMES]
+
+
+def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
+    """Keep the first and the last of everything that an experiment runs through.
+
+    Peers whose environment would have to be made first are left out, since that may take minutes.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    cache : Path
+        Where environments of peers are.
+    """
+    entries: list[Entry] = []
+    for _, line in groupby(experiment.entries, key=lambda entry: entry.line):
+        for entry in _ends(list(line)):
+            if _is_ready(entry, cache):
+                small = _SMALL if "learned" in (entry.build.get("preset"), entry.build.get("encoder")) else {}
+                queries = tuple(_ends(list(entry.queries)))
+                entries.append(replace(entry, build={**entry.build, **small}, queries=queries))
+    names = {point.name for entry in entries for point in entry.points()}
+    comparisons = tuple(
+        replace(comparison, what=tuple(name for name in comparison.what if name in names))
+        for comparison in experiment.comparisons
+        if comparison.to in names
+    )
+    growth = experiment.growth
+    if growth:
+        searches = [
+            {key: value for key, value in search.items() if key != "most"}
+            for search in growth.get("searches", [{"backend": "exact"}])
+        ]
+        growth = {**growth, "sizes": list(_SIZES), "searches": searches, "queries": 5}
+    sizes = (_PART, None) if len(experiment.documents) > 1 else (None,)
+    return replace(
+        experiment,
+        entries=tuple(entries),
+        comparisons=comparisons,
+        seeds=experiment.seeds[:2],
+        documents=sizes,
+        growth=growth,
+    )
+
+
+def _ends(values: list[_One]) -> list[_One]:
+    return values if len(values) < 3 else [values[0], values[-1]]
+
+
+def _is_ready(entry: Entry, cache: Path) -> bool:
+    try:
+        system = SYSTEMS[entry.system]
+    except ModuleNotFoundError:
+        return True  # the run will say what is missing
+    library = PEERS.get(getattr(system, "library", ""))
+    return system.family != "peer" or (library is not None and is_made(library, cache))

@@ -1,0 +1,169 @@
+"""This library's index, with every backend, preset and parameter of FDEs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import MultiVectors, MuveraIndex, rerank
+from muvera.mips import HNSWSearch
+
+from .base import Answers, Family, Material
+from .encoder_settings import ENCODER_ARGUMENTS, encoder_config
+from .timed_search import Best, one_by_one
+
+__all__ = ["Muvera"]
+
+# Queries on which the two ways to an answer are compared.
+_COMPARED = 10
+
+
+class Muvera:
+    """FDE candidates, exact Chamfer ranking: :class:`muvera.MuveraIndex` as a user has it.
+
+    Parameters
+    ----------
+    preset : str
+        Of :data:`muvera.encoders.base.PRESETS`: "default", "paper", "learned", ...
+    backend : str
+        Of :class:`muvera.MuveraIndex`.
+    hnsw : dict, optional
+        Settings of the graph.
+    pq : dict, optional
+        Settings of product codes.
+    exact_tokens : int
+        0 by default, unlike the index: small collections, too, are to be searched through FDEs here.
+    **changes
+        Parameters of :class:`muvera.FDEConfig` or, with ``encoder: learned``, of
+        :class:`muvera.LearnedConfig`, but for dimension and seed.
+    """
+
+    name: ClassVar[str] = "muvera"
+    family: ClassVar[Family] = "ours"
+    chamfer: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        preset: str = "default",
+        backend: Any = "auto",
+        hnsw: dict[str, Any] | None = None,
+        pq: dict[str, Any] | None = None,
+        exact_tokens: int = 0,
+        **changes: Any,
+    ) -> None:
+        encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
+        self._preset, self._changes = preset, changes
+        self._settings = {"backend": backend, "hnsw": hnsw, "pq": pq, "exact_tokens": exact_tokens}
+
+    @staticmethod
+    def open_arguments() -> Iterable[str]:
+        """Name the parameters of encoders."""
+        return ENCODER_ARGUMENTS
+
+    def build(self, material: Material) -> None:
+        """Encode all documents and index their FDEs."""
+        self._documents, self._threads = material.documents, material.threads
+        config = encoder_config(self._preset, material.documents.dim, material.seed, self._changes)
+        self._index = MuveraIndex.build(
+            material.documents, config, threads=material.threads, **self._settings
+        )
+
+    def search(
+        self,
+        queries: MultiVectors,
+        positions: NDArray[np.int64],
+        k: int,
+        *,
+        candidates: int = 100,
+        ef: int | None = None,
+        carve: float | None = None,
+        patience: int | None = None,
+    ) -> Answers:
+        """Search as a user does.
+
+        Parameters
+        ----------
+        queries, positions, k
+            As :class:`experiments.systems.base.System` says.
+        candidates : int
+            Documents that are ranked exactly; at least k.
+        ef : int, optional
+            Candidates of the walk through the graph; default: what it was built with.
+        carve, patience : optional
+            Of :meth:`muvera.MuveraIndex.search`.
+        """
+        self._set_ef(ef)
+
+        def answer(_: int, query: MultiVectors) -> Best:
+            ranking = self._index.search(
+                query,
+                k,
+                candidates=max(k, candidates),
+                carve=carve,
+                patience=patience,
+                threads=self._threads,
+            )[0]
+            return np.asarray(ranking.ids, np.int64), ranking.scores
+
+        return one_by_one(queries, k, answer)
+
+    def _set_ef(self, ef: int | None) -> None:
+        held = self._index._held.candidates  # the index fixes ef when it is built; a sweep changes it
+        if held is not None and isinstance(held.search, HNSWSearch):
+            held.search.set_ef(self._settings_ef() if ef is None else ef)
+
+    def _settings_ef(self) -> int:
+        return int((self._settings["hnsw"] or {}).get("ef", HNSWSearch(1).ef))
+
+    def disagreement(
+        self, queries: MultiVectors, positions: NDArray[np.int64], k: int, **query: Any
+    ) -> str | None:
+        """Compare the index's answers with candidates that are encoded, searched and ranked apart.
+
+        Carving and patience change answers by design, and are left out.
+        """
+        query = {name: value for name, value in query.items() if name in ("candidates", "ef")}
+        some = queries[: min(_COMPARED, len(queries))]
+        answers = self.search(some, positions[: len(some)], k, **query)
+        held = self._index._held.candidates
+        if held is None:
+            return None
+        count = min(max(k, query.get("candidates", 100)), len(self._documents))
+        fdes = held.encoder.encode_queries(some, threads=self._threads)
+        if held.search.kind == "exact":
+            stored = held.search.vectors(held.search.labels())
+            found = np.argsort(-(fdes @ stored.T), axis=1, kind="stable")[:, :count]
+        else:
+            found = held.search.search(fdes, count, threads=self._threads)[0]
+        candidates = [row[row >= 0] for row in found]
+        expected = rerank(some, self._documents, candidates, k, threads=self._threads)
+        for i, ranking in enumerate(expected):
+            got = answers.scores[i, : len(ranking)]
+            # By scores, for ties may stand in another order; the last may hang on the last candidate.
+            if not np.allclose(got[:-1], ranking.scores[:-1], rtol=1e-5):
+                return (
+                    f"query {int(positions[i])}: through the index the best scores are {got[:3].tolist()}, "
+                    f"step by step {ranking.scores[:3].tolist()}."
+                )
+        return None
+
+    def facts(self) -> dict[str, float]:
+        """Return the FDE's size and, of a graph, its measured recall."""
+        info = self._index.info()
+        found = {"fde_dimension": float(info["fde"]["fde_dimension"])}
+        if info["vectors"] is not None and info["vectors"].get("recall") is not None:
+            found["search_recall"] = float(info["vectors"]["recall"])
+        return found
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of an FDE as it is kept and, with a graph, of its links."""
+        vectors = self._index.info()["vectors"]
+        return float(vectors["bytes_per_vector"]) if vectors else 0.0
+
+    def close(self) -> None:
+        """Let go of the index."""
+        del self._index
