@@ -72,7 +72,7 @@ def _measure_quality(path: Path, seeds: int, part: str, cache: Path, threads: in
             {
                 "group": row.group,
                 "name": row.name,
-                "fde_dimension": runs[0]["fde_dimension"],
+                "vector_dimension": runs[0]["vector_dimension"],
                 "recall": {str(d): [run["recall"][str(d)] for run in runs] for d in recalls.DEPTHS},
             }
         )

@@ -1,4 +1,4 @@
-"""How much compact FDEs find, learnt from a random quarter of the documents, and what they cost.
+"""How much compact FDEs find, learned from a random quarter of the documents, and what they cost.
 
 10-recall@50 is the share of exact Chamfer's top ten among the first 50 documents by FDE: among all
 documents, and among those alone that the maps have not seen.
@@ -50,21 +50,21 @@ def measure(collection: Collection, seed: int, queries: bool, threads: int | Non
     -------
     dict
         ``all`` and ``outside``: recall by floats; ``queries``: the same over all documents, of the
-        maps that were learnt from queries, too (``without`` them, the same queries asked);
+        maps that were learned from queries, too (``without`` them, the same queries asked);
         ``fit_seconds``; ``encode``: the processor's time at SIZES[0] over that of the long FDEs.
     """
     documents, stream = collection.documents, np.random.default_rng(seed)
     inside = np.sort(stream.choice(len(documents), max(1, round(len(documents) / 4)), replace=False))
     outside = np.setdiff1d(np.arange(len(documents)), inside)
     exact = chamfer_matrix(collection.queries, documents, threads=threads)
-    long = FDEConfig(dimension=documents.dim)
+    long = FDEConfig(dimension=documents.dimension)
     compact = dataclasses.replace(long, compact_dimension=SIZES[0])
     plain = FDEEncoder(long).fit(documents[inside])
     start = time.perf_counter()
-    learnt = FDEEncoder(compact).fit(documents[inside], threads=threads)
+    learned = FDEEncoder(compact).fit(documents[inside], threads=threads)
     seconds = time.perf_counter() - start
     scores = _scores(plain, collection.queries, documents, threads) | _scores(
-        learnt, collection.queries, documents, threads
+        learned, collection.queries, documents, threads
     )
     found: dict[str, Any] = {
         "all": {size: recall_of_scores(exact, one) for size, one in scores.items()},
@@ -72,7 +72,7 @@ def measure(collection: Collection, seed: int, queries: bool, threads: int | Non
             size: recall_of_scores(exact[:, outside], one[:, outside]) for size, one in scores.items()
         },
         "fit_seconds": round(seconds, 1),
-        "encode": round(_time_ratio(learnt, plain, documents[:_TIMED]), 2),
+        "encode": round(_time_ratio(learned, plain, documents[:_TIMED]), 2),
     }
     if queries:
         order = stream.permutation(len(collection.queries))
@@ -113,10 +113,10 @@ def graph_ratios(collection: Collection, seed: int) -> dict[str, float]:
     quarter = np.sort(np.random.default_rng(seed).choice(len(documents), len(documents) // 4, replace=False))
     graphs, asked, build = [], [], []
     for size in (None, SIZES[0]):
-        config = FDEConfig(dimension=documents.dim, compact_dimension=size)
+        config = FDEConfig(dimension=documents.dimension, compact_dimension=size)
         encoder = FDEEncoder(config).fit(documents[quarter])
         vectors = encoder.encode_documents(documents)
-        graph = HNSWSearch(config.fde_dimension)
+        graph = HNSWSearch(config.vector_dimension)
         build.append(processor_time(lambda g=graph, v=vectors: g.add(np.arange(len(v)), v, 1)))  # type: ignore[misc]
         graphs.append(graph)
         asked.append(encoder.encode_queries(collection.queries[:_ASKED]))
@@ -145,7 +145,7 @@ def _head(results: dict[str, Any]) -> str:
     counts = sorted({len(one["runs"]) for one in results["collections"].values()})
     seeds = " to ".join(str(count) for count in sorted({counts[0], counts[-1]}))
     return (
-        f"10-recall@50, maps learnt from a random quarter of the documents, mean over {seeds} "
+        f"10-recall@50, maps learned from a random quarter of the documents, mean over {seeds} "
         f"quarters; {results['machine']['processor']}. Encoding is the time at {SIZES[0]} floats over "
         'that of the long FDE, one thread. "With queries": with the first quarter, a random half of the '
         "queries was given to `fit`, too, and the other half asked (in brackets: had none been given). "

@@ -1,6 +1,6 @@
 """Whether a compact FDE and a learned vector side by side find more than either alone at equal size.
 
-Both are learnt from a random quarter of the documents.  The parts are weighed by least squares onto
+Both are learned from a random quarter of the documents.  The parts are weighed by least squares onto
 exact Chamfer of windows of those documents.  10-recall@50, as in :mod:`experiments.compact`.
 """
 
@@ -40,8 +40,8 @@ def measure(collection: Collection, seed: int, threads: int | None = None) -> di
     documents, queries = collection.documents, collection.queries
     seen = documents[quarter(len(documents), seed)]
     most = [max(pair[part] for pair in PAIRS) for part in (0, 1)]
-    compact = FDEConfig(dimension=documents.dim, compact_dimension=most[0], seed=seed)
-    learned = LearnedConfig(dimension=documents.dim, fde_dimension=most[1], seed=seed)
+    compact = FDEConfig(dimension=documents.dimension, compact_dimension=most[0], seed=seed)
+    learned = LearnedConfig(dimension=documents.dimension, vector_dimension=most[1], seed=seed)
     encoders = (
         FDEEncoder(compact).fit(seen, threads=threads),
         LearnedEncoder(learned).fit(seen, threads=threads),
@@ -78,8 +78,8 @@ def _scores(sides: tuple[NDArray[np.float32], ...], size: int) -> NDArray[np.flo
 
 def _without_means(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Subtract each query's mean, which changes no ranking."""
-    centred: NDArray[np.float32] = scores - scores.mean(axis=1, keepdims=True)
-    return centred
+    centered: NDArray[np.float32] = scores - scores.mean(axis=1, keepdims=True)
+    return centered
 
 
 def table(results: dict[str, Any]) -> str:
@@ -91,7 +91,7 @@ def markdown(results: dict[str, Any]) -> str:
     """Return the table as Markdown."""
     return (
         "10-recall@50 of vectors of which one part is a compact FDE and one is learned, the parts weighed "
-        "by least squares onto exact Chamfer; both learnt from one random quarter of the documents.\n\n"
+        "by least squares onto exact Chamfer; both learned from one random quarter of the documents.\n\n"
         + markdown_table(*_table(results))
     )
 

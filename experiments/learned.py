@@ -1,4 +1,4 @@
-"""How much learned vectors find, learnt from a random quarter of the documents, and what they cost.
+"""How much learned vectors find, learned from a random quarter of the documents, and what they cost.
 
 10-recall@50, as in :mod:`experiments.compact`: among all documents, and among those alone that the
 maps have not seen.
@@ -47,7 +47,7 @@ def measure(collection: Collection, seed: int, threads: int | None = None) -> di
     exact = chamfer_matrix(queries, documents, threads=threads)
     found: dict[str, Any] = {"all": {}, "outside": {}, "fit_seconds": {}, "encode_seconds": {}}
     for fitted, sizes in SIZES.items():
-        config = LearnedConfig(dimension=documents.dim, fde_dimension=fitted, seed=seed)
+        config = LearnedConfig(dimension=documents.dimension, vector_dimension=fitted, seed=seed)
         start = time.perf_counter()
         encoder = LearnedEncoder(config).fit(documents[inside], threads=threads)
         found["fit_seconds"][str(fitted)] = round(time.perf_counter() - start, 1)
@@ -75,8 +75,8 @@ def measure_costs(collection: Collection, seed: int, threads: int | None = None)
     exact = chamfer_matrix(queries, documents, threads=threads)
     for knob, values in COSTS.items():
         for value in values:
-            changed = {"fde_dimension": COSTS_AT, "seed": seed, knob: value}
-            encoder = LearnedEncoder(LearnedConfig(dimension=documents.dim, **changed))
+            changed = {"vector_dimension": COSTS_AT, "seed": seed, knob: value}
+            encoder = LearnedEncoder(LearnedConfig(dimension=documents.dimension, **changed))
             encoder.fit(documents[inside], threads=threads)
             scores = _scores(encoder, queries, documents, threads)
             some, asked = documents[:_TIMED], queries[:_TIMED]
@@ -119,7 +119,7 @@ def markdown(results: dict[str, Any]) -> str:
     seeds = " to ".join(str(count) for count in sorted({counts[0], counts[-1]}))
     where = f"{results['machine']['processor']}, {results['machine']['cores']} cores"
     parts = [
-        f"10-recall@50 by floats, maps learnt from a random quarter of the documents, mean over {seeds} "
+        f"10-recall@50 by floats, maps learned from a random quarter of the documents, mean over {seeds} "
         f"quarters. Fitting and encoding all documents: {threads_in_words(results['threads'])}; {where}.",
         markdown_table(*_table(results)),
     ]

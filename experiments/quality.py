@@ -72,7 +72,7 @@ class Row:
 OPTIONS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("complementary", {"projection": "complementary"}, "Rademacher", {"projection": "rademacher"}),
     ("no fill", {"fill_empty_partitions": False}, "filled", {"fill_empty_partitions": True}),
-    ("centred", {"center": True}, "not centred", {"center": False}),
+    ("centered", {"center": True}, "not centered", {"center": False}),
     ("unit cells", {"unit_document_cells": True}, "means as cells", {"unit_document_cells": False}),
     ("soft cells", {"soft_query_cells": 0.05}, "hard cells", {"soft_query_cells": 0.0}),
     (
@@ -138,11 +138,11 @@ def measure(
     Returns
     -------
     dict
-        ``seed``, ``recall`` at each of DEPTHS, ``fde_dimension`` and ``seconds``.
+        ``seed``, ``recall`` at each of DEPTHS, ``vector_dimension`` and ``seconds``.
     """
     start = time.perf_counter()
     documents, queries = collection.documents, collection.queries
-    encoder = FDEEncoder(row.config(documents.dim, seed)).fit(documents)
+    encoder = FDEEncoder(row.config(documents.dimension, seed)).fit(documents)
     query_fdes = encoder.encode_queries(queries, threads=threads)
     count = min(max(DEPTHS), len(documents))
     if row.hnsw:
@@ -152,7 +152,7 @@ def measure(
     return {
         "seed": seed,
         "recall": {str(depth): recall(found[:, :depth], top) for depth in DEPTHS},
-        "fde_dimension": encoder.config.fde_dimension,
+        "vector_dimension": encoder.config.vector_dimension,
         "seconds": round(time.perf_counter() - start, 2),
     }
 
@@ -181,7 +181,7 @@ def recall(found: NDArray[np.int64], top: NDArray[np.int64]) -> float:
 def _blocks(
     encoder: FDEEncoder, documents: MultiVectors, threads: int | None
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    step = max(1, _BLOCK_BYTES // (4 * encoder.config.fde_dimension))
+    step = max(1, _BLOCK_BYTES // (4 * encoder.config.vector_dimension))
     for start in range(0, len(documents), step):
         yield start, encoder.encode_documents(documents[start : start + step], threads=threads)
 
@@ -215,7 +215,7 @@ def _search_graph(
     count: int,
     threads: int | None,
 ) -> NDArray[np.int64]:
-    graph = HNSWSearch(encoder.config.fde_dimension)
+    graph = HNSWSearch(encoder.config.vector_dimension)
     for start, fdes in _blocks(encoder, documents, threads):
         graph.add(np.arange(start, start + len(fdes)), fdes, threads)
     return graph.search(query_fdes, count, threads=threads)[0]

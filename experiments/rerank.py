@@ -20,7 +20,7 @@ from muvera.data.ranking import best_first
 from muvera.kernels.tile import LANES
 from muvera.mips import ExactSearch
 from muvera.reranking.chamfer import scores_at
-from muvera.reranking.pruning import Screening, rank_candidates
+from muvera.reranking.pruning import RerankOptions, rank_candidates
 
 from .datasets.collections import Collection
 from .report.stored_results import markdown_table, text_table
@@ -41,14 +41,14 @@ class Way:
     ----------
     name : str
     early_exit : bool
-    carve : float, optional
+    ball_carving_tau : float, optional
     patience : int, optional
         As for :meth:`muvera.MuveraIndex.search`.
     """
 
     name: str
     early_exit: bool = True
-    carve: float | None = None
+    ball_carving_tau: float | None = None
     patience: int | None = None
 
 
@@ -56,9 +56,9 @@ class Way:
 WAYS = (
     Way("all products", early_exit=False),
     Way("early exit (default)"),
-    *(Way(f"carve {tau}", carve=tau) for tau in (0.9, 0.8, 0.7, 0.6, 0.5)),
+    *(Way(f"carve {tau}", ball_carving_tau=tau) for tau in (0.9, 0.8, 0.7, 0.6, 0.5)),
     *(Way(f"patience {patience}", patience=patience) for patience in (50, 20, 10)),
-    Way("carve 0.7, patience 20", carve=0.7, patience=20),
+    Way("carve 0.7, patience 20", ball_carving_tau=0.7, patience=20),
 )
 
 #: All products through the kernel for many queries, which knows no order of candidates.
@@ -68,7 +68,11 @@ Found = tuple[NDArray[np.int64], int]
 
 
 def measure(
-    collection: Collection, queries: int, repeat: int, candidates: Sequence[int] = CANDIDATES, seed: int = 0
+    collection: Collection,
+    queries: int,
+    repeat: int,
+    candidates: Sequence[int] = CANDIDATES,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Rank a sample of queries' candidates in every way, the ways taking turns, on one thread.
 
@@ -106,8 +110,8 @@ def measure(
 
 def _proposed(documents: MultiVectors, queries: MultiVectors, count: int) -> NDArray[np.int64]:
     """Return each query's candidates, best FDE first."""
-    encoder = FDEEncoder(FDEConfig(dimension=documents.dim)).fit(documents, threads=1)
-    search = ExactSearch(encoder.config.fde_dimension)
+    encoder = FDEEncoder(FDEConfig(dimension=documents.dimension)).fit(documents, threads=1)
+    search = ExactSearch(encoder.config.vector_dimension)
     search.add(np.arange(len(documents)), encoder.encode_documents(documents, threads=1), 1)
     found, _ = search.search(encoder.encode_queries(queries, threads=1), count, None, 1)
     return found
@@ -149,9 +153,9 @@ def _compared(
 
 
 def _ranked(documents: MultiVectors, query: NDArray[Any], proposed: NDArray[np.int64], way: Way) -> Found:
-    how = Screening(K, early_exit=way.early_exit, patience=way.patience)
+    how = RerankOptions(K, early_exit=way.early_exit, patience=way.patience)
     best, _ = rank_candidates(
-        query, way.carve, proposed, lambda at: [(documents, at, np.arange(len(at)))], how, 1
+        query, way.ball_carving_tau, proposed, lambda at: [(documents, at, np.arange(len(at)))], how, 1
     )
     return best, sum(how.products)
 

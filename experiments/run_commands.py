@@ -9,7 +9,7 @@ import typer
 from threadpoolctl import threadpool_limits
 
 from .datasets.collections import CACHE, DATA
-from .datasets.embedded import Place, StudyCollection, find_places
+from .datasets.embedded import DatasetPath, StudyCollection, find_places
 from .datasets.encode_texts import encode_texts
 from .known_names import require_known
 from .report.stored_results import save_results
@@ -17,7 +17,7 @@ from .runner.check import check_run, record_run
 from .runner.configuration import load_experiments
 from .runner.outputs import stored_study
 from .runner.run import Options, run_study
-from .runner.smoke import quick_collections, quick_experiment
+from .runner.smoke import smoke_collections, smoke_experiment
 
 __all__ = ["add_commands"]
 
@@ -41,13 +41,15 @@ def encode(
         Path | None, typer.Option(help="Folder to write. Default: in the cache, by the texts' checksum.")
     ] = None,
     model: Annotated[str, typer.Option(help="'minilm', or a MultiVectorEncoder checkpoint.")] = "minilm",
-    dim: Annotated[int, typer.Option(min=0, help="Reduce wider vectors to this by PCA. 0: do not.")] = 128,
+    dimension: Annotated[
+        int, typer.Option(min=0, help="Reduce wider vectors to this by PCA. 0: do not.")
+    ] = 128,
     split: Annotated[str, typer.Option(help="Judgements whose queries are embedded.")] = "test",
     cache: Annotated[Path, typer.Option(help="Where `run` looks for what is encoded.")] = CACHE,
 ) -> None:
     """Turn a collection's texts into token embeddings; goes on where it was interrupted."""
     try:
-        folder = encode_texts(texts, out, model, dim or None, split, cache)
+        folder = encode_texts(texts, out, model, dimension or None, split, cache)
     except (ValueError, OSError, ImportError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(str(folder))
@@ -77,14 +79,14 @@ def run(
     names = config or [ALL]
     try:
         experiments = load_experiments(names)
-        places: list[Place | StudyCollection] = []
+        places: list[DatasetPath | StudyCollection] = []
         if not quick:
             places += _chosen(find_places(data or [DATA], cache), collection)
     except (ValueError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
     if quick:
-        experiments = [quick_experiment(experiment, cache) for experiment in experiments]
-        places += quick_collections()
+        experiments = [smoke_experiment(experiment, cache) for experiment in experiments]
+        places += smoke_collections()
     label = f"{'quick-' if quick else ''}{'-'.join(Path(name).stem for name in names)}"
     folder = cache.expanduser() / "runs" / label if out is None else out
     options = Options(folder, cache, threads, lambda line: typer.echo(line, err=True))
@@ -103,7 +105,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _chosen(places: dict[str, Place], names: list[str] | None) -> list[Place]:
+def _chosen(places: dict[str, DatasetPath], names: list[str] | None) -> list[DatasetPath]:
     for name in names or ():
         require_known(name, places, "collection")
     return [place for name, place in places.items() if not names or name in names]

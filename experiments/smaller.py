@@ -25,7 +25,7 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
         Stored results of ``quality``, ``compact`` and ``learned``.
     """
     return (
-        "10-recall@50 of exact Chamfer over all documents. Compact and learned vectors are learnt from a "
+        "10-recall@50 of exact Chamfer over all documents. Compact and learned vectors are learned from a "
         "random quarter of the documents, mean over quarters; the others over seeds.\n\n"
         + markdown_table(*_table(found))
     )

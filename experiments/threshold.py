@@ -72,7 +72,7 @@ def measure(
         ``documents``, ``tokens``, milliseconds a query of each of WAYS, and the graph's
         ``recall`` of the candidates that a scan of all FDEs gives.
     """
-    config = FDEConfig(dimension=documents.dim)
+    config = FDEConfig(dimension=documents.dimension)
     encoder = FDEEncoder(config).fit(documents)
     scan = MuveraIndex(config, backend="exact", exact_tokens=0, encoder=encoder)
     graph = MuveraIndex(config, backend="hnsw", exact_tokens=0, encoder=encoder)
@@ -168,11 +168,11 @@ def _crossings(rows: Sequence[dict[str, Any]]) -> str:
     first = crossing(rows, "exact", "scan", "tokens")
     second = crossing(rows, "scan", "graph", "documents")
     return (
-        f"All FDEs are faster than all tokens from {_shown(first)} tokens on "
-        f"(EXACT_TOKENS is {EXACT_TOKENS:,}); the graph is faster than all FDEs from {_shown(second)} "
+        f"All FDEs are faster than all tokens from {_with_progress(first)} tokens on "
+        f"(EXACT_TOKENS is {EXACT_TOKENS:,}); the graph is faster than all FDEs from {_with_progress(second)} "
         f"documents on (GRAPH_FROM is {GRAPH_FROM:,})."
     )
 
 
-def _shown(value: float | None) -> str:
+def _with_progress(value: float | None) -> str:
     return "more than the measured" if value is None else f"{value:,.0f}"

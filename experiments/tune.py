@@ -63,8 +63,8 @@ def measure(
     test = _Test(collection.documents, collection.queries[held], top[held], threads)
     rows = []
     for name, changes in PRESETS.items():
-        config = config_from_dict({"dimension": collection.documents.dim, **changes})
-        size = STORAGES[0].size(config.fde_dimension)
+        config = config_from_dict({"dimension": collection.documents.dimension, **changes})
+        size = STORAGES[0].size(config.vector_dimension)
         preset = test.recall(config, STORAGES[0])
         tuned = tuning.within(max_bytes=size)
         found = test.recall(tuned.config, tuned.storage)
@@ -74,7 +74,7 @@ def measure(
         rows.append(
             {
                 "preset": name,
-                "floats": config.fde_dimension,
+                "floats": config.vector_dimension,
                 "bytes": size,
                 "recall": _rounded(preset.mean()),
                 "tuned": f"{tuned.name}, {tuned.storage.name}",
@@ -115,7 +115,7 @@ class _Test:
         if config not in self._encoders:
             self._encoders[config] = make_encoder(config).fit(self._documents, threads=self._threads)
         encoder = self._encoders[config]
-        search = storage.search(config.fde_dimension)
+        search = storage.search(config.vector_dimension)
         vectors = encoder.encode_documents(self._documents, threads=self._threads)
         search.add(np.arange(len(vectors)), vectors, self._threads)
         if isinstance(search, PQSearch):

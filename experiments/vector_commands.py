@@ -1,4 +1,4 @@
-"""Commands about smaller vectors and cheaper reranking: compact, learned, hybrid, quantised, rerank, tune."""
+"""Commands about smaller vectors and cheaper reranking: compact, learned, hybrid, quantized, rerank, tune."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import compact as compacts
 from . import hybrid as hybrids
 from . import learned as learners
 from . import quality as recalls
-from . import quantised as quantisers
+from . import quantized as quantizers
 from . import rerank as reranks
 from . import smaller
 from . import tune as tunings
@@ -29,7 +29,7 @@ MODULES: dict[str, Any] = {
     "compact": compacts,
     "learned": learners,
     "hybrid": hybrids,
-    "quantised": quantisers,
+    "quantized": quantizers,
     "rerank": reranks,
     "tune": tunings,
 }
@@ -39,7 +39,7 @@ Costs = Annotated[list[str] | None, typer.Option(help="Vary landmarks and featur
 
 def add_vector_commands(app: typer.Typer) -> None:
     """Add the commands to the experiments' application."""
-    for command in (compact, learned, hybrid, quantised, rerank, tune, vectors):
+    for command in (compact, learned, hybrid, quantized, rerank, tune, vectors):
         app.command()(command)
 
 
@@ -84,7 +84,7 @@ def compact(
     as_json: Json = False,
     save: Save = False,
 ) -> None:
-    """What maps learnt from a quarter of the documents find, and what they save and cost."""
+    """What maps learned from a quarter of the documents find, and what they save and cost."""
 
     def measured(loaded: Collection, results: dict[str, Any]) -> dict[str, Any]:
         if loaded.name == compacts.GRAPH and graph:
@@ -105,7 +105,7 @@ def learned(
     as_json: Json = False,
     save: Save = False,
 ) -> None:
-    """What vectors learnt from a quarter of the documents find, and what they cost."""
+    """What vectors learned from a quarter of the documents find, and what they cost."""
 
     def measured(loaded: Collection, results: dict[str, Any]) -> dict[str, Any]:
         if loaded.name in (costs or []):
@@ -133,7 +133,7 @@ def hybrid(
     _measure_all("hybrid", chosen_collections(data, collection), measured, as_json, save)
 
 
-def quantised(
+def quantized(
     data: Data = None,
     collection: Named = None,
     seeds: Seeds = 3,
@@ -146,11 +146,11 @@ def quantised(
 
     def measured(loaded: Collection, _: dict[str, Any]) -> dict[str, Any]:
         top = exact_top(loaded, recalls.TOP, cache)
-        runs = [quantisers.measure(loaded, top, recalls.FIRST_SEED + seed, threads) for seed in range(seeds)]
+        runs = [quantizers.measure(loaded, top, recalls.FIRST_SEED + seed, threads) for seed in range(seeds)]
         return {"documents": len(loaded.documents), "runs": runs}
 
     paths = chosen_collections(data, collection, cache)
-    _measure_all("quantised", paths, measured, as_json, save, {"threads": threads})
+    _measure_all("quantized", paths, measured, as_json, save, {"threads": threads})
 
 
 def rerank(
@@ -201,7 +201,7 @@ def vectors(
         compact(data, collection, seeds, save=save)
         learned(data, collection, seeds, costs, save=save)
         hybrid(data, collection, save=save)
-        quantised(data, collection, seeds, cache=cache, save=save)
+        quantized(data, collection, seeds, cache=cache, save=save)
         rerank(data, collection, save=save)
         tune(data, collection, cache=cache, save=save)
         return

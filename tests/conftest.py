@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
 
-# No deadline: the first call of a kernel compiles it.  Derandomised: a run says the same twice.
+# No deadline: the first call of a kernel compiles it.  Derandomized: a run says the same twice.
 settings.register_profile(
     "muvera",
     deadline=None,

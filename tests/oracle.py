@@ -33,7 +33,7 @@ def document_fde(
     fill: bool = False,
     unit: bool = False,
 ) -> np.ndarray:
-    """Means of the (centred) tokens in each cell, projected.
+    """Means of the (centered) tokens in each cell, projected.
 
     With `fill` an empty cell takes the token whose code differs least, the first of equals; with `unit` a
     cell's vector is scaled to length 1 before it is projected.  No tokens give zeros.
@@ -64,7 +64,7 @@ def query_fde(
     center: np.ndarray | None = None,
     softness: float = 0.0,
 ) -> np.ndarray:
-    """Sums of the tokens in each cell, projected; cells are decided after centring, values are not centred.
+    """Sums of the tokens in each cell, projected; cells are decided after centering, values are not centered.
 
     With `softness` tau a token at distance m from its nearest hyperplane leaves exp(-m / tau) / 2 of its
     weight to the cell across it.

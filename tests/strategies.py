@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def token_arrays(
-    draw: st.DrawFn, dim: int, *, least: int = 0, most: int = 12, unit: bool = False
+    draw: st.DrawFn, dimension: int, *, least: int = 0, most: int = 12, unit: bool = False
 ) -> np.ndarray:
     """One text's tokens, float32 (t, dim), some of them duplicates; of length 1 where `unit`.
 
@@ -25,7 +25,7 @@ def token_arrays(
     """
     count = draw(st.integers(least, most))
     rng = np.random.default_rng(draw(seeds))
-    tokens = rng.standard_normal((count, dim))
+    tokens = rng.standard_normal((count, dimension))
     if count and draw(st.booleans()):
         tokens = tokens[rng.integers(0, count, count)]
     if unit:
@@ -34,18 +34,20 @@ def token_arrays(
 
 
 @st.composite
-def ragged_arrays(draw: st.DrawFn, dim: int, *, most: int = 6) -> list[np.ndarray]:
+def ragged_arrays(draw: st.DrawFn, dimension: int, *, most: int = 6) -> list[np.ndarray]:
     """A list of texts, at least one, of which some may be empty and some alike."""
-    texts = draw(st.lists(token_arrays(dim), min_size=1, max_size=most))
+    texts = draw(st.lists(token_arrays(dimension), min_size=1, max_size=most))
     if draw(st.booleans()):
         texts.append(texts[0])
     return texts
 
 
 @st.composite
-def multivectors(draw: st.DrawFn, dim: int, *, most: int = 6) -> MultiVectors:
+def multivectors(draw: st.DrawFn, dimension: int, *, most: int = 6) -> MultiVectors:
     """A collection of float32 or float16."""
-    return MultiVectors.from_arrays(draw(ragged_arrays(dim, most=most)), dim=dim, dtype=draw(dtypes))
+    return MultiVectors.from_arrays(
+        draw(ragged_arrays(dimension, most=most)), dimension=dimension, dtype=draw(dtypes)
+    )
 
 
 @st.composite

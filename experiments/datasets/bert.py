@@ -30,7 +30,7 @@ class Bert:
     n_heads : int
         Attention heads A; must divide the hidden width.
     layer_norm_eps : float, default=1e-12
-        Added to the variance in layer normalisation.
+        Added to the variance in layer normalization.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Bert:
         Returns
         -------
         list of (L, H) float32 arrays
-            One per text, not normalised. The last bits of a row may depend on the texts it was batched with,
+            One per text, not normalized. The last bits of a row may depend on the texts it was batched with,
             because BLAS blocks a product by its shape.
         """
         lengths = [len(ids) for ids in token_ids]
@@ -81,12 +81,12 @@ class Bert:
         return out
 
     def _layer_norm(self, rows: FloatMatrix, name: str) -> FloatMatrix:
-        centred: FloatMatrix = rows - rows.mean(axis=1, keepdims=True)
-        variance = np.einsum("ij,ij->i", centred, centred)[:, None] / np.float32(rows.shape[1])
-        centred /= np.sqrt(variance + self.layer_norm_eps)
-        centred *= self.weights[f"{name}.weight"]
-        centred += self.weights[f"{name}.bias"]
-        return centred
+        centered: FloatMatrix = rows - rows.mean(axis=1, keepdims=True)
+        variance = np.einsum("ij,ij->i", centered, centered)[:, None] / np.float32(rows.shape[1])
+        centered /= np.sqrt(variance + self.layer_norm_eps)
+        centered *= self.weights[f"{name}.weight"]
+        centered += self.weights[f"{name}.bias"]
+        return centered
 
     def _attention(self, states: FloatMatrix, bounds: npt.NDArray[np.int64], prefix: str) -> FloatMatrix:
         n_tokens, width = states.shape

@@ -7,7 +7,7 @@ embedded), writes
 - ``{docs,queries}_lens.npy``: int32 tokens per text; ``{docs,queries}_ids.json``;
 - with MiniLM also ``_token_ids.npy`` (int32 vocabulary ids) and ``_pooled.npy`` (float32, one vector per
   text);
-- ``reduction.npy``: the float32 map to ``--dim`` dimensions, fitted on the collection's documents, if one
+- ``reduction.npy``: the float32 map to ``--dimension`` dimensions, fitted on the collection's documents, if one
   was needed.
 
 Work is kept in shards under ``OUT/shards`` at the model's own width until all are there, since the
@@ -74,7 +74,7 @@ def embed(
     documents: Texts,
     queries: Texts,
     out: Path,
-    dim: int | None = 128,
+    dimension: int | None = 128,
     shard_size: int = 256,
 ) -> None:
     """Embed documents and queries into a folder, going on where an earlier call was stopped.
@@ -89,8 +89,8 @@ def embed(
         What to embed.
     out : Path
         Folder to write; its files are replaced when all the work is done.
-    dim : int, optional
-        Wider token vectors are reduced to this by PCA without centring, fitted on the documents.  None:
+    dimension : int, optional
+        Wider token vectors are reduced to this by PCA without centering, fitted on the documents.  None:
         they are kept as they are.
     shard_size : int, default=256
         Texts per shard: at most this much work is lost when the command is stopped.
@@ -103,8 +103,8 @@ def embed(
         _encode_shards(encoder, side, [text for _, text in texts], shards, name, shard_size)
 
     reduction = None
-    if dim is not None and next(_read_shards(shards, "docs"))["tokens"].shape[1] > dim:
-        reduction = fit_reduction((shard["tokens"] for shard in _read_shards(shards, "docs")), dim)
+    if dimension is not None and next(_read_shards(shards, "docs"))["tokens"].shape[1] > dimension:
+        reduction = fit_reduction((shard["tokens"] for shard in _read_shards(shards, "docs")), dimension)
         _save(out / "reduction.npy", reduction.components)
     for _, name, texts in sides:
         _assemble(shards, name, out, reduction)

@@ -24,7 +24,7 @@ SPLIT = "test"
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetPath:
     """Where a collection's parts are; `embeddings` is None where only texts are there."""
 
     name: str
@@ -135,7 +135,7 @@ class StudyCollection:
         )
 
 
-def find_places(folders: Sequence[Path], cache: Path) -> dict[str, Place]:
+def find_places(folders: Sequence[Path], cache: Path) -> dict[str, DatasetPath]:
     """Return what is in `folders` by name: embeddings with their texts, and texts without embeddings.
 
     Parameters
@@ -166,16 +166,16 @@ def find_places(folders: Sequence[Path], cache: Path) -> dict[str, Place]:
     encoded = encoded_collections(cache).items()
     embeddings = {name: path for name, path in encoded if _texts_of(name, texts)} | embeddings
     places = {
-        name: Place(name, path, _texts_of(name, texts) or _own_texts(path))
+        name: DatasetPath(name, path, _texts_of(name, texts) or _own_texts(path))
         for name, path in embeddings.items()
     }
     used = {place.texts for place in places.values()}
     # What was fetched for another run is not asked for in this one.
     alone = {name: path for name, path in texts.items() if path not in used and path.parent != fetched}
-    return places | {name: Place(name, None, path) for name, path in alone.items()}
+    return places | {name: DatasetPath(name, None, path) for name, path in alone.items()}
 
 
-def load_place(place: Place) -> StudyCollection:
+def load_place(place: DatasetPath) -> StudyCollection:
     """Load a collection with all that is there of it.
 
     Raises

@@ -12,7 +12,9 @@ from .text_encoders import MiniLMTokenStates, MultiVectorCheckpoint, TokenEncode
 __all__ = ["encode_texts"]
 
 
-def encode_texts(texts: str, out: Path | None, model: str, dim: int | None, split: str, cache: Path) -> Path:
+def encode_texts(
+    texts: str, out: Path | None, model: str, dimension: int | None, split: str, cache: Path
+) -> Path:
     """Encode a collection unless that has been done.
 
     Parameters
@@ -24,7 +26,7 @@ def encode_texts(texts: str, out: Path | None, model: str, dim: int | None, spli
         where all commands find it again.
     model : str
         "minilm", or a checkpoint for :class:`experiments.datasets.text_encoders.MultiVectorCheckpoint`.
-    dim : int, optional
+    dimension : int, optional
         See :func:`experiments.datasets.embed_collection.embed`.
     split : str
         Judgements whose queries are encoded.
@@ -49,13 +51,13 @@ def encode_texts(texts: str, out: Path | None, model: str, dim: int | None, spli
             )
     documents, queries = read_texts(folder, split)
     if out is None:
-        content = f"{texts_digest(documents, queries)} {model} {dim}"
+        content = f"{texts_digest(documents, queries)} {model} {dimension}"
         checksum = hashlib.sha256(content.encode()).hexdigest()[:8]
         name = f"{folder.resolve().name}-{Path(model).name}"
         out = cache.expanduser() / "embeddings" / checksum / name
     if (out / "queries_ids.json").exists() and not (out / "shards").exists():
         return out
-    embed(_encoder(model), model, documents, queries, out, dim=dim)
+    embed(_encoder(model), model, documents, queries, out, dimension=dimension)
     return out
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from muvera.utils.atomic_files import folder_beside
+from muvera.utils.atomic_files import atomic_folder
 
 from .text_encoders import need
 
@@ -44,7 +44,7 @@ def fetch_texts(name: str, cache: Path) -> Path:
         if not getattr(dataset, f"has_{what}")():
             raise ValueError(f"{name} of ir_datasets has no {what}. Take one of its parts that has them.")
     try:
-        with folder_beside(folder) as beside:
+        with atomic_folder(folder) as beside:
             _write(dataset, beside)
     except Exception as error:  # many libraries stand behind it, each with errors of its own
         raise OSError(

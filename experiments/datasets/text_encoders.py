@@ -97,10 +97,10 @@ def is_punctuation(token: str) -> bool:
     )
 
 
-def fit_reduction(samples: Iterable[npt.NDArray[np.floating[Any]]], dim: int) -> Reduction:
-    """Fit the linear map that keeps most of the vectors' energy (PCA without centring).
+def fit_reduction(samples: Iterable[npt.NDArray[np.floating[Any]]], dimension: int) -> Reduction:
+    """Fit the linear map that keeps most of the vectors' energy (PCA without centering).
 
-    The columns are the leading eigenvectors of the uncentred second moment, so inner products, which MaxSim
+    The columns are the leading eigenvectors of the uncentered second moment, so inner products, which MaxSim
     is made of, are kept as well as any map of this size can on average. Each column's largest entry is made
     positive, which settles the sign that an eigenvector leaves open.
 
@@ -108,7 +108,7 @@ def fit_reduction(samples: Iterable[npt.NDArray[np.floating[Any]]], dim: int) ->
     ----------
     samples : iterable of (n, dim_in) float arrays
         Token vectors; read once, a piece at a time.
-    dim : int
+    dimension : int
         Output dimension. Fewer dimensions cost fidelity and save memory and time everywhere.
 
     Returns
@@ -122,13 +122,13 @@ def fit_reduction(samples: Iterable[npt.NDArray[np.floating[Any]]], dim: int) ->
         moment = rows.T @ rows if moment is None else moment + rows.T @ rows
     if moment is None:
         raise ValueError("samples is empty: a reduction needs at least one matrix of token vectors.")
-    if not 1 <= dim <= len(moment):
+    if not 1 <= dimension <= len(moment):
         raise ValueError(
             f"The 'dim' parameter of fit_reduction must be between 1 and {len(moment)}, the samples' width. "
-            f"Got {dim} instead."
+            f"Got {dimension} instead."
         )
-    components = np.linalg.eigh(moment)[1][:, ::-1][:, :dim]
-    largest = components[np.abs(components).argmax(axis=0), np.arange(dim)]
+    components = np.linalg.eigh(moment)[1][:, ::-1][:, :dimension]
+    largest = components[np.abs(components).argmax(axis=0), np.arange(dimension)]
     return Reduction((components * np.sign(largest)).astype(np.float32))
 
 

@@ -144,7 +144,7 @@ in the top 10 for {_share(ranks, 10)}.
 By `python -m experiments.demo.make_demo_sample`, with Python {platform.python_version()}, {package}
 {version(package)}, tokenizers {version("tokenizers")} and NumPy {np.__version__}.
 Which objects are documents is fixed in `experiments/demo/demo_texts.py`; another Python version has other
-docstrings. The reduction is a PCA without centring, fitted on the documents' token states.
+docstrings. The reduction is a PCA without centering, fitted on the documents' token states.
 
 ## Licences
 

@@ -1,4 +1,4 @@
-"""Colours of both themes, and the colour and shape of each series."""
+"""Colors of both themes, and the color and shape of each series."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 __all__ = ["DARK", "LIGHT", "SHAPES", "VARIABLES", "Mark", "Theme", "css_variables", "marks_of"]
 
-# Okabe and Ito's colours, told apart by colour-blind readers; their yellow is too pale on white.
+# Okabe and Ito's colors, told apart by color-blind readers; their yellow is too pale on white.
 _BLUE, _VERMILLION, _GREEN, _PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 _ORANGE, _SKY = "#e69f00", "#56b4e9"
 
@@ -18,20 +18,20 @@ _DIAMOND = "M0,-1.25L1.25,0L0,1.25L-1.25,0Z"
 _CROSS = "M-0.4,-1.1H0.4V-0.4H1.1V0.4H0.4V1.1H-0.4V0.4H-1.1V-0.4H-0.4Z"
 _WEDGE = "M0,1.1L1.1,-0.85H-1.1Z"
 
-#: Shapes of a family's series: the second only where its colours have run out.
+#: Shapes of a family's series: the second only where its colors have run out.
 SHAPES = {"ours": (_CIRCLE, _DIAMOND), "baseline": (_SQUARE, _CROSS), "peer": (_TRIANGLE, _WEDGE)}
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one theme, as CSS understands them.
+    """Colors of one theme, as CSS understands them.
 
     Parameters
     ----------
     paper, raised, ink, muted, rule, accent, alarm : str
         Background, background of boxes, text, lesser text, lines, what can be clicked, what failed.
     series_0 ... series_6 : str
-        Colours of series.
+        Colors of series.
     """
 
     paper: str
@@ -51,7 +51,7 @@ class Theme:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """Colours of series, in the order in which they are given out."""
+        """Colors of series, in the order in which they are given out."""
         return tuple(getattr(self, field.name) for field in fields(self) if field.name.startswith("series"))
 
 
@@ -93,12 +93,12 @@ def _variable(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-#: The theme whose colours the page's style sheet fills in, so that a plot follows it without being redrawn.
+#: The theme whose colors the page's style sheet fills in, so that a plot follows it without being redrawn.
 VARIABLES = Theme(**{field.name: f"var({_variable(field.name)})" for field in fields(Theme)})
 
 
 def css_variables(theme: Theme) -> str:
-    """Return the declarations that give the variables a theme's colours."""
+    """Return the declarations that give the variables a theme's colors."""
     return " ".join(f"{_variable(field.name)}: {getattr(theme, field.name)};" for field in fields(theme))
 
 
@@ -119,10 +119,10 @@ class Mark:
 
 
 def marks_of(experiments: Sequence[Mapping[str, str]]) -> list[dict[str, Mark]]:
-    """Give the series of each experiment pairs of colour and shape.
+    """Give the series of each experiment pairs of color and shape.
 
-    The shape says the family, so that it is readable without colours.  Within an experiment no pair comes
-    twice (up to 14 series a family), nor a colour as long as there are others; from one experiment
+    The shape says the family, so that it is readable without colors.  Within an experiment no pair comes
+    twice (up to 14 series a family), nor a color as long as there are others; from one experiment
     to the next a series keeps its pair where that is free.
 
     Parameters
@@ -151,7 +151,7 @@ def marks_of(experiments: Sequence[Mapping[str, str]]) -> list[dict[str, Mark]]:
 
 
 def _free(family: str, taken: list[Mark]) -> Mark:
-    """Return the pair whose shape and then colour are the least used."""
+    """Return the pair whose shape and then color are the least used."""
     pairs = [Mark(color, shape) for shape in SHAPES[family] for color in range(len(LIGHT.series))]
     used = [mark.color for mark in taken]
     return min(

@@ -53,7 +53,7 @@ def tradeoff_chart(
     quality_title : str
         Label of the horizontal axis.
     marks : dict, optional
-        Name of a series -> colour and shape; left out where the data bring them.
+        Name of a series -> color and shape; left out where the data bring them.
     theme : Theme
     data : altair.InlineData, optional
         Left out in the page, which brings its own.
@@ -115,7 +115,7 @@ def sweep_chart(
     x_ticks : str
         The parameter's values as a Vega expression, such as ``"[1, 2, 4]"``: ticks stand there.
     marks : dict, optional
-        Name of a series -> colour and shape; left out where the data bring them.
+        Name of a series -> color and shape; left out where the data bring them.
     theme : Theme
     logarithmic : bool
         Whether the parameter's axis is.

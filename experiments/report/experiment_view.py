@@ -14,7 +14,7 @@ from .run_folder import Row, Run
 __all__ = ["SIZE", "ExperimentView", "Series", "is_number", "marks_of_views", "short_name"]
 
 #: The size of an FDE: found when an index is built, and yet what plots are drawn against.
-SIZE = "build.fde_dimension"
+SIZE = "build.vector_dimension"
 
 #: Arguments that a configuration does not name but its number of documents.
 _DOCUMENTS = "build.n"
@@ -97,7 +97,7 @@ class ExperimentView:
         Numbers that were found while building stand beside them in a row; they are left out.
         """
         known = set(_keys(self.configuration))
-        open_ended = not {"systems", "growth"} & known  # nothing says what was configured
+        open_ended = not {"systems", "scaling"} & known  # nothing says what was configured
         return {
             i: {
                 name: value
@@ -162,7 +162,7 @@ class ExperimentView:
 
 
 def marks_of_views(views: Sequence[ExperimentView]) -> list[dict[str, Mark]]:
-    """Return colour and shape of each series of each experiment of a run."""
+    """Return color and shape of each series of each experiment of a run."""
     return marks_of([{series.name: series.family for series in view.series} for view in views])
 
 

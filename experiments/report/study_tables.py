@@ -43,7 +43,7 @@ def study_tables(study: Study, parts: Sequence[Part]) -> list[Table]:
         "candidates": _candidates,
         "facts": _facts,
         "variance": _variance,
-        "growth": _growth,
+        "scaling": _scaling,
     }
     tables: list[Table] = []
     for name in dict.fromkeys(part.experiment.name for part in parts):
@@ -260,7 +260,7 @@ def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple
 def _facts(study: Study, parts: list[Part]) -> list[Table]:
     """Numbers about the built indexes, but for the FDE's size."""
     experiment = parts[0].experiment
-    known = {name for point in experiment.points() for name in point.entry.build} | {"n", "fde_dimension"}
+    known = {name for point in experiment.points() for name in point.entry.build} | {"n", "vector_dimension"}
     names = [
         name
         for row in study.rows
@@ -278,7 +278,7 @@ def _facts(study: Study, parts: list[Part]) -> list[Table]:
     return tables
 
 
-def _growth(study: Study, parts: list[Part]) -> list[Table]:
+def _scaling(study: Study, parts: list[Part]) -> list[Table]:
     experiment = parts[0].experiment
     header = ["search", "documents", "build, s", "build, us/document", "bytes/document", "resident bytes"]
     header += ["p50, ms", "p95, ms", RECALL]

@@ -101,7 +101,7 @@ def _scores(run: Path) -> dict[tuple[str, ...], float]:
 
 def _point(row: dict[str, Any]) -> str:
     n = row["build"].get("n")
-    return row["point"] if n is None or row["system"] == "growth" else f"{row['point']}, n={n}"
+    return row["point"] if n is None or row["system"] == "scaling" else f"{row['point']}, n={n}"
 
 
 def _expected(path: Path) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ import yaml
 from ..evaluation.metrics import parse_metric
 from ..known_names import require_known
 from ..systems.base import SYSTEMS, arguments_of
-from .scaling import growth_settings
+from .scaling import scaling_settings
 
 __all__ = ["CONFIGS", "LARGEST", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
 
@@ -27,8 +27,8 @@ FIRST_SEED, SEED_STEP = 42, 1000
 #: Instead of names of collections: only the one with most documents.
 LARGEST = "largest"
 
-_KINDS = ("systems", "growth")
-_TABLES = ("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "growth")
+_KINDS = ("systems", "scaling")
+_TABLES = ("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "scaling")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "grid", "query", "sweep", "allow_fewer")
 _COMPARISON_KEYS = ("to", "what", "metrics")
 
@@ -101,7 +101,7 @@ class Experiment:
         Its file's name.
     title, caption, reproduces : str
         Words for the report.
-    kind : {"systems", "growth"}
+    kind : {"systems", "scaling"}
     k : int
         Documents that each system returns.
     queries : int
@@ -117,7 +117,7 @@ class Experiment:
     entries : tuple of Entry
     comparisons : tuple of Comparison
     tables : tuple of str
-    growth : dict
+    scaling : dict
         Settings of :mod:`experiments.runner.scaling`.
     raw : dict
         The file's content.
@@ -138,7 +138,7 @@ class Experiment:
     entries: tuple[Entry, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     tables: tuple[str, ...] = ("metrics",)
-    growth: dict[str, Any] = field(default_factory=dict)
+    scaling: dict[str, Any] = field(default_factory=dict)
     raw: dict[str, Any] = field(default_factory=dict)
 
     def points(self) -> list[Point]:
@@ -187,7 +187,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 _KEYS = (
     *("title", "caption", "reproduces", "kind", "k", "queries", "documents", "seeds", "timed"),
-    *("collections", "metrics", "systems", "compare", "tables", "growth"),
+    *("collections", "metrics", "systems", "compare", "tables", "scaling"),
 )
 
 
@@ -208,8 +208,8 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         for size in sizes if isinstance(sizes, list) else [sizes]:
             if not (size == "all" or (type(size) is int and size > 0)):
                 raise ValueError(f"documents must be a list of numbers and 'all', got {size!r}.")
-        if content.get("kind") == "growth":
-            growth_settings(content.get("growth", {}))
+        if content.get("kind") == "scaling":
+            scaling_settings(content.get("scaling", {}))
         entries = tuple(
             entry for line, one in enumerate(content.get("systems", ())) for entry in _entries(one, line)
         )
@@ -224,7 +224,7 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
             raw=content,
             **{
                 key: content[key]
-                for key in ("title", "caption", "reproduces", "kind", "k", "queries", "timed", "growth")
+                for key in ("title", "caption", "reproduces", "kind", "k", "queries", "timed", "scaling")
                 if key in content
             },
         )

@@ -64,7 +64,7 @@ def manifest_of(
             "documents": len(one.tokens.documents),
             "tokens": one.tokens.documents.num_tokens,
             "queries": len(one.tokens.queries),
-            "dimension": one.tokens.documents.dim,
+            "dimension": one.tokens.documents.dimension,
             "checksum": one.tokens.checksum,
             "judged": one.judgements is not None,
         }

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from muvera.utils.atomic_files import write_json
 
-from ..datasets.embedded import Place, StudyCollection, load_place
+from ..datasets.embedded import DatasetPath, StudyCollection, load_place
 from ..evaluation.summary import Part, Study, add_comparisons, add_rows
 from ..known_names import require_known
 from ..report.stored_results import machine
@@ -22,7 +22,7 @@ from .configuration import LARGEST, Experiment
 from .measure import ALL, Failure, Session, measure
 from .outputs import manifest_of, stamp, write_rankings, write_run
 from .raw_store import RawStore, key_of
-from .scaling import growth_rows, growth_settings
+from .scaling import scaling_rows, scaling_settings
 
 __all__ = ["Options", "run_study"]
 
@@ -49,7 +49,7 @@ class Options:
 
 
 def run_study(
-    experiments: Sequence[Experiment], collections: Sequence[Place | StudyCollection], options: Options
+    experiments: Sequence[Experiment], collections: Sequence[DatasetPath | StudyCollection], options: Options
 ) -> list[Failure]:
     """Run experiments, each on all collections, and write the run's files.
 
@@ -85,7 +85,7 @@ def run_study(
 
 
 def _run(
-    experiments: list[Experiment], collections: Sequence[Place | StudyCollection], options: Options
+    experiments: list[Experiment], collections: Sequence[DatasetPath | StudyCollection], options: Options
 ) -> list[Failure]:
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     versions = stamp()
@@ -97,7 +97,7 @@ def _run(
         for collection in _of_experiment(experiment, loaded, session):
             for part in _parts(experiment, collection):
                 parts.append(part)
-                if experiment.kind == "growth":
+                if experiment.kind == "scaling":
                     _grow(session, study, part)
                     continue
                 for seed in experiment.seeds:
@@ -115,11 +115,11 @@ def _run(
     return session.failures
 
 
-def _loaded(collections: Sequence[Place | StudyCollection], session: Session) -> list[StudyCollection]:
+def _loaded(collections: Sequence[DatasetPath | StudyCollection], session: Session) -> list[StudyCollection]:
     found = []
     for one in collections:
         try:
-            collection = load_place(one) if isinstance(one, Place) else one
+            collection = load_place(one) if isinstance(one, DatasetPath) else one
         except Exception as error:  # whatever its files raise, the other collections go on
             session.failures.append(Failure(ALL, one.name, "collection", str(error)))
             session.tell(f"{one.name}: {error}")
@@ -154,17 +154,17 @@ def _parts(experiment: Experiment, collection: StudyCollection) -> list[Part]:
 
 
 def _grow(session: Session, study: Study, part: Part) -> None:
-    """Measure a growth or take what was measured before."""
+    """Measure a scaling or take what was measured before."""
     experiment, seed = part.experiment, part.experiment.seeds[0]
-    settings = growth_settings(experiment.growth)
-    key = key_of(growth=vars(settings), content=part.content, seed=seed, threads=session.threads)
-    path = session.store.folder / part.collection.name / f"growth-{key}.json"
+    settings = scaling_settings(experiment.scaling)
+    key = key_of(scaling=vars(settings), content=part.content, seed=seed, threads=session.threads)
+    path = session.store.folder / part.collection.name / f"scaling-{key}.json"
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         session.tell(f"{experiment.name}, {part.collection.name}: growing")
         try:
-            rows, failures = growth_rows(settings, part.collection, experiment.name, seed, session.threads)
+            rows, failures = scaling_rows(settings, part.collection, experiment.name, seed, session.threads)
         except Exception as error:  # whatever an encoder raises; what other experiments found is kept
             rows, failures = [], [("encoder", f"{type(error).__name__}: {error}")]
         for backend, message in failures:

@@ -27,7 +27,7 @@ from ..known_names import require_known
 from ..systems.encoder_settings import encoder_config
 from .latency import latency
 
-__all__ = ["RECALL", "GrowthSettings", "growth_rows", "growth_settings"]
+__all__ = ["RECALL", "ScalingSettings", "scaling_rows", "scaling_settings"]
 
 #: The share of the exact best FDEs, not of exact Chamfer's best documents.
 RECALL = "10-recall@10 of FDEs"
@@ -37,7 +37,7 @@ _BLOCK, _TOP = 4096, 10
 
 
 @dataclass(frozen=True)
-class GrowthSettings:
+class ScalingSettings:
     """What grows.
 
     Parameters
@@ -58,17 +58,17 @@ class GrowthSettings:
     queries: int = 30
 
 
-def growth_settings(content: dict[str, Any]) -> GrowthSettings:
+def scaling_settings(content: dict[str, Any]) -> ScalingSettings:
     """Read the settings of a configuration, refusing unknown keys with the nearest name."""
     for key in content:
-        require_known(key, GrowthSettings.__dataclass_fields__, "key of growth")
+        require_known(key, ScalingSettings.__dataclass_fields__, "key of scaling")
     sizes = tuple(content.get("sizes", ()))
     if not sizes or list(sizes) != sorted(set(sizes)):
-        raise ValueError(f"growth needs sizes, rising numbers of FDEs, got {sizes}.")
+        raise ValueError(f"scaling needs sizes, rising numbers of FDEs, got {sizes}.")
     for search in content.get("searches", ()):
         for key in search:
             require_known(key, ("backend", "hnsw", "pq", "most"), "key of a search")
-    return GrowthSettings(
+    return ScalingSettings(
         sizes,
         dict(content.get("build", {})),
         tuple(content.get("searches", ({"backend": "exact"},))),
@@ -76,14 +76,14 @@ def growth_settings(content: dict[str, Any]) -> GrowthSettings:
     )
 
 
-def growth_rows(
-    settings: GrowthSettings, part: StudyCollection, experiment: str, seed: int, threads: int
+def scaling_rows(
+    settings: ScalingSettings, part: StudyCollection, experiment: str, seed: int, threads: int
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Grow one search after the other and measure it at every size.
 
     Parameters
     ----------
-    settings : GrowthSettings
+    settings : ScalingSettings
     part : StudyCollection
     experiment : str
         Its name.
@@ -93,7 +93,7 @@ def growth_rows(
     -------
     rows : list of dict
         As ``summary.json`` has them: ``build_seconds`` is the time of adding FDEs, without making them;
-        ``build`` holds ``n``, ``fde_dimension`` and ``resident_bytes``, by which the process grew for
+        ``build`` holds ``n``, ``vector_dimension`` and ``resident_bytes``, by which the process grew for
         each document.  The recall is that of the ten best of an exact search of the same FDEs.
     failures : list of (backend, message)
     """
@@ -106,7 +106,7 @@ def growth_rows(
             {
                 "experiment": experiment,
                 "collection": part.name,
-                "system": "growth",
+                "system": "scaling",
                 "family": "ours",
                 "label": found["backend"],
                 "point": f"{found['backend']}, n={found['n']}",
@@ -114,7 +114,7 @@ def growth_rows(
                     **settings.build,
                     "backend": found["backend"],
                     "n": found["n"],
-                    "fde_dimension": found["dimension"],
+                    "vector_dimension": found["dimension"],
                     "resident_bytes": found["resident"],
                 },
                 "query": {},
@@ -130,12 +130,12 @@ def growth_rows(
 
 
 def _measure(
-    settings: GrowthSettings, part: StudyCollection, seed: int, threads: int
+    settings: ScalingSettings, part: StudyCollection, seed: int, threads: int
 ) -> Iterator[dict[str, Any]]:
     """Yield what was found at each size of each search, or its error."""
     build = dict(settings.build)
     documents, queries = part.tokens.documents, part.tokens.queries[: settings.queries]
-    encoder = make_encoder(encoder_config(build.pop("preset", "default"), documents.dim, seed, build))
+    encoder = make_encoder(encoder_config(build.pop("preset", "default"), documents.dimension, seed, build))
     if encoder.needs_fit:
         encoder.fit(documents, threads=threads)
     real = encoder.encode_documents(documents, threads=threads)

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from muvera.index.contents import LEARN_FROM
+from muvera.index.contents import MIN_FIT_DOCUMENTS
 
 from ..datasets.embedded import StudyCollection
 from ..datasets.synthetic import NAMES, synthetic_collection
@@ -15,26 +15,26 @@ from ..peers.environments import PEERS, is_made
 from ..systems.base import SYSTEMS
 from .configuration import Entry, Experiment
 
-__all__ = ["quick_collections", "quick_experiment"]
+__all__ = ["smoke_collections", "smoke_experiment"]
 
 _One = TypeVar("_One")
 
 # Enough to learn maps from.
-_DOCUMENTS = LEARN_FROM + 44
+_DOCUMENTS = MIN_FIT_DOCUMENTS + 44
 
-# Sizes of a quick growth, and documents of a collection's part.
+# Sizes of a quick scaling, and documents of a collection's part.
 _SIZES, _PART = (400, 1000), 60
 
 # A learned encoder that is fitted in a second.
-_SMALL = {"fde_dimension": 256, "num_landmarks": 1024, "num_features": 1024}
+_SMALL = {"vector_dimension": 256, "num_landmarks": 1024, "num_features": 1024}
 
 
-def quick_collections() -> list[StudyCollection]:
+def smoke_collections() -> list[StudyCollection]:
     """Return two tiny collections."""
     return [synthetic_collection(name, documents=_DOCUMENTS) for name in NAMES]
 
 
-def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
+def smoke_experiment(experiment: Experiment, cache: Path) -> Experiment:
     """Keep the first and the last of everything that an experiment runs through.
 
     Peers whose environment would have to be made first are left out, since that may take minutes.
@@ -58,13 +58,13 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
         for comparison in experiment.comparisons
         if comparison.to in names
     )
-    growth = experiment.growth
-    if growth:
+    scaling = experiment.scaling
+    if scaling:
         searches = [
             {key: value for key, value in search.items() if key != "most"}
-            for search in growth.get("searches", [{"backend": "exact"}])
+            for search in scaling.get("searches", [{"backend": "exact"}])
         ]
-        growth = {**growth, "sizes": list(_SIZES), "searches": searches, "queries": 5}
+        scaling = {**scaling, "sizes": list(_SIZES), "searches": searches, "queries": 5}
     sizes = (_PART, None) if len(experiment.documents) > 1 else (None,)
     return replace(
         experiment,
@@ -72,7 +72,7 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
         comparisons=comparisons,
         seeds=experiment.seeds[:2],
         documents=sizes,
-        growth=growth,
+        scaling=scaling,
     )
 
 

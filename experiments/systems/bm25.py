@@ -12,7 +12,7 @@ from muvera import MultiVectors
 from muvera.data.ranking import best_first
 
 from .base import Answers, Family, Material, NotApplicableError
-from .timed_search import Best, one_by_one, reranked
+from .timed_search import Best, reranked, timed_search
 
 __all__ = ["BM25"]
 
@@ -75,7 +75,7 @@ class BM25:
                 return reranked(query, self._documents, best, k, self._threads)
             return best, scores[best]
 
-        return one_by_one(queries, k, search)
+        return timed_search(queries, k, search)
 
     @staticmethod
     def reads_tokens(**query: Any) -> bool:

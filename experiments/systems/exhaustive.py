@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from muvera import MultiVectors, top_k
 
 from .base import Answers, Family, Material
-from .timed_search import Best, one_by_one
+from .timed_search import Best, timed_search
 
 __all__ = ["Exhaustive"]
 
@@ -33,7 +33,7 @@ class Exhaustive:
             ranking = top_k(query, self._documents, k, threads=self._threads)[0]
             return np.asarray(ranking.ids, np.int64), ranking.scores
 
-        return one_by_one(queries, k, search)
+        return timed_search(queries, k, search)
 
     def bytes_per_document(self) -> float:
         """Return 0: nothing is kept beside the token vectors."""

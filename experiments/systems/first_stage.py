@@ -16,7 +16,7 @@ from muvera.mips import HNSWSearch, PQSearch
 from .base import Answers, Family, Material
 from .encoder_settings import ENCODER_ARGUMENTS, encoder_config
 from .insertion_order import Order, insertion_order, intrinsic_dimension
-from .timed_search import Best, one_by_one
+from .timed_search import Best, timed_search
 
 __all__ = ["Candidates"]
 
@@ -67,24 +67,24 @@ class Candidates:
     def build(self, material: Material) -> None:
         """Encode all documents and add their FDEs to the search."""
         documents, threads = material.documents, material.threads
-        config = encoder_config(self._preset, documents.dim, material.seed, self._changes)
+        config = encoder_config(self._preset, documents.dimension, material.seed, self._changes)
         encoder = make_encoder(config)
         if encoder.needs_fit:
             encoder.fit(documents, threads=threads)
-        self._held = CandidateSearch(encoder, self._backend, self._hnsw, self._pq)
+        self._contents = CandidateSearch(encoder, self._backend, self._hnsw, self._pq)
         self._threads, self._intrinsic = threads, np.empty(0)
         rows = np.arange(len(documents))
         if self._order == "given":
-            self._held.add(rows, documents, threads)
-            if isinstance(self._held.search, PQSearch):
-                self._held.search.learn(threads)
+            self._contents.add(rows, documents, threads)
+            if isinstance(self._contents.search, PQSearch):
+                self._contents.search.learn(threads)
             return
         fdes = encoder.encode_documents(documents, threads=threads)
         self._intrinsic = intrinsic_dimension(fdes)
         rows = insertion_order(self._order, fdes, self._intrinsic, material.seed)
         for start in range(0, len(rows), 1024):
             part = rows[start : start + 1024]
-            self._held.search.add(part, fdes[part], threads)
+            self._contents.search.add(part, fdes[part], threads)
 
     def search(
         self,
@@ -106,25 +106,25 @@ class Candidates:
         one_by_one_timed : bool
             Without it all queries are answered at once, and times are NaN: not measured.
         """
-        search = self._held.search
+        search = self._contents.search
         if isinstance(search, HNSWSearch):
             built = int((self._hnsw or {}).get("ef", HNSWSearch(1).ef))
             search.set_ef(built if ef is None else ef)
 
         def answer(_: int, query: MultiVectors) -> Best:
-            fde = self._held.encoder.encode_queries(query, threads=self._threads)
+            fde = self._contents.encoder.encode_queries(query, threads=self._threads)
             ids, scores = search.search(fde, k, threads=self._threads)
             return ids[0][ids[0] >= 0], scores[0][ids[0] >= 0]
 
         if one_by_one_timed:
-            return one_by_one(queries, k, answer)
-        fdes = self._held.encoder.encode_queries(queries, threads=self._threads)
+            return timed_search(queries, k, answer)
+        fdes = self._contents.encoder.encode_queries(queries, threads=self._threads)
         ids, scores = search.search(fdes, k, threads=self._threads)
         return Answers(ids, scores, np.full(len(queries), np.nan))
 
     def facts(self) -> dict[str, float]:
         """Return the FDE's size and, where the order needed it, the mean intrinsic dimension."""
-        found = {"fde_dimension": float(self._held.encoder.config.fde_dimension)}
+        found = {"vector_dimension": float(self._contents.encoder.config.vector_dimension)}
         if len(self._intrinsic):
             found["intrinsic_dimension"] = float(self._intrinsic.mean())
         return found
@@ -136,8 +136,8 @@ class Candidates:
 
     def bytes_per_document(self) -> float:
         """Return the bytes of an FDE as it is kept and, with a graph, of its links."""
-        return float(self._held.search.info()["bytes_per_vector"])
+        return float(self._contents.search.info()["bytes_per_vector"])
 
     def close(self) -> None:
         """Let go of the FDEs."""
-        del self._held
+        del self._contents

@@ -17,7 +17,7 @@ __all__ = ["Order", "insertion_order", "intrinsic_dimension"]
 
 Order = Literal["given", "random", "rising_dimension", "falling_dimension", "rising_norm", "falling_norm"]
 
-# Neighbours that a local dimension is estimated from, and vectors compared at a time.
+# Neighbors that a local dimension is estimated from, and vectors compared at a time.
 _NEIGHBOURS, _BLOCK = 50, 512
 
 
@@ -47,7 +47,7 @@ def insertion_order(
 def intrinsic_dimension(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the local intrinsic dimension at each vector, float64 (n,).
 
-    The maximum-likelihood estimate from the distances to the nearest neighbours on the unit sphere,
+    The maximum-likelihood estimate from the distances to the nearest neighbors on the unit sphere,
     where the graph looks for them (Levina and Bickel, 2004): the inverse of the mean logarithm of the
     farthest distance over the others.
 

@@ -13,7 +13,7 @@ from muvera.mips import HNSWSearch
 
 from .base import Answers, Family, Material
 from .encoder_settings import ENCODER_ARGUMENTS, encoder_config
-from .timed_search import Best, one_by_one
+from .timed_search import Best, timed_search
 
 __all__ = ["Muvera"]
 
@@ -67,7 +67,7 @@ class Muvera:
     def build(self, material: Material) -> None:
         """Encode all documents and index their FDEs."""
         self._documents, self._threads = material.documents, material.threads
-        config = encoder_config(self._preset, material.documents.dim, material.seed, self._changes)
+        config = encoder_config(self._preset, material.documents.dimension, material.seed, self._changes)
         self._index = MuveraIndex.build(
             material.documents, config, threads=material.threads, **self._settings
         )
@@ -80,7 +80,7 @@ class Muvera:
         *,
         candidates: int = 100,
         ef: int | None = None,
-        carve: float | None = None,
+        ball_carving_tau: float | None = None,
         patience: int | None = None,
     ) -> Answers:
         """Search as a user does.
@@ -93,7 +93,7 @@ class Muvera:
             Documents that are ranked exactly; at least k.
         ef : int, optional
             Candidates of the walk through the graph; default: what it was built with.
-        carve, patience : optional
+        ball_carving_tau, patience : optional
             Of :meth:`muvera.MuveraIndex.search`.
         """
         self._set_ef(ef)
@@ -103,16 +103,16 @@ class Muvera:
                 query,
                 k,
                 candidates=max(k, candidates),
-                carve=carve,
+                ball_carving_tau=ball_carving_tau,
                 patience=patience,
                 threads=self._threads,
             )[0]
             return np.asarray(ranking.ids, np.int64), ranking.scores
 
-        return one_by_one(queries, k, answer)
+        return timed_search(queries, k, answer)
 
     def _set_ef(self, ef: int | None) -> None:
-        held = self._index._held.candidates  # the index fixes ef when it is built; a sweep changes it
+        held = self._index._contents.candidates  # the index fixes ef when it is built; a sweep changes it
         if held is not None and isinstance(held.search, HNSWSearch):
             held.search.set_ef(self._settings_ef() if ef is None else ef)
 
@@ -129,7 +129,7 @@ class Muvera:
         query = {name: value for name, value in query.items() if name in ("candidates", "ef")}
         some = queries[: min(_COMPARED, len(queries))]
         answers = self.search(some, positions[: len(some)], k, **query)
-        held = self._index._held.candidates
+        held = self._index._contents.candidates
         if held is None:
             return None
         count = min(max(k, query.get("candidates", 100)), len(self._documents))
@@ -154,7 +154,7 @@ class Muvera:
     def facts(self) -> dict[str, float]:
         """Return the FDE's size and, of a graph, its measured recall."""
         info = self._index.info()
-        found = {"fde_dimension": float(info["fde"]["fde_dimension"])}
+        found = {"vector_dimension": float(info["fde"]["vector_dimension"])}
         if info["vectors"] is not None and info["vectors"].get("recall") is not None:
             found["search_recall"] = float(info["vectors"]["recall"])
         return found

@@ -14,7 +14,7 @@ from muvera.mips import ExactSearch, HNSWSearch
 
 from ..peers.environments import PEERS, Worker, save_texts
 from .base import Answers, Family, Material
-from .timed_search import Best, one_by_one
+from .timed_search import Best, timed_search
 
 __all__ = ["Fastembed", "MuveraPython", "Muvfde", "PeerFDE"]
 
@@ -70,7 +70,7 @@ class PeerFDE(ABC):
             self.prepare(material)
         self._documents, self._threads = material.documents, material.threads
         self._folder = material.folder
-        self._settings |= {"dimension": material.documents.dim, "seed": material.seed}
+        self._settings |= {"dimension": material.documents.dimension, "seed": material.seed}
         size = self._settings["repetitions"] * 2 ** self._settings["bits"] * self._settings["width"]
         self._search: ExactSearch | HNSWSearch = (
             HNSWSearch(size, seed=material.seed, **self._hnsw)
@@ -115,7 +115,7 @@ class PeerFDE(ABC):
             ranking = rerank(query, self._documents, [found[0]], k, threads=self._threads)[0]
             return np.asarray(ranking.ids, np.int64), ranking.scores
 
-        answers = one_by_one(queries, k, answer)
+        answers = timed_search(queries, k, answer)
         return Answers(answers.ids, answers.scores, answers.seconds + seconds)
 
     def _encode(self, operation: str, texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

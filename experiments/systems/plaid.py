@@ -11,7 +11,7 @@ from muvera import MultiVectors, rerank
 
 from ..peers.environments import PEERS, Worker, save_texts
 from .base import Answers, Family, Material
-from .timed_search import Best, one_by_one
+from .timed_search import Best, timed_search
 
 __all__ = ["Plaid"]
 
@@ -127,7 +127,7 @@ class Plaid:
             ranking = rerank(query, self._documents, [best[best >= 0]], k, threads=self._threads)[0]
             return np.asarray(ranking.ids, np.int64), ranking.scores
 
-        again = one_by_one(queries, k, answer)
+        again = timed_search(queries, k, answer)
         return Answers(again.ids, again.scores, again.seconds + times[0])
 
     @staticmethod

@@ -11,7 +11,7 @@ from muvera import MultiVectors
 from muvera.mips import ExactSearch, HNSWSearch
 
 from .base import Answers, Family, Material, NotApplicableError
-from .timed_search import Best, one_by_one, reranked
+from .timed_search import Best, reranked, timed_search
 
 __all__ = ["Pooled", "mean_vectors"]
 
@@ -93,7 +93,7 @@ class Pooled:
                 return reranked(query, self._documents, ids[0][found], k, self._threads)
             return ids[0][found], scores[0][found]
 
-        return one_by_one(queries, k, search)
+        return timed_search(queries, k, search)
 
     @staticmethod
     def reads_tokens(**query: Any) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from muvera import MultiVectors, rerank
 
 from .base import Answers, Family, Material
-from .timed_search import Best, one_by_one
+from .timed_search import Best, timed_search
 from .token_kernels import documents_in_order
 from .token_search import Backend, TokenSearch
 
@@ -86,7 +86,7 @@ class SingleVector:
             best = rerank(query, self._documents, [found], k, threads=self._threads)[0]
             return np.asarray(best.ids, np.int64), best.scores
 
-        return one_by_one(queries, k, answer)
+        return timed_search(queries, k, answer)
 
     def candidates(
         self, query: MultiVectors, count: int, ef: int | None = None, deduplicate: bool = True

@@ -12,13 +12,13 @@ from muvera import MultiVectors, rerank
 
 from .base import Answers
 
-__all__ = ["Best", "one_by_one", "reranked"]
+__all__ = ["Best", "reranked", "timed_search"]
 
 #: Positions of documents, best first, int64 (m,), and their scores, float32 (m,).
 Best = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-def one_by_one(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Best]) -> Answers:
+def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Best]) -> Answers:
     """Ask `answer` for one query after the other and time each.
 
     The first is asked once more before, outside the clock: it compiles kernels and wakes the caches.

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors
-from muvera.data.multivectors import both_kinds
-from muvera.data.validation import frozen
+from muvera.data.multivectors import as_kernel_arrays
+from muvera.data.validation import read_only_view
 from muvera.kernels.tile import pack_columns
 from muvera.mips import HNSWSearch
 
@@ -57,12 +57,14 @@ class TokenSearch:
         threads: int,
     ) -> None:
         self.document_of = np.repeat(np.arange(len(documents)), documents.lengths)
-        self._floats, self._halves = both_kinds(documents)
+        self._floats, self._halves = as_kernel_arrays(documents)
         self._threads = threads
         self._graph: HNSWSearch | None = None
         if backend == "hnsw":
             # The walk is as wide as what is asked for: `nearest` says how wide.
-            self._graph = HNSWSearch(documents.dim, m=m, ef_construction=ef_construction, ef=1, seed=seed)
+            self._graph = HNSWSearch(
+                documents.dimension, m=m, ef_construction=ef_construction, ef=1, seed=seed
+            )
             for start in range(0, documents.num_tokens, _BLOCK):
                 part = documents.tokens[start : start + _BLOCK].astype(np.float32)
                 self._graph.add(np.arange(start, start + len(part)), part, threads)
@@ -97,7 +99,7 @@ class TokenSearch:
             return tokens[:, :count], scores[:, :count]
         scores = np.empty((len(query), count), np.float32)
         tokens = np.empty((len(query), count), np.int64)
-        packed = frozen(pack_columns(query).reshape(-1))
+        packed = read_only_view(pack_columns(query).reshape(-1))
         nearest_tokens(self._floats, self._halves, packed, scores, tokens)
         return tokens, scores
 

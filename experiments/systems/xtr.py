@@ -11,7 +11,7 @@ from muvera import MultiVectors, rerank
 from muvera.data.ranking import best_first
 
 from .base import Answers, Family, Material
-from .timed_search import Best, one_by_one
+from .timed_search import Best, timed_search
 from .token_kernels import imputed_scores
 from .token_search import Backend, TokenSearch
 
@@ -89,7 +89,7 @@ class XTR:
             again = rerank(query, self._documents, [found[best[:candidates]]], k, threads=self._threads)[0]
             return np.asarray(again.ids, np.int64), again.scores
 
-        return one_by_one(queries, k, answer)
+        return timed_search(queries, k, answer)
 
     def imputed(
         self, query: MultiVectors, tokens: int, ef: int | None = None

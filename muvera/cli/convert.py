@@ -30,7 +30,7 @@ def convert(
         str | None, typer.Option(help="Zero rows to drop: trailing, leading, all; or error.")
     ] = None,
     truncate_dims: Annotated[
-        int | None, typer.Option(help="Keep the first columns (Matryoshka models), renormalised.")
+        int | None, typer.Option(help="Keep the first columns (Matryoshka models), renormalized.")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help=f"Pool tokens as one of {_POOLINGS} does.")] = None,
     pool_factor: Annotated[float, typer.Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
@@ -75,9 +75,9 @@ def convert(
         source, out, to, format=format, overwrite=overwrite, progress=progress, **options
     )
     if json_:
-        print_json(report.as_dict())
+        print_json(report.to_dict())
     else:
-        typer.echo(report.as_text())
+        typer.echo(report.text)
 
 
 def _given(**options: Any) -> dict[str, Any]:

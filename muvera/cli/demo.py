@@ -57,12 +57,12 @@ def demo(
         "documents": len(sample.documents),
         "document_tokens": sample.documents.num_tokens,
         "queries": len(sample.queries),
-        "dimension": sample.documents.dim,
-        "fde_dimension": index.config.fde_dimension,
+        "dimension": sample.documents.dimension,
+        "vector_dimension": index.config.vector_dimension,
         **_quality(sample, index, threads),
         "seconds": {"compile": compiling, "build": building, **_times(sample, index, threads)},
     }
-    shown = [_shown(sample, index, i) for i in range(min(queries, len(sample.queries)))]
+    shown = [_with_progress(sample, index, i) for i in range(min(queries, len(sample.queries)))]
     facts["seconds"]["all"] = time.perf_counter() - begun
     if json_:
         print_json({**facts, "shown": shown})
@@ -135,7 +135,7 @@ def _times(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dict[
     }
 
 
-def _shown(sample: DemoSample, index: MuveraIndex, i: int) -> dict[str, Any]:
+def _with_progress(sample: DemoSample, index: MuveraIndex, i: int) -> dict[str, Any]:
     """Return a query, its best texts and which tokens matched."""
     place = {name: row for row, name in enumerate(sample.documents.ids.tolist())}
     results = []
@@ -191,7 +191,7 @@ def _summary(facts: dict[str, Any], exact_tokens: int) -> str:
     rate = facts["documents"] / took["encode_documents"]
     lines = [
         f"{facts['documents']} documents of {facts['document_tokens']:,} tokens, {facts['queries']} queries; "
-        f"FDEs of {facts['fde_dimension']:,} floats",
+        f"FDEs of {facts['vector_dimension']:,} floats",
         f"FDEs alone find, of the {_K} best documents by exact Chamfer: {found}",
         f"a labelled answer is in the top {_SHOWN} of {answered} of {facts['queries']} queries",
         f"times: compile {seconds(took['compile'])}; encode {seconds(took['encode_documents'])} "

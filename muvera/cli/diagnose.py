@@ -47,7 +47,7 @@ def diagnose(
 
     documents = read(open_documents(source, format, part, option))
     asked = None if queries is None else read(open_queries(queries))
-    chosen = None if config is None else configuration(documents.dim, "default", config, {})[0]
+    chosen = None if config is None else configuration(documents.dimension, "default", config, {})[0]
     if chosen is not None and not isinstance(chosen, FDEConfig):
         raise ValueError(f"diagnose measures FDEs, but {config} describes a learned encoder. Use tune.")
     diagnosis = run(documents, asked, chosen, sample=sample, seed=seed, threads=threads)

@@ -103,13 +103,13 @@ def encode(
 
         ready = load_encoder(encoder)
     else:
-        ready = _new_encoder(first.dim, preset, config, changes, side)
+        ready = _new_encoder(first.dimension, preset, config, changes, side)
     if to is not None:
         from ..convert.writers.store_limits import LIMITS, check_dimension
 
         if to not in LIMITS:
             raise ValueError(f"--to must be one of {', '.join(LIMITS)}, got {to!r}.")
-        check_dimension(ready.config.fde_dimension, to, half=half)
+        check_dimension(ready.config.vector_dimension, to, half=half)
     begun = time.perf_counter()
     if ready.needs_fit:
         _fit(ready, opened(), first.num_documents, quiet)
@@ -131,7 +131,7 @@ def encode(
         "to": to or "npy file",
         "side": side,
         "vectors": encoded.count,
-        "dimension": ready.config.fde_dimension,
+        "dimension": ready.config.vector_dimension,
         "without_tokens": encoded.empty,
         "config": ready.config.to_dict(),
         "seconds": round(duration, 3),
@@ -141,7 +141,7 @@ def encode(
         return
     zeros = f", {encoded.empty} of them zero for want of tokens" if encoded.empty else ""
     typer.echo(
-        f"{out}: {encoded.count:,} FDEs of {side}, {ready.config.fde_dimension:,} floats each{zeros}, "
+        f"{out}: {encoded.count:,} FDEs of {side}, {ready.config.vector_dimension:,} floats each{zeros}, "
         f"in {seconds(duration)}"
     )
 
@@ -208,7 +208,7 @@ class _Encoded:
         from .sources import stream
 
         method = getattr(self._encoder, f"encode_{self._side}")
-        step = max(1, _BLOCK_BYTES // (4 * self._encoder.config.fde_dimension))
+        step = max(1, _BLOCK_BYTES // (4 * self._encoder.config.vector_dimension))
         for batch in stream(self._source):
             for start in range(0, len(batch), step):
                 texts = batch[start : start + step]
@@ -226,11 +226,11 @@ def _write(encoded: _Encoded, out: Path, to: str | None, overwrite: bool, half: 
 
         write_vectors(iter(encoded), out, to, overwrite=overwrite, half=half)
         return
-    from ..convert.writers.base import NpyStream, file_beside
+    from ..convert.writers.base import NpyStream, atomic_file
 
     # Written, not mapped: where the disk is full, a map would kill the process.
-    with file_beside(out, overwrite) as file, file.open("wb") as raw:
-        rows = NpyStream(raw, encoded._encoder.config.fde_dimension, np.dtype(np.float32))
+    with atomic_file(out, overwrite) as file, file.open("wb") as raw:
+        rows = NpyStream(raw, encoded._encoder.config.vector_dimension, np.dtype(np.float32))
         for block in encoded:
             rows.add(block.vectors)
         rows.finish()

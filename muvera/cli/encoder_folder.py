@@ -1,7 +1,7 @@
 """A fitted encoder on the disk: in an index's folder, or alone in its own.
 
 FDEs of documents and of queries only fit together when they come from one encoder, and a
-centred one has learnt something that its configuration does not say.
+centered one has learned something that its configuration does not say.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..encoders.base import Encoder, config_from_dict
 from ..encoders.base import load_encoder as load_arrays
 from ..encoders.base import save_encoder as save_arrays
 from ..index.generations import MANIFEST, read_manifest, verify
-from ..utils.atomic_files import folder_beside, write_json
+from ..utils.atomic_files import atomic_folder, write_json
 
 __all__ = ["FORMAT", "is_encoder_folder", "load_encoder", "save_encoder"]
 
@@ -26,8 +26,8 @@ def is_encoder_folder(folder: Path) -> bool:
 
 
 def save_encoder(encoder: Encoder, folder: Path, *, overwrite: bool = False) -> None:
-    """Write configuration, matrices and centre; the folder appears when it is complete."""
-    with folder_beside(folder, overwrite, own=(FILE, "encoder_*.npy")) as beside:
+    """Write configuration, matrices and center; the folder appears when it is complete."""
+    with atomic_folder(folder, overwrite, own=(FILE, "encoder_*.npy")) as beside:
         save_arrays(encoder, beside)
         state = {"format": FORMAT, "format_version": 1, "config": encoder.config.to_dict()}
         write_json(beside / FILE, state)

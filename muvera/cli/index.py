@@ -36,7 +36,7 @@ _MUCH_MEMORY = 8 << 30
 #: From so many documents on, where a graph is built, learned vectors are the default: they find more
 #: than FDEs in a tenth of the floats, and their graph is built in a fraction of the time
 #: (``python -m experiments vectors``), which pays for encoding them.  Below, encoding is most of the work.
-LEARNED_FROM = 3000
+LEARNED_PRESET_FROM = 3000
 
 
 def index(
@@ -51,7 +51,7 @@ def index(
         str | None,
         typer.Option(
             help=f"What to start from: {PRESETS_TO_START_FROM}. Default: default, and from "
-            f"{LEARNED_FROM:,} documents on learned, unless --config or an FDE's option is given."
+            f"{LEARNED_PRESET_FROM:,} documents on learned, unless --config or an FDE's option is given."
         ),
     ] = None,
     config: ConfigFile = None,
@@ -62,7 +62,7 @@ def index(
         str | None,
         typer.Option(
             help="auto, exact (reads every FDE), hnsw (walks a graph), int8 (a quarter of the memory) or pq "
-            "(product codes, a 32nd of it, learnt from the first 16,384 documents)."
+            "(product codes, a 32nd of it, learned from the first 16,384 documents)."
         ),
     ] = None,
     exact_tokens: Annotated[
@@ -87,7 +87,7 @@ def index(
       muvera index docs docs.index
       muvera search docs.index docs -k 3
     """
-    from ..utils.atomic_files import folder_beside
+    from ..utils.atomic_files import atomic_folder
     from .settings import configuration
     from .sources import open_documents
 
@@ -109,15 +109,15 @@ def index(
                 ]
             )
     changes |= {"backend": backend, "exact_tokens": exact_tokens}
-    fde, settings = configuration(opened.dim, preset, config, changes)
+    fde, settings = configuration(opened.dimension, preset, config, changes)
     begun = time.perf_counter()
-    settings |= _learnt(opened, fde, settings, threads, quiet)
+    settings |= _learned(opened, fde, settings, threads, quiet)
     if not quiet:
         warn(_large(opened, fde, settings))
     with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
         given = {**settings, "threads": threads, "progress": advance}
         if out.is_dir() and any(out.iterdir()):
-            with folder_beside(out, overwrite=True) as beside:
+            with atomic_folder(out, overwrite=True) as beside:
                 facts = _build(opened, fde, beside, given)
         else:
             facts = _build(opened, fde, out, given)
@@ -141,7 +141,7 @@ def described(facts: dict[str, Any]) -> str:
     if vectors is None:
         return "exactly, without FDEs"
     what = "learned vectors" if facts["fde"].get("encoder") == "learned" else "FDEs"
-    through = f"through {what} of {facts['fde']['fde_dimension']:,} floats"
+    through = f"through {what} of {facts['fde']['vector_dimension']:,} floats"
     if vectors["kind"] == "exact":
         return f"{through}, all of which are read"
     if vectors["kind"] in ("int8", "pq"):
@@ -152,7 +152,7 @@ def described(facts: dict[str, Any]) -> str:
 
 def _preset_for(documents: int | None) -> str:
     """Return what suits so many documents; of unknown many, FDEs, which learn nothing but a mean."""
-    return "learned" if documents is not None and documents >= LEARNED_FROM else "default"
+    return "learned" if documents is not None and documents >= LEARNED_PRESET_FROM else "default"
 
 
 def _require_place(out: Path, overwrite: bool) -> None:
@@ -174,7 +174,7 @@ def _build(opened: Any, config: Any, out: Path, given: dict[str, Any]) -> dict[s
     return MuveraIndex.build(_filled(stream(opened)), config, path=out, **given).info()
 
 
-def _learnt(
+def _learned(
     opened: Any, config: EncoderConfig, settings: dict[str, Any], threads: int | None, quiet: bool
 ) -> dict[str, Any]:
     """Return an encoder fitted on a sample of all documents, where one batch of them would not do.
@@ -182,12 +182,12 @@ def _learnt(
     Few documents are left to the index, which learns from them once there are enough.
     """
     from ..encoders.base import make_encoder, needs_sample
-    from ..index.contents import LEARN_FROM
+    from ..index.contents import MIN_FIT_DOCUMENTS
     from ..index.muvera_index import EXACT_TOKENS
     from .sources import stream
 
     small = opened.num_tokens is not None and opened.num_tokens <= settings.get("exact_tokens", EXACT_TOKENS)
-    few = opened.num_documents is not None and opened.num_documents < LEARN_FROM
+    few = opened.num_documents is not None and opened.num_documents < MIN_FIT_DOCUMENTS
     if small or few or not needs_sample(config):
         return {}
     with progress_bar(opened.num_documents, "documents", "sampling", quiet) as advance:
@@ -204,11 +204,11 @@ def _large(opened: Any, config: EncoderConfig, settings: dict[str, Any]) -> list
     """Say before the work that vectors will take much memory, and what takes less."""
     if opened.num_documents is None or settings.get("backend", "auto") in ("int8", "pq"):
         return []
-    size = 4 * config.fde_dimension * opened.num_documents
+    size = 4 * config.vector_dimension * opened.num_documents
     if size < _MUCH_MEMORY:
         return []
     return [
-        f"{opened.num_documents:,} FDEs of {config.fde_dimension:,} floats take {size / 2**30:.0f} GiB of "
+        f"{opened.num_documents:,} FDEs of {config.vector_dimension:,} floats take {size / 2**30:.0f} GiB of "
         "memory: --preset learned or --preset compact make smaller ones, --backend int8 or pq keep them in "
         "fewer bytes."
     ]

@@ -88,7 +88,7 @@ def _encoder(path: Path) -> tuple[dict[str, Any], str]:
     config = load_encoder(path).config
     facts: dict[str, Any] = {
         "kind": "encoder",
-        "fde": {**config.to_dict(), "fde_dimension": config.fde_dimension},
+        "fde": {**config.to_dict(), "vector_dimension": config.vector_dimension},
     }
     return facts, f"an encoder\nFDEs        {_settings(facts['fde'], tuple(facts['fde'])).rstrip(', ')}"
 
@@ -105,13 +105,13 @@ def _embeddings(
         return {
             "kind": "embeddings",
             **number_of(source),
-            "survey": report.as_dict(),
-        }, "\n" + report.as_text()
+            "survey": report.to_dict(),
+        }, "\n" + report.text
     facts = number_of(source)
-    quantised = f", {source.nbits} bits a coordinate" if source.nbits else ""
+    quantized = f", {source.nbits} bits a coordinate" if source.nbits else ""
     counts = ", ".join(
         f"{count:,} {unit}" if count is not None else f"{unit} known only after reading (--survey)"
         for count, unit in ((source.num_documents, "documents"), (source.num_tokens, "tokens"))
     )
-    kind = f"lossy{quantised}" if source.lossy else "exact"
-    return {"kind": "embeddings", **facts}, f"{source.name} ({kind}): {counts}, {source.dim} dimensions"
+    kind = f"lossy{quantized}" if source.lossy else "exact"
+    return {"kind": "embeddings", **facts}, f"{source.name} ({kind}): {counts}, {source.dimension} dimensions"

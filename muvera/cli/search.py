@@ -53,7 +53,7 @@ def search(
     mean: Annotated[
         bool, typer.Option("--mean", help="Divide scores by the number of query tokens.")
     ] = False,
-    carve: Annotated[
+    ball_carving_tau: Annotated[
         float | None,
         typer.Option(
             help="Choose among candidates by summing query tokens of this cosine or more, such as 0.7."
@@ -107,7 +107,7 @@ def search(
         candidates=candidates,
         filter=allowed,
         mean=mean,
-        carve=carve,
+        ball_carving_tau=ball_carving_tau,
         patience=patience,
         threads=threads,
     )
@@ -123,7 +123,7 @@ def search(
                 "k": k,
                 "candidates": candidates,
                 "mean": mean,
-                "carve": carve,
+                "ball_carving_tau": ball_carving_tau,
                 "patience": patience,
                 "seconds": round(duration, 4),
                 "queries": [

@@ -57,7 +57,7 @@ def _has_queries(path: Path) -> bool:
 def stream(source: Source) -> Iterator[MultiVectors]:
     """Yield the source's batches in bounded memory, checked; messages count all documents."""
     count = 0
-    for batch in source.batches(max(1, _BYTES_A_BATCH // (4 * source.dim))):
+    for batch in source.batches(max(1, _BYTES_A_BATCH // (4 * source.dimension))):
         require_finite(batch, source.name, count)
         count += len(batch)
         yield batch
@@ -69,7 +69,7 @@ def number_of(source: Source) -> dict[str, Any]:
         "format": source.name,
         "documents": source.num_documents,
         "tokens": source.num_tokens,
-        "dimension": source.dim,
+        "dimension": source.dimension,
         "lossy": source.lossy,
         "nbits": source.nbits,
     }

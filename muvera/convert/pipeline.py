@@ -41,7 +41,7 @@ def read(path_or_object: Any, format: str | None = None, **options: Any) -> Mult
     >>> padded = np.zeros((2, 3, 4), np.float32)
     >>> padded[0], padded[1, 1:] = 2, 1
     >>> read(padded, ids=["a", "b"], normalize=True)
-    MultiVectors(2 texts, 5 tokens, dim=4, float32)
+    MultiVectors(2 texts, 5 tokens, dimension=4, float32)
     """
     source, steps = _open(path_or_object, format, options)
     # Unchanged, a source in one batch is not copied: a memory map stays one.
@@ -106,7 +106,7 @@ def convert(
     report = _report(opened, steps)
     batches = _stream(opened, steps, report, max_tokens)
     if progress:
-        batches = _shown(batches, opened, report)
+        batches = _with_progress(batches, opened, report)
     module.write(batches, destination, overwrite=overwrite)
     report.to, report.target = module.NAME, str(target)
     return report
@@ -128,7 +128,7 @@ def _stream(
     source: Source, steps: Options, report: Report, max_tokens: int | None = None
 ) -> Iterator[MultiVectors]:
     if max_tokens is None:
-        max_tokens = max(1, _BYTES_A_BATCH // (4 * source.dim))
+        max_tokens = max(1, _BYTES_A_BATCH // (4 * source.dimension))
     for batch in _at_least_one(source, max_tokens):
         require_finite(batch, source.name, report.read.documents)
         # Measured before the options, which name documents by how many came before.
@@ -150,10 +150,10 @@ def _at_least_one(source: Source, max_tokens: int) -> Iterator[MultiVectors]:
     for batch in source.batches(max_tokens):
         yield batch
     if batch is None:
-        yield MultiVectors(np.empty((0, source.dim), np.float32), [0])
+        yield MultiVectors(np.empty((0, source.dimension), np.float32), [0])
 
 
-def _shown(batches: Iterator[MultiVectors], source: Source, report: Report) -> Iterator[MultiVectors]:
+def _with_progress(batches: Iterator[MultiVectors], source: Source, report: Report) -> Iterator[MultiVectors]:
     """Yield the batches under a bar that counts tokens, or texts where those are not known."""
     by_token = source.num_tokens is not None
     total = source.num_tokens if by_token else source.num_documents

@@ -47,9 +47,9 @@ class Reader(Protocol):
     """What a module of a format has."""
 
     NAME: str
-    LOOKS_FOR: str
+    DESCRIPTION: str
 
-    def detects(self, path: Path) -> bool:
+    def matches(self, path: Path) -> bool:
         """Say, cheaply and without raising, whether `path` is in this format."""
 
     def open_source(self, path: Path, **options: Any) -> Source:
@@ -84,7 +84,7 @@ def writer(name: str) -> Writer:
 
 def formats() -> dict[str, str]:
     """Return the name of every format that can be read, with what its reader looks for."""
-    return {name: reader(name).LOOKS_FOR for name in READERS}
+    return {name: reader(name).DESCRIPTION for name in READERS}
 
 
 def find_reader(path: Path) -> Reader:
@@ -101,7 +101,7 @@ def find_reader(path: Path) -> Reader:
         raise FileNotFoundError(f"{path} does not exist. Give a file or folder of embeddings.")
     for name in READERS:
         module = reader(name)
-        if module.detects(path):
+        if module.matches(path):
             return module
     found = ""
     if path.is_dir():

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import frozen
+from ..data.validation import read_only_view
 from ..kernels.norms import measure_rows
 
 __all__ = ["Measure", "Report"]
 
-#: Norms this near to 1 count as normalised: bfloat16 keeps 8 bits, of which a norm loses one.
+#: Norms this near to 1 count as normalized: bfloat16 keeps 8 bits, of which a norm loses one.
 TOLERANCE = 4e-3
 
 _ROWS_AT_ONCE = 65536
@@ -26,7 +26,7 @@ class Measure:
         self.documents = 0
         self.tokens = 0
         self.empty = 0
-        self.dim = 0
+        self.dimension = 0
         self.dtype = ""
         self.ids: str | None = None
         self._totals = np.array([0.0, 0.0, np.inf, -np.inf, 0.0, 0.0])
@@ -36,13 +36,13 @@ class Measure:
         self.documents += len(batch)
         self.tokens += batch.num_tokens
         self.empty += int((batch.lengths == 0).sum())
-        self.dim = batch.dim
+        self.dimension = batch.dimension
         dtype = batch.tokens.dtype
         self.dtype = str(dtype if not self.dtype else np.promote_types(self.dtype, dtype))
         self.ids = ("str" if batch.ids.dtype.kind == "U" else "int") if batch.has_ids else None
         for start in range(0, batch.num_tokens, _ROWS_AT_ONCE):
             rows = batch.tokens[start : start + _ROWS_AT_ONCE]
-            measure_rows(frozen(np.ascontiguousarray(rows, np.float32)), self._totals)
+            measure_rows(read_only_view(np.ascontiguousarray(rows, np.float32)), self._totals)
 
     @property
     def zero_rows(self) -> int:
@@ -62,13 +62,13 @@ class Measure:
             return None
         return bool(self._totals[4] <= TOLERANCE and not self.zero_rows)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
         norms = self.norms
         return {
             "documents": self.documents,
             "tokens": self.tokens,
-            "dim": self.dim,
+            "dim": self.dimension,
             "dtype": self.dtype,
             "ids": self.ids or "positions",
             "empty_documents": self.empty,
@@ -87,7 +87,7 @@ class Report:
     format : str
         The source's format.
     lossy, nbits
-        Whether the source was quantised, and to how many bits a coordinate.
+        Whether the source was quantized, and to how many bits a coordinate.
     options : dict
         What was asked for on the way.
     read, written : Measure
@@ -111,25 +111,26 @@ class Report:
     to: str | None = None
     target: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
         return {
             "format": self.format,
             "lossy": self.lossy,
             "nbits": self.nbits,
             "options": self.options,
-            "read": self.read.as_dict(),
+            "read": self.read.to_dict(),
             "dropped_rows": self.dropped_rows,
-            "written": self.written.as_dict(),
+            "written": self.written.to_dict(),
             "to": self.to,
             "target": self.target,
             "notes": self.notes,
         }
 
-    def as_text(self) -> str:
+    @property
+    def text(self) -> str:
         """Return the report as lines for people."""
-        quantised = f", {self.nbits} bits a coordinate" if self.nbits else ""
-        kind = f"lossy{quantised}" if self.lossy else "exact"
+        quantized = f", {self.nbits} bits a coordinate" if self.nbits else ""
+        kind = f"lossy{quantized}" if self.lossy else "exact"
         lines = [f"read     {self.format} ({kind}): {_sizes(self.read)}", f"         {_quality(self.read)}"]
         if self.dropped_rows:
             lines.append(f"dropped  {self.dropped_rows:,} padding rows")
@@ -145,7 +146,7 @@ class Report:
 def _sizes(measure: Measure) -> str:
     ids = f"{measure.ids} ids" if measure.ids else "positions as ids"
     return (
-        f"{measure.documents:,} documents, {measure.tokens:,} tokens, dim {measure.dim}, "
+        f"{measure.documents:,} documents, {measure.tokens:,} tokens, dim {measure.dimension}, "
         f"{measure.dtype}, {ids}"
     )
 
@@ -156,6 +157,6 @@ def _quality(measure: Measure) -> str:
     else:
         least, mean, greatest = measure.norms
         norms = f"norms {least:.4f} / {mean:.4f} / {greatest:.4f} (min / mean / max), "
-        norms += "normalised" if measure.normalized else "not normalised"
+        norms += "normalized" if measure.normalized else "not normalized"
     zero = f", {measure.zero_rows:,} zero rows" if measure.zero_rows else ""
     return f"{norms}, {measure.empty:,} empty documents{zero}"

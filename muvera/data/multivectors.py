@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..kernels.finite_check import first_not_finite
-from ..utils.atomic_files import folder_beside, write_json
-from .validation import Ids, TokenArray, as_array, as_ids, as_integers, as_offsets, as_tokens, frozen
+from ..utils.atomic_files import atomic_folder, write_json
+from .validation import Ids, TokenArray, as_array, as_ids, as_integers, as_offsets, as_tokens, read_only_view
 
-__all__ = ["MULTIVECTORS_FILES", "MultiVectors", "as_multivectors", "both_kinds"]
+__all__ = ["MULTIVECTORS_FILES", "MultiVectors", "as_kernel_arrays", "as_multivectors"]
 
 #: What a folder of MultiVectors holds.
 MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
@@ -24,12 +24,12 @@ MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
 _EXPONENT = {2: (np.uint16, 0x7C00), 4: (np.uint32, 0x7F800000)}
 
 
-def both_kinds(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
     """Return the tokens as kernels take them: (float32, float16 bits), one of them empty."""
-    tokens = frozen(texts.tokens)
+    tokens = read_only_view(texts.tokens)
     if tokens.dtype == np.float16:
-        return frozen(np.empty((0, texts.dim), np.float32)), tokens.view(np.uint16)
-    return tokens, frozen(np.empty((0, texts.dim), np.uint16))
+        return read_only_view(np.empty((0, texts.dimension), np.float32)), tokens.view(np.uint16)
+    return tokens, read_only_view(np.empty((0, texts.dimension), np.uint16))
 
 
 class MultiVectors:
@@ -54,7 +54,7 @@ class MultiVectors:
     >>> import numpy as np
     >>> docs = MultiVectors.from_arrays([np.eye(3, 4), np.ones((2, 4))], ids=["a", "b"])
     >>> docs
-    MultiVectors(2 texts, 5 tokens, dim=4, float32)
+    MultiVectors(2 texts, 5 tokens, dimension=4, float32)
     >>> docs[1].shape
     (2, 4)
     >>> docs[1:].ids
@@ -85,7 +85,7 @@ class MultiVectors:
         arrays: Iterable[Any],
         ids: Any = None,
         *,
-        dim: int | None = None,
+        dimension: int | None = None,
         dtype: Any = None,
         name: str = "documents",
     ) -> MultiVectors:
@@ -97,7 +97,7 @@ class MultiVectors:
             ``t_i`` may be 0.  An iterable is consumed.
         ids : sequence of int or of str, optional
             Default: positions.
-        dim : int, optional
+        dimension : int, optional
             Needed only where no text has a token, nor the shape (0, dim).
         dtype : float32 or float16, optional
             Default: float16 where all texts are, else float32.
@@ -118,18 +118,20 @@ class MultiVectors:
                     f"{name}[{i}] has shape {array.shape}; each must have shape (tokens, dim). "
                     "Use from_padded for a padded batch."
                 )
-            dim = array.shape[1] if dim is None else dim
-            if array.shape[1] != dim:
-                raise ValueError(f"{name}[{i}] has {array.shape[1]} columns, but those before have {dim}.")
+            dimension = array.shape[1] if dimension is None else dimension
+            if array.shape[1] != dimension:
+                raise ValueError(
+                    f"{name}[{i}] has {array.shape[1]} columns, but those before have {dimension}."
+                )
             rows.append(array)
-        dim = empty_dim if dim is None else dim
-        if dim is None:
-            raise ValueError("There is no text with a token to take the dimension from. Give dim=.")
+        dimension = empty_dim if dimension is None else dimension
+        if dimension is None:
+            raise ValueError("There is no text with a token to take the dimension from. Give dimension=.")
         if dtype is None:
             halves = [row.dtype == np.float16 for row in rows if row is not None]
             dtype = np.float16 if halves and all(halves) else np.float32
         lengths = np.array([0 if row is None else len(row) for row in rows], np.int64)
-        tokens = np.empty((int(lengths.sum()), dim), dtype)
+        tokens = np.empty((int(lengths.sum()), dimension), dtype)
         position = 0
         for row in rows:
             if row is not None:
@@ -199,10 +201,12 @@ class MultiVectors:
         """Join collections; ids must stay unique, and positions count on where none were given."""
         if not parts:
             raise ValueError("There is nothing to concatenate.")
-        dim = parts[0].dim
+        dimension = parts[0].dimension
         for i, part in enumerate(parts):
-            if part.dim != dim:
-                raise ValueError(f"parts[{i}] has dim={part.dim}, but parts[0] has dim={dim}.")
+            if part.dimension != dimension:
+                raise ValueError(
+                    f"parts[{i}] has dimension={part.dimension}, but parts[0] has dimension={dimension}."
+                )
         dtype = np.result_type(*(part.tokens.dtype for part in parts))
         lengths = np.concatenate([part.lengths for part in parts])
         tokens = np.concatenate([part.tokens for part in parts]).astype(dtype, copy=False)
@@ -217,7 +221,7 @@ class MultiVectors:
     # -- looking --------------------------------------------------------------
 
     @property
-    def dim(self) -> int:
+    def dimension(self) -> int:
         """Width of a token vector."""
         return int(self.tokens.shape[1])
 
@@ -295,7 +299,7 @@ class MultiVectors:
         return part
 
     def __repr__(self) -> str:
-        size = f"{len(self)} texts, {self.num_tokens} tokens, dim={self.dim}"
+        size = f"{len(self)} texts, {self.num_tokens} tokens, dimension={self.dimension}"
         return f"MultiVectors({size}, {self.tokens.dtype})"
 
     # -- checking -------------------------------------------------------------
@@ -305,10 +309,10 @@ class MultiVectors:
         if self._finite:
             return
         unsigned, exponent = _EXPONENT[self.tokens.dtype.itemsize]
-        bits = frozen(self.tokens).reshape(-1).view(unsigned)
+        bits = read_only_view(self.tokens).reshape(-1).view(unsigned)
         where = first_not_finite(bits, unsigned(exponent))
         if where >= 0:
-            row, column = divmod(int(where), self.dim)
+            row, column = divmod(int(where), self.dimension)
             text = int(np.searchsorted(self.offsets, row, side="right")) - 1
             raise ValueError(
                 f"{name}[{text}] (id {self.ids[text].item()!r}) has {self.tokens[row, column]} in its token "
@@ -317,10 +321,10 @@ class MultiVectors:
             )
         self._finite = True
 
-    def require_dim(self, dim: int, name: str, owner: str) -> None:
-        """Raise ValueError unless tokens have `dim` columns; `owner` says who asks."""
-        if self.dim != dim:
-            raise ValueError(f"{name} has {self.dim} columns, but {owner} has dimension={dim}.")
+    def require_dimension(self, dimension: int, name: str, owner: str) -> None:
+        """Raise ValueError unless tokens have `dimension` columns; `owner` says who asks."""
+        if self.dimension != dimension:
+            raise ValueError(f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}.")
 
     # -- keeping --------------------------------------------------------------
 
@@ -329,7 +333,7 @@ class MultiVectors:
 
         The folder appears under its name only when it is complete.
         """
-        with folder_beside(folder, overwrite, own=MULTIVECTORS_FILES) as beside:
+        with atomic_folder(folder, overwrite, own=MULTIVECTORS_FILES) as beside:
             np.save(beside / "tokens.npy", self.tokens)
             np.save(beside / "lengths.npy", self.lengths)
             if self._ids is not None:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from .multivectors import MultiVectors, as_multivectors
 
-__all__ = ["SAMPLED", "DocumentSample", "as_batches", "mean_token", "pseudo_queries"]
+__all__ = ["MAX_FIT_DOCUMENTS", "DocumentSample", "as_batches", "mean_token", "pseudo_queries"]
 
 #: Most documents of a sample.
-SAMPLED = 4096
+MAX_FIT_DOCUMENTS = 4096
 
 # Bytes that what is kept of them may take, and those of their tokens.
 _BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
@@ -53,7 +53,7 @@ class DocumentSample:
     """
 
     def __init__(self, floats: int, seed: int) -> None:
-        self.size = max(1, min(SAMPLED, _BYTES // (4 * floats)))
+        self.size = max(1, min(MAX_FIT_DOCUMENTS, _BYTES // (4 * floats)))
         self._stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLING,)))
         self._shrinking = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHRINKING,)))
         self._kept: list[NDArray[np.generic]] = []
@@ -84,7 +84,7 @@ class DocumentSample:
 
     def documents(self, dimension: int) -> MultiVectors:
         """Return the sample."""
-        return MultiVectors.from_arrays(self._kept, dim=dimension)
+        return MultiVectors.from_arrays(self._kept, dimension=dimension)
 
 
 def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
@@ -98,7 +98,7 @@ def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.fl
     total = np.zeros(dimension)
     count = 0
     for batch in batches:
-        batch.require_dim(dimension, "documents", "this encoder")
+        batch.require_dimension(dimension, "documents", "this encoder")
         batch.require_finite("documents")
         for start in range(0, batch.num_tokens, _BLOCK):
             total += batch.tokens[start : start + _BLOCK].astype(np.float64).sum(axis=0)
@@ -137,4 +137,4 @@ def pseudo_queries(
     lengths = np.minimum(documents.lengths[own], length)
     first = documents.offsets[own] + rng.integers(0, documents.lengths[own] - lengths + 1)
     windows = [documents.tokens[a : a + n] for a, n in zip(first.tolist(), lengths.tolist(), strict=True)]
-    return MultiVectors.from_arrays(windows, dim=documents.dim), own
+    return MultiVectors.from_arrays(windows, dimension=documents.dimension), own

@@ -15,8 +15,8 @@ __all__ = [
     "as_integers",
     "as_offsets",
     "as_tokens",
-    "checked_out",
-    "frozen",
+    "read_only_view",
+    "validated_out",
 ]
 
 #: Token vectors: float32 or float16, rows are tokens.
@@ -54,7 +54,7 @@ def as_tokens(value: Any, name: str) -> TokenArray:
     elif array.size:
         raise TypeError(
             f"{name} has dtype {array.dtype}, but token vectors must be floating point. "
-            "Convert them to float32 first; quantised vectors need their scale for that."
+            "Convert them to float32 first; quantized vectors need their scale for that."
         )
     else:
         array = array.astype(np.float32)
@@ -62,7 +62,7 @@ def as_tokens(value: Any, name: str) -> TokenArray:
     return np.ascontiguousarray(array) if not array.flags.c_contiguous else array
 
 
-def frozen(array: NDArray[Any]) -> NDArray[Any]:
+def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
     """Return a read-only plain view: one compiled variant serves arrays of any origin."""
     view = np.asarray(array).view(np.ndarray)
     view.flags.writeable = False
@@ -131,7 +131,7 @@ def as_offsets(values: ArrayLike, rows: int) -> NDArray[np.int64]:
     return offsets
 
 
-def checked_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
+def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return an array of `shape` to write float32 rows to: the caller's `out`, or a new one."""
     if out is None:
         return np.empty(shape, np.float32)

@@ -14,7 +14,7 @@ from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
 from ..index.muvera_index import EXACT_TOKENS
 from .geometry import CellUse, TokenGeometry, cell_use, token_geometry
-from .recall import RecallTask
+from .recall import RecallEvaluator
 
 __all__ = ["Diagnosis", "MaxSimSpread", "MeasuredRecall", "diagnose"]
 
@@ -95,8 +95,8 @@ class Diagnosis:
     maxsim : MaxSimSpread
     config : FDEConfig
         Whose cells were looked at.
-    cells, centred_cells : CellUse
-        Cells of its hyperplanes, without and with centring.
+    cells, centered_cells : CellUse
+        Cells of its hyperplanes, without and with centering.
     recall : tuple of MeasuredRecall
         The paper's preset, the default in two sizes, and `config` where it is another.
     recommended : MeasuredRecall
@@ -117,7 +117,7 @@ class Diagnosis:
     maxsim: MaxSimSpread
     config: FDEConfig
     cells: CellUse
-    centred_cells: CellUse
+    centered_cells: CellUse
     recall: tuple[MeasuredRecall, ...]
     recommended: MeasuredRecall
 
@@ -189,10 +189,10 @@ def diagnose(
     ('narrow cone', False)
     """
     texts = as_multivectors(documents, "documents")
-    config = FDEConfig(dimension=texts.dim) if config is None else config
+    config = FDEConfig(dimension=texts.dimension) if config is None else config
     if not isinstance(config, FDEConfig):
         raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
-    texts.require_dim(config.dimension, "documents", "config")
+    texts.require_dimension(config.dimension, "documents", "config")
     _require_int("sample", sample, 2)
     _require_int("seed", seed, 0)
     filled = np.flatnonzero(texts.lengths > 0)
@@ -204,7 +204,7 @@ def diagnose(
 
     given = None if queries is None else _real_queries(queries, config)
     chosen, own = _queries(picked, given, asked)
-    task = RecallTask(picked, chosen, own, k=min(10, len(picked) - (own is not None)), threads=threads)
+    task = RecallEvaluator(picked, chosen, own, k=min(10, len(picked) - (own is not None)), threads=threads)
     part = _with_tokens(picked, some)
     geometry = token_geometry(part.tokens)
     encoders = {
@@ -235,7 +235,7 @@ def diagnose(
         maxsim=_spread(task.scores, chosen.lengths),
         config=config,
         cells=cell_use(part, planes, config.num_repetitions),
-        centred_cells=cell_use(part, planes, config.num_repetitions, center),
+        centered_cells=cell_use(part, planes, config.num_repetitions, center),
         recall=rows,
         recommended=_recommended(rows[1], rows[2]),
     )
@@ -250,7 +250,7 @@ def _require_int(name: str, value: Any, least: int) -> None:
 
 def _real_queries(queries: Any, config: FDEConfig) -> MultiVectors:
     texts = as_multivectors(queries, "queries")
-    texts.require_dim(config.dimension, "queries", "config")
+    texts.require_dimension(config.dimension, "queries", "config")
     texts.require_finite("queries")
     filled = np.flatnonzero(texts.lengths > 0)
     if not len(filled):
@@ -263,7 +263,7 @@ def _queries(
 ) -> tuple[MultiVectors, NDArray[np.int64] | None]:
     """Return as many queries as exact scores have time for, and the documents they were cut from."""
     length = _WINDOW if given is None else max(1, given.num_tokens // len(given))
-    products = documents.num_tokens * documents.dim * length
+    products = documents.num_tokens * documents.dimension * length
     count = min(_QUERIES, max(_FEWEST, _PRODUCTS // products))
     if given is None:
         return pseudo_queries(documents, min(count, len(documents)), _WINDOW, rng)
@@ -273,7 +273,7 @@ def _queries(
 def _with_tokens(documents: MultiVectors, rng: np.random.Generator) -> MultiVectors:
     """Return whole documents of about as many tokens as geometry takes, at least two."""
     order = rng.permutation(len(documents))
-    tokens = min(_TOKENS, _ENTRIES // documents.dim)
+    tokens = min(_TOKENS, _ENTRIES // documents.dimension)
     most = int(np.searchsorted(np.cumsum(documents.lengths[order]), tokens, side="right"))
     return documents[np.sort(order[: max(2, most)])]
 
@@ -285,13 +285,13 @@ def _candidates(config: FDEConfig) -> dict[str, FDEConfig]:
     paper = FDEConfig.preset("paper", config.dimension)
     named = {
         "paper": paper,
-        f"default at {small.fde_dimension:,}": small,
-        f"default at {large.fde_dimension:,}": large,
+        f"default at {small.vector_dimension:,}": small,
+        f"default at {large.vector_dimension:,}": large,
     }
     return named if config in named.values() else {**named, "yours": config}
 
 
-def _measure(name: str, encoder: FDEEncoder, task: RecallTask) -> MeasuredRecall:
+def _measure(name: str, encoder: FDEEncoder, task: RecallEvaluator) -> MeasuredRecall:
     depths = [depth for depth in DEPTHS if 2 * depth <= len(task.documents)]
     found = dict(zip(depths, task.recall(encoder, depths), strict=True)) if depths else {}
     return MeasuredRecall(name, encoder.config, {depth: found.get(depth) for depth in DEPTHS})
@@ -330,7 +330,7 @@ def _spread(scores: NDArray[np.float32], lengths: NDArray[np.int64]) -> MaxSimSp
 def _plain(row: MeasuredRecall) -> dict[str, Any]:
     return {
         "name": row.name,
-        "floats": row.config.fde_dimension,
+        "floats": row.config.vector_dimension,
         "recall": {str(depth): value for depth, value in row.recall.items()},
         "config": row.config.to_dict(),
     }

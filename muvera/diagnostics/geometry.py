@@ -33,7 +33,7 @@ class TokenGeometry:
     mean_norm : float
         Norm of the mean token, divided by the mean norm of the tokens: 1 where all point one
         way, 1 / sqrt(tokens) where they point anywhere.
-    participation, centred_participation : float
+    effective_rank, centered_effective_rank : float
         (sum of eigenvalues)**2 / sum of squared eigenvalues, of the second moments about zero
         and about the mean: how many dimensions the tokens fill, at most `dimension`.  One
         shared direction pulls the first to 1 and leaves the second as it is.
@@ -49,8 +49,8 @@ class TokenGeometry:
     mean_cosine: float
     cosine_deviation: float
     mean_norm: float
-    participation: float
-    centred_participation: float
+    effective_rank: float
+    centered_effective_rank: float
     norms: tuple[float, float, float]
     unit: bool
 
@@ -87,7 +87,7 @@ def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
     --------
     >>> import numpy as np
     >>> cross = token_geometry(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]))
-    >>> cross.participation, cross.mean_norm, cross.unit
+    >>> cross.effective_rank, cross.mean_norm, cross.unit
     (2.0, 0.0, True)
     """
     rows = np.asarray(tokens, np.float64)
@@ -114,8 +114,8 @@ def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
         mean_cosine=mean_cosine,
         cosine_deviation=float(np.sqrt(max(0.0, square_cosine - mean_cosine**2))),
         mean_norm=float(np.linalg.norm(mean) / lengths.mean()),
-        participation=_participation(moments),
-        centred_participation=_participation(moments - np.outer(mean, mean)),
+        effective_rank=_effective_rank(moments),
+        centered_effective_rank=_effective_rank(moments - np.outer(mean, mean)),
         norms=(float(lengths.min()), float(lengths.mean()), float(lengths.max())),
         unit=bool(np.abs(lengths - 1).max() <= UNIT_TOLERANCE and not zeros),
     )
@@ -169,7 +169,7 @@ def cell_use(
     return CellUse(cells, used / repetitions, entropies / repetitions + 0.0, effective / repetitions)
 
 
-def _participation(moments: NDArray[np.float64]) -> float:
+def _effective_rank(moments: NDArray[np.float64]) -> float:
     # The sums of eigenvalues and of their squares need no eigenvalue: trace and Frobenius norm.
     square = float((moments**2).sum())
     return float(np.trace(moments)) ** 2 / square if square > 0 else 0.0

@@ -12,13 +12,13 @@ from ..data.ranking import best_first
 from ..encoders.base import Encoder
 from ..reranking.chamfer import chamfer_matrix
 
-__all__ = ["RecallTask"]
+__all__ = ["RecallEvaluator"]
 
 # Document FDEs held at once.
 _BLOCK_BYTES = 256 << 20
 
 
-class RecallTask:
+class RecallEvaluator:
     """Documents, queries and their exact scores, against which encoders are measured.
 
     Parameters

@@ -16,7 +16,7 @@ _KINDS = {
     "ordinary": "The geometry is ordinary: tokens point in many directions, and cells tell them apart.",
     "wide cone": (
         "Tokens share a direction (a wide cone): many fall on the same side of a hyperplane through the "
-        "origin. Centring puts the hyperplanes among them."
+        "origin. Centering puts the hyperplanes among them."
     ),
     "narrow cone": (
         "Tokens lie in a narrow cone: they differ little from their mean, and hyperplanes through the "
@@ -35,7 +35,7 @@ def _measures(found: Diagnosis) -> list[str]:
     least, mean, greatest = shape.norms
     norms = "unit" if shape.unit else "not unit"
     zero = f", {shape.zero_tokens:,} zero vectors" if shape.zero_tokens else ""
-    plain, centred = found.cells, found.centred_cells
+    plain, centered = found.cells, found.centered_cells
     source = "windows of document tokens" if found.pseudo else "given"
     lines = [
         f"documents      {found.documents:,}, of which {found.empty_documents:,} without tokens; "
@@ -48,13 +48,13 @@ def _measures(found: Diagnosis) -> list[str]:
         f"mean cosine    {shape.mean_cosine:.3f} of token pairs, standard deviation "
         f"{shape.cosine_deviation:.3f}",
         f"mean token     {shape.mean_norm:.3f} of a token's norm",
-        f"dimensions     {shape.participation:.1f} of {shape.dimension} in use (participation ratio), "
-        f"{shape.centred_participation:.1f} after centring",
+        f"dimensions     {shape.effective_rank:.1f} of {shape.dimension} in use (participation ratio), "
+        f"{shape.centered_effective_rank:.1f} after centering",
         f"MaxSim         {spread.best:.3f} / {spread.tenth:.3f} / {spread.median:.3f} a query token "
         "(best / 10th / median document)",
         f"cells          {plain.effective_cells:.1f} of {plain.cells} in effect, "
-        f"{centred.effective_cells:.1f} after centring; "
-        f"a document uses {plain.used_per_document:.0%} and {centred.used_per_document:.0%}",
+        f"{centered.effective_cells:.1f} after centering; "
+        f"a document uses {plain.used_per_document:.0%} and {centered.used_per_document:.0%}",
     ]
     if found.query_cosine is not None:
         lines.insert(5, f"query cosine   {found.query_cosine:.3f} of query tokens with document tokens")
@@ -71,14 +71,14 @@ def _recall(found: Diagnosis) -> list[str]:
     lines = [f"{'recall':<{wide}}  {title}"]
     for row in found.recall:
         values = "".join(f"{'-' if value is None else f'{value:.3f}':>8}" for value in row.recall.values())
-        lines.append(f"{row.name:<{wide}}  {'':15}{values}{row.config.fde_dimension:>10,}")
+        lines.append(f"{row.name:<{wide}}  {'':15}{values}{row.config.vector_dimension:>10,}")
     return lines
 
 
 def _advice(found: Diagnosis) -> list[str]:
     sentences = [
         _KINDS[found.kind],
-        _centring(found),
+        _centering(found),
         _norms(found),
         _odd(found),
         _use(found),
@@ -87,7 +87,7 @@ def _advice(found: Diagnosis) -> list[str]:
     ]
     if found.config.compact_dimension is not None:
         sentences.append(
-            "The compact maps were learnt from the very documents that are measured: of others they find "
+            "The compact maps were learned from the very documents that are measured: of others they find "
             "less."
         )
     if found.pseudo:
@@ -104,12 +104,12 @@ def _advice(found: Diagnosis) -> list[str]:
     return lines
 
 
-def _centring(found: Diagnosis) -> str:
+def _centering(found: Diagnosis) -> str:
     paper, best = found.recall[0].recall[50], found.recommended.recall[50]
     if paper is None or best is None:
         return ""
     return (
-        f"The paper's recipe, which does not centre, puts {paper:.0%} of the exact best among 50 candidates; "
+        f"The paper's recipe, which does not center, puts {paper:.0%} of the exact best among 50 candidates; "
         f"the {found.recommended.name} floats {best:.0%}."
     )
 
@@ -119,7 +119,7 @@ def _norms(found: Diagnosis) -> str:
         return ""
     return (
         "Norms are not 1: a long token counts for more in every score. If the model was trained with cosine "
-        "similarity, normalise (muvera convert --normalize); else leave them."
+        "similarity, normalize (muvera convert --normalize); else leave them."
     )
 
 
@@ -145,7 +145,7 @@ def _use(found: Diagnosis) -> str:
     setting = f"FDEConfig(dimension={row.config.dimension}"
     if row.config.num_simhash_projections != 5:
         setting += f", num_simhash_projections={row.config.num_simhash_projections}"
-    floats = f"{row.config.fde_dimension:,} floats"
+    floats = f"{row.config.vector_dimension:,} floats"
     if found.exact:
         return (
             f"With {found.tokens:,} tokens an index reads them all and is exact: no FDE is needed. "
@@ -159,8 +159,8 @@ def _use(found: Diagnosis) -> str:
 
 def _against(row: MeasuredRecall, other: MeasuredRecall) -> str:
     mine, theirs = row.recall[50] or 0.0, other.recall[50] or 0.0
-    size = f"{other.config.fde_dimension:,} floats"
-    if row.config.fde_dimension < other.config.fde_dimension:
+    size = f"{other.config.vector_dimension:,} floats"
+    if row.config.vector_dimension < other.config.vector_dimension:
         return f"at 50 candidates they find {mine:.1%}, and {size} {theirs:.1%}"
     return f"at 50 candidates they find {mine:.1%}, and {size} only {theirs:.1%}"
 

@@ -97,7 +97,7 @@ class Parameters:
     largest_angle: float
 
     @property
-    def log10_fde_dimension(self) -> float:
+    def log10_vector_dimension(self) -> float:
         """Logarithm to base 10 of R * 2^k * p, which is far too large to write out."""
         return (
             math.log10(self.num_repetitions)
@@ -140,7 +140,7 @@ def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_to
     (1, 6201, 27144)
     >>> asked.any_angle_simhash_projections
     124013
-    >>> round(asked.log10_fde_dimension)
+    >>> round(asked.log10_vector_dimension)
     1871
     """
     _require(eps, delta, num_query_tokens, num_document_tokens)
@@ -269,7 +269,7 @@ def compare(config: FDEConfig, parameters: Parameters) -> str:
             _line("projected columns", config.block_width, asked.projection_dimension)
             + f"; all {config.dimension:,} would do."
         )
-    lines.append(f"- floats: {config.fde_dimension:,} here, 10^{asked.log10_fde_dimension:.0f} asked.")
+    lines.append(f"- floats: {config.vector_dimension:,} here, 10^{asked.log10_vector_dimension:.0f} asked.")
     lines += [f"- outside the proof: {reason}." for reason in _departures(config)]
     enough = (
         config.num_repetitions >= asked.num_repetitions
@@ -297,7 +297,7 @@ def _departures(config: FDEConfig) -> list[str]:
     if not config.fill_empty_partitions:
         reasons.append("empty document cells stay empty, and the proof fills them")
     if config.center:
-        reasons.append("document tokens are centred, so they are no unit vectors")
+        reasons.append("document tokens are centered, so they are no unit vectors")
     if config.unit_document_cells:
         reasons.append("cells' means are scaled to length 1")
     if config.soft_query_cells:

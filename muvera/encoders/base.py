@@ -1,7 +1,7 @@
 """All encoders behind one interface: which configuration makes which, in memory and on the disk.
 
 An encoder has ``config``, ``needs_fit``, ``fit``, ``encode_documents`` and ``encode_queries``; its
-configuration has ``dimension``, ``fde_dimension``, ``hash`` and ``to_dict``.
+configuration has ``dimension``, ``vector_dimension``, ``hash`` and ``to_dict``.
 """
 
 from __future__ import annotations

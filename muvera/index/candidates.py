@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.sampling import SAMPLED
+from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder, needs_sample
 from ..mips import ExactSearch, HNSWSearch, Int8Search, PQSearch, VectorSearch
 
@@ -49,7 +49,7 @@ class CandidateSearch:
         Settings of :class:`muvera.mips.HNSWSearch`.
     pq : dict
         Settings of :class:`muvera.mips.PQSearch`.
-    maps_learnt_from : int
+    fitted_on : int
         How many of the documents here the encoder was fitted on; 0: it came fitted.
     """
 
@@ -59,15 +59,15 @@ class CandidateSearch:
         backend: Backend = "auto",
         hnsw: dict[str, Any] | None = None,
         pq: dict[str, Any] | None = None,
-        maps_learnt_from: int = 0,
+        fitted_on: int = 0,
     ) -> None:
         self.check_settings(backend, hnsw, pq)
-        self.encoder, self.maps_learnt_from = encoder, maps_learnt_from
+        self.encoder, self.fitted_on = encoder, fitted_on
         self.backend: Backend = backend
         self.hnsw, self.pq = dict(hnsw or {}), dict(pq or {})
         self.recall: float | None = None
         self.recall_size = 0
-        dimension = encoder.config.fde_dimension
+        dimension = encoder.config.vector_dimension
         self.search: VectorSearch
         if backend == "hnsw":
             self.search = HNSWSearch(dimension, **self.hnsw)
@@ -92,7 +92,7 @@ class CandidateSearch:
         filled = documents.lengths > 0
         if not filled.all():
             rows, documents = rows[filled], documents[filled]
-        step = max(1, _BLOCK_BYTES // (4 * self.encoder.config.fde_dimension))
+        step = max(1, _BLOCK_BYTES // (4 * self.encoder.config.vector_dimension))
         try:
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
@@ -109,7 +109,7 @@ class CandidateSearch:
         """Replace reading all by a graph once there are many."""
         if size < GRAPH_FROM:
             return
-        graph = HNSWSearch(self.encoder.config.fde_dimension, **self.hnsw)
+        graph = HNSWSearch(self.encoder.config.vector_dimension, **self.hnsw)
         rows = self.search.labels()
         step = max(1, _BLOCK_BYTES // (4 * self.search.dimension))
         for start in range(0, len(rows), step):
@@ -118,13 +118,13 @@ class CandidateSearch:
         self.search = graph
         self.recall = None
 
-    def accepts(self, rows: NDArray[np.int64]) -> bool:
+    def can_add(self, rows: NDArray[np.int64]) -> bool:
         """Whether :meth:`add` would take all of these rows."""
-        return self.search.accepts(rows)
+        return self.search.can_add(rows)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Forget rows; those that are not here, as those without tokens, are ignored."""
-        self.search.remove(self.search.holding(rows))
+        self.search.remove(self.search.existing(rows))
 
     def find(
         self,
@@ -142,8 +142,8 @@ class CandidateSearch:
         """Measure and keep which share of the exact best FDEs the search finds.
 
         Pseudo-queries are windows of `documents`' tokens, for real queries are not known here.
-        Quantised FDEs have nothing exact to be compared with: their recall stays None, and what
-        codes are to be learnt is learnt now.
+        Quantized FDEs have nothing exact to be compared with: their recall stays None, and what
+        codes are to be learned is learned now.
         """
         if isinstance(self.search, PQSearch):
             self.search.learn(threads)
@@ -157,20 +157,20 @@ class CandidateSearch:
         return self.recall
 
     @property
-    def outdated(self) -> bool:
+    def recall_is_stale(self) -> bool:
         """Whether the recall is unknown, or was measured when there were less than half as many.
 
-        Of quantised FDEs: whether codes are still to be learnt.
+        Of quantized FDEs: whether codes are still to be learned.
         """
         if isinstance(self.search, (Int8Search, PQSearch)):
-            return isinstance(self.search, PQSearch) and self.search.can_learn
+            return isinstance(self.search, PQSearch) and self.search.ready_to_train
         return self.recall is None or len(self.search) > 2 * self.recall_size
 
     @property
-    def outgrown(self) -> bool:
-        """Whether maps were learnt from few documents, and from less than half of what there is."""
-        learnt = needs_sample(self.encoder.config) and self.maps_learnt_from > 0
-        return learnt and self.maps_learnt_from < min(SAMPLED, len(self.search) / 2)
+    def fitted_on_too_few(self) -> bool:
+        """Whether maps were learned from few documents, and from less than half of what there is."""
+        learned = needs_sample(self.encoder.config) and self.fitted_on > 0
+        return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
 
     def info(self) -> dict[str, Any]:
         """Return the search's own facts, and the measured recall."""
@@ -184,14 +184,14 @@ class CandidateSearch:
                 f"The graph finds only {self.recall:.1%} of the exact best FDEs: raise hnsw m or ef, try "
                 "space 'inner_product', or use backend 'exact'."
             )
-        if self.outgrown:
+        if self.fitted_on_too_few:
             found.append(
-                f"The encoder's maps were learnt from only {self.maps_learnt_from} of now {len(self.search)} "
+                f"The encoder's maps were learned from only {self.fitted_on} of now {len(self.search)} "
                 "documents: compact() learns them again."
             )
-        if isinstance(self.search, PQSearch) and self.search.outgrown:
+        if isinstance(self.search, PQSearch) and self.search.fitted_on_too_few:
             found.append(
-                f"The product codes were learnt from only {self.search.learnt_from} of now "
+                f"The product codes were learned from only {self.search.fitted_on} of now "
                 f"{len(self.search)} documents: compact() learns them again."
             )
         return found
@@ -206,8 +206,8 @@ class CandidateSearch:
             "backend": self.backend,
             "hnsw": self.search.settings() if isinstance(self.search, HNSWSearch) else self.hnsw,
             "pq": self.search.settings() if isinstance(self.search, PQSearch) else self.pq,
-            "learnt_from": self.search.learnt_from if isinstance(self.search, PQSearch) else 0,
-            "maps_learnt_from": self.maps_learnt_from,
+            "codes_fitted_on": self.search.fitted_on if isinstance(self.search, PQSearch) else 0,
+            "fitted_on": self.fitted_on,
             "recall": self.recall,
             "recall_size": self.recall_size,
         }
@@ -224,13 +224,13 @@ class CandidateSearch:
             Rows that are not to be found any more, whatever the file says.
         """
         # Older folders do not have all of it.
-        learnt = state.get("maps_learnt_from", 0)
-        loaded = cls(encoder, state["backend"], state["hnsw"], state.get("pq"), maps_learnt_from=learnt)
-        dimension = encoder.config.fde_dimension
+        learned = state.get("fitted_on", 0)
+        loaded = cls(encoder, state["backend"], state["hnsw"], state.get("pq"), fitted_on=learned)
+        dimension = encoder.config.vector_dimension
         if state["kind"] == "hnsw":
             loaded.search = HNSWSearch.load(folder, dimension, removed, state["hnsw"])
         elif state["kind"] == "pq":
-            loaded.search = PQSearch.load(folder, dimension, state["pq"], state["learnt_from"])
+            loaded.search = PQSearch.load(folder, dimension, state["pq"], state["codes_fitted_on"])
         else:
             kind = Int8Search if state["kind"] == "int8" else ExactSearch
             loaded.search = kind.load(folder, dimension)
@@ -248,4 +248,4 @@ def pseudo_queries(documents: MultiVectors, seed: int = 0) -> MultiVectors:
         tokens = documents[int(i)]
         start = int(stream.integers(0, max(1, len(tokens) - _PROBE_TOKENS + 1)))
         windows.append(np.asarray(tokens[start : start + _PROBE_TOKENS]))
-    return MultiVectors.from_arrays(windows, dim=documents.dim)
+    return MultiVectors.from_arrays(windows, dimension=documents.dimension)

@@ -1,9 +1,9 @@
-"""Collection: what an index holds, by row number, and changes that happen wholly or not at all."""
+"""IndexContents: what an index holds, by row number, and changes that happen wholly or not at all."""
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Collection as Container
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,32 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
-from ..data.sampling import SAMPLED
+from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig, make_encoder, needs_sample
-from ..reranking.pruning import Screening, rank_candidates
+from ..reranking.pruning import RerankOptions, rank_candidates
 from ..utils.growable_array import GrowingArray
 from ..utils.parallel import run_in_ranges, split_by_weight
 from .candidates import PROBES, Backend, CandidateSearch
-from .id_map import Names
+from .id_map import IdMap
 from .token_store import TokenStore
 
-__all__ = ["LEARN_FROM", "Collection", "Filter", "as_list"]
+__all__ = ["MIN_FIT_DOCUMENTS", "Filter", "IndexContents", "as_list"]
 
-#: Maps learnt from fewer documents find little of others: until there are so many, all tokens are read.
-LEARN_FROM = 256
+#: Maps learned from fewer documents find little of others: until there are so many, all tokens are read.
+MIN_FIT_DOCUMENTS = 256
 
-Filter = Container[Any] | Callable[[Any], bool]
+Filter = abc.Collection[Any] | Callable[[Any], bool]
 
 
-class Collection:
+class IndexContents:
     """Ids, tokens and FDEs of documents, each under a row number that is never used twice.
 
     Parameters
     ----------
     config, backend, hnsw, exact_tokens, encoder, pq
         As for :class:`muvera.MuveraIndex`.
-    spool : Path, optional
+    staging : Path, optional
         Where tokens go once there are many, see :class:`muvera.index.token_store.TokenStore`.
     first_id : int
         The first id to give to documents without one.
@@ -51,20 +51,20 @@ class Collection:
         hnsw: dict[str, Any],
         exact_tokens: int,
         encoder: Encoder | None = None,
-        spool: Path | None = None,
+        staging: Path | None = None,
         first_id: int = 0,
         pq: dict[str, Any] | None = None,
     ) -> None:
         self.pq = dict(pq or {})
         self.config, self.backend, self.hnsw, self.exact_tokens = config, backend, hnsw, exact_tokens
         self._encoder = encoder
-        self.names = Names(first_id)
-        self.store = TokenStore(spool)
+        self.names = IdMap(first_id)
+        self.store = TokenStore(staging)
         self.lengths = GrowingArray(np.empty(0, np.int64))
         self.candidates: CandidateSearch | None = None
         self._searchable: tuple[NDArray[np.int64], int] | None = None
-        #: So many documents are to be there before anything is learnt from them.
-        self.learn_from = LEARN_FROM
+        #: So many documents are to be there before anything is learned from them.
+        self.min_fit_documents = MIN_FIT_DOCUMENTS
 
     @property
     def encoder(self) -> Encoder | None:
@@ -90,19 +90,19 @@ class Collection:
         if len(documents) == 0:
             return
         self._require_fitting()
-        replaced = self.names.rows_in_use(ids)
+        replaced = self.names.existing_rows(ids)
         rows = np.arange(len(self.store), len(self.store) + len(documents))
         before, candidates = self.store.segments, self.candidates
         try:
             self.store.append(documents)
             if candidates is not None:
                 candidates.add(rows, documents, threads)
-            elif self._is_due(*self._sizes_after(replaced, documents)):
+            elif self._needs_vectors(*self._sizes_after(replaced, documents)):
                 live = np.setdiff1d(self.names.live, replaced, assume_unique=True)
-                candidates = self._encoded(np.concatenate([live, rows]), threads)
+                candidates = self._build_candidates(np.concatenate([live, rows]), threads)
         except BaseException:
             self.store.segments = before
-            self._give_up(rows)
+            self._retire_rows(rows)
             raise
         self.candidates = candidates
         self.lengths.extend(documents.lengths)
@@ -126,18 +126,18 @@ class Collection:
         count = len(rows) + int((documents.lengths > 0).sum()) - int((gone > 0).sum())
         return count, tokens + documents.num_tokens - int(gone.sum())
 
-    def _is_due(self, documents: int, tokens: int) -> bool:
+    def _needs_vectors(self, documents: int, tokens: int) -> bool:
         """Whether so much is to be searched through vectors."""
         if tokens <= self.exact_tokens:
             return False
         fitted = self._encoder is not None and not self._encoder.needs_fit
-        return fitted or not needs_sample(self.config) or documents >= self.learn_from
+        return fitted or not needs_sample(self.config) or documents >= self.min_fit_documents
 
-    def settle(self, threads: int | None) -> None:
-        """Encode what is there where that is due, as after `learn_from` was lowered."""
+    def encode_if_large_enough(self, threads: int | None) -> None:
+        """Encode what is there where that is due, as after `min_fit_documents` was lowered."""
         rows, tokens = self.searchable
-        if self.candidates is None and self._is_due(len(rows), tokens):
-            self.candidates = self._encoded(self.names.live, threads)
+        if self.candidates is None and self._needs_vectors(len(rows), tokens):
+            self.candidates = self._build_candidates(self.names.live, threads)
 
     def warnings(self) -> list[str]:
         """Return what a user should know of the search, in sentences."""
@@ -148,20 +148,20 @@ class Collection:
             return []
         return [
             f"{len(rows)} documents are too few to learn maps from, so all tokens are read; with "
-            f"{self.learn_from} they will be learnt. An encoder that is fitted on others is used at once."
+            f"{self.min_fit_documents} they will be learned. An encoder that is fitted on others is used at once."
         ]
 
-    def _give_up(self, rows: NDArray[np.int64]) -> None:
+    def _retire_rows(self, rows: NDArray[np.int64]) -> None:
         """Never use these rows where a part of them is spent, for a graph takes a label once."""
-        if self.candidates is not None and not self.candidates.accepts(rows):
+        if self.candidates is not None and not self.candidates.can_add(rows):
             none = np.zeros(len(rows), np.int64)
             empty = np.empty((0, self.config.dimension), self.store.segments[-1].vectors.tokens.dtype)
             self.store.append(MultiVectors.from_flat(empty, none))
             self.lengths.extend(none)
-            self.names.skip(len(rows))
+            self.names.reserve(len(rows))
 
-    def _encoded(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
-        """Return FDEs of these rows, having learnt what is to be learnt."""
+    def _build_candidates(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
+        """Return FDEs of these rows, having learned what is to be learned."""
         encoder = make_encoder(self.config) if self._encoder is None else self._encoder
         learns = encoder.needs_fit
         if learns:
@@ -170,7 +170,7 @@ class Collection:
         for part, texts in self.store.batches(rows):
             candidates.add(part, texts, threads)
         if learns:
-            candidates.maps_learnt_from = len(candidates.search)  # those with tokens
+            candidates.fitted_on = len(candidates.search)  # those with tokens
         return candidates
 
     def remove(self, rows: NDArray[np.int64]) -> None:
@@ -182,30 +182,32 @@ class Collection:
 
     def measure(self, threads: int | None) -> None:
         """Measure the graph's recall where it is unknown or the graph has doubled since."""
-        if self.candidates is None or not self.candidates.outdated:
+        if self.candidates is None or not self.candidates.recall_is_stale:
             return
         rows, _ = self.searchable
         picked = np.random.default_rng(0).choice(rows, min(PROBES, len(rows)), replace=False)
         if len(picked):
             self.candidates.measure(self.store.rows(np.sort(picked)), threads)
 
-    def compacted(self, threads: int | None) -> Collection:
+    def compacted(self, threads: int | None) -> IndexContents:
         """Return a new collection of the same documents, without the deleted ones' rows."""
-        fresh = Collection(
+        fresh = IndexContents(
             self.config,
             backend=self.backend,
             hnsw=self.hnsw,
             pq=self.pq,
             exact_tokens=self.exact_tokens,
-            # Maps that were learnt from few of the documents are learnt again.
-            encoder=None if self.candidates is not None and self.candidates.outgrown else self.encoder,
+            # Maps that were learned from few of the documents are learned again.
+            encoder=None
+            if self.candidates is not None and self.candidates.fitted_on_too_few
+            else self.encoder,
             first_id=self.names.next,
         )
-        least, fresh.learn_from = fresh.learn_from, SAMPLED
+        least, fresh.min_fit_documents = fresh.min_fit_documents, MAX_FIT_DOCUMENTS
         for rows, texts in self.store.batches(self.names.live):
             fresh.append(self.names.of(rows), texts, threads)
-        fresh.learn_from = least
-        fresh.settle(threads)
+        fresh.min_fit_documents = least
+        fresh.encode_if_large_enough(threads)
         fresh.measure(threads)
         return fresh
 
@@ -234,7 +236,7 @@ class Collection:
             "dimension": self.config.dimension,
             "search": self.kind,
             "exact_tokens": self.exact_tokens,
-            "fde": {**self.config.to_dict(), "fde_dimension": self.config.fde_dimension},
+            "fde": {**self.config.to_dict(), "vector_dimension": self.config.vector_dimension},
             "vectors": search,
             "bytes_per_document": round(per_document),
             "warnings": warnings,
@@ -248,7 +250,7 @@ class Collection:
             rows, _ = self.searchable
             keep = np.array([bool(wanted(name)) for name in self.names.of(rows).tolist()], bool)
         else:
-            rows = self.names.rows_in_use(as_list(wanted, "filter"))
+            rows = self.names.existing_rows(as_list(wanted, "filter"))
             keep = self.lengths.values[rows] > 0
         filtered: NDArray[np.int64] = rows[keep]
         return filtered
@@ -261,7 +263,7 @@ class Collection:
         mean: bool,
         threads: int | None,
         *,
-        carve: float | None = None,
+        ball_carving_tau: float | None = None,
         patience: int | None = None,
     ) -> list[Ranking]:
         """Order rows (the likely best first) exactly: a list for each query, or one for all."""
@@ -276,10 +278,10 @@ class Collection:
                     continue
                 found, scores = rank_candidates(
                     queries[q],
-                    carve,
+                    ball_carving_tau,
                     picked,
                     lambda at: self.store.pieces(at, ordered=patience is not None),
-                    Screening(k, patience=patience, mean=mean),
+                    RerankOptions(k, patience=patience, mean=mean),
                     threads if alone else 1,
                 )
                 rankings[q] = Ranking(self.names.of(found), scores)

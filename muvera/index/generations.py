@@ -23,7 +23,7 @@ from typing import Any
 
 import filelock
 
-from ..utils.atomic_files import folder_beside, sync, write_json
+from ..utils.atomic_files import atomic_folder, sync, write_json
 
 __all__ = [
     "FORMAT",
@@ -32,7 +32,7 @@ __all__ = [
     "IndexFolderError",
     "commit",
     "read_manifest",
-    "spool_beside",
+    "staging_beside",
     "verify",
 ]
 
@@ -149,7 +149,7 @@ def commit(target: Path, fill: Fill, known: Generation | None) -> Generation:
     Generation
         The new one.
     """
-    sweep_beside(target)
+    remove_stale_siblings(target)
     if not (target / MANIFEST).exists():
         if target.is_dir() and any(path.name != LOCK for path in target.iterdir()):
             raise FileExistsError(
@@ -177,8 +177,8 @@ def commit(target: Path, fill: Fill, known: Generation | None) -> Generation:
 def _commit_first(target: Path, fill: Fill) -> Generation:
     lock = None
     try:
-        with folder_beside(target) as beside:
-            # The lock tells a later `sweep_beside` that this folder is in use.
+        with atomic_folder(target) as beside:
+            # The lock tells a later `remove_stale_siblings` that this folder is in use.
             lock = _acquire(beside, target)
             new = _write_generation(beside, fill, 1, {})
     except OSError as error:
@@ -258,19 +258,19 @@ def _remove_unnamed(target: Path, named: set[str]) -> None:
 
 
 @contextmanager
-def spool_beside(target: Path) -> Iterator[Path]:
+def staging_beside(target: Path) -> Iterator[Path]:
     """Give a folder beside `target` for what is on its way there; it is removed in the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep_beside(target)
-    spool = Path(tempfile.mkdtemp(prefix=f".{target.name}.spool-", dir=target.parent))
+    remove_stale_siblings(target)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.spool-", dir=target.parent))
     try:
-        with locked(spool):
-            yield spool
+        with locked(staging):
+            yield staging
     finally:
-        shutil.rmtree(spool, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def sweep_beside(target: Path) -> None:
+def remove_stale_siblings(target: Path) -> None:
     """Remove the folders beside `target` that a killed process left: their locks are free."""
     if not target.parent.is_dir():
         return

@@ -14,7 +14,7 @@ from ..data.validation import Ids
 from ..utils.atomic_files import write_bytes
 from ..utils.growable_array import GrowingArray
 
-__all__ = ["Names"]
+__all__ = ["IdMap"]
 
 _KINDS = {"i": "int", "U": "str"}
 
@@ -22,7 +22,7 @@ _KINDS = {"i": "int", "U": "str"}
 _MOST = 2**63 - 1
 
 
-class Names:
+class IdMap:
     """The id of every row; an id names one live row at most.
 
     Parameters
@@ -52,7 +52,7 @@ class Names:
         return self._live
 
     @property
-    def dropped(self) -> NDArray[np.int64]:
+    def deleted_rows(self) -> NDArray[np.int64]:
         """Rows that were deleted or replaced, ascending."""
         return np.flatnonzero(~self._alive.values)
 
@@ -70,7 +70,7 @@ class Names:
             raise KeyError(f"id {missing[0]!r} is not in the index{shown}.")
         return np.unique(np.array([self._row_of[name] for name in ids], np.int64))
 
-    def rows_in_use(self, ids: Any) -> NDArray[np.int64]:
+    def existing_rows(self, ids: Any) -> NDArray[np.int64]:
         """Return the rows of those `ids` that are there, ascending.
 
         Raises
@@ -123,7 +123,7 @@ class Names:
             self.next = max(self.next, int(ids.max()) + 1)
         self._live = None
 
-    def skip(self, count: int) -> None:
+    def reserve(self, count: int) -> None:
         """Leave the next `count` rows without a document for ever."""
         self._ids.extend(np.zeros(count, self._ids.values.dtype))
         self._alive.extend(np.zeros(count, bool))
@@ -145,7 +145,7 @@ class Names:
         np.save(folder / "alive.npy", self._alive.values)
 
     @classmethod
-    def load(cls, folder: Path) -> Names:
+    def load(cls, folder: Path) -> IdMap:
         """Read what :meth:`save` wrote."""
         kept = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
         alive = np.load(folder / "alive.npy", allow_pickle=False)

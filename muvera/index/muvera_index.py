@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.ranking import Ranking
-from ..data.sampling import SAMPLED, as_batches
+from ..data.sampling import MAX_FIT_DOCUMENTS, as_batches
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig, require_config
 from ..encoders.fde.config import FDEConfig
@@ -21,9 +21,9 @@ from ..reranking.chamfer import Explanation, explain, require_k, require_query_t
 from ..reranking.pruning import require_patience
 from ..utils.parallel import thread_count
 from .candidates import Backend, CandidateSearch
-from .contents import Collection, Filter, as_list
-from .generations import Generation, spool_beside
-from .persistence import read_collection, write_collection
+from .contents import Filter, IndexContents, as_list
+from .generations import Generation, staging_beside
+from .persistence import read_contents, write_contents
 
 __all__ = ["MuveraIndex"]
 
@@ -38,8 +38,8 @@ class MuveraIndex:
     """A searchable collection of token sets: FDE candidates, exact Chamfer ranking.
 
     Small collections are searched exactly, without FDEs; once they outgrow `exact_tokens`,
-    FDEs are made of everything, and what is learnt from documents (the mean token, the
-    maps of a ``compact_dimension`` or of a :class:`LearnedConfig`) is learnt then and frozen.
+    FDEs are made of everything, and what is learned from documents (the mean token, the
+    maps of a ``compact_dimension`` or of a :class:`LearnedConfig`) is learned then and frozen.
     Maps need 256 documents at least; until there are so many, all tokens are read.  A build
     from an iterator of batches learns from the first 4,096: give it the documents in random
     order, or an encoder that is fitted on a sample of all.
@@ -89,7 +89,7 @@ class MuveraIndex:
         if encoder is not None and encoder.config != config:
             raise ValueError("The encoder's configuration is another than the index's.")
         CandidateSearch.check_settings(backend, hnsw, pq)
-        self._held = Collection(
+        self._contents = IndexContents(
             config, backend=backend, hnsw=dict(hnsw or {}), exact_tokens=exact_tokens, encoder=encoder, pq=pq
         )
         self._changed = RLock()
@@ -99,12 +99,12 @@ class MuveraIndex:
     @property
     def config(self) -> EncoderConfig:
         """How FDEs are made."""
-        return self._held.config
+        return self._contents.config
 
     @property
     def exact_tokens(self) -> int:
         """Up to how many tokens a search reads them all."""
-        return self._held.exact_tokens
+        return self._contents.exact_tokens
 
     # -- building -------------------------------------------------------------
 
@@ -142,29 +142,29 @@ class MuveraIndex:
         MuveraIndex
         """
         with ExitStack() as stack:
-            spool = None
+            staging = None
             if path is not None:
                 target = _absolute(path)
                 _require_free(target)
-                spool = stack.enter_context(spool_beside(target))
+                staging = stack.enter_context(staging_beside(target))
             batches = as_batches(documents)
             first = next(batches, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            index = cls(FDEConfig(dimension=first.dim) if config is None else config, **settings)
-            index._held.store.spool = spool
-            least, index._held.learn_from = index._held.learn_from, SAMPLED
+            index = cls(FDEConfig(dimension=first.dimension) if config is None else config, **settings)
+            index._contents.store.staging = staging
+            least, index._contents.min_fit_documents = index._contents.min_fit_documents, MAX_FIT_DOCUMENTS
             for batch in chain([first], batches):
                 index._add(batch, threads)
                 if progress is not None:
                     progress(len(batch))
-            index._held.learn_from = least
-            index._held.settle(threads)
-            index._held.measure(threads)
+            index._contents.min_fit_documents = least
+            index._contents.encode_if_large_enough(threads)
+            index._contents.measure(threads)
             if path is not None:
-                index._held.store.flush()
+                index._contents.store.flush()
                 index.save(path)
-                index._held.store.spool = None
+                index._contents.store.staging = None
         return index
 
     def add(self, documents: Any, *, threads: int | None = None) -> None:
@@ -184,11 +184,11 @@ class MuveraIndex:
         """
         with self._changed:
             self._add(documents, threads)
-            self._held.measure(threads)
+            self._contents.measure(threads)
 
     def _add(self, documents: Any, threads: int | None) -> None:
         documents = self._checked(documents)
-        self._held.append(self._held.names.new_ids(documents), documents, threads)
+        self._contents.append(self._contents.names.new_ids(documents), documents, threads)
 
     def update(self, documents: MultiVectors, *, threads: int | None = None) -> None:
         """Add documents, replacing those whose id is in use.
@@ -202,9 +202,9 @@ class MuveraIndex:
         if not documents.has_ids:
             raise ValueError("update needs documents with ids, which say what they replace. Use add.")
         with self._changed:
-            self._held.names.require_kind(documents.ids)
-            self._held.append(documents.ids, documents, threads)
-            self._held.measure(threads)
+            self._contents.names.require_kind(documents.ids)
+            self._contents.append(documents.ids, documents, threads)
+            self._contents.measure(threads)
 
     def delete(self, ids: Iterable[Any]) -> None:
         """Delete documents by id.
@@ -215,22 +215,22 @@ class MuveraIndex:
             For an id that is not in the index; nothing is deleted then.
         """
         with self._changed:
-            self._held.remove(self._held.names.rows(as_list(ids, "ids")))
+            self._contents.remove(self._contents.names.rows(as_list(ids, "ids")))
 
     def compact(self, *, threads: int | None = None) -> None:
         """Drop the memory of deleted documents: rows are numbered anew and FDEs made again.
 
-        Maps that were learnt from few documents, as :meth:`info` warns, and product codes are
-        learnt again, so that candidates may differ from before.
+        Maps that were learned from few documents, as :meth:`info` warns, and product codes are
+        learned again, so that candidates may differ from before.
 
         All tokens are in memory until the next :meth:`save`, beside the old ones while it runs.
         """
         with self._changed:
-            self._held = self._held.compacted(threads)
+            self._contents = self._contents.compacted(threads)
 
     def _checked(self, documents: Any) -> MultiVectors:
         checked = as_multivectors(documents, "documents")
-        checked.require_dim(self.config.dimension, "documents", "this index")
+        checked.require_dimension(self.config.dimension, "documents", "this index")
         checked.require_finite("documents")
         return checked
 
@@ -244,7 +244,7 @@ class MuveraIndex:
         candidates: int = 100,
         filter: Filter | None = None,
         mean: bool = False,
-        carve: float | None = None,
+        ball_carving_tau: float | None = None,
         patience: int | None = None,
         threads: int | None = None,
     ) -> list[Ranking]:
@@ -264,14 +264,14 @@ class MuveraIndex:
             empty collection finds nothing; ids that are not in the index are ignored.
         mean : bool
             Scores divided by the number of query tokens; the order is the same.
-        carve : float, optional
+        ball_carving_tau : float, optional
             Choose the k best candidates by the carved query, whose tokens with a cosine of at
             least this are summed (:func:`muvera.carve_queries`; the paper takes 0.7).  Lower:
             fewer products, fewer of the best.  Scores stay those of the whole query.
         patience : int, optional
             End the reranking once so many candidates in a row, best FDE first, brought nothing
             new into the k best.  Smaller: fewer products, fewer of the best.  One query then
-            runs on one thread.  Where all documents are read, neither this nor `carve` applies.
+            runs on one thread.  Where all documents are read, neither this nor `ball_carving_tau` applies.
         threads : int, optional
             Default: all usable cores.
 
@@ -283,11 +283,11 @@ class MuveraIndex:
             returned.
         """
         queries = as_multivectors(queries, "queries")
-        queries.require_dim(self.config.dimension, "queries", "this index")
+        queries.require_dimension(self.config.dimension, "queries", "this index")
         queries.require_finite("queries")
         require_query_tokens(queries)
         thread_count(threads)  # refuse a wrong number also where one thread is enough
-        held = self._held
+        held = self._contents
         rows, tokens = held.searchable
         if k is None:
             k = min(_DEFAULT_K, len(rows))
@@ -296,8 +296,8 @@ class MuveraIndex:
         require_k(candidates, None, "", "candidates")
         if candidates < k:
             raise ValueError(f"candidates={candidates} must be at least k={k}.")
-        if carve is not None:
-            require_tau(carve, "carve")
+        if ball_carving_tau is not None:
+            require_tau(ball_carving_tau, "ball_carving_tau")
         require_patience(patience)
         if filter is not None:
             rows = held.filtered(filter)
@@ -305,37 +305,39 @@ class MuveraIndex:
         if held.candidates is None or len(rows) <= candidates or tokens <= held.exact_tokens:
             return held.rank(queries, [rows], k, mean, threads)
         found = held.candidates.find(queries, candidates, None if filter is None else rows, threads)
-        return held.rank(queries, found, k, mean, threads, carve=carve, patience=patience)
+        return held.rank(
+            queries, found, k, mean, threads, ball_carving_tau=ball_carving_tau, patience=patience
+        )
 
     def explain(self, query: Any, id: Any) -> Explanation:
         """Tell which token of the document `id` answers each token of one query."""
-        held = self._held
+        held = self._contents
         return explain(query, held.store.rows(held.names.rows([id]))[0])
 
     # -- looking --------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._held.names)
+        return len(self._contents.names)
 
     def __contains__(self, id: object) -> bool:
-        return id in self._held.names
+        return id in self._contents.names
 
     def __repr__(self) -> str:
-        return f"MuveraIndex({len(self)} documents, dimension={self.config.dimension}, {self._held.kind})"
+        return f"MuveraIndex({len(self)} documents, dimension={self.config.dimension}, {self._contents.kind})"
 
     @property
     def ids(self) -> Ids:
         """Ids of all documents, in the order they were added."""
-        return self._held.names.of(self._held.names.live)
+        return self._contents.names.of(self._contents.names.live)
 
     @property
     def encoder(self) -> Encoder | None:
         """The fitted encoder; None while the collection is searched exactly."""
-        return None if self._held.candidates is None else self._held.candidates.encoder
+        return None if self._contents.candidates is None else self._contents.candidates.encoder
 
     def info(self) -> dict[str, Any]:
         """Return sizes, settings, the measured recall of the graph, and warnings in words."""
-        return self._held.facts()
+        return self._contents.facts()
 
     # -- keeping --------------------------------------------------------------
 
@@ -355,7 +357,7 @@ class MuveraIndex:
         target = _absolute(path)
         with self._changed:
             known = self._generation if target == self._home else None
-            self._generation = write_collection(self._held, target, known)
+            self._generation = write_contents(self._contents, target, known)
             self._home = target
 
     @classmethod
@@ -376,9 +378,9 @@ class MuveraIndex:
             Where the folder holds no index, or one that is damaged or of another version.
         """
         folder = _absolute(path)
-        held, generation = read_collection(folder, verify_files)
+        held, generation = read_contents(folder, verify_files)
         loaded = cls(held.config, backend=held.backend, hnsw=held.hnsw, exact_tokens=held.exact_tokens)
-        loaded._held, loaded._home, loaded._generation = held, folder, generation
+        loaded._contents, loaded._home, loaded._generation = held, folder, generation
         return loaded
 
 

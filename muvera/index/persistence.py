@@ -11,12 +11,12 @@ import numpy as np
 from ..encoders.base import config_from_dict, load_encoder, save_encoder
 from ..utils.growable_array import GrowingArray
 from .candidates import CandidateSearch
-from .contents import Collection
+from .contents import IndexContents
 from .generations import Generation, IndexFolderError, commit, read_manifest, verify
-from .id_map import Names
+from .id_map import IdMap
 from .token_store import Segment, mapped, write_tokens
 
-__all__ = ["read_collection", "write_collection"]
+__all__ = ["read_contents", "write_contents"]
 
 # Times that a folder is read again because a writer replaced it meanwhile.
 _ATTEMPTS = 5
@@ -26,7 +26,7 @@ _ATTEMPTS = 5
 _GROWTH = 2
 
 
-def write_collection(collection: Collection, target: Path, known: Generation | None) -> Generation:
+def write_contents(collection: IndexContents, target: Path, known: Generation | None) -> Generation:
     """Write a collection to a folder, and read its tokens from there from now on.
 
     Parameters
@@ -41,7 +41,7 @@ def write_collection(collection: Collection, target: Path, known: Generation | N
         segments.extend(kept)
         if rest:
             file = f"tokens-{rest[0].first:012d}.npy"
-            _write_segments(folder / file, rest, collection.store.spool)
+            _write_segments(folder / file, rest, collection.store.staging)
             lengths = np.concatenate([part.vectors.lengths for part in rest])
             segments.append(Segment(rest[0].first, mapped(folder / file, lengths), target / name / file))
         np.save(folder / "lengths.npy", collection.lengths.values)
@@ -89,17 +89,17 @@ def _divide(segments: list[Segment], target: Path, old: set[str]) -> tuple[list[
     return kept, rest
 
 
-def _write_segments(path: Path, parts: list[Segment], spool: Path | None) -> None:
+def _write_segments(path: Path, parts: list[Segment], staging: Path | None) -> None:
     source = parts[0].path
-    if len(parts) == 1 and source is not None and spool is not None and source.parent == spool:
+    if len(parts) == 1 and source is not None and staging is not None and source.parent == staging:
         shutil.move(source, path)
     else:
         # From what is mapped, not from the file: another process may have removed that.
         write_tokens(path, [part.vectors for part in parts])
 
 
-def read_collection(folder: Path, verify_files: bool | None) -> tuple[Collection, Generation]:
-    """Read what :func:`write_collection` wrote.
+def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContents, Generation]:
+    """Read what :func:`write_contents` wrote.
 
     Raises
     ------
@@ -118,10 +118,12 @@ def read_collection(folder: Path, verify_files: bool | None) -> tuple[Collection
     return _read(folder, manifest, verify_files)
 
 
-def _read(folder: Path, manifest: dict[str, Any], verify_files: bool | None) -> tuple[Collection, Generation]:
+def _read(
+    folder: Path, manifest: dict[str, Any], verify_files: bool | None
+) -> tuple[IndexContents, Generation]:
     try:
         verify(folder, manifest, verify_files)
-        return _collection(folder, manifest), Generation.of(manifest)
+        return _contents(folder, manifest), Generation.of(manifest)
     except IndexFolderError:
         raise
     except (KeyError, TypeError, AttributeError) as error:
@@ -132,7 +134,7 @@ def _read(folder: Path, manifest: dict[str, Any], verify_files: bool | None) -> 
         raise IndexFolderError(f"{folder} is damaged: {error} Restore it from a copy.") from error
 
 
-def _collection(folder: Path, manifest: dict[str, Any]) -> Collection:
+def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     config = config_from_dict(manifest["config"])
     if config.hash != manifest["config_hash"]:
         raise IndexFolderError(
@@ -142,7 +144,7 @@ def _collection(folder: Path, manifest: dict[str, Any]) -> Collection:
     files = folder / manifest["folder"]
     pq = manifest.get("pq")  # older folders have none
     CandidateSearch.check_settings(manifest["backend"], manifest["hnsw"], pq)
-    loaded = Collection(
+    loaded = IndexContents(
         config,
         backend=manifest["backend"],
         hnsw=manifest["hnsw"],
@@ -152,19 +154,19 @@ def _collection(folder: Path, manifest: dict[str, Any]) -> Collection:
     )
     lengths = np.load(files / "lengths.npy", allow_pickle=False)
     loaded.lengths = GrowingArray(lengths)
-    loaded.names = Names.load(files)
+    loaded.names = IdMap.load(files)
     entries = manifest["segments"]
     ends = [entry["first"] for entry in entries[1:]] + [len(lengths)] * bool(entries)
     for entry, end in zip(entries, ends, strict=True):
         file = folder / entry["file"]
         vectors = mapped(file, lengths[entry["first"] : end])
-        vectors.require_dim(config.dimension, f"The tokens in {file}", "its index")
+        vectors.require_dimension(config.dimension, f"The tokens in {file}", "its index")
         loaded.store.segments.append(Segment(entry["first"], vectors, file))
-    rows = (len(loaded.names.live) + len(loaded.names.dropped), len(lengths), len(loaded.store))
+    rows = (len(loaded.names.live) + len(loaded.names.deleted_rows), len(lengths), len(loaded.store))
     if len(set(rows)) > 1:
         raise IndexFolderError(f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets.")
     if manifest["candidates"] is not None:
-        encoder, removed = loaded.encoder, loaded.names.dropped
+        encoder, removed = loaded.encoder, loaded.names.deleted_rows
         if encoder is None:
             raise IndexFolderError(f"{folder} has FDEs without the matrices that made them.")
         loaded.candidates = CandidateSearch.load(files, encoder, manifest["candidates"], removed)

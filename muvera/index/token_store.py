@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..reranking.pruning import Piece
+from ..reranking.pruning import DocumentSlice
 
 __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
 
@@ -55,16 +55,16 @@ class TokenStore:
 
     Parameters
     ----------
-    spool : Path, optional
+    staging : Path, optional
         A folder for tokens once there are many, so that memory stays bounded.  They go to the
         end of one file.
-    spool_bytes : int
+    staging_bytes : int
         Memory that tokens take before they are spooled.
     """
 
-    def __init__(self, spool: Path | None = None, spool_bytes: int = 64 << 20) -> None:
+    def __init__(self, staging: Path | None = None, staging_bytes: int = 64 << 20) -> None:
         self.segments: list[Segment] = []
-        self.spool, self._spool_bytes = spool, spool_bytes
+        self.staging, self._staging_bytes = staging, staging_bytes
 
     def __len__(self) -> int:
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
@@ -85,14 +85,14 @@ class TokenStore:
             last = Segment(before.first, join([before.vectors, last.vectors]))
         segments.append(last)
         memory = sum(part.vectors.tokens.nbytes for part in segments if part.path is None)
-        if self.spool is not None and memory >= self._spool_bytes:
-            segments = _spooled(segments, self.spool)
+        if self.staging is not None and memory >= self._staging_bytes:
+            segments = _staged(segments, self.staging)
         self.segments = segments
 
     def flush(self) -> None:
         """Spool what is in memory, where there is a spool."""
-        if self.spool is not None and any(part.path is None for part in self.segments):
-            self.segments = _spooled(self.segments, self.spool)
+        if self.staging is not None and any(part.path is None for part in self.segments):
+            self.segments = _staged(self.segments, self.staging)
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], MultiVectors]]:
         """Yield (rows, texts) for ascending `rows`, some thousand at a time."""
@@ -110,7 +110,7 @@ class TokenStore:
             ]
         )
 
-    def pieces(self, positions: NDArray[np.int64], ordered: bool) -> list[Piece]:
+    def pieces(self, positions: NDArray[np.int64], ordered: bool) -> list[DocumentSlice]:
         """Return where the rows at `positions` (c, in any order) are, and their places in `positions`.
 
         Segment after segment, or exactly in the order of `positions` where `ordered`.
@@ -148,14 +148,14 @@ def mapped(path: Path, lengths: NDArray[np.int64]) -> MultiVectors:
 def write_tokens(path: Path, parts: list[MultiVectors]) -> None:
     """Write the tokens of `parts`, one after the other, to a new ``.npy`` file."""
     dtype = np.result_type(*(part.tokens.dtype for part in parts))
-    shape = (sum(part.num_tokens for part in parts), parts[0].dim)
+    shape = (sum(part.num_tokens for part in parts), parts[0].dimension)
     with path.open("wb") as stream:
         _write_header(stream, dtype, shape)
         for part in parts:
             _write_rows(stream, part.tokens, dtype)
 
 
-def _spooled(segments: list[Segment], spool: Path) -> list[Segment]:
+def _staged(segments: list[Segment], staging: Path) -> list[Segment]:
     """Return the segments with those in memory written to the end of the last file, or a new one."""
     memory = [part for part in segments if part.path is None]
     kept = segments[: len(segments) - len(memory)]
@@ -167,7 +167,7 @@ def _spooled(segments: list[Segment], spool: Path) -> list[Segment]:
         assert last.path is not None
         rows = last.num_tokens + sum(part.num_tokens for part in vectors)
         with last.path.open("r+b") as stream:
-            start = _write_header(stream, dtype, (rows, last.vectors.dim))
+            start = _write_header(stream, dtype, (rows, last.vectors.dimension))
             # Where the segments before it end, not the file: an append may have failed half way.
             stream.seek(start + last.vectors.tokens.nbytes)
             for part in vectors:
@@ -175,7 +175,7 @@ def _spooled(segments: list[Segment], spool: Path) -> list[Segment]:
             stream.truncate()
         first, path, lengths = last.first, last.path, [last.vectors.lengths, *lengths]
     else:
-        path = spool / f"tokens-{first:012d}.npy"
+        path = staging / f"tokens-{first:012d}.npy"
         write_tokens(path, vectors)
     return [*kept, Segment(first, mapped(path, np.concatenate(lengths)), path)]
 

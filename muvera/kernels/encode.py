@@ -178,7 +178,7 @@ def encode_queries(
 ):  # fmt: skip
     """Write the FDEs of queries first..last to ``out[0 : last - first]``.
 
-    Cells are decided after subtracting `center`; values are not centred, which would change
+    Cells are decided after subtracting `center`; values are not centered, which would change
     the ranking.  With `softness` tau > 0 a token at distance m from its nearest hyperplane
     goes to the cell across it with weight exp(-m / tau) / 2, and to its own with the rest.
     """
@@ -192,7 +192,7 @@ def encode_queries(
     room = longest + ROWS
     rows = np.empty(room * width + LANES, np.float32)
     mixed = np.empty(room * width if mixing.shape[0] > 0 else 0, np.float32)
-    centred = np.empty(room * width + LANES, np.float32)
+    centered = np.empty(room * width + LANES, np.float32)
     no_center = np.zeros(width, np.float32)
     products = np.empty(panels * room * LANES, np.float32)
     slot_of = np.empty(cells, np.int64)
@@ -205,10 +205,10 @@ def encode_queries(
         fde[:] = 0.0
         start = offsets[query]
         count = offsets[query + 1] - start
-        load_rows(floats, halves, start, start + count, depth, width, center, centred)
-        hashed = centred
+        load_rows(floats, halves, start, start + count, depth, width, center, centered)
+        hashed = centered
         if mixing.shape[0] > 0:
-            mix_rows(centred, count, width, mixing, places, tile, mixed)
+            mix_rows(centered, count, width, mixing, places, tile, mixed)
             hashed = mixed
         for panel in range(panels):
             for row in range(0, count, ROWS):

@@ -1,4 +1,4 @@
-"""Bringing token vectors into scratch: widened, centred, padded, in the mixed basis.
+"""Bringing token vectors into scratch: widened, centered, padded, in the mixed basis.
 
 Sizes: d columns of a token (`depth`), `width` = d rounded up to LANES.  Scratch is flat;
 a row is `width` floats whose padding is zero, so that loops run over whole vectors.

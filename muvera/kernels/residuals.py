@@ -2,14 +2,14 @@
 
 A token is stored as the number of its centroid and ``nbits`` bits a coordinate that pick a
 weight to add.  Bits of one coordinate run from the lowest to the highest, coordinates one
-after the other, and the first bit of a byte is its highest.  The sum is normalised again.
+after the other, and the first bit of a byte is its highest.  The sum is normalized again.
 
 A table of all 256 bytes turns each into its ``keys = 8 / nbits`` weights at once.  numba
 does not vectorise over so few entries, so one intrinsic emits vectors of LANES coordinates:
 ``nbits`` table rows joined, the centroid added, squares summed, in a fixed order of lanes.
 What it writes does not depend on the machine's vector width.
 
-Sizes: ``n`` tokens, ``dim`` coordinates, ``width = dim * nbits / 8`` bytes a token.
+Sizes: ``n`` tokens, ``dimension`` coordinates, ``width = dimension * nbits / 8`` bytes a token.
 """
 
 from typing import Any
@@ -79,7 +79,7 @@ def _decoder(keys: int) -> Any:
             packed, byte, count, centroids, source, table, out, target = args
             kinds = signature.args
             codes = _pointer(context, builder, kinds[0], packed, byte)
-            centre = _pointer(context, builder, kinds[3], centroids, source)
+            center = _pointer(context, builder, kinds[3], centroids, source)
             place = _pointer(context, builder, kinds[6], out, target)
             vector = ir.VectorType(_FLOAT, LANES)
             total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES))
@@ -94,7 +94,7 @@ def _decoder(keys: int) -> Any:
                     entry = _pointer(context, builder, kinds[5], table, row)
                     parts.append(_load(builder, entry, keys))
                 offset = builder.mul(loop.index, ir.Constant(word, LANES))
-                value = _load(builder, builder.gep(centre, [offset]), LANES)
+                value = _load(builder, builder.gep(center, [offset]), LANES)
                 value = builder.fadd(value, _join(builder, parts))
                 wide = builder.bitcast(builder.gep(place, [offset]), vector.as_pointer())
                 builder.store(value, wide, align=4)
@@ -134,10 +134,10 @@ def _interpreted_scale(out, target, count, factor):
 
 def _interpreted(keys: int) -> Any:
     def decode_row(packed, byte, count, centroids, source, table, out, target):
-        dim = count * LANES
-        weights = table.reshape(-1, keys)[packed[byte : byte + dim // keys]].reshape(-1)
-        row = centroids[source : source + dim] + weights
-        out[target : target + dim] = row
+        dimension = count * LANES
+        weights = table.reshape(-1, keys)[packed[byte : byte + dimension // keys]].reshape(-1)
+        row = centroids[source : source + dimension] + weights
+        out[target : target + dimension] = row
         return np.float32(row @ row)
 
     return decode_row
@@ -149,7 +149,7 @@ _decode_1, _decode_2, _decode_4, _decode_8 = _make(8), _make(4), _make(2), _make
 
 
 @kernel
-def decode_residuals(codes, packed, centroids, table, normalise, out):
+def decode_residuals(codes, packed, centroids, table, normalize, out):
     """Write the decoded tokens to `out`.
 
     Parameters
@@ -160,38 +160,38 @@ def decode_residuals(codes, packed, centroids, table, normalise, out):
     centroids : float32 (k, dim)
     table : float32 (256, keys)
         From :func:`byte_table`.
-    normalise : bool
+    normalize : bool
         Divide each token by the larger of its norm and 1e-12.
     out : float32 (n, dim)
     """
     count, width = packed.shape
-    dim = out.shape[1]
+    dimension = out.shape[1]
     keys = table.shape[1]
-    groups = dim // LANES
+    groups = dimension // LANES
     whole = groups * LANES
-    bytes_flat, centres, weights, flat = (
+    bytes_flat, centers, weights, flat = (
         packed.reshape(-1),
         centroids.reshape(-1),
         table.reshape(-1),
         out.reshape(-1),
     )
     for t in range(count):
-        source = np.int64(codes[t]) * dim
-        target = t * dim
+        source = np.int64(codes[t]) * dimension
+        target = t * dimension
         if keys == 8:
-            total = _decode_1(bytes_flat, t * width, groups, centres, source, weights, flat, target)
+            total = _decode_1(bytes_flat, t * width, groups, centers, source, weights, flat, target)
         elif keys == 4:
-            total = _decode_2(bytes_flat, t * width, groups, centres, source, weights, flat, target)
+            total = _decode_2(bytes_flat, t * width, groups, centers, source, weights, flat, target)
         elif keys == 2:
-            total = _decode_4(bytes_flat, t * width, groups, centres, source, weights, flat, target)
+            total = _decode_4(bytes_flat, t * width, groups, centers, source, weights, flat, target)
         else:
-            total = _decode_8(bytes_flat, t * width, groups, centres, source, weights, flat, target)
-        for i in range(whole, dim):  # dimensions past the last whole group of lanes
-            value = centres[source + i] + table[bytes_flat[t * width + i // keys], i % keys]
+            total = _decode_8(bytes_flat, t * width, groups, centers, source, weights, flat, target)
+        for i in range(whole, dimension):  # dimensions past the last whole group of lanes
+            value = centers[source + i] + table[bytes_flat[t * width + i // keys], i % keys]
             flat[target + i] = value
             total += value * value
-        if normalise:
+        if normalize:
             factor = np.float32(1.0) / max(np.sqrt(total), np.float32(1e-12))
             _scale(flat, target, groups, factor)
-            for i in range(whole, dim):
+            for i in range(whole, dimension):
                 flat[target + i] *= factor

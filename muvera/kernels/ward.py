@@ -2,7 +2,7 @@
 
 The clustering gives what ``scipy.cluster.hierarchy.linkage(method="ward")`` and
 ``fcluster(criterion="maxclust")`` give on the same distances, ties and the numbering of
-the clusters included: the same nearest-neighbour chain (Müllner, arXiv:1109.2378), the
+the clusters included: the same nearest-neighbor chain (Müllner, arXiv:1109.2378), the
 same update formula in the same order of operations, the same walk over the tree.
 
 Sizes: ``depth`` columns of a token, ``count`` tokens of a document, ``stride`` the length

@@ -1,4 +1,4 @@
-"""Maximum inner product search over single vectors: exact, quantised and HNSW behind one interface."""
+"""Maximum inner product search over single vectors: exact, quantized and HNSW behind one interface."""
 
 from .base import VectorSearch
 from .exact import ExactSearch

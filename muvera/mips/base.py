@@ -36,11 +36,11 @@ class VectorSearch(Protocol):
         """Add vectors, float32 (n, dimension), under new labels (n,); all of them or none."""
         ...
 
-    def accepts(self, labels: NDArray[np.int64]) -> bool:
+    def can_add(self, labels: NDArray[np.int64]) -> bool:
         """Whether :meth:`add` would take all of these labels."""
         ...
 
-    def holding(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of `labels` that a search can return, ascending."""
         ...
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.validation import frozen
+from ..data.validation import read_only_view
 from ..kernels.inner_products import inner_products
 from ..kernels.tile import LANES
 from ..utils.atomic_files import read_array
 from ..utils.parallel import run_in_ranges
 from .base import checked_dimension
-from .flat import LABELS, RowSearch, blocks
+from .flat import LABELS, FlatSearch, blocks
 
 __all__ = ["ExactSearch", "score_all"]
 
@@ -31,7 +31,7 @@ def score_all(
     """
     width = vectors.shape[1]
     out = np.empty((len(vectors), len(queries)), np.float32)
-    flat, packed = frozen(vectors).reshape(-1), frozen(queries).reshape(-1)
+    flat, packed = read_only_view(vectors).reshape(-1), read_only_view(queries).reshape(-1)
     step = max(1, _TASK_BYTES // (4 * width))
     ranges = [(start, min(start + step, len(vectors))) for start in range(0, len(vectors), step)]
 
@@ -42,7 +42,7 @@ def score_all(
     return out
 
 
-class ExactSearch(RowSearch):
+class ExactSearch(FlatSearch):
     """Search by computing every inner product.
 
     Recall is 1 by definition.  Time and memory traffic grow with ``n * dimension``; for

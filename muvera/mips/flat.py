@@ -21,7 +21,7 @@ from .base import (
     checked_vectors,
 )
 
-__all__ = ["LABELS", "RowSearch", "blocks"]
+__all__ = ["LABELS", "FlatSearch", "blocks"]
 
 LABELS = "vector_labels.npy"
 
@@ -34,7 +34,7 @@ _BLOCK_BYTES = 32 << 20
 Best = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-class RowSearch(ABC):
+class FlatSearch(ABC):
     """Rows of one or several arrays, all of which a search reads.
 
     Parameters
@@ -93,8 +93,8 @@ class RowSearch(ABC):
         """Add vectors under new labels; room grows by half, so that adding is linear."""
         vectors = checked_vectors(vectors, self.dimension)
         labels = checked_labels(labels, len(vectors))
-        if not self.accepts(labels):
-            raise ValueError(f"label {self.holding(labels)[0]} is in use.")
+        if not self.can_add(labels):
+            raise ValueError(f"label {self.existing(labels)[0]} is in use.")
         needed = self._count + len(vectors)
         if needed > len(self._labels):
             self._make_room(max(needed, len(self._labels) * 3 // 2))
@@ -114,12 +114,12 @@ class RowSearch(ABC):
         self._count += len(labels)
         self._highest = max(self._highest, int(labels.max(initial=-1)))
 
-    def accepts(self, labels: NDArray[np.int64]) -> bool:
+    def can_add(self, labels: NDArray[np.int64]) -> bool:
         """Whether :meth:`add` would take all of these labels."""
         # Labels that only ever rise, as an index gives them, are compared with one number.
-        return int(labels.min(initial=self._highest + 1)) > self._highest or not len(self.holding(labels))
+        return int(labels.min(initial=self._highest + 1)) > self._highest or not len(self.existing(labels))
 
-    def holding(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of `labels` that a search can return, ascending."""
         return np.intersect1d(labels, self._labels[: self._count])
 

@@ -114,7 +114,7 @@ class HNSWSearch:
         """Add vectors under labels that were never used."""
         vectors = checked_vectors(vectors, self.dimension)
         labels = checked_labels(labels, len(vectors))
-        if not self.accepts(labels):
+        if not self.can_add(labels):
             used = (label for label in labels.tolist() if label in self._labels or label in self._removed)
             raise ValueError(f"label {min(used)} was used already.")
         if len(labels) == 0:
@@ -131,10 +131,10 @@ class HNSWSearch:
             self._index.add_items(vectors, labels.astype(np.uint64), num_threads=thread_count(threads))
             self._labels.update(labels.tolist())
         except BaseException:
-            self._give_up(labels)
+            self._retire_rows(labels)
             raise
 
-    def _give_up(self, labels: NDArray[np.int64]) -> None:
+    def _retire_rows(self, labels: NDArray[np.int64]) -> None:
         """Remove what got into the graph; these labels are spent."""
         for label in labels.tolist():
             self._labels.discard(label)
@@ -142,11 +142,11 @@ class HNSWSearch:
                 self._index.mark_deleted(label)
                 self._removed.add(label)
 
-    def accepts(self, labels: NDArray[np.int64]) -> bool:
+    def can_add(self, labels: NDArray[np.int64]) -> bool:
         """Whether :meth:`add` would take all of these labels: a graph takes a label once."""
         return not any(label in self._labels or label in self._removed for label in labels.tolist())
 
-    def holding(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of `labels` that a search can return, ascending."""
         return np.array(sorted(self._labels.intersection(labels.tolist())), np.int64)
 

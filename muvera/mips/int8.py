@@ -12,9 +12,9 @@ from ..kernels.int8 import QUERY_MOST, VECTOR_MOST, integer_products
 from ..utils.atomic_files import read_array
 from ..utils.parallel import run_in_ranges
 from .base import checked_dimension
-from .flat import LABELS, RowSearch
+from .flat import LABELS, FlatSearch
 
-__all__ = ["Int8Search", "int8_products", "quantise", "read_bytes", "restored", "write_bytes"]
+__all__ = ["Int8Search", "int8_products", "quantize", "read_bytes", "restored", "write_bytes"]
 
 BYTES, STEPS = "vector_bytes.npy", "vector_steps.npy"
 
@@ -22,7 +22,7 @@ BYTES, STEPS = "vector_bytes.npy", "vector_steps.npy"
 _TASK_BYTES = 2 << 20
 
 
-def quantise(
+def quantize(
     vectors: NDArray[np.float32], most: int = VECTOR_MOST
 ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
     """Return whole numbers within +-`most` and the step of each vector.
@@ -55,11 +55,11 @@ def int8_products(
     queries: NDArray[np.float32],
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return the inner products of quantised vectors at `positions` with queries, float32 (n, m).
+    """Return the inner products of quantized vectors at `positions` with queries, float32 (n, m).
 
     Queries are rounded too, to 12 bits; the products of whole numbers are exact.
     """
-    asked, query_steps = quantise(queries, QUERY_MOST)
+    asked, query_steps = quantize(queries, QUERY_MOST)
     out = np.empty((len(positions), len(queries)), np.float32)
     step = max(1, _TASK_BYTES // max(1, numbers.shape[1]))
     ranges = [(start, min(start + step, len(positions))) for start in range(0, len(positions), step)]
@@ -74,7 +74,7 @@ def int8_products(
     return out
 
 
-class Int8Search(RowSearch):
+class Int8Search(FlatSearch):
     """Search by inner products of vectors rounded to one byte an entry.
 
     A quarter of the memory of ``exact`` and of what a search reads.  Each vector has a step of its
@@ -142,12 +142,12 @@ def write_bytes(
     vectors: NDArray[np.float32],
     threads: int | None,
 ) -> None:
-    """Quantise `vectors` into the rows of `numbers` and `steps` from `start` on."""
+    """Quantize `vectors` into the rows of `numbers` and `steps` from `start` on."""
     size = max(1, _TASK_BYTES // max(1, numbers.shape[1]))
     ranges = [(first, min(first + size, len(vectors))) for first in range(0, len(vectors), size)]
 
     def work(first: int, stop: int) -> None:
-        rounded, found = quantise(vectors[first:stop])
+        rounded, found = quantize(vectors[first:stop])
         numbers[start + first : start + stop] = rounded
         steps[start + first : start + stop] = found
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from .base import Found, checked_dimension
 from .exact import ExactSearch
 from .pq_codes import CENTROIDS_FILE, CodeSearch
-from .product_quantizer import CENTROIDS, ProductQuantiser
+from .product_quantizer import CENTROIDS, ProductQuantizer
 
 __all__ = ["PQSearch"]
 
 #: Floats of a group at most: 256 centroids say little of so many.
 MOST_GROUP = 64
 
-#: Codes are learnt from at most this many vectors.
+#: Codes are learned from at most this many vectors.
 MOST_TRAINING = 100_000
 
 
@@ -26,9 +26,9 @@ class PQSearch:
     """Search of product codes (PQ-256-G): a byte for every `group` floats.
 
     The first vectors are kept as floats and searched exactly.  Once there are `train`, or at
-    :meth:`learn`, the codes are learnt from them, all are coded and the floats dropped; later
+    :meth:`learn`, the codes are learned from them, all are coded and the floats dropped; later
     ones are coded as they come.  An index learns at the end of its build, or of the first addition
-    that makes 256.  The codes are never learnt again: give the first ones in random order.
+    that makes 256.  The codes are never learned again: give the first ones in random order.
     Adding one costs about as much as its product with 256 * `dimension` floats.
 
     Parameters
@@ -67,14 +67,14 @@ class PQSearch:
                 raise ValueError(f"{name} must be an int {wanted}, got {value!r}.")
         self.dimension = checked_dimension(dimension)
         self.group, self.rescore, self.train, self.seed = group, rescore, train, seed
-        self.learnt_from = 0
+        self.fitted_on = 0
         self._rows: ExactSearch | CodeSearch = ExactSearch(dimension)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @property
-    def can_learn(self) -> bool:
+    def ready_to_train(self) -> bool:
         """Whether vectors are kept as floats of which there are as many as centroids.
 
         Fewer take less memory as floats than a codebook does.
@@ -82,24 +82,24 @@ class PQSearch:
         return isinstance(self._rows, ExactSearch) and len(self._rows) >= CENTROIDS
 
     @property
-    def outgrown(self) -> bool:
-        """Whether the codes were learnt from few, and from less than half of what there is."""
-        return 0 < self.learnt_from < min(self.train, len(self) / 2)
+    def fitted_on_too_few(self) -> bool:
+        """Whether the codes were learned from few, and from less than half of what there is."""
+        return 0 < self.fitted_on < min(self.train, len(self) / 2)
 
     def learn(self, threads: int | None = None) -> None:
-        """Learn the codes from what is there, code it and drop the floats, where :attr:`can_learn`.
+        """Learn the codes from what is there, code it and drop the floats, where :attr:`ready_to_train`.
 
         Takes a minute or more for many vectors; meanwhile the floats and the codes are in memory.
         """
         held = self._rows
-        if isinstance(held, CodeSearch) or not self.can_learn:
+        if isinstance(held, CodeSearch) or not self.ready_to_train:
             return
-        quantiser = ProductQuantiser.train(
+        quantizer = ProductQuantizer.train(
             held.floats, self.group, most=self.train, seed=self.seed, threads=threads
         )
-        coded = CodeSearch(quantiser, self.rescore)
+        coded = CodeSearch(quantizer, self.rescore)
         coded.add(held.in_order, held.floats, threads)
-        self.learnt_from = min(len(held), self.train)
+        self.fitted_on = min(len(held), self.train)
         self._rows = coded
 
     # -- changing -------------------------------------------------------------
@@ -116,13 +116,13 @@ class PQSearch:
                 self._rows.remove(labels)
                 raise
 
-    def accepts(self, labels: NDArray[np.int64]) -> bool:
+    def can_add(self, labels: NDArray[np.int64]) -> bool:
         """Whether :meth:`add` would take all of these labels."""
-        return self._rows.accepts(labels)
+        return self._rows.can_add(labels)
 
-    def holding(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of `labels` that a search can return, ascending."""
-        return self._rows.holding(labels)
+        return self._rows.existing(labels)
 
     def remove(self, labels: NDArray[np.int64]) -> None:
         """Drop vectors; the others keep their order, and the codes their meaning."""
@@ -151,7 +151,7 @@ class PQSearch:
     # -- keeping --------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write the codes and their codebook, or the floats where nothing is learnt yet."""
+        """Write the codes and their codebook, or the floats where nothing is learned yet."""
         self._rows.save(folder)
 
     def settings(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class PQSearch:
         return {"group": self.group, "rescore": self.rescore, "train": self.train, "seed": self.seed}
 
     @classmethod
-    def load(cls, folder: Path, dimension: int, settings: dict[str, Any], learnt_from: int) -> PQSearch:
+    def load(cls, folder: Path, dimension: int, settings: dict[str, Any], fitted_on: int) -> PQSearch:
         """Read what :meth:`save` wrote.
 
         Raises
@@ -168,14 +168,14 @@ class PQSearch:
             For files of another dimension or other groups, and for damaged ones.
         """
         loaded = cls(dimension, **settings)
-        loaded.learnt_from = learnt_from
-        if learnt_from or (folder / CENTROIDS_FILE).exists():
+        loaded.fitted_on = fitted_on
+        if fitted_on or (folder / CENTROIDS_FILE).exists():
             loaded._rows = CodeSearch.load(folder, dimension, loaded.group, loaded.rescore)
         else:
             loaded._rows = ExactSearch.load(folder, dimension)
         return loaded
 
     def info(self) -> dict[str, Any]:
-        """Return kind, size, settings, bytes a vector, and how many the codes were learnt from."""
+        """Return kind, size, settings, bytes a vector, and how many the codes were learned from."""
         facts = {**self._rows.info(), "kind": self.kind}
-        return {**facts, **self.settings(), "learnt_from": self.learnt_from}
+        return {**facts, **self.settings(), "fitted_on": self.fitted_on}

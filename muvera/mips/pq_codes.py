@@ -11,36 +11,36 @@ from numpy.typing import NDArray
 
 from ..data.ranking import best_first
 from ..utils.atomic_files import read_array
-from .flat import LABELS, Best, RowSearch
+from .flat import LABELS, Best, FlatSearch
 from .int8 import BYTES, STEPS, int8_products, read_bytes, restored, write_bytes
-from .product_quantizer import ProductQuantiser
+from .product_quantizer import ProductQuantizer
 
 __all__ = ["CENTROIDS_FILE", "CodeSearch"]
 
 CENTROIDS_FILE, CODES = "vector_centroids.npy", "vector_codes.npy"
 
 
-class CodeSearch(RowSearch):
-    """Search by the codes of a learnt quantiser.
+class CodeSearch(FlatSearch):
+    """Search by the codes of a learned quantizer.
 
     Parameters
     ----------
-    quantiser : ProductQuantiser
+    quantizer : ProductQuantizer
     rescore : int
         See :class:`muvera.mips.PQSearch`.
     """
 
     kind = "pq"
 
-    def __init__(self, quantiser: ProductQuantiser, rescore: int) -> None:
-        self.quantiser, self.rescore = quantiser, rescore
-        columns: list[NDArray[Any]] = [np.empty((0, quantiser.groups), np.uint8)]
+    def __init__(self, quantizer: ProductQuantizer, rescore: int) -> None:
+        self.quantizer, self.rescore = quantizer, rescore
+        columns: list[NDArray[Any]] = [np.empty((0, quantizer.groups), np.uint8)]
         if rescore:
-            columns += [np.empty((0, quantiser.dimension), np.int8), np.empty(0, np.float32)]
-        super().__init__(quantiser.dimension, columns)
+            columns += [np.empty((0, quantizer.dimension), np.int8), np.empty(0, np.float32)]
+        super().__init__(quantizer.dimension, columns)
 
     def _write(self, start: int, vectors: NDArray[np.float32], threads: int | None) -> None:
-        self._columns[0][start : start + len(vectors)] = self.quantiser.encode(vectors, threads)
+        self._columns[0][start : start + len(vectors)] = self.quantizer.encode(vectors, threads)
         if self.rescore:
             write_bytes(self._columns[1], self._columns[2], start, vectors, threads)
 
@@ -48,7 +48,7 @@ class CodeSearch(RowSearch):
         self, queries: NDArray[np.float32], picked: NDArray[np.int64] | None, threads: int | None
     ) -> NDArray[np.float32]:
         positions = np.arange(self._count) if picked is None else picked
-        return self.quantiser.products(self._columns[0], positions, queries, threads)
+        return self.quantizer.products(self._columns[0], positions, queries, threads)
 
     def _best(
         self, queries: NDArray[np.float32], picked: NDArray[np.int64] | None, k: int, threads: int | None
@@ -68,11 +68,11 @@ class CodeSearch(RowSearch):
     def _read(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         if self.rescore:
             return read_bytes(self._columns[1], self._columns[2], positions)
-        return self.quantiser.decode(self._columns[0][positions])
+        return self.quantizer.decode(self._columns[0][positions])
 
     def save(self, folder: Path) -> None:
         """Write the centroids, the codes, the bytes for rescoring and the labels."""
-        np.save(folder / CENTROIDS_FILE, self.quantiser.centroids)
+        np.save(folder / CENTROIDS_FILE, self.quantizer.centroids)
         names = (CODES, BYTES, STEPS)[: len(self._columns)]
         for name, column in zip(names, self._columns, strict=True):
             np.save(folder / name, column[: self._count])
@@ -89,12 +89,12 @@ class CodeSearch(RowSearch):
         """
         path = folder / CENTROIDS_FILE
         try:
-            quantiser = ProductQuantiser(read_array(path), dimension)
+            quantizer = ProductQuantizer(read_array(path), dimension)
         except ValueError as error:
             raise ValueError(f"{path} does not fit: {error}") from error
-        if quantiser.width != width:
-            raise ValueError(f"{path} has groups of {quantiser.width} entries, but group={width} is wanted.")
-        loaded = cls(quantiser, rescore)
+        if quantizer.width != width:
+            raise ValueError(f"{path} has groups of {quantizer.width} entries, but group={width} is wanted.")
+        loaded = cls(quantizer, rescore)
         codes = (CODES, read_array(folder / CODES))
         loaded._restore(folder, [codes, *(restored(folder) if rescore else [])])
         return loaded
@@ -106,6 +106,6 @@ class CodeSearch(RowSearch):
             "kind": self.kind,
             "vectors": len(self),
             "dimension": self.dimension,
-            "bytes_per_vector": self.quantiser.groups + rescoring + 8,
-            "codebook_bytes": 4 * self.quantiser.centroids.size,
+            "bytes_per_vector": self.quantizer.groups + rescoring + 8,
+            "codebook_bytes": 4 * self.quantizer.centroids.size,
         }

@@ -1,17 +1,17 @@
-"""ProductQuantiser: vectors as one byte for every few consecutive entries (the paper's PQ-256-G)."""
+"""ProductQuantizer: vectors as one byte for every few consecutive entries (the paper's PQ-256-G)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.validation import frozen
+from ..data.validation import read_only_view
 from ..kernels.product_codes import CENTROIDS, PANELS, encode, pack_centroids, scan, tables, train
 from ..kernels.tile import LANES
 from ..utils.parallel import run_in_ranges
 from .base import checked_dimension
 
-__all__ = ["CENTROIDS", "ProductQuantiser"]
+__all__ = ["CENTROIDS", "ProductQuantizer"]
 
 # Lloyd's rounds: the error falls by less than a hundredth in any later one.
 _ROUNDS = 12
@@ -20,12 +20,12 @@ _ROUNDS = 12
 _GROUPS, _VECTORS, _SCANNED_BYTES = 8, 256, 1 << 20
 
 
-class ProductQuantiser:
+class ProductQuantizer:
     """A codebook of 256 centroids for each group of consecutive entries.
 
     A group's code is its nearest centroid's number.  The inner product with a query is the sum of one
     entry of a table for each group, made once a query ("asymmetric distance": the query is not
-    rounded).  Centroid 0 is zero where the codebook was learnt: FDEs of short texts are mostly
+    rounded).  Centroid 0 is zero where the codebook was learned: FDEs of short texts are mostly
     empty cells, which lose nothing.
 
     Parameters
@@ -48,12 +48,12 @@ class ProductQuantiser:
             raise ValueError("centroids have a NaN or an infinity.")
         self.groups, _, self.width = shape
         self._packed = np.zeros(self.groups * PANELS * (self.width + 1) * LANES, np.float32)
-        pack_centroids(frozen(np.ascontiguousarray(centroids)), self._packed)
+        pack_centroids(read_only_view(np.ascontiguousarray(centroids)), self._packed)
 
     @classmethod
     def train(
         cls, vectors: NDArray[np.float32], width: int, *, most: int, seed: int, threads: int | None = None
-    ) -> ProductQuantiser:
+    ) -> ProductQuantizer:
         """Learn a codebook from a sample of `vectors` by k-means, each group for itself.
 
         The result depends on the seed and not on the number of threads.
@@ -71,7 +71,7 @@ class ProductQuantiser:
         count, dimension = vectors.shape
         groups = -(-dimension // width)
         order = np.random.default_rng(seed).permutation(count)[:most]
-        sample = frozen(_filled_up(vectors, groups * width))
+        sample = read_only_view(_filled_up(vectors, groups * width))
         packed = np.zeros(groups * PANELS * (width + 1) * LANES, np.float32)
         ranges = [(start, min(start + _GROUPS, groups)) for start in range(0, groups, _GROUPS)]
         run_in_ranges(
@@ -87,7 +87,10 @@ class ProductQuantiser:
     def encode(self, vectors: NDArray[np.float32], threads: int | None = None) -> NDArray[np.uint8]:
         """Return the codes of float32 (n, dimension), uint8 (n, groups)."""
         codes = np.empty((len(vectors), self.groups), np.uint8)
-        rows, packed = frozen(_filled_up(vectors, self.groups * self.width)), frozen(self._packed)
+        rows, packed = (
+            read_only_view(_filled_up(vectors, self.groups * self.width)),
+            read_only_view(self._packed),
+        )
         ranges = [(start, min(start + _VECTORS, len(rows))) for start in range(0, len(rows), _VECTORS)]
         run_in_ranges(
             lambda start, stop: encode(rows, start, stop, self.width, packed, codes), ranges, threads
@@ -111,8 +114,8 @@ class ProductQuantiser:
         Groups in which a query is zero, as its empty cells are, cost nothing.
         """
         out = np.empty((len(queries), len(positions)), np.float32)
-        flat, packed = frozen(codes).reshape(-1), frozen(self._packed)
-        rows, asked = frozen(positions), frozen(_filled_up(queries, self.groups * self.width))
+        flat, packed = read_only_view(codes).reshape(-1), read_only_view(self._packed)
+        rows, asked = read_only_view(positions), read_only_view(_filled_up(queries, self.groups * self.width))
 
         def prepared(query: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
             groups = asked[query].reshape(self.groups, self.width)

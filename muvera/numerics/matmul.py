@@ -1,7 +1,7 @@
 """Products of large matrices whose bits do not depend on the number of threads or cores.
 
-BLAS cuts a product by the number of its threads, and with it the order of its sums: what is learnt on
-two cores would differ from what is learnt on four.
+BLAS cuts a product by the number of its threads, and with it the order of its sums: what is learned on
+two cores would differ from what is learned on four.
 """
 
 from __future__ import annotations

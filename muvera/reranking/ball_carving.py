@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors
-from ..data.validation import frozen
+from ..data.validation import read_only_view
 from ..kernels.ball_carving import carve_balls
 
 __all__ = ["carve_queries", "carved_tokens", "require_tau"]
@@ -60,7 +60,7 @@ def carved_tokens(
     The work behind :func:`carve_queries`; it checks nothing.
     """
     sums, counts = np.zeros(tokens.shape), np.empty(len(offsets) - 1, np.int64)
-    carve_balls(frozen(tokens), offsets, float(tau) - _ROUNDING, sums, counts)
+    carve_balls(read_only_view(tokens), offsets, float(tau) - _ROUNDING, sums, counts)
     # A query's sums are the first of its rows.
     places = np.arange(len(sums)) - np.repeat(offsets[:-1], np.diff(offsets))
     return sums[places < np.repeat(counts, np.diff(offsets))].astype(np.float32), counts

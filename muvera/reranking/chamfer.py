@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors, both_kinds
+from ..data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors
 from ..data.ranking import Ranking, best_first
-from ..data.validation import as_array, frozen
+from ..data.validation import as_array, read_only_view
 from ..kernels.chamfer import match_tokens, score_documents
 from ..kernels.tile import pack_columns
 from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
 from .ball_carving import require_tau
-from .pruning import Screening, rank_candidates, require_patience
+from .pruning import RerankOptions, rank_candidates, require_patience
 
 __all__ = ["Explanation", "chamfer", "chamfer_matrix", "explain", "rerank", "top_k"]
 
@@ -145,7 +145,7 @@ def rerank(
     k: int | None = None,
     *,
     mean: bool = False,
-    carve: float | None = None,
+    ball_carving_tau: float | None = None,
     patience: int | None = None,
     threads: int | None = None,
 ) -> list[Ranking]:
@@ -163,7 +163,7 @@ def rerank(
         are left out.
     k : int, optional
         How many to return at most.  Default: all.
-    carve : float, optional
+    ball_carving_tau : float, optional
         Choose the k best by the query as :func:`muvera.carve_queries` makes it with this tau:
         fewer products, fewer of the best.  Scores stay those of the whole query.
     patience : int, optional
@@ -182,10 +182,10 @@ def rerank(
         raise ValueError(f"There are {len(candidates)} candidate lists for {len(queries)} queries.")
     if k is not None:
         require_k(k, None, "")
-    elif carve is not None or patience is not None:
-        raise ValueError("carve and patience leave out what is not among the k best. Give k.")
-    if carve is not None:
-        require_tau(carve, "carve")
+    elif ball_carving_tau is not None or patience is not None:
+        raise ValueError("ball_carving_tau and patience leave out what is not among the k best. Give k.")
+    if ball_carving_tau is not None:
+        require_tau(ball_carving_tau, "ball_carving_tau")
     require_patience(patience)
     ids = documents.ids
     rankings = []
@@ -199,10 +199,10 @@ def rerank(
             )
         found, scores = rank_candidates(
             queries[i],
-            carve,
+            ball_carving_tau,
             positions,
             lambda at: [(documents, at, np.arange(len(at)))],
-            Screening(len(positions) if k is None else k, patience=patience, mean=mean),
+            RerankOptions(len(positions) if k is None else k, patience=patience, mean=mean),
             threads,
         )
         rankings.append(Ranking(ids[found], scores))
@@ -227,7 +227,7 @@ def explain(query: Any, document: Any) -> Explanation:
     count = query.num_tokens
     packed = pack_columns(query.tokens.astype(np.float32))
     tokens, similarities = np.zeros(count, np.int64), np.empty(count, np.float32)
-    rows = frozen(document.tokens.astype(np.float32, copy=False))
+    rows = read_only_view(document.tokens.astype(np.float32, copy=False))
     match_tokens(rows, packed.reshape(-1), tokens, similarities)
     return Explanation(tokens, similarities)
 
@@ -243,7 +243,7 @@ def scores_at(
 
     The work behind the public functions; it checks nothing.
     """
-    floats, halves = both_kinds(documents)
+    floats, halves = as_kernel_arrays(documents)
     packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
     if positions is None:
         positions, offsets = np.arange(len(documents)), documents.offsets
@@ -281,8 +281,10 @@ def _one_text(value: Any, name: str) -> MultiVectors:
 
 def _checked(queries: Any, documents: Any) -> tuple[MultiVectors, MultiVectors]:
     queries, documents = as_multivectors(queries, "queries"), as_multivectors(documents, "documents")
-    if queries.dim != documents.dim:
-        raise ValueError(f"queries have {queries.dim} columns, but documents have {documents.dim}.")
+    if queries.dimension != documents.dimension:
+        raise ValueError(
+            f"queries have {queries.dimension} columns, but documents have {documents.dimension}."
+        )
     require_query_tokens(queries)
     queries.require_finite("queries")
     documents.require_finite("documents")

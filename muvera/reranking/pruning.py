@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, both_kinds
+from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import best_first
-from ..data.validation import frozen
+from ..data.validation import read_only_view
 from ..kernels.pruning import prepare_bounds, score_promising
 from ..kernels.tile import LANES, multiply, pack_columns
 from ..utils.parallel import run_in_ranges, thread_count
 from .ball_carving import carved_tokens
 
-__all__ = ["Piece", "Screening", "rank_candidates", "require_patience", "screen"]
+__all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "require_patience", "screen"]
 
 # Queries of more tokens are scored without bounds: the cosines grow with the square.
 _MOST_TOKENS = 512
@@ -32,11 +32,11 @@ _GREATEST = 1e15
 _NO_PATIENCE = np.iinfo(np.int64).max
 
 #: Documents, positions in them, and where their scores go.
-Piece = tuple[MultiVectors, NDArray[np.int64], NDArray[np.int64]]
+DocumentSlice = tuple[MultiVectors, NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
-class Screening:
+class RerankOptions:
     """How one query's candidates are screened.
 
     Parameters
@@ -62,7 +62,11 @@ class Screening:
 
 
 def screen(
-    query: NDArray[np.float32], pieces: Sequence[Piece], size: int, how: Screening, threads: int | None = None
+    query: NDArray[np.float32],
+    pieces: Sequence[DocumentSlice],
+    size: int,
+    how: RerankOptions,
+    threads: int | None = None,
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates, float32 (size,), -inf for those that were left.
 
@@ -79,7 +83,7 @@ def screen(
         Default: all usable cores.  The k best do not depend on it.  One is used with
         `patience`, whose end each candidate decides for the next.
     """
-    plan = _Plan(query, how)
+    plan = PackedQuery(query, how)
     workers = thread_count(threads) if how.patience is None else 1
     out = np.empty(size, np.float32)
 
@@ -93,10 +97,10 @@ def screen(
 
 def rank_candidates(
     query: NDArray[Any],
-    carve: float | None,
+    ball_carving_tau: float | None,
     positions: NDArray[np.int64],
-    pieces: Callable[[NDArray[np.int64]], Sequence[Piece]],
-    how: Screening,
+    pieces: Callable[[NDArray[np.int64]], Sequence[DocumentSlice]],
+    how: RerankOptions,
     threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the k best candidates, best first, and their Chamfer similarities.
@@ -105,7 +109,7 @@ def rank_candidates(
     ----------
     query : float32 or float16 (m, dim)
         Its tokens, at least one.
-    carve : float, optional
+    ball_carving_tau : float, optional
         Choose the k best by the query as :func:`muvera.carve_queries` makes it with this tau; they
         are then ordered, and scored, by the whole query.  Where the carved query fills as many
         panels of LANES tokens and would save nothing, the whole one chooses.
@@ -124,13 +128,13 @@ def rank_candidates(
     """
     tokens = np.asarray(query, np.float32)
     asked = tokens
-    if carve is not None and _panels(tokens) > 1:
-        carved, _ = carved_tokens(tokens, np.array([0, len(tokens)]), carve)
+    if ball_carving_tau is not None and _panels(tokens) > 1:
+        carved, _ = carved_tokens(tokens, np.array([0, len(tokens)]), ball_carving_tau)
         asked = carved if _panels(carved) < _panels(tokens) else tokens
     scores = screen(asked, pieces(positions), len(positions), how, threads)
     found, scores = _best(positions, scores, how.k)
     if asked is not tokens:
-        whole = Screening(how.k, early_exit=False, mean=how.mean, products=how.products)
+        whole = RerankOptions(how.k, early_exit=False, mean=how.mean, products=how.products)
         found, scores = _best(found, screen(tokens, pieces(found), len(found), whole, threads), how.k)
     return found, scores
 
@@ -147,10 +151,10 @@ def _best(
     return positions[best], scores[best]
 
 
-class _Plan:
+class PackedQuery:
     """One query packed for the kernel, and what its bounds need."""
 
-    def __init__(self, tokens: NDArray[np.float32], how: Screening) -> None:
+    def __init__(self, tokens: NDArray[np.float32], how: RerankOptions) -> None:
         count, depth = tokens.shape
         self.how = how
         # Rounding of an inner product as long as this, relative to the norms, and of what is made of it.
@@ -164,7 +168,7 @@ class _Plan:
             norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
             if norms.max() < _GREATEST:
                 products = np.empty((count, count), np.float32)
-                multiply(frozen(tokens), packed, products)
+                multiply(read_only_view(tokens), packed, products)
                 order = np.empty(count, np.int64)
                 self.norms = np.empty(count)
                 self.cosines, self.sines = np.empty_like(products), np.empty_like(products)
@@ -173,7 +177,7 @@ class _Plan:
                 packed = pack_columns(tokens[order])
         self.packed = packed.reshape(-1)
 
-    def score(self, pieces: Sequence[Piece], out: NDArray[np.float32]) -> None:
+    def score(self, pieces: Sequence[DocumentSlice], out: NDArray[np.float32]) -> None:
         """Write the scores of the pieces' candidates, one after the other."""
         size = sum(len(positions) for _, positions, _ in pieces)
         watched = self.how.patience is not None or (len(self.cosines) > 0 and self.how.k < size)
@@ -183,7 +187,7 @@ class _Plan:
         for documents, positions, places in pieces:
             scores = np.empty(len(positions), np.float32)
             score_promising(
-                *both_kinds(documents), documents.offsets, positions, self.packed, self.places,
+                *as_kernel_arrays(documents), documents.offsets, positions, self.packed, self.places,
                 self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, self.how.mean,
                 patience, heap, counts, scores,
             )  # fmt: skip

@@ -119,7 +119,7 @@ class Bench:
         return found
 
     def _filled(self, arm: Arm, storage: Storage, documents: NDArray[np.float32]) -> VectorSearch:
-        """Return a search over the documents; codes are learnt from those that encoders learn from."""
+        """Return a search over the documents; codes are learned from those that encoders learn from."""
         search = storage.search(arm.floats)
         rows = np.arange(len(documents))
         first = self.sample.learning

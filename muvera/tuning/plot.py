@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot", "require_plot"]
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
+# Okabe and Ito's colors, told apart by color-blind readers.
 _KINDS = {"FDE": "#0072b2", "compact": "#009e73", "learned": "#d55e00"}
 
 # Pixels a point of a PNG, so that it stays sharp in print.
@@ -73,11 +73,11 @@ def _drawing(found: Tuning) -> dict[str, Any]:
     x = alt.X("bytes:Q", scale=alt.Scale(type="log"), title="bytes a document")
     title = f"held-out recall among {found.candidates} candidates"
     y = alt.Y("recall:Q", scale=alt.Scale(zero=False), title=title)
-    colours = alt.Scale(domain=list(_KINDS), range=list(_KINDS.values()))
+    colors = alt.Scale(domain=list(_KINDS), range=list(_KINDS.values()))
     dots = (
         alt.Chart(alt.InlineData(points))
         .mark_point(filled=True, size=60)
-        .encode(x, y, color=alt.Color("kind:N", scale=colours, title=None), shape=alt.Shape("kept as:N"))
+        .encode(x, y, color=alt.Color("kind:N", scale=colors, title=None), shape=alt.Shape("kept as:N"))
     )
     line = alt.Chart(alt.InlineData(front)).mark_line(color="#888888", strokeWidth=1).encode(x, y)
     ring = (

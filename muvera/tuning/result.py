@@ -60,7 +60,7 @@ class TunedRow:
     @property
     def floats(self) -> int:
         """Floats of a vector before it is kept in fewer bytes."""
-        return self.config.fde_dimension
+        return self.config.vector_dimension
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Tuning:
     graph_recall : float or None
         Share of the exact best vectors that such a graph of the sample found.
     rows : tuple of TunedRow
-        All that were left after halving, by bytes.  Smaller sizes of a learnt map are measured as
+        All that were left after halving, by bytes.  Smaller sizes of a learned map are measured as
         the leading columns of its largest; `chosen` is measured with maps of its own.
     exact : bool
         Whether the collection is so small that an index reads all tokens instead.

@@ -26,7 +26,7 @@ WINDOW = 32
 #: An encoder learns from at most so many documents, so it sees this share of a collection; half
 #: of a sample at least, for less would say little of what so many teach, and three quarters at
 #: most, for windows are cut out of the others.
-_LEARNT_FROM, _LEAST_SHARE, _MOST_SHARE = 4096, 0.5, 0.75
+_FIT_DOCUMENTS, _LEAST_SHARE, _MOST_SHARE = 4096, 0.5, 0.75
 
 # Queries, and multiplications of exact Chamfer, some ten seconds' worth: longer or wider tokens
 # mean fewer queries.
@@ -107,14 +107,14 @@ def draw_sample(
     threads : int, optional
     """
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
-    drawn, asked, split, learnt = streams
+    drawn, asked, split, learned = streams
     picked = _numbered(documents[filled[drawn.permutation(len(filled))[:size]]])
     picked.require_finite("documents")
-    share = min(_MOST_SHARE, max(_LEAST_SHARE, _LEARNT_FROM / len(filled)))
-    order = learnt.permutation(len(picked))
+    share = min(_MOST_SHARE, max(_LEAST_SHARE, _FIT_DOCUMENTS / len(filled)))
+    order = learned.permutation(len(picked))
     learning, others = np.split(order, [round(share * len(picked))])
     length = WINDOW if queries is None else max(1, queries.num_tokens // len(queries))
-    affordable = _PRODUCTS // (picked.num_tokens * picked.dim * length)
+    affordable = _PRODUCTS // (picked.num_tokens * picked.dimension * length)
     count = min(_QUERIES, max(_FEWEST, affordable))
     if queries is None:
         chosen, own = _windows(picked, np.sort(others), count, asked)

@@ -47,7 +47,7 @@ class Arm:
     config : FDEConfig or LearnedConfig
     source : FDEConfig or LearnedConfig
         Whose vectors' leading columns stand for the arm's while many are tried: one fit serves
-        all sizes of a learnt map.
+        all sizes of a learned map.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Arm:
     @property
     def floats(self) -> int:
         """Floats of a vector."""
-        return self.config.fde_dimension
+        return self.config.vector_dimension
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,13 @@ def arms(dimension: int) -> list[Arm]:
     name = f"FDE R={whole.num_repetitions} k=3 identity"
     found.setdefault(whole, Arm(name, whole, whole))
     default = FDEConfig(dimension=dimension)
-    sizes = [size for size in COMPACT if size < default.fde_dimension]
+    sizes = [size for size in COMPACT if size < default.vector_dimension]
     largest: EncoderConfig = dataclasses.replace(default, compact_dimension=max(sizes, default=1))
     for size in sizes:
         compact = dataclasses.replace(default, compact_dimension=size)
         found[compact] = Arm(f"compact {size:,}", compact, largest)
-    largest = LearnedConfig(dimension=dimension, fde_dimension=max(LEARNED))
+    largest = LearnedConfig(dimension=dimension, vector_dimension=max(LEARNED))
     for size in LEARNED:
-        learned = dataclasses.replace(largest, fde_dimension=size)
+        learned = dataclasses.replace(largest, vector_dimension=size)
         found[learned] = Arm(f"learned {size:,}", learned, largest)
     return sorted(found.values(), key=lambda arm: arm.floats)

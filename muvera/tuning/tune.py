@@ -109,7 +109,7 @@ def tune(
     drawn = draw_sample(texts, filled, asked, size, seed, threads)
     links = min(LINKS) if len(filled) >= GRAPH_FROM else None
     storages = [one for one in STORAGES if one.backend != "pq" or len(drawn.learning) >= 2 * CENTROIDS]
-    tried = _fitting(arms(texts.dim), storages, links, max_bytes, max_floats)
+    tried = _fitting(arms(texts.dimension), storages, links, max_bytes, max_floats)
     depths = sorted({depth, *(each for each in DEPTHS if each <= size // 2)})
     bench = Bench(drawn, max(depths), threads, progress or (lambda _: None))
 
@@ -186,7 +186,7 @@ def _texts(documents: Any, queries: Any) -> tuple[MultiVectors, NDArray[np.int64
     if queries is None:
         return texts, filled, None
     asked = as_multivectors(queries, "queries")
-    asked.require_dim(texts.dim, "queries", "documents")
+    asked.require_dimension(texts.dimension, "queries", "documents")
     asked.require_finite("queries")
     kept = asked[_filled(asked, "queries", FEWEST_QUERIES)]
     return texts, filled, MultiVectors(kept.tokens, kept.offsets)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["folder_beside", "read_array", "sync", "write_bytes", "write_json"]
+__all__ = ["atomic_folder", "read_array", "sync", "write_bytes", "write_json"]
 
 
 def sync(path: Path) -> None:
@@ -53,7 +53,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def folder_beside(
+def atomic_folder(
     target: str | os.PathLike[str], overwrite: bool = False, *, own: Sequence[str] | None = None
 ) -> Iterator[Path]:
     """Give a folder to fill that becomes `target` when the block ends without an error.

@@ -33,11 +33,11 @@ def fails(*arguments: object) -> str:
     return err
 
 
-def some_texts(count: int = 30, dim: int = 16, seed: int = 0, ids: bool = True) -> MultiVectors:
+def some_texts(count: int = 30, dimension: int = 16, seed: int = 0, ids: bool = True) -> MultiVectors:
     """Texts of 1 to 9 tokens, the fourth without any."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 10, count)
     lengths[3] = 0
-    tokens = rng.normal(size=(lengths.sum(), dim)).astype(np.float32)
+    tokens = rng.normal(size=(lengths.sum(), dimension)).astype(np.float32)
     tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
     return MultiVectors.from_flat(tokens, lengths, ids=[f"d{i}" for i in range(count)] if ids else None)

@@ -39,19 +39,19 @@ def _tuple(values: Any) -> bytes:
 
 
 def random_index(
-    seed: int, lengths: list[list[int]], dim: int = 16, nbits: int = 2, centroids: int = 5
+    seed: int, lengths: list[list[int]], dimension: int = 16, nbits: int = 2, centroids: int = 5
 ) -> dict[str, Any]:
     """Return the arrays of a random index, one pair of codes and residuals a chunk."""
     rng = np.random.default_rng(seed)
     return {
-        "dim": dim,
+        "dim": dimension,
         "nbits": nbits,
-        "centroids": rng.normal(size=(centroids, dim)).astype(np.float16),
+        "centroids": rng.normal(size=(centroids, dimension)).astype(np.float16),
         "weights": np.sort(rng.normal(size=2**nbits)).astype(np.float32),
         "lengths": lengths,
         "codes": [rng.integers(0, centroids, sum(chunk)).astype(np.int32) for chunk in lengths],
         "packed": [
-            rng.integers(0, 256, (sum(chunk), dim * nbits // 8)).astype(np.uint8) for chunk in lengths
+            rng.integers(0, 256, (sum(chunk), dimension * nbits // 8)).astype(np.uint8) for chunk in lengths
         ],
     }
 

@@ -24,7 +24,7 @@ def documents_like_real(
         tokens = tokens + 0.5 * rng.standard_normal(tokens.shape)
         tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
         texts.append(tokens[: 0 if i % 17 == 16 else None].astype(dtype))
-    return MultiVectors.from_arrays(texts, ids=ids, dim=DIM, dtype=dtype)
+    return MultiVectors.from_arrays(texts, ids=ids, dimension=DIM, dtype=dtype)
 
 
 def queries_like_real(documents: MultiVectors, count: int, seed: int = 1) -> MultiVectors:
@@ -36,4 +36,4 @@ def queries_like_real(documents: MultiVectors, count: int, seed: int = 1) -> Mul
         tokens = np.asarray(documents[int(i)], np.float32)
         tokens = tokens[: len(tokens) // 2 + 1] + 0.15 * rng.standard_normal((len(tokens) // 2 + 1, DIM))
         texts.append(tokens.astype(np.float32))
-    return MultiVectors.from_arrays(texts, dim=DIM)
+    return MultiVectors.from_arrays(texts, dimension=DIM)

@@ -45,7 +45,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
             {"sweep": {"candidates": CANDIDATES}},
         ],
     },
-    "fde_dimension": {
+    "vector_dimension": {
         "title": "FDE recall against dimension",
         "systems": [
             {"grid": {"preset": ["paper", "default"]}},
@@ -53,7 +53,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         ],
     },
     "collection_size": {"title": "Cost against size", "timed": True, "systems": [], "documents": SIZES},
-    "nearest_neighbour": {"title": "The nearest among the first N", "systems": [{"grid": {"preset": []}}]},
+    "nearest_neighbor": {"title": "The nearest among the first N", "systems": [{"grid": {"preset": []}}]},
 }
 
 
@@ -129,7 +129,7 @@ def _rows(random: np.random.Generator) -> Iterator[dict[str, Any]]:
         for system in ("muvera", "exhaustive"):
             speed = 2e5 / size if system == "exhaustive" else 400 - 20 * float(np.log2(size))
             recall = 1.0 if system == "exhaustive" else 0.97 - size / 2e5
-            built = {"n": size, "fde_dimension": 10240.0}
+            built = {"n": size, "vector_dimension": 10240.0}
             yield row("collection_size", "lotte500", system, recall, build=built, queries_per_second=speed)
     yield row("collection_size", "lotte500", "bm25", None, build={"n": 500}, latency_ms=None)
 
@@ -150,7 +150,7 @@ def _end_to_end(collection: str, random: np.random.Generator) -> Iterator[dict[s
                 recall,
                 label=label,
                 point=label if once else f"{label}, candidates={candidates}",
-                build=build | {"fde_dimension": 10240.0},
+                build=build | {"vector_dimension": 10240.0},
                 query={} if once else {"candidates": candidates},
                 queries_per_second=9.5 if once else pace / (candidates / 20) ** 0.7 * (2 - small),
                 bytes_per_document=0 if once else 40968 * small * (0.5 + lead / 2),
@@ -169,12 +169,16 @@ def _dimensions(collection: str) -> Iterator[dict[str, Any]]:
             recall = 1 - float(np.exp(-lead - np.log2(size / 100) / 3))
             for seed in (42, 43):
                 yield row(
-                    "fde_dimension",
+                    "vector_dimension",
                     collection,
                     "fde",
                     recall + (seed - 42) * 0.004,
                     label=f"{preset} R={shape[0]} k={shape[1]} p={shape[2]}",
-                    build={"preset": preset, **dict(zip(names, shape, strict=True)), "fde_dimension": size},
+                    build={
+                        "preset": preset,
+                        **dict(zip(names, shape, strict=True)),
+                        "vector_dimension": size,
+                    },
                     seed=seed,
                     queries_per_second=None,
                     build_seconds=None,
@@ -188,7 +192,7 @@ def _depths(collection: str) -> Iterator[dict[str, Any]]:
             f"1-recall@{depth}": spread(1 - float(np.exp(-lead - np.log(depth) / 2))) for depth in DEPTHS
         }
         yield row(
-            "nearest_neighbour",
+            "nearest_neighbor",
             collection,
             "fde",
             None,

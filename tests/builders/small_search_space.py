@@ -22,13 +22,13 @@ def small_arms(dimension: int) -> list[Arm]:
             num_simhash_projections=planes,
             projection_dimension=4,
         )
-        found.append(Arm(f"FDE {fde.fde_dimension}", fde, fde))
+        found.append(Arm(f"FDE {fde.vector_dimension}", fde, fde))
     largest = dataclasses.replace(found[-1].config, compact_dimension=32)
     for size in (16, 32):
         found.append(Arm(f"compact {size}", dataclasses.replace(largest, compact_dimension=size), largest))
-    learned = LearnedConfig(dimension=dimension, fde_dimension=64, num_landmarks=256, num_features=128)
+    learned = LearnedConfig(dimension=dimension, vector_dimension=64, num_landmarks=256, num_features=128)
     for size in (16, 64):
-        found.append(Arm(f"learned {size}", dataclasses.replace(learned, fde_dimension=size), learned))
+        found.append(Arm(f"learned {size}", dataclasses.replace(learned, vector_dimension=size), learned))
     return sorted(found, key=lambda arm: arm.floats)
 
 

@@ -12,18 +12,20 @@ from muvera import MultiVectors
 TEXTS = {"document_texts": None, "query_texts": None, "document_pooled": None, "query_pooled": None}
 
 
-def unit_texts(seed: int, lengths: Sequence[int], dim: int = 16, dtype: Any = np.float32) -> MultiVectors:
+def unit_texts(
+    seed: int, lengths: Sequence[int], dimension: int = 16, dtype: Any = np.float32
+) -> MultiVectors:
     """Texts of random unit vectors."""
     stream = np.random.default_rng(seed)
-    tokens = stream.normal(size=(sum(lengths), dim))
+    tokens = stream.normal(size=(sum(lengths), dimension))
     tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
     return MultiVectors.from_flat(tokens.astype(dtype), list(lengths))
 
 
-def some_documents(seed: int, count: int, dim: int = 16, dtype: Any = np.float32) -> MultiVectors:
+def some_documents(seed: int, count: int, dimension: int = 16, dtype: Any = np.float32) -> MultiVectors:
     """Documents of 1 to 12 tokens."""
     lengths = np.random.default_rng(seed + 1000).integers(1, 13, count)
-    return unit_texts(seed, lengths.tolist(), dim, dtype)
+    return unit_texts(seed, lengths.tolist(), dimension, dtype)
 
 
 def material(documents: MultiVectors, folder: Path, cache: Path | None = None) -> Material:

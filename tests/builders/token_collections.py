@@ -13,11 +13,11 @@ from muvera.data.multivectors import MultiVectors
 
 
 def collection(
-    lengths: list[int], dim: int = 4, ids: Any = None, dtype: Any = np.float32, seed: int = 0
+    lengths: list[int], dimension: int = 4, ids: Any = None, dtype: Any = np.float32, seed: int = 0
 ) -> MultiVectors:
     """Return random tokens, none of them zero."""
     random = np.random.default_rng(seed)
-    tokens = random.normal(size=(sum(lengths), dim)).astype(dtype)
+    tokens = random.normal(size=(sum(lengths), dimension)).astype(dtype)
     tokens[tokens == 0] = 1
     return MultiVectors.from_flat(tokens, np.asarray(lengths, np.int64), ids=ids)
 
@@ -37,9 +37,9 @@ def collections(draw: st.DrawFn, min_tokens: int = 0) -> MultiVectors:
             st.lists(texts, min_size=count, max_size=count, unique=True),
         )
     )
-    dim = draw(st.sampled_from([1, 3, 8, 128]))
+    dimension = draw(st.sampled_from([1, 3, 8, 128]))
     dtype = draw(st.sampled_from([np.float32, np.float16]))
-    return collection(lengths, dim, ids, dtype, draw(st.integers(0, 99)))
+    return collection(lengths, dimension, ids, dtype, draw(st.integers(0, 99)))
 
 
 def cuts(docs: MultiVectors, size: int) -> Iterator[MultiVectors]:
@@ -54,7 +54,7 @@ def everything(source: Source, max_tokens: int = 7) -> MultiVectors:
     """Return all batches joined, having checked what every source promises of them."""
     parts = list(source.batches(max_tokens))
     for part in parts:
-        assert part.dim == source.dim
+        assert part.dimension == source.dimension
         assert part.num_tokens <= max_tokens or len(part) == 1
         assert part.has_ids == parts[0].has_ids or not len(part)
     whole = MultiVectors.concatenate(parts)

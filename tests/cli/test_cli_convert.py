@@ -28,7 +28,7 @@ def test_a_report_for_people(source: Path, tmp_path: Path) -> None:
     code, out, err = run(source, tmp_path / "out", "--normalize", "--dtype", "float16")
     assert (code, err) == (0, "")
     assert "read     npy (exact): 3 documents, 8 tokens, dim 4, float32, str ids" in out
-    assert "not normalised, 1 empty documents" in out
+    assert "not normalized, 1 empty documents" in out
     assert "options  normalize=True, dtype=float16" in out
     assert np.allclose(np.linalg.norm(read(tmp_path / "out").tokens, axis=1), 1, atol=1e-3)
 
@@ -67,7 +67,7 @@ def test_whole_words(source: Path, tmp_path: Path) -> None:
         (["--to", "faiss"], "to must be one of npy, npz, safetensors, parquet, got 'faiss'"),
         (["--format", "plaid"], "metadata.json"),
         (["--dtype", "int8"], "dtype must be 'float32' or 'float16', got 'int8'"),
-        (["--truncate-dims", "9"], "truncate_dims=9 must lie within 1 and the source's dim=4"),
+        (["--truncate-dims", "9"], "truncate_dims=9 must lie within 1 and the source's dimension=4"),
         (["-o", "part"], "--option must be NAME=VALUE, got 'part'"),
         (["-o", "column=x"], "The npy reader has no option 'column'"),
         (["--pooling", "whole-word"], "needs token_ids and vocabulary"),

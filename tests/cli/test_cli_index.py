@@ -34,7 +34,7 @@ def test_options_reach_the_configuration(docs: Path, tmp_path: Path) -> None:
     facts = answer("index", docs, tmp_path / "out", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
     assert facts["index"] == str(tmp_path / "out")
     assert facts["documents"] == 30 and facts["empty_documents"] == 1
-    assert facts["fde"]["fde_dimension"] == 3 * 4 * 4
+    assert facts["fde"]["vector_dimension"] == 3 * 4 * 4
     assert facts["vectors"]["kind"] == "hnsw" and facts["vectors"]["recall"] == 1.0
     assert MuveraIndex.load(tmp_path / "out").config.num_repetitions == 3
     code, out, _ = muvera("index", docs, tmp_path / "other", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
@@ -54,13 +54,13 @@ def test_a_file_changes_the_preset_and_options_change_both(docs: Path, tmp_path:
     assert facts["vectors"]["m"] == 8
 
 
-def test_what_is_learnt_is_learnt_from_a_sample_of_all_documents(
+def test_what_is_learned_is_learned_from_a_sample_of_all_documents(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = answer("index", docs, tmp_path / "few", "--preset", "learned", "--exact-tokens", 0)
     assert few["search"] == "all tokens" and "too few to learn maps from" in few["warnings"][0]
-    monkeypatch.setattr("muvera.index.contents.LEARN_FROM", 20)
-    learned = {"encoder": "learned", "fde_dimension": 16, "num_landmarks": 64, "num_features": 32}
+    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
+    learned = {"encoder": "learned", "vector_dimension": 16, "num_landmarks": 64, "num_features": 32}
     (tmp_path / "config.json").write_text(json.dumps({**learned, "exact_tokens": 0}))
     facts = answer("index", docs, tmp_path / "out", "--config", tmp_path / "config.json")
     assert facts["fde"]["encoder"] == "learned" and facts["vectors"]["dimension"] == 16
@@ -69,7 +69,7 @@ def test_what_is_learnt_is_learnt_from_a_sample_of_all_documents(
     assert index.encoder is not None
     vectors = index.encoder.encode_documents(some_texts())
     np.testing.assert_array_equal(vectors, expected.encode_documents(some_texts()))
-    # Nothing is learnt where nothing will be encoded.
+    # Nothing is learned where nothing will be encoded.
     facts = answer("index", docs, tmp_path / "small", "--preset", "learned")
     assert facts["search"] == "all tokens" and MuveraIndex.load(tmp_path / "small").encoder is None
     assert "LearnedConfig has no 'num_repetitions'" in fails(
@@ -77,20 +77,20 @@ def test_what_is_learnt_is_learnt_from_a_sample_of_all_documents(
     )
 
 
-def test_many_documents_are_learnt_from_unless_something_is_asked_for(
+def test_many_documents_are_learned_from_unless_something_is_asked_for(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert index.LEARNED_FROM == GRAPH_FROM
-    monkeypatch.setattr("muvera.index.contents.LEARN_FROM", 20)
+    assert index.LEARNED_PRESET_FROM == GRAPH_FROM
+    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
 
     def chosen(*arguments: Any) -> str:
         given = ("index", docs, tmp_path / "out", "--overwrite", "--exact-tokens", 0, *arguments)
         return str(answer(*given)["fde"].get("encoder", "fde"))
 
     assert chosen() == "fde"
-    small = {"encoder": "learned", "fde_dimension": 8, "num_landmarks": 64, "num_features": 32}
+    small = {"encoder": "learned", "vector_dimension": 8, "num_landmarks": 64, "num_features": 32}
     monkeypatch.setitem(PRESETS, "learned", small)
-    monkeypatch.setattr(index, "LEARNED_FROM", 30)
+    monkeypatch.setattr(index, "LEARNED_PRESET_FROM", 30)
     assert chosen() == "learned"
     _, out, _ = muvera("index", docs, tmp_path / "other", "--exact-tokens", 0)
     assert "searched through learned vectors of 8 floats, all of which are read" in out

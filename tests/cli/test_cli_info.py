@@ -66,7 +66,7 @@ def test_a_survey_reads_everything(tmp_path: Path) -> None:
     facts = answer("info", tmp_path / "docs", "--survey")
     assert facts["survey"]["read"]["empty_documents"] == 1
     assert facts["survey"]["read"]["normalized"] is True
-    assert "normalised, 1 empty documents" in muvera("info", tmp_path / "docs", "--survey")[1]
+    assert "normalized, 1 empty documents" in muvera("info", tmp_path / "docs", "--survey")[1]
 
 
 def test_sizes_that_only_reading_tells(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_parts(tmp_path: Path) -> None:
 def test_an_encoder(tmp_path: Path) -> None:
     some_texts().save(tmp_path / "docs")
     answer("encode", tmp_path / "docs", tmp_path / "a.npy", "--save-encoder", tmp_path / "encoder")
-    assert answer("info", tmp_path / "encoder")["fde"]["fde_dimension"] == 10240
+    assert answer("info", tmp_path / "encoder")["fde"]["vector_dimension"] == 10240
     assert "encoder: an encoder\n" in muvera("info", tmp_path / "encoder")[1]
 
 

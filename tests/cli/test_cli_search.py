@@ -56,16 +56,16 @@ def test_means(folder: Path) -> None:
 def test_cheaper_reranking(folder: Path) -> None:
     given = ["search", folder / "index", folder / "queries", "-k", 3, "--candidates", 20]
     full = answer(*given)
-    assert (full["carve"], full["patience"]) == (None, None)
-    found = answer(*given, "--carve", 0.5, "--patience", 1)
-    assert (found["carve"], found["patience"]) == (0.5, 1)
+    assert (full["ball_carving_tau"], full["patience"]) == (None, None)
+    found = answer(*given, "--ball-carving-tau", 0.5, "--patience", 1)
+    assert (found["ball_carving_tau"], found["patience"]) == (0.5, 1)
     index = MuveraIndex.load(folder / "index")
     filled = [query for query in found["queries"] if query["id"] != "q3"]
-    expected = index.search(QUERIES[[0, 1, 2, 4, 5]], 3, candidates=20, carve=0.5, patience=1)
+    expected = index.search(QUERIES[[0, 1, 2, 4, 5]], 3, candidates=20, ball_carving_tau=0.5, patience=1)
     for query, best in zip(filled, expected, strict=True):
         assert [(result["id"], result["score"]) for result in query["results"]] == list(best)
     assert found["queries"] != full["queries"]
-    assert "carve must be above 0 and at most 1" in fails(*given, "--carve", 2)
+    assert "ball_carving_tau must be above 0 and at most 1" in fails(*given, "--ball-carving-tau", 2)
     assert "patience must be at least 1, got 0" in fails(*given, "--patience", 0)
 
 

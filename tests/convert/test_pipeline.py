@@ -67,7 +67,7 @@ def test_an_old_target_stays_until_the_new_one_is_complete(to: str, tmp_path: Pa
 class Watched:
     """A source that says how much was asked of it at once."""
 
-    name, dim, num_documents, num_tokens, lossy, nbits = "watched", 128, 10**9, 10**12, True, 2
+    name, dimension, num_documents, num_tokens, lossy, nbits = "watched", 128, 10**9, 10**12, True, 2
     note = "exact vectors lie beside"
     dropped_rows = 7
 
@@ -76,19 +76,19 @@ class Watched:
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         self.asked.append(max_tokens)
-        yield collection([2, 2], dim=128)
+        yield collection([2, 2], dimension=128)
 
 
 def test_memory_is_bounded_and_the_report_says_what_the_source_says(tmp_path: Path) -> None:
     source = Watched()
     report = convert(source, tmp_path / "out", drop_zero_rows="all")
     assert source.asked == [64 * 2**20 // (4 * 128)]
-    content = report.as_dict()
+    content = report.to_dict()
     assert (content["format"], content["lossy"], content["nbits"]) == ("watched", True, 2)
     assert content["dropped_rows"] == 7
     assert content["notes"] == ["exact vectors lie beside"]
     assert content["options"] == {"drop_zero_rows": "all"}
-    text = report.as_text()
+    text = report.text
     assert "watched (lossy, 2 bits a coordinate): 2 documents, 4 tokens, dim 128, float32" in text
     assert "dropped  7 padding rows" in text and "note     exact vectors lie beside" in text
 
@@ -105,9 +105,9 @@ def test_a_bar_counts_tokens_or_texts(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_no_documents_carry_the_dimension_on(tmp_path: Path) -> None:
     nothing = MultiVectors(np.empty((0, 5), np.float32), [0])
     report = convert(nothing, tmp_path / "out")
-    assert report.written.as_dict()["documents"] == 0
-    assert MultiVectors.load(tmp_path / "out").dim == 5
-    assert read(nothing).dim == 5
+    assert report.written.to_dict()["documents"] == 0
+    assert MultiVectors.load(tmp_path / "out").dimension == 5
+    assert read(nothing).dimension == 5
 
 
 def test_a_memory_map_that_is_not_changed_stays_one(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_memory_map_that_is_not_changed_stays_one(tmp_path: Path) -> None:
     ("change", "kind", "sentence"),
     [
         ({"to": "faiss"}, ValueError, "to must be one of npy, npz, safetensors, parquet, got 'faiss'"),
-        ({"normalise": True}, TypeError, "The memory reader has no option 'normalise'"),
+        ({"normalize": True}, TypeError, "The memory reader has no option 'normalize'"),
         ({"pooling": "x"}, ValueError, "pooling must be one of"),
     ],
 )

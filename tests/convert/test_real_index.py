@@ -41,7 +41,7 @@ def decoded() -> tuple[np.ndarray, np.ndarray]:
 
 def test_exact_chamfer_ranks_the_decoded_index_as_an_independent_decode(tmp_path: Path) -> None:
     report = convert(INDEX, tmp_path / "out")
-    assert report.as_dict()["read"] | {"norms": None} == {
+    assert report.to_dict()["read"] | {"norms": None} == {
         "documents": 500,
         "tokens": 56_658,
         "dim": 128,

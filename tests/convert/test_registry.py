@@ -23,14 +23,14 @@ def test_no_detection_raises_or_claims_what_is_not_its_own(name: str, tmp_path: 
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.bin").touch()
     for path in [*tmp_path.iterdir(), tmp_path, tmp_path / "missing"]:
-        assert not reader(name).detects(path)
+        assert not reader(name).matches(path)
 
 
 def test_our_own_folder_is_found(tmp_path: Path) -> None:
     MultiVectors.from_arrays([np.ones((2, 3))], ids=["a"]).save(tmp_path / "docs")
     assert find_reader(tmp_path / "docs").NAME == "npy"
     source = open_source(str(tmp_path / "docs"))
-    assert (source.name, source.dim, source.num_documents, source.lossy) == ("npy", 3, 1, False)
+    assert (source.name, source.dimension, source.num_documents, source.lossy) == ("npy", 3, 1, False)
     assert read(tmp_path / "docs", format="npy").ids.tolist() == ["a"]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
-from muvera.data.multivectors import as_multivectors, both_kinds
+from muvera.data.multivectors import as_kernel_arrays, as_multivectors
 from muvera.data.validation import as_ids
 
 
@@ -45,19 +45,19 @@ def three(dtype: Any = np.float32) -> MultiVectors:
 
 
 @given(st.data(), some.dimensions)
-def test_every_way_in_gives_the_same(data: st.DataObject, dim: int) -> None:
-    arrays = data.draw(some.ragged_arrays(dim))
+def test_every_way_in_gives_the_same(data: st.DataObject, dimension: int) -> None:
+    arrays = data.draw(some.ragged_arrays(dimension))
     lengths = [len(array) for array in arrays]
     flat = np.concatenate(arrays)
     longest = max(lengths)
-    padded = np.zeros((len(arrays), longest, dim), np.float32)
+    padded = np.zeros((len(arrays), longest, dimension), np.float32)
     mask = np.zeros((len(arrays), longest), bool)
     for i, array in enumerate(arrays):
         padded[i, : len(array)], mask[i, : len(array)] = array, True
     ways = [
-        MultiVectors.from_arrays(arrays, dim=dim),
-        MultiVectors.from_arrays(iter([array.astype(np.float64) for array in arrays]), dim=dim),
-        MultiVectors.from_arrays([Tensor(array, "bfloat16") for array in arrays], dim=dim),
+        MultiVectors.from_arrays(arrays, dimension=dimension),
+        MultiVectors.from_arrays(iter([array.astype(np.float64) for array in arrays]), dimension=dimension),
+        MultiVectors.from_arrays([Tensor(array, "bfloat16") for array in arrays], dimension=dimension),
         MultiVectors.from_flat(data.draw(some.disguised(flat)), lengths),
         MultiVectors.from_flat(flat, np.array(lengths, np.float64)),
         MultiVectors.from_flat(flat, offsets=np.concatenate([[0], np.cumsum(lengths)])),
@@ -66,7 +66,7 @@ def test_every_way_in_gives_the_same(data: st.DataObject, dim: int) -> None:
         MultiVectors.from_padded(padded),  # no token of standard normals is all zero
     ]
     for texts in ways:
-        assert (len(texts), texts.dim, texts.num_tokens) == (len(arrays), dim, len(flat))
+        assert (len(texts), texts.dimension, texts.num_tokens) == (len(arrays), dimension, len(flat))
         assert texts.tokens.dtype == np.float32
         assert texts.tokens.flags.c_contiguous
         np.testing.assert_array_equal(texts.tokens, flat)
@@ -98,17 +98,17 @@ def test_what_need_not_be_copied_is_not() -> None:
 
 
 def test_the_dimension_of_texts_without_tokens() -> None:
-    assert MultiVectors.from_arrays([np.zeros((0, 7)), []]).dim == 7
-    assert MultiVectors.from_arrays([[], []], dim=7).dim == 7
-    assert MultiVectors.from_arrays([[], np.ones((1, 3))]).dim == 3
+    assert MultiVectors.from_arrays([np.zeros((0, 7)), []]).dimension == 7
+    assert MultiVectors.from_arrays([[], []], dimension=7).dimension == 7
+    assert MultiVectors.from_arrays([[], np.ones((1, 3))]).dimension == 3
     with pytest.raises(ValueError, match="to take the dimension from"):
         MultiVectors.from_arrays([[], []])
 
 
 def test_kernels_see_one_kind() -> None:
-    floats, halves = both_kinds(three())
+    floats, halves = as_kernel_arrays(three())
     assert (floats.shape, floats.dtype, halves.shape, halves.dtype) == ((5, 4), np.float32, (0, 4), np.uint16)
-    floats, halves = both_kinds(three(np.float16))
+    floats, halves = as_kernel_arrays(three(np.float16))
     assert (floats.shape, floats.dtype, halves.shape, halves.dtype) == ((0, 4), np.float32, (5, 4), np.uint16)
     assert not halves.flags.writeable
 
@@ -117,14 +117,14 @@ def test_kernels_see_one_kind() -> None:
 
 
 def test_repr() -> None:
-    assert repr(three()) == "MultiVectors(3 texts, 5 tokens, dim=4, float32)"
+    assert repr(three()) == "MultiVectors(3 texts, 5 tokens, dimension=4, float32)"
 
 
 @given(st.data(), st.integers(1, 20))
-def test_picking_is_picking_from_the_list(data: st.DataObject, dim: int) -> None:
-    arrays = data.draw(some.ragged_arrays(dim, most=8))
+def test_picking_is_picking_from_the_list(data: st.DataObject, dimension: int) -> None:
+    arrays = data.draw(some.ragged_arrays(dimension, most=8))
     count = len(arrays)
-    texts = MultiVectors.from_arrays(arrays, ids=[f"t{i}" for i in range(count)], dim=dim)
+    texts = MultiVectors.from_arrays(arrays, ids=[f"t{i}" for i in range(count)], dimension=dimension)
     keys: list[Any] = [
         data.draw(st.slices(count)),
         data.draw(st.lists(st.sampled_from(range(-count, 0)), unique=True)),
@@ -169,7 +169,7 @@ def test_concatenate() -> None:
     assert MultiVectors.concatenate([unnamed, unnamed]).ids.tolist() == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="'a' stands at positions 0 and 3"):
         MultiVectors.concatenate([three(), three()])
-    with pytest.raises(ValueError, match=r"parts\[1\] has dim=2, but parts\[0\] has dim=4"):
+    with pytest.raises(ValueError, match=r"parts\[1\] has dimension=2, but parts\[0\] has dimension=4"):
         MultiVectors.concatenate([three(), unnamed])
     with pytest.raises(TypeError, match="int ids and with str ids"):
         MultiVectors.concatenate([three(), three().with_ids([1, 2, 3])])
@@ -239,7 +239,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         r"documents\[1\] has 4 columns, but those before have 3",
     ),
-    (lambda: arrays([np.ones((2, 3))], dim=4), ValueError, "has 3 columns.* have 4"),
+    (lambda: arrays([np.ones((2, 3))], dimension=4), ValueError, "has 3 columns.* have 4"),
     (lambda: arrays([np.ones((1, 2, 3))]), ValueError, r"\(1, 2, 3\).*from_padded"),
     (lambda: arrays([[[1.0, 2.0], [1.0]]]), ValueError, r"documents\[0\] is not a rectangular"),
     (lambda: arrays([["a"]]), TypeError, r"documents\[0\] has dtype <U1"),
@@ -254,7 +254,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (lambda: as_multivectors(np.ones(3), "queries"), ValueError, r"queries has shape \(3,\)"),
     (lambda: as_multivectors(np.ones((1, 1, 1, 1))), ValueError, r"documents has shape \(1, 1, 1, 1\)"),
     (
-        lambda: three().require_dim(5, "queries", "this index"),
+        lambda: three().require_dimension(5, "queries", "this index"),
         ValueError,
         "queries has 4 columns.*dimension=5",
     ),

@@ -18,7 +18,7 @@ def test_what_is_read_as_batches() -> None:
 
 
 def test_a_sample_is_bounded_uniform_and_reads_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "SAMPLED", 10)
+    monkeypatch.setattr(sampling, "MAX_FIT_DOCUMENTS", 10)
     many = [np.full((1, 2), i, np.float32) for i in range(1000)]
     taken = []
     for seed in range(60):
@@ -49,5 +49,5 @@ def test_a_sample_of_long_documents_is_smaller_and_still_uniform(monkeypatch: py
         for _ in again.watch([MultiVectors.from_arrays(many[:77]), MultiVectors.from_arrays(many[77:])]):
             pass
         assert again.documents(2).tokens.tobytes() == kept.tokens.tobytes()
-    # Half of all are late; shrinking favours neither, but ends when enough long ones were dropped.
+    # Half of all are late; shrinking favors neither, but ends when enough long ones were dropped.
     assert 0.3 < np.mean(late) < 0.6

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from builders.paths import ROOT
 
 from muvera import FDEConfig, MultiVectors, diagnose
 from muvera.convert import read
@@ -12,11 +13,11 @@ from muvera.convert import read
 SAMPLE = ROOT / "muvera" / "data" / "sample"
 
 
-def cones(mean_cosine: float, count: int = 60, dim: int = 32, seed: int = 0) -> MultiVectors:
+def cones(mean_cosine: float, count: int = 60, dimension: int = 32, seed: int = 0) -> MultiVectors:
     """Documents of 8 unit tokens around one direction; see the tests of the geometry."""
     rng = np.random.default_rng(seed)
-    axis = np.eye(1, dim) * np.sqrt(mean_cosine)
-    tokens = axis + np.sqrt(1 - mean_cosine) * rng.normal(size=(8 * count, dim)) / np.sqrt(dim)
+    axis = np.eye(1, dimension) * np.sqrt(mean_cosine)
+    tokens = axis + np.sqrt(1 - mean_cosine) * rng.normal(size=(8 * count, dimension)) / np.sqrt(dimension)
     return MultiVectors.from_flat(tokens / np.linalg.norm(tokens, axis=1, keepdims=True), np.full(count, 8))
 
 
@@ -33,9 +34,9 @@ def test_a_cone_gets_its_name(mean_cosine: float, kind: str) -> None:
     assert "center=True" in found.text if kind == "narrow cone" else "center=True" not in found.text
 
 
-def test_centring_pays_on_a_narrow_cone() -> None:
+def test_centering_pays_on_a_narrow_cone() -> None:
     found = diagnose(cones(0.8, count=150))
-    assert found.centred_cells.effective_cells > 1.5 * found.cells.effective_cells
+    assert found.centered_cells.effective_cells > 1.5 * found.cells.effective_cells
     paper, small, large = (row.recall[50] for row in found.recall)
     assert paper is not None and small is not None and large is not None
     assert min(small, large) > paper

@@ -14,11 +14,11 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def cone(rng: np.random.Generator, count: int, dim: int, mean_cosine: float) -> np.ndarray:
+def cone(rng: np.random.Generator, count: int, dimension: int, mean_cosine: float) -> np.ndarray:
     """Unit tokens around one direction: |mu|**2 / (|mu|**2 + |noise|**2) is their mean cosine."""
     noise = np.sqrt(1 / mean_cosine - 1) if mean_cosine else 1.0
-    mu = unit(rng.normal(size=(1, dim))) if mean_cosine else np.zeros((1, dim))
-    return unit(mu + noise * rng.normal(size=(count, dim)) / np.sqrt(dim))
+    mu = unit(rng.normal(size=(1, dimension))) if mean_cosine else np.zeros((1, dimension))
+    return unit(mu + noise * rng.normal(size=(count, dimension)) / np.sqrt(dimension))
 
 
 @pytest.mark.parametrize("mean_cosine", [0.0, 0.1, 0.3, 0.5, 0.7, 0.95])
@@ -29,12 +29,12 @@ def test_a_cone_is_measured(mean_cosine: float) -> None:
     # Of unit vectors: |mean|**2 is the mean cosine of all pairs, a token with itself included.
     itself = (1 - found.mean_cosine) / 5000
     assert found.mean_norm**2 == pytest.approx(found.mean_cosine + itself, abs=1e-9)
-    # Off the axis the cone fills all dimensions: centring finds them whatever the cosine.
-    assert found.centred_participation == pytest.approx(128 / (1 + 128 / 5000), rel=0.03)
+    # Off the axis the cone fills all dimensions: centering finds them whatever the cosine.
+    assert found.centered_effective_rank == pytest.approx(128 / (1 + 128 / 5000), rel=0.03)
     # About zero, every dimension has an equal part of 1 - c, and the axis has c besides.
     part = (1 - mean_cosine) / 128
     expected = 1 / ((mean_cosine + part) ** 2 + 127 * part**2)
-    assert found.participation == pytest.approx(expected, rel=0.05)
+    assert found.effective_rank == pytest.approx(expected, rel=0.05)
     assert found.unit
 
 
@@ -43,7 +43,7 @@ def test_isotropic_tokens_have_no_direction() -> None:
     # A mean of 2 * 10**8 cosines, of which n are independent: |mean|**2 has mean 1/n, and less spread.
     assert abs(found.mean_cosine) < 1e-4
     assert found.cosine_deviation == pytest.approx(1 / 8, rel=0.01)
-    assert found.participation == pytest.approx(64, rel=0.01)
+    assert found.effective_rank == pytest.approx(64, rel=0.01)
 
 
 @pytest.mark.parametrize("spectrum", [np.ones(48), 0.8 ** np.arange(48), np.array([9.0, 1, 1, 1, 1])])
@@ -54,24 +54,24 @@ def test_the_participation_ratio_of_a_known_spectrum(spectrum: np.ndarray) -> No
     rotation = np.linalg.qr(rng.normal(size=(len(spectrum),) * 2))[0]
     expected = spectrum.sum() ** 2 / (spectrum**2).sum()
     shift = 10 * rng.normal(size=len(spectrum))
-    assert token_geometry(tokens @ rotation).participation == pytest.approx(expected, rel=0.04)
-    assert token_geometry(tokens @ rotation + shift).centred_participation == pytest.approx(
+    assert token_geometry(tokens @ rotation).effective_rank == pytest.approx(expected, rel=0.04)
+    assert token_geometry(tokens @ rotation + shift).centered_effective_rank == pytest.approx(
         expected, rel=0.04
     )
 
 
-@given(seed=seeds, count=st.integers(2, 30), dim=st.integers(1, 9))
-def test_cosines_are_those_of_all_pairs(seed: int, count: int, dim: int) -> None:
+@given(seed=seeds, count=st.integers(2, 30), dimension=st.integers(1, 9))
+def test_cosines_are_those_of_all_pairs(seed: int, count: int, dimension: int) -> None:
     rng = np.random.default_rng(seed)
-    tokens = rng.normal(size=(count, dim)) * rng.uniform(0.1, 9, (count, 1))
+    tokens = rng.normal(size=(count, dimension)) * rng.uniform(0.1, 9, (count, 1))
     cosines = (unit(tokens) @ unit(tokens).T)[~np.eye(count, dtype=bool)]
     found = token_geometry(tokens)
     assert found.mean_cosine == pytest.approx(cosines.mean(), abs=1e-9)
     # A variance as a difference of squares loses half the digits.
     assert found.cosine_deviation == pytest.approx(cosines.std(), abs=1e-6)
-    centred = tokens - tokens.mean(0)
-    values = np.linalg.eigvalsh(centred.T @ centred)
-    assert found.centred_participation == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-6)
+    centered = tokens - tokens.mean(0)
+    values = np.linalg.eigvalsh(centered.T @ centered)
+    assert found.centered_effective_rank == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-6)
 
 
 def test_norms_and_zero_vectors() -> None:
@@ -88,12 +88,12 @@ def test_one_token_has_no_pair() -> None:
         token_geometry(np.array([[0.0, 0], [1, 0]]))
 
 
-@given(seed=seeds, bits=st.integers(0, 4), repetitions=st.integers(1, 3), centred=st.booleans())
-def test_cells_are_those_of_a_count(seed: int, bits: int, repetitions: int, centred: bool) -> None:
+@given(seed=seeds, bits=st.integers(0, 4), repetitions=st.integers(1, 3), centered=st.booleans())
+def test_cells_are_those_of_a_count(seed: int, bits: int, repetitions: int, centered: bool) -> None:
     rng = np.random.default_rng(seed)
     texts = [rng.normal(size=(n, 5)).astype(np.float32) for n in (3, 0, 1, 7)]
     planes = rng.normal(size=(repetitions * bits, 5)).astype(np.float32)
-    center = rng.normal(size=5).astype(np.float32) if centred else None
+    center = rng.normal(size=5).astype(np.float32) if centered else None
     used, effective = [], []
     for r in range(repetitions):
         rows = planes[r * bits : (r + 1) * bits]
@@ -111,12 +111,12 @@ def test_cells_are_those_of_a_count(seed: int, bits: int, repetitions: int, cent
     assert found.effective_cells == pytest.approx(np.mean(effective))
 
 
-def test_centring_opens_the_cells_of_a_cone() -> None:
+def test_centering_opens_the_cells_of_a_cone() -> None:
     rng = np.random.default_rng(2)
     tokens = cone(rng, 4000, 64, 0.8)
     documents = MultiVectors.from_flat(tokens, np.full(100, 40))
     planes = rng.normal(size=(20 * 4, 64))
     plain = cell_use(documents, planes, 20)
-    centred = cell_use(documents, planes, 20, tokens.mean(0))
-    assert plain.effective_cells < 8 < 15 < centred.effective_cells <= 16
-    assert plain.used_per_document < centred.used_per_document
+    centered = cell_use(documents, planes, 20, tokens.mean(0))
+    assert plain.effective_cells < 8 < 15 < centered.effective_cells <= 16
+    assert plain.used_per_document < centered.used_per_document

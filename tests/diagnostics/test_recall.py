@@ -8,12 +8,12 @@ from strategies import seeds
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.data.sampling import pseudo_queries
-from muvera.diagnostics.recall import RecallTask
+from muvera.diagnostics.recall import RecallEvaluator
 
 
-def collection(seed: int, count: int, dim: int = 8) -> MultiVectors:
+def collection(seed: int, count: int, dimension: int = 8) -> MultiVectors:
     rng = np.random.default_rng(seed)
-    return MultiVectors.from_arrays([rng.normal(size=(rng.integers(1, 9), dim)) for _ in range(count)])
+    return MultiVectors.from_arrays([rng.normal(size=(rng.integers(1, 9), dimension)) for _ in range(count)])
 
 
 def brute(documents: MultiVectors, query: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def test_recall_is_that_of_a_count(excluded: bool, monkeypatch: pytest.MonkeyPat
         if excluded:
             exact[cut_from[i]] = guess[cut_from[i]] = -np.inf
         shares.append(len(set(np.argsort(-exact)[:5]) & set(np.argsort(-guess)[:7])) / 5)
-    task = RecallTask(documents, queries, own, k=5)
+    task = RecallEvaluator(documents, queries, own, k=5)
     found = task.recall(encoder, [7, 30])
     assert found == [pytest.approx(np.mean(shares)), 1.0]
     monkeypatch.setattr("muvera.diagnostics.recall._BLOCK_BYTES", 1)  # one document at a time
@@ -45,8 +45,8 @@ def test_k_needs_so_many_documents() -> None:
     documents = collection(0, 10)
     queries, own = pseudo_queries(documents, 3, 4, np.random.default_rng(1))
     with pytest.raises(ValueError, match="k=10 exceeds the 9 documents"):
-        RecallTask(documents, queries, own)
-    RecallTask(documents, queries)
+        RecallEvaluator(documents, queries, own)
+    RecallEvaluator(documents, queries)
 
 
 @given(seed=seeds, length=st.integers(1, 12), count=st.integers(1, 9))

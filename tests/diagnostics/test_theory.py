@@ -106,8 +106,8 @@ def estimate(
     return total / len(query)
 
 
-def unit(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    tokens = rng.standard_normal((count, dim))
+def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:
+    tokens = rng.standard_normal((count, dimension))
     return tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
 
 
@@ -123,15 +123,15 @@ def test_the_estimate_by_cells_is_the_oracle() -> None:
 
 
 @pytest.mark.parametrize("dim", [8, 64])
-def test_theorem_2_1_holds_for_any_angle(dim: int) -> None:
+def test_theorem_2_1_holds_for_any_angle(dimension: int) -> None:
     """With `any_angle_simhash_projections`: no failure in 20 draws that are allowed one at most."""
     eps, delta = 0.5, 0.05
     asked = theorem_2_1(eps, delta, 4, 12)
-    rng = np.random.default_rng(dim)
+    rng = np.random.default_rng(dimension)
     for _ in range(20):
-        query, document = unit(rng, 4, dim), unit(rng, 12, dim)
-        normals = rng.standard_normal((asked.any_angle_simhash_projections, dim))
-        signs = rng.choice([-1.0, 1.0], (asked.projection_dimension, dim))
+        query, document = unit(rng, 4, dimension), unit(rng, 12, dimension)
+        normals = rng.standard_normal((asked.any_angle_simhash_projections, dimension))
+        signs = rng.choice([-1.0, 1.0], (asked.projection_dimension, dimension))
         exact = oracle.chamfer(query, document) / 4
         assert abs(estimate(query, document, normals, signs) - exact) <= eps
         assert exact - eps / 2 <= estimate(query, document, normals) <= exact + 1e-12
@@ -139,17 +139,17 @@ def test_theorem_2_1_holds_for_any_angle(dim: int) -> None:
 
 def test_theorem_2_1_holds_under_its_angle() -> None:
     """With the k of the theorem, where each query token has a document token within `largest_angle`."""
-    eps, delta, dim = 0.5, 0.05, 16
+    eps, delta, dimension = 0.5, 0.05, 16
     asked = theorem_2_1(eps, delta, 4, 12)
     rng = np.random.default_rng(1)
     for _ in range(40):
-        query, document = unit(rng, 4, dim), unit(rng, 12, dim)
-        off = unit(rng, 4, dim)
+        query, document = unit(rng, 4, dimension), unit(rng, 12, dimension)
+        off = unit(rng, 4, dimension)
         off -= (off * query).sum(axis=1, keepdims=True) * query
         off /= np.linalg.norm(off, axis=1, keepdims=True)
         document[:4] = math.cos(asked.largest_angle) * query + math.sin(asked.largest_angle) * off
         exact = oracle.chamfer(query, document) / 4
-        normals = rng.standard_normal((asked.num_simhash_projections, dim))
+        normals = rng.standard_normal((asked.num_simhash_projections, dimension))
         assert exact - eps / 2 <= estimate(query, document, normals) <= exact + 1e-12
 
 
@@ -210,7 +210,7 @@ def test_compare_says_what_is_outside_the_proof() -> None:
         f"- projected columns: 16 here, {asked.projection_dimension:,} asked (",
         "- floats: 99 here, 10^",
         "empty document cells stay empty",
-        "document tokens are centred",
+        "document tokens are centered",
         "scaled to length 1",
         "shared between two cells",
         "orthogonal hyperplanes are not independent",
@@ -244,7 +244,7 @@ def test_compare_with_something_that_is_enough() -> None:
 def test_the_size_is_a_logarithm() -> None:
     asked = theorem_2_1(1.0, 0.5, 1, 1)
     size = asked.num_repetitions * 2**asked.num_simhash_projections * asked.projection_dimension
-    assert asked.log10_fde_dimension == pytest.approx(math.log10(size))
+    assert asked.log10_vector_dimension == pytest.approx(math.log10(size))
     assert isinstance(asked, Parameters)
 
 

@@ -6,7 +6,9 @@ from muvera import FDEConfig, FDEEncoder, LearnedConfig, LearnedEncoder
 from muvera.encoders.base import PRESETS, config_from_dict, make_encoder, require_config
 
 
-@pytest.mark.parametrize("config", [FDEConfig(dimension=32), LearnedConfig(dimension=32, fde_dimension=64)])
+@pytest.mark.parametrize(
+    "config", [FDEConfig(dimension=32), LearnedConfig(dimension=32, vector_dimension=64)]
+)
 def test_a_configuration_comes_back(config: FDEConfig | LearnedConfig) -> None:
     assert config_from_dict(config.to_dict()) == config
     assert make_encoder(config).config is config

@@ -37,7 +37,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_layout(tmp_path: Path) -> None:
-    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path, dim=3, shard_size=4)
+    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path, dimension=3, shard_size=4)
     lens = np.load(tmp_path / "docs_lens.npy")
     tokens = np.load(tmp_path / "docs_tokens.npy")
     assert (lens.dtype, tokens.dtype) == (np.int32, np.float16)
@@ -50,7 +50,7 @@ def test_layout(tmp_path: Path) -> None:
 
 
 def test_narrow_vectors_are_kept_as_they_are(tmp_path: Path) -> None:
-    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path, dim=6)
+    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path, dimension=6)
     expected = np.concatenate(LetterEncoder().encode_documents([text for _, text in DOCUMENTS])).astype(
         np.float16
     )
@@ -59,11 +59,13 @@ def test_narrow_vectors_are_kept_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path / "straight", dim=3, shard_size=4)
+    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path / "straight", dimension=3, shard_size=4)
     with pytest.raises(KeyboardInterrupt):
-        embed(LetterEncoder(2), "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", dim=3, shard_size=4)
+        embed(
+            LetterEncoder(2), "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", dimension=3, shard_size=4
+        )
     second = LetterEncoder()
-    embed(second, "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", dim=3, shard_size=4)
+    embed(second, "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", dimension=3, shard_size=4)
     assert second.calls == 2  # The third shard of documents and the only one of queries.
     assert files(tmp_path / "stopped") == files(tmp_path / "straight")
 

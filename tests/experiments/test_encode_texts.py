@@ -77,8 +77,8 @@ def test_other_texts_models_and_widths_go_elsewhere(tmp_path: Path) -> None:
 
 def test_vectors_are_reduced_only_where_that_is_asked_for(tmp_path: Path) -> None:
     texts = str(write_texts(tmp_path / "news"))
-    for dim, width in ((None, 6), (2, 2), (10, 6)):
-        folder = encode_texts(texts, tmp_path / str(dim), "minilm", dim, "test", tmp_path)
+    for dimension, width in ((None, 6), (2, 2), (10, 6)):
+        folder = encode_texts(texts, tmp_path / str(dimension), "minilm", dimension, "test", tmp_path)
         assert np.load(folder / "docs_tokens.npy").shape[1] == width
 
 

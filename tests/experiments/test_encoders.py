@@ -16,12 +16,12 @@ from experiments.datasets.text_encoders import (
 
 def samples(seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    # Off-centre and of uneven spread, as token states are: centring would change the result.
+    # Off-center and of uneven spread, as token states are: centering would change the result.
     scale = np.linspace(2.0, 0.1, 12)
     return [unit_rows((rng.normal(size=(n, 12)) * scale + 0.3).astype(np.float32)) for n in (5, 1, 40, 17)]
 
 
-def test_components_are_the_right_singular_vectors_of_the_uncentred_sample() -> None:
+def test_components_are_the_right_singular_vectors_of_the_uncentered_sample() -> None:
     components = fit_reduction(samples(), 4).components
     expected = np.linalg.svd(np.concatenate(samples()).astype(np.float64))[2][:4].T
     assert components.dtype == np.float32
@@ -60,9 +60,9 @@ def test_no_samples_are_refused() -> None:
 
 
 @pytest.mark.parametrize("dim", [0, 13])
-def test_impossible_dimensions_are_refused(dim: int) -> None:
-    with pytest.raises(ValueError, match=rf"between 1 and 12, .* Got {dim} instead"):
-        fit_reduction(samples(), dim)
+def test_impossible_dimensions_are_refused(dimension: int) -> None:
+    with pytest.raises(ValueError, match=rf"between 1 and 12, .* Got {dimension} instead"):
+        fit_reduction(samples(), dimension)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def test_a_part_alone_is_the_encoder_alone(monkeypatch: pytest.MonkeyPatch) -> N
     documents = documents_like_real(80)
     queries = queries_like_real(documents, 12)
     found = hybrid.measure(Collection("plaid-small", documents, queries, "0" * 16), 3)
-    config = LearnedConfig(dimension=documents.dim, fde_dimension=16, seed=3)
+    config = LearnedConfig(dimension=documents.dimension, vector_dimension=16, seed=3)
     alone = LearnedEncoder(config).fit(documents[hybrid.quarter(len(documents), 3)])
     scores = alone.encode_queries(queries) @ alone.encode_documents(documents).T
     assert found["0+16"] == recall_of_scores(chamfer_matrix(queries, documents), scores)

@@ -20,7 +20,7 @@ from experiments.report.plots import plots_of
 from experiments.report.run_folder import Run, load_run
 from experiments.runner.configuration import load_experiments
 from experiments.runner.run import Options, run_study
-from experiments.runner.smoke import quick_collections
+from experiments.runner.smoke import smoke_collections
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +135,10 @@ def test_numbers_have_three_digits() -> None:
 def test_series_are_labels_or_what_tells_a_systems_words_apart(run: Run) -> None:
     names = {series.name: series.family for series in ExperimentView(run, "end_to_end").series}
     assert names == {label: family for label, (_, family, _) in ENTRIES.items()}
-    dimensions = ExperimentView(run, "fde_dimension")
+    dimensions = ExperimentView(run, "vector_dimension")
     assert [series.name for series in dimensions.series] == ["fde, preset paper", "fde, preset default"]
     assert dimensions.main_measure == "10-recall@10"
-    assert ExperimentView(run, "nearest_neighbour").main_measure == "1-recall@1"
+    assert ExperimentView(run, "nearest_neighbor").main_measure == "1-recall@1"
 
 
 def test_no_two_series_of_an_experiment_look_alike_and_shapes_say_the_family() -> None:
@@ -167,13 +167,13 @@ def test_a_timed_experiment_has_tradeoffs_and_lines_against_what_it_varies(run: 
 
 
 def test_sizes_of_fdes_are_drawn_as_lines_though_they_are_not_configured(run: Run) -> None:
-    plots = plots_of(ExperimentView(run, "fde_dimension"))
+    plots = plots_of(ExperimentView(run, "vector_dimension"))
     assert "sweep-speed" not in {plot.kind for plot in plots}
     sizes = next(plot for plot in plots if plot.parameter == "FDE dimension")
     assert sizes.logarithmic
-    assert sizes.values == [run.rows[i]["build"]["fde_dimension"] for i in sizes.rows]
+    assert sizes.values == [run.rows[i]["build"]["vector_dimension"] for i in sizes.rows]
     assert len(sizes.rows) == sum(
-        one["experiment"] == "fde_dimension" and one["collection"] == COLLECTIONS[0] for one in run.rows
+        one["experiment"] == "vector_dimension" and one["collection"] == COLLECTIONS[0] for one in run.rows
     )
 
 
@@ -186,7 +186,7 @@ def test_a_growing_collection_has_lines_and_no_tradeoff(run: Run) -> None:
 
 
 def test_recall_at_many_depths_is_drawn_against_the_depth(run: Run) -> None:
-    plots = plots_of(ExperimentView(run, "nearest_neighbour"))
+    plots = plots_of(ExperimentView(run, "nearest_neighbor"))
     depths = next(plot for plot in plots if plot.kind == "depth")
     assert depths.title == "1-recall@N"
     assert depths.values == DEPTHS * 2
@@ -358,7 +358,7 @@ def test_what_the_runner_writes_is_what_the_page_reads(tmp_path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")  # which is YAML too
     out = tmp_path / "out"
     options = Options(out, tmp_path / "cache", 1, lambda line: None)
-    assert run_study(load_experiments([str(path)]), list(quick_collections()), options) == []
+    assert run_study(load_experiments([str(path)]), list(smoke_collections()), options) == []
     run = load_run(out)
     view = ExperimentView(run, "mine")
     assert [series.name for series in view.series] == ["all", "pooled"]

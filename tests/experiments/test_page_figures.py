@@ -124,7 +124,7 @@ def test_texts_can_be_read_in_both_themes(theme: Theme) -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """Contrast ratio of WCAG 2 of two colours as #rrggbb."""
+    """Contrast ratio of WCAG 2 of two colors as #rrggbb."""
 
     def luminance(color: str) -> float:
         parts = np.array([int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)])

@@ -86,7 +86,7 @@ def test_rows_measured_again_replace_the_stored_ones() -> None:
 def test_rows_have_names_of_their_own_and_valid_configurations() -> None:
     names = [row.name for row in quality.ROWS]
     assert len(set(names)) == len(names)
-    sizes = {row.name: row.config(128, 42).fde_dimension for row in quality.ROWS}
+    sizes = {row.name: row.config(128, 42).vector_dimension for row in quality.ROWS}
     assert {name for name, size in sizes.items() if size != 10240} == {
         "default at 2,560",
         "default at 40,960",
@@ -174,4 +174,4 @@ def test_queries_of_a_plaid_index_come_from_beside_it() -> None:
         pytest.skip("needs ../shared/data/plaid-colbertv2-lotte500")
     loaded = load_collection(sample)
     assert isinstance(loaded.documents, MultiVectors)
-    assert (len(loaded.documents), len(loaded.queries), loaded.documents.dim) == (500, 100, 128)
+    assert (len(loaded.documents), len(loaded.queries), loaded.documents.dimension) == (500, 100, 128)

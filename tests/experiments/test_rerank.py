@@ -15,7 +15,7 @@ def collection() -> Collection:
     documents = MultiVectors.from_arrays([text for text in documents if len(text)])
     short = list(queries_like_real(documents, 30))
     queries = [np.concatenate(short[i : i + 5]) for i in range(0, 30, 5)]
-    return Collection("tiny", documents, MultiVectors.from_arrays(queries, dim=DIM), "checksum")
+    return Collection("tiny", documents, MultiVectors.from_arrays(queries, dimension=DIM), "checksum")
 
 
 def test_what_is_saved_and_kept(collection: Collection) -> None:

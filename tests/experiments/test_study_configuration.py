@@ -21,7 +21,7 @@ def test_every_configuration_of_the_project_is_valid_and_in_the_study() -> None:
     study = load_experiments(["study"])
     assert {experiment.name for experiment in study} == names
     for experiment in study:
-        assert experiment.kind == "growth" or experiment.points(), experiment.name
+        assert experiment.kind == "scaling" or experiment.points(), experiment.name
 
 
 def test_variants_and_grids_are_multiplied_and_labelled(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_comparison_is_with_all_other_points_by_default(tmp_path: Path) -> Non
             {"systems": [{"system": "bm25"}], "compare": [{"to": "bm26"}]},
             "There is no point 'bm26'. Did you mean 'bm25'?",
         ),
-        ({"kind": "growht"}, "There is no kind of experiment 'growht'. Did you mean 'growth'?"),
+        ({"kind": "growht"}, "There is no kind of experiment 'growht'. Did you mean 'scaling'?"),
     ],
 )
 def test_a_wrong_configuration_names_what_is_wrong(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.datasets.embedded import Place, find_places, load_place
+from experiments.datasets.embedded import DatasetPath, find_places, load_place
 from experiments.datasets.synthetic import synthetic_collection
 from muvera import MultiVectors
 
@@ -75,7 +75,7 @@ def test_embeddings_belong_to_the_longest_name_that_fits(tmp_path: Path) -> None
         write_texts(tmp_path / name, ["a", "b"], ["q"], ["q\ta\t1"])
     places = find_places([tmp_path], tmp_path / "cache")
     assert places["news-en-model"].texts == tmp_path / "news-en"
-    assert places["news"] == Place("news", None, tmp_path / "news")
+    assert places["news"] == DatasetPath("news", None, tmp_path / "news")
 
 
 def test_texts_without_embeddings_say_how_to_make_them(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from experiments.datasets.embedded import Place, StudyCollection
+from experiments.datasets.embedded import DatasetPath, StudyCollection
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.report.study_tables import needed_candidates
 from experiments.runner.configuration import load_experiments
@@ -159,7 +159,7 @@ def test_what_is_wrong_with_a_collection_is_told_and_the_rest_goes_on(tmp_path: 
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"title": "Mine", "systems": [{"system": "exhaustive"}]}))
     options = Options(tmp_path / "out", tmp_path / "cache", 1, lambda _: None)
-    collections = [Place("gone", None, tmp_path), replace(small(), problems=["No judgement fits."])]
+    collections = [DatasetPath("gone", None, tmp_path), replace(small(), problems=["No judgement fits."])]
     failures = run_study(load_experiments([str(path)]), collections, options)
     assert [(failure.collection, failure.system) for failure in failures] == [
         ("gone", "collection"),
@@ -253,7 +253,7 @@ def test_seeds_and_sizes_have_rows_of_their_own(tmp_path: Path) -> None:
     assert run(tmp_path, [system], seeds=2, documents=[20, "all"], tables=["metrics", "variance"]) == []
     rows = summary(tmp_path)["rows"]
     assert [(row["build"]["n"], row["seed"]) for row in rows] == [(20, 42), (20, 1042), (40, 42), (40, 1042)]
-    assert {row["build"]["fde_dimension"] for row in rows} == {2 * 4 * 16}
+    assert {row["build"]["vector_dimension"] for row in rows} == {2 * 4 * 16}
     assert rows[0]["queries_per_second"] is None
     titles = [table["title"] for table in summary(tmp_path)["tables"]]
     assert titles == [
@@ -343,12 +343,12 @@ def test_a_collection_that_is_not_there_is_a_failure_by_name(tmp_path: Path) -> 
 
 
 def test_what_cannot_be_grown_is_a_failure_and_the_rest_is_kept(tmp_path: Path) -> None:
-    growth = {"sizes": [50], "build": {"num_repetitions": -1}}
-    (failure,) = run(tmp_path, [], kind="growth", growth=growth, metrics=[])
+    scaling = {"sizes": [50], "build": {"num_repetitions": -1}}
+    (failure,) = run(tmp_path, [], kind="scaling", scaling=scaling, metrics=[])
     assert failure.experiment == "mine" and "num_repetitions" in failure.message
     assert summary(tmp_path)["rows"] == []
-    with pytest.raises(ValueError, match=r"There is no key of growth 'size'\. Did you mean 'sizes'\?"):
-        run(tmp_path, [], kind="growth", growth={"size": [50]}, metrics=[])
+    with pytest.raises(ValueError, match=r"There is no key of scaling 'size'\. Did you mean 'sizes'\?"):
+        run(tmp_path, [], kind="scaling", scaling={"size": [50]}, metrics=[])
     with pytest.raises(ValueError, match="documents must be a list of numbers and 'all', got 'al'"):
         run(tmp_path, [{"system": "exhaustive"}], documents=[20, "al"])
 

@@ -126,8 +126,8 @@ def test_two_ways_to_the_index_answers_agree_and_a_wrong_one_is_noticed(tmp_path
 
 
 def test_wrong_arguments_of_fdes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no argument of the encoder fde 'centre'\. Did you mean 'center'"):
-        SYSTEMS["muvera"](centre=True)
+    with pytest.raises(ValueError, match=r"no argument of the encoder fde 'center'\. Did you mean 'center'"):
+        SYSTEMS["muvera"](center=True)
     with pytest.raises(ValueError, match="backend must be"):
         SYSTEMS["pooled"](backend="flat")
     assert {"preset", "center", "compact_dimension"} <= arguments_of(SYSTEMS["muvera"], "build").keys()
@@ -139,7 +139,7 @@ def test_ef_of_a_search_does_not_stay(tmp_path: Path) -> None:
     system: Any = built(tmp_path, "muvera", backend="hnsw", hnsw={"ef": 77})
     for given, expected in ((5, 5), (None, 77)):
         ask(system, ef=given)
-        assert system._index._held.candidates.search.ef == expected
+        assert system._index._contents.candidates.search.ef == expected
 
 
 def test_intrinsic_dimension_is_that_of_the_space_that_is_filled() -> None:

@@ -5,7 +5,7 @@ import pytest
 from builders.system_inputs import unit_texts
 
 from experiments.systems import timed_search as module
-from experiments.systems.timed_search import Best, one_by_one
+from experiments.systems.timed_search import Best, timed_search
 from muvera import MultiVectors
 
 QUERIES = unit_texts(0, [2, 3, 1])
@@ -22,7 +22,7 @@ def test_every_query_is_asked_alone_and_the_first_once_more_before(monkeypatch: 
         return np.array([7, 8, 9])[: place + 1], np.array([3, 2, 1], np.float32)[: place + 1]
 
     monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
-    answers = one_by_one(QUERIES, 2, answer)
+    answers = timed_search(QUERIES, 2, answer)
     assert asked == [0, 0, 1, 2]
     assert answers.seconds.tolist() == [1, 2, 3]
     assert answers.ids.tolist() == [[7, -1], [7, 8], [7, 8]]
@@ -33,6 +33,6 @@ def test_no_queries_ask_nothing() -> None:
     def answer(place: int, query: MultiVectors) -> Best:
         raise AssertionError("nothing was to be asked")
 
-    answers = one_by_one(QUERIES[:0], 4, answer)
+    answers = timed_search(QUERIES[:0], 4, answer)
     assert answers.ids.shape == answers.scores.shape == (0, 4)
     assert answers.seconds.shape == (0,)

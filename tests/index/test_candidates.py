@@ -53,7 +53,7 @@ def test_documents_without_tokens_are_no_candidates(encoder: FDEEncoder, backend
 
 def test_blocks_of_fdes_leave_no_trace(encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = filled(encoder).find(QUERIES, 20)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.fde_dimension * 7)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 7)
     for found, wanted in zip(filled(encoder).find(QUERIES, 20), expected, strict=True):
         assert found.tolist() == wanted.tolist()
 
@@ -65,12 +65,12 @@ def test_auto_changes_to_a_graph_when_there_are_many(
     search = CandidateSearch(encoder, "auto", {"m": 9})
     search.add(np.arange(150), DOCUMENTS[:150])
     assert isinstance(search.search, ExactSearch) and search.measure(DOCUMENTS) == 1.0
-    assert not search.outdated
+    assert not search.recall_is_stale
     before = search.find(QUERIES, 500)
     search.remove(np.array([3]))
     search.add(np.arange(150, 300), DOCUMENTS[150:])
     assert isinstance(search.search, HNSWSearch) and search.search.m == 9
-    assert search.outdated  # the recall of reading all says nothing about the graph
+    assert search.recall_is_stale  # the recall of reading all says nothing about the graph
     assert search.search.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
     among = [row for row in before[0].tolist() if row != 3]
     assert sorted(search.find(QUERIES, 500, np.array(among))[0]) == sorted(among)
@@ -87,7 +87,7 @@ def test_recall_is_measured_kept_and_warned_about(
 ) -> None:
     monkeypatch.setattr(module, "_PROBE_K", 10)  # a hundred of so few are found by any graph
     good = filled(encoder, "hnsw")
-    assert good.recall is None and good.outdated and good.info()["recall"] is None
+    assert good.recall is None and good.recall_is_stale and good.info()["recall"] is None
     assert good.measure(DOCUMENTS) > 0.99
     assert good.info()["recall_measured_at"] == len(FILLED) and good.warnings() == []
     poor = filled(encoder, "hnsw", m=2, ef_construction=1, ef=1)
@@ -104,9 +104,9 @@ def test_recall_is_outdated_when_the_graph_has_doubled(encoder: FDEEncoder) -> N
     search.add(np.arange(100), DOCUMENTS[:100])
     search.measure(DOCUMENTS)
     search.add(np.arange(100, 200), DOCUMENTS[100:200])
-    assert not search.outdated
+    assert not search.recall_is_stale
     search.add(np.arange(200, 300), DOCUMENTS[200:])
-    assert search.outdated
+    assert search.recall_is_stale
 
 
 def test_pseudo_queries_are_windows_of_documents() -> None:
@@ -117,7 +117,7 @@ def test_pseudo_queries_are_windows_of_documents() -> None:
     for window, (first, last) in zip(windows, [(0, 3), (3, 103), (103, 143)], strict=True):
         assert (np.diff(window[:, 0]) == 1).all() and first <= window[0, 0] and window[-1, 0] < last
     assert len(pseudo_queries(DOCUMENTS)) == 64
-    assert len(pseudo_queries(MultiVectors.from_arrays([], dim=4))) == 0
+    assert len(pseudo_queries(MultiVectors.from_arrays([], dimension=4))) == 0
 
 
 # -- failing ------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_an_add_that_fails_late_adds_nothing(
             raise error
         return encode(documents, **settings)
 
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.fde_dimension * 50)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 50)
     monkeypatch.setattr(encoder, "encode_documents", breaks)
     with pytest.raises(error):
         search.add(np.arange(100, 300), DOCUMENTS[100:])
@@ -150,8 +150,8 @@ def test_an_add_that_fails_late_adds_nothing(
     for found, expected in zip(search.find(QUERIES, 30), before, strict=True):
         assert found.tolist() == expected.tolist()
     # A graph has seen these rows; new ones are free.
-    assert search.accepts(np.arange(100, 300)) == (backend == "exact")
-    assert search.accepts(np.arange(300, 500))
+    assert search.can_add(np.arange(100, 300)) == (backend == "exact")
+    assert search.can_add(np.arange(300, 500))
 
 
 @pytest.mark.parametrize(

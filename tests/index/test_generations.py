@@ -15,7 +15,7 @@ from muvera.index.generations import (
     commit,
     locked,
     read_manifest,
-    spool_beside,
+    staging_beside,
     verify,
 )
 
@@ -248,10 +248,10 @@ def test_two_first_writers_of_one_folder(target: Path) -> None:
 
 
 def test_a_spool_is_removed_in_the_end(target: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), spool_beside(target) as spool:
-        (spool / "tokens").write_bytes(b"1")
-        assert spool.parent == target.parent
-        with pytest.raises(IndexFolderError, match="Another process is writing"), locked(spool):
+    with pytest.raises(KeyboardInterrupt), staging_beside(target) as staging:
+        (staging / "tokens").write_bytes(b"1")
+        assert staging.parent == target.parent
+        with pytest.raises(IndexFolderError, match="Another process is writing"), locked(staging):
             pass
         raise KeyboardInterrupt
     assert list(target.parent.iterdir()) == []

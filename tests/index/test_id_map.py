@@ -1,4 +1,4 @@
-"""Names: which id stands for which row, through every change and the disk."""
+"""IdMap: which id stands for which row, through every change and the disk."""
 
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
-from muvera.index.id_map import Names
+from muvera.index.id_map import IdMap
 from muvera.utils.growable_array import GrowingArray
 
 
-def named(*ids: Any) -> Names:
-    names = Names()
+def named(*ids: Any) -> IdMap:
+    names = IdMap()
     names.append(np.array(ids))
     return names
 
 
 def without_ids(count: int) -> MultiVectors:
-    return MultiVectors.from_arrays([np.ones((1, 2))] * count, dim=2)
+    return MultiVectors.from_arrays([np.ones((1, 2))] * count, dimension=2)
 
 
 @given(
@@ -48,8 +48,8 @@ def test_rows_of_ids() -> None:
     names = named("b", "a", "c")
     assert len(names) == 3 and "a" in names and "x" not in names and 0 not in names
     assert names.rows(["c", "b", "c"]).tolist() == [0, 2]
-    assert names.rows_in_use(np.array(["x", "a"])).tolist() == [1]
-    assert names.rows_in_use([]).tolist() == [] and names.rows([]).dtype == np.int64
+    assert names.existing_rows(np.array(["x", "a"])).tolist() == [1]
+    assert names.existing_rows([]).tolist() == [] and names.rows([]).dtype == np.int64
     with pytest.raises(KeyError, match=r"id 'x' is not in the index\."):
         names.rows(["a", "x"])
     with pytest.raises(KeyError, match="id 0 is not in the index; its ids are str"):
@@ -71,11 +71,11 @@ def test_rows_of_ids() -> None:
 )
 def test_what_can_never_be_an_id_is_named(ids: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        named(1, 2).rows_in_use(ids)
+        named(1, 2).existing_rows(ids)
 
 
 def test_numpy_integers_are_ids_too() -> None:
-    assert named(1, 2).rows_in_use([np.int32(2), np.uint8(9)]).tolist() == [1]
+    assert named(1, 2).existing_rows([np.int32(2), np.uint8(9)]).tolist() == [1]
     assert named(1, 2).rows([np.int64(1)]).tolist() == [0]
 
 
@@ -84,7 +84,7 @@ def test_implicit_ids_go_on_after_the_largest() -> None:
     assert names.new_ids(without_ids(2)).tolist() == [8, 9]
     names.drop(names.rows([7]))
     assert names.new_ids(without_ids(1)).tolist() == [8]  # an id is not given twice
-    assert Names(5).new_ids(without_ids(2)).tolist() == [5, 6]
+    assert IdMap(5).new_ids(without_ids(2)).tolist() == [5, 6]
     with pytest.raises(ValueError, match="The next id would be 9223372036854775807, beyond 64 bits"):
         named(2**63 - 2).new_ids(without_ids(1))
 
@@ -103,7 +103,7 @@ def test_dropped_ids_are_free_and_replaced_ids_name_the_new_row() -> None:
     names = named("a", "b", "c")
     names.append(np.array(["b", "long name"]))
     names.drop(np.array([1, 2]))
-    assert names.live.tolist() == [0, 3, 4] and names.dropped.tolist() == [1, 2]
+    assert names.live.tolist() == [0, 3, 4] and names.deleted_rows.tolist() == [1, 2]
     assert names.rows(["b"]).tolist() == [3] and "c" not in names
     assert names.of(names.live).tolist() == ["a", "b", "long name"]
     names.append(np.array(["c"]))
@@ -112,7 +112,7 @@ def test_dropped_ids_are_free_and_replaced_ids_name_the_new_row() -> None:
 
 def test_skipped_rows_are_nobodys() -> None:
     names = named("a")
-    names.skip(2)
+    names.reserve(2)
     names.append(np.array(["b"]))
     assert names.live.tolist() == [0, 3] and names.rows(["b"]).tolist() == [3] and len(names) == 2
     assert "" not in names
@@ -129,15 +129,15 @@ def test_saved_and_loaded_is_the_same(
     tmp_path_factory: pytest.TempPathFactory, ids: list[Any], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("names")
-    names = Names()
+    names = IdMap()
     names.append(without_ids(len(ids)).with_ids(ids).ids)
     if ids:
         names.drop(np.array(sorted(data.draw(st.sets(st.sampled_from(range(len(ids)))))), np.int64))
         names.append(names.of(names.live)[:1])  # replaced: it stands twice
         names.drop(names.live[:1][len(names.live) < 2 :])
-        names.skip(1)
+        names.reserve(1)
     names.save(folder)
-    loaded = Names.load(folder)
+    loaded = IdMap.load(folder)
     assert loaded.live.tolist() == names.live.tolist() and loaded.next == names.next
     assert loaded._row_of == names._row_of
     assert loaded.of(loaded.live).tolist() == names.of(names.live).tolist()
@@ -146,11 +146,11 @@ def test_saved_and_loaded_is_the_same(
 def test_strings_that_utf8_cannot_hold_are_kept(tmp_path: Path) -> None:
     names = named("\ud800", "é\U0001f600")
     names.save(tmp_path)
-    assert Names.load(tmp_path).of(np.arange(2)).tolist() == ["\ud800", "é\U0001f600"]
+    assert IdMap.load(tmp_path).of(np.arange(2)).tolist() == ["\ud800", "é\U0001f600"]
 
 
 def test_ids_must_fit_their_rows(tmp_path: Path) -> None:
     named(1, 2, 3).save(tmp_path)
     np.save(tmp_path / "alive.npy", np.ones(2, bool))
     with pytest.raises(ValueError, match="has 3 ids for 2 rows"):
-        Names.load(tmp_path)
+        IdMap.load(tmp_path)

@@ -76,7 +76,7 @@ def test_a_loaded_index_answers_to_the_bit(way: dict[str, Any], ids: str, folder
     assert loaded.info() == index.info() and loaded.ids.tolist() == index.ids.tolist()
     assert loaded.config == CONFIG and loaded.exact_tokens == way["exact_tokens"]
     for one in (loaded, index):  # saving maps the tokens of both
-        assert all(isinstance(part.vectors.tokens, np.memmap) for part in one._held.store.segments)
+        assert all(isinstance(part.vectors.tokens, np.memmap) for part in one._contents.store.segments)
     loaded.add(
         MultiVectors.from_flat(MORE.tokens, MORE.lengths).with_ids(
             [1000 + i if ids == "none" else f"new {i}" for i in range(20)]
@@ -87,7 +87,7 @@ def test_a_loaded_index_answers_to_the_bit(way: dict[str, Any], ids: str, folder
 
 
 @pytest.mark.parametrize("backend", ["exact", "hnsw"])
-def test_learnt_maps_are_kept(backend: Any, folder: Path) -> None:
+def test_learned_maps_are_kept(backend: Any, folder: Path) -> None:
     config = FDEConfig(dimension=DIM, num_repetitions=6, compact_dimension=48)
     index = MuveraIndex.build(DOCUMENTS, config, threads=1, exact_tokens=0, backend=backend, path=folder)
     loaded = MuveraIndex.load(folder, verify_files=True)
@@ -524,7 +524,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         edited(lambda m: m["config"].update(seed=43)),
         "was built with configuration [0-9a-f]{16}, but its manifest describes [0-9a-f]{16}: .* was changed",
     ),
-    "unknown configuration": (edited(lambda m: m["config"].update(colour=1)), "FDEConfig has no 'colour'"),
+    "unknown configuration": (edited(lambda m: m["config"].update(color=1)), "FDEConfig has no 'color'"),
     "invalid configuration": (
         edited(lambda m: m["config"].update(dimension=0)),
         "dimension must be at least 1",
@@ -641,7 +641,7 @@ def test_an_index_that_was_built_on_the_disk_can_grow(folder: Path, monkeypatch:
     """The folder that tokens were spooled to is gone by then."""
     monkeypatch.setattr(TokenStore.__init__, "__defaults__", (None, 1000))
     index = MuveraIndex.build(some_batches(), CONFIG, path=folder, **WAYS[2])
-    assert [part.path is not None and part.path.parent.parent for part in index._held.store.segments] == [
+    assert [part.path is not None and part.path.parent.parent for part in index._contents.store.segments] == [
         folder
     ]
     index.add(MORE)
@@ -673,8 +673,8 @@ def test_memory_is_bounded_while_building_on_the_disk(folder: Path, monkeypatch:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert sum(part.vectors.tokens.nbytes for part in index._held.store.segments) == 50 * 2400 * 64 * 4
-    assert len(index._held.store.segments) == 1
+    assert sum(part.vectors.tokens.nbytes for part in index._contents.store.segments) == 50 * 2400 * 64 * 4
+    assert len(index._contents.store.segments) == 1
     assert peak < (4 << 20) + 1000 * 1000
     assert index.search(pool[:5], k=1)[0].scores[0] > 0
 
@@ -705,12 +705,12 @@ def test_documents_are_refused_where_fit_and_configuration_disagree(way: dict[st
     other = FDEConfig(**{**CONFIG.to_dict(), "seed": CONFIG.seed + 1})
     index = built(**way, encoder=FDEEncoder(CONFIG).fit(DOCUMENTS))
     before = answers(index)
-    index._held.config = other  # as an editor of the saved manifest would have it
+    index._contents.config = other  # as an editor of the saved manifest would have it
     with pytest.raises(
         ValueError, match=f"fitted for configuration {CONFIG.hash}, but the index has {other.hash}"
     ):
         index.add(MultiVectors(MORE.tokens, MORE.offsets))
-    index._held.config = CONFIG
+    index._contents.config = CONFIG
     assert len(index) == len(DOCUMENTS) and answers(index) == before
 
 

@@ -1,4 +1,4 @@
-"""An index of quantised FDEs: when codes are learnt, what it says of its size, and what it keeps."""
+"""An index of quantized FDEs: when codes are learned, what it says of its size, and what it keeps."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from muvera.mips import Int8Search, PQSearch
 DOCUMENTS = documents_like_real(600)
 QUERIES = queries_like_real(DOCUMENTS, 20)
 
-learns = pytest.mark.compiled("codes are learnt from hundreds of vectors")
+learns = pytest.mark.compiled("codes are learned from hundreds of vectors")
 
 
 def built(count: int = 600, **settings: Any) -> MuveraIndex:
@@ -61,7 +61,7 @@ def test_what_an_index_says_of_itself() -> None:
     facts = index.info()
     assert facts["search"] == "pq" and facts["warnings"] == []
     vectors = facts["vectors"]
-    assert (vectors["kind"], vectors["group"], vectors["learnt_from"]) == ("pq", 4, 300)
+    assert (vectors["kind"], vectors["group"], vectors["fitted_on"]) == ("pq", 4, 300)
     assert vectors["bytes_per_vector"] == 128 + 8 and vectors["codebook_bytes"] == 4 * 256 * 512
     assert vectors["recall"] is None  # there is nothing exact to compare with
     tokens = facts["tokens"] * 16 * 4 / 600
@@ -70,29 +70,29 @@ def test_what_an_index_says_of_itself() -> None:
 
 
 @learns
-def test_codes_are_learnt_at_the_end_of_a_build_and_of_an_add_that_brings_enough() -> None:
+def test_codes_are_learned_at_the_end_of_a_build_and_of_an_add_that_brings_enough() -> None:
     index = built(200)  # of which 11 are empty
-    assert index.info()["vectors"]["learnt_from"] == 0
+    assert index.info()["vectors"]["fitted_on"] == 0
     assert index.info()["vectors"]["bytes_per_vector"] == 4 * 512 + 8
     few = answers(index)
     assert few == answers(built(200, backend="exact"))
     index.add(documents_like_real(600)[200:280])
     filled = int((DOCUMENTS[:280].lengths > 0).sum())
-    assert index.info()["vectors"]["learnt_from"] == filled
-    assert built(280).info()["vectors"]["learnt_from"] == filled
+    assert index.info()["vectors"]["fitted_on"] == filled
+    assert built(280).info()["vectors"]["fitted_on"] == filled
 
 
 @learns
-def test_codes_that_were_learnt_from_few_are_warned_about_and_learnt_again_by_compact() -> None:
+def test_codes_that_were_learned_from_few_are_warned_about_and_learned_again_by_compact() -> None:
     index = built(280)
-    learnt = index.info()["vectors"]["learnt_from"]
+    learned = index.info()["vectors"]["fitted_on"]
     for seed in range(1, 5):
         index.add(documents_like_real(280, seed))
     (warning,) = index.info()["warnings"]
     held = index.info()["vectors"]["vectors"]
-    assert f"learnt from only {learnt} of now {held} documents: compact()" in warning
+    assert f"learned from only {learned} of now {held} documents: compact()" in warning
     index.compact(threads=1)
-    assert index.info()["warnings"] == [] and index.info()["vectors"]["learnt_from"] == held
+    assert index.info()["warnings"] == [] and index.info()["vectors"]["fitted_on"] == held
 
 
 @learns

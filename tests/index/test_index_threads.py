@@ -21,7 +21,7 @@ WAYS: list[dict[str, Any]] = [
 
 CODED = pytest.param(
     {"exact_tokens": 0, "backend": "pq", "pq": {"rescore": 60}},
-    marks=pytest.mark.compiled("codes are learnt from hundreds of vectors"),
+    marks=pytest.mark.compiled("codes are learned from hundreds of vectors"),
     id="pq",
 )
 

@@ -26,7 +26,7 @@ WAYS: list[dict[str, Any]] = [
 
 CODED = pytest.param(
     {"exact_tokens": 0, "backend": "pq", "pq": {"rescore": 60}},
-    marks=pytest.mark.compiled("codes are learnt from hundreds of vectors"),
+    marks=pytest.mark.compiled("codes are learned from hundreds of vectors"),
     id="pq",
 )
 
@@ -81,14 +81,14 @@ def test_enough_candidates_make_it_exact(way: dict[str, Any]) -> None:
 @every_way
 @pytest.mark.parametrize("size", [1, 50, 299])
 def test_batches_give_the_index_of_the_whole(way: dict[str, Any], size: int, tmp_path: Path) -> None:
-    encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)  # else the centre is that of the first batches
+    encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)  # else the center is that of the first batches
     whole, parts = built(encoder=encoder, **way), built(batches(DOCUMENTS, size), encoder=encoder, **way)
     mapped = built(batches(DOCUMENTS, size), encoder=encoder, path=tmp_path / "index", **way)
     assert answers(parts) == answers(whole) == answers(mapped)
     assert parts.ids.tolist() == list(range(300)) and len(parts) == 300
 
 
-def test_the_centre_is_learnt_when_fdes_are_first_made() -> None:
+def test_the_centre_is_learned_when_fdes_are_first_made() -> None:
     index = built(batches(DOCUMENTS, 60), exact_tokens=1000)
     used = np.cumsum(DOCUMENTS.lengths)
     first = -(-(int(np.argmax(used > 1000)) + 1) // 60) * 60
@@ -140,7 +140,7 @@ def test_cheaper_reranking_keeps_most_of_the_best_and_true_scores() -> None:
     queries = MultiVectors.from_arrays([np.concatenate(short[i : i + 4]) for i in range(0, 80, 4)])
     full = index.search(queries, 5)
     exact = chamfer_matrix(queries, documents)
-    for knobs in ({"carve": 0.6}, {"patience": 10}, {"carve": 0.6, "patience": 10}):
+    for knobs in ({"ball_carving_tau": 0.6}, {"patience": 10}, {"ball_carving_tau": 0.6, "patience": 10}):
         found = index.search(queries, 5, **knobs)
         kept = [len(np.intersect1d(a.ids, b.ids)) / 5 for a, b in zip(found, full, strict=True)]
         assert 0.6 < np.mean(kept) < 1  # measured: 0.8 and more; and something is given up
@@ -149,7 +149,7 @@ def test_cheaper_reranking_keeps_most_of_the_best_and_true_scores() -> None:
             assert (np.diff(ranking.scores) <= 0).all()
         alone = [index.search([query], 5, threads=2, **knobs)[0] for query in queries]
         assert [list(ranking) for ranking in alone] == [list(ranking) for ranking in found]
-    for knobs in ({"carve": 1.0}, {"patience": 100}):
+    for knobs in ({"ball_carving_tau": 1.0}, {"patience": 100}):
         same = index.search(queries, 5, **knobs)
         assert [list(ranking) for ranking in same] == [list(ranking) for ranking in full]
 
@@ -158,7 +158,7 @@ def test_nothing_is_cut_where_all_documents_are_read() -> None:
     documents = documents_like_real(60)
     index = MuveraIndex.build(documents, CONFIG)
     queries = queries_like_real(documents, 5)
-    found = index.search(queries, 3, carve=0.1, patience=1)
+    found = index.search(queries, 3, ball_carving_tau=0.1, patience=1)
     assert [list(ranking) for ranking in found] == [list(ranking) for ranking in index.search(queries, 3)]
 
 
@@ -173,7 +173,7 @@ def test_a_query_alone_is_answered_as_in_a_batch(way: dict[str, Any]) -> None:
 
 @every_way
 def test_no_queries_are_answered_by_nothing(way: dict[str, Any]) -> None:
-    assert built(**way).search(MultiVectors.from_arrays([], dim=DIM)) == []
+    assert built(**way).search(MultiVectors.from_arrays([], dimension=DIM)) == []
 
 
 @every_way
@@ -204,7 +204,7 @@ def test_explain_names_the_tokens() -> None:
 
 # Deleted vectors still guide a graph, so it is another one than a graph that never had them.  The
 # answers of both agreed wholly in twenty such collections; .95 leaves room for another compiler's
-# arithmetic.  Codes that were learnt from other documents are other codes, but rescored ones find
+# arithmetic.  Codes that were learned from other documents are other codes, but rescored ones find
 # nearly what the others do.  Without either the answers are the same.
 MARGINS = {"all tokens": 1.0, "exact": 1.0, "int8": 1.0, "hnsw": 0.95, "pq": 0.95}
 
@@ -401,8 +401,16 @@ BAD_SEARCHES: list[tuple[Any, type[Exception], str]] = [
     (lambda i: i.search([np.ones((1, DIM)), np.ones((0, DIM))]), ValueError, r"queries\[1\] has no tokens"),
     (lambda i: i.search(with_nan(2)), ValueError, "has nan in its token 0, coordinate 3"),
     (lambda i: i.search(QUERIES, 1, threads=0), ValueError, "threads must be at least 1, got 0"),
-    (lambda i: i.search(QUERIES, 1, carve=0), ValueError, "carve must be above 0 and at most 1, .* got 0"),
-    (lambda i: i.search(QUERIES, 1, carve="1"), TypeError, "carve must be a number, got str"),
+    (
+        lambda i: i.search(QUERIES, 1, ball_carving_tau=0),
+        ValueError,
+        "ball_carving_tau must be above 0 and at most 1, .* got 0",
+    ),
+    (
+        lambda i: i.search(QUERIES, 1, ball_carving_tau="1"),
+        TypeError,
+        "ball_carving_tau must be a number, got str",
+    ),
     (lambda i: i.search(QUERIES, 1, patience=0), ValueError, "patience must be at least 1, got 0"),
     (lambda i: i.search("text"), TypeError, "queries must be MultiVectors or arrays"),
 ]
@@ -497,7 +505,7 @@ def test_a_change_that_fails_late_changes_nothing(
     index = built(**way)
     index.delete([1, 2])
     before = index.ids.tolist(), answers(index)
-    monkeypatch.setattr(candidates_module, "_BLOCK_BYTES", 4 * CONFIG.fde_dimension * 4)
+    monkeypatch.setattr(candidates_module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 4)
     owner, name = PLACES[place]
     step, calls = getattr(owner, name), []
 
@@ -562,7 +570,7 @@ def test_info_counts(tmp_path: Path) -> None:
     assert info["tokens"] == live.num_tokens and info["empty_documents"] == (live.lengths == 0).sum()
     assert info["dimension"] == DIM and info["search"] == "hnsw" and info["warnings"] == []
     assert info["vectors"]["m"] == 8 and info["vectors"]["recall"] > 0.97
-    assert info["fde"]["fde_dimension"] == CONFIG.fde_dimension == 512
+    assert info["fde"]["vector_dimension"] == CONFIG.vector_dimension == 512
     expected = live.num_tokens * DIM * 4 / 280 + 4 * 512 + 8 + 4 * 17
     assert info["bytes_per_document"] == pytest.approx(expected, abs=1)
     assert repr(index) == "MuveraIndex(280 documents, dimension=16, hnsw)"

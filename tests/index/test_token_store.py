@@ -35,17 +35,17 @@ def assert_same(found: Any, expected: list[np.ndarray]) -> None:
     st.data(),
 )
 def test_a_store_is_a_list_of_texts(
-    tmp_path_factory: pytest.TempPathFactory, batches: Any, spool_bytes: int | None, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, batches: Any, staging_bytes: int | None, data: st.DataObject
 ) -> None:
-    spool = None if spool_bytes is None else tmp_path_factory.mktemp("spool")
-    store, expected = TokenStore(spool, spool_bytes or 1), []
+    staging = None if staging_bytes is None else tmp_path_factory.mktemp("spool")
+    store, expected = TokenStore(staging, staging_bytes or 1), []
     for i, (lengths, dtype) in enumerate(batches):
         batch = texts(i, lengths, dtype)
         store.append(batch)
         expected.extend(batch)
     if data.draw(st.booleans()):
         store.flush()
-        assert spool is None or all(part.path is not None for part in store.segments)
+        assert staging is None or all(part.path is not None for part in store.segments)
     assert len(store) == len(expected)
     if not expected:
         return

@@ -22,21 +22,23 @@ from muvera.kernels.residuals import byte_table, decode_residuals
     st.integers(0, 3),
     st.sampled_from([np.int32, np.int64]),
 )
-def test_random_bytes_decode_bit_by_bit(seed: int, nbits: int, dim: int, count: int, kind: type) -> None:
-    if dim * nbits % 8:
-        dim = 64
+def test_random_bytes_decode_bit_by_bit(
+    seed: int, nbits: int, dimension: int, count: int, kind: type
+) -> None:
+    if dimension * nbits % 8:
+        dimension = 64
     rng = np.random.default_rng(seed)
-    centroids = rng.normal(size=(7, dim)).astype(np.float32)
+    centroids = rng.normal(size=(7, dimension)).astype(np.float32)
     weights = rng.normal(size=2**nbits).astype(np.float32)
     codes = rng.integers(0, 7, count).astype(kind)
-    packed = rng.integers(0, 256, (count, dim * nbits // 8)).astype(np.uint8)
-    out = np.full((count, dim), np.nan, np.float32)
+    packed = rng.integers(0, 256, (count, dimension * nbits // 8)).astype(np.uint8)
+    out = np.full((count, dimension), np.nan, np.float32)
     decode_residuals(codes, packed, centroids, byte_table(weights, nbits), True, out)
     # Values are at most 1; a float32 sum of 1024 squares and a reciprocal lose a few units.
     np.testing.assert_allclose(out, decode_slowly(codes, packed, centroids, weights, nbits), atol=1e-6)
 
 
-def test_without_normalising_it_is_the_sum() -> None:
+def test_without_normalizing_it_is_the_sum() -> None:
     rng = np.random.default_rng(0)
     centroids, weights = rng.normal(size=(3, 12)).astype(np.float32), rng.normal(size=4).astype(np.float32)
     codes, packed = np.array([2, 0], np.int32), rng.integers(0, 256, (2, 3)).astype(np.uint8)

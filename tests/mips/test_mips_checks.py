@@ -28,8 +28,8 @@ def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
     return made
 
 
-def rows(n: int, dim: int = DIM) -> np.ndarray:
-    return np.ones((n, dim), np.float32)
+def rows(n: int, dimension: int = DIM) -> np.ndarray:
+    return np.ones((n, dimension), np.float32)
 
 
 def with_value(value: float) -> np.ndarray:

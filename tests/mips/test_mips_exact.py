@@ -15,8 +15,8 @@ import muvera.mips.flat as rows_module
 from muvera.mips import ExactSearch
 
 
-def vectors_of(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
-    return rng.standard_normal((n, dim)).astype(np.float32)
+def vectors_of(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
+    return rng.standard_normal((n, dimension)).astype(np.float32)
 
 
 def filled(vectors: np.ndarray, labels: Any = None) -> ExactSearch:
@@ -27,10 +27,10 @@ def filled(vectors: np.ndarray, labels: Any = None) -> ExactSearch:
 
 @given(some.seeds, some.dimensions, st.integers(1, 30), st.integers(0, 4), st.data())
 def test_search_is_a_sort_of_all_products(
-    seed: int, dim: int, count: int, queries: int, data: st.DataObject
+    seed: int, dimension: int, count: int, queries: int, data: st.DataObject
 ) -> None:
     rng = np.random.default_rng(seed)
-    vectors, asked = vectors_of(rng, count, dim), vectors_of(rng, queries, dim)
+    vectors, asked = vectors_of(rng, count, dimension), vectors_of(rng, queries, dimension)
     labels = rng.permutation(1000)[:count]
     k = data.draw(st.integers(1, count))
     found, scores = filled(vectors, labels).search(asked, k)
@@ -96,7 +96,7 @@ def test_adding_and_removing_in_steps_is_building_at_once(seed: int) -> None:
         for label in gone:
             del expected[label]
     assert len(search) == len(expected) and search.labels().tolist() == sorted(expected)
-    assert search.holding(np.arange(60)).tolist() == sorted(expected)
+    assert search.existing(np.arange(60)).tolist() == sorted(expected)
     assert search._labels[: len(search)].tolist() == list(expected)  # in the order of adding
     if expected:
         np.testing.assert_array_equal(
@@ -106,9 +106,9 @@ def test_adding_and_removing_in_steps_is_building_at_once(seed: int) -> None:
 
 def test_labels_are_free_again_after_removal() -> None:
     search = filled(np.eye(3, dtype=np.float32))
-    assert not search.accepts(np.array([3, 1])) and search.accepts(np.array([3]))
+    assert not search.can_add(np.array([3, 1])) and search.can_add(np.array([3]))
     search.remove(np.array([1]))
-    assert search.accepts(np.array([1]))
+    assert search.can_add(np.array([1]))
     search.add(np.array([1]), np.full((1, 3), 5.0))
     assert search.search(np.ones((1, 3)), 1)[1].tolist() == [[15.0]]
 

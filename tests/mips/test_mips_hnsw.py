@@ -18,11 +18,11 @@ from muvera.mips import ExactSearch, HNSWSearch
 SPACES = ["cosine", "inner_product"]
 
 
-def like_fdes(seed: int, n: int, dim: int = 64) -> np.ndarray:
+def like_fdes(seed: int, n: int, dimension: int = 64) -> np.ndarray:
     """Clustered directions with norms that differ by some ten per cent, as FDEs have."""
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).standard_normal((20, dim))  # queries and vectors share them
-    vectors = centres[rng.integers(0, 20, n)] + rng.standard_normal((n, dim))
+    centers = np.random.default_rng(99).standard_normal((20, dimension))  # queries and vectors share them
+    vectors = centers[rng.integers(0, 20, n)] + rng.standard_normal((n, dimension))
     vectors *= rng.normal(1, 0.1, (n, 1)) / np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors.astype(np.float32)
 
@@ -120,10 +120,10 @@ def test_removed_vectors_are_never_returned_and_never_replaced(space: Any, tmp_p
         assert len(one) == 400 - len(gone) and not np.isin(one.labels(), gone).any()
         found, _ = one.search(queries, 50)
         assert not np.isin(found, gone).any() and (found >= 0).all()
-        assert one.holding(np.array([gone[0], 399, 0, 5000])).tolist() == sorted(
+        assert one.existing(np.array([gone[0], 399, 0, 5000])).tolist() == sorted(
             {0, 399} - set(gone.tolist())
         )
-        assert not one.accepts(gone[:1]) and one.accepts(np.array([400]))
+        assert not one.can_add(gone[:1]) and one.can_add(np.array([400]))
         with pytest.raises(ValueError, match=f"label {gone[1]} was used already"):
             one.add(np.array([500, gone[1]]), vectors[:2])
         with pytest.raises(KeyError, match=f"label {gone[0]} is not here"):
@@ -245,7 +245,7 @@ def test_an_add_that_fails_within_hnswlib_adds_nothing() -> None:
     search._index = graph
     assert len(search) == 40 and search.labels().tolist() == list(range(40))
     assert search.search(vectors[40:], 40)[0].max() < 40
-    assert not search.accepts(np.arange(40, 60)) and search.accepts(np.arange(60, 80))
+    assert not search.can_add(np.arange(40, 60)) and search.can_add(np.arange(60, 80))
     search.add(np.arange(60, 80), vectors[40:])
     assert (search.search(vectors[40:], 1)[0].ravel() >= 0).all() and len(search) == 60
 

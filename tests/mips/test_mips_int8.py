@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 import muvera.mips.int8 as module
 from muvera.mips import ExactSearch, Int8Search
-from muvera.mips.int8 import quantise
+from muvera.mips.int8 import quantize
 
 
-def vectors_of(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
-    return rng.standard_normal((n, dim)).astype(np.float32)
+def vectors_of(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
+    return rng.standard_normal((n, dimension)).astype(np.float32)
 
 
 def filled(vectors: np.ndarray, labels: Any = None) -> Int8Search:
@@ -25,9 +25,9 @@ def filled(vectors: np.ndarray, labels: Any = None) -> Int8Search:
 
 
 @given(some.seeds, some.dimensions, st.sampled_from([127, 2047]), st.floats(-30, 30))
-def test_no_entry_is_off_by_more_than_half_a_step(seed: int, dim: int, most: int, power: float) -> None:
-    vectors = vectors_of(np.random.default_rng(seed), 4, dim) * np.float32(10**power)
-    numbers, steps = quantise(vectors, most)
+def test_no_entry_is_off_by_more_than_half_a_step(seed: int, dimension: int, most: int, power: float) -> None:
+    vectors = vectors_of(np.random.default_rng(seed), 4, dimension) * np.float32(10**power)
+    numbers, steps = quantize(vectors, most)
     assert numbers.dtype == np.int16 and np.abs(numbers.astype(int)).max() == most
     np.testing.assert_allclose(steps, np.abs(vectors).max(axis=1) / most, rtol=1e-6)
     errors = np.abs(numbers * steps[:, np.newaxis].astype(np.float64) - vectors)
@@ -43,20 +43,20 @@ def test_zero_tiny_and_huge_vectors() -> None:
 
 
 @given(some.seeds, some.dimensions, st.integers(1, 20))
-def test_scores_are_products_of_rounded_vectors(seed: int, dim: int, count: int) -> None:
+def test_scores_are_products_of_rounded_vectors(seed: int, dimension: int, count: int) -> None:
     rng = np.random.default_rng(seed)
-    vectors, asked = vectors_of(rng, count, dim), vectors_of(rng, 2, dim)
+    vectors, asked = vectors_of(rng, count, dimension), vectors_of(rng, 2, dimension)
     labels = rng.permutation(1000)[:count]
     found, scores = filled(vectors, labels).search(asked, count)
-    numbers, steps = quantise(vectors)
-    query_numbers, query_steps = quantise(asked, 2047)
+    numbers, steps = quantize(vectors)
+    query_numbers, query_steps = quantize(asked, 2047)
     exact = (query_numbers.astype(np.int64) @ numbers.astype(np.int64).T) * np.outer(query_steps, steps)
     at = np.argsort(labels)[np.searchsorted(np.sort(labels), found)]
     np.testing.assert_allclose(scores, np.take_along_axis(exact, at, 1), rtol=1e-5)
     assert (np.diff(scores, axis=1) <= 0).all()
     # Off from the exact product by half a step an entry on both sides.
     bound = 0.5 * np.abs(asked).sum(1)[:, np.newaxis] * steps[at]
-    bound += 0.5 * query_steps[:, np.newaxis] * (np.abs(vectors).sum(1) + dim * steps)[at]
+    bound += 0.5 * query_steps[:, np.newaxis] * (np.abs(vectors).sum(1) + dimension * steps)[at]
     products = np.take_along_axis(asked.astype(np.float64) @ vectors.T, at, 1)
     assert (np.abs(scores - products) <= 1.01 * bound + 1e-6).all()
 

@@ -1,4 +1,4 @@
-"""PQSearch: floats until the codes are learnt, codes from then on, through adding, removing and the disk."""
+"""PQSearch: floats until the codes are learned, codes from then on, through adding, removing and the disk."""
 
 from pathlib import Path
 from typing import Any
@@ -7,27 +7,27 @@ import numpy as np
 import pytest
 
 import muvera.mips.pq as module
-import muvera.mips.product_quantizer as quantiser_module
+import muvera.mips.product_quantizer as quantizer_module
 from muvera.mips import ExactSearch, PQSearch
-from muvera.mips.product_quantizer import ProductQuantiser
+from muvera.mips.product_quantizer import ProductQuantizer
 
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tested here does not depend on how good the codes are, and kernels may be interpreted."""
-    monkeypatch.setattr(quantiser_module, "_ROUNDS", 1)
+    monkeypatch.setattr(quantizer_module, "_ROUNDS", 1)
 
 
-def vectors_of(seed: int, n: int, dim: int = 24) -> np.ndarray:
+def vectors_of(seed: int, n: int, dimension: int = 24) -> np.ndarray:
     """Around ten topics, with empty cells, as FDEs have them."""
     rng = np.random.default_rng(seed)
-    topics = np.random.default_rng(99).standard_normal((10, dim))
-    vectors = topics[rng.integers(0, 10, n)] + 0.5 * rng.standard_normal((n, dim))
-    vectors.reshape(n, -1, 8)[rng.random((n, dim // 8)) < 0.2] = 0
+    topics = np.random.default_rng(99).standard_normal((10, dimension))
+    vectors = topics[rng.integers(0, 10, n)] + 0.5 * rng.standard_normal((n, dimension))
+    vectors.reshape(n, -1, 8)[rng.random((n, dimension // 8)) < 0.2] = 0
     return vectors.astype(np.float32)
 
 
-def learnt(count: int = 400, **settings: Any) -> PQSearch:
+def learned(count: int = 400, **settings: Any) -> PQSearch:
     search = PQSearch(24, **settings)
     search.add(np.arange(count), vectors_of(0, count), threads=1)
     search.learn(threads=1)
@@ -50,26 +50,26 @@ def test_vectors_are_exact_until_there_are_enough() -> None:
     ):
         np.testing.assert_array_equal(found, expected)
     assert search.info()["bytes_per_vector"] == exact.info()["bytes_per_vector"]
-    assert search.can_learn and search.learnt_from == 0
+    assert search.ready_to_train and search.fitted_on == 0
     search.add(np.array([299]), vectors_of(1, 1))
-    assert not search.can_learn and search.learnt_from == 300
+    assert not search.ready_to_train and search.fitted_on == 300
     assert search.info()["bytes_per_vector"] == 3 + 8 and search.info()["kind"] == "pq"
     assert search.labels().tolist() == list(range(300))
 
 
-def test_fewer_than_centroids_are_not_learnt_from() -> None:
+def test_fewer_than_centroids_are_not_learned_from() -> None:
     search = PQSearch(24)
     search.add(np.arange(255), vectors_of(0, 255))
     search.learn()
-    assert not search.can_learn and search.learnt_from == 0 and search.info()["kind"] == "pq"
+    assert not search.ready_to_train and search.fitted_on == 0 and search.info()["kind"] == "pq"
     np.testing.assert_array_equal(search.vectors(np.arange(255)), vectors_of(0, 255))
     search.add(np.array([255]), vectors_of(1, 1))
     search.learn()
-    assert search.learnt_from == 256
+    assert search.fitted_on == 256
 
 
 def test_scores_are_products_with_what_the_codes_stand_for() -> None:
-    search, queries = learnt(), vectors_of(5, 6)
+    search, queries = learned(), vectors_of(5, 6)
     found, scores = search.search(queries, 20)
     decoded = search.vectors(np.arange(400)).astype(np.float64)
     expected = queries.astype(np.float64) @ decoded.T
@@ -79,12 +79,12 @@ def test_scores_are_products_with_what_the_codes_stand_for() -> None:
 
 def test_later_vectors_are_coded_by_the_same_codebook() -> None:
     vectors = vectors_of(0, 400)
-    quantiser = ProductQuantiser.train(vectors, 8, most=16384, seed=42)
-    search = learnt()
+    quantizer = ProductQuantizer.train(vectors, 8, most=16384, seed=42)
+    search = learned()
     new = vectors_of(3, 30)
     search.add(np.arange(400, 430), new, threads=2)
     both = np.concatenate([vectors, new])
-    np.testing.assert_array_equal(search.vectors(np.arange(430)), quantiser.decode(quantiser.encode(both)))
+    np.testing.assert_array_equal(search.vectors(np.arange(430)), quantizer.decode(quantizer.encode(both)))
 
 
 def test_learning_does_not_depend_on_threads_or_on_steps() -> None:
@@ -92,12 +92,12 @@ def test_learning_does_not_depend_on_threads_or_on_steps() -> None:
     for start in range(0, 400, 90):
         steps.add(np.arange(start, min(start + 90, 400)), vectors_of(0, 400)[start : start + 90])
     steps.learn(threads=2)
-    assert_same(learnt(), steps)
+    assert_same(learned(), steps)
 
 
 @pytest.mark.parametrize("rescore", [0, 30])
 def test_bits_do_not_depend_on_the_batch_or_on_threads(rescore: int) -> None:
-    search, queries = learnt(rescore=rescore), vectors_of(5, 5)
+    search, queries = learned(rescore=rescore), vectors_of(5, 5)
     found, scores = search.search(queries, 20, threads=1)
     for i in range(5):
         alone = search.search(queries[i : i + 1], 20, threads=2)
@@ -113,7 +113,7 @@ def test_rescoring_orders_the_best_by_their_bytes() -> None:
         found, _ = search.search(queries, 10)
         return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, exact, strict=True)]))
 
-    plain, rescored = learnt(), learnt(rescore=100)
+    plain, rescored = learned(), learned(rescore=100)
     assert hits(rescored) >= 9.8 > hits(plain)  # bytes are off by a hundredth, codes by a third
     assert rescored.info()["bytes_per_vector"] == plain.info()["bytes_per_vector"] + 24 + 4
     steps = np.abs(vectors).max(axis=1, keepdims=True) / 127
@@ -133,7 +133,7 @@ def test_ties_go_to_the_earlier_vector() -> None:
 @pytest.mark.parametrize("rescore", [0, 30])
 @pytest.mark.parametrize("allowed", [[], [4], [1, 4, 4, 999, -3], list(range(0, 400, 3))])
 def test_allowed_labels_alone_are_returned(rescore: int, allowed: list[int]) -> None:
-    search, queries = learnt(rescore=rescore), vectors_of(5, 3)
+    search, queries = learned(rescore=rescore), vectors_of(5, 3)
     present = sorted({label for label in allowed if 0 <= label < 400})
     found, scores = search.search(queries, 150, allowed=np.array(allowed, np.int64))
     everything, all_scores = search.search(queries, 400)
@@ -146,7 +146,7 @@ def test_allowed_labels_alone_are_returned(rescore: int, allowed: list[int]) -> 
 
 @pytest.mark.parametrize("rescore", [0, 30])
 def test_removed_vectors_are_gone_and_the_others_keep_their_scores(rescore: int) -> None:
-    search, queries = learnt(rescore=rescore), vectors_of(5, 3)
+    search, queries = learned(rescore=rescore), vectors_of(5, 3)
     before, scores = search.search(queries, 400)
     gone = np.arange(0, 400, 7)
     search.remove(gone)
@@ -155,13 +155,13 @@ def test_removed_vectors_are_gone_and_the_others_keep_their_scores(rescore: int)
         stays = ~np.isin(before[i], gone)
         assert found[i].tolist() == before[i][stays].tolist()
         np.testing.assert_array_equal(kept[i], scores[i][stays])
-    assert search.holding(np.array([0, 1, 7, 8])).tolist() == [1, 8]
-    assert search.accepts(gone) and not search.accepts(np.array([1]))
+    assert search.existing(np.array([0, 1, 7, 8])).tolist() == [1, 8]
+    assert search.can_add(gone) and not search.can_add(np.array([1]))
     with pytest.raises(KeyError, match="label 7 is not here"):
         search.remove(np.array([7]))
     search.remove(search.labels())
     search.add(np.arange(3), vectors_of(0, 3))
-    assert len(search) == 3 and search.learnt_from == 400
+    assert len(search) == 3 and search.fitted_on == 400
 
 
 def test_removing_before_the_learning() -> None:
@@ -169,7 +169,7 @@ def test_removing_before_the_learning() -> None:
     search.add(np.arange(400), vectors_of(0, 400))
     search.remove(np.arange(300))
     search.learn()
-    assert search.learnt_from == 0 and len(search) == 100
+    assert search.fitted_on == 0 and len(search) == 100
 
 
 # -- keeping ------------------------------------------------------------------
@@ -177,10 +177,10 @@ def test_removing_before_the_learning() -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"rescore": 30}, {"group": 5}, {"train": 300}])
 def test_saved_and_loaded_is_the_same(settings: Any, tmp_path: Path) -> None:
-    search = learnt(**settings)
+    search = learned(**settings)
     search.remove(np.array([5, 9]))
     search.save(tmp_path)
-    loaded = PQSearch.load(tmp_path, 24, search.settings(), search.learnt_from)
+    loaded = PQSearch.load(tmp_path, 24, search.settings(), search.fitted_on)
     assert_same(search, loaded)
     for one in (search, loaded):
         one.add(np.arange(400, 420), vectors_of(4, 20))
@@ -188,7 +188,7 @@ def test_saved_and_loaded_is_the_same(settings: Any, tmp_path: Path) -> None:
     assert_same(search, loaded)
 
 
-def test_floats_are_saved_where_nothing_is_learnt(tmp_path: Path) -> None:
+def test_floats_are_saved_where_nothing_is_learned(tmp_path: Path) -> None:
     search = PQSearch(24, train=300)
     search.add(np.arange(280), vectors_of(0, 280))
     search.save(tmp_path)
@@ -196,12 +196,12 @@ def test_floats_are_saved_where_nothing_is_learnt(tmp_path: Path) -> None:
     assert_same(search, loaded)
     for one in (search, loaded):
         one.add(np.arange(280, 300), vectors_of(1, 20))
-    assert loaded.learnt_from == 300
+    assert loaded.fitted_on == 300
     assert_same(search, loaded)
 
 
 def test_load_refuses_what_does_not_fit(tmp_path: Path) -> None:
-    search = learnt(rescore=10)
+    search = learned(rescore=10)
     search.save(tmp_path)
     settings = search.settings()
     with pytest.raises(ValueError, match=r"vector_centroids\.npy does not fit: .* for dimension=40"):
@@ -235,13 +235,13 @@ def test_an_add_whose_learning_fails_adds_nothing(
     def fails(*args: Any, **settings: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(module.ProductQuantiser, "train", fails)
+    monkeypatch.setattr(module.ProductQuantizer, "train", fails)
     with pytest.raises(error):
         search.add(np.arange(280, 320), vectors_of(1, 40))
     monkeypatch.undo()
-    assert search.labels().tolist() == list(range(280)) and search.learnt_from == 0
+    assert search.labels().tolist() == list(range(280)) and search.fitted_on == 0
     search.add(np.arange(280, 320), vectors_of(1, 40))
-    assert search.learnt_from == 300 and len(search) == 320
+    assert search.fitted_on == 300 and len(search) == 320
 
 
 @pytest.mark.parametrize(

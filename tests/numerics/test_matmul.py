@@ -39,13 +39,13 @@ def test_blas_has_as_many_threads_as_before() -> None:
 
 
 @pytest.mark.compiled("fits with hundreds of landmarks")
-def test_what_is_learnt_does_not_depend_on_cores() -> None:
+def test_what_is_learned_does_not_depend_on_cores() -> None:
     documents = documents_like_real(120)
-    small = {"fde_dimension": 32, "num_landmarks": 600, "num_features": 400}
+    small = {"vector_dimension": 32, "num_landmarks": 600, "num_features": 400}
     compact = {"compact_dimension": 32, "num_simhash_projections": 3}
     for make in (
-        lambda: LearnedEncoder(LearnedConfig(dimension=documents.dim, **small)),
-        lambda: FDEEncoder(FDEConfig(dimension=documents.dim, **compact)),
+        lambda: LearnedEncoder(LearnedConfig(dimension=documents.dimension, **small)),
+        lambda: FDEEncoder(FDEConfig(dimension=documents.dimension, **compact)),
     ):
         found = []
         for cores in (1, 2):

@@ -16,11 +16,11 @@ def carved_by_hand(tokens: np.ndarray, tau: float) -> list[np.ndarray]:
     waiting = [token.astype(np.float64) for token in tokens]
     sums = []
     while waiting:
-        centre = waiting.pop(0)
-        total, left = centre.copy(), []
+        center = waiting.pop(0)
+        total, left = center.copy(), []
         for token in waiting:
-            lengths = np.linalg.norm(centre) * np.linalg.norm(token)
-            if lengths > 0 and centre @ token / lengths >= tau:
+            lengths = np.linalg.norm(center) * np.linalg.norm(token)
+            if lengths > 0 and center @ token / lengths >= tau:
                 total += token
             else:
                 left.append(token)
@@ -31,20 +31,20 @@ def carved_by_hand(tokens: np.ndarray, tau: float) -> list[np.ndarray]:
 
 @given(st.data(), st.sampled_from([0.05, 0.3, 0.7, 0.95]))
 def test_balls_are_carved_greedily(data: st.DataObject, tau: float) -> None:
-    dim = data.draw(some.dimensions)
+    dimension = data.draw(some.dimensions)
     # Of one dimension, all cosines are 1 or -1, and duplicates have 1: neither is near `tau`.
-    queries = [data.draw(some.token_arrays(dim)) for _ in range(data.draw(st.integers(1, 4)))]
-    carved = carve_queries(MultiVectors.from_arrays(queries, dim=dim, dtype=np.float32), tau)
+    queries = [data.draw(some.token_arrays(dimension)) for _ in range(data.draw(st.integers(1, 4)))]
+    carved = carve_queries(MultiVectors.from_arrays(queries, dimension=dimension, dtype=np.float32), tau)
     assert carved.tokens.dtype == np.float32
     for found, tokens in zip(carved, queries, strict=True):
-        expected = np.array(carved_by_hand(tokens, tau), np.float32).reshape(-1, dim)
+        expected = np.array(carved_by_hand(tokens, tau), np.float32).reshape(-1, dimension)
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @given(st.data(), some.dtypes)
 def test_tau_1_leaves_tokens_of_different_directions_alone(data: st.DataObject, dtype: Any) -> None:
-    dim = data.draw(st.integers(2, 70))
-    tokens = np.random.default_rng(data.draw(some.seeds)).standard_normal((9, dim)).astype(dtype)
+    dimension = data.draw(st.integers(2, 70))
+    tokens = np.random.default_rng(data.draw(some.seeds)).standard_normal((9, dimension)).astype(dtype)
     np.testing.assert_array_equal(carve_queries(tokens, 1)[0], tokens.astype(np.float32))
 
 

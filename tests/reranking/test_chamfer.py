@@ -25,19 +25,19 @@ bitwise = pytest.mark.compiled("interpreted products are NumPy's, whose bits dep
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[MultiVectors, MultiVectors]:
     """Queries, each with a token, and documents of any kind."""
-    dim = draw(some.dimensions)
-    queries = draw(st.lists(some.token_arrays(dim, least=1), min_size=1, max_size=4))
-    return MultiVectors.from_arrays(queries, dtype=draw(some.dtypes)), draw(some.multivectors(dim))
+    dimension = draw(some.dimensions)
+    queries = draw(st.lists(some.token_arrays(dimension, least=1), min_size=1, max_size=4))
+    return MultiVectors.from_arrays(queries, dtype=draw(some.dtypes)), draw(some.multivectors(dimension))
 
 
-def whole_numbers(rng: np.random.Generator, lengths: Any, dim: int = 8) -> MultiVectors:
+def whole_numbers(rng: np.random.Generator, lengths: Any, dimension: int = 8) -> MultiVectors:
     """Tokens of small whole numbers: every product and sum of them is exact in float32."""
-    tokens = rng.integers(-4, 5, (int(np.sum(lengths)), dim)).astype(np.float32)
+    tokens = rng.integers(-4, 5, (int(np.sum(lengths)), dimension)).astype(np.float32)
     return MultiVectors.from_flat(tokens, lengths)
 
 
-def sample(seed: int, lengths: Any, dim: int = 24) -> MultiVectors:
-    tokens = np.random.default_rng(seed).standard_normal((int(np.sum(lengths)), dim))
+def sample(seed: int, lengths: Any, dimension: int = 24) -> MultiVectors:
+    tokens = np.random.default_rng(seed).standard_normal((int(np.sum(lengths)), dimension))
     return MultiVectors.from_flat(tokens.astype(np.float32), lengths)
 
 
@@ -79,8 +79,8 @@ def test_negative_similarities_are_not_clamped() -> None:
 
 @given(st.data())
 def test_a_further_document_token_never_lowers_the_score(data: st.DataObject) -> None:
-    dim = data.draw(some.dimensions)
-    query, document, more = (data.draw(some.token_arrays(dim, least=1)) for _ in range(3))
+    dimension = data.draw(some.dimensions)
+    query, document, more = (data.draw(some.token_arrays(dimension, least=1)) for _ in range(3))
     longer = np.concatenate([document, more])
     assert chamfer(query, longer) >= chamfer(query, document)
     assert chamfer(query, longer) == pytest.approx(chamfer(query, longer[::-1]), rel=1e-6)
@@ -99,7 +99,7 @@ def test_shifting_all_document_tokens_changes_no_ranking(seed: int) -> None:
     """Every score moves by the same sum over the query; exact, for all numbers are whole."""
     rng = np.random.default_rng(seed)
     queries, documents = whole_numbers(rng, [1, 5]), whole_numbers(rng, rng.integers(1, 9, 12))
-    shift = rng.integers(-9, 10, documents.dim).astype(np.float32)
+    shift = rng.integers(-9, 10, documents.dimension).astype(np.float32)
     moved = MultiVectors.from_flat(documents.tokens + shift, documents.lengths)
     for before, after in zip(top_k(queries, documents, 12), top_k(queries, moved, 12), strict=True):
         assert before.ids.tolist() == after.ids.tolist()
@@ -136,8 +136,8 @@ def test_a_pair_alone_scores_as_in_any_batch(
 @bitwise
 @given(st.data())
 def test_dtype_strides_and_flags_do_not_matter(data: st.DataObject) -> None:
-    dim = data.draw(some.dimensions)
-    query, document = (data.draw(some.token_arrays(dim, least=1)).astype(np.float16) for _ in range(2))
+    dimension = data.draw(some.dimensions)
+    query, document = (data.draw(some.token_arrays(dimension, least=1)).astype(np.float16) for _ in range(2))
     expected = chamfer(query.astype(np.float32), document.astype(np.float32))
     assert expected == chamfer(query, document)
     for dtype in (np.float16, np.float32, np.float64):
@@ -228,7 +228,7 @@ def test_documents_without_tokens_are_never_returned() -> None:
 
 
 def test_no_queries_and_no_documents_give_empty_answers() -> None:
-    none, documents = MultiVectors.from_arrays([], dim=24), sample(6, [2, 3])
+    none, documents = MultiVectors.from_arrays([], dimension=24), sample(6, [2, 3])
     assert top_k(none, documents, 1) == [] and rerank(none, documents, []) == []
     assert chamfer_matrix(none, documents).shape == (0, 2)
     assert chamfer_matrix(documents, none).shape == (2, 0)
@@ -240,8 +240,10 @@ def test_no_queries_and_no_documents_give_empty_answers() -> None:
 @bitwise
 @given(st.data())
 def test_explain_adds_up_to_the_score(data: st.DataObject) -> None:
-    dim, dtype = data.draw(some.dimensions), data.draw(some.dtypes)
-    query, document = (data.draw(some.token_arrays(dim, least=1, most=40)).astype(dtype) for _ in range(2))
+    dimension, dtype = data.draw(some.dimensions), data.draw(some.dtypes)
+    query, document = (
+        data.draw(some.token_arrays(dimension, least=1, most=40)).astype(dtype) for _ in range(2)
+    )
     explanation = explain(query, document)
     assert explanation.score == chamfer(query, document)
     for q, (token, similarity) in enumerate(zip(explanation.tokens, explanation.similarities, strict=True)):

@@ -10,22 +10,24 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors, carve_queries, chamfer_matrix, rerank
 from muvera.kernels.tile import LANES
-from muvera.reranking.pruning import Piece, Screening, screen
+from muvera.reranking.pruning import DocumentSlice, RerankOptions, screen
 
 bitwise = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
 
 KINDS = ["topics", "whole numbers", "alike", "negative", "long and short", "tiny", "huge", "zeros"]
 
 
-def collection(kind: str, seed: int, lengths: list[int], query_tokens: int, dim: int, dtype: Any) -> Any:
+def collection(
+    kind: str, seed: int, lengths: list[int], query_tokens: int, dimension: int, dtype: Any
+) -> Any:
     """A query and documents: of few directions, with ties, duplicates, any norms, and tokens of zeros."""
     rng = np.random.default_rng(seed)
-    topics = rng.standard_normal((6, dim))
+    topics = rng.standard_normal((6, dimension))
     count = query_tokens + sum(lengths)
     if kind == "whole numbers":
-        tokens = rng.integers(-1, 2, (count, dim)).astype(np.float64)
+        tokens = rng.integers(-1, 2, (count, dimension)).astype(np.float64)
     else:
-        tokens = topics[rng.integers(0, 6, count)] + 0.3 * rng.standard_normal((count, dim))
+        tokens = topics[rng.integers(0, 6, count)] + 0.3 * rng.standard_normal((count, dimension))
         tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
     if kind == "alike" and count > query_tokens:
         tokens[query_tokens:] = tokens[rng.integers(query_tokens, min(query_tokens + 2, count), sum(lengths))]
@@ -55,9 +57,9 @@ def cases(draw: st.DrawFn) -> Any:
     return query, documents, np.array(candidates), draw(st.integers(1, len(lengths)))
 
 
-def screened(case: Any, how: Screening, threads: int = 1) -> np.ndarray:
+def screened(case: Any, how: RerankOptions, threads: int = 1) -> np.ndarray:
     query, documents, candidates, _ = case
-    pieces: list[Piece] = [(documents, candidates, np.arange(len(candidates)))]
+    pieces: list[DocumentSlice] = [(documents, candidates, np.arange(len(candidates)))]
     return screen(query, pieces, len(candidates), how, threads)
 
 
@@ -83,7 +85,7 @@ def test_early_exit_equals_the_full_rerank(case: Any, mean: bool, threads: int) 
 @given(cases())
 def test_what_is_left_is_below_the_k_best(case: Any) -> None:
     _, _, _, k = case
-    full, left = screened(case, Screening(k, early_exit=False)), screened(case, Screening(k))
+    full, left = screened(case, RerankOptions(k, early_exit=False)), screened(case, RerankOptions(k))
     stopped = left != full
     assert (left[stopped] == -np.inf).all()
     assert not stopped.any() or full[stopped].max() < np.sort(full)[-k]
@@ -95,9 +97,9 @@ def test_candidates_far_from_the_query_cost_one_panel_each() -> None:
     near, far = [query] * 3, [-query] * 50
     documents = MultiVectors.from_arrays([*near, *far])
     case = (query.astype(np.float32), documents, np.arange(53), 3)
-    how = Screening(3)
+    how = RerankOptions(3)
     screened(case, how)
-    full = Screening(3, early_exit=False)
+    full = RerankOptions(3, early_exit=False)
     screened(case, full)
     assert full.products == [53 * 2 * LANES * 2]
     assert how.products == [(3 * 2 + 50) * 2 * LANES]
@@ -164,7 +166,7 @@ def test_the_carved_query_chooses_and_the_whole_one_scores(case: Any, tau: float
     filled = [i for i in candidates if documents.lengths[i]]
     chosen = sorted(filled, key=lambda i: (-rough[i], i))[:k]
     expected = sorted(chosen, key=lambda i: (-exact[i], i))
-    found = rerank([query], documents, [candidates], k, carve=tau)[0]
+    found = rerank([query], documents, [candidates], k, ball_carving_tau=tau)[0]
     assert found.ids.tolist() == expected and found.scores.tolist() == exact[expected].tolist()
 
 
@@ -173,7 +175,7 @@ def test_the_carved_query_chooses_and_the_whole_one_scores(case: Any, tau: float
 def test_tau_1_with_distinct_tokens_is_the_full_rerank(seed: int, k: int) -> None:
     query, documents = collection("topics", seed, [5] * 30, 20, 16, np.float32)
     order = np.random.default_rng(seed).permutation(30)
-    found = rerank([query], documents, [order], k, carve=1.0)[0]
+    found = rerank([query], documents, [order], k, ball_carving_tau=1.0)[0]
     assert list(found) == list(rerank([query], documents, [order], k)[0])
 
 
@@ -184,7 +186,9 @@ def test_a_carved_query_of_as_many_panels_is_not_used() -> None:
     chosen = []
     for count in (LANES, LANES + 1):
         query = rng.standard_normal((count, 8)).astype(np.float32)
-        full, carved = (rerank([query], documents, [range(40)], 5, carve=tau)[0] for tau in (None, 0.01))
+        full, carved = (
+            rerank([query], documents, [range(40)], 5, ball_carving_tau=tau)[0] for tau in (None, 0.01)
+        )
         chosen.append(list(full) == list(carved))
     assert chosen == [True, False]
 
@@ -198,9 +202,21 @@ def test_a_carved_query_of_as_many_panels_is_not_used() -> None:
         ({"k": 1, "patience": 0}, ValueError, "patience must be at least 1, got 0. Use None"),
         ({"k": 1, "patience": 2.0}, TypeError, "patience must be an int or None, got float"),
         ({"k": 1, "patience": True}, TypeError, "patience must be an int or None, got bool"),
-        ({"k": 1, "carve": 1.2}, ValueError, "carve must be above 0 and at most 1, .* got 1.2"),
-        ({"carve": 0.7}, ValueError, "carve and patience leave out what is not .* k best. Give k."),
-        ({"patience": 3}, ValueError, "carve and patience leave out what is not .* k best. Give k."),
+        (
+            {"k": 1, "ball_carving_tau": 1.2},
+            ValueError,
+            "ball_carving_tau must be above 0 and at most 1, .* got 1.2",
+        ),
+        (
+            {"ball_carving_tau": 0.7},
+            ValueError,
+            "ball_carving_tau and patience leave out what is not .* k best. Give k.",
+        ),
+        (
+            {"patience": 3},
+            ValueError,
+            "ball_carving_tau and patience leave out what is not .* k best. Give k.",
+        ),
     ],
 )
 def test_bad_input_is_named(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:

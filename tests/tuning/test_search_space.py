@@ -16,7 +16,7 @@ def test_arms_differ_and_are_valid_for_every_dimension(dimension: int) -> None:
     assert all(arm.config.dimension == dimension for arm in found)
     floats = [arm.floats for arm in found]
     assert floats == sorted(floats) and floats[0] <= 128
-    assert all(arm.source.fde_dimension >= arm.floats for arm in found)
+    assert all(arm.source.vector_dimension >= arm.floats for arm in found)
     assert FDEConfig(dimension=dimension) in {arm.config for arm in found}
 
 

@@ -86,7 +86,7 @@ def test_what_is_measured_is_what_an_index_finds() -> None:
         len(np.intersect1d(a.ids, b.ids)) / 10
         for a, b in zip(index.search(QUERIES, k=10, candidates=30), exact.search(QUERIES, k=10), strict=True)
     ]
-    # All 60 queries here, 20 there, and maps learnt from the documents in another order.
+    # All 60 queries here, 20 there, and maps learned from the documents in another order.
     assert np.mean(hits) == pytest.approx(found.chosen.held_out, abs=0.08)
 
 
@@ -123,7 +123,7 @@ def test_a_target_that_nothing_reaches() -> None:
     assert "Nothing that was tried reaches 100.0% among 10 candidates; this finds most." in text
 
 
-def test_windows_are_cut_out_of_documents_that_nothing_was_learnt_from() -> None:
+def test_windows_are_cut_out_of_documents_that_nothing_was_learned_from() -> None:
     filled = np.flatnonzero(DOCUMENTS.lengths > 0)
     for queries in (None, MultiVectors(QUERIES.tokens, QUERIES.offsets)):
         drawn = draw_sample(DOCUMENTS, filled, queries, 1500, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from muvera.utils.atomic_files import folder_beside, sync, write_bytes, write_json
+from muvera.utils.atomic_files import atomic_folder, sync, write_bytes, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -61,7 +61,7 @@ def test_json_is_readable_text(tmp_path: Path) -> None:
 
 def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "target"
-    with folder_beside(target) as beside:
+    with atomic_folder(target) as beside:
         assert beside.parent == target.parent
         assert not target.exists()
         (beside / "inside").mkdir()
@@ -74,7 +74,7 @@ def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
 def test_a_relative_path_and_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("target").mkdir()
-    with folder_beside("target") as beside:
+    with atomic_folder("target") as beside:
         (beside / "file").write_text("new")
     assert names(tmp_path / "target") == ["file"]
     assert names(tmp_path) == ["target"]
@@ -84,9 +84,9 @@ def test_what_exists_is_replaced_only_when_told(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     (target / "file").write_text("old")
-    with pytest.raises(FileExistsError, match="overwrite=True to replace it"), folder_beside(target):
+    with pytest.raises(FileExistsError, match="overwrite=True to replace it"), atomic_folder(target):
         raise AssertionError("the block must not run")
-    with folder_beside(target, overwrite=True) as beside:
+    with atomic_folder(target, overwrite=True) as beside:
         (beside / "other").write_text("new")
         assert names(target) == ["file"]
     assert names(target) == ["other"]
@@ -98,7 +98,7 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
     for overwrite in (False, True):
         with (
             pytest.raises(FileExistsError, match="is a file; a folder is written here"),
-            folder_beside(tmp_path / "target", overwrite),
+            atomic_folder(tmp_path / "target", overwrite),
         ):
             raise AssertionError("the block must not run")
     assert names(tmp_path) == ["target"]
@@ -111,7 +111,7 @@ def test_a_failed_block_leaves_what_was(tmp_path: Path, existing: bool, error: B
     if existing:
         target.mkdir()
         (target / "file").write_text("old")
-    with pytest.raises(type(error)), folder_beside(target, overwrite=True) as beside:
+    with pytest.raises(type(error)), atomic_folder(target, overwrite=True) as beside:
         (beside / "file").write_text("half")
         raise error
     assert names(tmp_path) == (["target"] if existing else [])
@@ -131,7 +131,7 @@ def test_a_failed_rename_puts_the_old_folder_back(tmp_path: Path, monkeypatch: p
         return replace(self, to)
 
     monkeypatch.setattr(Path, "replace", fail_for_the_new)
-    with pytest.raises(OSError, match="No space"), folder_beside(target, overwrite=True) as beside:
+    with pytest.raises(OSError, match="No space"), atomic_folder(target, overwrite=True) as beside:
         (beside / "file").write_text("new")
     assert (target / "file").read_text() == "old"
     assert not [name for name in names(tmp_path) if "partial" in name]
@@ -140,9 +140,9 @@ def test_a_failed_rename_puts_the_old_folder_back(tmp_path: Path, monkeypatch: p
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     """The last to finish wins, whole."""
     target = tmp_path / "target"
-    with folder_beside(target) as one:
+    with atomic_folder(target) as one:
         (one / "one").write_text("1")
-        with folder_beside(target) as two:
+        with atomic_folder(target) as two:
             (two / "two").write_text("2")
         assert names(target) == ["two"]
         with pytest.raises(OSError):
@@ -166,12 +166,12 @@ def test_only_a_folder_of_its_kind_is_replaced(tmp_path: Path) -> None:
     (target / "one.jpg").write_text("kept")
     with (
         pytest.raises(FileExistsError, match=r"photos holds one\.jpg, .* not replaced"),
-        folder_beside(target, overwrite=True, own=("tokens.npy",)),
+        atomic_folder(target, overwrite=True, own=("tokens.npy",)),
     ):
         pass
     assert (target / "one.jpg").read_text() == "kept"
     (target / "one.jpg").unlink()
     (target / "tokens.npy").touch()
-    with folder_beside(target, overwrite=True, own=("tokens.npy",)) as beside:
+    with atomic_folder(target, overwrite=True, own=("tokens.npy",)) as beside:
         (beside / "tokens.npy").touch()
     assert [path.name for path in target.iterdir()] == ["tokens.npy"]

@@ -22,7 +22,7 @@ TOKENS = 1_000_000
 
 
 def _encoder(documents: MultiVectors) -> FDEEncoder:
-    return FDEEncoder(FDEConfig(dimension=documents.dim)).fit(documents)
+    return FDEEncoder(FDEConfig(dimension=documents.dimension)).fit(documents)
 
 
 def documents_batch(inputs: Inputs) -> Work:

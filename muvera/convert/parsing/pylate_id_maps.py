@@ -87,7 +87,7 @@ class MappedSource:
     def __init__(self, inner: Source, positions: dict[Any, Any], folder: Path, name: str) -> None:
         self._inner = inner
         self.name = name
-        self.dim = inner.dim
+        self.dimension = inner.dimension
         self.lossy = inner.lossy
         self.nbits = inner.nbits
         self.note: str | None = getattr(inner, "note", None)

@@ -49,7 +49,7 @@ class Decoder(NamedTuple):
     matches: Callable[[Row], bool]
     #: A row's fields among which the token vectors are.
     fields: Callable[[Row], dict[str, Any]]
-    #: The value of that field to token vectors and, where quantised, bits a coordinate.
+    #: The value of that field to token vectors and, where quantized, bits a coordinate.
     values: Callable[[Any, Settings, str], tuple[number_literals.Matrix, int | None]]
     #: The row's id.
     identity: Callable[[Row, Settings], Any]

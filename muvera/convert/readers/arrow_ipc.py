@@ -12,15 +12,15 @@ from ...utils.optional_imports import import_extra
 from ..sources import arrow_columns
 from ..sources.base import Source
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "arrow"
-LOOKS_FOR = (
+DESCRIPTION = (
     "a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of floats"
 )
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` is an Arrow file, or a folder of .arrow files."""
     if path.is_dir():
         return any(path.glob("*.arrow"))
@@ -57,24 +57,24 @@ class ArrowSource:
             self.column, self.id_column = arrow_columns.columns(
                 self._pa, schema, column, id_column, str(path)
             )
-            dim = arrow_columns.dim_of(self._pa, schema.field(self.column).type)
-            for table in tables if dim is None else ():
+            dimension = arrow_columns.dimension_of(self._pa, schema.field(self.column).type)
+            for table in tables if dimension is None else ():
                 tokens, _ = arrow_columns.documents_of(
                     self._pa, table.column(self.column), None, str(path), 0
                 )
                 if tokens is not None:
-                    dim = int(tokens.shape[1])
+                    dimension = int(tokens.shape[1])
                     break
-        if dim is None:
+        if dimension is None:
             raise ValueError(f"{path} has no document with a token, so that its dimension is unknown.")
-        self.dim = dim
+        self.dimension = dimension
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the rows in order."""
         for file in self.files:
             with self._open(file) as (_, tables):
                 yield from arrow_columns.batches_of(
-                    self._pa, tables, self.column, self.id_column, self.dim, str(file), max_tokens
+                    self._pa, tables, self.column, self.id_column, self.dimension, str(file), max_tokens
                 )
 
     @contextmanager

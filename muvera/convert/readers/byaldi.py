@@ -21,13 +21,13 @@ from ...data.validation import Ids, as_ids
 from ..parsing.torch_file import StoredTensor, read_torch
 from ..sources.plaid_codec import document_ranges
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "byaldi"
-LOOKS_FOR = "index_config.json.gz with a folder embeddings (a byaldi index)"
+DESCRIPTION = "index_config.json.gz with a folder embeddings (a byaldi index)"
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether `path` looks like a byaldi index."""
     try:
         return (path / "index_config.json.gz").is_file() and (path / "embeddings").is_dir()
@@ -60,7 +60,7 @@ class ByaldiSource:
         lengths = [page.shape[0] for _, page in self._pages]
         self._offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
         self._ids = _ids(path, len(self._pages))
-        self.dim = int(self._pages[0][1].shape[1])
+        self.dimension = int(self._pages[0][1].shape[1])
         self.num_documents: int | None = len(self._pages)
         self.num_tokens: int | None = int(self._offsets[-1])
 
@@ -69,7 +69,7 @@ class ByaldiSource:
         for start, stop in document_ranges(self._offsets, max_tokens):
             arrays = [page.numpy() for _, page in self._pages[start:stop]]
             ids = None if self._ids is None else self._ids[start:stop]
-            yield MultiVectors.from_arrays(arrays, ids, dim=self.dim)
+            yield MultiVectors.from_arrays(arrays, ids, dimension=self.dimension)
 
 
 def _files(path: Path) -> list[Path]:

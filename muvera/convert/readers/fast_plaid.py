@@ -23,18 +23,18 @@ from ..parsing.index_files import chunk_count, chunk_lengths, read_json, read_np
 from ..parsing.pylate_id_maps import has_pylate_maps
 from ..parsing.safe_pickle import read_object_array
 from ..sources.base import CollectionSource
-from ..sources.plaid_codec import Chunk, Codec, QuantisedSource
+from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "fast_plaid"
-LOOKS_FOR = "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)"
+DESCRIPTION = "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)"
 
 _PICKLE_NOTE = "embeddings.npy holds the exact vectors as a pickle; allow_pickle=True reads them."
 _STALE_NOTE = "embeddings.npy does not match the index and was left aside; the residuals were decoded."
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether `path` looks like a fast-plaid or next-plaid index that PyLate did not wrap."""
     try:
         needed = ("metadata.json", "centroids.npy", "bucket_weights.npy")
@@ -52,7 +52,7 @@ def open_source(
     allow_pickle: bool = False,
     dtype: DTypeLike = np.float32,
     threads: int | None = None,
-) -> QuantisedSource | CollectionSource:
+) -> QuantizedSource | CollectionSource:
     """Open a fast-plaid or next-plaid index.
 
     Documents are numbered in the order of insertion; a deletion renumbers them.
@@ -82,7 +82,7 @@ def open_source(
             return CollectionSource(collection, NAME)
     centroids, weights = read_npy(path / "centroids.npy"), read_npy(path / "bucket_weights.npy")
     codec = Codec(path, centroids, weights, metadata.get("nbits"), dtype=dtype, threads=threads)
-    return QuantisedSource(NAME, codec, _chunks(path, lengths), note=note)
+    return QuantizedSource(NAME, codec, _chunks(path, lengths), note=note)
 
 
 def _exact(

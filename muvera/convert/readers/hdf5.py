@@ -14,16 +14,16 @@ from ..sources.base import Source
 from ..sources.documents import Document, RowSource
 from ..sources.named_arrays import find, ids_of, names_of, per_document, source_of
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "hdf5"
-LOOKS_FOR = (
+DESCRIPTION = (
     "a .h5 or .hdf5 file with tokens and offsets or lengths, with one dataset a document, or with ragged "
     "rows and an attribute dim"
 )
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` begins as an HDF5 file."""
     try:
         with path.open("rb") as stream:
@@ -40,7 +40,7 @@ def open_source(path: Path, *, part: str = "docs", group: str | None = None) -> 
     path : Path
         Datasets ``tokens`` and ``offsets`` or ``lengths``, perhaps ``ids``; or one dataset
         (tokens, dim) a document, whose name is its id; or one dataset of ragged rows
-        (numbers of all tokens of a document, attribute ``dim`` on it or the file).
+        (numbers of all tokens of a document, attribute ``dimension`` on it or the file).
     part : {"docs", "queries"}
         Which collection, where there are both.
     group : str, optional
@@ -86,12 +86,12 @@ def _group(h5py: Any, file: Any, group: str | None, part: str, path: Path) -> An
     return file
 
 
-def _ragged(dataset: Any, dim: Any, ids: Any, place: str) -> Source:
+def _ragged(dataset: Any, dimension: Any, ids: Any, place: str) -> Source:
     """Open rows of varying length, each all numbers of one document."""
-    dim = dataset.attrs.get("dim", dim)
-    if dim is None:
+    dimension = dataset.attrs.get("dim", dimension)
+    if dimension is None:
         raise ValueError(f"{place} has ragged rows, but no attribute 'dim' says how wide a token is.")
-    width, count = int(dim), len(dataset)
+    width, count = int(dimension), len(dataset)
     checked: Ids | None = None if ids is None else ids_of(ids, count, f"{place}: ids")
 
     def documents() -> Iterator[Document]:
@@ -100,10 +100,10 @@ def _ragged(dataset: Any, dim: Any, ids: Any, place: str) -> Source:
                 numbers = np.asarray(row)
                 if len(numbers) % width:
                     raise ValueError(
-                        f"{place}: document {i} has {len(numbers)} numbers, no multiple of dim={width}."
+                        f"{place}: document {i} has {len(numbers)} numbers, no multiple of dimension={width}."
                     )
                 yield Document(
                     None if checked is None else checked[i].item(), numbers.reshape(-1, width), f"row {i}"
                 )
 
-    return RowSource(documents, name=NAME, place=place, num_documents=count, dim=width)
+    return RowSource(documents, name=NAME, place=place, num_documents=count, dimension=width)

@@ -45,7 +45,7 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
     Raises
     ------
     TypeError, ValueError
-        For texts, single vectors and quantised integers, saying which encoder option to use.
+        For texts, single vectors and quantized integers, saying which encoder option to use.
     """
     if isinstance(value, MultiVectors):
         return _Collection(value if ids is None else value.with_ids(ids))

@@ -17,10 +17,10 @@ from ..parsing.store_rows import TOKEN_FIELDS, Decoder, Settings, decoder_for
 from ..sources.base import Source
 from ..sources.documents import Document, RowSource
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source", "rows_in"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source", "rows_in"]
 
 NAME = "jsonl"
-LOOKS_FOR = (
+DESCRIPTION = (
     "a .jsonl, .ndjson or .json file (also .gz) of documents with lists of lists of numbers, of an embedding "
     "API's answers, or of a vector store's rows"
 )
@@ -30,7 +30,7 @@ _SUFFIXES = (".jsonl", ".ndjson", ".json")
 Numbered = Iterator[tuple[str, Any]]
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` has the name of a JSON file."""
     name = path.name.removesuffix(".gz")
     return path.is_file() and name.endswith(_SUFFIXES)

@@ -11,15 +11,15 @@ from ...utils.optional_imports import import_extra
 from ..sources import arrow_columns
 from ..sources.base import Source
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "lancedb"
-LOOKS_FOR = "a LanceDB folder with <table>.lance in it, or a .lance folder"
+DESCRIPTION = "a LanceDB folder with <table>.lance in it, or a .lance folder"
 
 _ROWS = 256
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` is a .lance folder, or has some."""
     return path.is_dir() and (path.suffix == ".lance" or any(path.glob("*.lance")))
 
@@ -73,18 +73,18 @@ class LanceSource:
         except (RuntimeError, ValueError, OSError) as error:
             raise ValueError(f"{self.place} cannot be opened by LanceDB: {error}.") from error
         self.column, self.id_column = arrow_columns.columns(self._pa, schema, column, id_column, self.place)
-        dim = arrow_columns.dim_of(self._pa, schema.field(self.column).type)
-        if dim is None:
+        dimension = arrow_columns.dimension_of(self._pa, schema.field(self.column).type)
+        if dimension is None:
             raise ValueError(
                 f"{self.place}: the column {self.column!r} has tokens of varying width, but LanceDB's "
                 "multi-vectors are lists of fixed-size lists. Export it to Parquet and read that."
             )
-        self.dim = dim
+        self.dimension = dimension
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the rows in order."""
         yield from arrow_columns.batches_of(
-            self._pa, self._tables(), self.column, self.id_column, self.dim, self.place, max_tokens
+            self._pa, self._tables(), self.column, self.id_column, self.dimension, self.place, max_tokens
         )
 
     def _tables(self) -> Iterator[Any]:

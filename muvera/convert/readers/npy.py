@@ -22,20 +22,20 @@ from ..sources.base import Source
 from ..sources.documents import Document, RowSource
 from ..sources.named_arrays import find, names_of, offsets_of, require_floating, source_of
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "load_json", "load_npy", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "load_json", "load_npy", "matches", "open_source"]
 
 NAME = "npy"
-LOOKS_FOR = (
+DESCRIPTION = (
     "a .npy file, or a folder with tokens.npy, docs_tokens.npy, documents.npy, vectors.npy, embeddings.npy, "
     "train.npy or encoding0_float16.npy, and lengths, doclens or offsets beside it (.npy or .json)"
 )
 
 _CHUNK = re.compile(r"encoding(\d+)_float(16|32)\.npy")
-#: Either says that the folder is a quantised index, for which there are other readers.
+#: Either says that the folder is a quantized index, for which there are other readers.
 _INDEX = ("centroids.npy", "centroids.pt")
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` is a .npy file, or a folder of such with known names."""
     if path.is_file():
         return path.suffix == ".npy"
@@ -152,8 +152,10 @@ def _chunks(path: Path, chunks: list[re.Match[str]]) -> Source:
             raise ValueError(f"{file} must have shape (tokens, dim), got {tokens.shape}.")
         offsets = offsets_of(load_npy(doclens), len(tokens), str(doclens), lengths=True)
         parts.append(FlatSource(tokens, offsets, None, name=NAME, place=str(file)))
-        if parts[-1].dim != parts[0].dim:
-            raise ValueError(f"{file} has {parts[-1].dim} columns, but {chunks[0][0]} has {parts[0].dim}.")
+        if parts[-1].dimension != parts[0].dimension:
+            raise ValueError(
+                f"{file} has {parts[-1].dimension} columns, but {chunks[0][0]} has {parts[0].dimension}."
+            )
     numbers = [int(match[1]) for match in chunks]
     gaps = [i for i in range(numbers[0], numbers[-1]) if i not in numbers]
     if gaps:

@@ -18,13 +18,15 @@ from ..sources.arrays import Rows
 from ..sources.base import Source
 from ..sources.named_arrays import find, names_of, per_document, source_of
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "npz"
-LOOKS_FOR = "a .npz file with tokens and lengths or offsets, with emb_0, emb_1, ..., or one array a document"
+DESCRIPTION = (
+    "a .npz file with tokens and lengths or offsets, with emb_0, emb_1, ..., or one array a document"
+)
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` is a .npz file."""
     return path.is_file() and path.suffix == ".npz"
 

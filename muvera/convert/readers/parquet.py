@@ -12,10 +12,10 @@ from ...utils.optional_imports import import_extra
 from ..sources import arrow_columns
 from ..sources.base import Source
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "parquet"
-LOOKS_FOR = "a .parquet file, or a folder of them, with a column of lists of lists of floats"
+DESCRIPTION = "a .parquet file, or a folder of them, with a column of lists of lists of floats"
 
 #: Rows read at once at most; fewer where documents are long.
 _ROWS = 8192
@@ -24,7 +24,7 @@ _ROWS = 8192
 _BUFFER = 1 << 22
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` is a Parquet file or a folder with some."""
     if path.is_dir():
         return any(path.glob("*.parquet"))
@@ -67,7 +67,7 @@ class ParquetSource:
         if not self.files:
             raise FileNotFoundError(f"{path} has no .parquet file.")
         self.num_documents: int | None = 0
-        dim: int | None = None
+        dimension: int | None = None
         for file in self.files:
             place = str(file)
             with self._open(file) as opened:
@@ -79,12 +79,12 @@ class ParquetSource:
                     )
                 elif self.column not in schema.names:
                     raise ValueError(f"{file} has no column {self.column!r}, but {self.files[0].name} has.")
-                if dim is None:
-                    dim = arrow_columns.dim_of(self._pa, schema.field(self.column).type)
-                    dim = self._measure(opened, file) if dim is None else dim
-        if dim is None:
+                if dimension is None:
+                    dimension = arrow_columns.dimension_of(self._pa, schema.field(self.column).type)
+                    dimension = self._measure(opened, file) if dimension is None else dimension
+        if dimension is None:
             raise ValueError(f"{path} has no document with a token, so that its dimension is unknown.")
-        self.dim = dim
+        self.dimension = dimension
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the rows in order; a row group is decoded piece by piece."""
@@ -95,7 +95,7 @@ class ParquetSource:
                     self._tables(opened, file, max_tokens),
                     self.column,
                     self.id_column,
-                    self.dim,
+                    self.dimension,
                     str(file),
                     max_tokens,
                 )
@@ -115,7 +115,7 @@ class ParquetSource:
             metadata = opened.metadata.row_group(group)
             # Numbers of all nested values stand in the metadata: a guess at a row's tokens.
             values = max(metadata.column(i).num_values for i in range(metadata.num_columns))
-            tokens = max(values / self.dim / max(metadata.num_rows, 1), 1.0)
+            tokens = max(values / self.dimension / max(metadata.num_rows, 1), 1.0)
             rows = min(max(int(max_tokens / tokens), 1), _ROWS)
             try:
                 yield from opened.iter_batches(rows, [group], columns)

@@ -2,7 +2,7 @@
 
 ``centroids.pt`` and ``buckets.pt`` are the codec; chunk i is ``{i}.codes.pt``,
 ``{i}.residuals.pt`` and ``doclens.{i}.json``.  Vectors come back with the loss of their
-1, 2, 4 or 8 bits a coordinate, and are normalised as ColBERT does before it scores.
+1, 2, 4 or 8 bits a coordinate, and are normalized as ColBERT does before it scores.
 Read without torch.
 """
 
@@ -17,15 +17,15 @@ from numpy.typing import DTypeLike, NDArray
 from ..parsing.index_files import chunk_count, chunk_lengths, read_json
 from ..parsing.pylate_id_maps import has_pylate_maps
 from ..parsing.torch_file import StoredTensor, read_array, read_torch
-from ..sources.plaid_codec import Chunk, Codec, QuantisedSource
+from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "plaid"
-LOOKS_FOR = "metadata.json with centroids.pt (a ColBERT or RAGatouille index)"
+DESCRIPTION = "metadata.json with centroids.pt (a ColBERT or RAGatouille index)"
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether `path` looks like a PLAID index that PyLate did not wrap."""
     try:
         return (path / "centroids.pt").is_file() and (
@@ -35,7 +35,7 @@ def detects(path: Path) -> bool:
         return False
 
 
-def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | None = None) -> QuantisedSource:
+def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | None = None) -> QuantizedSource:
     """Open a PLAID index.
 
     Passages without a token keep their place.  Where RAGatouille's ``pid_docid_map.json``
@@ -59,14 +59,14 @@ def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | Non
     if "dim" in config and centroids.ndim == 2 and centroids.shape[1] != config["dim"]:
         raise ValueError(
             f"{path / 'centroids.pt'} has {centroids.shape[1]} columns, but metadata.json says "
-            f"dim={config['dim']}. The files are of different builds: copy the whole folder again."
+            f"dimension={config['dimension']}. The files are of different builds: copy the whole folder again."
         )
     weights = _weights(path / "buckets.pt")
     nbits = config.get("nbits", len(weights).bit_length() - 1)
     codec = Codec(path, centroids, weights, nbits, dtype=dtype, threads=threads)
     chunks = [_chunk(path, i) for i in range(count)]
     documents = sum(len(chunk.lengths) for chunk in chunks)
-    return QuantisedSource(NAME, codec, chunks, _ragatouille_ids(path, documents))
+    return QuantizedSource(NAME, codec, chunks, _ragatouille_ids(path, documents))
 
 
 def _weights(path: Path) -> NDArray[Any]:

@@ -1,6 +1,6 @@
 """Index folders of PyLate, under the document ids that were given to it.
 
-* Voyager: ``index.voyager`` holds every token vector, normalised (needs voyager).
+* Voyager: ``index.voyager`` holds every token vector, normalized (needs voyager).
 * FastPlaid: ``fast_plaid_index/``, see :mod:`muvera.convert.readers.fast_plaid`.
 * StanfordPLAID (and the older PLAID): see :mod:`muvera.convert.readers.plaid`.
 * ScaNN: ``flattened_embeddings.npy``, the exact vectors.
@@ -26,10 +26,10 @@ from ..sources.base import CollectionSource, Source
 from ..sources.plaid_codec import document_ranges
 from . import fast_plaid, plaid
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "pylate"
-LOOKS_FOR = (
+DESCRIPTION = (
     "plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)"
 )
 
@@ -38,7 +38,7 @@ _PLAID = "plaid_ids_to_documents_ids"
 _SCANN = "doc_id_to_embedding_range"
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether `path` looks like an index folder of PyLate."""
     try:
         if path.name == "fast_plaid_index" and has_pylate_maps(path.parent):
@@ -77,7 +77,7 @@ def open_source(path: Path, **options: Any) -> Source:
             inner = plaid.open_source(path, **options)
         return MappedSource(inner, read_map(path, _PLAID), path, NAME)
     if options:
-        raise TypeError(f"{path} is no quantised index, so it takes no option {sorted(options)[0]!r}.")
+        raise TypeError(f"{path} is no quantized index, so it takes no option {sorted(options)[0]!r}.")
     if (path / "index.voyager").is_file():
         return _VoyagerSource(path)
     return _scann(path)
@@ -112,7 +112,7 @@ class _VoyagerSource:
                 "Map and index are of different times: copy the whole folder again."
             )
         self._ids = as_ids(same_kind(list(named)), len(rows), f"The ids of {path}")
-        self.dim = int(self._index.num_dimensions)
+        self.dimension = int(self._index.num_dimensions)
         self.num_documents: int | None = len(rows)
         self.num_tokens: int | None = len(self._rows)
         self.lossy = self._index.storage_data_type != voyager.StorageDataType.Float32
@@ -123,7 +123,7 @@ class _VoyagerSource:
         for start, stop in document_ranges(self._offsets, max_tokens):
             bounds = self._offsets[start : stop + 1]
             rows = self._rows[bounds[0] : bounds[-1]]
-            tokens = self._index.get_vectors(rows) if len(rows) else np.empty((0, self.dim), np.float32)
+            tokens = self._index.get_vectors(rows) if len(rows) else np.empty((0, self.dimension), np.float32)
             yield MultiVectors(tokens, bounds - bounds[0], self._ids[start:stop])
 
 

@@ -18,15 +18,15 @@ from ...utils.optional_imports import import_extra
 from ..sources.base import Source
 from ..sources.documents import Document, RowSource
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "qdrant"
-LOOKS_FOR = "a folder of QdrantClient(path=...): meta.json and collection/"
+DESCRIPTION = "a folder of QdrantClient(path=...): meta.json and collection/"
 
 _POINTS = 256
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` is a local Qdrant folder."""
     return path.is_dir() and (path / "meta.json").is_file() and (path / "collection").is_dir()
 
@@ -37,7 +37,7 @@ def open_source(
     """Return the source of a local Qdrant collection; needs ``muvera-toolkit[qdrant]``.
 
     A point without the vector is a document without tokens.  Where the distance is cosine, a
-    server keeps vectors normalised, but the embedded client as they were added.  The folder
+    server keeps vectors normalized, but the embedded client as they were added.  The folder
     is locked while it is read.
 
     Parameters
@@ -60,7 +60,7 @@ def open_source(
         listed = ", ".join(sorted(found)) or "none"
         raise ValueError(f"{path} has{wrong} the collections {listed}. Say which with collection=.")
     place = f"{path}: {collection}"
-    name, dim = _vector(found[collection].get("vectors"), vector, place)
+    name, dimension = _vector(found[collection].get("vectors"), vector, place)
     with _client(path) as client:
         count = int(client.count(collection).count)
 
@@ -80,7 +80,7 @@ def open_source(
                 if position is None:
                     return
 
-    return RowSource(documents, name=NAME, place=place, num_documents=count, dim=dim)
+    return RowSource(documents, name=NAME, place=place, num_documents=count, dimension=dimension)
 
 
 def _collections(path: Path) -> dict[str, Any]:

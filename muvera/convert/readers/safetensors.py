@@ -17,10 +17,10 @@ from ..sources.arrays import Bfloat16Rows, Rows
 from ..sources.base import Source
 from ..sources.named_arrays import find, names_of, per_document, source_of
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source", "read_header"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source", "read_header"]
 
 NAME = "safetensors"
-LOOKS_FOR = "a .safetensors file with tokens and offsets or lengths, or one tensor a document"
+DESCRIPTION = "a .safetensors file with tokens and offsets or lengths, or one tensor a document"
 
 _TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
@@ -31,7 +31,7 @@ _TYPES = {
 _LONGEST_HEADER = 100_000_000
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` is a .safetensors file."""
     return path.is_file() and path.suffix == ".safetensors"
 

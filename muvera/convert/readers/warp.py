@@ -3,7 +3,7 @@
 ``codes.compacted.pt`` holds the *document* of each token, ``sizes.compacted.pt`` how many
 tokens each centroid has.  Documents are put together again; the order of the tokens inside
 one is lost, which no sum of maxima sees.  Documents after the last one with a token are
-lost too.  WARP scores without normalising again, and so are vectors returned here.
+lost too.  WARP scores without normalizing again, and so are vectors returned here.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..parsing.index_files import read_npy
 from ..parsing.torch_file import read_array
 from ..sources.plaid_codec import Codec, document_ranges
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "warp"
-LOOKS_FOR = "sizes.compacted.pt with codes.compacted.pt (a WARP index)"
+DESCRIPTION = "sizes.compacted.pt with codes.compacted.pt (a WARP index)"
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether `path` looks like a WARP index and has no PLAID index beside.
 
     The converter may write into the PLAID index's own folder; that keeps the order of tokens
@@ -75,11 +75,11 @@ class WarpSource:
         file = path / ("residuals.repacked.compacted.pt" if repacked else "residuals.compacted.pt")
         self._packed = read_array(file)
         self._codec = Codec(
-            path, centroids, weights, nbits, normalise=False, table=table, dtype=dtype, threads=threads
+            path, centroids, weights, nbits, normalize=False, table=table, dtype=dtype, threads=threads
         )
         if self._packed.shape != (len(documents), self._codec.width) or self._packed.dtype != np.uint8:
             raise ValueError(
-                f"{file} has {self._packed.dtype} of shape {self._packed.shape}, but dim={self._codec.dim} "
+                f"{file} has {self._packed.dtype} of shape {self._packed.shape}, but dimension={self._codec.dimension} "
                 f"at nbits={nbits} needs uint8 of shape {(len(documents), self._codec.width)}. Copy it again."
             )
         lengths = np.bincount(documents, minlength=0)
@@ -88,7 +88,7 @@ class WarpSource:
         self._ends = np.cumsum(sizes, dtype=np.int64)
         self._offsets: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         self._where = f"{path.name}/sizes.compacted.pt"
-        self.dim = self._codec.dim
+        self.dimension = self._codec.dimension
         self.nbits: int | None = nbits
         self.num_documents: int | None = len(lengths)
         self.num_tokens: int | None = len(documents)

@@ -9,13 +9,15 @@ from ...utils.optional_imports import import_extra
 from ..sources.base import Source
 from ..sources.named_arrays import find, names_of, per_document, source_of
 
-__all__ = ["LOOKS_FOR", "NAME", "detects", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "zarr"
-LOOKS_FOR = "a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array a document"
+DESCRIPTION = (
+    "a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array a document"
+)
 
 
-def detects(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Say whether `path` is a zarr group, of format 2 or 3."""
     return path.is_dir() and ((path / "zarr.json").is_file() or (path / ".zgroup").is_file())
 

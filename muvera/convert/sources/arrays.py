@@ -131,7 +131,7 @@ class FlatSource:
         self.place = place
         self.lossy = lossy
         self.nbits = nbits
-        self.dim = int(tokens.shape[1])
+        self.dimension = int(tokens.shape[1])
         self.num_documents: int | None = len(offsets) - 1
         self.num_tokens: int | None = int(offsets[-1])
 
@@ -187,7 +187,7 @@ class PaddedSource:
         self.ids = ids
         self.name = name
         self.place = place
-        self.dim = int(array.shape[2])
+        self.dimension = int(array.shape[2])
         self.num_documents: int | None = int(array.shape[0])
         self.dropped_rows = 0
 
@@ -213,7 +213,7 @@ class JoinedSource:
     def __init__(self, parts: Sequence[Source]) -> None:
         self.parts = parts
         self.name = parts[0].name
-        self.dim = parts[0].dim
+        self.dimension = parts[0].dimension
         self.lossy = any(part.lossy for part in parts)
         self.nbits = parts[0].nbits
         documents = [part.num_documents for part in parts]

@@ -17,7 +17,7 @@ from ...data.validation import Ids
 from .arrays import require_finite, spans
 from .named_arrays import ids_of
 
-__all__ = ["batches_of", "columns", "dim_of", "documents_of"]
+__all__ = ["batches_of", "columns", "dimension_of", "documents_of"]
 
 _TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")
 _IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id", "corpus-id")
@@ -64,14 +64,14 @@ def columns(
     return column, id_column
 
 
-def dim_of(pa: Any, kind: Any) -> int | None:
+def dimension_of(pa: Any, kind: Any) -> int | None:
     """Return the width that a fixed-size inner list states, or None."""
     inner = _storage(pa, _storage(pa, kind).value_type)
     return int(inner.list_size) if pa.types.is_fixed_size_list(inner) else None
 
 
 def documents_of(
-    pa: Any, cells: Any, dim: int | None, place: str, first: int
+    pa: Any, cells: Any, dimension: int | None, place: str, first: int
 ) -> tuple[NDArray[Any] | None, NDArray[np.int64]]:
     """Return the flat tokens (n_tokens, dim) and offsets of an Arrow array of documents.
 
@@ -97,20 +97,20 @@ def documents_of(
         row = int(np.argmax(rows.is_null().to_numpy(zero_copy_only=False)))
         raise ValueError(f"{document(row)} has a null token. Remove it, or the document.")
     widths = pc.list_value_length(rows).to_numpy(zero_copy_only=False)
-    if dim is None and len(widths) == 0:
+    if dimension is None and len(widths) == 0:
         return None, offsets
-    dim = int(widths[0]) if dim is None else dim
-    if (widths != dim).any():
-        row = int(np.argmax(widths != dim))
+    dimension = int(widths[0]) if dimension is None else dimension
+    if (widths != dimension).any():
+        row = int(np.argmax(widths != dimension))
         raise ValueError(
-            f"{document(row)} has a token of {int(widths[row])} numbers, but those before have {dim}. "
+            f"{document(row)} has a token of {int(widths[row])} numbers, but those before have {dimension}. "
             "All documents must come from the same model."
         )
     values = rows.flatten()
     if values.null_count:
         at = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        raise ValueError(f"{document(at // dim)} has a null in a token. Repair or remove the document.")
-    return values.to_numpy(zero_copy_only=False).reshape(-1, dim), offsets
+        raise ValueError(f"{document(at // dimension)} has a null in a token. Repair or remove the document.")
+    return values.to_numpy(zero_copy_only=False).reshape(-1, dimension), offsets
 
 
 def batches_of(
@@ -118,14 +118,14 @@ def batches_of(
     tables: Iterable[Any],
     column: str,
     id_column: str | None,
-    dim: int,
+    dimension: int,
     place: str,
     max_tokens: int,
 ) -> Iterator[MultiVectors]:
     """Yield the documents of record batches, cut to at most `max_tokens` tokens."""
     done = 0
     for table in tables:
-        tokens, offsets = documents_of(pa, table.column(column), dim, place, done)
+        tokens, offsets = documents_of(pa, table.column(column), dimension, place, done)
         assert tokens is not None  # the dimension is given
         ids = _ids(table.column(id_column), f"{place}: {id_column}", done) if id_column else None
         for start, stop in spans(offsets, max_tokens):

@@ -3,7 +3,7 @@
 A format is one module with four names::
 
     NAME: str                                     # "plaid"
-    LOOKS_FOR: str                                # "metadata.json with centroids.pt"
+    DESCRIPTION: str                                # "metadata.json with centroids.pt"
     def detects(path: Path) -> bool: ...          # cheap, never raises
     def open_source(path: Path, **options: Any) -> Source: ...
 
@@ -34,7 +34,7 @@ class Source(Protocol):
         """The format's name, such as ``"plaid"``."""
 
     @property
-    def dim(self) -> int:
+    def dimension(self) -> int:
         """Width of a token vector."""
 
     @property
@@ -47,11 +47,11 @@ class Source(Protocol):
 
     @property
     def lossy(self) -> bool:
-        """Whether the stored vectors are approximations of the encoder's (quantised)."""
+        """Whether the stored vectors are approximations of the encoder's (quantized)."""
 
     @property
     def nbits(self) -> int | None:
-        """Bits a coordinate where quantised."""
+        """Bits a coordinate where quantized."""
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the texts in order, whole, at most `max_tokens` tokens at a time.
@@ -81,7 +81,7 @@ class CollectionSource:
         self.name = name
         self.lossy = lossy
         self.nbits = nbits
-        self.dim = collection.dim
+        self.dimension = collection.dimension
         self.num_documents: int | None = len(collection)
         self.num_tokens: int | None = collection.num_tokens
 

@@ -21,7 +21,7 @@ class Document(NamedTuple):
     tokens: TokenArray
     #: Where it stands in the file, for messages: "line 7".
     where: str
-    #: Bits a coordinate, where the store had quantised it.
+    #: Bits a coordinate, where the store had quantized it.
     nbits: int | None = None
 
 
@@ -38,13 +38,13 @@ class RowSource:
         The file, for messages.
     num_documents : int, optional
         Where known.
-    dim : int, optional
+    dimension : int, optional
         Where known; else the first document with a token tells.
 
     Raises
     ------
     ValueError
-        Where `dim` is not given and no document has a token.
+        Where `dimension` is not given and no document has a token.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RowSource:
         name: str,
         place: str,
         num_documents: int | None = None,
-        dim: int | None = None,
+        dimension: int | None = None,
     ) -> None:
         self.documents = documents
         self.name = name
@@ -66,14 +66,14 @@ class RowSource:
         half = first is not None and first.tokens.dtype == "float16"
         self._empty_dtype = "float16" if half else "float32"
         self.lossy = self.nbits is not None
-        if dim is None:
+        if dimension is None:
             if first is None:
                 raise ValueError(
                     f"{place} has no document with a token, so that its dimension is unknown. "
                     "Is it the right file, and complete?"
                 )
-            dim = int(first.tokens.shape[1])
-        self.dim = dim
+            dimension = int(first.tokens.shape[1])
+        self.dimension = dimension
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents in order, joined to batches."""
@@ -101,10 +101,10 @@ class RowSource:
             raise ValueError(
                 f"{where}: document {position} has shape {tokens.shape}; each must have shape (tokens, dim)."
             )
-        if tokens.size and tokens.shape[1] != self.dim:
+        if tokens.size and tokens.shape[1] != self.dimension:
             raise ValueError(
                 f"{where}: document {position} has {tokens.shape[1]} columns, but this source has "
-                f"dim={self.dim}. All documents must come from the same model."
+                f"dimension={self.dimension}. All documents must come from the same model."
             )
         if named is not None and named != (document.id is not None):
             has, before = ("an id", "have none") if document.id is not None else ("no id", "have one")
@@ -126,5 +126,5 @@ class RowSource:
         named = None if kinds <= {type(None)} else ids
         # A batch of documents without tokens takes its precision from the others.
         dtype = None if any(array.size for array in arrays) else self._empty_dtype
-        batch = MultiVectors.from_arrays(arrays, named, dim=self.dim, dtype=dtype)
+        batch = MultiVectors.from_arrays(arrays, named, dimension=self.dimension, dtype=dtype)
         return require_finite(batch, self.place, done)

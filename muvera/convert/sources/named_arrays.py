@@ -74,7 +74,7 @@ def require_floating(dtype: np.dtype[Any], place: str) -> None:
     if dtype.kind != "f":
         raise TypeError(
             f"{place} has dtype {dtype}, but token vectors must be floating point. "
-            "Quantised vectors need their scale: convert them to float32 first."
+            "Quantized vectors need their scale: convert them to float32 first."
         )
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.validation import Ids, TokenArray, as_ids, frozen
+from ...data.validation import Ids, TokenArray, as_ids, read_only_view
 from ...kernels.residuals import byte_table, decode_residuals
 from ...utils.parallel import run_in_ranges, thread_count
 
-__all__ = ["Chunk", "Codec", "QuantisedSource", "document_ranges"]
+__all__ = ["Chunk", "Codec", "QuantizedSource", "document_ranges"]
 
 _BLOCK = 2048  # tokens decoded at a time where the result is float16: 1 MB at 128 dimensions
 
@@ -52,7 +52,7 @@ class Codec:
         What each bucket adds to a coordinate.
     nbits : int
         1, 2, 4 or 8.
-    normalise : bool
+    normalize : bool
         Bring each vector to norm 1 again, as the engines do before they score.
     table : float32 (256, 8 // nbits), optional
         Weights of each byte, for layouts other than PLAID's.
@@ -69,7 +69,7 @@ class Codec:
         weights: NDArray[Any],
         nbits: Any,
         *,
-        normalise: bool = True,
+        normalize: bool = True,
         table: NDArray[np.float32] | None = None,
         dtype: DTypeLike = np.float32,
         threads: int | None = None,
@@ -80,10 +80,10 @@ class Codec:
             raise ValueError(f"{folder} has centroids of shape {centroids.shape}; (k, dim) is needed.")
         self.folder = folder
         self.nbits = int(nbits)
-        self.dim = int(centroids.shape[1])
-        if self.dim * self.nbits % 8:
+        self.dimension = int(centroids.shape[1])
+        if self.dimension * self.nbits % 8:
             raise ValueError(
-                f"{folder} has dim={self.dim} at nbits={nbits}, which does not fill whole bytes."
+                f"{folder} has dimension={self.dimension} at nbits={nbits}, which does not fill whole bytes."
             )
         if weights.shape != (2**self.nbits,):
             raise ValueError(
@@ -100,17 +100,17 @@ class Codec:
         self._dtype = np.dtype(dtype)
         if self._dtype not in (np.dtype(np.float32), np.dtype(np.float16)):
             raise ValueError(f"dtype must be float32 or float16, got {self._dtype}.")
-        self._centroids = frozen(np.ascontiguousarray(centroids, np.float32))
-        self._table = frozen(
+        self._centroids = read_only_view(np.ascontiguousarray(centroids, np.float32))
+        self._table = read_only_view(
             byte_table(np.asarray(weights, np.float32), self.nbits) if table is None else table
         )
-        self._normalise = normalise
+        self._normalize = normalize
         self._threads = thread_count(threads)
 
     @property
     def width(self) -> int:
         """Bytes of residuals a token."""
-        return self.dim * self.nbits // 8
+        return self.dimension * self.nbits // 8
 
     @property
     def num_centroids(self) -> int:
@@ -136,15 +136,15 @@ class Codec:
                     f"{name} has code {least if least < 0 else most}, but {self.folder} has "
                     f"{self.num_centroids} centroids. Its files are of different builds: copy it again."
                 )
-        codes = frozen(codes if codes.dtype in (np.int32, np.int64) else codes.astype(np.int64))
-        packed = frozen(np.ascontiguousarray(packed))
-        out = np.empty((len(codes), self.dim), self._dtype)
+        codes = read_only_view(codes if codes.dtype in (np.int32, np.int64) else codes.astype(np.int64))
+        packed = read_only_view(np.ascontiguousarray(packed))
+        out = np.empty((len(codes), self.dimension), self._dtype)
 
         def work(start: int, stop: int) -> None:
             if self._dtype == np.float32:
                 self._run(codes[start:stop], packed[start:stop], out[start:stop])
                 return
-            block = np.empty((min(_BLOCK, stop - start), self.dim), np.float32)
+            block = np.empty((min(_BLOCK, stop - start), self.dimension), np.float32)
             for first in range(start, stop, _BLOCK):
                 last = min(first + _BLOCK, stop)
                 self._run(codes[first:last], packed[first:last], block[: last - first])
@@ -156,11 +156,11 @@ class Codec:
         return out
 
     def _run(self, codes: NDArray[Any], packed: NDArray[Any], out: NDArray[np.float32]) -> None:
-        decode_residuals(codes, packed, self._centroids, self._table, self._normalise, out)
+        decode_residuals(codes, packed, self._centroids, self._table, self._normalize, out)
 
 
-class QuantisedSource:
-    """Documents of a quantised index, decoded batch by batch.
+class QuantizedSource:
+    """Documents of a quantized index, decoded batch by batch.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ class QuantisedSource:
     ) -> None:
         self.name = name
         self.note = note
-        self.dim = codec.dim
+        self.dimension = codec.dimension
         self.nbits: int | None = codec.nbits
         self._codec = codec
         self._chunks = list(chunks)
@@ -228,7 +228,7 @@ class QuantisedSource:
             )
         if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != self._codec.width:
             raise ValueError(
-                f"{where} has residuals {packed.dtype} of shape {packed.shape}, but dim={self.dim} at "
+                f"{where} has residuals {packed.dtype} of shape {packed.shape}, but dimension={self.dimension} at "
                 f"nbits={self.nbits} needs uint8 with {self._codec.width} columns. Correct nbits in "
                 "metadata.json, or copy the folder again."
             )

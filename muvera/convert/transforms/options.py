@@ -2,7 +2,7 @@
 
 Each function takes a batch and returns one; no document's result depends on its batch.
 :class:`Options` puts them in order: zero rows are dropped, columns cut off, vectors
-normalised, tokens pooled, numbers narrowed.
+normalized, tokens pooled, numbers narrowed.
 """
 
 from __future__ import annotations
@@ -70,8 +70,10 @@ def truncate_dims(documents: MultiVectors, dims: int, first: int = 0) -> MultiVe
     """
     if isinstance(dims, bool) or not isinstance(dims, (int, np.integer)):
         raise TypeError(f"truncate_dims must be an int, got {type(dims).__name__}.")
-    if not 1 <= dims <= documents.dim:
-        raise ValueError(f"truncate_dims={dims} must lie within 1 and the source's dim={documents.dim}.")
+    if not 1 <= dims <= documents.dimension:
+        raise ValueError(
+            f"truncate_dims={dims} must lie within 1 and the source's dimension={documents.dimension}."
+        )
     return normalize(_with(documents, np.ascontiguousarray(documents.tokens[:, :dims])), first)
 
 
@@ -87,7 +89,7 @@ def normalize(documents: MultiVectors, first: int = 0) -> MultiVectors:
     zero = int(unit_rows(rows))
     if zero >= 0:
         raise ValueError(
-            f"{_name(documents, zero, first)} is entirely zero and cannot be normalised. "
+            f"{_name(documents, zero, first)} is entirely zero and cannot be normalized. "
             "Drop such rows with drop_zero_rows='all'."
         )
     return _with(documents, rows.astype(documents.tokens.dtype, copy=False))
@@ -105,7 +107,7 @@ def cast(documents: MultiVectors, dtype: str, first: int = 0) -> MultiVectors:
             row = int(np.argmax(large))
             raise ValueError(
                 f"{_name(documents, row, first)} has a number beyond {_LARGEST_HALF:.0f}, the largest "
-                "float16. Keep float32, or normalise the vectors."
+                "float16. Keep float32, or normalize the vectors."
             )
     return _with(documents, documents.tokens.astype(dtype))
 
@@ -124,7 +126,7 @@ class Options:
         See :func:`normalize`.
     pooling : str, optional
         A rule of :mod:`~muvera.convert.transforms.ward_pooling`, ``"whole-word"``, or ``"colberter"`` (unique
-        whole words, not renormalised).
+        whole words, not renormalized).
     pool_factor : float
         For the rules: a document keeps about ``1 / pool_factor`` of its tokens.
     protected, renormalize : optional

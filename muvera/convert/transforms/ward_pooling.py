@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.validation import frozen
+from ...data.validation import read_only_view
 from ...kernels.norms import unit_rows
 from ...kernels.ward import mean_rows, ward_labels
 from ...utils.parallel import run_in_ranges, split_by_weight
@@ -163,15 +163,15 @@ def token_clusters(
     limits = np.maximum(whole // factor, 1).astype(np.int64)
     labels = np.empty(documents.num_tokens, np.int64)
     counts = np.empty(len(documents), np.int64)
-    flat = frozen(np.ascontiguousarray(documents.tokens, np.float32)).reshape(-1)
-    offsets = frozen(documents.offsets)
+    flat = read_only_view(np.ascontiguousarray(documents.tokens, np.float32)).reshape(-1)
+    offsets = read_only_view(documents.offsets)
     points, after = rule.rows_as_points, rule.protected_last
 
     def work(first: int, last: int) -> None:
         part = slice(first, last)
         ward_labels(
             flat,
-            documents.dim,
+            documents.dimension,
             offsets[first : last + 1],
             kept[part],
             limits[part],
@@ -207,10 +207,12 @@ def average(
         Bring the means to unit length.  A mean of exactly zero stays zero.
     """
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    means = np.zeros((int(offsets[-1]), documents.dim), np.float32)
+    means = np.zeros((int(offsets[-1]), documents.dimension), np.float32)
     sizes = np.zeros(len(means), np.int64)
-    tokens = frozen(np.ascontiguousarray(documents.tokens, np.float32))
-    mean_rows(tokens, frozen(documents.offsets), frozen(labels), offsets, renormalize, sizes, means)
+    tokens = read_only_view(np.ascontiguousarray(documents.tokens, np.float32))
+    mean_rows(
+        tokens, read_only_view(documents.offsets), read_only_view(labels), offsets, renormalize, sizes, means
+    )
     kept: Any = means.astype(documents.tokens.dtype, copy=False)
     return MultiVectors(kept, offsets, documents.ids if documents.has_ids else None)
 

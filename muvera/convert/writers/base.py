@@ -16,7 +16,7 @@ from ...data.multivectors import MultiVectors
 from ...data.validation import Ids, as_ids
 from ...utils.atomic_files import sync
 
-__all__ = ["Gathered", "NpyStream", "Vectors", "file_beside", "gather", "scratch_beside"]
+__all__ = ["Gathered", "NpyStream", "Vectors", "atomic_file", "gather", "scratch_beside"]
 
 
 class Vectors(NamedTuple):
@@ -29,7 +29,7 @@ class Vectors(NamedTuple):
 
 
 @contextmanager
-def file_beside(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
+def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
     """Give a new file's path that becomes `target` when the block ends without an error.
 
     Raises
@@ -106,7 +106,7 @@ class Gathered:
     """
 
     def __init__(self, first: MultiVectors) -> None:
-        self.dim = first.dim
+        self.dimension = first.dimension
         self.dtype: np.dtype[Any] = first.tokens.dtype
         self.has_ids = first.has_ids
         self.num_documents = 0
@@ -123,8 +123,10 @@ class Gathered:
             Where its dim, precision or having of ids differs from the first batch's.
         """
         where = f"The documents from number {self.num_documents} on"
-        if batch.dim != self.dim:
-            raise ValueError(f"{where} have dim={batch.dim}, but those before have dim={self.dim}.")
+        if batch.dimension != self.dimension:
+            raise ValueError(
+                f"{where} have dimension={batch.dimension}, but those before have dimension={self.dimension}."
+            )
         if len(batch) and self.num_documents and batch.has_ids != self.has_ids:
             have, had = ("ids", "none") if batch.has_ids else ("no ids", "some")
             raise ValueError(f"{where} have {have}, but those before had {had}. Give ids to all or to none.")

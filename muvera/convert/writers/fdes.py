@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ...data.validation import Ids, as_ids
-from ...utils.atomic_files import folder_beside, write_json
+from ...utils.atomic_files import atomic_folder, write_json
 from ...utils.optional_imports import import_extra
 from . import fde_text_rows
-from .base import NpyStream, Vectors, file_beside
+from .base import NpyStream, Vectors, atomic_file
 from .store_limits import check_dimension
 
 __all__ = ["FORMATS", "VectorFormat", "write_vectors"]
@@ -122,13 +122,13 @@ VectorFormat = Callable[[_Checked, Path, int, bool], None]
 
 
 def _npy(batches: _Checked, target: Path, dimension: int, overwrite: bool) -> None:
-    with folder_beside(target, overwrite, own=("vectors.npy", "ids.json", "ids.npy")) as folder:
+    with atomic_folder(target, overwrite, own=("vectors.npy", "ids.json", "ids.npy")) as folder:
         _save_vectors(batches, folder, dimension)
         write_json(folder / "ids.json", batches.ids.tolist())
 
 
 def _faiss(batches: _Checked, target: Path, dimension: int, overwrite: bool) -> None:
-    with folder_beside(target, overwrite, own=("vectors.npy", "ids.json", "ids.npy")) as folder:
+    with atomic_folder(target, overwrite, own=("vectors.npy", "ids.json", "ids.npy")) as folder:
         _save_vectors(batches, folder, dimension)
         ids = batches.ids
         if ids.dtype.kind != "i":
@@ -149,7 +149,7 @@ def _parquet(batches: _Checked, target: Path, dimension: int, overwrite: bool) -
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
     rows = iter(batches)
     first = _record_batch(pa, next(rows), "fde", dimension)
-    with file_beside(target, overwrite) as file, pq.ParquetWriter(file, first.schema) as writer:
+    with atomic_file(target, overwrite) as file, pq.ParquetWriter(file, first.schema) as writer:
         writer.write_batch(first)
         for batch in rows:
             writer.write_batch(_record_batch(pa, batch, "fde", dimension))
@@ -160,7 +160,7 @@ def _lancedb(batches: _Checked, target: Path, dimension: int, overwrite: bool) -
     pa = import_extra("pyarrow", "lancedb", "Writing LanceDB")
     rows = iter(batches)
     first = _record_batch(pa, next(rows), "vector", dimension)
-    with folder_beside(target, overwrite, own=("fdes.lance",)) as folder:
+    with atomic_folder(target, overwrite, own=("fdes.lance",)) as folder:
         table = lancedb.connect(str(folder)).create_table("fdes", pa.Table.from_batches([first]))
         # One batch after the other: what fails in a batch fails here, as itself.
         for batch in rows:
@@ -176,7 +176,7 @@ def _record_batch(pa: Any, batch: Vectors, column: str, dimension: int) -> Any:
 def _text(lines: Callable[[Iterator[Vectors]], Iterator[str]]) -> VectorFormat:
     def write(batches: _Checked, target: Path, dimension: int, overwrite: bool) -> None:
         with (
-            file_beside(target, overwrite) as file,
+            atomic_file(target, overwrite) as file,
             file.open("w", encoding="utf-8", newline="\n") as stream,
         ):
             stream.writelines(lines(iter(batches)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...data.multivectors import MULTIVECTORS_FILES, MultiVectors
-from ...utils.atomic_files import folder_beside, write_json
+from ...utils.atomic_files import atomic_folder, write_json
 from .base import NpyStream, gather
 
 __all__ = ["NAME", "write"]
@@ -29,9 +29,9 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
         Replace an existing folder.
     """
     gathered, passing = gather(batches)
-    with folder_beside(target, overwrite, own=MULTIVECTORS_FILES) as folder:
+    with atomic_folder(target, overwrite, own=MULTIVECTORS_FILES) as folder:
         with (folder / "tokens.npy").open("wb") as stream:
-            tokens = NpyStream(stream, gathered.dim, gathered.dtype)
+            tokens = NpyStream(stream, gathered.dimension, gathered.dtype)
             for batch in passing:
                 tokens.add(batch.tokens)
             tokens.finish()

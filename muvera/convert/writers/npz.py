@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...data.multivectors import MultiVectors
-from .base import NpyStream, file_beside, gather, scratch_beside
+from .base import NpyStream, atomic_file, gather, scratch_beside
 
 __all__ = ["NAME", "write"]
 
@@ -33,8 +33,8 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
         Replace an existing file.
     """
     gathered, passing = gather(batches)
-    with file_beside(target, overwrite) as file, scratch_beside(target) as scratch:
-        tokens = NpyStream(scratch, gathered.dim, gathered.dtype)
+    with atomic_file(target, overwrite) as file, scratch_beside(target) as scratch:
+        tokens = NpyStream(scratch, gathered.dimension, gathered.dtype)
         for batch in passing:
             tokens.add(batch.tokens)
         tokens.finish()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import Ids
-from .base import file_beside, gather, scratch_beside
+from .base import atomic_file, gather, scratch_beside
 
 __all__ = ["NAME", "write"]
 
@@ -42,7 +42,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
         Replace an existing file.
     """
     gathered, passing = gather(batches)
-    with file_beside(target, overwrite) as file, scratch_beside(target) as scratch:
+    with atomic_file(target, overwrite) as file, scratch_beside(target) as scratch:
         for batch in passing:
             scratch.write(np.ascontiguousarray(batch.tokens).data)
         scratch.seek(0)
@@ -55,7 +55,9 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
         for name, array in small.items():
             if array.dtype != np.uint8:
                 position = _entry(header, name, array.dtype, array.shape, position)
-        position = _entry(header, "tokens", gathered.dtype, (gathered.num_tokens, gathered.dim), position)
+        position = _entry(
+            header, "tokens", gathered.dtype, (gathered.num_tokens, gathered.dimension), position
+        )
         for name, array in small.items():
             if array.dtype == np.uint8:
                 position = _entry(header, name, array.dtype, array.shape, position)

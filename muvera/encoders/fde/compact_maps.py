@@ -1,4 +1,4 @@
-"""Compact maps: a few hundred floats of a long FDE, learnt from a sample of documents.
+"""Compact maps: a few hundred floats of a long FDE, learned from a sample of documents.
 
 A long FDE keeps a document's tokens in R * 2**k cells; what a query asks of them fits far
 fewer numbers.  The maps U and V make ``<U Fq(Q), V Fd(P)>`` as near to the exact Chamfer
@@ -30,7 +30,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors, both_kinds
+from ...data.multivectors import MultiVectors, as_kernel_arrays
 from ...kernels.chamfer import score_documents
 from ...kernels.tile import pack_columns
 from ...numerics.eigenvectors import leading_eigenvectors
@@ -121,7 +121,7 @@ def sample_windows(
     if queries is not None:
         parts += _pick(queries, min(queries.num_tokens, -(-room // 2)), stream)
     parts += _pick(documents, min(documents.num_tokens, room - len(parts)), stream)
-    return MultiVectors.from_arrays(parts, dim=documents.dim)
+    return MultiVectors.from_arrays(parts, dimension=documents.dimension)
 
 
 def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> list[NDArray[np.float32]]:
@@ -145,7 +145,7 @@ def similarities_of(
     windows: MultiVectors, documents: MultiVectors, threads: int | None = None
 ) -> NDArray[np.float32]:
     """Return the exact Chamfer similarities of windows with documents, float32 (n, m)."""
-    floats, halves = both_kinds(documents)
+    floats, halves = as_kernel_arrays(documents)
     packed = pack_columns(np.asarray(windows.tokens, np.float32)).reshape(-1)
     out = np.empty((len(documents), len(windows)), np.float32)
 
@@ -175,9 +175,9 @@ def fit_maps(
     windows : float32 (n, L)
         Long query FDEs of windows.
     documents : float32 (m, L)
-        Long document FDEs.  Centred in place.
+        Long document FDEs.  Centered in place.
     similarities : float32 (n, m)
-        What the products should be, up to a constant a window.  Centred in place.
+        What the products should be, up to a constant a window.  Centered in place.
     dimension : int
         D.  Columns that the sample cannot fill are zero.
     seed : int

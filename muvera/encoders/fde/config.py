@@ -72,7 +72,7 @@ class FDEConfig:
         Size after the last map.  A long FDE mapped down finds more than a short one, and
         takes longer to encode ("rademacher": a dense product).
     compact_dimension : int, optional
-        Size after a map that is learnt from documents (see :mod:`muvera.encoders.fde.compact_maps`) instead
+        Size after a map that is learned from documents (see :mod:`muvera.encoders.fde.compact_maps`) instead
         of drawn: 512 floats find less than the long FDE and more than the paper's 10,240, in a
         fraction of the memory and search time.  Encoding takes a third to twice as long again;
         queries beside the documents in ``fit`` help much where the two differ.  An index keeps
@@ -84,9 +84,9 @@ class FDEConfig:
 
     Examples
     --------
-    >>> FDEConfig(dimension=128).fde_dimension
+    >>> FDEConfig(dimension=128).vector_dimension
     10240
-    >>> FDEConfig(dimension=128, num_simhash_projections=3).fde_dimension
+    >>> FDEConfig(dimension=128, num_simhash_projections=3).vector_dimension
     2560
     >>> FDEConfig.preset("paper", dimension=96).projection
     'rademacher'
@@ -219,7 +219,7 @@ class FDEConfig:
         return self.num_repetitions * self.num_cells * self.block_width
 
     @property
-    def fde_dimension(self) -> int:
+    def vector_dimension(self) -> int:
         """Floats of an FDE."""
         return self.compact_dimension or self.final_projection_dimension or self.long_dimension
 

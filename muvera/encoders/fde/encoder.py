@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors, as_multivectors, both_kinds
+from ...data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors
 from ...data.sampling import DocumentSample, as_batches, mean_token
-from ...data.validation import checked_out
+from ...data.validation import validated_out
 from ...kernels.encode import (
     FILL_NEAREST_CELL,
     FILL_NEAREST_TOKEN,
@@ -124,7 +124,7 @@ class FDEEncoder:
         self._position = cell_positions(config)
         self._code_at = np.argsort(self._position)
         self._kept_signs: list[NDArray[np.uint16]] | None = None
-        panels = -(-config.fde_dimension // LANES)
+        panels = -(-config.vector_dimension // LANES)
         if config.final_projection == "rademacher" and config.long_dimension * panels * 2 <= _KEPT_SIGN_BYTES:
             self._kept_signs = [self._draw_signs(r) for r in range(repetitions)]
         fill = FILL_NONE
@@ -136,7 +136,7 @@ class FDEEncoder:
 
     @property
     def needs_fit(self) -> bool:
-        """Whether something is still to be learnt from documents before encoding."""
+        """Whether something is still to be learned from documents before encoding."""
         missing = self.config.compact_dimension is not None and self.compact is None
         return missing or (self.config.center and self._center is None)
 
@@ -179,7 +179,7 @@ class FDEEncoder:
         asked = None
         if queries is not None:
             asked = as_multivectors(queries, "queries")
-            asked.require_dim(config.dimension, "queries", "this encoder")
+            asked.require_dimension(config.dimension, "queries", "this encoder")
             asked.require_finite("queries")
         batches = as_batches(documents)
         if config.compact_dimension is None:
@@ -216,7 +216,7 @@ class FDEEncoder:
         """Return the FDEs before any map."""
         out = np.empty((len(texts), self.config.long_dimension), np.float32)
         encode = self._write_documents if side == "documents" else self._write_queries
-        floats, halves = both_kinds(texts)
+        floats, halves = as_kernel_arrays(texts)
         ranges = split_by_weight(texts.offsets, _TASK_TOKENS, max(1, len(texts)))
         run_in_ranges(lambda a, b: encode(floats, halves, texts.offsets, a, b, out[a:b]), ranges, threads)
         return out
@@ -228,7 +228,7 @@ class FDEEncoder:
             if size is not None:
                 asks, instead = f"compact_dimension={size}", "compact_dimension=None"
             raise ValueError(
-                f"This configuration has {asks}, which is learnt from documents: call fit(documents) "
+                f"This configuration has {asks}, which is learned from documents: call fit(documents) "
                 f"first, or use {instead}."
             )
 
@@ -243,17 +243,17 @@ class FDEEncoder:
         ----------
         documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
             A document without tokens gets the zero vector.
-        out : float32 (n, fde_dimension), optional
+        out : float32 (n, vector_dimension), optional
             Where to write, such as a memory map; C-contiguous.
         threads : int, optional
             Default: all usable cores.  The result does not depend on it.
 
         Returns
         -------
-        float32 (n, fde_dimension)
+        float32 (n, vector_dimension)
             Its inner product with a query's FDE approximates
             ``num_repetitions * chamfer(query, document)``, up to a constant a query where
-            tokens are centred.
+            tokens are centered.
         """
         return self._encode(as_multivectors(documents, "documents"), "documents", out, threads)
 
@@ -271,7 +271,7 @@ class FDEEncoder:
 
         Returns
         -------
-        float32 (n, fde_dimension)
+        float32 (n, vector_dimension)
         """
         return self._encode(as_multivectors(queries, "queries"), "queries", out, threads)
 
@@ -279,9 +279,9 @@ class FDEEncoder:
         self, texts: MultiVectors, side: str, out: NDArray[np.float32] | None, threads: int | None
     ) -> NDArray[np.float32]:
         self._require_fit()
-        texts.require_dim(self.config.dimension, side, "this encoder")
+        texts.require_dimension(self.config.dimension, side, "this encoder")
         texts.require_finite(side)
-        out = checked_out(out, (len(texts), self.config.fde_dimension))
+        out = validated_out(out, (len(texts), self.config.vector_dimension))
         compact = self.compact is not None
         final = compact or self.config.final_projection is not None
         most, tokens = max(1, len(texts)), _TASK_TOKENS
@@ -291,7 +291,7 @@ class FDEEncoder:
             most, tokens = min(most, _COMPACT_TEXTS), _COMPACT_TOKENS
         ranges = split_by_weight(texts.offsets, tokens, most)
         encode = self._write_documents if side == "documents" else self._write_queries
-        floats, halves = both_kinds(texts)
+        floats, halves = as_kernel_arrays(texts)
 
         def work(start: int, stop: int) -> None:
             if not final:
@@ -355,7 +355,7 @@ class FDEEncoder:
 
     def _draw_signs(self, repetition: int) -> NDArray[np.uint16]:
         rows = self.config.num_cells * self.config.block_width
-        return native.final_signs(self.config.seed, repetition, rows, self.config.fde_dimension)
+        return native.final_signs(self.config.seed, repetition, rows, self.config.vector_dimension)
 
     def _write_final(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Map a block of long FDEs down; each row's sum runs over repetitions in order."""
@@ -363,7 +363,7 @@ class FDEEncoder:
         if self.config.final_projection == "count_sketch":
             add_count_sketch(block, self.matrices.final_targets, self.matrices.final_signs, out)
             return
-        scale = np.float32(1 / np.sqrt(self.config.fde_dimension))
+        scale = np.float32(1 / np.sqrt(self.config.vector_dimension))
         rows = self.config.num_cells * self.config.block_width
         for r in range(self.config.num_repetitions):
             signs = self._draw_signs(r) if self._kept_signs is None else self._kept_signs[r]

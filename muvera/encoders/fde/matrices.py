@@ -72,7 +72,7 @@ def draw_matrices(config: FDEConfig) -> FDEMatrices:
     if config.final_projection == "count_sketch":
         draw = graph_mining.final_count_sketch if config.dialect == "reference" else native.final_count_sketch
         targets, signs = draw(
-            input_dimension=config.long_dimension, final_dimension=config.fde_dimension, seed=config.seed
+            input_dimension=config.long_dimension, final_dimension=config.vector_dimension, seed=config.seed
         )
     return FDEMatrices(
         hyperplanes=_padded(planes),

@@ -1,4 +1,4 @@
-"""A fitted encoder as files: what it drew and what it learnt.
+"""A fitted encoder as files: what it drew and what it learned.
 
 Matrices are kept although the seed gives them, since random streams may change between
 versions of NumPy.

@@ -1,1 +1,1 @@
-"""Vectors learnt from a sample of documents, and their encoder."""
+"""Vectors learned from a sample of documents, and their encoder."""

@@ -21,13 +21,13 @@ class LearnedConfig:
     ----------
     dimension : int
         Columns of a token vector.
-    fde_dimension : int
+    vector_dimension : int
         Floats of a vector.  More find more; memory and search time grow in proportion.
     num_landmarks : int
         Tokens at which documents are measured.  More find more; encoding documents takes time
         in proportion: ``2 * num_landmarks * dimension`` operations a document token.
     num_features : int
-        Random features of a token, at least `fde_dimension` and at most 65,536.  More find more;
+        Random features of a token, at least `vector_dimension` and at most 65,536.  More find more;
         encoding queries takes time in proportion, encoding documents does not, and fitting takes
         time with their cube.
     ridge : float
@@ -38,17 +38,17 @@ class LearnedConfig:
 
     Notes
     -----
-    An index keeps ``4 * (num_landmarks + num_features) * (fde_dimension + dimension)`` bytes
+    An index keeps ``4 * (num_landmarks + num_features) * (vector_dimension + dimension)`` bytes
     of maps.
 
     Examples
     --------
-    >>> LearnedConfig(dimension=128).fde_dimension
+    >>> LearnedConfig(dimension=128).vector_dimension
     1024
     """
 
     dimension: int
-    fde_dimension: int = 1024
+    vector_dimension: int = 1024
     num_landmarks: int = 8192
     num_features: int = 4096
     ridge: float = 0.03
@@ -56,7 +56,7 @@ class LearnedConfig:
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("dimension", 1), ("fde_dimension", 1), ("num_landmarks", 1), ("num_features", 1), ("seed", 0)
+            ("dimension", 1), ("vector_dimension", 1), ("num_landmarks", 1), ("num_features", 1), ("seed", 0)
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -65,9 +65,9 @@ class LearnedConfig:
                 raise ValueError(f"{name} must be at least {least}, got {value}.")
         if self.num_features > MOST_DEPTH:
             raise ValueError(f"num_features must be at most {MOST_DEPTH}, got {self.num_features}.")
-        if self.fde_dimension > self.num_features:
+        if self.vector_dimension > self.num_features:
             raise ValueError(
-                f"fde_dimension must be at most num_features={self.num_features}, got {self.fde_dimension}. "
+                f"vector_dimension must be at most num_features={self.num_features}, got {self.vector_dimension}. "
                 "Raise num_features, too."
             )
         if isinstance(self.ridge, bool) or not isinstance(self.ridge, (int, float)):

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors, as_multivectors, both_kinds
+from ...data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors
 from ...data.sampling import DocumentSample, as_batches
-from ...data.validation import checked_out
+from ...data.validation import validated_out
 from ...kernels.chamfer import score_documents
 from ...kernels.final import PRODUCT_DEPTH, add_product, pack_map
 from ...kernels.relu_features import sum_features
@@ -33,7 +33,7 @@ _DOCUMENTS_A_FLOAT = 2
 
 
 class LearnedEncoder:
-    """Turn token sets into vectors whose inner product approximates Chamfer, learnt from documents.
+    """Turn token sets into vectors whose inner product approximates Chamfer, learned from documents.
 
     The same interface as :class:`muvera.FDEEncoder`.  A vector of some hundred floats finds
     what an FDE of 10,240 finds or more, and encoding documents takes many times as long: see
@@ -51,7 +51,7 @@ class LearnedEncoder:
     >>> from muvera import LearnedConfig, MultiVectors
     >>> rng = np.random.default_rng(0)
     >>> documents = MultiVectors.from_arrays([rng.normal(size=(9, 32)) for _ in range(40)])
-    >>> config = LearnedConfig(dimension=32, fde_dimension=64, num_features=256)
+    >>> config = LearnedConfig(dimension=32, vector_dimension=64, num_features=256)
     >>> LearnedEncoder(config).fit(documents).encode_documents(documents).shape
     (40, 64)
     """
@@ -75,7 +75,7 @@ class LearnedEncoder:
 
     @property
     def needs_fit(self) -> bool:
-        """Whether the maps are still to be learnt."""
+        """Whether the maps are still to be learned."""
         return self.maps is None
 
     def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> LearnedEncoder:
@@ -104,11 +104,11 @@ class LearnedEncoder:
         asked = None
         if queries is not None:
             asked = as_multivectors(queries, "queries")
-            asked.require_dim(config.dimension, "queries", "this encoder")
+            asked.require_dimension(config.dimension, "queries", "this encoder")
             asked.require_finite("queries")
         sampling = DocumentSample(config.num_landmarks, config.seed)
         for batch in sampling.watch(as_batches(documents)):
-            batch.require_dim(config.dimension, "documents", "this encoder")
+            batch.require_dimension(config.dimension, "documents", "this encoder")
             batch.require_finite("documents")
         sample = sampling.documents(config.dimension)
         if sample.num_tokens == 0:
@@ -124,7 +124,7 @@ class LearnedEncoder:
         run_in_ranges(activate, split_by_weight(places, _TASK_QUERIES, _TASK_QUERIES), threads)
         self._landmarks = pack_columns(landmarks).reshape(-1)
         values = self._values(sample, len(landmarks), threads)
-        wanting = max(0, _DOCUMENTS_A_FLOAT * config.fde_dimension - len(sample))
+        wanting = max(0, _DOCUMENTS_A_FLOAT * config.vector_dimension - len(sample))
         mixed = self._values(mixed_documents(sample, wanting, config.seed), len(landmarks), threads)
         self._take(fit_maps(config, landmarks, features, activations, values, mixed, threads))
         return self
@@ -132,7 +132,7 @@ class LearnedEncoder:
     def _values(self, texts: MultiVectors, count: int, threads: int | None) -> NDArray[np.float32]:
         """Return the texts' largest inner products with `count` landmarks, float32 (len(texts), count)."""
         out = np.empty((len(texts), count), np.float32)
-        floats, halves = both_kinds(texts)
+        floats, halves = as_kernel_arrays(texts)
 
         def work(start: int, stop: int) -> None:
             self._write_values(floats, halves, texts.offsets, start, stop, out[start:stop])
@@ -157,21 +157,21 @@ class LearnedEncoder:
         ----------
         documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
             A document without tokens gets the zero vector.
-        out : float32 (n, fde_dimension), optional
+        out : float32 (n, vector_dimension), optional
             Where to write, such as a memory map; C-contiguous.
         threads : int, optional
             Default: all usable cores.  The result does not depend on it.
 
         Returns
         -------
-        float32 (n, fde_dimension)
+        float32 (n, vector_dimension)
             Its inner product with a query's vector approximates ``chamfer(query, document)``,
             up to a constant a query.
         """
         maps = self._require_fit()
         texts = self._checked(documents, "documents")
-        out = checked_out(out, (len(texts), self.config.fde_dimension))
-        floats, halves = both_kinds(texts)
+        out = validated_out(out, (len(texts), self.config.vector_dimension))
+        floats, halves = as_kernel_arrays(texts)
 
         def work(start: int, stop: int) -> None:
             values = np.empty((stop - start, len(maps.landmarks)), np.float32)
@@ -201,11 +201,11 @@ class LearnedEncoder:
 
         Returns
         -------
-        float32 (n, fde_dimension)
+        float32 (n, vector_dimension)
         """
         self._require_fit()
         texts = self._checked(queries, "queries")
-        out = checked_out(out, (len(texts), self.config.fde_dimension))
+        out = validated_out(out, (len(texts), self.config.vector_dimension))
         tokens = np.ascontiguousarray(texts.tokens, np.float32)
 
         def work(start: int, stop: int) -> None:
@@ -223,6 +223,6 @@ class LearnedEncoder:
 
     def _checked(self, texts: Any, name: str) -> MultiVectors:
         checked = as_multivectors(texts, name)
-        checked.require_dim(self.config.dimension, name, "this encoder")
+        checked.require_dimension(self.config.dimension, name, "this encoder")
         checked.require_finite(name)
         return checked

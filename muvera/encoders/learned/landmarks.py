@@ -48,4 +48,4 @@ def mixed_documents(documents: MultiVectors, count: int, seed: int) -> MultiVect
             start = int(documents.offsets[i]) + int(stream.integers(0, length - half + 1))
             spans.append(documents.tokens[start : start + half])
         mixed.append(np.concatenate(spans))
-    return MultiVectors.from_arrays(mixed, dim=documents.dim)
+    return MultiVectors.from_arrays(mixed, dimension=documents.dimension)

@@ -1,4 +1,4 @@
-"""What a learned encoder knows, and how it is learnt.
+"""What a learned encoder knows, and how it is learned.
 
 Chamfer is a sum over query tokens, ``chamfer(Q, P) = sum_q g_P(q)`` with ``g_P(x) = max_p
 <x, p>``.  So a document is a function of one token, and a function that is fitted to its
@@ -7,7 +7,7 @@ values at sampled tokens, the landmarks, is a vector (LEMUR, arXiv 2601.21853):
 1. ``g_P(x) ~ <w_P, psi(x)>`` with random features ``psi(x) = max(W x, 0)``.  Like g_P they grow
    in proportion to x, so the length of tokens does not matter.  The weights w_P are a ridge
    regression on the values at the landmarks, hence linear in these.
-2. The weights are cut to the `fde_dimension` directions along which the sampled documents'
+2. The weights are cut to the `vector_dimension` directions along which the sampled documents'
    functions differ most over the landmarks.  Both steps together are one matrix, from a
    document's values at the landmarks to its vector; another one maps ``sum_q psi(q)``.
 
@@ -71,7 +71,7 @@ class LearnedMaps:
 
     def require_shape(self, config: LearnedConfig) -> None:
         """Raise ValueError where the maps belong to another configuration."""
-        count, size = len(self.landmarks), config.fde_dimension
+        count, size = len(self.landmarks), config.vector_dimension
         wanted = {
             "landmarks": (count, config.dimension),
             "features": (config.num_features, config.dimension),
@@ -139,7 +139,7 @@ def fit_maps(
     targets = product(activations.T, np.concatenate(shown).T, threads) / count
     functions = product(metric.T, scipy.linalg.cho_solve(shrunk, targets, check_finite=False), threads)
     moment = product(functions, functions.T, threads)
-    size = config.fde_dimension
+    size = config.vector_dimension
     start = np.random.SeedSequence(config.seed, spawn_key=(_STARTING,))
     spread, axes = leading_eigenvectors(moment, size, start, threads)
     good = spread > 1e-7 * max(float(spread[0]), 1e-30)

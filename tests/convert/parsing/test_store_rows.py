@@ -157,29 +157,29 @@ def test_vespa_bfloat16_as_hex(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("as_text", [True, False])
 def test_vespa_int8_holds_signs_by_default(tmp_path: Path, as_text: bool) -> None:
-    vectors = collection([3], dim=16).tokens
+    vectors = collection([3], dimension=16).tokens
     packed = np.packbits(vectors > 0, axis=1).astype(np.int8)
     blocks = {str(n): (row.tobytes().hex() if as_text else row.tolist()) for n, row in enumerate(packed)}
     row = {"id": "id:n:d::1", "fields": {"c": {"type": "tensor<int8>(dt{},x[2])", "blocks": blocks}}}
     source = read(tmp_path, [row])
-    assert (source.lossy, source.nbits, source.dim) == (True, 1, 16)
+    assert (source.lossy, source.nbits, source.dimension) == (True, 1, 16)
     np.testing.assert_array_equal(everything(source, 9).tokens, np.where(vectors > 0, 1.0, -1.0))
     plain = read(tmp_path, [row], packed_signs=False)
-    assert (plain.lossy, plain.nbits, plain.dim) == (True, 8, 2)
+    assert (plain.lossy, plain.nbits, plain.dimension) == (True, 8, 2)
     np.testing.assert_array_equal(everything(plain, 9).tokens, packed.astype(np.float32))
 
 
 def test_elasticsearch_bits(tmp_path: Path) -> None:
-    vectors = collection([3], dim=16).tokens
+    vectors = collection([3], dimension=16).tokens
     packed = np.packbits(vectors > 0, axis=1).astype(np.int8)
     signs = np.where(vectors > 0, 1.0, -1.0)
     text = {"_id": "1", "_source": {"c": [row.tobytes().hex() for row in packed]}}
     source = read(tmp_path, [text])
-    assert (source.nbits, source.dim) == (1, 16)
+    assert (source.nbits, source.dimension) == (1, 16)
     np.testing.assert_array_equal(everything(source, 9).tokens, signs)
     numbers = {"_id": "1", "_source": {"c": packed.tolist()}}
     np.testing.assert_array_equal(everything(read(tmp_path, [numbers], packed_signs=True), 9).tokens, signs)
-    assert read(tmp_path, [numbers]).dim == 2, "bytes are numbers unless told"
+    assert read(tmp_path, [numbers]).dimension == 2, "bytes are numbers unless told"
 
 
 @given(vectors=arrays(np.int8, st.tuples(st.integers(1, 5), st.integers(1, 9))))

@@ -37,10 +37,10 @@ def _index(folder: Path, starts: tuple[int, ...] = (0, 2, 10)) -> Path:
 
 def test_pages_in_numeric_order_with_their_ids(tmp_path: Path) -> None:
     folder = _index(tmp_path / "index")
-    assert byaldi.detects(folder) and not byaldi.detects(tmp_path)
+    assert byaldi.matches(folder) and not byaldi.matches(tmp_path)
     source = byaldi.open_source(folder)
     assert isinstance(source, Source)
-    assert (source.num_documents, source.num_tokens, source.dim, source.lossy) == (6, 15, 4, False)
+    assert (source.num_documents, source.num_tokens, source.dimension, source.lossy) == (6, 15, 4, False)
     pages = MultiVectors.concatenate(list(source.batches(4)))
     assert pages.ids.tolist() == ["0:1", "0:2", "0:3", "1:1", "1:2", "1:3"]
     assert [page[0, 0] for page in pages] == [0, 1, 2, 3, 4, 5]

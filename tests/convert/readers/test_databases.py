@@ -28,7 +28,7 @@ def qdrant() -> Any:
 
 def lance_table(pa: Any, number: Any, docs: Any = DOCS) -> Any:
     values = pa.array(docs.tokens.reshape(-1)).cast(number)
-    inner = pa.FixedSizeListArray.from_arrays(values, docs.dim)
+    inner = pa.FixedSizeListArray.from_arrays(values, docs.dimension)
     column = pa.ListArray.from_arrays(pa.array(docs.offsets, pa.int32()), inner)
     return pa.table({"id": docs.ids.tolist(), "text": ["x"] * len(docs), "vector": column})
 
@@ -42,9 +42,9 @@ def test_lancedb(tmp_path: Path, lancedb: Any, number: str) -> None:
     table.add(lance_table(pa, getattr(pa, number)(), more))
     table.delete("id = 'c'")
     for path in (tmp_path, tmp_path / "docs.lance"):
-        assert lancedb_reader.detects(path)
+        assert lancedb_reader.matches(path)
         source = lancedb_reader.open_source(path)
-        assert (source.dim, source.num_documents) == (4, 5)
+        assert (source.dimension, source.num_documents) == (4, 5)
         for max_tokens in (1, 4, 100):
             got = everything(source, max_tokens)
             assert got.ids.tolist() == ["a", "b", "d", "e", "f"]
@@ -103,10 +103,10 @@ def make_collection(qdrant: Any, path: Path, named: bool, distance: str = "Dot")
 @pytest.mark.parametrize("named", [True, False])
 def test_qdrant(tmp_path: Path, qdrant: Any, named: bool) -> None:
     make_collection(qdrant, tmp_path / "db", named)
-    assert qdrant_reader.detects(tmp_path / "db")
+    assert qdrant_reader.matches(tmp_path / "db")
     source = qdrant_reader.open_source(tmp_path / "db")
     wanted = DOCS if named else DOCS[[0, 2, 3]]
-    assert (source.dim, source.num_documents) == (4, len(wanted))
+    assert (source.dimension, source.num_documents) == (4, len(wanted))
     for max_tokens in (1, 100):
         got = everything(source, max_tokens)
         assert got.ids.tolist() == ([0, 10, 20, 30] if named else [0, 20, 30])

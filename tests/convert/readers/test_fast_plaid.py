@@ -27,22 +27,22 @@ def whole(source: Source, max_tokens: int = 10_000) -> MultiVectors:
     return MultiVectors.concatenate(list(source.batches(max_tokens)))
 
 
-def normalised(rows: np.ndarray) -> np.ndarray:
+def normalized(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_an_index_of_the_library_with_chunks_updates_and_deletions(release: str) -> None:
     folder = FOLDER / f"fast_plaid_{release}"
-    assert [m.NAME for m in (plaid, fast_plaid, pylate, warp) if m.detects(folder)] == ["fast_plaid"]
+    assert [m.NAME for m in (plaid, fast_plaid, pylate, warp) if m.matches(folder)] == ["fast_plaid"]
     source = fast_plaid.open_source(folder)
     assert isinstance(source, Source)
     expected = np.load(folder / "expected.npz")
     documents = whole(source, 50)
-    assert (source.dim, source.nbits, source.lossy, source.num_documents) == (16, 4, True, 54)
+    assert (source.dimension, source.nbits, source.lossy, source.num_documents) == (16, 4, True, 54)
     assert documents.lengths.tolist() == expected["lengths"].tolist()
     # The library computes in half precision.
-    np.testing.assert_allclose(documents.tokens, normalised(expected["decoded"]), atol=2e-3)
+    np.testing.assert_allclose(documents.tokens, normalized(expected["decoded"]), atol=2e-3)
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -134,7 +134,7 @@ def test_exact_vectors_of_next_plaid_are_preferred(tmp_path: Path) -> None:
         ("missing", r"index has neither 1\.codes\.npy nor merged_codes\.npy, but metadata\.json counts 2"),
         ("truncated", r"1\.residuals\.npy is damaged or truncated"),
         ("lengths", r"0\.codes\.npy has 3 codes and 3 residuals, but its lengths add up to 4"),
-        ("ternary", r"0\.codes\.npy has residuals uint8 of shape \(3, 3\), but dim=16 at nbits=2"),
+        ("ternary", r"0\.codes\.npy has residuals uint8 of shape \(3, 3\), but dimension=16 at nbits=2"),
         ("nbits", r"index has nbits=None, but residuals of 1, 2, 4 or 8 bits are read"),
         ("nan", r"The bucket weights of .*index have inf at \[1\]"),
         ("merged", r"merged_codes\.npy has 2 rows, but chunk 0 ends at row 3"),

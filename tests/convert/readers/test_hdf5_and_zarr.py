@@ -35,7 +35,7 @@ def test_hdf5_flat(tmp_path: Path, h5py: Any, key: str, group: str) -> None:
         node.create_dataset("tokens", data=DOCS.tokens, chunks=(2, 4), compression="gzip")
         node[key] = getattr(DOCS, key)
         node["ids"] = DOCS.ids.tolist()
-    assert hdf5.detects(path)
+    assert hdf5.matches(path)
     source = hdf5.open_source(path)
     assert_same(everything(source, 2), DOCS)
     assert_same(everything(source, 100), DOCS)
@@ -68,7 +68,7 @@ def test_hdf5_ragged_rows(tmp_path: Path, h5py: Any, where: str) -> None:
     assert_same(everything(hdf5.open_source(tmp_path / "docs.h5")), DOCS.with_ids([4, 3, 2, 1]))
     with h5py.File(tmp_path / "docs.h5", "r+") as file:
         (file["embeddings"] if where == "dataset" else file).attrs["dim"] = 5
-    with pytest.raises(ValueError, match="document 0 has 12 numbers, no multiple of dim=5"):
+    with pytest.raises(ValueError, match="document 0 has 12 numbers, no multiple of dimension=5"):
         everything(hdf5.open_source(tmp_path / "docs.h5"))
     with h5py.File(tmp_path / "docs.h5", "r+") as file:
         del (file["embeddings"] if where == "dataset" else file).attrs["dim"]
@@ -89,7 +89,7 @@ def test_hdf5_groups_and_damage(tmp_path: Path, h5py: Any) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"docs\.h5 is truncated or no HDF5 file"):
         hdf5.open_source(path)
-    assert not hdf5.detects(tmp_path)
+    assert not hdf5.matches(tmp_path)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -101,7 +101,7 @@ def test_zarr_flat(tmp_path: Path, zarr: Any, zarr_format: int, group: str | Non
     for name, values, chunks in (("tokens", DOCS.tokens, (2, 4)), ("offsets", DOCS.offsets, (5,))):
         node.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)[:] = values
     node.create_array("ids", shape=(4,), dtype=str)[:] = DOCS.ids.astype(object)
-    assert zarr_reader.detects(path)
+    assert zarr_reader.matches(path)
     source = zarr_reader.open_source(path, group=group)
     assert_same(everything(source, 2), DOCS)
     assert_same(everything(source, 100), DOCS)

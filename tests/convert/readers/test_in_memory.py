@@ -44,9 +44,9 @@ class FakeTensor:
         raise TypeError("can't convert a cuda tensor to numpy")
 
 
-def texts(*lengths: int, dim: int = 4, seed: int = 0) -> list[np.ndarray]:
+def texts(*lengths: int, dimension: int = 4, seed: int = 0) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
-    return [random.uniform(0.5, 1, (length, dim)).astype(np.float32) for length in lengths]
+    return [random.uniform(0.5, 1, (length, dimension)).astype(np.float32) for length in lengths]
 
 
 def padded(arrays: list[np.ndarray], side: str = "right") -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +181,7 @@ def test_padded_is_unpadded(lengths: list[int], side: str) -> None:
         ([np.ones(4)], ValueError, r"item 0, of shape \(4,\), is one vector a text, not one a token"),
         (["a text"], TypeError, "item 0 is a text, not its embeddings"),
         ([np.ones((2, 4), np.int8)], TypeError, "item 0 has dtype int8.*need their scale"),
-        ([A[0], np.ones((2, 3))], ValueError, "document 1 has 3 columns, but this source has dim=4"),
+        ([A[0], np.ones((2, 3))], ValueError, "document 1 has 3 columns, but this source has dimension=4"),
         ([np.ones((1, 2, 3, 4))], ValueError, r"item 0 has shape \(1, 2, 3, 4\)"),
         ([{"input_ids": 1}], ValueError, "item 0 is a dict without token_embeddings"),
         ([{"embeddings": A[0], "mask": [1, 1]}], ValueError, r"mask has shape \(2,\).*ask for \(3,\)"),

@@ -30,14 +30,14 @@ def whole(path: Path, value: Any) -> Path:
 @pytest.mark.parametrize("max_tokens", [1, 3, 100])
 def test_a_document_a_line(tmp_path: Path, max_tokens: int) -> None:
     path = lines(tmp_path / "docs.jsonl", NAMED)
-    assert jsonl.detects(path)
+    assert jsonl.matches(path)
     assert_same(everything(jsonl.open_source(path), max_tokens), DOCS)
 
 
 def test_compressed_and_with_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "docs.jsonl.gz"
     path.write_bytes(gzip.compress("\n\n".join(map(json.dumps, NAMED)).encode()))
-    assert jsonl.detects(path)
+    assert jsonl.matches(path)
     assert_same(everything(jsonl.open_source(path)), DOCS)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"docs\.jsonl\.gz is damaged or truncated after line"):
@@ -103,7 +103,10 @@ def test_fields_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"id": "x", "tokens": [[1, 2, 3]]}, "line 3: document 2 has 3 columns, but this source has dim=4"),
+        (
+            {"id": "x", "tokens": [[1, 2, 3]]},
+            "line 3: document 2 has 3 columns, but this source has dimension=4",
+        ),
         ({"id": "x", "tokens": [[1, 2, 3, 4], [1, 2]]}, "line 3: tokens has 2 numbers in its token 1, but 4"),
         ({"id": "x", "tokens": [1, 2, 3, 4]}, "line 3: tokens is a single vector, not one vector a token"),
         ({"id": "x", "tokens": [["a", "b"]]}, "line 3: tokens is not a list of lists of numbers"),

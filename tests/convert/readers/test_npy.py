@@ -31,7 +31,7 @@ def save(folder: Path, **arrays: Any) -> Path:
 def test_our_own_folder(tmp_path: Path, ids: Any) -> None:
     docs = collection(LENGTHS, ids=ids)
     docs.save(tmp_path / "docs")
-    assert npy.detects(tmp_path / "docs")
+    assert npy.matches(tmp_path / "docs")
     assert_same(everything(npy.open_source(tmp_path / "docs")), docs)
 
 
@@ -125,7 +125,7 @@ def test_dessert_chunks_in_the_order_of_their_numbers(tmp_path: Path) -> None:
             **{f"encoding{i}_float16": part.tokens, f"doclens{i}": part.lengths.astype(np.float64)},
         )
     save(tmp_path, query_embedding=np.ones((2, 3, 4), np.float32))
-    assert npy.detects(tmp_path)
+    assert npy.matches(tmp_path)
     assert_same(everything(npy.open_source(tmp_path)), MultiVectors.concatenate(parts))
     assert everything(npy.open_source(tmp_path, part="queries")).lengths.tolist() == [3, 3]
     (tmp_path / "doclens4.npy").unlink()
@@ -198,7 +198,9 @@ def test_pickles_only_on_request(tmp_path: Path) -> None:
     assert_same(everything(npy.open_source(tmp_path, allow_pickle=True)), docs)
     arrays[1] = np.ones((2, 5), np.float32)
     save(tmp_path, embeddings=arrays)
-    with pytest.raises(ValueError, match="entry 1: document 1 has 5 columns, but this source has dim=4"):
+    with pytest.raises(
+        ValueError, match="entry 1: document 1 has 5 columns, but this source has dimension=4"
+    ):
         everything(npy.open_source(tmp_path, allow_pickle=True))
 
 
@@ -269,16 +271,16 @@ def test_not_finite(tmp_path: Path, value: float) -> None:
 
 
 def test_what_is_not_read(tmp_path: Path) -> None:
-    assert not npy.detects(tmp_path)
-    assert not npy.detects(tmp_path / "missing")
+    assert not npy.matches(tmp_path)
+    assert not npy.matches(tmp_path / "missing")
     save(tmp_path, other=np.ones(3))
-    assert not npy.detects(tmp_path)
+    assert not npy.matches(tmp_path)
     with pytest.raises(ValueError, match=r"looked for tokens, .*found other\.npy"):
         npy.open_source(tmp_path)
     for centroids in ("centroids.npy", "centroids.pt"):
         save(tmp_path / centroids, tokens=np.ones((3, 2), np.float32))
         (tmp_path / centroids / centroids).touch()
-        assert not npy.detects(tmp_path / centroids), "a quantised index is another reader's"
+        assert not npy.matches(tmp_path / centroids), "a quantized index is another reader's"
     with pytest.raises(ValueError, match="part must be 'docs' or 'queries', got 'both'"):
         npy.open_source(tmp_path, part="both")
     save(tmp_path / "ints", tokens=np.ones((3, 2), np.int8), lengths=np.array([3]))

@@ -22,7 +22,7 @@ def save(request: pytest.FixtureRequest) -> Any:
 def test_tokens_and_lengths(tmp_path: Path, save: Any) -> None:
     path = tmp_path / "docs.npz"
     save(path, tokens=DOCS.tokens, doclens=DOCS.lengths.astype(np.int32), ids=DOCS.ids)
-    assert npz.detects(path)
+    assert npz.matches(path)
     source = npz.open_source(path)
     for max_tokens in (1, 4, 100):  # compressed members are read forward, then from the start again
         assert_same(everything(source, max_tokens), DOCS)
@@ -111,5 +111,5 @@ def test_unknown_members(tmp_path: Path) -> None:
 
 def test_mixed_widths(tmp_path: Path) -> None:
     np.savez(tmp_path / "docs.npz", emb_0=np.ones((2, 4)), emb_1=np.ones((1, 5)))
-    with pytest.raises(ValueError, match=r"emb_1: document 1 has 5 columns, but this source has dim=4"):
+    with pytest.raises(ValueError, match=r"emb_1: document 1 has 5 columns, but this source has dimension=4"):
         everything(npz.open_source(tmp_path / "docs.npz"))

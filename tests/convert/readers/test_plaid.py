@@ -30,12 +30,12 @@ def whole(source: Source, max_tokens: int = 10_000) -> MultiVectors:
 
 
 def test_an_index_of_the_library_decodes_as_the_library_does() -> None:
-    assert plaid.detects(FOLDER)
+    assert plaid.matches(FOLDER)
     source = plaid.open_source(FOLDER)
     assert isinstance(source, Source)
     expected = np.load(FOLDER / "expected.npz")
     documents = whole(source, 60)
-    assert (source.name, source.dim, source.nbits, source.lossy) == ("plaid", 32, 2, True)
+    assert (source.name, source.dimension, source.nbits, source.lossy) == ("plaid", 32, 2, True)
     assert (source.num_documents, source.num_tokens) == (12, 383)
     assert documents.lengths.tolist() == expected["lengths"].tolist()
     # The library decodes in float32, but from centroids and weights in half precision: 1e-3.
@@ -94,16 +94,18 @@ def _bucket_bytes() -> int:
     st.lists(st.lists(st.integers(0, 4), max_size=5), min_size=1, max_size=12),
     st.integers(1, 9),
 )
-def test_random_indexes(seed: int, nbits: int, dim: int, lengths: list[list[int]], max_tokens: int) -> None:
+def test_random_indexes(
+    seed: int, nbits: int, dimension: int, lengths: list[list[int]], max_tokens: int
+) -> None:
     """Also chunks in the order 0, 1, 2, 10, documents of length 0 anywhere, and empty chunks."""
-    index = random_index(seed, lengths, dim, nbits)
+    index = random_index(seed, lengths, dimension, nbits)
     with tempfile.TemporaryDirectory() as folder:
         source = plaid.open_source(write_plaid(Path(folder) / "index", index))
         batches = list(source.batches(max_tokens))
     expected = decode_index(index)
     got = [length for batch in batches for length in batch.lengths]
     assert got == [length for chunk in lengths for length in chunk]
-    tokens = np.concatenate([np.empty((0, dim), np.float32), *[batch.tokens for batch in batches]])
+    tokens = np.concatenate([np.empty((0, dimension), np.float32), *[batch.tokens for batch in batches]])
     np.testing.assert_allclose(tokens, expected, atol=1e-6)
     assert all(not batch.has_ids for batch in batches)
 
@@ -133,13 +135,13 @@ def test_ragatouille_ids(tmp_path: Path) -> None:
 
 def test_detection_is_exclusive(tmp_path: Path) -> None:
     folder = write_plaid(tmp_path / "index", random_index(1, [[2]]))
-    assert [m.NAME for m in (plaid, fast_plaid, pylate, warp) if m.detects(folder)] == ["plaid"]
+    assert [m.NAME for m in (plaid, fast_plaid, pylate, warp) if m.matches(folder)] == ["plaid"]
     (folder / "plaid_ids_to_documents_ids.pkl").write_bytes(b"")
-    assert [m.NAME for m in (plaid, fast_plaid, pylate, warp) if m.detects(folder)] == ["pylate"]
+    assert [m.NAME for m in (plaid, fast_plaid, pylate, warp) if m.matches(folder)] == ["pylate"]
     for module in (plaid, fast_plaid, pylate, warp):
-        assert not module.detects(tmp_path / "nowhere")
-        assert not module.detects(tmp_path)
-        assert module.LOOKS_FOR
+        assert not module.matches(tmp_path / "nowhere")
+        assert not module.matches(tmp_path)
+        assert module.DESCRIPTION
 
 
 def _break(folder: Path, index: dict[str, Any], what: str) -> None:
@@ -189,9 +191,12 @@ def _break(folder: Path, index: dict[str, Any], what: str) -> None:
         ("json", r"doclens\.1\.json is damaged or truncated"),
         ("nbits", r"index has 4 bucket weights, but nbits=4 needs 16\. .* copy the whole folder"),
         ("bits", r"index has nbits=3, but residuals of 1, 2, 4 or 8 bits are read"),
-        ("dim", r"centroids\.pt has 16 columns, but metadata\.json says dim=8"),
+        ("dim", r"centroids\.pt has 16 columns, but metadata\.json says dimension=8"),
         ("chunks", r"metadata\.json has num_chunks='two'; a whole number is needed"),
-        ("width", r"1\.codes\.pt has residuals uint8 of shape \(3, 8\), but dim=16 at nbits=2 .* 4 columns"),
+        (
+            "width",
+            r"1\.codes\.pt has residuals uint8 of shape \(3, 8\), but dimension=16 at nbits=2 .* 4 columns",
+        ),
         ("nan", r"The centroids of .*index have nan at \[2, 5\]"),
         ("code", r"1\.codes\.pt has code 5, but .*index has 5 centroids"),
         ("negative", r"1\.codes\.pt has code -1, but .*index has 5 centroids"),

@@ -40,7 +40,7 @@ def _open(kind: str) -> Source:
 @pytest.mark.parametrize("kind", KINDS)
 def test_folders_of_the_library(kind: str) -> None:
     folder = FOLDER / f"pylate_{kind}"
-    assert [m.NAME for m in (plaid, fast_plaid, pylate, warp) if m.detects(folder)] == ["pylate"]
+    assert [m.NAME for m in (plaid, fast_plaid, pylate, warp) if m.matches(folder)] == ["pylate"]
     source = _open(kind)
     assert isinstance(source, Source)
     documents = whole(source, 20)
@@ -52,7 +52,7 @@ def test_folders_of_the_library(kind: str) -> None:
         assert not source.lossy and np.array_equal(documents.tokens, expected.tokens)
     elif kind == "voyager":
         assert not source.lossy
-        np.testing.assert_allclose(documents.tokens, expected.tokens, atol=1e-6)  # normalised again
+        np.testing.assert_allclose(documents.tokens, expected.tokens, atol=1e-6)  # normalized again
     else:
         assert source.lossy and source.nbits == (4 if kind == "fast_plaid" else 2)
         # 256 centroids for 299 tokens: decoded vectors are near the exact ones.
@@ -61,7 +61,7 @@ def test_folders_of_the_library(kind: str) -> None:
 
 def test_the_inner_folder_and_options() -> None:
     inner = FOLDER / "pylate_fast_plaid" / "fast_plaid_index"
-    assert pylate.detects(inner) and not fast_plaid.detects(inner)
+    assert pylate.matches(inner) and not fast_plaid.matches(inner)
     exact = whole(pylate.open_source(inner, allow_pickle=True))
     assert exact.ids.tolist() == given(removed=True).ids.tolist()
     assert np.array_equal(exact.tokens, given(removed=True).tokens)
@@ -142,7 +142,7 @@ def test_scann_with_a_table_gaps_and_another_order(tmp_path: Path) -> None:
     np.save(tmp_path / "flattened_embeddings.npy", tokens)
     table = tmp_path / "doc_id_to_embedding_range.tsv"
     table.write_text("late\t5\t3\nearly\t0\t2\nempty\t5\t0\n")
-    assert pylate.detects(tmp_path)
+    assert pylate.matches(tmp_path)
     documents = whole(pylate.open_source(tmp_path))
     assert dict(zip(documents.ids.tolist(), documents.lengths.tolist(), strict=True)) == {
         "early": 2, "late": 3, "empty": 0

@@ -35,7 +35,7 @@ def test_files_of_the_library(tmp_path: Path) -> None:
     library.save_file(
         {"tokens": DOCS.tokens, "offsets": DOCS.offsets}, path, {"ids": json.dumps(list("abcd"))}
     )
-    assert safetensors_reader.detects(path)
+    assert safetensors_reader.matches(path)
     assert_same(everything(safetensors_reader.open_source(path)), DOCS)
     integers = np.array([3, 1, 2, 0])
     library.save_file({"embeddings": DOCS.tokens, "doclens": DOCS.lengths, "ids": integers}, path)

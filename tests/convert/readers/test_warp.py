@@ -42,7 +42,7 @@ def test_documents_are_put_together_again(tmp_path: Path, nbits: int, repacked: 
     expected = MultiVectors.from_flat(
         _write(tmp_path / "index", index, repacked=repacked), index["lengths"][0]
     )
-    assert warp.detects(tmp_path / "index") and not plaid.detects(tmp_path / "index")
+    assert warp.matches(tmp_path / "index") and not plaid.matches(tmp_path / "index")
     source = warp.open_source(tmp_path / "index")
     batches = list(source.batches(6))
     assert all(batch.num_tokens <= 6 or len(batch) == 1 for batch in batches)
@@ -56,17 +56,19 @@ def test_documents_are_put_together_again(tmp_path: Path, nbits: int, repacked: 
 def test_a_plaid_index_beside_is_preferred(tmp_path: Path) -> None:
     index = random_index(1, [[3, 2]])
     _write(tmp_path / "index", index, repacked=False)
-    assert warp.detects(tmp_path / "index")
+    assert warp.matches(tmp_path / "index")
     for file in write_plaid(tmp_path / "plaid", index).iterdir():
         file.rename(tmp_path / "index" / file.name)
-    assert plaid.detects(tmp_path / "index") and not warp.detects(tmp_path / "index")
+    assert plaid.matches(tmp_path / "index") and not warp.matches(tmp_path / "index")
 
 
 def test_damage_is_one_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     _write(folder, random_index(1, [[3, 2]]), repacked=False)
     write_pt(folder / "residuals.compacted.pt", np.zeros((5, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"residuals\.compacted\.pt has uint8 of shape \(5, 3\), but dim=16"):
+    with pytest.raises(
+        ValueError, match=r"residuals\.compacted\.pt has uint8 of shape \(5, 3\), but dimension=16"
+    ):
         warp.open_source(folder)
     write_pt(folder / "codes.compacted.pt", np.zeros(4, np.int32))
     with pytest.raises(ValueError, match="5 of 5 centroids that add up to 5, but 4 tokens"):

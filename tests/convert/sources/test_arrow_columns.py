@@ -23,14 +23,14 @@ LENGTHS = [3, 0, 1, 2]
 DOCS = collection(LENGTHS, ids=["a", "b", "c", "d"])
 
 
-def types(dim: int, number: Any = None) -> dict[str, Any]:
+def types(dimension: int, number: Any = None) -> dict[str, Any]:
     """Return the usual ways to declare documents."""
     number = number or pa.float32()
     return {
         "list of list": pa.list_(pa.list_(number)),
-        "list of fixed": pa.list_(pa.list_(number, dim)),
+        "list of fixed": pa.list_(pa.list_(number, dimension)),
         "large of large": pa.large_list(pa.large_list(number)),
-        "large of fixed": pa.large_list(pa.list_(number, dim)),
+        "large of fixed": pa.large_list(pa.list_(number, dimension)),
     }
 
 
@@ -43,9 +43,9 @@ def cells(docs: MultiVectors, kind: Any) -> Any:
 def test_parquet_of_every_list_type(tmp_path: Path, kind: str, compression: str) -> None:
     table = pa.table({"text": list("wxyz"), "doc_id": DOCS.ids.tolist(), "emb": cells(DOCS, types(4)[kind])})
     pq.write_table(table, tmp_path / "docs.parquet", row_group_size=3, compression=compression)
-    assert parquet.detects(tmp_path / "docs.parquet")
+    assert parquet.matches(tmp_path / "docs.parquet")
     source = parquet.open_source(tmp_path / "docs.parquet")
-    assert source.dim == 4
+    assert source.dimension == 4
     assert source.num_documents == 4
     for max_tokens in (1, 2, 100):
         assert_same(everything(source, max_tokens), DOCS)
@@ -67,13 +67,13 @@ def test_precisions(tmp_path: Path, number: Any) -> None:
 @given(data=st.data(), docs=collections(min_tokens=1))
 def test_slices_and_nulls_of_an_array(data: st.DataObject, docs: MultiVectors) -> None:
     """A slice of a column says the same as its documents alone; null documents have no tokens."""
-    kind = data.draw(st.sampled_from(list(types(docs.dim))))
+    kind = data.draw(st.sampled_from(list(types(docs.dimension))))
     listed: list[Any] = [tokens.astype(np.float32).tolist() for tokens in docs]
     listed = [None if not row and data.draw(st.booleans()) else row for row in listed]
-    array = pa.array(listed, types(docs.dim)[kind])
+    array = pa.array(listed, types(docs.dimension)[kind])
     start = data.draw(st.integers(0, len(docs)))
     count = data.draw(st.integers(0, len(docs) - start))
-    tokens, offsets = arrow_columns.documents_of(pa, array.slice(start, count), docs.dim, "here", 0)
+    tokens, offsets = arrow_columns.documents_of(pa, array.slice(start, count), docs.dimension, "here", 0)
     bounds = docs.offsets[start : start + count + 1]
     assert tokens is not None
     assert offsets.tolist() == (bounds - bounds[0]).tolist()
@@ -113,10 +113,13 @@ def test_fixed_size_documents_and_extension_types(tmp_path: Path) -> None:
 def test_a_folder_in_the_order_of_its_numbers(tmp_path: Path) -> None:
     for i, tokens in enumerate(DOCS):
         part = pa.table(
-            {"id": [i], "emb": cells(MultiVectors.from_arrays([tokens], dim=4), types(4)["list of list"])}
+            {
+                "id": [i],
+                "emb": cells(MultiVectors.from_arrays([tokens], dimension=4), types(4)["list of list"]),
+            }
         )
         pq.write_table(part, tmp_path / f"part-{i + 8}.parquet")
-    assert parquet.detects(tmp_path)
+    assert parquet.matches(tmp_path)
     source = parquet.open_source(tmp_path)
     assert source.num_documents == 4
     assert_same(everything(source), DOCS.with_ids([0, 1, 2, 3]))
@@ -126,7 +129,7 @@ def test_a_folder_in_the_order_of_its_numbers(tmp_path: Path) -> None:
 
 
 def test_long_row_groups_come_in_pieces(tmp_path: Path) -> None:
-    docs = collection([50] * 40, dim=8)
+    docs = collection([50] * 40, dimension=8)
     pq.write_table(pa.table({"emb": cells(docs, types(8)["list of fixed"])}), tmp_path / "docs.parquet")
     parts = list(parquet.open_source(tmp_path / "docs.parquet").batches(120))
     assert {part.num_tokens for part in parts} == {100}
@@ -135,7 +138,7 @@ def test_long_row_groups_come_in_pieces(tmp_path: Path) -> None:
 
 def test_a_row_group_is_not_held_in_memory(tmp_path: Path) -> None:
     """Arrow's own count of bytes stays far below the one row group's 64 MiB."""
-    docs = collection([64] * 2048, dim=128)
+    docs = collection([64] * 2048, dimension=128)
     values = pa.FixedSizeListArray.from_arrays(pa.array(docs.tokens.reshape(-1)), 128)
     column = pa.ListArray.from_arrays(pa.array(docs.offsets, pa.int32()), values)
     pq.write_table(pa.table({"emb": column}), tmp_path / "docs.parquet", row_group_size=2048)
@@ -159,8 +162,8 @@ def test_arrow_files(tmp_path: Path, form: str) -> None:
         opener = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
         with pa.OSFile(str(path), "wb") as sink, opener(sink, table.schema) as writer:
             writer.write_table(table, 2)
-    assert arrow_ipc.detects(path)
-    assert arrow_ipc.detects(tmp_path) == (form != "feather")
+    assert arrow_ipc.matches(path)
+    assert arrow_ipc.matches(tmp_path) == (form != "feather")
     assert_same(everything(arrow_ipc.open_source(path)), DOCS)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is truncated or no Arrow file"):
@@ -231,4 +234,4 @@ def test_a_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"Reading Parquet needs pyarrow.*'muvera-toolkit\[parquet\]'"):
         parquet.open_source(path)
-    assert parquet.detects(path), "what it is can be said without the extra"
+    assert parquet.matches(path), "what it is can be said without the extra"

@@ -16,7 +16,7 @@ WORDS = ["[CLS]", "a", "##b", "c"]
 
 
 def documents(*rows: list[list[float]], ids: Any = None) -> MultiVectors:
-    return MultiVectors.from_arrays([np.array(r, np.float32).reshape(-1, 2) for r in rows], ids, dim=2)
+    return MultiVectors.from_arrays([np.array(r, np.float32).reshape(-1, 2) for r in rows], ids, dimension=2)
 
 
 Z = [0.0, 0.0]
@@ -52,15 +52,15 @@ def test_normalize() -> None:
     found = normalize(documents([[3, 4]], [[0, 2]], ids=["x", "y"]))
     np.testing.assert_allclose(found.tokens, [[0.6, 0.8], [0, 1]], atol=1e-7)
     assert found.ids.tolist() == ["x", "y"]
-    with pytest.raises(ValueError, match=r"documents\[5\] token 1 is entirely zero and cannot be normalised"):
+    with pytest.raises(ValueError, match=r"documents\[5\] token 1 is entirely zero and cannot be normalized"):
         normalize(documents([[1, 1], Z]), first=5)
 
 
-def test_truncate_dims_renormalises() -> None:
+def test_truncate_dims_renormalizes() -> None:
     tokens = np.array([[3, 4, 12]], np.float32) / 13
     found = truncate_dims(MultiVectors.from_arrays([tokens]), 2)
     np.testing.assert_allclose(found.tokens, [[0.6, 0.8]], atol=1e-7)
-    with pytest.raises(ValueError, match="truncate_dims=4 must lie within 1 and the source's dim=3"):
+    with pytest.raises(ValueError, match="truncate_dims=4 must lie within 1 and the source's dimension=3"):
         truncate_dims(MultiVectors.from_arrays([tokens]), 4)
     with pytest.raises(TypeError, match="truncate_dims must be an int, got float"):
         truncate_dims(MultiVectors.from_arrays([tokens]), 2.0)  # type: ignore[arg-type]
@@ -112,10 +112,10 @@ def test_results_do_not_depend_on_the_batches(change: dict[str, Any], data: st.D
     assert lost == dropped
     once = Measure()
     once.add(whole)
-    assert seen.as_dict() == once.as_dict()
+    assert seen.to_dict() == once.to_dict()
 
 
-def test_normalised_output_after_a_pooling_that_does_not() -> None:
+def test_normalized_output_after_a_pooling_that_does_not() -> None:
     random = np.random.default_rng(0)
     batch = MultiVectors.from_arrays([random.standard_normal((9, 4)).astype(np.float32)])
     pooled, _ = Options(normalize=True, pooling="pylate").apply(batch)
@@ -125,7 +125,7 @@ def test_normalised_output_after_a_pooling_that_does_not() -> None:
 def test_measures() -> None:
     measure = Measure()
     measure.add(documents([[3, 4], Z], [], [[0, 1]]))
-    assert measure.as_dict() == {
+    assert measure.to_dict() == {
         "documents": 3,
         "tokens": 3,
         "dim": 2,
@@ -140,7 +140,7 @@ def test_measures() -> None:
 
 
 @pytest.mark.parametrize(("norm", "expected"), [(1.003, True), (0.995, False)])
-def test_normalised_is_measured(norm: float, expected: bool) -> None:
+def test_normalized_is_measured(norm: float, expected: bool) -> None:
     measure = Measure()
     measure.add(documents([[1, 0], [0, norm]]))
     assert measure.normalized is expected

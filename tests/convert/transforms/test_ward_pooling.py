@@ -87,13 +87,13 @@ def test_a_document_is_pooled_the_same_alone_and_on_two_threads(
 ) -> None:
     dtype = np.float16 if half else np.float32
     documents = MultiVectors.from_arrays(
-        [t.astype(dtype) for t in texts], ids=list(range(5, 5 + len(texts))), dim=4
+        [t.astype(dtype) for t in texts], ids=list(range(5, 5 + len(texts))), dimension=4
     )
     together = pool_tokens(documents, 2, name, threads=2)
     assert together.ids.tolist() == documents.ids.tolist()
     assert together.tokens.dtype == documents.tokens.dtype
     for i, text in enumerate(documents):
-        alone = pool_tokens(MultiVectors.from_arrays([text], dim=4), 2, name)
+        alone = pool_tokens(MultiVectors.from_arrays([text], dimension=4), 2, name)
         np.testing.assert_array_equal(alone.tokens, together[i])
 
 
@@ -106,7 +106,7 @@ def test_the_mean_of_all_is_kept_where_every_token_stays_in_a_mean(tokens: np.nd
     np.testing.assert_allclose(sizes @ pooled.tokens, tokens.sum(axis=0), atol=1e-5)
 
 
-def test_renormalised_means_have_unit_length_and_protected_tokens_stay_first() -> None:
+def test_renormalized_means_have_unit_length_and_protected_tokens_stay_first() -> None:
     random = np.random.default_rng(0)
     tokens = random.standard_normal((9, 8)).astype(np.float32)
     tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)

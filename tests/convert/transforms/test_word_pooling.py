@@ -33,7 +33,7 @@ def words_by_hand(pieces: list[str]) -> list[tuple[int, ...]]:
 def test_words_are_those_of_a_loop(texts: list[list[int]], unique: bool) -> None:
     random = np.random.default_rng(1)
     documents = MultiVectors.from_arrays(
-        [random.standard_normal((len(text), 3)).astype(np.float32) for text in texts], dim=3
+        [random.standard_normal((len(text), 3)).astype(np.float32) for text in texts], dimension=3
     )
     pooled = pool_words(
         documents, list(chain.from_iterable(texts)), WORDPIECE, unique=unique, renormalize=False

@@ -52,18 +52,23 @@ def test_a_round_trip_keeps_everything(
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "new" / name
         writer.write(cuts(docs, size), target, overwrite=False)
-        assert reader.detects(target)
+        assert reader.matches(target)
         source = reader.open_source(target)
-        assert (source.name, source.dim, source.lossy, source.nbits) == (writer.NAME, docs.dim, False, None)
+        assert (source.name, source.dimension, source.lossy, source.nbits) == (
+            writer.NAME,
+            docs.dimension,
+            False,
+            None,
+        )
         assert_same(everything(source, max_tokens), docs)
         assert [path.name for path in target.parent.iterdir()] == [name], "nothing else is left"
 
 
 def test_no_documents_keep_the_dimension(pair: tuple[ModuleType, ModuleType, str], tmp_path: Path) -> None:
     writer, reader, name = pair
-    writer.write(cuts(collection([], dim=6), 1), tmp_path / name, overwrite=False)
+    writer.write(cuts(collection([], dimension=6), 1), tmp_path / name, overwrite=False)
     source = reader.open_source(tmp_path / name)
-    assert source.dim == 6
+    assert source.dimension == 6
     assert sum(len(batch) for batch in source.batches(10)) == 0
 
 
@@ -97,8 +102,8 @@ def test_interrupted_work_leaves_nothing(pair: tuple[ModuleType, ModuleType, str
     [
         ([], "There is nothing to write: the source has no documents."),
         (
-            [collection([2]), collection([1], dim=5)],
-            "The documents from number 1 on have dim=5, but those before have dim=4.",
+            [collection([2]), collection([1], dimension=5)],
+            "The documents from number 1 on have dimension=5, but those before have dimension=4.",
         ),
         ([collection([2]), collection([1], ids=[4])], "have ids, but those before had none"),
         ([collection([2], ids=[4]), collection([1])], "have no ids, but those before had some"),
@@ -168,7 +173,7 @@ def test_numpy_reads_the_npz(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ids", [None, [5, -7, 1], ["a", "b", "cé"]])
 def test_the_library_reads_the_safetensors(tmp_path: Path, ids: list[int] | list[str] | None) -> None:
     library = pytest.importorskip("safetensors", reason="safetensors is not installed")
-    docs = collection([2, 0, 3], ids=ids, dtype=np.float16, dim=3)
+    docs = collection([2, 0, 3], ids=ids, dtype=np.float16, dimension=3)
     path = tmp_path / "out.safetensors"
     muvera.convert.writers.safetensors.write(cuts(docs, 2), path, overwrite=False)
     with library.safe_open(path, "np") as opened:

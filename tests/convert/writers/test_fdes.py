@@ -220,9 +220,9 @@ def test_what_is_proposed_is_a_configuration_that_fits() -> None:
             num_simhash_projections=projections,
             projection_dimension=width,
         )
-        assert config.fde_dimension == dimension
+        assert config.vector_dimension == dimension
     mapped = FDEConfig(dimension=128, final_projection="rademacher", final_projection_dimension=2000)
-    check_dimension(mapped.fde_dimension, "pgvector")
+    check_dimension(mapped.vector_dimension, "pgvector")
 
 
 @given(st.integers(1, 100_000))

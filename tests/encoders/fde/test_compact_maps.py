@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.paths import ROOT
 
 import muvera.encoders.fde.compact_maps as compact_module
 import muvera.encoders.fde.encoder as encoder_module
@@ -17,9 +18,9 @@ SAMPLE = ROOT / "muvera" / "data" / "sample"
 SMALL: dict[str, Any] = {"num_repetitions": 4, "num_simhash_projections": 3, "compact_dimension": 24}
 
 
-def random_texts(count: int, seed: int = 0, dim: int = 20, most: int = 9) -> MultiVectors:
+def random_texts(count: int, seed: int = 0, dimension: int = 20, most: int = 9) -> MultiVectors:
     rng = np.random.default_rng(seed)
-    arrays = [rng.normal(size=(int(rng.integers(1, most + 1)), dim)) for _ in range(count)]
+    arrays = [rng.normal(size=(int(rng.integers(1, most + 1)), dimension)) for _ in range(count)]
     return MultiVectors.from_arrays([a / np.linalg.norm(a, axis=1, keepdims=True) for a in arrays])
 
 
@@ -69,7 +70,7 @@ def test_rounding_to_bytes_costs_little(encoder: FDEEncoder) -> None:
 
 
 def test_a_dimension_that_is_no_multiple_of_four() -> None:
-    documents = random_texts(30, dim=3)
+    documents = random_texts(30, dimension=3)
     settings: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 1, "compact_dimension": 5}
     encoder = FDEEncoder(FDEConfig(dimension=3, projection_dimension=3, **settings)).fit(documents)
     assert encoder.config.long_dimension == 18
@@ -115,7 +116,7 @@ def test_a_text_is_independent_of_its_batch_and_of_threads(
 
 
 def test_a_text_without_tokens_is_zero(encoder: FDEEncoder) -> None:
-    empty = MultiVectors.from_arrays([np.empty((0, 20), np.float32)], dim=20)
+    empty = MultiVectors.from_arrays([np.empty((0, 20), np.float32)], dimension=20)
     assert not encoder.encode_documents(empty).any()
     assert not encoder.encode_queries(empty).any()
 
@@ -132,7 +133,7 @@ def test_frozen_after_fit(encoder: FDEEncoder, documents: MultiVectors) -> None:
 def test_needs_fit(documents: MultiVectors, center: bool) -> None:
     encoder = FDEEncoder(FDEConfig(dimension=20, center=center, **SMALL))
     assert encoder.needs_fit
-    with pytest.raises(ValueError, match=r"compact_dimension=24, which is learnt .* fit\(documents\) first"):
+    with pytest.raises(ValueError, match=r"compact_dimension=24, which is learned .* fit\(documents\) first"):
         encoder.encode_documents(documents)
     assert not encoder.fit(documents).needs_fit
     assert encoder.center.any() == center
@@ -158,7 +159,7 @@ def test_windows_come_from_long_and_short_texts_alike(monkeypatch: pytest.Monkey
 
 
 def test_no_queries_are_as_none(encoder: FDEEncoder, documents: MultiVectors) -> None:
-    nothing = MultiVectors.from_arrays([], dim=20)
+    nothing = MultiVectors.from_arrays([], dimension=20)
     again = FDEEncoder(encoder.config).fit(documents, nothing)
     np.testing.assert_array_equal(again.encode_documents(documents), encoder.encode_documents(documents))
 
@@ -167,7 +168,7 @@ def test_queries_change_the_fit(encoder: FDEEncoder, documents: MultiVectors) ->
     other = FDEEncoder(encoder.config).fit(documents, queries=random_texts(20, seed=3))
     assert not np.array_equal(other.encode_documents(documents), encoder.encode_documents(documents))
     with pytest.raises(ValueError, match="queries"):
-        FDEEncoder(encoder.config).fit(documents, queries=random_texts(2, dim=19))
+        FDEEncoder(encoder.config).fit(documents, queries=random_texts(2, dimension=19))
 
 
 def test_full_rank_finds_a_bilinear_target() -> None:
@@ -194,7 +195,7 @@ def test_small_samples_leave_columns_zero() -> None:
 def test_an_index_keeps_its_maps(
     documents: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muvera.index.contents.LEARN_FROM", 20)
+    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
     config = FDEConfig(dimension=20, **SMALL)
     index = MuveraIndex.build(documents[:40], config, exact_tokens=0)
     index.save(tmp_path / "index")
@@ -213,13 +214,13 @@ def test_an_index_keeps_its_maps(
         index.search(query, 5, candidates=10), loaded.search(query, 5, candidates=10), strict=True
     ):
         np.testing.assert_array_equal(a.ids, b.ids)
-    assert loaded.info()["fde"]["fde_dimension"] == 24
+    assert loaded.info()["fde"]["vector_dimension"] == 24
 
 
 def test_a_build_learns_from_all_its_batches(
     documents: MultiVectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muvera.index.contents.LEARN_FROM", 20)
+    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
     config = FDEConfig(dimension=20, **SMALL)
     parts = (documents[:30], documents[30:])
     index = MuveraIndex.build((part for part in parts), config, exact_tokens=0)
@@ -228,10 +229,10 @@ def test_a_build_learns_from_all_its_batches(
     np.testing.assert_array_equal(index.encoder.encode_documents(documents), expected)
 
 
-def test_maps_are_learnt_from_enough_documents_and_again_when_outgrown(
+def test_maps_are_learned_from_enough_documents_and_again_when_outgrown(
     documents: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muvera.index.contents.LEARN_FROM", 20)
+    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
     index = MuveraIndex(FDEConfig(dimension=20, **SMALL), exact_tokens=0)
     index.add(documents[:1])
     assert index.info()["search"] == "all tokens"
@@ -243,7 +244,7 @@ def test_maps_are_learnt_from_enough_documents_and_again_when_outgrown(
     index.save(tmp_path / "index")
     for one in (index, MuveraIndex.load(tmp_path / "index")):
         (warning,) = one.info()["warnings"]
-        assert "learnt from only 20 of now" in warning and "compact() learns them again" in warning
+        assert "learned from only 20 of now" in warning and "compact() learns them again" in warning
         one.compact()
         assert one.info()["warnings"] == [] and one.encoder is not None
         assert one.encoder is not index.encoder or one is index
@@ -299,7 +300,7 @@ def test_settings_are_checked(settings: dict[str, Any], error: type[Exception], 
 
 def test_configuration() -> None:
     config = FDEConfig(dimension=128, compact_dimension=512)
-    assert (config.fde_dimension, config.long_dimension) == (512, 10240)
+    assert (config.vector_dimension, config.long_dimension) == (512, 10240)
     assert FDEConfig.from_dict(config.to_dict()) == config
     hashes = {FDEConfig(dimension=128, compact_dimension=size).hash for size in (None, 256, 512)}
     assert len(hashes) == 3
@@ -307,7 +308,7 @@ def test_configuration() -> None:
 
 @pytest.mark.compiled("encodes 14,000 tokens")
 def test_recall_on_documents_outside_the_fit() -> None:
-    """256 floats learnt from half of the bundled sample find more than the paper's 10,240."""
+    """256 floats learned from half of the bundled sample find more than the paper's 10,240."""
 
     def texts(prefix: str) -> MultiVectors:
         lengths = np.load(SAMPLE / f"{prefix}lengths.npy")

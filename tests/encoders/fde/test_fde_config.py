@@ -15,12 +15,12 @@ from muvera.encoders.fde.config import PRESETS
 def test_the_default_settles_what_was_left_out() -> None:
     config = FDEConfig(dimension=128)
     assert (config.block_width, config.num_cells, config.long_dimension) == (16, 32, 10240)
-    assert config.fde_dimension == 10240
+    assert config.vector_dimension == 10240
     assert FDEConfig(dimension=5).block_width == 5
     assert FDEConfig(dimension=128, projection="identity").block_width == 128
     assert FDEConfig(dimension=128, num_simhash_projections=0).num_cells == 1
     short = FDEConfig(dimension=128, final_projection="rademacher", final_projection_dimension=100)
-    assert (short.long_dimension, short.fde_dimension) == (10240, 100)
+    assert (short.long_dimension, short.vector_dimension) == (10240, 100)
 
 
 def test_it_is_frozen_and_takes_names_only() -> None:

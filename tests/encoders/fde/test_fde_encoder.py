@@ -100,21 +100,21 @@ def assert_close(actual: np.ndarray, wanted: np.ndarray, rounding: float = ROUND
 def texts_for(
     encoder: FDEEncoder, seed: int, lengths: tuple[int, ...] = (9, 1, 40, 0, 2)
 ) -> list[np.ndarray]:
-    """Ragged texts around the encoder's centre, clear of its hyperplanes."""
+    """Ragged texts around the encoder's center, clear of its hyperplanes."""
     rng = np.random.default_rng(seed)
-    dim = encoder.config.dimension
+    dimension = encoder.config.dimension
     return [
-        clear_of_planes((rng.standard_normal((n, dim)) + encoder.center).astype(np.float32), encoder)
+        clear_of_planes((rng.standard_normal((n, dimension)) + encoder.center).astype(np.float32), encoder)
         for n in lengths
     ]
 
 
-def sample(dim: int, seed: int = 0, texts: int = 5, longest: int = 30) -> MultiVectors:
+def sample(dimension: int, seed: int = 0, texts: int = 5, longest: int = 30) -> MultiVectors:
     """Ragged texts of float32, an empty one among them."""
-    rng = np.random.default_rng([seed, dim])
+    rng = np.random.default_rng([seed, dimension])
     lengths = rng.integers(1, longest, texts)
     lengths[texts // 2] = 0
-    tokens = rng.standard_normal((lengths.sum(), dim)) + 0.3
+    tokens = rng.standard_normal((lengths.sum(), dimension)) + 0.3
     return MultiVectors.from_flat(tokens.astype(np.float32), lengths)
 
 
@@ -124,13 +124,15 @@ def sample(dim: int, seed: int = 0, texts: int = 5, longest: int = 30) -> MultiV
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default")
 @pytest.mark.parametrize("projection", PROJECTIONS)
 @pytest.mark.parametrize(("dim", "block"), SHAPES)
-def test_oracle(dim: int, block: int, projection: str, options: dict[str, Any]) -> None:
+def test_oracle(dimension: int, block: int, projection: str, options: dict[str, Any]) -> None:
     width = None if projection == "identity" else block
-    encoder = fitted(sample(dim), dimension=dim, projection=projection, projection_dimension=width, **options)
-    texts = texts_for(encoder, dim)
-    documents = encoder.encode_documents(MultiVectors.from_arrays(texts, dim=dim))
-    queries = encoder.encode_queries(MultiVectors.from_arrays(texts, dim=dim))
-    assert documents.shape == queries.shape == (len(texts), encoder.config.fde_dimension)
+    encoder = fitted(
+        sample(dimension), dimension=dimension, projection=projection, projection_dimension=width, **options
+    )
+    texts = texts_for(encoder, dimension)
+    documents = encoder.encode_documents(MultiVectors.from_arrays(texts, dimension=dimension))
+    queries = encoder.encode_queries(MultiVectors.from_arrays(texts, dimension=dimension))
+    assert documents.shape == queries.shape == (len(texts), encoder.config.vector_dimension)
     assert documents.dtype == queries.dtype == np.float32
     for tokens, document, query in zip(texts, documents, queries, strict=True):
         assert_close(document, expected(tokens, encoder, "documents"))
@@ -138,12 +140,14 @@ def test_oracle(dim: int, block: int, projection: str, options: dict[str, Any]) 
 
 
 @given(st.data(), some.dimensions, st.sampled_from(PROJECTIONS), st.sampled_from(OPTIONS))
-def test_oracle_on_any_shape(data: st.DataObject, dim: int, projection: str, options: dict[str, Any]) -> None:
-    block = dim if projection == "identity" else data.draw(st.integers(1, dim))
+def test_oracle_on_any_shape(
+    data: st.DataObject, dimension: int, projection: str, options: dict[str, Any]
+) -> None:
+    block = dimension if projection == "identity" else data.draw(st.integers(1, dimension))
     repetitions = data.draw(st.integers(1, 9))
     settings = {"num_repetitions": repetitions, "projection": projection, "projection_dimension": block}
-    encoder = fitted(sample(dim), dimension=dim, **{**settings, **options})
-    tokens = clear_of_planes(data.draw(some.token_arrays(dim, most=20)), encoder)
+    encoder = fitted(sample(dimension), dimension=dimension, **{**settings, **options})
+    tokens = clear_of_planes(data.draw(some.token_arrays(dimension, most=20)), encoder)
     assert_close(encoder.encode_documents(tokens)[0], expected(tokens, encoder, "documents"))
     assert_close(encoder.encode_queries(tokens)[0], expected(tokens, encoder, "queries"))
 
@@ -177,9 +181,9 @@ def test_the_most_cells(fill: bool) -> None:
 @pytest.mark.parametrize("projection", ["complementary", "identity"])
 def test_final_projections(projection: str, final: int) -> None:
     """p = 5 and R * 2**k * p = 600: the dense map's depth is cut at no multiple of anything."""
-    dim = 5
-    common = {"dimension": dim, "projection": projection, "num_repetitions": 15}
-    documents = sample(dim)
+    dimension = 5
+    common = {"dimension": dimension, "projection": projection, "num_repetitions": 15}
+    documents = sample(dimension)
     long = fitted(documents, **common)
     for kind in ("rademacher", "count_sketch"):
         encoder = fitted(documents, **common, final_projection=kind, final_projection_dimension=final)
@@ -203,9 +207,9 @@ def dense_signs(config: FDEConfig) -> np.ndarray:
     rows = config.num_cells * config.block_width
     parts = []
     for r in range(config.num_repetitions):
-        bits = native.final_signs(config.seed, r, rows, config.fde_dimension)
+        bits = native.final_signs(config.seed, r, rows, config.vector_dimension)
         plus = (bits[:, :, np.newaxis] >> np.arange(16)) & 1
-        parts.append(plus.transpose(1, 0, 2).reshape(rows, -1)[:, : config.fde_dimension] * 2.0 - 1)
+        parts.append(plus.transpose(1, 0, 2).reshape(rows, -1)[:, : config.vector_dimension] * 2.0 - 1)
     return np.concatenate(parts)
 
 
@@ -262,12 +266,12 @@ def test_tokens_that_cancel_leave_a_unit_cell_empty() -> None:
 @st.composite
 def encoders(draw: st.DrawFn) -> FDEEncoder:
     """An encoder of any projection, fitted where it needs it."""
-    dim = draw(some.dimensions)
+    dimension = draw(some.dimensions)
     projection = draw(st.sampled_from(PROJECTIONS))
     final = draw(st.sampled_from([None, "rademacher", "count_sketch"]))
     return fitted(
-        sample(dim),
-        dimension=dim,
+        sample(dimension),
+        dimension=dimension,
         projection=projection,
         num_repetitions=draw(st.integers(1, 7)),
         final_projection=final,
@@ -320,7 +324,7 @@ def test_memory_maps_in_and_out(tmp_path: Path, dtype: Any) -> None:
     texts.save(tmp_path / "texts")
     mapped = MultiVectors.load(tmp_path / "texts")
     assert isinstance(mapped.tokens, np.memmap)
-    shape = (len(texts), encoder.config.fde_dimension)
+    shape = (len(texts), encoder.config.vector_dimension)
     out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, shape)
     written = encoder.encode_documents(mapped, out=out)
     np.testing.assert_array_equal(written, encoder.encode_documents(texts))
@@ -334,25 +338,25 @@ def test_out_is_written_whole() -> None:
     for options in ({}, {"final_projection": "count_sketch", "final_projection_dimension": 9}):
         encoder = fitted(texts, dimension=10, **options)
         for side in ("encode_documents", "encode_queries"):
-            out = np.full((len(texts), encoder.config.fde_dimension), np.nan, np.float32)
+            out = np.full((len(texts), encoder.config.vector_dimension), np.nan, np.float32)
             assert np.shares_memory(getattr(encoder, side)(texts, out=out), out)
             np.testing.assert_array_equal(out, getattr(encoder, side)(texts))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("dim", [1, 15, 16, 17, 70, 96, 130])
-def test_neighbours_in_memory_are_neither_read_nor_written(dim: int, dtype: Any) -> None:
+def test_neighbors_in_memory_are_neither_read_nor_written(dimension: int, dtype: Any) -> None:
     """Whole vectors are loaded and stored: what lies beside the tokens and the result is not touched."""
-    texts = sample(dim)
+    texts = sample(dimension)
     count = texts.num_tokens
-    around = np.full((count + 40, dim), np.nan, dtype)
+    around = np.full((count + 40, dimension), np.nan, dtype)
     around[20 : 20 + count] = texts.tokens
     inside = MultiVectors.from_flat(around[20 : 20 + count], texts.lengths)
     for options in ({"projection": "identity"}, {"projection_dimension": 1}, {"fill_empty_partitions": True}):
-        encoder = fitted(inside, dimension=dim, **options)
+        encoder = fitted(inside, dimension=dimension, **options)
         for side in ("encode_documents", "encode_queries"):
             wanted = getattr(encoder, side)(MultiVectors.from_flat(inside.tokens.copy(), texts.lengths))
-            out = np.full((len(texts) + 2, encoder.config.fde_dimension), np.nan, np.float32)
+            out = np.full((len(texts) + 2, encoder.config.vector_dimension), np.nan, np.float32)
             getattr(encoder, side)(inside, out=out[1:-1])
             np.testing.assert_array_equal(out[1:-1], wanted)
             assert np.isnan(out[[0, -1]]).all()
@@ -360,7 +364,7 @@ def test_neighbours_in_memory_are_neither_read_nor_written(dim: int, dtype: Any)
 
 
 def test_a_rebuilt_encoder_gives_the_same_bits() -> None:
-    """From the saved matrices and centre, as an index does."""
+    """From the saved matrices and center, as an index does."""
     texts = sample(20)
     encoder = fitted(texts, dimension=20)
     config = FDEConfig.from_dict(encoder.config.to_dict())
@@ -383,17 +387,17 @@ def test_every_way_of_fitting_gives_the_same_centre() -> None:
 def test_empty_texts_are_zero() -> None:
     for options in OPTIONS:
         encoder = fitted(sample(12), dimension=12, **options)
-        empty = MultiVectors.from_arrays([np.zeros((0, 12))] * 2, dim=12)
+        empty = MultiVectors.from_arrays([np.zeros((0, 12))] * 2, dimension=12)
         for side in ("encode_documents", "encode_queries"):
             fdes = getattr(encoder, side)(empty)
-            np.testing.assert_array_equal(fdes, np.zeros((2, encoder.config.fde_dimension)))
+            np.testing.assert_array_equal(fdes, np.zeros((2, encoder.config.vector_dimension)))
 
 
 def test_no_texts_at_all() -> None:
     encoder = fitted(sample(12), dimension=12)
     none = MultiVectors.from_flat(np.zeros((0, 12), np.float32), lengths=[])
-    assert encoder.encode_documents(none).shape == (0, encoder.config.fde_dimension)
-    assert encoder.encode_queries(none).shape == (0, encoder.config.fde_dimension)
+    assert encoder.encode_documents(none).shape == (0, encoder.config.vector_dimension)
+    assert encoder.encode_queries(none).shape == (0, encoder.config.vector_dimension)
 
 
 # -- up to rounding -----------------------------------------------------------------
@@ -401,9 +405,9 @@ def test_no_texts_at_all() -> None:
 
 @given(st.data(), encoders())
 def test_query_fdes_add_and_scale(data: st.DataObject, encoder: FDEEncoder) -> None:
-    """Linear in the tokens; scaling only where cells do not depend on length: no centre, no soft cells."""
-    dim = encoder.config.dimension
-    one, other = (data.draw(some.token_arrays(dim)) for _ in range(2))
+    """Linear in the tokens; scaling only where cells do not depend on length: no center, no soft cells."""
+    dimension = encoder.config.dimension
+    one, other = (data.draw(some.token_arrays(dimension)) for _ in range(2))
     parts = encoder.encode_queries(one)[0] + encoder.encode_queries(other)[0]
     assert_close(encoder.encode_queries(np.concatenate([one, other]))[0], parts, 16 * ROUNDING)
     if not encoder.config.center:
@@ -415,9 +419,9 @@ def test_query_fdes_add_and_scale(data: st.DataObject, encoder: FDEEncoder) -> N
 @given(st.data(), encoders(), st.integers(2, 4))
 def test_document_fdes_ignore_duplication(data: st.DataObject, encoder: FDEEncoder, times: int) -> None:
     tokens = data.draw(some.token_arrays(encoder.config.dimension, least=1))
-    centred = tokens - encoder.center
+    centered = tokens - encoder.center
     # A unit cell whose tokens nearly cancel has a direction made of rounding.
-    assume(not encoder.config.unit_document_cells or np.abs(centred).max() > 1e-3)
+    assume(not encoder.config.unit_document_cells or np.abs(centered).max() > 1e-3)
     once, repeated = (encoder.encode_documents(t)[0] for t in (tokens, np.concatenate([tokens] * times)))
     assert_close(repeated, once, 64 * ROUNDING)
 

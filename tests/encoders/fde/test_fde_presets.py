@@ -246,7 +246,7 @@ def test_presets_are_what_the_programs_start_with(name: str) -> None:
         config.num_repetitions,
         config.num_simhash_projections,
         config.block_width,
-        config.fde_dimension,
+        config.vector_dimension,
     )
     assert config.seed == seeds.get(name, 42)
     assert FDEEncoder(config).needs_fit == (name == "default")

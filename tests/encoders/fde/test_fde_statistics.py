@@ -23,14 +23,14 @@ STANDARD_ERRORS = 5.0
 ROUNDING = 1e-5
 
 
-def unit(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    tokens = rng.standard_normal((count, dim))
+def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:
+    tokens = rng.standard_normal((count, dimension))
     return (tokens / np.linalg.norm(tokens, axis=1, keepdims=True)).astype(np.float32)
 
 
-def plain(dim: int, **changes: Any) -> FDEConfig:
-    """The paper's estimator: no centre, no unit or soft cells, filled unless said otherwise."""
-    return FDEConfig.preset("paper", dim, **changes)
+def plain(dimension: int, **changes: Any) -> FDEConfig:
+    """The paper's estimator: no center, no unit or soft cells, filled unless said otherwise."""
+    return FDEConfig.preset("paper", dimension, **changes)
 
 
 def assert_mean(samples: np.ndarray, wanted: float, floor: float = 1e-6) -> None:
@@ -39,11 +39,11 @@ def assert_mean(samples: np.ndarray, wanted: float, floor: float = 1e-6) -> None
     assert abs(samples.mean() - wanted) < STANDARD_ERRORS * error + floor, (samples.mean(), wanted, error)
 
 
-def pair(dim: int, angle: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def pair(dimension: int, angle: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Two unit vectors at an angle, with most of their length in few columns, as embeddings have it."""
-    rng = np.random.default_rng(dim)
-    spectrum = 1 / np.sqrt(1 + np.arange(dim))
-    q, p = rng.standard_normal((2, dim)) * spectrum
+    rng = np.random.default_rng(dimension)
+    spectrum = 1 / np.sqrt(1 + np.arange(dimension))
+    q, p = rng.standard_normal((2, dimension)) * spectrum
     q /= np.linalg.norm(q)
     p -= (p @ q) * q
     return q, np.cos(angle) * q + np.sin(angle) * p / np.linalg.norm(p)
@@ -54,42 +54,42 @@ def pair(dim: int, angle: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("dim", [3, 20, 48, 96, 128, 130])
 @pytest.mark.parametrize("kind", ["complementary", "rademacher", "count_sketch"])
-def test_inner_projections_are_unbiased(kind: Any, dim: int) -> None:
+def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
     """E <psi(q), psi(p)> = <q, p> (Fact A.2), each repetition alone; one sample is one seed."""
-    q, p = pair(dim)
-    block = min(dim, 7)
+    q, p = pair(dimension)
+    block = min(dimension, 7)
     samples = []
     for seed in range(300):
         config = FDEConfig(
-            dimension=dim, num_repetitions=1, num_simhash_projections=0, seed=seed,
+            dimension=dimension, num_repetitions=1, num_simhash_projections=0, seed=seed,
             projection=kind, projection_dimension=block,
         )  # fmt: skip
         matrices = draw_matrices(config)
-        inner = (matrices.projections @ matrices.basis)[0, :, :dim]
+        inner = (matrices.projections @ matrices.basis)[0, :, :dimension]
         samples.append(inner @ q @ (inner @ p))
     assert_mean(np.array(samples), float(q @ p))
 
 
 @pytest.mark.parametrize("dim", [40, 128])
-def test_complementary_projections_vary_less_than_independent_ones(dim: int) -> None:
+def test_complementary_projections_vary_less_than_independent_ones(dimension: int) -> None:
     """Over one group they lose nothing at all; over half a group they are still ahead."""
-    q, p = pair(dim)
+    q, p = pair(dimension)
     spread = {}
     for kind in ("complementary", "rademacher"):
-        for repetitions in (dim // 16, dim // 8):
+        for repetitions in (dimension // 16, dimension // 8):
             sums = []
             for seed in range(60):
                 config = FDEConfig(
-                    dimension=dim, num_repetitions=repetitions, num_simhash_projections=0, seed=seed,
+                    dimension=dimension, num_repetitions=repetitions, num_simhash_projections=0, seed=seed,
                     projection=kind, projection_dimension=8,
                 )  # fmt: skip
                 matrices = draw_matrices(config)
-                inner = (matrices.projections @ matrices.basis)[:, :, :dim]
+                inner = (matrices.projections @ matrices.basis)[:, :, :dimension]
                 sums.append(float(np.mean([rows @ q @ (rows @ p) for rows in inner])))
             spread[kind, repetitions] = np.std(sums)
-    assert spread["complementary", dim // 8] < 1e-6 < spread["rademacher", dim // 8]
+    assert spread["complementary", dimension // 8] < 1e-6 < spread["rademacher", dimension // 8]
     # The factor is 1.4 in expectation; 60 draws of a spread are within 1.2 of it.
-    assert spread["complementary", dim // 16] < spread["rademacher", dim // 16]
+    assert spread["complementary", dimension // 16] < spread["rademacher", dimension // 16]
 
 
 @pytest.mark.parametrize("kind", ["rademacher", "count_sketch"])
@@ -118,15 +118,15 @@ def test_final_projections_are_unbiased(kind: Any) -> None:
 @pytest.mark.parametrize("dim", [2, 3, 16, 17, 40, 96, 128, 130])
 @pytest.mark.parametrize("projection", ["complementary", "rademacher"])
 @pytest.mark.parametrize("hyperplanes", ["orthogonal", "gaussian"])
-def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: Any, dim: int) -> None:
+def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: Any, dimension: int) -> None:
     """Pr[signs differ] = angle / pi (Claim A.4), also where columns are padded; one sample is one seed."""
-    q, p = pair(dim)
+    q, p = pair(dimension)
     samples = []
     for seed in range(80):
         config = FDEConfig(
-            dimension=dim, num_repetitions=10, seed=seed, hyperplanes=hyperplanes, projection=projection
+            dimension=dimension, num_repetitions=10, seed=seed, hyperplanes=hyperplanes, projection=projection
         )
-        normals = draw_matrices(config).dense_hyperplanes[:, :dim]
+        normals = draw_matrices(config).dense_hyperplanes[:, :dimension]
         samples.append(np.mean((normals @ q > 0) != (normals @ p > 0)))
     assert_mean(np.array(samples), 1.0 / np.pi)
     # Orthogonal normals are no worse than independent ones: binomial, and a third for luck.
@@ -137,13 +137,13 @@ def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: An
 @pytest.mark.parametrize("dim", [3, 17, 97, 130])
 @pytest.mark.parametrize("projection", ["complementary", "rademacher"])
 @pytest.mark.parametrize("hyperplanes", ["orthogonal", "gaussian"])
-def test_hyperplanes_see_every_column_alike(hyperplanes: Any, projection: Any, dim: int) -> None:
+def test_hyperplanes_see_every_column_alike(hyperplanes: Any, projection: Any, dimension: int) -> None:
     """Squared entries have one mean in all columns: a chi-square's spread of 2 / count, at most."""
     count = 2000
     config = FDEConfig(
-        dimension=dim, num_repetitions=count // 5, hyperplanes=hyperplanes, projection=projection
+        dimension=dimension, num_repetitions=count // 5, hyperplanes=hyperplanes, projection=projection
     )
-    normals = draw_matrices(config).dense_hyperplanes[:, :dim]
+    normals = draw_matrices(config).dense_hyperplanes[:, :dimension]
     energy = (normals**2).mean(axis=0)
     assert np.abs(energy / energy.mean() - 1).max() < STANDARD_ERRORS * np.sqrt(2 / count)
 
@@ -158,12 +158,12 @@ def estimate(encoder: FDEEncoder, query: np.ndarray, document: np.ndarray) -> fl
 
 
 @given(st.data(), st.integers(1, 70), st.integers(0, 6), st.integers(1, 5))
-def test_one_sided(data: st.DataObject, dim: int, bits: int, repetitions: int) -> None:
+def test_one_sided(data: st.DataObject, dimension: int, bits: int, repetitions: int) -> None:
     """Lemma A.3: with p = d and fill the estimate never exceeds Chamfer, whatever the seed."""
-    query = data.draw(some.token_arrays(dim, least=1, most=16, unit=True))
-    document = data.draw(some.token_arrays(dim, least=1, most=16, unit=True))
+    query = data.draw(some.token_arrays(dimension, least=1, most=16, unit=True))
+    document = data.draw(some.token_arrays(dimension, least=1, most=16, unit=True))
     config = plain(
-        dim,
+        dimension,
         projection="identity",
         num_simhash_projections=bits,
         num_repetitions=repetitions,
@@ -198,7 +198,7 @@ def test_without_fill_it_is_not_one_sided() -> None:
 
 
 @pytest.mark.parametrize("projection", ["rademacher", "count_sketch"])
-def test_projected_estimates_are_centred_on_the_unprojected(projection: Any) -> None:
+def test_projected_estimates_are_centered_on_the_unprojected(projection: Any) -> None:
     """E over psi, with one partition held: the second half of Lemma A.3 starts from it."""
     rng = np.random.default_rng(3)
     query, document = unit(rng, 6, 20), unit(rng, 10, 20)
@@ -273,12 +273,12 @@ def test_the_error_that_repetitions_cannot_mend_falls_with_hyperplanes() -> None
 
 
 @given(st.data(), some.dimensions, st.integers(0, 6), st.integers(1, 6))
-def test_query_fdes_are_sparse(data: st.DataObject, dim: int, bits: int, repetitions: int) -> None:
+def test_query_fdes_are_sparse(data: st.DataObject, dimension: int, bits: int, repetitions: int) -> None:
     """Lemma A.1: at most |Q| R p entries are not 0, and twice as many with soft cells."""
-    query = data.draw(some.token_arrays(dim, least=0, most=5))
+    query = data.draw(some.token_arrays(dimension, least=0, most=5))
     for softness in (0.0, 0.05):
         config = FDEConfig(
-            dimension=dim, num_repetitions=repetitions, num_simhash_projections=bits, center=False,
+            dimension=dimension, num_repetitions=repetitions, num_simhash_projections=bits, center=False,
             soft_query_cells=softness, projection=data.draw(st.sampled_from(["complementary", "identity"])),
         )  # fmt: skip
         entries = np.count_nonzero(FDEEncoder(config).encode_queries(query))
@@ -303,14 +303,18 @@ RecallOf = Callable[[FDEConfig], float]
 def recall_on_a_narrow_cone() -> RecallOf:
     """10-recall@50 on 600 documents whose tokens share a direction (mean cosine about .7)."""
     rng = np.random.default_rng(7)
-    dim, topics = 32, unit(np.random.default_rng(8), 60, 32)
+    dimension, topics = 32, unit(np.random.default_rng(8), 60, 32)
     lengths = rng.integers(8, 24, 600)
     owner = np.repeat(rng.integers(0, 60, (600, 3)), lengths, axis=0)
     pick = owner[np.arange(lengths.sum()), rng.integers(0, 3, lengths.sum())]
-    tokens = topics[pick] + 0.15 * rng.standard_normal((lengths.sum(), dim)) + 1.4 * unit(rng, 1, dim)
+    tokens = (
+        topics[pick] + 0.15 * rng.standard_normal((lengths.sum(), dimension)) + 1.4 * unit(rng, 1, dimension)
+    )
     tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
     documents = MultiVectors.from_flat(tokens.astype(np.float32), lengths)
-    queries = [documents[i][:8] + 0.02 * rng.standard_normal((len(documents[i][:8]), dim)) for i in range(30)]
+    queries = [
+        documents[i][:8] + 0.02 * rng.standard_normal((len(documents[i][:8]), dimension)) for i in range(30)
+    ]
     exact = []
     for query in queries:
         best = (query @ documents.tokens.T).astype(np.float64)

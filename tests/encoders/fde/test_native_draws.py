@@ -173,7 +173,7 @@ def test_cells_are_numbered_once(name: str, bits: int) -> None:
     positions = cell_positions(config)
     np.testing.assert_array_equal(np.sort(positions), np.arange(2**bits))
     if name == "reference":
-        # Gray code: neighbours in position differ in one sign.  The high bit is the first hyperplane's.
+        # Gray code: neighbors in position differ in one sign.  The high bit is the first hyperplane's.
         codes = np.argsort(positions)
         assert all((int(a) ^ int(b)).bit_count() == 1 for a, b in pairwise(codes))
     else:

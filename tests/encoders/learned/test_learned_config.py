@@ -8,11 +8,11 @@ from muvera import LearnedConfig
 
 
 def test_round_trip_and_hash() -> None:
-    config = LearnedConfig(dimension=96, fde_dimension=512, seed=3)
+    config = LearnedConfig(dimension=96, vector_dimension=512, seed=3)
     assert LearnedConfig.from_dict(config.to_dict()) == config
     assert config.to_dict()["encoder"] == "learned"
     assert config.hash == LearnedConfig.from_dict(config.to_dict()).hash
-    assert config.hash != LearnedConfig(dimension=96, fde_dimension=512).hash
+    assert config.hash != LearnedConfig(dimension=96, vector_dimension=512).hash
     assert isinstance(LearnedConfig(dimension=8, ridge=1).ridge, float)
 
 
@@ -22,7 +22,11 @@ def test_round_trip_and_hash() -> None:
         ({"dimension": 0}, ValueError, "dimension must be at least 1, got 0."),
         ({"dimension": 8.0}, TypeError, "dimension must be an int, got 8.0."),
         ({"num_landmarks": True}, TypeError, "num_landmarks must be an int, got True."),
-        ({"fde_dimension": 5000}, ValueError, "fde_dimension must be at most num_features=4096, got 5000."),
+        (
+            {"vector_dimension": 5000},
+            ValueError,
+            "vector_dimension must be at most num_features=4096, got 5000.",
+        ),
         ({"ridge": 0.0}, ValueError, "ridge must be between 0.001 and 100, got 0.0."),
         ({"ridge": "much"}, TypeError, "ridge must be a float, got 'much'."),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1."),

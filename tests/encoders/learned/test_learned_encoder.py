@@ -13,12 +13,12 @@ from muvera.encoders.learned.landmarks import mixed_documents, sample_landmarks
 from muvera.encoders.learned.maps import LearnedMaps
 from muvera.numerics.int8_matmul import columns_in_bytes
 
-SMALL: dict[str, Any] = {"fde_dimension": 24, "num_landmarks": 100, "num_features": 64}
+SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 64}
 
 
-def random_texts(count: int, seed: int = 0, dim: int = 20, most: int = 9) -> MultiVectors:
+def random_texts(count: int, seed: int = 0, dimension: int = 20, most: int = 9) -> MultiVectors:
     rng = np.random.default_rng(seed)
-    arrays = [rng.normal(size=(int(rng.integers(1, most + 1)), dim)) for _ in range(count)]
+    arrays = [rng.normal(size=(int(rng.integers(1, most + 1)), dimension)) for _ in range(count)]
     return MultiVectors.from_arrays([a / np.linalg.norm(a, axis=1, keepdims=True) for a in arrays])
 
 
@@ -65,7 +65,7 @@ def test_the_mean_sampled_document_is_zero(encoder: LearnedEncoder, documents: M
 
 def test_full_rank_is_the_ridge_regression(documents: MultiVectors) -> None:
     """With as many floats as features nothing is cut: scores are the regression's own."""
-    config = LearnedConfig(dimension=20, fde_dimension=32, num_landmarks=200, num_features=32)
+    config = LearnedConfig(dimension=20, vector_dimension=32, num_landmarks=200, num_features=32)
     encoder = LearnedEncoder(config).fit(documents)
     maps = maps_of(encoder)
     activations = np.maximum(maps.landmarks.astype(np.float64) @ maps.features.T, 0)
@@ -150,7 +150,7 @@ def test_mixed_documents_are_halves_of_two(documents: MultiVectors) -> None:
 
 
 def test_a_tiny_sample_gives_zero_columns_not_noise() -> None:
-    config = LearnedConfig(dimension=20, fde_dimension=60, num_landmarks=50, num_features=64)
+    config = LearnedConfig(dimension=20, vector_dimension=60, num_landmarks=50, num_features=64)
     encoder = LearnedEncoder(config).fit(random_texts(2))
     vectors = encoder.encode_documents(random_texts(4, seed=6))
     assert np.isfinite(vectors).all()
@@ -158,16 +158,18 @@ def test_a_tiny_sample_gives_zero_columns_not_noise() -> None:
 
 @pytest.mark.compiled("fits some thousand documents")
 def test_finds_more_than_an_fde_of_the_same_size() -> None:
-    """On clustered documents, of which a quarter is learnt from: the share that 64 floats find."""
+    """On clustered documents, of which a quarter is learned from: the share that 64 floats find."""
     from muvera import FDEConfig, FDEEncoder
 
     documents = documents_like_real(800)
     queries = queries_like_real(documents, 60)
     exact = chamfer_matrix(queries, documents)
     top = np.argsort(-exact, axis=1)[:, :10]
-    learned = LearnedConfig(dimension=documents.dim, fde_dimension=64, num_landmarks=1024, num_features=512)
+    learned = LearnedConfig(
+        dimension=documents.dimension, vector_dimension=64, num_landmarks=1024, num_features=512
+    )
     fde = FDEConfig(
-        dimension=documents.dim, num_repetitions=1, num_simhash_projections=2, projection_dimension=16
+        dimension=documents.dimension, num_repetitions=1, num_simhash_projections=2, projection_dimension=16
     )
     found = {}
     for name, encoder in {"learned": LearnedEncoder(learned), "fde": FDEEncoder(fde)}.items():
@@ -182,7 +184,7 @@ def test_finds_more_than_an_fde_of_the_same_size() -> None:
 def test_an_index_of_learned_vectors(
     documents: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muvera.index.contents.LEARN_FROM", 20)
+    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
     config = LearnedConfig(dimension=20, **SMALL)
     index = MuveraIndex.build(documents, config, exact_tokens=0, path=tmp_path / "index")
     loaded = MuveraIndex.load(tmp_path / "index")
@@ -203,7 +205,7 @@ def test_an_index_of_learned_vectors(
 
 def test_saved_maps_must_fit_the_configuration(encoder: LearnedEncoder, tmp_path: Path) -> None:
     save_encoder(encoder, tmp_path)
-    config = LearnedConfig(dimension=20, **{**SMALL, "fde_dimension": 25})
+    config = LearnedConfig(dimension=20, **{**SMALL, "vector_dimension": 25})
     with pytest.raises(ValueError, match=r"documents has shape \(100, 24\), but .* asks for \(100, 25\)"):
         load_encoder(tmp_path, config)
     (tmp_path / "encoder_queries.npy").write_bytes(b"nothing")

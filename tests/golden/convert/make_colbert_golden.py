@@ -56,7 +56,7 @@ def main() -> None:
     collection_indexer.Checkpoint = lambda *_, **__: SimpleNamespace()
     collection_indexer.CollectionEncoder = Encoder
     config = ColBERTConfig(
-        dim=DIM, nbits=NBITS, kmeans_niters=4, root=str(root), index_name="golden", experiment="e", rank=0,
+        dimension=DIM, nbits=NBITS, kmeans_niters=4, root=str(root), index_name="golden", experiment="e", rank=0,
         nranks=1, avoid_fork_if_possible=True, index_bsize=5, checkpoint="none",
     )  # fmt: skip
     # Three chunks: the library's default would put all of a small collection into one.

@@ -41,7 +41,7 @@ def hyperplanes(
     """
     normals = np.empty((num_repetitions, num_simhash_projections, dimension), dtype=np.float32)
     for repetition, block in enumerate(normals):
-        # The C++ matrix is (d, k) and filled column by column: a hyperplane's entries are neighbours.
+        # The C++ matrix is (d, k) and filled column by column: a hyperplane's entries are neighbors.
         block[...] = libstdcxx.standard_normals(seed + repetition, block.size).reshape(block.shape)
     return normals
 

@@ -57,7 +57,7 @@ def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
     """Draws of ``std::normal_distribution<float>(0, 1)`` from a fresh ``std::mt19937(seed)``.
 
     Marsaglia's polar method: two uniforms in (-1, 1) make a point, points outside the unit disc (or at
-    its centre) are dropped, and a point gives two values, that of its second coordinate first.
+    its center) are dropped, and a point gives two values, that of its second coordinate first.
 
     Parameters
     ----------

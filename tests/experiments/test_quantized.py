@@ -1,4 +1,4 @@
-"""The quantised command's parts: a measured collection, and tables of made-up numbers."""
+"""The quantized command's parts: a measured collection, and tables of made-up numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import quantised
+from experiments import quantized
 from experiments.datasets.collections import Collection, exact_top
 from muvera import MultiVectors
 
@@ -17,8 +17,8 @@ def test_rows_are_measured_on_one_collection(tmp_path: Path) -> None:
     documents = MultiVectors.from_arrays([rng.standard_normal((4, 16)) for _ in range(80)])
     queries = MultiVectors.from_arrays([rng.standard_normal((3, 16)) for _ in range(5)])
     collection = Collection("small", documents, queries, "0" * 16)
-    found = quantised.measure(collection, exact_top(collection, 10, tmp_path), 42, threads=1)
-    assert list(found) == [row.name for row in quantised.ROWS]
+    found = quantized.measure(collection, exact_top(collection, 10, tmp_path), 42, threads=1)
+    assert list(found) == [row.name for row in quantized.ROWS]
     sizes = {name: one["bytes_per_vector"] for name, one in found.items()}
     assert sizes["PQ-256-8"] == 10240 // 8 + 8 and sizes["int8"] == 10240 + 12
     assert sizes["PQ-256-8, 200 rescored by int8"] == sizes["PQ-256-8"] + 10244
@@ -33,13 +33,13 @@ def results() -> dict[str, Any]:
         return {
             row.name: {
                 "recall": {
-                    str(d): (code_recall if row.group else float_recall) + d / 1e4 for d in quantised.DEPTHS
+                    str(d): (code_recall if row.group else float_recall) + d / 1e4 for d in quantized.DEPTHS
                 },
                 "bytes_per_vector": 1288 if row.group else 41216,
                 "milliseconds": 1.0 if row.group else 4.0,
                 "seconds": 2.5,
             }
-            for row in quantised.ROWS
+            for row in quantized.ROWS
         }
 
     return {
@@ -53,7 +53,7 @@ def results() -> dict[str, Any]:
 
 
 def test_tables_show_losses_against_floats_and_costs_of_the_largest_collection() -> None:
-    text = quantised.table(results())
+    text = quantized.table(results())
     lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
     assert text.splitlines()[0].split()[:2] == ["few", "many"]
     codes = next(line for line in text.splitlines() if line.startswith("PQ-256-16"))
@@ -63,6 +63,6 @@ def test_tables_show_losses_against_floats_and_costs_of_the_largest_collection()
 
 
 def test_markdown_says_how_it_was_measured() -> None:
-    text = quantised.markdown(results())
+    text = quantized.markdown(results())
     assert "mean over 2 seeds" in text and "many, 2,000 documents" in text and "a processor, load 0.5" in text
     assert text.count("| --- |") == 2

@@ -1,4 +1,4 @@
-"""What FDEs lose when they are quantised, and what they then cost in bytes and time.
+"""What FDEs lose when they are quantized, and what they then cost in bytes and time.
 
 10-recall@N is the share of exact Chamfer's top ten among the first N documents by FDE.
 """
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from muvera import FDEConfig, FDEEncoder
 from muvera.mips import ExactSearch, Int8Search
-from muvera.mips.flat import RowSearch
+from muvera.mips.flat import FlatSearch
 from muvera.mips.pq_codes import CodeSearch
-from muvera.mips.product_quantizer import ProductQuantiser
+from muvera.mips.product_quantizer import ProductQuantizer
 
 from .datasets.collections import Collection
 from .measuring import threads_in_words
@@ -87,11 +87,13 @@ def measure(
         By row: ``recall`` by depth, ``bytes_per_vector``, ``milliseconds`` of one query and
         ``seconds`` of learning and adding.
     """
-    encoder = FDEEncoder(FDEConfig(dimension=collection.documents.dim, seed=seed)).fit(collection.documents)
+    encoder = FDEEncoder(FDEConfig(dimension=collection.documents.dimension, seed=seed)).fit(
+        collection.documents
+    )
     fdes = encoder.encode_documents(collection.documents, threads=threads)
     queries = encoder.encode_queries(collection.queries, threads=threads)
     found: dict[str, dict[str, Any]] = {}
-    searches: dict[str, RowSearch] = {}
+    searches: dict[str, FlatSearch] = {}
     for row, (search, seconds) in zip(ROWS, _searches(fdes, seed, threads), strict=True):
         labels, _ = search.search(queries, min(max(DEPTHS), len(fdes)), threads=threads)
         found[row.name] = {
@@ -105,20 +107,22 @@ def measure(
     return found
 
 
-def _searches(fdes: NDArray[np.float32], seed: int, threads: int | None) -> Iterator[tuple[RowSearch, float]]:
+def _searches(
+    fdes: NDArray[np.float32], seed: int, threads: int | None
+) -> Iterator[tuple[FlatSearch, float]]:
     """Yield a filled search for each row, and how long its learning and filling took."""
-    quantisers: dict[int, ProductQuantiser] = {}
+    quantizers: dict[int, ProductQuantizer] = {}
     learning: dict[int, float] = {}
     for row in ROWS:
-        if row.group and row.group not in quantisers:
+        if row.group and row.group not in quantizers:
             start = time.perf_counter()
-            quantisers[row.group] = ProductQuantiser.train(
+            quantizers[row.group] = ProductQuantizer.train(
                 fdes, row.group, most=len(fdes), seed=seed, threads=threads
             )
             learning[row.group] = time.perf_counter() - start
-        search: RowSearch
+        search: FlatSearch
         if row.group:
-            search = CodeSearch(quantisers[row.group], row.rescore)
+            search = CodeSearch(quantizers[row.group], row.rescore)
         else:
             search = (ExactSearch if row is ROWS[0] else Int8Search)(fdes.shape[1])
         start = time.perf_counter()
@@ -126,7 +130,7 @@ def _searches(fdes: NDArray[np.float32], seed: int, threads: int | None) -> Iter
         yield search, time.perf_counter() - start + learning.get(row.group, 0)
 
 
-def _times(searches: dict[str, RowSearch], queries: NDArray[np.float32]) -> dict[str, float]:
+def _times(searches: dict[str, FlatSearch], queries: NDArray[np.float32]) -> dict[str, float]:
     """Return milliseconds of one query, one thread: the searches take turns, the least of rounds counts."""
     least = {name: np.full(len(queries), np.inf) for name in searches}
     for _ in range(_ROUNDS):
@@ -149,7 +153,7 @@ def markdown(results: dict[str, Any]) -> str:
     counted = "one seed" if seeds == 1 else f"mean over {seeds} seeds"
     caption = (
         f"Share of exact Chamfer's top 10 among the first {DEPTH} by FDE (10-recall@{DEPTH}), {counted}; "
-        "FDEs of 10,240 floats, all of which are read; codebooks learnt from all of them. "
+        "FDEs of 10,240 floats, all of which are read; codebooks learned from all of them. "
         "\"Loss\" is float32's mean recall less the row's, and the greatest loss in one collection."
     )
     return f"{caption}\n\n{markdown_table(*_recall_table(results))}\n\n{_cost_caption(results)}\n\n" + (
