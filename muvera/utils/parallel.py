@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import require_int
+
 __all__ = ["run_in_ranges", "split_by_weight", "thread_count"]
 
 
@@ -27,11 +29,7 @@ def thread_count(threads: int | None) -> int:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
-    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)):
-        raise TypeError(f"threads must be an int or None, got {type(threads).__name__}.")
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}. Use None for all cores.")
-    return int(threads)
+    return require_int("threads", threads, 1, hint="Use None for all cores.")
 
 
 def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> list[tuple[int, int]]:

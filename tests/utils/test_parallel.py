@@ -34,7 +34,7 @@ def test_all_cores_are_those_the_process_may_use(monkeypatch: pytest.MonkeyPatch
     [
         (0, ValueError, "at least 1, got 0. Use None for all cores"),
         (-2, ValueError, "got -2"),
-        (2.0, TypeError, "int or None, got float"),
+        (2.0, TypeError, "must be an int, got float 2.0. Use None"),
         ("2", TypeError, "got str"),
         (True, TypeError, "got bool"),
     ],

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...kernels.norms import unit_rows
+from ...utils.checks import require_choice, require_int, require_number
 from .ward_pooling import pool_tokens, pooling_rule, unit
 from .word_pooling import Vocabulary, pool_words
 
@@ -43,8 +44,7 @@ def drop_zero_rows(documents: MultiVectors, which: str = "all", first: int = 0) 
 
 def real_rows(documents: MultiVectors, which: str, first: int = 0) -> NDArray[np.bool_]:
     """Return which tokens stay, bool (n_tokens,); parameters as in :func:`drop_zero_rows`."""
-    if which not in _DROPS:
-        raise ValueError(_which(which))
+    require_choice("drop_zero_rows", which, _DROPS)
     real: NDArray[np.bool_] = np.asarray(documents.tokens.any(axis=1))
     if which == "all" or real.all():
         return real
@@ -68,8 +68,7 @@ def truncate_dims(documents: MultiVectors, dims: int, first: int = 0) -> MultiVe
 
     Only for models trained for it (Matryoshka); others lose their meaning with the columns.
     """
-    if isinstance(dims, bool) or not isinstance(dims, (int, np.integer)):
-        raise TypeError(f"truncate_dims must be an int, got {type(dims).__name__}.")
+    dims = require_int("truncate_dims", dims)
     if not 1 <= dims <= documents.dimension:
         raise ValueError(
             f"truncate_dims={dims} must lie within 1 and the source's dimension={documents.dimension}."
@@ -153,8 +152,8 @@ class Options:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.drop_zero_rows is not None and self.drop_zero_rows not in _DROPS:
-            raise ValueError(_which(self.drop_zero_rows))
+        if self.drop_zero_rows is not None:
+            require_choice("drop_zero_rows", self.drop_zero_rows, _DROPS)
         if self.dtype is not None:
             name = np.dtype(self.dtype).name
             if name not in ("float32", "float16"):
@@ -169,10 +168,7 @@ class Options:
                 object.__setattr__(self, "vocabulary", Vocabulary(self.vocabulary))
         elif self.pooling is not None:
             pooling_rule(self.pooling, self.protected, self.renormalize)
-            if not self.pool_factor >= 1:
-                raise ValueError(
-                    f"pool_factor must be at least 1, got {self.pool_factor}. 2 halves the tokens."
-                )
+            require_number("pool_factor", self.pool_factor, 1, hint="2 halves the tokens.")
 
     def apply(
         self, batch: MultiVectors, first_document: int = 0, first_token: int = 0
@@ -244,10 +240,6 @@ class Options:
 def option_names() -> frozenset[str]:
     """Return the names of the options, as keyword arguments of ``read`` and ``convert``."""
     return frozenset(field.name for field in fields(Options))
-
-
-def _which(value: str) -> str:
-    return f"drop_zero_rows must be one of {', '.join(_DROPS)}, got {value!r}."
 
 
 def _name(documents: MultiVectors, row: int, first: int) -> str:

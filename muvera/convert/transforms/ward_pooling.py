@@ -30,6 +30,7 @@ from ...data.multivectors import MultiVectors
 from ...data.validation import read_only_view
 from ...kernels.norms import unit_rows
 from ...kernels.ward import mean_rows, ward_labels
+from ...utils.checks import require_choice, require_int, require_number
 from ...utils.parallel import run_in_ranges, split_by_weight
 
 __all__ = ["RULES", "PoolingRule", "average", "pool_tokens", "pooling_rule", "token_clusters", "unit"]
@@ -78,15 +79,10 @@ def pooling_rule(
 ) -> PoolingRule:
     """Return the rule called `rule`, with what is not None changed."""
     if isinstance(rule, str):
-        if rule not in RULES:
-            raise ValueError(f"pooling must be one of {', '.join(RULES)}, got {rule!r}.")
+        require_choice("pooling", rule, RULES)
         rule = RULES[rule]
     if protected is not None:
-        if isinstance(protected, bool) or not isinstance(protected, (int, np.integer)):
-            raise TypeError(f"protected must be an int, got {type(protected).__name__}.")
-        if protected < 0:
-            raise ValueError(f"protected must be at least 0, got {protected}.")
-        rule = replace(rule, protected=int(protected))
+        rule = replace(rule, protected=require_int("protected", protected, 0))
     return rule if renormalize is None else replace(rule, renormalize=bool(renormalize))
 
 
@@ -154,8 +150,7 @@ def token_clusters(
         Vectors of each pooled document.
     """
     rule = pooling_rule(rule)
-    if not factor >= 1:
-        raise ValueError(f"The pooling factor must be at least 1, got {factor}. 2 halves the tokens.")
+    require_number("The pooling factor", factor, 1, hint="2 halves the tokens.")
     documents.require_finite()
     lengths = documents.lengths
     kept = np.minimum(lengths, rule.protected)
