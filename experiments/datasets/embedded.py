@@ -17,7 +17,7 @@ from muvera import MultiVectors
 
 from .collections import Collection, encoded_collections, find_collections, load_collection
 
-__all__ = ["Place", "StudyCollection", "find_places", "load_place"]
+__all__ = ["DatasetPath", "StudyCollection", "find_places", "load_place"]
 
 #: Judgements that are looked for first.
 SPLIT = "test"

@@ -68,7 +68,7 @@ class Measure:
         return {
             "documents": self.documents,
             "tokens": self.tokens,
-            "dim": self.dimension,
+            "dimension": self.dimension,
             "dtype": self.dtype,
             "ids": self.ids or "positions",
             "empty_documents": self.empty,

@@ -120,7 +120,7 @@ def test_a_memory_map_that_is_not_changed_stays_one(tmp_path: Path) -> None:
     ("change", "kind", "sentence"),
     [
         ({"to": "faiss"}, ValueError, "to must be one of npy, npz, safetensors, parquet, got 'faiss'"),
-        ({"normalize": True}, TypeError, "The memory reader has no option 'normalize'"),
+        ({"normalised": True}, TypeError, "The memory reader has no option 'normalised'"),
         ({"pooling": "x"}, ValueError, "pooling must be one of"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders.paths import SHARED
 
-from muvera.convert import pipeline as convert
+from muvera.convert import convert
 from muvera.data.multivectors import MultiVectors
 from muvera.reranking.chamfer import top_k
 
@@ -44,7 +44,7 @@ def test_exact_chamfer_ranks_the_decoded_index_as_an_independent_decode(tmp_path
     assert report.to_dict()["read"] | {"norms": None} == {
         "documents": 500,
         "tokens": 56_658,
-        "dim": 128,
+        "dimension": 128,
         "dtype": "float32",
         "ids": "positions",
         "empty_documents": 0,

@@ -122,7 +122,7 @@ def test_the_estimate_by_cells_is_the_oracle() -> None:
         assert estimate(query, document, normals, inner) == pytest.approx(fq @ fd / 5)
 
 
-@pytest.mark.parametrize("dim", [8, 64])
+@pytest.mark.parametrize("dimension", [8, 64])
 def test_theorem_2_1_holds_for_any_angle(dimension: int) -> None:
     """With `any_angle_simhash_projections`: no failure in 20 draws that are allowed one at most."""
     eps, delta = 0.5, 0.05

@@ -48,7 +48,7 @@ def write_texts(folder: Path) -> Path:
 
 def test_what_is_encoded_is_found_by_a_run_and_not_encoded_again(tmp_path: Path) -> None:
     texts, cache = write_texts(tmp_path / "news"), tmp_path / "cache"
-    found = runner.invoke(app, ["encode", str(texts), "--cache", str(cache), "--dim", "0"])
+    found = runner.invoke(app, ["encode", str(texts), "--cache", str(cache), "--dimension", "0"])
     assert found.exit_code == 0, found.output
     (folder,) = (cache / "embeddings").glob("*/*")
     assert folder.name == "news-minilm"

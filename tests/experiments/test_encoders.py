@@ -59,7 +59,7 @@ def test_no_samples_are_refused() -> None:
         fit_reduction([], 2)
 
 
-@pytest.mark.parametrize("dim", [0, 13])
+@pytest.mark.parametrize("dimension", [0, 13])
 def test_impossible_dimensions_are_refused(dimension: int) -> None:
     with pytest.raises(ValueError, match=rf"between 1 and 12, .* Got {dimension} instead"):
         fit_reduction(samples(), dimension)

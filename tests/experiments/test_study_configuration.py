@@ -87,7 +87,7 @@ def test_a_comparison_is_with_all_other_points_by_default(tmp_path: Path) -> Non
             {"systems": [{"system": "bm25"}], "compare": [{"to": "bm26"}]},
             "There is no point 'bm26'. Did you mean 'bm25'?",
         ),
-        ({"kind": "growht"}, "There is no kind of experiment 'growht'. Did you mean 'scaling'?"),
+        ({"kind": "scalign"}, "There is no kind of experiment 'scalign'. Did you mean 'scaling'?"),
     ],
 )
 def test_a_wrong_configuration_names_what_is_wrong(

@@ -126,8 +126,8 @@ def test_two_ways_to_the_index_answers_agree_and_a_wrong_one_is_noticed(tmp_path
 
 
 def test_wrong_arguments_of_fdes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no argument of the encoder fde 'center'\. Did you mean 'center'"):
-        SYSTEMS["muvera"](center=True)
+    with pytest.raises(ValueError, match=r"no argument of the encoder fde 'centre'\. Did you mean 'center'"):
+        SYSTEMS["muvera"](centre=True)
     with pytest.raises(ValueError, match="backend must be"):
         SYSTEMS["pooled"](backend="flat")
     assert {"preset", "center", "compact_dimension"} <= arguments_of(SYSTEMS["muvera"], "build").keys()

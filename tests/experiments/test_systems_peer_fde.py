@@ -43,7 +43,7 @@ def of_muvfde() -> tuple[Encode, Encode]:
 def of_fastembed() -> tuple[Encode, Encode]:
     pytest.importorskip("fastembed")
     encoder = importlib.import_module("fastembed.postprocess").Muvera(
-        dimension=16, k_sim=2, dim_proj=8, r_reps=3, random_seed=SEED
+        dim=16, k_sim=2, dim_proj=8, r_reps=3, random_seed=SEED
     )
     return encoder.process_document, encoder.process_query
 

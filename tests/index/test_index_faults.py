@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.paths import ROOT
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 
 import muvera.index.persistence as folder_module
@@ -258,7 +259,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.
     here = Path(__file__).parent
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(here), str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+        ),
         "MUVERA_KERNEL_CACHE": "1",
         "NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("kernels")),
     }
@@ -294,7 +297,7 @@ def test_a_disk_that_is_really_full(folder: Path, start: Start) -> None:
 
 KILLED = """
     from test_index_faults import *
-    import muvera.store.folder as store
+    import muvera.index.generations as store
 
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -350,7 +353,7 @@ def test_killed_while_saving(folder: Path, place: str, start: Start) -> None:
 
 FIRST_KILLED = """
     from test_index_faults import *
-    import muvera.store.folder as store
+    import muvera.index.generations as store
     documents = DOCUMENTS
 
     def batches():

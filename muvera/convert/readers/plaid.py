@@ -59,7 +59,7 @@ def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | Non
     if "dim" in config and centroids.ndim == 2 and centroids.shape[1] != config["dim"]:
         raise ValueError(
             f"{path / 'centroids.pt'} has {centroids.shape[1]} columns, but metadata.json says "
-            f"dimension={config['dimension']}. The files are of different builds: copy the whole folder again."
+            f"dim={config['dim']}. The files are of different builds: copy the whole folder again."
         )
     weights = _weights(path / "buckets.pt")
     nbits = config.get("nbits", len(weights).bit_length() - 1)

@@ -191,7 +191,7 @@ def _break(folder: Path, index: dict[str, Any], what: str) -> None:
         ("json", r"doclens\.1\.json is damaged or truncated"),
         ("nbits", r"index has 4 bucket weights, but nbits=4 needs 16\. .* copy the whole folder"),
         ("bits", r"index has nbits=3, but residuals of 1, 2, 4 or 8 bits are read"),
-        ("dim", r"centroids\.pt has 16 columns, but metadata\.json says dimension=8"),
+        ("dim", r"centroids\.pt has 16 columns, but metadata\.json says dim=8"),
         ("chunks", r"metadata\.json has num_chunks='two'; a whole number is needed"),
         (
             "width",

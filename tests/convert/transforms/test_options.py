@@ -128,7 +128,7 @@ def test_measures() -> None:
     assert measure.to_dict() == {
         "documents": 3,
         "tokens": 3,
-        "dim": 2,
+        "dimension": 2,
         "dtype": "float32",
         "ids": "positions",
         "empty_documents": 1,

@@ -123,7 +123,7 @@ def sample(dimension: int, seed: int = 0, texts: int = 5, longest: int = 30) -> 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default")
 @pytest.mark.parametrize("projection", PROJECTIONS)
-@pytest.mark.parametrize(("dim", "block"), SHAPES)
+@pytest.mark.parametrize(("dimension", "block"), SHAPES)
 def test_oracle(dimension: int, block: int, projection: str, options: dict[str, Any]) -> None:
     width = None if projection == "identity" else block
     encoder = fitted(
@@ -344,7 +344,7 @@ def test_out_is_written_whole() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("dim", [1, 15, 16, 17, 70, 96, 130])
+@pytest.mark.parametrize("dimension", [1, 15, 16, 17, 70, 96, 130])
 def test_neighbors_in_memory_are_neither_read_nor_written(dimension: int, dtype: Any) -> None:
     """Whole vectors are loaded and stored: what lies beside the tokens and the result is not touched."""
     texts = sample(dimension)

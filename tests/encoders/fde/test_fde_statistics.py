@@ -52,7 +52,7 @@ def pair(dimension: int, angle: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 # -- projections ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dim", [3, 20, 48, 96, 128, 130])
+@pytest.mark.parametrize("dimension", [3, 20, 48, 96, 128, 130])
 @pytest.mark.parametrize("kind", ["complementary", "rademacher", "count_sketch"])
 def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
     """E <psi(q), psi(p)> = <q, p> (Fact A.2), each repetition alone; one sample is one seed."""
@@ -70,7 +70,7 @@ def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
     assert_mean(np.array(samples), float(q @ p))
 
 
-@pytest.mark.parametrize("dim", [40, 128])
+@pytest.mark.parametrize("dimension", [40, 128])
 def test_complementary_projections_vary_less_than_independent_ones(dimension: int) -> None:
     """Over one group they lose nothing at all; over half a group they are still ahead."""
     q, p = pair(dimension)
@@ -115,7 +115,7 @@ def test_final_projections_are_unbiased(kind: Any) -> None:
 # -- partitions -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dim", [2, 3, 16, 17, 40, 96, 128, 130])
+@pytest.mark.parametrize("dimension", [2, 3, 16, 17, 40, 96, 128, 130])
 @pytest.mark.parametrize("projection", ["complementary", "rademacher"])
 @pytest.mark.parametrize("hyperplanes", ["orthogonal", "gaussian"])
 def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: Any, dimension: int) -> None:
@@ -134,7 +134,7 @@ def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: An
     assert np.std(samples) < 1.33 * independent
 
 
-@pytest.mark.parametrize("dim", [3, 17, 97, 130])
+@pytest.mark.parametrize("dimension", [3, 17, 97, 130])
 @pytest.mark.parametrize("projection", ["complementary", "rademacher"])
 @pytest.mark.parametrize("hyperplanes", ["orthogonal", "gaussian"])
 def test_hyperplanes_see_every_column_alike(hyperplanes: Any, projection: Any, dimension: int) -> None:
