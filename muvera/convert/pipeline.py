@@ -130,7 +130,7 @@ def _stream(
     if max_tokens is None:
         max_tokens = max(1, _BYTES_A_BATCH // (4 * source.dimension))
     for batch in _at_least_one(source, max_tokens):
-        require_finite(batch, source.name, report.read.documents)
+        require_finite(batch, getattr(source, "place", source.name), report.read.documents)
         # Measured before the options, which name documents by how many came before.
         before = report.read.documents, report.read.tokens
         report.read.add(batch)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ..data.multivectors import MultiVectors
+from .damage import NamedSource, naming_errors
 from .readers.in_memory import open_object
 from .sources.base import Source
 
@@ -137,7 +138,8 @@ def open_source(path_or_object: Any, format: str | None = None, **options: Any) 
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist. Give a file or folder of embeddings.")
         _check(module.open_source, module.NAME, options)
-        return module.open_source(path, **options)
+        with naming_errors(str(path), module.NAME):
+            return NamedSource(module.open_source(path, **options), str(path))
     if isinstance(path_or_object, Source):
         _check(_as_it_is, path_or_object.name, options)
         return path_or_object
