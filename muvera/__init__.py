@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from .data.multivectors import MultiVectors
     from .data.ranking import Ranking
     from .diagnostics import theory
-    from .diagnostics.diagnose import Diagnosis, diagnose
+    from .diagnostics.diagnose import diagnose
+    from .diagnostics.diagnosis import Diagnosis
     from .encoders.fde.config import FDEConfig
     from .encoders.fde.encoder import FDEEncoder
     from .encoders.learned.config import LearnedConfig
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .index.muvera_index import MuveraIndex
     from .reranking.ball_carving import carve_queries
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
+    from .tuning.plot import plot_tuning
     from .tuning.result import Tuning
     from .tuning.tune import tune
 
@@ -26,7 +28,7 @@ __version__ = "0.1.0"
 #: Public names to the modules that have them; each is imported when it is first named, so that
 #: the command line answers ``--help`` without compiling or loading anything.
 _HOMES = {
-    "Diagnosis": "diagnostics.diagnose",
+    "Diagnosis": "diagnostics.diagnosis",
     "Explanation": "reranking.chamfer",
     "FDEConfig": "encoders.fde.config",
     "FDEEncoder": "encoders.fde.encoder",
@@ -41,6 +43,7 @@ _HOMES = {
     "chamfer_matrix": "reranking.chamfer",
     "diagnose": "diagnostics.diagnose",
     "explain": "reranking.chamfer",
+    "plot_tuning": "tuning.plot",
     "rerank": "reranking.chamfer",
     "top_k": "reranking.chamfer",
     "tune": "tuning.tune",
@@ -84,6 +87,7 @@ __all__ = [
     "convert",
     "diagnose",
     "explain",
+    "plot_tuning",
     "rerank",
     "theory",
     "top_k",

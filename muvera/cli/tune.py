@@ -56,7 +56,7 @@ def tune(
       muvera index docs docs.index --config tuned.json
     """
     from ..convert import read
-    from ..tuning.plot import require_plot
+    from ..tuning.plot import plot_tuning, require_plot
     from ..tuning.tune import tune as run
     from .sources import open_documents, open_queries
 
@@ -84,7 +84,7 @@ def tune(
     if out is not None:
         tuning.save(out)
     if plot is not None:
-        tuning.plot(plot)
+        plot_tuning(tuning, plot)
     if json_:
         print_json({"source": str(source), **tuning.to_dict()})
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from ..data.sampling import pseudo_queries
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
 from ..index.muvera_index import EXACT_TOKENS
-from .geometry import CellUse, TokenGeometry, cell_use, token_geometry
+from .diagnosis import Diagnosis, MaxSimSpread, MeasuredRecall
+from .geometry import cell_use, token_geometry
 from .recall import RecallEvaluator
+from .report import render
 
-__all__ = ["Diagnosis", "MaxSimSpread", "MeasuredRecall", "diagnose"]
+__all__ = ["diagnose"]
 
 #: Numbers of candidates that recall is measured at.
 DEPTHS = (10, 50, 100)
@@ -33,117 +35,6 @@ _QUERIES, _WINDOW, _PRODUCTS, _FEWEST = 200, 32, 2 * 10**11, 20
 
 # Tokens for geometry and cells, and their float64 numbers: more would not change what is printed.
 _TOKENS, _ENTRIES = 50_000, 1 << 24
-
-
-@dataclass(frozen=True)
-class MaxSimSpread:
-    """Exact Chamfer a query token, a mean over queries: how far the best stand out.
-
-    Parameters
-    ----------
-    best, tenth, median : float
-        Of the best document, the tenth best, and the median one.
-    """
-
-    best: float
-    tenth: float
-    median: float
-
-
-@dataclass(frozen=True)
-class MeasuredRecall:
-    """What one configuration's FDEs found in the sample.
-
-    Parameters
-    ----------
-    name : str
-    config : FDEConfig
-    recall : dict of int to float or None
-        Share of the exact 10 best among the first 10, 50 and 100 by FDE; None where the
-        sample has fewer than twice as many documents, of which nearly all would be read.
-    """
-
-    name: str
-    config: FDEConfig
-    recall: dict[int, float | None]
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What :func:`diagnose` measured; ``text`` says it in words.
-
-    Parameters
-    ----------
-    documents, empty_documents, sampled_documents : int
-        All, those without tokens, and those measured.
-    tokens : int
-        Of all documents.
-    tokens_per_document : dict
-        min, median, p95 and max over all documents that have tokens.
-    queries : int
-        Queries measured.
-    query_tokens : float
-        Their median number of tokens.
-    pseudo : bool
-        Whether they are windows of document tokens, for want of real ones.
-    kind : {"ordinary", "wide cone", "narrow cone"}
-        By the mean cosine of token pairs: up to .3, up to .5, above.
-    geometry : TokenGeometry
-        Of the documents' tokens.
-    query_cosine : float or None
-        Mean cosine of query tokens with document tokens; None for pseudo-queries.
-    maxsim : MaxSimSpread
-    config : FDEConfig
-        Whose cells were looked at.
-    cells, centered_cells : CellUse
-        Cells of its hyperplanes, without and with centering.
-    recall : tuple of MeasuredRecall
-        The paper's preset, the default in two sizes, and `config` where it is another.
-    recommended : MeasuredRecall
-        That of the default's sizes to use: the smaller one unless it loses recall.
-    """
-
-    documents: int
-    empty_documents: int
-    sampled_documents: int
-    tokens: int
-    tokens_per_document: dict[str, float]
-    queries: int
-    query_tokens: float
-    pseudo: bool
-    kind: str
-    geometry: TokenGeometry
-    query_cosine: float | None
-    maxsim: MaxSimSpread
-    config: FDEConfig
-    cells: CellUse
-    centered_cells: CellUse
-    recall: tuple[MeasuredRecall, ...]
-    recommended: MeasuredRecall
-
-    @property
-    def exact(self) -> bool:
-        """Whether the collection is so small that an index searches it without FDEs."""
-        return self.tokens <= EXACT_TOKENS
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, ready for JSON, the text among them."""
-        values = asdict(self)
-        values["config"] = self.config.to_dict()
-        values["geometry"]["norms"] = list(self.geometry.norms)
-        values["recall"] = [_plain(row) for row in self.recall]
-        values["recommended"] = _plain(self.recommended)
-        return {**values, "exact": self.exact, "text": self.text}
-
-    @property
-    def text(self) -> str:
-        """The diagnosis in plain words, several lines."""
-        from .report import words
-
-        return words(self)
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def diagnose(
@@ -215,7 +106,7 @@ def diagnose(
     planes = own_encoder.matrices.dense_hyperplanes[:, : config.dimension]
     center = part.tokens.astype(np.float64).mean(axis=0)
     lengths = texts.lengths[filled]
-    return Diagnosis(
+    found = Diagnosis(
         documents=len(texts),
         empty_documents=len(texts) - len(filled),
         sampled_documents=len(picked),
@@ -238,7 +129,9 @@ def diagnose(
         centered_cells=cell_use(part, planes, config.num_repetitions, center),
         recall=rows,
         recommended=_recommended(rows[1], rows[2]),
+        exact=texts.num_tokens <= EXACT_TOKENS,
     )
+    return replace(found, text=render(found))
 
 
 def _require_int(name: str, value: Any, least: int) -> None:
@@ -325,12 +218,3 @@ def _spread(scores: NDArray[np.float32], lengths: NDArray[np.int64]) -> MaxSimSp
         tenth.append(ordered[min(9, len(ordered) - 1)])
         median.append(np.median(ordered))
     return MaxSimSpread(float(np.mean(best)), float(np.mean(tenth)), float(np.mean(median)))
-
-
-def _plain(row: MeasuredRecall) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "floats": row.config.vector_dimension,
-        "recall": {str(depth): value for depth, value in row.recall.items()},
-        "config": row.config.to_dict(),
-    }

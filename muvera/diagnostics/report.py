@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .diagnose import Diagnosis, MeasuredRecall
+from .diagnosis import Diagnosis, MeasuredRecall
 
-__all__ = ["words"]
+__all__ = ["render"]
 
 _WIDTH = 96
 
@@ -25,7 +23,7 @@ _KINDS = {
 }
 
 
-def words(found: Diagnosis) -> str:
+def render(found: Diagnosis) -> str:
     """Return `found` as lines for people."""
     return "\n".join([*_measures(found), "", *_recall(found), "", *_advice(found)])
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..utils.atomic_files import write_bytes
 from ..utils.optional_imports import import_extra
+from .result import Tuning
 
-if TYPE_CHECKING:
-    from .result import Tuning
-
-__all__ = ["plot", "require_plot"]
+__all__ = ["plot_tuning", "require_plot"]
 
 # Okabe and Ito's colors, told apart by color-blind readers.
 _KINDS = {"FDE": "#0072b2", "compact": "#009e73", "learned": "#d55e00"}
@@ -36,18 +35,26 @@ def require_plot(path: Path) -> None:
         import_extra(module, "plot", "Drawing a plot")
 
 
-def plot(found: Tuning, path: Path) -> None:
-    """Write the drawing, complete or not at all.
+def plot_tuning(tuning: Tuning, path: str | os.PathLike[str]) -> None:
+    """Draw held-out recall over bytes of every measured configuration, the choice in a ring.
 
     Parameters
     ----------
-    found : Tuning
-    path : Path
-        As :func:`require_plot` accepts it.
+    tuning : Tuning
+    path : path
+        A name that ends in .svg or .png.  The file appears when it is complete.
+
+    Raises
+    ------
+    ValueError
+        For another ending.
+    ImportError
+        Without the extra "plot".
     """
+    path = Path(path)
     require_plot(path)
     convert = import_extra("vl_convert", "plot", "Drawing a plot")
-    drawing, version = _drawing(found), convert.get_vegalite_versions()[-1]
+    drawing, version = _drawing(tuning), convert.get_vegalite_versions()[-1]
     if path.suffix == ".svg":
         content = convert.vegalite_to_svg(drawing, vl_version=version).encode()
     else:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 from ..index.candidates import GRAPH_FROM
+from .result import TunedRow, Tuning
 
-if TYPE_CHECKING:
-    from .result import TunedRow, Tuning
-
-__all__ = ["words"]
+__all__ = ["render"]
 
 _WIDTH = 96
 
 
-def words(found: Tuning) -> str:
+def render(found: Tuning) -> str:
     """Return `found` as lines for people."""
     sentences = [_choice(found), _target(found), _graph(found), *_beware(found)]
     lines = [*_measured(found), "", *_table(found), ""]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class TunedRow:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What :func:`muvera.tune` found; ``text`` says it in words.
+    """Result of :func:`muvera.tune`: every measured configuration, and the one to use.
 
     Parameters
     ----------
@@ -100,6 +100,8 @@ class Tuning:
         the leading columns of its largest; `chosen` is measured with maps of its own.
     exact : bool
         Whether the collection is so small that an index reads all tokens instead.
+    text : str
+        The table and the choice, in lines for people.
     """
 
     documents: int
@@ -116,6 +118,7 @@ class Tuning:
     graph_recall: float | None
     rows: tuple[TunedRow, ...]
     exact: bool
+    text: str = field(default="", compare=False, repr=False)
 
     @property
     def config(self) -> EncoderConfig:
@@ -168,25 +171,6 @@ class Tuning:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the configuration as JSON that ``muvera index --config`` takes."""
         write_json(Path(path), {**self.config.to_dict(), **self.settings})
-
-    def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw held-out recall over bytes, as SVG or PNG by the path's ending.
-
-        Raises
-        ------
-        ImportError
-            Without the extra "plot".
-        """
-        from .plot import plot
-
-        plot(self, Path(path))
-
-    @property
-    def text(self) -> str:
-        """The table and the choice, in lines for people."""
-        from .report import words
-
-        return words(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

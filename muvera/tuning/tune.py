@@ -15,6 +15,7 @@ from ..index.muvera_index import EXACT_TOKENS
 from ..mips.product_quantizer import CENTROIDS
 from .evaluate import DEPTHS, Bench, Measured, mean_recall
 from .hnsw_settings import LINKS, choose_graph
+from .report import render
 from .result import TunedRow, Tuning, choose
 from .sample import HELD_OUT, TOP, draw_sample
 from .search_space import STORAGES, Arm, Storage, arms
@@ -132,7 +133,7 @@ def tune(
         chosen = replace(chosen, bytes=chosen.storage.size(chosen.floats, hnsw["m"]))
     reached = None if target_recall is None else chosen.recall[depth] >= target_recall
     enough = [d for d, found in chosen.recall.items() if target_recall is not None and found >= target_recall]
-    return Tuning(
+    found = Tuning(
         documents=len(filled),
         sampled_documents=size,
         queries=len(drawn.choosing.queries),
@@ -148,6 +149,7 @@ def tune(
         rows=rows,
         exact=texts.num_tokens <= EXACT_TOKENS,
     )
+    return replace(found, text=render(found))
 
 
 def _require_values(

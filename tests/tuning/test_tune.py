@@ -11,7 +11,8 @@ import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
 from builders.small_search_space import TUNE, use_small_arms, without_times
 
-from muvera import MultiVectors, MuveraIndex, Tuning, tune
+from muvera import MultiVectors, MuveraIndex, Tuning, plot_tuning, tune
+from muvera.tuning.report import render
 from muvera.tuning.result import TunedRow
 from muvera.tuning.sample import draw_sample
 from muvera.tuning.search_space import Arm
@@ -138,7 +139,7 @@ def test_held_out_queries_that_find_less_than_the_target_are_told() -> None:
     found = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
     for held_out, told in ((0.5, True), (0.7, False)):
         changed = dataclasses.replace(found, chosen=dataclasses.replace(found.chosen, held_out=held_out))
-        assert ("find less than that" in changed.text) == told
+        assert ("find less than that" in render(changed)) == told
 
 
 def test_the_best_of_what_misses_a_target_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,10 +232,10 @@ def test_too_few_or_others() -> None:
 @pytest.mark.parametrize(("ending", "start"), [("svg", b"<svg"), ("png", b"\x89PNG")])
 def test_plot(tmp_path: Path, ending: str, start: bytes) -> None:
     found = plain_tuning()
-    found.plot(tmp_path / f"tuned.{ending}")
+    plot_tuning(found, tmp_path / f"tuned.{ending}")
     assert (tmp_path / f"tuned.{ending}").read_bytes().startswith(start)
     with pytest.raises(ValueError, match=re.escape("written as .svg or .png, got tuned.pdf")):
-        found.plot(tmp_path / "tuned.pdf")
+        plot_tuning(found, tmp_path / "tuned.pdf")
 
 
 def test_a_choice_that_misses_the_target_by_itself_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
