@@ -14,6 +14,7 @@ from .convert import convert
 from .demo import demo
 from .diagnose import diagnose
 from .encode import encode
+from .formats import formats
 from .index import index
 from .info import info
 from .output import note, one_line
@@ -68,7 +69,13 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from None
 
 
-app = typer.Typer(name="muvera", cls=Commands, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    name="muvera",
+    cls=Commands,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -101,6 +108,7 @@ for command, summary in (
     (tune, "Find the configuration that suits documents and queries."),
     (convert, "Convert token embeddings from one format to another."),
     (encode, "Write the FDEs alone, for another vector search."),
+    (formats, "List the formats that are read and written."),
 ):
     app.command(command.__name__, short_help=summary)(command)
 

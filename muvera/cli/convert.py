@@ -6,23 +6,21 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from ..convert import RULES, pipeline
-from ..convert.registry import WRITERS
 from .options import Format, Json, Overwrite, Quiet, ReaderOption, Source, parse_options
 from .output import print_json
 
 __all__ = ["convert"]
 
-_POOLINGS = ", ".join([*RULES, "whole-word", "colberter"])
+# Rules of muvera.convert.RULES and whole words; named here because --help loads no library.
+_POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert, colpali, whole-word or colberter"
 
 
 def convert(
     source: Source,
     out: Annotated[Path, typer.Argument(help="A new folder (npy) or file (npz, safetensors, parquet).")],
-    to: Annotated[str, typer.Option(help=f"What to write: {', '.join(WRITERS)}.")] = "npy",
+    to: Annotated[str, typer.Option(help="What to write: npy, npz, safetensors or parquet.")] = "npy",
     format: Format = None,
     option: ReaderOption = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Bring every token to unit length.")] = False,
@@ -57,6 +55,10 @@ def convert(
       muvera convert COLBERT_INDEX tokens
       muvera index tokens MY_INDEX
     """
+    import numpy as np
+
+    from ..convert import pipeline
+
     options = _given(
         normalize=normalize or None,
         drop_zero_rows=drop_zero_rows,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from .options import Json, Threads
@@ -92,6 +91,8 @@ def _warm_up(sample: DemoSample, threads: int | None) -> None:
 
 def _quality(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dict[str, Any]:
     """Return what FDEs alone find of the exact best, and how often a labelled answer comes early."""
+    import numpy as np
+
     from ..reranking.chamfer import top_k
 
     encoder = index.encoder
@@ -114,6 +115,8 @@ def _quality(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dic
 
 def _times(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dict[str, float]:
     """Return times in seconds: of all documents at once, and of a query alone (the median)."""
+    import numpy as np
+
     from ..reranking.chamfer import top_k
 
     encoder = index.encoder

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from .options import (
@@ -204,6 +203,8 @@ class _Encoded:
         self.empty = 0
 
     def __iter__(self) -> Iterator[Vectors]:
+        import numpy as np
+
         from ..convert.writers.base import Vectors
         from .sources import stream
 
@@ -226,6 +227,8 @@ def _write(encoded: _Encoded, out: Path, to: str | None, overwrite: bool, half: 
 
         write_vectors(iter(encoded), out, to, overwrite=overwrite, half=half)
         return
+    import numpy as np
+
     from ..convert.writers.base import NpyStream, atomic_file
 
     # Written, not mapped: where the disk is full, a map would kill the process.

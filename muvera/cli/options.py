@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ..convert.registry import READERS
-
 __all__ = [
     "PRESETS_TO_START_FROM",
     "ConfigFile",
@@ -35,7 +33,8 @@ Source = Annotated[
     ),
 ]
 Format = Annotated[
-    str | None, typer.Option("--format", "-f", help=f"What it is, else found out: {', '.join(READERS)}.")
+    str | None,
+    typer.Option("--format", "-f", help="Its format. Default: found out; muvera formats lists them."),
 ]
 ReaderOption = Annotated[
     list[str] | None,

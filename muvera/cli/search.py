@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from .options import Format, Json, Quiet, ReaderOption, Threads
@@ -148,6 +147,8 @@ def search(
 
 def _rankings(found: MuveraIndex, texts: MultiVectors, quiet: bool, **settings: Any) -> list[Ranking]:
     """Search a block of queries at a time; those without tokens have an empty ranking."""
+    import numpy as np
+
     from ..data.ranking import Ranking
 
     rankings = [Ranking(found.ids[:0], np.empty(0, np.float32))] * len(texts)

@@ -9,6 +9,9 @@ from typer.testing import CliRunner
 from muvera import MultiVectors
 from muvera.cli import app
 
+#: Every command's name.
+COMMANDS = tuple(command.name or "" for command in app.registered_commands)
+
 
 def muvera(*arguments: object) -> tuple[int, str, str]:
     """Exit code, output and error output of ``muvera`` with these arguments."""

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders.command_line import fails, muvera, some_texts
+from builders.command_line import COMMANDS, fails, muvera, some_texts
 from builders.paths import ROOT
 from typer.testing import CliRunner
 
 from muvera import MuveraIndex, __version__
 from muvera.cli import app
 
-COMMANDS = ("demo", "index", "search", "info", "convert", "encode")
 FOLDER = ROOT
 
 

@@ -98,13 +98,6 @@ def test_an_interrupt_says_that_nothing_was_written(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("muvera.cli.convert.pipeline.convert", interrupted)
+    monkeypatch.setattr("muvera.convert.pipeline.convert", interrupted)
     code, _, err = run(source, tmp_path / "out")
     assert (code, err) == (130, "muvera: interrupted; nothing incomplete was left under its final name.\n")
-
-
-def test_help_names_the_formats_and_the_poolings() -> None:
-    result = CliRunner().invoke(app, ["convert", "--help"], env={"COLUMNS": "300", "NO_COLOR": "1"})
-    assert result.exit_code == 0
-    for word in ("fast_plaid", "safetensors", "colberter", "--drop-zero-rows", "--json"):
-        assert word in result.stdout
