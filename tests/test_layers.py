@@ -16,6 +16,7 @@ FLOORS = [
     {"data", "numerics"},
     {"encoders", "mips", "reranking", "convert"},
     {"index"},
+    {"texts"},
     {"diagnostics", "tuning"},
     {"cli"},
 ]

@@ -1,0 +1,301 @@
+"""Texts and metadata by id, in SQLite: the half of a text index that is not vectors."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import RLock
+from typing import Any
+from urllib.parse import quote
+
+from .filters import Filter, kind_of, to_sql
+
+__all__ = ["Document", "DocumentDatabase"]
+
+# ``metadata_values`` has a row for every comparable value of every field, those of lists one by one, and
+# one of the kind "present" for every field that is not null: any condition is answered by ranges of its
+# key, whatever fields there are.
+_SCHEMA = """
+CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE metadata_values (field TEXT, kind TEXT, value, row INTEGER, PRIMARY KEY (field, kind, value, row))
+    WITHOUT ROWID;
+CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
+"""
+
+# Nested objects of metadata; deeper ones are a mistake or an attack.
+_DEEPEST = 20
+
+# Parameters of one statement.
+_STEP = 500
+
+
+@dataclass(frozen=True)
+class Document:
+    """A stored text.
+
+    Parameters
+    ----------
+    id : int or str
+    text : str
+    metadata : dict
+        Values that JSON can hold.
+    """
+
+    id: int | str
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class DocumentDatabase:
+    """Texts with metadata, found by id or by a condition on the metadata.
+
+    Every method may be called from any thread.  A database that was opened from a file never changes
+    that file: the first change copies it to a temporary one, and :meth:`save` writes a new file.
+    """
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        # A private temporary database: in memory while it is small, on the disk when it is not.
+        self._connection = _connect("")
+        self._connection.executescript(_SCHEMA)
+        self._writable = True
+
+    @classmethod
+    def open(cls, path: Path) -> DocumentDatabase:
+        """Open a file that :meth:`save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where there is no such file.
+        ValueError
+            Where it is damaged or something else.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: it holds the texts. Restore it from a copy.")
+        opened = cls.__new__(cls)
+        opened._lock, opened._writable = RLock(), False
+        opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
+        try:
+            opened._connection.execute("SELECT row, id, text, metadata FROM documents LIMIT 1").fetchone()
+            opened._connection.execute(
+                "SELECT field, kind, value, row FROM metadata_values LIMIT 1"
+            ).fetchone()
+        except sqlite3.Error as error:
+            opened.close()
+            raise ValueError(f"{path} is no database of texts: {error}. Restore it from a copy.") from error
+        return opened
+
+    def close(self) -> None:
+        """Free the connection; nothing can be asked afterwards."""
+        with self._lock:
+            self._connection.close()
+
+    # -- changing -------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the changes of a block together, or none of them where it raises."""
+        with self._lock:
+            self._make_writable()
+            self._connection.execute("SAVEPOINT change")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK TO change")
+                raise
+            finally:
+                self._connection.execute("RELEASE change")
+
+    def put(
+        self, ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Store documents, in place of those with the same ids.
+
+        Parameters
+        ----------
+        ids, texts, metadata : sequences of equal length
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a text that is no string, or metadata that JSON cannot hold; nothing is stored then.
+        """
+        with self.transaction():
+            self._remove(ids)
+            for identity, text, values in zip(ids, texts, metadata, strict=True):
+                row = (identity, require_text(text, identity), encode_metadata(values, identity))
+                inserted = self._connection.execute(
+                    "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)", row
+                )
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
+                    ((*value, inserted.lastrowid) for value in _values("", values, 0)),
+                )
+
+    def delete(self, ids: Sequence[int | str]) -> None:
+        """Delete documents; ids that are not there are ignored."""
+        with self.transaction():
+            self._remove(ids)
+
+    def _remove(self, ids: Sequence[int | str]) -> None:
+        for part, marks in _parts(ids):
+            rows = f"SELECT row FROM documents WHERE id IN ({marks})"
+            self._connection.execute(f"DELETE FROM metadata_values WHERE row IN ({rows})", part)
+            self._connection.execute(f"DELETE FROM documents WHERE id IN ({marks})", part)
+
+    def _make_writable(self) -> None:
+        if not self._writable:
+            copy = _connect("")
+            self._connection.backup(copy)
+            self._connection.close()
+            self._connection, self._writable = copy, True
+
+    # -- looking --------------------------------------------------------------
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._connection.execute("SELECT count(*) FROM documents").fetchone()[0])
+
+    def get(self, ids: Sequence[int | str]) -> list[Document]:
+        """Return the documents of `ids`, in their order.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not there.
+        """
+        found: dict[int | str, Document] = {}
+        with self._lock:
+            for part, marks in _parts(ids):
+                query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
+                for identity, text, metadata in self._connection.execute(query, part):
+                    found[identity] = Document(identity, text, json.loads(metadata))
+        missing = [identity for identity in ids if identity not in found]
+        if missing:
+            raise KeyError(f"id {missing[0]!r} is not in the index.")
+        return [found[identity] for identity in ids]
+
+    def select(self, condition: Filter) -> list[int | str]:
+        """Return the ids of the documents that satisfy a condition, in the order of adding.
+
+        Raises
+        ------
+        FilterError
+            See :mod:`muvera.texts.filters`.
+        """
+        expression, parameters = to_sql(condition)
+        with self._lock:
+            query = f"SELECT id FROM documents WHERE {expression} ORDER BY row"
+            return [identity for (identity,) in self._connection.execute(query, parameters)]
+
+    def documents(self) -> Iterator[Document]:
+        """Yield all documents in the order of adding, as they were when this was called."""
+        with self._lock:
+            ids = [
+                identity for (identity,) in self._connection.execute("SELECT id FROM documents ORDER BY row")
+            ]
+        for start in range(0, len(ids), _STEP):
+            with suppress(KeyError):
+                yield from self.get(ids[start : start + _STEP])
+
+    def save(self, path: Path) -> None:
+        """Write everything to a new file."""
+        with self._lock:
+            self._connection.execute("VACUUM INTO ?", (str(path),))
+
+
+def require_text(text: Any, identity: Any) -> str:
+    """Return `text` where it is a string that UTF-8 can encode, or raise.
+
+    Raises
+    ------
+    TypeError
+        For anything but a string.
+    ValueError
+        For a string with lone surrogates or a NUL.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"The text of document {identity!r} must be a string, got {type(text).__name__}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The text of document {identity!r} has a lone surrogate at {error.start}, which UTF-8 cannot "
+            "encode. Decode the text again with errors='replace'."
+        ) from None
+    return text
+
+
+def encode_metadata(metadata: Any, identity: Any) -> str:
+    """Return metadata as JSON text, or raise where JSON cannot hold it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything but a mapping of strings to values of JSON, NaN and infinities, and objects that are
+        nested too deep.
+    """
+    if not isinstance(metadata, Mapping):
+        raise TypeError(
+            f"The metadata of document {identity!r} must be a dictionary, got {type(metadata).__name__}."
+        )
+    try:
+        return json.dumps(_plain(metadata, 0), ensure_ascii=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"The metadata of document {identity!r} cannot be stored: {error}") from None
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if depth > _DEEPEST:
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels. Flatten it.")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or not key or "." in key or key.startswith("$"):
+                raise ValueError(
+                    f"the key {key!r} must be a string that is not empty, has no dot and does not start "
+                    "with '$', since filters name fields by it. Rename it."
+                )
+        return {key: _plain(part, depth + 1) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part, depth + 1) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number of JSON. Leave the key out.")
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{value} does not fit into 64 bits. Store it as a string.")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{type(value).__name__} is no value of JSON. Store a string or a number.")
+
+
+def _values(prefix: str, metadata: Mapping[str, Any], depth: int) -> Iterator[tuple[str, str, Any]]:
+    """Yield (field, kind, value) of everything that a condition can find."""
+    for key, value in metadata.items():
+        name = f"{prefix}{key}"
+        if value is None:
+            continue
+        yield name, "present", 1
+        for element in value if isinstance(value, (list, tuple)) else [value]:
+            kind = kind_of(element)
+            if kind is not None:
+                yield name, kind, element
+        if isinstance(value, Mapping):
+            yield from _values(f"{name}.", value, depth + 1)
+
+
+def _parts(ids: Iterable[int | str]) -> Iterator[tuple[list[int | str], str]]:
+    """Cut ids into parts of one statement, with as many question marks."""
+    every = list(ids)
+    for start in range(0, len(every), _STEP):
+        part = every[start : start + _STEP]
+        yield part, ", ".join("?" * len(part))
+
+
+def _connect(name: str) -> sqlite3.Connection:
+    # One connection behind a lock of its own serves all threads.
+    return sqlite3.connect(name, uri=name.startswith("file:"), check_same_thread=False, isolation_level=None)
