@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors, tune
-from muvera.encoders.base import PRESETS, Encoder, EncoderConfig, config_from_dict, make_encoder
+from muvera.encoders.base import Encoder, EncoderConfig
+from muvera.encoders.registry import PRESETS, config_from_dict, make_encoder
 from muvera.mips import PQSearch
 from muvera.tuning.search_space import STORAGES, Storage
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .encoders.fde.encoder import FDEEncoder
     from .encoders.learned.config import LearnedConfig
     from .encoders.learned.encoder import LearnedEncoder
+    from .encoders.registry import load_encoder
     from .index.muvera_index import MuveraIndex
     from .reranking.ball_carving import carve_queries
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
@@ -43,6 +44,7 @@ _HOMES = {
     "chamfer_matrix": "reranking.chamfer",
     "diagnose": "diagnostics.diagnose",
     "explain": "reranking.chamfer",
+    "load_encoder": "encoders.registry",
     "plot_tuning": "tuning.plot",
     "rerank": "reranking.chamfer",
     "top_k": "reranking.chamfer",
@@ -87,6 +89,7 @@ __all__ = [
     "convert",
     "diagnose",
     "explain",
+    "load_encoder",
     "plot_tuning",
     "rerank",
     "theory",

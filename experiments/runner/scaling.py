@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera.encoders.base import Encoder, make_encoder
+from muvera.encoders.base import Encoder
+from muvera.encoders.registry import make_encoder
 from muvera.index.candidates import CandidateSearch
 from muvera.mips import ExactSearch, PQSearch
 

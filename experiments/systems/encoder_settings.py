@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from muvera import FDEConfig, LearnedConfig
-from muvera.encoders.base import PRESETS, EncoderConfig, config_from_dict
+from muvera.encoders.base import EncoderConfig
+from muvera.encoders.registry import PRESETS, config_from_dict
 
 from ..known_names import require_known
 
@@ -32,7 +33,7 @@ def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, An
     Parameters
     ----------
     preset : str
-        Of :data:`muvera.encoders.base.PRESETS`.
+        Of :data:`muvera.encoders.registry.PRESETS`.
     dimension, seed : int
     changes : dict
         Parameters of :class:`muvera.FDEConfig`, or with ``encoder: learned`` of

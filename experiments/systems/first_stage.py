@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors
-from muvera.encoders.base import make_encoder
+from muvera.encoders.registry import make_encoder
 from muvera.index.candidates import CandidateSearch
 from muvera.mips import HNSWSearch, PQSearch
 
@@ -27,7 +27,7 @@ class Candidates:
     Parameters
     ----------
     preset : str
-        Of :data:`muvera.encoders.base.PRESETS`: "default", "paper", "learned", ...
+        Of :data:`muvera.encoders.registry.PRESETS`: "default", "paper", "learned", ...
     backend : str
         Of :class:`muvera.index.candidates.CandidateSearch`; "exact" shows FDEs without the error of a graph.
     hnsw : dict, optional

@@ -27,7 +27,7 @@ class Muvera:
     Parameters
     ----------
     preset : str
-        Of :data:`muvera.encoders.base.PRESETS`: "default", "paper", "learned", ...
+        Of :data:`muvera.encoders.registry.PRESETS`: "default", "paper", "learned", ...
     backend : str
         Of :class:`muvera.MuveraIndex`.
     hnsw : dict, optional

@@ -121,9 +121,7 @@ def encode(
         encoded = _Encoded(first, ready, side, threads, advance)
         _write(encoded, out, to, overwrite, half)
     if save_encoder is not None:
-        from .encoder_folder import save_encoder as save
-
-        save(ready, save_encoder, overwrite=overwrite)
+        ready.save(save_encoder, overwrite=overwrite)
     duration = time.perf_counter() - begun
     facts = {
         "out": str(out),
@@ -164,7 +162,7 @@ def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwr
 def _new_encoder(
     dimension: int, preset: str, config: Path | None, changes: dict[str, Any], side: str
 ) -> Encoder:
-    from ..encoders.base import make_encoder
+    from ..encoders.registry import make_encoder
     from .settings import configuration
 
     fde, settings = configuration(dimension, preset, config, changes)

@@ -8,33 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..encoders.base import Encoder, config_from_dict
-from ..encoders.base import load_encoder as load_arrays
-from ..encoders.base import save_encoder as save_arrays
+from ..encoders.base import Encoder
+from ..encoders.registry import config_from_dict, is_encoder_folder, read_encoder
+from ..encoders.registry import load_encoder as load_alone
 from ..index.generations import MANIFEST, read_manifest, verify
-from ..utils.atomic_files import atomic_folder, write_json
 
-__all__ = ["FORMAT", "is_encoder_folder", "load_encoder", "save_encoder"]
-
-FORMAT = "muvera-encoder"
-FILE = "encoder.json"
-
-
-def is_encoder_folder(folder: Path) -> bool:
-    """Say whether :func:`save_encoder` wrote `folder`."""
-    return (folder / FILE).is_file()
-
-
-def save_encoder(encoder: Encoder, folder: Path, *, overwrite: bool = False) -> None:
-    """Write configuration, matrices and center; the folder appears when it is complete."""
-    with atomic_folder(folder, overwrite, own=(FILE, "encoder_*.npy")) as beside:
-        save_arrays(encoder, beside)
-        state = {"format": FORMAT, "format_version": 1, "config": encoder.config.to_dict()}
-        write_json(beside / FILE, state)
+__all__ = ["is_encoder_folder", "load_encoder"]
 
 
 def load_encoder(folder: Path) -> Encoder:
-    """Read the encoder of an index or of a folder of :func:`save_encoder`.
+    """Read the encoder of an index's folder or of an encoder's own.
 
     The index's other files stay unread.
 
@@ -44,12 +27,7 @@ def load_encoder(folder: Path) -> Encoder:
         Where the folder is neither, is damaged, or is an index without FDEs.
     """
     if is_encoder_folder(folder):
-        from .settings import read_config
-
-        state = read_config(folder / FILE)
-        if state.get("format") != FORMAT or state.get("format_version") != 1:
-            raise ValueError(f"{folder / FILE} does not describe an encoder that this muvera reads.")
-        return load_arrays(folder, config_from_dict(state["config"]))
+        return load_alone(folder)
     if not (folder / MANIFEST).is_file():
         raise FileNotFoundError(
             f"{folder} has no encoder: give an index's folder, or one that encode --save-encoder made."
@@ -61,4 +39,4 @@ def load_encoder(folder: Path) -> Encoder:
         )
     named = {name: entry for name, entry in manifest["files"].items() if "/encoder_" in name}
     verify(folder, {"files": named}, thorough=True)
-    return load_arrays(folder / manifest["folder"], config_from_dict(manifest["config"]))
+    return read_encoder(folder / manifest["folder"], config_from_dict(manifest["config"]))

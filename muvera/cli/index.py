@@ -181,14 +181,14 @@ def _learned(
 
     Few documents are left to the index, which learns from them once there are enough.
     """
-    from ..encoders.base import make_encoder, needs_sample
+    from ..encoders.registry import make_encoder
     from ..index.contents import MIN_FIT_DOCUMENTS
     from ..index.muvera_index import EXACT_TOKENS
     from .sources import stream
 
     small = opened.num_tokens is not None and opened.num_tokens <= settings.get("exact_tokens", EXACT_TOKENS)
     few = opened.num_documents is not None and opened.num_documents < MIN_FIT_DOCUMENTS
-    if small or few or not needs_sample(config):
+    if small or few or not config.needs_fit_sample:
         return {}
     with progress_bar(opened.num_documents, "documents", "sampling", quiet) as advance:
 

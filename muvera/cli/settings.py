@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..encoders.base import PRESETS, EncoderConfig, config_from_dict
+from ..encoders.base import EncoderConfig
+from ..encoders.registry import PRESETS, config_from_dict
 
 __all__ = ["configuration", "read_config"]
 

@@ -1,102 +1,212 @@
-"""All encoders behind one interface: which configuration makes which, in memory and on the disk.
-
-An encoder has ``config``, ``needs_fit``, ``fit``, ``encode_documents`` and ``encode_queries``; its
-configuration has ``dimension``, ``vector_dimension``, ``hash`` and ``to_dict``.
-"""
+"""The interface of encoders and of their configurations, and what all of them share."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from .fde import persistence as saved_fde
-from .fde.config import PRESETS as FDE_PRESETS
-from .fde.config import FDEConfig
-from .fde.encoder import FDEEncoder
-from .learned import persistence as saved_learned
-from .learned.config import LearnedConfig
-from .learned.encoder import LearnedEncoder
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors, as_multivectors
+from ..utils.atomic_files import atomic_folder, write_json
 
 __all__ = [
-    "PRESETS",
+    "ENCODER_FILE",
+    "ENCODER_FORMAT",
+    "BaseConfig",
+    "BaseEncoder",
     "Encoder",
     "EncoderConfig",
-    "config_from_dict",
-    "load_encoder",
-    "make_encoder",
-    "needs_sample",
-    "require_config",
-    "save_encoder",
+    "ReadArray",
+    "write_encoder_arrays",
 ]
 
-Encoder = FDEEncoder | LearnedEncoder
-EncoderConfig = FDEConfig | LearnedConfig
+#: The format's name, and the file that describes a saved encoder.
+ENCODER_FORMAT = "muvera-encoder"
+ENCODER_FILE = "encoder.json"
 
-#: Named configurations: what each says besides the dimension.
-PRESETS: dict[str, dict[str, Any]] = {
-    **FDE_PRESETS,
-    "compact": {"compact_dimension": 512},
-    "learned": {"encoder": "learned"},
-}
-
-_CONFIGS: dict[str, type[FDEConfig] | type[LearnedConfig]] = {"fde": FDEConfig, "learned": LearnedConfig}
+#: Returns a saved array by its name.
+ReadArray = Callable[[str], NDArray[Any]]
 
 
-def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
-    """Return the configuration that ``to_dict`` described.
+class EncoderConfig(Protocol):
+    """Interface of configurations: every choice that makes a vector, frozen and hashable."""
 
-    Parameters
-    ----------
-    values : dict
-        Parameters of :class:`FDEConfig`, or of :class:`LearnedConfig` where ``encoder`` is
-        "learned".
+    kind: ClassVar[str]
 
-    Raises
-    ------
-    ValueError
-        For an unknown encoder or parameter, or a wrong value.
-    """
-    kind = values.get("encoder", "fde")
-    if kind not in _CONFIGS:
-        raise ValueError(f"encoder must be 'fde' or 'learned', got {kind!r}.")
-    return _CONFIGS[kind].from_dict({name: value for name, value in values.items() if name != "encoder"})
+    @property
+    def dimension(self) -> int:
+        """Columns of a token vector."""
+        ...
 
+    @property
+    def vector_dimension(self) -> int:
+        """Floats of a vector that the encoder makes."""
+        ...
 
-def require_config(config: Any) -> EncoderConfig:
-    """Return `config` where it is an encoder's, or raise TypeError."""
-    if not isinstance(config, (FDEConfig, LearnedConfig)):
-        raise TypeError(f"config must be an FDEConfig or a LearnedConfig, got {type(config).__name__}.")
-    return config
+    @property
+    def needs_fit_sample(self) -> bool:
+        """Whether fitting needs a fair sample of many documents; a mean token needs a few."""
+        ...
 
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits that depend on every value and on nothing else."""
+        ...
 
-def needs_sample(config: EncoderConfig) -> bool:
-    """Whether fitting needs a fair sample of the documents: a mean token is known from a few."""
-    return isinstance(config, LearnedConfig) or config.compact_dimension is not None
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, "encoder" among them: the kind."""
+        ...
 
 
-def make_encoder(config: EncoderConfig) -> Encoder:
-    """Return a new encoder, which may need ``fit``."""
-    return LearnedEncoder(config) if isinstance(config, LearnedConfig) else FDEEncoder(config)
+class Encoder(Protocol):
+    """Interface of encoders: token sets become vectors whose inner products rank documents."""
+
+    @property
+    def config(self) -> EncoderConfig:
+        """What makes this encoder."""
+        ...
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether something is still to be learned from documents."""
+        ...
+
+    def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> Encoder:
+        """Learn what the configuration asks for, and return this encoder."""
+        ...
+
+    def encode_documents(
+        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the documents' vectors, float32 (n, vector_dimension)."""
+        ...
+
+    def encode_queries(
+        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the queries' vectors, float32 (n, vector_dimension)."""
+        ...
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was drawn and learned, by name."""
+        ...
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the encoder to a folder, which :func:`muvera.load_encoder` reads."""
+        ...
 
 
-def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write a fitted encoder's arrays as ``encoder_*.npy``; its configuration is the caller's to keep."""
-    if isinstance(encoder, LearnedEncoder):
-        saved_learned.save_encoder(encoder, folder)
-    else:
-        saved_fde.save_encoder(encoder, folder)
+_Config = TypeVar("_Config", bound="BaseConfig")
 
 
-def load_encoder(folder: Path, config: EncoderConfig) -> Encoder:
-    """Read what :func:`save_encoder` wrote.
+class BaseConfig:
+    """Base class of configurations that are frozen dataclasses."""
 
-    Raises
-    ------
-    FileNotFoundError
-        For a missing file.
-    ValueError
-        For a damaged file, or arrays that do not fit the configuration.
-    """
-    if isinstance(config, LearnedConfig):
-        return saved_learned.load_encoder(folder, config)
-    return saved_fde.load_encoder(folder, config)
+    #: Name of the kind of encoder, see :data:`muvera.encoders.registry.ENCODERS`.
+    kind: ClassVar[str]
+
+    @property
+    def needs_fit_sample(self) -> bool:
+        """Whether fitting needs a fair sample of many documents; a mean token needs a few."""
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that :meth:`from_dict` takes; "encoder" is the kind."""
+        return {"encoder": self.kind, **dataclasses.asdict(self)}  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls: type[_Config], values: dict[str, Any]) -> _Config:
+        """Return the configuration that :meth:`to_dict` described.
+
+        Raises
+        ------
+        ValueError
+            For an unknown key, another kind of encoder, or a wrong value.
+        """
+        values = {**values}
+        kind = values.pop("encoder", cls.kind)
+        if kind != cls.kind:
+            raise ValueError(f"{cls.__name__} describes encoder {cls.kind!r}, got {kind!r}.")
+        known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no {unknown[0]!r}. It has: {', '.join(known)}.")
+        if "dimension" not in values:
+            raise ValueError(f"{cls.__name__} needs dimension, the columns of a token vector.")
+        return cls(**values)
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits that depend on every value and on nothing else."""
+        text = json.dumps(self._hashed_values(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _hashed_values(self) -> dict[str, Any]:
+        return self.to_dict()
+
+
+class BaseEncoder(ABC):
+    """Base class of encoders: saving, and the check of what is encoded."""
+
+    config: Any
+
+    @property
+    @abstractmethod
+    def needs_fit(self) -> bool:
+        """Whether something is still to be learned from documents."""
+
+    @abstractmethod
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was drawn and learned, by name.
+
+        Raises
+        ------
+        ValueError
+            Where the encoder still :attr:`needs_fit`.
+        """
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write configuration and arrays to a folder, which :func:`muvera.load_encoder` reads.
+
+        The folder appears under its name only when it is complete.
+
+        Parameters
+        ----------
+        path : path
+            The folder, which is made.
+        overwrite : bool
+            Replace an encoder's folder.
+
+        Raises
+        ------
+        ValueError
+            Where the encoder is not fitted.
+        FileExistsError
+            Where `path` exists and is not to be replaced, or holds anything else.
+        """
+        arrays = self.to_arrays()
+        with atomic_folder(path, overwrite, own=(ENCODER_FILE, "encoder_*.npy")) as folder:
+            write_encoder_arrays(arrays, folder)
+            state = {"format": ENCODER_FORMAT, "format_version": 1, "config": self.config.to_dict()}
+            write_json(folder / ENCODER_FILE, state)
+
+    def _checked(self, texts: Any, name: str) -> MultiVectors:
+        """Return what is to be encoded as finite MultiVectors of the encoder's dimension, or raise."""
+        checked = as_multivectors(texts, name)
+        checked.require_dimension(self.config.dimension, name, "this encoder")
+        checked.require_finite(name)
+        return checked
+
+
+def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:
+    """Write an encoder's arrays as ``encoder_*.npy``; its configuration is the caller's to keep."""
+    for name, array in arrays.items():
+        np.save(folder / f"encoder_{name}.npy", array)

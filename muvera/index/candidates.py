@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS
-from ..encoders.base import Encoder, needs_sample
+from ..encoders.base import Encoder
 from ..mips import ExactSearch, HNSWSearch, Int8Search, PQSearch, VectorSearch
 
 __all__ = ["Backend", "CandidateSearch"]
@@ -169,7 +169,7 @@ class CandidateSearch:
     @property
     def fitted_on_too_few(self) -> bool:
         """Whether maps were learned from few documents, and from less than half of what there is."""
-        learned = needs_sample(self.encoder.config) and self.fitted_on > 0
+        learned = self.encoder.config.needs_fit_sample and self.fitted_on > 0
         return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
 
     def info(self) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..data.validation import Ids
-from ..encoders.base import Encoder, EncoderConfig, make_encoder, needs_sample
+from ..encoders.base import Encoder, EncoderConfig
+from ..encoders.registry import make_encoder
 from ..reranking.pruning import RerankOptions, rank_candidates
 from ..utils.growable_array import GrowingArray
 from ..utils.parallel import run_in_ranges, split_by_weight
@@ -131,7 +132,7 @@ class IndexContents:
         if tokens <= self.exact_tokens:
             return False
         fitted = self._encoder is not None and not self._encoder.needs_fit
-        return fitted or not needs_sample(self.config) or documents >= self.min_fit_documents
+        return fitted or not self.config.needs_fit_sample or documents >= self.min_fit_documents
 
     def encode_if_large_enough(self, threads: int | None) -> None:
         """Encode what is there where that is due, as after `min_fit_documents` was lowered."""

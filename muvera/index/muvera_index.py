@@ -14,8 +14,8 @@ from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.ranking import Ranking
 from ..data.sampling import MAX_FIT_DOCUMENTS, as_batches
 from ..data.validation import Ids
-from ..encoders.base import Encoder, EncoderConfig, require_config
-from ..encoders.fde.config import FDEConfig
+from ..encoders.base import Encoder, EncoderConfig
+from ..encoders.registry import as_config, require_config
 from ..reranking.ball_carving import require_tau
 from ..reranking.chamfer import Explanation, explain, require_k, require_query_tokens
 from ..reranking.pruning import require_patience
@@ -112,7 +112,7 @@ class MuveraIndex:
     def build(
         cls,
         documents: Any,
-        config: EncoderConfig | None = None,
+        config: EncoderConfig | str | None = None,
         *,
         path: str | os.PathLike[str] | None = None,
         threads: int | None = None,
@@ -125,8 +125,9 @@ class MuveraIndex:
         ----------
         documents : MultiVectors, a list of arrays, or an iterable of MultiVectors
             An iterable is read once, a batch at a time.
-        config : FDEConfig or LearnedConfig, optional
-            Default: ``FDEConfig`` of the documents' dimension.
+        config : FDEConfig, LearnedConfig or str, optional
+            A configuration, or a preset's name, such as "learned" (:data:`muvera.encoders.registry.PRESETS`).
+            Default: "default", the default ``FDEConfig``.
         path : path, optional
             Save there too.  Token vectors then go to the disk as they come, so that memory
             holds a batch, the FDEs and their graph.
@@ -151,7 +152,7 @@ class MuveraIndex:
             first = next(batches, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            index = cls(FDEConfig(dimension=first.dimension) if config is None else config, **settings)
+            index = cls(as_config(config, first.dimension), **settings)
             index._contents.store.staging = staging
             least, index._contents.min_fit_documents = index._contents.min_fit_documents, MAX_FIT_DOCUMENTS
             for batch in chain([first], batches):

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..encoders.base import config_from_dict, load_encoder, save_encoder
+from ..encoders.base import write_encoder_arrays
+from ..encoders.registry import config_from_dict, read_encoder
 from ..utils.growable_array import GrowingArray
 from .candidates import CandidateSearch
 from .contents import IndexContents
@@ -49,7 +50,7 @@ def write_contents(collection: IndexContents, target: Path, known: Generation | 
         encoder = collection.encoder
         fitted = encoder is not None and not encoder.needs_fit
         if encoder is not None and fitted:
-            save_encoder(encoder, folder)
+            write_encoder_arrays(encoder.to_arrays(), folder)
         files = [_relative(part, target) for part in segments]
         entries = {
             "config": collection.config.to_dict(),
@@ -150,7 +151,7 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
         hnsw=manifest["hnsw"],
         pq=pq,
         exact_tokens=manifest["exact_tokens"],
-        encoder=load_encoder(files, config) if manifest["encoder"] else None,
+        encoder=read_encoder(files, config) if manifest["encoder"] else None,
     )
     lengths = np.load(files / "lengths.npy", allow_pickle=False)
     loaded.lengths = GrowingArray(lengths)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..encoders.base import Encoder, EncoderConfig, make_encoder
+from ..encoders.base import Encoder, EncoderConfig
+from ..encoders.registry import make_encoder
 from ..mips import PQSearch, VectorSearch
 from .sample import TOP, Asked, TuningSample
 from .search_space import Arm, Storage

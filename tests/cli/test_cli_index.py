@@ -10,7 +10,7 @@ from builders.command_line import answer, fails, muvera, some_texts
 
 from muvera import LearnedConfig, LearnedEncoder, MuveraIndex
 from muvera.cli import index
-from muvera.encoders.base import PRESETS
+from muvera.encoders.registry import PRESETS
 from muvera.index.candidates import GRAPH_FROM
 
 SMALL = ["--num-repetitions", 3, "--num-simhash-projections", 2, "--projection-dimension", 4]

@@ -10,7 +10,7 @@ from builders.realistic_collections import documents_like_real, queries_like_rea
 from builders.small_search_space import TUNE, use_small_arms
 
 from muvera import MuveraIndex
-from muvera.encoders.base import config_from_dict
+from muvera.encoders.registry import config_from_dict
 
 pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
 

@@ -1,9 +1,21 @@
 """Which configuration makes which encoder."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from muvera import FDEConfig, FDEEncoder, LearnedConfig, LearnedEncoder
-from muvera.encoders.base import PRESETS, config_from_dict, make_encoder, require_config
+import muvera
+from muvera import FDEConfig, FDEEncoder, LearnedConfig, LearnedEncoder, MultiVectors, MuveraIndex
+from muvera.encoders.base import EncoderConfig
+from muvera.encoders.registry import (
+    PRESETS,
+    as_config,
+    config_from_dict,
+    make_encoder,
+    preset_config,
+    require_config,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +35,68 @@ def test_kinds() -> None:
 
 
 def test_wrong_kinds() -> None:
-    with pytest.raises(ValueError, match="encoder must be 'fde' or 'learned', got 'deep'"):
+    with pytest.raises(ValueError, match=r"encoder must be one of 'fde', 'learned'.*, got 'deep'"):
         config_from_dict({"encoder": "deep", "dimension": 8})
-    with pytest.raises(TypeError, match="config must be an FDEConfig or a LearnedConfig, got dict"):
+    with pytest.raises(
+        TypeError, match=r"config must be a preset's name or an FDEConfig or LearnedConfig.*, got dict"
+    ):
         require_config({"dimension": 8})
+
+
+def test_one_list_of_presets() -> None:
+    documents = MultiVectors.from_arrays([np.eye(4, 32)])
+    for name in PRESETS:
+        assert MuveraIndex.build(documents, name).config == preset_config(name, 32)
+    assert preset_config("learned", 32, seed=7) == LearnedConfig(dimension=32, seed=7)
+    assert as_config(None, 32) == FDEConfig(dimension=32) == as_config(FDEConfig(dimension=32), 64)
+    with pytest.raises(ValueError, match=r"no preset 'deep'\. There are: default, paper, .*learned"):
+        MuveraIndex.build(documents, "deep")
+
+
+def test_what_a_fit_needs() -> None:
+    needs = {name for name in PRESETS if preset_config(name, 32).needs_fit_sample}
+    assert needs == {"compact", "learned"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FDEConfig(dimension=8, num_repetitions=2),
+        FDEConfig.preset("weaviate", dimension=8),
+        FDEConfig(dimension=8, num_repetitions=2, compact_dimension=16),
+        LearnedConfig(dimension=8, vector_dimension=16, num_landmarks=64, num_features=64),
+    ],
+    ids=lambda config: f"{config.kind} {config.vector_dimension}",
+)
+def test_a_saved_encoder_encodes_the_same(config: EncoderConfig, tmp_path: Path) -> None:
+    documents = MultiVectors.from_arrays(np.random.default_rng(0).normal(size=(80, 5, 8)))
+    encoder = make_encoder(config).fit(documents)
+    encoder.save(tmp_path / "encoder")
+    loaded = muvera.load_encoder(tmp_path / "encoder")
+    assert loaded.config == config
+    for side in ("encode_documents", "encode_queries"):
+        np.testing.assert_array_equal(getattr(loaded, side)(documents), getattr(encoder, side)(documents))
+    with pytest.raises(FileExistsError, match="exists and is not empty"):
+        encoder.save(tmp_path / "encoder")
+    encoder.save(str(tmp_path / "encoder"), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"has no encoder\.json"):
+        muvera.load_encoder(tmp_path)
+    with pytest.raises(ValueError, match=r"center=True, which is learned"):
+        FDEEncoder(FDEConfig(dimension=8)).save(tmp_path / "encoder")
+    FDEEncoder(FDEConfig(dimension=8, center=False)).save(tmp_path / "encoder")
+    file = tmp_path / "encoder" / "encoder.json"
+    content = file.read_text()
+    for wrong, message in (
+        ("{", "damaged"),
+        ("[" * 100_000, "damaged"),
+        ("[]", "does not describe an encoder"),
+        (content.replace('"format_version": 1', '"format_version": 2'), "does not describe an encoder"),
+        (content.replace('"fde"', '"deep"'), "encoder must be one of"),
+    ):
+        file.write_text(wrong)
+        with pytest.raises(ValueError, match=message):
+            muvera.load_encoder(file.parent)

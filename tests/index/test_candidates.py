@@ -8,8 +8,7 @@ import pytest
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 
 import muvera.index.candidates as module
-from muvera import FDEConfig, FDEEncoder, MultiVectors
-from muvera.encoders.fde.persistence import load_encoder, save_encoder
+from muvera import FDEConfig, FDEEncoder, MultiVectors, load_encoder
 from muvera.index.candidates import CandidateSearch, pseudo_queries
 from muvera.mips import ExactSearch, HNSWSearch
 
@@ -187,8 +186,9 @@ def test_a_loaded_encoder_encodes_the_same(tmp_path: Path, settings: dict[str, A
     if "final_projection" in settings:
         settings = {**settings, "final_projection_dimension": 40}
     encoder = FDEEncoder(FDEConfig(dimension=DIM, num_repetitions=3, **settings)).fit(DOCUMENTS)
-    save_encoder(encoder, tmp_path)
-    loaded = load_encoder(tmp_path, encoder.config)
+    encoder.save(tmp_path / "encoder")
+    loaded = load_encoder(tmp_path / "encoder")
+    assert loaded.config == encoder.config
     assert not loaded.needs_fit
     for side in ("encode_documents", "encode_queries"):
         found, expected = getattr(loaded, side)(DOCUMENTS), getattr(encoder, side)(DOCUMENTS)

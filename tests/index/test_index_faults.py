@@ -214,7 +214,7 @@ def full_disk(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("writer", ["np.save", "write_tokens", "save_encoder"])
+@pytest.mark.parametrize("writer", ["np.save", "write_tokens", "write_encoder_arrays"])
 def test_a_full_disk_leaves_the_old_index_and_no_half(
     folder: Path, monkeypatch: pytest.MonkeyPatch, writer: str, first: bool
 ) -> None:
@@ -307,7 +307,7 @@ KILLED = """
     index.add(MORE)
     place = sys.argv[2]
     if place == "while writing":
-        folder_module.save_encoder = die
+        folder_module.write_encoder_arrays = die
     elif place == "before the rename of the generation":
         store.sync = lambda path: die() if path.name.startswith(".partial-") else None
     elif place == "before the manifest":
@@ -386,14 +386,14 @@ WRITER = """
     from test_index_faults import *
     index = MuveraIndex.load(sys.argv[1])
     index.delete([int(sys.argv[2])])
-    save = folder_module.save_encoder
+    save = folder_module.write_encoder_arrays
 
     def slow(encoder, folder):
         print("writing", flush=True)
         sys.stdin.readline()
         save(encoder, folder)
 
-    folder_module.save_encoder = slow
+    folder_module.write_encoder_arrays = slow
     index.save(sys.argv[1])
     print("done", flush=True)
 """

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from ...kernels.byte_product import MOST_DEPTH
+from ...utils.checks import require_bool, require_float, require_int
+from ..base import BaseConfig
 
 __all__ = ["PRESETS", "Dialect", "FDEConfig"]
 
@@ -24,7 +23,7 @@ MOST_PROJECTIONS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class FDEConfig:
+class FDEConfig(BaseConfig):
     """What makes an FDE.  The default is the setting that found most across collections.
 
     Recall, time and memory all grow with the FDE's size, ``num_repetitions *
@@ -92,6 +91,8 @@ class FDEConfig:
     'rademacher'
     """
 
+    kind: ClassVar[str] = "fde"
+
     dimension: int
     num_repetitions: int = 20
     num_simhash_projections: int = 5
@@ -110,9 +111,9 @@ class FDEConfig:
 
     def __post_init__(self) -> None:
         for name in ("dimension", "num_repetitions"):
-            _require_int(name, getattr(self, name), 1)
-        _require_int("num_simhash_projections", self.num_simhash_projections, 0, MOST_PROJECTIONS)
-        _require_int("seed", self.seed, 0)
+            require_int(name, getattr(self, name), 1)
+        require_int("num_simhash_projections", self.num_simhash_projections, 0, MOST_PROJECTIONS)
+        require_int("seed", self.seed, 0)
         for name, kind in (
             ("projection", Projection),
             ("hyperplanes", Hyperplanes),
@@ -121,24 +122,19 @@ class FDEConfig:
         ):
             _require_choice(name, getattr(self, name), kind)
         for name in ("center", "fill_empty_partitions", "unit_document_cells"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be a bool, got {getattr(self, name)!r}.")
+            require_bool(name, getattr(self, name))
         self._settle_projection_dimension()
-        tau = self.soft_query_cells
-        if isinstance(tau, bool) or not isinstance(tau, (int, float)):
-            raise TypeError(f"soft_query_cells must be a float, 0 for off, got {tau!r}.")
-        if not 0 <= tau <= 10:
-            raise ValueError(f"soft_query_cells must be between 0 (off) and 10, got {tau}.")
-        object.__setattr__(self, "soft_query_cells", float(tau))
+        tau = require_float("soft_query_cells", self.soft_query_cells, 0, 10, " (off)")
+        object.__setattr__(self, "soft_query_cells", tau)
         if (self.final_projection is None) != (self.final_projection_dimension is None):
             raise ValueError(
                 "final_projection and final_projection_dimension go together, got "
                 f"{self.final_projection!r} and {self.final_projection_dimension!r}."
             )
         if self.final_projection_dimension is not None:
-            _require_int("final_projection_dimension", self.final_projection_dimension, 1)
+            require_int("final_projection_dimension", self.final_projection_dimension, 1)
         if self.compact_dimension is not None:
-            _require_int("compact_dimension", self.compact_dimension, 1, self.long_dimension)
+            require_int("compact_dimension", self.compact_dimension, 1, self.long_dimension)
             if self.long_dimension > MOST_DEPTH:
                 raise ValueError(
                     f"compact_dimension needs a long FDE of at most {MOST_DEPTH} floats, got "
@@ -159,7 +155,7 @@ class FDEConfig:
             object.__setattr__(self, "projection_dimension", width)
         # A count sketch may spread columns out, and Weaviate's p is 16 whatever the dimension.
         widens = self.projection == "count_sketch" or self.dialect == "weaviate"
-        _require_int("projection_dimension", width, 1, None if widens else self.dimension)
+        require_int("projection_dimension", width, 1, None if widens else self.dimension)
         if self.projection == "identity" and width != self.dimension:
             raise ValueError(
                 f"projection='identity' keeps all {self.dimension} columns, got "
@@ -223,29 +219,17 @@ class FDEConfig:
         """Floats of an FDE."""
         return self.compact_dimension or self.final_projection_dimension or self.long_dimension
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that :meth:`from_dict` takes."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FDEConfig:
-        """Return the configuration that :meth:`to_dict` described; unknown keys are errors."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ValueError(f"FDEConfig has no {unknown[0]!r}. It has: {', '.join(known)}.")
-        if "dimension" not in values:
-            raise ValueError("FDEConfig needs dimension, the columns of a token vector.")
-        return cls(**values)
-
     @property
-    def hash(self) -> str:
-        """Sixteen hexadecimal digits that depend on every value and on nothing else."""
+    def needs_fit_sample(self) -> bool:
+        """Whether maps are learned from documents, and not a mean token alone."""
+        return self.compact_dimension is not None
+
+    def _hashed_values(self) -> dict[str, Any]:
         values = self.to_dict()
-        if values["compact_dimension"] is None:  # as before there was one
+        del values["encoder"]  # the kind of which others were told apart later
+        if values["compact_dimension"] is None:
             del values["compact_dimension"]
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return values
 
 
 _DIALECT_PROJECTIONS: dict[str, tuple[str, ...]] = {
@@ -278,14 +262,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dialect": "weaviate",
     },
 }
-
-
-def _require_int(name: str, value: Any, least: int, most: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}.")
-    if value < least or (most is not None and value > most):
-        bounds = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise ValueError(f"{name} must be {bounds}, got {value}.")
 
 
 def _require_choice(name: str, value: Any, kind: Any) -> None:

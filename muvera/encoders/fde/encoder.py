@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors
+from ...data.multivectors import MultiVectors, as_kernel_arrays
 from ...data.sampling import DocumentSample, as_batches, mean_token
 from ...data.validation import validated_out
 from ...kernels.encode import (
@@ -18,14 +19,15 @@ from ...kernels.encode import (
     encode_queries,
 )
 from ...kernels.final import add_count_sketch, add_rademacher
-from ...kernels.tile import LANES, pack_columns
+from ...kernels.tile import LANES
 from ...numerics.int8_matmul import ByteMap
 from ...utils.parallel import run_in_ranges, split_by_weight
+from ..base import BaseEncoder, ReadArray
 from .compact_maps import CompactMaps, fit_maps, sample_windows, similarities_of
 from .config import FDEConfig
 from .draws import native
 from .int8_projection import CompactProduct
-from .matrices import FDEMatrices, cell_positions, draw_matrices
+from .matrices import FDEMatrices, cell_positions, draw_matrices, is_interleaved, pack_rows
 
 __all__ = ["FDEEncoder"]
 
@@ -45,7 +47,7 @@ _ROUNDED_TEXTS = 12
 _KEPT_SIGN_BYTES = 64 << 20
 
 
-class FDEEncoder:
+class FDEEncoder(BaseEncoder):
     """Turn token sets into vectors whose inner product approximates R times Chamfer.
 
     Parameters
@@ -108,16 +110,19 @@ class FDEEncoder:
                 f"The hyperplanes have shape {matrices.hyperplanes.shape}, which does not fit {config}."
             )
         self._width = width
-        self._lane_planes = bool(matrices.mixing.size) and _is_interleaved(matrices.hyperplanes)
-        self._planes = _pack(matrices.hyperplanes, self._lane_planes)
+        self._lane_planes = bool(matrices.mixing.size) and is_interleaved(matrices.hyperplanes)
+        self._planes = pack_rows(matrices.hyperplanes, self._lane_planes)
         flat = matrices.projections.reshape(-1, width)
         self._lane_projection = (
-            bool(matrices.mixing.size) and config.block_width % LANES == 0 and _is_interleaved(flat)
+            bool(matrices.mixing.size) and config.block_width % LANES == 0 and is_interleaved(flat)
         )
         self._projection = np.concatenate(
-            [np.empty(0, np.float32), *(_pack(rows, self._lane_projection) for rows in matrices.projections)]
+            [
+                np.empty(0, np.float32),
+                *(pack_rows(rows, self._lane_projection) for rows in matrices.projections),
+            ]
         )
-        self._mixing = _pack(matrices.mixing, True) if matrices.mixing.size else np.empty(0, np.float32)
+        self._mixing = pack_rows(matrices.mixing, True) if matrices.mixing.size else np.empty(0, np.float32)
         # Of the tokens' own columns: where the basis is padded, a normal also has others.
         norms = np.linalg.norm(matrices.dense_hyperplanes[:, : config.dimension], axis=1)
         self._inverse_norms = (1 / np.maximum(norms, 1e-30)).astype(np.float32)
@@ -178,9 +183,7 @@ class FDEEncoder:
             )
         asked = None
         if queries is not None:
-            asked = as_multivectors(queries, "queries")
-            asked.require_dimension(config.dimension, "queries", "this encoder")
-            asked.require_finite("queries")
+            asked = self._checked(queries, "queries")
         batches = as_batches(documents)
         if config.compact_dimension is None:
             self._center = mean_token(batches, config.dimension)
@@ -255,7 +258,7 @@ class FDEEncoder:
             ``num_repetitions * chamfer(query, document)``, up to a constant a query where
             tokens are centered.
         """
-        return self._encode(as_multivectors(documents, "documents"), "documents", out, threads)
+        return self._encode(documents, "documents", out, threads)
 
     def encode_queries(
         self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
@@ -273,14 +276,13 @@ class FDEEncoder:
         -------
         float32 (n, vector_dimension)
         """
-        return self._encode(as_multivectors(queries, "queries"), "queries", out, threads)
+        return self._encode(queries, "queries", out, threads)
 
     def _encode(
-        self, texts: MultiVectors, side: str, out: NDArray[np.float32] | None, threads: int | None
+        self, values: Any, side: str, out: NDArray[np.float32] | None, threads: int | None
     ) -> NDArray[np.float32]:
         self._require_fit()
-        texts.require_dimension(self.config.dimension, side, "this encoder")
-        texts.require_finite(side)
+        texts = self._checked(values, side)
         out = validated_out(out, (len(texts), self.config.vector_dimension))
         compact = self.compact is not None
         final = compact or self.config.final_projection is not None
@@ -369,19 +371,32 @@ class FDEEncoder:
             signs = self._draw_signs(r) if self._kept_signs is None else self._kept_signs[r]
             add_rademacher(block, r * rows, signs, scale, out)
 
+    # -- keeping --------------------------------------------------------------
 
-def _is_interleaved(matrix: NDArray[np.float32]) -> bool:
-    """Whether row i is zero wherever the column is not i modulo LANES."""
-    rows = np.arange(len(matrix))[:, np.newaxis] % LANES
-    columns = np.arange(matrix.shape[1])[np.newaxis] % LANES
-    return not matrix[rows != columns].any()
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the matrices, the center and the compact maps by name.
 
+        Matrices are kept although the seed gives them, since random streams may change between
+        versions of NumPy.
 
-def _pack(matrix: NDArray[np.float32], interleaved: bool) -> NDArray[np.float32]:
-    """Pack rows as panels of LANES columns, flat; interleaved ones keep one entry a lane."""
-    packed = pack_columns(matrix)
-    if not interleaved:
-        return packed.reshape(-1)
-    panels, width, _ = packed.shape
-    lanes = packed.reshape(panels, width // LANES, LANES, LANES)
-    return np.ascontiguousarray(np.diagonal(lanes, axis1=2, axis2=3)).reshape(-1)
+        Raises
+        ------
+        ValueError
+            Where the encoder is not fitted.
+        """
+        maps = {} if self.compact is None else self.compact.to_arrays()
+        learned = {f"compact_{name}": array for name, array in maps.items()}
+        return {**self.matrices.to_arrays(), "center": self.center, **learned}
+
+    @classmethod
+    def from_arrays(cls, config: FDEConfig, read: ReadArray) -> FDEEncoder:
+        """Return the encoder whose :meth:`to_arrays` `read` reads by name."""
+        maps = None
+        if config.compact_dimension is not None:
+            maps = CompactMaps(**{f.name: read(f"compact_{f.name}") for f in fields(CompactMaps)})
+        return cls(
+            config,
+            matrices=FDEMatrices(**{f.name: read(f.name) for f in fields(FDEMatrices)}),
+            center=read("center") if config.center else None,
+            compact=maps,
+        )

@@ -10,10 +10,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kernels.tile import LANES, pack_columns
 from .config import FDEConfig
 from .draws import fastembed, graph_mining, native, weaviate
 
-__all__ = ["FDEMatrices", "cell_positions", "draw_matrices"]
+__all__ = ["FDEMatrices", "cell_positions", "draw_matrices", "is_interleaved", "pack_rows"]
 
 
 @dataclass(frozen=True)
@@ -193,3 +194,20 @@ _DRAWS = {
     "fastembed": _draw_fastembed,
     "weaviate": _draw_weaviate,
 }
+
+
+def is_interleaved(matrix: NDArray[np.float32]) -> bool:
+    """Whether row i is zero wherever the column is not i modulo LANES."""
+    rows = np.arange(len(matrix))[:, np.newaxis] % LANES
+    columns = np.arange(matrix.shape[1])[np.newaxis] % LANES
+    return not matrix[rows != columns].any()
+
+
+def pack_rows(matrix: NDArray[np.float32], interleaved: bool) -> NDArray[np.float32]:
+    """Pack rows as panels of LANES columns, flat; interleaved ones keep one entry a lane."""
+    packed = pack_columns(matrix)
+    if not interleaved:
+        return packed.reshape(-1)
+    panels, width, _ = packed.shape
+    lanes = packed.reshape(panels, width // LANES, LANES, LANES)
+    return np.ascontiguousarray(np.diagonal(lanes, axis1=2, axis2=3)).reshape(-1)

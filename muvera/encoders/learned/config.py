@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from ...kernels.byte_product import MOST_DEPTH
+from ...utils.checks import require_float, require_int
+from ..base import BaseConfig
 
 __all__ = ["LearnedConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnedConfig:
+class LearnedConfig(BaseConfig):
     """What makes a learned vector, see :mod:`muvera.encoders.learned.encoder`.
 
     Parameters
@@ -47,6 +46,8 @@ class LearnedConfig:
     1024
     """
 
+    kind: ClassVar[str] = "learned"
+
     dimension: int
     vector_dimension: int = 1024
     num_landmarks: int = 8192
@@ -55,14 +56,8 @@ class LearnedConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("dimension", 1), ("vector_dimension", 1), ("num_landmarks", 1), ("num_features", 1), ("seed", 0)
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}.")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}.")
+        for name in ("dimension", "vector_dimension", "num_landmarks", "num_features", "seed"):
+            object.__setattr__(self, name, require_int(name, getattr(self, name), 0 if name == "seed" else 1))
         if self.num_features > MOST_DEPTH:
             raise ValueError(f"num_features must be at most {MOST_DEPTH}, got {self.num_features}.")
         if self.vector_dimension > self.num_features:
@@ -70,29 +65,9 @@ class LearnedConfig:
                 f"vector_dimension must be at most num_features={self.num_features}, got {self.vector_dimension}. "
                 "Raise num_features, too."
             )
-        if isinstance(self.ridge, bool) or not isinstance(self.ridge, (int, float)):
-            raise TypeError(f"ridge must be a float, got {self.ridge!r}.")
-        if not 0.001 <= self.ridge <= 100:
-            raise ValueError(f"ridge must be between 0.001 and 100, got {self.ridge}.")
-        object.__setattr__(self, "ridge", float(self.ridge))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that :meth:`from_dict` takes."""
-        return {"encoder": "learned", **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> LearnedConfig:
-        """Return the configuration that :meth:`to_dict` described; unknown keys are errors."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(values) - {*known, "encoder"})
-        if unknown:
-            raise ValueError(f"LearnedConfig has no {unknown[0]!r}. It has: {', '.join(known)}.")
-        if "dimension" not in values:
-            raise ValueError("LearnedConfig needs dimension, the columns of a token vector.")
-        return cls(**{name: value for name, value in values.items() if name != "encoder"})
+        object.__setattr__(self, "ridge", require_float("ridge", self.ridge, 0.001, 100))
 
     @property
-    def hash(self) -> str:
-        """Sixteen hexadecimal digits that depend on every value and on nothing else."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def needs_fit_sample(self) -> bool:
+        """True: the maps are learned from documents."""
+        return True

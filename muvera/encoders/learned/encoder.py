@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors
+from ...data.multivectors import MultiVectors, as_kernel_arrays
 from ...data.sampling import DocumentSample, as_batches
 from ...data.validation import validated_out
 from ...kernels.chamfer import score_documents
@@ -16,6 +17,7 @@ from ...kernels.relu_features import sum_features
 from ...kernels.tile import pack_columns
 from ...numerics.int8_matmul import ByteMap
 from ...utils.parallel import run_in_ranges, split_by_weight
+from ..base import BaseEncoder, ReadArray
 from .config import LearnedConfig
 from .landmarks import mixed_documents, sample_landmarks
 from .maps import LearnedMaps, draw_features, fit_maps
@@ -32,7 +34,7 @@ _TASK_BYTES = 64 << 20
 _DOCUMENTS_A_FLOAT = 2
 
 
-class LearnedEncoder:
+class LearnedEncoder(BaseEncoder):
     """Turn token sets into vectors whose inner product approximates Chamfer, learned from documents.
 
     The same interface as :class:`muvera.FDEEncoder`.  A vector of some hundred floats finds
@@ -103,13 +105,10 @@ class LearnedEncoder:
         config = self.config
         asked = None
         if queries is not None:
-            asked = as_multivectors(queries, "queries")
-            asked.require_dimension(config.dimension, "queries", "this encoder")
-            asked.require_finite("queries")
+            asked = self._checked(queries, "queries")
         sampling = DocumentSample(config.num_landmarks, config.seed)
         for batch in sampling.watch(as_batches(documents)):
-            batch.require_dimension(config.dimension, "documents", "this encoder")
-            batch.require_finite("documents")
+            self._checked(batch, "documents")
         sample = sampling.documents(config.dimension)
         if sample.num_tokens == 0:
             raise ValueError("There are no document tokens to learn from. Give fit documents that have some.")
@@ -221,8 +220,23 @@ class LearnedEncoder:
             raise ValueError("A learned encoder learns from documents: call fit(documents) first.")
         return self.maps
 
-    def _checked(self, texts: Any, name: str) -> MultiVectors:
-        checked = as_multivectors(texts, name)
-        checked.require_dimension(self.config.dimension, name, "this encoder")
-        checked.require_finite(name)
-        return checked
+    # -- keeping --------------------------------------------------------------
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the maps by name.
+
+        Raises
+        ------
+        ValueError
+            Where the encoder is not fitted.
+        """
+        if self.maps is None:
+            raise ValueError("An encoder that is not fitted has nothing to save: call fit(documents) first.")
+        return {**self.maps.to_arrays()}
+
+    @classmethod
+    def from_arrays(cls, config: LearnedConfig, read: ReadArray) -> LearnedEncoder:
+        """Return the encoder whose :meth:`to_arrays` `read` reads by name."""
+        return cls(
+            config, maps=LearnedMaps(**{field.name: read(field.name) for field in fields(LearnedMaps)})
+        )

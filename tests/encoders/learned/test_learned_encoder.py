@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
 
-from muvera import LearnedConfig, LearnedEncoder, MultiVectors, MuveraIndex, chamfer_matrix
-from muvera.encoders.base import load_encoder, save_encoder
+from muvera import LearnedConfig, LearnedEncoder, MultiVectors, MuveraIndex, chamfer_matrix, load_encoder
 from muvera.encoders.learned.landmarks import mixed_documents, sample_landmarks
 from muvera.encoders.learned.maps import LearnedMaps
+from muvera.encoders.registry import read_encoder
 from muvera.numerics.int8_matmul import columns_in_bytes
 
 SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 64}
@@ -204,13 +204,13 @@ def test_an_index_of_learned_vectors(
 
 
 def test_saved_maps_must_fit_the_configuration(encoder: LearnedEncoder, tmp_path: Path) -> None:
-    save_encoder(encoder, tmp_path)
+    encoder.save(tmp_path)
     config = LearnedConfig(dimension=20, **{**SMALL, "vector_dimension": 25})
     with pytest.raises(ValueError, match=r"documents has shape \(100, 24\), but .* asks for \(100, 25\)"):
-        load_encoder(tmp_path, config)
+        read_encoder(tmp_path, config)
     (tmp_path / "encoder_queries.npy").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"encoder_queries\.npy is damaged"):
-        load_encoder(tmp_path, encoder.config)
+        load_encoder(tmp_path)
 
 
 def test_refusals(encoder: LearnedEncoder, documents: MultiVectors, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_refusals(encoder: LearnedEncoder, documents: MultiVectors, tmp_path: Pa
     with pytest.raises(ValueError, match="learns from documents: call fit"):
         fresh.encode_documents(documents)
     with pytest.raises(ValueError, match="not fitted has nothing to save"):
-        save_encoder(fresh, tmp_path)
+        fresh.save(tmp_path)
     with pytest.raises(ValueError, match="no document tokens to learn from"):
         fresh.fit(MultiVectors.from_flat(np.empty((0, 20), np.float32), [0, 0]))
     with pytest.raises(ValueError, match="is fitted, and vectors of two fits do not compare"):
