@@ -1,5 +1,6 @@
 """The saved index: the same answers, and no fault, kill or second writer that breaks or loses it."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -535,7 +536,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "other dimension": (
         edited(
             lambda m: m.update(
-                config=(config := FDEConfig(dimension=17).to_dict()), config_hash=FDEConfig(**config).hash
+                config=(config := FDEConfig(dimension=17).to_dict()),
+                config_hash=FDEConfig.from_dict(config).hash,
             )
         ),
         "is damaged: center has 16 entries, but dimension=17",
@@ -705,7 +707,7 @@ def test_a_large_document_map_is_not_read_into_memory(tmp_path: Path) -> None:
 
 @every_way
 def test_documents_are_refused_where_fit_and_configuration_disagree(way: dict[str, Any]) -> None:
-    other = FDEConfig(**{**CONFIG.to_dict(), "seed": CONFIG.seed + 1})
+    other = dataclasses.replace(CONFIG, seed=CONFIG.seed + 1)
     index = built(**way, encoder=FDEEncoder(CONFIG).fit(DOCUMENTS))
     before = answers(index)
     index._contents.config = other  # as an editor of the saved manifest would have it

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from ...kernels.byte_product import MOST_DEPTH
-from ...utils.checks import require_bool, require_float, require_int
+from ...utils.checks import given, require_choice, require_int, require_number
 from ..base import BaseConfig
 
 __all__ = ["PRESETS", "Dialect", "FDEConfig"]
@@ -120,11 +120,12 @@ class FDEConfig(BaseConfig):
             ("dialect", Dialect),
             ("final_projection", FinalProjection | None),
         ):
-            _require_choice(name, getattr(self, name), kind)
+            require_choice(name, getattr(self, name), _choices(kind))
         for name in ("center", "fill_empty_partitions", "unit_document_cells"):
-            require_bool(name, getattr(self, name))
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be a bool, got {given(getattr(self, name))}.")
         self._settle_projection_dimension()
-        tau = require_float("soft_query_cells", self.soft_query_cells, 0, 10, " (off)")
+        tau = require_number("soft_query_cells", self.soft_query_cells, 0, 10, hint="0 switches it off.")
         object.__setattr__(self, "soft_query_cells", tau)
         if (self.final_projection is None) != (self.final_projection_dimension is None):
             raise ValueError(
@@ -264,8 +265,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _require_choice(name: str, value: Any, kind: Any) -> None:
+def _choices(kind: Any) -> list[Any]:
     choices = [c for part in (get_args(kind) or (kind,)) for c in (get_args(part) or (part,))]
-    choices = [None if choice is type(None) else choice for choice in choices]
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+    return [None if choice is type(None) else choice for choice in choices]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...kernels.byte_product import MOST_DEPTH
-from ...utils.checks import require_float, require_int
+from ...utils.checks import require_int, require_number
 from ..base import BaseConfig
 
 __all__ = ["LearnedConfig"]
@@ -65,7 +65,7 @@ class LearnedConfig(BaseConfig):
                 f"vector_dimension must be at most num_features={self.num_features}, got {self.vector_dimension}. "
                 "Raise num_features, too."
             )
-        object.__setattr__(self, "ridge", require_float("ridge", self.ridge, 0.001, 100))
+        object.__setattr__(self, "ridge", require_number("ridge", self.ridge, 0.001, 100))
 
     @property
     def needs_fit_sample(self) -> bool:

@@ -1,5 +1,6 @@
 """Compact FDEs: the maps' algebra, what must hold to the bit, recall on the bundled sample."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_shapes(encoder: FDEEncoder, documents: MultiVectors) -> None:
 
 def test_equals_the_long_fde_times_the_map(encoder: FDEEncoder, documents: MultiVectors) -> None:
     values = {**encoder.config.to_dict(), "compact_dimension": None}
-    long = FDEEncoder(FDEConfig(**values), center=encoder.center)
+    long = FDEEncoder(FDEConfig.from_dict(values), center=encoder.center)
     maps = encoder.compact
     assert maps is not None
     unit = maps.reach[0] / 127
@@ -62,7 +63,7 @@ def test_rounding_to_bytes_costs_little(encoder: FDEEncoder) -> None:
     values = {**encoder.config.to_dict(), "compact_dimension": None}
     maps = encoder.compact
     assert maps is not None
-    long = FDEEncoder(FDEConfig(**values), center=encoder.center).encode_documents(documents)
+    long = FDEEncoder(FDEConfig.from_dict(values), center=encoder.center).encode_documents(documents)
     exact = long @ maps.document_map - maps.offset
     error = np.linalg.norm(encoder.encode_documents(documents) - exact, axis=1)
     assert np.median(error / np.linalg.norm(exact, axis=1)) < 0.02
@@ -77,7 +78,7 @@ def test_a_dimension_that_is_no_multiple_of_four() -> None:
     maps = encoder.compact
     assert maps is not None
     values = {**encoder.config.to_dict(), "compact_dimension": None}
-    long = FDEEncoder(FDEConfig(**values), center=encoder.center).encode_documents(documents)
+    long = FDEEncoder(FDEConfig.from_dict(values), center=encoder.center).encode_documents(documents)
     exact = long @ maps.document_map - maps.offset
     np.testing.assert_allclose(encoder.encode_documents(documents), exact, atol=0.05 * abs(exact).max())
 
@@ -92,9 +93,7 @@ def test_query_fdes_are_linear(encoder: FDEEncoder) -> None:
     a, b = random_texts(2, seed=5)
     joined, repeated = np.concatenate([a, b]), np.concatenate([a, a])
     one, two, both, double = encoder.encode_queries([a, b, joined, repeated])
-    long = FDEEncoder(
-        FDEConfig(**{**encoder.config.to_dict(), "compact_dimension": None}), center=encoder.center
-    )
+    long = FDEEncoder(dataclasses.replace(encoder.config, compact_dimension=None), center=encoder.center)
     assert encoder.compact is not None
     errors = _rounding(long.encode_queries([a, b, joined, repeated]), encoder.compact.queries)
     assert (abs(both - (one + two)) <= errors[:3].sum(axis=0)).all()
@@ -285,7 +284,7 @@ def test_maps_of_another_configuration_are_refused(encoder: FDEEncoder) -> None:
             ValueError,
             "compact_dimension needs a long FDE of at most 65536 floats, got 102400",
         ),
-        ({"compact_dimension": 2.0}, TypeError, "compact_dimension must be an int, got 2.0"),
+        ({"compact_dimension": 2.0}, TypeError, "compact_dimension must be an int, got float 2.0"),
         (
             {"compact_dimension": 9, "final_projection": "rademacher", "final_projection_dimension": 9},
             ValueError,

@@ -20,15 +20,15 @@ def test_round_trip_and_hash() -> None:
     ("values", "error", "sentence"),
     [
         ({"dimension": 0}, ValueError, "dimension must be at least 1, got 0."),
-        ({"dimension": 8.0}, TypeError, "dimension must be an int, got 8.0."),
-        ({"num_landmarks": True}, TypeError, "num_landmarks must be an int, got True."),
+        ({"dimension": 8.0}, TypeError, "dimension must be an int, got float 8.0."),
+        ({"num_landmarks": True}, TypeError, "num_landmarks must be an int, got bool True."),
         (
             {"vector_dimension": 5000},
             ValueError,
             "vector_dimension must be at most num_features=4096, got 5000.",
         ),
         ({"ridge": 0.0}, ValueError, "ridge must be between 0.001 and 100, got 0.0."),
-        ({"ridge": "much"}, TypeError, "ridge must be a float, got 'much'."),
+        ({"ridge": "much"}, TypeError, "ridge must be a number, got str 'much'."),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1."),
     ],
 )
