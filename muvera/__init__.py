@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .index.muvera_index import MuveraIndex
     from .reranking.ball_carving import carve_queries
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
+    from .texts.encoders.registry import load_text_encoder
     from .tuning.plot import plot_tuning
     from .tuning.result import Tuning
     from .tuning.tune import tune
@@ -45,6 +46,7 @@ _HOMES = {
     "diagnose": "diagnostics.diagnose",
     "explain": "reranking.chamfer",
     "load_encoder": "encoders.registry",
+    "load_text_encoder": "texts.encoders.registry",
     "plot_tuning": "tuning.plot",
     "rerank": "reranking.chamfer",
     "top_k": "reranking.chamfer",
@@ -90,6 +92,7 @@ __all__ = [
     "diagnose",
     "explain",
     "load_encoder",
+    "load_text_encoder",
     "plot_tuning",
     "rerank",
     "theory",

@@ -27,13 +27,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from experiments.datasets.text_encoders import (
-    MiniLMTokenStates,
-    Reduction,
-    Side,
-    TokenEncoder,
-    fit_reduction,
-)
+from experiments.datasets.text_encoders import TokenEncoder, fit_reduction
+from muvera.texts.encoders.base import Side
+from muvera.texts.encoders.minilm import MiniLMTokenStates, Reduction
 
 Texts = list[tuple[str, str]]
 Arrays = dict[str, npt.NDArray[Any]]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from muvera.texts.encoders.minilm import MiniLMTokenStates
+
 from .embed_collection import embed, read_texts, texts_digest
 from .public_texts import fetch_texts
-from .text_encoders import MiniLMTokenStates, MultiVectorCheckpoint, TokenEncoder
+from .text_encoders import MultiVectorCheckpoint, TokenEncoder
 
 __all__ = ["encode_texts"]
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.datasets.text_encoders import MiniLMTokenStates, Reduction, TokenStates, fit_reduction
+from experiments.datasets.text_encoders import fit_reduction
 from experiments.demo.demo_texts import QUERIES, Query, collect_documents
+from muvera.texts.encoders.minilm import MiniLMTokenStates, Reduction, TokenStates
 
 DIM = 128
 SAMPLE = Path(__file__).parents[2] / "muvera" / "data" / "sample"

