@@ -121,7 +121,7 @@ def check(
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="With --record.")] = 0.01,
 ) -> None:
-    """Compare a run's scores with the expected ones: OK or FAIL a line."""
+    """Compare a run's scores with the expected ones: OK or FAIL a line, and how many at the end."""
     try:
         if record is not None:
             typer.echo(f"{record_run(run_folder, record, tolerance)} lines in {record}.")
@@ -129,7 +129,8 @@ def check(
         lines = check_run(run_folder, expected)
     except (ValueError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
-    for line in lines:
+    failed = sum(line.startswith("FAIL") for line in lines)
+    for line in [*lines, f"{len(lines)} expected scores: {len(lines) - failed} OK, {failed} FAIL."]:
         typer.echo(line)
-    if any(line.startswith("FAIL") for line in lines):
+    if failed:
         raise typer.Exit(1)

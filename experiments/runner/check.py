@@ -1,4 +1,4 @@
-"""Expected scores with tolerances, against what a run found."""
+"""Expected scores with tolerances, one JSON object a line, compared with the scores of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from muvera.utils.atomic_files import write_bytes
 
@@ -51,7 +50,7 @@ def check_run(run: Path, files: Sequence[Path] | None = None) -> list[str]:
         for failure in manifest["failures"]
         if failure["experiment"] == ALL and failure["collection"] not in manifest["collections"]
     ]
-    for path in sorted(EXPECTED.glob("*.yaml")) if files is None else files:
+    for path in sorted(EXPECTED.glob("*.jsonl")) if files is None else files:
         for one in _expected(path):
             if one["experiment"] not in manifest["experiments"]:
                 continue
@@ -69,7 +68,7 @@ def record_run(run: Path, path: Path, tolerance: float) -> int:
         for key, value in _scores(run).items()
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(f"- {json.dumps(one, ensure_ascii=False)}\n" for one in scores)
+    lines = "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in scores)
     write_bytes(path, lines.encode())
     return len(scores)
 
@@ -105,10 +104,13 @@ def _point(row: dict[str, Any]) -> str:
 
 
 def _expected(path: Path) -> Iterator[dict[str, Any]]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, list):
-        raise ValueError(f"{path} must hold a list of expected scores.")
-    for one in content:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            one = json.loads(line)
+        except ValueError:
+            one = None
+        if not isinstance(one, dict):
+            raise ValueError(f"{path}, line {number}: an expected score must be a JSON object, got {line!r}.")
         for key in one:
             require_known(key, _KEYS, "key of an expected score")
         missing = [key for key in _KEYS if key not in one]

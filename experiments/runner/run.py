@@ -91,18 +91,23 @@ def _run(
     versions = stamp()
     stamped = {**versions, "machine": machine()}
     session = Session(RawStore(options.out / "raw"), options.cache, options.threads, stamped, options.tell)
-    study, parts = Study(), []
+    study = Study()
     loaded = _loaded(collections, session)
-    for experiment in experiments:
-        for collection in _of_experiment(experiment, loaded, session):
-            for part in _parts(experiment, collection):
-                parts.append(part)
-                if experiment.kind == "scaling":
-                    _grow(session, study, part)
-                    continue
-                for seed in experiment.seeds:
-                    measure(session, experiment, part.collection, seed)
-                add_rows(study, session, part)
+    parts = [
+        part
+        for experiment in experiments
+        for collection in _of_experiment(experiment, loaded, session)
+        for part in _parts(experiment, collection)
+    ]
+    for number, part in enumerate(parts, 1):
+        size = f"{len(part.collection.document_ids):,} documents"
+        options.tell(f"{number} of {len(parts)}: {part.experiment.name}, {part.collection.name}, {size}")
+        if part.experiment.kind == "scaling":
+            _grow(session, study, part)
+            continue
+        for seed in part.experiment.seeds:
+            measure(session, part.experiment, part.collection, seed)
+        add_rows(study, session, part)
     add_comparisons(study, parts)
     manifest = manifest_of(options.out.name, created, experiments, loaded, parts, options.threads, versions)
     manifest["failures"] = [vars(failure) for failure in session.failures]

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from experiments.__main__ import app
@@ -52,28 +52,35 @@ def test_quick_runs_every_experiment_on_two_collections(quick: Path) -> None:
 
 @pytest.mark.compiled("runs every experiment")
 def test_a_quick_run_finds_the_expected_scores(quick: Path) -> None:
-    found = runner.invoke(app, ["check", str(quick), "--expected", str(EXPECTED / "quick.yaml")])
-    failed = [line for line in found.output.splitlines() if not line.startswith("OK")]
+    found = runner.invoke(app, ["check", str(quick), "--expected", str(EXPECTED / "quick.jsonl")])
+    *lines, counts = found.output.splitlines()
+    failed = [line for line in lines if not line.startswith("OK")]
     assert found.exit_code == 0 and not failed, "\n".join(failed)
-    assert len(found.output.splitlines()) > 50
+    assert len(lines) > 50
+    assert counts == f"{len(lines)} expected scores: {len(lines)} OK, 0 FAIL."
 
 
 @pytest.mark.compiled("runs every experiment")
 def test_another_score_or_a_missing_one_fails(quick: Path, tmp_path: Path) -> None:
-    recorded = tmp_path / "mine.yaml"
+    recorded = tmp_path / "mine.jsonl"
+
+    def write(scores: list[dict[str, Any]]) -> None:
+        recorded.write_text("".join(f"{json.dumps(one)}\n" for one in scores))
+
     assert runner.invoke(app, ["check", str(quick), "--record", str(recorded)]).exit_code == 0
     assert runner.invoke(app, ["check", str(quick), "--expected", str(recorded)]).exit_code == 0
-    content = yaml.safe_load(recorded.read_text())[:2]
+    content = [json.loads(line) for line in recorded.read_text().splitlines()[:2]]
     content[0]["value"] += 0.5
     content[1]["point"] = "nobody"
     elsewhere = [{**content[0], "collection": "not-here"}, {**content[0], "experiment": "not_here"}]
-    recorded.write_text(yaml.safe_dump(content + elsewhere))
+    write(content + elsewhere)
     found = runner.invoke(app, ["check", str(quick), "--expected", str(recorded)])
     assert found.exit_code == 1
-    lines = found.output.splitlines()
+    *lines, counts = found.output.splitlines()
     assert [line.split()[0] for line in lines] == ["FAIL", "FAIL"]
+    assert counts == "2 expected scores: 0 OK, 2 FAIL."
     assert "nobody" in lines[1] and "not measured" in lines[1]
-    recorded.write_text(yaml.safe_dump(elsewhere))
+    write(elsewhere)
     found = runner.invoke(app, ["check", str(quick), "--expected", str(recorded)])
     assert found.exit_code == 2 and "No expected score is of anything" in words(found.output)
 
@@ -84,7 +91,17 @@ def test_a_collection_that_could_not_be_read_fails_the_check(tmp_path: Path) -> 
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "summary.json").write_text('{"rows": []}')
     found = runner.invoke(app, ["check", str(tmp_path)])
-    assert found.exit_code == 1 and found.output == "FAIL news: no embeddings.\n"
+    assert found.exit_code == 1
+    assert found.output == "FAIL news: no embeddings.\n1 expected scores: 0 OK, 1 FAIL.\n"
+
+
+def test_an_expected_score_that_is_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"experiments": {}, "collections": {}, "failures": []}')
+    (tmp_path / "summary.json").write_text('{"rows": []}')
+    (tmp_path / "mine.jsonl").write_text("[]")
+    found = runner.invoke(app, ["check", str(tmp_path), "--expected", str(tmp_path / "mine.jsonl")])
+    assert found.exit_code == 2
+    assert "line 1: an expected score must be a JSON object, got '[]'." in words(found.output)
 
 
 def test_what_is_no_run_is_not_checked(tmp_path: Path) -> None:
