@@ -1,0 +1,228 @@
+"""Chamfer similarity of parts of a document: sentences, windows, any range of its tokens (AGRaME).
+
+A document is encoded once; a span is a range of its token vectors.  The span's score is the Chamfer similarity
+of the query with these tokens alone, ``sum_i max_{start <= r < stop} <q_i, p_r>``, and spans of different
+documents compete by ``score(span) + alpha * score(document)`` (arXiv 2405.15028): the document's own score
+says whether the span stands in the right context.
+
+Tokens of no word, such as [CLS] and [SEP], belong to no span where spans come from characters, so that spans
+which cut a text into parts need not reach the document's score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors
+from ..data.validation import as_array
+from ..kernels.chamfer import score_documents
+from ..kernels.tile import pack_columns
+from ..utils.checks import require_int
+
+__all__ = ["SpanScore", "rank_spans", "score_spans", "spans_from_characters", "spans_from_lengths", "windows"]
+
+
+@dataclass(frozen=True)
+class SpanScore:
+    """A span among the best.
+
+    Parameters
+    ----------
+    document : int
+        Position of its document.
+    start, stop : int
+        Its tokens within the document.
+    score : float
+        What ranked it: of the span, plus alpha times that of the document.
+    span_score, document_score : float
+        Chamfer similarities of the query with the span and with the whole document.
+    """
+
+    document: int
+    start: int
+    stop: int
+    score: float
+    span_score: float
+    document_score: float
+
+
+def score_spans(query: Any, document: Any, spans: Any, *, mean: bool = False) -> NDArray[np.float32]:
+    """Return the Chamfer similarity of one query with each span of one document.
+
+    Parameters
+    ----------
+    query : array_like (n_query_tokens, dimension)
+        Rows of a query's own matrix make a sub-query; scores of a query's parts add up to its own.
+    document : array_like (n_document_tokens, dimension)
+    spans : int (m, 2)
+        Start and stop of each, positions of tokens.  They may overlap and leave gaps; the time is in
+        proportion to the tokens in them.
+    mean : bool
+        Divide by the number of query tokens.
+
+    Returns
+    -------
+    float32 (m,)
+        -inf for an empty span.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For spans of another shape or beyond the document.
+
+    Examples
+    --------
+    >>> score_spans([[1.0, 0.0]], [[0.5, 0.0], [0.75, 0.0], [1.0, 0.0]], [[0, 2], [2, 3]])
+    array([0.75, 1.  ], dtype=float32)
+    """
+    queries, documents = _one(query, "query"), _one(document, "document")
+    if queries.dimension != documents.dimension:
+        raise ValueError(f"query has {queries.dimension} columns, but document has {documents.dimension}.")
+    bounds = _as_spans(spans, documents.num_tokens, "spans")
+    packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
+    out = np.empty((len(bounds), 1), np.float32)
+    floats, halves = as_kernel_arrays(documents)
+    # The kernel reads text i from offsets[i] to offsets[i + 1]: every other one is a span.
+    at = 2 * np.arange(len(bounds))
+    score_documents(floats, halves, bounds.reshape(-1), at, packed, queries.offsets, mean, out)
+    return out[:, 0]
+
+
+def rank_spans(
+    query: Any, documents: Any, spans: Sequence[Any], k: int = 10, *, alpha: float = 1.0
+) -> list[SpanScore]:
+    """Return the `k` best spans of several documents for one query.
+
+    Parameters
+    ----------
+    query : array_like (n_query_tokens, dimension)
+    documents : MultiVectors or a list of arrays
+        Such as the best documents of a search.
+    spans : sequence of int (m, 2) arrays
+        Spans of each document.
+    k : int
+        How many to return at most.
+    alpha : float
+        Weight of the document's own score; 0 compares spans alone.
+
+    Returns
+    -------
+    list of SpanScore
+        Best first; ties go to the earlier document, then to the earlier span.  Empty spans never appear.
+
+    Raises
+    ------
+    ValueError
+        Where there are not as many collections of spans as documents, or a span is beyond its document.
+    """
+    texts = as_multivectors(documents, "documents")
+    require_int("k", k, 1)
+    if len(spans) != len(texts):
+        raise ValueError(f"There are spans of {len(spans)} documents for {len(texts)} documents.")
+    found: list[SpanScore] = []
+    for i, own in enumerate(spans):
+        tokens = texts[i]
+        if not len(tokens):
+            continue
+        bounds = _as_spans(own, len(tokens), f"spans[{i}]")
+        whole = np.array([[0, len(tokens)]], np.int64)
+        scores = score_spans(query, tokens, np.concatenate([whole, bounds])).astype(float).tolist()
+        for (start, stop), score in zip(bounds.tolist(), scores[1:], strict=True):
+            if stop > start:
+                found.append(SpanScore(i, start, stop, score + alpha * scores[0], score, scores[0]))
+    found.sort(key=lambda span: -span.score)
+    return found[:k]
+
+
+def windows(tokens: int, size: int, stride: int) -> NDArray[np.int64]:
+    """Return windows of `size` tokens, one every `stride`, int64 (m, 2); the last reaches the end.
+
+    Examples
+    --------
+    >>> windows(7, 4, 2).tolist()
+    [[0, 4], [2, 6], [3, 7]]
+    """
+    require_int("tokens", tokens, 0)
+    require_int("size", size, 1)
+    require_int("stride", stride, 1)
+    starts = np.arange(0, max(1, tokens - size + 1), stride, dtype=np.int64)
+    if tokens > size and starts[-1] + size < tokens:
+        starts = np.append(starts, tokens - size)
+    return (
+        np.stack([starts, np.minimum(starts + size, tokens)], axis=1)
+        if tokens
+        else np.empty((0, 2), np.int64)
+    )
+
+
+def spans_from_lengths(lengths: Any) -> NDArray[np.int64]:
+    """Return spans that follow each other, of so many tokens each, int64 (m, 2).
+
+    Examples
+    --------
+    >>> spans_from_lengths([2, 3]).tolist()
+    [[0, 2], [2, 5]]
+    """
+    ends = np.cumsum(np.asarray(lengths, np.int64))
+    return np.stack([ends - np.asarray(lengths, np.int64), ends], axis=1)
+
+
+def spans_from_characters(
+    ranges: Sequence[tuple[int, int]], token_spans: Sequence[tuple[int, int]]
+) -> NDArray[np.int64]:
+    """Return the tokens within ranges of characters, int64 (m, 2).
+
+    Parameters
+    ----------
+    ranges : sequence of (start, stop)
+        Characters of the text, such as sentences.
+    token_spans : sequence of (start, stop)
+        Characters of each token vector, ascending; start == stop for tokens of no character, as
+        :meth:`muvera.texts.encoders.base.TextEncoder.token_spans` returns them.
+
+    Returns
+    -------
+    int64 (m, 2)
+        The tokens that begin within each range; (0, 0) where none does.
+
+    Examples
+    --------
+    >>> spans_from_characters([(0, 5), (6, 9)], [(0, 0), (0, 2), (3, 5), (6, 9), (0, 0)]).tolist()
+    [[1, 3], [3, 4]]
+    """
+    found = []
+    for start, stop in ranges:
+        inside = [i for i, (a, b) in enumerate(token_spans) if b > a and start <= a < stop]
+        found.append((inside[0], inside[-1] + 1) if inside else (0, 0))
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _as_spans(spans: Any, tokens: int, name: str) -> NDArray[np.int64]:
+    array = as_array(spans)
+    if array.size == 0:
+        array = np.empty((0, 2), np.int64)
+    if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 2:
+        raise TypeError(f"{name} must be integers (m, 2), start and stop, got {array.dtype} {array.shape}.")
+    wrong = np.flatnonzero((array[:, 0] < 0) | (array[:, 1] < array[:, 0]) | (array[:, 1] > tokens))
+    if len(wrong):
+        start, stop = array[wrong[0]].tolist()
+        raise ValueError(
+            f"{name}[{wrong[0]}] is {start}..{stop}, but the document has {tokens} tokens: a span must lie within."
+        )
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _one(value: Any, name: str) -> MultiVectors:
+    array = as_array(value)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{name} must have shape (tokens, dimension) with at least one token, got {array.shape}."
+        )
+    checked = as_multivectors(array, name)
+    checked.require_finite(name)
+    return checked
