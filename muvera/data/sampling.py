@@ -11,13 +11,24 @@ from numpy.typing import NDArray
 
 from .multivectors import MultiVectors, as_multivectors
 
-__all__ = ["MAX_FIT_DOCUMENTS", "DocumentSample", "as_batches", "mean_token", "pseudo_queries"]
+__all__ = [
+    "MAX_FIT_DOCUMENTS",
+    "DocumentSample",
+    "as_batches",
+    "fit_share",
+    "mean_token",
+    "pseudo_queries",
+]
 
 #: Most documents of a sample.
 MAX_FIT_DOCUMENTS = 4096
 
 # Bytes that what is kept of them may take, and those of their tokens.
 _BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
+
+# Least and largest share of a sample that encoders are fitted on: from less than half they would
+# learn too little to stand for a fit on MAX_FIT_DOCUMENTS, and queries are cut out of the others.
+_MIN_FIT_SHARE, _MAX_FIT_SHARE = 0.5, 0.75
 
 # Rows added up at a time: float64 copies of a block, not of the collection.
 _BLOCK = 65536
@@ -85,6 +96,22 @@ class DocumentSample:
     def documents(self, dimension: int) -> MultiVectors:
         """Return the sample."""
         return MultiVectors.from_arrays(self._kept, dimension=dimension)
+
+
+def fit_share(documents: int) -> float:
+    """Return the share of a sample to fit encoders on where quality is measured on the sample.
+
+    Parameters
+    ----------
+    documents : int
+        Documents of the whole collection, of which an index fits on up to MAX_FIT_DOCUMENTS.
+
+    Examples
+    --------
+    >>> fit_share(1_000), fit_share(6_000), fit_share(1_000_000)
+    (0.75, 0.6826666666666666, 0.5)
+    """
+    return min(_MAX_FIT_SHARE, max(_MIN_FIT_SHARE, MAX_FIT_DOCUMENTS / documents))
 
 
 def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
-"""diagnose: what a model's token vectors look like, and which FDEs suit them."""
+"""diagnose: the geometry of a model's token vectors, and the recall of every encoder on them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,29 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors
-from ..data.sampling import pseudo_queries
+from ..data.sampling import fit_share, pseudo_queries
+from ..encoders.base import EncoderConfig, make_encoder, needs_sample
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
+from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.muvera_index import EXACT_TOKENS
-from .diagnosis import Diagnosis, MaxSimSpread, MeasuredRecall
+from ..utils.checks import require_int
+from .configurations import PAPER, encoders_to_measure
+from .diagnosis import Diagnosis, MaxSimSpread, MeasuredEncoder
 from .geometry import cell_use, token_geometry
 from .recall import RecallEvaluator
 from .report import render
 
 __all__ = ["diagnose"]
 
-#: Numbers of candidates that recall is measured at.
-DEPTHS = (10, 50, 100)
+#: Numbers of candidates at which recall is measured.
+CUTOFFS = (10, 50, 100)
 
-#: Above these mean cosines a model's tokens share a direction, or little else than one.
-WIDE_CONE, NARROW_CONE = 0.3, 0.5
+#: Mean cosines of token pairs up to which anisotropy is low and medium; above it is high.
+LOW_ANISOTROPY, MEDIUM_ANISOTROPY = 0.3, 0.5
 
-#: A smaller FDE is as good where it loses no more of recall at 50 candidates.
-_AS_GOOD = 0.02
+#: Smaller vectors are recommended where they lose no more than this of recall at 50 candidates.
+TOLERATED_LOSS = 0.02
 
 # Queries, tokens of a pseudo-query (ColBERT's queries have 32), and multiplications of exact
-# Chamfer, some seconds' worth: longer or wider tokens mean fewer queries, never under 20.
-_QUERIES, _WINDOW, _PRODUCTS, _FEWEST = 200, 32, 2 * 10**11, 20
+# Chamfer, some seconds' worth: longer or wider tokens mean fewer queries, but at least 20.
+_QUERIES, _WINDOW, _PRODUCTS, _MIN_QUERIES = 200, 32, 2 * 10**11, 20
 
 # Tokens for geometry and cells, and their float64 numbers: more would not change what is printed.
 _TOKENS, _ENTRIES = 50_000, 1 << 24
@@ -45,30 +50,43 @@ def diagnose(
     sample: int = 1000,
     seed: int = 0,
     threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Diagnosis:
-    """Measure token vectors and FDEs of them on a sample, and say what to do.
+    """Measure token vectors and all encoders of them on a sample, and recommend one.
 
     Parameters
     ----------
     documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
-        At least 2 with tokens; recall needs 20, and says something from some hundred on.
+        At least 2 with tokens.  Recall needs 20 documents.  Encoders that learn maps need 256
+        documents to learn from, a quarter to a half of the sample being kept for queries.
     queries : the same, optional
         Real queries of the same model; up to 200 are used.  Without them windows of 32
-        document tokens stand in, each with its own document left out.  On three collections
-        they found between .02 less and .05 more than real queries at 50 candidates.
+        document tokens stand in, each with its source document left out.  On three collections
+        their recall at 50 candidates was between .02 lower and .05 higher than that of real
+        queries.
     config : FDEConfig, optional
-        A configuration to look at besides the presets.  Default: the default one.
+        A configuration to measure besides the others.  Default: the default one.
     sample : int
-        Documents to measure.  Time grows in proportion.  More are nearer to the truth: in a
+        Documents to measure.  Time grows in proportion.  Larger samples are more accurate: in a
         larger collection the same number of candidates finds less.
     seed : int
         Fixes which documents, tokens and queries are drawn.
     threads : int, optional
         For scoring and encoding.  Default: all usable cores.
+    progress : callable, optional
+        Called with 1 after the exact scores and after each encoder.
 
     Returns
     -------
     Diagnosis
+
+    Raises
+    ------
+    TypeError
+        Where `config` is no FDEConfig, or `sample` or `seed` is no int.
+    ValueError
+        For fewer than 2 documents with tokens, queries without any token, another dimension, a
+        number that is not finite, or a sample or seed that is too small.
 
     Examples
     --------
@@ -76,69 +94,74 @@ def diagnose(
     >>> rng = np.random.default_rng(0)
     >>> tokens = rng.normal(size=(60, 9, 32)) + 2  # all share the direction (1, 1, ...)
     >>> diagnosis = diagnose(tokens)
-    >>> diagnosis.kind, diagnosis.geometry.unit
-    ('narrow cone', False)
+    >>> diagnosis.anisotropy, diagnosis.geometry.unit_norms
+    ('high', False)
     """
     texts = as_multivectors(documents, "documents")
     config = FDEConfig(dimension=texts.dimension) if config is None else config
     if not isinstance(config, FDEConfig):
         raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
     texts.require_dimension(config.dimension, "documents", "config")
-    _require_int("sample", sample, 2)
-    _require_int("seed", seed, 0)
+    require_int("sample", sample, 2)
+    require_int("seed", seed, 0)
+    advance = progress or (lambda _: None)
     filled = np.flatnonzero(texts.lengths > 0)
     if len(filled) < 2:
         raise ValueError(f"diagnose needs at least 2 documents with tokens, got {len(filled)}.")
-    which, some, asked = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
-    picked = texts[np.sort(which.permutation(filled)[:sample])]
-    picked.require_finite("sample of documents")
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
+    document_stream, token_stream, query_stream, fit_stream = streams
+    sampled = texts[np.sort(document_stream.permutation(filled)[:sample])]
+    sampled.require_finite("sample of documents")
+    fitting, others = _split(len(sampled), len(filled), fit_stream)
+    # Maps know the documents that they were learned from better than others: no pseudo-query may
+    # come from these.  Where there are too few documents to learn from, none are kept apart.
+    learn_maps = len(fitting) >= MIN_FIT_DOCUMENTS
+    if not learn_maps:
+        fitting = others = np.arange(len(sampled))
 
     given = None if queries is None else _real_queries(queries, config)
-    chosen, own = _queries(picked, given, asked)
-    task = RecallEvaluator(picked, chosen, own, k=min(10, len(picked) - (own is not None)), threads=threads)
-    part = _with_tokens(picked, some)
+    selected, sources = _queries(sampled, given, others, query_stream)
+    k = min(10, len(sampled) - (sources is not None))
+    evaluator = RecallEvaluator(sampled, selected, sources, k=k, threads=threads)
+    advance(1)
+    part = _with_tokens(sampled, token_stream)
     geometry = token_geometry(part.tokens)
-    encoders = {
-        name: FDEEncoder(each).fit(picked, threads=threads) for name, each in _candidates(config).items()
-    }
-    rows = tuple(_measure(name, encoder, task) for name, encoder in encoders.items())
-    own_encoder = next(encoder for encoder in encoders.values() if encoder.config == config)
-    planes = own_encoder.matrices.dense_hyperplanes[:, : config.dimension]
+    measured = []
+    for name, each in encoders_to_measure(config).items():
+        if learn_maps or not needs_sample(each):
+            measured.append(_measure(name, each, evaluator, fitting, threads))
+        advance(1)
+    planes = FDEEncoder(config).matrices.dense_hyperplanes[:, : config.dimension]
     center = part.tokens.astype(np.float64).mean(axis=0)
-    lengths = texts.lengths[filled]
     found = Diagnosis(
         documents=len(texts),
         empty_documents=len(texts) - len(filled),
-        sampled_documents=len(picked),
+        sampled_documents=len(sampled),
         tokens=texts.num_tokens,
-        tokens_per_document={
-            "min": int(lengths.min()),
-            "median": float(np.median(lengths)),
-            "p95": float(np.percentile(lengths, 95)),
-            "max": int(lengths.max()),
-        },
-        queries=len(chosen),
-        query_tokens=float(np.median(chosen.lengths)),
-        pseudo=given is None,
-        kind=_kind(geometry.mean_cosine),
+        tokens_per_document=_length_summary(texts.lengths[filled]),
+        queries=len(selected),
+        query_tokens=float(np.median(selected.lengths)),
+        pseudo_queries=given is None,
+        anisotropy=_anisotropy(geometry.mean_cosine),
         geometry=geometry,
-        query_cosine=None if given is None else _mean_cosine(chosen.tokens, part.tokens),
-        maxsim=_spread(task.scores, chosen.lengths),
+        query_cosine=None if given is None else _mean_cosine(selected.tokens, part.tokens),
+        maxsim=_spread(evaluator.scores, selected.lengths),
         config=config,
         cells=cell_use(part, planes, config.num_repetitions),
         centered_cells=cell_use(part, planes, config.num_repetitions, center),
-        recall=rows,
-        recommended=_recommended(rows[1], rows[2]),
-        exact=texts.num_tokens <= EXACT_TOKENS,
+        encoders=tuple(measured),
+        recommended=_recommended(measured),
+        exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
     return replace(found, text=render(found))
 
 
-def _require_int(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}.")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}.")
+def _split(
+    sampled: int, documents: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return positions in the sample to fit encoders on, and the others."""
+    fitting, others = np.split(rng.permutation(sampled), [round(fit_share(documents) * sampled)])
+    return np.sort(fitting), np.sort(others)
 
 
 def _real_queries(queries: Any, config: FDEConfig) -> MultiVectors:
@@ -152,14 +175,18 @@ def _real_queries(queries: Any, config: FDEConfig) -> MultiVectors:
 
 
 def _queries(
-    documents: MultiVectors, given: MultiVectors | None, rng: np.random.Generator
+    documents: MultiVectors,
+    given: MultiVectors | None,
+    others: NDArray[np.int64],
+    rng: np.random.Generator,
 ) -> tuple[MultiVectors, NDArray[np.int64] | None]:
-    """Return as many queries as exact scores have time for, and the documents they were cut from."""
+    """Return as many queries as exact scores have time for, and their source documents if any."""
     length = _WINDOW if given is None else max(1, given.num_tokens // len(given))
     products = documents.num_tokens * documents.dimension * length
-    count = min(_QUERIES, max(_FEWEST, _PRODUCTS // products))
+    count = min(_QUERIES, max(_MIN_QUERIES, _PRODUCTS // products))
     if given is None:
-        return pseudo_queries(documents, min(count, len(documents)), _WINDOW, rng)
+        windows, sources = pseudo_queries(documents[others], min(count, len(others)), _WINDOW, rng)
+        return windows, others[sources]
     return given[np.sort(rng.permutation(len(given))[:count])], None
 
 
@@ -171,34 +198,43 @@ def _with_tokens(documents: MultiVectors, rng: np.random.Generator) -> MultiVect
     return documents[np.sort(order[: max(2, most)])]
 
 
-def _candidates(config: FDEConfig) -> dict[str, FDEConfig]:
-    """Return what is measured, by name: the paper's, the default small and large, the caller's."""
-    small = FDEConfig(dimension=config.dimension, num_simhash_projections=3)
-    large = FDEConfig(dimension=config.dimension)
-    paper = FDEConfig.preset("paper", config.dimension)
-    named = {
-        "paper": paper,
-        f"default at {small.vector_dimension:,}": small,
-        f"default at {large.vector_dimension:,}": large,
+def _measure(
+    name: str,
+    config: EncoderConfig,
+    evaluator: RecallEvaluator,
+    fitting: NDArray[np.int64],
+    threads: int | None,
+) -> MeasuredEncoder:
+    encoder = make_encoder(config).fit(evaluator.documents[fitting], threads=threads)
+    cutoffs = [cutoff for cutoff in CUTOFFS if 2 * cutoff <= len(evaluator.documents)]
+    values = dict(zip(cutoffs, evaluator.recall(encoder, cutoffs), strict=True)) if cutoffs else {}
+    return MeasuredEncoder(name, encoder.config, {cutoff: values.get(cutoff) for cutoff in CUTOFFS})
+
+
+def _recommended(measured: list[MeasuredEncoder]) -> MeasuredEncoder:
+    """Return the smallest of those that find about the most; unmeasured, the default FDE."""
+    default = next(row for row in measured if row.config == FDEConfig(dimension=row.config.dimension))
+    values = {row.name: row.recall[50] for row in measured if row.name != PAPER}
+    known = [value for value in values.values() if value is not None]
+    if not known:
+        return default
+    good = [row for row in measured if (values.get(row.name) or 0.0) >= max(known) - TOLERATED_LOSS]
+    return min((row for row in good if row.name in values), key=lambda row: row.floats)
+
+
+def _anisotropy(mean_cosine: float) -> str:
+    if mean_cosine <= LOW_ANISOTROPY:
+        return "low"
+    return "medium" if mean_cosine <= MEDIUM_ANISOTROPY else "high"
+
+
+def _length_summary(lengths: NDArray[np.int64]) -> dict[str, float]:
+    return {
+        "min": int(lengths.min()),
+        "median": float(np.median(lengths)),
+        "p95": float(np.percentile(lengths, 95)),
+        "max": int(lengths.max()),
     }
-    return named if config in named.values() else {**named, "yours": config}
-
-
-def _measure(name: str, encoder: FDEEncoder, task: RecallEvaluator) -> MeasuredRecall:
-    depths = [depth for depth in DEPTHS if 2 * depth <= len(task.documents)]
-    found = dict(zip(depths, task.recall(encoder, depths), strict=True)) if depths else {}
-    return MeasuredRecall(name, encoder.config, {depth: found.get(depth) for depth in DEPTHS})
-
-
-def _recommended(small: MeasuredRecall, large: MeasuredRecall) -> MeasuredRecall:
-    less, more = small.recall[50], large.recall[50]
-    return large if less is None or more is None or less < more - _AS_GOOD else small
-
-
-def _kind(mean_cosine: float) -> str:
-    if mean_cosine <= WIDE_CONE:
-        return "ordinary"
-    return "wide cone" if mean_cosine <= NARROW_CONE else "narrow cone"
 
 
 def _mean_cosine(left: NDArray[np.floating], right: NDArray[np.floating]) -> float:

@@ -1,19 +1,20 @@
-"""Plain data of a diagnosis: what was measured, and the configuration to use."""
+"""Plain data of a diagnosis: what was measured, and the encoder to use."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from .geometry import CellUse, TokenGeometry
 
-__all__ = ["Diagnosis", "MaxSimSpread", "MeasuredRecall"]
+__all__ = ["Diagnosis", "MaxSimSpread", "MeasuredEncoder"]
 
 
 @dataclass(frozen=True)
 class MaxSimSpread:
-    """Exact Chamfer a query token, a mean over queries: how far the best stand out.
+    """Exact Chamfer similarity per query token, averaged over queries.
 
     Parameters
     ----------
@@ -27,21 +28,35 @@ class MaxSimSpread:
 
 
 @dataclass(frozen=True)
-class MeasuredRecall:
-    """What one configuration's FDEs found in the sample.
+class MeasuredEncoder:
+    """Recall of one encoder on the sample.
 
     Parameters
     ----------
     name : str
-    config : FDEConfig
+    config : FDEConfig or LearnedConfig
     recall : dict of int to float or None
-        Share of the exact 10 best among the first 10, 50 and 100 by FDE; None where the
-        sample has fewer than twice as many documents, of which nearly all would be read.
+        Share of the exact 10 best among the first 10, 50 and 100 by the encoder's vectors; None
+        where the sample has fewer than twice as many documents: most of them would be candidates.
     """
 
     name: str
-    config: FDEConfig
+    config: EncoderConfig
     recall: dict[int, float | None]
+
+    @property
+    def floats(self) -> int:
+        """Floats of a vector."""
+        return self.config.vector_dimension
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            "name": self.name,
+            "floats": self.floats,
+            "recall": {str(cutoff): value for cutoff, value in self.recall.items()},
+            "config": self.config.to_dict(),
+        }
 
 
 @dataclass(frozen=True)
@@ -60,9 +75,9 @@ class Diagnosis:
         Queries measured.
     query_tokens : float
         Their median number of tokens.
-    pseudo : bool
-        Whether they are windows of document tokens, for want of real ones.
-    kind : {"ordinary", "wide cone", "narrow cone"}
+    pseudo_queries : bool
+        Whether the queries are windows of document tokens, because no real ones were given.
+    anisotropy : {"low", "medium", "high"}
         By the mean cosine of token pairs: up to .3, up to .5, above.
     geometry : TokenGeometry
         Of the documents' tokens.
@@ -70,17 +85,19 @@ class Diagnosis:
         Mean cosine of query tokens with document tokens; None for pseudo-queries.
     maxsim : MaxSimSpread
     config : FDEConfig
-        Whose cells were looked at.
+        The FDE whose cells were measured.
     cells, centered_cells : CellUse
         Cells of its hyperplanes, without and with centering.
-    recall : tuple of MeasuredRecall
-        The paper's preset, the default in two sizes, and `config` where it is another.
-    recommended : MeasuredRecall
-        That of the default's sizes to use: the smaller one unless it loses recall.
-    exact : bool
-        Whether the collection is so small that an index searches it without FDEs.
+    encoders : tuple of MeasuredEncoder
+        The paper's preset, the default FDE in two sizes, the given configuration, and the other
+        kinds of encoders, which need 256 documents to be fitted on.
+    recommended : MeasuredEncoder
+        The encoder to use: the smallest vectors among those whose recall at 50 candidates is
+        within .02 of the highest.
+    exact_search : bool
+        Whether the collection is so small that an index reads all tokens and needs no vectors.
     text : str
-        The diagnosis in plain words, several lines.
+        The diagnosis in sentences, several lines.
     """
 
     documents: int
@@ -90,36 +107,29 @@ class Diagnosis:
     tokens_per_document: dict[str, float]
     queries: int
     query_tokens: float
-    pseudo: bool
-    kind: str
+    pseudo_queries: bool
+    anisotropy: str
     geometry: TokenGeometry
     query_cosine: float | None
     maxsim: MaxSimSpread
     config: FDEConfig
     cells: CellUse
     centered_cells: CellUse
-    recall: tuple[MeasuredRecall, ...]
-    recommended: MeasuredRecall
-    exact: bool
+    encoders: tuple[MeasuredEncoder, ...]
+    recommended: MeasuredEncoder
+    exact_search: bool
     text: str = field(default="", compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON, the text among them."""
-        values = asdict(self)
-        values["config"] = self.config.to_dict()
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("geometry", "maxsim", "cells", "centered_cells"):
+            values[name] = asdict(values[name])
         values["geometry"]["norms"] = list(self.geometry.norms)
-        values["recall"] = [_plain(row) for row in self.recall]
-        values["recommended"] = _plain(self.recommended)
+        values["config"] = self.config.to_dict()
+        values["encoders"] = [encoder.to_dict() for encoder in self.encoders]
+        values["recommended"] = self.recommended.to_dict()
         return values
 
     def __str__(self) -> str:
         return self.text
-
-
-def _plain(row: MeasuredRecall) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "floats": row.config.vector_dimension,
-        "recall": {str(depth): value for depth, value in row.recall.items()},
-        "config": row.config.to_dict(),
-    }

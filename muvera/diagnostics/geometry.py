@@ -1,4 +1,4 @@
-"""Where a model's token vectors lie: their mean, their cone, their dimensions, their cells."""
+"""Geometry of token vectors: their mean, anisotropy, effective rank, and use of SimHash cells."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ class TokenGeometry:
         Their columns.
     mean_cosine, cosine_deviation : float
         Mean and standard deviation of the cosine over all pairs of different tokens: 0 and
-        1 / sqrt(dimension) where directions are uniform, near 1 and near 0 in a narrow cone.
+        1 / sqrt(dimension) where directions are uniform, near 1 and near 0 where anisotropy is
+        high.
     mean_norm : float
-        Norm of the mean token, divided by the mean norm of the tokens: 1 where all point one
-        way, 1 / sqrt(tokens) where they point anywhere.
+        Norm of the mean token, divided by the mean norm of the tokens: 1 where all have one
+        direction, 1 / sqrt(tokens) where directions are uniform.
     effective_rank, centered_effective_rank : float
-        (sum of eigenvalues)**2 / sum of squared eigenvalues, of the second moments about zero
-        and about the mean: how many dimensions the tokens fill, at most `dimension`.  One
-        shared direction pulls the first to 1 and leaves the second as it is.
+        (sum of eigenvalues)**2 / sum of squared eigenvalues of the second moments about zero
+        and about the mean: the number of dimensions that the tokens fill, at most `dimension`.
+        A direction that all tokens share brings the first near 1 and does not change the second.
     norms : tuple of float
         Least, mean and greatest norm.
-    unit : bool
+    unit_norms : bool
         Whether every norm is 1, up to 0.004.
     """
 
@@ -52,23 +53,23 @@ class TokenGeometry:
     effective_rank: float
     centered_effective_rank: float
     norms: tuple[float, float, float]
-    unit: bool
+    unit_norms: bool
 
 
 @dataclass(frozen=True)
 class CellUse:
-    """How tokens spread over the SimHash cells of a configuration; means over repetitions.
+    """Spread of tokens over the SimHash cells of a configuration, as means over repetitions.
 
     Parameters
     ----------
     cells : int
         2**k, the cells of one repetition.
     used_per_document : float
-        Share of the cells that a document has a token in, a mean over documents too.
+        Mean share of the cells in which a document has a token.
     entropy : float
-        Of the cells over all tokens, in bits, at most k.
+        Entropy of the distribution of tokens over cells, in bits, at most k.
     effective_cells : float
-        2**entropy: this many equally full cells would separate tokens as well.
+        2**entropy: so many equally full cells have the same entropy.
     """
 
     cells: int
@@ -78,16 +79,26 @@ class CellUse:
 
 
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
-    """Measure token vectors, (n, dimension) with at least two that are not zero.
+    """Return the geometry of token vectors.
 
-    Nothing is drawn: with u the unit vectors, the cosines of all pairs add up to
+    All pairs count, without a sample: with u the unit vectors, the cosines of all pairs sum to
     ``|sum u|**2 - n`` and their squares to ``|sum u u^T|**2 - n`` (Frobenius).
+
+    Parameters
+    ----------
+    tokens : float (n, dimension)
+        At least two rows that are not zero.
+
+    Raises
+    ------
+    ValueError
+        For fewer rows that are not zero.
 
     Examples
     --------
     >>> import numpy as np
     >>> cross = token_geometry(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]))
-    >>> cross.effective_rank, cross.mean_norm, cross.unit
+    >>> cross.effective_rank, cross.mean_norm, cross.unit_norms
     (2.0, 0.0, True)
     """
     rows = np.asarray(tokens, np.float64)
@@ -117,7 +128,7 @@ def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
         effective_rank=_effective_rank(moments),
         centered_effective_rank=_effective_rank(moments - np.outer(mean, mean)),
         norms=(float(lengths.min()), float(lengths.mean()), float(lengths.max())),
-        unit=bool(np.abs(lengths - 1).max() <= UNIT_TOLERANCE and not zeros),
+        unit_norms=bool(np.abs(lengths - 1).max() <= UNIT_TOLERANCE and not zeros),
     )
 
 
@@ -127,7 +138,7 @@ def cell_use(
     repetitions: int,
     center: NDArray[np.floating] | None = None,
 ) -> CellUse:
-    """Count which cells the tokens of `documents` fall into.
+    """Return how the tokens of `documents` spread over SimHash cells.
 
     Parameters
     ----------
@@ -137,7 +148,7 @@ def cell_use(
         Normals in the tokens' own basis, such as
         ``encoder.matrices.dense_hyperplanes[:, :dimension]``.
     repetitions : int
-        How many partitions the hyperplanes make.
+        Number of partitions, each of which has an equal share of the hyperplanes.
     center : float (dimension,), optional
         Subtracted from the tokens first.
 
@@ -170,6 +181,6 @@ def cell_use(
 
 
 def _effective_rank(moments: NDArray[np.float64]) -> float:
-    # The sums of eigenvalues and of their squares need no eigenvalue: trace and Frobenius norm.
+    # Trace and Frobenius norm are the sums of the eigenvalues and of their squares.
     square = float((moments**2).sum())
     return float(np.trace(moments)) ** 2 / square if square > 0 else 0.0

@@ -1,56 +1,62 @@
-"""A diagnosis in plain words: the measures, what they mean, and what to do."""
+"""A diagnosis in sentences: the measures, what they mean, and what to do."""
 
 from __future__ import annotations
 
 import textwrap
 
-from .diagnosis import Diagnosis, MeasuredRecall
+from ..encoders.base import needs_sample
+from ..utils.wording import counted
+from .configurations import PAPER, constructor_call, preset_name
+from .diagnosis import Diagnosis, MeasuredEncoder
 
 __all__ = ["render"]
 
 _WIDTH = 96
 
-_KINDS = {
-    "ordinary": "The geometry is ordinary: tokens point in many directions, and cells tell them apart.",
-    "wide cone": (
-        "Tokens share a direction (a wide cone): many fall on the same side of a hyperplane through the "
-        "origin. Centering puts the hyperplanes among them."
+_ANISOTROPY = {
+    "low": "Anisotropy is low: tokens have many directions, and hyperplanes separate them.",
+    "medium": (
+        "Anisotropy is medium: tokens share a direction, so that many lie on the same side of a hyperplane "
+        "through the origin. Centering moves the hyperplanes to the mean token."
     ),
-    "narrow cone": (
-        "Tokens lie in a narrow cone: they differ little from their mean, and hyperplanes through the "
-        "origin hardly tell them apart. Use a configuration with center=True, as the default is."
+    "high": (
+        "Anisotropy is high: tokens differ little from their mean, and hyperplanes through the origin hardly "
+        "separate them. Use a configuration with center=True, as the default has."
     ),
 }
 
+#: Recall that is called enough.
+_ENOUGH = 0.95
 
-def render(found: Diagnosis) -> str:
-    """Return `found` as lines for people."""
-    return "\n".join([*_measures(found), "", *_recall(found), "", *_advice(found)])
+
+def render(diagnosis: Diagnosis) -> str:
+    """Return a diagnosis as lines for people."""
+    return "\n".join([*_measures(diagnosis), "", *_recall(diagnosis), "", *_advice(diagnosis)])
 
 
 def _measures(found: Diagnosis) -> list[str]:
     shape, lengths, spread = found.geometry, found.tokens_per_document, found.maxsim
     least, mean, greatest = shape.norms
-    norms = "unit" if shape.unit else "not unit"
-    zero = f", {shape.zero_tokens:,} zero vectors" if shape.zero_tokens else ""
+    norms = "unit" if shape.unit_norms else "not unit"
+    zero = f", {counted(shape.zero_tokens, 'zero vector')}" if shape.zero_tokens else ""
     plain, centered = found.cells, found.centered_cells
-    source = "windows of document tokens" if found.pseudo else "given"
+    source = "windows of document tokens" if found.pseudo_queries else "given"
     lines = [
         f"documents      {found.documents:,}, of which {found.empty_documents:,} without tokens; "
         f"{found.sampled_documents:,} measured",
-        f"tokens         {found.tokens:,} of {shape.dimension} dimensions; a document has "
+        f"tokens         {found.tokens:,} of {counted(shape.dimension, 'dimension')}; a document has "
         f"{lengths['min']:.0f} / {lengths['median']:.0f} / {lengths['p95']:.0f} / {lengths['max']:.0f} "
         "(min / median / p95 / max)",
         f"queries        {found.queries:,}, {source}, {found.query_tokens:.0f} tokens (median)",
         f"norms          {least:.3f} / {mean:.3f} / {greatest:.3f} (min / mean / max): {norms}{zero}",
         f"mean cosine    {shape.mean_cosine:.3f} of token pairs, standard deviation "
-        f"{shape.cosine_deviation:.3f}",
+        f"{shape.cosine_deviation:.3f}: {found.anisotropy} anisotropy",
         f"mean token     {shape.mean_norm:.3f} of a token's norm",
-        f"dimensions     {shape.effective_rank:.1f} of {shape.dimension} in use (participation ratio), "
+        f"effective rank {shape.effective_rank:.1f} of {shape.dimension}, "
         f"{shape.centered_effective_rank:.1f} after centering",
-        f"MaxSim         {spread.best:.3f} / {spread.tenth:.3f} / {spread.median:.3f} a query token "
+        f"MaxSim         {spread.best:.3f} / {spread.tenth:.3f} / {spread.median:.3f} per query token "
         "(best / 10th / median document)",
-        f"cells          {plain.effective_cells:.1f} of {plain.cells} in effect, "
+        f"cells          {plain.effective_cells:.1f} effective of {plain.cells}, "
         f"{centered.effective_cells:.1f} after centering; "
         f"a document uses {plain.used_per_document:.0%} and {centered.used_per_document:.0%}",
     ]
@@ -60,40 +66,35 @@ def _measures(found: Diagnosis) -> list[str]:
 
 
 def _recall(found: Diagnosis) -> list[str]:
-    if all(value is None for row in found.recall for value in row.recall.values()):
+    if all(value is None for row in found.encoders for value in row.recall.values()):
         count = found.sampled_documents
-        return [f"recall         not measured: {count} documents are too few, it takes 20 or more"]
-    depths = list(found.recall[0].recall)
-    wide = max(13, *(len(row.name) for row in found.recall))
-    title = "exact top 10 in" + "".join(f"{f'@{depth}':>8}" for depth in depths) + "    floats"
-    lines = [f"{'recall':<{wide}}  {title}"]
-    for row in found.recall:
+        return [f"recall         not measured: it needs at least 20 documents, and there are {count}"]
+    wide = max(len(row.name) for row in found.encoders)
+    cutoffs = "".join(f"{f'@{cutoff}':>8}" for cutoff in found.encoders[0].recall)
+    lines = [f"{'recall of the exact 10 best':<{wide + 2}}{cutoffs}    floats"]
+    wide = len(lines[0]) - len(cutoffs) - 10
+    for row in found.encoders:
+        mark = "*" if row == found.recommended else " "
         values = "".join(f"{'-' if value is None else f'{value:.3f}':>8}" for value in row.recall.values())
-        lines.append(f"{row.name:<{wide}}  {'':15}{values}{row.config.vector_dimension:>10,}")
+        lines.append(f"{f'{mark} {row.name}':<{wide}}{values}{row.floats:>10,}")
     return lines
 
 
 def _advice(found: Diagnosis) -> list[str]:
     sentences = [
-        _KINDS[found.kind],
-        _centering(found),
+        _ANISOTROPY[found.anisotropy],
         _norms(found),
-        _odd(found),
+        _low_recall(found),
         _use(found),
         _expect(found),
-        _learned(found),
+        _unmeasured(found),
     ]
-    if found.config.compact_dimension is not None:
+    if found.pseudo_queries:
         sentences.append(
-            "The compact maps were learned from the very documents that are measured: of others they find "
-            "less."
-        )
-    if found.pseudo:
-        sentences.append(
-            "These queries are windows of document tokens, each without its own document. They stand in for "
-            "real ones and may be easier, above all where the model treats queries in a way of their own: "
-            "on three collections they found between .02 less and .05 more at 50 candidates. Give real "
-            "queries to be sure."
+            "These queries are windows of document tokens, each without its source document. Real queries "
+            "may be harder, above all those of a model that encodes queries in another way: on three "
+            "collections the windows' recall at 50 candidates was between .02 lower and .05 higher. Give "
+            "real queries to be sure."
         )
     lines: list[str] = []
     for sentence in sentences:
@@ -102,94 +103,79 @@ def _advice(found: Diagnosis) -> list[str]:
     return lines
 
 
-def _centering(found: Diagnosis) -> str:
-    paper, best = found.recall[0].recall[50], found.recommended.recall[50]
-    if paper is None or best is None:
-        return ""
-    return (
-        f"The paper's recipe, which does not center, puts {paper:.0%} of the exact best among 50 candidates; "
-        f"the {found.recommended.name} floats {best:.0%}."
-    )
-
-
 def _norms(found: Diagnosis) -> str:
-    if found.geometry.unit:
+    if found.geometry.unit_norms:
         return ""
     return (
         "Norms are not 1: a long token counts for more in every score. If the model was trained with cosine "
-        "similarity, normalize (muvera convert --normalize); else leave them."
+        "similarity, normalize (muvera convert --normalize); otherwise leave them."
     )
 
 
-def _is_odd(found: Diagnosis) -> bool:
-    """Whether FDEs find less than half of what chance would leave out at 50 candidates."""
+def _recall_is_low(found: Diagnosis) -> bool:
+    """Whether the recommended encoder finds less than half of what chance leaves out at 50 candidates."""
     value, chance = found.recommended.recall[50], 50 / found.sampled_documents
     return value is not None and value - chance < 0.5 * (1 - chance)
 
 
-def _odd(found: Diagnosis) -> str:
-    if not _is_odd(found):
+def _low_recall(found: Diagnosis) -> str:
+    if not _recall_is_low(found):
         return ""
     spread = found.maxsim
     return (
-        f"FDEs find few of the exact best here, whose MaxSim ({spread.best:.3f}) hardly stands out from the "
-        f"tenth best ({spread.tenth:.3f}) and the median document ({spread.median:.3f}). Search exactly, and "
-        "make sure that these are the tokens of a model trained for MaxSim."
+        f"Every encoder finds few of the exact best here: the MaxSim of the best document ({spread.best:.3f}) "
+        f"is near that of the tenth best ({spread.tenth:.3f}) and of the median document "
+        f"({spread.median:.3f}). Search exactly (muvera index --exact-tokens), and make sure that these are "
+        "the tokens of a model trained for MaxSim."
     )
 
 
 def _use(found: Diagnosis) -> str:
     row = found.recommended
-    setting = f"FDEConfig(dimension={row.config.dimension}"
-    if row.config.num_simhash_projections != 5:
-        setting += f", num_simhash_projections={row.config.num_simhash_projections}"
-    floats = f"{row.config.vector_dimension:,} floats"
-    if found.exact:
+    preset = preset_name(row.config)
+    on_command_line = f" (muvera index --preset {preset})" if preset else ""
+    setting = f"{constructor_call(row.config)}{on_command_line}, {row.floats:,} floats"
+    if found.exact_search:
         return (
-            f"With {found.tokens:,} tokens an index reads them all and is exact: no FDE is needed. "
-            f"Should the collection grow: {setting}), {floats}."
+            f"With {found.tokens:,} tokens an index reads them all and is exact: it needs no vectors. "
+            f"If the collection grows: {setting}."
         )
     if row.recall[50] is None:
-        return f"Start from {setting}), {floats}, and diagnose again with more documents."
-    other = next(each for each in found.recall[1:3] if each is not row)
-    return f"Use {setting}), {floats}: {_against(row, other)}."
+        return f"Start with {setting}, and diagnose again with more documents."
+    others = [each for each in found.encoders if each.name not in (PAPER, row.name)]
+    return f"Use {setting}: {_against(row, others)}."
 
 
-def _against(row: MeasuredRecall, other: MeasuredRecall) -> str:
-    mine, theirs = row.recall[50] or 0.0, other.recall[50] or 0.0
-    size = f"{other.config.vector_dimension:,} floats"
-    if row.config.vector_dimension < other.config.vector_dimension:
-        return f"at 50 candidates they find {mine:.1%}, and {size} {theirs:.1%}"
-    return f"at 50 candidates they find {mine:.1%}, and {size} only {theirs:.1%}"
-
-
-def _learned(found: Diagnosis) -> str:
-    if found.exact or _is_odd(found):
-        return ""
-    return (
-        "Learned vectors (LearnedConfig, muvera index --preset learned) are not measured here, for they take "
-        "longer to fit: far fewer floats mostly find more, the narrower the cone the more so. muvera tune "
-        "measures them on these documents."
-    )
+def _against(row: MeasuredEncoder, others: list[MeasuredEncoder]) -> str:
+    """Return recall at 50 candidates beside that of the other encoder that finds most."""
+    own = f"recall at 50 candidates is {row.recall[50] or 0.0:.1%}"
+    best = max(others, key=lambda other: other.recall[50] or 0.0, default=None)
+    if best is None:
+        return own
+    return f"{own}, that of {best.name} is {best.recall[50] or 0.0:.1%} with {best.floats:,} floats"
 
 
 def _expect(found: Diagnosis) -> str:
-    row = found.recommended
-    measured = {depth: value for depth, value in row.recall.items() if value is not None}
-    if not measured or found.exact or _is_odd(found):
+    measured = {cutoff: value for cutoff, value in found.recommended.recall.items() if value is not None}
+    if not measured or found.exact_search or _recall_is_low(found):
         return ""
-    enough = next((depth for depth, value in measured.items() if value >= 0.95), None)
-    if enough is None:
-        deepest = max(measured)
-        start = (
-            f"Expect {measured[deepest]:.0%} of the exact 10 best from {deepest} candidates: rerank more, "
-            "or take num_repetitions=40, which doubles the size"
-        )
-    else:
-        start = f"Expect {measured[enough]:.0%} of the exact 10 best from {enough} candidates"
+    cutoff = next((cutoff for cutoff, value in measured.items() if value >= _ENOUGH), max(measured))
+    start = f"Expect {measured[cutoff]:.0%} of the exact 10 best from {cutoff} candidates"
+    if measured[cutoff] < _ENOUGH:
+        start += ": rerank more candidates, or use larger vectors"
     if found.documents > found.sampled_documents:
         start += (
-            f". That is among {found.sampled_documents:,} documents: among all {found.documents:,} "
-            "the same number finds less, so rerank more"
+            f". That is measured among {found.sampled_documents:,} documents: among all "
+            f"{found.documents:,} the same number of candidates finds less, so rerank more"
         )
     return start + "."
+
+
+def _unmeasured(found: Diagnosis) -> str:
+    """Say that no maps were learned, where an index of the collection would learn some."""
+    if found.exact_search or any(needs_sample(row.config) for row in found.encoders):
+        return ""
+    return (
+        "Compact and learned vectors are not measured, because too few documents are sampled to learn their "
+        "maps. Sample more documents."
+    )

@@ -39,7 +39,7 @@ def test_words(folder: Path) -> None:
 
 def test_queries_beside_documents_are_found(folder: Path, tmp_path: Path) -> None:
     values = json.loads(run(folder, "--queries", folder, "--json", "--format", "npy"))
-    assert (values["queries"], values["pseudo"], values["source"]) == (5, False, str(folder))
+    assert (values["queries"], values["pseudo_queries"], values["source"]) == (5, False, str(folder))
     alone = tmp_path / "alone"
     MultiVectors.from_arrays(np.ones((3, 2, 16))).save(alone)
     assert json.loads(run(folder, "--queries", alone, "--json"))["queries"] == 3
@@ -56,7 +56,7 @@ def test_a_configuration(folder: Path, tmp_path: Path) -> None:
     file.write_text('{"num_repetitions": 3, "num_simhash_projections": 2}')
     values = json.loads(run(folder, "--config", file, "--json"))
     assert values["config"]["num_repetitions"] == 3
-    assert values["recall"][3]["name"] == "yours"
+    assert values["encoders"][3]["name"] == "given"
     for text, message in (("{", "is not JSON"), ("[]", "a JSON object of parameters, got list")):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):

@@ -1,16 +1,23 @@
 """diagnose: synthetic cones, the bundled sample, bad input, and what the words say."""
 
 import dataclasses
+import importlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from builders.paths import ROOT
+from builders.realistic_collections import documents_like_real
 
-from muvera import FDEConfig, MultiVectors, diagnose
+from muvera import FDEConfig, LearnedConfig, MultiVectors, diagnose
 from muvera.convert import read
+from muvera.diagnostics.configurations import PAPER
+from muvera.diagnostics.diagnosis import MeasuredEncoder
 from muvera.diagnostics.report import render
+from muvera.encoders.base import config_from_dict
 
+MODULE = importlib.import_module("muvera.diagnostics.diagnose")
 SAMPLE = ROOT / "muvera" / "data" / "sample"
 
 
@@ -22,33 +29,31 @@ def cones(mean_cosine: float, count: int = 60, dimension: int = 32, seed: int = 
     return MultiVectors.from_flat(tokens / np.linalg.norm(tokens, axis=1, keepdims=True), np.full(count, 8))
 
 
-@pytest.mark.parametrize(
-    ("mean_cosine", "kind"), [(0.0, "ordinary"), (0.4, "wide cone"), (0.8, "narrow cone")]
-)
-def test_a_cone_gets_its_name(mean_cosine: float, kind: str) -> None:
+@pytest.mark.parametrize(("mean_cosine", "anisotropy"), [(0.0, "low"), (0.4, "medium"), (0.8, "high")])
+def test_the_mean_cosine_names_the_anisotropy(mean_cosine: float, anisotropy: str) -> None:
     found = diagnose(cones(mean_cosine))
-    assert found.kind == kind
+    assert found.anisotropy == anisotropy
     # 480 tokens of 32 dimensions: the mean moves by 1/480 and a norm by 1/8, hence the margin.
     assert found.geometry.mean_cosine == pytest.approx(mean_cosine, abs=0.03)
-    assert found.geometry.unit
-    assert ("Tokens lie in a narrow cone" in found.text) == (kind == "narrow cone")
-    assert "center=True" in found.text if kind == "narrow cone" else "center=True" not in found.text
+    assert found.geometry.unit_norms
+    assert f"Anisotropy is {anisotropy}" in found.text
+    assert ("center=True" in found.text) == (anisotropy == "high")
 
 
 def test_centering_pays_on_a_narrow_cone() -> None:
     found = diagnose(cones(0.8, count=150))
     assert found.centered_cells.effective_cells > 1.5 * found.cells.effective_cells
-    paper, small, large = (row.recall[50] for row in found.recall)
+    paper, small, large = (row.recall[50] for row in found.encoders)
     assert paper is not None and small is not None and large is not None
     assert min(small, large) > paper
-    assert found.recommended in found.recall[1:]
+    assert found.recommended in found.encoders[1:]
 
 
 def test_norms_that_are_not_one() -> None:
     documents = cones(0.1)
     scaled = MultiVectors.from_flat(documents.tokens * 3, documents.lengths)
     found = diagnose(scaled)
-    assert not found.geometry.unit
+    assert not found.geometry.unit_norms
     assert found.geometry.norms == pytest.approx((3, 3, 3), rel=1e-5)
     assert "Norms are not 1" in found.text
     plain = diagnose(documents)
@@ -67,10 +72,10 @@ def test_the_same_seed_says_the_same() -> None:
 def test_queries_are_used_and_windows_are_said_to_stand_in() -> None:
     documents, queries = cones(0.2), cones(0.2, count=12, seed=9)
     given, cut = diagnose(documents, queries), diagnose(documents)
-    assert (given.pseudo, given.queries, cut.pseudo, cut.queries) == (False, 12, True, 60)
+    assert (given.pseudo_queries, given.queries, cut.pseudo_queries, cut.queries) == (False, 12, True, 60)
     assert given.query_cosine == pytest.approx(0.2, abs=0.05)  # 96 query tokens
     assert cut.query_cosine is None
-    assert "may be easier" in cut.text and "may be easier" not in given.text
+    assert "may be harder" in cut.text and "may be harder" not in given.text
     with_empty = MultiVectors.from_arrays([np.empty((0, 32)), *queries])
     assert diagnose(documents, with_empty).queries == 12
 
@@ -93,13 +98,13 @@ def test_empty_documents_are_counted_and_left_out() -> None:
     assert found.tokens_per_document == {"min": 8, "median": 8.0, "p95": 8.0, "max": 8}
 
 
-@pytest.mark.parametrize(("count", "depths"), [(2, []), (19, []), (20, [10]), (99, [10]), (100, [10, 50])])
-def test_few_documents_have_no_deep_recall(count: int, depths: list[int]) -> None:
+@pytest.mark.parametrize(("count", "cutoffs"), [(2, []), (19, []), (20, [10]), (99, [10]), (100, [10, 50])])
+def test_few_documents_have_no_deep_recall(count: int, cutoffs: list[int]) -> None:
     """More than half of the documents would be read: no measure of an FDE."""
     found = diagnose(cones(0.2, count=count))
-    for row in found.recall:
-        assert [depth for depth, value in row.recall.items() if value is not None] == depths
-    assert ("too few" in found.text) == (not depths)
+    for row in found.encoders:
+        assert [cutoff for cutoff, value in row.recall.items() if value is not None] == cutoffs
+    assert ("not measured: it needs at least 20 documents" in found.text) == (not cutoffs)
 
 
 def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,36 +120,38 @@ def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_your_configuration_is_measured_too() -> None:
     mine = FDEConfig(dimension=32, num_repetitions=2, num_simhash_projections=2)
     found = diagnose(cones(0.2), config=mine)
-    assert [row.name for row in found.recall] == ["paper", "default at 2,560", "default at 10,240", "yours"]
-    assert found.recall[3].config == found.config == mine
+    assert [row.name for row in found.encoders] == ["FDE of the paper", "FDE 2,560", "FDE 10,240", "given"]
+    assert found.encoders[3].config == found.config == mine
     assert found.cells.cells == 4
-    assert len(diagnose(cones(0.2), config=FDEConfig(dimension=32)).recall) == 3
+    assert len(diagnose(cones(0.2), config=FDEConfig(dimension=32)).encoders) == 3
 
 
 def test_a_large_collection_is_told_what_a_sample_is() -> None:
     found = diagnose(cones(0.2, count=150), sample=120)
-    assert found.exact
-    grown = render(dataclasses.replace(found, exact=False, tokens=10**6))
-    assert "no FDE is needed" in found.text
-    assert "no FDE is needed" not in grown
-    assert "muvera tune" in grown and "muvera tune" not in found.text
-    assert "among all 150 the same number finds less" in grown
+    assert found.exact_search
+    grown = " ".join(render(dataclasses.replace(found, exact_search=False, tokens=10**6)).split())
+    assert "it needs no vectors" in found.text
+    assert "it needs no vectors" not in grown
+    assert "Sample more documents" in grown and "Sample more documents" not in found.text
+    assert "among all 150 the same number of candidates finds less" in grown
 
 
-def test_tokens_without_any_structure_are_called_odd() -> None:
+def test_tokens_without_any_structure_are_found_by_no_encoder() -> None:
     """Random directions: no document is nearer than another, and an estimate finds no best."""
     rng = np.random.default_rng(0)
     odd = diagnose(MultiVectors.from_arrays(list(rng.normal(size=(200, 20, 64)))))
-    assert "FDEs find few of the exact best" in render(dataclasses.replace(odd, exact=False, tokens=10**6))
+    assert "Every encoder finds few of the exact best" in render(
+        dataclasses.replace(odd, exact_search=False, tokens=10**6)
+    )
     topics = np.repeat(rng.normal(size=(15, 1, 64)), 12, axis=0)
     found = diagnose(topics + 0.5 * rng.normal(size=(180, 20, 64)))
-    assert "FDEs find few of the exact best" not in found.text
+    assert "Every encoder finds few of the exact best" not in found.text
 
 
 def test_it_is_plain_json() -> None:
     values = json.loads(json.dumps(diagnose(cones(0.2)).to_dict(), allow_nan=False))
-    assert values["recall"][1]["floats"] == 2560
-    assert FDEConfig.from_dict(values["recommended"]["config"]).dimension == 32
+    assert values["encoders"][1]["floats"] == 2560
+    assert config_from_dict(values["recommended"]["config"]).dimension == 32
     assert values["text"].startswith("documents      60")
 
 
@@ -173,7 +180,56 @@ def test_bad_input(changes: dict, kind: type[Exception], message: str) -> None:
 def test_the_bundled_sample() -> None:
     found = diagnose(read(SAMPLE), read(SAMPLE, part="queries"))
     assert (found.documents, found.tokens, found.queries) == (677, 14_009, 24)
-    assert found.kind == "ordinary" and found.geometry.unit and found.exact
-    default = found.recall[2].recall
+    assert found.anisotropy == "low" and found.geometry.unit_norms and found.exact_search
+    default = found.encoders[2].recall
     # 240 answers: a standard error of .02 around what is measured, .95 at 50.
     assert default[50] is not None and default[50] > 0.88
+
+
+def test_maps_are_learned_from_documents_that_no_query_was_cut_out_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The best encoder is recommended, whatever its kind."""
+    small = {
+        PAPER: FDEConfig.preset("paper", 16),
+        "FDE": FDEConfig(dimension=16),
+        "learned 64": LearnedConfig(dimension=16, vector_dimension=64, num_landmarks=256, num_features=128),
+    }
+    monkeypatch.setattr("muvera.diagnostics.diagnose.encoders_to_measure", lambda _: small)
+    fits = []
+    real = MODULE._measure
+
+    def measure(*arguments: Any) -> MeasuredEncoder:
+        fits.append(arguments[2:4])
+        return real(*arguments)
+
+    monkeypatch.setattr(MODULE, "_measure", measure)
+    documents = documents_like_real(500, 16)
+    steps: list[int] = []
+    found = diagnose(documents, progress=steps.append)
+    assert [row.name for row in found.encoders] == list(small) and steps == [1, 1, 1, 1]
+    for evaluator, fitting in fits:
+        assert len(fitting) == round(0.75 * found.sampled_documents)
+        assert not np.isin(evaluator.source_documents, fitting).any()
+    best = max(row.recall[50] or 0.0 for row in found.encoders[1:])
+    chosen = found.recommended
+    assert (chosen.recall[50] or 0.0) >= best - 0.02 and chosen.name != PAPER
+    few = diagnose(documents[:300])
+    assert [row.name for row in few.encoders] == [PAPER, "FDE"]
+
+
+@pytest.mark.parametrize(
+    ("recall", "name"),
+    [((0.9, 0.85, 0.95), "large"), ((0.9, 0.94, 0.95), "small"), ((1.0, 0.5, 0.9), "large")],
+)
+def test_the_smallest_of_the_best_is_recommended(recall: tuple[float, ...], name: str) -> None:
+    configs = [
+        FDEConfig.preset("paper", 8),
+        FDEConfig(dimension=8, num_simhash_projections=3),
+        FDEConfig(dimension=8),
+    ]
+    rows = [
+        MeasuredEncoder(name, config, {10: None, 50: value, 100: None})
+        for name, config, value in zip((PAPER, "small", "large"), configs, recall, strict=True)
+    ]
+    assert MODULE._recommended(rows).name == name

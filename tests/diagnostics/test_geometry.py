@@ -35,7 +35,7 @@ def test_a_cone_is_measured(mean_cosine: float) -> None:
     part = (1 - mean_cosine) / 128
     expected = 1 / ((mean_cosine + part) ** 2 + 127 * part**2)
     assert found.effective_rank == pytest.approx(expected, rel=0.05)
-    assert found.unit
+    assert found.unit_norms
 
 
 def test_isotropic_tokens_have_no_direction() -> None:
@@ -78,9 +78,9 @@ def test_norms_and_zero_vectors() -> None:
     tokens = np.array([[3.0, 4], [0, 0], [1, 0], [0, 2]])
     found = token_geometry(tokens)
     assert found.norms == (1.0, pytest.approx(8 / 3), 5.0)
-    assert (found.tokens, found.zero_tokens, found.unit) == (3, 1, False)
-    assert not token_geometry(np.array([[1.0, 0], [0, 0], [0, 1]])).unit
-    assert token_geometry(np.array([[1.003, 0], [0, 0.997]])).unit
+    assert (found.tokens, found.zero_tokens, found.unit_norms) == (3, 1, False)
+    assert not token_geometry(np.array([[1.0, 0], [0, 0], [0, 1]])).unit_norms
+    assert token_geometry(np.array([[1.003, 0], [0, 0.997]])).unit_norms
 
 
 def test_one_token_has_no_pair() -> None:

@@ -23,8 +23,8 @@ def brute(documents: MultiVectors, query: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("excluded", [False, True])
 def test_recall_is_that_of_a_count(excluded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = collection(0, 30)
-    queries, cut_from = pseudo_queries(documents, 12, 4, np.random.default_rng(1))
-    own = cut_from if excluded else None
+    queries, sources = pseudo_queries(documents, 12, 4, np.random.default_rng(1))
+    source_documents = sources if excluded else None
     config = FDEConfig(dimension=8, num_repetitions=3, num_simhash_projections=2)
     encoder = FDEEncoder(config).fit(documents)
     fdes = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
@@ -32,29 +32,29 @@ def test_recall_is_that_of_a_count(excluded: bool, monkeypatch: pytest.MonkeyPat
     for i, query in enumerate(queries):
         exact, guess = brute(documents, query), fdes[i].copy()
         if excluded:
-            exact[cut_from[i]] = guess[cut_from[i]] = -np.inf
+            exact[sources[i]] = guess[sources[i]] = -np.inf
         shares.append(len(set(np.argsort(-exact)[:5]) & set(np.argsort(-guess)[:7])) / 5)
-    task = RecallEvaluator(documents, queries, own, k=5)
-    found = task.recall(encoder, [7, 30])
+    evaluator = RecallEvaluator(documents, queries, source_documents, k=5)
+    found = evaluator.recall(encoder, [7, 30])
     assert found == [pytest.approx(np.mean(shares)), 1.0]
     monkeypatch.setattr("muvera.diagnostics.recall._BLOCK_BYTES", 1)  # one document at a time
-    assert task.recall(encoder, [7, 30]) == found
+    assert evaluator.recall(encoder, [7, 30]) == found
 
 
 def test_k_needs_so_many_documents() -> None:
     documents = collection(0, 10)
-    queries, own = pseudo_queries(documents, 3, 4, np.random.default_rng(1))
+    queries, sources = pseudo_queries(documents, 3, 4, np.random.default_rng(1))
     with pytest.raises(ValueError, match="k=10 exceeds the 9 documents"):
-        RecallEvaluator(documents, queries, own)
+        RecallEvaluator(documents, queries, sources)
     RecallEvaluator(documents, queries)
 
 
 @given(seed=seeds, length=st.integers(1, 12), count=st.integers(1, 9))
 def test_windows_lie_in_their_documents(seed: int, length: int, count: int) -> None:
     documents = collection(seed, 9)
-    queries, own = pseudo_queries(documents, count, length, np.random.default_rng(seed))
-    assert len(queries) == len(set(own.tolist())) == count
-    for query, document in zip(queries, own, strict=True):
+    queries, sources = pseudo_queries(documents, count, length, np.random.default_rng(seed))
+    assert len(queries) == len(set(sources.tolist())) == count
+    for query, document in zip(queries, sources, strict=True):
         text = documents[int(document)]
         assert len(query) == min(length, len(text))
         assert any(np.array_equal(text[i : i + len(query)], query) for i in range(len(text)))

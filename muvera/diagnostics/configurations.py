@@ -1,0 +1,63 @@
+"""The encoders that a diagnosis measures, and how Python and the command line name them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..encoders.base import PRESETS, EncoderConfig, config_from_dict
+from ..encoders.fde.config import FDEConfig
+
+__all__ = ["PAPER", "constructor_call", "encoders_to_measure", "preset_name"]
+
+#: Name of the measured encoder that stands for the paper's recipe and is never recommended.
+PAPER = "FDE of the paper"
+
+#: Hyperplanes of the smaller size of the default FDE.
+_SMALL_PLANES = 3
+
+
+def encoders_to_measure(config: FDEConfig) -> dict[str, EncoderConfig]:
+    """Return configurations by name: the paper's, the default in two sizes, other kinds, the given one.
+
+    Parameters
+    ----------
+    config : FDEConfig
+        The caller's; it is measured besides where it is none of the others.
+    """
+    dimension = config.dimension
+    small = FDEConfig(dimension=dimension, num_simhash_projections=_SMALL_PLANES)
+    large = FDEConfig(dimension=dimension)
+    encoders: dict[str, EncoderConfig] = {
+        PAPER: FDEConfig.preset("paper", dimension),
+        f"FDE {small.vector_dimension:,}": small,
+        f"FDE {large.vector_dimension:,}": large,
+    }
+    for preset in ("compact", "learned"):
+        other = config_from_dict({"dimension": dimension, **PRESETS[preset]})
+        encoders[f"{preset} {other.vector_dimension:,}"] = other
+    return encoders if config in encoders.values() else {**encoders, "given": config}
+
+
+def preset_name(config: EncoderConfig) -> str | None:
+    """Return the preset that makes `config`, or None where no preset does."""
+    for name, values in PRESETS.items():
+        if config_from_dict({"dimension": config.dimension, **values}) == config:
+            return name
+    return None
+
+
+def constructor_call(config: EncoderConfig) -> str:
+    """Return the Python expression that makes `config`, without what is the default.
+
+    Examples
+    --------
+    >>> constructor_call(FDEConfig(dimension=128, num_simhash_projections=3))
+    'FDEConfig(dimension=128, num_simhash_projections=3)'
+    """
+    default = type(config)(dimension=config.dimension)
+    changes = [
+        f"{field.name}={getattr(config, field.name)!r}"
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != getattr(default, field.name)
+    ]
+    return f"{type(config).__name__}({', '.join([f'dimension={config.dimension}', *changes])})"
