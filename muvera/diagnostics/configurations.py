@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from ..encoders.base import PRESETS, EncoderConfig, config_from_dict
+from ..encoders.base import EncoderConfig
+from ..encoders.fde.config import PRESETS as FDE_PRESETS
 from ..encoders.fde.config import FDEConfig
+from ..encoders.registry import PRESETS, config_from_dict, preset_config
 
 __all__ = ["PAPER", "constructor_call", "encoders_to_measure", "preset_name"]
 
@@ -28,22 +28,19 @@ def encoders_to_measure(config: FDEConfig) -> dict[str, EncoderConfig]:
     small = FDEConfig(dimension=dimension, num_simhash_projections=_SMALL_PLANES)
     large = FDEConfig(dimension=dimension)
     encoders: dict[str, EncoderConfig] = {
-        PAPER: FDEConfig.preset("paper", dimension),
+        PAPER: preset_config("paper", dimension),
         f"FDE {small.vector_dimension:,}": small,
         f"FDE {large.vector_dimension:,}": large,
     }
-    for preset in ("compact", "learned"):
-        other = config_from_dict({"dimension": dimension, **PRESETS[preset]})
+    for preset in (name for name in PRESETS if name not in FDE_PRESETS):
+        other = preset_config(preset, dimension)
         encoders[f"{preset} {other.vector_dimension:,}"] = other
     return encoders if config in encoders.values() else {**encoders, "given": config}
 
 
 def preset_name(config: EncoderConfig) -> str | None:
     """Return the preset that makes `config`, or None where no preset does."""
-    for name, values in PRESETS.items():
-        if config_from_dict({"dimension": config.dimension, **values}) == config:
-            return name
-    return None
+    return next((name for name in PRESETS if preset_config(name, config.dimension) == config), None)
 
 
 def constructor_call(config: EncoderConfig) -> str:
@@ -54,10 +51,6 @@ def constructor_call(config: EncoderConfig) -> str:
     >>> constructor_call(FDEConfig(dimension=128, num_simhash_projections=3))
     'FDEConfig(dimension=128, num_simhash_projections=3)'
     """
-    default = type(config)(dimension=config.dimension)
-    changes = [
-        f"{field.name}={getattr(config, field.name)!r}"
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) != getattr(default, field.name)
-    ]
+    default = config_from_dict({"encoder": config.kind, "dimension": config.dimension}).to_dict()
+    changes = [f"{name}={value!r}" for name, value in config.to_dict().items() if value != default[name]]
     return f"{type(config).__name__}({', '.join([f'dimension={config.dimension}', *changes])})"

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.sampling import fit_share, pseudo_queries
-from ..encoders.base import EncoderConfig, make_encoder, needs_sample
+from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
+from ..encoders.registry import make_encoder
 from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.muvera_index import EXACT_TOKENS
 from ..utils.checks import require_int
@@ -128,7 +129,7 @@ def diagnose(
     geometry = token_geometry(part.tokens)
     measured = []
     for name, each in encoders_to_measure(config).items():
-        if learn_maps or not needs_sample(each):
+        if learn_maps or not each.needs_fit_sample:
             measured.append(_measure(name, each, evaluator, fitting, threads))
         advance(1)
     planes = FDEEncoder(config).matrices.dense_hyperplanes[:, : config.dimension]

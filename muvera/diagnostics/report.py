@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 
-from ..encoders.base import needs_sample
 from ..utils.wording import counted
 from .configurations import PAPER, constructor_call, preset_name
 from .diagnosis import Diagnosis, MeasuredEncoder
@@ -173,7 +172,7 @@ def _expect(found: Diagnosis) -> str:
 
 def _unmeasured(found: Diagnosis) -> str:
     """Say that no maps were learned, where an index of the collection would learn some."""
-    if found.exact_search or any(needs_sample(row.config) for row in found.encoders):
+    if found.exact_search or any(row.config.needs_fit_sample for row in found.encoders):
         return ""
     return (
         "Compact and learned vectors are not measured, because too few documents are sampled to learn their "

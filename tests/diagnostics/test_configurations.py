@@ -4,7 +4,8 @@ import pytest
 
 from muvera import FDEConfig, LearnedConfig
 from muvera.diagnostics.configurations import PAPER, constructor_call, encoders_to_measure, preset_name
-from muvera.encoders.base import PRESETS, EncoderConfig, config_from_dict
+from muvera.encoders.base import EncoderConfig
+from muvera.encoders.registry import PRESETS, preset_config
 
 
 def test_every_kind_of_encoder_is_measured() -> None:
@@ -19,7 +20,7 @@ def test_every_kind_of_encoder_is_measured() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_recognized_and_written_as_python(name: str) -> None:
-    config = config_from_dict({"dimension": 64, **PRESETS[name]})
+    config = preset_config(name, 64)
     found = preset_name(config)
     assert found is not None and PRESETS[found] == PRESETS[name]
     assert eval(constructor_call(config)) == config

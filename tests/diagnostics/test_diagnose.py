@@ -15,7 +15,7 @@ from muvera.convert import read
 from muvera.diagnostics.configurations import PAPER
 from muvera.diagnostics.diagnosis import MeasuredEncoder
 from muvera.diagnostics.report import render
-from muvera.encoders.base import config_from_dict
+from muvera.encoders.registry import config_from_dict
 
 MODULE = importlib.import_module("muvera.diagnostics.diagnose")
 SAMPLE = ROOT / "muvera" / "data" / "sample"
