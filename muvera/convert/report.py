@@ -39,7 +39,7 @@ class Measure:
         self.dimension = batch.dimension
         dtype = batch.tokens.dtype
         self.dtype = str(dtype if not self.dtype else np.promote_types(self.dtype, dtype))
-        self.ids = ("str" if batch.ids.dtype.kind == "U" else "int") if batch.has_ids else None
+        self.ids = ("int" if batch.ids.dtype.kind == "i" else "str") if batch.has_ids else None
         for start in range(0, batch.num_tokens, _ROWS_AT_ONCE):
             rows = batch.tokens[start : start + _ROWS_AT_ONCE]
             measure_rows(read_only_view(np.ascontiguousarray(rows, np.float32)), self._totals)

@@ -11,17 +11,26 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..kernels.finite_check import first_not_finite
+from ..kernels.finite_check import first_beyond
 from ..utils.atomic_files import atomic_folder, write_json
-from .validation import Ids, TokenArray, as_array, as_ids, as_integers, as_offsets, as_tokens, read_only_view
+from .offsets import as_offsets, offsets_from_lengths, running_total
+from .validation import Ids, TokenArray, as_array, as_ids, as_tokens, read_only_view
 
 __all__ = ["MULTIVECTORS_FILES", "MultiVectors", "as_kernel_arrays", "as_multivectors"]
 
 #: What a folder of MultiVectors holds.
 MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
 
-# Bits and exponent mask of a float of so many bytes.
-_EXPONENT = {2: (np.uint16, 0x7C00), 4: (np.uint32, 0x7F800000)}
+#: No number of a token may be as large: products of two, summed over a thousand dimensions and
+#: ten thousand tokens, must stay within float32.
+TOO_LARGE = 1e12
+
+# Of a float of so many bytes: its bits, all of them but the sign, and the first that is refused.
+# Every finite float16 is small enough.
+_BITS = {
+    2: (np.uint16, 0x7FFF, 0x7C00),
+    4: (np.uint32, 0x7FFFFFFF, int(np.float32(TOO_LARGE).view(np.uint32))),
+}
 
 
 def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
@@ -162,14 +171,7 @@ class MultiVectors:
         if (lengths is None) == (offsets is None):
             raise TypeError("Give either lengths or offsets.")
         if lengths is not None:
-            counts = as_integers(lengths, "lengths")
-            if len(counts) and counts.min() < 0:
-                i = int(np.argmax(counts < 0))
-                raise ValueError(f"lengths[{i}] is {counts[i]}; a length must not be negative.")
-            total, rows = int(counts.sum()), len(tokens)
-            if total != rows:
-                raise ValueError(f"lengths add up to {total}, but there are {rows} token vectors.")
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+            offsets = offsets_from_lengths(lengths, len(tokens))
         assert offsets is not None  # for the type checker: one of the two was given
         return cls(tokens, offsets, ids)
 
@@ -212,10 +214,10 @@ class MultiVectors:
         tokens = np.concatenate([part.tokens for part in parts]).astype(dtype, copy=False)
         ids = None
         if any(part.has_ids for part in parts):
-            kinds = {part.ids.dtype.kind for part in parts}
+            kinds = {"int" if part.ids.dtype.kind == "i" else "str" for part in parts}
             if len(kinds) > 1:
                 raise TypeError("Collections with int ids and with str ids cannot be joined.")
-            ids = np.concatenate([part.ids for part in parts])
+            ids = [name for part in parts for name in part.ids.tolist()]
         return cls.from_flat(tokens, lengths, ids=ids)
 
     # -- looking --------------------------------------------------------------
@@ -286,7 +288,7 @@ class MultiVectors:
             bounds = self.offsets[first : first + count + 1]
             return self._view(self.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids)
         lengths = self.lengths[positions]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        offsets = running_total(lengths)
         rows = np.repeat(self.offsets[positions] - offsets[:-1], lengths) + np.arange(offsets[-1])
         if len(np.unique(positions)) != count:
             raise ValueError("A text was picked twice, but ids must be unique.")
@@ -304,22 +306,52 @@ class MultiVectors:
 
     # -- checking -------------------------------------------------------------
 
-    def require_finite(self, name: str = "documents") -> None:
-        """Raise ValueError for the first NaN or infinity, naming its text; remembered."""
+    def require_finite(self, name: str = "documents", first: int = 0, place: str | None = None) -> None:
+        """Check once that every number is finite and below 1e12 in size; the result is remembered.
+
+        Parameters
+        ----------
+        name : str
+            What the message calls the texts.
+        first : int
+            How many texts came before these, in the place that they are from.
+        place : str, optional
+            The file that they are from.
+
+        Raises
+        ------
+        ValueError
+            Naming the text, the token and the coordinate of the first NaN, infinity, or number so
+            large that products with it overflow float32 and rank at random.
+        """
         if self._finite:
             return
-        unsigned, exponent = _EXPONENT[self.tokens.dtype.itemsize]
+        unsigned, magnitude, limit = _BITS[self.tokens.dtype.itemsize]
         bits = read_only_view(self.tokens).reshape(-1).view(unsigned)
-        where = first_not_finite(bits, unsigned(exponent))
-        if where >= 0:
-            row, column = divmod(int(where), self.dimension)
-            text = int(np.searchsorted(self.offsets, row, side="right")) - 1
-            raise ValueError(
-                f"{name}[{text}] (id {self.ids[text].item()!r}) has {self.tokens[row, column]} in its token "
-                f"{row - int(self.offsets[text])}, coordinate {column}: every number must be finite. "
-                "Drop or repair that text."
-            )
-        self._finite = True
+        where = first_beyond(bits, unsigned(magnitude), unsigned(limit))
+        if where < 0:
+            self._finite = True
+            return
+        row, column = divmod(int(where), self.dimension)
+        text, token = self.text_of(row)
+        value = self.tokens[row, column]
+        bound = "finite" if not np.isfinite(value) else f"below {TOO_LARGE:g} in size, for products overflow"
+        raise ValueError(
+            f"{self.text_name(text, name, first, place)} has {value!s} in its token {token}, coordinate {column}: "
+            f"every number must be {bound}. Drop or repair that text."
+        )
+
+    def text_of(self, row: int) -> tuple[int, int]:
+        """Return the text that this row of the tokens belongs to, and which of its tokens it is."""
+        text = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return text, row - int(self.offsets[text])
+
+    def text_name(self, text: int, name: str = "documents", first: int = 0, place: str | None = None) -> str:
+        """Return what messages call a text; parameters as of :meth:`require_finite`."""
+        called = f"{name}[{first + text}]" if place is None else f"{place}: document {first + text}"
+        if not self.has_ids and (first or place is not None):
+            return called  # what stands for ids here counts from the batch's beginning
+        return f"{called} (id {self.ids[text : text + 1].tolist()[0]!r})"
 
     def require_dimension(self, dimension: int, name: str, owner: str) -> None:
         """Raise ValueError unless tokens have `dimension` columns; `owner` says who asks."""

@@ -5,33 +5,52 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 __all__ = [
+    "MAX_ID_LENGTH",
     "Ids",
     "TokenArray",
     "as_array",
     "as_ids",
-    "as_integers",
-    "as_offsets",
     "as_tokens",
     "read_only_view",
+    "string_array",
     "validated_out",
 ]
 
 #: Token vectors: float32 or float16, rows are tokens.
 TokenArray = NDArray[np.float32] | NDArray[np.float16]
 
-#: External ids: int64 or unicode strings, one a text.
-Ids = NDArray[np.int64] | NDArray[np.str_]
+#: External ids, one a text: int64, or strings as :func:`string_array` holds them.
+Ids = NDArray[np.int64] | NDArray[np.str_] | NDArray[np.object_]
+
+#: Most characters of an id: what the most generous vector store holds (Milvus' VARCHAR).
+MAX_ID_LENGTH = 65_535
+
+# So many characters are always held as NumPy's strings.
+_NARROW_STRINGS = 1 << 18
 
 
-def as_array(value: Any) -> NDArray[Any]:
+def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
     """Return `value` as a NumPy array, taking tensors without importing their library.
 
     Anything with ``detach()``, ``cpu()`` and ``numpy()`` is taken as a tensor on any
     device; bfloat16, which NumPy does not have, becomes float32.
+
+    Raises
+    ------
+    TypeError
+        For a masked array with masked entries, whose numbers are not meant to be used.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        masked = int(np.ma.getmaskarray(value).sum())
+        if masked:
+            raise TypeError(
+                f"{name} is a masked array with {masked} masked entries, which have no value here. "
+                "Leave those tokens out, or fill them with array.filled(...)."
+            )
+        return np.asarray(value.data)
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "detach") and hasattr(value, "cpu"):
@@ -43,14 +62,25 @@ def as_array(value: Any) -> NDArray[Any]:
 
 
 def as_tokens(value: Any, name: str) -> TokenArray:
-    """Return `value` as a C-contiguous float32 or float16 array, memory maps unread."""
+    """Return `value` as a C-contiguous float32 or float16 array, memory maps unread.
+
+    Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite` refuses.
+
+    Raises
+    ------
+    TypeError
+        For numbers that are not floating point, and for masked arrays.
+    ValueError
+        For nested lists of different lengths.
+    """
     try:
-        array = as_array(value)
+        array = as_array(value, name)
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array of numbers: {error}.") from None
     if array.dtype.name == "bfloat16" or array.dtype.kind == "f":
         if array.dtype.itemsize not in (2, 4) or array.dtype.name == "bfloat16":
-            array = array.astype(np.float32)
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32)
     elif array.size:
         raise TypeError(
             f"{name} has dtype {array.dtype}, but token vectors must be floating point. "
@@ -70,16 +100,17 @@ def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
-    """Return `values` as int64 or unicode ids, checked to be `count` and all different.
+    """Return `values` as int64 or string ids, checked to be `count` and all different.
 
     Raises
     ------
     TypeError
         For anything but integers or strings, or a mixture of both.
     ValueError
-        For a wrong number of ids, a duplicate, or a string that ends in NUL.
+        For a wrong number of ids, a duplicate, a string that ends in NUL, and one of more than
+        :data:`MAX_ID_LENGTH` characters.
     """
-    values = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    values = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)
     kinds = {
         int if isinstance(v, (int, np.integer)) and not isinstance(v, (bool, np.bool_)) else type(v)
         for v in values
@@ -95,40 +126,47 @@ def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
         except OverflowError:
             raise ValueError(f"{name} has an integer outside 64 bits. Use strings for such ids.") from None
     else:
-        if any(v.endswith("\0") for v in values):
-            raise ValueError(f"{name} has a string that ends in a NUL character, which cannot be kept.")
-        ids = np.asarray(values, np.str_)
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) != count:
-        twice = unique[counts > 1][0]
-        where = np.flatnonzero(ids == twice)[:2]
-        raise ValueError(
-            f"{name} must be unique, but {twice.item()!r} stands at positions {where[0]} and {where[1]}."
-        )
+        ids = _as_strings(values, name)
+    _require_unique(ids, name)
     return ids
 
 
-def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
-    array = as_array(values)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must have one axis, got shape {array.shape}.")
-    if array.dtype.kind in "iu" or not array.size:
-        return array.astype(np.int64)
-    if array.dtype.kind == "f" and (array == np.rint(array)).all():
-        return array.astype(np.int64)  # some tools store counts as float64
-    raise TypeError(f"{name} must be whole numbers, got dtype {array.dtype}.")
+def _as_strings(values: list[str], name: str) -> NDArray[np.str_] | NDArray[np.object_]:
+    for i, value in enumerate(values):
+        if len(value) > MAX_ID_LENGTH:
+            raise ValueError(
+                f"{name}[{i}] has {len(value)} characters, but an id has at most {MAX_ID_LENGTH}. "
+                f"Use a shorter one; this begins {value[:40]!r}."
+            )
+        if value.endswith("\0"):
+            raise ValueError(f"{name} has a string that ends in a NUL character, which cannot be kept.")
+    return string_array([str(value) for value in values])
 
 
-def as_offsets(values: ArrayLike, rows: int) -> NDArray[np.int64]:
-    offsets = as_integers(values, "offsets")
-    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != rows:
-        ends = f"{offsets[0]} to {offsets[-1]}" if len(offsets) else "nothing"
-        raise ValueError(f"offsets must run from 0 to the {rows} token vectors, got {ends}.")
-    falls = np.flatnonzero(np.diff(offsets) < 0)
-    if len(falls):
-        i = int(falls[0])
-        raise ValueError(f"offsets must not fall, but offsets[{i + 1}]={offsets[i + 1]} < {offsets[i]}.")
-    return offsets
+def string_array(values: list[str]) -> NDArray[np.str_] | NDArray[np.object_]:
+    """Return strings as an array of NumPy's, or of Python's where one long one would widen all.
+
+    In an array of NumPy's every string takes four bytes for each character of the longest.
+    """
+    longest, total = max(map(len, values), default=0), sum(map(len, values))
+    if longest * len(values) <= max(_NARROW_STRINGS, 16 * total):
+        return np.array(values, np.str_)
+    objects = np.empty(len(values), object)
+    objects[:] = values
+    return objects
+
+
+def _require_unique(ids: Ids, name: str) -> None:
+    listed = ids.tolist()
+    if len(set(listed)) == len(listed):
+        return
+    first: dict[int | str, int] = {}
+    for i, value in enumerate(listed):
+        if value in first:
+            raise ValueError(
+                f"{name} must be unique, but {value!r} stands at positions {first[value]} and {i}."
+            )
+        first[value] = i
 
 
 def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:

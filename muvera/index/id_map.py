@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids
+from ..data.validation import Ids, string_array
 from ..utils.atomic_files import write_bytes
 from ..utils.growable_array import GrowingArray
 
 __all__ = ["IdMap"]
 
-_KINDS = {"i": "int", "U": "str"}
+_KINDS = {"i": "int", "U": "str", "O": "str"}
 
 #: Implicit ids end before this: ids are int64.
 _MOST = 2**63 - 1
@@ -59,7 +59,7 @@ class IdMap:
     def of(self, rows: NDArray[np.int64]) -> Ids:
         """Return the ids of `rows`."""
         ids: Ids = self._ids.values[rows]
-        return ids
+        return string_array(ids.tolist()) if ids.dtype == object else ids
 
     def rows(self, ids: list[Any]) -> NDArray[np.int64]:
         """Return the rows of `ids`, ascending, or raise KeyError for one that is not there."""
@@ -116,7 +116,8 @@ class IdMap:
     def append(self, ids: Ids) -> None:
         """Give the next rows these ids, also those that name other rows until now."""
         first = len(self._ids)
-        self._ids.extend(ids)
+        # As objects: in an array of NumPy's strings the longest would widen all.
+        self._ids.extend(ids if ids.dtype.kind == "i" else ids.astype(object))
         self._alive.extend(np.ones(len(ids), bool))
         self._row_of.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
         if ids.dtype.kind == "i" and len(ids):
@@ -125,7 +126,7 @@ class IdMap:
 
     def reserve(self, count: int) -> None:
         """Leave the next `count` rows without a document for ever."""
-        self._ids.extend(np.zeros(count, self._ids.values.dtype))
+        self._ids.extend(np.full(count, "" if self._kind == "str" else 0, self._ids.values.dtype))
         self._alive.extend(np.zeros(count, bool))
         self._live = None
 
@@ -154,7 +155,7 @@ class IdMap:
             raise ValueError(f"{folder} has {len(values)} ids for {len(alive)} rows.")
         names = cls()
         if values:
-            names._ids = GrowingArray(np.array(values, np.str_ if isinstance(values[0], str) else np.int64))
+            names._ids = GrowingArray(np.array(values, object if isinstance(values[0], str) else np.int64))
         names._alive = GrowingArray(alive)
         names._row_of = {values[row]: int(row) for row in names.live}
         names.next = kept["next"]

@@ -1,6 +1,8 @@
 """MultiVectors: every way in, what it is afterwards, and what it refuses in which words."""
 
 import json
+import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors
 from muvera.data.multivectors import as_kernel_arrays, as_multivectors
-from muvera.data.validation import as_ids
+from muvera.data.validation import MAX_ID_LENGTH, as_ids
 
 
 class Tensor:
@@ -208,12 +210,44 @@ def test_ids_refused(ids: Any, error: type[Exception], words: str) -> None:
             make(ids)
 
 
+def test_one_long_id_does_not_widen_all() -> None:
+    """20,000 documents with one long id asked for 3.7 GiB before."""
+    names = [f"d{i}" for i in range(20_000)]
+    names[7] = "x" * 50_000
+    tracemalloc.start()
+    ids = as_ids(names, len(names))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ids.tolist() == names
+    assert peak < 20 << 20
+    texts = MultiVectors.from_flat(np.ones((20_000, 1)), np.ones(20_000, int), ids=names)
+    assert texts[5:9].ids.tolist() == names[5:9]
+    joined = MultiVectors.concatenate([texts[:10], texts[10:12]])
+    assert joined.ids.tolist() == names[:12]
+
+
+def test_an_id_may_have_so_many_characters() -> None:
+    assert as_ids(["x" * MAX_ID_LENGTH], 1).tolist() == ["x" * MAX_ID_LENGTH]
+    with pytest.raises(ValueError, match=r"ids\[1\] has 65536 characters, but an id has at most 65535"):
+        as_ids(["a", "x" * 65_536], 2)
+
+
 # -- refusing -----------------------------------------------------------------------
 
 
 flat, arrays = MultiVectors.from_flat, MultiVectors.from_arrays
 
 REFUSED: list[tuple[Any, type[Exception], str]] = [
+    (
+        lambda: flat(np.ma.masked_greater(np.ones((5, 2)), 0), [5]),
+        TypeError,
+        "tokens is a masked array with 10 masked entries",
+    ),
+    (
+        lambda: arrays([np.ones((1, 2)), np.ma.masked_invalid([[1.0, np.nan]])]),
+        TypeError,
+        r"documents\[1\] is a masked array with 1 masked entries, .* array.filled",
+    ),
     (lambda: flat(np.ones((5, 2)), [2, 2]), ValueError, "add up to 4, but there are 5"),
     (lambda: flat(np.ones((5, 2)), [6, -1]), ValueError, r"lengths\[1\] is -1"),
     (lambda: flat(np.ones((5, 2)), [2.5, 2.5]), TypeError, "whole numbers, got dtype float64"),
@@ -226,7 +260,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: flat(np.ones((5, 2)), offsets=[0, 4, 2, 5]),
         ValueError,
-        r"must not fall, but offsets\[2\]=2 < 4",
+        "must not fall, but entry 2 is 2 after 4",
     ),
     (lambda: flat(np.ones(5), [5]), ValueError, r"dim at least 1, got \(5,\)"),
     (lambda: flat(np.ones((5, 0)), [5]), ValueError, r"dim at least 1, got \(5, 0\)"),
@@ -291,6 +325,28 @@ def test_the_first_number_that_is_not_finite_is_named(dtype: Any, value: float, 
             bad.require_finite("queries")
         with pytest.raises(ValueError, match=words.replace("queries", "documents")):
             bad[:].require_finite()
+
+
+@pytest.mark.parametrize("value", [1e19, -1e12, 3e38])
+def test_numbers_too_large_for_products_are_named(value: float) -> None:
+    """Products overflowed before, and every ranking was 0, 1, 2, ... with the score inf."""
+    tokens = three(np.float32).tokens
+    tokens[3, 1] = value
+    shown = np.float32(value)
+    with pytest.raises(
+        ValueError,
+        match=rf"documents\[2\] .*has {re.escape(str(shown))} in its token 1, coordinate 1: "
+        r"every number must be below 1e\+12 in size, for products overflow",
+    ):
+        MultiVectors.from_flat(tokens, [2, 0, 3]).require_finite()
+    tokens[3, 1] = np.nextafter(np.float32(1e12), np.float32(0))
+    MultiVectors.from_flat(tokens, [2, 0, 3]).require_finite()
+    MultiVectors.from_flat(np.full((5, 3), 65504, np.float16), [2, 0, 3]).require_finite()
+
+
+def test_doubles_beyond_single_precision_are_refused_too() -> None:
+    with pytest.raises(ValueError, match="has inf in its token 0"):
+        MultiVectors.from_arrays([[[1e300, 1.0]]]).require_finite()
 
 
 @pytest.mark.parametrize("position", [0, 4095, 4096, 8191, 9999])

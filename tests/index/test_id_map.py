@@ -1,5 +1,6 @@
 """IdMap: which id stands for which row, through every change and the disk."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
+from muvera.data.validation import as_ids
 from muvera.index.id_map import IdMap
 from muvera.utils.growable_array import GrowingArray
 
@@ -154,3 +156,18 @@ def test_ids_must_fit_their_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "alive.npy", np.ones(2, bool))
     with pytest.raises(ValueError, match="has 3 ids for 2 rows"):
         IdMap.load(tmp_path)
+
+
+def test_one_long_id_does_not_widen_all() -> None:
+    """In an array of NumPy's strings these took 400 MB."""
+    tracemalloc.start()
+    names = IdMap()
+    for i in range(10):
+        names.append(as_ids([f"{i}-{j}" if j else str(i) * 10_000 for j in range(100)], 100))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+    assert names.of(np.array([5, 899])).tolist() == ["0-5", "8-99"]
+    assert names.of(np.array([100])).tolist() == ["1" * 10_000]
+    names.reserve(1)
+    assert names.rows(["3" * 10_000]).tolist() == [300]

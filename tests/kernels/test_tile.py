@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from muvera.kernels.finite_check import first_not_finite
+from muvera.kernels.finite_check import first_beyond
 from muvera.kernels.jit import kernel
 from muvera.kernels.tile import (
     LANES,
@@ -173,11 +173,11 @@ def test_halves_are_widened_exactly(stop: int) -> None:
     np.testing.assert_array_equal(out[: stop - 5], wanted)
 
 
-def test_the_first_not_finite() -> None:
-    values = np.ones(5000, np.float32)
-    mask = np.uint32(0x7F800000)
-    assert first_not_finite(values.view(np.uint32), mask) == -1
-    assert first_not_finite(values[:0].view(np.uint32), mask) == -1
-    for where, value in ((4999, np.nan), (4096, np.inf), (4095, -np.inf), (0, np.nan)):
+def test_the_first_beyond_a_limit() -> None:
+    values = np.full(5000, -99.5, np.float32)
+    mask, limit = np.uint32(0x7FFFFFFF), np.float32(100).view(np.uint32)
+    assert first_beyond(values.view(np.uint32), mask, limit) == -1
+    assert first_beyond(values[:0].view(np.uint32), mask, limit) == -1
+    for where, value in ((4999, np.nan), (4096, np.inf), (4095, -np.inf), (9, 100), (4, -100), (0, np.nan)):
         values[where] = value
-        assert first_not_finite(values.view(np.uint32), mask) == where
+        assert first_beyond(values.view(np.uint32), mask, limit) == where

@@ -38,7 +38,7 @@ def collection(
         tokens *= rng.uniform(0.01, 30, (count, 1))
     if kind == "zeros":
         tokens[rng.random(count) < 0.4] = 0
-    size = {"tiny": 1e-18, "huge": 1e16}.get(kind, 1.0)
+    size = {"tiny": 1e-18, "huge": 1e11}.get(kind, 1.0)
     tokens = (tokens * size).astype(np.float32)
     documents = MultiVectors.from_flat(tokens[query_tokens:].astype(dtype), lengths)
     return tokens[:query_tokens], documents

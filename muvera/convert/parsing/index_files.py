@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.offsets import as_lengths
+
 __all__ = ["chunk_count", "chunk_lengths", "read_json", "read_npy"]
 
 
@@ -33,16 +35,24 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 
 def chunk_lengths(path: Path) -> NDArray[np.int64]:
-    """Read a JSON list of lengths; whole numbers written as floats are taken."""
+    """Read a JSON list of lengths; whole numbers written as floats are taken.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where it is missing.
+    ValueError
+        Where it is no list of lengths, for the reasons of :func:`~muvera.data.offsets.as_lengths`.
+    """
     values = read_json(path)
+    if not isinstance(values, list):
+        raise ValueError(
+            f"{path} must be a list of whole numbers, got {type(values).__name__}. Copy it again."
+        )
     try:
-        array = np.asarray(values if values else [], np.float64)
-        whole = array.ndim == 1 and bool((array == np.rint(array)).all()) and not (array < 0).any()
-    except (TypeError, ValueError):
-        whole = False
-    if not whole or not isinstance(values, list):
-        raise ValueError(f"{path} must be a list of whole numbers, the tokens of each document.")
-    return array.astype(np.int64)
+        return as_lengths(values, str(path))
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def chunk_count(path: Path, metadata: Any) -> int:

@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...data.multivectors import MultiVectors
+from ...data.offsets import as_lengths, running_total
 from ...data.validation import Ids, as_ids
 from ..parsing.torch_file import StoredTensor, read_torch
-from ..sources.plaid_codec import document_ranges
+from ..sources.base import token_batches
 
 __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
@@ -57,8 +56,7 @@ class ByaldiSource:
                     f"{path}: page {i} in {name} has shape {page.shape}, but the first has "
                     f"{self._pages[0][1].shape}; each must be (tokens, dim). They are of different models."
                 )
-        lengths = [page.shape[0] for _, page in self._pages]
-        self._offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        self._offsets = running_total(as_lengths([page.shape[0] for _, page in self._pages], str(path)))
         self._ids = _ids(path, len(self._pages))
         self.dimension = int(self._pages[0][1].shape[1])
         self.num_documents: int | None = len(self._pages)
@@ -66,7 +64,7 @@ class ByaldiSource:
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the pages in order, bfloat16 as float32."""
-        for start, stop in document_ranges(self._offsets, max_tokens):
+        for start, stop in token_batches(self._offsets, max_tokens):
             arrays = [page.numpy() for _, page in self._pages[start:stop]]
             ids = None if self._ids is None else self._ids[start:stop]
             yield MultiVectors.from_arrays(arrays, ids, dimension=self.dimension)

@@ -103,7 +103,9 @@ def _ragged(dataset: Any, dimension: Any, ids: Any, place: str) -> Source:
                         f"{place}: document {i} has {len(numbers)} numbers, no multiple of dimension={width}."
                     )
                 yield Document(
-                    None if checked is None else checked[i].item(), numbers.reshape(-1, width), f"row {i}"
+                    None if checked is None else checked[i : i + 1].tolist()[0],
+                    numbers.reshape(-1, width),
+                    f"row {i}",
                 )
 
     return RowSource(documents, name=NAME, place=place, num_documents=count, dimension=width)

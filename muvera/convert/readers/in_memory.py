@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray, as_array, as_ids, as_tokens
 from ..sources.arrays import PaddedSource, require_finite
-from ..sources.base import CollectionSource, Source, cut
+from ..sources.base import CollectionSource, Source, collection_batches
 from ..sources.documents import Document, RowSource
 
 __all__ = ["open_object"]
@@ -75,7 +75,7 @@ class _Collection(CollectionSource):
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         first = 0
-        for batch in cut(self.collection, max_tokens):
+        for batch in collection_batches(self.collection, max_tokens):
             yield require_finite(batch, _PLACE, first)
             first += len(batch)
 

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
 from ...data.validation import as_ids
 from ...utils.optional_imports import import_extra
 from ..parsing.index_files import read_npy
 from ..parsing.pylate_id_maps import MappedSource, has_map, has_pylate_maps, read_map, same_kind
-from ..sources.base import CollectionSource, Source
-from ..sources.plaid_codec import document_ranges
+from ..sources.base import CollectionSource, Source, token_batches
 from . import fast_plaid, plaid
 
 __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
@@ -104,7 +104,7 @@ class _VoyagerSource:
                 raise ValueError(f"{path / 'index.voyager'} is damaged ({error}). Copy it again.") from error
         self._rows = np.concatenate([np.zeros(0, np.int64), *rows])
         lengths = np.array([len(row) for row in rows], np.int64)
-        self._offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        self._offsets = running_total(lengths)
         known = len(self._index.ids)
         if len(self._rows) and not 0 <= self._rows.min() <= self._rows.max() < known:
             raise ValueError(
@@ -120,7 +120,7 @@ class _VoyagerSource:
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents in the order in which they were added."""
-        for start, stop in document_ranges(self._offsets, max_tokens):
+        for start, stop in token_batches(self._offsets, max_tokens):
             bounds = self._offsets[start : stop + 1]
             rows = self._rows[bounds[0] : bounds[-1]]
             tokens = self._index.get_vectors(rows) if len(rows) else np.empty((0, self.dimension), np.float32)
@@ -139,7 +139,7 @@ def _scann(path: Path) -> CollectionSource:
             f"{len(tokens)}. They are of different times: copy the whole folder again."
         )
     order = np.argsort(starts, kind="stable")
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[order])])
+    ends = running_total(lengths[order])
     if not np.array_equal(starts[order][lengths[order] > 0], ends[:-1][lengths[order] > 0]):
         # Gaps: PyLate deletes a document's range and leaves its rows.
         tokens = tokens[_row_numbers(starts[order], lengths[order])]

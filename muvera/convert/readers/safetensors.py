@@ -7,7 +7,6 @@ data_offsets}}`` that may have texts under ``__metadata__``, and the arrays' byt
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def open_source(path: Path, *, part: str = "docs") -> Source:
     header, begins = read_header(path)
     metadata = header.pop("__metadata__", None) or {}
     arrays = {key: _tensor(path, key, entry, begins) for key, entry in header.items()}
-    ids = _ids(path, arrays, metadata)
+    ids = _ids(path, metadata)
     if find(names_of(part).tokens, arrays) is None:
         source = per_document(arrays, name=NAME, place=str(path), ids=ids)
         if source is not None:
@@ -103,15 +102,11 @@ def _tensor(path: Path, key: str, entry: Any, begins: int) -> Rows:
     return Bfloat16Rows(array) if kind == "BF16" else array
 
 
-def _ids(path: Path, arrays: dict[str, Rows], metadata: dict[str, str]) -> Any:
-    """Return string ids from the metadata, or from the tensors that stand in where they are long."""
-    if "ids" in metadata:
-        try:
-            return json.loads(metadata["ids"])
-        except ValueError as error:
-            raise ValueError(f"{path}: the ids in its metadata are not a JSON list: {error}.") from None
-    text, ends = arrays.pop("ids_utf8", None), arrays.pop("ids_offsets", None)
-    if text is None or ends is None:
+def _ids(path: Path, metadata: dict[str, str]) -> Any:
+    """Return string ids from the metadata, None where it has none."""
+    if "ids" not in metadata:
         return None
-    content, bounds = bytes(text[:]), ends[:].tolist()
-    return [content[start:stop].decode("utf-8") for start, stop in pairwise(bounds)]
+    try:
+        return json.loads(metadata["ids"])
+    except ValueError as error:
+        raise ValueError(f"{path}: the ids in its metadata are not a JSON list: {error}.") from None

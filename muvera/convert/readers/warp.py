@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
 from ..parsing.index_files import read_npy
 from ..parsing.torch_file import read_array
-from ..sources.plaid_codec import Codec, document_ranges
+from ..sources.base import token_batches
+from ..sources.plaid_codec import Codec
 
 __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
@@ -86,7 +88,7 @@ class WarpSource:
         self._order = np.argsort(documents, kind="stable")
         # The centroid of a row is the group it stands in.
         self._ends = np.cumsum(sizes, dtype=np.int64)
-        self._offsets: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        self._offsets: NDArray[np.int64] = running_total(lengths)
         self._where = f"{path.name}/sizes.compacted.pt"
         self.dimension = self._codec.dimension
         self.nbits: int | None = nbits
@@ -95,7 +97,7 @@ class WarpSource:
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents by number."""
-        for start, stop in document_ranges(self._offsets, max_tokens):
+        for start, stop in token_batches(self._offsets, max_tokens):
             bounds = self._offsets[start : stop + 1]
             rows = self._order[bounds[0] : bounds[-1]]
             codes = np.searchsorted(self._ends, rows, side="right")

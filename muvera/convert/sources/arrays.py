@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import Ids
-from .base import Source
+from .base import Source, token_batches
 
-__all__ = ["Bfloat16Rows", "FlatSource", "JoinedSource", "PaddedSource", "Rows", "require_finite", "spans"]
+__all__ = ["Bfloat16Rows", "FlatSource", "JoinedSource", "PaddedSource", "Rows", "require_finite"]
 
 
 class Rows(Protocol):
@@ -48,28 +48,8 @@ class Bfloat16Rows:
         return floats
 
 
-def spans(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, stop) of consecutive runs of texts with at most `max_tokens` tokens.
-
-    A longer text stands alone; no texts at all are one empty run, so that a batch carries
-    the dimension on.
-    """
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-    count = len(offsets) - 1
-    if count == 0:
-        yield 0, 0
-    first = 0
-    while first < count:
-        stop = int(np.searchsorted(offsets, offsets[first] + max_tokens, side="right")) - 1
-        # Empty texts weigh nothing: without this cap a run of them would be one batch.
-        stop = min(max(stop, first + 1), first + max_tokens)
-        yield first, stop
-        first = stop
-
-
 def require_finite(batch: MultiVectors, place: str, first: int) -> MultiVectors:
-    """Return `batch`, or raise ValueError naming `place` and the document with a NaN.
+    """Return `batch` after :meth:`MultiVectors.require_finite`, which names the document.
 
     Parameters
     ----------
@@ -79,18 +59,13 @@ def require_finite(batch: MultiVectors, place: str, first: int) -> MultiVectors:
         The file they are from.
     first : int
         How many documents of the file came before the batch.
+
+    Raises
+    ------
+    ValueError
+        For a number that is not finite, or too large.
     """
-    try:
-        batch.require_finite()
-    except ValueError:
-        row, column = (int(axis[0]) for axis in np.nonzero(~np.isfinite(batch.tokens)))
-        text = int(np.searchsorted(batch.offsets, row, side="right")) - 1
-        named = f" (id {batch.ids[text].item()!r})" if batch.has_ids else ""
-        raise ValueError(
-            f"{place}: document {first + text}{named} has {batch.tokens[row, column]} in its token "
-            f"{row - int(batch.offsets[text])}, coordinate {column}, but every number must be finite. "
-            "Repair or remove that document."
-        ) from None
+    batch.require_finite(first=first, place=place)
     return batch
 
 
@@ -137,7 +112,7 @@ class FlatSource:
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the texts in order; a memory map's slices stay unread until used."""
-        for first, stop in spans(self.offsets, max_tokens):
+        for first, stop in token_batches(self.offsets, max_tokens):
             bounds = self.offsets[first : stop + 1]
             # A member of a zip file may lie at an odd address, which kernels do not take.
             tokens = np.require(self.tokens[int(bounds[0]) : int(bounds[-1])], requirements="A")
@@ -195,7 +170,7 @@ class PaddedSource:
         """Yield the texts in order, without their padding."""
         count, longest = self.array.shape[:2]
         self.dropped_rows = 0
-        for first, stop in spans(np.arange(count + 1, dtype=np.int64) * longest, max_tokens):
+        for first, stop in token_batches(np.arange(count + 1, dtype=np.int64) * longest, max_tokens):
             padded = np.asarray(self.array[first:stop])
             if self.lengths is not None:
                 mask: Any = np.arange(longest) < self.lengths[first:stop, None]

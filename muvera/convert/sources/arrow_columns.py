@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
 from ...data.validation import Ids
-from .arrays import require_finite, spans
+from .arrays import require_finite
+from .base import token_batches
 from .named_arrays import ids_of
 
 __all__ = ["batches_of", "columns", "dimension_of", "documents_of"]
@@ -87,7 +89,7 @@ def documents_of(
     while isinstance(cells, pa.ExtensionArray):
         cells = cells.storage
     lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    offsets = running_total(lengths)
     rows = cells.flatten()  # of this slice only, and without null documents
 
     def document(row: int) -> str:
@@ -128,7 +130,7 @@ def batches_of(
         tokens, offsets = documents_of(pa, table.column(column), dimension, place, done)
         assert tokens is not None  # the dimension is given
         ids = _ids(table.column(id_column), f"{place}: {id_column}", done) if id_column else None
-        for start, stop in spans(offsets, max_tokens):
+        for start, stop in token_batches(offsets, max_tokens):
             bounds = offsets[start : stop + 1]
             if stop == start and done:
                 continue

@@ -4,7 +4,7 @@ A format is one module with four names::
 
     NAME: str                                     # "plaid"
     DESCRIPTION: str                                # "metadata.json with centroids.pt"
-    def detects(path: Path) -> bool: ...          # cheap, never raises
+    def matches(path: Path) -> bool: ...            # cheap, never raises
     def open_source(path: Path, **options: Any) -> Source: ...
 
 and a writer one with two::
@@ -19,10 +19,12 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
+from ...utils.checks import require_int
 
-__all__ = ["CollectionSource", "Source", "cut"]
+__all__ = ["CollectionSource", "Source", "collection_batches", "token_batches"]
 
 
 @runtime_checkable
@@ -87,29 +89,51 @@ class CollectionSource:
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield slices that share memory with the collection."""
-        return cut(self.collection, max_tokens)
+        return collection_batches(self.collection, max_tokens)
 
 
-def cut(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
-    """Yield consecutive slices of whole texts, at most `max_tokens` tokens each.
+def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, stop) of consecutive runs of texts with at most `max_tokens` tokens.
 
-    A text longer than that stands alone, and no texts at all are one empty slice, which
-    carries the dimension on.  Slices share memory with `collection`.
+    A longer text stands alone.  No texts at all are one empty run, so that its batch carries the
+    dimension on.
+
+    Parameters
+    ----------
+    offsets : int64 (n + 1,)
+        Where each text begins.
+    max_tokens : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where `max_tokens` is no such number.
     """
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-    offsets = collection.offsets
-    start = 0
-    if len(collection) == 0:
-        yield collection
-    while start < len(collection):
-        stop = int(np.searchsorted(offsets, offsets[start] + max_tokens, side="right")) - 1
-        # A run of empty texts weighs nothing: without this cap it would be one batch.
-        stop = min(max(stop, start + 1), start + max_tokens)
-        part = offsets[start : stop + 1]
-        yield MultiVectors(
-            collection.tokens[part[0] : part[-1]],
-            part - part[0],
-            collection.ids[start:stop] if collection.has_ids else None,
-        )
-        start = stop
+    require_int("max_tokens", max_tokens, 1)
+    count = len(offsets) - 1
+    if count == 0:
+        yield 0, 0
+    first = 0
+    while first < count:
+        stop = int(np.searchsorted(offsets, offsets[first] + max_tokens, side="right")) - 1
+        # Empty texts weigh nothing: without this cap a run of them would be one batch.
+        stop = min(max(stop, first + 1), first + max_tokens)
+        yield first, stop
+        first = stop
+
+
+def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
+    """Yield consecutive slices of whole texts, as :func:`token_batches` cuts them.
+
+    The slices share memory with `collection`, and have ids only where it has some.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`token_batches`.
+    """
+    for first, stop in token_batches(collection.offsets, max_tokens):
+        bounds = collection.offsets[first : stop + 1]
+        ids = collection.ids[first:stop] if collection.has_ids else None
+        yield MultiVectors(collection.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.offsets import as_integers, as_offsets, offsets_from_lengths
 from ...data.validation import Ids, as_ids
 from .arrays import FlatSource, PaddedSource, Rows
 from .base import Source
@@ -91,41 +93,22 @@ def offsets_of(values: Any, rows: int, place: str, *, lengths: bool | None = Non
         Where `values` stand, for messages.
     lengths : bool, optional
         Whether they are lengths.  Default: offsets only where they cannot be lengths.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :mod:`muvera.data.offsets` says, with `place` in the message.
     """
-    array = np.asarray(values)
-    if array.ndim != 1 and array.size:
-        raise ValueError(f"{place} has shape {array.shape}, but lengths and offsets must have one axis.")
-    array = array.reshape(-1)
-    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == np.rint(array)).all())
-    if array.size and not whole:
-        raise TypeError(f"{place} must hold whole numbers (tokens of each document), got {array.dtype}.")
-    numbers = array.astype(np.int64)
-    total = int(numbers.sum())
+    numbers = as_integers(values, place)
     if lengths is None:
-        ends = len(numbers) > 0 and numbers[0] == 0 and numbers[-1] == rows
-        lengths = not (ends and total != rows and (np.diff(numbers) >= 0).all())
-    if not lengths:
-        if len(numbers) == 0 or numbers[0] != 0 or numbers[-1] != rows:
-            given = f"from {numbers[0]} to {numbers[-1]}" if len(numbers) else "nothing"
-            raise ValueError(
-                f"{place} holds offsets that must run from 0 to the {rows} token vectors, got {given}. "
-                "Is a file missing, truncated or from another export?"
-            )
-        if (np.diff(numbers) < 0).any():
-            document = int(np.argmax(np.diff(numbers) < 0))
-            raise ValueError(f"{place}: offsets must not fall, but they do after document {document}.")
-        return numbers
-    if len(numbers) and numbers.min() < 0:
-        document = int(np.argmax(numbers < 0))
-        raise ValueError(
-            f"{place}: document {document} has length {numbers[document]}; none may be negative."
-        )
-    if total != rows:
-        raise ValueError(
-            f"{place}: the lengths of {len(numbers)} documents add up to {total}, but there are {rows} token "
-            "vectors. Is a file missing, truncated or from another export?"
-        )
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(numbers)])
+        lengths = not _can_be_offsets(numbers, rows)
+    return offsets_from_lengths(numbers, rows, place) if lengths else as_offsets(numbers, rows, place)
+
+
+def _can_be_offsets(numbers: NDArray[np.int64], rows: int) -> bool:
+    """Return whether these cannot be lengths: they run from 0 to `rows`, and add up to more."""
+    ends = len(numbers) > 0 and numbers[0] == 0 and numbers[-1] == rows
+    return bool(ends and (numbers[1:] >= numbers[:-1]).all() and numbers[:-1].any())
 
 
 def ids_of(values: Any, count: int, place: str) -> Ids:
@@ -176,8 +159,16 @@ def source_of(
     def ids_for(count: int) -> Ids | None:
         if ids is not None:
             return ids_of(ids, count, f"{place}: ids")
+        if ids_key is None and {"ids_utf8", "ids_offsets"} <= arrays.keys():
+            packed = _unpacked_ids(arrays["ids_utf8"][:], arrays["ids_offsets"][:], place)
+            return ids_of(packed, count, f"{place}: ids_utf8")
         return None if ids_key is None else ids_of(arrays[ids_key][:], count, f"{place}: {ids_key}")
 
+    if len(tokens.shape) in (2, 3) and 0 in tokens.shape[1:]:
+        raise ValueError(
+            f"{place}: {key} must have shape (tokens, dim), or padded (documents, longest, dim), "
+            f"of which only the first may be 0; got {tuple(tokens.shape)}."
+        )
     if len(tokens.shape) == 3:
         mask_key = find(names.mask, arrays)
         count = tokens.shape[0]
@@ -191,7 +182,7 @@ def source_of(
         if mask is None and lengths_key is not None:
             lengths = _padded_lengths(arrays[lengths_key][:], tokens.shape, f"{place}: {lengths_key}")
         return PaddedSource(tokens, ids_for(count), name=name, place=place, mask=mask, lengths=lengths)
-    if len(tokens.shape) != 2 or tokens.shape[1] == 0:
+    if len(tokens.shape) != 2:
         raise ValueError(f"{place}: {key} must have shape (tokens, dim), got {tuple(tokens.shape)}.")
     bounds_key = offsets_key if lengths_key is None else lengths_key
     if bounds_key is None:
@@ -206,11 +197,18 @@ def source_of(
     return FlatSource(tokens, offsets, ids_for(len(offsets) - 1), name=name, place=place)
 
 
+def _unpacked_ids(content: Any, offsets: Any, place: str) -> list[bytes]:
+    """Return ids that stand in one array of bytes, as :func:`~..writers.base.packed_strings` writes them."""
+    text = bytes(np.asarray(content, np.uint8))
+    bounds = as_offsets(offsets, len(text), f"{place}: ids_offsets").tolist()
+    return [text[start:stop] for start, stop in pairwise(bounds)]
+
+
 def _padded_lengths(values: Any, shape: tuple[int, ...], place: str) -> NDArray[np.int64]:
-    lengths = np.asarray(values)
-    if lengths.shape != shape[:1] or (lengths.size and (lengths.min() < 0 or lengths.max() > shape[1])):
+    lengths = as_integers(values, place)
+    if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
         raise ValueError(f"{place} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents.")
-    return lengths.astype(np.int64)
+    return lengths
 
 
 def per_document(arrays: Mapping[str, Rows], *, name: str, place: str, ids: Any = None) -> RowSource | None:

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
 from ...data.validation import Ids, TokenArray, as_ids, read_only_view
 from ...kernels.residuals import byte_table, decode_residuals
 from ...utils.parallel import run_in_ranges, thread_count
+from .base import token_batches
 
-__all__ = ["Chunk", "Codec", "QuantizedSource", "document_ranges"]
+__all__ = ["Chunk", "Codec", "QuantizedSource"]
 
 _BLOCK = 2048  # tokens decoded at a time where the result is float16: 1 MB at 128 dimensions
 
@@ -202,8 +204,8 @@ class QuantizedSource:
         done = 0
         for chunk in self._chunks:
             codes, packed = self._load(chunk)
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(chunk.lengths)])
-            for start, stop in document_ranges(offsets, max_tokens):
+            offsets = running_total(chunk.lengths)
+            for start, stop in token_batches(offsets, max_tokens):
                 bounds = offsets[start : stop + 1]
                 rows = slice(int(bounds[0]), int(bounds[-1]))
                 tokens = self._codec.decode(codes[rows], packed[rows], chunk.name)
@@ -233,18 +235,3 @@ class QuantizedSource:
                 "metadata.json, or copy the folder again."
             )
         return codes, packed
-
-
-def document_ranges(offsets: NDArray[np.int64], max_tokens: int) -> list[tuple[int, int]]:
-    """Cut documents into ranges of at most `max_tokens` tokens; a longer one stands alone."""
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-    ranges = []
-    start, count = 0, len(offsets) - 1
-    while start < count:
-        stop = int(np.searchsorted(offsets, offsets[start] + max_tokens, side="right")) - 1
-        # A run of empty documents weighs nothing: without this cap it would be one range.
-        stop = min(max(stop, start + 1), start + max_tokens, count)
-        ranges.append((start, stop))
-        start = stop
-    return ranges

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
 from ...kernels.norms import unit_rows
 from ...utils.checks import require_choice, require_int, require_number
 from .ward_pooling import pool_tokens, pooling_rule, unit
@@ -51,10 +52,10 @@ def real_rows(documents: MultiVectors, which: str, first: int = 0) -> NDArray[np
     if which == "error":
         row = int(np.argmin(real))
         raise ValueError(
-            f"{_name(documents, row, first)} is entirely zero: padding, or a token that the encoder dropped. "
+            f"{_token_name(documents, row, first)} is entirely zero: padding, or a token that the encoder dropped. "
             "Drop it with drop_zero_rows='all', 'trailing' or 'leading'."
         )
-    count = np.concatenate([np.zeros(1, np.int64), np.cumsum(real)])
+    count = running_total(real)
     starts, stops = documents.offsets[:-1], documents.offsets[1:]
     if which == "leading":
         before = count[1:] - np.repeat(count[starts], documents.lengths)
@@ -88,7 +89,7 @@ def normalize(documents: MultiVectors, first: int = 0) -> MultiVectors:
     zero = int(unit_rows(rows))
     if zero >= 0:
         raise ValueError(
-            f"{_name(documents, zero, first)} is entirely zero and cannot be normalized. "
+            f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
             "Drop such rows with drop_zero_rows='all'."
         )
     return _with(documents, rows.astype(documents.tokens.dtype, copy=False))
@@ -105,7 +106,7 @@ def cast(documents: MultiVectors, dtype: str, first: int = 0) -> MultiVectors:
         if large.any():
             row = int(np.argmax(large))
             raise ValueError(
-                f"{_name(documents, row, first)} has a number beyond {_LARGEST_HALF:.0f}, the largest "
+                f"{_token_name(documents, row, first)} has a number beyond {_LARGEST_HALF:.0f}, the largest "
                 "float16. Keep float32, or normalize the vectors."
             )
     return _with(documents, documents.tokens.astype(dtype))
@@ -242,11 +243,9 @@ def option_names() -> frozenset[str]:
     return frozenset(field.name for field in fields(Options))
 
 
-def _name(documents: MultiVectors, row: int, first: int) -> str:
-    """Return where token `row` of the batch is, in words."""
-    text = int(np.searchsorted(documents.offsets, row, side="right")) - 1
-    named = f" (id {documents.ids[text].item()!r})" if documents.has_ids else ""
-    return f"documents[{first + text}]{named} token {row - int(documents.offsets[text])}"
+def _token_name(documents: MultiVectors, row: int, first: int) -> str:
+    text, token = documents.text_of(row)
+    return f"{documents.text_name(text, first=first)} token {token}"
 
 
 def _with(documents: MultiVectors, tokens: Any) -> MultiVectors:
@@ -256,6 +255,6 @@ def _with(documents: MultiVectors, tokens: Any) -> MultiVectors:
 def _keep(documents: MultiVectors, kept: NDArray[np.bool_]) -> MultiVectors:
     if kept.all():
         return documents
-    count = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    count = running_total(kept)
     ids = documents.ids if documents.has_ids else None
     return MultiVectors(documents.tokens[kept], count[documents.offsets], ids)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
 from ...data.validation import read_only_view
 from ...kernels.norms import unit_rows
 from ...kernels.ward import mean_rows, ward_labels
@@ -176,7 +177,7 @@ def token_clusters(
             counts[part],
         )
 
-    weights = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths + 1)])
+    weights = running_total(lengths + 1)
     run_in_ranges(work, split_by_weight(weights, _TOKENS_A_RANGE, len(documents) or 1), threads)
     return labels, counts
 
@@ -201,7 +202,7 @@ def average(
     renormalize : bool
         Bring the means to unit length.  A mean of exactly zero stays zero.
     """
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    offsets = running_total(counts)
     means = np.zeros((int(offsets[-1]), documents.dimension), np.float32)
     sizes = np.zeros(len(means), np.int64)
     tokens = read_only_view(np.ascontiguousarray(documents.tokens, np.float32))

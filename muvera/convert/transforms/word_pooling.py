@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
 from ...data.validation import as_array
 from .ward_pooling import average
 
@@ -126,7 +127,7 @@ def pool_words(
     ids = _whole(token_ids)
     begins = vocabulary.words(ids, offsets)
     words = np.cumsum(begins) - 1
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(begins)])[offsets]
+    before = running_total(begins)[offsets]
     if unique:
         owners = np.repeat(np.arange(len(documents)), np.diff(before))
         renumbered, bounds = _unique_words(ids, begins, words, owners)

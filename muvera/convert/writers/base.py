@@ -13,10 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
 from ...data.validation import Ids, as_ids
 from ...utils.atomic_files import sync
 
-__all__ = ["Gathered", "NpyStream", "Vectors", "atomic_file", "gather", "scratch_beside"]
+__all__ = [
+    "Gathered",
+    "NpyStream",
+    "Vectors",
+    "atomic_file",
+    "gather",
+    "packed_strings",
+    "scratch_beside",
+]
 
 
 class Vectors(NamedTuple):
@@ -177,3 +186,14 @@ def gather(batches: Iterator[MultiVectors]) -> tuple[Gathered, Iterator[MultiVec
             yield gathered.take(batch)
 
     return gathered, passing()
+
+
+def packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
+    """Return string ids as two arrays: their UTF-8 bytes, and where each begins.
+
+    :func:`muvera.convert.sources.named_arrays.source_of` reads them.  No id takes more room for
+    another's length, as all do in an array of NumPy's strings.
+    """
+    encoded = [value.encode() for value in values]
+    content = np.frombuffer(b"".join(encoded), np.uint8)
+    return {"ids_offsets": running_total([len(value) for value in encoded]), "ids_utf8": content}

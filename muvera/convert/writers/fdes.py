@@ -109,8 +109,9 @@ class _Checked:
         if not finite.all():
             row = int(np.argmin(finite))
             why = " in half precision, which ends at 65504" if self._half else ""
+            named = batch.ids[row : row + 1].tolist()[0]
             raise ValueError(
-                f"The FDE of document {self.count + row} (id {batch.ids[row].item()!r}) is not finite{why}. "
+                f"The FDE of document {self.count + row} (id {named!r}) is not finite{why}. "
                 "Repair its tokens, or remove it."
             )
         self.count += len(vectors)

@@ -6,11 +6,14 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from .base import NpyStream, atomic_file, gather, scratch_beside
+from ...data.validation import Ids
+from .base import NpyStream, atomic_file, gather, packed_strings, scratch_beside
 
 __all__ = ["NAME", "write"]
 
@@ -20,8 +23,9 @@ NAME = "npz"
 def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None:
     """Write the members ``tokens``, ``lengths`` and, where there are ids, ``ids``.
 
-    The members are stored, not compressed: token vectors hardly compress.  While it is
-    written, the tokens take twice their size on the disk.
+    String ids are an array of NumPy's strings, or where one is much longer than the others the
+    members ``ids_utf8`` and ``ids_offsets``.  The members are stored, not compressed: token
+    vectors hardly compress.  While it is written, the tokens take twice their size on the disk.
 
     Parameters
     ----------
@@ -39,12 +43,18 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
             tokens.add(batch.tokens)
         tokens.finish()
         scratch.seek(0)
-        ids = gathered.ids
+        small = {"lengths": gathered.lengths, **_ids(gathered.ids)}
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             # Members without a date: the same documents make the same bytes.
             with archive.open(zipfile.ZipInfo("tokens.npy"), "w", force_zip64=True) as member:
                 shutil.copyfileobj(scratch, member, 1 << 20)
-            for name, values in (("lengths", gathered.lengths), ("ids", ids)):
-                if values is not None:
-                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, np.asarray(values), allow_pickle=False)
+            for name, values in small.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, values, allow_pickle=False)
+
+
+def _ids(ids: Ids | None) -> dict[str, NDArray[Any]]:
+    """Return ids as the member ``ids``, or as packed strings where one long id would widen all."""
+    if ids is None:
+        return {}
+    return packed_strings(ids.tolist()) if ids.dtype == object else {"ids": ids}

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
 from ...data.validation import Ids
-from .base import atomic_file, gather, scratch_beside
+from .base import atomic_file, gather, packed_strings, scratch_beside
 
 __all__ = ["NAME", "write"]
 
@@ -46,7 +47,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
         for batch in passing:
             scratch.write(np.ascontiguousarray(batch.tokens).data)
         scratch.seek(0)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(gathered.lengths)])
+        offsets = running_total(gathered.lengths)
         small, metadata = _ids(gathered.ids)
         small = {"offsets": offsets, **small}
         header: dict[str, Any] = {"__metadata__": {"format": "np", **metadata}}
@@ -88,6 +89,4 @@ def _ids(ids: Ids | None) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     text = json.dumps(ids.tolist(), ensure_ascii=False)
     if len(text) <= _METADATA_IDS:
         return {}, {"ids": text}
-    encoded = [value.encode() for value in ids.tolist()]
-    ends = np.cumsum([0, *(len(value) for value in encoded)], dtype=np.int64)
-    return {"ids_offsets": ends, "ids_utf8": np.frombuffer(b"".join(encoded), np.uint8)}, {}
+    return packed_strings(ids.tolist()), {}

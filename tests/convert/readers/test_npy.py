@@ -207,10 +207,11 @@ def test_pickles_only_on_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bounds", "kind", "sentence"),
     [
-        ([3, 0, 1], ValueError, "lengths of 3 documents add up to 4, but there are 6 token vectors"),
-        ([7, -1, 0, 0], ValueError, "document 1 has length -1; none may be negative"),
-        ([1.5, 4.5], TypeError, "must hold whole numbers"),
-        ([[3, 3]], ValueError, r"has shape \(1, 2\), but lengths and offsets must have one axis"),
+        ([3, 0, 1], ValueError, "lengths add up to 4, but there are 6 token vectors"),
+        ([2**63 - 1, 2**63 - 1, 8], ValueError, r"lengths\[0\] is 9223372036854775807, but there are 6"),
+        ([7, -1, 0, 0], ValueError, r"lengths\[1\] is -1; a length must not be negative"),
+        ([1.5, 4.5], TypeError, "must be whole numbers, got dtype float64 with 1.5 at 0"),
+        ([[3, 3]], ValueError, r"must have one axis, got shape \(1, 2\)"),
     ],
 )
 def test_lengths_that_do_not_fit(tmp_path: Path, bounds: Any, kind: type[Exception], sentence: str) -> None:
@@ -222,8 +223,8 @@ def test_lengths_that_do_not_fit(tmp_path: Path, bounds: Any, kind: type[Excepti
 @pytest.mark.parametrize(
     ("offsets", "sentence"),
     [
-        ([0, 3, 5], "offsets that must run from 0 to the 6 token vectors, got from 0 to 5"),
-        ([0, 4, 3, 6], "offsets must not fall, but they do after document 1"),
+        ([0, 3, 5], "offsets must run from 0 to the 6 token vectors, got 0 to 5"),
+        ([0, 4, 3, 6], "offsets must not fall, but entry 2 is 3 after 4"),
         ([], "got nothing"),
     ],
 )

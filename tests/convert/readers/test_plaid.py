@@ -187,7 +187,7 @@ def _break(folder: Path, index: dict[str, Any], what: str) -> None:
         ("truncated", r"1\.residuals\.pt is truncated .*Copy it again"),
         ("short", r"1\.codes\.pt has 2 codes and 3 residuals, but its lengths add up to 3 .* copy its files"),
         ("lengths", r"1\.codes\.pt has 3 codes and 3 residuals, but its lengths add up to 5"),
-        ("fraction", r"doclens\.1\.json must be a list of whole numbers"),
+        ("fraction", r"doclens\.1\.json must be whole numbers, got dtype float64 with 3\.5 at 0"),
         ("json", r"doclens\.1\.json is damaged or truncated"),
         ("nbits", r"index has 4 bucket weights, but nbits=4 needs 16\. .* copy the whole folder"),
         ("bits", r"index has nbits=3, but residuals of 1, 2, 4 or 8 bits are read"),

@@ -80,7 +80,7 @@ def test_truncated(tmp_path: Path) -> None:
         ),
         (
             {"tokens": ("F32", DOCS.tokens), "lengths": ("I64", np.array([3]))},
-            "the lengths of 1 documents add up to 3, but there are 6 token vectors",
+            "lengths add up to 3, but there are 6 token vectors",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera.convert.report import Measure
-from muvera.convert.sources.base import cut
+from muvera.convert.sources.base import collection_batches
 from muvera.convert.transforms.options import Options, cast, drop_zero_rows, normalize, truncate_dims
 from muvera.data.multivectors import MultiVectors
 
@@ -70,7 +70,7 @@ def test_cast() -> None:
     found = cast(documents([[1, 2]]), "float16")
     assert found.tokens.dtype == np.float16
     assert cast(found, "float16") is found
-    with pytest.raises(ValueError, match=r"documents\[0\] token 1 has a number beyond 65504"):
+    with pytest.raises(ValueError, match=r"documents\[0\] \(id 0\) token 1 has a number beyond 65504"):
         cast(documents([[1, 2], [1e5, 0]]), "float16")
     with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
         cast(found, "int8")
@@ -100,7 +100,7 @@ def test_results_do_not_depend_on_the_batches(change: dict[str, Any], data: st.D
     options = Options(**change)
     expected, dropped = options.apply(whole)
     parts, lost, seen = [], 0, Measure()
-    for batch in cut(whole, data.draw(st.integers(1, 20))):
+    for batch in collection_batches(whole, data.draw(st.integers(1, 20))):
         part, missing = options.apply(batch, seen.documents, seen.tokens)
         seen.add(batch)
         parts.append(part)
