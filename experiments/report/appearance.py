@@ -1,25 +1,31 @@
-"""Colors of both themes, and the color and shape of each series."""
+"""Colors of both themes, and the color and the shape of each series."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import count
 
-__all__ = ["DARK", "LIGHT", "SHAPES", "VARIABLES", "Mark", "Theme", "css_variables", "marks_of"]
+from .shapes import SHAPES
 
-# Okabe and Ito's colors, told apart by color-blind readers; their yellow is too pale on white.
-_BLUE, _VERMILLION, _GREEN, _PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
-_ORANGE, _SKY = "#e69f00", "#56b4e9"
+__all__ = ["DARK", "LIGHT", "SERIES", "VARIABLES", "Mark", "Theme", "css_variables", "marks_of", "series_color"]
 
-_CIRCLE = "M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z"
-_SQUARE = "M-0.9,-0.9H0.9V0.9H-0.9Z"
-_TRIANGLE = "M0,-1.1L1.1,0.85H-1.1Z"
-_DIAMOND = "M0,-1.25L1.25,0L0,1.25L-1.25,0Z"
-_CROSS = "M-0.4,-1.1H0.4V-0.4H1.1V0.4H0.4V1.1H-0.4V0.4H-1.1V-0.4H-0.4Z"
-_WEDGE = "M0,1.1L1.1,-0.85H-1.1Z"
+#: Colors of series in the order in which they are given out: Okabe and Ito's, told apart by color-blind readers
+#: (without their yellow, which is too pale on white), a gray, and then always the color that is the farthest in
+#: OKLab from all before it.  All can be seen on both themes' papers.
+SERIES = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a828c", "#a50f78"),
+    *("#5a5a00", "#8778ff", "#78c31e", "#783cc3", "#b40000", "#f087ff", "#784b5a", "#968700"),
+    *("#a5b496", "#d23c69", "#ff8778", "#b44bc3", "#006969", "#008700", "#00c3a5", "#965a1e"),
+    *("#c3a5e1", "#2d4bc3", "#7869b4", "#0096ff", "#b48769", "#4ba500", "#0096b4", "#69784b"),
+)
 
-#: Shapes of a family's series: the second only where its colors have run out.
-SHAPES = {"ours": (_CIRCLE, _DIAMOND), "baseline": (_SQUARE, _CROSS), "peer": (_TRIANGLE, _WEDGE)}
+
+def series_color(position: int) -> str:
+    """Return the color of the series at a position; past the last of SERIES, hues by the golden angle."""
+    if position < len(SERIES):
+        return SERIES[position]
+    return f"hsl({position * 137.508 % 360:.3f}, 55%, 50%)"
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,6 @@ class Theme:
     ----------
     paper, raised, ink, muted, rule, accent, alarm : str
         Background, background of boxes, text, lesser text, lines, what can be clicked, what failed.
-    series_0 ... series_6 : str
-        Colors of series.
     """
 
     paper: str
@@ -41,28 +45,7 @@ class Theme:
     rule: str
     accent: str
     alarm: str
-    series_0: str
-    series_1: str
-    series_2: str
-    series_3: str
-    series_4: str
-    series_5: str
-    series_6: str
 
-    @property
-    def series(self) -> tuple[str, ...]:
-        """Colors of series, in the order in which they are given out."""
-        return tuple(getattr(self, field.name) for field in fields(self) if field.name.startswith("series"))
-
-
-_SERIES = {
-    "series_0": _BLUE,
-    "series_1": _VERMILLION,
-    "series_2": _GREEN,
-    "series_3": _PURPLE,
-    "series_4": _ORANGE,
-    "series_5": _SKY,
-}
 
 # Papers are those of GitHub's two themes, so that figures sit in its pages without a seam.
 LIGHT = Theme(
@@ -73,8 +56,6 @@ LIGHT = Theme(
     rule="#dde1e6",
     accent="#0b5cad",
     alarm="#a3320b",
-    series_6="#3a3f46",
-    **_SERIES,
 )
 DARK = Theme(
     paper="#0d1117",
@@ -84,8 +65,6 @@ DARK = Theme(
     rule="#2d343d",
     accent="#6cb6ff",
     alarm="#ff9a76",
-    series_6="#c9d1d9",
-    **_SERIES,
 )
 
 
@@ -104,26 +83,26 @@ def css_variables(theme: Theme) -> str:
 
 @dataclass(frozen=True)
 class Mark:
-    """How a series looks.
+    """Color and shape of a series.
 
     Parameters
     ----------
-    color : int
-        Position in a theme's series.
+    color : str
+        As CSS understands it.
     shape : str
-        SVG path within the square from -1 to 1.
+        SVG path around the origin.
     """
 
-    color: int
+    color: str
     shape: str
 
 
 def marks_of(experiments: Sequence[Mapping[str, str]]) -> list[dict[str, Mark]]:
-    """Give the series of each experiment pairs of color and shape.
+    """Give the series of each experiment colors and shapes.
 
-    The shape says the family, so that it is readable without colors.  Within an experiment no pair comes
-    twice (up to 14 series a family), nor a color as long as there are others; from one experiment
-    to the next a series keeps its pair where that is free.
+    Within an experiment no color comes twice, and no shape as long as the family has others; from one experiment
+    to the next a series keeps its color and its shape where both are free.  The shape also shows the family, so
+    that it can be read without colors.
 
     Parameters
     ----------
@@ -134,27 +113,27 @@ def marks_of(experiments: Sequence[Mapping[str, str]]) -> list[dict[str, Mark]]:
     --------
     >>> first, second = marks_of([{"muvera": "ours", "bm25": "baseline"}, {"bm25": "baseline"}])
     >>> first["muvera"].color, first["bm25"].color, first["bm25"] == second["bm25"]
-    (0, 1, True)
+    ('#0072b2', '#d55e00', True)
     """
     known: dict[str, Mark] = {}
     found = []
     for families in experiments:
-        kept = {name: known[name] for name in families if name in known}
-        taken = list(kept.values())
+        kept: dict[str, Mark] = {}
+        for name in families:
+            taken = {part for mark in kept.values() for part in (mark.color, mark.shape)}
+            if name in known and not taken & {known[name].color, known[name].shape}:
+                kept[name] = known[name]
         for name, family in families.items():
             if name not in kept:
-                kept[name] = _free(family, taken)
-                taken.append(kept[name])
-        known = kept | known
+                kept[name] = _free(family, list(kept.values()))
+        known |= kept
         found.append({name: kept[name] for name in families})
     return found
 
 
 def _free(family: str, taken: list[Mark]) -> Mark:
-    """Return the pair whose shape and then color are the least used."""
-    pairs = [Mark(color, shape) for shape in SHAPES[family] for color in range(len(LIGHT.series))]
-    used = [mark.color for mark in taken]
-    return min(
-        pairs,
-        key=lambda mark: (taken.count(mark), SHAPES[family].index(mark.shape), used.count(mark.color)),
-    )
+    """Return the first color that is not taken, and the first of the family's shapes that is the least used."""
+    colors = {mark.color for mark in taken}
+    color = next(color for color in map(series_color, count()) if color not in colors)
+    used = [mark.shape for mark in taken]
+    return Mark(color, min(SHAPES[family], key=used.count))

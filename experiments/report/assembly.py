@@ -13,7 +13,7 @@ import jinja2
 import vl_convert
 
 from . import page_tables as tables
-from .appearance import DARK, LIGHT, SHAPES, Mark, css_variables
+from .appearance import DARK, LIGHT, Mark, css_variables
 from .charts import DASHES
 from .experiment_view import ExperimentView, marks_of_views
 from .numbers import flattened, number
@@ -21,6 +21,7 @@ from .page_data import page_data
 from .plots import Kind, Plot, plots_of
 from .points import variants_of
 from .run_folder import FAMILIES, Run
+from .shapes import SHAPES
 
 __all__ = ["page_of"]
 

@@ -24,7 +24,11 @@ DASHES = ((1, 0), (6, 3), (2, 2), (9, 3, 2, 3), (14, 4), (1, 4))
 #: Ticks of logarithmic axes; those outside a plot's range are not drawn.
 _TICKS = [float(f"{digit}e{power}") for power in range(-2, 9) for digit in (1, 2, 5)]
 
-_COSTS = {"speed": "queries per second", "size": "bytes per document, token vectors that are read included"}
+#: Short, for a title must not be longer than its axis.
+_COSTS = {"speed": "queries per second", "size": "bytes per document, with tokens"}
+
+#: Longest titles in pixels: of the axis up in a plot of the least height, and of the one across on a phone.
+_LONGEST_UP, _LONGEST_ACROSS = 210, 280
 
 #: Below this size (bytes) the axis of sizes is linear, so that zero has a place.
 _LINEAR_BYTES = 1000
@@ -63,7 +67,7 @@ def tradeoff_chart(
     across = alt.Scale(zero=False, nice=False, padding=14)
     x = alt.X("x:Q", title=quality_title, scale=across, axis=alt.Axis(tickCount=6))
     y = _cost_axis("y:Q", kind)
-    color = _color(marks, theme, legend)
+    color = _color(marks, legend)
     base = alt.Chart(data if data is not None else alt.NamedData("points")).transform_calculate(
         gain="datum.y" if kind == "speed" else "-datum.y"
     )
@@ -135,7 +139,7 @@ def sweep_chart(
     )
     ticks = alt.Axis(values=alt.ExprRef(x_ticks), format=",~f", labelOverlap="greedy", labelSeparation=6)
     x = alt.X("x:Q", title=x_title, scale=scale, axis=ticks)
-    color = _color(marks, theme, legend)
+    color = _color(marks, legend)
 
     def y(field: str) -> alt.Y:
         if speed:
@@ -180,6 +184,8 @@ def themed(chart: alt.TopLevelMixin, theme: Theme) -> dict[str, Any]:
             "tickSize": 4,
             "domain": False,
         },
+        "axisX": {"titleLimit": _LONGEST_ACROSS},
+        "axisY": {"titleLimit": _LONGEST_UP},
         "legend": {
             **text,
             "labelColor": theme.ink,
@@ -218,10 +224,10 @@ def _cost_axis(field: str, kind: str) -> alt.Y:
     return alt.Y(field, title=_COSTS[kind], scale=scale, axis=axis)
 
 
-def _color(marks: Mapping[str, Mark] | None, theme: Theme, legend: alt.Legend | None) -> alt.Color:
+def _color(marks: Mapping[str, Mark] | None, legend: alt.Legend | None) -> alt.Color:
     if marks is None:
         return alt.Color("color:N", scale=None)
-    colors = [theme.series[mark.color] for mark in marks.values()]
+    colors = [mark.color for mark in marks.values()]
     return alt.Color("series:N", scale=alt.Scale(domain=list(marks), range=colors), legend=legend)
 
 
@@ -266,7 +272,7 @@ def _points(
     encoded: alt.Chart = points.encode(
         x=x,
         y=y,
-        color=_color(marks, theme, legend),
+        color=_color(marks, legend),
         size=alt.condition("datum.family === 'ours'", alt.value(_OURS), alt.value(_OTHERS)),
         shape=_shape(marks, legend),
     )

@@ -78,7 +78,7 @@ def _experiment(view: ExperimentView, marks: dict[str, Mark]) -> dict[str, Any]:
         "measures": [measures.index(name) for name in view.measures],
         "measure": measures.index(view.main_measure) if view.main_measure else None,
         "series": [
-            {"name": name, "color": VARIABLES.series[mark.color], "shape": mark.shape}
+            {"name": name, "color": mark.color, "shape": mark.shape}
             for name, mark in marks.items()
         ],
     }
