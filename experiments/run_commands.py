@@ -89,7 +89,7 @@ def run(
         places += smoke_collections()
     label = f"{'quick-' if quick else ''}{'-'.join(Path(name).stem for name in names)}"
     folder = cache.expanduser() / "runs" / label if out is None else out
-    options = Options(folder, cache, threads, lambda line: typer.echo(line, err=True))
+    options = Options(folder, cache, threads, lambda line: typer.echo(line, err=True), quick)
     try:
         with threadpool_limits(threads):
             failures = run_study(experiments, places, options)

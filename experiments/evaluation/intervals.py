@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -41,18 +42,24 @@ def mean_interval(values: NDArray[np.float64]) -> dict[str, float] | None:
     return {"mean": mean, "low": float(low), "high": float(high), "n": int(counted.sum())}
 
 
-def ratio_interval(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the ratio of two medians over the same queries, and its 95% interval.
+def ratio_interval(
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    statistic: Callable[..., NDArray[np.float64]] = np.median,
+) -> tuple[float, float, float]:
+    """Return the ratio of two medians or means over the same queries, and its 95% interval.
 
     Parameters
     ----------
     ours, theirs : float64 (n,)
         One a query, such as its seconds.
+    statistic : callable
+        ``numpy.median`` or ``numpy.mean``.
     """
     drawn = np.random.default_rng(0).integers(0, len(ours), (_TIMES, len(ours)))
-    ratios = np.median(ours[drawn], axis=1) / np.median(theirs[drawn], axis=1)
+    ratios = statistic(ours[drawn], axis=1) / statistic(theirs[drawn], axis=1)
     low, high = np.quantile(ratios, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(np.median(ours) / np.median(theirs)), float(low), float(high)
+    return float(statistic(ours) / statistic(theirs)), float(low), float(high)
 
 
 @lru_cache(maxsize=8)

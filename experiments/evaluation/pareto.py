@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .intervals import ratio_interval
 
-__all__ = ["EXACT_SYSTEM", "TARGETS", "TimedPoint", "front_of", "pareto_front", "speedups"]
+__all__ = ["EXACT_SYSTEM", "TARGETS", "TimedPoint", "pareto_front", "speedups"]
 
 #: Qualities for each of which the fastest point that reaches it is compared with others.
 TARGETS = (0.8, 0.9, 0.95, 0.99)
@@ -47,9 +47,9 @@ class TimedPoint:
     seconds: NDArray[np.float64]
 
     @property
-    def median(self) -> float:
-        """Median seconds of a query."""
-        return float(np.median(self.seconds))
+    def cost(self) -> float:
+        """Mean seconds of a query, the inverse of queries per second."""
+        return float(self.seconds.mean())
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -71,11 +71,6 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return found[::-1]
 
 
-def front_of(points: Sequence[TimedPoint]) -> list[TimedPoint]:
-    """Return the points on the front of quality and the median query's time, by rising quality."""
-    return [points[i] for i in pareto_front([(point.quality, point.median) for point in points])]
-
-
 def speedups(points: Sequence[TimedPoint]) -> list[dict[str, Any]]:
     """For each target that is reached, compare the fastest point with the next series and exact search.
 
@@ -85,13 +80,13 @@ def speedups(points: Sequence[TimedPoint]) -> list[dict[str, Any]]:
     -------
     list of dict
         ``target``, ``fastest`` (the name of a point) and ``over``: for the fastest point of any other series
-        that reaches the target, and for exact search, its name as ``point`` and by how many times the median
-        query is answered faster as ``ratio``, ``low`` and ``high`` (a 95% interval over queries).
+        that reaches the target, and for exact search, its name as ``point`` and how many times as many queries
+        the fastest answers in a second as ``ratio``, ``low`` and ``high`` (a 95% interval over queries).
     """
     if not points:
         return []
     turns = Counter(point.turns for point in points).most_common(1)[0][0]
-    together = sorted((point for point in points if point.turns == turns), key=lambda point: point.median)
+    together = sorted((point for point in points if point.turns == turns), key=lambda point: point.cost)
     exact = [point for point in together if point.system == EXACT_SYSTEM]
     found = []
     for target in TARGETS:
@@ -107,5 +102,5 @@ def speedups(points: Sequence[TimedPoint]) -> list[dict[str, Any]]:
 
 
 def _over(best: TimedPoint, other: TimedPoint) -> dict[str, Any]:
-    ratio, low, high = ratio_interval(other.seconds, best.seconds)
+    ratio, low, high = ratio_interval(other.seconds, best.seconds, np.mean)
     return {"point": other.name, "ratio": ratio, "low": low, "high": high}

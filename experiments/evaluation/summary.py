@@ -19,8 +19,9 @@ from ..runner.measure import Failure, Session, raw_path
 from ..runner.raw_store import Raw
 from .intervals import mean_interval
 from .metrics import Judge, parse_metric
+from .pareto import TimedPoint, speedups
 
-__all__ = ["Part", "Study", "Values", "add_comparisons", "add_rows"]
+__all__ = ["Part", "Study", "Values", "add_comparisons", "add_rows", "add_speedups"]
 
 #: A point's place in a study: experiment, collection, number of documents, name of the point.
 Values = dict[tuple[str, str, int, str], dict[str, NDArray[np.float64]]]
@@ -44,7 +45,7 @@ class Study:
 
     Parameters
     ----------
-    rows, comparisons : list of dict
+    rows, comparisons, speedups : list of dict
         As ``summary.json`` has them.
     values : dict
         For each point the metrics' values of every query, averaged over seeds.
@@ -59,6 +60,7 @@ class Study:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
+    speedups: list[dict[str, Any]] = field(default_factory=list)
     values: Values = field(default_factory=dict)
     raws: dict[tuple[str, str, int, str, int], Path] = field(default_factory=dict)
     times: dict[tuple[str, str, int, str], tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
@@ -137,6 +139,27 @@ def add_comparisons(study: Study, parts: Sequence[Part]) -> None:
                                 "n": size,
                             }
                         )
+
+
+def add_speedups(study: Study, parts: Sequence[Part]) -> None:
+    """Say of each timed experiment by how much the fastest points are faster than others."""
+    for part in parts:
+        experiment, size = part.experiment, len(part.collection.document_ids)
+        measure = next((metric for metric in experiment.metrics if "recall" in metric), None)
+        where = (experiment.name, part.collection.name, size)
+        points = []
+        for point in experiment.points():
+            timed, values = study.times.get((*where, point.name)), study.values.get((*where, point.name), {})
+            if timed is None or measure not in values or np.isnan(timed[1]).any():
+                continue
+            turns, seconds = timed
+            quality = float(values[measure].mean())
+            entry = point.entry
+            points.append(TimedPoint(point.name, entry.label, entry.system, quality, turns, seconds))
+        study.speedups += [
+            {"experiment": where[0], "collection": where[1], "n": size, "measure": measure, **one}
+            for one in speedups(points)
+        ]
 
 
 def _top(experiment: Experiment, collection: StudyCollection, session: Session) -> NDArray[np.int64]:

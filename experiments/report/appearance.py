@@ -8,16 +8,26 @@ from itertools import count
 
 from .shapes import SHAPES
 
-__all__ = ["DARK", "LIGHT", "SERIES", "VARIABLES", "Mark", "Theme", "css_variables", "marks_of", "series_color"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "SERIES",
+    "VARIABLES",
+    "Mark",
+    "Theme",
+    "css_variables",
+    "marks_of",
+    "series_color",
+]
 
 #: Colors of series in the order in which they are given out: Okabe and Ito's, told apart by color-blind readers
 #: (without their yellow, which is too pale on white), a gray, and then always the color that is the farthest in
 #: OKLab from all before it.  All can be seen on both themes' papers.
 SERIES = (
-    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a828c", "#a50f78"),
-    *("#5a5a00", "#8778ff", "#78c31e", "#783cc3", "#b40000", "#f087ff", "#784b5a", "#968700"),
-    *("#a5b496", "#d23c69", "#ff8778", "#b44bc3", "#006969", "#008700", "#00c3a5", "#965a1e"),
-    *("#c3a5e1", "#2d4bc3", "#7869b4", "#0096ff", "#b48769", "#4ba500", "#0096b4", "#69784b"),
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a828c", "#874bd2"),
+    *("#78c31e", "#c32d69", "#786900", "#f087ff", "#9687ff", "#a5b496", "#96961e", "#ff8778"),
+    *("#1e87ff", "#007869", "#008700", "#965a5a", "#00c3a5", "#c3a5e1", "#c34bb4", "#0f96c3"),
+    *("#b48769", "#875a96", "#f05a69", "#4ba500", "#ff69b4", "#7878c3", "#69a5a5", "#9696c3"),
 )
 
 

@@ -27,6 +27,9 @@ _TICKS = [float(f"{digit}e{power}") for power in range(-2, 9) for digit in (1, 2
 #: Short, for a title must not be longer than its axis.
 _COSTS = {"speed": "queries per second", "size": "bytes per document, with tokens"}
 
+#: By how many pixels a tick's label may reach over its axis; others are left out.
+_BOUND = 4
+
 #: Longest titles in pixels: of the axis up in a plot of the least height, and of the one across on a phone.
 _LONGEST_UP, _LONGEST_ACROSS = 210, 280
 
@@ -65,7 +68,7 @@ def tradeoff_chart(
         Left out in the page, whose filters are one.
     """
     across = alt.Scale(zero=False, nice=False, padding=14)
-    x = alt.X("x:Q", title=quality_title, scale=across, axis=alt.Axis(tickCount=6))
+    x = alt.X("x:Q", title=quality_title, scale=across, axis=alt.Axis(tickCount=6, labelBound=_BOUND))
     y = _cost_axis("y:Q", kind)
     color = _color(marks, legend)
     base = alt.Chart(data if data is not None else alt.NamedData("points")).transform_calculate(
@@ -137,7 +140,9 @@ def sweep_chart(
         if logarithmic
         else alt.Scale(zero=False, nice=False, padding=14)
     )
-    ticks = alt.Axis(values=alt.ExprRef(x_ticks), format=",~f", labelOverlap="greedy", labelSeparation=6)
+    ticks = alt.Axis(
+        values=alt.ExprRef(x_ticks), format=",~f", labelOverlap="greedy", labelSeparation=6, labelBound=_BOUND
+    )
     x = alt.X("x:Q", title=x_title, scale=scale, axis=ticks)
     color = _color(marks, legend)
 
@@ -145,7 +150,7 @@ def sweep_chart(
         if speed:
             return _cost_axis(field, "speed")
         up = alt.Scale(zero=False, padding=14)
-        return alt.Y(field, title=y_title, scale=up, axis=alt.Axis(tickCount=6))
+        return alt.Y(field, title=y_title, scale=up, axis=alt.Axis(tickCount=6, labelBound=_BOUND))
 
     base = alt.Chart(data if data is not None else alt.NamedData("points"))
     line = base.mark_line(strokeWidth=1.6).encode(
@@ -220,7 +225,7 @@ def _cost_axis(field: str, kind: str) -> alt.Y:
     else:
         scale = alt.Scale(type="symlog", constant=_LINEAR_BYTES, zero=False, nice=False, padding=14)
         ticks = [0, *(tick for tick in _TICKS if tick >= _LINEAR_BYTES)]
-    axis = alt.Axis(values=ticks, format=",~f", labelOverlap="greedy", labelSeparation=6)
+    axis = alt.Axis(values=ticks, format=",~f", labelOverlap="greedy", labelSeparation=6, labelBound=_BOUND)
     return alt.Y(field, title=_COSTS[kind], scale=scale, axis=axis)
 
 

@@ -77,10 +77,7 @@ def _experiment(view: ExperimentView, marks: dict[str, Mark]) -> dict[str, Any]:
     return {
         "measures": [measures.index(name) for name in view.measures],
         "measure": measures.index(view.main_measure) if view.main_measure else None,
-        "series": [
-            {"name": name, "color": mark.color, "shape": mark.shape}
-            for name, mark in marks.items()
-        ],
+        "series": [{"name": name, "color": mark.color, "shape": mark.shape} for name, mark in marks.items()],
     }
 
 

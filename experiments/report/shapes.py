@@ -47,8 +47,8 @@ _POINTED = [_polygon(_turned(_TRIANGLE, quarters)) for quarters in (0, 2, 1, 3)]
 _POINTED += [_polygon(_turned(_BOW, quarters)) for quarters in (0, 1)]
 _POINTED += [_polygon(_turned(_CHEVRON, quarters)) for quarters in (0, 2)]
 
-#: Family -> shapes of its series as SVG paths within the square from -1.35 to 1.35: this library's are
-#: round or stars, baselines' have right angles, peers' are triangles and arrows.  The second half are the first half's with a hole.
+#: Family -> shapes of its series as SVG paths around the origin: this library's are round or stars, baselines'
+#: have right angles, peers' are triangles and arrows.  The second half are the first half's with a hole.
 SHAPES = {
     family: (*shapes, *(shape + _HOLE for shape in shapes))
     for family, shapes in (("ours", _ROUND), ("baseline", _SQUARE), ("peer", _POINTED))

@@ -104,7 +104,12 @@ def write_run(out: Path, manifest: dict[str, Any], study: Study, tables: list[di
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "manifest.json", manifest)
     write_csv(out / "results.csv", study.rows)
-    summary = {"rows": study.rows, "comparisons": study.comparisons, "tables": tables}
+    summary = {
+        "rows": study.rows,
+        "comparisons": study.comparisons,
+        "speedups": study.speedups,
+        "tables": tables,
+    }
     write_json(out / "summary.json", summary)
 
 

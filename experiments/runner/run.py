@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from muvera.utils.atomic_files import write_json
 
 from ..datasets.embedded import DatasetPath, StudyCollection, load_place
-from ..evaluation.summary import Part, Study, add_comparisons, add_rows
+from ..evaluation.summary import Part, Study, add_comparisons, add_rows, add_speedups
 from ..known_names import require_known
 from ..report.stored_results import machine
 from ..report.study_tables import study_tables
@@ -40,12 +40,15 @@ class Options:
     threads : int
     tell : callable
         Takes a line for whoever waits.
+    quick : bool
+        Whether the experiments and collections are small ones, which the manifest says.
     """
 
     out: Path
     cache: Path
     threads: int
     tell: Callable[[str], object]
+    quick: bool = False
 
 
 def run_study(
@@ -109,7 +112,9 @@ def _run(
             measure(session, part.experiment, part.collection, seed)
         add_rows(study, session, part)
     add_comparisons(study, parts)
+    add_speedups(study, parts)
     manifest = manifest_of(options.out.name, created, experiments, loaded, parts, options.threads, versions)
+    manifest["quick"] = options.quick
     manifest["failures"] = [vars(failure) for failure in session.failures]
     manifest["left_out"] = [vars(one) for one in session.left_out]
     manifest["measured"] = list(study.stamps.values())

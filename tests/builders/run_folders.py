@@ -58,7 +58,10 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 
 
 def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest: Any) -> Path:
-    """Write manifest.json and summary.json, of about 500 rows unless they are given."""
+    """Write manifest.json and summary.json, of about 500 rows unless they are given.
+
+    ``comparisons`` and ``speedups`` go into the summary, all else that is given into the manifest.
+    """
     made = list(_rows(np.random.default_rng(0))) if rows is None else rows
     whole = {
         "run": "study <1>",
@@ -79,7 +82,12 @@ def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest
             }
         ],
     } | manifest
-    summary = {"rows": made, "comparisons": list(_comparisons()), "tables": _tables()}
+    summary = {
+        "rows": made,
+        "comparisons": whole.pop("comparisons", list(_comparisons())),
+        "speedups": whole.pop("speedups", []),
+        "tables": _tables(),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps(whole), encoding="utf-8")
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")

@@ -6,18 +6,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from builders.run_folders import CANDIDATES, COLLECTIONS, DEPTHS, ENTRIES, SIZES, row, spread, write_run
 from typer.testing import CliRunner
 
 from experiments.__main__ import app
 from experiments.report import page_tables as tables
-from experiments.report.appearance import SHAPES, marks_of
+from experiments.report.appearance import SERIES, marks_of
 from experiments.report.assembly import page_of
 from experiments.report.experiment_view import ExperimentView
 from experiments.report.numbers import Interval, compact_arguments, flattened, interval, number, quality
 from experiments.report.plots import plots_of
 from experiments.report.run_folder import Run, load_run
+from experiments.report.shapes import SHAPES
 from experiments.runner.configuration import load_experiments
 from experiments.runner.run import Options, run_study
 from experiments.runner.smoke import smoke_collections
@@ -141,13 +143,35 @@ def test_series_are_labels_or_what_tells_a_systems_words_apart(run: Run) -> None
     assert ExperimentView(run, "nearest_neighbor").main_measure == "1-recall@1"
 
 
-def test_no_two_series_of_an_experiment_look_alike_and_shapes_say_the_family() -> None:
-    families = {f"{family}{k}": family for family in SHAPES for k in range(14)}
+def test_no_color_comes_twice_and_shapes_say_the_family() -> None:
+    families = {f"{family}{k}": family for family in SHAPES for k in range(len(SHAPES["ours"]))}
     first, second = marks_of([families, {"new": "ours", "peer3": "peer"}])
-    assert len(set(first.values())) == len(families)
+    assert len({mark.color for mark in first.values()}) == len(families) > len(SERIES)
+    assert len({mark.shape for mark in first.values()}) == len(families)
     assert all(first[name].shape in SHAPES[family] for name, family in families.items())
     assert second["peer3"] == first["peer3"]
     assert second["new"].color != second["peer3"].color
+
+
+def test_colors_of_series_are_apart_on_both_papers() -> None:
+    places = np.array([oklab(color) for color in SERIES])
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2) + np.eye(len(SERIES))
+    assert apart.min() > 0.08  # a twelfth of the way from black to white
+    assert len(SERIES) >= 32
+
+
+def oklab(color: str) -> list[float]:
+    """Return a color as #rrggbb in Ottosson's OKLab."""
+    parts = np.array([int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+    red, green, blue = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    long = np.cbrt(0.4122214708 * red + 0.5363325363 * green + 0.0514459929 * blue)
+    middle = np.cbrt(0.2119034982 * red + 0.6806995451 * green + 0.1073969566 * blue)
+    short = np.cbrt(0.0883024619 * red + 0.2817188376 * green + 0.6299787005 * blue)
+    return [
+        0.2104542553 * long + 0.7936177850 * middle - 0.0040720468 * short,
+        1.9779984951 * long - 2.4285922050 * middle + 0.4505937099 * short,
+        0.0259040371 * long + 0.7827717662 * middle - 0.8086757660 * short,
+    ]
 
 
 # ---- Plots

@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 from builders.run_folders import CANDIDATES, COLLECTIONS, write_run
 
+from experiments.report import charts
 from experiments.report.assembly import page_of
+from experiments.report.charts import FONT
 from experiments.report.run_folder import load_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested through playwright")
@@ -20,6 +22,32 @@ OPTIONS = [
 ]
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
+WIDTHS = [390, 1280, 1920]
+
+#: Pairs of texts whose boxes share more than a pixel, and texts that leave the box of their plot.
+COLLISIONS = """() => {
+  const found = [];
+  const texts = (root, selector) => [...root.querySelectorAll(selector)].map((element) => {
+    const box = element.getBoundingClientRect();
+    return { text: element.textContent.trim(), box, seen: getComputedStyle(element).opacity !== "0" };
+  }).filter(({ text, box, seen }) => text && seen && box.width && box.height);
+  const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  const check = (list) => list.forEach((one, k) => list.slice(k + 1).forEach((other) => {
+    if (meet(one.box, other.box)) found.push(`${one.text} | ${other.text}`);
+  }));
+  for (const figure of document.querySelectorAll("figure")) {
+    const plot = figure.querySelector(".plot").getBoundingClientRect();
+    const inside = texts(figure, ".plot text");
+    check([...inside, ...texts(figure, "figcaption")]);
+    for (const { text, box } of inside) {
+      if (box.left < plot.left - 1 || box.right > plot.right + 1
+        || box.top < plot.top - 1 || box.bottom > plot.bottom + 1) found.push(`outside: ${text}`);
+    }
+  }
+  for (const key of document.querySelectorAll(".key")) check(texts(key, "li"));
+  return found;
+}"""
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)"
@@ -51,6 +79,7 @@ class Tab:
     def point(self, plot: int) -> tuple[float, float]:
         """Return the middle of a point of a plot on the screen, once the plot has been scrolled to."""
         self.page.locator(".plot").nth(plot).scroll_into_view_if_needed()
+        self.page.wait_for_timeout(200)  # a scroll is reported later
         box = self.page.locator(".plot").nth(plot).locator(".mark-symbol path").first.bounding_box()
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
@@ -100,6 +129,49 @@ def test_every_plot_is_drawn(tab: Tab) -> None:
     assert tab.page.locator(".plot svg").count() == count
     assert tab.page.locator(".plot .none").count() == 0
     assert tab.overflow() == 0
+
+
+@pytest.fixture(scope="module")
+def wide_letters(address: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the address of the same page in DejaVu Sans, which is wider than most."""
+    folder = Path(urlsplit(address).path).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "FONT", "DejaVu Sans")
+        text = page_of(load_run(folder))
+    assert text.count(FONT) == 1  # in the style sheet
+    page = tmp_path_factory.mktemp("wide") / "page.html"
+    page.write_text(text.replace(FONT, "DejaVu Sans"), encoding="utf-8")
+    return page.as_uri()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_titles_ticks_and_legends_do_not_overlap(
+    browser, address: str, wide_letters: str, width: int
+) -> None:
+    for page in (address, wide_letters):
+        tab = Tab(browser, page, viewport={"width": width, "height": 900})
+        assert tab.page.evaluate(COLLISIONS) == []
+        assert tab.overflow() == 0
+        tab.context.close()
+
+
+def test_every_series_has_a_color_and_a_shape_of_its_own(tab: Tab) -> None:
+    for key in tab.page.locator("ul.key").all():
+        swatches = key.locator("svg:not(.band) path")
+        colors = swatches.evaluate_all("(paths) => paths.map((path) => getComputedStyle(path).fill)")
+        shapes = swatches.evaluate_all("(paths) => paths.map((path) => path.getAttribute('d'))")
+        assert len(set(colors)) == len(set(shapes)) == len(colors) > 0
+
+
+def test_the_page_opens_with_its_findings(tab: Tab) -> None:
+    assert tab.page.locator("main h2").first.inner_text() == "Findings"
+    assert (
+        "Pareto front of 10-recall@10 and queries per second"
+        in tab.page.locator("#findings li").first.inner_text()
+    )
+    assert tab.page.locator("#findings").evaluate(
+        "(box) => box.getBoundingClientRect().top < window.innerHeight"
+    )
 
 
 def test_hovering_a_point_shows_what_its_row_says(tab: Tab) -> None:
@@ -159,6 +231,7 @@ def test_hostile_names_are_shown_as_text(tab: Tab) -> None:
 
 
 def test_keys_go_through_the_points(tab: Tab) -> None:
+    tab.point(0)  # it is scrolled to, and scrolling hides what is shown
     plot = tab.page.locator(".plot").first
     plot.focus()
     tab.page.keyboard.press("ArrowRight")
