@@ -65,11 +65,11 @@ def measure(
     rows = []
     for name, changes in PRESETS.items():
         config = config_from_dict({"dimension": collection.documents.dimension, **changes})
-        size = STORAGES[0].size(config.vector_dimension)
+        size = STORAGES[0].bytes_per_vector(config.vector_dimension)
         preset = test.recall(config, STORAGES[0])
         tuned = tuning.within(max_bytes=size)
         found = test.recall(tuned.config, tuned.storage)
-        windows = tuning.within(max_bytes=size, by_windows=True)
+        windows = tuning.within(max_bytes=size, by_pseudo_queries=True)
         by_windows = test.recall(windows.config, windows.storage)
         low, high = _interval(found - preset, seed)
         rows.append(
@@ -116,7 +116,7 @@ class _Test:
         if config not in self._encoders:
             self._encoders[config] = make_encoder(config).fit(self._documents, threads=self._threads)
         encoder = self._encoders[config]
-        search = storage.search(config.vector_dimension)
+        search = storage.make_search(config.vector_dimension)
         vectors = encoder.encode_documents(self._documents, threads=self._threads)
         search.add(np.arange(len(vectors)), vectors, self._threads)
         if isinstance(search, PQSearch):

@@ -1,4 +1,4 @@
-"""Recall of encoders in every storage, one encoder's vectors in memory at a time."""
+"""Recall of encoders in every storage; the vectors of one encoder are in memory at a time."""
 
 from __future__ import annotations
 
@@ -12,170 +12,193 @@ from numpy.typing import NDArray
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
 from ..mips import PQSearch, VectorSearch
-from .sample import TOP, Asked, TuningSample
-from .search_space import Arm, Storage
+from .sample import K, QuerySet, TuningSample
+from .search_space import EncoderCandidate, Storage
 
-__all__ = ["DEPTHS", "Bench", "Measured", "mean_recall", "places"]
+__all__ = ["CUTOFFS", "Evaluator", "Measurement", "mean_recall", "ranks_of_best"]
 
-#: Numbers of candidates that recall is looked at.
-DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
+#: Numbers of candidate documents at which recall is measured.
+CUTOFFS = (10, 20, 50, 100, 200, 500, 1000)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one arm found in one storage.
+class Measurement:
+    """Ranks of the exact best documents by one encoder's vectors in one storage, and times.
 
     Parameters
     ----------
-    choosing, held_out : int64 (n_queries, TOP)
-        At which place each of the exact best was found, as :func:`places` returns it.
-    windows : int64 (n_queries, TOP) or None
-        The same of the windows, where there are any beside real queries.
+    selection, held_out : int64 (n_queries, K)
+        Ranks that :func:`ranks_of_best` returns, for the two sets of queries.
+    pseudo_queries : int64 (n_queries, K) or None
+        The same for pseudo-queries, where they were drawn besides real queries.
     encode_seconds : float
-        A document.
+        Per document.
     query_seconds : float
-        A query: encoding it and searching the sample.
+        Per query: encoding it and searching the sample.
     """
 
-    choosing: NDArray[np.int64]
+    selection: NDArray[np.int64]
     held_out: NDArray[np.int64]
-    windows: NDArray[np.int64] | None
+    pseudo_queries: NDArray[np.int64] | None
     encode_seconds: float
     query_seconds: float
 
 
-class Bench:
-    """Measures arms on a sample; fitted encoders are kept, their vectors are not.
+class Evaluator:
+    """Measures encoders on a sample; keeps fitted encoders, but not their vectors.
 
     Parameters
     ----------
     sample : TuningSample
-    depth : int
-        Candidates that are looked at, at most.
+    max_rank : int
+        Number of candidate documents up to which ranks are measured.
     threads : int, optional
-        Times depend on it, what is found does not.
+        Changes times, but not ranks.
     advance : callable
-        Called with 1 after each encoder.
+        Called with 1 after each step of the work.
     """
 
     def __init__(
-        self, sample: TuningSample, depth: int, threads: int | None, advance: Callable[[int], object]
+        self, sample: TuningSample, max_rank: int, threads: int | None, advance: Callable[[int], object]
     ) -> None:
-        self.sample, self.depth, self.threads, self._advance = sample, depth, threads, advance
+        self.sample, self.max_rank, self.threads, self._advance = sample, max_rank, threads, advance
         self._encoders: dict[EncoderConfig, Encoder] = {}
 
     def encoder(self, config: EncoderConfig) -> Encoder:
-        """Return the fitted encoder, which has seen the documents to learn from and no query."""
+        """Return the encoder of `config`, fitted on the sample's documents for fitting alone."""
         if config not in self._encoders:
-            seen = self.sample.documents[self.sample.learning]
-            self._encoders[config] = make_encoder(config).fit(seen, threads=self.threads)
+            documents = self.sample.documents[self.sample.fitting]
+            self._encoders[config] = make_encoder(config).fit(documents, threads=self.threads)
         return self._encoders[config]
 
-    def forget(self, kept: Iterable[EncoderConfig]) -> None:
-        """Drop the encoders of other configurations."""
-        wanted = set(kept)
-        self._encoders = {config: one for config, one in self._encoders.items() if config in wanted}
+    def keep(self, configs: Iterable[EncoderConfig]) -> None:
+        """Drop the fitted encoders of all other configurations."""
+        kept = set(configs)
+        self._encoders = {config: one for config, one in self._encoders.items() if config in kept}
 
-    def recall(self, arms: Sequence[Arm], storage: Storage, count: int, candidates: int) -> list[float]:
-        """Return the arms' mean recall with the queries that choose, among the first `count` documents."""
-        asked = self.sample.choosing
-        best = asked.best(count)
-        found: dict[Arm, float] = {}
-        for source in dict.fromkeys(arm.source for arm in arms):
+    def recall(
+        self, encoders: Sequence[EncoderCandidate], storage: Storage, count: int, candidates: int
+    ) -> list[float]:
+        """Return the encoders' mean recall with the queries for selection.
+
+        Parameters
+        ----------
+        encoders : sequence of EncoderCandidate
+        storage : Storage
+        count : int
+            Measure on the first so many documents of the sample.
+        candidates : int
+            Documents that a search would rank exactly.
+        """
+        queries = self.sample.selection
+        best = queries.best(count)
+        found: dict[EncoderCandidate, float] = {}
+        for source in dict.fromkeys(each.source for each in encoders):
             encoder = self.encoder(source)
             documents = encoder.encode_documents(self.sample.documents[:count], threads=self.threads)
-            queries = encoder.encode_queries(asked.queries, threads=self.threads)
-            for arm in (arm for arm in arms if arm.source == source):
-                search = self._filled(arm, storage, documents)
-                place = places(
-                    search, queries[:, : arm.floats], asked, best, min(candidates, count), self.threads
+            vectors = encoder.encode_queries(queries.queries, threads=self.threads)
+            for each in (each for each in encoders if each.source == source):
+                search = self._filled_search(each, storage, documents)
+                ranks = ranks_of_best(
+                    search, vectors[:, : each.floats], queries, best, min(candidates, count), self.threads
                 )
-                found[arm] = mean_recall(place, candidates)
+                found[each] = mean_recall(ranks, candidates)
             self._advance(1)
-        return [found[arm] for arm in arms]
+        return [found[each] for each in encoders]
 
-    def measure(self, source: EncoderConfig, pairs: Sequence[tuple[Arm, Storage]]) -> list[Measured]:
-        """Measure arms of one source on the whole sample."""
+    def measure(
+        self, source: EncoderConfig, pairs: Sequence[tuple[EncoderCandidate, Storage]]
+    ) -> list[Measurement]:
+        """Return measurements of one source's encoders in storages, on the whole sample."""
         sample, encoder = self.sample, self.encoder(source)
         begun = time.perf_counter()
         documents = encoder.encode_documents(sample.documents, threads=self.threads)
-        encoding = (time.perf_counter() - begun) / len(documents)
-        sides = [side for side in (sample.choosing, sample.held_out, sample.windows) if side is not None]
+        encode_seconds = (time.perf_counter() - begun) / len(documents)
+        sets = [
+            each for each in (sample.selection, sample.held_out, sample.pseudo_queries) if each is not None
+        ]
         begun = time.perf_counter()
-        queries = [encoder.encode_queries(asked.queries, threads=self.threads) for asked in sides]
-        asking = (time.perf_counter() - begun) / sum(map(len, queries))
-        best = [asked.best(len(documents)) for asked in sides]
+        vectors = [encoder.encode_queries(each.queries, threads=self.threads) for each in sets]
+        count = sum(map(len, vectors))
+        encode_query_seconds = (time.perf_counter() - begun) / count
+        best = [each.best(len(documents)) for each in sets]
         found = []
-        for arm, storage in pairs:
-            search = self._filled(arm, storage, documents)
+        for each, storage in pairs:
+            search = self._filled_search(each, storage, documents)
             begun = time.perf_counter()
-            place = [
-                places(search, rows[:, : arm.floats], asked, top, self.depth, self.threads)
-                for rows, asked, top in zip(queries, sides, best, strict=True)
+            ranks = [
+                ranks_of_best(search, rows[:, : each.floats], queries, top, self.max_rank, self.threads)
+                for rows, queries, top in zip(vectors, sets, best, strict=True)
             ]
-            searching = (time.perf_counter() - begun) / sum(map(len, queries))
-            windows = place[2] if len(place) > 2 else None
-            found.append(Measured(place[0], place[1], windows, encoding, asking + searching))
+            search_seconds = (time.perf_counter() - begun) / count
+            pseudo = ranks[2] if len(ranks) > 2 else None
+            found.append(
+                Measurement(ranks[0], ranks[1], pseudo, encode_seconds, encode_query_seconds + search_seconds)
+            )
         self._advance(1)
         return found
 
-    def _filled(self, arm: Arm, storage: Storage, documents: NDArray[np.float32]) -> VectorSearch:
-        """Return a search over the documents; codes are learned from those that encoders learn from."""
-        search = storage.search(arm.floats)
-        rows = np.arange(len(documents))
-        first = self.sample.learning
-        first = first[first < len(documents)]
-        vectors = np.ascontiguousarray(documents[:, : arm.floats])
-        search.add(first, vectors[first], self.threads)
+    def _filled_search(
+        self, encoder: EncoderCandidate, storage: Storage, documents: NDArray[np.float32]
+    ) -> VectorSearch:
+        """Return a search over the documents' vectors; codes learn from the documents for fitting."""
+        search = storage.make_search(encoder.floats)
+        fitting = self.sample.fitting[self.sample.fitting < len(documents)]
+        vectors = np.ascontiguousarray(documents[:, : encoder.floats])
+        search.add(fitting, vectors[fitting], self.threads)
         if isinstance(search, PQSearch):
             search.learn(self.threads)
-        rest = np.setdiff1d(rows, first)
-        if len(rest):
-            search.add(rest, vectors[rest], self.threads)
+        others = np.setdiff1d(np.arange(len(documents)), fitting)
+        if len(others):
+            search.add(others, vectors[others], self.threads)
         return search
 
 
-def mean_recall(place: NDArray[np.int64], candidates: int) -> float:
+def mean_recall(ranks: NDArray[np.int64], candidates: int) -> float:
     """Return the mean of recall among `candidates` and among half as many.
 
-    Where all find nearly everything among the candidates, half as many still tell them apart.
+    Where all encoders find nearly everything among the candidates, half as many still tell them
+    apart.
     """
-    halfway = max(TOP, candidates // 2)
-    return float(np.mean([(place < depth).mean() for depth in (halfway, candidates)]))
+    half = max(K, candidates // 2)
+    return float(np.mean([(ranks < cutoff).mean() for cutoff in (half, candidates)]))
 
 
-def places(
+def ranks_of_best(
     search: VectorSearch,
-    queries: NDArray[np.float32],
-    asked: Asked,
+    vectors: NDArray[np.float32],
+    queries: QuerySet,
     best: NDArray[np.int64],
-    depth: int,
+    max_rank: int,
     threads: int | None = None,
 ) -> NDArray[np.int64]:
-    """Return at which place of the search each of `best` is found.
+    """Return the rank at which a search finds each of `best`.
 
     Parameters
     ----------
     search : VectorSearch
         Its labels are positions of documents.
-    queries : float32 (n, dimension)
-        Encoded.
-    asked : Asked
-        The same queries; their own documents take no place.
-    best : int64 (n, TOP)
-    depth : int
-        Places that are looked at.
+    vectors : float32 (n, dimension)
+        Of the queries.
+    queries : QuerySet
+        The same queries; their source documents have no rank.
+    best : int64 (n, K)
+    max_rank : int
+        Number of ranks to search.
 
     Returns
     -------
-    int64 (n, TOP)
-        From 0; a place of at least `depth` where it was not found.
+    int64 (n, K)
+        From 0; at least `max_rank` where the document was not found.
     """
     count = len(search)
-    labels, _ = search.search(np.ascontiguousarray(queries), min(depth + 1, count), threads=threads)
-    at = np.full((len(labels), count + 1), depth + 1)
-    np.put_along_axis(at, labels, np.broadcast_to(np.arange(labels.shape[1]), labels.shape), axis=1)
-    at[:, count] = depth + 1  # of no document: own ones that are not in the search
-    place = np.take_along_axis(at, best, axis=1)
-    own = np.where((asked.own >= 0) & (asked.own < count), asked.own, count)[:, np.newaxis]
-    return place - (np.take_along_axis(at, own, axis=1) < place)
+    missing = max_rank + 1
+    labels, _ = search.search(np.ascontiguousarray(vectors), min(missing, count), threads=threads)
+    rank_of = np.full((len(labels), count + 1), missing)
+    np.put_along_axis(rank_of, labels, np.broadcast_to(np.arange(labels.shape[1]), labels.shape), axis=1)
+    # The last column stands for source documents that are not among those searched.
+    rank_of[:, count] = missing
+    ranks = np.take_along_axis(rank_of, best, axis=1)
+    searched = (queries.source_documents >= 0) & (queries.source_documents < count)
+    sources = np.where(searched, queries.source_documents, count)[:, np.newaxis]
+    return ranks - (np.take_along_axis(rank_of, sources, axis=1) < ranks)

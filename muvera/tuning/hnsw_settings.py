@@ -1,4 +1,4 @@
-"""How dense a graph must be, and how far searched, to find what reading all vectors finds."""
+"""The cheapest graph that finds nearly all of what reading every vector finds."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 
 from ..mips import HNSWSearch
 
-__all__ = ["EFS", "LINKS", "choose_graph"]
+__all__ = ["EF_VALUES", "M_VALUES", "select_hnsw_settings"]
 
-#: HNSW's M and ef, from the cheapest on.
-LINKS = (16, 32)
-EFS = (100, 200, 400, 800)
+#: Values of HNSW's m and ef to try, the cheapest first.
+M_VALUES = (16, 32)
+EF_VALUES = (100, 200, 400, 800)
 
-#: A graph that finds this share of the exact best vectors is good enough.
-ENOUGH = 0.98
+#: Recall of the exact best vectors from which a graph is good enough.
+TARGET_RECALL = 0.98
 
 
-def choose_graph(
+def select_hnsw_settings(
     vectors: NDArray[np.float32],
     queries: NDArray[np.float32],
     candidates: int,
-    links: Sequence[int] = LINKS,
+    m_values: Sequence[int] = M_VALUES,
 ) -> tuple[dict[str, int], float]:
-    """Return the cheapest settings of a graph that finds enough, or those that find most.
+    """Return the cheapest settings that reach the target recall, or those of the highest recall.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def choose_graph(
         More than `candidates`.
     queries : float32 (m, dimension)
     candidates : int
-        How many best vectors are to be found.
-    links : sequence of int
+        Number of best vectors to find.
+    m_values : sequence of int
         Values of m to try, at least one.
 
     Returns
@@ -42,19 +42,19 @@ def choose_graph(
     dict
         m and ef for :class:`muvera.mips.HNSWSearch`.
     float
-        The share of the exact best that the graph found.  A graph of more vectors finds less.
+        The graph's recall of the exact best.  It is lower in a graph of more vectors.
     """
     best: dict[str, int] = {}
-    most = -1.0
-    for m in links:
+    highest = -1.0
+    for m in m_values:
         graph = HNSWSearch(vectors.shape[1], m=m)
         graph.add(np.arange(len(vectors)), vectors, 1)  # one thread: the same graph each time
-        # hnswlib walks with `candidates` at least, so that fewer are no setting of their own.
-        for ef in sorted({max(ef, candidates) for ef in EFS}):
+        # hnswlib searches with an ef of at least `candidates`: lower values would be the same setting.
+        for ef in sorted({max(ef, candidates) for ef in EF_VALUES}):
             graph.set_ef(ef)
-            share = graph.measure_recall(queries, candidates, 1)
-            if share > most:
-                best, most = {"m": m, "ef": ef}, share
-            if share >= ENOUGH:
-                return {"m": m, "ef": ef}, share
-    return best, most
+            recall = graph.measure_recall(queries, candidates, 1)
+            if recall > highest:
+                best, highest = {"m": m, "ef": ef}, recall
+            if recall >= TARGET_RECALL:
+                return {"m": m, "ef": ef}, recall
+    return best, highest

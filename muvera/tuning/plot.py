@@ -1,4 +1,4 @@
-"""The drawing of a tuning: held-out recall over bytes a document."""
+"""Plot of a tuning: held-out recall over bytes per document."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .result import Tuning
 __all__ = ["plot_tuning", "require_plot"]
 
 # Okabe and Ito's colors, told apart by color-blind readers.
-_KINDS = {"FDE": "#0072b2", "compact": "#009e73", "learned": "#d55e00"}
+_COLORS = {"FDE": "#0072b2", "compact": "#009e73", "learned": "#d55e00"}
 
-# Pixels a point of a PNG, so that it stays sharp in print.
-_SHARPNESS = 2
+# Pixels per point of a PNG: sharp in print.
+_PNG_SCALE = 2
 
 
 def require_plot(path: Path) -> None:
-    """Raise where no plot can be written to `path`.
+    """Check that a plot can be written to `path`.
 
     Raises
     ------
@@ -54,43 +54,43 @@ def plot_tuning(tuning: Tuning, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     require_plot(path)
     convert = import_extra("vl_convert", "plot", "Drawing a plot")
-    drawing, version = _drawing(tuning), convert.get_vegalite_versions()[-1]
+    chart, version = _chart(tuning), convert.get_vegalite_versions()[-1]
     if path.suffix == ".svg":
-        content = convert.vegalite_to_svg(drawing, vl_version=version).encode()
+        content = convert.vegalite_to_svg(chart, vl_version=version).encode()
     else:
-        content = convert.vegalite_to_png(drawing, vl_version=version, scale=_SHARPNESS)
+        content = convert.vegalite_to_png(chart, vl_version=version, scale=_PNG_SCALE)
     write_bytes(path, content)
 
 
-def _drawing(found: Tuning) -> dict[str, Any]:
-    """Return all rows as points, the Pareto front as a line and the chosen one in a ring."""
+def _chart(tuning: Tuning) -> dict[str, Any]:
+    """Return all rows as points, the Pareto front as a line and the choice in a ring."""
     alt = import_extra("altair", "plot", "Drawing a plot")
     points = [
         {
-            "what": row.name,
+            "name": row.name,
             "kind": row.name.split()[0],
-            "kept as": row.storage.name,
+            "stored as": row.storage.name,
             "bytes": row.bytes,
             "recall": row.held_out,
         }
-        for row in found.rows
+        for row in tuning.rows
     ]
-    front = [{"bytes": row.bytes, "recall": row.held_out} for row in found.pareto]
-    chosen = [{"bytes": found.chosen.bytes, "recall": found.chosen.held_out}]
-    x = alt.X("bytes:Q", scale=alt.Scale(type="log"), title="bytes a document")
-    title = f"held-out recall among {found.candidates} candidates"
+    front = [{"bytes": row.bytes, "recall": row.held_out} for row in tuning.pareto]
+    choice = [{"bytes": tuning.choice.bytes, "recall": tuning.choice.held_out}]
+    x = alt.X("bytes:Q", scale=alt.Scale(type="log"), title="bytes per document")
+    title = f"held-out recall among {tuning.candidates} candidates"
     y = alt.Y("recall:Q", scale=alt.Scale(zero=False), title=title)
-    colors = alt.Scale(domain=list(_KINDS), range=list(_KINDS.values()))
+    colors = alt.Scale(domain=list(_COLORS), range=list(_COLORS.values()))
     dots = (
         alt.Chart(alt.InlineData(points))
         .mark_point(filled=True, size=60)
-        .encode(x, y, color=alt.Color("kind:N", scale=colors, title=None), shape=alt.Shape("kept as:N"))
+        .encode(x, y, color=alt.Color("kind:N", scale=colors, title=None), shape=alt.Shape("stored as:N"))
     )
     line = alt.Chart(alt.InlineData(front)).mark_line(color="#888888", strokeWidth=1).encode(x, y)
     ring = (
-        alt.Chart(alt.InlineData(chosen))
+        alt.Chart(alt.InlineData(choice))
         .mark_point(size=260, color="black", strokeWidth=1.5, shape="circle")
         .encode(x, y)
     )
-    drawing: dict[str, Any] = alt.layer(line, dots, ring).properties(width=460, height=300).to_dict()
-    return drawing
+    chart: dict[str, Any] = alt.layer(line, dots, ring).properties(width=460, height=300).to_dict()
+    return chart

@@ -1,4 +1,4 @@
-"""A tuning in plain words: the table, the choice, and what to beware of."""
+"""A tuning in sentences: the table, the choice, and its limits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["render"]
 _WIDTH = 96
 
 
-def render(found: Tuning) -> str:
-    """Return `found` as lines for people."""
-    sentences = [_choice(found), _target(found), _graph(found), *_beware(found)]
-    lines = [*_measured(found), "", *_table(found), ""]
+def render(tuning: Tuning) -> str:
+    """Return a tuning as lines for people."""
+    sentences = [_choice(tuning), _target(tuning), _graph(tuning), *_limits(tuning)]
+    lines = [*_measured(tuning), "", *_table(tuning), ""]
     for sentence in sentences:
         if sentence:
             lines += textwrap.wrap(sentence, _WIDTH, initial_indent="- ", subsequent_indent="  ")
@@ -23,68 +23,67 @@ def render(found: Tuning) -> str:
 
 
 def _measured(found: Tuning) -> list[str]:
-    source = "windows of document tokens" if found.pseudo else "given"
+    source = "windows of document tokens" if found.pseudo_queries else "given"
     return [
         f"documents   {found.documents:,}, of which {found.sampled_documents:,} were measured",
-        f"queries     {found.queries + found.held_out_queries:,}, {source}: {found.queries:,} chose, "
-        f"{found.held_out_queries:,} were held out",
-        f"recall      of the exact ten best: held out, among {found.candidates} candidates; the mean is of "
-        "that and of half as many",
+        f"queries     {found.queries + found.held_out_queries:,}, {source}: {found.queries:,} for selection, "
+        f"{found.held_out_queries:,} held out",
+        f"recall      of the exact ten best; held out: among {found.candidates} candidates; mean: of that and "
+        "of half as many candidates",
     ]
 
 
 def _table(found: Tuning) -> list[str]:
-    """Return the rows that no other beats, and the chosen one with its mark."""
-    rows = [row for row in found.rows if row in found.pareto or _is_chosen(row, found)]
+    """Return the rows on the Pareto front, and the choice with its mark."""
+    rows = [row for row in found.rows if row in found.pareto or _is_choice(row, found)]
     wide = max(len(row.name) for row in rows)
-    header = f"  {'':{wide}}  {'kept as':>7}  {'floats':>6}  {'bytes':>7}"
-    lines = [f"{header}  mean recall  held out (95 %)      ms a document  ms a query"]
+    header = f"  {'':{wide}}  {'stored as':>9}  {'floats':>6}  {'bytes':>7}"
+    lines = [f"{header}  mean recall  held out (95 %)      ms per document  ms per query"]
     for row in rows:
-        mark = "*" if _is_chosen(row, found) else " "
+        mark = "*" if _is_choice(row, found) else " "
         low, high = row.interval
         lines.append(
-            f"{mark} {row.name:<{wide}}  {row.storage.name:>7}  {row.floats:>6,}  {row.bytes:>7,}  "
+            f"{mark} {row.name:<{wide}}  {row.storage.name:>9}  {row.floats:>6,}  {row.bytes:>7,}  "
             f"{row.mean_recall:>11.3f}  {row.held_out:.3f} ({low:.3f}-{high:.3f})"
-            f"  {1e3 * row.encode_seconds:>13.2f}  {1e3 * row.query_seconds:>10.2f}"
+            f"  {1e3 * row.encode_seconds:>15.2f}  {1e3 * row.query_seconds:>12.2f}"
         )
     return lines
 
 
-def _is_chosen(row: TunedRow, found: Tuning) -> bool:
-    return row.config == found.chosen.config and row.storage == found.chosen.storage
+def _is_choice(row: TunedRow, found: Tuning) -> bool:
+    return row.config == found.choice.config and row.storage == found.choice.storage
 
 
 def _choice(found: Tuning) -> str:
-    row = found.chosen
+    row = found.choice
     low, high = row.interval
-    own = "" if row in found.rows else ", with maps of its own size; the table's are columns of larger ones"
+    maps = "" if row in found.rows else ", with maps of its own size; the table's are columns of larger ones"
     return (
-        f"Use {row.name} kept as {row.storage.name}, {row.bytes:,} bytes a document: queries that had no say "
-        f"find {row.held_out:.1%} of the exact ten best among {found.candidates} candidates "
-        f"({low:.1%} to {high:.1%}){own}."
+        f"Use {row.name} stored as {row.storage.name}, {row.bytes:,} bytes per document: held-out queries "
+        f"estimate its recall of the exact ten best among {found.candidates} candidates as "
+        f"{row.held_out:.1%} ({low:.1%} to {high:.1%}){maps}."
     )
 
 
 def _target(found: Tuning) -> str:
     if found.target_recall is None:
         return ""
-    most = max(found.chosen.recall)
-    if not found.reached:
+    if not found.target_reached:
         start = (
-            f"Nothing that was tried reaches {found.target_recall:.1%} among {found.candidates} candidates; "
-            "this finds most."
+            f"No configuration reaches {found.target_recall:.1%} among {found.candidates} candidates; this one "
+            "has the highest recall."
         )
-        if found.enough_candidates is None:
-            return f"{start} Neither does it among {most}."
-        return f"{start} It does among {found.enough_candidates} candidates."
+        if found.min_candidates is None:
+            return f"{start} It does not reach it among {max(found.choice.recall)} candidates either."
+        return f"{start} It reaches it among {found.min_candidates} candidates."
     reached = (
-        f"It is the smallest that reaches {found.target_recall:.1%} with the queries that chose; "
-        f"{found.enough_candidates} candidates are the fewest that do."
+        f"It is the smallest that reaches {found.target_recall:.1%} with the queries for selection; "
+        f"{found.min_candidates} is the smallest measured number of candidates with which it does."
     )
-    if found.chosen.held_out < found.target_recall:
+    if found.choice.held_out < found.target_recall:
         reached += (
-            " Queries that had no say find less than that: to be sure, ask for a higher target or rank more "
-            "candidates."
+            " The recall of the held-out queries is lower than the target: to be sure, set a higher target or "
+            "rank more candidates."
         )
     return reached
 
@@ -93,33 +92,33 @@ def _graph(found: Tuning) -> str:
     if found.graph_recall is None:
         return ""
     return (
-        f"From {GRAPH_FROM:,} documents on there is a graph: m={found.hnsw['m']} and ef={found.hnsw['ef']} "
-        f"find {found.graph_recall:.1%} of the exact best vectors of the sample, and less of more."
+        f"From {GRAPH_FROM:,} documents on an index has a graph: with m={found.hnsw['m']} and "
+        f"ef={found.hnsw['ef']} it finds {found.graph_recall:.1%} of the exact best vectors of the sample, "
+        "and less of more vectors."
     )
 
 
-def _beware(found: Tuning) -> list[str]:
+def _limits(found: Tuning) -> list[str]:
     sentences = []
     if found.documents > found.sampled_documents:
         sentences.append(
-            f"That is among {found.sampled_documents:,} documents: among all {found.documents:,} the same "
-            "number of candidates finds less, so rerank more."
+            f"Recall was measured among {found.sampled_documents:,} documents: among all "
+            f"{found.documents:,} the same number of candidates finds less, so rerank more."
         )
-    if found.pseudo:
+    if found.pseudo_queries:
         sentences.append(
-            "The queries are windows of document tokens, each without its own document. They stand in for "
-            "real ones; give real queries to be sure."
+            "The queries are windows of document tokens, each without its source document. Give real queries "
+            "to be sure."
         )
-    windows = found.windows_choice if found.target_recall is None else None
-    if windows is not None and windows.held_out != found.chosen.held_out:
+    other = found.pseudo_query_choice if found.target_recall is None else None
+    if other is not None and other.held_out != found.choice.held_out:
         sentences.append(
-            f"Without queries, windows of documents would have chosen {windows.name} kept as "
-            f"{windows.storage.name}, {windows.bytes:,} bytes, where held-out queries find "
-            f"{windows.held_out:.1%}."
+            f"Windows of documents in place of your queries would have selected {other.name} stored as "
+            f"{other.storage.name}, {other.bytes:,} bytes, where held-out queries find {other.held_out:.1%}."
         )
-    if found.exact:
+    if found.exact_search:
         sentences.append(
-            "The collection is so small that an index reads all tokens and is exact: the configuration "
-            "counts once it grows, or with exact_tokens=0."
+            "The collection is so small that an index reads all tokens and is exact: it uses the configuration "
+            "once the collection has grown, or with exact_tokens=0."
         )
     return sentences

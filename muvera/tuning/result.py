@@ -1,4 +1,4 @@
-"""What a tuning found: every measured configuration, and the one to use."""
+"""Plain data of a tuning: every measured configuration, and the one to use."""
 
 from __future__ import annotations
 
@@ -11,38 +11,37 @@ from typing import Any
 from ..encoders.base import EncoderConfig
 from ..utils.atomic_files import write_json
 from .search_space import Storage
-from .successive_halving import fronts
+from .successive_halving import pareto_fronts
 
-__all__ = ["TunedRow", "Tuning", "choose"]
+__all__ = ["TunedRow", "Tuning", "select_row"]
 
 
 @dataclass(frozen=True)
 class TunedRow:
-    """One configuration, measured on the whole sample.
+    """One encoder in one storage, measured on the whole sample.
 
     Parameters
     ----------
     name : str
     config : FDEConfig or LearnedConfig
     storage : Storage
-        How the vectors are kept.
+        How the vectors are stored.
     bytes : int
         Of a document's vector, its graph links included where there will be a graph.
     recall : dict of int to float
-        Recall by number of candidates, of the queries that choose.
+        Recall by number of candidates, of the queries for selection.
     mean_recall : float
-        The mean of recall among the tuning's candidates and among half as many, by which rows are
+        Mean of recall among the tuning's candidates and among half as many, by which rows are
         compared: where all find nearly everything, half as many still tell them apart.
-    by_windows : float or None
-        The mean recall of windows of documents, measured where real queries were given, to see
-        what these would have chosen.
+    pseudo_query_recall : float or None
+        Mean recall of pseudo-queries, measured where real queries were given.
     held_out : float
-        Recall at the tuning's candidates, of queries that had no say.
+        Recall at the tuning's candidates, of the held-out queries.
     interval : tuple of float
-        95 per cent of what other queries of the kind would have given (bootstrap).
+        95 per cent confidence interval of `held_out` (bootstrap over queries).
     encode_seconds, query_seconds : float
-        A document's encoding; a query's encoding and its search of the sample.  They depend on
-        the machine and choose nothing.
+        Encoding a document; encoding a query and searching the sample.  They depend on the
+        machine and have no influence on the choice.
     """
 
     name: str
@@ -51,7 +50,7 @@ class TunedRow:
     bytes: int
     recall: dict[int, float]
     mean_recall: float
-    by_windows: float | None
+    pseudo_query_recall: float | None
     held_out: float
     interval: tuple[float, float]
     encode_seconds: float
@@ -59,12 +58,12 @@ class TunedRow:
 
     @property
     def floats(self) -> int:
-        """Floats of a vector before it is kept in fewer bytes."""
+        """Floats of a vector before it is stored in fewer bytes."""
         return self.config.vector_dimension
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What :class:`muvera.MuveraIndex` takes besides the configuration."""
+        """Settings of :class:`muvera.MuveraIndex` besides the configuration."""
         settings: dict[str, Any] = {"backend": self.storage.backend}
         return settings | ({"pq": dict(self.storage.pq)} if self.storage.pq else {})
 
@@ -78,28 +77,29 @@ class Tuning:
     documents, sampled_documents : int
         Those with tokens, and those that were measured.
     queries, held_out_queries : int
-        Those that chose, and those that had no say.
-    pseudo : bool
-        Whether both are windows of documents, for want of real ones.
+        Those for selection, and those held out.
+    pseudo_queries : bool
+        Whether both are windows of documents, because no real queries were given.
     candidates : int
-        How many a search is to rank exactly.
+        Documents that a search is to rank exactly.
     target_recall : float or None
-    reached : bool or None
-        Whether the queries that chose find as much as the target; ``chosen.held_out`` is what the
-        others find.
-    enough_candidates : int or None
-        The fewest candidates, of those tried, with which the chosen configuration reaches the
-        target with the queries that chose; None where none does or there is no target.
-    chosen : TunedRow
+    target_reached : bool or None
+        Whether the choice reaches the target with the queries for selection; ``choice.held_out``
+        is the recall of the others.
+    min_candidates : int or None
+        Smallest measured number of candidates with which the choice reaches the target with the
+        queries for selection; None where none does or there is no target.
+    choice : TunedRow
+        The encoder and storage to use.
     hnsw : dict
-        m and ef of the graph, empty where no graph is needed.
+        m and ef of the graph; empty where no graph is needed.
     graph_recall : float or None
-        Share of the exact best vectors that such a graph of the sample found.
+        Share of the exact best vectors that such a graph of the sample finds.
     rows : tuple of TunedRow
         All that were left after halving, by bytes.  Smaller sizes of a learned map are measured as
-        the leading columns of its largest; `chosen` is measured with maps of its own.
-    exact : bool
-        Whether the collection is so small that an index reads all tokens instead.
+        the leading columns of its largest; `choice` is measured with maps of its own.
+    exact_search : bool
+        Whether the collection is so small that an index reads all tokens and needs no vectors.
     text : str
         The table and the choice, in lines for people.
     """
@@ -108,100 +108,104 @@ class Tuning:
     sampled_documents: int
     queries: int
     held_out_queries: int
-    pseudo: bool
+    pseudo_queries: bool
     candidates: int
     target_recall: float | None
-    reached: bool | None
-    enough_candidates: int | None
-    chosen: TunedRow
+    target_reached: bool | None
+    min_candidates: int | None
+    choice: TunedRow
     hnsw: dict[str, int]
     graph_recall: float | None
     rows: tuple[TunedRow, ...]
-    exact: bool
+    exact_search: bool
     text: str = field(default="", compare=False, repr=False)
 
     @property
     def config(self) -> EncoderConfig:
-        """The chosen encoder's configuration."""
-        return self.chosen.config
+        """Configuration of the encoder to use."""
+        return self.choice.config
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What ``MuveraIndex.build(documents, tuning.config, **tuning.settings)`` takes."""
-        return self.chosen.settings | ({"hnsw": dict(self.hnsw)} if self.hnsw else {})
+        """Settings for ``MuveraIndex.build(documents, tuning.config, **tuning.settings)``."""
+        return self.choice.settings | ({"hnsw": dict(self.hnsw)} if self.hnsw else {})
 
     @property
     def pareto(self) -> tuple[TunedRow, ...]:
-        """The rows that no other beats with as few bytes, by the queries that chose."""
+        """Rows whose recall no row of equal or fewer bytes exceeds, by the queries for selection."""
         values = [row.mean_recall for row in self.rows]
-        return tuple(self.rows[i] for i in fronts([row.bytes for row in self.rows], values)[0])
+        return tuple(self.rows[i] for i in pareto_fronts([row.bytes for row in self.rows], values)[0])
 
     def within(
-        self, *, max_bytes: int | None = None, max_floats: int | None = None, by_windows: bool = False
+        self, *, max_bytes: int | None = None, max_floats: int | None = None, by_pseudo_queries: bool = False
     ) -> TunedRow:
-        """Return the row that finds most within a limit, by the queries that chose.
+        """Return the row of the highest recall within a limit, by the queries for selection.
 
         Parameters
         ----------
         max_bytes, max_floats : int, optional
-        by_windows : bool
-            Let windows of documents choose, which were measured beside given queries.
+        by_pseudo_queries : bool
+            Compare the recall of the pseudo-queries, which were measured besides given queries.
 
         Raises
         ------
         ValueError
-            Where none is so small, or no windows were measured.
+            Where no row is so small, or pseudo-queries were not measured besides real ones.
         """
-        rows = self._as_windows_see() if by_windows else self.rows
-        found = choose(rows, self.candidates, None, max_bytes, max_floats)
+        rows = self._by_pseudo_queries() if by_pseudo_queries else self.rows
+        found = select_row(rows, self.candidates, None, max_bytes, max_floats)
         return self.rows[rows.index(found)]
 
     @property
-    def windows_choice(self) -> TunedRow | None:
-        """What windows of documents say finds most of the rows, where real queries were given."""
-        if self.pseudo:
+    def pseudo_query_choice(self) -> TunedRow | None:
+        """Row of the highest recall by pseudo-queries; None where no real queries were given."""
+        if self.pseudo_queries:
             return None
-        return self.within(by_windows=True)
+        return self.within(by_pseudo_queries=True)
 
-    def _as_windows_see(self) -> tuple[TunedRow, ...]:
-        if self.pseudo:
-            raise ValueError("Windows of documents chose already, for no queries were given. Give tune some.")
-        return tuple(replace(row, mean_recall=row.by_windows or 0.0) for row in self.rows)
+    def _by_pseudo_queries(self) -> tuple[TunedRow, ...]:
+        if self.pseudo_queries:
+            raise ValueError(
+                "The rows were selected by pseudo-queries already, because no queries were given. Give tune "
+                "real queries to compare both."
+            )
+        return tuple(replace(row, mean_recall=row.pseudo_query_recall or 0.0) for row in self.rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the configuration as JSON that ``muvera index --config`` takes."""
+        """Write the configuration as a JSON file that ``muvera index --config`` reads."""
         write_json(Path(path), {**self.config.to_dict(), **self.settings})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return everything as plain values, ready for JSON, the text among them."""
         pareto = self.pareto
         return {
             "documents": self.documents,
             "sampled_documents": self.sampled_documents,
             "queries": self.queries,
             "held_out_queries": self.held_out_queries,
-            "pseudo": self.pseudo,
+            "pseudo_queries": self.pseudo_queries,
             "candidates": self.candidates,
             "target_recall": self.target_recall,
-            "reached": self.reached,
-            "enough_candidates": self.enough_candidates,
+            "target_reached": self.target_reached,
+            "min_candidates": self.min_candidates,
             "config": self.config.to_dict(),
             "settings": self.settings,
             "graph_recall": self.graph_recall,
-            "exact": self.exact,
-            "chosen": _plain(self.chosen, True),
+            "exact_search": self.exact_search,
+            "choice": _plain(self.choice, True),
             "rows": [_plain(row, row in pareto) for row in self.rows],
+            "text": self.text,
         }
 
 
-def choose(
+def select_row(
     rows: Sequence[TunedRow],
     candidates: int,
     target_recall: float | None,
     max_bytes: int | None = None,
     max_floats: int | None = None,
 ) -> TunedRow:
-    """Return the row to use: the smallest that reaches the target, else the one that finds most.
+    """Return the smallest row that reaches the target, or else the row of the highest recall.
 
     Parameters
     ----------
@@ -214,7 +218,7 @@ def choose(
     Raises
     ------
     ValueError
-        Where none is so small.
+        Where no row is within the limits.
     """
     inside = [
         row
@@ -231,7 +235,7 @@ def choose(
     inside.sort(key=lambda row: (row.bytes, row.floats))
     good = [row for row in inside if target_recall is not None and row.recall[candidates] >= target_recall]
     if good:
-        # Of the same bytes, the one that finds more.
+        # Of the same bytes, the one of the higher recall.
         return max((row for row in good if row.bytes == good[0].bytes), key=lambda row: row.mean_recall)
     return max(inside, key=lambda row: row.mean_recall)
 
@@ -243,9 +247,9 @@ def _plain(row: TunedRow, pareto: bool) -> dict[str, Any]:
         "floats": row.floats,
         "bytes": row.bytes,
         "pareto": pareto,
-        "recall": {str(depth): value for depth, value in row.recall.items()},
+        "recall": {str(cutoff): value for cutoff, value in row.recall.items()},
         "mean_recall": row.mean_recall,
-        "by_windows": row.by_windows,
+        "pseudo_query_recall": row.pseudo_query_recall,
         "held_out": row.held_out,
         "interval": list(row.interval),
         "encode_seconds": row.encode_seconds,

@@ -1,4 +1,4 @@
-"""The sample that configurations are measured on: documents, two sets of queries, exact answers."""
+"""The sample that encoders are measured on: documents, two sets of queries, exact answers."""
 
 from __future__ import annotations
 
@@ -9,79 +9,70 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import best_first
-from ..data.sampling import pseudo_queries
+from ..data.sampling import fit_share, pseudo_queries
 from ..reranking.chamfer import chamfer_matrix
 
-__all__ = ["HELD_OUT", "TOP", "Asked", "TuningSample", "draw_sample"]
+__all__ = ["MIN_HELD_OUT", "K", "QuerySet", "TuningSample", "draw_sample"]
 
-#: Whose exact top so many documents are to be found.
-TOP = 10
+#: Number of exact best documents to find for each query.
+K = 10
 
-#: Queries are held out, so many at least where there are twice as many.
-HELD_OUT = 15
+#: Smallest number of held-out queries, where there are twice as many queries.
+MIN_HELD_OUT = 15
 
-#: Tokens of a pseudo-query, as ColBERT's queries have.
+#: Tokens of a pseudo-query, as many as ColBERT's queries have.
 WINDOW = 32
-
-#: An encoder learns from at most so many documents, so it sees this share of a collection; half
-#: of a sample at least, for less would say little of what so many teach, and three quarters at
-#: most, for windows are cut out of the others.
-_FIT_DOCUMENTS, _LEAST_SHARE, _MOST_SHARE = 4096, 0.5, 0.75
 
 # Queries, and multiplications of exact Chamfer, some ten seconds' worth: longer or wider tokens
 # mean fewer queries.
-_QUERIES, _PRODUCTS, _FEWEST = 300, 3 * 10**11, 30
+_QUERIES, _PRODUCTS, _MIN_QUERIES = 300, 3 * 10**11, 30
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Queries and what they should find.
+class QuerySet:
+    """Queries and their exact scores.
 
     Parameters
     ----------
     queries : MultiVectors
     scores : float32 (n_queries, n_documents)
-        Exact Chamfer similarities with the sample's documents; -inf for the own document.
-    own : int64 (n_queries,)
-        Position of the document that a query was cut out of, which does not count; -1: none.
+        Exact Chamfer similarities with the sample's documents; -inf for the source document.
+    source_documents : int64 (n_queries,)
+        Position of the document that each query was cut out of, which is left out of its
+        ranking; -1: none.
     """
 
     queries: MultiVectors
     scores: NDArray[np.float32]
-    own: NDArray[np.int64]
+    source_documents: NDArray[np.int64]
 
     def best(self, count: int) -> NDArray[np.int64]:
-        """Return the exact best among the first `count` documents, int64 (n_queries, TOP)."""
-        return np.stack([best_first(row[:count], TOP) for row in self.scores])
+        """Return the exact best among the first `count` documents, int64 (n_queries, K)."""
+        return np.stack([best_first(row[:count], K) for row in self.scores])
 
 
 @dataclass(frozen=True)
 class TuningSample:
-    """What configurations are measured on.
+    """Documents and queries that encoders are measured on.
 
     Parameters
     ----------
     documents : MultiVectors
-        In random order: the first so many are a smaller sample.
-    learning : int64 (n,)
-        Positions of the documents that encoders learn from.
-    choosing, held_out : Asked
-        Queries that choose, and others that say what was found.  Encoders learn from neither, nor
-        from the documents that windows were cut out of.
-    windows : Asked or None
-        Where queries were given: windows of documents, which would have chosen without them.
+        In random order, so that the first documents are a smaller sample.
+    fitting : int64 (n,)
+        Positions of the documents that encoders are fitted on.
+    selection, held_out : QuerySet
+        Queries that select the encoder, and others that estimate its recall.  Encoders are
+        fitted neither on these nor on the documents that pseudo-queries were cut out of.
+    pseudo_queries : QuerySet or None
+        Where queries were given: pseudo-queries, to see what they would select.
     """
 
     documents: MultiVectors
-    learning: NDArray[np.int64]
-    choosing: Asked
-    held_out: Asked
-    windows: Asked | None
-
-    @property
-    def pseudo(self) -> bool:
-        """Whether the queries are windows of documents."""
-        return self.windows is None
+    fitting: NDArray[np.int64]
+    selection: QuerySet
+    held_out: QuerySet
+    pseudo_queries: QuerySet | None
 
 
 def draw_sample(
@@ -92,65 +83,69 @@ def draw_sample(
     seed: int,
     threads: int | None = None,
 ) -> TuningSample:
-    """Draw a sample and answer its queries exactly.
+    """Return a random sample with exact answers to its queries.
 
     Parameters
     ----------
     documents : MultiVectors
     filled : int64 (n,)
-        Positions of the documents with a token; no others are read.
+        Positions of the documents that have a token; no others are read.
     queries : MultiVectors, optional
         Each with a token.
     size : int
-        Documents, at most.
+        Largest number of documents.
     seed : int
     threads : int, optional
+
+    Raises
+    ------
+    ValueError
+        For a number in the documents that is not finite.
     """
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
-    drawn, asked, split, learned = streams
-    picked = _numbered(documents[filled[drawn.permutation(len(filled))[:size]]])
-    picked.require_finite("documents")
-    share = min(_MOST_SHARE, max(_LEAST_SHARE, _FIT_DOCUMENTS / len(filled)))
-    order = learned.permutation(len(picked))
-    learning, others = np.split(order, [round(share * len(picked))])
+    document_stream, query_stream, split_stream, fit_stream = streams
+    sampled = _without_ids(documents[filled[document_stream.permutation(len(filled))[:size]]])
+    sampled.require_finite("documents")
+    order = fit_stream.permutation(len(sampled))
+    fitting, others = np.split(order, [round(fit_share(len(filled)) * len(sampled))])
     length = WINDOW if queries is None else max(1, queries.num_tokens // len(queries))
-    affordable = _PRODUCTS // (picked.num_tokens * picked.dimension * length)
-    count = min(_QUERIES, max(_FEWEST, affordable))
+    affordable = _PRODUCTS // (sampled.num_tokens * sampled.dimension * length)
+    count = min(_QUERIES, max(_MIN_QUERIES, affordable))
     if queries is None:
-        chosen, own = _windows(picked, np.sort(others), count, asked)
+        drawn, sources = _windows(sampled, np.sort(others), count, query_stream)
     else:
-        chosen = queries[np.sort(asked.permutation(len(queries))[:count])]
-        own = np.full(len(chosen), -1)
-    order = split.permutation(len(chosen))
-    held = max(round(len(chosen) / 3), min(HELD_OUT, len(chosen) // 2))
-    parts = [
-        _answered(chosen[rows], picked, own[rows], threads)
-        for rows in (np.sort(order[held:]), np.sort(order[:held]))
-    ]
+        drawn = queries[np.sort(query_stream.permutation(len(queries))[:count])]
+        sources = np.full(len(drawn), -1)
+    order = split_stream.permutation(len(drawn))
+    held_out = max(round(len(drawn) / 3), min(MIN_HELD_OUT, len(drawn) // 2))
+    selection, estimation = (
+        _answered(drawn[rows], sampled, sources[rows], threads)
+        for rows in (np.sort(order[held_out:]), np.sort(order[:held_out]))
+    )
     windows = None
     if queries is not None:
-        cut, own = _windows(picked, np.sort(others), len(parts[0].queries), asked)
-        windows = _answered(cut, picked, own, threads)
-    return TuningSample(picked, np.sort(learning), parts[0], parts[1], windows)
+        cut, sources = _windows(sampled, np.sort(others), len(selection.queries), query_stream)
+        windows = _answered(cut, sampled, sources, threads)
+    return TuningSample(sampled, np.sort(fitting), selection, estimation, windows)
 
 
 def _windows(
-    documents: MultiVectors, places: NDArray[np.int64], count: int, stream: np.random.Generator
+    documents: MultiVectors, positions: NDArray[np.int64], count: int, stream: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Cut windows out of the documents at `places`; return them and where each comes from."""
-    queries, own = pseudo_queries(documents[places], min(count, len(places)), WINDOW, stream)
-    return queries, places[own]
+    """Return windows of the documents at `positions`, and the position each was cut out of."""
+    queries, sources = pseudo_queries(documents[positions], min(count, len(positions)), WINDOW, stream)
+    return queries, positions[sources]
 
 
-def _numbered(texts: MultiVectors) -> MultiVectors:
-    """Let positions be the ids: others are of no use here."""
+def _without_ids(texts: MultiVectors) -> MultiVectors:
+    """Return the same texts with positions as ids: others are of no use here."""
     return MultiVectors(texts.tokens, texts.offsets)
 
 
 def _answered(
-    queries: MultiVectors, documents: MultiVectors, own: NDArray[np.int64], threads: int | None
-) -> Asked:
+    queries: MultiVectors, documents: MultiVectors, sources: NDArray[np.int64], threads: int | None
+) -> QuerySet:
     scores = chamfer_matrix(queries, documents, threads=threads)
-    with_own = np.flatnonzero(own >= 0)
-    scores[with_own, own[with_own]] = -np.inf
-    return Asked(queries, scores, own)
+    cut = np.flatnonzero(sources >= 0)
+    scores[cut, sources[cut]] = -np.inf
+    return QuerySet(queries, scores, sources)

@@ -1,4 +1,4 @@
-"""What is searched: encoders of many sizes, and ways to keep their vectors."""
+"""The search space: encoders of many sizes, and ways to store their vectors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..index.candidates import Backend
 from ..kernels.tile import LANES
 from ..mips import ExactSearch, Int8Search, PQSearch, VectorSearch
 
-__all__ = ["STORAGES", "Arm", "Storage", "arms"]
+__all__ = ["STORAGES", "EncoderCandidate", "Storage", "encoder_candidates"]
 
-#: (R, k, p) of FDEs: from 640 to 20,480 floats.
-FDES = (
+#: (num_repetitions, num_simhash_projections, projection_dimension) of FDEs: 640 to 20,480 floats.
+FDE_SHAPES = (
     (10, 3, 8),
     (20, 3, 8),
     (20, 3, 16),
@@ -31,23 +31,26 @@ FDES = (
     (20, 6, 16),
 )
 
-#: Floats of compact maps of the default FDE, and of learned vectors; one fit serves all sizes, and
+#: Floats of an FDE of as many repetitions as fit, with 8 cells and without projection.
+IDENTITY_FLOATS = 10240
+
+#: Floats of compact maps of the default FDE, and of learned vectors.  One fit serves all sizes and
 #: takes time in proportion to the largest.
-COMPACT = (128, 256, 512, 1024)
-LEARNED = (128, 256, 512, 1024, 2048)
+COMPACT_SIZES = (128, 256, 512, 1024)
+LEARNED_SIZES = (128, 256, 512, 1024, 2048)
 
 
 @dataclass(frozen=True)
-class Arm:
-    """An encoder that is tried.
+class EncoderCandidate:
+    """An encoder of the search space.
 
     Parameters
     ----------
     name : str
     config : FDEConfig or LearnedConfig
     source : FDEConfig or LearnedConfig
-        Whose vectors' leading columns stand for the arm's while many are tried: one fit serves
-        all sizes of a learned map.
+        The configuration whose vectors' leading columns stand for this encoder's vectors during
+        the search: one fit serves all sizes of a learned map.
     """
 
     name: str
@@ -56,7 +59,7 @@ class Arm:
 
     @property
     def kind(self) -> str:
-        """What it is: "FDE", "compact" or "learned"."""
+        """First word of the name: "FDE", "compact" or "learned"."""
         return self.name.split()[0]
 
     @property
@@ -67,7 +70,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Storage:
-    """A way to keep and search vectors.
+    """A way to store and search vectors.
 
     Parameters
     ----------
@@ -82,20 +85,20 @@ class Storage:
     backend: Backend
     pq: dict[str, Any] = field(default_factory=dict)
 
-    def search(self, dimension: int) -> VectorSearch:
-        """Return an empty search; a graph's place is taken by reading all."""
+    def make_search(self, dimension: int) -> VectorSearch:
+        """Return an empty search that reads all vectors, also in place of a graph."""
         if self.backend == "pq":
             return PQSearch(dimension, **self.pq)
         return Int8Search(dimension) if self.backend == "int8" else ExactSearch(dimension)
 
-    def size(self, floats: int, links: int | None = None) -> int:
-        """Return the bytes of one vector, in a graph of `links` links a node where given."""
+    def bytes_per_vector(self, floats: int, m: int | None = None) -> int:
+        """Return the bytes of one vector, with its `m` links where it is in a graph."""
         if self.backend == "pq":
             return -(-floats // int(self.pq["group"])) + 8
         if self.backend == "int8":
             return floats + 4 + 8
-        if links is not None:
-            return 4 * floats + 8 + 4 * (2 * links + 1)
+        if m is not None:
+            return 4 * floats + 8 + 4 * (2 * m + 1)
         return 4 * LANES * -(-floats // LANES) + 8
 
 
@@ -108,10 +111,10 @@ STORAGES = (
 )
 
 
-def arms(dimension: int) -> list[Arm]:
-    """Return the encoders to try for tokens of so many columns, small ones first."""
-    found: dict[EncoderConfig, Arm] = {}
-    for repetitions, planes, width in FDES:
+def encoder_candidates(dimension: int) -> list[EncoderCandidate]:
+    """Return the encoders to try for tokens of `dimension` columns, small vectors first."""
+    found: dict[EncoderConfig, EncoderCandidate] = {}
+    for repetitions, planes, width in FDE_SHAPES:
         kept = min(width, dimension)
         config = FDEConfig(
             dimension=dimension,
@@ -119,23 +122,24 @@ def arms(dimension: int) -> list[Arm]:
             num_simhash_projections=planes,
             projection_dimension=kept,
         )
-        found.setdefault(config, Arm(f"FDE R={repetitions} k={planes} p={kept}", config, config))
-    whole = FDEConfig(
+        name = f"FDE R={repetitions} k={planes} p={kept}"
+        found.setdefault(config, EncoderCandidate(name, config, config))
+    unprojected = FDEConfig(
         dimension=dimension,
-        num_repetitions=max(1, 10240 // (8 * dimension)),
+        num_repetitions=max(1, IDENTITY_FLOATS // (8 * dimension)),
         num_simhash_projections=3,
         projection="identity",
     )
-    name = f"FDE R={whole.num_repetitions} k=3 identity"
-    found.setdefault(whole, Arm(name, whole, whole))
+    name = f"FDE R={unprojected.num_repetitions} k=3 identity"
+    found.setdefault(unprojected, EncoderCandidate(name, unprojected, unprojected))
     default = FDEConfig(dimension=dimension)
-    sizes = [size for size in COMPACT if size < default.vector_dimension]
+    sizes = [size for size in COMPACT_SIZES if size < default.vector_dimension]
     largest: EncoderConfig = dataclasses.replace(default, compact_dimension=max(sizes, default=1))
     for size in sizes:
         compact = dataclasses.replace(default, compact_dimension=size)
-        found[compact] = Arm(f"compact {size:,}", compact, largest)
-    largest = LearnedConfig(dimension=dimension, vector_dimension=max(LEARNED))
-    for size in LEARNED:
+        found[compact] = EncoderCandidate(f"compact {size:,}", compact, largest)
+    largest = LearnedConfig(dimension=dimension, vector_dimension=max(LEARNED_SIZES))
+    for size in LEARNED_SIZES:
         learned = dataclasses.replace(largest, vector_dimension=size)
-        found[learned] = Arm(f"learned {size:,}", learned, largest)
-    return sorted(found.values(), key=lambda arm: arm.floats)
+        found[learned] = EncoderCandidate(f"learned {size:,}", learned, largest)
+    return sorted(found.values(), key=lambda candidate: candidate.floats)

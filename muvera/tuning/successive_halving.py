@@ -1,17 +1,17 @@
-"""Successive halving: many are tried on little, the better half on twice as much."""
+"""Successive halving: many candidates on a small sample, the better half on a larger one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["better_half", "fronts", "halve"]
+__all__ = ["better_half", "halve", "pareto_fronts"]
 
 T = TypeVar("T")
 
 
-def fronts(sizes: Sequence[float], values: Sequence[float]) -> list[list[int]]:
-    """Return positions by Pareto front: first those that nothing beats at their size or below.
+def pareto_fronts(sizes: Sequence[float], values: Sequence[float]) -> list[list[int]]:
+    """Return positions by Pareto front: the first holds those that no equal or smaller size exceeds.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def fronts(sizes: Sequence[float], values: Sequence[float]) -> list[list[int]]:
 
     Examples
     --------
-    >>> fronts([1, 2, 3, 2], [0.5, 0.7, 0.6, 0.4])
+    >>> pareto_fronts([1, 2, 3, 2], [0.5, 0.7, 0.6, 0.4])
     [[0, 1], [3, 2]]
     """
     left = sorted(range(len(sizes)), key=lambda i: (sizes[i], -values[i], i))
@@ -46,7 +46,7 @@ def fronts(sizes: Sequence[float], values: Sequence[float]) -> list[list[int]]:
 def better_half(sizes: Sequence[float], values: Sequence[float]) -> list[int]:
     """Return the positions of whole fronts, the best first, until they are at least half."""
     kept: list[int] = []
-    for front in fronts(sizes, values):
+    for front in pareto_fronts(sizes, values):
         kept += front
         if 2 * len(kept) >= len(sizes):
             break
@@ -54,27 +54,27 @@ def better_half(sizes: Sequence[float], values: Sequence[float]) -> list[int]:
 
 
 def halve(
-    arms: Sequence[T],
+    candidates: Sequence[T],
     rungs: Sequence[int],
     size: Callable[[T], float],
     measure: Callable[[Sequence[T], int], Sequence[float]],
 ) -> list[T]:
-    """Return the arms that are left after all rungs.
+    """Return the candidates that are left after all rungs.
 
     Parameters
     ----------
-    arms : sequence
+    candidates : sequence
     rungs : sequence of int
-        How much to measure on, from little to much; after each the better half is kept.
+        Sizes of the samples to measure on, ascending; after each the better half is kept.
     size : callable
-        What an arm costs.
+        Returns the size of a candidate; smaller is better.
     measure : callable
-        Returns the arms' values on so much.
+        Returns the candidates' values on a sample of a given size.
     """
-    left = list(arms)
+    left = list(candidates)
     for rung in rungs:
         if len(left) < 2:
             break
         values = measure(left, rung)
-        left = [left[i] for i in better_half([size(arm) for arm in left], values)]
+        left = [left[i] for i in better_half([size(candidate) for candidate in left], values)]
     return left

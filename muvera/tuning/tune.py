@@ -1,34 +1,32 @@
-"""tune: search configurations on a sample, and let queries that had no say tell what was found."""
+"""tune: compare encoders and storages on a sample; held-out queries estimate the recall of the choice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors
 from ..index.candidates import GRAPH_FROM
 from ..index.muvera_index import EXACT_TOKENS
 from ..mips.product_quantizer import CENTROIDS
-from .evaluate import DEPTHS, Bench, Measured, mean_recall
-from .hnsw_settings import LINKS, choose_graph
+from .arguments import require_values, texts_with_tokens, within_limits
+from .evaluate import CUTOFFS, Evaluator, Measurement, mean_recall
+from .hnsw_settings import M_VALUES, select_hnsw_settings
 from .report import render
-from .result import TunedRow, Tuning, choose
-from .sample import HELD_OUT, TOP, draw_sample
-from .search_space import STORAGES, Arm, Storage, arms
+from .result import TunedRow, Tuning, select_row
+from .sample import K, draw_sample
+from .search_space import STORAGES, EncoderCandidate, Storage, encoder_candidates
 from .successive_halving import halve
 
 __all__ = ["tune"]
 
-#: Fewer say nothing: documents, and queries to choose by and to hold out.
-FEWEST_DOCUMENTS, FEWEST_QUERIES = 50, 2 * HELD_OUT
+# Smallest number of documents to compare encoders on.
+_MIN_RUNG = 200
 
-# A rung has at least so many documents.
-_RUNG = 200
-
+# Samples of the bootstrap.
 _DRAWS = 1000
 
 
@@ -45,12 +43,13 @@ def tune(
     threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Tuning:
-    """Find the configuration that suits documents and their queries.
+    """Find the encoder and the storage that suit documents and their queries.
 
     FDEs of many sizes, compact FDEs and learned vectors are compared with exact Chamfer on a
     sample: all on a quarter of its documents, the better half of each kind on twice as many, and
-    those that are left on all, as floats, in a byte a float and as product codes.  Two thirds of the queries
-    choose; the others only tell what the choice finds.  Encoders learn from documents alone.
+    those that are left on all, as floats, in a byte per float and as product codes.  Two thirds
+    of the queries select; the others estimate the recall of the choice.  Encoders are fitted on
+    documents alone.
 
     Parameters
     ----------
@@ -60,17 +59,16 @@ def tune(
         windows of the documents' tokens, which stand in for them
         (``python -m experiments tune`` measures what that costs).
     target_recall : float, optional
-        Choose the smallest vectors with which so much of the exact ten best is among the
-        candidates.  Default: choose what finds most, as the mean of recall among the candidates
-        and among half as many.
+        Select the smallest vectors with which this share of the exact ten best is among the
+        candidates.  Default: select the highest mean of recall among the candidates and among
+        half as many.
     max_bytes : int, optional
         Of a document's vector, its links in a graph included.  Maps and codebooks, once for all
-        documents, come on top.
+        documents, are not counted.
     max_floats : int, optional
-        Of a document's vector, however they are kept.
+        Of a document's vector, in any storage.
     candidates : int, optional
-        How many documents a search ranks exactly.  Default: 100, at most a quarter of the sample;
-        with a target the fewest that reach it are told, too.
+        Documents that a search ranks exactly.  Default: 100, at most a quarter of the sample.
     sample : int
         Documents to measure; time grows in proportion.  Among more documents the same number of
         candidates finds less.
@@ -79,7 +77,7 @@ def tune(
     threads : int, optional
         Default: all usable cores.
     progress : callable, optional
-        Called with 1 after each encoder that was measured.
+        Called with 1 after each step, the first of them the exact scores.
 
     Returns
     -------
@@ -89,6 +87,8 @@ def tune(
 
     Raises
     ------
+    TypeError
+        For a value that is no int.
     ValueError
         For fewer than 50 documents or 30 queries with tokens, a wrong value, or a limit that
         nothing meets.
@@ -98,232 +98,178 @@ def tune(
     >>> tuning = tune(documents, queries, max_bytes=1024)  # doctest: +SKIP
     >>> index = MuveraIndex.build(documents, tuning.config, **tuning.settings)  # doctest: +SKIP
     """
-    _require_values(target_recall, max_bytes, max_floats, candidates, sample, seed)
-    texts, filled, asked = _texts(documents, queries)
+    require_values(target_recall, max_bytes, max_floats, candidates, sample, seed)
+    texts, filled, given = texts_with_tokens(documents, queries)
     size = min(sample, len(filled))
-    depth = min(100, size // 4) if candidates is None else int(candidates)
-    if not TOP <= depth <= size // 2:
+    candidates = min(100, size // 4) if candidates is None else int(candidates)
+    if not K <= candidates <= size // 2:
         raise ValueError(
-            f"candidates must be between {TOP} and half of the {size} sampled documents, got {depth}: "
-            "of more, any configuration finds nearly all. Sample more documents."
+            f"candidates must be between {K} and half of the {size} sampled documents, got {candidates}: "
+            "among more, every configuration finds nearly everything. Sample more documents."
         )
-    drawn = draw_sample(texts, filled, asked, size, seed, threads)
-    links = min(LINKS) if len(filled) >= GRAPH_FROM else None
-    storages = [one for one in STORAGES if one.backend != "pq" or len(drawn.learning) >= 2 * CENTROIDS]
-    tried = _fitting(arms(texts.dimension), storages, links, max_bytes, max_floats)
-    depths = sorted({depth, *(each for each in DEPTHS if each <= size // 2)})
-    bench = Bench(drawn, max(depths), threads, progress or (lambda _: None))
-
-    def recall(left: Sequence[Arm], count: int) -> list[float]:
-        # The same share of the documents, so that sizes differ in a small sample as in a large one.
-        return bench.recall(left, STORAGES[0], count, max(TOP, round(depth * count / size)))
-
-    rungs = [count for count in (size // 4, size // 2) if count >= _RUNG]
-    # Each kind by itself: one that is behind among few documents may be ahead among all.
-    kinds = [[arm for arm in tried if arm.kind == kind] for kind in dict.fromkeys(arm.kind for arm in tried)]
-    left = [arm for kind in kinds for arm in halve(kind, rungs, lambda arm: arm.floats, recall)]
-    bench.forget(arm.source for arm in left)
-    rows = _rows(bench, left, storages, links, (max_bytes, max_floats), depths, depth, seed)
-    chosen = _chosen(bench, left, rows, depth, target_recall, seed)
+    advance = progress or (lambda _: None)
+    drawn = draw_sample(texts, filled, given, size, seed, threads)
+    advance(1)
+    m = min(M_VALUES) if len(filled) >= GRAPH_FROM else None
+    storages = [one for one in STORAGES if one.backend != "pq" or len(drawn.fitting) >= 2 * CENTROIDS]
+    encoders = within_limits(encoder_candidates(texts.dimension), storages, m, max_bytes, max_floats)
+    cutoffs = sorted({candidates, *(cutoff for cutoff in CUTOFFS if cutoff <= size // 2)})
+    evaluator = Evaluator(drawn, max(cutoffs), threads, advance)
+    left = _better(evaluator, encoders, candidates, size)
+    evaluator.keep(each.source for each in left)
+    rows = _Rows(evaluator, cutoffs, candidates, seed)
+    table = rows.measure(left, storages, m, max_bytes)
+    choice = _choose(rows, left, table, target_recall)
     hnsw: dict[str, int] = {}
-    share = None
-    if links is not None and chosen.storage.backend == "auto":
-        room = [m for m in LINKS if max_bytes is None or chosen.storage.size(chosen.floats, m) <= max_bytes]
-        hnsw, share = _graph(bench, chosen, depth, room)
-        chosen = replace(chosen, bytes=chosen.storage.size(chosen.floats, hnsw["m"]))
-    reached = None if target_recall is None else chosen.recall[depth] >= target_recall
-    enough = [d for d, found in chosen.recall.items() if target_recall is not None and found >= target_recall]
+    graph_recall = None
+    if m is not None and choice.storage.backend == "auto":
+        allowed = [
+            each
+            for each in M_VALUES
+            if max_bytes is None or choice.storage.bytes_per_vector(choice.floats, each) <= max_bytes
+        ]
+        hnsw, graph_recall = _tune_graph(evaluator, choice, candidates, allowed)
+        choice = replace(choice, bytes=choice.storage.bytes_per_vector(choice.floats, hnsw["m"]))
     found = Tuning(
         documents=len(filled),
         sampled_documents=size,
-        queries=len(drawn.choosing.queries),
+        queries=len(drawn.selection.queries),
         held_out_queries=len(drawn.held_out.queries),
-        pseudo=drawn.pseudo,
-        candidates=depth,
+        pseudo_queries=given is None,
+        candidates=candidates,
         target_recall=target_recall,
-        reached=reached,
-        enough_candidates=min(enough, default=None),
-        chosen=chosen,
+        target_reached=None if target_recall is None else choice.recall[candidates] >= target_recall,
+        min_candidates=_min_candidates(choice, target_recall),
+        choice=choice,
         hnsw=hnsw,
-        graph_recall=share,
-        rows=rows,
-        exact=texts.num_tokens <= EXACT_TOKENS,
+        graph_recall=graph_recall,
+        rows=table,
+        exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
     return replace(found, text=render(found))
 
 
-def _require_values(
-    target_recall: float | None,
-    max_bytes: int | None,
-    max_floats: int | None,
-    candidates: int | None,
-    sample: int,
-    seed: int,
-) -> None:
-    if max_bytes is not None and max_floats is not None:
-        raise ValueError(
-            f"max_bytes={max_bytes} and max_floats={max_floats} are two limits of one size. Give one of them."
+def _better(
+    evaluator: Evaluator, encoders: Sequence[EncoderCandidate], candidates: int, size: int
+) -> list[EncoderCandidate]:
+    """Return the encoders that are left after successive halving on parts of the sample.
+
+    Each kind is halved by itself: one that is behind among few documents may be ahead among all.
+    """
+
+    def recall(left: Sequence[EncoderCandidate], count: int) -> list[float]:
+        # The same share of the documents, so that sizes differ in a small sample as in a large one.
+        return evaluator.recall(left, STORAGES[0], count, max(K, round(candidates * count / size)))
+
+    rungs = [count for count in (size // 4, size // 2) if count >= _MIN_RUNG]
+    kinds = dict.fromkeys(each.kind for each in encoders)
+    return [
+        each
+        for kind in kinds
+        for each in halve(
+            [one for one in encoders if one.kind == kind], rungs, lambda one: one.floats, recall
         )
-    if target_recall is not None and not 0 < target_recall <= 1:
-        raise ValueError(f"target_recall must be above 0 and at most 1, got {target_recall}.")
-    for name, value, least in (
-        ("max_bytes", max_bytes, 1),
-        ("max_floats", max_floats, 1),
-        ("candidates", candidates, 1),
-        ("sample", sample, FEWEST_DOCUMENTS),
-        ("seed", seed, 0),
-    ):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{name} must be an int, got {type(value).__name__}.")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    ]
 
 
-def _texts(documents: Any, queries: Any) -> tuple[MultiVectors, NDArray[np.int64], MultiVectors | None]:
-    """Return the documents, where those with tokens are, and the queries that have tokens."""
-    texts = as_multivectors(documents, "documents")
-    filled = _filled(texts, "documents", FEWEST_DOCUMENTS)
-    if queries is None:
-        return texts, filled, None
-    asked = as_multivectors(queries, "queries")
-    asked.require_dimension(texts.dimension, "queries", "documents")
-    asked.require_finite("queries")
-    kept = asked[_filled(asked, "queries", FEWEST_QUERIES)]
-    return texts, filled, MultiVectors(kept.tokens, kept.offsets)
+@dataclass(frozen=True)
+class _Rows:
+    """Makes rows of measurements: what all of them share."""
 
+    evaluator: Evaluator
+    cutoffs: Sequence[int]
+    candidates: int
+    seed: int
 
-def _filled(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64]:
-    filled = np.flatnonzero(texts.lengths > 0)
-    if len(filled) < least:
-        instead = "Give more" if name == "documents" else "Give more, or none: windows of documents stand in"
-        raise ValueError(f"tune needs at least {least} {name} with tokens, got {len(filled)}. {instead}.")
-    return filled
+    def measure(
+        self,
+        encoders: Sequence[EncoderCandidate],
+        storages: Sequence[Storage],
+        m: int | None,
+        max_bytes: int | None,
+    ) -> tuple[TunedRow, ...]:
+        """Return a row for each encoder in each storage that is within the limit, by bytes."""
+        rows = []
+        for source in dict.fromkeys(each.source for each in encoders):
+            pairs = [
+                (each, storage)
+                for each in encoders
+                if each.source == source
+                for storage in storages
+                if max_bytes is None or storage.bytes_per_vector(each.floats, m) <= max_bytes
+            ]
+            measurements = self.evaluator.measure(source, pairs)
+            for (each, storage), measurement in zip(pairs, measurements, strict=True):
+                size = storage.bytes_per_vector(each.floats, m)
+                rows.append(self._row(each, storage, size, measurement))
+        return tuple(sorted(rows, key=lambda row: (row.bytes, row.floats, row.name)))
 
+    def alone(self, encoder: EncoderCandidate, row: TunedRow) -> TunedRow:
+        """Return a row measured with maps of its own size, where a larger one's columns stood for it."""
+        if encoder.source == encoder.config:
+            return row
+        alone = EncoderCandidate(encoder.name, encoder.config, encoder.config)
+        measurement = self.evaluator.measure(alone.source, [(alone, row.storage)])[0]
+        return self._row(alone, row.storage, row.bytes, measurement)
 
-def _fitting(
-    found: list[Arm],
-    storages: Sequence[Storage],
-    links: int | None,
-    max_bytes: int | None,
-    max_floats: int | None,
-) -> list[Arm]:
-    """Return the arms that can be kept within the limits."""
-    sizes = [min(storage.size(arm.floats, links) for storage in storages) for arm in found]
-    if max_bytes is not None:
-        kept = [arm for arm, size in zip(found, sizes, strict=True) if size <= max_bytes]
-        limit, least = f"max_bytes={max_bytes}", f"{min(sizes)} bytes"
-    elif max_floats is not None:
-        kept = [arm for arm in found if arm.floats <= max_floats]
-        limit, least = f"max_floats={max_floats}", f"{min(arm.floats for arm in found)} floats"
-    else:
-        return found
-    if not kept:
-        raise ValueError(
-            f"Nothing is as small as {limit}. The smallest that is tried has {least}. Allow more."
+    def _row(
+        self, encoder: EncoderCandidate, storage: Storage, size: int, measurement: Measurement
+    ) -> TunedRow:
+        held_out = (measurement.held_out < self.candidates).mean(axis=1)
+        pseudo = measurement.pseudo_queries
+        return TunedRow(
+            name=encoder.name,
+            config=encoder.config,
+            storage=storage,
+            bytes=size,
+            recall={cutoff: float((measurement.selection < cutoff).mean()) for cutoff in self.cutoffs},
+            mean_recall=mean_recall(measurement.selection, self.candidates),
+            pseudo_query_recall=None if pseudo is None else mean_recall(pseudo, self.candidates),
+            held_out=float(held_out.mean()),
+            interval=_interval(held_out, self.seed),
+            encode_seconds=measurement.encode_seconds,
+            query_seconds=measurement.query_seconds,
         )
-    return kept
-
-
-def _rows(
-    bench: Bench,
-    left: Sequence[Arm],
-    storages: Sequence[Storage],
-    links: int | None,
-    limits: tuple[int | None, int | None],
-    depths: Sequence[int],
-    candidates: int,
-    seed: int,
-) -> tuple[TunedRow, ...]:
-    """Measure what is left in every storage that is within the limits."""
-    rows = []
-    for source in dict.fromkeys(arm.source for arm in left):
-        pairs = [
-            (arm, storage)
-            for arm in left
-            if arm.source == source
-            for storage in storages
-            if limits[0] is None or storage.size(arm.floats, links) <= limits[0]
-        ]
-        for (arm, storage), measured in zip(pairs, bench.measure(source, pairs), strict=True):
-            size = storage.size(arm.floats, links)
-            rows.append(_row(arm, storage, size, measured, depths, candidates, seed))
-    return tuple(sorted(rows, key=lambda row: (row.bytes, row.floats, row.name)))
-
-
-def _row(
-    arm: Arm,
-    storage: Storage,
-    size: int,
-    measured: Measured,
-    depths: Sequence[int],
-    candidates: int,
-    seed: int,
-) -> TunedRow:
-    held_out = (measured.held_out < candidates).mean(axis=1)
-    return TunedRow(
-        name=arm.name,
-        config=arm.config,
-        storage=storage,
-        bytes=size,
-        recall={depth: float((measured.choosing < depth).mean()) for depth in depths},
-        mean_recall=mean_recall(measured.choosing, candidates),
-        by_windows=None if measured.windows is None else mean_recall(measured.windows, candidates),
-        held_out=float(held_out.mean()),
-        interval=_interval(held_out, seed),
-        encode_seconds=measured.encode_seconds,
-        query_seconds=measured.query_seconds,
-    )
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Return 95 per cent of the means of values drawn anew."""
+    """Return the bootstrap's 95 per cent confidence interval of the mean."""
     draws = np.random.default_rng(seed).integers(0, len(values), (_DRAWS, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
 
 
-def _chosen(
-    bench: Bench,
-    left: Sequence[Arm],
-    rows: Sequence[TunedRow],
-    candidates: int,
-    target_recall: float | None,
-    seed: int,
+def _choose(
+    rows: _Rows, encoders: Sequence[EncoderCandidate], table: Sequence[TunedRow], target_recall: float | None
 ) -> TunedRow:
     """Return the row to use, measured by itself; where that misses a target, the next that does not."""
-    tried = []
+    measured = []
     target = target_recall or 0.0
+    left = list(table)
     while True:
-        row = choose(rows, candidates, target_recall)
-        alone = _by_itself(
-            bench, next(arm for arm in left if arm.config == row.config), row, candidates, seed
-        )
-        tried.append(alone)
-        rows = [other for other in rows if other is not row]
-        if alone.recall[candidates] >= target:
+        row = select_row(left, rows.candidates, target_recall)
+        alone = rows.alone(next(each for each in encoders if each.config == row.config), row)
+        measured.append(alone)
+        left = [other for other in left if other is not row]
+        if alone.recall[rows.candidates] >= target:
             return alone
-        if not rows or row.recall[candidates] < target:  # no other promises it either
-            return max(tried, key=lambda one: one.mean_recall)
+        if not left or row.recall[rows.candidates] < target:  # no other row reaches it either
+            return max(measured, key=lambda one: one.mean_recall)
 
 
-def _by_itself(bench: Bench, arm: Arm, row: TunedRow, candidates: int, seed: int) -> TunedRow:
-    """Measure what was chosen with maps of its own size, where a larger one's columns stood for it."""
-    if arm.source == arm.config:
-        return row
-    alone = Arm(arm.name, arm.config, arm.config)
-    measured = bench.measure(alone.source, [(alone, row.storage)])[0]
-    return _row(alone, row.storage, row.bytes, measured, list(row.recall), candidates, seed)
+def _min_candidates(choice: TunedRow, target_recall: float | None) -> int | None:
+    if target_recall is None:
+        return None
+    return min((cutoff for cutoff, found in choice.recall.items() if found >= target_recall), default=None)
 
 
-def _graph(
-    bench: Bench, row: TunedRow, candidates: int, links: Sequence[int]
+def _tune_graph(
+    evaluator: Evaluator, row: TunedRow, candidates: int, m_values: Sequence[int]
 ) -> tuple[dict[str, int], float]:
-    encoder, drawn = bench.encoder(row.config), bench.sample
-    return choose_graph(
-        encoder.encode_documents(drawn.documents, threads=bench.threads),
-        encoder.encode_queries(drawn.choosing.queries, threads=bench.threads),
+    encoder, drawn = evaluator.encoder(row.config), evaluator.sample
+    return select_hnsw_settings(
+        encoder.encode_documents(drawn.documents, threads=evaluator.threads),
+        encoder.encode_queries(drawn.selection.queries, threads=evaluator.threads),
         candidates,
-        links,
+        m_values,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera
 from builders.realistic_collections import documents_like_real, queries_like_real
-from builders.small_search_space import TUNE, use_small_arms
+from builders.small_search_space import TUNE, use_small_encoders
 
 from muvera import MuveraIndex
 from muvera.encoders.registry import config_from_dict
@@ -29,7 +29,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_file_builds_the_index_that_was_measured(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    use_small_arms(monkeypatch, part)
+    use_small_encoders(monkeypatch, part)
     docs, queries = folders
     options = ("--queries", queries, "--candidates", 30, "--max-bytes", 150, "--out", tmp_path / "tuned.json")
     code, out, err = muvera("tune", docs, *options)
@@ -41,20 +41,20 @@ def test_the_file_builds_the_index_that_was_measured(
     values = answer("index", docs, tmp_path / "index", *config)
     tuned = answer("tune", docs, *options)
     assert values["vectors"]["kind"] == kind
-    assert values["vectors"]["bytes_per_vector"] == tuned["chosen"]["bytes"] <= 150
+    assert values["vectors"]["bytes_per_vector"] == tuned["choice"]["bytes"] <= 150
     assert MuveraIndex.load(tmp_path / "index").config == config_from_dict(tuned["config"])
 
 
 def test_a_graph_goes_along(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_small_arms(monkeypatch, "FDE")
+    use_small_encoders(monkeypatch, "FDE")
     monkeypatch.setattr(TUNE, "GRAPH_FROM", 300)
     monkeypatch.setattr(TUNE, "STORAGES", TUNE.STORAGES[:1])
     docs, _ = folders
     file = tmp_path / "tuned.json"
     tuned = answer("tune", docs, "--candidates", 30, "--target-recall", 0.5, "--out", file)
-    assert tuned["pseudo"] and tuned["reached"]
+    assert tuned["pseudo_queries"] and tuned["target_reached"]
     written = json.loads(file.read_text())
     assert written["hnsw"] == tuned["settings"]["hnsw"]
     written["backend"] = "hnsw"  # as from 3,000 documents on
@@ -66,11 +66,11 @@ def test_a_graph_goes_along(
 def test_plots_and_what_cannot_be_drawn(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_small_arms(monkeypatch, "learned")
+    use_small_encoders(monkeypatch, "learned")
     docs, queries = folders
     code, _, err = muvera("tune", docs, "--queries", queries, "--plot", tmp_path / "tuned.svg", "--quiet")
     assert (code, err) == (0, "")
-    assert "bytes a document" in (tmp_path / "tuned.svg").read_text()
+    assert "bytes per document" in (tmp_path / "tuned.svg").read_text()
     assert "got tuned.gif" in fails("tune", docs, "--plot", tmp_path / "tuned.gif")
     assert not list(tmp_path.glob("*.gif"))
 
@@ -79,6 +79,6 @@ def test_errors_are_one_line(folders: tuple[Path, Path], tmp_path: Path) -> None
     docs, _ = folders
     missing = tmp_path / "none"
     assert f"no folder {missing} to write x.json" in fails("tune", docs, "--out", missing / "x.json")
-    assert "two limits of one size" in fails("tune", docs, "--max-bytes", 9, "--max-floats", 9)
+    assert "both limit the size" in fails("tune", docs, "--max-bytes", 9, "--max-floats", 9)
     np.save(tmp_path / "few.npy", np.ones((3, 2, 16), np.float32))
     assert "at least 50 documents" in fails("tune", tmp_path / "few.npy")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from builders.realistic_collections import DIM, documents_like_real, queries_like_real
-from builders.small_search_space import use_small_arms
+from builders.small_search_space import use_small_encoders
 
 from experiments import tune as tunings
 from experiments.datasets.collections import Collection, exact_top
@@ -14,7 +14,7 @@ from muvera import MultiVectors
 
 @pytest.mark.compiled("encodes hundreds of documents many times")
 def test_every_preset_meets_what_fits_in_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_arms(monkeypatch)
+    use_small_encoders(monkeypatch)
     presets: dict[str, dict[str, Any]] = {
         "large": {"num_repetitions": 4},
         "small": {"num_repetitions": 1, "num_simhash_projections": 1, "center": False},

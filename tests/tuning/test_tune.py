@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
-from builders.small_search_space import TUNE, use_small_arms, without_times
+from builders.small_search_space import TUNE, use_small_encoders, without_times
 
 from muvera import MultiVectors, MuveraIndex, Tuning, plot_tuning, tune
 from muvera.tuning.report import render
 from muvera.tuning.result import TunedRow
 from muvera.tuning.sample import draw_sample
-from muvera.tuning.search_space import Arm
+from muvera.tuning.search_space import EncoderCandidate
 
 pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
 
@@ -31,7 +31,7 @@ def plain_tuning() -> Tuning:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_arms(monkeypatch)
+    use_small_encoders(monkeypatch)
 
 
 def test_the_same_for_a_seed_whatever_the_threads() -> None:
@@ -43,14 +43,14 @@ def test_the_same_for_a_seed_whatever_the_threads() -> None:
     assert [row.held_out for row in first.rows] != [row.held_out for row in other.rows]
 
 
-def test_held_out_queries_have_no_say() -> None:
-    """Turned to noise, they change what is told of them and nothing else."""
+def test_held_out_queries_have_no_influence_on_the_choice() -> None:
+    """Turned to noise, they change their own estimate and nothing else."""
     filled = MultiVectors(QUERIES.tokens, QUERIES.offsets)
     texts = DOCUMENTS[DOCUMENTS.lengths > 0]
     drawn = draw_sample(DOCUMENTS, np.flatnonzero(DOCUMENTS.lengths > 0), filled, 1500, 0)
     assert len(drawn.documents) == len(texts)
     held = set(drawn.held_out.queries.ids.tolist())
-    assert len(held) == 20 and not held & set(drawn.choosing.queries.ids.tolist())
+    assert len(held) == 20 and not held & set(drawn.selection.queries.ids.tolist())
     rng = np.random.default_rng(0)
     changed = [
         rng.normal(size=QUERIES[i].shape) if i in held else np.asarray(QUERIES[i])
@@ -67,15 +67,15 @@ def test_held_out_queries_have_no_say() -> None:
 
 def test_the_most_is_chosen_and_the_front_is_one() -> None:
     found = plain_tuning()
-    assert found.queries == 40 and found.held_out_queries == 20 and not found.pseudo
+    assert found.queries == 40 and found.held_out_queries == 20 and not found.pseudo_queries
     best = max(found.rows, key=lambda row: row.mean_recall)
     assert best.config == found.config
     assert best.recall[10] < best.mean_recall < best.recall[30]  # among 15 and among 30
     front = [(row.bytes, row.mean_recall) for row in found.pareto]
     assert front == sorted(set(front)) and [b for _, b in front] == sorted({b for _, b in front})
-    low, high = found.chosen.interval
-    assert low <= found.chosen.held_out <= high
-    assert found.reached is found.enough_candidates is found.graph_recall is None
+    low, high = found.choice.interval
+    assert low <= found.choice.held_out <= high
+    assert found.target_reached is found.min_candidates is found.graph_recall is None
 
 
 def test_what_is_measured_is_what_an_index_finds() -> None:
@@ -88,14 +88,14 @@ def test_what_is_measured_is_what_an_index_finds() -> None:
         for a, b in zip(index.search(QUERIES, k=10, candidates=30), exact.search(QUERIES, k=10), strict=True)
     ]
     # All 60 queries here, 20 there, and maps learned from the documents in another order.
-    assert np.mean(hits) == pytest.approx(found.chosen.held_out, abs=0.08)
+    assert np.mean(hits) == pytest.approx(found.choice.held_out, abs=0.08)
 
 
 def test_limits_are_kept() -> None:
     by_bytes = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=80)
-    assert max(row.bytes for row in by_bytes.rows) <= 80 and by_bytes.chosen.bytes <= 80
+    assert max(row.bytes for row in by_bytes.rows) <= 80 and by_bytes.choice.bytes <= 80
     index = MuveraIndex.build(DOCUMENTS, by_bytes.config, exact_tokens=0, **by_bytes.settings)
-    assert index.info()["vectors"]["bytes_per_vector"] == by_bytes.chosen.bytes
+    assert index.info()["vectors"]["bytes_per_vector"] == by_bytes.choice.bytes
     by_floats = tune(DOCUMENTS, QUERIES, candidates=30, max_floats=32)
     assert max(row.floats for row in by_floats.rows) <= 32
     assert by_bytes.within(max_bytes=40).bytes <= 40
@@ -107,71 +107,71 @@ def test_limits_are_kept() -> None:
 
 def test_the_smallest_that_reaches_a_target() -> None:
     found = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
-    assert found.reached and found.chosen.recall[50] >= 0.6
-    smaller = [row for row in found.rows if row.bytes < found.chosen.bytes]
+    assert found.target_reached and found.choice.recall[50] >= 0.6
+    smaller = [row for row in found.rows if row.bytes < found.choice.bytes]
     assert all(row.recall[50] < 0.6 for row in smaller)
-    assert found.enough_candidates is not None and found.enough_candidates <= 50
+    assert found.min_candidates is not None and found.min_candidates <= 50
     assert (
-        f"reaches 60.0% with the queries that chose; {found.enough_candidates} candidates are the fewest"
+        f"reaches 60.0% with the queries for selection; {found.min_candidates} is the smallest measured number"
         in " ".join(found.text.split())
     )
 
 
 def test_a_target_that_nothing_reaches() -> None:
     found = tune(DOCUMENTS, QUERIES, candidates=10, target_recall=1.0, max_floats=64)
-    assert found.reached is False
+    assert found.target_reached is False
     text = " ".join(found.text.split())
-    assert "Nothing that was tried reaches 100.0% among 10 candidates; this finds most." in text
+    assert "No configuration reaches 100.0% among 10 candidates; this one has the highest recall." in text
 
 
 def test_windows_are_cut_out_of_documents_that_nothing_was_learned_from() -> None:
     filled = np.flatnonzero(DOCUMENTS.lengths > 0)
     for queries in (None, MultiVectors(QUERIES.tokens, QUERIES.offsets)):
         drawn = draw_sample(DOCUMENTS, filled, queries, 1500, 0)
-        cut = [drawn.choosing, drawn.held_out] if queries is None else [drawn.windows]
-        for asked in cut:
-            assert asked is not None and len(asked.own) >= 10
-            assert not np.isin(asked.own, drawn.learning).any()
-    assert len(drawn.learning) == round(0.75 * len(filled))
+        cut = [drawn.selection, drawn.held_out] if queries is None else [drawn.pseudo_queries]
+        for each in cut:
+            assert each is not None and len(each.source_documents) >= 10
+            assert not np.isin(each.source_documents, drawn.fitting).any()
+    assert len(drawn.fitting) == round(0.75 * len(filled))
 
 
 def test_held_out_queries_that_find_less_than_the_target_are_told() -> None:
     found = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
     for held_out, told in ((0.5, True), (0.7, False)):
-        changed = dataclasses.replace(found, chosen=dataclasses.replace(found.chosen, held_out=held_out))
-        assert ("find less than that" in render(changed)) == told
+        changed = dataclasses.replace(found, choice=dataclasses.replace(found.choice, held_out=held_out))
+        assert ("is lower than the target" in " ".join(render(changed).split())) == told
 
 
 def test_the_best_of_what_misses_a_target_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     first = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
-    measured = TUNE._by_itself
+    measured = TUNE._Rows.alone
 
     def worse(*arguments: Any) -> TunedRow:
         row = measured(*arguments)
-        return dataclasses.replace(row, recall={depth: value - 0.2 for depth, value in row.recall.items()})
+        return dataclasses.replace(row, recall={cutoff: value - 0.2 for cutoff, value in row.recall.items()})
 
-    monkeypatch.setattr(TUNE, "_by_itself", worse)
+    monkeypatch.setattr(TUNE._Rows, "alone", worse)
     most = max(row.recall[50] for row in first.rows)
     found = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=most - 0.05)
-    assert found.reached is False
+    assert found.target_reached is False
     possible = [row.mean_recall for row in first.rows if row.recall[50] >= most - 0.05]
-    assert found.chosen.mean_recall >= max(possible) - 0.02
+    assert found.choice.mean_recall >= max(possible) - 0.02
 
 
 def test_windows_stand_in_for_queries() -> None:
     found = tune(DOCUMENTS, candidates=30)
-    assert found.pseudo and found.windows_choice is None
+    assert found.pseudo_queries and found.pseudo_query_choice is None
     assert "windows of document tokens" in found.text
-    with pytest.raises(ValueError, match="Windows of documents chose already"):
-        found.within(by_windows=True)
+    with pytest.raises(ValueError, match="were selected by pseudo-queries already"):
+        found.within(by_pseudo_queries=True)
 
 
 def test_what_windows_would_have_chosen() -> None:
     found = plain_tuning()
-    choice = found.windows_choice
+    choice = found.pseudo_query_choice
     assert choice is not None
-    assert choice.by_windows == max(row.by_windows or 0 for row in found.rows)
-    assert found.within(by_windows=True) == choice
+    assert choice.pseudo_query_recall == max(row.pseudo_query_recall or 0 for row in found.rows)
+    assert found.within(by_pseudo_queries=True) == choice
 
 
 def test_large_collections_get_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,11 +179,11 @@ def test_large_collections_get_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TUNE, "STORAGES", TUNE.STORAGES[:1])
     found = tune(DOCUMENTS, QUERIES, candidates=30, max_floats=128)
     assert set(found.hnsw) == {"m", "ef"} and found.settings == {"backend": "auto", "hnsw": found.hnsw}
-    assert found.chosen.bytes == 4 * found.chosen.floats + 8 + 4 * (2 * found.hnsw["m"] + 1)
+    assert found.choice.bytes == 4 * found.choice.floats + 8 + 4 * (2 * found.hnsw["m"] + 1)
     assert found.graph_recall is not None and found.graph_recall > 0.9
-    assert "there is a graph: m=" in found.text
+    assert "has a graph: with m=" in found.text
     tight = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=4 * 16 + 8 + 4 * 33)
-    assert tight.hnsw["m"] == 16 and tight.chosen.floats == 16
+    assert tight.hnsw["m"] == 16 and tight.choice.floats == 16
 
 
 def test_a_smaller_sample_and_progress() -> None:
@@ -191,22 +191,22 @@ def test_a_smaller_sample_and_progress() -> None:
     found = tune(DOCUMENTS, QUERIES, candidates=20, sample=450, progress=steps.append)
     assert (found.sampled_documents, found.documents) == (450, 471)
     assert steps and set(steps) == {1}
-    assert "That is among 450 documents: among all 471" in " ".join(found.text.split())
+    assert "Recall was measured among 450 documents: among all 471" in " ".join(found.text.split())
 
 
 def test_small_collections_are_said_to_need_nothing() -> None:
-    assert plain_tuning().exact
+    assert plain_tuning().exact_search
     assert "reads all tokens and is exact" in " ".join(plain_tuning().text.split())
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_bytes": 9, "max_floats": 5}, "max_bytes=9 and max_floats=5 are two limits"),
+        ({"max_bytes": 9, "max_floats": 5}, "max_bytes=9 and max_floats=5 both limit the size"),
         ({"target_recall": 0.0}, "target_recall must be above 0 and at most 1, got 0.0."),
         ({"target_recall": 1.5}, "target_recall must be above 0 and at most 1, got 1.5."),
-        ({"max_bytes": 27}, "as small as max_bytes=27. The smallest that is tried has 28 bytes."),
-        ({"max_floats": 15}, "as small as max_floats=15. The smallest that is tried has 16 floats."),
+        ({"max_bytes": 27}, "as small as max_bytes=27: the smallest has 28 bytes."),
+        ({"max_floats": 15}, "as small as max_floats=15: the smallest has 16 floats."),
         ({"candidates": 5}, "candidates must be between 10 and half of the 471 sampled documents, got 5"),
         ({"candidates": 300}, "half of the 471 sampled documents, got 300"),
         ({"sample": 49}, "sample must be at least 50, got 49."),
@@ -241,28 +241,28 @@ def test_plot(tmp_path: Path, ending: str, start: bytes) -> None:
 def test_a_choice_that_misses_the_target_by_itself_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leading columns of a larger map may find a little more than a map of their size."""
     first = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
-    measured = TUNE._by_itself
+    measured = TUNE._Rows.alone
 
-    def worse(bench: object, arm: Arm, row: TunedRow, *rest: object) -> TunedRow:
-        alone: TunedRow = measured(bench, arm, row, *rest)
-        if arm.config != first.config:
+    def worse(rows: object, encoder: EncoderCandidate, row: TunedRow) -> TunedRow:
+        alone: TunedRow = measured(rows, encoder, row)
+        if encoder.config != first.config:
             return alone
         return dataclasses.replace(alone, recall=dict.fromkeys(alone.recall, 0.59))
 
-    monkeypatch.setattr(TUNE, "_by_itself", worse)
+    monkeypatch.setattr(TUNE._Rows, "alone", worse)
     second = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
-    assert second.reached and second.config != first.config
-    assert second.chosen.bytes >= first.chosen.bytes
+    assert second.target_reached and second.config != first.config
+    assert second.choice.bytes >= first.choice.bytes
 
 
-def test_words_tell_the_table_and_the_choice() -> None:
+def test_the_text_has_the_table_and_the_choice() -> None:
     found = plain_tuning()
     lines = found.text.splitlines()
     assert lines[0] == "documents   471, of which 471 were measured"
-    assert lines[1] == "queries     60, given: 40 chose, 20 were held out"
+    assert lines[1] == "queries     60, given: 40 for selection, 20 held out"
     marked = [line for line in lines if line.startswith("* ")]
-    assert len(marked) == 1 and found.chosen.name in marked[0] and found.chosen.storage.name in marked[0]
+    assert len(marked) == 1 and found.choice.name in marked[0] and found.choice.storage.name in marked[0]
     text = " ".join(found.text.split())
-    low, high = found.chosen.interval
-    said = f"{found.chosen.held_out:.1%} of the exact ten best among 30 candidates ({low:.1%} to {high:.1%})"
-    assert f"Use {found.chosen.name} kept as {found.chosen.storage.name}" in text and said in text
+    low, high = found.choice.interval
+    said = f"among 30 candidates as {found.choice.held_out:.1%} ({low:.1%} to {high:.1%})"
+    assert f"Use {found.choice.name} stored as {found.choice.storage.name}" in text and said in text
