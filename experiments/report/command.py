@@ -17,7 +17,10 @@ __all__ = ["page"]
 def page(
     run_folder: Annotated[Path, typer.Argument(help="What a run has written: manifest.json, summary.json.")],
     out: Annotated[Path | None, typer.Option(help="Default: page.html in the run's folder.")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Folder for SVG and PNG figures.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for SVG figures.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this figure, such as end_to_end-speed; may be repeated.")
+    ] = None,
 ) -> None:
     """Write one HTML page of a run that needs no other file and no network."""
     target = out or run_folder / "page.html"
@@ -31,7 +34,7 @@ def page(
         write_bytes(target, page_of(run).encode())
         typer.echo(f"{target} ({target.stat().st_size / 1e6:.2f} MB)")
         if figures is not None:
-            for path in write_figures(run, figures):
+            for path in write_figures(run, figures, only or ()):
                 typer.echo(str(path))
     except ModuleNotFoundError as error:
         needs = f"The page needs {error.name}: pip install 'muvera-toolkit[experiments]'."

@@ -1,5 +1,6 @@
 """A run's page in a real browser: it draws, tells, filters, changes its theme and prints."""
 
+import html
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from builders.run_folders import CANDIDATES, COLLECTIONS, write_run
 from experiments.report import charts
 from experiments.report.assembly import page_of
 from experiments.report.charts import FONT
+from experiments.report.figures import write_figures
 from experiments.report.run_folder import load_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested through playwright")
@@ -153,6 +155,18 @@ def test_titles_ticks_and_legends_do_not_overlap(
         assert tab.page.evaluate(COLLISIONS) == []
         assert tab.overflow() == 0
         tab.context.close()
+
+
+def test_texts_of_a_figure_do_not_overlap_in_wide_letters(browser, address: str, tmp_path: Path) -> None:
+    run = load_run(Path(urlsplit(address).path).parent)
+    (light, _) = write_figures(run, tmp_path, ["end_to_end-speed"])
+    svg = light.read_text(encoding="utf-8").replace(html.escape(FONT), "DejaVu Sans")
+    assert "DejaVu Sans" in svg
+    page = browser.new_page()
+    page.set_content(f"<figure><div class='plot' style='display: inline-block'>{svg}</div></figure>")
+    assert page.locator("text").count() > 50
+    assert page.evaluate(COLLISIONS) == []
+    page.close()
 
 
 def test_every_series_has_a_color_and_a_shape_of_its_own(tab: Tab) -> None:
