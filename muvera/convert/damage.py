@@ -26,7 +26,9 @@ _LONGEST_DETAIL = 240
 _OF_CONTENT = (errno.EINVAL, errno.EOVERFLOW)
 
 #: Kinds of errors that stay what they are when they carry a sentence of this library.
-_KINDS: tuple[type[Exception], ...] = (FileNotFoundError, TypeError, pickle.UnpicklingError)
+_KINDS: tuple[type[Exception], ...] = (
+    FileNotFoundError, BlockingIOError, TypeError, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @contextmanager

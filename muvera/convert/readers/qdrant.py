@@ -1,29 +1,28 @@
-"""Qdrant collections on the local disk, through the embedded client.
+"""Qdrant collections on the local disk, as the embedded client keeps them.
 
-The folder is the one given to ``QdrantClient(path=...)``.  A server's collection comes out
-through its scroll API as JSON: see the jsonl format.
+The folder is the one given to ``QdrantClient(path=...)``; it is read without that client, see
+:mod:`muvera.convert.parsing.qdrant_points`.  A server's collection comes out through its
+scroll API as JSON: see the jsonl format.
 """
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...utils.optional_imports import import_extra
+from ..parsing.qdrant_points import Point, count_points, read_points
 from ..sources.base import Source
 from ..sources.documents import Document, RowSource
+from .npy import load_json
 
 __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "qdrant"
 DESCRIPTION = "a folder of QdrantClient(path=...): meta.json and collection/"
-
-_POINTS = 256
 
 
 def matches(path: Path) -> bool:
@@ -34,11 +33,11 @@ def matches(path: Path) -> bool:
 def open_source(
     path: Path, *, collection: str | None = None, vector: str | None = None, id_field: str | None = None
 ) -> Source:
-    """Return the source of a local Qdrant collection; needs ``muvera-toolkit[qdrant]``.
+    """Return the source of a local Qdrant collection; Qdrant itself is not needed.
 
-    A point without the vector is a document without tokens.  Where the distance is cosine, a
-    server keeps vectors normalized, but the embedded client as they were added.  The folder
-    is locked while it is read.
+    A point without the vector is a document without tokens.  Vectors are returned as they were
+    added, also where the distance is cosine and a server would normalize them.  Points come in
+    the order of their ids, integers first.
 
     Parameters
     ----------
@@ -50,6 +49,13 @@ def open_source(
         The named multi-vector.  Default: the only one.
     id_field : str, optional
         Take the ids from this field of the payload.  Default: the points' own ids.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        For a folder that is incomplete, damaged or in use.
+    pickle.UnpicklingError
+        For a point that is more than plain data: it could run any program.
     """
     path = Path(path)
     found = _collections(path)
@@ -59,70 +65,84 @@ def open_source(
         wrong = "" if collection is None else f" no collection {collection!r}, but"
         listed = ", ".join(sorted(found)) or "none"
         raise ValueError(f"{path} has{wrong} the collections {listed}. Say which with collection=.")
+    if Path(collection).name != collection or collection == "..":
+        raise ValueError(
+            f"{path / 'meta.json'} names the collection {collection!r}, which is no folder's name."
+        )
     place = f"{path}: {collection}"
-    name, dimension = _vector(found[collection].get("vectors"), vector, place)
-    with _client(path) as client:
-        count = int(client.count(collection).count)
+    name, dimension = _vector(found[collection], vector, place)
+    file = path / "collection" / collection / "storage.sqlite"
+    _require_unlocked(path)
+    count = count_points(file)
 
     def documents() -> Iterator[Document]:
-        with _client(path) as client:
-            position: Any = None
-            while True:
-                points, position = client.scroll(
-                    collection,
-                    limit=_POINTS,
-                    offset=position,
-                    with_payload=[id_field] if id_field else False,
-                    with_vectors=[name] if name else True,
-                )
-                for point in points:
-                    yield _document(point, name, id_field, place)
-                if position is None:
-                    return
+        _require_unlocked(path)
+        for point in read_points(file):
+            yield _document(point, name, id_field, place)
 
     return RowSource(documents, name=NAME, place=place, num_documents=count, dimension=dimension)
 
 
 def _collections(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        return dict(content["collections"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path / 'meta.json'} is damaged or not Qdrant's: {error!r}.") from None
+    content = load_json(path / "meta.json")
+    collections = content.get("collections") if isinstance(content, dict) else None
+    if not isinstance(collections, dict):
+        raise ValueError(f"{path / 'meta.json'} is damaged or not Qdrant's: it names no collections.")
+    return collections
 
 
-def _vector(config: Any, wanted: str | None, place: str) -> tuple[str, int]:
+def _vector(collection: Any, wanted: str | None, place: str) -> tuple[str, int]:
     """Return the multi-vector's name ("" where it is the collection's only one) and width."""
-    config = config or {}
+    config = collection.get("vectors") if isinstance(collection, dict) else None
+    if not isinstance(config, dict):
+        config = {}
     named = {"": config} if "size" in config else config
-    multi = {key: value for key, value in named.items() if value.get("multivector_config")}
+    multi = {
+        key: value
+        for key, value in named.items()
+        if isinstance(value, dict) and value.get("multivector_config")
+    }
     if wanted is None and len(multi) == 1:
         wanted = next(iter(multi))
     if wanted is None or wanted not in multi:
         listed = ", ".join(repr(key) for key in multi) or "none"
         raise ValueError(f"{place} has these multi-vectors: {listed}. Say which with vector=.")
-    return wanted, int(multi[wanted]["size"])
+    size = multi[wanted].get("size")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"{place}: the vector {wanted!r} has size={size!r}, which must be at least 1.")
+    return wanted, size
 
 
-def _document(point: Any, name: str, id_field: str | None, place: str) -> Document:
+def _document(point: Point, name: str, id_field: str | None, place: str) -> Document:
     value = point.vector.get(name) if isinstance(point.vector, dict) else point.vector
-    tokens = np.asarray([] if value is None else value, np.float32)
-    identity = point.id
+    try:
+        tokens = np.asarray([] if value is None else value, np.float32)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{place}: the point {point.id} has no rows of numbers: {error}.") from None
+    identity: Any = point.id
     if id_field is not None:
-        identity = (point.payload or {}).get(id_field)
+        identity = point.payload.get(id_field) if isinstance(point.payload, dict) else None
         if identity is None:
             raise ValueError(f"{place}: the point {point.id} has no {id_field!r} in its payload.")
+        if not isinstance(identity, (int, str)) or isinstance(identity, bool):
+            raise TypeError(
+                f"{place}: the point {point.id} has a {type(identity).__name__} in {id_field!r}, but ids must "
+                "be integers or strings."
+            )
     return Document(identity, tokens, f"point {point.id}")
 
 
-@contextmanager
-def _client(path: Path) -> Iterator[Any]:
-    qdrant = import_extra("qdrant_client", "qdrant", "Reading Qdrant")
-    try:
-        client = qdrant.QdrantClient(path=str(path))
-    except RuntimeError as error:
-        raise RuntimeError(f"{path} is in use by another Qdrant client: {error}") from None
-    try:
-        yield client
-    finally:
-        client.close()
+def _require_unlocked(path: Path) -> None:
+    """Raise where another Qdrant client has the folder open: it may be changing it."""
+    file = path / ".lock"
+    if sys.platform == "win32" or not file.is_file():
+        return
+    import fcntl
+
+    with file.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"{path} is in use by another Qdrant client. Close that first, or read a copy of the folder."
+            ) from None

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import datetime
+import json
+import os
+import pickle
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +16,7 @@ import numpy as np
 import pytest
 from builders.token_collections import assert_same, collection, everything
 
+from muvera import convert
 from muvera.convert.readers import lancedb as lancedb_reader
 from muvera.convert.readers import qdrant as qdrant_reader
 
@@ -156,22 +163,164 @@ def test_qdrant_which_collection_and_vector(tmp_path: Path, qdrant: Any) -> None
 def test_qdrant_in_use(tmp_path: Path, qdrant: Any) -> None:
     make_collection(qdrant, tmp_path / "db", True)
     other = qdrant.QdrantClient(path=str(tmp_path / "db"))
-    with pytest.raises(RuntimeError, match="db is in use by another Qdrant client"):
-        qdrant_reader.open_source(tmp_path / "db")
+    with pytest.raises(BlockingIOError, match="db is in use by another Qdrant client"):
+        convert.read(tmp_path / "db")
     other.close()
+    assert len(convert.read(tmp_path / "db")) == 4
+
+
+class Hostile:
+    """A pickle that makes the file `marker` when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def change(folder: Path, statement: str, *values: Any) -> None:
+    connection = sqlite3.connect(folder / "collection" / "docs" / "storage.sqlite")
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("column", ["point", "id"])
+def test_a_qdrant_folder_runs_no_code(tmp_path: Path, qdrant: Any, column: str) -> None:
+    db, marker = tmp_path / "db", tmp_path / "marker"
+    make_collection(qdrant, db, True)
+    pickled: Any = pickle.dumps(Hostile(marker))
+    if column == "id":
+        pickled = base64.b64encode(pickled).decode()
+    change(db, f"UPDATE points SET {column} = ? WHERE rowid = 2", pickled)
+    with pytest.raises(
+        pickle.UnpicklingError, match=rf"{db}.* asks for (posix|nt)\.system, which is not plain"
+    ):
+        convert.read(db)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "replacement",
+    [
+        "CREATE VIEW points AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
+        "SELECT id AS rowid, id, id AS point FROM n",
+        "CREATE TABLE points (id TEXT, point BLOB AS (zeroblob(1000000000)))",
+        "CREATE TABLE points (name TEXT)",
+    ],
+    ids=["view", "computed", "other"],
+)
+def test_qdrant_points_must_be_a_plain_table(tmp_path: Path, qdrant: Any, replacement: str) -> None:
+    make_collection(qdrant, tmp_path / "db", True)
+    change(tmp_path / "db", "DROP TABLE points")
+    change(tmp_path / "db", replacement)
+    with pytest.raises(
+        ValueError, match=r"storage\.sqlite has no table 'points' with the columns id and point"
+    ):
+        convert.read(tmp_path / "db")
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_reading_a_qdrant_folder_creates_nothing(tmp_path: Path, qdrant: Any, mode: str) -> None:
+    make_collection(qdrant, tmp_path / "db", True)
+    (tmp_path / "db" / ".lock").unlink(missing_ok=True)
+    change(tmp_path / "db", f"PRAGMA journal_mode = {mode}")
+    before = listing(tmp_path / "db")
+    assert len(convert.read(tmp_path / "db")) == 4
+    assert listing(tmp_path / "db") == before
+
+
+def test_an_incomplete_qdrant_folder(tmp_path: Path, qdrant: Any) -> None:
+    make_collection(qdrant, tmp_path / "db", True)
+    storage = tmp_path / "db" / "collection" / "docs" / "storage.sqlite"
+    journal = storage.with_name("storage.sqlite-journal")
+    journal.write_bytes(b"changes")
+    with pytest.raises(ValueError, match=r"storage\.sqlite-journal holds changes that were not finished"):
+        convert.read(tmp_path / "db")
+    journal.unlink()
+    content = storage.read_bytes()
+    storage.write_bytes(content[:3000])
+    with pytest.raises(ValueError, match=r"/db is damaged, .*malformed"):
+        convert.read(tmp_path / "db")
+    storage.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"storage\.sqlite is missing, so the collection has no points"
+    ):
+        convert.read(tmp_path / "db")
+    assert not storage.exists()
+    storage.with_suffix(".dbm").touch()
+    with pytest.raises(ValueError, match=r"qdrant-client before 1\.1\.7, whose storage\.dbm is not read"):
+        convert.read(tmp_path / "db")
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "sentence"),
+    [
+        ("../docs", {}, r"names the collection '\.\./docs', which is no folder's name"),
+        ("docs", [], r"docs has these multi-vectors: none"),
+        ("docs", {"size": "x"}, r"the vector '' has size='x', which must be at least 1"),
+    ],
+)
+def test_a_hostile_qdrant_meta(tmp_path: Path, name: str, config: Any, sentence: str) -> None:
+    (tmp_path / "collection").mkdir()
+    vectors = {**config, "multivector_config": {"comparator": "max_sim"}} if config else config
+    (tmp_path / "meta.json").write_text(json.dumps({"collections": {name: {"vectors": vectors}}}))
+    with pytest.raises(ValueError, match=sentence):
+        convert.read(tmp_path)
+
+
+def test_qdrant_counts_the_last_spelling_of_a_uuid(tmp_path: Path, qdrant: Any) -> None:
+    """Older clients stored each spelling as a point of its own; the newest row is the point."""
+    make_collection(qdrant, tmp_path / "db", True)
+    models = qdrant.models
+    name = "8f2445d0-91e4-4e13-ab34-8929b619a9d4"
+    for spelling, value in ((name, 1.0), (name.upper(), 2.0)):
+        point = models.PointStruct(id=spelling, vector={"colbert": [[value] * 4]}, payload={})
+        key = base64.b64encode(pickle.dumps(spelling)).decode()
+        change(tmp_path / "db", "INSERT INTO points VALUES (?, ?)", key, pickle.dumps(point))
+    change(tmp_path / "db", "DELETE FROM points WHERE rowid < 5")
+    docs = convert.read(tmp_path / "db")
+    assert docs.ids.tolist() == [name] and docs.tokens.tolist() == [[2.0] * 4]
+
+
+def test_what_qdrant_returns_is_what_is_read(tmp_path: Path, qdrant: Any) -> None:
+    """Sparse vectors, dates and nested payloads beside, ids of both kinds, in the client's order."""
+    models = qdrant.models
+    comparator = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    client = qdrant.QdrantClient(path=str(tmp_path))
+    client.create_collection(
+        "docs",
+        {"colbert": models.VectorParams(size=4, distance="Dot", multivector_config=comparator)},
+        sparse_vectors_config={"words": models.SparseVectorParams()},
+    )
+    names = ["8f2445d0-91e4-4e13-ab34-8929b619a9d4", 7, "00000000-0000-4000-8000-000000000000", 2**40]
+    for i, (name, value) in enumerate(zip(names, DOCS, strict=True)):
+        vector: Any = {"words": models.SparseVector(indices=[i], values=[1.0])}
+        if len(value):
+            vector["colbert"] = value.tolist()
+        payload = {
+            "key": f"k{i}",
+            "when": datetime.datetime(2024, 1, i + 1),
+            "deep": [{"a": None}, True, 2.5],
+        }
+        client.upsert("docs", [models.PointStruct(id=name, vector=vector, payload=payload)])
+    points, _ = client.scroll("docs", limit=10, with_vectors=True)
+    client.close()
+    docs = convert.read(tmp_path, id_field="key")
+    assert docs.ids.tolist() == [point.payload["key"] for point in points]
+    for point, tokens in zip(points, docs, strict=True):
+        np.testing.assert_array_equal(tokens, np.reshape(point.vector.get("colbert", []), (-1, 4)))
+    with pytest.raises(TypeError, match=r"the point 7 has a (list) in 'deep', but ids must be"):
+        convert.read(tmp_path, id_field="deep")
 
 
 def test_missing_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "docs.lance").mkdir()
-    (tmp_path / "collection").mkdir()
-    config = {"size": 2, "multivector_config": {"comparator": "max_sim"}}
-    (tmp_path / "meta.json").write_text(
-        repr({"collections": {"docs": {"vectors": config}}}).replace("'", '"')
-    )
-    for name, reader, extra in (
-        ("lancedb", lancedb_reader, "lancedb"),
-        ("qdrant_client", qdrant_reader, "qdrant"),
-    ):
-        monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(ImportError, match=rf"{name}.*pip install 'muvera-toolkit\[{extra}\]'"):
-            reader.open_source(tmp_path)
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    with pytest.raises(ImportError, match=r"lancedb.*pip install 'muvera-toolkit\[lancedb\]'"):
+        lancedb_reader.open_source(tmp_path)
