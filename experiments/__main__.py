@@ -14,6 +14,7 @@ from tqdm import tqdm
 from . import quality as recalls
 from . import quality_tables, smaller
 from . import threshold as thresholds
+from .attack.command import attack
 from .bench import speed as speeds
 from .bench import speed_tables
 from .bench.first_calls import first_calls
@@ -33,6 +34,7 @@ add_commands(app)
 add_vector_commands(app)
 
 app.command()(page)
+app.command()(attack)
 
 
 @app.command()

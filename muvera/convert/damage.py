@@ -131,7 +131,7 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
             return _system_error(error, place)
     elif isinstance(error, (ValueError, *_KINDS)) and text.endswith((".", "?")):
         if _mentions(text, place):
-            return error
+            return error if "\n" not in str(error) else _kind_of(error)(text)
         return _kind_of(error)(f"{place}: {text}")
     kind = "" if isinstance(error, (ValueError, OSError)) or not text else f"{type(error).__name__}: "
     return ValueError(
