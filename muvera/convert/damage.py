@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..data.multivectors import MultiVectors
+from .parsing.safe_pickle import RefusedPickleError
 from .sources.arrays import require_finite
 from .sources.base import Source
 
@@ -25,9 +26,10 @@ _LONGEST_DETAIL = 240
 #: Error numbers that report a file's content, not the system: seeking to before its begin.
 _OF_CONTENT = (errno.EINVAL, errno.EOVERFLOW)
 
-#: Kinds of errors that stay what they are when they carry a sentence of this library.
+#: Kinds of errors that stay what they are when they carry a sentence of this library, which
+#: raises them themselves; a kind derived from them is another library's.
 _KINDS: tuple[type[Exception], ...] = (
-    FileNotFoundError, BlockingIOError, TypeError, pickle.UnpicklingError,
+    ValueError, TypeError, FileNotFoundError, BlockingIOError, RefusedPickleError,
 )  # fmt: skip
 
 
@@ -129,13 +131,15 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     if isinstance(error, OSError) and error.errno is not None and error.strerror is not None:
         if error.errno not in _OF_CONTENT:
             return _system_error(error, place)
-    elif isinstance(error, (ValueError, *_KINDS)) and text.endswith((".", "?")):
-        if _mentions(text, place):
-            return error if "\n" not in str(error) else _kind_of(error)(text)
-        return _kind_of(error)(f"{place}: {text}")
-    kind = "" if isinstance(error, (ValueError, OSError)) or not text else f"{type(error).__name__}: "
+    elif isinstance(error, Exception) and type(error) in _KINDS and text.endswith((".", "?")):
+        if _mentions(text, place) and "\n" not in str(error):
+            return error
+        kind = pickle.UnpicklingError if isinstance(error, RefusedPickleError) else type(error)
+        return kind(text if _mentions(text, place) else f"{place}: {text}")
+    named = isinstance(error, (ValueError, OSError)) and text
+    detail = text if named else f"{type(error).__name__}{': ' if text else ''}{text}"
     return ValueError(
-        f"{place} is damaged, or is not in the format {format!r} ({kind}{text or type(error).__name__}). "
+        f"{place} is damaged, or is not in the format {format!r} ({detail.rstrip('.')}). "
         "Copy or export it again."
     )
 
@@ -147,10 +151,6 @@ def _system_error(error: OSError, place: str) -> OSError:
     named = type(error)(f"{place} cannot be read: {str(error.strerror).rstrip('.')}{which}.")
     named.errno = error.errno
     return named
-
-
-def _kind_of(error: BaseException) -> type[Exception]:
-    return next((kind for kind in _KINDS if isinstance(error, kind)), ValueError)
 
 
 def _text(error: BaseException) -> str:

@@ -34,6 +34,7 @@ def raised(error: BaseException) -> BaseException:
 @pytest.mark.parametrize(
     "error",
     [
+        pickle.UnpicklingError("invalid load key, 'x'."),
         tokenize.TokenError("EOF in multi-line statement", (2, 0)),
         RecursionError("maximum recursion depth exceeded"),
         zlib.error("Error -3 while decompressing data"),
@@ -73,7 +74,7 @@ def test_a_sentence_with_the_file_stays() -> None:
         assert raised(error) is error
 
 
-@pytest.mark.parametrize("kind", [ValueError, TypeError, FileNotFoundError, pickle.UnpicklingError])
+@pytest.mark.parametrize("kind", [ValueError, TypeError, FileNotFoundError, BlockingIOError])
 def test_a_sentence_without_the_file_gets_it(kind: type[Exception]) -> None:
     named = raised(kind("ids must be unique, but 'a' comes twice."))
     assert type(named) is kind

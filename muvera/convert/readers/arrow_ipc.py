@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...data.multivectors import MultiVectors
-from ...utils.optional_imports import import_extra
+from ..damage import naming_errors
 from ..sources import arrow_columns
 from ..sources.base import Source
 
@@ -36,6 +36,13 @@ def open_source(path: Path, *, column: str | None = None, id_column: str | None 
         A file, or a folder whose .arrow files are read in the order of their names.
     column, id_column : str, optional
         As for Parquet.
+
+    Raises
+    ------
+    ValueError
+        Where a file is damaged, or has no column of token vectors.
+    ImportError
+        Where pyarrow is missing.
     """
     return ArrowSource(Path(path), column, id_column)
 
@@ -50,8 +57,7 @@ class ArrowSource:
     num_tokens: int | None = None
 
     def __init__(self, path: Path, column: str | None, id_column: str | None) -> None:
-        self._pa = import_extra("pyarrow", "parquet", "Reading Arrow files")
-        import_extra("pyarrow.compute", "parquet", "Reading Arrow files")
+        self._pa = arrow_columns.import_pyarrow("parquet", "Reading Arrow files")
         self.files = sorted(path.glob("*.arrow")) if path.is_dir() else [path]
         with self._open(self.files[0]) as (schema, tables):
             self.column, self.id_column = arrow_columns.columns(
@@ -81,16 +87,11 @@ class ArrowSource:
     def _open(self, file: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
         """Give the schema and the record batches of a file, of either Arrow format."""
         ipc = self._pa.ipc
-        with self._pa.memory_map(str(file)) as mapped:
-            try:
-                with file.open("rb") as stream:
-                    whole = stream.read(6) == b"ARROW1"
-                reader = ipc.open_file(mapped) if whole else ipc.open_stream(mapped)
-                yield reader.schema, self._tables(reader, whole)
-            except (self._pa.ArrowInvalid, OSError) as error:
-                raise ValueError(
-                    f"{file} is truncated or no Arrow file: {error}. Copy or export it again."
-                ) from None
+        with naming_errors(str(file), NAME), self._pa.memory_map(str(file)) as mapped:
+            with file.open("rb") as stream:
+                whole = stream.read(6) == b"ARROW1"
+            reader = ipc.open_file(mapped) if whole else ipc.open_stream(mapped)
+            yield reader.schema, self._tables(reader, whole)
 
     @staticmethod
     def _tables(reader: Any, whole: bool) -> Iterator[Any]:

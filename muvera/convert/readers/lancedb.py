@@ -63,8 +63,7 @@ class LanceSource:
 
     def __init__(self, path: Path, table: str, column: str | None, id_column: str | None) -> None:
         lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
-        self._pa = import_extra("pyarrow", "lancedb", "Reading LanceDB")
-        import_extra("pyarrow.compute", "lancedb", "Reading LanceDB")
+        self._pa = arrow_columns.import_pyarrow("lancedb", "Reading LanceDB")
         self.place = f"{path}/{table}.lance"
         try:
             self._table = lancedb.connect(str(path)).open_table(table)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...data.multivectors import MultiVectors
 from ...utils.optional_imports import import_extra
+from ..damage import naming_errors
 from ..sources import arrow_columns
 from ..sources.base import Source
 
@@ -47,6 +48,15 @@ def open_source(path: Path, *, column: str | None = None, id_column: str | None 
         The column of token vectors.  Default: the only one that can be.
     id_column : str, optional
         The column of ids.  Default: ``id``, ``_id``, ``doc_id`` or the like, if any.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a folder without a .parquet file.
+    ValueError
+        Where a file is damaged, or has no column of token vectors.
+    ImportError
+        Where pyarrow is missing.
     """
     return ParquetSource(Path(path), column, id_column)
 
@@ -60,8 +70,7 @@ class ParquetSource:
     num_tokens: int | None = None
 
     def __init__(self, path: Path, column: str | None, id_column: str | None) -> None:
-        self._pa = import_extra("pyarrow", "parquet", "Reading Parquet")
-        import_extra("pyarrow.compute", "parquet", "Reading Parquet")
+        self._pa = arrow_columns.import_pyarrow("parquet", "Reading Parquet")
         self._pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
         self.files = sorted(path.glob("*.parquet"), key=_natural) if path.is_dir() else [path]
         if not self.files:
@@ -70,7 +79,7 @@ class ParquetSource:
         dimension: int | None = None
         for file in self.files:
             place = str(file)
-            with self._open(file) as opened:
+            with naming_errors(place, NAME), self._open(file) as opened:
                 schema = opened.schema_arrow
                 self.num_documents += opened.metadata.num_rows
                 if file == self.files[0]:
@@ -89,10 +98,10 @@ class ParquetSource:
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the rows in order; a row group is decoded piece by piece."""
         for file in self.files:
-            with self._open(file) as opened:
+            with naming_errors(str(file), NAME), self._open(file) as opened:
                 yield from arrow_columns.batches_of(
                     self._pa,
-                    self._tables(opened, file, max_tokens),
+                    self._tables(opened, max_tokens),
                     self.column,
                     self.id_column,
                     self.dimension,
@@ -101,15 +110,10 @@ class ParquetSource:
                 )
 
     def _open(self, file: Path) -> Any:
-        try:
-            # As it comes, pyarrow holds a whole row group's bytes, which may exceed memory.
-            return self._pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER)
-        except self._pa.ArrowInvalid as error:
-            raise ValueError(
-                f"{file} is truncated or no Parquet file: {error}. Copy or export it again."
-            ) from None
+        # As it comes, pyarrow holds a whole row group's bytes, which may exceed memory.
+        return self._pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER)
 
-    def _tables(self, opened: Any, file: Path, max_tokens: int) -> Iterator[Any]:
+    def _tables(self, opened: Any, max_tokens: int) -> Iterator[Any]:
         columns = [name for name in (self.id_column, self.column) if name is not None]
         for group in range(opened.num_row_groups):
             metadata = opened.metadata.row_group(group)
@@ -117,10 +121,7 @@ class ParquetSource:
             values = max(metadata.column(i).num_values for i in range(metadata.num_columns))
             tokens = max(values / self.dimension / max(metadata.num_rows, 1), 1.0)
             rows = min(max(int(max_tokens / tokens), 1), _ROWS)
-            try:
-                yield from opened.iter_batches(rows, [group], columns)
-            except (self._pa.ArrowInvalid, OSError) as error:
-                raise ValueError(f"{file} is damaged in row group {group}: {error}.") from None
+            yield from opened.iter_batches(rows, [group], columns)
 
     def _measure(self, opened: Any, file: Path) -> int | None:
         """Return the dimension of the first token, or None where there is no token."""

@@ -15,14 +15,42 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import Ids
+from ...utils.optional_imports import import_extra
 from .arrays import require_finite
 from .base import token_batches
 from .named_arrays import ids_of
 
-__all__ = ["batches_of", "columns", "dimension_of", "documents_of"]
+__all__ = ["batches_of", "columns", "dimension_of", "documents_of", "import_pyarrow"]
 
 _TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")
 _IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id", "corpus-id")
+
+#: Before this version pyarrow unpickled a type that a file names, and with it any program.
+_SAFE_PYARROW = (14, 0, 1)
+
+
+def import_pyarrow(extra: str, purpose: str) -> Any:
+    """Import pyarrow and its functions on columns.
+
+    Parameters
+    ----------
+    extra, purpose : str
+        As for :func:`~muvera.utils.optional_imports.import_extra`.
+
+    Raises
+    ------
+    ImportError
+        Where it is missing, or of a version that runs programs in files.
+    """
+    pa = import_extra("pyarrow", extra, purpose)
+    import_extra("pyarrow.compute", extra, purpose)
+    version = tuple(int(part) for part in pa.__version__.split(".")[:3] if part.isdigit())
+    if version < _SAFE_PYARROW:
+        raise ImportError(
+            f"{purpose} needs pyarrow 14.0.1 or newer, but {pa.__version__} is installed, which runs "
+            f"programs that a file may hold. Upgrade it with: pip install 'muvera-toolkit[{extra}]'"
+        )
+    return pa
 
 
 def columns(
@@ -83,9 +111,11 @@ def documents_of(
     Raises
     ------
     ValueError
-        Naming the document whose tokens have other widths, or are null.
+        For offsets or lengths that lead outside the column, which Arrow would follow; and
+        naming the document whose tokens have other widths, or are null.
     """
     pc = pa.compute
+    _validate(pa, cells, place)
     while isinstance(cells, pa.ExtensionArray):
         cells = cells.storage
     lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -127,9 +157,11 @@ def batches_of(
     """Yield the documents of record batches, cut to at most `max_tokens` tokens."""
     done = 0
     for table in tables:
+        if any(len(table.column(i)) != table.num_rows for i in range(table.num_columns)):
+            raise ValueError(f"{place} is damaged: its columns do not have {table.num_rows} rows each.")
         tokens, offsets = documents_of(pa, table.column(column), dimension, place, done)
         assert tokens is not None  # the dimension is given
-        ids = _ids(table.column(id_column), f"{place}: {id_column}", done) if id_column else None
+        ids = _ids(pa, table.column(id_column), f"{place}: {id_column}", done) if id_column else None
         for start, stop in token_batches(offsets, max_tokens):
             bounds = offsets[start : stop + 1]
             if stop == start and done:
@@ -141,7 +173,18 @@ def batches_of(
         done += len(offsets) - 1
 
 
-def _ids(array: Any, place: str, first: int) -> Ids:
+def _validate(pa: Any, array: Any, place: str) -> None:
+    """Raise ValueError where an Arrow array is not sound, checking every offset in it."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{place} is damaged: {' '.join(str(error).split())}. Copy or export it again."
+        ) from None
+
+
+def _ids(pa: Any, array: Any, place: str, first: int) -> Ids:
+    _validate(pa, array, place)
     if array.null_count:
         row = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
         raise ValueError(f"{place} is null for document {first + row}; every document needs an id, or none.")
