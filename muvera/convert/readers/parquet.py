@@ -21,6 +21,9 @@ DESCRIPTION = "a .parquet file, or a folder of them, with a column of lists of l
 #: Rows read at once at most; fewer where documents are long.
 _ROWS = 8192
 
+#: Rows of a row group from which the tokens of a row are estimated.
+_PROBED = 16
+
 #: Bytes read from the disk at once.
 _BUFFER = 1 << 22
 
@@ -116,12 +119,23 @@ class ParquetSource:
     def _tables(self, opened: Any, max_tokens: int) -> Iterator[Any]:
         columns = [name for name in (self.id_column, self.column) if name is not None]
         for group in range(opened.num_row_groups):
-            metadata = opened.metadata.row_group(group)
-            # Numbers of all nested values stand in the metadata: a guess at a row's tokens.
-            values = max(metadata.column(i).num_values for i in range(metadata.num_columns))
-            tokens = max(values / self.dimension / max(metadata.num_rows, 1), 1.0)
+            tokens = self._tokens_a_row(opened, group)
             rows = min(max(int(max_tokens / tokens), 1), _ROWS)
             yield from opened.iter_batches(rows, [group], columns)
+
+    def _tokens_a_row(self, opened: Any, group: int) -> float:
+        """Estimate a row's tokens from the first rows of a row group and from its size.
+
+        The metadata of its columns would say it, but a damaged one makes pyarrow end the process.
+        """
+        metadata = opened.metadata.row_group(group)
+        by_size = float(metadata.total_byte_size) / max(metadata.num_rows, 1) / (4 * self.dimension)
+        for table in opened.iter_batches(_PROBED, [group], [self.column]):
+            lengths = arrow_columns.lengths_of(self._pa, table.column(self.column), self.column)
+            first = max(float(lengths.mean()) if len(lengths) else 0.0, 1.0)
+            # The size counts other columns, too: it is believed where the first rows are short ones.
+            return by_size if by_size > 2 * first else first
+        return max(by_size, 1.0)
 
     def _measure(self, opened: Any, file: Path) -> int | None:
         """Return the dimension of the first token, or None where there is no token."""

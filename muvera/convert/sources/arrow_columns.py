@@ -20,7 +20,7 @@ from .arrays import require_finite
 from .base import token_batches
 from .named_arrays import ids_of
 
-__all__ = ["batches_of", "columns", "dimension_of", "documents_of", "import_pyarrow"]
+__all__ = ["batches_of", "columns", "dimension_of", "documents_of", "import_pyarrow", "lengths_of"]
 
 _TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")
 _IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id", "corpus-id")
@@ -115,10 +115,9 @@ def documents_of(
         naming the document whose tokens have other widths, or are null.
     """
     pc = pa.compute
-    _validate(pa, cells, place)
+    lengths = lengths_of(pa, cells, place)
     while isinstance(cells, pa.ExtensionArray):
         cells = cells.storage
-    lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     offsets = running_total(lengths)
     rows = cells.flatten()  # of this slice only, and without null documents
 
@@ -143,6 +142,21 @@ def documents_of(
         at = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
         raise ValueError(f"{document(at // dimension)} has a null in a token. Repair or remove the document.")
     return values.to_numpy(zero_copy_only=False).reshape(-1, dimension), offsets
+
+
+def lengths_of(pa: Any, cells: Any, place: str) -> NDArray[np.int64]:
+    """Return the tokens of each document of an Arrow array, int64 (n,); 0 for a null.
+
+    Raises
+    ------
+    ValueError
+        Where the array is not sound.
+    """
+    _validate(pa, cells, place)
+    while isinstance(cells, pa.ExtensionArray):
+        cells = cells.storage
+    lengths = pa.compute.fill_null(pa.compute.list_value_length(cells), 0)
+    return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
 
 
 def batches_of(
