@@ -129,10 +129,10 @@ class ParquetSource:
         The metadata of its columns would say it, but a damaged one makes pyarrow end the process.
         """
         metadata = opened.metadata.row_group(group)
-        by_size = float(metadata.total_byte_size) / max(metadata.num_rows, 1) / (4 * self.dimension)
+        by_size: float = float(metadata.total_byte_size) / max(metadata.num_rows, 1) / (4 * self.dimension)
         for table in opened.iter_batches(_PROBED, [group], [self.column]):
             lengths = arrow_columns.lengths_of(self._pa, table.column(self.column), self.column)
-            first = max(float(lengths.mean()) if len(lengths) else 0.0, 1.0)
+            first: float = max(float(lengths.mean()) if len(lengths) else 0.0, 1.0)
             # The size counts other columns, too: it is believed where the first rows are short ones.
             return by_size if by_size > 2 * first else first
         return max(by_size, 1.0)
