@@ -2,8 +2,11 @@
 
 import os
 
-# Before any kernel is made: numba's disk cache does not see edits in another module.
-os.environ.setdefault("MUVERA_KERNEL_CACHE", "0")
+from builders.kernel_cache import kernel_cache_folder
+from builders.paths import ROOT
+
+# Before numba is imported, which reads it once; processes that tests start inherit it.
+os.environ["NUMBA_CACHE_DIR"] = kernel_cache_folder(ROOT)
 
 import numba
 import pytest

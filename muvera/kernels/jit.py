@@ -17,7 +17,7 @@ import numba.core.config
 #: True when ``NUMBA_DISABLE_JIT=1``: kernels run as Python, intrinsics as NumPy.
 INTERPRETED = bool(numba.core.config.DISABLE_JIT)  # type: ignore[attr-defined]
 
-#: numba's on-disk cache does not see edits in another module, so the tests switch it off.
+#: Whether compiled kernels are kept on disk.  numba's cache does not see edits in another module.
 CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
 
 
