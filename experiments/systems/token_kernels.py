@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera.kernels.jit import kernel
-from muvera.kernels.tile import LANES, ROWS, tile_dot, widen_halves
+from muvera.kernels.row_operations import widen_halves
+from muvera.kernels.tile import LANES, ROWS, tile_dot
 
 # Halves widened at a time: they stay in the second-level cache.
 _BLOCK = 1024

@@ -1,7 +1,7 @@
 """Products of unsigned with signed bytes: exact integers, the same bits on every machine.
 
-Four bytes take the place of one float, so a map in bytes is a quarter of the memory and, where
-the processor adds four products at once (AVX-512 VNNI), up to a quarter of the time.
+A map in bytes takes a quarter of the memory of a map in float32.  Where the processor adds four
+products at once (AVX-512 VNNI), a product takes down to a quarter of the time.
 
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the packed
 right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum passes 2**31 as long as
@@ -16,10 +16,22 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .ir_helpers import (
+    BYTE,
+    FLOAT,
+    INT32,
+    broadcast,
+    constant,
+    entry_address,
+    load_vector,
+    new_sums,
+    store_vector,
+    tile_rows,
+)
 from .jit import INTERPRETED, kernel
 from .tile import LANES, ROWS
 
-_FOURS = bool(binding.get_host_cpu_features().get("avx512vnni", False))
+_HAS_VNNI = bool(binding.get_host_cpu_features().get("avx512vnni", False))
 
 #: Consecutive bytes of a column that are multiplied together.
 STEP = 4
@@ -27,8 +39,7 @@ STEP = 4
 #: Bytes of a row: 255 * 128 * MOST_DEPTH is below 2**31.
 MOST_DEPTH = 65536
 
-_BYTE, _INTEGER = ir.IntType(8), ir.IntType(32)
-_SUMS = ir.VectorType(_INTEGER, LANES)
+_SUMS = ir.VectorType(INT32, LANES)
 
 
 def pack_bytes(matrix: np.ndarray) -> np.ndarray:
@@ -42,47 +53,31 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
     ).reshape(-1)
 
 
-def _pointer_to(
-    context: Any, builder: Any, signature: Any, args: Any, which: int, index: Any, kind: Any
-) -> Any:
-    """Return the address of entry `index` of argument `which`, as one of `kind`."""
-    data = context.make_array(signature.args[which])(context, builder, args[which]).data
-    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
-
-
 def _emit_tile(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-    """Emit ROWS x LANES sums; rows past `last` repeat row `last`, as in the float tile."""
+    """Emit and store ROWS x LANES sums; `add` emits one step of STEP products."""
 
-    def pointer(which: int, index: Any, kind: Any) -> Any:
-        return _pointer_to(context, builder, signature, args, which, index, kind)
+    def address(which: int, index: Any, kind: Any) -> Any:
+        entry = entry_address(context, builder, signature.args[which], args[which], index)
+        return builder.bitcast(entry, kind.as_pointer())
 
     row, last, depth, panel, position = args[1], args[2], args[3], args[5], args[7]
     lanes = ir.Constant(depth.type, LANES)
-    starts = []
-    for i in range(ROWS):
-        wanted = builder.add(row, ir.Constant(row.type, i))
-        wanted = builder.select(builder.icmp_signed("<", wanted, last), wanted, last)
-        starts.append(pointer(0, builder.mul(wanted, depth), _INTEGER))
-    columns = pointer(4, builder.mul(panel, builder.mul(depth, lanes)), _SUMS)
-    sums = [cgutils.alloca_once_value(builder, ir.Constant(_SUMS, [0] * LANES)) for _ in range(ROWS)]
-    for total in sums:
-        builder.store(ir.Constant(_SUMS, [0] * LANES), total)
+    starts = [address(0, builder.mul(i, depth), INT32) for i in tile_rows(builder, row, last, ROWS)]
+    columns = address(4, builder.mul(panel, builder.mul(depth, lanes)), _SUMS)
+    sums = new_sums(builder, _SUMS, ROWS)
     with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, STEP))) as loop:
         column = builder.load(builder.gep(columns, [loop.index]), align=1)
         for start, total in zip(starts, sums, strict=True):
-            four = builder.load(builder.gep(start, [loop.index]), align=1)
-            undefined = ir.Constant(_SUMS, ir.Undefined)
-            one = builder.insert_element(undefined, four, ir.Constant(_INTEGER, 0))
-            zeros = ir.Constant(ir.VectorType(_INTEGER, LANES), [0] * LANES)
-            spread = builder.shuffle_vector(one, undefined, zeros)
-            builder.store(add(builder, builder.load(total), spread, column), total)
+            step_bytes = builder.load(builder.gep(start, [loop.index]), align=1)
+            copies = broadcast(builder, step_bytes, LANES)
+            builder.store(add(builder, builder.load(total), copies, column), total)
     for i, total in enumerate(sums):
-        place = builder.add(position, ir.Constant(position.type, i * LANES))
-        builder.store(builder.load(total), pointer(6, place, _SUMS), align=4)
+        target = builder.add(position, ir.Constant(position.type, i * LANES))
+        builder.store(builder.load(total), address(6, target, _SUMS), align=4)
     return context.get_dummy_value()
 
 
-def _add_fours(builder: Any, total: Any, row: Any, column: Any) -> Any:
+def _add_vnni(builder: Any, total: Any, row: Any, column: Any) -> Any:
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(_SUMS, [_SUMS] * 3), "llvm.x86.avx512.vpdpbusd.512"
     )
@@ -90,13 +85,11 @@ def _add_fours(builder: Any, total: Any, row: Any, column: Any) -> Any:
 
 
 def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
-    """The same in any machine's instructions: each byte of the four in turn."""
+    """Emit the same sums for any machine: one byte of the four after the other."""
     for i in range(STEP):
-        low = ir.Constant(_SUMS, [8 * i] * LANES)
-        high = ir.Constant(_SUMS, [24 - 8 * i] * LANES)
-        top = ir.Constant(_SUMS, [24] * LANES)
-        unsigned = builder.and_(builder.lshr(row, low), ir.Constant(_SUMS, [255] * LANES))
-        signed = builder.ashr(builder.shl(column, high), top)
+        shifted = builder.lshr(row, constant(_SUMS, 8 * i))
+        unsigned = builder.and_(shifted, constant(_SUMS, 255))
+        signed = builder.ashr(builder.shl(column, constant(_SUMS, 24 - 8 * i)), constant(_SUMS, 24))
         total = builder.add(total, builder.mul(unsigned, signed))
     return total
 
@@ -128,18 +121,17 @@ def _compiled_round(typingctx, source, position, per_unit, out, start):
     signature = types.void(source, types.intp, types.float32, out, types.intp)
 
     def generate(context, builder, signature, args):
-        floats = ir.VectorType(ir.FloatType(), LANES)
-        scalar = builder.insert_element(ir.Constant(floats, ir.Undefined), args[2], ir.Constant(_INTEGER, 0))
-        zeros = ir.Constant(ir.VectorType(_INTEGER, LANES), [0] * LANES)
-        factor = builder.shuffle_vector(scalar, ir.Constant(floats, ir.Undefined), zeros)
-        low, high, middle = (ir.Constant(floats, [value] * LANES) for value in (1.0, 255.0, 128.5))
-        value = builder.load(_pointer_to(context, builder, signature, args, 0, args[1], floats), align=4)
+        floats = ir.VectorType(FLOAT, LANES)
+        factor = broadcast(builder, args[2], LANES)
+        low, high, middle = (constant(floats, value) for value in (1, 255, 128.5))
+        source = entry_address(context, builder, signature.args[0], args[0], args[1])
+        value = load_vector(builder, source, floats)
         value = builder.fadd(builder.fmul(value, factor), middle)
         value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
         value = builder.select(builder.fcmp_ordered(">", value, high), high, value)
-        rounded = builder.trunc(builder.fptosi(value, _SUMS), ir.VectorType(_BYTE, LANES))
-        target = _pointer_to(context, builder, signature, args, 3, args[4], rounded.type)
-        builder.store(rounded, target, align=1)
+        rounded = builder.trunc(builder.fptosi(value, _SUMS), ir.VectorType(BYTE, LANES))
+        target = entry_address(context, builder, signature.args[3], args[3], args[4])
+        store_vector(builder, rounded, target, align=1)
         return context.get_dummy_value()
 
     return signature, generate
@@ -155,7 +147,7 @@ byte_tile: Any = _interpreted
 portable_byte_tile: Any = _interpreted
 if not INTERPRETED:
     portable_byte_tile = _intrinsic(_add_portably)
-    byte_tile = _intrinsic(_add_fours) if _FOURS else portable_byte_tile
+    byte_tile = _intrinsic(_add_vnni) if _HAS_VNNI else portable_byte_tile
 
 #: Write the bytes of ``source[position : position + LANES]`` to ``out[start:]``.
 _round_lanes: Any = _interpreted_round if INTERPRETED else _compiled_round

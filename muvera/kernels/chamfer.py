@@ -11,7 +11,8 @@ similarity is ever stored and nothing is padded: zero rows would change a maximu
 import numpy as np
 
 from .jit import kernel
-from .tile import LANES, ROWS, prefetch, tile_dot, tile_max, widen_halves
+from .row_operations import prefetch, widen_halves
+from .tile import LANES, ROWS, tile_dot, tile_max
 
 # Rows fetched ahead of the tile: far enough to arrive in time, near enough to stay cached.
 _AHEAD = 32

@@ -20,18 +20,9 @@ import numpy as np
 
 from .jit import kernel
 from .load_tokens import load_rows, mix_rows
+from .row_operations import add_scaled, set_scaled, square_sum
 from .simhash_cells import nearest_cell_token, nearest_token
-from .tile import (
-    LANES,
-    ROWS,
-    add_scaled,
-    lane_dot,
-    lane_signs,
-    set_scaled,
-    square_sum,
-    tile_dot,
-    tile_signs,
-)
+from .tile import LANES, ROWS, lane_dot, lane_signs, tile_dot, tile_signs
 
 # What an empty document cell gets: nothing; the token whose code differs least, the first
 # of equals; or the first token of the nearest occupied cell, the lowest position of equals.

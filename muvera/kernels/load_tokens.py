@@ -8,7 +8,8 @@ one not used is empty, which keeps one compiled variant for both.
 """
 
 from .jit import kernel
-from .tile import LANES, ROWS, lane_dot, widen_halves
+from .row_operations import widen_halves
+from .tile import LANES, ROWS, lane_dot
 
 
 @kernel

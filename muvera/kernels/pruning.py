@@ -12,7 +12,8 @@ from another whose angle to the first is b.
 import numpy as np
 
 from .jit import kernel
-from .tile import LANES, ROWS, prefetch, square_sum, tile_max, widen_halves
+from .row_operations import prefetch, square_sum, widen_halves
+from .tile import LANES, ROWS, tile_max
 
 # Rows fetched ahead of the tile: far enough to arrive in time, near enough to stay cached.
 _AHEAD = 32

@@ -20,13 +20,22 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .ir_helpers import (
+    FLOAT,
+    broadcast,
+    concatenate,
+    entry_address,
+    load_vector,
+    new_sums,
+    store_vector,
+    sum_lanes,
+)
 from .jit import INTERPRETED, kernel
 
 #: Coordinates decoded together.
 LANES = 8
 
-_FLOAT = ir.FloatType()
-_INDEX = ir.IntType(32)
+_VECTOR = ir.VectorType(FLOAT, LANES)
 
 
 def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
@@ -47,27 +56,6 @@ def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
     return np.ascontiguousarray(weights[buckets], np.float32)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
-
-
-def _load(builder: Any, pointer: Any, lanes: int) -> Any:
-    return builder.load(builder.bitcast(pointer, ir.VectorType(_FLOAT, lanes).as_pointer()), align=4)
-
-
-def _shuffle(builder: Any, left: Any, right: Any, order: list[int]) -> Any:
-    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_INDEX, len(order)), order))
-
-
-def _join(builder: Any, parts: list[Any]) -> Any:
-    """Emit the concatenation of vectors of one size."""
-    while len(parts) > 1:
-        both = list(range(2 * parts[0].type.count))
-        parts = [_shuffle(builder, parts[i], parts[i + 1], both) for i in range(0, len(parts), 2)]
-    return parts[0]
-
-
 def _decoder(keys: int) -> Any:
     """Return the intrinsic for tables of `keys` weights a byte."""
 
@@ -78,12 +66,10 @@ def _decoder(keys: int) -> Any:
         def generate(context, builder, signature, args):
             packed, byte, count, centroids, source, table, out, target = args
             kinds = signature.args
-            codes = _pointer(context, builder, kinds[0], packed, byte)
-            center = _pointer(context, builder, kinds[3], centroids, source)
-            place = _pointer(context, builder, kinds[6], out, target)
-            vector = ir.VectorType(_FLOAT, LANES)
-            total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES))
-            builder.store(ir.Constant(vector, [0.0] * LANES), total)
+            codes = entry_address(context, builder, kinds[0], packed, byte)
+            center = entry_address(context, builder, kinds[3], centroids, source)
+            token = entry_address(context, builder, kinds[6], out, target)
+            total = new_sums(builder, _VECTOR, 1)[0]
             word = count.type
             with cgutils.for_range(builder, count) as loop:
                 first = builder.mul(loop.index, ir.Constant(word, LANES // keys))
@@ -91,19 +77,14 @@ def _decoder(keys: int) -> Any:
                 for i in range(LANES // keys):
                     code = builder.load(builder.gep(codes, [builder.add(first, ir.Constant(word, i))]))
                     row = builder.mul(builder.zext(code, word), ir.Constant(word, keys))
-                    entry = _pointer(context, builder, kinds[5], table, row)
-                    parts.append(_load(builder, entry, keys))
+                    entry = entry_address(context, builder, kinds[5], table, row)
+                    parts.append(load_vector(builder, entry, ir.VectorType(FLOAT, keys)))
                 offset = builder.mul(loop.index, ir.Constant(word, LANES))
-                value = _load(builder, builder.gep(center, [offset]), LANES)
-                value = builder.fadd(value, _join(builder, parts))
-                wide = builder.bitcast(builder.gep(place, [offset]), vector.as_pointer())
-                builder.store(value, wide, align=4)
+                value = load_vector(builder, builder.gep(center, [offset]), _VECTOR)
+                value = builder.fadd(value, concatenate(builder, parts))
+                store_vector(builder, value, builder.gep(token, [offset]))
                 builder.store(builder.fadd(builder.load(total), builder.fmul(value, value)), total)
-            value = builder.load(total)
-            for half in (4, 2, 1):  # the lanes are added as a tree, the same everywhere
-                order = [(j + half) % LANES for j in range(LANES)]
-                value = builder.fadd(value, _shuffle(builder, value, value, order))
-            return builder.extract_element(value, ir.Constant(_INDEX, 0))
+            return sum_lanes(builder, builder.load(total))
 
         return types.float32(*flat), generate
 
@@ -115,14 +96,12 @@ def _compiled_scale(typingctx, out, target, count, factor):
     signature = types.void(out, types.intp, types.intp, types.float32)
 
     def generate(context, builder, signature, args):
-        place = _pointer(context, builder, signature.args[0], args[0], args[1])
-        vector = ir.VectorType(_FLOAT, LANES)
-        single = builder.insert_element(ir.Constant(vector, ir.Undefined), args[3], ir.Constant(_INDEX, 0))
-        factors = _shuffle(builder, single, single, [0] * LANES)
+        row = entry_address(context, builder, signature.args[0], args[0], args[1])
+        factors = broadcast(builder, args[3], LANES)
         with cgutils.for_range(builder, args[2]) as loop:
-            offset = builder.mul(loop.index, ir.Constant(args[2].type, LANES))
-            wide = builder.bitcast(builder.gep(place, [offset]), vector.as_pointer())
-            builder.store(builder.fmul(builder.load(wide, align=4), factors), wide, align=4)
+            address = builder.gep(row, [builder.mul(loop.index, ir.Constant(args[2].type, LANES))])
+            value = load_vector(builder, address, _VECTOR)
+            store_vector(builder, builder.fmul(value, factors), address)
         return context.get_dummy_value()
 
     return signature, generate
@@ -157,12 +136,12 @@ def decode_residuals(codes, packed, centroids, table, normalize, out):
     codes : int32 or int64 (n,)
         Each in 0..len(centroids) - 1: it is not checked here.
     packed : uint8 (n, width)
-    centroids : float32 (k, dim)
+    centroids : float32 (k, dimension)
     table : float32 (256, keys)
         From :func:`byte_table`.
     normalize : bool
         Divide each token by the larger of its norm and 1e-12.
-    out : float32 (n, dim)
+    out : float32 (n, dimension)
     """
     count, width = packed.shape
     dimension = out.shape[1]

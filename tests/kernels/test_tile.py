@@ -1,68 +1,59 @@
 """The product tile: against float64, and every entry with the same bits in whatever product it stands."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from muvera.kernels.finite_check import first_beyond
 from muvera.kernels.jit import kernel
 from muvera.kernels.tile import (
     LANES,
     ROWS,
-    add_scaled,
     lane_dot,
     lane_signs,
     multiply,
     pack_columns,
-    set_scaled,
-    square_sum,
     tile_dot,
     tile_max,
     tile_signs,
-    widen_halves,
 )
+
+Array = NDArray[Any]
 
 # Intrinsics are called from compiled code only: one wrapper each.
 
 
 @kernel
-def _dot(rows, row, last, depth, packed, panel, out):
+def _dot(rows: Array, row: int, last: int, depth: int, packed: Array, panel: int, out: Array) -> None:
     tile_dot(rows, row, last, depth, packed, panel, out, 0)
 
 
 @kernel
-def _lane_dot(rows, row, last, depth, packed, panel, out):
+def _lane_dot(rows: Array, row: int, last: int, depth: int, packed: Array, panel: int, out: Array) -> None:
     lane_dot(rows, row, last, depth, packed, panel, out, 0)
 
 
 @kernel
-def _signs(rows, row, last, depth, packed, panel, out, step):
+def _signs(
+    rows: Array, row: int, last: int, depth: int, packed: Array, panel: int, out: Array, step: int
+) -> None:
     tile_signs(rows, row, last, depth, packed, panel, out, 1, step)
 
 
 @kernel
-def _lane_signs(rows, row, last, depth, packed, panel, out, step):
+def _lane_signs(
+    rows: Array, row: int, last: int, depth: int, packed: Array, panel: int, out: Array, step: int
+) -> None:
     lane_signs(rows, row, last, depth, packed, panel, out, 1, step)
 
 
 @kernel
-def _max(rows, row, last, depth, packed, panel, out):
+def _max(rows: Array, row: int, last: int, depth: int, packed: Array, panel: int, out: Array) -> None:
     tile_max(rows, row, last, depth, packed, panel, out, 0)
 
 
-@kernel
-def _vectors(source, position, count, weight, out, start, add):
-    if add:
-        add_scaled(source, position, count, np.float32(weight), out, start)
-    else:
-        set_scaled(source, position, count, np.float32(weight), out, start)
-
-
-@kernel
-def _square_sum(source, position, count):
-    return square_sum(source, position, count)
-
-
-def normals(*shape: int) -> np.ndarray:
+def normals(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(list(shape)).standard_normal(shape).astype(np.float32)
 
 
@@ -146,38 +137,3 @@ def test_zero_and_nan_are_not_positive() -> None:
     masks = np.full(1 + ROWS, 9, np.uint16)
     _signs(rows.reshape(-1), 0, ROWS - 1, 2, pack_columns(normals(LANES, 2)).reshape(-1), 0, masks, 1)
     assert not masks[1:].any()
-
-
-@pytest.mark.parametrize("count", [0, 15, 16, 40])
-def test_vectors_are_whole(count: int) -> None:
-    source, start = normals(64), normals(64)[::-1].copy()
-    whole = count // LANES * LANES
-    for add in (False, True):
-        out = start.copy()
-        _vectors(source, 3, count, 0.5, out, 5, add)
-        wanted = start.copy()
-        wanted[5 : 5 + whole] = source[3 : 3 + whole] * 0.5 + (start[5 : 5 + whole] if add else 0)
-        np.testing.assert_allclose(out, wanted, rtol=1e-6)
-        np.testing.assert_array_equal(out[5 + whole :], start[5 + whole :])
-    squares = (source[3 : 3 + whole].astype(np.float64) ** 2).sum()
-    assert _square_sum(source, 3, count) == pytest.approx(squares, rel=1e-6)
-
-
-@pytest.mark.parametrize("stop", [5, 20, 21, 40, 65536])
-def test_halves_are_widened_exactly(stop: int) -> None:
-    """Every bit pattern of float16, subnormals and infinities too."""
-    halves = np.arange(65536, dtype=np.uint16)
-    out = np.full(stop - 5 + LANES, 7, np.float32)
-    widen_halves(halves, 5, stop, out)
-    wanted = halves[5:stop].view(np.float16).astype(np.float32)
-    np.testing.assert_array_equal(out[: stop - 5], wanted)
-
-
-def test_the_first_beyond_a_limit() -> None:
-    values = np.full(5000, -99.5, np.float32)
-    mask, limit = np.uint32(0x7FFFFFFF), np.float32(100).view(np.uint32)
-    assert first_beyond(values.view(np.uint32), mask, limit) == -1
-    assert first_beyond(values[:0].view(np.uint32), mask, limit) == -1
-    for where, value in ((4999, np.nan), (4096, np.inf), (4095, -np.inf), (9, 100), (4, -100), (0, np.nan)):
-        values[where] = value
-        assert first_beyond(values.view(np.uint32), mask, limit) == where

@@ -1,0 +1,100 @@
+"""LLVM instructions that the intrinsics of this folder share.
+
+numba compiles loops over arrays, but it offers neither an explicit fused multiply-add nor vectors of a
+fixed number of lanes.  The intrinsics emit both, so that the bits of a result do not depend on the
+vector width of the machine.  A *lane* is one entry of a vector; an *address* is a typed pointer.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+FLOAT, BYTE, INT32 = ir.FloatType(), ir.IntType(8), ir.IntType(32)
+
+
+def zeros(vector: Any) -> Any:
+    """Return the constant of type `vector` whose lanes are all zero."""
+    return constant(vector, 0)
+
+
+def constant(vector: Any, value: float) -> Any:
+    """Return the constant of type `vector` whose lanes are all `value`."""
+    kind = float if isinstance(vector.element, ir.FloatType) else int
+    return ir.Constant(vector, [kind(value)] * vector.count)
+
+
+def entry_address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Return the address of entry `index` of a flat array."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def load_vector(builder: Any, address: Any, vector: Any, align: int = 4) -> Any:
+    """Emit a load of type `vector`, aligned to `align` bytes, from `address`."""
+    return builder.load(builder.bitcast(address, vector.as_pointer()), align=align)
+
+
+def store_vector(builder: Any, value: Any, address: Any, align: int = 4) -> None:
+    """Emit a store of the vector `value`, aligned to `align` bytes, to `address`."""
+    builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=align)
+
+
+def new_sums(builder: Any, vector: Any, count: int) -> list[Any]:
+    """Emit `count` accumulators of type `vector` that start at zero; return their addresses."""
+    sums = [cgutils.alloca_once(builder, vector) for _ in range(count)]
+    for total in sums:
+        builder.store(zeros(vector), total)
+    return sums
+
+
+def shuffle(builder: Any, left: Any, right: Any, order: list[int]) -> Any:
+    """Emit the vector of the lanes `order` of `left` followed by `right`."""
+    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(INT32, len(order)), order))
+
+
+def broadcast(builder: Any, scalar: Any, lanes: int) -> Any:
+    """Emit a vector of `lanes` copies of `scalar`."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
+    return shuffle(builder, first, undefined, [0] * lanes)
+
+
+def concatenate(builder: Any, parts: list[Any]) -> Any:
+    """Emit the concatenation of vectors of one size; their number is a power of two."""
+    while len(parts) > 1:
+        both = list(range(2 * parts[0].type.count))
+        parts = [shuffle(builder, parts[i], parts[i + 1], both) for i in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def fused_multiply_add(builder: Any, left: Any, right: Any, total: Any) -> Any:
+    """Emit ``left * right + total`` over float32 vectors, rounded once."""
+    vector = total.type
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{vector.count}f32"
+    )
+    return builder.call(function, [left, right, total])
+
+
+def sum_lanes(builder: Any, value: Any) -> Any:
+    """Emit the sum of the lanes of a float vector, added as a tree: the same order on every machine."""
+    lanes = value.type.count
+    half = lanes // 2
+    while half:
+        swapped = shuffle(builder, value, value, [(j + half) % lanes for j in range(lanes)])
+        value = builder.fadd(value, swapped)
+        half //= 2
+    return builder.extract_element(value, ir.Constant(INT32, 0))
+
+
+def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
+    """Emit the positions of `count` rows from `row` on; those past `last` repeat `last`.
+
+    A tile of fewer rows then needs no code of its own.
+    """
+    positions = []
+    for i in range(count):
+        position = builder.add(row, ir.Constant(row.type, i))
+        positions.append(builder.select(builder.icmp_signed("<", position, last), position, last))
+    return positions

@@ -1,0 +1,163 @@
+"""Vectorized operations on single rows of floats: scale, add, sum of squares, convert, prefetch.
+
+All take flat arrays and a position in each.  A ``count`` is cut to whole vectors of LANES entries.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .ir_helpers import (
+    BYTE,
+    FLOAT,
+    INT32,
+    broadcast,
+    entry_address,
+    fused_multiply_add,
+    load_vector,
+    new_sums,
+    store_vector,
+    sum_lanes,
+)
+from .jit import INTERPRETED, kernel
+from .tile import LANES
+
+_VECTOR = ir.VectorType(FLOAT, LANES)
+_HALF_VECTOR = ir.VectorType(ir.HalfType(), LANES)
+
+
+@intrinsic
+def _compiled_square_sum(typingctx, array, position, count):
+    signature = types.float32(array, types.intp, types.intp)
+
+    def generate(context, builder, signature, args):
+        address = entry_address(context, builder, signature.args[0], args[0], args[1])
+        total = new_sums(builder, _VECTOR, 1)[0]
+        width = ir.Constant(args[2].type, LANES)
+        with cgutils.for_range(builder, builder.sdiv(args[2], width)) as loop:
+            offset = builder.mul(loop.index, width)
+            value = load_vector(builder, builder.gep(address, [offset]), _VECTOR)
+            builder.store(fused_multiply_add(builder, value, value, builder.load(total)), total)
+        return sum_lanes(builder, builder.load(total))
+
+    return signature, generate
+
+
+def _interpreted_square_sum(array, position, count):
+    row = array[position : position + count // LANES * LANES]
+    return np.float32(row @ row)
+
+
+def _compiled_scaled(accumulate: bool) -> Any:
+    """Return the intrinsic of ``out[...] = weight * source[...]``, or of ``+=`` with `accumulate`."""
+
+    @intrinsic
+    def compiled(typingctx, source, position, count, weight, out, start):
+        signature = types.void(source, types.intp, types.intp, types.float32, out, types.intp)
+
+        def generate(context, builder, signature, args):
+            source = entry_address(context, builder, signature.args[0], args[0], args[1])
+            target = entry_address(context, builder, signature.args[4], args[4], args[5])
+            width = ir.Constant(args[2].type, LANES)
+            factor = broadcast(builder, args[3], LANES)
+            with cgutils.for_range(builder, builder.sdiv(args[2], width)) as loop:
+                offset = builder.mul(loop.index, width)
+                place = builder.gep(target, [offset])
+                value = load_vector(builder, builder.gep(source, [offset]), _VECTOR)
+                if accumulate:
+                    before = load_vector(builder, place, _VECTOR)
+                    value = fused_multiply_add(builder, value, factor, before)
+                else:
+                    value = builder.fmul(value, factor)
+                store_vector(builder, value, place)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return compiled
+
+
+def _interpreted_scaled(accumulate: bool) -> Any:
+    def interpreted(source, position, count, weight, out, start):
+        count = count // LANES * LANES
+        scaled = source[position : position + count] * np.float32(weight)
+        target = out[start : start + count]
+        target[:] = target + scaled if accumulate else scaled
+
+    return interpreted
+
+
+@intrinsic
+def _compiled_prefetch(typingctx, array, position):
+    signature = types.void(array, types.intp)
+
+    def generate(context, builder, signature, args):
+        address = entry_address(context, builder, signature.args[0], args[0], args[1])
+        byte = BYTE.as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32]), "llvm.prefetch.p0"
+        )
+        # Read, into the second-level cache: the first would evict the packed columns.
+        flags = [ir.Constant(INT32, flag) for flag in (0, 2, 1)]
+        builder.call(function, [builder.bitcast(address, byte), *flags])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _interpreted_prefetch(array, position):
+    return None
+
+
+@intrinsic
+def _compiled_halves_to_floats(typingctx, halves, source, out, position):
+    signature = types.void(halves, types.intp, out, types.intp)
+
+    def generate(context, builder, signature, args):
+        source = entry_address(context, builder, signature.args[0], args[0], args[1])
+        target = entry_address(context, builder, signature.args[2], args[2], args[3])
+        value = load_vector(builder, source, _HALF_VECTOR, align=2)
+        store_vector(builder, builder.fpext(value, _VECTOR), target)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _interpreted_halves_to_floats(halves, source, out, position):
+    out[position : position + LANES] = halves[source : source + LANES].view(np.float16)
+
+
+#: Return the sum of squares of ``array[position : position + count]``.
+square_sum: Any = _interpreted_square_sum if INTERPRETED else _compiled_square_sum
+
+_make_scaled = _interpreted_scaled if INTERPRETED else _compiled_scaled
+#: Add ``weight * source[position : position + count]`` to ``out[start : start + count]``.
+add_scaled: Any = _make_scaled(True)
+#: Write the same product instead of adding it.
+set_scaled: Any = _make_scaled(False)
+
+#: Fetch the cache line at ``array[position]``, which may lie outside the array.
+prefetch: Any = _interpreted_prefetch if INTERPRETED else _compiled_prefetch
+
+#: Write LANES float16 bit patterns of ``halves[source:]`` to ``out[position:]`` as float32.
+_halves_to_floats: Any = _interpreted_halves_to_floats if INTERPRETED else _compiled_halves_to_floats
+
+
+@kernel
+def widen_halves(halves, start, stop, out):
+    """Write float16 bit patterns ``halves[start:stop]`` (flat uint16) to `out` as float32.
+
+    `out` needs room for LANES - 1 values more than it receives.
+    """
+    whole = (stop - start) // LANES * LANES
+    for i in range(0, whole, LANES):
+        _halves_to_floats(halves, start + i, out, i)
+    if whole < stop - start:
+        tail = np.zeros(LANES, np.uint16)
+        for i in range(whole, stop - start):
+            tail[i - whole] = halves[start + i]
+        _halves_to_floats(tail, 0, out, whole)
