@@ -8,11 +8,10 @@ from builders.paths import ROOT
 # Before numba is imported, which reads it once; processes that tests start inherit it.
 os.environ["NUMBA_CACHE_DIR"] = kernel_cache_folder(ROOT)
 
-import numba
 import pytest
 from hypothesis import HealthCheck, settings
 
-INTERPRETED = bool(numba.config.DISABLE_JIT)
+from muvera.kernels.jit import INTERPRETED
 
 # No deadline: the first call of a kernel compiles it.  Derandomized: a run says the same twice.
 settings.register_profile(

@@ -6,17 +6,18 @@ with hyperplane j is above zero, and an FDE runs through repetitions, then codes
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def chamfer(query: np.ndarray, document: np.ndarray) -> float:
     """Sum over query tokens of the largest inner product with a document token."""
-    return sum(max(float(np.dot(q, p)) for p in _wide(document)) for q in _wide(query))
+    return sum(max(float(np.dot(q, p)) for p in _float64(document)) for q in _float64(query))
 
 
 def token_codes(tokens: np.ndarray, planes: np.ndarray) -> np.ndarray:
     """SimHash code of each token for one repetition's hyperplanes (k, d)."""
-    bits = _wide(tokens) @ _wide(planes).T > 0
-    return (bits << np.arange(len(planes))).sum(axis=1).astype(int)
+    bits = _float64(tokens) @ _float64(planes).T > 0
+    return np.asarray((bits << np.arange(len(planes))).sum(axis=1), int)
 
 
 def hamming(a: int, b: int) -> int:
@@ -38,7 +39,7 @@ def document_fde(
     With `fill` an empty cell takes the token whose code differs least, the first of equals; with `unit` a
     cell's vector is scaled to length 1 before it is projected.  No tokens give zeros.
     """
-    values = _wide(tokens) if center is None else _wide(tokens) - _wide(center)
+    values = _float64(tokens) if center is None else _float64(tokens) - _float64(center)
     blocks = []
     for r, planes in enumerate(hyperplanes):
         codes = token_codes(values, planes)
@@ -69,8 +70,8 @@ def query_fde(
     With `softness` tau a token at distance m from its nearest hyperplane leaves exp(-m / tau) / 2 of its
     weight to the cell across it.
     """
-    values = _wide(tokens)
-    hashed = values if center is None else values - _wide(center)
+    values = _float64(tokens)
+    hashed = values if center is None else values - _float64(center)
     blocks = []
     for r, planes in enumerate(hyperplanes):
         cells = np.zeros((2 ** len(planes), values.shape[1]))
@@ -88,13 +89,13 @@ def query_fde(
 
 def plane_distances(token: np.ndarray, planes: np.ndarray) -> np.ndarray:
     """Distances of a token from hyperplanes (k, d) through the origin."""
-    planes = _wide(planes)
-    return np.abs(planes @ _wide(token)) / np.linalg.norm(planes, axis=1)
+    planes = _float64(planes)
+    return np.asarray(np.abs(planes @ _float64(token)) / np.linalg.norm(planes, axis=1))
 
 
 def final_rademacher(fde: np.ndarray, signs: np.ndarray) -> np.ndarray:
     """Dense final projection: `signs` is +-1 (len(fde), D)."""
-    return _wide(fde) @ signs / np.sqrt(signs.shape[1])
+    return np.asarray(_float64(fde) @ signs / np.sqrt(signs.shape[1]))
 
 
 def final_count_sketch(fde: np.ndarray, targets: np.ndarray, signs: np.ndarray, size: int) -> np.ndarray:
@@ -105,11 +106,11 @@ def final_count_sketch(fde: np.ndarray, targets: np.ndarray, signs: np.ndarray, 
     return out
 
 
-def _wide(array: np.ndarray) -> np.ndarray:
+def _float64(array: np.ndarray) -> NDArray[np.float64]:
     return np.asarray(array, np.float64)
 
 
 def _project(cells: np.ndarray, projections: np.ndarray | None, repetition: int) -> np.ndarray:
     if projections is None:
         return cells.ravel()
-    return (cells @ _wide(projections[repetition]).T).ravel()
+    return np.ravel(cells @ _float64(projections[repetition]).T)

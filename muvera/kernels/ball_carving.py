@@ -1,4 +1,4 @@
-"""Greedy balls of query tokens that are alike."""
+"""Ball carving: greedy clusters of similar query tokens, each replaced by the sum of its tokens."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from .jit import kernel
 
 @kernel
 def _dot(a, b, sums):
-    """Return the inner product of two float32 rows: eight `sums` in float64, added in one order."""
+    """Return the inner product of two float32 rows, accumulated in eight float64 `sums` in a fixed order."""
     sums[:] = 0
     depth = len(a)
     whole = depth // 8 * 8
@@ -21,23 +21,25 @@ def _dot(a, b, sums):
 
 @kernel
 def carve_balls(tokens, offsets, least, sums, counts):
-    """Write the sums of each query's balls to the first of its rows of `sums`, how many to `counts`.
+    """Write the sum of each ball of a query to the query's first rows of `sums`, their number to `counts`.
 
     Parameters
     ----------
     tokens : float32 (n, d)
-        Of all queries, one after the other.
+        Tokens of all queries, one query after the other.
     offsets : int64 (q + 1,)
+        Where the queries begin in `tokens`.
     least : float
-        Cosine with a ball's first token from which on a token joins.  A token of zeros has the
-        cosine 0 with all.
+        Smallest cosine with the first token of a ball at which a token joins the ball.  A token
+        of zeros has the cosine 0 with all tokens.
     sums : float64 (n, d)
-        Zeros.
+        Must be zero at the start.
     counts : int64 (q,)
+        Receives the number of balls of each query.
     """
-    parts, norms = np.empty(8), np.empty(tokens.shape[0])
+    partial_sums, norms = np.empty(8), np.empty(tokens.shape[0])
     for i in range(tokens.shape[0]):
-        norms[i] = np.sqrt(_dot(tokens[i], tokens[i], parts))
+        norms[i] = np.sqrt(_dot(tokens[i], tokens[i], partial_sums))
     free = np.ones(tokens.shape[0], np.bool_)
     for query in range(counts.shape[0]):
         start, stop = offsets[query], offsets[query + 1]
@@ -46,11 +48,11 @@ def carve_balls(tokens, offsets, least, sums, counts):
             if not free[first]:
                 continue
             for i in range(first, stop):
-                lengths = norms[first] * norms[i]
                 if not free[i]:
                     continue
-                alike = lengths > 0 and _dot(tokens[first], tokens[i], parts) >= least * lengths
-                if i == first or alike:
+                lengths = norms[first] * norms[i]
+                similar = lengths > 0 and _dot(tokens[first], tokens[i], partial_sums) >= least * lengths
+                if i == first or similar:
                     free[i] = False
                     for j in range(tokens.shape[1]):
                         sums[ball, j] += tokens[i, j]

@@ -5,7 +5,7 @@ products at once (AVX-512 VNNI), a product takes down to a quarter of the time.
 
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the packed
 right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum passes 2**31 as long as
-``depth`` is at most MOST_DEPTH.
+``depth`` is at most MAX_DEPTH.
 """
 
 from typing import Any
@@ -36,8 +36,8 @@ _HAS_VNNI = bool(binding.get_host_cpu_features().get("avx512vnni", False))
 #: Consecutive bytes of a column that are multiplied together.
 STEP = 4
 
-#: Bytes of a row: 255 * 128 * MOST_DEPTH is below 2**31.
-MOST_DEPTH = 65536
+#: Maximum number of bytes in a row: 255 * 128 * MAX_DEPTH is below 2**31.
+MAX_DEPTH = 65536
 
 _SUMS = ir.VectorType(INT32, LANES)
 

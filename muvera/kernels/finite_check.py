@@ -1,4 +1,4 @@
-"""Scans over token vectors: is every number finite, and small enough for products?"""
+"""Scan of float arrays for infinities, NaN and numbers too large for products."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
-"""Inner products of 8-bit vectors with 12-bit queries, in whole numbers: exact in any order.
+"""Inner products of 8-bit vectors with 12-bit queries in integers: exact in any order.
 
-Sizes: n vectors `codes` (n, width) int8 and m `queries` (m, width) int16 within +-QUERY_MOST.
+Sizes: n vectors `codes` (n, width) int8 and m `queries` (m, width) int16 within +-MAX_QUERY_ENTRY.
 """
 
 import numpy as np
@@ -8,9 +8,9 @@ import numpy as np
 from .jit import kernel
 
 #: Largest entry of a vector and of a query.
-VECTOR_MOST, QUERY_MOST = 127, 2047
+MAX_VECTOR_ENTRY, MAX_QUERY_ENTRY = 127, 2047
 
-# Entries whose products surely add up within 32 bits.
+# Number of entries whose products always add up within 32 bits.
 _SPAN = 8192
 
 

@@ -1,10 +1,10 @@
-"""Bringing token vectors into scratch: widened, centered, padded, in the mixed basis.
+"""Copies of token vectors in scratch memory: converted to float32, centered, padded, rotated.
 
 Sizes: d columns of a token (`depth`), `width` = d rounded up to LANES.  Scratch is flat;
 a row is `width` floats whose padding is zero, so that loops run over whole vectors.
 
 Tokens come as float32 (`floats`, n x d) or as float16 bit patterns (`halves`, n x d); the
-one not used is empty, which keeps one compiled variant for both.
+other array is empty, so that one compiled variant serves both.
 """
 
 from .jit import kernel
@@ -40,8 +40,8 @@ def mix_rows(rows, count, width, mixing, places, tile, out):
     """Write the rows' coordinates in the mixed basis to `out`, flat like `rows`.
 
     `mixing` (panels, width / LANES, LANES) holds LANES interleaved orthogonal blocks;
-    coordinate i of their product goes to ``places[i]``, so that the blocks of a second
-    round meet coordinates of many first-round blocks.
+    coordinate i of their product goes to ``places[i]``, so that each block of a second
+    product mixes coordinates of many blocks of the first.
     """
     for panel in range(width // LANES):
         for row in range(0, count, ROWS):

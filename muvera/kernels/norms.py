@@ -1,7 +1,7 @@
-"""Norms of token vectors: measured, and divided out.
+"""Norms of token vectors: statistics, and scaling to unit length.
 
-A sum of squares is eight sums in float64, of every eighth column, added in one order: the same
-on every machine, and not one addition waiting for the other.
+A sum of squares is eight sums in float64, each of every eighth column, added in one order: it is
+the same on every machine, and no addition waits for another.
 """
 
 import numpy as np
@@ -34,9 +34,9 @@ def _square_sum(row):
 def measure_rows(tokens, totals):
     """Add the rows of `tokens` to the running `totals`, a float64 array of six.
 
-    They are: rows that are not zero, their norms' sum, least and greatest, the greatest
-    distance of a norm from 1, and the rows that are entirely zero.  The sum goes from row
-    to row, so that it does not depend on how the rows were cut into batches.
+    These are: the number of rows that are not zero; the sum, minimum and maximum of their norms;
+    the largest distance of a norm from 1; and the number of rows that are zero.  The sum runs
+    from row to row, so that it does not depend on how the rows were cut into batches.
     """
     for i in range(tokens.shape[0]):
         square = _square_sum(tokens[i])

@@ -1,6 +1,6 @@
-"""Product codes: one byte for every group of consecutive entries of a vector, and scans of them.
+"""Product quantization: one byte for each group of consecutive entries of a vector, and scans of codes.
 
-Sizes: vectors of `groups` groups of `width` entries; CENTROIDS centroids a group.  `packed` is flat
+Sizes: vectors of `groups` groups of `width` entries; CENTROIDS centroids for each group.  `packed` is flat
 (groups, PANELS, width + 1, LANES): the tile's packed columns, and below each centroid c
 -|c|^2 / 2, so that a point with a 1 behind it is nearest where the product is largest.
 """
@@ -10,10 +10,10 @@ import numpy as np
 from .jit import kernel
 from .tile import LANES, ROWS, tile_dot
 
-#: Centroids of a group: what one byte can name.
+#: Number of centroids of a group: as many as one byte can number.
 CENTROIDS = 256
 
-#: Packed panels of a group's centroids.
+#: Number of packed panels of a group's centroids.
 PANELS = CENTROIDS // LANES
 
 
@@ -22,7 +22,7 @@ def _nearest(points, count, width, packed, group, codes, errors):
     """Write each point's nearest centroid to `codes`, and half the squared distance to `errors`.
 
     `points` is flat (count, width + 1).  Of equally near centroids the first of the first lane
-    is taken.
+    is chosen.
     """
     depth = width + 1
     tile = np.empty(ROWS * LANES, np.float32)
@@ -74,9 +74,9 @@ def pack_centroids(centroids, packed):
 def train(sample, order, start, stop, width, rounds, packed):
     """Fit the centroids of groups start..stop to `sample` (n, dimension) at `order` by Lloyd's rounds.
 
-    Centroid 0 is the zero vector, for empty cells, and zero points are left out.  The first
-    points in `order` begin as the others; one that loses all its points takes the point
-    that is worst off.
+    Centroid 0 is the zero vector, which empty cells need, and zero points are left out.  The
+    other centroids start at the first points in `order`; a centroid that loses all its points
+    moves to the point with the largest error.
     """
     count, depth = order.shape[0], width + 1
     points = np.empty(count * depth, np.float32)
@@ -159,11 +159,11 @@ def tables(query, active, packed, width, out):
 
 @kernel
 def scan(codes, groups, rows, active, tables, out):
-    """Write to `out` (rows,) the sums of the table entries that the vectors at `rows` name.
+    """Write to `out` (rows,) the sums of the table entries that the codes of the vectors at `rows` select.
 
-    `codes` is flat (n, groups), `tables` flat (active, CENTROIDS).  Four vectors at a time: a table's
-    row is read once for them, and their sums, each in the order of `active`, do not wait for
-    each other.  Unsigned positions spare the test for negative ones.
+    `codes` is flat (n, groups), `tables` flat (active, CENTROIDS).  Four vectors are scored at a time:
+    a table's row is read once for them, and their sums, each in the order of `active`, do not wait
+    for each other.  Unsigned positions avoid numba's test for negative ones.
     """
     count = rows.shape[0]
     size = np.uint64(CENTROIDS)

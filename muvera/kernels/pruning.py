@@ -1,12 +1,12 @@
-"""Exact Chamfer of candidates, best first, that stops a document once it cannot be among the k best.
+"""Exact Chamfer similarities of candidates, where scoring a document stops once it cannot be among the k best.
 
 Sizes: d columns of a token, M tokens of one query, packed in panels of LANES columns
 (panels, d, LANES), flat, in an order of their own: ``places[token]`` is a token's column.
-Documents come as float32 (`floats`) or float16 bit patterns (`halves`), the other being empty.
+Documents come as float32 (`floats`) or float16 bit patterns (`halves`); the other array is empty.
 
-A document is read panel by panel.  What the panels that are done found bounds the rest: a
-document token that is at least the angle a away from one query token is at least a - b away
-from another whose angle to the first is b.
+A document is multiplied with one panel after the other.  The maxima of the first panels bound
+those of the rest: if all document tokens are at least the angle a away from one query token,
+they are at least a - b away from another query token whose angle to the first is b.
 """
 
 import numpy as np
@@ -21,41 +21,44 @@ _AHEAD = 32
 # Bytes that a prefetch brings.
 _LINE = 64
 
-# Norms between which no product overflows, and what underflows is far below the slack.
-_LEAST, _GREATEST = 1e-15, 1e15
+# Between these norms no product overflows, and what underflows is far below the slack.
+_MIN_NORM, _MAX_NORM = 1e-15, 1e15
 
 
 @kernel
 def prepare_bounds(products, norms, slack, order, ordered_norms, cosines, sines):
-    """Write an order of the query's tokens, and what the bounds need of them in it.
+    """Write an order of the query's tokens, and their norms and angles in this order.
 
-    The first token is the most central one, then comes ever the one that is least like those
-    before it: what the first panel finds says most of the others.
+    The first token is the most central one; each next token is the one least similar to those
+    before it.  In this order the maxima of the first panel give the tightest bounds for the rest.
 
     Parameters
     ----------
     products : float32 (M, M)
-        Of all tokens with each other.
+        Inner products of all tokens with each other.
     norms : float64 (M,)
+        Norms of the tokens.
     slack : float
-        Rounding of a product, relative to the norms.
+        Bound on the rounding error of an inner product, relative to the norms.
     order : int64 (M,)
+        Receives the order.
     ordered_norms : float64 (M,)
+        Receives the norms in this order.
     cosines, sines : float32 (M, M)
-        Of the angles between tokens, the angles rounded up.  Tokens that are too short to have
-        a direction are opposite to all.
+        Receive the cosines and sines of the angles between tokens in this order, the angles
+        rounded up.  Tokens that are too short to have a direction count as opposite to all.
     """
     count = norms.shape[0]
-    likeness = np.empty((count, count))
+    similarity = np.empty((count, count))
     nearest = np.full(count, -np.inf)
     first, largest = 0, -np.inf
     for i in range(count):
         total = 0.0
         for j in range(count):
             cosine = -1.0
-            if min(norms[i], norms[j]) >= _LEAST:
+            if min(norms[i], norms[j]) >= _MIN_NORM:
                 cosine = max(-1.0, min(1.0, products[i, j] / (norms[i] * norms[j]) - slack))
-            likeness[i, j] = cosine
+            similarity[i, j] = cosine
             total += cosine
         if total > largest:
             first, largest = i, total
@@ -63,14 +66,14 @@ def prepare_bounds(products, norms, slack, order, ordered_norms, cosines, sines)
         order[position] = first
         ordered_norms[position] = norms[first]
         for j in range(count):
-            nearest[j] = max(nearest[j], likeness[first, j])
+            nearest[j] = max(nearest[j], similarity[first, j])
         nearest[first] = np.inf
         for j in range(count):
             if nearest[j] < nearest[first]:
                 first = j
     for i in range(count):
         for j in range(count):
-            cosine = likeness[order[i], order[j]]
+            cosine = similarity[order[i], order[j]]
             cosines[i, j] = cosine
             sines[i, j] = np.sqrt(1.0 - cosine * cosine)
 
@@ -90,14 +93,14 @@ def _longest_token(rows, first, last, depth):
 
 @kernel
 def _tighten(best, begin, end, count, norms, longest, slack, cosines, sines, bounds):
-    """Lower the `bounds` (M,) of the tokens end..count by what tokens begin..end found.
+    """Lower the `bounds` (M,) of the tokens end..count by the maxima of the tokens begin..end.
 
-    Bounds are cosines to the nearest document token, were all of those as long as the
-    longest.  Everything is rounded towards a higher bound.
+    A bound is the largest possible cosine with a document token, if all document tokens were as
+    long as the longest.  Everything is rounded towards a higher bound.
     """
     rest = bounds[end:count]
     for i in range(begin, end):
-        if norms[i] < _LEAST:
+        if norms[i] < _MIN_NORM:
             continue  # it has no direction
         found = min(1.0, max(-1.0, best[i] / (norms[i] * longest)) + slack)
         cosine, sine = np.float32(found), np.float32(np.sqrt(1.0 - found * found))
@@ -109,7 +112,7 @@ def _tighten(best, begin, end, count, norms, longest, slack, cosines, sines, bou
 
 @kernel
 def _enter(heap, score):
-    """Put `score` in place of the least of `heap`, its first: no entry is above those at 2i + 1, 2i + 2."""
+    """Replace the least entry of the min-heap `heap`, its first, by `score`."""
     place, size = 0, heap.shape[0]
     while 2 * place + 1 < size:
         child = 2 * place + 1
@@ -123,8 +126,8 @@ def _enter(heap, score):
 
 
 @kernel
-def _fetch(source, row, stop, depth, line):
-    """Ask for the next ROWS rows of `source` (flat), before `stop`; `line` entries come at once."""
+def _prefetch_rows(source, row, stop, depth, line):
+    """Prefetch ROWS rows of `source` (flat) from `row` on, before `stop`, `line` entries at a time."""
     for i in range(row * depth, min(row + ROWS, stop) * depth, line):
         prefetch(source, i)
 
@@ -136,9 +139,9 @@ def _score(
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`, -inf once it is below `least`.
 
-    `longest` is its longest token's norm, 0 where nothing is to be stopped.  Meanwhile the next
-    document, following..following_stop of `source`, is fetched: the first panel has too little to
-    do with each row to wait for the memory.
+    `longest` is the norm of its longest token, or 0 to score the document in any case.  Meanwhile
+    the next document, following..following_stop of `source`, is prefetched: the first panel has
+    too little work for each row to wait for the memory.
     """
     count = places.shape[0]
     best[:] = -np.inf
@@ -163,11 +166,11 @@ def _score(
             if panel == 0 and not widened:
                 ahead = row + _AHEAD
                 if ahead < last:
-                    _fetch(source, ahead, last, depth, line)
+                    _prefetch_rows(source, ahead, last, depth, line)
                 else:
-                    _fetch(source, following + ahead - last, following_stop, depth, line)
+                    _prefetch_rows(source, following + ahead - last, following_stop, depth, line)
             if panel == next_panel:
-                _fetch(source, following + row - first, following_stop, depth, line)
+                _prefetch_rows(source, following + row - first, following_stop, depth, line)
             tile_max(rows, row, last - 1, depth, packed, panel, best, done)
         counts[1] += last - first
     total = 0.0
@@ -179,36 +182,37 @@ def _score(
 
 
 @kernel
-def score_promising(
+def score_with_pruning(
     floats, halves, offsets, documents, packed, places, norms, cosines, sines, slack, longest, mean,
     patience, heap, counts, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
-    -inf stands for documents without tokens, for those that are certainly below the k best
-    before them, and for all after `patience` in a row brought nothing new into the k best.
-    Every other score has the bits that :func:`muvera.kernels.chamfer.score_documents` gives.
+    The score is -inf for documents without tokens, for those that are certainly below the k best
+    before them, and for all documents after `patience` documents in a row that did not change
+    the k best.  Every other score has the bits that :func:`muvera.kernels.chamfer.score_documents` gives.
 
     Parameters
     ----------
     norms, cosines, sines, slack
-        Of the query's tokens in packed order, (M,), (M, M), (M, M); their rounding.  Without
-        rows in `cosines` no document is stopped.
+        What :func:`prepare_bounds` wrote for the query's tokens, (M,), (M, M), (M, M), and its
+        `slack`.  If `cosines` is empty, every document is scored completely.
     longest : float32 (all documents,)
-        The longest token's norm where it is known, else negative; what is found is kept.
+        Norm of each document's longest token, negative where unknown.  Norms that are measured
+        here are kept in it.
     heap : float32 (k,)
-        The k best scores so far, the least first, -inf where there are fewer.  Changed.
-        Empty where nothing is to be left out.
+        Min-heap of the k best scores so far, filled up with -inf.  Updated.  If it is empty,
+        no document is left out.
     counts : int64 (2,)
-        Documents in a row that brought nothing new; pairs of a document token and a panel
-        that were multiplied.  Changed.
+        Number of documents in a row that did not change the k best, and number of pairs of a
+        document token and a panel that were multiplied.  Updated.
     """
     depth = max(floats.shape[1], halves.shape[1])
-    longest_text = 0
+    longest_document = 0
     if halves.shape[0] > 0:
         for document in documents:
-            longest_text = max(longest_text, offsets[document + 1] - offsets[document])
-    scratch = np.empty(longest_text * depth + LANES, np.float32)
+            longest_document = max(longest_document, offsets[document + 1] - offsets[document])
+    scratch = np.empty(longest_document * depth + LANES, np.float32)
     best = np.empty(packed.shape[0] // depth, np.float32)
     bounds = np.empty(places.shape[0], np.float32)
     rows, bits = floats.reshape(-1), halves.reshape(-1)
@@ -233,7 +237,7 @@ def score_promising(
                     norm = _longest_token(rows, start, stop, depth)
                 longest[document] = norm * (1 + slack)
             norm = np.float64(longest[document])
-            if not _LEAST < norm < _GREATEST:
+            if not _MIN_NORM < norm < _MAX_NORM:
                 norm = 0.0
         least = heap[0] if heap.shape[0] > 0 else np.float32(np.inf)
         following = documents[min(i + 1, documents.shape[0] - 1)]

@@ -1,4 +1,4 @@
-"""Sums of random features of tokens.
+"""Sums of random ReLU features of tokens.
 
 Sizes: d columns of a token, F features, packed in panels of LANES columns (panels, d,
 LANES), flat.
@@ -12,7 +12,7 @@ from .tile import LANES, ROWS, tile_dot
 
 @kernel
 def sum_features(tokens, offsets, start, stop, packed, out):
-    """Write ``sum(max(W x, 0) for tokens x)`` of texts start..stop to `out` (stop - start, F).
+    """Write ``sum(max(W x, 0) for tokens x)`` of the texts start..stop to `out` (stop - start, F).
 
     `tokens` is float32 (n, d).  The sum runs over a text's tokens in their order.
     """

@@ -1,13 +1,13 @@
 """Decoding of packed residuals, the layout that PLAID indexes share.
 
-A token is stored as the number of its centroid and ``nbits`` bits a coordinate that pick a
-weight to add.  Bits of one coordinate run from the lowest to the highest, coordinates one
-after the other, and the first bit of a byte is its highest.  The sum is normalized again.
+A token is stored as the number of its centroid and, for each coordinate, ``nbits`` bits that
+select a weight to add.  The bits of a coordinate run from the lowest to the highest, coordinates
+one after the other, and the first bit of a byte is its highest.  The sum is normalized again.
 
-A table of all 256 bytes turns each into its ``keys = 8 / nbits`` weights at once.  numba
-does not vectorise over so few entries, so one intrinsic emits vectors of LANES coordinates:
-``nbits`` table rows joined, the centroid added, squares summed, in a fixed order of lanes.
-What it writes does not depend on the machine's vector width.
+A table of all 256 bytes maps each byte to its ``keys = 8 / nbits`` weights at once.  numba does
+not vectorize over so few entries, so one intrinsic emits vectors of LANES coordinates: it joins
+``nbits`` rows of the table, adds the centroid and sums the squares, in a fixed order of lanes.
+The result does not depend on the machine's vector width.
 
 Sizes: ``n`` tokens, ``dimension`` coordinates, ``width = dimension * nbits / 8`` bytes a token.
 """
@@ -46,6 +46,7 @@ def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
     weights : float32 (2 ** nbits,)
         Weight of each bucket.
     nbits : {1, 2, 4, 8}
+        Bits for each coordinate.
 
     Returns
     -------
@@ -134,14 +135,17 @@ def decode_residuals(codes, packed, centroids, table, normalize, out):
     Parameters
     ----------
     codes : int32 or int64 (n,)
-        Each in 0..len(centroids) - 1: it is not checked here.
+        Centroid of each token, from 0 to len(centroids) - 1; it is not checked here.
     packed : uint8 (n, width)
+        Residual bits of each token.
     centroids : float32 (k, dimension)
+        All centroids.
     table : float32 (256, keys)
-        From :func:`byte_table`.
+        Weights of each byte, from :func:`byte_table`.
     normalize : bool
-        Divide each token by the larger of its norm and 1e-12.
+        Whether each token is divided by the larger of its norm and 1e-12.
     out : float32 (n, dimension)
+        Receives the tokens.
     """
     count, width = packed.shape
     dimension = out.shape[1]

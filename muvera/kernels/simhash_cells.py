@@ -1,4 +1,4 @@
-"""SimHash cells: which token stands in for an empty one.
+"""Choice of the token that fills an empty SimHash cell.
 
 A *code* has bit j set when hyperplane j of a repetition has a positive product.
 """
@@ -18,7 +18,7 @@ def bit_count(value):
 
 @kernel
 def nearest_token(code, codes, count):
-    """Return the token whose code differs least from `code`, the first of equals."""
+    """Return the token whose code differs least from `code`, the first of ties."""
     best, chosen = 64, 0
     for t in range(count):
         distance = bit_count(codes[t] ^ code)
@@ -31,7 +31,7 @@ def nearest_token(code, codes, count):
 
 @kernel
 def nearest_cell_token(code, first_token, code_at):
-    """Return the first token of the occupied cell nearest to `code`, lowest position of equals.
+    """Return the first token of the occupied cell nearest to `code`, the lowest position of ties.
 
     ``first_token[c]`` is negative for an empty cell; ``code_at[i]`` is the code at position i.
     """

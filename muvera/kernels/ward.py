@@ -7,7 +7,7 @@ same update formula in the same order of operations, the same walk over the tree
 
 Sizes: ``depth`` columns of a token, ``count`` tokens of a document, ``stride`` the length
 of a row of its distance matrix.  A matrix is square, not condensed: a row is then contiguous,
-and its minimum and its update become vector loops, which is where the time goes.
+and its minimum and its update, where most of the time is spent, become vector loops.
 """
 
 import numpy as np
@@ -16,10 +16,10 @@ from .jit import kernel
 from .norms import unit_rows
 from .tile import LANES, ROWS, tile_dot
 
-# A row that is a multiple of a cache page long would put a column into one cache set.
-_ODD = 8
+# Added to a row's length: in rows of a multiple of a page, a column would fall into one cache set.
+_ROW_PADDING = 8
 
-# Entries tested or moved at once; a matrix row has room for a whole last block.
+# Number of entries tested at once; a row of the matrix has room for a whole last block.
 _BLOCK = 16
 
 
@@ -61,7 +61,7 @@ def _cosine_distances(rows, first, count, depth, low, high, packed, block, lanes
 
 @kernel
 def _row_distances(points, count, out):
-    """Write the Euclidean distances between the rows of the symmetric matrix `points`."""
+    """Write the Euclidean distances between the rows of the symmetric matrix `points` to `out`."""
     for i in range(count):
         row = out[i]
         for j in range(count):
@@ -79,7 +79,7 @@ def _row_distances(points, count, out):
 
 @kernel
 def _gather(distances, width, sizes, names, moved, chain, length):
-    """Move the rows and columns of the clusters that are left together; return how many."""
+    """Move the rows and columns of the remaining clusters together; return how many remain."""
     left = 0
     for i in range(width):
         if sizes[i] > 0.0:
@@ -102,10 +102,10 @@ def _gather(distances, width, sizes, names, moved, chain, length):
 def _chain(distances, count, sizes, chain, fresh, absorbed, names, moved, pairs, heights):
     """Write the ``count - 1`` merges and their heights, in the order the chain finds them.
 
-    `distances` is overwritten.  Distances are never negative: their bits order as integers do,
-    and an integer minimum vectorises where a float's, without fastmath, does not.  The
-    diagonal is infinite and an absorbed cluster's bits are raised to infinity, so that no loop
-    has a branch; once half are absorbed, the rest moves together, in order.
+    `distances` is overwritten.  Distances are never negative, so their bits compare as integers,
+    and an integer minimum vectorizes where a float minimum without fastmath does not.  The
+    diagonal is infinite and the bits of an absorbed cluster are raised to infinity, so that no
+    loop has a branch.  Once half of the clusters are absorbed, the others move together, in order.
     """
     bits = distances.view(np.int64)
     highest = np.int64(0x7FF0000000000000)  # the bits of infinity
@@ -202,9 +202,10 @@ def _tree(count, pairs, heights, order, parents, children):
 
 @kernel
 def _cut(count, children, heights, order, threshold, stack, stage, labels, start):
-    """Number the clusters of height at most `threshold` as fcluster's walk does; return how many.
+    """Write the cluster of each leaf, cut at height `threshold`, as fcluster numbers them.
 
-    Below a node that is no cluster, the inner children come first and its leaves after.
+    Below a node that is no cluster, the inner children come first and its leaves after.  Return
+    the number of clusters.
     """
     clusters = 0
     leader = -1
@@ -322,7 +323,7 @@ def ward_labels(
     counts : int64 (n,)
         Receives how many labels each document has; equal heights may leave fewer than allowed.
     """
-    _ward_ranges(rows, depth, offsets, kept, limits, points, after, LANES, ROWS, _ODD, labels, counts)
+    _ward_ranges(rows, depth, offsets, kept, limits, points, after, LANES, ROWS, _ROW_PADDING, labels, counts)
 
 
 @kernel

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.int8 import QUERY_MOST, VECTOR_MOST, integer_products
+from ..kernels.int8 import MAX_QUERY_ENTRY, MAX_VECTOR_ENTRY, integer_products
 from ..utils.atomic_files import read_array
 from ..utils.parallel import run_in_ranges
 from .base import checked_dimension
@@ -23,7 +23,7 @@ _TASK_BYTES = 2 << 20
 
 
 def quantize(
-    vectors: NDArray[np.float32], most: int = VECTOR_MOST
+    vectors: NDArray[np.float32], most: int = MAX_VECTOR_ENTRY
 ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
     """Return whole numbers within +-`most` and the step of each vector.
 
@@ -59,7 +59,7 @@ def int8_products(
 
     Queries are rounded too, to 12 bits; the products of whole numbers are exact.
     """
-    asked, query_steps = quantize(queries, QUERY_MOST)
+    asked, query_steps = quantize(queries, MAX_QUERY_ENTRY)
     out = np.empty((len(positions), len(queries)), np.float32)
     step = max(1, _TASK_BYTES // max(1, numbers.shape[1]))
     ranges = [(start, min(start + step, len(positions))) for start in range(0, len(positions), step)]

@@ -10,31 +10,32 @@ from .matmul import product
 
 __all__ = ["leading_eigenvectors"]
 
-# Columns beyond those that are wanted, and rounds.
+# Number of extra columns that the iteration carries, and number of its rounds.
 _EXTRA, _ROUNDS = 64, 4
 
 
 def leading_eigenvectors(
     matrix: NDArray[np.float32], count: int, start: np.random.SeedSequence, threads: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return up to `count` leading eigenvalues and eigenvectors.
+    """Return up to `count` leading eigenvalues and eigenvectors of a symmetric matrix.
 
     Parameters
     ----------
     matrix : float32 (n, n)
         Symmetric, positive semi-definite.
     count : int
+        Number of eigenvectors; at most n are returned.
     start : SeedSequence
-        Of the random columns that the iteration starts from.
+        Seed of the random columns that the iteration starts from.
     threads : int, optional
         Default: all usable cores.
 
     Returns
     -------
     values : float32 (c,)
-        Falling.
+        Eigenvalues in descending order.
     vectors : float32 (n, c)
-        In columns.
+        Eigenvectors in columns.
     """
     size = len(matrix)
     count = min(count, size)

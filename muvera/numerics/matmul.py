@@ -1,7 +1,7 @@
 """Products of large matrices whose bits do not depend on the number of threads or cores.
 
-BLAS cuts a product by the number of its threads, and with it the order of its sums: what is learned on
-two cores would differ from what is learned on four.
+BLAS splits a product by the number of its threads, which changes the order of its sums: maps that are
+learned on two cores would differ from those that are learned on four.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from ..kernels.final import PRODUCT_DEPTH, add_product, pack_map
+from ..kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
 from ..utils.parallel import run_in_ranges
 
 __all__ = ["one_blas_thread", "product"]
 
-# Rows of a task: each reads the whole right matrix once.
+# Number of rows in a task; each task reads the whole right matrix once.
 _TASK_ROWS = 192
 
 
@@ -31,6 +31,7 @@ def product(
     ----------
     left : float32 (n, k)
     right : float32 (k, m)
+        The factors.
     threads : int, optional
         Default: all usable cores.
     """
@@ -48,6 +49,6 @@ def product(
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Let BLAS use one thread inside, and as many as before afterwards."""
+    """Limit BLAS to one thread inside the context; restore the former limit afterwards."""
     with threadpool_limits(1, "blas"):
         yield

@@ -1,4 +1,4 @@
-"""Ball carving (MUVERA, section 3.2): queries of fewer vectors, for a cheaper and nearly the same Chamfer."""
+"""Ball carving (MUVERA, section 3.2): queries with fewer vectors, which make Chamfer cheaper and nearly the same."""
 
 from __future__ import annotations
 
@@ -13,31 +13,39 @@ from ..kernels.ball_carving import carve_balls
 
 __all__ = ["carve_queries", "carved_tokens", "require_tau"]
 
-# What rounding may take from the cosine of a token with itself.
+# Largest rounding error of the cosine of a token with itself.
 _ROUNDING = 1e-12
 
 
 def carve_queries(queries: Any, tau: float) -> MultiVectors:
-    """Replace query tokens that are alike by their sum.
+    """Replace each ball of similar query tokens by the sum of its tokens.
 
-    The first token that no ball has yet begins the next one, and every such token whose cosine
-    with it is at least `tau` joins; a ball becomes the sum of its tokens.  The sum's best
-    document token answers all of them, so that a score is never above Chamfer's (but for
-    rounding), and equals it where the tokens of each ball have one best document token.
+    The first token that belongs to no ball begins the next ball, and every later free token whose
+    cosine with it is at least `tau` joins.  A ball matches a single document token, so a score is
+    never above the Chamfer similarity (up to rounding), and equals it where all tokens of each
+    ball have the same best document token.
 
     Parameters
     ----------
     queries : MultiVectors, one array (tokens, dim) or a list of such arrays
-        Of any length of tokens: cosines are compared, which for unit tokens are the paper's
+        Tokens of any norm: cosines are compared, which for unit tokens are the paper's
         inner products.
     tau : float
-        Above 0 and at most 1.  Lower ones leave fewer vectors and change scores more; 1 joins
-        only tokens of one direction, which changes none.  The paper takes 0.7.
+        Smallest cosine within a ball, above 0 and at most 1.  A lower tau leaves fewer vectors and
+        changes scores more; tau=1 joins only tokens of the same direction, which changes no
+        score.  The paper uses 0.7.
 
     Returns
     -------
     MultiVectors
         float32, with the same ids; a token that is alone in its ball keeps its bits.
+
+    Raises
+    ------
+    TypeError
+        If `tau` is not a number, or `queries` is of no supported kind.
+    ValueError
+        If `tau` is not above 0 and at most 1, or `queries` has NaN or infinities.
 
     Examples
     --------
@@ -55,19 +63,27 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
 def carved_tokens(
     tokens: NDArray[np.float32], offsets: NDArray[np.int64], tau: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the carved tokens of all queries, one after the other, and how many each has.
+    """Return the sums of the balls of all queries, one query after the other, and their numbers.
 
-    The work behind :func:`carve_queries`; it checks nothing.
+    This is :func:`carve_queries` on arrays, without checks.
     """
     sums, counts = np.zeros(tokens.shape), np.empty(len(offsets) - 1, np.int64)
     carve_balls(read_only_view(tokens), offsets, float(tau) - _ROUNDING, sums, counts)
-    # A query's sums are the first of its rows.
+    # The sums of a query stand in its first rows.
     places = np.arange(len(sums)) - np.repeat(offsets[:-1], np.diff(offsets))
     return sums[places < np.repeat(counts, np.diff(offsets))].astype(np.float32), counts
 
 
 def require_tau(tau: Any, name: str = "tau") -> None:
-    """Raise unless `tau` is a number above 0 and at most 1."""
+    """Raise unless `tau` is a number above 0 and at most 1.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number.
+    ValueError
+        If it is outside these bounds.
+    """
     if isinstance(tau, bool) or not isinstance(tau, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {type(tau).__name__}.")
     if not 0 < tau <= 1:

@@ -1,7 +1,8 @@
-"""Cheaper reranking: which candidates are scored at all, in the order in which they are likely to be best.
+"""Cheaper reranking: candidates that cannot be, or are unlikely to be, among the k best are not scored.
 
-Two ways to do less.  Exact: a document is left once bounds say that it cannot be among the k best
-of those before it.  Approximate: scoring ends after so many candidates that brought nothing new.
+Candidates are scored in the order in which they are likely to be best.  The exact method stops scoring
+a document once bounds show that it is below the k best before it.  The approximate method (`patience`)
+ends after a number of candidates in a row that did not change the k best.
 """
 
 from __future__ import annotations
@@ -16,42 +17,43 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import best_first
 from ..data.validation import read_only_view
-from ..kernels.pruning import prepare_bounds, score_promising
+from ..kernels.pruning import prepare_bounds, score_with_pruning
 from ..kernels.tile import LANES, multiply, pack_columns
 from ..utils.parallel import run_in_ranges, thread_count
 from .ball_carving import carved_tokens
 
-__all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "require_patience", "screen"]
+__all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "require_patience", "score_candidates"]
 
-# Queries of more tokens are scored without bounds: the cosines grow with the square.
-_MOST_TOKENS = 512
+# Queries with more tokens are scored without bounds: the cosines take memory quadratic in the tokens.
+_MAX_BOUNDED_TOKENS = 512
 
-# Longer tokens could overflow float32.
-_GREATEST = 1e15
+# Inner products of longer tokens could overflow float32.
+_MAX_NORM = 1e15
 
 _NO_PATIENCE = np.iinfo(np.int64).max
 
-#: Documents, positions in them, and where their scores go.
+#: Documents, positions of candidates in them, and the places of their scores in the result.
 DocumentSlice = tuple[MultiVectors, NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
 class RerankOptions:
-    """How one query's candidates are screened.
+    """Settings of the reranking of one query's candidates.
 
     Parameters
     ----------
     k : int
-        How many best are wanted.
+        Number of best candidates that are wanted.
     early_exit : bool
-        Stop a document that cannot be among them.  The k best and their scores stay the same.
+        Stop scoring a document once it cannot be among the k best.  The k best and their scores
+        stay the same.
     patience : int, optional
-        End after so many candidates in a row that brought nothing new into the k best.
+        End after this number of candidates in a row that did not change the k best.
     mean : bool
-        Divide by the number of query tokens.
+        Divide scores by the number of query tokens.
     products : list of int
-        Gets the number of products of a document token and a panel of LANES query tokens
-        that a call made.
+        Each call appends the number of its products of a document token with a panel of LANES
+        query tokens.
     """
 
     k: int
@@ -61,35 +63,40 @@ class RerankOptions:
     products: list[int] = field(default_factory=list)
 
 
-def screen(
+def score_candidates(
     query: NDArray[np.float32],
-    pieces: Sequence[DocumentSlice],
+    slices: Sequence[DocumentSlice],
     size: int,
-    how: RerankOptions,
+    options: RerankOptions,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's candidates, float32 (size,), -inf for those that were left.
+    """Return the scores of one query's candidates, float32 (size,), -inf for those that were pruned.
 
     Parameters
     ----------
-    query : float32 (m, dim)
-        Its tokens, at least one.
-    pieces : sequence of (MultiVectors, int64 (c,), int64 (c,))
+    query : float32 (m, dimension)
+        Tokens of the query, at least one.
+    slices : sequence of DocumentSlice
         The candidates, the likely best first.
     size : int
-        How many there are altogether.
-    how : Screening
+        Number of candidates in all slices.
+    options : RerankOptions
+        What is pruned.
     threads : int, optional
-        Default: all usable cores.  The k best do not depend on it.  One is used with
-        `patience`, whose end each candidate decides for the next.
+        Default: all usable cores.  The k best do not depend on it.  With `patience` one thread
+        is used, because each candidate decides whether the next one is scored.
     """
-    plan = PackedQuery(query, how)
-    workers = thread_count(threads) if how.patience is None else 1
+    packed = PackedQuery(query, options)
+    workers = thread_count(threads) if options.patience is None else 1
     out = np.empty(size, np.float32)
 
     def work(start: int, stop: int) -> None:
         for worker in range(start, stop):
-            plan.score([(texts, at[worker::workers], to[worker::workers]) for texts, at, to in pieces], out)
+            own_slices = [
+                (documents, positions[worker::workers], places[worker::workers])
+                for documents, positions, places in slices
+            ]
+            packed.score(own_slices, out)
 
     run_in_ranges(work, [(worker, worker + 1) for worker in range(workers)], threads)
     return out
@@ -99,27 +106,29 @@ def rank_candidates(
     query: NDArray[Any],
     ball_carving_tau: float | None,
     positions: NDArray[np.int64],
-    pieces: Callable[[NDArray[np.int64]], Sequence[DocumentSlice]],
-    how: RerankOptions,
+    slices_of: Callable[[NDArray[np.int64]], Sequence[DocumentSlice]],
+    options: RerankOptions,
     threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the k best candidates, best first, and their Chamfer similarities.
 
     Parameters
     ----------
-    query : float32 or float16 (m, dim)
-        Its tokens, at least one.
+    query : float32 or float16 (m, dimension)
+        Tokens of the query, at least one.
     ball_carving_tau : float, optional
-        Choose the k best by the query as :func:`muvera.carve_queries` makes it with this tau; they
-        are then ordered, and scored, by the whole query.  Where the carved query fills as many
-        panels of LANES tokens and would save nothing, the whole one chooses.
+        Choose the k best by the query that :func:`muvera.carve_queries` makes with this tau; they
+        are then ordered and scored by the whole query.  If the carved query fills as many
+        panels of LANES tokens as the whole one, it would save nothing, and the whole query chooses.
     positions : int64 (c,)
         The candidates, each once, the likely best first.
-    pieces : callable
-        Returns where the documents at some positions are, their scores' places being those in
-        what it was given.
-    how : Screening
+    slices_of : callable
+        Returns the slices of the documents at some positions; the places of their scores are
+        those in the positions that it was given.
+    options : RerankOptions
+        What is pruned.
     threads : int, optional
+        Default: all usable cores.
 
     Returns
     -------
@@ -127,19 +136,21 @@ def rank_candidates(
         Ties go to the lower position; documents without tokens are left out.
     """
     tokens = np.asarray(query, np.float32)
-    asked = tokens
+    choosing_tokens = tokens
     if ball_carving_tau is not None and _panels(tokens) > 1:
         carved, _ = carved_tokens(tokens, np.array([0, len(tokens)]), ball_carving_tau)
-        asked = carved if _panels(carved) < _panels(tokens) else tokens
-    scores = screen(asked, pieces(positions), len(positions), how, threads)
-    found, scores = _best(positions, scores, how.k)
-    if asked is not tokens:
-        whole = RerankOptions(how.k, early_exit=False, mean=how.mean, products=how.products)
-        found, scores = _best(found, screen(tokens, pieces(found), len(found), whole, threads), how.k)
+        choosing_tokens = carved if _panels(carved) < _panels(tokens) else tokens
+    scores = score_candidates(choosing_tokens, slices_of(positions), len(positions), options, threads)
+    found, scores = _best(positions, scores, options.k)
+    if choosing_tokens is not tokens:
+        whole = RerankOptions(options.k, early_exit=False, mean=options.mean, products=options.products)
+        scores = score_candidates(tokens, slices_of(found), len(found), whole, threads)
+        found, scores = _best(found, scores, options.k)
     return found, scores
 
 
 def _panels(tokens: NDArray[np.float32]) -> int:
+    """Return the number of panels of LANES columns that the tokens fill."""
     return -(-len(tokens) // LANES)
 
 
@@ -152,21 +163,21 @@ def _best(
 
 
 class PackedQuery:
-    """One query packed for the kernel, and what its bounds need."""
+    """One query packed for the kernel, with the angles between its tokens where they bound scores."""
 
-    def __init__(self, tokens: NDArray[np.float32], how: RerankOptions) -> None:
+    def __init__(self, tokens: NDArray[np.float32], options: RerankOptions) -> None:
         count, depth = tokens.shape
-        self.how = how
-        # Rounding of an inner product as long as this, relative to the norms, and of what is made of it.
+        self.options = options
+        # Bound on the rounding error of an inner product and of the angles, relative to the norms.
         self.slack = (depth + 64) * 2.0**-23
         self.norms = np.zeros(count)
         self.cosines = self.sines = np.empty((0, count), np.float32)
         self.places = np.arange(count)
         packed = pack_columns(tokens)
-        # One panel is either multiplied or not: there is nothing to stop.
-        if how.early_exit and LANES < count <= _MOST_TOKENS:
+        # A query of one panel is multiplied at once: no document can be stopped early.
+        if options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS:
             norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
-            if norms.max() < _GREATEST:
+            if norms.max() < _MAX_NORM:
                 products = np.empty((count, count), np.float32)
                 multiply(read_only_view(tokens), packed, products)
                 order = np.empty(count, np.int64)
@@ -177,26 +188,34 @@ class PackedQuery:
                 packed = pack_columns(tokens[order])
         self.packed = packed.reshape(-1)
 
-    def score(self, pieces: Sequence[DocumentSlice], out: NDArray[np.float32]) -> None:
-        """Write the scores of the pieces' candidates, one after the other."""
-        size = sum(len(positions) for _, positions, _ in pieces)
-        watched = self.how.patience is not None or (len(self.cosines) > 0 and self.how.k < size)
-        heap = np.full(self.how.k if watched else 0, -np.inf, np.float32)
+    def score(self, slices: Sequence[DocumentSlice], out: NDArray[np.float32]) -> None:
+        """Write the scores of the candidates in `slices`, one after the other."""
+        size = sum(len(positions) for _, positions, _ in slices)
+        keeps_best = self.options.patience is not None or (len(self.cosines) > 0 and self.options.k < size)
+        heap = np.full(self.options.k if keeps_best else 0, -np.inf, np.float32)
         counts = np.zeros(2, np.int64)
-        patience = _NO_PATIENCE if self.how.patience is None else self.how.patience
-        for documents, positions, places in pieces:
+        patience = _NO_PATIENCE if self.options.patience is None else self.options.patience
+        for documents, positions, places in slices:
             scores = np.empty(len(positions), np.float32)
-            score_promising(
+            score_with_pruning(
                 *as_kernel_arrays(documents), documents.offsets, positions, self.packed, self.places,
-                self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, self.how.mean,
+                self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, self.options.mean,
                 patience, heap, counts, scores,
             )  # fmt: skip
             out[places] = scores
-        self.how.products.append(int(counts[1]))
+        self.options.products.append(int(counts[1]))
 
 
 def require_patience(patience: Any) -> None:
-    """Raise unless `patience` is None or an int of at least 1."""
+    """Raise unless `patience` is None or an int of at least 1.
+
+    Raises
+    ------
+    TypeError
+        If it is neither None nor an int.
+    ValueError
+        If it is below 1.
+    """
     if patience is None:
         return
     if isinstance(patience, bool) or not isinstance(patience, (int, np.integer)):

@@ -188,7 +188,7 @@ def _document(
 def _project(cells: np.ndarray, projections: np.ndarray | None, repetition: int) -> np.ndarray:
     if projections is None:
         return cells.ravel()
-    return (cells @ projections[repetition].astype(np.float64).T).ravel()
+    return np.ravel(cells @ projections[repetition].astype(np.float64).T)
 
 
 def _finish(fde: np.ndarray, final: Sketch | None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The installed MUVERA programs behind one call each; `settings` has the names of the golden files."""
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,7 +15,7 @@ needs_fastembed = pytest.mark.skipif(
 
 def muvfde_fdes(tokens: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Document and query FDE of muvfde, the binding of the C++ reference."""
-    import muvfde
+    muvfde: Any = import_module("muvfde")
 
     def config() -> Any:
         made = muvfde.fixed_dimensional_encoding_config()

@@ -34,6 +34,7 @@ def queries_like_real(documents: MultiVectors, count: int, seed: int = 1) -> Mul
     texts = []
     for i in rng.choice(filled, count):
         tokens = np.asarray(documents[int(i)], np.float32)
-        tokens = tokens[: len(tokens) // 2 + 1] + 0.15 * rng.standard_normal((len(tokens) // 2 + 1, DIM))
-        texts.append(tokens.astype(np.float32))
+        half = len(tokens) // 2 + 1
+        noisy = tokens[:half] + 0.15 * rng.standard_normal((half, DIM))
+        texts.append(noisy.astype(np.float32))
     return MultiVectors.from_arrays(texts, dimension=DIM)

@@ -10,6 +10,7 @@ matrices, but whoever keeps FDEs alone cannot compare them with new ones.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def main() -> None:
     tokens = (rng.standard_normal((lengths.sum(), 96)) + 0.5).astype(np.float32)
     tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
     documents = MultiVectors.from_flat(tokens, lengths)
-    out = {"tokens": tokens, "lengths": lengths}
+    out: dict[str, Any] = {"tokens": tokens, "lengths": lengths}
     for i, config in enumerate(CASES):
         encoder = FDEEncoder(config).fit(documents)
         out[f"documents_{i}"] = encoder.encode_documents(documents)

@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "fde" / "draws"))
+sys.path.insert(0, str(HERE.parent))
 
 from builders.peer_programs import fastembed_encoder, muvfde_fdes  # noqa: E402
 
@@ -121,7 +122,7 @@ def weaviate() -> dict[str, np.ndarray]:
             }
             settings.append(json.dumps(case))
             vectors = out[f"tokens_{i}"] = tokens(200 + i, 7, d)
-            arguments = [program, *map(str, (k, p, repetitions, d))]
+            arguments = [str(program), *map(str, (k, p, repetitions, d))]
             result = subprocess.run(arguments, input=vectors.tobytes(), check=True, capture_output=True)
             length = repetitions * 2**k * p
             ends = np.cumsum([repetitions * k * d, repetitions * p * d, length])
@@ -136,4 +137,5 @@ MAKERS = {"muvfde": muvfde, "fastembed": fastembed, "libstdcxx": libstdcxx, "wea
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or MAKERS:
-        np.savez_compressed(HERE / f"{name}.npz", **MAKERS[name]())
+        arrays: dict[str, Any] = MAKERS[name]()
+        np.savez_compressed(HERE / f"{name}.npz", **arrays)

@@ -7,7 +7,7 @@ import pytest
 
 from muvera.kernels import byte_product
 from muvera.kernels.byte_product import (
-    MOST_DEPTH,
+    MAX_DEPTH,
     STEP,
     multiply_bytes,
     multiply_split,
@@ -77,14 +77,14 @@ def test_the_product_is_that_of_integers(count: int, depth: int, columns: int) -
 
 
 def test_the_greatest_depth_does_not_overflow() -> None:
-    assert 255 * 128 * MOST_DEPTH < 2**31
-    rows = np.full((1, MOST_DEPTH), 255, np.uint8)
-    matrix = np.full((MOST_DEPTH, 1), -128, np.int8)
-    sums = np.full(1, 128 * -128 * MOST_DEPTH, np.int32)
+    assert 255 * 128 * MAX_DEPTH < 2**31
+    rows = np.full((1, MAX_DEPTH), 255, np.uint8)
+    matrix = np.full((MAX_DEPTH, 1), -128, np.int8)
+    sums = np.full(1, 128 * -128 * MAX_DEPTH, np.int32)
     out = np.empty((1, 1), np.float32)
     one = np.ones(1, np.float32)
     multiply_bytes(rows, pack_bytes(matrix), sums, one, 0 * one, out)
-    assert out[0, 0] == np.float32(127 * -128 * MOST_DEPTH)
+    assert out[0, 0] == np.float32(127 * -128 * MAX_DEPTH)
 
 
 def test_halves_of_sixteen_bits_are_the_row_up_to_half_a_unit() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from builders.foreign_indexes import decode_slowly
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from muvera.convert.sources.plaid_codec import Codec
 from muvera.kernels.residuals import byte_table, decode_residuals
@@ -30,7 +32,7 @@ def test_random_bytes_decode_bit_by_bit(
     rng = np.random.default_rng(seed)
     centroids = rng.normal(size=(7, dimension)).astype(np.float32)
     weights = rng.normal(size=2**nbits).astype(np.float32)
-    codes = rng.integers(0, 7, count).astype(kind)
+    codes: NDArray[Any] = rng.integers(0, 7, count).astype(kind)
     packed = rng.integers(0, 256, (count, dimension * nbits // 8)).astype(np.uint8)
     out = np.full((count, dimension), np.nan, np.float32)
     decode_residuals(codes, packed, centroids, byte_table(weights, nbits), True, out)

@@ -1,5 +1,8 @@
 """Products whose bits depend on the matrices alone."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from builders.realistic_collections import documents_like_real
@@ -41,12 +44,11 @@ def test_blas_has_as_many_threads_as_before() -> None:
 @pytest.mark.compiled("fits with hundreds of landmarks")
 def test_what_is_learned_does_not_depend_on_cores() -> None:
     documents = documents_like_real(120)
-    small = {"vector_dimension": 32, "num_landmarks": 600, "num_features": 400}
-    compact = {"compact_dimension": 32, "num_simhash_projections": 3}
-    for make in (
-        lambda: LearnedEncoder(LearnedConfig(dimension=documents.dimension, **small)),
-        lambda: FDEEncoder(FDEConfig(dimension=documents.dimension, **compact)),
-    ):
+    dimension = documents.dimension
+    small = LearnedConfig(dimension=dimension, vector_dimension=32, num_landmarks=600, num_features=400)
+    compact = FDEConfig(dimension=dimension, compact_dimension=32, num_simhash_projections=3)
+    makers: list[Callable[[], Any]] = [lambda: LearnedEncoder(small), lambda: FDEEncoder(compact)]
+    for make in makers:
         found = []
         for cores in (1, 2):
             with threadpool_limits(cores, "blas"):

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import oracle
@@ -279,7 +279,7 @@ GOOD = MultiVectors.from_arrays([np.ones((2, 3)), np.ones((1, 3))])
         (lambda: chamfer(GOOD[0], [[0.0, 1.0, np.inf]]), ValueError, "has inf in its token 0, coordinate 2"),
         (lambda: top_k(GOOD, GOOD, 3), ValueError, "k=3 exceeds the 2 documents with tokens. Use k <= 2"),
         (lambda: top_k(GOOD, GOOD, 0), ValueError, "k must be at least 1, got 0"),
-        (lambda: top_k(GOOD, GOOD, 1.0), TypeError, "k must be an int, got float"),
+        (lambda: top_k(GOOD, GOOD, cast(int, 1.0)), TypeError, "k must be an int, got float"),
         (lambda: top_k(GOOD, GOOD, True), TypeError, "k must be an int, got bool"),
         (lambda: top_k(GOOD, GOOD, 1, threads=0), ValueError, "threads must be at least 1, got 0"),
         (lambda: rerank(GOOD, GOOD, [[0]]), ValueError, "1 candidate lists for 2 queries"),

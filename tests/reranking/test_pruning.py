@@ -1,4 +1,4 @@
-"""Cheaper reranking: early exit changes nothing, patience ends where it says, carving chooses alone."""
+"""Cheaper reranking: early exit is exact, patience ends where it says, a carved query only chooses."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors, carve_queries, chamfer_matrix, rerank
 from muvera.kernels.tile import LANES
-from muvera.reranking.pruning import DocumentSlice, RerankOptions, screen
+from muvera.reranking.pruning import DocumentSlice, RerankOptions, score_candidates
 
 bitwise = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
 
@@ -57,10 +57,10 @@ def cases(draw: st.DrawFn) -> Any:
     return query, documents, np.array(candidates), draw(st.integers(1, len(lengths)))
 
 
-def screened(case: Any, how: RerankOptions, threads: int = 1) -> np.ndarray:
+def scored(case: Any, options: RerankOptions, threads: int = 1) -> np.ndarray:
     query, documents, candidates, _ = case
-    pieces: list[DocumentSlice] = [(documents, candidates, np.arange(len(candidates)))]
-    return screen(query, pieces, len(candidates), how, threads)
+    slices: list[DocumentSlice] = [(documents, candidates, np.arange(len(candidates)))]
+    return score_candidates(query, slices, len(candidates), options, threads)
 
 
 # -- early exit ---------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_early_exit_equals_the_full_rerank(case: Any, mean: bool, threads: int) 
 @given(cases())
 def test_what_is_left_is_below_the_k_best(case: Any) -> None:
     _, _, _, k = case
-    full, left = screened(case, RerankOptions(k, early_exit=False)), screened(case, RerankOptions(k))
+    full, left = scored(case, RerankOptions(k, early_exit=False)), scored(case, RerankOptions(k))
     stopped = left != full
     assert (left[stopped] == -np.inf).all()
     assert not stopped.any() or full[stopped].max() < np.sort(full)[-k]
@@ -97,12 +97,12 @@ def test_candidates_far_from_the_query_cost_one_panel_each() -> None:
     near, far = [query] * 3, [-query] * 50
     documents = MultiVectors.from_arrays([*near, *far])
     case = (query.astype(np.float32), documents, np.arange(53), 3)
-    how = RerankOptions(3)
-    screened(case, how)
+    early = RerankOptions(3)
+    scored(case, early)
     full = RerankOptions(3, early_exit=False)
-    screened(case, full)
+    scored(case, full)
     assert full.products == [53 * 2 * LANES * 2]
-    assert how.products == [(3 * 2 + 50) * 2 * LANES]
+    assert early.products == [(3 * 2 + 50) * 2 * LANES]
 
 
 def test_norms_are_remembered() -> None:
@@ -152,7 +152,7 @@ def test_endless_patience_is_the_full_rerank(case: Any) -> None:
     assert list(found) == list(rerank([query], documents, [candidates], k)[0])
 
 
-# -- carving ------------------------------------------------------------------
+# -- ball carving -------------------------------------------------------------
 
 
 @bitwise

@@ -34,7 +34,7 @@ from ...data.multivectors import MultiVectors, as_kernel_arrays
 from ...kernels.chamfer import score_documents
 from ...kernels.tile import pack_columns
 from ...numerics.eigenvectors import leading_eigenvectors
-from ...numerics.int8_matmul import columns_in_bytes
+from ...numerics.int8_matmul import quantize_columns
 from ...numerics.matmul import one_blas_thread, product
 from ...utils.parallel import run_in_ranges, split_by_weight
 
@@ -240,7 +240,7 @@ def _rounded(
     queries: NDArray[np.float32], documents: NDArray[np.float32], mean: NDArray[np.float32], reach: float
 ) -> CompactMaps:
     """Return the maps with the documents' one in bytes, each column in its own unit."""
-    rounded, scales = columns_in_bytes(documents)
+    rounded, scales = quantize_columns(documents)
     kept = np.full(1, reach if reach > 0 else 1.0, np.float32)
     return CompactMaps(queries, rounded, scales, kept, mean @ (rounded * scales))
 

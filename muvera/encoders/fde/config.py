@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from ...kernels.byte_product import MOST_DEPTH
+from ...kernels.byte_product import MAX_DEPTH
 from ...utils.checks import given, require_choice, require_int, require_number
 from ..base import BaseConfig
 
@@ -136,9 +136,9 @@ class FDEConfig(BaseConfig):
             require_int("final_projection_dimension", self.final_projection_dimension, 1)
         if self.compact_dimension is not None:
             require_int("compact_dimension", self.compact_dimension, 1, self.long_dimension)
-            if self.long_dimension > MOST_DEPTH:
+            if self.long_dimension > MAX_DEPTH:
                 raise ValueError(
-                    f"compact_dimension needs a long FDE of at most {MOST_DEPTH} floats, got "
+                    f"compact_dimension needs a long FDE of at most {MAX_DEPTH} floats, got "
                     f"{self.long_dimension}. Lower num_repetitions, num_simhash_projections or "
                     "projection_dimension."
                 )

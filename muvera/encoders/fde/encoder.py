@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors, as_kernel_arrays
 from ...data.sampling import DocumentSample, as_batches, mean_token
 from ...data.validation import validated_out
-from ...kernels.encode import (
+from ...kernels.fde_encoding import (
     FILL_NEAREST_CELL,
     FILL_NEAREST_TOKEN,
     FILL_NONE,
     encode_documents,
     encode_queries,
 )
-from ...kernels.final import add_count_sketch, add_rademacher
+from ...kernels.final_projections import add_count_sketch, add_rademacher
 from ...kernels.tile import LANES
-from ...numerics.int8_matmul import ByteMap
+from ...numerics.int8_matmul import Int8Matrix
 from ...utils.parallel import run_in_ranges, split_by_weight
 from ..base import BaseEncoder, ReadArray
 from .compact_maps import CompactMaps, fit_maps, sample_windows, similarities_of
@@ -98,7 +98,7 @@ class FDEEncoder(BaseEncoder):
         if self.config.compact_dimension is None:
             raise ValueError("compact maps were given, but the configuration has no compact_dimension.")
         maps.require_shape(self.config.long_dimension, self.config.compact_dimension)
-        self._query_map, self._document_product = ByteMap(maps.queries), CompactProduct(maps)
+        self._query_map, self._document_product = Int8Matrix(maps.queries), CompactProduct(maps)
         self.compact = maps
 
     def _prepare(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...kernels.byte_product import MOST_DEPTH
+from ...kernels.byte_product import MAX_DEPTH
 from ...utils.checks import require_int, require_number
 from ..base import BaseConfig
 
@@ -58,8 +58,8 @@ class LearnedConfig(BaseConfig):
     def __post_init__(self) -> None:
         for name in ("dimension", "vector_dimension", "num_landmarks", "num_features", "seed"):
             object.__setattr__(self, name, require_int(name, getattr(self, name), 0 if name == "seed" else 1))
-        if self.num_features > MOST_DEPTH:
-            raise ValueError(f"num_features must be at most {MOST_DEPTH}, got {self.num_features}.")
+        if self.num_features > MAX_DEPTH:
+            raise ValueError(f"num_features must be at most {MAX_DEPTH}, got {self.num_features}.")
         if self.vector_dimension > self.num_features:
             raise ValueError(
                 f"vector_dimension must be at most num_features={self.num_features}, got {self.vector_dimension}. "

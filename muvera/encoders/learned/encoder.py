@@ -12,10 +12,10 @@ from ...data.multivectors import MultiVectors, as_kernel_arrays
 from ...data.sampling import DocumentSample, as_batches
 from ...data.validation import validated_out
 from ...kernels.chamfer import score_documents
-from ...kernels.final import PRODUCT_DEPTH, add_product, pack_map
+from ...kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
 from ...kernels.relu_features import sum_features
 from ...kernels.tile import pack_columns
-from ...numerics.int8_matmul import ByteMap
+from ...numerics.int8_matmul import Int8Matrix
 from ...utils.parallel import run_in_ranges, split_by_weight
 from ..base import BaseEncoder, ReadArray
 from .config import LearnedConfig
@@ -70,7 +70,7 @@ class LearnedEncoder(BaseEncoder):
         maps.require_shape(self.config)
         self._landmarks = pack_columns(maps.landmarks).reshape(-1)
         self._features = pack_columns(maps.features).reshape(-1)
-        self._documents, self._queries = pack_map(maps.documents), ByteMap(maps.queries)
+        self._documents, self._queries = pack_map(maps.documents), Int8Matrix(maps.queries)
         self.maps = maps
 
     # -- fitting --------------------------------------------------------------

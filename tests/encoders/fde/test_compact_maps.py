@@ -12,7 +12,7 @@ import muvera.encoders.fde.compact_maps as compact_module
 import muvera.encoders.fde.encoder as encoder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.encoders.fde.compact_maps import CompactMaps, fit_maps, sample_windows
-from muvera.numerics.int8_matmul import columns_in_bytes
+from muvera.numerics.int8_matmul import quantize_columns
 
 SAMPLE = ROOT / "muvera" / "data" / "sample"
 
@@ -51,7 +51,7 @@ def test_equals_the_long_fde_times_the_map(encoder: FDEEncoder, documents: Multi
     fdes = np.clip(np.rint(long.encode_documents(documents) / unit), -127, 127) * unit
     expected = fdes.astype(np.float64) @ maps.document_map - maps.offset
     np.testing.assert_allclose(encoder.encode_documents(documents), expected, atol=1e-4 * abs(expected).max())
-    rounded, units = columns_in_bytes(maps.queries)
+    rounded, units = quantize_columns(maps.queries)
     asked = long.encode_queries(documents).astype(np.float64)
     expected = asked @ (rounded * units.astype(np.float64))
     assert (abs(encoder.encode_queries(documents) - expected) <= _rounding(asked, maps.queries)).all()

@@ -11,7 +11,7 @@ from muvera import LearnedConfig, LearnedEncoder, MultiVectors, MuveraIndex, cha
 from muvera.encoders.learned.landmarks import mixed_documents, sample_landmarks
 from muvera.encoders.learned.maps import LearnedMaps
 from muvera.encoders.registry import read_encoder
-from muvera.numerics.int8_matmul import columns_in_bytes
+from muvera.numerics.int8_matmul import quantize_columns
 
 SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 64}
 
@@ -47,7 +47,7 @@ def test_documents_are_mapped_maxima(encoder: LearnedEncoder, documents: MultiVe
 def test_queries_are_mapped_sums_of_features(encoder: LearnedEncoder, documents: MultiVectors) -> None:
     maps = maps_of(encoder)
     sums = np.stack([np.maximum(np.asarray(texts) @ maps.features.T, 0).sum(axis=0) for texts in documents])
-    rounded, units = columns_in_bytes(maps.queries)
+    rounded, units = quantize_columns(maps.queries)
     expected = sums.astype(np.float64) @ (rounded * units.astype(np.float64))
     assert (abs(encoder.encode_queries(documents) - expected) <= _rounding(sums, maps.queries)).all()
 

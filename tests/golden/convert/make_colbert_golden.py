@@ -42,7 +42,7 @@ class Encoder:
     def __init__(self, *_: object) -> None:
         self.parts = list(torch.split(vectors(), LENGTHS))
 
-    def encode_passages(self, passages: list[str]) -> tuple[torch.Tensor, list[int]]:
+    def encode_passages(self, passages: list[str]) -> tuple[torch.Tensor | None, list[int] | None]:
         picked = [self.parts[int(passage)] for passage in passages]
         if not picked:
             return None, None
@@ -56,7 +56,7 @@ def main() -> None:
     collection_indexer.Checkpoint = lambda *_, **__: SimpleNamespace()
     collection_indexer.CollectionEncoder = Encoder
     config = ColBERTConfig(
-        dimension=DIM, nbits=NBITS, kmeans_niters=4, root=str(root), index_name="golden", experiment="e", rank=0,
+        dim=DIM, nbits=NBITS, kmeans_niters=4, root=str(root), index_name="golden", experiment="e", rank=0,
         nranks=1, avoid_fork_if_possible=True, index_bsize=5, checkpoint="none",
     )  # fmt: skip
     # Three chunks: the library's default would put all of a small collection into one.

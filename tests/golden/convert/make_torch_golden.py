@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ def main() -> None:
     shutil.rmtree(HERE, ignore_errors=True)
     HERE.mkdir()
     base = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)) * 40
-    expected = {}
+    expected: dict[str, Any] = {}
 
     def keep(name: str, value: torch.Tensor) -> None:
         torch.save(value, HERE / f"{name}.pt")

@@ -5,13 +5,13 @@ hyperplanes each, C = 2**k cells, p columns of a `block`.  An FDE is R * C * p f
 repetition, then cell, then coordinate.
 
 Matrices are packed panels, flat: dense (panels, width, LANES) for the tile, or lane by
-lane (panels, width / LANES, LANES) where only entries with row = column (mod LANES) are
-not zero, which costs LANES times less.  An empty `mixing` leaves the tokens in their own
-basis, an empty `projection` is the identity.
+lane (panels, width / LANES, LANES) for a matrix whose entries are zero unless row = column
+(mod LANES), which costs LANES times less.  With an empty `mixing` the tokens stay in their own
+basis; an empty `projection` is the identity.
 
 A cell's *code* has bit j set when hyperplane j of its repetition has a positive product.
-`position` (C,) says where a code's block stands in the repetition, `code_at` (C,) the
-inverse: cell numberings of this library and of others differ only there.
+`position` (C,) is the position of a code's block in the repetition, `code_at` (C,) the
+inverse: the cell numberings of this library and of others differ only there.
 """
 
 import math
@@ -24,8 +24,8 @@ from .row_operations import add_scaled, set_scaled, square_sum
 from .simhash_cells import nearest_cell_token, nearest_token
 from .tile import LANES, ROWS, lane_dot, lane_signs, tile_dot, tile_signs
 
-# What an empty document cell gets: nothing; the token whose code differs least, the first
-# of equals; or the first token of the nearest occupied cell, the lowest position of equals.
+# What fills an empty document cell: nothing; the token whose code differs least, the first of
+# ties; or the first token of the nearest occupied cell, the lowest position of ties.
 FILL_NONE = 0
 FILL_NEAREST_TOKEN = 1
 FILL_NEAREST_CELL = 2

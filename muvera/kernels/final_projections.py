@@ -1,4 +1,4 @@
-"""Final projections of long FDEs, a block of documents and a repetition at a time.
+"""Products with the maps that shorten long FDEs, a block of documents and a repetition at a time.
 
 Sizes: b rows of the block, n columns of one repetition, D columns of the result.
 """
@@ -11,7 +11,7 @@ from .tile import LANES, ROWS, pack_columns, tile_dot
 # Depth of the expanded sign panel: 256 * 16 floats stay in the first-level cache.
 _DEPTH = 256
 
-#: Depth of a packed map's steps, for the same reason.
+#: Depth of the steps in which a packed map is read, for the same reason.
 PRODUCT_DEPTH = 256
 
 
@@ -59,7 +59,7 @@ def add_product(block, packed, step, out):
     """Add ``block @ M`` to `out` (b, D), both float32.
 
     `packed` holds M's rows `step` at a time, each step's columns packed in panels, flat.  A
-    step of a panel is read once for all rows; the sum runs in the same order for any number
+    step of a panel is read once for all rows.  The sum runs in the same order for any number
     of rows.
     """
     count, length = block.shape
