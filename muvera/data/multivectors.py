@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..kernels.finite_check import first_beyond
 from ..utils.atomic_files import atomic_folder, write_json
+from ..utils.npy_files import load_npy
 from .offsets import as_offsets, offsets_from_lengths, running_total
 from .validation import Ids, TokenArray, as_array, as_ids, as_tokens, read_only_view
 
@@ -373,21 +374,29 @@ class MultiVectors:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, mmap: bool = True) -> MultiVectors:
-        """Read what :meth:`save` wrote; tokens stay on the disk where `mmap`."""
+        """Read what :meth:`save` wrote; tokens stay on the disk where `mmap`.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where a file is missing.
+        ValueError
+            Where one is damaged, or does not fit the others.
+        """
         path = Path(folder)
         for name in ("tokens.npy", "lengths.npy"):
             if not (path / name).is_file():
                 raise FileNotFoundError(
                     f"{path} has no {name}; a MultiVectors folder has tokens.npy and lengths.npy."
                 )
-        try:
-            tokens = np.load(path / "tokens.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
-            lengths = np.load(path / "lengths.npy", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{path} is damaged: {error}.") from error
+        tokens = load_npy(path / "tokens.npy", mmap=mmap)
+        lengths = load_npy(path / "lengths.npy", mmap=False)
         ids = None
         if (path / "ids.json").is_file():
-            ids = json.loads((path / "ids.json").read_text(encoding="utf-8"))
+            try:
+                ids = json.loads((path / "ids.json").read_text(encoding="utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path / 'ids.json'} is damaged: {error}.") from error
         return cls.from_flat(tokens, lengths, ids=ids)
 
 

@@ -400,7 +400,7 @@ def test_folders_that_do_not_load(tmp_path: Path) -> None:
     for cut in (0, 10, len(whole) - 1):
         (folder / "tokens.npy").write_bytes(whole[:cut])
         for mmap in (True, False):
-            with pytest.raises(ValueError, match="damaged"):
+            with pytest.raises(ValueError, match=r"damaged|is truncated"):
                 MultiVectors.load(folder, mmap=mmap)
     (folder / "tokens.npy").write_bytes(whole)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.offsets import as_lengths
+from ...utils.checks import require_int
+from .json_values import parse_json
+from .unpacking import open_gzip
 
-__all__ = ["chunk_count", "chunk_lengths", "read_json", "read_npy"]
+__all__ = ["chunk_count", "chunk_lengths", "read_json", "read_json_object"]
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; what is wrong with it becomes one sentence."""
+    """Read a JSON file, which may be packed by gzip.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where it is missing.
+    ValueError
+        Where it is damaged, names a key of an object twice, or unpacks to too much.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing. Copy the whole folder again.")
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing. Copy the whole folder again.") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}). Copy it again.") from error
+        with open_gzip(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return parse_json(stream.read())
+    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path} is damaged or truncated ({str(error).rstrip('.')}). Copy it again."
+        ) from error
 
 
-def read_npy(path: Path) -> NDArray[Any]:
-    """Memory-map a ``.npy`` of numbers; what is wrong with it becomes one sentence."""
-    try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing. Copy the whole folder again.") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}). Copy it again.") from error
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`read_json`, and where it holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}. Copy it again.")
+    return value
 
 
 def chunk_lengths(path: Path) -> NDArray[np.int64]:
@@ -55,11 +74,15 @@ def chunk_lengths(path: Path) -> NDArray[np.int64]:
         raise ValueError(str(error)) from None
 
 
-def chunk_count(path: Path, metadata: Any) -> int:
-    """Return ``num_chunks`` of the metadata of the index at `path`."""
-    value = metadata.get("num_chunks") if isinstance(metadata, dict) else None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(
-            f"{path / 'metadata.json'} has num_chunks={value!r}; a whole number is needed. Copy it again."
-        )
-    return value
+def chunk_count(path: Path, metadata: dict[str, Any]) -> int:
+    """Return ``num_chunks`` of the metadata of the index at `path`.
+
+    Raises
+    ------
+    ValueError
+        Where it is no whole number.
+    """
+    try:
+        return require_int("num_chunks", metadata.get("num_chunks"), 0, hint="Copy it again.")
+    except TypeError as error:
+        raise ValueError(f"{path / 'metadata.json'}: {error}") from None

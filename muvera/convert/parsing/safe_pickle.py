@@ -1,8 +1,9 @@
 """Pickles of plain data, read without running what they ask for.
 
-A pickle is a program: loading a foreign one may do anything.  Here the names that it may
-look up are listed, and each is answered by a stand-in of this module, so that none of the
-pickle's own choosing is ever called.
+A pickle is a program: loading a foreign one may do anything.  Here its instructions are
+looked at first (:mod:`~muvera.convert.parsing.pickle_scan`), the names that it may look up
+are listed, and each is answered by a stand-in of this module, so that none of the pickle's
+own choosing is ever called.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...utils.npy_files import load_npy, read_npy_header
+from .pickle_scan import scan_pickle
 
 __all__ = ["RefusedPickleError", "Unpickler", "load_plain", "read_object_array"]
 
@@ -23,8 +27,11 @@ __all__ = ["RefusedPickleError", "Unpickler", "load_plain", "read_object_array"]
 #: What unpickling a damaged file raises.
 _DAMAGE = (
     pickle.UnpicklingError, EOFError, IndexError, KeyError, AttributeError, TypeError, ValueError,
-    OverflowError, MemoryError,
+    OverflowError, MemoryError, RecursionError,
 )  # fmt: skip
+
+# Bytes that functions may be given however small the pickle is.
+_SMALL = 1 << 16
 
 
 class RefusedPickleError(pickle.UnpicklingError):
@@ -40,12 +47,14 @@ class RefusedPickleError(pickle.UnpicklingError):
 class _Call:
     """A function that a pickle may call and not change: BUILD would set its attributes."""
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "_unpickler")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], unpickler: Unpickler) -> None:
         self._function = function
+        self._unpickler = unpickler
 
     def __call__(self, *arguments: Any) -> Any:
+        self._unpickler.spend(sum(len(value) for value in arguments if isinstance(value, (str, bytes))))
         return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
@@ -58,32 +67,64 @@ class Unpickler(pickle.Unpickler):
     Parameters
     ----------
     stream : binary file
+        It is read to its end, and everything in it is the pickle.
     source : str
         The file's name, for the errors.
     names : dict
-        ``"module.name"`` to what stands in for it.
+        ``"module.name"`` to the class or function that stands in for it.  A function must not
+        return a tuple: :mod:`~muvera.convert.parsing.pickle_scan` takes its results for keys.
     """
 
     def __init__(self, stream: BinaryIO, source: str, names: dict[str, Any]) -> None:
-        super().__init__(stream)
+        content = stream.read()
+        super().__init__(io.BytesIO(content))
+        self._content = content
         self._source = source
         self._names = names
+        self._budget = len(content) + _SMALL
+
+    def spend(self, count: int) -> None:
+        """Count bytes that functions were given: shared ones could be copied for ever."""
+        self._budget -= count
+        if self._budget < 0:
+            raise ValueError("it copies more than it holds")
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in, or refuse by name."""
+        """Return the stand-in, or refuse by name.
+
+        Raises
+        ------
+        RefusedPickleError
+            For a name that is not listed.
+        """
         full = f"{module}.{name}"
         if full not in self._names:
             raise RefusedPickleError(self._source, full)
         found = self._names[full]
-        return _Call(found) if isinstance(found, FunctionType) else found
+        return _Call(found, self) if isinstance(found, (FunctionType, MethodType)) else found
 
     def persistent_load(self, pid: Any) -> Any:
-        """Refuse: plain data refers to nothing outside."""
+        """Refuse: plain data refers to nothing outside.
+
+        Raises
+        ------
+        RefusedPickleError
+            Always.
+        """
         raise RefusedPickleError(self._source, "an object stored elsewhere")
 
     def read(self) -> Any:
-        """Return the object; damage becomes a ValueError that names the file."""
+        """Return the object.
+
+        Raises
+        ------
+        RefusedPickleError
+            For anything but plain data, naming it.
+        ValueError
+            For damage, and for what no pickler writes.
+        """
         try:
+            scan_pickle(self._content)
             return self.load()
         except RefusedPickleError:
             raise
@@ -112,7 +153,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stand-in for numpy.ndarray; :func:`_plain` makes the array."""
+    """Stand-in for numpy.ndarray; :meth:`array` makes the array."""
 
     def __init__(self, *_: Any) -> None:
         self.state: tuple[Any, ...] = ()
@@ -120,12 +161,15 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.state = state
 
-    def array(self) -> NDArray[Any]:
+    def array(self, objects: bool = False) -> NDArray[Any]:
+        """Return the array of numbers, or where `objects` of arrays of numbers."""
         _, shape, kind, columns_first, data = self.state
         if kind.code == "O8":
+            if not objects:
+                raise ValueError("arrays of objects within each other")
             array: NDArray[Any] = np.empty(len(data), object)
             for i, item in enumerate(data):
-                array[i] = _plain(item)
+                array[i] = item.array() if isinstance(item, _Array) else item
         else:
             array = np.frombuffer(data, kind.dtype())
         return np.reshape(array, shape, order="F" if columns_first else "C")
@@ -147,10 +191,6 @@ def _bytes(*arguments: Any) -> bytes:
     return b""  # protocol 2 writes empty bytes as a call
 
 
-def _plain(value: Any) -> Any:
-    return value.array() if isinstance(value, _Array) else value
-
-
 _PLAIN: dict[str, Any] = {"_codecs.encode": _encode, "__builtin__.bytes": _bytes, "builtins.bytes": _bytes}
 _ARRAYS: dict[str, Any] = {**_PLAIN, "numpy.ndarray": _Array, "numpy.dtype": _Dtype}
 for _core in ("numpy.core", "numpy._core"):
@@ -166,7 +206,7 @@ def load_plain(content: Path | bytes, source: str | None = None) -> Any:
 
     Raises
     ------
-    pickle.UnpicklingError
+    RefusedPickleError
         Where it asks for anything else, naming that.
     ValueError
         Where it is damaged.
@@ -183,20 +223,24 @@ def read_object_array(path: Path) -> list[NDArray[Any]]:
     -------
     list of ndarray
         Its entries.
+
+    Raises
+    ------
+    RefusedPickleError
+        For a pickle of anything but arrays.
+    ValueError
+        Where it is damaged, or holds something else.
     """
-    readers: dict[tuple[int, int], Callable[[BinaryIO], Any]] = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
     with path.open("rb") as stream:
+        header = read_npy_header(stream, str(path))
+        if header.dtype != np.dtype(object):
+            return list(load_npy(path))
+        items = Unpickler(stream, str(path), _ARRAYS).read()
+    if isinstance(items, _Array):
         try:
-            version = np.lib.format.read_magic(stream)
-            header = readers[version](stream)
-        except (ValueError, KeyError, EOFError) as error:
-            raise ValueError(f"{path} is damaged or no .npy ({error}). Copy it again.") from error
-        if header[2] != np.dtype(object):
-            return list(np.load(path, mmap_mode="r", allow_pickle=False))
-        items = _plain(Unpickler(stream, str(path), _ARRAYS).read())
+            items = items.array(objects=True)
+        except _DAMAGE as error:
+            raise ValueError(f"{path} is damaged ({error}). Copy it again.") from error
     if not isinstance(items, np.ndarray) or not all(isinstance(item, np.ndarray) for item in items.flat):
         raise ValueError(f"{path} must hold one array a document; it holds something else.")
     return list(items.flat)

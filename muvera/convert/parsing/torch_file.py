@@ -9,8 +9,9 @@ storages stay on the disk as memory maps.
 from __future__ import annotations
 
 import io
+import math
+import operator
 import zipfile
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .safe_pickle import Unpickler
+from .zip_members import stored_bytes
 
 __all__ = ["StoredTensor", "read_array", "read_torch"]
 
@@ -33,6 +35,9 @@ _STORAGES = {
     "DoubleStorage": "float64", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
     "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
+#: Most axes of an array.
+_MOST_AXES = 32
+
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the magic number, pickled
 
 
@@ -76,86 +81,100 @@ class _Name:
 
 @dataclass(frozen=True)
 class _Storage:
-    file: str
-    member: str
-    start: int
-    size: int
+    content: NDArray[np.uint8]
     kind: str | None
 
 
-def _tensor(
-    storage: Any, first: int, size: tuple[int, ...], strides: tuple[int, ...], kind: str
-) -> StoredTensor:
-    code = np.dtype(_KINDS[kind])
-    shape, steps = tuple(int(s) for s in size), tuple(int(s) for s in strides)
-    if len(shape) != len(steps) or first < 0 or min(shape, default=0) < 0 or min(steps, default=0) < 0:
-        raise ValueError(f"a tensor of shape {shape} with strides {steps}")
-    available = storage.size // code.itemsize
-    last = first + sum((s - 1) * step for s, step in zip(shape, steps, strict=True))
-    if 0 in shape:
-        return StoredTensor(np.empty(shape, code), kind)
-    if last >= available:
-        raise ValueError(f"a tensor that reaches number {last} of a storage of {available}")
-    flat = np.memmap(storage.file, code, "r", storage.start, (available,))
-    view = np.lib.stride_tricks.as_strided(
-        flat[first:], shape, tuple(step * code.itemsize for step in steps), writeable=False
-    )
-    return StoredTensor(view.view(np.ndarray), kind)
+class _TorchUnpickler(Unpickler):
+    """Unpickler of what ``torch.save`` describes, whose storages are views of the file's map."""
+
+    def __init__(self, stream: BinaryIO, path: Path, archive: zipfile.ZipFile, root: str) -> None:
+        names = {
+            **_NAMES,
+            "collections.OrderedDict": self._ordered_dict,
+            "torch._utils._rebuild_tensor": self._rebuild_v2,
+            "torch._utils._rebuild_tensor_v2": self._rebuild_v2,
+            "torch._utils._rebuild_tensor_v3": self._rebuild_v3,
+            "torch._utils._rebuild_parameter": self._rebuild_parameter,
+            "torch.Size": self._size,
+        }
+        super().__init__(stream, str(path), names)
+        self._archive = archive
+        self._root = root
+        # One map for all: each would hold a file open.
+        self._file: NDArray[np.uint8] = np.memmap(path, np.uint8, "r").view(np.ndarray)
+        self._room = len(self._file)
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        """Find the storage that ``("storage", class, key, device, numbers)`` names.
+
+        Raises
+        ------
+        ValueError
+            Where there is none in the file, stored as torch does.
+        """
+        tag, name, key, _, _ = pid
+        if tag != "storage" or not isinstance(name, _Name) or not isinstance(key, str):
+            raise ValueError(f"a reference to {tag!r}")
+        member = self._archive.getinfo(f"{self._root}data/{key}")
+        return _Storage(stored_bytes(self._file, member), name.kind)
+
+    def _tensor(self, storage: Any, first: Any, size: Any, strides: Any, kind: Any) -> StoredTensor:
+        if not isinstance(storage, _Storage) or kind not in _KINDS:
+            raise ValueError(f"a tensor of {kind} in a {type(storage).__name__}")
+        code = np.dtype(_KINDS[kind])
+        first, shape, steps = operator.index(first), _whole(size), _whole(strides)
+        if len(shape) != len(steps) or min((first, *shape, *steps)) < 0:
+            raise ValueError(f"a tensor of shape {shape} with strides {steps} from number {first} on")
+        count, available = math.prod(shape), len(storage.content) // code.itemsize
+        if count == 0:
+            return StoredTensor(np.empty(shape, code), kind)
+        last = first + sum((s - 1) * step for s, step in zip(shape, steps, strict=True))
+        # Strides of zero and tensors over each other make more numbers than the file has.
+        self._room -= count * code.itemsize
+        if last >= available or self._room < 0:
+            raise ValueError(
+                f"a tensor of shape {shape} with strides {steps} from number {first} on, where a storage of "
+                f"{available} has too few"
+            )
+        flat = storage.content[: available * code.itemsize].view(code)
+        view = np.lib.stride_tricks.as_strided(
+            flat[first:], shape, tuple(step * code.itemsize for step in steps), writeable=False
+        )
+        return StoredTensor(view, kind)
+
+    def _rebuild_v2(self, storage: Any, first: Any, size: Any, strides: Any, *_: Any) -> StoredTensor:
+        return self._tensor(storage, first, size, strides, getattr(storage, "kind", None))
+
+    def _rebuild_v3(
+        self, storage: Any, first: Any, size: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
+    ) -> StoredTensor:
+        return self._tensor(storage, first, size, strides, getattr(dtype, "kind", None))
+
+    def _rebuild_parameter(self, data: Any, *_: Any) -> StoredTensor:
+        if not isinstance(data, StoredTensor):
+            raise ValueError(f"a parameter that is a {type(data).__name__}")
+        return data
+
+    def _size(self, sizes: Any) -> list[int]:
+        return list(_whole(sizes))
+
+    def _ordered_dict(self) -> dict[Any, Any]:
+        return {}
 
 
-def _rebuild_v2(storage: Any, first: int, size: Any, strides: Any, *_: Any) -> StoredTensor:
-    if storage.kind is None:
-        raise ValueError("an untyped storage without a dtype")
-    return _tensor(storage, first, size, strides, storage.kind)
-
-
-def _rebuild_v3(
-    storage: Any, first: int, size: Any, strides: Any, grad: Any, hooks: Any, dtype: _Name, *_: Any
-) -> StoredTensor:
-    return _tensor(storage, first, size, strides, str(dtype.kind))
-
-
-def _rebuild_parameter(data: StoredTensor, *_: Any) -> StoredTensor:
-    return data
+def _whole(sizes: Any) -> tuple[int, ...]:
+    if not isinstance(sizes, (list, tuple)) or len(sizes) > _MOST_AXES:
+        raise ValueError(f"a {type(sizes).__name__} for the sizes of a tensor")
+    return tuple(operator.index(size) for size in sizes)
 
 
 _NAMES: dict[str, Any] = {
-    "collections.OrderedDict": OrderedDict,
-    "torch._utils._rebuild_tensor": _rebuild_v2,
-    "torch._utils._rebuild_tensor_v2": _rebuild_v2,
-    "torch._utils._rebuild_tensor_v3": _rebuild_v3,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
-    "torch.Size": tuple,
     "torch.storage.UntypedStorage": _Name(None),
     "torch.UntypedStorage": _Name(None),
     **{f"torch.{name}": _Name(kind) for name, kind in _STORAGES.items()},
     **{f"torch.{kind}": _Name(kind) for kind in _KINDS},
 }
-
-
-class _TorchUnpickler(Unpickler):
-    def __init__(self, stream: BinaryIO, path: Path, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(stream, str(path), _NAMES)
-        self._path = path
-        self._archive = archive
-        self._root = root
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        """Find the storage that ``("storage", class, key, device, numbers)`` names."""
-        tag, name, key, _, _ = pid
-        if tag != "storage" or not isinstance(name, _Name):
-            raise ValueError(f"a reference to {tag!r}")
-        member = self._archive.getinfo(f"{self._root}data/{key}")
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{member.filename} is compressed")
-        # The local header counts: writers pad its extra field so that the data is aligned.
-        with self._path.open("rb") as stream:
-            stream.seek(member.header_offset)
-            header = stream.read(30)
-        start = member.header_offset + 30 + sum(np.frombuffer(header[26:30], "<u2").tolist())
-        if start + member.file_size > self._path.stat().st_size:
-            raise ValueError(f"{member.filename} reaches past the end of the file")
-        return _Storage(str(self._path), member.filename, start, member.file_size, name.kind)
 
 
 def read_torch(path: Path) -> Any:
@@ -175,7 +194,7 @@ def read_torch(path: Path) -> Any:
     ------
     FileNotFoundError, ValueError
         For a missing, damaged, truncated or legacy file.
-    pickle.UnpicklingError
+    RefusedPickleError
         For a pickle that asks for anything but tensors, naming it.
     """
     path = Path(path)
@@ -198,18 +217,33 @@ def read_torch(path: Path) -> Any:
         if len(roots) != 1:
             raise ValueError(f"{path} is a zip file without a data.pkl, not a .pt file of torch.")
         try:
-            if f"{roots[0]}byteorder" in archive.namelist():
-                order = archive.read(f"{roots[0]}byteorder")
-                if order != b"little":
-                    raise ValueError("it is big-endian; save it on a little-endian machine")
-            description = archive.read(f"{roots[0]}data.pkl")
+            _require_little_endian(archive, roots[0])
+            description = _stored(archive, f"{roots[0]}data.pkl")
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
             raise ValueError(f"{path} cannot be read: {error}. Copy it again from its origin.") from error
         return _TorchUnpickler(io.BytesIO(description), path, archive, roots[0]).read()
 
 
+def _require_little_endian(archive: zipfile.ZipFile, root: str) -> None:
+    if f"{root}byteorder" in archive.namelist() and _stored(archive, f"{root}byteorder") != b"little":
+        raise ValueError("it is big-endian; save it on a little-endian machine")
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a member that is stored, as torch does: a compressed one could be of any size."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    return archive.read(name)
+
+
 def read_array(path: Path) -> NDArray[Any]:
-    """Read a ``.pt`` file that holds one tensor, memory-mapped."""
+    """Read a ``.pt`` file that holds one tensor, memory-mapped.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, RefusedPickleError
+        As :func:`read_torch`, and where it holds something else.
+    """
     value = read_torch(path)
     if not isinstance(value, StoredTensor):
         raise ValueError(f"{path} must hold one tensor; it holds a {type(value).__name__}.")

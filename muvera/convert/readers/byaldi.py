@@ -7,16 +7,14 @@ are all zero are padding of the model: ``drop_zero_rows`` removes them while rea
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_lengths, running_total
 from ...data.validation import Ids, as_ids
+from ..parsing.index_files import read_json_object
 from ..parsing.torch_file import StoredTensor, read_torch
 from ..sources.base import token_batches
 
@@ -84,6 +82,8 @@ def _read(file: Path) -> list[StoredTensor]:
     pages = read_torch(file)
     if not isinstance(pages, (list, tuple)) or not all(isinstance(page, StoredTensor) for page in pages):
         raise ValueError(f"{file} must hold a list of tensors, one a page; it does not. Copy it again.")
+    if sum(math.prod(page.shape) * page.raw.itemsize for page in pages) > file.stat().st_size:
+        raise ValueError(f"{file} repeats a page until they are more than the file holds. Copy it again.")
     return list(pages)
 
 
@@ -91,10 +91,10 @@ def _ids(path: Path, count: int) -> Ids | None:
     file = path / "embed_id_to_doc_id.json.gz"
     if not file.is_file():
         return None
+    named = read_json_object(file)
     try:
-        named: dict[str, Any] = json.loads(gzip.decompress(file.read_bytes()))
         names = [f"{named[str(i)]['doc_id']}:{named[str(i)]['page_id']}" for i in range(count)]
-    except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
+    except TypeError as error:
         raise ValueError(f"{file} is damaged ({error}). Copy it again.") from error
     except KeyError as error:
         raise ValueError(

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...data.multivectors import MultiVectors
-from ..parsing.index_files import chunk_count, chunk_lengths, read_json, read_npy
+from ...utils.checks import require_int
+from ...utils.npy_files import load_npy
+from ..parsing.index_files import chunk_count, chunk_lengths, read_json_object
 from ..parsing.pylate_id_maps import has_pylate_maps
 from ..parsing.safe_pickle import read_object_array
 from ..sources.base import CollectionSource
@@ -72,7 +74,7 @@ def open_source(
         Default: all usable cores.
     """
     path = Path(path)
-    metadata = read_json(path / "metadata.json")
+    metadata = read_json_object(path / "metadata.json")
     count = chunk_count(path, metadata)
     lengths = [chunk_lengths(path / f"doclens.{i}.json") for i in range(count)]
     note = None
@@ -80,7 +82,7 @@ def open_source(
         collection, note = _exact(path, np.concatenate([np.zeros(0, np.int64), *lengths]), allow_pickle)
         if collection is not None:
             return CollectionSource(collection, NAME)
-    centroids, weights = read_npy(path / "centroids.npy"), read_npy(path / "bucket_weights.npy")
+    centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
     codec = Codec(path, centroids, weights, metadata.get("nbits"), dtype=dtype, threads=threads)
     return QuantizedSource(NAME, codec, _chunks(path, lengths), note=note)
 
@@ -91,7 +93,7 @@ def _exact(
     """Return the exact vectors, or None and why not."""
     file, beside = path / "embeddings.npy", path / "embeddings_lengths.json"
     if beside.is_file():
-        tokens, stored = read_npy(file), chunk_lengths(beside)
+        tokens, stored = load_npy(file), chunk_lengths(beside)
         if not np.array_equal(stored, lengths) or tokens.ndim != 2 or len(tokens) != stored.sum():
             return None, _STALE_NOTE
         return MultiVectors.from_flat(tokens, stored), None
@@ -118,13 +120,15 @@ def _chunks(path: Path, lengths: list[NDArray[np.int64]]) -> list[Chunk]:
 def _merged_rows(path: Path, kind: str, lengths: list[NDArray[np.int64]]) -> list[tuple[int, int]]:
     """Return each chunk's first row in the merged file and the one past its last."""
     file = path / f"merged_{kind}.manifest.json"
-    manifest = read_json(file) if file.is_file() else {}
+    manifest = read_json_object(file) if file.is_file() else {}
     rows, start = [], 0
     for i, chunk in enumerate(lengths):
-        entry = manifest.get(f"{i}.{kind}.npy") if isinstance(manifest, dict) else None
-        count = entry.get("rows") if isinstance(entry, dict) else int(chunk.sum())
-        if not isinstance(count, int) or count < 0:
-            raise ValueError(f"{file} has rows={count!r} for chunk {i}. Copy the folder again.")
+        entry = manifest.get(f"{i}.{kind}.npy")
+        given = entry.get("rows") if isinstance(entry, dict) else int(chunk.sum())
+        try:
+            count = require_int(f"{file}: rows of chunk {i}", given, 0, hint="Copy the folder again.")
+        except TypeError as error:
+            raise ValueError(str(error)) from None
         rows.append((start, start + count))
         start += count
     return rows
@@ -133,14 +137,14 @@ def _merged_rows(path: Path, kind: str, lengths: list[NDArray[np.int64]]) -> lis
 def _part(path: Path, kind: str, i: int, rows: list[tuple[int, int]]) -> NDArray[Any]:
     own, merged = path / f"{i}.{kind}.npy", path / f"merged_{kind}.npy"
     if own.is_file():  # newer than the merged file wherever both are there
-        return read_npy(own)
+        return load_npy(own)
     if not merged.is_file():
         raise FileNotFoundError(
             f"{path} has neither {own.name} nor {merged.name}, but metadata.json counts {len(rows)} chunks. "
             "Copy the whole folder again."
         )
     start, stop = rows[i]
-    array = read_npy(merged)
+    array = load_npy(merged)
     if stop > len(array):
         raise ValueError(
             f"{merged} has {len(array)} rows, but chunk {i} ends at row {stop}. Copy the whole folder again."

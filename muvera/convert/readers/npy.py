@@ -8,7 +8,6 @@ TACHIOM's ``documents.npy`` or ``vectors.npy`` with ``doclens.npy``; LEMUR's ``t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...utils.checks import require_choice
+from ...utils.npy_files import load_npy, read_npy_header
+from ..parsing.index_files import read_json
 from ..sources.arrays import Bfloat16Rows, FlatSource, JoinedSource, Rows
 from ..sources.base import Source
 from ..sources.documents import Document, RowSource
 from ..sources.named_arrays import find, names_of, offsets_of, require_floating, source_of
 
-__all__ = ["DESCRIPTION", "NAME", "load_json", "load_npy", "matches", "open_source"]
+__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "npy"
 DESCRIPTION = (
@@ -120,7 +122,7 @@ def _flat(
     allow_pickle: bool,
 ) -> Source:
     names = names_of(part)
-    tokens = load_npy(file, allow_pickle=allow_pickle)
+    tokens = _load(file, allow_pickle)
     ids = None
     ids_key = find(names.ids, files)
     if ids_key is not None:
@@ -129,7 +131,7 @@ def _flat(
         return _objects(tokens, ids, str(place))
     if uint16 is None and file.stem == "documents":
         uint16 = "float16"
-    arrays: dict[str, Rows] = {"tokens" if part == "docs" else "queries": as_floats(tokens, file, uint16)}
+    arrays: dict[str, Rows] = {"tokens" if part == "docs" else "queries": _as_floats(tokens, file, uint16)}
     for key in (find(names.lengths, files), find(names.offsets, files), find(names.mask, files)):
         if key is not None and files[key] != file:
             arrays[key] = _values(files[key], allow_pickle)
@@ -147,10 +149,10 @@ def _chunks(path: Path, chunks: list[re.Match[str]]) -> Source:
         file, doclens = path / match[0], path / f"doclens{match[1]}.npy"
         if not doclens.is_file():
             raise FileNotFoundError(f"{path} has {match[0]}, but no {doclens.name} that says its lengths.")
-        tokens = as_floats(load_npy(file), file, None)
+        tokens = _as_floats(_load(file), file, None)
         if tokens.ndim != 2:
             raise ValueError(f"{file} must have shape (tokens, dim), got {tokens.shape}.")
-        offsets = offsets_of(load_npy(doclens), len(tokens), str(doclens), lengths=True)
+        offsets = offsets_of(_load(doclens), len(tokens), str(doclens), lengths=True)
         parts.append(FlatSource(tokens, offsets, None, name=NAME, place=str(file)))
         if parts[-1].dimension != parts[0].dimension:
             raise ValueError(
@@ -179,10 +181,9 @@ def _objects(arrays: NDArray[Any], ids: Any, place: str) -> Source:
     return RowSource(documents, name=NAME, place=place, num_documents=len(arrays))
 
 
-def as_floats(array: NDArray[Any], file: Path, uint16: str | None) -> Any:
+def _as_floats(array: NDArray[Any], file: Path, uint16: str | None) -> Any:
     """Return `array`, bit patterns in unsigned 16-bit integers seen as the floats they are."""
-    if uint16 not in (None, "float16", "bfloat16"):
-        raise ValueError(f"uint16 must be 'float16' or 'bfloat16', got {uint16!r}.")
+    require_choice("uint16", uint16, (None, "float16", "bfloat16"))
     if array.dtype == np.uint16:
         if uint16 is None:
             raise TypeError(
@@ -194,55 +195,26 @@ def as_floats(array: NDArray[Any], file: Path, uint16: str | None) -> Any:
     return array
 
 
-def load_npy(file: Path, *, allow_pickle: bool = False) -> NDArray[Any]:
-    """Return the array of a .npy file, memory-mapped; never unpickles unless told to.
-
-    Raises
-    ------
-    ValueError
-        Where it is pickled, truncated or no .npy file; the message says which.
-    """
-    try:
+def _load(file: Path, allow_pickle: bool = False) -> NDArray[Any]:
+    """Return the array of a .npy file, memory-mapped; unpickled only where that is allowed."""
+    if file.is_file():
         with file.open("rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0
-            shape, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
-            begins = stream.tell()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} does not exist.") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{file} is not a .npy file, or its beginning is damaged: {error}.") from None
-    if dtype.hasobject:
-        if not allow_pickle:
+            pickled = read_npy_header(stream, str(file)).dtype.hasobject
+        if pickled and allow_pickle:
+            return np.asarray(np.load(file, allow_pickle=True))
+        if pickled:
             raise ValueError(
                 f"{file} holds pickled objects, which can run any program when they are read. "
                 "Give allow_pickle=True only if you trust its origin."
             )
-        return np.asarray(np.load(file, allow_pickle=True))
-    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    there = file.stat().st_size - begins
-    if there < needed:
-        raise ValueError(
-            f"{file} is truncated: shape {shape} of {dtype} needs {needed} bytes of numbers, but {there} are "
-            "there. Copy or export it again."
-        )
-    mode: Any = "r" if needed else None  # an empty file cannot be mapped
-    return np.asanyarray(np.load(file, mmap_mode=mode, allow_pickle=False))
-
-
-def load_json(file: Path) -> Any:
-    """Return the content of a JSON file; damage is one sentence that names the file."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged or truncated: {error}.") from None
+    return load_npy(file)
 
 
 def _values(file: Path, allow_pickle: bool) -> Any:
-    """Return lengths or ids from a .npy or .json file, as an array where they are numbers."""
+    """Return lengths, ids or a mask from a .npy or .json file."""
     if file.suffix == ".npy":
-        return load_npy(file, allow_pickle=allow_pickle)
-    values = load_json(file)
-    if isinstance(values, list) and all(isinstance(v, (int, float)) for v in values):
-        return np.asarray(values, None if values else np.int64)
+        return _load(file, allow_pickle)
+    values = read_json(file)
+    if not isinstance(values, list):
+        raise ValueError(f"{file} must hold a JSON list, got {type(values).__name__}. Export it again.")
     return values

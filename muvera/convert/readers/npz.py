@@ -6,14 +6,17 @@ batch by batch.
 
 from __future__ import annotations
 
-import struct
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...utils.npy_files import NpyHeader, read_npy_header
+from ..parsing.unpacking import require_unpackable
+from ..parsing.zip_members import stored_bytes
 from ..sources.arrays import Rows
 from ..sources.base import Source
 from ..sources.named_arrays import find, names_of, per_document, source_of
@@ -45,13 +48,23 @@ def open_source(path: Path, *, part: str = "docs", allow_pickle: bool = False) -
     allow_pickle : bool
         Read pickled ids.  A pickle can run any program: give True only for files that you
         trust.
+
+    Raises
+    ------
+    ValueError
+        Where it is damaged, a member unpacks to far more than it takes, or nothing in it is
+        token vectors.
     """
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            twice = [name for name, count in Counter(info.filename for info in infos).items() if count > 1]
+            if twice:
+                raise ValueError(f"{path} has {twice[0]} more than once. Export it again.")
+            file: NDArray[np.uint8] = np.memmap(path, np.uint8, "r").view(np.ndarray)
             members: dict[str, Any] = {
-                info.filename[:-4]: _member(path, archive, info, allow_pickle) for info in infos
+                info.filename[:-4]: _member(path, archive, info, file, allow_pickle) for info in infos
             }
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is truncated or no .npz file: {error}. Copy or export it again.") from None
@@ -81,41 +94,37 @@ def _ids(values: Any, path: Path, key: str) -> Any:
     return values[:]
 
 
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, allow_pickle: bool) -> Any:
+def _member(
+    path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: NDArray[np.uint8], allow_pickle: bool
+) -> Any:
     """Return a member as rows, or None where it is pickled and that is not allowed."""
+    place = f"{path}: {info.filename}"
+    packed = info.compress_type != zipfile.ZIP_STORED
+    if packed:
+        require_unpackable(info.file_size, info.compress_size, place)
     with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0
-        header: Any = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
-        shape, fortran, dtype = header
-        begins = stream.tell()
-        if dtype.hasobject:
+        header = read_npy_header(stream, place)
+        if header.dtype.hasobject:
             stream.seek(0)
             return np.lib.format.read_array(stream, allow_pickle=True) if allow_pickle else None
-        if fortran or not shape or 0 in shape:
+        # Claims are compared with the size before anything is allocated.
+        header.require_bytes(info.file_size - header.begins, place)
+        if header.fortran_order or not header.nbytes or not header.shape:
             stream.seek(0)
             return np.lib.format.read_array(stream, allow_pickle=False)
-    if info.compress_type != zipfile.ZIP_STORED:
-        return _CompressedRows(path, info.filename, shape, dtype, begins)
-    # The local header tells where the bytes are; the central directory's may differ in length.
-    with path.open("rb") as file:
-        file.seek(info.header_offset + 26)
-        name_length, extra_length = struct.unpack("<HH", file.read(4))
-    offset = info.header_offset + 30 + name_length + extra_length + begins
-    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if info.file_size - begins < needed:
-        raise ValueError(f"{path}: {info.filename} holds fewer bytes than its shape {shape} needs.")
-    return np.memmap(path, dtype, "r", offset, shape)
+    if packed:
+        return _CompressedRows(path, info.filename, header)
+    numbers = stored_bytes(file, info)[header.begins : header.begins + header.nbytes]
+    return numbers.view(header.dtype).reshape(header.shape)
 
 
 class _CompressedRows:
     """Rows of a compressed member: read forward, begun again to go back."""
 
-    def __init__(
-        self, path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype[Any], begins: int
-    ) -> None:
-        self.path, self.member, self.shape, self.dtype, self.begins = path, member, shape, dtype, begins
-        self.row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    def __init__(self, path: Path, member: str, header: NpyHeader) -> None:
+        self.path, self.member = path, member
+        self.shape, self.dtype, self.begins = header.shape, header.dtype, header.begins
+        self.row_bytes = header.nbytes // header.shape[0]
         self._stream: Any = None
         self._position = 0
 

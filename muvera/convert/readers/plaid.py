@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..parsing.index_files import chunk_count, chunk_lengths, read_json
+from ..parsing.index_files import chunk_count, chunk_lengths, read_json_object
 from ..parsing.pylate_id_maps import has_pylate_maps
 from ..parsing.torch_file import StoredTensor, read_array, read_torch
 from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
@@ -52,8 +52,10 @@ def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | Non
         Default: all usable cores.
     """
     path = Path(path)
-    metadata = read_json(path / "metadata.json")
+    metadata = read_json_object(path / "metadata.json")
     config = metadata.get("config", {})
+    if not isinstance(config, dict):
+        raise ValueError(f"{path / 'metadata.json'} has a config that is no JSON object. Copy it again.")
     count = chunk_count(path, metadata)
     centroids = read_array(path / "centroids.pt")
     if "dim" in config and centroids.ndim == 2 and centroids.shape[1] != config["dim"]:
@@ -98,14 +100,14 @@ def _ragatouille_ids(path: Path, documents: int) -> list[str] | None:
     file = path / "pid_docid_map.json"
     if not file.is_file():
         return None
-    names = {int(pid): str(name) for pid, name in read_json(file).items()}
-    missing = [pid for pid in range(documents) if pid not in names]
-    if missing:
+    names = read_json_object(file)
+    missing = next((pid for pid in range(documents) if str(pid) not in names), None)
+    if missing is not None:
         raise ValueError(
-            f"{file} names {len(names)} passages, but not passage {missing[0]} of {documents}. "
+            f"{file} names {len(names)} passages, but not passage {missing} of {documents}. "
             "Copy the folder again, or remove the file to number the passages."
         )
-    ordered = [names[pid] for pid in range(documents)]
+    ordered = [str(names[str(pid)]) for pid in range(documents)]
     seen: dict[str, int] = {}
     for name in ordered:
         seen[name] = seen.get(name, 0) + 1

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import as_ids
+from ...utils.npy_files import load_npy
 from ...utils.optional_imports import import_extra
-from ..parsing.index_files import read_npy
 from ..parsing.pylate_id_maps import MappedSource, has_map, has_pylate_maps, read_map, same_kind
 from ..sources.base import CollectionSource, Source, token_batches
 from . import fast_plaid, plaid
@@ -128,7 +128,7 @@ class _VoyagerSource:
 
 
 def _scann(path: Path) -> CollectionSource:
-    tokens = read_npy(path / "flattened_embeddings.npy")
+    tokens = load_npy(path / "flattened_embeddings.npy")
     ranges = _scann_ranges(path)
     starts = np.array([start for start, _ in ranges.values()], np.int64)
     lengths = np.array([length for _, length in ranges.values()], np.int64)

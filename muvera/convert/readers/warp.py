@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
-from ..parsing.index_files import read_npy
+from ...utils.npy_files import load_npy
 from ..parsing.torch_file import read_array
 from ..sources.base import token_batches
 from ..sources.plaid_codec import Codec
@@ -62,7 +62,7 @@ class WarpSource:
     lossy = True
 
     def __init__(self, path: Path, dtype: DTypeLike, threads: int | None) -> None:
-        centroids, weights = read_npy(path / "centroids.npy"), read_npy(path / "bucket_weights.npy")
+        centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
         sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
         if sizes.shape != (len(centroids),) or sizes.sum() != len(documents) or (sizes < 0).any():
             raise ValueError(

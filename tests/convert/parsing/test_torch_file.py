@@ -106,6 +106,12 @@ def _tensor(shape: bytes, strides: bytes, first: bytes = b"0") -> bytes:
         (b"I2\n", b"I1\n", b"3"),
         (b"I2\n", b"I-1\n", b"0"),
         (b"I2\n", b"I1\n", b"-1"),
+        # A page of 1 KB became 3.2 GB before.
+        (b"I200000000\nI4\n", b"I0\nI1\n", b"0"),
+        (b"I3\nI200\n", b"I1\nI0\n", b"0"),
+        (b"I4611686018427387904\nI4\n", b"I0\nI0\n", b"0"),
+        (b"I1\n" * 40, b"I1\n" * 40, b"0"),
+        (b"Vx\n", b"I1\n", b"0"),
     ],
 )
 def test_a_tensor_past_its_storage_is_refused(
@@ -127,3 +133,48 @@ def test_a_pickle_cannot_change_the_stand_ins(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"x\.pt is damaged .*a state for a"):
             read_torch(path)
     assert read_array(FOLDER / "float32.pt").dtype == np.float32
+
+
+def test_a_description_that_is_compressed_is_refused(tmp_path: Path) -> None:
+    """torch never compresses it: 600 MB of zeros were read whole before."""
+    with zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(1 << 20))
+    with pytest.raises(ValueError, match=r"x\.pt cannot be read: x/data\.pkl is compressed"):
+        read_torch(tmp_path / "x.pt")
+
+
+def test_storages_where_the_directory_lies(tmp_path: Path) -> None:
+    path = _archive(tmp_path / "x.pt", _tensor(b"I4\n", b"I1\n"))
+    content = path.read_bytes()
+    second = content.index(b"PK\x03\x04", 1)
+    path.write_bytes(content[:second] + b"QQ" + content[second + 2 :])
+    with pytest.raises(
+        ValueError, match=r"x\.pt is damaged .*x/data/0 has no header where the directory says"
+    ):
+        read_torch(path)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument"),
+    [
+        (b"ccollections\nOrderedDict\n", b"(K\x01K\x02l\x85"),
+        (b"ctorch._utils\n_rebuild_parameter\n", b"K\x01\x85"),
+        (b"ctorch\nSize\n", b"K\x01\x85"),
+    ],
+)
+def test_calls_with_arguments_that_torch_does_not_give(
+    tmp_path: Path, function: bytes, argument: bytes
+) -> None:
+    with pytest.raises(ValueError, match=r"x\.pt is damaged"):
+        read_torch(_archive(tmp_path / "x.pt", b"\x80\x02" + function + argument + b"R."))
+
+
+def test_many_tensors_hold_one_file_open(tmp_path: Path) -> None:
+    """Each held a file open before: byaldi has one for every page."""
+    one = _tensor(b"I4\n", b"I1\n")[2:-1]
+    path = _archive(tmp_path / "x.pt", b"\x80\x02](" + one * 3 + b"e.", bytes(64))
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    pages = read_torch(path)
+    after = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    assert [page.shape for page in pages] == [(4,)] * 3
+    assert after - before <= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -80,4 +81,24 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
     shutil.rmtree(folder / "embeddings")
     (folder / "embeddings").mkdir()
     with pytest.raises(ValueError, match="has no page"):
+        byaldi.open_source(folder)
+
+
+def test_a_page_that_is_repeated(tmp_path: Path) -> None:
+    """A reference takes two bytes: a small file gave as many pages as it liked."""
+    folder = _index(tmp_path / "index", ())
+    (folder / "embed_id_to_doc_id.json.gz").unlink()
+    file = folder / "embeddings" / "embeddings_0.pt"
+    write_pt(file, _bits(np.ones((50, 4))), container="list")
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    page = members["embeddings_0/data.pkl"]
+    assert page.endswith(b"l.")
+    members["embeddings_0/data.pkl"] = page[:-2] + b"q\x00" + b"h\x00" * 100 + b"l."
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(
+        ValueError, match=r"embeddings_0\.pt repeats a page until they are more than the file"
+    ):
         byaldi.open_source(folder)

@@ -132,7 +132,7 @@ def test_exact_vectors_of_next_plaid_are_preferred(tmp_path: Path) -> None:
     ("what", "message"),
     [
         ("missing", r"index has neither 1\.codes\.npy nor merged_codes\.npy, but metadata\.json counts 2"),
-        ("truncated", r"1\.residuals\.npy is damaged or truncated"),
+        ("truncated", r"1\.residuals\.npy is truncated: shape"),
         ("lengths", r"0\.codes\.npy has 3 codes and 3 residuals, but its lengths add up to 4"),
         ("ternary", r"0\.codes\.npy has residuals uint8 of shape \(3, 3\), but dimension=16 at nbits=2"),
         ("nbits", r"index has nbits=None, but residuals of 1, 2, 4 or 8 bits are read"),

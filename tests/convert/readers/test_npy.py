@@ -100,7 +100,7 @@ def test_bit_patterns_elsewhere_must_be_named(tmp_path: Path) -> None:
     assert_same(everything(npy.open_source(tmp_path / "half", uint16="float16")), docs)
     brain = everything(npy.open_source(tmp_path / "brain", uint16="bfloat16"))
     np.testing.assert_allclose(brain.tokens, single, rtol=2**-7)
-    with pytest.raises(ValueError, match="uint16 must be 'float16' or 'bfloat16', got 'f4'"):
+    with pytest.raises(ValueError, match="uint16 must be one of None, float16, bfloat16, got 'f4'"):
         npy.open_source(tmp_path / "half", uint16="f4")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from builders.token_collections import assert_same, collection, everything
 
+from muvera import MultiVectors, convert
 from muvera.convert.readers import npz
 
 DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "d"])
@@ -113,3 +116,46 @@ def test_mixed_widths(tmp_path: Path) -> None:
     np.savez(tmp_path / "docs.npz", emb_0=np.ones((2, 4)), emb_1=np.ones((1, 5)))
     with pytest.raises(ValueError, match=r"emb_1: document 1 has 5 columns, but this source has dimension=4"):
         everything(npz.open_source(tmp_path / "docs.npz"))
+
+
+def test_small_files_that_unpack_to_much(tmp_path: Path) -> None:
+    """Half a megabyte of lengths that are all zero took 1.3 GB before."""
+    path = tmp_path / "docs.npz"
+    np.savez_compressed(path, tokens=np.ones((1, 4)), lengths=np.zeros(4 << 20, np.int64))
+    with pytest.raises(ValueError, match=r"docs\.npz: lengths\.npy unpacks \d+ bytes to more than 16777216"):
+        npz.open_source(path)
+
+
+@pytest.mark.parametrize("fortran", [True, False])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_claims_are_compared_with_the_size(tmp_path: Path, fortran: bool, method: int) -> None:
+    """477 GiB were asked for before."""
+    path = tmp_path / "docs.npz"
+    header = io.BytesIO()
+    claim = {"descr": "<f4", "fortran_order": fortran, "shape": (10**9, 128)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("tokens.npy", header.getvalue() + bytes(100))
+    with pytest.raises(
+        ValueError,
+        match=r"tokens\.npy is truncated: shape \(1000000000, 128\) of float32 needs 512000000000 bytes of numb",
+    ):
+        npz.open_source(path)
+
+
+def test_a_name_that_stands_twice(tmp_path: Path) -> None:
+    path = tmp_path / "docs.npz"
+    np.savez(path, tokens=DOCS.tokens, lengths=DOCS.lengths)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("tokens.npy", archive.read("tokens.npy"))
+    with pytest.raises(ValueError, match=r"docs\.npz has tokens\.npy more than once"):
+        npz.open_source(path)
+
+
+def test_ids_of_very_different_lengths(tmp_path: Path) -> None:
+    names = [f"d{i}" for i in range(20_000)]
+    names[3] = "x" * 60_000
+    docs = MultiVectors.from_flat(np.ones((20_000, 1), np.float32), np.ones(20_000, int), ids=names)
+    convert.convert(docs, tmp_path / "docs.npz", to="npz")
+    assert (tmp_path / "docs.npz").stat().st_size < 2 << 20
+    assert everything(npz.open_source(tmp_path / "docs.npz"), 10**6).ids.tolist() == names

@@ -192,7 +192,7 @@ def _break(folder: Path, index: dict[str, Any], what: str) -> None:
         ("nbits", r"index has 4 bucket weights, but nbits=4 needs 16\. .* copy the whole folder"),
         ("bits", r"index has nbits=3, but residuals of 1, 2, 4 or 8 bits are read"),
         ("dim", r"centroids\.pt has 16 columns, but metadata\.json says dim=8"),
-        ("chunks", r"metadata\.json has num_chunks='two'; a whole number is needed"),
+        ("chunks", r"metadata\.json: num_chunks must be an int, got str 'two'\. Copy it again"),
         (
             "width",
             r"1\.codes\.pt has residuals uint8 of shape \(3, 8\), but dimension=16 at nbits=2 .* 4 columns",
