@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ..parsing.index_files import read_json
 from ..parsing.qdrant_points import Point, count_points, read_points
 from ..sources.base import Source
 from ..sources.documents import Document, RowSource
-from .npy import load_json
 
 __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
@@ -84,7 +84,7 @@ def open_source(
 
 
 def _collections(path: Path) -> dict[str, Any]:
-    content = load_json(path / "meta.json")
+    content = read_json(path / "meta.json")
     collections = content.get("collections") if isinstance(content, dict) else None
     if not isinstance(collections, dict):
         raise ValueError(f"{path / 'meta.json'} is damaged or not Qdrant's: it names no collections.")
