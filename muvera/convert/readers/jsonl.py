@@ -6,14 +6,18 @@ JSON value (.json) is read whole, which takes some ten times the file's size.
 
 from __future__ import annotations
 
-import gzip
+import io
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..parsing.json_values import parse_json
 from ..parsing.number_literals import is_matrix
-from ..parsing.store_rows import TOKEN_FIELDS, Decoder, Settings, decoder_for
+from ..parsing.store_decoders import decoder_for
+from ..parsing.store_rows import TOKEN_FIELDS, Decoder, Settings, has_keys
+from ..parsing.unpacking import open_gzip
 from ..sources.base import Source
 from ..sources.documents import Document, RowSource
 
@@ -28,6 +32,9 @@ DESCRIPTION = (
 _SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 Numbered = Iterator[tuple[str, Any]]
+
+#: What taking a row apart raises where it does not have the form that it should.
+_FORM_ERRORS = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError)
 
 
 def matches(path: Path) -> bool:
@@ -78,7 +85,7 @@ def open_source(
         for where, row in rows():
             try:
                 yield decoder.decode(row, settings, where)
-            except (ValueError, AttributeError, KeyError) as error:
+            except _FORM_ERRORS as error:
                 raise ValueError(f"{path}, {where}: {_sentence(error)}") from None
 
     return RowSource(documents, name=NAME, place=str(path))
@@ -101,7 +108,7 @@ def _choose(
                     return decoder, settings
                 continue
             field = decoder.field(row)
-        except (ValueError, AttributeError, KeyError) as error:
+        except _FORM_ERRORS as error:
             raise ValueError(f"{path}, {where}: {_sentence(error)}") from None
         if field is not None:
             return decoder, settings._replace(field=field)
@@ -123,26 +130,29 @@ def _sentence(error: Exception) -> str:
 
 def _rows_of(path: Path) -> Callable[[], Numbered]:
     """Return a function that reads the rows from the beginning."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    whole = path.name.removesuffix(".gz").endswith(".json")
 
     def lines() -> Numbered:
-        with opener(path, "rt", encoding="utf-8") as stream:
+        with _open_text(path) as stream:
             yield from _lines(stream, path)
 
-    if not whole:
+    if not path.name.removesuffix(".gz").endswith(".json"):
         return lines
     try:
-        with opener(path, "rt", encoding="utf-8") as stream:
-            content = json.load(stream)
+        with _open_text(path) as stream:
+            content = parse_json(stream.read())
     except json.JSONDecodeError as error:
         if error.msg.startswith("Extra data"):
             return lines  # JSON lines under another name
         raise ValueError(f"{path} is truncated or no JSON: {error}. Export it again.") from None
-    except (UnicodeDecodeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}.") from None
+    except (ValueError, RecursionError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {str(error).rstrip('.')}.") from None
     found = _rows_at(content, str(path))
     return lambda: ((f"row {i}", row) for i, row in enumerate(found))
+
+
+def _open_text(path: Path) -> io.TextIOWrapper:
+    """Open a file of UTF-8, or a packed one, whose text may not be much larger than itself."""
+    return io.TextIOWrapper(open_gzip(path) if path.suffix == ".gz" else path.open("rb"), encoding="utf-8")
 
 
 def _lines(stream: Iterable[str], path: Path) -> Numbered:
@@ -153,12 +163,7 @@ def _lines(stream: Iterable[str], path: Path) -> Numbered:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number} is truncated or no JSON: {error}. Export it again."
-                ) from None
+            value = _parsed(line, f"{path}, line {number}")
             if action is not None:
                 value, action = {**action, "_source": value}, None
             elif isinstance(value, dict) and len(value) == 1 and isinstance(_action(value), dict):
@@ -167,8 +172,15 @@ def _lines(stream: Iterable[str], path: Path) -> Numbered:
             # A line that is an empty list is a document without tokens, not no document.
             for row in _rows_at(value, f"{path}, line {number}") if value != [] else [value]:
                 yield f"line {number}", row
-    except (UnicodeDecodeError, EOFError, OSError) as error:
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is damaged or truncated after line {number}: {error}.") from None
+
+
+def _parsed(line: str, where: str) -> Any:
+    try:
+        return parse_json(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is truncated or no JSON: {error}. Export it again.") from None
 
 
 def _action(value: dict[str, Any]) -> Any:
@@ -178,7 +190,10 @@ def _action(value: dict[str, Any]) -> Any:
 def _rows_at(value: Any, where: str) -> list[Any]:
     if not isinstance(value, (list, dict)):
         raise ValueError(f"{where} is {json.dumps(value)[:40]}, which holds no documents.")
-    return rows_in(value)
+    try:
+        return rows_in(value)
+    except _FORM_ERRORS as error:
+        raise ValueError(f"{where}: {_sentence(error)}") from None
 
 
 def rows_in(value: Any) -> list[Any]:
@@ -196,7 +211,9 @@ def rows_in(value: Any) -> list[Any]:
         rows = value.get(key)
         if isinstance(rows, list) and rows and isinstance(rows[0], dict):
             # Hosted APIs number their answers, which need not come in order.
-            if key == "data" and all(isinstance(row.get("index"), int) for row in rows):
+            if key == "data" and all(
+                has_keys(row, "index") and isinstance(row["index"], int) for row in rows
+            ):
                 rows = sorted(rows, key=lambda row: int(row["index"]))
             return rows
     for key in ("embeddings", "colbert_vecs", "tokens", "vectors"):

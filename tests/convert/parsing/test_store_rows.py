@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from muvera.convert.parsing import store_rows
 from muvera.convert.parsing.number_literals import from_hex, literals, unpack_signs
+from muvera.convert.parsing.store_decoders import weaviate_bytes
 from muvera.convert.readers import jsonl
 
 DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "d"])
 TOKENS = {name: tokens.tolist() for name, tokens in zip("abcd", DOCS, strict=True)}
+
+INT8 = "tensor<int8>(dt{},x[2])"
 
 
 def blocks(tokens: list[Any]) -> dict[str, Any]:
@@ -30,6 +32,12 @@ def blocks(tokens: list[Any]) -> dict[str, Any]:
 def vespa(tensor: Any) -> dict[str, Any]:
     """Return a row of Vespa with one tensor."""
     return {"id": "id:ns:doc::1", "fields": {"c": tensor}}
+
+
+def cells(indexed: str, *values: tuple[str, int, float]) -> dict[str, Any]:
+    """Return Vespa's cells, each with its token and coordinate."""
+    listed = [{"address": {"dt": token, "x": str(x)}, "value": value} for token, x, value in values]
+    return {"type": f"tensor<float>(dt{{}},{indexed})", "cells": listed}
 
 
 def read(path: Path, listed: list[Any], **options: Any) -> Any:
@@ -211,9 +219,9 @@ def test_array_literals(values: np.ndarray) -> None:
 
 def test_weaviate_bytes() -> None:
     content = struct.pack("<H", 4) + DOCS.tokens.tobytes()
-    np.testing.assert_array_equal(store_rows.weaviate_bytes(content), DOCS.tokens)
+    np.testing.assert_array_equal(weaviate_bytes(content), DOCS.tokens)
     with pytest.raises(ValueError, match="has 97 bytes, which are not two of width and rows of 4 float32"):
-        store_rows.weaviate_bytes(content[:-1])
+        weaviate_bytes(content[:-1])
 
 
 @pytest.mark.parametrize(
@@ -232,11 +240,37 @@ def test_weaviate_bytes() -> None:
         ({"id": 1, "emb": '{"[1,2]","[1,2"}'}, "which is no pgvector literal"),
         ({"id": 1, "payload": {}, "vector": {"a": [[1.0]], "b": [[1.0]]}}, "has token vectors in a, b"),
         (vespa({"blocks": {"0": None}}), "line 1"),
+        (
+            vespa({"blocks": [{"address": {"t": "0"}, "values": [1.0]}, {"address": {"t": "0"}, "values": [2.0]}]}),
+            "line 1: c has two values at '0', but an address stands for one",
+        ),
+        (
+            vespa({"type": "tensor<float>(dt{},x[4])", "blocks": {"0": [1.0, 2.0, 3.0, 4.0], "1": [1.0, 2.0]}}),
+            r"c has 2 numbers in its block '1', but its type tensor<float>\(dt\{\},x\[4\]\) declares 4",
+        ),
+        (vespa({"type": INT8, "blocks": {"0": [1, 300]}}), "c has 300.0 in its token 0, but an int8"),
+        (vespa({"type": INT8, "blocks": {"0": [0.5, 3]}}), "c has 0.5 in its token 0, but an int8"),
+        (vespa({"type": INT8, "blocks": {"0": [1, 1e30]}}), r"c has 1e\+30 in its token 0, but an int8"),
+        (vespa(cells("x[3]", ("0", 0, 1.0), ("0", 2, 2.0))), "c has no cell for coordinate 1 of token '0'"),
+        (vespa(cells("x[3]", ("0", 0, 1.0), ("0", 1, 2.0))), "c has no cell for coordinate 2 of token '0'"),
+        (vespa(cells("x[]", ("0", 0, 1.0), ("0", 2, 2.0))), "c has no cell for coordinate 1 of token '0'"),
+        (vespa(cells("x[1]", ("0", 0, 1.0), ("0", 1, 2.0))), "c has 2 numbers in its block '0', but .* declares 1"),
+        (vespa(cells("x[2]", ("0", 0, 1.0), ("0", 0, 2.0))), "c, token '0', has two values at 0"),
+        ({"id": "id:n:d::1", "put": 7.5, "fields": {"c": {"blocks": {"0": [True]}}}}, "c has bool True in its token 0"),
+        ({"id": 7.5, "fields": {"c": {"blocks": {"0": [1.0]}}}}, "has the id id=float 7.5"),
+        ({"_id": "1", "_source": {"c": [[1, 2], [3, 999]]}, "packed": 1}, "c has 999.0 in its token 1, but an int8"),
+        ({"id": 1, "emb": '{"[1,2]","[1,true]"}'}, "emb has bool True in its token 1"),
+        ({"id": 1, "emb": '{"[1,2]",'}, "which is no array literal"),
+        ({"id": 1, "payload": {"id": 2.5}, "vector": [[1.0]]}, None),
     ],
 )  # fmt: skip
-def test_bad_rows(tmp_path: Path, row: Any, sentence: str) -> None:
+def test_bad_rows(tmp_path: Path, row: Any, sentence: str | None) -> None:
+    options = {"packed_signs": True} if "packed" in row else {}
+    if sentence is None:
+        everything(read(tmp_path, [row], **options))
+        return
     with pytest.raises(ValueError, match=sentence):
-        everything(read(tmp_path, [row]))
+        everything(read(tmp_path, [row], **options))
 
 
 def test_a_forced_format(tmp_path: Path) -> None:

@@ -109,7 +109,10 @@ def test_fields_by_name(tmp_path: Path) -> None:
         ),
         ({"id": "x", "tokens": [[1, 2, 3, 4], [1, 2]]}, "line 3: tokens has 2 numbers in its token 1, but 4"),
         ({"id": "x", "tokens": [1, 2, 3, 4]}, "line 3: tokens is a single vector, not one vector a token"),
-        ({"id": "x", "tokens": [["a", "b"]]}, "line 3: tokens is not a list of lists of numbers"),
+        (
+            {"id": "x", "tokens": [["a", "b"]]},
+            "line 3: tokens has str 'a' in its token 0, where a number must stand",
+        ),
         ({"id": "x", "error": "no"}, "line 3: has no 'tokens', only id, error; null says no tokens"),
         ({"tokens": [[1, 2, 3, 4]]}, "line 3: document 2 has no id, but those before have one"),
         (
@@ -118,15 +121,39 @@ def test_fields_by_name(tmp_path: Path) -> None:
         ),
         (
             {"id": "x", "tokens": [[1, None, 3, 4]]},
-            r"document 2 \(id 'x'\) has nan in its token 0, coordinate 1",
+            "line 3: tokens has NoneType None in its token 0, where a number must stand",
         ),
         ({"id": "a", "tokens": [[1, 2, 3, 4]]}, "must be unique, but 'a' stands at positions 0 and 2"),
         ("text", "line 3"),
+        (
+            {"id": "x", "tokens": [[1, 2, 3, 4], [1, "2", 3, 4]]},
+            "tokens has str '2' in its token 1, where a number",
+        ),
+        (
+            {"id": "x", "tokens": [[1, True, 3, 4]]},
+            "line 3: tokens has bool True in its token 0, where a number",
+        ),
+        ({"id": "x", "tokens": [[1, 10**400, 3, 4]]}, "line 3: tokens has an integer that is too large"),
+        (
+            {"id": "x", "tokens": [[1, 1e300, 3, 4]]},
+            r"document 2 \(id 'x'\) has inf in its token 0, coordinate 1",
+        ),
+        (
+            {"id": "x", "tokens": [[1, 1e30, 3, 4]]},
+            r"has 1e\+30 in its token 0, .* must be below 1e\+12 in size",
+        ),
+        (
+            {"id": 7.0, "tokens": [[1, 2, 3, 4]]},
+            "line 3: has the id id=float 7.0, but an id is a whole number or",
+        ),
+        ({"id": True, "tokens": [[1, 2, 3, 4]]}, "line 3: has the id id=bool True, but"),
+        ({"id": ["x"], "tokens": [[1, 2, 3, 4]]}, r"line 3: has the id id=list \['x'\], but"),
+        ({"id": 10**30, "tokens": [[1, 2, 3, 4]]}, "mix kinds"),
     ],
 )
 def test_bad_lines(tmp_path: Path, row: Any, sentence: str) -> None:
     path = lines(tmp_path / "bad.jsonl", [*NAMED[:2], row])
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
         everything(jsonl.open_source(path), 100)
 
 
@@ -158,3 +185,41 @@ def test_truncated(tmp_path: Path) -> None:
 def test_nothing_to_read(tmp_path: Path, rows: list[Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         jsonl.open_source(lines(tmp_path / "docs.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"id": "x", "id": "y", "tokens": [[1]]}', "line 2 .*: the key 'id' stands twice in one object"),
+        ("[" * 100_000, "line 2 is truncated or no JSON: .*recursion"),
+        ('{"hits": {"hits": 7}}', "line 2: the row does not have its store's form"),
+        ('{"id": 1, "class": "a", "vectors": [[1]]}', "line 2: the row does not have its store's form"),
+        ('{"id": 1, "payload": {}, "vector": {"c": [[1], 2]}}', "line 2: "),
+    ],
+)
+def test_lines_that_are_built_to_break(tmp_path: Path, line: str, sentence: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"id": "a", "tokens": []}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"bad\.jsonl, {sentence}"):
+        everything(jsonl.open_source(path))
+
+
+@pytest.mark.parametrize("name", ["docs.jsonl.gz", "docs.json.gz"])
+def test_packed_files_that_unpack_to_much(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b" " * (64 << 20) + b"[[1]]"))
+    with pytest.raises(ValueError, match=r"unpacks \d+ bytes to more than 16777216"):
+        jsonl.open_source(path)
+
+
+@pytest.mark.parametrize("name", ["docs.jsonl.gz", "docs.json.gz"])
+def test_damaged_packed_files(tmp_path: Path, name: str) -> None:
+    content = bytearray(gzip.compress(("\n".join(map(json.dumps, NAMED)) * 20).encode(), 0))
+    for place in (3, 12, 18, len(content) - 2):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            everything(jsonl.open_source(tmp_path / name))
+        except (ValueError, TypeError) as error:
+            assert str(tmp_path / name) in str(error)
