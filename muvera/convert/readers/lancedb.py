@@ -8,6 +8,7 @@ from typing import Any
 
 from ...data.multivectors import MultiVectors
 from ...utils.optional_imports import import_extra
+from ..parsing.lance_manifest import require_no_base_paths
 from ..sources import arrow_columns
 from ..sources.base import Source
 
@@ -39,6 +40,14 @@ def open_source(
         The multi-vector column.  Default: the only one that can be.
     id_column : str, optional
         The column of ids.  Default: ``id``, ``_id``, ``doc_id`` or the like, if any.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such table, it is damaged, has no column of token vectors, or keeps
+        rows outside its folder.
+    ImportError
+        Where LanceDB or pyarrow is missing.
     """
     path = Path(path)
     if path.suffix == ".lance":
@@ -65,12 +74,10 @@ class LanceSource:
         lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
         self._pa = arrow_columns.import_pyarrow("lancedb", "Reading LanceDB")
         self.place = f"{path}/{table}.lance"
-        try:
-            self._table = lancedb.connect(str(path)).open_table(table)
-            schema = self._table.schema
-            self.num_documents: int | None = int(self._table.count_rows())
-        except (RuntimeError, ValueError, OSError) as error:
-            raise ValueError(f"{self.place} cannot be opened by LanceDB: {error}.") from error
+        require_no_base_paths(path / f"{table}.lance")
+        self._table = lancedb.connect(str(path)).open_table(table)
+        schema = self._table.schema
+        self.num_documents: int | None = int(self._table.count_rows())
         self.column, self.id_column = arrow_columns.columns(self._pa, schema, column, id_column, self.place)
         dimension = arrow_columns.dimension_of(self._pa, schema.field(self.column).type)
         if dimension is None:

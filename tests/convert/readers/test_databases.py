@@ -84,8 +84,34 @@ def test_lancedb_which_table(tmp_path: Path, lancedb: Any) -> None:
         lancedb_reader.open_source(tmp_path, table="right")
     assert_same(everything(lancedb_reader.open_source(tmp_path, table="left")), DOCS)
     (tmp_path / "broken.lance").mkdir()
-    with pytest.raises(ValueError, match=r"broken\.lance cannot be opened by LanceDB"):
-        lancedb_reader.open_source(tmp_path, table="broken")
+    with pytest.raises(ValueError, match=r" is damaged, or is not in the format 'lancedb' \(.*broken"):
+        convert.open_source(tmp_path, table="broken")
+
+
+def with_base_path(manifest: bytes, field: bytes) -> bytes:
+    """Append a field to the manifest's message, and tell its new length."""
+    begins = int.from_bytes(manifest[-16:-8], "little")
+    message = manifest[begins + 4 : begins + 4 + int.from_bytes(manifest[begins : begins + 4], "little")]
+    changed = message + field
+    return manifest[:begins] + len(changed).to_bytes(4, "little") + changed + manifest[-16:]
+
+
+def test_lancedb_hands_out_no_other_folder(tmp_path: Path, lancedb: Any) -> None:
+    import pyarrow as pa
+
+    lancedb.connect(str(tmp_path)).create_table("docs", lance_table(pa, pa.float32()))
+    (manifest,) = (tmp_path / "docs.lance" / "_versions").glob("*.manifest")
+    content = manifest.read_bytes()
+    base = b"\x1a\x00\x22\x0b/etc/secret"  # is_dataset_root and path
+    manifest.write_bytes(with_base_path(content, b"\x92\x01" + bytes([len(base)]) + base))
+    with pytest.raises(ValueError, match=r"\.manifest names folders outside the table that hold its rows"):
+        convert.read(tmp_path)
+    for damage in (content[:-3], with_base_path(content, b"\x92"), with_base_path(content, b"\xff" * 11)):
+        manifest.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"\.manifest is damaged: "):
+            convert.read(tmp_path)
+    manifest.write_bytes(content)
+    assert_same(convert.read(tmp_path), DOCS)
 
 
 def make_collection(qdrant: Any, path: Path, named: bool, distance: str = "Dot") -> None:
