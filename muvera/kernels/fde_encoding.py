@@ -30,6 +30,12 @@ FILL_NONE = 0
 FILL_NEAREST_TOKEN = 1
 FILL_NEAREST_CELL = 2
 
+# What stands for the tokens of a document cell: their mean, its direction with length 1, or its
+# direction with the mean length of the tokens.
+CELL_MEAN = 0
+CELL_UNIT = 1
+CELL_LENGTH = 2
+
 
 @kernel
 def write_blocks(
@@ -64,14 +70,29 @@ def write_blocks(
 
 
 @kernel
+def subtract_mean(rows, count, width, mean):
+    """Write the mean of the first `count` rows to `mean` and subtract it from each of them."""
+    one = np.float32(1.0)
+    mean[:] = 0.0
+    for t in range(count):
+        add_scaled(rows, t * width, width, one, mean, 0)
+    set_scaled(mean, 0, width, one / np.float32(count), mean, 0)
+    for t in range(count):
+        add_scaled(mean, 0, width, -one, rows, t * width)
+
+
+@kernel
 def encode_documents(
     floats, halves, offsets, first, last, center, mixing, places, planes, lane_planes, repetitions, bits,
-    position, code_at, projection, lane_projection, block, fill, unit, out,
+    position, code_at, projection, lane_projection, block, fill, cell_values, split, weight, out,
 ):  # fmt: skip
     """Write the FDEs of documents first..last to ``out[0 : last - first]``.
 
-    `center` (width,) is subtracted from every token.  `unit` scales each cell's mean to
-    length 1 before projecting.  An empty document's FDE is zero.
+    `center` (width,) is subtracted from every token.  `cell_values` is one of the CELL constants,
+    `weight` multiplies every entry.  An empty document's FDE is zero.
+
+    With `split` the FDE is that of what a document's mean token leaves of each token, in the cells of
+    the whole tokens.  Columns of `out` beyond the FDE are left as they are.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
@@ -91,10 +112,13 @@ def encode_documents(
     first_token = np.empty(cells, np.int64)
     sums = np.empty((cells + ROWS) * width, np.float32)
     scales = np.empty(cells, np.float32)
+    lengths = np.empty(longest if cell_values == CELL_LENGTH else 0, np.float32)
+    cell_lengths = np.empty(cells, np.float32)
+    mean = np.empty(width, np.float32)
     tile = np.empty(ROWS * LANES, np.float32)
     one = np.float32(1.0)
     for document in range(first, last):
-        fde = out[document - first]
+        fde = out[document - first, : repetitions * cells * block]
         start = offsets[document]
         count = offsets[document + 1] - start
         if count == 0:
@@ -112,6 +136,11 @@ def encode_documents(
                     lane_signs(values, row, count - 1, width, planes, panel, masks, where, step)
                 else:
                     tile_signs(values, row, count - 1, width, planes, panel, masks, where, step)
+        if split:
+            subtract_mean(values, count, width, mean)
+        if cell_values == CELL_LENGTH:
+            for t in range(count):
+                lengths[t] = math.sqrt(square_sum(values, t * width, width))
         for repetition in range(repetitions):
             at = (repetition * bits) >> 4
             shift = (repetition * bits) & 15
@@ -128,10 +157,14 @@ def encode_documents(
                     slot_codes[slots] = code
                     counts[slots] = 1
                     first_token[code] = t
+                    if cell_values == CELL_LENGTH:
+                        cell_lengths[slots] = lengths[t]
                     set_scaled(values, t * width, width, one, sums, slots * width)
                     slots += 1
                 else:
                     counts[slot] += 1
+                    if cell_values == CELL_LENGTH:
+                        cell_lengths[slot] += lengths[t]
                     add_scaled(values, t * width, width, one, sums, slot * width)
             if slots < cells:
                 for code in range(cells):
@@ -147,15 +180,19 @@ def encode_documents(
                         t = nearest_cell_token(code, first_token, code_at)
                     slot_codes[slots] = code
                     counts[slots] = 1
+                    if cell_values == CELL_LENGTH:
+                        cell_lengths[slots] = lengths[t]
                     set_scaled(values, t * width, width, one, sums, slots * width)
                     slots += 1
             for s in range(slots):
-                if unit:
-                    square = square_sum(sums, s * width, width)
-                    # Tokens that cancel exactly have no direction: their block stays zero.
-                    scales[s] = one / math.sqrt(square) if square > 0 else np.float32(0.0)
-                else:
-                    scales[s] = one / np.float32(counts[s])
+                if cell_values == CELL_MEAN:
+                    scales[s] = weight / np.float32(counts[s])
+                    continue
+                square = square_sum(sums, s * width, width)
+                # Tokens that cancel exactly have no direction: their block stays zero.
+                scales[s] = weight / math.sqrt(square) if square > 0 else np.float32(0.0)
+                if cell_values == CELL_LENGTH:
+                    scales[s] *= cell_lengths[s] / np.float32(counts[s])
             write_blocks(
                 sums, scales, slot_codes, slots, width, repetition, position, projection, lane_projection,
                 block, tile, fde,
@@ -165,13 +202,14 @@ def encode_documents(
 @kernel
 def encode_queries(
     floats, halves, offsets, first, last, center, mixing, places, planes, lane_planes, inverse_norms,
-    repetitions, bits, position, projection, lane_projection, block, softness, out,
+    repetitions, bits, position, projection, lane_projection, block, softness, weight, out,
 ):  # fmt: skip
     """Write the FDEs of queries first..last to ``out[0 : last - first]``.
 
     Cells are decided after subtracting `center`; values are not centered, which would change
     the ranking.  With `softness` tau > 0 a token at distance m from its nearest hyperplane
     goes to the cell across it with weight exp(-m / tau) / 2, and to its own with the rest.
+    `weight` multiplies every entry; columns of `out` beyond the FDE are left as they are.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
@@ -189,10 +227,10 @@ def encode_queries(
     slot_of = np.empty(cells, np.int64)
     slot_codes = np.empty(cells, np.int64)
     sums = np.empty((cells + ROWS) * width, np.float32)
-    scales = np.ones(cells, np.float32)
+    scales = np.full(cells, weight, np.float32)
     tile = np.empty(ROWS * LANES, np.float32)
     for query in range(first, last):
-        fde = out[query - first]
+        fde = out[query - first, : repetitions * cells * block]
         fde[:] = 0.0
         start = offsets[query]
         count = offsets[query + 1] - start
@@ -233,16 +271,16 @@ def encode_queries(
                 if softness > 0 and bits > 0:
                     across = np.float32(0.5) * np.float32(math.exp(-margin / softness))
                 for part in range(2 if across > 0 else 1):
-                    weight = across if part == 1 else np.float32(1.0) - across
+                    share = across if part == 1 else np.float32(1.0) - across
                     cell = code ^ (1 << nearest) if part == 1 else code
                     slot = slot_of[cell]
                     if slot < 0:
                         slot_of[cell] = slots
                         slot_codes[slots] = cell
-                        set_scaled(values, t * width, width, weight, sums, slots * width)
+                        set_scaled(values, t * width, width, share, sums, slots * width)
                         slots += 1
                     else:
-                        add_scaled(values, t * width, width, weight, sums, slot * width)
+                        add_scaled(values, t * width, width, share, sums, slot * width)
             write_blocks(
                 sums, scales, slot_codes, slots, width, repetition, position, projection, lane_projection,
                 block, tile, fde,

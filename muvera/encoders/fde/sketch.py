@@ -1,0 +1,117 @@
+"""Sketch: tokens in random cells, written as one long vector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.multivectors import MultiVectors, as_kernel_arrays
+from ...kernels.encode import (
+    CELL_LENGTH,
+    CELL_MEAN,
+    CELL_UNIT,
+    FILL_NEAREST_CELL,
+    FILL_NEAREST_TOKEN,
+    FILL_NONE,
+    encode_documents,
+    encode_queries,
+)
+from ...kernels.tile import LANES
+from ...utils.parallel import run_in_ranges, split_by_weight
+from .config import FDEConfig
+from .draws import native
+from .matrices import FDEMatrices, cell_positions, is_interleaved, pack_rows
+
+__all__ = ["TASK_TOKENS", "Sketch"]
+
+#: A task is about this many tokens: enough to hide its start, few enough to share out evenly.
+TASK_TOKENS = 2048
+
+_CELL_VALUES = {"mean": CELL_MEAN, "unit": CELL_UNIT, "length": CELL_LENGTH}
+
+
+class Sketch:
+    """The random matrices of an FDE, packed as the kernels read them, and the vector that is subtracted.
+
+    Parameters
+    ----------
+    config : FDEConfig
+    matrices : FDEMatrices
+    """
+
+    def __init__(self, config: FDEConfig, matrices: FDEMatrices) -> None:
+        repetitions, width = config.num_repetitions, native.padded_width(config.dimension)
+        if matrices.hyperplanes.shape != (repetitions * config.num_simhash_projections, width):
+            raise ValueError(
+                f"The hyperplanes have shape {matrices.hyperplanes.shape}, which does not fit {config}."
+            )
+        self.config, self.matrices = config, matrices
+        self._lane_planes = bool(matrices.mixing.size) and is_interleaved(matrices.hyperplanes)
+        self._planes = pack_rows(matrices.hyperplanes, self._lane_planes)
+        flat = matrices.projections.reshape(-1, width)
+        self._lane_projection = (
+            bool(matrices.mixing.size) and config.block_width % LANES == 0 and is_interleaved(flat)
+        )
+        self._projection = np.concatenate(
+            [
+                np.empty(0, np.float32),
+                *(pack_rows(rows, self._lane_projection) for rows in matrices.projections),
+            ]
+        )
+        self._mixing = pack_rows(matrices.mixing, True) if matrices.mixing.size else np.empty(0, np.float32)
+        # Of the tokens' own columns: where the basis is padded, a normal also has others.
+        norms = np.linalg.norm(matrices.dense_hyperplanes[:, : config.dimension], axis=1)
+        self._inverse_norms = (1 / np.maximum(norms, 1e-30)).astype(np.float32)
+        self._position = cell_positions(config)
+        self._code_at = np.argsort(self._position)
+        self._center = np.zeros(width, np.float32)
+        self._fill = FILL_NONE
+        if config.fill_empty_partitions:
+            self._fill = FILL_NEAREST_CELL if config.dialect == "fastembed" else FILL_NEAREST_TOKEN
+
+    def center_at(self, center: NDArray[np.float32]) -> None:
+        """Let `center` (d,) be what is subtracted from tokens."""
+        self._center[: self.config.dimension] = center
+
+    def write_documents(
+        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32],
+        weight: float = 1.0,
+    ) -> None:  # fmt: skip
+        """Write `weight` times the sketches of documents start..stop to the first columns of `out`."""
+        config = self.config
+        encode_documents(
+            floats, halves, offsets, start, stop, self._center, self._mixing, self.matrices.places,
+            self._planes, self._lane_planes, config.num_repetitions, config.num_simhash_projections,
+            self._position, self._code_at, self._projection, self._lane_projection, config.block_width,
+            self._fill, _CELL_VALUES[config.document_cells], config.split_mean, np.float32(weight), out,
+        )  # fmt: skip
+
+    def write_queries(
+        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32],
+        weight: float = 1.0,
+    ) -> None:  # fmt: skip
+        """Write `weight` times the sketches of queries start..stop to the first columns of `out`."""
+        config = self.config
+        encode_queries(
+            floats, halves, offsets, start, stop, self._center, self._mixing, self.matrices.places,
+            self._planes, self._lane_planes, self._inverse_norms, config.num_repetitions,
+            config.num_simhash_projections, self._position, self._projection, self._lane_projection,
+            config.block_width, np.float32(config.soft_query_cells), np.float32(weight), out,
+        )  # fmt: skip
+
+    def of_documents(self, documents: MultiVectors, threads: int | None = None) -> NDArray[np.float32]:
+        """Return the sketches of documents, float32 (n, R * 2**k * p)."""
+        return self._of(documents, self.write_documents, threads)
+
+    def of_queries(self, queries: MultiVectors, threads: int | None = None) -> NDArray[np.float32]:
+        """Return the sketches of queries, float32 (n, R * 2**k * p)."""
+        return self._of(queries, self.write_queries, threads)
+
+    def _of(self, texts: MultiVectors, write: Any, threads: int | None) -> NDArray[np.float32]:
+        out = np.empty((len(texts), self.config.sketch_dimension), np.float32)
+        floats, halves = as_kernel_arrays(texts)
+        ranges = split_by_weight(texts.offsets, TASK_TOKENS, max(1, len(texts)))
+        run_in_ranges(lambda a, b: write(floats, halves, texts.offsets, a, b, out[a:b]), ranges, threads)
+        return out

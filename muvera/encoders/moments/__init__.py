@@ -1,0 +1,1 @@
+"""Moments of documents: the mean token, the covariance, and their calibration."""
