@@ -73,7 +73,7 @@ OPTIONS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("complementary", {"projection": "complementary"}, "Rademacher", {"projection": "rademacher"}),
     ("no fill", {"fill_empty_partitions": False}, "filled", {"fill_empty_partitions": True}),
     ("centered", {"center": True}, "not centered", {"center": False}),
-    ("unit cells", {"unit_document_cells": True}, "means as cells", {"unit_document_cells": False}),
+    ("unit cells", {"document_cells": "unit"}, "means as cells", {"document_cells": "mean"}),
     ("soft cells", {"soft_query_cells": 0.05}, "hard cells", {"soft_query_cells": 0.0}),
     (
         "orthogonal hyperplanes",

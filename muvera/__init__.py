@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .encoders.fde.encoder import FDEEncoder
     from .encoders.learned.config import LearnedConfig
     from .encoders.learned.encoder import LearnedEncoder
+    from .encoders.moments.config import MeanConfig
+    from .encoders.moments.encoder import MeanEncoder
     from .encoders.registry import load_encoder
     from .index.muvera_index import MuveraIndex
     from .reranking.ball_carving import carve_queries
@@ -36,6 +38,8 @@ _HOMES = {
     "FDEEncoder": "encoders.fde.encoder",
     "LearnedConfig": "encoders.learned.config",
     "LearnedEncoder": "encoders.learned.encoder",
+    "MeanConfig": "encoders.moments.config",
+    "MeanEncoder": "encoders.moments.encoder",
     "MultiVectors": "data.multivectors",
     "MuveraIndex": "index.muvera_index",
     "Ranking": "data.ranking",
@@ -80,6 +84,8 @@ __all__ = [
     "FDEEncoder",
     "LearnedConfig",
     "LearnedEncoder",
+    "MeanConfig",
+    "MeanEncoder",
     "MultiVectors",
     "MuveraIndex",
     "Ranking",

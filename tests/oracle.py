@@ -27,34 +27,83 @@ def hamming(a: int, b: int) -> int:
 
 def document_fde(
     tokens: np.ndarray,
-    hyperplanes: np.ndarray,
+    planes: np.ndarray,
     projections: np.ndarray | None,
     *,
     center: np.ndarray | None = None,
     fill: bool = False,
-    unit: bool = False,
+    cells: str = "mean",
+    split: bool = False,
 ) -> np.ndarray:
     """Means of the (centered) tokens in each cell, projected.
 
-    With `fill` an empty cell takes the token whose code differs least, the first of equals; with `unit` a
-    cell's vector is scaled to length 1 before it is projected.  No tokens give zeros.
+    With `fill` an empty cell takes the token whose code differs least, the first of equals.  `cells` says
+    what becomes of a cell's mean: it stays, or its length is 1 ("unit") or its tokens' mean length ("length";
+    nothing where they cancel) before it is projected.  With `split` values are what the tokens' mean leaves
+    of them.  No tokens give zeros.
     """
-    values = _float64(tokens) if center is None else _float64(tokens) - _float64(center)
+    hashed = _float64(tokens) if center is None else _float64(tokens) - _float64(center)
+    values = hashed - hashed.mean(axis=0) if split and len(hashed) else hashed
     blocks = []
-    for r, planes in enumerate(hyperplanes):
-        codes = token_codes(values, planes)
-        cells = np.zeros((2 ** len(planes), values.shape[1]))
-        for code, cell in enumerate(cells):
-            members = values[codes == code]
-            if len(members):
-                cell[:] = members.mean(axis=0)
-            elif fill and len(values):
-                cell[:] = values[np.argmin([hamming(code, other) for other in codes])]
-            length = np.linalg.norm(cell)
-            if unit and length > 0:
-                cell /= length
-        blocks.append(_project(cells, projections, r))
+    for r in range(len(planes)):
+        codes = token_codes(hashed, planes[r])
+        means = np.zeros((2 ** planes.shape[1], tokens.shape[1]))
+        for code, mean in enumerate(means):
+            inside = [t for t, other in enumerate(codes) if other == code]
+            if not inside and fill and len(codes):
+                inside = [int(np.argmin([hamming(code, other) for other in codes]))]
+            if not inside:
+                continue
+            mean[:] = values[inside].mean(axis=0)
+            length = np.linalg.norm(mean)
+            typical = np.linalg.norm(values[inside], axis=1).mean()
+            if cells != "mean" and (cells == "length" or split) and length <= 1e-3 * typical:
+                mean *= 0
+            elif cells != "mean" and length > 0:
+                mean *= (1.0 if cells == "unit" else typical) / length
+        blocks.append(_project(means, projections, r))
     return np.concatenate(blocks)
+
+
+def triangle(matrix: np.ndarray) -> np.ndarray:
+    """The upper triangle row by row; products of two are those of the symmetric matrices."""
+    rows, columns = np.triu_indices(len(matrix))
+    return np.asarray(matrix[rows, columns] * np.where(rows == columns, 1, np.sqrt(2)))
+
+
+def document_moments(
+    tokens: np.ndarray, coefficients: np.ndarray, units: np.ndarray, offset: np.ndarray, covariance: bool
+) -> np.ndarray:
+    """Covariance, mean and bias of a document, weighted; zeros without tokens."""
+    if not len(tokens):
+        return np.zeros(len(offset))
+    values = _float64(tokens)
+    mean = values.mean(axis=0)
+    norm = np.linalg.norm(mean)
+    direction = mean / norm if norm > 0 else mean
+    rest = values - mean
+    about = rest.T @ rest / len(rest) * np.sqrt(2 * np.log(len(rest)))
+    _, second, first, along, length, square, count = coefficients
+    blocks = [
+        second * triangle(about) if covariance else np.zeros(0),
+        first * mean + along * direction,
+        [length * norm + square * norm**2 + count * np.log(len(rest))],
+    ]
+    repeated = np.repeat(units[1:], [len(block) for block in blocks])
+    return np.asarray((np.concatenate(blocks) - offset) * repeated)
+
+
+def query_moments(tokens: np.ndarray, units: np.ndarray, metric: np.ndarray) -> np.ndarray:
+    """What a query multiplies a document's moments with."""
+    values = _float64(tokens)
+    blocks = [np.zeros(0), values.sum(axis=0), np.array([float(len(values))])]
+    if metric.size:
+        total = np.zeros_like(metric, np.float64)
+        for token in values:
+            variance = token @ metric @ token
+            total += np.outer(token, token) / (2 * np.sqrt(variance)) if variance > 0 else 0
+        blocks[0] = triangle(total)
+    return np.concatenate([block / unit for block, unit in zip(blocks, units[1:], strict=True)])
 
 
 def query_fde(

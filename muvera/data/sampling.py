@@ -61,10 +61,12 @@ class DocumentSample:
     floats : int
         What will be kept of each document, which bounds how many are sampled.
     seed : int
+    most : int
+        Documents at most.
     """
 
-    def __init__(self, floats: int, seed: int) -> None:
-        self.size = max(1, min(MAX_FIT_DOCUMENTS, _BYTES // (4 * floats)))
+    def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
+        self.size = max(1, min(most, _BYTES // (4 * floats)))
         self._stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLING,)))
         self._shrinking = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHRINKING,)))
         self._kept: list[NDArray[np.generic]] = []

@@ -298,8 +298,14 @@ def _departures(config: FDEConfig) -> list[str]:
         reasons.append("empty document cells stay empty, and the proof fills them")
     if config.center:
         reasons.append("document tokens are centered, so they are no unit vectors")
-    if config.unit_document_cells:
-        reasons.append("cells' means are scaled to length 1")
+    if config.split_mean:
+        reasons.append("the document's mean is split off, and the blocks have learned coefficients")
+    if config.document_cells != "mean":
+        reasons.append(
+            "cells' means are scaled to length 1"
+            if config.document_cells == "unit"
+            else "cells' means are scaled to their tokens' mean length"
+        )
     if config.soft_query_cells:
         reasons.append("a query token is shared between two cells")
     if config.hyperplanes != "gaussian":

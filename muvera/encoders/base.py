@@ -146,11 +146,8 @@ class BaseConfig:
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that depend on every value and on nothing else."""
-        text = json.dumps(self._hashed_values(), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def _hashed_values(self) -> dict[str, Any]:
-        return self.to_dict()
 
 
 class BaseEncoder(ABC):

@@ -18,6 +18,8 @@ from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
 from .learned.config import LearnedConfig
 from .learned.encoder import LearnedEncoder
+from .moments.config import MeanConfig
+from .moments.encoder import MeanEncoder
 
 __all__ = [
     "ENCODERS",
@@ -59,6 +61,7 @@ ENCODERS: dict[str, EncoderKind] = {
     for kind in (
         EncoderKind(FDEConfig, FDEEncoder, FDEEncoder.from_arrays),
         EncoderKind(LearnedConfig, LearnedEncoder, LearnedEncoder.from_arrays),
+        EncoderKind(MeanConfig, MeanEncoder, MeanEncoder.from_arrays),
     )
 }
 
@@ -68,6 +71,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     **FDE_PRESETS,
     "compact": {"compact_dimension": 512},
     "learned": {"encoder": "learned"},
+    "mean": {"encoder": "mean"},
+    "covariance": {"encoder": "mean", "covariance": True},
 }
 
 

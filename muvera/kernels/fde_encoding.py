@@ -36,6 +36,9 @@ CELL_MEAN = 0
 CELL_UNIT = 1
 CELL_LENGTH = 2
 
+# Square of the share of their lengths that is left of tokens that cancel, as far as rounding goes.
+_CANCELED = np.float32(1e-6)
+
 
 @kernel
 def write_blocks(
@@ -112,7 +115,8 @@ def encode_documents(
     first_token = np.empty(cells, np.int64)
     sums = np.empty((cells + ROWS) * width, np.float32)
     scales = np.empty(cells, np.float32)
-    lengths = np.empty(longest if cell_values == CELL_LENGTH else 0, np.float32)
+    measured = cell_values == CELL_LENGTH or (split and cell_values == CELL_UNIT)
+    lengths = np.empty(longest if measured else 0, np.float32)
     cell_lengths = np.empty(cells, np.float32)
     mean = np.empty(width, np.float32)
     tile = np.empty(ROWS * LANES, np.float32)
@@ -138,7 +142,7 @@ def encode_documents(
                     tile_signs(values, row, count - 1, width, planes, panel, masks, where, step)
         if split:
             subtract_mean(values, count, width, mean)
-        if cell_values == CELL_LENGTH:
+        if measured:
             for t in range(count):
                 lengths[t] = math.sqrt(square_sum(values, t * width, width))
         for repetition in range(repetitions):
@@ -157,13 +161,13 @@ def encode_documents(
                     slot_codes[slots] = code
                     counts[slots] = 1
                     first_token[code] = t
-                    if cell_values == CELL_LENGTH:
+                    if measured:
                         cell_lengths[slots] = lengths[t]
                     set_scaled(values, t * width, width, one, sums, slots * width)
                     slots += 1
                 else:
                     counts[slot] += 1
-                    if cell_values == CELL_LENGTH:
+                    if measured:
                         cell_lengths[slot] += lengths[t]
                     add_scaled(values, t * width, width, one, sums, slot * width)
             if slots < cells:
@@ -180,7 +184,7 @@ def encode_documents(
                         t = nearest_cell_token(code, first_token, code_at)
                     slot_codes[slots] = code
                     counts[slots] = 1
-                    if cell_values == CELL_LENGTH:
+                    if measured:
                         cell_lengths[slots] = lengths[t]
                     set_scaled(values, t * width, width, one, sums, slots * width)
                     slots += 1
@@ -193,6 +197,9 @@ def encode_documents(
                 scales[s] = weight / math.sqrt(square) if square > 0 else np.float32(0.0)
                 if cell_values == CELL_LENGTH:
                     scales[s] *= cell_lengths[s] / np.float32(counts[s])
+                # What the mean leaves cancels where one cell has all tokens: rounding is no direction.
+                if measured and square <= _CANCELED * cell_lengths[s] * cell_lengths[s]:
+                    scales[s] = np.float32(0.0)
             write_blocks(
                 sums, scales, slot_codes, slots, width, repetition, position, projection, lane_projection,
                 block, tile, fde,

@@ -16,15 +16,19 @@ import numpy as np
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 
-#: Structured and dense hyperplanes, every projection, both final projections.
+#: Structured and dense hyperplanes, every projection, both final projections, with and without blocks.
+WHOLE: Any = {"split_mean": False, "document_cells": "unit"}
+SPLIT: Any = {"split_mean": True, "document_cells": "length"}
 CASES = [
-    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2),
-    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, projection="identity"),
-    FDEConfig(dimension=96, num_repetitions=3, hyperplanes="gaussian", projection_dimension=5,
-              final_projection="rademacher", final_projection_dimension=40),
+    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, **WHOLE),
+    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, projection="identity", **WHOLE),
+    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=5, hyperplanes="gaussian",
+              projection_dimension=5, final_projection="rademacher", final_projection_dimension=40, **WHOLE),
     FDEConfig.preset("paper", 96, num_repetitions=3, num_simhash_projections=3),
     FDEConfig.preset("paper", 96, num_repetitions=3, projection="count_sketch",
                      final_projection="count_sketch", final_projection_dimension=60),
+    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, **SPLIT),
+    FDEConfig(dimension=96, num_repetitions=2, num_simhash_projections=2, covariance=True, **SPLIT),
 ]  # fmt: skip
 
 

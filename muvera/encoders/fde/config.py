@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Literal, get_args
 from ...kernels.byte_product import MAX_DEPTH
 from ...utils.checks import given, require_choice, require_int, require_number
 from ..base import BaseConfig
+from ..moments.blocks import moment_dimension
 
 __all__ = ["PRESETS", "Dialect", "FDEConfig"]
 
 Projection = Literal["complementary", "rademacher", "count_sketch", "identity"]
 FinalProjection = Literal["rademacher", "count_sketch"]
+DocumentCells = Literal["mean", "unit", "length"]
 Hyperplanes = Literal["orthogonal", "gaussian"]
 
 #: Whose random streams, cell numbering, fill and tie rules: this library's or another program's.
@@ -26,8 +28,9 @@ MOST_PROJECTIONS = 16
 class FDEConfig(BaseConfig):
     """What makes an FDE.  The default is the setting that found most across collections.
 
-    Recall, time and memory all grow with the FDE's size, ``num_repetitions *
-    2**num_simhash_projections * projection_dimension``.
+    A vector is a sketch of ``num_repetitions * 2**num_simhash_projections * projection_dimension``
+    floats, with which recall, time and memory grow, and blocks that have no error: with `split_mean`
+    ``dimension + 1`` floats more.
 
     Parameters
     ----------
@@ -58,9 +61,19 @@ class FDEConfig(BaseConfig):
     fill_empty_partitions : bool
         Give an empty document cell the nearest token (paper, section 2).  Together with
         `center`, leaving it empty (which then means: the average token) is better.
-    unit_document_cells : bool
-        Scale the mean of a document's cell to length 1: a mean is shorter than its tokens,
-        but its direction is what the query should meet.
+    document_cells : {"mean", "unit", "length"}
+        What stands for the tokens of a document's cell.  "mean": their mean, as in the paper; it is
+        shorter than they are.  "unit": its direction, with length 1.  "length": its direction, with
+        the mean length of the tokens; what `split_mean` leaves is of many lengths.
+    split_mean : bool
+        Keep the document's own mean token apart, which Chamfer contains exactly, and sketch only what
+        it leaves of the tokens; add a bias for the document's spread and length, and weight all of them
+        by coefficients that ``fit`` learns (see :mod:`muvera.encoders.moments.blocks`).  On models
+        whose vectors share a direction most of the ranking is in those ``dimension + 1`` floats.
+    covariance : bool
+        Keep the covariance of the document's tokens, too: ``dimension * (dimension + 1) / 2`` floats
+        without any random draw.  They find most on models that were trained for late interaction.
+        Needs `split_mean`.
     soft_query_cells : float
         tau: a query token at distance m from its nearest hyperplane also goes to the cell
         across it, with weight exp(-m / tau) / 2.  0 switches it off.  Costs nothing at search
@@ -101,7 +114,9 @@ class FDEConfig(BaseConfig):
     hyperplanes: Hyperplanes = "orthogonal"
     center: bool = True
     fill_empty_partitions: bool = False
-    unit_document_cells: bool = True
+    document_cells: DocumentCells = "unit"
+    split_mean: bool = False
+    covariance: bool = False
     soft_query_cells: float = 0.05
     final_projection: FinalProjection | None = None
     final_projection_dimension: int | None = None
@@ -118,12 +133,18 @@ class FDEConfig(BaseConfig):
             ("projection", Projection),
             ("hyperplanes", Hyperplanes),
             ("dialect", Dialect),
+            ("document_cells", DocumentCells),
             ("final_projection", FinalProjection | None),
         ):
             require_choice(name, getattr(self, name), _choices(kind))
-        for name in ("center", "fill_empty_partitions", "unit_document_cells"):
+        for name in ("center", "fill_empty_partitions", "split_mean", "covariance"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {given(getattr(self, name))}.")
+        if self.covariance and not self.split_mean:
+            raise ValueError(
+                "covariance=True needs split_mean=True: it is the covariance about the document's mean, got "
+                "split_mean=False."
+            )
         self._settle_projection_dimension()
         tau = require_number("soft_query_cells", self.soft_query_cells, 0, 10, hint="0 switches it off.")
         object.__setattr__(self, "soft_query_cells", tau)
@@ -211,26 +232,25 @@ class FDEConfig(BaseConfig):
         return int(2**self.num_simhash_projections)
 
     @property
-    def long_dimension(self) -> int:
-        """Floats before a final projection or compact map, R * 2**k * p."""
+    def sketch_dimension(self) -> int:
+        """Floats of the sketch before a final projection, R * 2**k * p."""
         return self.num_repetitions * self.num_cells * self.block_width
+
+    @property
+    def long_dimension(self) -> int:
+        """Floats before a compact map: the sketch and the blocks beside it."""
+        blocks = moment_dimension(self.dimension, self.covariance) if self.split_mean else 0
+        return (self.final_projection_dimension or self.sketch_dimension) + blocks
 
     @property
     def vector_dimension(self) -> int:
         """Floats of an FDE."""
-        return self.compact_dimension or self.final_projection_dimension or self.long_dimension
+        return self.compact_dimension or self.long_dimension
 
     @property
     def needs_fit_sample(self) -> bool:
-        """Whether maps are learned from documents, and not a mean token alone."""
+        """Whether maps are learned from documents, and not a mean token and coefficients alone."""
         return self.compact_dimension is not None
-
-    def _hashed_values(self) -> dict[str, Any]:
-        values = self.to_dict()
-        del values["encoder"]  # the kind of which others were told apart later
-        if values["compact_dimension"] is None:
-            del values["compact_dimension"]
-        return values
 
 
 _DIALECT_PROJECTIONS: dict[str, tuple[str, ...]] = {
@@ -244,7 +264,8 @@ _PAPER: dict[str, Any] = {
     "hyperplanes": "gaussian",
     "center": False,
     "fill_empty_partitions": True,
-    "unit_document_cells": False,
+    "document_cells": "mean",
+    "split_mean": False,
     "soft_query_cells": 0.0,
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,9 @@ from ...kernels.byte_product import STEP, multiply_bytes, pack_bytes, round_to_b
 from .compact_maps import CompactMaps
 
 __all__ = ["CompactProduct"]
+
+# Long vectors that are made before they are rounded: few enough to stay in a cache.
+_ROUNDED_TEXTS = 12
 
 
 class CompactProduct:
@@ -20,23 +25,36 @@ class CompactProduct:
     """
 
     def __init__(self, maps: CompactMaps) -> None:
-        long, _ = maps.documents.shape
-        self._depth = -(-long // STEP) * STEP
-        padded = np.pad(maps.documents, ((0, self._depth - long), (0, 0)))
+        self._long = len(maps.documents)
+        self._depth = -(-self._long // STEP) * STEP
+        padded = np.pad(maps.documents, ((0, self._depth - self._long), (0, 0)))
         self._packed = pack_bytes(padded)
         self._per_unit = np.float32(127 / maps.reach[0])
         self._sums = (128 * maps.documents.sum(axis=0, dtype=np.int64)).astype(np.int32)
         self._scales = maps.scales / self._per_unit
         self._start = -maps.offset
 
-    def room(self, count: int) -> NDArray[np.uint8]:
-        """Return an array for `count` rounded FDEs, uint8 (count, depth)."""
-        return np.zeros((count, self._depth), np.uint8)
+    def write(
+        self,
+        write_long: Callable[[int, int, NDArray[np.float32]], None],
+        start: int,
+        stop: int,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write the compact vectors of texts start..stop to `out` (stop - start, D).
 
-    def round(self, block: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        """Round long FDEs (b, L) into rows of :meth:`room`."""
-        round_to_bytes(block, self._per_unit, out)
-
-    def write(self, rows: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
-        """Write the compact FDEs of rounded rows to `out` (b, D)."""
+        Parameters
+        ----------
+        write_long : callable
+            ``write_long(first, last, block)`` writes the long vectors of texts first..last.
+        start, stop : int
+        out : float32 (stop - start, D)
+        """
+        rows = np.zeros((stop - start, self._depth), np.uint8)
+        block = np.empty((min(_ROUNDED_TEXTS, stop - start), self._long), np.float32)
+        for first in range(start, stop, _ROUNDED_TEXTS):
+            last = min(first + _ROUNDED_TEXTS, stop)
+            part = block[: last - first]
+            write_long(first, last, part)
+            round_to_bytes(part, self._per_unit, rows[first - start : last - start])
         multiply_bytes(rows, self._packed, self._sums, self._scales, self._start, out)

@@ -71,9 +71,12 @@ def draw_matrices(config: FDEConfig) -> FDEMatrices:
         mixing, places = native.mixing(config.seed, config.dimension)
     targets, signs = np.empty(0, np.int64), np.empty(0, np.float32)
     if config.final_projection == "count_sketch":
+        assert config.final_projection_dimension is not None  # the two go together
         draw = graph_mining.final_count_sketch if config.dialect == "reference" else native.final_count_sketch
         targets, signs = draw(
-            input_dimension=config.long_dimension, final_dimension=config.vector_dimension, seed=config.seed
+            input_dimension=config.sketch_dimension,
+            final_dimension=config.final_projection_dimension,
+            seed=config.seed,
         )
     return FDEMatrices(
         hyperplanes=_padded(planes),

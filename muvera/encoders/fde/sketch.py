@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors, as_kernel_arrays
-from ...kernels.encode import (
+from ...kernels.fde_encoding import (
     CELL_LENGTH,
     CELL_MEAN,
     CELL_UNIT,
@@ -19,15 +16,12 @@ from ...kernels.encode import (
     encode_queries,
 )
 from ...kernels.tile import LANES
-from ...utils.parallel import run_in_ranges, split_by_weight
+from ..moments.blocks import KernelArrays
 from .config import FDEConfig
 from .draws import native
 from .matrices import FDEMatrices, cell_positions, is_interleaved, pack_rows
 
-__all__ = ["TASK_TOKENS", "Sketch"]
-
-#: A task is about this many tokens: enough to hide its start, few enough to share out evenly.
-TASK_TOKENS = 2048
+__all__ = ["Sketch"]
 
 _CELL_VALUES = {"mean": CELL_MEAN, "unit": CELL_UNIT, "length": CELL_LENGTH}
 
@@ -76,42 +70,25 @@ class Sketch:
         self._center[: self.config.dimension] = center
 
     def write_documents(
-        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32],
-        weight: float = 1.0,
-    ) -> None:  # fmt: skip
+        self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32], weight: float
+    ) -> None:
         """Write `weight` times the sketches of documents start..stop to the first columns of `out`."""
         config = self.config
         encode_documents(
-            floats, halves, offsets, start, stop, self._center, self._mixing, self.matrices.places,
+            *arrays, start, stop, self._center, self._mixing, self.matrices.places,
             self._planes, self._lane_planes, config.num_repetitions, config.num_simhash_projections,
             self._position, self._code_at, self._projection, self._lane_projection, config.block_width,
             self._fill, _CELL_VALUES[config.document_cells], config.split_mean, np.float32(weight), out,
         )  # fmt: skip
 
     def write_queries(
-        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32],
-        weight: float = 1.0,
-    ) -> None:  # fmt: skip
+        self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32], weight: float
+    ) -> None:
         """Write `weight` times the sketches of queries start..stop to the first columns of `out`."""
         config = self.config
         encode_queries(
-            floats, halves, offsets, start, stop, self._center, self._mixing, self.matrices.places,
+            *arrays, start, stop, self._center, self._mixing, self.matrices.places,
             self._planes, self._lane_planes, self._inverse_norms, config.num_repetitions,
             config.num_simhash_projections, self._position, self._projection, self._lane_projection,
             config.block_width, np.float32(config.soft_query_cells), np.float32(weight), out,
         )  # fmt: skip
-
-    def of_documents(self, documents: MultiVectors, threads: int | None = None) -> NDArray[np.float32]:
-        """Return the sketches of documents, float32 (n, R * 2**k * p)."""
-        return self._of(documents, self.write_documents, threads)
-
-    def of_queries(self, queries: MultiVectors, threads: int | None = None) -> NDArray[np.float32]:
-        """Return the sketches of queries, float32 (n, R * 2**k * p)."""
-        return self._of(queries, self.write_queries, threads)
-
-    def _of(self, texts: MultiVectors, write: Any, threads: int | None) -> NDArray[np.float32]:
-        out = np.empty((len(texts), self.config.sketch_dimension), np.float32)
-        floats, halves = as_kernel_arrays(texts)
-        ranges = split_by_weight(texts.offsets, TASK_TOKENS, max(1, len(texts)))
-        run_in_ranges(lambda a, b: write(floats, halves, texts.offsets, a, b, out[a:b]), ranges, threads)
-        return out

@@ -23,7 +23,17 @@ from numpy.typing import NDArray
 from ...kernels.moments import document_moments, query_moments, weigh_moments
 from ...kernels.tile import LANES, pack_columns
 
-__all__ = ["DEFAULT_COEFFICIENTS", "TERMS", "MomentBlocks", "default_blocks", "moment_dimension"]
+__all__ = [
+    "DEFAULT_COEFFICIENTS",
+    "TERMS",
+    "KernelArrays",
+    "MomentBlocks",
+    "default_blocks",
+    "moment_dimension",
+]
+
+#: Tokens as float32, as float16 bit patterns (one of both is empty), and the texts' offsets.
+KernelArrays = tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64]]
 
 #: What the coefficients multiply: the sketch; the covariance; the mean m; m / |m|; and of the bias
 #: |m|, |m|**2 and the logarithm of the number of tokens.
@@ -95,9 +105,18 @@ class MomentBlocks:
         return pack_columns(padded).reshape(-1)
 
     def write_documents(
-        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, at: int, out: NDArray[np.float32]
+        self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the blocks of documents start..stop to the columns of `out` from `at` on."""
+        """Write the blocks of documents start..stop to the columns of `out` from `at` on.
+
+        Parameters
+        ----------
+        arrays : tuple
+            Tokens as float32, as float16 bit patterns (one of both is empty), and the texts' offsets.
+        start, stop, at : int
+        out : float32 (stop - start, columns)
+        """
+        floats, halves, offsets = arrays
         document_moments(floats, halves, offsets, start, stop, at, self._second, out)
         depth = max(floats.shape[1], halves.shape[1])
         weigh_moments(
@@ -106,14 +125,21 @@ class MomentBlocks:
         )  # fmt: skip
 
     def write_queries(
-        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, at: int, out: NDArray[np.float32],
+        self,
+        arrays: KernelArrays,
+        start: int,
+        stop: int,
+        at: int,
+        out: NDArray[np.float32],
         metric: NDArray[np.float32],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Write the blocks of queries start..stop; `metric` is :meth:`packed_metric`."""
-        query_moments(floats, halves, offsets, start, stop, at, metric, self.units[1:], out)
+        query_moments(*arrays, start, stop, at, metric, self.units[1:], out)
 
 
-def default_blocks(dimension: int, covariance: bool, metric: NDArray[np.float32] | None = None) -> MomentBlocks:
+def default_blocks(
+    dimension: int, covariance: bool, metric: NDArray[np.float32] | None = None
+) -> MomentBlocks:
     """Return blocks that were learned from nothing: :data:`DEFAULT_COEFFICIENTS`."""
     if metric is None:
         metric = np.eye(dimension, dtype=np.float32) if covariance else np.empty((0, 0), np.float32)

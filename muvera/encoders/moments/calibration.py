@@ -119,14 +119,14 @@ def _some(texts: MultiVectors, most: int, rng: np.random.Generator) -> MultiVect
     filled = np.flatnonzero(texts.lengths > 0)
     if len(filled) > most:
         filled = np.sort(rng.choice(filled, most, replace=False))
-    return MultiVectors.from_arrays([texts[int(i)] for i in filled], dimension=texts.dimension)
+    return texts if len(filled) == len(texts) else texts[filled]
 
 
 def _texts_to_learn_from(
     documents: MultiVectors, queries: MultiVectors | None, rng: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
     """Return queries and windows, and each one's own document, -1 for none."""
-    given = [] if queries is None else [queries[i] for i in np.flatnonzero(queries.lengths > 0)]
+    given = [] if queries is None else [text for text in queries if len(text)]
     length = min(_LONGEST, max(1, round(float(np.mean([len(q) for q in given]))))) if given else _LENGTH
     if len(given) > _QUERIES:
         given = [given[i] for i in np.sort(rng.choice(len(given), _QUERIES, replace=False))]
@@ -142,15 +142,11 @@ def _texts_to_learn_from(
     return texts, own
 
 
-def _moments_of(
-    documents: MultiVectors, covariance: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _moments_of(documents: MultiVectors, covariance: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the documents' moments and the mean of their covariances."""
     dimension = documents.dimension
     out = np.zeros((len(documents), moment_dimension(dimension, covariance)), np.float32)
-    document_moments(
-        *as_kernel_arrays(documents), documents.offsets, 0, len(documents), 0, covariance, out
-    )
+    document_moments(*as_kernel_arrays(documents), documents.offsets, 0, len(documents), 0, covariance, out)
     metric = np.zeros((dimension, dimension) if covariance else (0, 0), np.float32)
     if covariance and len(documents):
         counts = np.maximum(documents.lengths, 2)
@@ -207,7 +203,7 @@ class _Blocks:
         """Return the blocks' units and the mean of the documents' moment blocks."""
         along = coefficients[2] + coefficients[3] * self.inverse
         bias = coefficients[4:] @ self.bias_terms
-        pairs = [
+        pairs: list[tuple[NDArray[np.floating], NDArray[np.floating]]] = [
             (coefficients[1] * self.triangles, self.asked_triangles),
             (along[:, np.newaxis] * self.means, self.sums),
             (bias[:, np.newaxis], self.counts[:, np.newaxis]),

@@ -9,7 +9,7 @@ import pytest
 from builders.paths import ROOT
 
 import muvera.encoders.fde.compact_maps as compact_module
-import muvera.encoders.fde.encoder as encoder_module
+import muvera.encoders.long_vectors as long_vectors
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.encoders.fde.compact_maps import CompactMaps, fit_maps, sample_windows
 from muvera.numerics.int8_matmul import quantize_columns
@@ -110,7 +110,7 @@ def test_a_text_is_independent_of_its_batch_and_of_threads(
         alone = np.concatenate([encode(documents[i : i + 1]) for i in range(len(documents))])
         np.testing.assert_array_equal(together, alone)
         with monkeypatch.context() as patch:
-            patch.setattr(encoder_module, "_COMPACT_TOKENS", 16)
+            patch.setattr(long_vectors, "_COMPACT_TOKENS", 16)
             np.testing.assert_array_equal(together, encode(documents, threads=2))
 
 
@@ -256,7 +256,7 @@ def test_a_fit_that_fails_can_be_done_again(documents: MultiVectors, monkeypatch
     encoder = FDEEncoder(FDEConfig(dimension=20, **SMALL))
     with monkeypatch.context() as broken, pytest.raises(MemoryError):
         broken.setattr(
-            "muvera.encoders.fde.encoder.fit_maps", lambda *_: (_ for _ in ()).throw(MemoryError())
+            "muvera.encoders.long_vectors.fit_maps", lambda *_: (_ for _ in ()).throw(MemoryError())
         )
         encoder.fit(documents)
     assert encoder.needs_fit and not encoder.fit(documents).needs_fit

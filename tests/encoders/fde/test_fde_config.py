@@ -20,7 +20,7 @@ def test_the_default_settles_what_was_left_out() -> None:
     assert FDEConfig(dimension=128, projection="identity").block_width == 128
     assert FDEConfig(dimension=128, num_simhash_projections=0).num_cells == 1
     short = FDEConfig(dimension=128, final_projection="rademacher", final_projection_dimension=100)
-    assert (short.long_dimension, short.vector_dimension) == (10240, 100)
+    assert (short.sketch_dimension, short.vector_dimension) == (10240, 100)
 
 
 def test_it_is_frozen_and_takes_names_only() -> None:
@@ -41,7 +41,7 @@ def test_it_is_frozen_and_takes_names_only() -> None:
             "hyperplanes": st.sampled_from(["orthogonal", "gaussian"]),
             "center": st.booleans(),
             "fill_empty_partitions": st.booleans(),
-            "unit_document_cells": st.booleans(),
+            "document_cells": st.sampled_from(["mean", "unit", "length"]),
             "soft_query_cells": st.floats(0, 10) | st.integers(0, 10),
             "seed": st.integers(0, 2**70),
         },
@@ -57,8 +57,8 @@ def test_dictionaries_go_there_and_back(values: dict[str, Any]) -> None:
 
 def test_the_hash_is_stable_and_sees_every_value() -> None:
     """Saved indexes carry it: a change here makes them unreadable."""
-    assert FDEConfig(dimension=128).hash == "a709e3669f705ab3"
-    assert FDEConfig.preset("paper", 128).hash == "12e17cf2ceb35bbb"
+    assert FDEConfig(dimension=128).hash == "517395153b063b43"
+    assert FDEConfig.preset("paper", 128).hash == "77cb0c7f68c09601"
     base = FDEConfig(dimension=128)
     others: dict[str, Any] = {
         "dimension": 127,
@@ -69,7 +69,7 @@ def test_the_hash_is_stable_and_sees_every_value() -> None:
         "hyperplanes": "gaussian",
         "center": False,
         "fill_empty_partitions": True,
-        "unit_document_cells": False,
+        "document_cells": "mean",
         "soft_query_cells": 0.1,
         "seed": 43,
     }
@@ -80,10 +80,13 @@ def test_the_hash_is_stable_and_sees_every_value() -> None:
             for size in (10, 11)
         ]
     changed += [dataclasses.replace(base, compact_dimension=size) for size in (10, 11)]
+    changed += [dataclasses.replace(base, split_mean=not base.split_mean)]
+    changed += [dataclasses.replace(base, split_mean=True, covariance=True)]
     changed += [FDEConfig.preset(name, 128) for name in ("reference", "fastembed", "weaviate")]
     assert len({config.hash for config in [base, *changed]}) == len(changed) + 1
     fields = {field.name for field in dataclasses.fields(FDEConfig)}
     rest = {"final_projection", "final_projection_dimension", "compact_dimension", "dialect"}
+    rest |= {"split_mean", "covariance"}
     assert fields - set(others) == rest
     # 0 and 0.0 are one setting.
     assert (
@@ -131,7 +134,13 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"final_projection": "identity", "final_projection_dimension": 9}, ValueError, "got 'identity'.$"),
     ({"center": 1}, TypeError, "^center must be a bool, got int 1.$"),
     ({"fill_empty_partitions": "yes"}, TypeError, "^fill_empty_partitions must be a bool, got str 'yes'.$"),
-    ({"unit_document_cells": None}, TypeError, "^unit_document_cells must be a bool, got NoneType None.$"),
+    (
+        {"document_cells": "median"},
+        ValueError,
+        "^document_cells must be one of mean, unit, length, got 'median'.$",
+    ),
+    ({"split_mean": 1}, TypeError, "^split_mean must be a bool, got int 1.$"),
+    ({"covariance": True, "split_mean": False}, ValueError, "^covariance=True needs split_mean=True: "),
     ({"soft_query_cells": True}, TypeError, "must be a number, got bool True. 0 switches it off.$"),
     ({"soft_query_cells": "0.05"}, TypeError, "must be a number, got str '0.05'. 0 switches it off.$"),
     ({"soft_query_cells": -0.1}, ValueError, "between 0 and 10, got -0.1. 0 switches it off.$"),

@@ -11,6 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import muvera.encoders.fde.encoder as encoder_module
+import muvera.encoders.fde.final as final_module
+import muvera.encoders.long_vectors as long_vectors
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde.draws import native
 
@@ -23,13 +25,16 @@ PROJECTIONS = ["complementary", "rademacher", "count_sketch", "identity"]
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"center": False},
-    {"hyperplanes": "gaussian", "unit_document_cells": False},
-    {"fill_empty_partitions": True, "center": False, "unit_document_cells": False, "soft_query_cells": 0.0},
+    {"hyperplanes": "gaussian", "document_cells": "mean"},
+    {"fill_empty_partitions": True, "center": False, "document_cells": "mean", "soft_query_cells": 0.0},
     {"fill_empty_partitions": True, "soft_query_cells": 0.2},
-    {"soft_query_cells": 0.0, "unit_document_cells": False},
+    {"soft_query_cells": 0.0, "document_cells": "mean"},
     {"num_simhash_projections": 0},
     {"num_simhash_projections": 1, "num_repetitions": 17, "fill_empty_partitions": True},
     {"num_simhash_projections": 7, "num_repetitions": 3},
+    {"split_mean": True, "document_cells": "length"},
+    {"split_mean": True, "document_cells": "unit", "center": False},
+    {"split_mean": True, "document_cells": "length", "covariance": True, "fill_empty_partitions": True},
 ]
 
 # Around the vector width, below it, and with both structures of the random matrices.
@@ -83,14 +88,26 @@ def clear_of_planes(tokens: np.ndarray, encoder: FDEEncoder) -> np.ndarray:
 
 def expected(tokens: np.ndarray, encoder: FDEEncoder, side: str) -> np.ndarray:
     """The oracle's FDE."""
-    config = encoder.config
+    config, blocks = encoder.config, encoder.blocks
     planes, inner = matrices_of(encoder)
     if side == "documents":
-        return oracle.document_fde(
-            tokens, planes, inner, center=encoder.center,
-            fill=config.fill_empty_partitions, unit=config.unit_document_cells,
+        sketch = oracle.document_fde(
+            tokens, planes, inner, center=encoder.center, fill=config.fill_empty_partitions,
+            cells=config.document_cells, split=config.split_mean,
         )  # fmt: skip
-    return oracle.query_fde(tokens, planes, inner, center=encoder.center, softness=config.soft_query_cells)
+        if blocks is None:
+            return sketch
+        weight = blocks.coefficients[0] * blocks.units[0] / config.num_repetitions
+        moments = oracle.document_moments(
+            tokens, blocks.coefficients, blocks.units, blocks.offset, config.covariance
+        )
+        return np.concatenate([weight * sketch, moments])
+    sketch = oracle.query_fde(tokens, planes, inner, center=encoder.center, softness=config.soft_query_cells)
+    if blocks is None:
+        return sketch
+    return np.concatenate(
+        [sketch / blocks.units[0], oracle.query_moments(tokens, blocks.units, blocks.metric)]
+    )
 
 
 def assert_close(actual: np.ndarray, wanted: np.ndarray, rounding: float = ROUNDING) -> None:
@@ -157,7 +174,7 @@ def test_oracle_on_any_shape(
 def test_the_most_cells(fill: bool) -> None:
     encoder = fitted(
         sample(20), dimension=20, num_repetitions=1, num_simhash_projections=16, projection_dimension=1,
-        fill_empty_partitions=fill, unit_document_cells=False,
+        fill_empty_partitions=fill, document_cells="mean",
     )  # fmt: skip
     tokens = texts_for(encoder, 1, (25,))[0]
     planes, inner = matrices_of(encoder)
@@ -220,8 +237,8 @@ def test_final_projections_in_blocks_and_with_signs_drawn_again(
     documents = sample(12, texts=9)
     settings = {"dimension": 12, "final_projection": kind, "final_projection_dimension": 33}
     whole = fitted(documents, **settings)
-    monkeypatch.setattr(encoder_module, "_BLOCK_BYTES", 2 * 4 * whole.config.long_dimension)
-    monkeypatch.setattr(encoder_module, "_KEPT_SIGN_BYTES", 0)
+    monkeypatch.setattr(encoder_module, "_BLOCK_BYTES", 2 * 4 * whole.config.sketch_dimension)
+    monkeypatch.setattr(final_module, "_KEPT_SIGN_BYTES", 0)
     parts = fitted(documents, **settings)
     for side in ("encode_documents", "encode_queries"):
         np.testing.assert_array_equal(getattr(whole, side)(documents), getattr(parts, side)(documents))
@@ -230,7 +247,7 @@ def test_final_projections_in_blocks_and_with_signs_drawn_again(
 def test_ties_go_to_the_first_of_equally_near_tokens() -> None:
     """A filled FDE depends on the order of the tokens, by the rule that the oracle states."""
     settings = {"dimension": 8, "projection": "identity", "center": False, "fill_empty_partitions": True}
-    encoder = fitted(None, **settings, unit_document_cells=False)
+    encoder = fitted(None, **settings, document_cells="mean")
     tokens = texts_for(encoder, 3, (6,))[0]
     there, back = (encoder.encode_documents(t)[0] for t in (tokens, tokens[::-1]))
     assert not np.array_equal(there, back)
@@ -244,7 +261,7 @@ def test_a_token_on_a_hyperplane_has_bit_zero() -> None:
     both = np.concatenate([zero, zero])
     assert not encoder.encode_documents(zero).any()
     # One zero token in code 0 halves the mean there, and only there.
-    unscaled = fitted(None, dimension=16, center=False, projection="identity", unit_document_cells=False)
+    unscaled = fitted(None, dimension=16, center=False, projection="identity", document_cells="mean")
     token = np.random.default_rng(0).standard_normal((1, 16)).astype(np.float32)
     alone = unscaled.encode_documents(token).reshape(5, 8, 16)
     with_zero = unscaled.encode_documents(np.concatenate([token, zero])).reshape(5, 8, 16)
@@ -298,7 +315,7 @@ def test_threads_and_tasks_do_not_show(side: str, final: str | None, monkeypatch
     texts = sample(24, texts=40)
     encoder = fitted(texts, dimension=24, final_projection=final, final_projection_dimension=final and 20)
     whole = getattr(encoder, side)(texts, threads=1)
-    monkeypatch.setattr(encoder_module, "_TASK_TOKENS", 16)
+    monkeypatch.setattr(long_vectors, "_TASK_TOKENS", 16)
     for threads in (1, 2, 5):
         np.testing.assert_array_equal(whole, getattr(encoder, side)(texts, threads=threads))
 
@@ -421,7 +438,7 @@ def test_document_fdes_ignore_duplication(data: st.DataObject, encoder: FDEEncod
     tokens = data.draw(some.token_arrays(encoder.config.dimension, least=1))
     centered = tokens - encoder.center
     # A unit cell whose tokens nearly cancel has a direction made of rounding.
-    assume(not encoder.config.unit_document_cells or np.abs(centered).max() > 1e-3)
+    assume(encoder.config.document_cells == "mean" or np.abs(centered).max() > 1e-3)
     once, repeated = (encoder.encode_documents(t)[0] for t in (tokens, np.concatenate([tokens] * times)))
     assert_close(repeated, once, 64 * ROUNDING)
 
