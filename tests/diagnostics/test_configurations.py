@@ -2,7 +2,7 @@
 
 import pytest
 
-from muvera import FDEConfig, LearnedConfig
+from muvera import FDEConfig, LearnedConfig, MeanConfig
 from muvera.diagnostics.configurations import PAPER, constructor_call, encoders_to_measure, preset_name
 from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import PRESETS, preset_config
@@ -11,11 +11,22 @@ from muvera.encoders.registry import PRESETS, preset_config
 def test_every_kind_of_encoder_is_measured() -> None:
     default = FDEConfig(dimension=64)
     names = list(encoders_to_measure(default))
-    assert names == [PAPER, "FDE 2,560", "FDE 10,240", "compact 512", "learned 1,024"]
+    assert names == [
+        PAPER,
+        "FDE 2,560",
+        "FDE 10,240",
+        "compact 512",
+        "learned 1,024",
+        "mean 65",
+        "covariance 2,145",
+    ]
     assert encoders_to_measure(default)[PAPER] == FDEConfig.preset("paper", 64)
     other = FDEConfig(dimension=64, num_repetitions=3)
     assert list(encoders_to_measure(other)) == [*names, "given"]
     assert encoders_to_measure(other)["given"] == other
+
+
+KINDS = (FDEConfig, LearnedConfig, MeanConfig)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -23,7 +34,7 @@ def test_presets_are_recognized_and_written_as_python(name: str) -> None:
     config = preset_config(name, 64)
     found = preset_name(config)
     assert found is not None and PRESETS[found] == PRESETS[name]
-    assert eval(constructor_call(config)) == config
+    assert eval(constructor_call(config), {kind.__name__: kind for kind in KINDS}) == config
     assert preset_name(FDEConfig(dimension=64, num_repetitions=7)) is None
 
 
