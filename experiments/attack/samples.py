@@ -314,7 +314,7 @@ SAMPLES: dict[str, tuple[tuple[str, ...], Callable[[Path], Path]]] = {
     "pylate_scann": ((), _golden("pylate_scann")),
     "pylate_fast_plaid": ((), _golden("pylate_fast_plaid")),
     "pylate_plaid": ((), _golden("pylate_stanford_plaid")),
-    "pylate_voyager": (("voyager",), _golden("pylate_voyager")),
+    "pylate_voyager": ((), _golden("pylate_voyager")),
     "qdrant": (("qdrant_client",), _qdrant),
     "lancedb": (("lancedb", "pyarrow"), _lancedb),
     "parquet": (("pyarrow",), _written("parquet", "a.parquet")),

@@ -1,6 +1,6 @@
 """Index folders of PyLate, under the document ids that were given to it.
 
-* Voyager: ``index.voyager`` holds every token vector, normalized (needs voyager).
+* Voyager: ``index.voyager`` holds every token vector, normalized; its library is not needed.
 * FastPlaid: ``fast_plaid_index/``, see :mod:`muvera.convert.readers.fast_plaid`.
 * StanfordPLAID (and the older PLAID): see :mod:`muvera.convert.readers.plaid`.
 * ScaNN: ``flattened_embeddings.npy``, the exact vectors.
@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.offsets import running_total
+from ...data.offsets import as_integers, as_lengths, running_total
 from ...data.validation import as_ids
 from ...utils.npy_files import load_npy
-from ...utils.optional_imports import import_extra
 from ..parsing.pylate_id_maps import MappedSource, has_map, has_pylate_maps, read_map, same_kind
+from ..parsing.voyager_file import read_voyager
 from ..sources.base import CollectionSource, Source, token_batches
 from . import fast_plaid, plaid
 
@@ -89,67 +88,68 @@ class _VoyagerSource:
     name = NAME
 
     def __init__(self, path: Path) -> None:
-        voyager = import_extra("voyager", "voyager", "Reading a Voyager index of PyLate")
         named = read_map(path, _VOYAGER)
-        try:
-            rows = [np.asarray(value, np.int64).reshape(-1) for value in named.values()]
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError(
-                f"{path} has a document without a list of token numbers. Copy it again."
-            ) from None
-        with (path / "index.voyager").open("rb") as stream:
-            try:
-                self._index = voyager.Index.load(stream)
-            except (RuntimeError, ValueError) as error:
-                raise ValueError(f"{path / 'index.voyager'} is damaged ({error}). Copy it again.") from error
-        self._rows = np.concatenate([np.zeros(0, np.int64), *rows])
-        lengths = np.array([len(row) for row in rows], np.int64)
-        self._offsets = running_total(lengths)
+        self._index = read_voyager(path / "index.voyager")
         known = len(self._index.ids)
+        try:
+            lengths = as_lengths([len(value) for value in named.values()], f"The map of {path}")
+            if lengths.sum() > known:
+                raise ValueError(f"it names {lengths.sum()} tokens, but index.voyager has {known}")
+            self._rows = as_integers([row for value in named.values() for row in value], "its tokens")
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} has a map that does not list tokens of its index: {str(error).rstrip('.')}. "
+                "Copy the whole folder again."
+            ) from None
         if len(self._rows) and not 0 <= self._rows.min() <= self._rows.max() < known:
             raise ValueError(
                 f"The map of {path} names token {self._rows.max()}, but index.voyager has {known}. "
                 "Map and index are of different times: copy the whole folder again."
             )
-        self._ids = as_ids(same_kind(list(named)), len(rows), f"The ids of {path}")
-        self.dimension = int(self._index.num_dimensions)
-        self.num_documents: int | None = len(rows)
+        self._offsets = running_total(lengths)
+        self._ids = as_ids(same_kind(list(named)), len(lengths), f"The ids of {path}")
+        self.dimension = self._index.raw.shape[1]
+        self.num_documents: int | None = len(lengths)
         self.num_tokens: int | None = len(self._rows)
-        self.lossy = self._index.storage_data_type != voyager.StorageDataType.Float32
-        self.nbits: int | None = 8 if self.lossy else None
+        self.nbits = self._index.nbits
+        self.lossy = self.nbits is not None
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents in the order in which they were added."""
         for start, stop in token_batches(self._offsets, max_tokens):
             bounds = self._offsets[start : stop + 1]
-            rows = self._rows[bounds[0] : bounds[-1]]
-            tokens = self._index.get_vectors(rows) if len(rows) else np.empty((0, self.dimension), np.float32)
+            tokens = self._index.vectors(self._rows[bounds[0] : bounds[-1]])
             yield MultiVectors(tokens, bounds - bounds[0], self._ids[start:stop])
 
 
 def _scann(path: Path) -> CollectionSource:
     tokens = load_npy(path / "flattened_embeddings.npy")
     ranges = _scann_ranges(path)
-    starts = np.array([start for start, _ in ranges.values()], np.int64)
-    lengths = np.array([length for _, length in ranges.values()], np.int64)
-    ids = same_kind(list(ranges))
-    if len(ranges) and (starts.min() < 0 or lengths.min() < 0 or (starts + lengths).max() > len(tokens)):
+    starts = as_integers([start for start, _ in ranges.values()], f"The starts in {path / _SCANN}")
+    lengths = as_lengths([length for _, length in ranges.values()], f"The lengths in {path / _SCANN}")
+    outside = (starts < 0) | (lengths > len(tokens)) | (starts > len(tokens) - lengths)
+    if outside.any():
+        i = int(np.argmax(outside))
         raise ValueError(
-            f"The ranges of {path} end at row {(starts + lengths).max()}, but flattened_embeddings.npy has "
-            f"{len(tokens)}. They are of different times: copy the whole folder again."
+            f"The ranges of {path} end at row {int(starts[i]) + int(lengths[i])}, but flattened_embeddings.npy "
+            f"has {len(tokens)}. They are of different times: copy the whole folder again."
         )
+    ids = same_kind(list(ranges))
     order = np.argsort(starts, kind="stable")
-    ends = running_total(lengths[order])
-    if not np.array_equal(starts[order][lengths[order] > 0], ends[:-1][lengths[order] > 0]):
+    starts, lengths = starts[order], lengths[order]
+    filled = lengths > 0
+    shared = (starts + lengths)[filled][:-1] > starts[filled][1:]
+    if shared.any():
+        row = starts[filled][1:][shared][0]
+        raise ValueError(
+            f"The ranges of {path} give row {row} to two documents. Copy the whole folder again."
+        )
+    ends = running_total(lengths)
+    if not np.array_equal(starts[filled], ends[:-1][filled]):
         # Gaps: PyLate deletes a document's range and leaves its rows.
-        tokens = tokens[_row_numbers(starts[order], lengths[order])]
+        tokens = tokens[np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])]
     tokens = tokens[: ends[-1]]
     return CollectionSource(MultiVectors(tokens, ends, [ids[i] for i in order]), NAME)
-
-
-def _row_numbers(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    ends = np.cumsum(lengths)
-    return np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())
 
 
 def _scann_ranges(path: Path) -> dict[Any, tuple[int, int]]:

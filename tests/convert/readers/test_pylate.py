@@ -32,8 +32,6 @@ def given(removed: bool) -> MultiVectors:
 
 
 def _open(kind: str) -> Source:
-    if kind == "voyager":
-        pytest.importorskip("voyager", reason="Voyager indexes need voyager")
     return pylate.open_source(FOLDER / f"pylate_{kind}")
 
 
@@ -157,12 +155,38 @@ def test_scann_with_a_table_gaps_and_another_order(tmp_path: Path) -> None:
 
 
 def test_voyager_with_a_map_of_another_time(tmp_path: Path) -> None:
-    pytest.importorskip("voyager", reason="Voyager indexes need voyager")
     folder = tmp_path / "voyager"
     shutil.copytree(FOLDER / "pylate_voyager", folder)
     (folder / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps({"a": [0, 5000]}))
     with pytest.raises(ValueError, match=r"names token 5000, but index\.voyager has"):
         pylate.open_source(folder)
     (folder / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps({"a": "xyz"}))
-    with pytest.raises(ValueError, match="a document without a list of token numbers"):
+    with pytest.raises(
+        ValueError, match="does not list tokens of its index: its tokens must be whole numbers, got dtype <U1"
+    ):
         pylate.open_source(folder)
+    # A reference takes two bytes: one list under many names would be read many times.
+    shared = list(range(200))
+    for named in (dict.fromkeys(range(50), shared), {"a": 5}, {"a": [[1], [2, 3]]}, {"a": [True]}):
+        (folder / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps(named))
+        with pytest.raises(ValueError, match=r"voyager has a map that does not list tokens of its index: "):
+            pylate.open_source(folder)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ("a\t0\t3\nb\t2\t3\n", "give row 2 to two documents"),
+        (f"a\t{2**63 - 1}\t1\n", "end at row 9223372036854775808, but"),
+        (f"a\t1\t{2**63 - 1}\n", "add up to more than 4611686018427387904 token vectors"),
+        ("a\t-1\t2\n", "end at row 1, but"),
+        ("a\t0\t-2\n", r"lengths in .* is -2; a length must not be negative"),
+        (f"a\t{2**70}\t1\n", "starts in .* must be whole numbers"),
+    ],
+)
+def test_ranges_outside_the_rows(tmp_path: Path, ranges: str, message: str) -> None:
+    """A start and a length whose sum wraps passed before."""
+    np.save(tmp_path / "flattened_embeddings.npy", np.ones((8, 3), np.float32))
+    (tmp_path / "doc_id_to_embedding_range.tsv").write_text(ranges)
+    with pytest.raises((ValueError, TypeError), match=message):
+        pylate.open_source(tmp_path)
