@@ -6,6 +6,7 @@ with one pickled value a row.  Neither is run: see :mod:`muvera.convert.parsing.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...data.multivectors import MultiVectors
+from ...utils.checks import require_int
 from ..sources.base import Source
 from .safe_pickle import load_plain
 
@@ -71,6 +73,16 @@ def same_kind(ids: list[Any]) -> list[Any]:
     return [str(i) for i in plain]
 
 
+def _position(key: Any, folder: Path) -> int:
+    """Return a position, which SQLite keeps as a text."""
+    if isinstance(key, str) and re.fullmatch(r"-?[0-9]{1,18}", key):
+        return int(key)
+    try:
+        return require_int("position", key)
+    except TypeError as error:
+        raise ValueError(f"A map of {folder} has a position that is not a whole number: {error}") from None
+
+
 class MappedSource:
     """A source whose documents PyLate named; those that it removed are left out.
 
@@ -94,10 +106,9 @@ class MappedSource:
         self.num_documents: int | None = len(positions)
         total = inner.num_documents
         self.num_tokens: int | None = inner.num_tokens if total == len(positions) else None
-        try:
-            keys = [int(key) for key in positions]
-        except (TypeError, ValueError):
-            raise ValueError(f"A map of {folder} has a position that is not a whole number.") from None
+        keys = [_position(key, folder) for key in positions]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"A map of {folder} has a position twice. Copy the whole folder again.")
         if total is not None and keys and not 0 <= min(keys) <= max(keys) < total:
             wrong = min(keys) if min(keys) < 0 else max(keys)
             raise ValueError(

@@ -6,12 +6,15 @@ data_offsets}}`` that may have texts under ``__metadata__``, and the arrays' byt
 
 from __future__ import annotations
 
-import json
+import math
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...utils.checks import require_int
+from ..parsing.json_values import parse_json
 from ..sources.arrays import Bfloat16Rows, Rows
 from ..sources.base import Source
 from ..sources.named_arrays import find, names_of, per_document, source_of
@@ -46,11 +49,19 @@ def open_source(path: Path, *, part: str = "docs") -> Source:
         whose name is its id.  BF16 becomes float32.
     part : {"docs", "queries"}
         Which collection, where there are both.
+
+    Raises
+    ------
+    ValueError
+        Where the file is truncated, its header does not describe it, or nothing in it is token
+        vectors.
     """
     path = Path(path)
     header, begins = read_header(path)
     metadata = header.pop("__metadata__", None) or {}
-    arrays = {key: _tensor(path, key, entry, begins) for key, entry in header.items()}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path}: __metadata__ in the header is not a JSON object.")
+    arrays = {entry.key: _array(path, entry, begins) for entry in _entries(path, header, begins)}
     ids = _ids(path, metadata)
     if find(names_of(part).tokens, arrays) is None:
         source = per_document(arrays, name=NAME, place=str(path), ids=ids)
@@ -60,7 +71,13 @@ def open_source(path: Path, *, part: str = "docs") -> Source:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the JSON header and where the arrays' bytes begin."""
+    """Return the JSON header and where the arrays' bytes begin.
+
+    Raises
+    ------
+    ValueError
+        Where the file is truncated, or its header is no JSON object.
+    """
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -69,37 +86,66 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
                 f"{path} is truncated or no safetensors file: its header claims {length} of {size} bytes."
             )
         try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
+            header = parse_json(stream.read(length))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no safetensors file: its header is not JSON ({error}).") from None
     if not isinstance(header, dict):
         raise ValueError(f"{path} is no safetensors file: its header is not a JSON object.")
     return header, 8 + length
 
 
-def _tensor(path: Path, key: str, entry: Any, begins: int) -> Rows:
+class _Entry(NamedTuple):
+    """What the header says of one tensor, checked."""
+
+    key: str
+    kind: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def _entry(path: Path, key: str, entry: Any, available: int) -> _Entry:
     try:
-        kind, shape = entry["dtype"], tuple(entry["shape"])
         start, stop = entry["data_offsets"]
+        shape = tuple(require_int("size", size, 0) for size in entry["shape"])
+        found = _Entry(
+            key, entry["dtype"], shape, require_int("start", start, 0), require_int("stop", stop, 0)
+        )
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path}: the header's entry for {key} is not dtype, shape, data_offsets.") from None
-    if kind not in _TYPES:
-        raise ValueError(f"{path}: {key} has dtype {kind}, which is not read; convert it to F32 or F16.")
-    dtype = np.dtype(_TYPES[kind])
-    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if stop - start != needed or start < 0:
-        raise ValueError(f"{path}: {key} has {stop - start} bytes, but {shape} of {kind} needs {needed}.")
-    size = path.stat().st_size
-    if begins + stop > size:
+    if not isinstance(found.kind, str) or found.kind not in _TYPES:
         raise ValueError(
-            f"{path} is truncated: {key} ends at byte {begins + stop}, but the file has {size}. "
+            f"{path}: {key} has dtype {found.kind}, which is not read; convert it to F32 or F16."
+        )
+    needed = math.prod(shape) * np.dtype(_TYPES[found.kind]).itemsize
+    if found.stop - found.start != needed:
+        raise ValueError(
+            f"{path}: {key} has {found.stop - found.start} bytes, but {shape} of {found.kind} needs {needed}."
+        )
+    if found.stop > available:
+        raise ValueError(
+            f"{path} is truncated: {key} ends at byte {found.stop} of the tensors, but there are {available}. "
             "Copy or export it again."
         )
-    if not needed:
-        array: Any = np.empty(shape, dtype)
-    else:
-        array = np.memmap(path, dtype, "r", begins + start, shape)
-    return Bfloat16Rows(array) if kind == "BF16" else array
+    return found
+
+
+def _entries(path: Path, header: dict[str, Any], begins: int) -> list[_Entry]:
+    """Return the tensors in the header's order; no two may share bytes, of which many could be made."""
+    available = path.stat().st_size - begins
+    entries = [_entry(path, key, entry, available) for key, entry in header.items()]
+    for before, after in pairwise(sorted(entries, key=lambda entry: (entry.start, entry.stop))):
+        if after.start < before.stop:
+            raise ValueError(f"{path}: {before.key} and {after.key} share bytes. Export it again.")
+    return entries
+
+
+def _array(path: Path, entry: _Entry, begins: int) -> Rows:
+    dtype = np.dtype(_TYPES[entry.kind])
+    array: Any = np.empty(entry.shape, dtype)
+    if entry.stop > entry.start:
+        array = np.memmap(path, dtype, "r", begins + entry.start, entry.shape)
+    return Bfloat16Rows(array) if entry.kind == "BF16" else array
 
 
 def _ids(path: Path, metadata: dict[str, str]) -> Any:
@@ -107,6 +153,6 @@ def _ids(path: Path, metadata: dict[str, str]) -> Any:
     if "ids" not in metadata:
         return None
     try:
-        return json.loads(metadata["ids"])
-    except ValueError as error:
+        return parse_json(metadata["ids"])
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: the ids in its metadata are not a JSON list: {error}.") from None

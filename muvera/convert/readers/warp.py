@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.offsets import running_total
+from ...data.offsets import as_integers, offsets_from_lengths, running_total
 from ...utils.npy_files import load_npy
 from ..parsing.torch_file import read_array
 from ..sources.base import token_batches
@@ -25,6 +25,10 @@ __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
 NAME = "warp"
 DESCRIPTION = "sizes.compacted.pt with codes.compacted.pt (a WARP index)"
+
+
+#: Documents may lack tokens, but not be so many for each token, beyond a number that costs little.
+_MOST_DOCUMENTS, _ALWAYS_DOCUMENTS = 100, 1 << 20
 
 
 def matches(path: Path) -> bool:
@@ -64,13 +68,20 @@ class WarpSource:
     def __init__(self, path: Path, dtype: DTypeLike, threads: int | None) -> None:
         centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
         sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
-        if sizes.shape != (len(centroids),) or sizes.sum() != len(documents) or (sizes < 0).any():
+        # The centroid of a row is the group it stands in.
+        self._ends = offsets_from_lengths(sizes, len(documents), f"{path / 'sizes.compacted.pt'}")[1:]
+        if len(sizes) != len(centroids):
             raise ValueError(
-                f"{path} has sizes for {len(sizes)} of {len(centroids)} centroids that add up to "
-                f"{sizes.sum()}, but {len(documents)} tokens. Copy the whole folder again."
+                f"{path} has sizes for {len(sizes)} of {len(centroids)} centroids. Copy the whole folder again."
             )
-        if len(documents) and documents.min() < 0:
-            raise ValueError(f"{path / 'codes.compacted.pt'} has document {documents.min()}. Copy it again.")
+        numbers = as_integers(documents, f"{path / 'codes.compacted.pt'}")
+        most = max(_ALWAYS_DOCUMENTS, _MOST_DOCUMENTS * len(numbers))
+        for number in (int(numbers.min(initial=0)), int(numbers.max(initial=0))):
+            if not 0 <= number < most:
+                raise ValueError(
+                    f"{path / 'codes.compacted.pt'} has document {number}, but {len(numbers)} tokens can be of "
+                    f"documents 0 to {most - 1}. Copy it again."
+                )
         nbits = len(weights).bit_length() - 1
         repacked = not (path / "residuals.compacted.pt").is_file()
         table = _high_first(np.asarray(weights, np.float32), nbits) if repacked and nbits in (2, 4) else None
@@ -79,21 +90,19 @@ class WarpSource:
         self._codec = Codec(
             path, centroids, weights, nbits, normalize=False, table=table, dtype=dtype, threads=threads
         )
-        if self._packed.shape != (len(documents), self._codec.width) or self._packed.dtype != np.uint8:
+        if self._packed.shape != (len(numbers), self._codec.width) or self._packed.dtype != np.uint8:
             raise ValueError(
                 f"{file} has {self._packed.dtype} of shape {self._packed.shape}, but dimension={self._codec.dimension} "
-                f"at nbits={nbits} needs uint8 of shape {(len(documents), self._codec.width)}. Copy it again."
+                f"at nbits={nbits} needs uint8 of shape {(len(numbers), self._codec.width)}. Copy it again."
             )
-        lengths = np.bincount(documents, minlength=0)
-        self._order = np.argsort(documents, kind="stable")
-        # The centroid of a row is the group it stands in.
-        self._ends = np.cumsum(sizes, dtype=np.int64)
+        lengths = np.bincount(numbers, minlength=0)
+        self._order = np.argsort(numbers, kind="stable")
         self._offsets: NDArray[np.int64] = running_total(lengths)
         self._where = f"{path.name}/sizes.compacted.pt"
         self.dimension = self._codec.dimension
         self.nbits: int | None = nbits
         self.num_documents: int | None = len(lengths)
-        self.num_tokens: int | None = len(documents)
+        self.num_tokens: int | None = len(numbers)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents by number."""

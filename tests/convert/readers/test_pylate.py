@@ -190,3 +190,18 @@ def test_ranges_outside_the_rows(tmp_path: Path, ranges: str, message: str) -> N
     (tmp_path / "doc_id_to_embedding_range.tsv").write_text(ranges)
     with pytest.raises((ValueError, TypeError), match=message):
         pylate.open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ({0.5: "a"}, "has a position that is not a whole number: position must be an int, got float 0.5"),
+        ({"x": "a"}, "has a position that is not a whole number"),
+        ({"9" * 4000: "a"}, "has a position that is not a whole number"),
+        ({0: "a", "0": "b"}, "has a position twice"),
+        ({True: "a"}, "has a position that is not a whole number"),
+    ],
+)
+def test_positions_that_are_none(tmp_path: Path, positions: dict[Any, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pylate.open_source(_folder(tmp_path, positions))

@@ -59,7 +59,9 @@ def test_truncated(tmp_path: Path) -> None:
     path = by_hand(tmp_path / "docs.safetensors", lengths=("I64", DOCS.lengths), tokens=("F32", DOCS.tokens))
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match=r"docs\.safetensors is truncated: tokens ends at byte \d+, but the"):
+    with pytest.raises(
+        ValueError, match=r"is truncated: tokens ends at byte 128 of the tensors, but there are 127"
+    ):
         safetensors_reader.open_source(path)
     for keep in (0, 5, 30):
         path.write_bytes(content[:keep])
@@ -98,4 +100,66 @@ def test_damaged_ids(tmp_path: Path) -> None:
         lengths=("I64", DOCS.lengths),
     )
     with pytest.raises(ValueError, match="the ids in its metadata are not a JSON list"):
+        safetensors_reader.open_source(path)
+
+
+def with_header(path: Path, header: str, numbers: bytes = bytes(32)) -> Path:
+    """Write a file with a header of one's own."""
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + numbers)
+    return path
+
+
+def entry(name: str, shape: str, offsets: str, dtype: str = '"F32"') -> str:
+    return f'"{name}": {{"dtype": {dtype}, "shape": {shape}, "data_offsets": {offsets}}}'
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        (
+            entry("tokens", "[18446744073709551616, 4]", "[0, 0]"),
+            "tokens has 0 bytes, but .* needs 295147905179352825856",
+        ),
+        (
+            entry("tokens", "[-1, -8]", "[0, 32]"),
+            "the header's entry for tokens is not dtype, shape, data_offsets",
+        ),
+        (entry("tokens", "[2.0, 4]", "[0, 32]"), "entry for tokens is not dtype"),
+        (entry("tokens", "[true, 8]", "[0, 32]"), "entry for tokens is not dtype"),
+        (entry("tokens", '"24"', "[0, 32]"), "entry for tokens is not dtype"),
+        (entry("tokens", "[2, 4]", '["0", 32]'), "entry for tokens is not dtype"),
+        (entry("tokens", "[2, 4]", "[-32, 0]"), "entry for tokens is not dtype"),
+        (entry("tokens", "[2, 4]", "[0, 32]", "7"), "tokens has dtype 7"),
+        (entry("tokens", "[2, 4]", "[0, 32]", "[1]"), r"tokens has dtype \[1\]"),
+        (entry("a", "[2, 4]", "[0, 32]") + ", " + entry("b", "[1, 4]", "[16, 32]"), "a and b share bytes"),
+        (
+            entry("a", "[2, 4]", "[0, 32]") + ", " + entry("a", "[2, 4]", "[0, 32]"),
+            "the key 'a' stands twice",
+        ),
+        (
+            '"__metadata__": [1], ' + entry("a", "[2, 4]", "[0, 32]"),
+            "__metadata__ in the header is not a JSON object",
+        ),
+        (
+            '"__metadata__": {"ids": 7}, ' + entry("a", "[2, 4]", "[0, 32]"),
+            "the ids in its metadata are not a JSON list",
+        ),
+        ('"a": ' + "[" * 100_000, "its header is not JSON"),
+    ],
+)
+def test_headers_that_claim_something_else(tmp_path: Path, entries: str, sentence: str) -> None:
+    path = with_header(tmp_path / "docs.safetensors", f"{{{entries}}}")
+    with pytest.raises(ValueError, match=rf"docs\.safetensors.*{sentence}"):
+        safetensors_reader.open_source(path)
+
+
+def test_packed_ids_within_their_bytes(tmp_path: Path) -> None:
+    path = by_hand(
+        tmp_path / "docs.safetensors",
+        tokens=("F32", DOCS.tokens),
+        lengths=("I64", DOCS.lengths),
+        ids_utf8=("U8", np.frombuffer(b"abcd", np.uint8)),
+        ids_offsets=("I64", np.array([0, 1, 9, 3, 4])),
+    )
+    with pytest.raises(ValueError, match="ids_offsets must not fall, but entry 3 is 3 after 9"):
         safetensors_reader.open_source(path)

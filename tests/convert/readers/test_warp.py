@@ -71,10 +71,22 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
     ):
         warp.open_source(folder)
     write_pt(folder / "codes.compacted.pt", np.zeros(4, np.int32))
-    with pytest.raises(ValueError, match="5 of 5 centroids that add up to 5, but 4 tokens"):
+    with pytest.raises(ValueError, match=r"sizes\.compacted\.pt add up to 5, but there are 4"):
         warp.open_source(folder)
     write_pt(folder / "codes.compacted.pt", np.array([0, 0, -3, 1, 1], np.int32))
     with pytest.raises(ValueError, match=r"codes\.compacted\.pt has document -3"):
+        warp.open_source(folder)
+    write_pt(folder / "codes.compacted.pt", np.array([0, 0, 2**31 - 1, 1, 1], np.int32))
+    with pytest.raises(
+        ValueError, match="has document 2147483647, but 5 tokens can be of documents 0 to 1048575"
+    ):
+        warp.open_source(folder)
+    write_pt(folder / "codes.compacted.pt", np.array([0, 0, 0, 1, 1], np.int32))
+    sizes = np.array([2**63 - 1, 2**63 - 1, 7, 0, 0])
+    write_pt(folder / "sizes.compacted.pt", sizes)
+    with pytest.raises(
+        ValueError, match=r"sizes\.compacted\.pt\[0\] is 9223372036854775807, but there are 5"
+    ):
         warp.open_source(folder)
     (folder / "centroids.npy").unlink()
     with pytest.raises(FileNotFoundError, match=r"centroids\.npy is missing"):
