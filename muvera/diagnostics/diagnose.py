@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.sampling import fit_share, pseudo_queries
-from ..encoders.base import EncoderConfig
+from ..encoders.base import Encoder
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
 from ..encoders.registry import make_encoder
 from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.muvera_index import EXACT_TOKENS
 from ..utils.checks import require_int
+from .capacity import CellCapacity, cell_capacity
 from .configurations import PAPER, encoders_to_measure
 from .diagnosis import Diagnosis, MaxSimSpread, MeasuredEncoder
-from .geometry import cell_use, token_geometry
+from .geometry import CellUse, TokenGeometry, cell_use, token_geometry
+from .intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
 from .recall import RecallEvaluator
 from .report import render
 
@@ -38,6 +40,9 @@ TOLERATED_LOSS = 0.02
 # Queries, tokens of a pseudo-query (ColBERT's queries have 32), and multiplications of exact
 # Chamfer, some seconds' worth: longer or wider tokens mean fewer queries, but at least 20.
 _QUERIES, _WINDOW, _PRODUCTS, _MIN_QUERIES = 200, 32, 2 * 10**11, 20
+
+# Vectors and neighbors for the intrinsic dimension; among fewer vectors it is not measured.
+_VECTORS, _NEIGHBORS, _MIN_VECTORS = 2000, 100, 100
 
 # Tokens for geometry and cells, and their float64 numbers: more would not change what is printed.
 _TOKENS, _ENTRIES = 50_000, 1 << 24
@@ -127,13 +132,21 @@ def diagnose(
     advance(1)
     part = _with_tokens(sampled, token_stream)
     geometry = token_geometry(part.tokens)
+    encoders: dict[str, Encoder] = {}
     measured = []
     for name, each in encoders_to_measure(config).items():
         if learn_maps or not each.needs_fit_sample:
-            measured.append(_measure(name, each, evaluator, fitting, threads))
+            encoders[name] = make_encoder(each).fit(sampled[fitting], threads=threads)
+            measured.append(_measure(name, encoders[name], evaluator))
         advance(1)
+    recommended = _recommended(measured)
     planes = FDEEncoder(config).matrices.dense_hyperplanes[:, : config.dimension]
     center = part.tokens.astype(np.float64).mean(axis=0)
+    cells = cell_use(part, planes, config.num_repetitions)
+    centered_cells = cell_use(part, planes, config.num_repetitions, center)
+    tokens_per_cell = _tokens_per_cell(part, centered_cells if config.center else cells)
+    query_tokens, maxsim = float(np.median(selected.lengths)), _spread(evaluator.scores, selected.lengths)
+    query_cosine = None if given is None else _mean_cosine(selected.tokens, part.tokens)
     found = Diagnosis(
         documents=len(texts),
         empty_documents=len(texts) - len(filled),
@@ -141,17 +154,22 @@ def diagnose(
         tokens=texts.num_tokens,
         tokens_per_document=_length_summary(texts.lengths[filled]),
         queries=len(selected),
-        query_tokens=float(np.median(selected.lengths)),
+        query_tokens=query_tokens,
         pseudo_queries=given is None,
         anisotropy=_anisotropy(geometry.mean_cosine),
         geometry=geometry,
-        query_cosine=None if given is None else _mean_cosine(selected.tokens, part.tokens),
-        maxsim=_spread(evaluator.scores, selected.lengths),
+        query_cosine=query_cosine,
+        maxsim=maxsim,
         config=config,
-        cells=cell_use(part, planes, config.num_repetitions),
-        centered_cells=cell_use(part, planes, config.num_repetitions, center),
+        cells=cells,
+        centered_cells=centered_cells,
+        tokens_per_cell=tokens_per_cell,
+        capacity=_capacity(
+            config, geometry, maxsim, query_cosine, query_tokens, tokens_per_cell, len(filled)
+        ),
         encoders=tuple(measured),
-        recommended=_recommended(measured),
+        recommended=recommended,
+        intrinsic_dimension=_intrinsic_dimension(encoders[recommended.name], sampled, seed, threads),
         exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
     return replace(found, text=render(found))
@@ -199,14 +217,7 @@ def _with_tokens(documents: MultiVectors, rng: np.random.Generator) -> MultiVect
     return documents[np.sort(order[: max(2, most)])]
 
 
-def _measure(
-    name: str,
-    config: EncoderConfig,
-    evaluator: RecallEvaluator,
-    fitting: NDArray[np.int64],
-    threads: int | None,
-) -> MeasuredEncoder:
-    encoder = make_encoder(config).fit(evaluator.documents[fitting], threads=threads)
+def _measure(name: str, encoder: Encoder, evaluator: RecallEvaluator) -> MeasuredEncoder:
     cutoffs = [cutoff for cutoff in CUTOFFS if 2 * cutoff <= len(evaluator.documents)]
     values = dict(zip(cutoffs, evaluator.recall(encoder, cutoffs), strict=True)) if cutoffs else {}
     return MeasuredEncoder(name, encoder.config, {cutoff: values.get(cutoff) for cutoff in CUTOFFS})
@@ -221,6 +232,46 @@ def _recommended(measured: list[MeasuredEncoder]) -> MeasuredEncoder:
         return default
     good = [row for row in measured if (values.get(row.name) or 0.0) >= max(known) - TOLERATED_LOSS]
     return min((row for row in good if row.name in values), key=lambda row: row.floats)
+
+
+def _tokens_per_cell(documents: MultiVectors, cells: CellUse) -> float:
+    """Return the mean number of tokens of a document in one of its cells that has any."""
+    return float(documents.lengths.mean() / (cells.cells * cells.used_per_document))
+
+
+def _capacity(
+    config: FDEConfig,
+    geometry: TokenGeometry,
+    maxsim: MaxSimSpread,
+    query_cosine: float | None,
+    query_tokens: float,
+    tokens_per_cell: float,
+    documents: int,
+) -> CellCapacity | None:
+    """Return the capacity of the cells, where tokens are the unit vectors of its model."""
+    similarity = maxsim.best - (geometry.mean_cosine if query_cosine is None else query_cosine)
+    if not geometry.unit_norms or not 0 < similarity <= 1:
+        return None
+    return cell_capacity(
+        tokens_per_cell,
+        None if config.projection == "identity" else config.block_width,
+        config.num_repetitions,
+        geometry.cosine_deviation,
+        documents - 1,
+        similarity=similarity,
+        query_tokens=max(1, round(query_tokens)),
+    )
+
+
+def _intrinsic_dimension(
+    encoder: Encoder, documents: MultiVectors, seed: int, threads: int | None
+) -> IntrinsicDimension | None:
+    """Return that of the documents' vectors in the space that a graph of them has by default."""
+    some = documents[:_VECTORS]
+    if len(some) < _MIN_VECTORS:
+        return None
+    vectors = encoder.encode_documents(some, threads=threads)
+    return intrinsic_dimension(vectors, min(_NEIGHBORS, len(some) // 10), seed=seed)
 
 
 def _anisotropy(mean_cosine: float) -> str:

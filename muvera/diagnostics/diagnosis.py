@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
+from .capacity import CellCapacity
 from .geometry import CellUse, TokenGeometry
+from .intrinsic_dimension import IntrinsicDimension
 
 __all__ = ["Diagnosis", "MaxSimSpread", "MeasuredEncoder"]
 
@@ -88,12 +90,20 @@ class Diagnosis:
         The FDE whose cells were measured.
     cells, centered_cells : CellUse
         Cells of its hyperplanes, without and with centering.
+    tokens_per_cell : float
+        Mean number of tokens in a cell of a document that has any, with `config`.
+    capacity : CellCapacity or None
+        Capacity of the cells for these queries and documents; None where tokens do not have
+        length 1, or the best documents do not stand out.
     encoders : tuple of MeasuredEncoder
         The paper's preset, the default FDE in two sizes, the given configuration, and the other
         kinds of encoders, which need 256 documents to be fitted on.
     recommended : MeasuredEncoder
         The encoder to use: the smallest vectors among those whose recall at 50 candidates is
         within .02 of the highest.
+    intrinsic_dimension : IntrinsicDimension or None
+        Of the documents' vectors by the recommended encoder, at length 1; None for fewer than
+        100 documents.
     exact_search : bool
         Whether the collection is so small that an index reads all tokens and needs no vectors.
     text : str
@@ -115,16 +125,20 @@ class Diagnosis:
     config: FDEConfig
     cells: CellUse
     centered_cells: CellUse
+    tokens_per_cell: float
+    capacity: CellCapacity | None
     encoders: tuple[MeasuredEncoder, ...]
     recommended: MeasuredEncoder
+    intrinsic_dimension: IntrinsicDimension | None
     exact_search: bool
     text: str = field(default="", compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON, the text among them."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("geometry", "maxsim", "cells", "centered_cells"):
-            values[name] = asdict(values[name])
+        for name, value in values.items():
+            if is_dataclass(value) and name not in ("config", "recommended"):
+                values[name] = asdict(value)  # type: ignore[arg-type]
         values["geometry"]["norms"] = list(self.geometry.norms)
         values["config"] = self.config.to_dict()
         values["encoders"] = [encoder.to_dict() for encoder in self.encoders]

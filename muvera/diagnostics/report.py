@@ -59,6 +59,17 @@ def _measures(found: Diagnosis) -> list[str]:
         f"{centered.effective_cells:.1f} after centering; "
         f"a document uses {plain.used_per_document:.0%} and {centered.used_per_document:.0%}",
     ]
+    if found.capacity is not None:
+        lines.append(
+            f"cell load      {found.tokens_per_cell:.1f} tokens in a used cell; a model of the noise allows "
+            f"{found.capacity.largest_load:.1f}"
+        )
+    if found.intrinsic_dimension is not None:
+        local = found.intrinsic_dimension
+        lines.append(
+            f"intrinsic      {local.overall:.1f} dimensions of the recommended vectors "
+            f"({local.mean:.1f} mean, {local.p95:.1f} p95 of the local ones)"
+        )
     if found.query_cosine is not None:
         lines.insert(5, f"query cosine   {found.query_cosine:.3f} of query tokens with document tokens")
     return lines
@@ -83,6 +94,7 @@ def _advice(found: Diagnosis) -> list[str]:
     sentences = [
         _ANISOTROPY[found.anisotropy],
         _norms(found),
+        _load(found),
         _low_recall(found),
         _use(found),
         _expect(found),
@@ -108,6 +120,23 @@ def _norms(found: Diagnosis) -> str:
     return (
         "Norms are not 1: a long token counts for more in every score. If the model was trained with cosine "
         "similarity, normalize (muvera convert --normalize); otherwise leave them."
+    )
+
+
+def _load(found: Diagnosis) -> str:
+    """Say what to enlarge where the FDE's cells hold more than they can."""
+    capacity = found.capacity
+    if capacity is None or found.tokens_per_cell <= capacity.largest_load:
+        return ""
+    if capacity.shared_noise >= 0.5:
+        remedy = "more cells (num_simhash_projections) reduce it"
+    else:
+        remedy = "more columns (projection_dimension) or repetitions (num_repetitions) reduce it"
+    source = "the tokens that share a cell" if capacity.shared_noise >= 0.5 else "the projections"
+    return (
+        f"Cells of {found.config.vector_dimension:,} floats hold {found.tokens_per_cell:.1f} tokens, more than "
+        f"the {capacity.largest_load:.1f} at which the best tokens stand out. Most of the noise comes from "
+        f"{source}: {remedy}."
     )
 
 

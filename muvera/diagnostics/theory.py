@@ -1,4 +1,4 @@
-"""What Theorems 2.1 and 2.2 of the paper (arXiv 2405.19504) ask for, and how far practice is from it.
+"""Parameters that Theorems 2.1 and 2.2 of the paper (arXiv 2405.19504) require, and limits of any reduction.
 
 The theorems state their parameters up to constants.  Here the constants of the proofs in the
 paper's appendix A are carried through, so that every bound below holds as written.
@@ -30,21 +30,39 @@ Display (12).
     An error of eps / 2 on either side makes eps (the paper's last line has 6 eps for what its
     first two make 4 eps; it rescales eps anyway).
 
-Where the printed proof needs care
-----------------------------------
-Display (8) says that an angle of order sqrt(eps) costs a similarity of order eps, by expanding
-the cosine at 0.  That holds only where the best document token is itself within an angle of
-order sqrt(eps) of the query token.  Elsewhere it costs sqrt(eps), and k must be of order
-log(m / delta) / eps^2.  With k of order 1 / eps, the Hamming distances of a best token that is
-orthogonal to the query token and of one that is 2 eps worse differ by less than their spread
-once eps is below about 1 / (32 L): the worse one is then taken about as often as not.
-``num_simhash_projections`` is what the theorem asks for, valid under the angle
-``largest_angle``; ``any_angle_simhash_projections`` makes no such assumption.
+Where the proof of the first version needs care
+-----------------------------------------------
+Display (8) of version 1 (May 2024) says that an angle of order sqrt(eps) costs a similarity of
+order eps, by expanding the cosine at 0.  That holds only where the best document token is itself
+within an angle of order sqrt(eps) of the query token.  Elsewhere it costs sqrt(eps), and k must
+be of order log(m / delta) / eps^2.  With k of order 1 / eps, the Hamming distances of a best
+token that is orthogonal to the query token and of one that is 2 eps worse differ by less than
+their spread once eps is below about 1 / (32 L): the worse one is then taken about as often as not.
+
+Version 2 of the paper (arXiv 2405.19504v2, June 2026) corrects the dimension in Theorem 2.1 to
+m^O(1 / eps^2).  ``any_angle_simhash_projections`` is that theorem with its constant;
+``num_simhash_projections`` is that of version 1, which holds under the angle ``largest_angle``.
 
 The proof of Theorem 2.2 bounds each repetition by 1, which inner projections can break.
 Nothing is lost: given the partitions, R projections of p rows are one of R * p independent
 rows, off by more than e with probability at most 2 exp(-R p e^2 / (12 + 8 e)) (a Bernstein
 bound by the same moments as Achlioptas'), and e = eps / 10 fits beside the other errors.
+
+What no reduction to one vector can do
+--------------------------------------
+Two papers of 2026 bound from below, as their abstracts state, the floats of any map of token sets
+to vectors whose inner products are within eps of NChamfer for all sets of m unit vectors.
+
+arXiv 2606.23475 (Jayaram)
+    (eps^2 m)^Omega(1 / eps) floats.
+arXiv 2607.20393 (Jayaram, Lin, Mirrokni, Woodruff)
+    m^(c / eps^(2 - 2 delta)) floats, c depending on delta, for every fixed delta in (0, 1), small
+    eps and m of at least a power of 1 / eps; already for queries of one token, and also for maps
+    that depend on the data.  The exponent of Theorem 2.1 is thus nearly the best possible.
+
+So no vectors of a practical size, learned ones included, are good for every collection.  They find
+most of the best documents of real ones because real ones are not the worst case: what an encoder
+finds must be measured (:func:`muvera.diagnose`).
 """
 
 from __future__ import annotations
@@ -53,13 +71,15 @@ import math
 from dataclasses import dataclass
 
 from ..encoders.fde.config import FDEConfig
+from ..utils.checks import require_int
+from .capacity import CellCapacity, cell_capacity
 
-__all__ = ["Parameters", "compare", "theorem_2_1", "theorem_2_2"]
+__all__ = ["CellCapacity", "Parameters", "cell_capacity", "compare", "theorem_2_1", "theorem_2_2"]
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a theorem asks of an FDE, and what it was asked for.
+    """Parameters of an FDE that a theorem requires, and what they guarantee.
 
     Parameters
     ----------
@@ -74,11 +94,11 @@ class Parameters:
     num_repetitions : int
         R.
     num_simhash_projections : int
-        k, of order log(m / delta) / eps as the theorem states it.
+        k, of order log(m / delta) / eps as version 1 of the theorem states it.
     any_angle_simhash_projections : int
-        k of order log(m / delta) / eps^2, which does not need `largest_angle`.
+        k of order log(m / delta) / eps^2, as version 2 states it, which needs no `largest_angle`.
     projection_dimension : int
-        p.  Where it is above the tokens' dimension, the identity does instead.
+        p.  Where it exceeds the tokens' dimension, the identity is enough.
     largest_angle : float
         Radians within which the best document token of every query token must lie for
         `num_simhash_projections` to be enough.
@@ -107,7 +127,7 @@ class Parameters:
 
 
 def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_tokens: int) -> Parameters:
-    """Return what makes one FDE pair's estimate good (paper, Theorem 2.1).
+    """Return the parameters that make the estimate of one pair of FDEs good (Theorem 2.1).
 
     With these, NChamfer - eps <= <Fq(Q), Fd(P)> / |Q| <= NChamfer + eps, in expectation and
     with probability at least 1 - delta, for any sets of unit vectors whose best tokens lie
@@ -124,7 +144,7 @@ def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_to
 
     Returns
     -------
-    Parameters
+    muvera.theory.Parameters
         k = 4 pi^2 L / eps, from a^2 = eps / (8 pi^2) in (7): then the best token lies within
         pi a = sqrt(eps / 8), and (8) costs at most 4 pi^2 a^2 = eps / 2.
         For any angle k = 8 pi^2 L / eps^2, from a = eps / (4 pi): (8) costs at most
@@ -133,14 +153,21 @@ def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_to
         R = 1.  In all of them delta counts as at most 1/2: the rare failures cost the
         expectation at most eps * delta, which must fit into eps / 2.
 
+    Raises
+    ------
+    TypeError
+        For a number of tokens that is no int.
+    ValueError
+        For a value out of its range.
+
     Examples
     --------
-    >>> asked = theorem_2_1(eps=0.1, delta=0.05, num_query_tokens=32, num_document_tokens=150)
-    >>> asked.num_repetitions, asked.num_simhash_projections, asked.projection_dimension
+    >>> required = theorem_2_1(eps=0.1, delta=0.05, num_query_tokens=32, num_document_tokens=150)
+    >>> required.num_repetitions, required.num_simhash_projections, required.projection_dimension
     (1, 6201, 27144)
-    >>> asked.any_angle_simhash_projections
+    >>> required.any_angle_simhash_projections
     124013
-    >>> round(asked.log10_vector_dimension)
+    >>> round(required.log10_vector_dimension)
     1871
     """
     _require(eps, delta, num_query_tokens, num_document_tokens)
@@ -170,7 +197,7 @@ def theorem_2_2(
     num_document_tokens: int,
     num_documents: int,
 ) -> Parameters:
-    """Return what makes the document with the largest FDE product an eps-best one (Theorem 2.2).
+    """Return the parameters that make the document of the largest FDE product an eps-best one (Theorem 2.2).
 
     With these, the document whose FDE has the largest inner product with the query's has an
     NChamfer of at least the best one's minus eps, with probability at least 1 - delta, under
@@ -191,20 +218,27 @@ def theorem_2_2(
 
     Returns
     -------
-    Parameters
+    muvera.theory.Parameters
         k and p of Theorem 2.1 at eps / 4 and delta = 1/10, as the proof sets it: each
         repetition's expectation is then within 0.15 eps.
         R = 32 log(4 n / delta) / eps^2, from (11) with t = eps / 4 and half of delta.
         The projections take 0.1 eps and the other half.  Together eps / 2, which is (12).
 
+    Raises
+    ------
+    TypeError
+        For a number of tokens or documents that is no int.
+    ValueError
+        For a value out of its range.
+
     Examples
     --------
-    >>> asked = theorem_2_2(0.1, None, 32, 150, num_documents=1_000_000)
-    >>> asked.num_repetitions, asked.num_simhash_projections, asked.projection_dimension
+    >>> required = theorem_2_2(0.1, None, 32, 150, num_documents=1_000_000)
+    >>> required.num_repetitions, required.num_simhash_projections, required.projection_dimension
     (92856, 25898, 441249)
     """
     _require(eps, 0.5 if delta is None else delta, num_query_tokens, num_document_tokens)
-    _require_count("num_documents", num_documents)
+    require_int("num_documents", num_documents, 1)
     if delta is None:
         delta = 1 / max(num_documents, 2)
     one = theorem_2_1(eps / 4, 0.1, num_query_tokens, num_document_tokens)
@@ -224,7 +258,7 @@ def theorem_2_2(
 
 
 def compare(config: FDEConfig, parameters: Parameters) -> str:
-    """Say in plain numbers how far a configuration is from what a theorem asks.
+    """Return sentences that compare a configuration with the parameters that a theorem requires.
 
     Parameters
     ----------
@@ -237,44 +271,50 @@ def compare(config: FDEConfig, parameters: Parameters) -> str:
     str
         Several lines.
 
+    Raises
+    ------
+    TypeError
+        Where `config` is no FDEConfig.
+
     Examples
     --------
     >>> print(compare(FDEConfig.preset("paper", dimension=128), theorem_2_1(0.1, 0.05, 32, 150)))
     Theorem 2.1 for eps=0.1, delta=0.05, 32 query tokens, 150 document tokens:
-    - repetitions: 20 here, 1 asked: enough.
-    - hyperplanes: 5 here, 6,201 asked (0.081 % of it), if the best document token lies within
+    - repetitions: 20 here, 1 required: enough.
+    - hyperplanes: 5 here, 6,201 required (0.081 % of it), if the best document token lies within
       6.4 degrees of each query token; 124,013 for any angle.
-    - projected columns: 16 here, 27,144 asked (0.059 % of it); all 128 would do.
-    - floats: 10,240 here, 10^1871 asked.
+    - projected columns: 16 here, 27,144 required (0.059 % of it); all 128 would do.
+    - floats: 10,240 here, 10^1871 required.
     The theorem promises nothing for this configuration: what it finds must be measured.
     """
     if not isinstance(config, FDEConfig):
         raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
-    asked = parameters
     exact = config.projection == "identity"
-    documents = f", {asked.num_documents:,} documents" if asked.num_documents is not None else ""
+    documents = f", {parameters.num_documents:,} documents" if parameters.num_documents is not None else ""
     lines = [
-        f"Theorem {asked.theorem} for eps={asked.eps:g}, delta={asked.delta:g}, "
-        f"{asked.num_query_tokens:,} query tokens, {asked.num_document_tokens:,} document tokens{documents}:",
-        _line("repetitions", config.num_repetitions, asked.num_repetitions) + ".",
-        _line("hyperplanes", config.num_simhash_projections, asked.num_simhash_projections)
+        f"Theorem {parameters.theorem} for eps={parameters.eps:g}, delta={parameters.delta:g}, "
+        f"{parameters.num_query_tokens:,} query tokens, {parameters.num_document_tokens:,} document tokens{documents}:",
+        _line("repetitions", config.num_repetitions, parameters.num_repetitions) + ".",
+        _line("hyperplanes", config.num_simhash_projections, parameters.num_simhash_projections)
         + ", if the best document token lies within\n"
-        f"  {math.degrees(asked.largest_angle):.1f} degrees of each query token; "
-        f"{asked.any_angle_simhash_projections:,} for any angle.",
+        f"  {math.degrees(parameters.largest_angle):.1f} degrees of each query token; "
+        f"{parameters.any_angle_simhash_projections:,} for any angle.",
     ]
     if exact:
         lines.append(f"- projected columns: all {config.dimension:,} here, without any error: enough.")
     else:
         lines.append(
-            _line("projected columns", config.block_width, asked.projection_dimension)
+            _line("projected columns", config.block_width, parameters.projection_dimension)
             + f"; all {config.dimension:,} would do."
         )
-    lines.append(f"- floats: {config.vector_dimension:,} here, 10^{asked.log10_vector_dimension:.0f} asked.")
+    lines.append(
+        f"- floats: {config.vector_dimension:,} here, 10^{parameters.log10_vector_dimension:.0f} required."
+    )
     lines += [f"- outside the proof: {reason}." for reason in _departures(config)]
     enough = (
-        config.num_repetitions >= asked.num_repetitions
-        and config.num_simhash_projections >= asked.num_simhash_projections
-        and (exact or config.block_width >= asked.projection_dimension)
+        config.num_repetitions >= parameters.num_repetitions
+        and config.num_simhash_projections >= parameters.num_simhash_projections
+        and (exact or config.block_width >= parameters.projection_dimension)
         and not _departures(config)
     )
     lines.append(
@@ -285,10 +325,10 @@ def compare(config: FDEConfig, parameters: Parameters) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, here: int, asked: int) -> str:
-    if here >= asked:
-        return f"- {name}: {here:,} here, {asked:,} asked: enough"
-    return f"- {name}: {here:,} here, {asked:,} asked ({100 * here / asked:.2g} % of it)"
+def _line(name: str, here: int, required: int) -> str:
+    if here >= required:
+        return f"- {name}: {here:,} here, {required:,} required: enough"
+    return f"- {name}: {here:,} here, {required:,} required ({100 * here / required:.2g} % of it)"
 
 
 def _departures(config: FDEConfig) -> list[str]:
@@ -324,12 +364,5 @@ def _require(eps: float, delta: float, num_query_tokens: int, num_document_token
         raise ValueError(f"eps must be above 0 and at most 1, got {eps}.")
     if not 0 < delta < 1:
         raise ValueError(f"delta must be between 0 and 1, got {delta}.")
-    _require_count("num_query_tokens", num_query_tokens)
-    _require_count("num_document_tokens", num_document_tokens)
-
-
-def _require_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")
+    require_int("num_query_tokens", num_query_tokens, 1)
+    require_int("num_document_tokens", num_document_tokens, 1)

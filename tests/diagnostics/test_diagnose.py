@@ -10,7 +10,7 @@ import pytest
 from builders.paths import ROOT
 from builders.realistic_collections import documents_like_real
 
-from muvera import FDEConfig, LearnedConfig, MultiVectors, diagnose
+from muvera import FDEConfig, LearnedConfig, LearnedEncoder, MultiVectors, diagnose
 from muvera.convert import read
 from muvera.diagnostics.configurations import PAPER
 from muvera.diagnostics.diagnosis import MeasuredEncoder
@@ -198,21 +198,27 @@ def test_maps_are_learned_from_documents_that_no_query_was_cut_out_of(
         "learned 64": LearnedConfig(dimension=16, vector_dimension=64, num_landmarks=256, num_features=128),
     }
     monkeypatch.setattr("muvera.diagnostics.diagnose.encoders_to_measure", lambda _: small)
-    fits = []
-    real = MODULE._measure
+    evaluators, fitted = [], []
+    real, fit = MODULE._measure, LearnedEncoder.fit
 
     def measure(*arguments: Any) -> MeasuredEncoder:
-        fits.append(arguments[2:4])
-        return real(*arguments)
+        evaluators.append(arguments[2])
+        return real(*arguments)  # type: ignore[no-any-return]
+
+    def noted(self: LearnedEncoder, documents: MultiVectors, *rest: Any, **settings: Any) -> LearnedEncoder:
+        fitted.append(documents.ids)
+        return fit(self, documents, *rest, **settings)
 
     monkeypatch.setattr(MODULE, "_measure", measure)
+    monkeypatch.setattr(LearnedEncoder, "fit", noted)
     documents = documents_like_real(500, 16)
     steps: list[int] = []
     found = diagnose(documents, progress=steps.append)
     assert [row.name for row in found.encoders] == list(small) and steps == [1, 1, 1, 1]
-    for evaluator, fitting in fits:
-        assert len(fitting) == round(0.75 * found.sampled_documents)
-        assert not np.isin(evaluator.source_documents, fitting).any()
+    assert len(fitted[0]) == round(0.75 * found.sampled_documents)
+    sources = evaluators[0].documents.ids[evaluators[0].source_documents]
+    assert len(sources) > 100 and not np.isin(sources, fitted[0]).any()
+    assert found.intrinsic_dimension is not None and found.intrinsic_dimension.neighbors == 47
     best = max(row.recall[50] or 0.0 for row in found.encoders[1:])
     chosen = found.recommended
     assert (chosen.recall[50] or 0.0) >= best - 0.02 and chosen.name != PAPER
@@ -235,3 +241,19 @@ def test_the_smallest_of_the_best_is_recommended(recall: tuple[float, ...], name
         for name, config, value in zip((PAPER, "small", "large"), configs, recall, strict=True)
     ]
     assert MODULE._recommended(rows).name == name
+
+
+def test_the_load_of_cells_is_compared_with_their_capacity() -> None:
+    """Eight tokens a document: few in each of 32 cells, many in each of two."""
+    documents, queries = cones(0.2, count=120), cones(0.2, count=20, seed=9)
+    roomy = diagnose(documents, queries)
+    assert roomy.tokens_per_cell == pytest.approx(8 / (32 * roomy.centered_cells.used_per_document))
+    crowded = diagnose(documents, queries, FDEConfig(dimension=32, num_simhash_projections=1))
+    assert crowded.tokens_per_cell > 3 > roomy.tokens_per_cell
+    assert roomy.capacity is not None and crowded.capacity is not None
+    for found in (roomy, crowded):
+        assert found.capacity is not None
+        over = found.tokens_per_cell > found.capacity.largest_load
+        assert ("at which the best tokens stand out" in " ".join(found.text.split())) == over
+    longer = MultiVectors.from_flat(documents.tokens * 3, documents.lengths)
+    assert diagnose(longer).capacity is None

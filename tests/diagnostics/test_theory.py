@@ -204,10 +204,10 @@ def test_compare_says_what_is_outside_the_proof() -> None:
         "Theorem 2.2 for eps=0.25, delta=0.0001, 32 query tokens, 150 document tokens, 10,000 documents:\n"
     )
     for words in (
-        f"- repetitions: 20 here, {asked.num_repetitions:,} asked (",
-        f"- hyperplanes: 5 here, {asked.num_simhash_projections:,} asked (",
+        f"- repetitions: 20 here, {asked.num_repetitions:,} required (",
+        f"- hyperplanes: 5 here, {asked.num_simhash_projections:,} required (",
         f"{asked.any_angle_simhash_projections:,} for any angle",
-        f"- projected columns: 16 here, {asked.projection_dimension:,} asked (",
+        f"- projected columns: 16 here, {asked.projection_dimension:,} required (",
         "- floats: 99 here, 10^",
         "empty document cells stay empty",
         "document tokens are centered",
@@ -228,7 +228,7 @@ def test_compare_says_what_is_outside_the_proof() -> None:
 
 
 def test_compare_with_something_that_is_enough() -> None:
-    """No theorem asks for so little: made by hand."""
+    """No theorem requires so little: made by hand."""
     little = dataclasses.replace(
         theorem_2_1(1.0, 0.5, 1, 1), num_repetitions=2, num_simhash_projections=5, projection_dimension=16
     )
@@ -258,8 +258,8 @@ def test_the_size_is_a_logarithm() -> None:
         ((0.1, 1.0, 3, 4), ValueError, "delta must be between 0 and 1, got 1.0"),
         ((0.1, 0.1, 0, 4), ValueError, "num_query_tokens must be at least 1, got 0"),
         ((0.1, 0.1, 3, -4), ValueError, "num_document_tokens must be at least 1, got -4"),
-        ((0.1, 0.1, 3.0, 4), TypeError, "num_query_tokens must be an int, got 3.0"),
-        ((0.1, 0.1, 3, True), TypeError, "num_document_tokens must be an int, got True"),
+        ((0.1, 0.1, 3.0, 4), TypeError, "num_query_tokens must be an int, got float 3.0"),
+        ((0.1, 0.1, 3, True), TypeError, "num_document_tokens must be an int, got bool True"),
     ],
 )
 def test_refused(arguments: Any, error: type[Exception], words: str) -> None:
@@ -272,5 +272,5 @@ def test_refused(arguments: Any, error: type[Exception], words: str) -> None:
 def test_documents_must_be_counted() -> None:
     with pytest.raises(ValueError, match="num_documents must be at least 1, got 0"):
         theorem_2_2(0.1, None, 3, 4, 0)
-    with pytest.raises(TypeError, match=r"num_documents must be an int, got 1000000\.0"):
+    with pytest.raises(TypeError, match=r"num_documents must be an int, got float 1000000\.0"):
         theorem_2_2(0.1, None, 3, 4, 1e6)  # type: ignore[arg-type]
