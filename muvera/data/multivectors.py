@@ -1,4 +1,4 @@
-"""MultiVectors: sets of token vectors, the one currency of the library."""
+"""MultiVectors: a collection of texts, each a set of token vectors."""
 
 from __future__ import annotations
 
@@ -113,6 +113,12 @@ class MultiVectors:
             Default: float16 where all texts are, else float32.
         name : str
             What errors call the texts.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of other shapes, of different widths or of integers, and where no text has a
+            token to take the dimension from.
         """
         rows: list[TokenArray | None] = []
         empty_dim = None
@@ -168,6 +174,11 @@ class MultiVectors:
             Tokens of each text.
         offsets : integers (n + 1,)
             Where each text begins, and n_tokens.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where both or neither are given, or they do not fit the tokens.
         """
         if (lengths is None) == (offsets is None):
             raise TypeError("Give either lengths or offsets.")
@@ -187,6 +198,13 @@ class MultiVectors:
         mask : (n, longest), optional
             True (or non-zero) for real tokens.  Without it the rows that are entirely zero,
             wherever they stand, are the padding.
+        ids : sequence of int or of str, optional
+            Default: positions.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of other shapes or of integers, and a mask that does not fit.
         """
         padded = as_tokens(array, "array")
         if padded.ndim != 3:
@@ -194,14 +212,20 @@ class MultiVectors:
         if mask is None:
             keep = padded.any(axis=2)
         else:
-            keep = as_array(mask).astype(bool)
+            keep = as_array(mask, "mask").astype(bool)
             if keep.shape != padded.shape[:2]:
-                raise ValueError(f"mask has shape {keep.shape}, but array asks for {padded.shape[:2]}.")
+                raise ValueError(f"mask has shape {keep.shape}, but array needs {padded.shape[:2]}.")
         return cls.from_flat(padded[keep], keep.sum(axis=1), ids=ids)
 
     @classmethod
     def concatenate(cls, parts: Sequence[MultiVectors]) -> MultiVectors:
-        """Join collections; ids must stay unique, and positions count on where none were given."""
+        """Join collections; ids must stay unique, and positions count on where none were given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For no collections, different dimensions, and ids of two kinds or twice the same.
+        """
         if not parts:
             raise ValueError("There is nothing to concatenate.")
         dimension = parts[0].dimension
@@ -240,7 +264,7 @@ class MultiVectors:
 
     @property
     def has_ids(self) -> bool:
-        """Whether ids were given; else they are the positions."""
+        """Whether ids were given; where not, they are the positions."""
         return self._ids is not None
 
     @property
@@ -408,11 +432,18 @@ def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
     value : MultiVectors, array_like (tokens, dim), or sequence of those
         One 2-D array is one text.  A 3-D array is a batch without padding: use
         :meth:`MultiVectors.from_padded` where there is some.
+    name : str
+        What errors call the texts.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else.
     """
     if isinstance(value, MultiVectors):
         return value
     if hasattr(value, "ndim"):
-        array = as_array(value)
+        array = as_array(value, name)
         if array.ndim == 2:
             return MultiVectors.from_arrays([array], name=name)
         if array.ndim != 3:

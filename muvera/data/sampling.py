@@ -1,4 +1,4 @@
-"""Samples of documents that come a batch at a time, their mean token, and windows as pseudo-queries."""
+"""Samples of documents that come in batches, their mean token, and windows of them as pseudo-queries."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class DocumentSample:
         self._kept: list[NDArray[np.generic]] = []
         self._seen = self._token_bytes = 0
 
-    def watch(self, batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
-        """Yield the batches, having taken a share of each."""
+    def sample_while_yielding(self, batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
+        """Yield the batches after a share of each was taken."""
         for batch in batches:
             filled = np.flatnonzero(batch.lengths > 0)
             for i, draw in zip(filled.tolist(), self._stream.random(len(filled)).tolist(), strict=True):
@@ -96,7 +96,7 @@ class DocumentSample:
             self.size = len(self._kept)
 
     def documents(self, dimension: int) -> MultiVectors:
-        """Return the sample."""
+        """Return the sample of the documents so far."""
         return MultiVectors.from_arrays(self._kept, dimension=dimension)
 
 

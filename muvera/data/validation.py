@@ -1,4 +1,4 @@
-"""What users hand in, as checked arrays: token vectors, ids, lengths and offsets."""
+"""Checks of what users give: token vectors, ids and arrays to write to."""
 
 from __future__ import annotations
 
@@ -170,7 +170,13 @@ def _require_unique(ids: Ids, name: str) -> None:
 
 
 def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return an array of `shape` to write float32 rows to: the caller's `out`, or a new one."""
+    """Return an array of `shape` to write float32 rows to: the caller's `out`, or a new one.
+
+    Raises
+    ------
+    ValueError
+        Where `out` has another dtype or shape, is not contiguous, or may not be written to.
+    """
     if out is None:
         return np.empty(shape, np.float32)
     if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:

@@ -132,7 +132,9 @@ class LongVectorEncoder(BaseEncoder):
             return
         most = MAX_FIT_DOCUMENTS if compact else SAMPLE_DOCUMENTS
         sampling = DocumentSample(config.long_dimension, config.seed, most)
-        self._take_center(mean_token(sampling.watch(batches), config.dimension))  # checks the batches, too
+        self._take_center(
+            mean_token(sampling.sample_while_yielding(batches), config.dimension)
+        )  # checks the batches, too
         sample = sampling.documents(config.dimension)
         if config.split_mean:
             self._take_blocks(self._calibrated(sample, asked, threads))

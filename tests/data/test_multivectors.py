@@ -281,7 +281,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: MultiVectors.from_padded(np.ones((2, 3, 4)), np.ones((2, 4))),
         ValueError,
-        r"mask has shape \(2, 4\), but array asks for \(2, 3\)",
+        r"mask has shape \(2, 4\), but array needs \(2, 3\)",
     ),
     (lambda: as_multivectors("text"), TypeError, "documents must be MultiVectors or arrays.*, got str"),
     (lambda: as_multivectors(3, "queries"), TypeError, "queries must be .*, got int"),

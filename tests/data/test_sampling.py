@@ -24,7 +24,7 @@ def test_a_sample_is_bounded_uniform_and_reads_all(monkeypatch: pytest.MonkeyPat
     for seed in range(60):
         sample = DocumentSample(512, seed)
         parts = [MultiVectors.from_arrays(many[i : i + 90]) for i in range(0, 1000, 90)]
-        assert sum(len(batch) for batch in sample.watch(parts)) == 1000
+        assert sum(len(batch) for batch in sample.sample_while_yielding(parts)) == 1000
         kept = sample.documents(2)
         assert len(kept) == len({float(row[0]) for row in kept.tokens}) == 10
         taken.append(kept.tokens[:, 0].mean())
@@ -39,14 +39,19 @@ def test_a_sample_of_long_documents_is_smaller_and_still_uniform(monkeypatch: py
     late = []
     for seed in range(60):
         sample = DocumentSample(512, seed)
-        assert sum(len(batch) for batch in sample.watch([MultiVectors.from_arrays(many)])) == 1000
+        assert (
+            sum(len(batch) for batch in sample.sample_while_yielding([MultiVectors.from_arrays(many)]))
+            == 1000
+        )
         kept = sample.documents(2)
         assert kept.num_tokens <= 100 and 10 <= len(kept) == len(
             set(kept.tokens[kept.offsets[:-1], 0].tolist())
         )
         late.append(float((kept.lengths == 10).mean()))
         again = DocumentSample(512, seed)
-        for _ in again.watch([MultiVectors.from_arrays(many[:77]), MultiVectors.from_arrays(many[77:])]):
+        for _ in again.sample_while_yielding(
+            [MultiVectors.from_arrays(many[:77]), MultiVectors.from_arrays(many[77:])]
+        ):
             pass
         assert again.documents(2).tokens.tobytes() == kept.tokens.tobytes()
     # Half of all are late; shrinking favors neither, but ends when enough long ones were dropped.

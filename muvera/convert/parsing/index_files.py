@@ -1,4 +1,4 @@
-"""Reading the small files of an index, so that what is wrong with one becomes one sentence."""
+"""Readers of an index's small files, whose damage becomes one sentence that names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON of others: numbers are numbers, and every key of an object stands once."""
+"""Parser of foreign JSON, in which a key stands once in an object."""
 
 from __future__ import annotations
 

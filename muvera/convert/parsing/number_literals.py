@@ -26,17 +26,17 @@ _CELLS = {"int8": "i1", "bfloat16": ">u2", "float": ">f4", "double": ">f8"}
 
 
 def is_matrix(value: Any) -> bool:
-    """Say whether `value` looks like token vectors: a list of lists of numbers."""
+    """Return whether `value` looks like token vectors: a list of lists of numbers."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], list) and is_vector(value[0])
 
 
 def is_vector(value: Any) -> bool:
-    """Say whether `value` is a list that begins with a number."""
+    """Return whether `value` is a list that begins with a number."""
     return isinstance(value, list) and bool(value) and type(value[0]) in (int, float)
 
 
 def is_hex(value: Any) -> bool:
-    """Say whether `value` is a text of hex digits, two a byte."""
+    """Return whether `value` is a text of hex digits, two a byte."""
     return isinstance(value, str) and re.fullmatch(r"([0-9a-fA-F]{2})+", value) is not None
 
 

@@ -1,4 +1,4 @@
-"""A look at a pickle's instructions before any of them is carried out.
+"""Check of a pickle's instructions before any of them is carried out.
 
 An allow-list of names does not stop a pickle from taking all memory or time by plain data: an
 index of 2**29 in the memo takes gigabytes, and the hash of a tuple of shared tuples takes

@@ -1,4 +1,4 @@
-"""PyLate's two maps between document ids and the positions in the index it wraps.
+"""Reader of PyLate's maps between document ids and positions in the index that it wraps.
 
 Newer releases keep them as pickles of a dict, older ones as SQLite files (of sqlitedict)
 with one pickled value a row.  Neither is run: see :mod:`muvera.convert.parsing.safe_pickle`.
@@ -26,12 +26,12 @@ _SUFFIXES = (".pkl", ".sqlite")
 
 
 def has_map(folder: Path, stem: str) -> bool:
-    """Whether `folder` holds the map `stem`, in either format."""
+    """Return whether `folder` holds the map `stem`, in either format."""
     return any((folder / f"{stem}{suffix}").is_file() for suffix in _SUFFIXES)
 
 
 def has_pylate_maps(folder: Path) -> bool:
-    """Whether `folder` has the maps that PyLate lays beside a PLAID index."""
+    """Return whether `folder` has the maps that PyLate lays beside a PLAID index."""
     return has_map(folder, "plaid_ids_to_documents_ids")
 
 
@@ -84,7 +84,7 @@ def _position(key: Any, folder: Path) -> int:
 
 
 class MappedSource:
-    """A source whose documents PyLate named; those that it removed are left out.
+    """Source under PyLate's document ids, without the documents that it removed.
 
     Parameters
     ----------
@@ -94,6 +94,13 @@ class MappedSource:
         Position in `inner` to document id.
     folder : Path
         For error messages.
+    name : str
+        The format's name.
+
+    Raises
+    ------
+    ValueError
+        Where a position is no whole number, stands twice, or lies outside the index.
     """
 
     def __init__(self, inner: Source, positions: dict[Any, Any], folder: Path, name: str) -> None:

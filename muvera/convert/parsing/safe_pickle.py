@@ -1,4 +1,4 @@
-"""Pickles of plain data, read without running what they ask for.
+"""Reader of pickles of plain data, which runs nothing that they ask for.
 
 A pickle is a program: loading a foreign one may do anything.  Here its instructions are
 looked at first (:mod:`~muvera.convert.parsing.pickle_scan`), the names that it may look up
@@ -35,7 +35,7 @@ _SMALL = 1 << 16
 
 
 class RefusedPickleError(pickle.UnpicklingError):
-    """A pickle asks for something that is not plain data."""
+    """Error for a pickle that asks for something that is not plain data."""
 
     def __init__(self, source: str, name: str) -> None:
         super().__init__(
@@ -84,7 +84,13 @@ class Unpickler(pickle.Unpickler):
         self._budget = len(content) + _SMALL
 
     def spend(self, count: int) -> None:
-        """Count bytes that functions were given: shared ones could be copied for ever."""
+        """Count bytes that functions were given, for one text can be copied again and again.
+
+        Raises
+        ------
+        ValueError
+            Where they are more than the pickle holds.
+        """
         self._budget -= count
         if self._budget < 0:
             raise ValueError("it copies more than it holds")

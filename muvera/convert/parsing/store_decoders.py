@@ -1,4 +1,4 @@
-"""The stores whose rows are read: one decoder each, and which of them a row needs."""
+"""Decoders of the rows of each vector store, and the choice of one for a row."""
 
 from __future__ import annotations
 

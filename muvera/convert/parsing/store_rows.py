@@ -1,4 +1,4 @@
-"""Rows of vector stores, as they export them to JSON: what all stores share.
+"""Base of the decoders of rows that vector stores export to JSON.
 
 A decoder takes one row and returns a :class:`~muvera.convert.sources.documents.Document`.  The
 stores themselves are in :mod:`~muvera.convert.parsing.store_decoders`.
@@ -28,7 +28,7 @@ _IDS = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key", "uuid")
 
 
 class Settings(NamedTuple):
-    """What a caller may say about rows."""
+    """Settings of a decoder that a caller may give."""
 
     #: The field with the token vectors; None finds it.
     field: str | None = None
@@ -41,7 +41,7 @@ class Settings(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """How one store writes a row."""
+    """Decoder of one store's rows: where they hold what, and how."""
 
     #: Its name for ``row_format=``.
     name: str

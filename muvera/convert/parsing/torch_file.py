@@ -1,4 +1,4 @@
-"""Reading ``.pt`` files without torch.
+"""Reader of ``.pt`` files that needs no torch.
 
 Since torch 1.6 a ``.pt`` file is an uncompressed zip archive: ``<root>/data.pkl`` is a
 pickle that describes tensors, ``<root>/data/<key>`` the bytes of one storage each.  The
@@ -43,7 +43,7 @@ _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the mag
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor whose numbers are still in the file.
+    """Tensor whose numbers are still in the file.
 
     Attributes
     ----------

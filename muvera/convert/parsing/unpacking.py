@@ -21,7 +21,7 @@ MOST_UNPACKED = 100
 
 
 def unpack_limit(packed: int) -> int:
-    """Return to how many bytes `packed` compressed ones may unpack."""
+    """Return the most bytes that `packed` compressed ones may unpack to."""
     return max(ALWAYS_UNPACKED, MOST_UNPACKED * packed)
 
 

@@ -1,4 +1,4 @@
-"""Vespa's tensors: a block of numbers for each token, or single cells.
+"""Decoder of Vespa's tensors: a block of numbers for each token, or single cells.
 
 The documented forms are read: blocks as an object or a list, short and long, hex texts of
 cells, and cells with addresses.  The tensor's type says how many numbers a block has.

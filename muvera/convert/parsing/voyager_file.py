@@ -1,4 +1,4 @@
-"""Voyager's index files, whose vectors are read where they lie: no library, no graph.
+"""Reader of Voyager's index files, which takes the vectors where they lie.
 
 The file is a head of 19 bytes (``VOYA``, version, dimension, space, kind of numbers), the
 numbers that describe hnswlib's graph, and a record for each vector: its links, its numbers and
@@ -26,7 +26,7 @@ _KINDS = {0x10: "i1", 0x20: "<f4", 0x30: "u1"}
 
 
 class VoyagerFile(NamedTuple):
-    """The vectors of an index, in the order of the file.
+    """Vectors of an index, and their ids.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Members of zip files whose bytes are used where they lie in the file."""
+"""Access to the bytes of a zip file's members where they lie in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""byaldi indexes: pages of documents as ColPali-like models embed them.
+"""Reader of byaldi's indexes: pages of documents, as models like ColPali embed them.
 
 ``embeddings/embeddings_{i}.pt`` holds up to 500 pages from page i on, a list of bfloat16
 tensors.  A page's id is ``"document:page"``, from byaldi's two layers of numbers.  Rows that
@@ -25,7 +25,7 @@ DESCRIPTION = "index_config.json.gz with a folder embeddings (a byaldi index)"
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` looks like a byaldi index."""
+    """Return whether `path` looks like a byaldi index."""
     try:
         return (path / "index_config.json.gz").is_file() and (path / "embeddings").is_dir()
     except OSError:
@@ -33,12 +33,19 @@ def matches(path: Path) -> bool:
 
 
 def open_source(path: Path) -> ByaldiSource:
-    """Open a byaldi index, such as ``.byaldi/<index>``."""
+    """Return the source of a byaldi index, such as ``.byaldi/<index>``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, RefusedPickleError
+        For files that are missing or damaged, that do not belong together, or that ask for more
+        than plain data.
+    """
     return ByaldiSource(Path(path))
 
 
 class ByaldiSource:
-    """Pages of a byaldi index; their numbers stay in the files until their batch."""
+    """Source over the pages of a byaldi index, whose numbers stay in the files until their batch."""
 
     name = NAME
     lossy = False

@@ -1,4 +1,4 @@
-"""fast-plaid and next-plaid indexes.
+"""Reader of the indexes of fast-plaid and next-plaid.
 
 The codec is ``centroids.npy`` and ``bucket_weights.npy``.  Up to fast-plaid 1.6 chunk i is
 ``{i}.codes.npy`` and ``{i}.residuals.npy``; since 1.7 these are folded into
@@ -37,7 +37,7 @@ _STALE_NOTE = "embeddings.npy does not match the index and was left aside; the r
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` looks like a fast-plaid or next-plaid index that PyLate did not wrap."""
+    """Return whether `path` looks like a fast-plaid or next-plaid index that PyLate did not wrap."""
     try:
         needed = ("metadata.json", "centroids.npy", "bucket_weights.npy")
         if not all((path / name).is_file() for name in needed) or (path / "sizes.compacted.pt").is_file():
@@ -55,7 +55,7 @@ def open_source(
     dtype: DTypeLike = np.float32,
     threads: int | None = None,
 ) -> QuantizedSource | CollectionSource:
-    """Open a fast-plaid or next-plaid index.
+    """Return the source of a fast-plaid or next-plaid index.
 
     Documents are numbered in the order of insertion; a deletion renumbers them.
 
@@ -72,6 +72,12 @@ def open_source(
         Of decoded vectors.
     threads : int, optional
         Default: all usable cores.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, RefusedPickleError
+        For files that are missing or damaged, that do not belong together, or that ask for more
+        than plain data.
     """
     path = Path(path)
     metadata = read_json_object(path / "metadata.json")

@@ -1,4 +1,4 @@
-"""Token embeddings as encoders return them, by their shape alone: no encoder is imported.
+"""Reader of what encoders return in memory, by its shape alone: no encoder is imported.
 
 Taken are arrays and tensors on any device, 2-D (one text) or 3-D (padded, with a mask or with
 rows of zeros on either side); lists and generators of those, as PyLate, sentence-transformers,
@@ -35,7 +35,7 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
     Parameters
     ----------
     value : object
-        See the module's text.  A generator is read once, in bounded memory.
+        See this module's docstring.  A generator is read once, in bounded memory.
     mask : (n, longest), optional
         True for the real tokens of a padded 3-D array.  Without it the rows that are entirely
         zero are taken for padding, and counted in the report.
@@ -58,7 +58,7 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
             given = None if ids is None else as_ids(ids, len(array))
             padded = as_tokens(array, "array")
             if real is not None and real.shape != padded.shape[:2]:
-                raise ValueError(f"mask has shape {real.shape}, but the array asks for {padded.shape[:2]}.")
+                raise ValueError(f"mask has shape {real.shape}, but the array needs {padded.shape[:2]}.")
             return PaddedSource(padded, given, name="memory", place=_PLACE, mask=real)
         _require_no_mask(mask)
         return _listed([array], ids)
@@ -171,7 +171,7 @@ def _texts(item: Any, number: int) -> Iterator[tuple[TokenArray, int]]:
         real = as_array(mask).astype(bool)
         if real.shape != array.shape[:-1]:
             raise ValueError(
-                f"item {number}: its mask has shape {real.shape}, but its tokens ask for {array.shape[:-1]}."
+                f"item {number}: its mask has shape {real.shape}, but its tokens need {array.shape[:-1]}."
             )
     if array.ndim == 2:
         kept = array if real is None else array[real]

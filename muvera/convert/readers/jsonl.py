@@ -1,4 +1,4 @@
-"""JSON and JSON lines: plain documents, answers of hosted APIs, exports of vector stores.
+"""Reader of JSON and JSON lines: documents, answers of hosted APIs, exports of vector stores.
 
 JSON lines (.jsonl, .ndjson, also .gz) are read line by line in bounded memory.  A single
 JSON value (.json) is read whole, which takes some ten times the file's size.
@@ -38,7 +38,7 @@ _FORM_ERRORS = (ValueError, TypeError, AttributeError, KeyError, IndexError, Ove
 
 
 def matches(path: Path) -> bool:
-    """Say whether `path` has the name of a JSON file."""
+    """Return whether `path` has the name of a JSON file."""
     name = path.name.removesuffix(".gz")
     return path.is_file() and name.endswith(_SUFFIXES)
 
@@ -94,7 +94,7 @@ def open_source(
 def _choose(
     rows: Numbered, row_format: str | None, settings: Settings, path: Path
 ) -> tuple[Decoder, Settings]:
-    """Return the decoder and the field, from the first row that tells both."""
+    """Return the decoder and the field, from the first row that shows both."""
     first: Any = None
     for where, row in rows:
         first = row if first is None else first
@@ -118,7 +118,7 @@ def _choose(
     wanted = "token vectors" if settings.field is None else f"anything in {settings.field!r}"
     raise ValueError(
         f"{path} has no row with {wanted}; its first has {keys}. Token vectors are lists of lists of "
-        "numbers, or what a store makes of it: give row_format= and field= to say which."
+        "numbers, or what a store makes of them: give row_format= and field= to choose."
     )
 
 

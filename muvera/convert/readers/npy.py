@@ -1,4 +1,4 @@
-"""NumPy files: flat tokens with lengths or offsets beside them, padded batches, chunks.
+"""Reader of NumPy files: flat tokens with lengths or offsets beside them, padded batches, chunks.
 
 Read are our own folders (``tokens.npy``, ``lengths.npy``, ``ids.json``); ``docs_tokens.npy``
 with ``docs_lens.npy`` and ``docs_ids.json``, and the same for ``queries``; kANNolo's and
@@ -38,7 +38,7 @@ _INDEX = ("centroids.npy", "centroids.pt")
 
 
 def matches(path: Path) -> bool:
-    """Say whether `path` is a .npy file, or a folder of such with known names."""
+    """Return whether `path` is a .npy file, or a folder of such with known names."""
     if path.is_file():
         return path.suffix == ".npy"
     if not path.is_dir() or any((path / name).exists() for name in _INDEX):
@@ -148,7 +148,7 @@ def _chunks(path: Path, chunks: list[re.Match[str]]) -> Source:
     for match in chunks:
         file, doclens = path / match[0], path / f"doclens{match[1]}.npy"
         if not doclens.is_file():
-            raise FileNotFoundError(f"{path} has {match[0]}, but no {doclens.name} that says its lengths.")
+            raise FileNotFoundError(f"{path} has {match[0]}, but no {doclens.name} with its lengths.")
         tokens = _as_floats(_load(file), file, None)
         if tokens.ndim != 2:
             raise ValueError(f"{file} must have shape (tokens, dim), got {tokens.shape}.")

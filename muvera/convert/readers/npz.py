@@ -1,4 +1,4 @@
-"""NumPy .npz archives: tokens with lengths or offsets, or one array a document.
+"""Reader of NumPy's .npz archives: tokens with lengths or offsets, or one array a document.
 
 Members that NumPy stored are memory-mapped where they lie; compressed ones are unpacked
 batch by batch.
@@ -30,7 +30,7 @@ DESCRIPTION = (
 
 
 def matches(path: Path) -> bool:
-    """Say whether `path` is a .npz file."""
+    """Return whether `path` is a .npz file."""
     return path.is_file() and path.suffix == ".npz"
 
 

@@ -1,4 +1,4 @@
-"""Stanford ColBERT / ColBERTv2 PLAID indexes, also those of RAGatouille.
+"""Reader of the PLAID indexes of Stanford's ColBERT and of RAGatouille.
 
 ``centroids.pt`` and ``buckets.pt`` are the codec; chunk i is ``{i}.codes.pt``,
 ``{i}.residuals.pt`` and ``doclens.{i}.json``.  Vectors come back with the loss of their
@@ -26,7 +26,7 @@ DESCRIPTION = "metadata.json with centroids.pt (a ColBERT or RAGatouille index)"
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` looks like a PLAID index that PyLate did not wrap."""
+    """Return whether `path` looks like a PLAID index that PyLate did not wrap."""
     try:
         return (path / "centroids.pt").is_file() and (
             (path / "metadata.json").is_file() and not has_pylate_maps(path)
@@ -36,7 +36,7 @@ def matches(path: Path) -> bool:
 
 
 def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | None = None) -> QuantizedSource:
-    """Open a PLAID index.
+    """Return the source of a PLAID index.
 
     Passages without a token keep their place.  Where RAGatouille's ``pid_docid_map.json``
     is there, its document ids are the ids; a document of several passages gives
@@ -50,6 +50,12 @@ def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | Non
         Of the decoded vectors.
     threads : int, optional
         Default: all usable cores.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, RefusedPickleError
+        For files that are missing or damaged, that do not belong together, or that ask for more
+        than plain data.
     """
     path = Path(path)
     metadata = read_json_object(path / "metadata.json")

@@ -1,4 +1,4 @@
-"""Index folders of PyLate, under the document ids that were given to it.
+"""Reader of PyLate's index folders, under the document ids that were given to it.
 
 * Voyager: ``index.voyager`` holds every token vector, normalized; its library is not needed.
 * FastPlaid: ``fast_plaid_index/``, see :mod:`muvera.convert.readers.fast_plaid`.
@@ -38,7 +38,7 @@ _SCANN = "doc_id_to_embedding_range"
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` looks like an index folder of PyLate."""
+    """Return whether `path` looks like an index folder of PyLate."""
     try:
         if path.name == "fast_plaid_index" and has_pylate_maps(path.parent):
             return True
@@ -55,7 +55,7 @@ def matches(path: Path) -> bool:
 
 
 def open_source(path: Path, **options: Any) -> Source:
-    """Open an index folder of PyLate.
+    """Return the source of an index folder of PyLate.
 
     Parameters
     ----------
@@ -64,6 +64,14 @@ def open_source(path: Path, **options: Any) -> Source:
     **options
         Go to :func:`muvera.convert.readers.fast_plaid.open_source` or
         :func:`muvera.convert.readers.plaid.open_source`; the other kinds take none.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, RefusedPickleError
+        For files that are missing or damaged, that do not belong together, or that ask for more
+        than plain data.
+    TypeError
+        For an option that the kind of index does not take.
     """
     path = Path(path)
     if path.name == "fast_plaid_index" and has_pylate_maps(path.parent):
@@ -83,7 +91,7 @@ def open_source(path: Path, **options: Any) -> Source:
 
 
 class _VoyagerSource:
-    """Documents of a Voyager index, fetched batch by batch from it."""
+    """Source over a Voyager index, whose vectors are fetched batch by batch."""
 
     name = NAME
 

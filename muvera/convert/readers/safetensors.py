@@ -1,4 +1,4 @@
-"""safetensors files, parsed here and memory-mapped: no library needed.
+"""Reader of safetensors files, which needs no library and maps them into memory.
 
 The file is an 8-byte little-endian header length, a JSON header ``{name: {dtype, shape,
 data_offsets}}`` that may have texts under ``__metadata__``, and the arrays' bytes.
@@ -34,7 +34,7 @@ _LONGEST_HEADER = 100_000_000
 
 
 def matches(path: Path) -> bool:
-    """Say whether `path` is a .safetensors file."""
+    """Return whether `path` is a .safetensors file."""
     return path.is_file() and path.suffix == ".safetensors"
 
 

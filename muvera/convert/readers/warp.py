@@ -1,8 +1,8 @@
-"""WARP indexes (xtr-warp), which group tokens by centroid.
+"""Reader of WARP indexes (xtr-warp), which group tokens by centroid.
 
 ``codes.compacted.pt`` holds the *document* of each token, ``sizes.compacted.pt`` how many
 tokens each centroid has.  Documents are put together again; the order of the tokens inside
-one is lost, which no sum of maxima sees.  Documents after the last one with a token are
+one is lost, on which no sum of maxima depends.  Documents after the last one with a token are
 lost too.  WARP scores without normalizing again, and so are vectors returned here.
 """
 
@@ -32,7 +32,7 @@ _MOST_DOCUMENTS, _ALWAYS_DOCUMENTS = 100, 1 << 20
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` looks like a WARP index and has no PLAID index beside.
+    """Return whether `path` looks like a WARP index and has no PLAID index beside.
 
     The converter may write into the PLAID index's own folder; that keeps the order of tokens
     and is read instead.
@@ -45,7 +45,7 @@ def matches(path: Path) -> bool:
 
 
 def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | None = None) -> WarpSource:
-    """Open a WARP index.
+    """Return the source of a WARP index.
 
     Parameters
     ----------
@@ -55,12 +55,18 @@ def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | Non
         Of the decoded vectors.
     threads : int, optional
         Default: all usable cores.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, RefusedPickleError
+        For files that are missing or damaged, that do not belong together, or that ask for more
+        than plain data.
     """
     return WarpSource(Path(path), dtype, threads)
 
 
 class WarpSource:
-    """Documents of a WARP index; needs 16 bytes a token of memory beside the batch."""
+    """Source over a WARP index; it takes 16 bytes of memory a token beside the batch."""
 
     name = NAME
     lossy = True

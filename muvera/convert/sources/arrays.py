@@ -20,22 +20,22 @@ __all__ = ["Bfloat16Rows", "FlatSource", "JoinedSource", "PaddedSource", "Rows",
 
 
 class Rows(Protocol):
-    """An array whose rows are read by slices."""
+    """Array whose rows are read by slices."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows first."""
+        """Shape, whose first axis are the rows."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What a slice holds."""
+        """Type of the numbers in a slice."""
 
     def __getitem__(self, key: slice, /) -> Any:
         """Return the rows of a slice."""
 
 
 class Bfloat16Rows:
-    """The bit patterns of bfloat16 numbers, seen as float32."""
+    """Rows of bfloat16 bit patterns, read as float32."""
 
     def __init__(self, bits: Rows) -> None:
         self.bits = bits
@@ -70,7 +70,7 @@ def require_finite(batch: MultiVectors, place: str, first: int) -> MultiVectors:
 
 
 class FlatSource:
-    """Flat tokens with the texts' offsets.
+    """Source over flat tokens with the texts' offsets.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class FlatSource:
 
 
 class PaddedSource:
-    """A padded batch (n, longest, dim), of which only the real rows are returned.
+    """Source over a padded batch (n, longest, dim), of which only the real rows are returned.
 
     Parameters
     ----------
@@ -138,8 +138,8 @@ class PaddedSource:
     ----------
     dropped_rows : int
         Rows left out as padding by the batches so far.  With neither mask nor lengths
-        those are the rows that are entirely zero: kept, they would score 0 where every
-        real token scores less.
+        those are the rows that are entirely zero, which would score 0 where every real
+        token scores less.
     """
 
     lossy = False
@@ -183,7 +183,7 @@ class PaddedSource:
 
 
 class JoinedSource:
-    """Several sources of the same format, one after the other."""
+    """Source over several sources of one format, one after the other."""
 
     def __init__(self, parts: Sequence[Source]) -> None:
         self.parts = parts

@@ -1,4 +1,4 @@
-"""What every reader returns: batches of token vectors in bounded memory.
+"""Interface of sources, which every reader returns: batches of token vectors in bounded memory.
 
 A format is one module with four names::
 
@@ -29,7 +29,7 @@ __all__ = ["CollectionSource", "Source", "collection_batches", "token_batches"]
 
 @runtime_checkable
 class Source(Protocol):
-    """Token vectors somewhere, read in batches.  Plain attributes or properties will do."""
+    """Token vectors that are read in batches.  Plain attributes serve as well as properties."""
 
     @property
     def name(self) -> str:
@@ -41,11 +41,11 @@ class Source(Protocol):
 
     @property
     def num_documents(self) -> int | None:
-        """How many texts there are; None where only reading tells."""
+        """Number of texts; None where it is known only after reading."""
 
     @property
     def num_tokens(self) -> int | None:
-        """How many token vectors there are; None where only reading tells."""
+        """Number of token vectors; None where it is known only after reading."""
 
     @property
     def lossy(self) -> bool:
@@ -64,7 +64,7 @@ class Source(Protocol):
 
 
 class CollectionSource:
-    """A collection in memory, or memory-mapped, as a source.
+    """Source over a collection in memory, or memory-mapped.
 
     Parameters
     ----------

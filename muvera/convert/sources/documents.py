@@ -1,4 +1,4 @@
-"""A source over documents that come one at a time."""
+"""Source over documents that come one at a time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray
+from ...utils.checks import require_int
 from .arrays import require_finite
 
 __all__ = ["Document", "RowSource"]
 
 
 class Document(NamedTuple):
-    """One document as a reader found it."""
+    """Document as a reader found it."""
 
     #: Its external id, where it has one.
     id: int | str | None
@@ -26,7 +27,7 @@ class Document(NamedTuple):
 
 
 class RowSource:
-    """Documents from an iterator that can be started again.
+    """Source over documents from an iterator that can be started again.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ class RowSource:
     num_documents : int, optional
         Where known.
     dimension : int, optional
-        Where known; else the first document with a token tells.
+        Where known; else that of the first document with a token.
 
     Raises
     ------
@@ -76,9 +77,15 @@ class RowSource:
         self.dimension = dimension
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the documents in order, joined to batches."""
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
+        """Yield the documents in order, joined to batches.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For documents of different widths, ids of two kinds, documents without an id beside
+            some with one, and numbers that are not finite.
+        """
+        require_int("max_tokens", max_tokens, 1)
         waiting: list[Document] = []
         tokens, done, named = 0, 0, None
         for document in self.documents():

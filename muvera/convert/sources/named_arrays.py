@@ -1,4 +1,4 @@
-"""Named arrays, as npy folders, npz, safetensors, HDF5 and zarr hold them, as a source.
+"""Source over named arrays, as npy folders, npz, safetensors, HDF5 and zarr hold them.
 
 The same few names are used everywhere: tokens beside lengths or offsets, perhaps ids and a
 mask; or one array a document.
@@ -24,7 +24,7 @@ __all__ = ["PARTS", "Names", "find", "ids_of", "offsets_of", "per_document", "so
 
 
 class Names(NamedTuple):
-    """Names under which a collection's arrays are found, the first that exists wins."""
+    """Names under which a collection's arrays are found; the first that exists is taken."""
 
     tokens: tuple[str, ...]
     lengths: tuple[str, ...]
@@ -59,7 +59,13 @@ PARTS = {
 
 
 def names_of(part: str) -> Names:
-    """Return the names of `part`, which must be "docs" or "queries"."""
+    """Return the names of `part`, which must be "docs" or "queries".
+
+    Raises
+    ------
+    ValueError
+        For another part.
+    """
     if part not in PARTS:
         raise ValueError(f"part must be 'docs' or 'queries', got {part!r}.")
     return PARTS[part]
@@ -112,7 +118,13 @@ def _can_be_offsets(numbers: NDArray[np.int64], rows: int) -> bool:
 
 
 def ids_of(values: Any, count: int, place: str) -> Ids:
-    """Return ids as int64 or str, taking bytes as UTF-8; messages name `place`."""
+    """Return ids as int64 or str, taking bytes as UTF-8; messages name `place`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`~muvera.data.validation.as_ids`, and for bytes that are no UTF-8.
+    """
     listed = np.asarray(values).tolist() if not isinstance(values, list) else values
     if isinstance(listed, list) and any(isinstance(value, bytes) for value in listed):
         try:
@@ -175,7 +187,7 @@ def source_of(
         mask = None if mask_key is None else arrays[mask_key]
         if mask is not None and tuple(mask.shape) != tuple(tokens.shape[:2]):
             raise ValueError(
-                f"{place}: {mask_key} has shape {tuple(mask.shape)}, but {key} asks for "
+                f"{place}: {mask_key} has shape {tuple(mask.shape)}, but {key} needs "
                 f"{tuple(tokens.shape[:2])}."
             )
         lengths = None
@@ -216,6 +228,11 @@ def per_document(arrays: Mapping[str, Rows], *, name: str, place: str, ids: Any 
 
     Arrays called ``emb_0, emb_1, ...`` come in the order of their numbers, with `ids` or
     none; others in the container's order, under their names as ids.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For numbers with gaps, ids that do not fit, and where no document has a token.
     """
     keys = list(arrays)
     numbers = [re.fullmatch(r"emb_(\d+)", key) for key in keys]

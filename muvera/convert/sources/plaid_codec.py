@@ -1,4 +1,4 @@
-"""Centroids plus packed residuals, chunk by chunk: what PLAID's relatives have in common."""
+"""Decoder of centroids with packed residuals, which all relatives of PLAID store in chunks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Chunk:
 
 
 class Codec:
-    """Turns codes and packed residuals into vectors, on several threads.
+    """Decoder of codes and packed residuals into vectors, on several threads.
 
     Parameters
     ----------
@@ -62,6 +62,11 @@ class Codec:
         Of the decoded vectors.  float16 takes half the memory and some time to round.
     threads : int, optional
         Default: all usable cores.
+
+    Raises
+    ------
+    ValueError
+        Where the arrays do not fit each other, or hold numbers that are not finite.
     """
 
     def __init__(
@@ -130,6 +135,11 @@ class Codec:
             Residuals of each token.
         name : str
             The file of the codes, for the error about a code out of range.
+
+        Raises
+        ------
+        ValueError
+            For a code that is no centroid's.
         """
         if len(codes):
             least, most = int(codes.min()), int(codes.max())
@@ -162,7 +172,7 @@ class Codec:
 
 
 class QuantizedSource:
-    """Documents of a quantized index, decoded batch by batch.
+    """Source over a quantized index, decoded batch by batch.
 
     Parameters
     ----------

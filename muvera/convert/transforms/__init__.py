@@ -1,1 +1,1 @@
-"""What is done to tokens on their way: pooling, centering, normalization."""
+"""Transforms of token vectors between a source and its target: pooling, normalization, narrowing."""

@@ -1,4 +1,4 @@
-"""What can be done to token vectors on the way, one document at a time.
+"""Transforms of token vectors between a source and its target, one document at a time.
 
 Each function takes a batch and returns one; no document's result depends on its batch.
 :class:`Options` puts them in order: zero rows are dropped, columns cut off, vectors
@@ -39,12 +39,23 @@ def drop_zero_rows(documents: MultiVectors, which: str = "all", first: int = 0) 
         where there is one.
     first : int
         How many documents came before, for messages.
+
+    Raises
+    ------
+    ValueError
+        For another `which`, and under "error" for the first token that is entirely zero.
     """
     return _keep(documents, real_rows(documents, which, first))
 
 
 def real_rows(documents: MultiVectors, which: str, first: int = 0) -> NDArray[np.bool_]:
-    """Return which tokens stay, bool (n_tokens,); parameters as in :func:`drop_zero_rows`."""
+    """Return which tokens stay, bool (n_tokens,); parameters as in :func:`drop_zero_rows`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`drop_zero_rows`.
+    """
     require_choice("drop_zero_rows", which, _DROPS)
     real: NDArray[np.bool_] = np.asarray(documents.tokens.any(axis=1))
     if which == "all" or real.all():
@@ -68,6 +79,12 @@ def truncate_dims(documents: MultiVectors, dims: int, first: int = 0) -> MultiVe
     """Keep the first `dims` columns, brought to unit length again.
 
     Only for models trained for it (Matryoshka); others lose their meaning with the columns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For `dims` that is no int from 1 to the dimension, and for a token that becomes entirely
+        zero.
     """
     dims = require_int("truncate_dims", dims)
     if not 1 <= dims <= documents.dimension:
@@ -96,7 +113,13 @@ def normalize(documents: MultiVectors, first: int = 0) -> MultiVectors:
 
 
 def cast(documents: MultiVectors, dtype: str, first: int = 0) -> MultiVectors:
-    """Return the documents as ``"float32"`` or ``"float16"`` (half the memory, 3 digits)."""
+    """Return the documents as ``"float32"`` or ``"float16"`` (half the memory, 3 digits).
+
+    Raises
+    ------
+    ValueError
+        For another type, and for a number that float16 does not hold.
+    """
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}.")
     if documents.tokens.dtype == dtype:
@@ -114,7 +137,7 @@ def cast(documents: MultiVectors, dtype: str, first: int = 0) -> MultiVectors:
 
 @dataclass(frozen=True)
 class Options:
-    """What to do on the way; nothing by default.
+    """Transforms to apply, in a fixed order; none by default.
 
     Parameters
     ----------
@@ -138,6 +161,11 @@ class Options:
         See :func:`cast`.
     threads : int, optional
         For pooling; None for all cores.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For settings that are unknown, or do not fit each other.
     """
 
     drop_zero_rows: str | None = None
@@ -174,7 +202,7 @@ class Options:
     def apply(
         self, batch: MultiVectors, first_document: int = 0, first_token: int = 0
     ) -> tuple[MultiVectors, int]:
-        """Return what becomes of `batch`, and how many zero rows were dropped.
+        """Return `batch` transformed, and how many zero rows were dropped.
 
         Parameters
         ----------
@@ -182,6 +210,11 @@ class Options:
             Some consecutive documents of the source.
         first_document, first_token : int
             How many of each the source had before: for messages and for `token_ids`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For documents or token ids that a transform refuses.
         """
         tokens = batch.num_tokens
         ids: Any = None
@@ -221,7 +254,13 @@ class Options:
         return self.token_ids[first : first + count]
 
     def done(self, tokens: int) -> None:
-        """Check, once the source is read, that `token_ids` had as many entries as it `tokens`."""
+        """Check after the last batch that `token_ids` had an entry for each of the source's `tokens`.
+
+        Raises
+        ------
+        ValueError
+            Where it had more or fewer.
+        """
         if self.pooling in _WORDS and len(self.token_ids) != tokens:
             raise ValueError(
                 f"token_ids has {len(self.token_ids)} entries, but the source has {tokens} tokens; "
@@ -229,7 +268,7 @@ class Options:
             )
 
     def given(self) -> dict[str, Any]:
-        """Return what differs from the defaults, without the arrays of words."""
+        """Return the settings that differ from the defaults, without the arrays for words."""
         return {
             field.name: getattr(self, field.name)
             for field in fields(self)

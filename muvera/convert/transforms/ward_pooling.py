@@ -1,7 +1,7 @@
-"""Token pooling: fewer vectors a document, by Ward clustering or by whole words.
+"""Token pooling by Ward clustering: fewer vectors a document.
 
-The clustering is what the libraries that encode documents offer, and they differ in detail;
-a name picks one library's rules, read in its source:
+Libraries that encode documents offer this clustering, and differ in details.  A name stands for
+one library's rules, as its source has them:
 
 ====================== ========= ==================== ============== ============== =======
 name                   protected the protected stand  Ward on        clusters of    unit
@@ -15,7 +15,8 @@ colpali                0         -                    rows           all tokens 
 
 "Distances" takes 1 - cosine as the distance between tokens; "rows" takes the rows of the
 matrix of 1 - cosine as points, because there the square matrix is given to SciPy, which
-reads it so.  "Clusters" says of what the number of clusters is a ``1 / factor``, rounded down.
+reads it so.  The number of clusters is a ``1 / factor`` of the tokens that "clusters of" names,
+rounded down.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _TOKENS_A_RANGE = 16384
 
 @dataclass(frozen=True)
 class PoolingRule:
-    """How one library pools tokens.
+    """Rule by which one library pools tokens.
 
     Parameters
     ----------
@@ -78,7 +79,13 @@ RULES = {
 def pooling_rule(
     rule: str | PoolingRule, protected: int | None = None, renormalize: bool | None = None
 ) -> PoolingRule:
-    """Return the rule called `rule`, with what is not None changed."""
+    """Return the rule called `rule`, with what is not None changed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an unknown name, and for `protected` that is no int of at least 0.
+    """
     if isinstance(rule, str):
         require_choice("pooling", rule, RULES)
         rule = RULES[rule]
@@ -141,7 +148,7 @@ def token_clusters(
     *,
     threads: int | None = 1,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where each token goes.
+    """Return which pooled vector each token becomes part of.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Whole-word pooling: the vectors of a word's pieces become one (ColBERTer, arXiv:2203.13088).
+"""Whole-word pooling: one vector for all pieces of a word (ColBERTer, arXiv:2203.13088).
 
 A tokenizer marks its pieces: WordPiece continues a word with ``##``, SentencePiece begins
 one with ``▁`` and byte-level BPE with ``Ġ``.  The vocabulary says which marking it is.
@@ -27,7 +27,7 @@ _SPECIAL = re.compile(r"\[[A-Za-z0-9_]+\]|<[A-Za-z_/|][^<>]*>")
 
 
 class Vocabulary:
-    """Which pieces continue a word, and which stand alone.
+    """Vocabulary of a tokenizer: which pieces continue a word, and which stand alone.
 
     Parameters
     ----------
@@ -73,7 +73,13 @@ class Vocabulary:
         return len(self.pieces)
 
     def words(self, token_ids: Any, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return whether each token begins a word; a document's first always does."""
+        """Return whether each token begins a word; a document's first always does.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For token ids that are no integers, are not in the vocabulary, or are not one a token.
+        """
         ids = _whole(token_ids)
         if len(ids) != offsets[-1]:
             raise ValueError(f"token_ids has {len(ids)} entries for {offsets[-1]} tokens; give one a token.")

@@ -107,7 +107,7 @@ class LearnedEncoder(BaseEncoder):
         if queries is not None:
             asked = self._checked(queries, "queries")
         sampling = DocumentSample(config.num_landmarks, config.seed)
-        for batch in sampling.watch(as_batches(documents)):
+        for batch in sampling.sample_while_yielding(as_batches(documents)):
             self._checked(batch, "documents")
         sample = sampling.documents(config.dimension)
         if sample.num_tokens == 0:

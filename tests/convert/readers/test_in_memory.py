@@ -184,7 +184,7 @@ def test_padded_is_unpadded(lengths: list[int], side: str) -> None:
         ([A[0], np.ones((2, 3))], ValueError, "document 1 has 3 columns, but this source has dimension=4"),
         ([np.ones((1, 2, 3, 4))], ValueError, r"item 0 has shape \(1, 2, 3, 4\)"),
         ([{"input_ids": 1}], ValueError, "item 0 is a dict without token_embeddings"),
-        ([{"embeddings": A[0], "mask": [1, 1]}], ValueError, r"mask has shape \(2,\).*ask for \(3,\)"),
+        ([{"embeddings": A[0], "mask": [1, 1]}], ValueError, r"mask has shape \(2,\).*need \(3,\)"),
         ({"dense_vecs": np.ones((2, 4))}, ValueError, "return_colbert_vecs=True"),
         ({"x": 1}, ValueError, "A dict with the keys 'x' is not known"),
         ([A[0], A[1] * np.nan], ValueError, "document 1 has nan in its token 0"),

@@ -80,9 +80,7 @@ def test_padded_with_a_mask(tmp_path: Path, save: Any) -> None:
     save(tmp_path / "docs.npz", embeddings=padded, attention_mask=mask, ids=DOCS.ids)
     assert_same(everything(npz.open_source(tmp_path / "docs.npz")), DOCS)
     save(tmp_path / "docs.npz", embeddings=padded, attention_mask=mask[:, :2])
-    with pytest.raises(
-        ValueError, match=r"attention_mask has shape \(4, 2\), but embeddings asks for \(4, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"attention_mask has shape \(4, 2\), but embeddings needs \(4, 3\)"):
         npz.open_source(tmp_path / "docs.npz")
 
 
