@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .options import Format, Json, Overwrite, Quiet, ReaderOption, Source, parse_options
 from .output import print_json
+
+if TYPE_CHECKING:
+    from ..convert import IsolationLimits
 
 __all__ = ["convert"]
 
@@ -42,6 +45,16 @@ def convert(
         Path | None, typer.Option(help="vocab.txt or tokenizer.json, for whole words.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float16; else the source's.")] = None,
+    isolated: Annotated[
+        bool,
+        typer.Option("--isolated", help="Read SOURCE in a process with limits: for files from strangers."),
+    ] = False,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds of processor time with --isolated. Default: 600.")
+    ] = None,
+    memory_limit: Annotated[
+        int | None, typer.Option(help="MiB of memory with --isolated. Default: 4096.")
+    ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -49,6 +62,9 @@ def convert(
     """Convert existing token embeddings to a folder that the index reads, and report on them.
 
     SOURCE streams through in bounded memory, and OUT appears when it is complete.
+
+    A damaged or hostile file can end or hang the library that reads it: --isolated reads it in
+    another process, so that the worst is an error here.
 
     \b
     A ColBERT index, then an index of it:
@@ -59,6 +75,7 @@ def convert(
 
     from ..convert import pipeline
 
+    limits = _limits(isolated, time_limit, memory_limit)
     options = _given(
         normalize=normalize or None,
         drop_zero_rows=drop_zero_rows,
@@ -74,12 +91,31 @@ def convert(
     # A bar belongs on a terminal only: in a log its every step is a line.
     progress = not quiet and sys.stderr.isatty()
     report = pipeline.convert(
-        source, out, to, format=format, overwrite=overwrite, progress=progress, **options
+        source,
+        out,
+        to,
+        format=format,
+        overwrite=overwrite,
+        progress=progress,
+        isolated=limits,
+        **options,
     )
     if json_:
         print_json(report.to_dict())
     else:
         typer.echo(report.text)
+
+
+def _limits(isolated: bool, seconds: float | None, mebibytes: int | None) -> bool | IsolationLimits:
+    """Return what the process that reads may take; False where there is none."""
+    if not isolated:
+        if seconds is not None or mebibytes is not None:
+            raise ValueError("--time-limit and --memory-limit belong to --isolated. Give that, too.")
+        return False
+    from ..convert import IsolationLimits
+
+    given = _given(seconds=seconds, memory_bytes=None if mebibytes is None else mebibytes << 20)
+    return IsolationLimits(**given)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 :func:`formats` says what can be read.
 """
 
+from .isolation import IsolationLimits
 from .pipeline import convert, read, survey
 from .registry import formats, open_source
 from .report import Measure, Report
@@ -14,6 +15,7 @@ from .transforms.word_pooling import Vocabulary, pool_words
 
 __all__ = [
     "RULES",
+    "IsolationLimits",
     "Measure",
     "Options",
     "PoolingRule",

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.multivectors import MultiVectors
+from .isolation import IsolationLimits
 from .registry import open_source, writer
 from .report import Report
 from .sources.arrays import require_finite
@@ -22,7 +23,13 @@ __all__ = ["convert", "read", "survey"]
 _BYTES_A_BATCH = 64 * 2**20
 
 
-def read(path_or_object: Any, format: str | None = None, **options: Any) -> MultiVectors:
+def read(
+    path_or_object: Any,
+    format: str | None = None,
+    *,
+    isolated: bool | IsolationLimits = False,
+    **options: Any,
+) -> MultiVectors:
     """Return existing token embeddings as a collection in memory.
 
     Parameters
@@ -32,8 +39,22 @@ def read(path_or_object: Any, format: str | None = None, **options: Any) -> Mult
         :class:`~muvera.convert.Source`.
     format : str, optional
         One of :func:`~muvera.convert.formats`.  Default: found out.
+    isolated : bool or IsolationLimits
+        Read in a child process with limits on time and memory, as files from strangers should
+        be.  True stands for the default limits.
     **options
         Those of :class:`~muvera.convert.Options`, and of the format's reader.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, OSError, MemoryError, pickle.UnpicklingError
+        For what is missing, damaged or in no known format, in a sentence that names it.
+    TypeError
+        For an option that the reader does not have, and for what holds no token vectors.
+    ImportError
+        Where the format's library is missing.
+    ChildProcessError
+        Where the isolated process was ended.
 
     Examples
     --------
@@ -43,16 +64,33 @@ def read(path_or_object: Any, format: str | None = None, **options: Any) -> Mult
     >>> read(padded, ids=["a", "b"], normalize=True)
     MultiVectors(2 texts, 5 tokens, dimension=4, float32)
     """
-    source, steps = _open(path_or_object, format, options)
+    source, steps = _open(path_or_object, format, isolated, options)
     # Unchanged, a source in one batch is not copied: a memory map stays one.
     whole = None if steps.given() else source.num_tokens or None
     parts = list(_stream(source, steps, _report(source, steps), whole))
     return parts[0] if len(parts) == 1 else MultiVectors.concatenate(parts)
 
 
-def survey(path_or_object: Any, format: str | None = None, **options: Any) -> Report:
-    """Read everything once and report on it, keeping nothing; parameters as for :func:`read`."""
-    source, steps = _open(path_or_object, format, options)
+def survey(
+    path_or_object: Any,
+    format: str | None = None,
+    *,
+    isolated: bool | IsolationLimits = False,
+    **options: Any,
+) -> Report:
+    """Read everything once and report on it, keeping nothing.
+
+    Parameters
+    ----------
+    path_or_object, format, isolated, **options
+        As for :func:`read`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError
+        As for :func:`read`.
+    """
+    source, steps = _open(path_or_object, format, isolated, options)
     report = _report(source, steps)
     for _ in _stream(source, steps, report):
         pass
@@ -68,6 +106,7 @@ def convert(
     overwrite: bool = False,
     progress: bool = False,
     max_tokens: int | None = None,
+    isolated: bool | IsolationLimits = False,
     **options: Any,
 ) -> Report:
     """Write existing token embeddings in one of the neutral formats.
@@ -92,6 +131,8 @@ def convert(
         Show a bar on the error output.
     max_tokens : int, optional
         Tokens in a batch.  Default: as many as are 64 MiB of float32.
+    isolated : bool or IsolationLimits
+        As for :func:`read`; the target is written by this process.
     **options
         Those of :class:`~muvera.convert.Options`, and of the format's reader.
 
@@ -99,10 +140,17 @@ def convert(
     -------
     Report
         What was read, dropped and written.
+
+    Raises
+    ------
+    FileExistsError
+        Where `target` exists and `overwrite` is False, or it holds something else.
+    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError, ChildProcessError
+        As for :func:`read`; an OSError also where the target cannot be written.
     """
     destination = Path(target).expanduser()
     module = writer(to)
-    opened, steps = _open(source, format, options)
+    opened, steps = _open(source, format, isolated, options)
     report = _report(opened, steps)
     batches = _stream(opened, steps, report, max_tokens)
     if progress:
@@ -112,12 +160,14 @@ def convert(
     return report
 
 
-def _open(value: Any, format: str | None, options: dict[str, Any]) -> tuple[Source, Options]:
+def _open(
+    value: Any, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
+) -> tuple[Source, Options]:
     """Open the source with its options, and return ours apart."""
     ours = {name: options[name] for name in option_names() & options.keys()}
     others = {name: option for name, option in options.items() if name not in ours}
     steps = Options(**ours)
-    return open_source(value, format, **others), steps
+    return open_source(value, format, isolated=isolated, **others), steps
 
 
 def _report(source: Source, steps: Options) -> Report:

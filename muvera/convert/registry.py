@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 from ..data.multivectors import MultiVectors
 from .damage import NamedSource, naming_errors
+from .isolation import IsolatedSource, IsolationLimits
 from .readers.in_memory import open_object
 from .sources.base import Source
 
@@ -115,7 +116,13 @@ def find_reader(path: Path) -> Reader:
     )
 
 
-def open_source(path_or_object: Any, format: str | None = None, **options: Any) -> Source:
+def open_source(
+    path_or_object: Any,
+    format: str | None = None,
+    *,
+    isolated: bool | IsolationLimits = False,
+    **options: Any,
+) -> Source:
     """Return the source of a path, or of embeddings in memory.
 
     Parameters
@@ -124,6 +131,9 @@ def open_source(path_or_object: Any, format: str | None = None, **options: Any) 
         A str is a path.  A :class:`Source` is returned as it is.
     format : str, optional
         A key of :data:`READERS`.  Default: the first that detects the path.
+    isolated : bool or IsolationLimits
+        Read in a child process with limits, as files from strangers should be: whatever ends,
+        hangs or fills that process is one error here.  True stands for the default limits.
     **options
         For the format's reader, see its ``open_source``.
 
@@ -131,15 +141,28 @@ def open_source(path_or_object: Any, format: str | None = None, **options: Any) 
     ------
     TypeError
         For an option that the reader does not have, naming those it has.
+    FileNotFoundError, ValueError, OSError, MemoryError, pickle.UnpicklingError
+        For what is missing, damaged or in no known format, in a sentence that names it.
+    ImportError
+        Where the format's library is missing.
+    ChildProcessError
+        Where the isolated process was ended.
     """
     if isinstance(path_or_object, (str, os.PathLike)):
         path = Path(path_or_object).expanduser()
+        if isolated:
+            limits = IsolationLimits() if isolated is True else isolated
+            return IsolatedSource(path, format, options, limits)
         module = find_reader(path) if format is None else reader(format)
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist. Give a file or folder of embeddings.")
         _check(module.open_source, module.NAME, options)
         with naming_errors(str(path), module.NAME):
             return NamedSource(module.open_source(path, **options), str(path))
+    if isolated:
+        raise TypeError(
+            f"isolated=True belongs to a path, but got {type(path_or_object).__name__}, which is in memory."
+        )
     if isinstance(path_or_object, Source):
         _check(_as_it_is, path_or_object.name, options)
         return path_or_object

@@ -92,6 +92,19 @@ def test_what_exists_or_does_not(source: Path, tmp_path: Path) -> None:
     assert run(source, tmp_path / "out", "--overwrite")[0] == 0
 
 
+def test_isolated(source: Path, tmp_path: Path) -> None:
+    code, out, err = run(source, tmp_path / "out", "--isolated", "--time-limit", 60, "--memory-limit", 1024)
+    assert (code, err) == (0, "") and "read     npy (exact): 3 documents, 8 tokens" in out
+    assert read(tmp_path / "out").ids.tolist() == ["a", "b", "c"]
+    (source / "ids.json").write_text("[" * 200_000)
+    code, out, err = run(source, tmp_path / "other", "--isolated")
+    assert (code, out) == (2, "") and err.startswith(f"muvera: error: {source}") and err.count("\n") == 1
+    code, out, err = run(source, tmp_path / "other", "--time-limit", 60)
+    assert code == 2 and "--time-limit and --memory-limit belong to --isolated" in err
+    code, out, err = run(source, tmp_path / "other", "--isolated", "--memory-limit", 1)
+    assert code == 2 and "memory_bytes must be at least 268435456, got 1048576" in err
+
+
 def test_an_interrupt_says_that_nothing_was_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,211 @@
+"""Reading in a child process: the same answers, its errors as they are, its death in one sentence."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+import re
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.token_collections import assert_same, collection, everything
+
+from muvera import convert
+from muvera.convert.isolation import IsolatedSource, IsolationLimits
+from muvera.convert.isolation_headers import BatchHeader, EndHeader, ErrorHeader, SourceHeader, encoded
+
+DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "dé"])
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    DOCS.save(tmp_path / "docs")
+    return tmp_path / "docs"
+
+
+def isolated(path: Path, seconds: float = 60, **options: Any) -> IsolatedSource:
+    return IsolatedSource(path, None, options, IsolationLimits(seconds))
+
+
+def children() -> set[str]:
+    return set(Path("/proc/self/task", str(os.getpid()), "children").read_text().split())
+
+
+def test_the_same_batches_as_without(docs: Path) -> None:
+    source = isolated(docs)
+    assert (source.name, source.dimension, source.num_documents, source.num_tokens) == ("npy", 4, 4, 6)
+    assert (source.lossy, source.nbits, source.note, source.dropped_rows) == (False, None, None, 0)
+    for max_tokens in (2, 100):  # the second time by another child
+        assert_same(everything(source, max_tokens), DOCS)
+    assert [len(batch) for batch in source.batches(3)] == [2, 2]
+
+
+def test_convert_read_and_survey(tmp_path: Path) -> None:
+    padded = np.zeros((2, 3, 4), np.float16)
+    padded[0], padded[1, 1:] = 2, 1
+    np.save(tmp_path / "x.npy", padded)
+    report = convert.convert(tmp_path / "x.npy", tmp_path / "out", isolated=True)
+    plain = convert.survey(tmp_path / "x.npy")
+    assert report.dropped_rows == plain.dropped_rows == 1
+    assert convert.survey(tmp_path / "x.npy", isolated=True).to_dict() == plain.to_dict()
+    got = convert.read(tmp_path / "x.npy", isolated=IsolationLimits(30, 1 << 30))
+    assert_same(got, convert.read(tmp_path / "out"))
+    assert got.tokens.dtype == np.float16
+
+
+def test_relative_paths_are_the_callers(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (docs.parent / "numpy.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(docs.parent)
+    assert_same(convert.read("docs", isolated=True), DOCS)
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("exit",)
+
+
+def test_its_errors_are_those_of_the_reader(tmp_path: Path, docs: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"/nothing does not exist\."):
+        convert.read(tmp_path / "nothing", isolated=True)
+    with pytest.raises(TypeError, match=r"The npy reader has no option 'column'"):
+        convert.read(docs, column="x", isolated=True)
+    with pytest.raises(ValueError, match=rf"{docs}.* is damaged"):
+        (docs / "ids.json").write_text("[" * 200_000)
+        convert.read(docs, isolated=True)
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps(Hostile()))
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "a.pt").rename(tmp_path / "embeddings" / "embeddings_0.pt")
+    with pytest.raises(pickle.UnpicklingError, match=r"embeddings_0\.pt is a pickle that asks for"):
+        convert.read(tmp_path, format="byaldi", isolated=True)
+
+
+def test_too_little_memory_is_an_error_of_the_child(tmp_path: Path) -> None:
+    count = 1 << 28
+    np.lib.format.open_memmap(tmp_path / "tokens.npy", "w+", np.float32, (count, 1))
+    np.save(tmp_path / "lengths.npy", [count])  # a sparse file: 1 GiB of zeros in one document
+    with pytest.raises((MemoryError, ChildProcessError), match=re.escape(str(tmp_path))):
+        convert.read(tmp_path, isolated=IsolationLimits(60, 512 << 20))
+
+
+def test_links_out_of_a_folder_are_refused(tmp_path: Path, docs: Path) -> None:
+    (docs / "inside.npy").symlink_to("tokens.npy")
+    assert_same(convert.read(docs, isolated=True), DOCS)
+    (docs / "lengths.npy").rename(tmp_path / "lengths.npy")
+    (docs / "lengths.npy").symlink_to(tmp_path / "lengths.npy")
+    with pytest.raises(ValueError, match=rf"{docs}/lengths\.npy is a link out of {docs}"):
+        convert.read(docs, isolated=True)
+
+
+def test_only_what_is_on_the_disk_can_be_isolated() -> None:
+    with pytest.raises(TypeError, match=r"isolated=True belongs to a path, but got MultiVectors"):
+        convert.read(DOCS, isolated=True)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [({"seconds": 0}, "seconds must be at least 1"), ({"memory_bytes": 1}, "memory_bytes must be at least")],
+)
+def test_limits_that_nothing_meets(limits: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        IsolationLimits(**limits)
+
+
+class Scripted(IsolatedSource):
+    """A source whose child does what a few lines of Python say."""
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, script: str) -> type[Scripted]:
+    monkeypatch.setattr(Scripted, "command", (sys.executable, "-c", script), raising=False)
+    return Scripted
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("import os; os.abort()", "was ended by the signal SIGABRT"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was ended by the signal SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "took more processor time or memory"),
+        (
+            "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass",
+            "took more processor time or memory",
+        ),
+        ("raise SystemExit(3)", "ended with exit code 3"),
+        ("import time; time.sleep(60)", "sent nothing for 4 seconds"),
+        ("import sys; sys.stdout.write('x' * 100); sys.stdout.flush()", "sent what is no answer"),
+        ("import os; os.write(1, b'\\x02' + bytes(7) + b'[]')", "sent what is no answer"),
+    ],
+)
+def test_its_death_is_one_sentence(
+    docs: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str
+) -> None:
+    before = children()
+    with pytest.raises(ChildProcessError) as caught:
+        scripted(monkeypatch, script)(docs, None, {}, IsolationLimits(1, 1 << 30))
+    text = str(caught.value)
+    assert text.startswith(f"{docs} could not be read: the process that read it {why}")
+    assert text.endswith("or needs more than 1 seconds or 1024 MiB.") and text.count(". ") == 1
+    assert children() == before
+
+
+SOURCE = SourceHeader("npy", 2, None, None, False, None)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [EndHeader(0, None)],
+        [SOURCE, SOURCE],
+        [SOURCE, BatchHeader(1, 1 << 62, "float32", None)],
+        [SOURCE, BatchHeader(1, 1, "float32", None), np.int64(7).tobytes(), np.ones(2, "f4").tobytes()],
+        [SOURCE, BatchHeader(1, 1, "float32", ["a", "b"]), np.int64(1).tobytes(), np.ones(2, "f4").tobytes()],
+    ],
+    ids=["no source", "no batch", "too large", "wrong lengths", "wrong ids"],
+)
+def test_answers_that_lie(docs: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any]) -> None:
+    sent = b"".join(answer if isinstance(answer, bytes) else encoded(answer) for answer in answers)
+    kind = scripted(monkeypatch, f"import os, time; os.write(1, {sent!r}); time.sleep(30)")
+    with pytest.raises(ChildProcessError, match=r"the process that read it sent what is no answer"):
+        list(kind(docs, None, {}, IsolationLimits(5)).batches(10))
+
+
+@pytest.mark.parametrize(
+    "header", [{}, {"header": "SourceHeader"}, {"header": "EndHeader", "dropped_rows": -1, "note": None}, 7]
+)
+def test_headers_that_are_none(docs: Path, monkeypatch: pytest.MonkeyPatch, header: Any) -> None:
+    content = json.dumps(header).encode()
+    sent = len(content).to_bytes(8, "little") + content
+    kind = scripted(monkeypatch, f"import os, time; os.write(1, {sent!r}); time.sleep(30)")
+    with pytest.raises(ChildProcessError, match="sent what is no answer"):
+        kind(docs, None, {}, IsolationLimits(5))
+
+
+def test_an_unknown_kind_of_error_is_a_value_error(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = encoded(ErrorHeader("LanceError", "it is damaged.", None))
+    with pytest.raises(ValueError, match=r"^it is damaged\.$"):
+        scripted(monkeypatch, f"import os; os.write(1, {sent!r})")(docs, None, {}, IsolationLimits(5))
+
+
+def test_no_child_is_left(docs: Path) -> None:
+    before = children()
+    source = isolated(docs)
+    assert len(children()) == len(before) + 1
+    next(source.batches(1)).tokens.sum()  # the rest is not asked for
+    gc.collect()
+    assert children() == before
+    source = isolated(docs)
+    source.close()
+    source.close()
+    assert children() == before
+    source = isolated(docs)
+    del source
+    gc.collect()
+    time.sleep(0.1)
+    assert children() == before
