@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..report.stored_results import markdown_table, text_table
+from ..report.markdown import markdown_table, text_table
 from .first_calls import TARGETS
 
 __all__ = ["markdown", "text"]
 
-_HEADER = ["ours / theirs", "ours", "theirs", "", "ratio", "least - greatest", "processor time", "target"]
+_HEADER = ["muvera / other", "muvera", "other", "", "ratio", "least - greatest", "processor time", "target"]
 
 
 def text(results: dict[str, Any]) -> str:
@@ -23,11 +23,9 @@ def text(results: dict[str, Any]) -> str:
     return "\n\n".join([*parts, _caption(results)])
 
 
-def markdown(results: dict[str, Any], *, targets_only: bool) -> str:
-    """Return the tables as Markdown: all lines, or those that have a target."""
-    header = [cell or "unit" for cell in _HEADER]
-    lines = [row for row in _lines(results) if row[-1] or not targets_only]
-    parts = [markdown_table(header, lines)]
+def markdown(results: dict[str, Any]) -> str:
+    """Return the tables as Markdown."""
+    parts = [markdown_table([cell or "unit" for cell in _HEADER], _lines(results))]
     if results.get("first_calls"):
         parts.append(markdown_table(["in a new process", "seconds", "target"], _first_calls(results)))
     return "\n\n".join([_caption(results), *parts])

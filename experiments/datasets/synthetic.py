@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors
 
-from .collections import Collection
-from .embedded import StudyCollection
+from .collection import Collection
 
 __all__ = ["NAMES", "synthetic_collection"]
 
@@ -21,7 +20,7 @@ NAMES = ("quick-wide", "quick-cone")
 _DIMENSION, _WORDS, _TOPICS = 128, 312, 24
 
 
-def synthetic_collection(name: str, documents: int = 150, queries: int = 12) -> StudyCollection:
+def synthetic_collection(name: str, documents: int = 150, queries: int = 12) -> Collection:
     """Return a collection of texts about topics.
 
     Every word has a vector near its topic's; a token is its word's vector with some noise.  A query
@@ -52,8 +51,11 @@ def synthetic_collection(name: str, documents: int = 150, queries: int = 12) -> 
     asked = [stream.choice(texts[i], min(6, len(texts[i])), replace=False) for i in answers]
     tokens = [MultiVectors.from_arrays([embedded(text, 0.5) for text in side]) for side in (texts, asked)]
     digest = hashlib.sha256(tokens[0].tokens.tobytes() + tokens[1].tokens.tobytes()).hexdigest()[:16]
-    return StudyCollection(
-        Collection(name, tokens[0], tokens[1], digest),
+    return Collection(
+        name,
+        tokens[0],
+        tokens[1],
+        digest,
         [f"d{i}" for i in range(documents)],
         [f"q{i}" for i in range(queries)],
         document_texts=[_written(text) for text in texts],

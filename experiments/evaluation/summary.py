@@ -1,4 +1,4 @@
-"""From raw results to rows, paired differences and tables."""
+"""Rows and paired differences from raw results."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets.collections import exact_top
-from ..datasets.embedded import StudyCollection
+from ..datasets.collection import Collection
 from ..runner.configuration import Experiment, Point
-from ..runner.latency import latency
-from ..runner.measure import Failure, Session, raw_path
+from ..runner.measure import Session, raw_path
 from ..runner.raw_store import Raw
+from .exact import ExactAnswers
 from .intervals import mean_interval
+from .latency import latency
 from .metrics import Judge, parse_metric
 from .pareto import TimedPoint, speedups
 
-__all__ = ["Part", "Study", "Values", "add_comparisons", "add_rows", "add_speedups"]
+__all__ = ["Part", "Results", "Values", "add_comparisons", "add_rows", "add_speedups"]
 
-#: A point's place in a study: experiment, collection, number of documents, name of the point.
+#: A point's place in the results: experiment, collection, number of documents, name of the point.
 Values = dict[tuple[str, str, int, str], dict[str, NDArray[np.float64]]]
 
 # Exact Chamfer's best that are kept of every query.
@@ -32,15 +32,50 @@ _LEAST_TOP = 10
 
 @dataclass(frozen=True)
 class Part:
-    """An experiment on one collection at one size."""
+    """An experiment on one collection at one size, without the token vectors.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    collection : str
+        Its name.
+    document_ids, query_ids : list of str
+        Of the documents and queries that were measured.
+    tokens : int
+        Token vectors of all documents.
+    checksum, content : str
+        Of the token vectors, and of all that systems are built from.
+    """
 
     experiment: Experiment
-    collection: StudyCollection
+    collection: str
+    document_ids: list[str]
+    query_ids: list[str]
+    tokens: int
+    checksum: str
     content: str
+
+    @property
+    def size(self) -> int:
+        """How many documents there are."""
+        return len(self.document_ids)
+
+    @classmethod
+    def of(cls, experiment: Experiment, collection: Collection) -> Part:
+        """Return what is kept of a collection, sampled already."""
+        return cls(
+            experiment,
+            collection.name,
+            collection.document_ids,
+            collection.query_ids,
+            collection.documents.num_tokens,
+            collection.checksum,
+            collection.content,
+        )
 
 
 @dataclass
-class Study:
+class Results:
     """Results so far.
 
     Parameters
@@ -54,8 +89,8 @@ class Study:
     times : dict
         For each timed point the turns that it was measured in, which are those of all systems that were
         measured together, and the seconds of every query.
-    stamps : dict
-        What measured: each distinct stamp of the raw results.
+    provenances : dict
+        What measured: each distinct provenance of the raw results.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -64,61 +99,67 @@ class Study:
     values: Values = field(default_factory=dict)
     raws: dict[tuple[str, str, int, str, int], Path] = field(default_factory=dict)
     times: dict[tuple[str, str, int, str], tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
-    stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    provenances: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def commits(self) -> set[str]:
         """The commits that results were measured at."""
-        return {str(stamp.get("commit")) for stamp in self.stamps.values()}
+        return {str(one.get("commit")) for one in self.provenances.values()}
 
 
-def add_rows(study: Study, session: Session, part: Part) -> None:
+def add_rows(results: Results, session: Session, part: Part, collection: Collection) -> None:
     """Compute the metrics of an experiment's raw results on one collection.
 
     Faults that were noted beside them are added to the session's failures.
+
+    Parameters
+    ----------
+    results : Results
+    session : Session
+    part : Part
+    collection : Collection
+        The part with its token vectors.
     """
-    experiment, collection = part.experiment, part.collection
+    experiment = part.experiment
     judge: Judge | None = None
-    size = len(collection.document_ids)
     for point in experiment.points():
         by_seed: list[dict[str, NDArray[np.float64]]] = []
         for seed in experiment.seeds:
-            path = raw_path(session, experiment, collection, part.content, point, seed)
+            path = raw_path(session, experiment, part.collection, part.content, point, seed)
             raw = session.store.load(path)
             if raw is None:
                 continue  # it has failed, and is among the failures
             if judge is None:
-                judge = Judge(
-                    experiment.metrics, _top(experiment, collection, session), collection.judgements
-                )
-            values = judge.values(raw.ids)
+                judge = Judge(experiment.metrics, _exact(part, collection, session), collection.judgements)
+            try:
+                values = judge.values(raw.ids, raw.fitted_on)
+            except ValueError as error:  # what the configuration asks for cannot be computed
+                session.fail(experiment.name, part.collection, point.entry.label, f"{point.name}: {error}")
+                continue
             by_seed.append(values)
-            study.rows.append(_row(part, point, seed, raw, values))
-            stamp = raw.facts["measured"]
-            study.stamps.setdefault(json.dumps(stamp, sort_keys=True), stamp)
+            results.rows.append(_row(part, point, seed, raw, values))
+            provenance = raw.facts["measured"]
+            results.provenances.setdefault(json.dumps(provenance, sort_keys=True), provenance)
+            where = (experiment.name, part.collection, part.size, point.name)
             if experiment.timed and seed == experiment.seeds[0]:
-                key = (experiment.name, collection.name, size, point.name)
-                study.times[key] = (str(raw.facts.get("turns")), raw.seconds)
-            study.raws[(experiment.name, collection.name, size, point.name, seed)] = path
+                results.times[where] = (str(raw.facts.get("turns")), raw.seconds)
+            results.raws[where[0], where[1], where[2], where[3], seed] = path
             for fault in raw.facts["faults"]:
-                session.failures.append(
-                    Failure(experiment.name, collection.name, point.entry.label, f"{point.name} {fault}")
-                )
+                session.fail(experiment.name, part.collection, point.entry.label, f"{point.name} {fault}")
         if by_seed:
-            study.values[(experiment.name, collection.name, size, point.name)] = {
+            results.values[(experiment.name, part.collection, part.size, point.name)] = {
                 name: np.mean([values[name] for values in by_seed], axis=0) for name in by_seed[0]
             }
 
 
-def add_comparisons(study: Study, parts: Sequence[Part]) -> None:
+def add_comparisons(results: Results, parts: Sequence[Part]) -> None:
     """Take the differences that the configurations ask for, query by query."""
     for part in parts:
-        size = len(part.collection.document_ids)
-        where = (part.experiment.name, part.collection.name, size)
+        where = (part.experiment.name, part.collection, part.size)
         for comparison in part.experiment.comparisons:
-            base = study.values.get((*where, comparison.to))
+            base = results.values.get((*where, comparison.to))
             for name in comparison.what:
-                other = study.values.get((*where, name))
+                other = results.values.get((*where, name))
                 if base is None or other is None:
                     continue
                 for metric in comparison.metrics:
@@ -126,7 +167,7 @@ def add_comparisons(study: Study, parts: Sequence[Part]) -> None:
                         continue
                     found = mean_interval(other[metric] - base[metric])
                     if found is not None:
-                        study.comparisons.append(
+                        results.comparisons.append(
                             {
                                 "experiment": where[0],
                                 "collection": where[1],
@@ -136,36 +177,43 @@ def add_comparisons(study: Study, parts: Sequence[Part]) -> None:
                                 "difference": found["mean"],
                                 "low": found["low"],
                                 "high": found["high"],
-                                "n": size,
+                                "n": part.size,
                             }
                         )
 
 
-def add_speedups(study: Study, parts: Sequence[Part]) -> None:
+def add_speedups(results: Results, parts: Sequence[Part]) -> None:
     """Say of each timed experiment by how much the fastest points are faster than others."""
     for part in parts:
-        experiment, size = part.experiment, len(part.collection.document_ids)
+        experiment = part.experiment
         measure = next((metric for metric in experiment.metrics if "recall" in metric), None)
-        where = (experiment.name, part.collection.name, size)
         points = []
         for point in experiment.points():
-            timed, values = study.times.get((*where, point.name)), study.values.get((*where, point.name), {})
+            where = (experiment.name, part.collection, part.size, point.name)
+            timed, values = results.times.get(where), results.values.get(where, {})
             if timed is None or measure not in values or np.isnan(timed[1]).any():
                 continue
             turns, seconds = timed
             quality = float(values[measure].mean())
             entry = point.entry
             points.append(TimedPoint(point.name, entry.label, entry.system, quality, turns, seconds))
-        study.speedups += [
-            {"experiment": where[0], "collection": where[1], "n": size, "measure": measure, **one}
+        results.speedups += [
+            {
+                "experiment": experiment.name,
+                "collection": part.collection,
+                "n": part.size,
+                "measure": measure,
+                **one,
+            }
             for one in speedups(points)
         ]
 
 
-def _top(experiment: Experiment, collection: StudyCollection, session: Session) -> NDArray[np.int64]:
-    wanted = [parse_metric(metric).exact for metric in experiment.metrics]
-    count = min(max([_LEAST_TOP, *wanted]), len(collection.document_ids))
-    return exact_top(collection.tokens, count, session.cache)
+def _exact(part: Part, collection: Collection, session: Session) -> ExactAnswers:
+    """Return the exact answers, as many at once as the metrics look at."""
+    found = ExactAnswers(collection, session.cache)
+    found.best(max([_LEAST_TOP, *(parse_metric(metric).exact for metric in part.experiment.metrics)]))
+    return found
 
 
 def _row(
@@ -174,10 +222,10 @@ def _row(
     experiment = part.experiment
     build = {**point.entry.build, **raw.facts["index"]}
     if experiment.documents != (None,):
-        build["n"] = len(part.collection.document_ids)
+        build["n"] = part.size
     return {
         "experiment": experiment.name,
-        "collection": part.collection.name,
+        "collection": part.collection,
         "system": point.entry.system,
         "family": raw.facts["family"],
         "label": point.entry.label,
@@ -189,6 +237,7 @@ def _row(
             metric: mean_interval(values[metric]) if metric in values else None
             for metric in experiment.metrics
         },
+        "facts": {name: mean_interval(values) for name, values in raw.query_facts.items()},
         **latency(raw.seconds if experiment.timed else []),
         "build_seconds": round(raw.facts["build_seconds"], 4) if experiment.timed else None,
         "bytes_per_document": round(raw.facts["bytes_per_document"], 1),

@@ -13,7 +13,8 @@ import yaml
 
 from ..evaluation.metrics import parse_metric
 from ..known_names import require_known
-from ..systems.base import SYSTEMS, arguments_of
+from ..systems.base import arguments_of
+from ..systems.registry import SYSTEMS
 from .scaling import scaling_settings
 
 __all__ = ["CONFIGS", "LARGEST", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
@@ -28,7 +29,7 @@ FIRST_SEED, SEED_STEP = 42, 1000
 LARGEST = "largest"
 
 _KINDS = ("systems", "scaling")
-_TABLES = ("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "scaling")
+_TABLES = ("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "scaling", "crossover")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "grid", "query", "sweep", "allow_fewer")
 _COMPARISON_KEYS = ("to", "what", "metrics")
 
@@ -106,6 +107,8 @@ class Experiment:
         Documents that each system returns.
     queries : int
         At most so many of a collection's queries, the same for all systems.
+    training_queries : float
+        Share of a collection's queries that systems may learn from instead; the others are asked.
     documents : tuple of int or None
         Sizes of the collection; None is all.
     seeds : tuple of int
@@ -130,6 +133,7 @@ class Experiment:
     kind: str = "systems"
     k: int = 100
     queries: int = 300
+    training_queries: float = 0.0
     documents: tuple[int | None, ...] = (None,)
     seeds: tuple[int, ...] = (FIRST_SEED,)
     timed: bool = False
@@ -186,8 +190,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 _KEYS = (
-    *("title", "caption", "reproduces", "kind", "k", "queries", "documents", "seeds", "timed"),
-    *("collections", "metrics", "systems", "compare", "tables", "scaling"),
+    *("title", "caption", "reproduces", "kind", "k", "queries", "training_queries", "documents"),
+    *("seeds", "timed", "collections", "metrics", "systems", "compare", "tables", "scaling"),
 )
 
 
@@ -198,6 +202,9 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
             raise ValueError("title is missing: say what the experiment shows.")
         k, metrics = content.get("k", 100), tuple(content.get("metrics", ()))
         _require_counts({"k": k, "queries": content.get("queries", 300), "seeds": content.get("seeds", 1)})
+        share = content.get("training_queries", 0.0)
+        if not (isinstance(share, float) and 0 <= share < 1):
+            raise ValueError(f"training_queries must be a share of the queries below 1, got {share!r}.")
         for metric in metrics:
             if parse_metric(metric).cutoff > k:
                 raise ValueError(f"{metric} looks at more documents than k={k}. Raise k.")
@@ -213,6 +220,12 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         entries = tuple(
             entry for line, one in enumerate(content.get("systems", ())) for entry in _entries(one, line)
         )
+        if "crossover" in content.get("tables", ()) and [len(entry.queries) for entry in entries] != [
+            1,
+            1,
+            1,
+        ]:
+            raise ValueError("The table 'crossover' needs three systems of one point each.")
         experiment = Experiment(
             name=name,
             entries=entries,
@@ -224,7 +237,10 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
             raw=content,
             **{
                 key: content[key]
-                for key in ("title", "caption", "reproduces", "kind", "k", "queries", "timed", "scaling")
+                for key in (
+                    *("title", "caption", "reproduces", "kind", "k", "queries", "training_queries"),
+                    *("timed", "scaling"),
+                )
                 if key in content
             },
         )

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets.embedded import StudyCollection
-from ..systems.base import SYSTEMS, Answers, Material, NotApplicableError, System
+from ..datasets.collection import Collection
+from ..systems.base import Answers, Material, NotApplicableError, System
+from ..systems.registry import SYSTEMS
 from .configuration import Entry, Experiment, Point
 from .faults import chamfer_of, require_answers, score_fault, too_few
 from .raw_store import Raw, RawStore, key_of
@@ -52,7 +53,7 @@ class Session:
     cache : Path
         For the systems, see :class:`experiments.systems.base.Material`.
     threads : int
-    stamp : dict
+    provenance : dict
         What is noted beside every result: versions, the commit.
     failures, left_out : list of Failure
         Filled while measuring: what went wrong, and which systems a collection has nothing for.
@@ -63,10 +64,15 @@ class Session:
     store: RawStore
     cache: Path
     threads: int
-    stamp: dict[str, Any]
+    provenance: dict[str, Any]
     tell: Callable[[str], object]
     failures: list[Failure] = field(default_factory=list)
     left_out: list[Failure] = field(default_factory=list)
+
+    def fail(self, experiment: str, collection: str, system: str, message: str) -> None:
+        """Note a failure, and say it at once."""
+        self.failures.append(Failure(experiment, collection, system, message))
+        self.tell(f"{experiment}, {collection}, {system}: {message}")
 
 
 @dataclass
@@ -79,7 +85,7 @@ class _Built:
 
 
 def raw_path(
-    session: Session, experiment: Experiment, part: StudyCollection, content: str, point: Point, seed: int
+    session: Session, experiment: Experiment, collection: str, content: str, point: Point, seed: int
 ) -> Path:
     """Return where a point's raw results belong.
 
@@ -87,10 +93,10 @@ def raw_path(
     ----------
     session : Session
     experiment : Experiment
-    part : StudyCollection
-        The collection as it is asked, sampled already.
+    collection : str
+        Its name.
     content : str
-        Its checksum.
+        Checksum of the collection as it is asked, sampled already.
     point : Point
     seed : int
     """
@@ -107,10 +113,10 @@ def raw_path(
         threads=session.threads,
         together=together,
     )
-    return session.store.path(part.name, point.entry.system, key)
+    return session.store.path(collection, point.entry.system, key)
 
 
-def measure(session: Session, experiment: Experiment, part: StudyCollection, seed: int) -> None:
+def measure(session: Session, experiment: Experiment, part: Collection, seed: int) -> None:
     """Measure all points of an experiment that are not there yet.
 
     Parameters
@@ -118,14 +124,14 @@ def measure(session: Session, experiment: Experiment, part: StudyCollection, see
     session : Session
         Takes failures, each with its system's label; the other systems go on.
     experiment : Experiment
-    part : StudyCollection
+    part : Collection
         Sampled to the size and the queries that are asked.
     seed : int
     """
     content = part.content
     work: list[tuple[Entry, list[tuple[Point, Path]]]] = []
     for entry in experiment.entries:
-        points = [(p, raw_path(session, experiment, part, content, p, seed)) for p in entry.points()]
+        points = [(p, raw_path(session, experiment, part.name, content, p, seed)) for p in entry.points()]
         missing = [(point, path) for point, path in points if session.store.load(path) is None]
         if missing:
             work.append((entry, missing))
@@ -135,17 +141,19 @@ def measure(session: Session, experiment: Experiment, part: StudyCollection, see
             "with theirs; give another --out to measure all together."
         )
     groups = [work] if experiment.timed else [[one] for one in work]
+    shared: dict[Hashable, Any] = {}
     for group in groups:
         if group:
-            _measure_group(session, experiment, part, seed, group)
+            _measure_group(session, experiment, part, seed, group, shared)
 
 
 def _measure_group(
     session: Session,
     experiment: Experiment,
-    part: StudyCollection,
+    part: Collection,
     seed: int,
     group: list[tuple[Entry, list[tuple[Point, Path]]]],
+    shared: dict[Hashable, Any],
 ) -> None:
     k = min(experiment.k, len(part.document_ids))
     turns = secrets.token_hex(8)
@@ -154,14 +162,13 @@ def _measure_group(
 
     def fail(entry: Entry, error: BaseException | str) -> None:
         message = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-        session.failures.append(Failure(experiment.name, part.name, entry.label, message))
-        session.tell(f"{experiment.name}, {part.name}, {entry.label}: {message}")
+        session.fail(experiment.name, part.name, entry.label, message)
 
     try:
         for entry, points in group:
             session.tell(f"{experiment.name}, {part.name}, seed {seed}: building {entry.label}")
             try:
-                one = _build(session, entry, part, seed, warm=experiment.timed)
+                one = _build(session, entry, part, seed, experiment.timed, shared)
             except NotApplicableError as error:
                 session.left_out.append(Failure(experiment.name, part.name, entry.label, str(error)))
                 session.tell(f"{experiment.name}, {part.name}, {entry.label} is left out: {error}")
@@ -185,32 +192,39 @@ def _measure_group(
             shutil.rmtree(one.folder, ignore_errors=True)
 
 
-def _build(session: Session, entry: Entry, part: StudyCollection, seed: int, warm: bool) -> _Built:
+def _build(
+    session: Session,
+    entry: Entry,
+    part: Collection,
+    seed: int,
+    warm: bool,
+    shared: dict[Hashable, Any],
+) -> _Built:
     folder = Path(tempfile.mkdtemp(prefix="muvera-study-"))
     try:
         system = SYSTEMS[entry.system](**entry.build)
         material = Material(
-            documents=part.tokens.documents,
-            document_texts=part.document_texts,
-            query_texts=part.query_texts,
-            document_pooled=part.document_pooled,
-            query_pooled=part.query_pooled,
+            documents=part.documents,
             folder=folder,
             cache=session.cache.expanduser(),
             seed=seed,
             threads=session.threads,
+            document_texts=part.document_texts,
+            query_texts=part.query_texts,
+            document_pooled=part.document_pooled,
+            query_pooled=part.query_pooled,
+            training_queries=part.training_queries,
+            shared=shared,
         )
         try:
-            if hasattr(system, "prepare"):
-                system.prepare(material)
-            elif warm:
+            system.prepare(material)
+            if warm and not system.own_process:
                 _warm_up(entry, material)
             gc.collect()
             start = time.perf_counter()
             system.build(material)
-            seconds = getattr(system, "build_seconds", time.perf_counter() - start)
-            facts = system.facts() if hasattr(system, "facts") else {}
-            size = float(system.bytes_per_document())
+            seconds = time.perf_counter() - start if system.build_seconds is None else system.build_seconds
+            facts, size = system.facts(), float(system.bytes_per_document())
         except BaseException:
             with suppress(Exception):
                 system.close()
@@ -227,6 +241,7 @@ def _warm_up(entry: Entry, material: Material) -> None:
     """Build the same of a few documents, so that no build pays for compiling or loading kernels."""
     some = replace(
         material,
+        shared={},
         documents=material.documents[:_WARMING_DOCUMENTS],
         document_texts=None
         if material.document_texts is None
@@ -243,13 +258,13 @@ def _warm_up(entry: Entry, material: Material) -> None:
 
 def _ask(
     experiment: Experiment,
-    part: StudyCollection,
+    part: Collection,
     todo: list[tuple[_Built, Point, Path]],
     k: int,
     fail: Callable[[Entry, BaseException | str], None],
 ) -> set[int]:
     """Collect answers, systems taking turns; return the identities of those that failed."""
-    queries = part.tokens.queries
+    queries = part.queries
     positions = np.arange(len(queries))
     failed: set[int] = set()
 
@@ -279,23 +294,17 @@ def _ask(
     return failed
 
 
-def _disagreement(one: _Built, part: StudyCollection, point: Point, k: int) -> str | None:
-    compare = getattr(one.system, "disagreement", None)
-    if compare is None:
-        return None
+def _disagreement(one: _Built, part: Collection, point: Point, k: int) -> str | None:
     try:
-        found: str | None = compare(
-            part.tokens.queries, np.arange(len(part.tokens.queries)), k, **point.query
-        )
+        return one.system.disagreement(part.queries, np.arange(len(part.queries)), k, **point.query)
     except Exception as error:  # reported as what it is: the ways cannot be compared
         return f"{type(error).__name__}: {error}"
-    return found
 
 
 def _keep(
     session: Session,
     experiment: Experiment,
-    part: StudyCollection,
+    part: Collection,
     one: _Built,
     point: Point,
     path: Path,
@@ -305,13 +314,17 @@ def _keep(
 ) -> None:
     """Check a point's answers and store them; raise ValueError for those that are no ranking."""
     blocks = one.collected[point.name]
-    answers = Answers(
-        *(
-            np.concatenate([np.asarray(getattr(block, name)) for block in blocks])
-            for name in ("ids", "scores", "seconds")
-        )
+    ids, scores, seconds = (
+        np.concatenate([np.asarray(getattr(block, name)) for block in blocks])
+        for name in ("ids", "scores", "seconds")
     )
-    documents, queries = part.tokens.documents, part.tokens.queries
+    answers = Answers(
+        ids,
+        scores,
+        seconds,
+        {name: np.concatenate([block.facts[name] for block in blocks]) for name in blocks[0].facts},
+    )
+    documents, queries = part.documents, part.queries
     require_answers(answers, len(queries), k, len(documents))
     faults = []
     short = None if one.entry.allow_fewer else too_few(answers, len(documents))
@@ -320,13 +333,13 @@ def _keep(
     chamfer = np.empty((0, 0), np.float32)
     if experiment.timed:
         chamfer = chamfer_of(answers.ids, queries, documents)
-        if getattr(one.system, "chamfer", False) and point.query.get("rerank", True):
+        if one.system.chamfer and point.query.get("rerank", True):
             wrong = score_fault(answers, chamfer)
             if wrong:
                 faults.append(wrong)
-    reads = getattr(one.system, "reads_tokens", None)
-    needed = reads is None or reads(**point.query)
+    needed = one.system.reads_tokens(**point.query)
     tokens = documents.tokens.nbytes / len(documents) if needed else 0.0
+    fitted_on = one.system.fitted_on()
     facts = {
         **one.facts,
         "turns": turns,
@@ -335,7 +348,7 @@ def _keep(
         "family": one.system.family,
         "point": point.name,
         "faults": faults,
-        "measured": session.stamp,
+        "measured": session.provenance,
     }
     session.store.save(
         path,
@@ -345,5 +358,7 @@ def _keep(
             np.asarray(answers.seconds, np.float64),
             chamfer,
             facts,
+            np.empty(0, np.int64) if fitted_on is None else fitted_on,
+            answers.facts,
         ),
     )

@@ -17,6 +17,9 @@ from muvera.utils.atomic_files import write_bytes, write_json
 
 __all__ = ["Raw", "RawStore", "key_of"]
 
+# Arrays in a file; numbers about each query stand beside them under a prefix.
+_ARRAYS, _FACT = ("ids", "scores", "seconds", "chamfer", "fitted_on"), "fact "
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:
@@ -35,6 +38,10 @@ class Raw:
     facts : dict
         ``build_seconds``, ``bytes_per_document``, numbers about the index, ``faults`` in sentences, and
         what the result depends on.
+    fitted_on : int64 (m,)
+        Positions of the documents that the system's maps were learned from; empty where these are all.
+    query_facts : dict of float64 (n,)
+        Other numbers about each query.
     """
 
     ids: NDArray[np.int64]
@@ -42,6 +49,8 @@ class Raw:
     seconds: NDArray[np.float64]
     chamfer: NDArray[np.float32]
     facts: dict[str, Any]
+    fitted_on: NDArray[np.int64]
+    query_facts: dict[str, NDArray[np.float64]]
 
 
 class RawStore:
@@ -59,7 +68,9 @@ class RawStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path.with_suffix(".json"), raw.facts)
         beside = path.with_name(f".{path.stem}.partial.npz")
-        np.savez(beside, ids=raw.ids, scores=raw.scores, seconds=raw.seconds, chamfer=raw.chamfer)
+        arrays = {name: getattr(raw, name) for name in _ARRAYS}
+        arrays |= {f"{_FACT}{name}": values for name, values in raw.query_facts.items()}
+        np.savez(beside, allow_pickle=False, **arrays)
         try:
             write_bytes(path, beside.read_bytes())
         finally:
@@ -70,11 +81,14 @@ class RawStore:
         try:
             # From memory: where NumPy refuses a file, it leaves it open.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("ids", "scores", "seconds", "chamfer")}
+                arrays = {name: file[name] for name in _ARRAYS}
+                query_facts = {
+                    name.removeprefix(_FACT): file[name] for name in file.files if name.startswith(_FACT)
+                }
             facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             return None
-        return Raw(**arrays, facts=facts)
+        return Raw(**arrays, facts=facts, query_facts=query_facts)
 
 
 def key_of(**parts: Any) -> str:

@@ -13,18 +13,20 @@ from filelock import FileLock, Timeout
 
 from muvera.utils.atomic_files import write_json
 
-from ..datasets.embedded import DatasetPath, StudyCollection, load_place
-from ..evaluation.summary import Part, Study, add_comparisons, add_rows, add_speedups
+from ..datasets.collection import Collection
+from ..datasets.discovery import DatasetPath
+from ..datasets.loading import load_collection
+from ..evaluation.summary import Part, Results, add_comparisons, add_rows, add_speedups
 from ..known_names import require_known
-from ..report.stored_results import machine
-from ..report.study_tables import study_tables
+from ..report.result_tables import result_tables
 from .configuration import LARGEST, Experiment
 from .measure import ALL, Failure, Session, measure
-from .outputs import manifest_of, stamp, write_rankings, write_run
+from .outputs import manifest_of, write_rankings, write_run
+from .provenance import machine, provenance
 from .raw_store import RawStore, key_of
 from .scaling import scaling_rows, scaling_settings
 
-__all__ = ["Options", "run_study"]
+__all__ = ["Options", "run_experiments"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Options:
     threads : int
     tell : callable
         Takes a line for whoever waits.
-    quick : bool
+    smoke : bool
         Whether the experiments and collections are small ones, which the manifest says.
     """
 
@@ -48,11 +50,11 @@ class Options:
     cache: Path
     threads: int
     tell: Callable[[str], object]
-    quick: bool = False
+    smoke: bool = False
 
 
-def run_study(
-    experiments: Sequence[Experiment], collections: Sequence[DatasetPath | StudyCollection], options: Options
+def run_experiments(
+    experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], options: Options
 ) -> list[Failure]:
     """Run experiments, each on all collections, and write the run's files.
 
@@ -62,7 +64,7 @@ def run_study(
     Parameters
     ----------
     experiments : sequence of Experiment
-    collections : sequence of Place or StudyCollection
+    collections : sequence of DatasetPath or Collection
     options : Options
 
     Returns
@@ -88,99 +90,96 @@ def run_study(
 
 
 def _run(
-    experiments: list[Experiment], collections: Sequence[DatasetPath | StudyCollection], options: Options
+    experiments: list[Experiment], collections: Sequence[DatasetPath | Collection], options: Options
 ) -> list[Failure]:
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    versions = stamp()
-    stamped = {**versions, "machine": machine()}
-    session = Session(RawStore(options.out / "raw"), options.cache, options.threads, stamped, options.tell)
-    study = Study()
+    versions = provenance()
+    measured_by = {**versions, "machine": machine()}
+    session = Session(
+        RawStore(options.out / "raw"), options.cache, options.threads, measured_by, options.tell
+    )
+    results, parts = Results(), []
     loaded = _loaded(collections, session)
-    parts = [
-        part
+    work = [
+        (experiment, collection, size)
         for experiment in experiments
         for collection in _of_experiment(experiment, loaded, session)
-        for part in _parts(experiment, collection)
+        for size in _sizes(experiment, collection)
     ]
-    for number, part in enumerate(parts, 1):
-        size = f"{len(part.collection.document_ids):,} documents"
-        options.tell(f"{number} of {len(parts)}: {part.experiment.name}, {part.collection.name}, {size}")
-        if part.experiment.kind == "scaling":
-            _grow(session, study, part)
+    for number, (experiment, collection, size) in enumerate(work, 1):
+        options.tell(f"{number} of {len(work)}: {experiment.name}, {collection.name}, {size:,} documents")
+        asked = collection
+        if experiment.training_queries:
+            asked = asked.without_training_queries(experiment.training_queries)
+        asked = asked.asked(experiment.queries).sampled(size)
+        part = Part.of(experiment, asked)
+        parts.append(part)
+        if experiment.kind == "scaling":
+            _scale(session, results, part, asked)
             continue
-        for seed in part.experiment.seeds:
-            measure(session, part.experiment, part.collection, seed)
-        add_rows(study, session, part)
-    add_comparisons(study, parts)
-    add_speedups(study, parts)
+        for seed in experiment.seeds:
+            measure(session, experiment, asked, seed)
+        add_rows(results, session, part, asked)
+    add_comparisons(results, parts)
+    add_speedups(results, parts)
     manifest = manifest_of(options.out.name, created, experiments, loaded, parts, options.threads, versions)
-    manifest["quick"] = options.quick
+    manifest["quick"] = options.smoke
     manifest["failures"] = [vars(failure) for failure in session.failures]
     manifest["left_out"] = [vars(one) for one in session.left_out]
-    manifest["measured"] = list(study.stamps.values())
-    if len(study.commits) > 1:
-        options.tell(f"Results of several commits stand together: {', '.join(sorted(study.commits))}.")
-    write_rankings(options.out, study, parts, session.store)
-    write_run(options.out, manifest, study, study_tables(study, parts))
+    manifest["measured"] = list(results.provenances.values())
+    if len(results.commits) > 1:
+        options.tell(f"Results of several commits stand together: {', '.join(sorted(results.commits))}.")
+    write_rankings(options.out, results, parts, session.store)
+    write_run(options.out, manifest, results, result_tables(results, parts))
     return session.failures
 
 
-def _loaded(collections: Sequence[DatasetPath | StudyCollection], session: Session) -> list[StudyCollection]:
+def _loaded(collections: Sequence[DatasetPath | Collection], session: Session) -> list[Collection]:
     found = []
     for one in collections:
         try:
-            collection = load_place(one) if isinstance(one, DatasetPath) else one
+            collection = load_collection(one) if isinstance(one, DatasetPath) else one
         except Exception as error:  # whatever its files raise, the other collections go on
-            session.failures.append(Failure(ALL, one.name, "collection", str(error)))
-            session.tell(f"{one.name}: {error}")
+            session.fail(ALL, one.name, "collection", str(error))
             continue
         for problem in collection.problems:
-            session.failures.append(Failure(ALL, collection.name, "collection", problem))
-            session.tell(f"{collection.name}: {problem}")
+            session.fail(ALL, collection.name, "collection", problem)
         found.append(collection)
     return found
 
 
-def _of_experiment(
-    experiment: Experiment, loaded: list[StudyCollection], session: Session
-) -> list[StudyCollection]:
+def _of_experiment(experiment: Experiment, loaded: list[Collection], session: Session) -> list[Collection]:
     if experiment.collections == (LARGEST,):
         return sorted(loaded, key=lambda one: -len(one.document_ids))[:1]
     for name in experiment.collections:
         try:
             require_known(name, [one.name for one in loaded], "collection")
         except ValueError as error:
-            session.failures.append(Failure(experiment.name, name, "collection", str(error)))
-            session.tell(f"{experiment.name}: {error}")
+            session.fail(experiment.name, name, "collection", str(error))
     return [one for one in loaded if not experiment.collections or one.name in experiment.collections]
 
 
-def _parts(experiment: Experiment, collection: StudyCollection) -> list[Part]:
-    asked = collection.asked(experiment.queries)
+def _sizes(experiment: Experiment, collection: Collection) -> list[int]:
     total = len(collection.document_ids)
-    sizes = [None if size is None or size >= total else size for size in experiment.documents]
-    sampled = [asked.sampled(size) for size in dict.fromkeys(sizes)]
-    return [Part(experiment, part, part.content) for part in sampled]
+    return list(dict.fromkeys(total if size is None else min(size, total) for size in experiment.documents))
 
 
-def _grow(session: Session, study: Study, part: Part) -> None:
+def _scale(session: Session, results: Results, part: Part, collection: Collection) -> None:
     """Measure a scaling or take what was measured before."""
     experiment, seed = part.experiment, part.experiment.seeds[0]
     settings = scaling_settings(experiment.scaling)
     key = key_of(scaling=vars(settings), content=part.content, seed=seed, threads=session.threads)
-    path = session.store.folder / part.collection.name / f"scaling-{key}.json"
+    path = session.store.folder / part.collection / f"scaling-{key}.json"
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        session.tell(f"{experiment.name}, {part.collection.name}: growing")
         try:
-            rows, failures = scaling_rows(settings, part.collection, experiment.name, seed, session.threads)
+            rows, failures = scaling_rows(settings, collection, experiment.name, seed, session.threads)
         except Exception as error:  # whatever an encoder raises; what other experiments found is kept
             rows, failures = [], [("encoder", f"{type(error).__name__}: {error}")]
         for backend, message in failures:
-            session.failures.append(Failure(experiment.name, part.collection.name, backend, message))
-            session.tell(f"{experiment.name}, {part.collection.name}, {backend}: {message}")
+            session.fail(experiment.name, part.collection, backend, message)
         if not failures:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, rows)
-    study.rows += [{**row, "experiment": experiment.name} for row in rows]
+    results.rows += [{**row, "experiment": experiment.name} for row in rows]

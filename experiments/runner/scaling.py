@@ -22,11 +22,12 @@ from muvera.encoders.registry import make_encoder
 from muvera.index.candidates import CandidateSearch
 from muvera.mips import ExactSearch, PQSearch
 
-from ..datasets.embedded import StudyCollection
+from ..datasets.collection import Collection
 from ..evaluation.intervals import mean_interval
+from ..evaluation.latency import latency
+from ..evaluation.recall import recall
 from ..known_names import require_known
 from ..systems.encoder_settings import encoder_config
-from .latency import latency
 
 __all__ = ["RECALL", "ScalingSettings", "scaling_rows", "scaling_settings"]
 
@@ -78,14 +79,14 @@ def scaling_settings(content: dict[str, Any]) -> ScalingSettings:
 
 
 def scaling_rows(
-    settings: ScalingSettings, part: StudyCollection, experiment: str, seed: int, threads: int
+    settings: ScalingSettings, part: Collection, experiment: str, seed: int, threads: int
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Grow one search after the other and measure it at every size.
 
     Parameters
     ----------
     settings : ScalingSettings
-    part : StudyCollection
+    part : Collection
     experiment : str
         Its name.
     seed, threads : int
@@ -120,7 +121,7 @@ def scaling_rows(
                 },
                 "query": {},
                 "seed": seed,
-                "metrics": {RECALL: mean_interval(np.array(found["recall"]))},
+                "metrics": {RECALL: mean_interval(found["recall"])},
                 **latency(found["seconds"]),
                 "build_seconds": round(found["build_seconds"], 4),
                 "bytes_per_document": found["bytes"],
@@ -131,11 +132,11 @@ def scaling_rows(
 
 
 def _measure(
-    settings: ScalingSettings, part: StudyCollection, seed: int, threads: int
+    settings: ScalingSettings, part: Collection, seed: int, threads: int
 ) -> Iterator[dict[str, Any]]:
     """Yield what was found at each size of each search, or its error."""
     build = dict(settings.build)
-    documents, queries = part.tokens.documents, part.tokens.queries[: settings.queries]
+    documents, queries = part.documents, part.queries[: settings.queries]
     encoder = make_encoder(encoder_config(build.pop("preset", "default"), documents.dimension, seed, build))
     if encoder.needs_fit:
         encoder.fit(documents, threads=threads)
@@ -174,12 +175,11 @@ def _grow(
             held.learn(threads)
         held.search(asked[:1], _TOP, threads=threads)  # what is put off to the first search belongs to it
         built += time.perf_counter() - began
-        seconds, recall = [], []
-        for query, best in zip(asked, truth[size], strict=True):
+        seconds, found = [], []
+        for query in asked:
             began = time.perf_counter()
-            found, _ = held.search(query[np.newaxis], _TOP, threads=threads)
+            found.append(held.search(query[np.newaxis], _TOP, threads=threads)[0])
             seconds.append(time.perf_counter() - began)
-            recall.append(float(np.isin(best, found[0]).mean()))
         resident = _resident() - before
         yield {
             "backend": search.get("backend", "exact"),
@@ -189,7 +189,7 @@ def _grow(
             "bytes": float(held.info()["bytes_per_vector"]),
             "resident": resident / size if resident > 0 else None,
             "seconds": seconds,
-            "recall": recall,
+            "recall": recall(np.concatenate(found), truth[size]),
         }
 
 

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from muvera.index.contents import MIN_FIT_DOCUMENTS
 
-from ..datasets.embedded import StudyCollection
+from ..datasets.collection import Collection
 from ..datasets.synthetic import NAMES, synthetic_collection
 from ..peers.environments import PEERS, is_made
-from ..systems.base import SYSTEMS
+from ..systems.registry import SYSTEMS
 from .configuration import Entry, Experiment
 
 __all__ = ["smoke_collections", "smoke_experiment"]
@@ -25,17 +25,21 @@ _DOCUMENTS = MIN_FIT_DOCUMENTS + 44
 # Sizes of a quick scaling, and documents of a collection's part.
 _SIZES, _PART = (400, 1000), 60
 
-# A learned encoder that is fitted in a second.
-_SMALL = {"vector_dimension": 256, "num_landmarks": 1024, "num_features": 1024}
+# Learned encoders that are fitted in a second.
+_COSTS = {"num_landmarks": 1024, "num_features": 1024}
+_SMALL = {"vector_dimension": 256, **_COSTS}
+
+# A tuning of half a minute, which is done for one collection alone.
+_TUNING = {"sample": 60, "candidates": 20}
 
 
-def smoke_collections() -> list[StudyCollection]:
+def smoke_collections() -> list[Collection]:
     """Return two tiny collections."""
     return [synthetic_collection(name, documents=_DOCUMENTS) for name in NAMES]
 
 
 def smoke_experiment(experiment: Experiment, cache: Path) -> Experiment:
-    """Keep the first and the last of everything that an experiment runs through.
+    """Return an experiment with the first and the last of everything that it runs through.
 
     Peers whose environment would have to be made first are left out, since that may take minutes.
 
@@ -49,9 +53,8 @@ def smoke_experiment(experiment: Experiment, cache: Path) -> Experiment:
     for _, line in groupby(experiment.entries, key=lambda entry: entry.line):
         for entry in _ends(list(line)):
             if _is_ready(entry, cache):
-                small = _SMALL if "learned" in (entry.build.get("preset"), entry.build.get("encoder")) else {}
                 queries = tuple(_ends(list(entry.queries)))
-                entries.append(replace(entry, build={**entry.build, **small}, queries=queries))
+                entries.append(replace(entry, build={**entry.build, **_small(entry)}, queries=queries))
     names = {point.name for entry in entries for point in entry.points()}
     comparisons = tuple(
         replace(comparison, what=tuple(name for name in comparison.what if name in names))
@@ -66,18 +69,28 @@ def smoke_experiment(experiment: Experiment, cache: Path) -> Experiment:
         ]
         scaling = {**scaling, "sizes": list(_SIZES), "searches": searches, "queries": 5}
     sizes = (_PART, None) if len(experiment.documents) > 1 else (None,)
+    tuned = any(entry.system == "tuned" for entry in entries)
     return replace(
         experiment,
         entries=tuple(entries),
         comparisons=comparisons,
         seeds=experiment.seeds[:2],
         documents=sizes,
+        collections=NAMES[:1] if tuned else experiment.collections,
         scaling=scaling,
     )
 
 
 def _ends(values: list[_One]) -> list[_One]:
     return values if len(values) < 3 else [values[0], values[-1]]
+
+
+def _small(entry: Entry) -> dict[str, int]:
+    """Return build arguments that make an entry's encoder small."""
+    own = {"two_parts": _COSTS, "tuned": _TUNING}
+    if entry.system in own:
+        return own[entry.system]
+    return _SMALL if "learned" in (entry.build.get("preset"), entry.build.get("encoder")) else {}
 
 
 def _is_ready(entry: Entry, cache: Path) -> bool:

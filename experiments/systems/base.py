@@ -1,4 +1,4 @@
-"""The contract between the runner and a system that answers queries, and the register of systems.
+"""The contract between the runner and a system that answers queries.
 
 A system is made with its build arguments, builds itself once from a collection's material and then
 answers queries at several settings (query arguments).  The runner judges what it returns: scores of
@@ -8,31 +8,23 @@ Chamfer are computed again, and times are those of the process that answers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib import import_module
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import MultiVectors
+from muvera import MultiVectors, rerank
 
-from ..known_names import require_known
-
-__all__ = [
-    "SYSTEMS",
-    "Answers",
-    "Family",
-    "Material",
-    "NotApplicableError",
-    "System",
-    "SystemRegister",
-    "arguments_of",
-]
+__all__ = ["Answers", "Family", "Material", "NotApplicableError", "Ranked", "System", "arguments_of"]
 
 Family = Literal["ours", "baseline", "peer"]
+
+#: Positions of documents, best first, int64 (m,), and their scores, float32 (m,).
+Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class NotApplicableError(Exception):
@@ -47,10 +39,6 @@ class Material:
     ----------
     documents : MultiVectors
         Token vectors, every document with a token; positions are the ids.
-    document_texts, query_texts : list of str, optional
-        Where the collection has texts; in the order of the token vectors.
-    document_pooled, query_pooled : float32 (n, width), optional
-        The model's own single vectors, where they are stored.
     folder : Path
         Scratch folder of this system alone; it exists.
     cache : Path
@@ -59,17 +47,27 @@ class Material:
         Fixes every random choice of the system.
     threads : int
         How many the system may use.
+    document_texts, query_texts : list of str, optional
+        Where the collection has texts; in the order of the token vectors.
+    document_pooled, query_pooled : float32 (n, width), optional
+        The model's own single vectors, where they are stored.
+    training_queries : MultiVectors, optional
+        Queries that are not asked, where the experiment sets some aside.
+    shared : dict
+        Results that several systems of the same experiment and collection use, such as a tuning.
     """
 
     documents: MultiVectors
-    document_texts: list[str] | None
-    query_texts: list[str] | None
-    document_pooled: NDArray[np.float32] | None
-    query_pooled: NDArray[np.float32] | None
     folder: Path
     cache: Path
     seed: int
     threads: int
+    document_texts: list[str] | None = None
+    query_texts: list[str] | None = None
+    document_pooled: NDArray[np.float32] | None = None
+    query_pooled: NDArray[np.float32] | None = None
+    training_queries: MultiVectors | None = None
+    shared: dict[Hashable, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,57 +82,57 @@ class Answers:
         The system's own scores, higher is better; what stands beside an id of -1 does not matter.
     seconds : float64 (n,)
         Wall time of each query, measured one query at a time inside the process that answers.
+    facts : dict of float64 (n,)
+        Other numbers about each query, by name.
     """
 
     ids: NDArray[np.int64]
     scores: NDArray[np.float32]
     seconds: NDArray[np.float64]
+    facts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
-class System(Protocol):
-    """What the runner asks of a system.
+class System(ABC):
+    """Base class of systems.
 
     Build arguments are the keywords of ``__init__``, query arguments the keywords of ``search`` after `k`;
     a configuration is checked against both signatures before anything runs (open keywords,
-    ``**build``, are checked by ``__init__`` unless the class names them, see below).
+    ``**build``, are checked by ``__init__``, and named by :meth:`open_arguments`).
 
     Attributes
     ----------
     name : str
-        As in SYSTEMS.
+        As in :data:`experiments.systems.registry.SYSTEMS`.
     family : {"ours", "baseline", "peer"}
     chamfer : bool
-        Optional, False where it is missing: whether the scores claim to be exact Chamfer similarities
-        (sums over query tokens).  They are then compared with those that the runner computes, but for
-        the query argument ``rerank: false``.
-
-    Notes
-    -----
-    Four more methods are called where a system has them:
-
-    - ``disagreement(queries, positions, k, **query) -> str | None``: compares two ways to the same
-      answer before either is timed, and says in a sentence where they differ;
-    - ``prepare(material)``: called before ``build`` and not timed, for what has nothing to do with the
-      collection, such as environments of other libraries;
-    - ``facts() -> dict[str, float]``: numbers about the built index, kept with the results;
-    - ``reads_tokens(**query) -> bool``: whether answers at these query arguments need the stored token
-      vectors, too, whose bytes then count; without it they do.
-
-    An attribute ``build_seconds``, where a system has it, is taken for the time of ``build``: that of a
-    process of its own, without handing documents over.
-
-    A class with open keywords may name them: ``open_arguments() -> Iterable[str]``, a static method.
+        Whether the scores claim to be exact Chamfer similarities (sums over query tokens).  They are then
+        compared with those that the runner computes, but for the query argument ``rerank: false``.
+    own_process : bool
+        Whether the work is done in another process, whose kernels a small build here would not warm up.
+    build_seconds : float or None
+        Time of ``build`` where it is not that of the call, as without handing documents over.
     """
 
     name: ClassVar[str]
-    family: ClassVar[Family]
+    family: ClassVar[Family] = "baseline"
+    chamfer: ClassVar[bool] = False
+    own_process: ClassVar[bool] = False
+    build_seconds: float | None = None
 
-    def __init__(self, **build: Any) -> None: ...
+    @staticmethod
+    def open_arguments() -> Iterable[str]:
+        """Return the names of build arguments that stand behind open keywords."""
+        return ()
 
+    def prepare(self, material: Material) -> None:  # noqa: B027 (most systems need nothing)
+        """Do what has nothing to do with the collection, such as making environments; it is not timed."""
+
+    @abstractmethod
     def build(self, material: Material) -> None:
-        """Build the index.  The call is timed whole."""
-        ...
+        """Build the index.  The call is timed whole; every system begins with this one's own lines."""
+        self.documents, self.threads = material.documents, material.threads
 
+    @abstractmethod
     def search(
         self, queries: MultiVectors, positions: NDArray[np.int64], k: int, *_: Any, **query: Any
     ) -> Answers:
@@ -150,73 +148,36 @@ class System(Protocol):
         **query
             Query arguments.
         """
-        ...
 
+    @abstractmethod
     def bytes_per_document(self) -> float:
         """Return the size of the index on top of the token vectors that every exact reranker reads."""
-        ...
 
-    def close(self) -> None:
+    def disagreement(
+        self, queries: MultiVectors, positions: NDArray[np.int64], k: int, **query: Any
+    ) -> str | None:
+        """Compare two ways to the same answer before either is timed; say in a sentence where they differ."""
+        return None
+
+    def facts(self) -> dict[str, float | str]:
+        """Return numbers and words about the built index, which are kept with the results."""
+        return {}
+
+    def fitted_on(self) -> NDArray[np.int64] | None:
+        """Return the positions of the documents that maps were learned from, where these are not all."""
+        return None
+
+    def reads_tokens(self, **query: Any) -> bool:
+        """Return whether answers at these query arguments need the stored tokens, whose bytes then count."""
+        return True
+
+    def close(self) -> None:  # noqa: B027 (most systems hold nothing outside the object)
         """Free memory and end processes; called also after an error."""
-        ...
 
-
-class SystemRegister(Mapping[str, type[System]]):
-    """Systems by name; a module is imported when its system is first asked for."""
-
-    def __init__(self, places: dict[str, str]) -> None:
-        self._places: dict[str, str | type[System]] = dict(places)
-
-    def register(self, name: str, system: str | type[System]) -> None:
-        """Add a system: its class, or ``module:Class`` with the module's name below experiments.systems."""
-        self._places[name] = system
-
-    def unregister(self, name: str) -> None:
-        """Take a system out again."""
-        del self._places[name]
-
-    def __getitem__(self, name: str) -> type[System]:
-        require_known(name, self._places, "system")
-        place = self._places[name]
-        if not isinstance(place, str):
-            return place
-        module, _, class_name = place.partition(":")
-        try:
-            found = getattr(import_module(f"experiments.systems.{module}"), class_name)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"The system {name!r} needs {error.name}: pip install 'muvera-toolkit[experiments]'.",
-                name=error.name,
-            ) from error
-        system: type[System] = found
-        return system
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-#: Name of a system -> its class.
-SYSTEMS = SystemRegister(
-    {
-        "exhaustive": "exhaustive:Exhaustive",
-        "muvera": "muvera_index:Muvera",
-        "bm25": "bm25:BM25",
-        "fde": "first_stage:Candidates",
-        "pooled": "pooled:Pooled",
-        "single_vector": "single_vector:SingleVector",
-        "xtr": "xtr:XTR",
-        "plaid": "plaid:Plaid",
-        "fastembed": "peer_fde:Fastembed",
-        "muvfde": "peer_fde:Muvfde",
-        "muvera_python": "peer_fde:MuveraPython",
-    }
-)
+    def ranked_exactly(self, query: MultiVectors, candidates: NDArray[np.int64], k: int) -> Ranked:
+        """Return the `k` best of `candidates` by exact Chamfer."""
+        ranking = rerank(query, self.documents, [candidates], k, threads=self.threads)[0]
+        return np.asarray(ranking.ids, np.int64), ranking.scores
 
 
 def arguments_of(system: type[System], side: Literal["build", "query"]) -> dict[str, Any]:
@@ -237,6 +198,6 @@ def arguments_of(system: type[System], side: Literal["build", "query"]) -> dict[
     skipped = ("self",) if side == "build" else ("self", "queries", "positions", "k")
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     found = {p.name: p.default for p in parameters if p.name not in skipped and p.kind in kinds}
-    if side == "build" and hasattr(system, "open_arguments"):
+    if side == "build":
         found |= dict.fromkeys(system.open_arguments(), None)
     return found

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from muvera import MultiVectors
 from muvera.data.ranking import best_first
 
-from .base import Answers, Family, Material, NotApplicableError
-from .timed_search import Best, reranked, timed_search
+from .base import Answers, Material, NotApplicableError, Ranked, System
+from .timed_search import timed_search
 
 __all__ = ["BM25"]
 
 
-class BM25:
+class BM25(System):
     """Words instead of vectors in the first stage.
 
     Parameters
@@ -31,7 +31,6 @@ class BM25:
     """
 
     name: ClassVar[str] = "bm25"
-    family: ClassVar[Family] = "baseline"
     chamfer: ClassVar[bool] = True
 
     def __init__(self, *, k1: float = 1.5, b: float = 0.75, stopwords: str | None = "en") -> None:
@@ -48,7 +47,7 @@ class BM25:
         """
         if material.document_texts is None or material.query_texts is None:
             raise NotApplicableError("bm25 needs texts, and the collection has token vectors alone.")
-        self._documents, self._threads = material.documents, material.threads
+        super().build(material)
         self._queries = material.query_texts
         words = bm25s.tokenize(material.document_texts, stopwords=self._stopwords, show_progress=False)
         self._index.index(words, show_progress=False)
@@ -64,29 +63,22 @@ class BM25:
     ) -> Answers:
         """Find by BM25; with `rerank`, order the first `candidates` by exact Chamfer."""
 
-        def search(place: int, query: MultiVectors) -> Best:
+        def answer(place: int, query: MultiVectors) -> Ranked:
             text = self._queries[positions[place]]
             words = bm25s.tokenize(text, stopwords=self._stopwords, return_ids=False, show_progress=False)
             # bm25s refuses a query without words, as one of stop words alone.
-            found = self._index.get_scores(words[0]) if words[0] else np.zeros(len(self._documents))
+            found = self._index.get_scores(words[0]) if words[0] else np.zeros(len(self.documents))
             scores = np.asarray(found, np.float32)
             best = best_first(scores, max(k, candidates) if rerank else k)
-            if rerank:
-                return reranked(query, self._documents, best, k, self._threads)
-            return best, scores[best]
+            return self.ranked_exactly(query, best, k) if rerank else (best, scores[best])
 
-        return timed_search(queries, k, search)
+        return timed_search(queries, k, answer)
 
-    @staticmethod
-    def reads_tokens(**query: Any) -> bool:
+    def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""
         return bool(query.get("rerank", True))
 
     def bytes_per_document(self) -> float:
         """Return the size of the score matrix, without the vocabulary's strings."""
         arrays = [self._index.scores[part] for part in ("data", "indices", "indptr")]
-        return float(sum(array.nbytes for array in arrays)) / len(self._documents)
-
-    def close(self) -> None:
-        """Let go of the index."""
-        self._index = None
+        return float(sum(array.nbytes for array in arrays)) / len(self.documents)

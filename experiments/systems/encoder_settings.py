@@ -1,9 +1,12 @@
-"""Build arguments of our systems -> encoder configurations of the library."""
+"""Encoder configurations of the library from build arguments, and the documents that encoders are fitted on."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from muvera import FDEConfig, LearnedConfig
 from muvera.encoders.base import EncoderConfig
@@ -11,7 +14,7 @@ from muvera.encoders.registry import PRESETS, config_from_dict
 
 from ..known_names import require_known
 
-__all__ = ["ENCODER_ARGUMENTS", "encoder_config"]
+__all__ = ["ENCODER_ARGUMENTS", "encoder_config", "fit_sample"]
 
 # Dimension and seed come from the runner.
 _GIVEN = ("dimension", "seed")
@@ -46,3 +49,18 @@ def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, An
     for name in changes:
         require_known(name, ("encoder", *_BY_ENCODER[encoder]), f"argument of the encoder {encoder}")
     return config_from_dict({**values, "dimension": dimension, "seed": seed})
+
+
+def fit_sample(count: int, share: float | None, seed: int) -> NDArray[np.int64] | None:
+    """Return a random `share` of `count` positions, ascending; None stands for all.
+
+    Raises
+    ------
+    ValueError
+        For a share that is not above 0 and below 1.
+    """
+    if share is None:
+        return None
+    if not 0 < share < 1:
+        raise ValueError(f"fit_on must be a share of the documents above 0 and below 1, got {share}.")
+    return np.sort(np.random.default_rng(seed).choice(count, max(1, round(share * count)), replace=False))

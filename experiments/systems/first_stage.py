@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -9,19 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors
+from muvera.encoders.base import Encoder, EncoderConfig
 from muvera.encoders.registry import make_encoder
 from muvera.index.candidates import CandidateSearch
 from muvera.mips import HNSWSearch, PQSearch
 
-from .base import Answers, Family, Material
-from .encoder_settings import ENCODER_ARGUMENTS, encoder_config
+from .base import Answers, Family, Material, NotApplicableError, Ranked, System
+from .encoder_settings import ENCODER_ARGUMENTS, encoder_config, fit_sample
 from .insertion_order import Order, insertion_order, intrinsic_dimension
-from .timed_search import Best, timed_search
+from .timed_search import timed_search
 
-__all__ = ["Candidates"]
+__all__ = ["FirstStage"]
+
+# Documents added at a time in another order than theirs, and documents whose encoding is timed.
+_BLOCK, _TIMED = 1024, 200
 
 
-class Candidates:
+class FirstStage(System):
     """What FDEs find before anything is ranked exactly; its scores are inner products of FDEs.
 
     Parameters
@@ -36,6 +41,10 @@ class Candidates:
         Settings of product codes.
     order : str
         In which order the FDEs are added, see :func:`experiments.systems.insertion_order.insertion_order`.
+    fit_on : float, optional
+        Share of the documents that the encoder is fitted on, drawn at random; default: all.
+    fit_with_queries : bool
+        Whether the encoder is also fitted on the queries that the experiment sets aside for training.
     **changes
         Parameters of :class:`muvera.FDEConfig` or, with ``encoder: learned``, of
         :class:`muvera.LearnedConfig`, but for dimension and seed.
@@ -52,27 +61,33 @@ class Candidates:
         hnsw: dict[str, Any] | None = None,
         pq: dict[str, Any] | None = None,
         order: Order = "given",
+        fit_on: float | None = None,
+        fit_with_queries: bool = False,
         **changes: Any,
     ) -> None:
         encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
         CandidateSearch.check_settings(backend, hnsw, pq)
         self._preset, self._changes = preset, changes
         self._backend, self._hnsw, self._pq, self._order = backend, hnsw, pq, order
+        self._fit_on, self._fit_with_queries = fit_on, fit_with_queries
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
-        """Name the parameters of encoders."""
+        """Return the names of the encoders' parameters."""
         return ENCODER_ARGUMENTS
 
     def build(self, material: Material) -> None:
         """Encode all documents and add their FDEs to the search."""
+        super().build(material)
         documents, threads = material.documents, material.threads
-        config = encoder_config(self._preset, documents.dimension, material.seed, self._changes)
-        encoder = make_encoder(config)
-        if encoder.needs_fit:
-            encoder.fit(documents, threads=threads)
+        self._sample = fit_sample(len(documents), self._fit_on, material.seed)
+        start = time.perf_counter()
+        encoder = self.fitted_encoder(
+            material, documents if self._sample is None else documents[self._sample]
+        )
+        self._fit_seconds = time.perf_counter() - start
         self._contents = CandidateSearch(encoder, self._backend, self._hnsw, self._pq)
-        self._threads, self._intrinsic = threads, np.empty(0)
+        self._intrinsic = np.empty(0)
         rows = np.arange(len(documents))
         if self._order == "given":
             self._contents.add(rows, documents, threads)
@@ -82,9 +97,29 @@ class Candidates:
         fdes = encoder.encode_documents(documents, threads=threads)
         self._intrinsic = intrinsic_dimension(fdes)
         rows = insertion_order(self._order, fdes, self._intrinsic, material.seed)
-        for start in range(0, len(rows), 1024):
-            part = rows[start : start + 1024]
+        for first in range(0, len(rows), _BLOCK):
+            part = rows[first : first + _BLOCK]
             self._contents.search.add(part, fdes[part], threads)
+
+    def config(self, material: Material) -> EncoderConfig:
+        """Return the encoder's configuration for the collection."""
+        return encoder_config(self._preset, material.documents.dimension, material.seed, self._changes)
+
+    def fitted_encoder(self, material: Material, documents: MultiVectors) -> Encoder:
+        """Return the encoder, fitted on `documents` where it has to be.
+
+        Raises
+        ------
+        NotApplicableError
+            Where it is to be fitted on training queries, and the collection has none set aside.
+        """
+        encoder = make_encoder(self.config(material))
+        queries = material.training_queries if self._fit_with_queries else None
+        if self._fit_with_queries and queries is None:
+            raise NotApplicableError("No queries are set aside: give the experiment training_queries.")
+        if encoder.needs_fit:
+            encoder.fit(documents, queries, threads=material.threads)
+        return encoder
 
     def search(
         self,
@@ -111,33 +146,39 @@ class Candidates:
             built = int((self._hnsw or {}).get("ef", HNSWSearch(1).ef))
             search.set_ef(built if ef is None else ef)
 
-        def answer(_: int, query: MultiVectors) -> Best:
-            fde = self._contents.encoder.encode_queries(query, threads=self._threads)
-            ids, scores = search.search(fde, k, threads=self._threads)
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            fde = self._contents.encoder.encode_queries(query, threads=self.threads)
+            ids, scores = search.search(fde, k, threads=self.threads)
             return ids[0][ids[0] >= 0], scores[0][ids[0] >= 0]
 
         if one_by_one_timed:
             return timed_search(queries, k, answer)
-        fdes = self._contents.encoder.encode_queries(queries, threads=self._threads)
-        ids, scores = search.search(fdes, k, threads=self._threads)
+        fdes = self._contents.encoder.encode_queries(queries, threads=self.threads)
+        ids, scores = search.search(fdes, k, threads=self.threads)
         return Answers(ids, scores, np.full(len(queries), np.nan))
 
-    def facts(self) -> dict[str, float]:
-        """Return the FDE's size and, where the order needed it, the mean intrinsic dimension."""
-        found = {"vector_dimension": float(self._contents.encoder.config.vector_dimension)}
+    def facts(self) -> dict[str, float | str]:
+        """Return the FDE's size, of learned maps what they cost, and the mean intrinsic dimension if known."""
+        encoder = self._contents.encoder
+        found: dict[str, float | str] = {"vector_dimension": float(encoder.config.vector_dimension)}
         if len(self._intrinsic):
             found["intrinsic_dimension"] = float(self._intrinsic.mean())
+        if encoder.config.needs_fit_sample:
+            some = self.documents[:_TIMED]
+            start = time.perf_counter()
+            encoder.encode_documents(some, threads=self.threads)
+            found["fit_seconds"] = self._fit_seconds
+            found["encode_ms_per_document"] = 1e3 * (time.perf_counter() - start) / len(some)
         return found
 
-    @staticmethod
-    def reads_tokens(**_: Any) -> bool:
+    def fitted_on(self) -> NDArray[np.int64] | None:
+        """Return the positions of the documents that the encoder was fitted on, where these are not all."""
+        return self._sample
+
+    def reads_tokens(self, **_: Any) -> bool:
         """Return False: nothing is ranked exactly."""
         return False
 
     def bytes_per_document(self) -> float:
         """Return the bytes of an FDE as it is kept and, with a graph, of its links."""
         return float(self._contents.search.info()["bytes_per_vector"])
-
-    def close(self) -> None:
-        """Let go of the FDEs."""
-        del self._contents

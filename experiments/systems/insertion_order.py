@@ -18,7 +18,7 @@ __all__ = ["Order", "insertion_order", "intrinsic_dimension"]
 Order = Literal["given", "random", "rising_dimension", "falling_dimension", "rising_norm", "falling_norm"]
 
 # Neighbors that a local dimension is estimated from, and vectors compared at a time.
-_NEIGHBOURS, _BLOCK = 50, 512
+_NEIGHBORS, _BLOCK = 50, 512
 
 
 def insertion_order(
@@ -57,7 +57,7 @@ def intrinsic_dimension(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         At least three.
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-    count = min(_NEIGHBOURS, len(unit) - 2)
+    count = min(_NEIGHBORS, len(unit) - 2)
     out = np.empty(len(unit))
     for start in range(0, len(unit), _BLOCK):
         squared = np.maximum(2 - 2 * (unit[start : start + _BLOCK] @ unit.T).astype(np.float64), 0)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from muvera import MultiVectors, MuveraIndex, rerank
 from muvera.mips import HNSWSearch
 
-from .base import Answers, Family, Material
+from .base import Answers, Family, Material, Ranked, System
 from .encoder_settings import ENCODER_ARGUMENTS, encoder_config
-from .timed_search import Best, timed_search
+from .timed_search import timed_search
 
 __all__ = ["Muvera"]
 
@@ -21,7 +21,7 @@ __all__ = ["Muvera"]
 _COMPARED = 10
 
 
-class Muvera:
+class Muvera(System):
     """FDE candidates, exact Chamfer ranking: :class:`muvera.MuveraIndex` as a user has it.
 
     Parameters
@@ -61,12 +61,12 @@ class Muvera:
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
-        """Name the parameters of encoders."""
+        """Return the names of the encoders' parameters."""
         return ENCODER_ARGUMENTS
 
     def build(self, material: Material) -> None:
         """Encode all documents and index their FDEs."""
-        self._documents, self._threads = material.documents, material.threads
+        super().build(material)
         config = encoder_config(self._preset, material.documents.dimension, material.seed, self._changes)
         self._index = MuveraIndex.build(
             material.documents, config, threads=material.threads, **self._settings
@@ -98,14 +98,14 @@ class Muvera:
         """
         self._set_ef(ef)
 
-        def answer(_: int, query: MultiVectors) -> Best:
+        def answer(_: int, query: MultiVectors) -> Ranked:
             ranking = self._index.search(
                 query,
                 k,
                 candidates=max(k, candidates),
                 ball_carving_tau=ball_carving_tau,
                 patience=patience,
-                threads=self._threads,
+                threads=self.threads,
             )[0]
             return np.asarray(ranking.ids, np.int64), ranking.scores
 
@@ -132,15 +132,15 @@ class Muvera:
         held = self._index._contents.candidates
         if held is None:
             return None
-        count = min(max(k, query.get("candidates", 100)), len(self._documents))
-        fdes = held.encoder.encode_queries(some, threads=self._threads)
+        count = min(max(k, query.get("candidates", 100)), len(self.documents))
+        fdes = held.encoder.encode_queries(some, threads=self.threads)
         if held.search.kind == "exact":
             stored = held.search.vectors(held.search.labels())
             found = np.argsort(-(fdes @ stored.T), axis=1, kind="stable")[:, :count]
         else:
-            found = held.search.search(fdes, count, threads=self._threads)[0]
+            found = held.search.search(fdes, count, threads=self.threads)[0]
         candidates = [row[row >= 0] for row in found]
-        expected = rerank(some, self._documents, candidates, k, threads=self._threads)
+        expected = rerank(some, self.documents, candidates, k, threads=self.threads)
         for i, ranking in enumerate(expected):
             got = answers.scores[i, : len(ranking)]
             # By scores, for ties may stand in another order; the last may hang on the last candidate.
@@ -151,10 +151,10 @@ class Muvera:
                 )
         return None
 
-    def facts(self) -> dict[str, float]:
+    def facts(self) -> dict[str, float | str]:
         """Return the FDE's size and, of a graph, its measured recall."""
         info = self._index.info()
-        found = {"vector_dimension": float(info["fde"]["vector_dimension"])}
+        found: dict[str, float | str] = {"vector_dimension": float(info["fde"]["vector_dimension"])}
         if info["vectors"] is not None and info["vectors"].get("recall") is not None:
             found["search_recall"] = float(info["vectors"]["recall"])
         return found
@@ -163,7 +163,3 @@ class Muvera:
         """Return the bytes of an FDE as it is kept and, with a graph, of its links."""
         vectors = self._index.info()["vectors"]
         return float(vectors["bytes_per_vector"]) if vectors else 0.0
-
-    def close(self) -> None:
-        """Let go of the index."""
-        del self._index

@@ -1,20 +1,21 @@
-"""FDEs of other libraries under the same search and the same exact rerank as ours."""
+"""FDEs of other libraries under the same search and the same exact rerank as muvera's."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import MultiVectors, rerank
-from muvera.mips import ExactSearch, HNSWSearch
+from muvera import MultiVectors
+from muvera.mips import HNSWSearch
 
-from ..peers.environments import PEERS, Worker, save_texts
-from .base import Answers, Family, Material
-from .timed_search import Best, timed_search
+from ..peers.environments import save_texts
+from .base import Answers, Material, Ranked
+from .timed_search import timed_search
+from .vector_search import VectorBackend, VectorSearchSettings
+from .worker_system import WorkerSystem
 
 __all__ = ["Fastembed", "MuveraPython", "Muvfde", "PeerFDE"]
 
@@ -22,8 +23,8 @@ __all__ = ["Fastembed", "MuveraPython", "Muvfde", "PeerFDE"]
 _BLOCK = 500
 
 
-class PeerFDE(ABC):
-    """A library that encodes; searching and reranking are ours, so that only the FDEs differ.
+class PeerFDE(WorkerSystem):
+    """A library that encodes; search and rerank are muvera's, so that only the FDEs differ.
 
     The library runs in an environment and a process of its own and encodes text by text, which is all that
     most of them offer.  A query's time is that of its encoding there, of the search and of the rerank.
@@ -39,10 +40,7 @@ class PeerFDE(ABC):
         Settings of :class:`muvera.mips.HNSWSearch` but for the seed.
     """
 
-    name: ClassVar[str]
-    family: ClassVar[Family] = "peer"
     chamfer: ClassVar[bool] = True
-    library: ClassVar[str]
 
     def __init__(
         self,
@@ -50,34 +48,19 @@ class PeerFDE(ABC):
         repetitions: int = 20,
         bits: int = 5,
         width: int = 16,
-        backend: Literal["exact", "hnsw"] = "exact",
+        backend: VectorBackend = "exact",
         hnsw: dict[str, Any] | None = None,
     ) -> None:
-        if backend not in ("exact", "hnsw"):
-            raise ValueError(f"backend must be 'exact' or 'hnsw', got {backend!r}.")
-        self._settings = {"repetitions": repetitions, "bits": bits, "width": width}
-        self._backend, self._hnsw = backend, dict(hnsw or {})
-        self._worker: Worker | None = None
-
-    def prepare(self, material: Material) -> None:
-        """Make the library's environment where it is missing and start its process with it."""
-        self._worker = Worker(PEERS[self.library], material.folder, material.cache)
-        self._worker.time("load")
+        self._sizes = {"repetitions": repetitions, "bits": bits, "width": width}
+        self._settings = VectorSearchSettings(backend, hnsw)
 
     def build(self, material: Material) -> None:
         """Encode all documents and index the FDEs."""
-        if self._worker is None:
-            self.prepare(material)
-        self._documents, self._threads = material.documents, material.threads
-        self._folder = material.folder
-        self._settings |= {"dimension": material.documents.dimension, "seed": material.seed}
-        size = self._settings["repetitions"] * 2 ** self._settings["bits"] * self._settings["width"]
-        self._search: ExactSearch | HNSWSearch = (
-            HNSWSearch(size, seed=material.seed, **self._hnsw)
-            if self._backend == "hnsw"
-            else ExactSearch(size)
-        )
-        #: Of encoding in the worker and of adding here: handing over is not the library's.
+        super().build(material)
+        self._sizes |= {"dimension": material.documents.dimension, "seed": material.seed}
+        size = self._sizes["repetitions"] * 2 ** self._sizes["bits"] * self._sizes["width"]
+        self._search = self._settings.make(size, material.seed)
+        # Of encoding in the worker and of adding here: handing over is not the library's.
         self.build_seconds = 0.0
         for start in range(0, len(material.documents), _BLOCK):
             fdes, seconds = self._encode("encode_document", material.documents[start : start + _BLOCK])
@@ -107,22 +90,20 @@ class PeerFDE(ABC):
         """
         if ef is not None and isinstance(self._search, HNSWSearch):
             self._search.set_ef(ef)
-        count = min(max(k, candidates), len(self._documents))
+        count = min(max(k, candidates), len(self.documents))
         fdes, seconds = self._encode("encode_query", queries)
 
-        def answer(place: int, query: MultiVectors) -> Best:
-            found, _ = self._search.search(fdes[place : place + 1], count, threads=self._threads)
-            ranking = rerank(query, self._documents, [found[0]], k, threads=self._threads)[0]
-            return np.asarray(ranking.ids, np.int64), ranking.scores
+        def answer(place: int, query: MultiVectors) -> Ranked:
+            found, _ = self._search.search(fdes[place : place + 1], count, threads=self.threads)
+            return self.ranked_exactly(query, found[0], k)
 
         answers = timed_search(queries, k, answer)
         return Answers(answers.ids, answers.scores, answers.seconds + seconds)
 
     def _encode(self, operation: str, texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Return FDEs and the seconds that each took."""
-        assert self._worker is not None  # for the type checker: it is built first
-        save_texts(self._folder, "texts", [tokens.astype(np.float32) for tokens in texts])
-        fdes, times = self._worker.each(operation, "texts", self._folder, **self._settings)
+        save_texts(self.folder, "texts", [tokens.astype(np.float32) for tokens in texts])
+        fdes, times = self.worker.each(operation, "texts", self.folder, **self._sizes)
         return fdes.reshape(len(texts), -1).astype(np.float32), times[0]
 
     def bytes_per_document(self) -> float:
@@ -131,8 +112,7 @@ class PeerFDE(ABC):
 
     def close(self) -> None:
         """End the worker and let go of the FDEs."""
-        if self._worker is not None:
-            self._worker.close()
+        super().close()
         self.__dict__.pop("_search", None)
 
 

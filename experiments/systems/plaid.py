@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import MultiVectors, rerank
+from muvera import MultiVectors
 
-from ..peers.environments import PEERS, Worker, save_texts
-from .base import Answers, Family, Material
-from .timed_search import Best, timed_search
+from ..peers.environments import save_texts
+from .base import Answers, Material, Ranked
+from .timed_search import timed_search
+from .worker_system import WorkerSystem
 
 __all__ = ["Plaid"]
 
 
-class Plaid:
+class Plaid(WorkerSystem):
     """fast-plaid in an environment (with torch, some gigabytes) and a process of its own.
 
     It ranks by the similarities of its decompressed tokens.  A search runs on one thread, the build on as
@@ -38,7 +39,6 @@ class Plaid:
     """
 
     name: ClassVar[str] = "plaid"
-    family: ClassVar[Family] = "peer"
     library: ClassVar[str] = "fast-plaid"
 
     def __init__(
@@ -55,23 +55,13 @@ class Plaid:
             "max_points_per_centroid": max_points_per_centroid,
             "n_samples_kmeans": n_samples_kmeans,
         }
-        self._worker: Worker | None = None
-
-    def prepare(self, material: Material) -> None:
-        """Make the environment where it is missing, start the process and import torch there."""
-        self._worker = Worker(PEERS[self.library], material.folder, material.cache)
-        self._worker.time("load")
 
     def build(self, material: Material) -> None:
         """Make the index in the scratch folder."""
-        if self._worker is None:
-            self.prepare(material)
-        assert self._worker is not None  # for the type checker: `prepare` set it
-        self._documents, self._threads = material.documents, material.threads
-        self._folder = material.folder
+        super().build(material)
         self._index = material.folder / "index"
         save_texts(material.folder, "documents", list(material.documents))
-        seconds = self._worker.time(
+        seconds = self.worker.time(
             "build",
             index=str(self._index),
             seed=material.seed,
@@ -107,12 +97,11 @@ class Plaid:
             Rank so many of the best again by exact Chamfer, whose scores are then returned: this reads
             the stored token vectors, which PLAID itself does without.  0 for PLAID as it is.
         """
-        assert self._worker is not None  # for the type checker: it is built first
-        save_texts(self._folder, "queries", [tokens.astype(np.float32) for tokens in queries])
-        found, times = self._worker.each(
+        save_texts(self.folder, "queries", [tokens.astype(np.float32) for tokens in queries])
+        found, times = self.worker.each(
             "search",
             "queries",
-            self._folder,
+            self.folder,
             index=str(self._index),
             top_k=max(k, candidates),
             n_ivf_probe=n_ivf_probe,
@@ -122,16 +111,14 @@ class Plaid:
         if not candidates:
             return Answers(ids, scores, times[0])
 
-        def answer(place: int, query: MultiVectors) -> Best:
+        def answer(place: int, query: MultiVectors) -> Ranked:
             best = ids[place, :candidates]
-            ranking = rerank(query, self._documents, [best[best >= 0]], k, threads=self._threads)[0]
-            return np.asarray(ranking.ids, np.int64), ranking.scores
+            return self.ranked_exactly(query, best[best >= 0], k)
 
         again = timed_search(queries, k, answer)
         return Answers(again.ids, again.scores, again.seconds + times[0])
 
-    @staticmethod
-    def reads_tokens(**query: Any) -> bool:
+    def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""
         return bool(query.get("candidates", 0))
 
@@ -142,9 +129,4 @@ class Plaid:
         Not counted are the ``merged_*`` files, copies of the chunks that opening an index makes.
         """
         files = [path for path in self._index.iterdir() if not path.name.startswith("merged_")]
-        return sum(path.stat().st_size for path in files) / len(self._documents)
-
-    def close(self) -> None:
-        """End the worker."""
-        if self._worker is not None:
-            self._worker.close()
+        return sum(path.stat().st_size for path in files) / len(self.documents)

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors
-from muvera.mips import ExactSearch, HNSWSearch
 
-from .base import Answers, Family, Material, NotApplicableError
-from .timed_search import Best, reranked, timed_search
+from .base import Answers, Material, NotApplicableError, Ranked, System
+from .timed_search import timed_search
+from .vector_search import VectorBackend, VectorSearchSettings
 
 __all__ = ["Pooled", "mean_vectors"]
 
 
-class Pooled:
+class Pooled(System):
     """What an ordinary vector database does, with exact Chamfer reranking behind it.
 
     Parameters
@@ -30,21 +30,19 @@ class Pooled:
     """
 
     name: ClassVar[str] = "pooled"
-    family: ClassVar[Family] = "baseline"
     chamfer: ClassVar[bool] = True
 
     def __init__(
         self,
         *,
         vectors: Literal["mean", "stored"] = "mean",
-        backend: Literal["exact", "hnsw"] = "exact",
+        backend: VectorBackend = "exact",
         hnsw: dict[str, Any] | None = None,
     ) -> None:
         if vectors not in ("mean", "stored"):
             raise ValueError(f"vectors must be 'mean' or 'stored', got {vectors!r}.")
-        if backend not in ("exact", "hnsw"):
-            raise ValueError(f"backend must be 'exact' or 'hnsw', got {backend!r}.")
-        self._stored, self._graph, self._hnsw = vectors == "stored", backend == "hnsw", dict(hnsw or {})
+        self._stored = vectors == "stored"
+        self._settings = VectorSearchSettings(backend, hnsw)
 
     def build(self, material: Material) -> None:
         """Pool the documents and add them to the search.
@@ -54,7 +52,7 @@ class Pooled:
         NotApplicableError
             Where single vectors are asked for that the collection does not have.
         """
-        self._documents, self._threads = material.documents, material.threads
+        super().build(material)
         self._query_vectors = material.query_pooled
         if self._stored:
             if material.document_pooled is None or material.query_pooled is None:
@@ -62,11 +60,7 @@ class Pooled:
             vectors = material.document_pooled
         else:
             vectors = mean_vectors(material.documents)
-        self._search: ExactSearch | HNSWSearch = (
-            HNSWSearch(vectors.shape[1], **{"seed": material.seed, **self._hnsw})
-            if self._graph
-            else ExactSearch(vectors.shape[1])
-        )
+        self._search = self._settings.make(vectors.shape[1], material.seed)
         self._search.add(np.arange(len(vectors)), vectors, material.threads)
 
     def search(
@@ -79,24 +73,23 @@ class Pooled:
         rerank: bool = True,
     ) -> Answers:
         """Find by the single vector; with `rerank`, order the first `candidates` by exact Chamfer."""
-        count = min(max(k, candidates) if rerank else k, len(self._documents))
+        count = min(max(k, candidates) if rerank else k, len(self.documents))
 
-        def search(place: int, query: MultiVectors) -> Best:
+        def answer(place: int, query: MultiVectors) -> Ranked:
             if self._stored:
                 assert self._query_vectors is not None  # checked when it was built
                 vector = self._query_vectors[positions[place]][np.newaxis]
             else:
                 vector = mean_vectors(query)
-            ids, scores = self._search.search(vector, count, threads=self._threads)
+            ids, scores = self._search.search(vector, count, threads=self.threads)
             found = ids[0] >= 0
             if rerank:
-                return reranked(query, self._documents, ids[0][found], k, self._threads)
+                return self.ranked_exactly(query, ids[0][found], k)
             return ids[0][found], scores[0][found]
 
-        return timed_search(queries, k, search)
+        return timed_search(queries, k, answer)
 
-    @staticmethod
-    def reads_tokens(**query: Any) -> bool:
+    def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""
         return bool(query.get("rerank", True))
 
@@ -104,13 +97,9 @@ class Pooled:
         """Return the bytes of a vector and, with a graph, of its links."""
         return float(self._search.info()["bytes_per_vector"])
 
-    def close(self) -> None:
-        """Let go of the vectors."""
-        del self._search
-
 
 def mean_vectors(texts: MultiVectors) -> NDArray[np.float32]:
-    """Return the mean token vector of each text, scaled to length 1, float32 (n, dim).
+    """Return the mean token vector of each text, scaled to length 1, float32 (n, dimension).
 
     Parameters
     ----------

@@ -8,17 +8,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import MultiVectors, rerank
+from muvera import MultiVectors
 
-from .base import Answers
+from .base import Answers, Ranked
 
-__all__ = ["Best", "reranked", "timed_search"]
-
-#: Positions of documents, best first, int64 (m,), and their scores, float32 (m,).
-Best = tuple[NDArray[np.int64], NDArray[np.float32]]
+__all__ = ["timed_search"]
 
 
-def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Best]) -> Answers:
+def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Ranked]) -> Answers:
     """Ask `answer` for one query after the other and time each.
 
     The first is asked once more before, outside the clock: it compiles kernels and wakes the caches.
@@ -31,8 +28,8 @@ def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVect
     answer : callable
         Takes a query's number among `queries` and the query alone; returns positions and scores.
     """
-    ids = np.full((len(queries), k), -1, np.int64)
-    scores = np.full((len(queries), k), -np.inf, np.float32)
+    ids: NDArray[np.int64] = np.full((len(queries), k), -1, np.int64)
+    scores: NDArray[np.float32] = np.full((len(queries), k), -np.inf, np.float32)
     seconds = np.empty(len(queries))
     if len(queries):
         answer(0, queries[:1])
@@ -44,11 +41,3 @@ def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVect
         count = min(k, len(found))
         ids[i, :count], scores[i, :count] = found[:count], values[:count]
     return Answers(ids, scores, seconds)
-
-
-def reranked(
-    query: MultiVectors, documents: MultiVectors, candidates: NDArray[np.int64], k: int, threads: int
-) -> Best:
-    """Return the `k` best of `candidates` by exact Chamfer."""
-    ranking = rerank(query, documents, [candidates], k, threads=threads)[0]
-    return np.asarray(ranking.ids, np.int64), ranking.scores

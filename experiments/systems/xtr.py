@@ -7,18 +7,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import MultiVectors, rerank
+from muvera import MultiVectors
 from muvera.data.ranking import best_first
 
-from .base import Answers, Family, Material
-from .timed_search import Best, timed_search
+from .base import Answers, Material, Ranked
+from .timed_search import timed_search
 from .token_kernels import imputed_scores
-from .token_search import Backend, TokenSearch
+from .token_search import TokenSystem
 
 __all__ = ["XTR"]
 
 
-class XTR:
+class XTR(TokenSystem):
     """XTR's scoring (arXiv 2304.01982, section 3.2).
 
     Every query token retrieves `tokens` document tokens.  A document's score is the sum over query tokens
@@ -26,33 +26,15 @@ class XTR:
     document's tokens was retrieved: no token vector is read after the search.  The model of the paper is
     trained for this, the embeddings here are not.
 
-    Parameters
-    ----------
-    backend : {"hnsw", "exact"}
-        A graph of all tokens, or a scan of all of them.
-    m, ef_construction : int
-        Links a token and candidates while building; more raise recall and the time of a build that has to
-        add every token.
+    Build arguments are those of :class:`experiments.systems.token_search.TokenSystem`.  No other copy of
+    the tokens is needed than the graph's; only a search with `candidates` reads the stored ones, too.
     """
 
     name: ClassVar[str] = "xtr"
-    family: ClassVar[Family] = "baseline"
-
-    def __init__(self, *, backend: Backend = "hnsw", m: int = 16, ef_construction: int = 100) -> None:
-        self._backend: Backend = backend
-        self._m, self._ef_construction = m, ef_construction
 
     def build(self, material: Material) -> None:
         """Build the graph, where there is one."""
-        self._documents, self._threads = material.documents, material.threads
-        self._tokens = TokenSearch(
-            material.documents,
-            self._backend,
-            m=self._m,
-            ef_construction=self._ef_construction,
-            seed=material.seed,
-            threads=material.threads,
-        )
+        super().build(material)
         self._last = np.full(len(material.documents), -1, np.int64)
         self._gains = np.zeros(len(material.documents))
 
@@ -81,13 +63,12 @@ class XTR:
             it is, whose scores are sums of partly imputed similarities.
         """
 
-        def answer(_: int, query: MultiVectors) -> Best:
+        def answer(_: int, query: MultiVectors) -> Ranked:
             found, scores = self.imputed(query, tokens, ef)
             best = best_first(scores, max(k, candidates))
             if not candidates:
                 return found[best], scores[best]
-            again = rerank(query, self._documents, [found[best[:candidates]]], k, threads=self._threads)[0]
-            return np.asarray(again.ids, np.int64), again.scores
+            return self.ranked_exactly(query, found[best[:candidates]], k)
 
         return timed_search(queries, k, answer)
 
@@ -97,22 +78,11 @@ class XTR:
         """Return all documents behind the retrieved tokens, in no order, and their scores."""
         retrieved, similarities = self._tokens.nearest(query.tokens.astype(np.float32), tokens, ef)
         documents = self._tokens.document_of[retrieved]
-        most = min(documents.size, len(self._documents))
+        most = min(documents.size, len(self.documents))
         found, scores = np.empty(most, np.int64), np.empty(most, np.float32)
         count = imputed_scores(documents, similarities, self._last, self._gains, found, scores)
         return found[:count], scores[:count]
 
-    @staticmethod
-    def reads_tokens(**query: Any) -> bool:
+    def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""
         return bool(query.get("candidates", 0))
-
-    def bytes_per_document(self) -> float:
-        """Return the bytes of the graph, with its own float32 copy of the tokens, and of their owners.
-
-        XTR needs no other copy; only a search with `candidates` reads the stored tokens too.
-        """
-        return self._tokens.bytes_per_token * self._documents.num_tokens / len(self._documents)
-
-    def close(self) -> None:
-        """Nothing is held outside this object."""

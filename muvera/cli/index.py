@@ -35,7 +35,7 @@ _MUCH_MEMORY = 8 << 30
 
 #: From so many documents on, where a graph is built, learned vectors are the default: they find more
 #: than FDEs in a tenth of the floats, and their graph is built in a fraction of the time
-#: (``python -m experiments vectors``), which pays for encoding them.  Below, encoding is most of the work.
+#: (``python -m experiments run smaller_vectors``), which pays for encoding them.  Below, encoding is most of the work.
 LEARNED_PRESET_FROM = 3000
 
 

@@ -18,7 +18,7 @@ __all__ = ["Backend", "CandidateSearch"]
 Backend = Literal["auto", "exact", "hnsw", "int8", "pq"]
 
 #: With backend "auto", a graph is built from this many FDEs on: below, reading all is faster
-#: (`python -m experiments threshold` measures where).
+#: (`python -m experiments run crossover` measures where).
 GRAPH_FROM = 3000
 
 #: FDEs encoded at a time while adding.

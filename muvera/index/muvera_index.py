@@ -28,7 +28,7 @@ from .persistence import read_contents, write_contents
 __all__ = ["MuveraIndex"]
 
 #: Up to this many tokens an exact search of all of them is as fast as the two stages
-#: (`python -m experiments threshold` measures where), so no FDEs are made.
+#: (`python -m experiments run crossover` measures where), so no FDEs are made.
 EXACT_TOKENS = 20_000
 
 _DEFAULT_K = 10

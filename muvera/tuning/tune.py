@@ -57,7 +57,7 @@ def tune(
     queries : MultiVectors or a list of arrays, optional
         Of the same model; at most 300 are used, fewer where tokens are many or wide.  Default:
         windows of the documents' tokens, which stand in for them
-        (``python -m experiments tune`` measures what that costs).
+        (``python -m experiments run tuned`` measures what that costs).
     target_recall : float, optional
         Select the smallest vectors with which this share of the exact ten best is among the
         candidates.  Default: select the highest mean of recall among the candidates and among

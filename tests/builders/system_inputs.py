@@ -9,8 +9,6 @@ import numpy as np
 from experiments.systems.base import Answers, Material
 from muvera import MultiVectors
 
-TEXTS = {"document_texts": None, "query_texts": None, "document_pooled": None, "query_pooled": None}
-
 
 def unit_texts(
     seed: int, lengths: Sequence[int], dimension: int = 16, dtype: Any = np.float32
@@ -30,9 +28,7 @@ def some_documents(seed: int, count: int, dimension: int = 16, dtype: Any = np.f
 
 def material(documents: MultiVectors, folder: Path, cache: Path | None = None) -> Material:
     """What a system is built from, where the documents are all there is."""
-    return Material(
-        documents=documents, folder=folder, cache=cache or folder, seed=7, threads=1, **TEXTS
-    )  # fmt: skip
+    return Material(documents=documents, folder=folder, cache=cache or folder, seed=7, threads=1)
 
 
 def exact_scores(queries: MultiVectors, documents: MultiVectors) -> np.ndarray:

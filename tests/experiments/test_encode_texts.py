@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 import experiments.datasets.encode_texts as module
 from experiments.__main__ import app
-from experiments.datasets.collections import encoded_collections
-from experiments.datasets.embedded import find_places, load_place
+from experiments.datasets.discovery import encoded_collections, find_collections
 from experiments.datasets.encode_texts import encode_texts
+from experiments.datasets.loading import load_collection
 from experiments.datasets.public_texts import fetch_texts
 
 runner = CliRunner()
@@ -56,7 +56,7 @@ def test_what_is_encoded_is_found_by_a_run_and_not_encoded_again(tmp_path: Path)
     assert encode_texts(str(texts), None, "minilm", None, "test", cache) == folder
     assert WordEncoder.calls == 2
     assert encoded_collections(cache) == {"news-minilm": folder}
-    loaded = load_place(find_places([texts], cache)["news-minilm"])
+    loaded = load_collection(find_collections([texts], cache)["news-minilm"])
     assert (loaded.document_ids, loaded.query_ids, loaded.judgements) == (["a", "b"], ["q"], [{0: 1}])
     assert loaded.document_texts == ["some words", "more"]
 
@@ -130,8 +130,8 @@ def test_names_of_ir_datasets_are_written_in_beirs_layout(
     tmp_path: Path, library: dict[str, FakeDataset]
 ) -> None:
     folder = encode_texts("beir/news", None, "minilm", None, "test", tmp_path)
-    places = find_places([folder], tmp_path)
-    loaded = load_place(places[folder.name])
+    places = find_collections([folder], tmp_path)
+    loaded = load_collection(places[folder.name])
     assert (loaded.document_texts, loaded.judgements) == (["some words"], [{0: 1}])
     library.clear()
     assert fetch_texts("beir/news", tmp_path) == tmp_path / "texts" / "beir-news"

@@ -21,7 +21,7 @@ from experiments.report.plots import plots_of
 from experiments.report.run_folder import Run, load_run
 from experiments.report.shapes import SHAPES
 from experiments.runner.configuration import load_experiments
-from experiments.runner.run import Options, run_study
+from experiments.runner.run import Options, run_experiments
 from experiments.runner.smoke import smoke_collections
 
 
@@ -382,7 +382,7 @@ def test_what_the_runner_writes_is_what_the_page_reads(tmp_path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")  # which is YAML too
     out = tmp_path / "out"
     options = Options(out, tmp_path / "cache", 1, lambda line: None)
-    assert run_study(load_experiments([str(path)]), list(smoke_collections()), options) == []
+    assert run_experiments(load_experiments([str(path)]), list(smoke_collections()), options) == []
     run = load_run(out)
     view = ExperimentView(run, "mine")
     assert [series.name for series in view.series] == ["all", "pooled"]

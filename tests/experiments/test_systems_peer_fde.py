@@ -12,7 +12,7 @@ from builders.system_inputs import ask, exact_scores, material, some_documents, 
 from experiments.peers import environments as peers
 from experiments.peers.environments import PEERS, Library
 from experiments.systems import peer_fde
-from experiments.systems.base import SYSTEMS
+from experiments.systems.registry import SYSTEMS
 
 Encode = Callable[[np.ndarray], np.ndarray]
 

@@ -13,8 +13,8 @@ import pytest
 from builders.system_inputs import ask, exact_scores, material, some_documents, unit_texts
 
 from experiments.peers.environments import PEERS, Library
-from experiments.systems.base import SYSTEMS
 from experiments.systems.plaid import Plaid
+from experiments.systems.registry import SYSTEMS
 
 CACHE = os.environ.get("MUVERA_PEERS")
 QUERIES = unit_texts(50, [4, 1, 9])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders.system_inputs import ask, exact_scores, material, some_documents, unit_texts
 
-from experiments.systems.base import SYSTEMS
+from experiments.systems.registry import SYSTEMS
 from experiments.systems.single_vector import SingleVector
 from muvera import MultiVectors
 

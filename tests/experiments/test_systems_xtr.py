@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders.system_inputs import ask, exact_scores, material, some_documents, unit_texts
 
-from experiments.systems.base import SYSTEMS
+from experiments.systems.registry import SYSTEMS
 from experiments.systems.xtr import XTR
 from muvera import MultiVectors
 

@@ -1,0 +1,192 @@
+"""Commands that measure: encode, run, check, results, speed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from threadpoolctl import threadpool_limits
+
+from .bench import speed as speeds
+from .bench import speed_tables
+from .bench.first_calls import first_calls
+from .datasets.collection import Collection
+from .datasets.discovery import CACHE, DATA, DatasetPath, find_collections
+from .datasets.encode_texts import encode_texts
+from .datasets.loading import load_collection
+from .report.results_pages import write_pages
+from .report.stored_results import RESULTS, save_results, save_run
+from .runner.check import check_run, record_run
+from .runner.configuration import load_experiments
+from .runner.provenance import machine
+from .runner.run import Options, run_experiments
+from .runner.smoke import smoke_collections, smoke_experiment
+
+__all__ = ["add_commands"]
+
+#: What a run without configurations runs.
+ALL = "study"
+
+#: The collection whose documents are pooled in the speed table.
+POOLED = "cranfield-minilm"
+
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(help=f"Folder of collections; may be repeated. Default: {DATA} and what `encode` made."),
+]
+Cache = Annotated[Path, typer.Option(help="Where environments, embeddings and exact answers are kept.")]
+Save = Annotated[
+    bool, typer.Option("--save", help=f"Store the tables in {RESULTS.name}/, from which `results` writes.")
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the experiments' application."""
+    for command in (encode, run, check, results, speed):
+        app.command()(command)
+
+
+def encode(
+    texts: Annotated[
+        str,
+        typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels/, or a name of ir_datasets."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. Default: in the cache, by the texts' checksum.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="'minilm', or a MultiVectorEncoder checkpoint.")] = "minilm",
+    dimension: Annotated[
+        int, typer.Option(min=0, help="Reduce wider vectors to this by PCA. 0: do not.")
+    ] = 128,
+    split: Annotated[str, typer.Option(help="Judgements whose queries are embedded.")] = "test",
+    cache: Annotated[Path, typer.Option(help="Where `run` looks for what is encoded.")] = CACHE,
+) -> None:
+    """Turn a collection's texts into token embeddings; goes on where it was interrupted."""
+    try:
+        folder = encode_texts(texts, out, model, dimension or None, split, cache)
+    except (ValueError, OSError, ImportError) as error:
+        raise typer.BadParameter(str(error)) from error
+    typer.echo(str(folder))
+
+
+def run(
+    config: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"Configurations, by path or name. Default: {ALL}, which is all."),
+    ] = None,
+    data: Data = None,
+    collection: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: in the cache folder.")] = None,
+    cache: Cache = CACHE,
+    threads: Annotated[
+        int, typer.Option(min=1, help="For every system in this process; peers answer on one.")
+    ] = 1,
+    smoke: Annotated[
+        bool, typer.Option("--quick", help="The whole path of each experiment on two tiny collections.")
+    ] = False,
+    save: Save = False,
+) -> None:
+    """Run experiments: how good and how fast everything is; goes on where it was interrupted."""
+    names = config or [ALL]
+    try:
+        experiments = load_experiments(names)
+        collections: list[DatasetPath | Collection] = []
+        if not smoke:
+            collections += find_collections(data, cache, collection).values()
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if smoke:
+        experiments = [smoke_experiment(experiment, cache) for experiment in experiments]
+        collections += smoke_collections()
+    label = f"{'quick-' if smoke else ''}{'-'.join(Path(name).stem for name in names)}"
+    folder = cache.expanduser() / "runs" / label if out is None else out
+    options = Options(folder, cache, threads, lambda line: typer.echo(line, err=True), smoke)
+    try:
+        with threadpool_limits(threads):
+            failures = run_experiments(experiments, collections, options)
+    except RuntimeError as error:
+        raise typer.BadParameter(str(error)) from error
+    if save:
+        save_run(folder)
+    typer.echo(f"{folder}: {len(experiments)} experiments, {len(failures)} failures.")
+    for failure in failures:
+        where = f"{failure.experiment}, {failure.collection}, {failure.system}"
+        typer.echo(f"FAILED {where}: {failure.message}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+def check(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    expected: Annotated[
+        list[Path] | None, typer.Option(help="Files of expected scores. Default: all in expected/.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write this file of expected scores from the run instead.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="With --record.")] = 0.01,
+) -> None:
+    """Compare a run's scores with the expected ones: OK or FAIL a line, and how many at the end."""
+    try:
+        if record is not None:
+            typer.echo(f"{record_run(run_folder, record, tolerance)} lines in {record}.")
+            return
+        lines = check_run(run_folder, expected)
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    failed = sum(line.startswith("FAIL") for line in lines)
+    for line in [*lines, f"{len(lines)} expected scores: {len(lines) - failed} OK, {failed} FAIL."]:
+        typer.echo(line)
+    if failed:
+        raise typer.Exit(1)
+
+
+def results(
+    out: Annotated[Path | None, typer.Option(help="Folder of the pages. Default: docs/results.")] = None,
+    readme: Annotated[Path | None, typer.Option(help="File with the block of the short table.")] = None,
+) -> None:
+    """Write the stored results as Markdown pages, and the short table of the README."""
+    root = Path(__file__).parents[1]
+    for path in write_pages(out or root / "docs" / "results", RESULTS, readme or root / "README.md"):
+        typer.echo(str(path))
+
+
+def speed(
+    data: Data = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 7,
+    documents: Annotated[int, typer.Option(min=1, help="Documents to encode.")] = 200,
+    only: Annotated[str, typer.Option(help="Only lines with this in their name or group.")] = "",
+    cache: Cache = CACHE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    save: Save = False,
+) -> None:
+    """Time muvera and the peers, interleaved in one run, one thread each; makes new environments at first."""
+    sizes = speeds.Sizes(documents=documents, rounds=rounds)
+    lines = [line for line in speeds.LINES if only in line.name or only == line.group]
+    pooled = _documents_to_pool(data, cache) if any(line.group == "pooling" for line in lines) else None
+    if pooled is None:
+        lines = [line for line in lines if line.group != "pooling"]
+    measured_on = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        speeds.write_inputs(Path(folder), sizes, pooled)
+        found = speeds.run(lines, Path(folder), sizes, cache, lambda text: typer.echo(text, err=True))
+    found |= {"machine": measured_on, "rounds": rounds}
+    if not only or only == "first calls":
+        typer.echo("first calls in new processes", err=True)
+        found["first_calls"] = first_calls()
+    if save:
+        save_results("speed", found)
+    typer.echo(json.dumps(found) if as_json else speed_tables.text(found))
+
+
+def _documents_to_pool(data: list[Path] | None, cache: Path) -> list[Any] | None:
+    try:
+        path = find_collections(data, cache, [POOLED])[POOLED]
+    except (ValueError, FileNotFoundError):
+        typer.echo(f"There is no {POOLED}, so that pooling is left out.", err=True)
+        return None
+    return [np.asarray(document, np.float32) for document in load_collection(path).documents]

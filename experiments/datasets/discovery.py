@@ -1,0 +1,145 @@
+"""Which collections there are: folders of token vectors, and folders of texts that belong to them.
+
+A folder of data holds token vectors in three layouts: ``{docs,queries}_{tokens,lens}.npy`` as
+:mod:`experiments.datasets.embed_collection` writes them, PLAID indexes with a ``query_embedding.npy``
+beside, and ``documents`` with ``queries``, each a file or a folder of any format that
+:mod:`muvera.convert` reads.  Texts are in BEIR's layout.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..known_names import require_known
+
+__all__ = [
+    "CACHE",
+    "DATA",
+    "PLAID_QUERIES",
+    "DatasetPath",
+    "encoded_collections",
+    "files_of_side",
+    "find_collections",
+]
+
+#: Where collections are looked for when no folder is given.
+DATA = Path(os.path.relpath(Path(__file__).parents[3] / "shared" / "data"))
+
+#: Where everything goes that is made again when it is missing.
+CACHE = Path("~/.cache/muvera-experiments")
+
+#: The file of queries beside a PLAID index.
+PLAID_QUERIES = "query_embedding.npy"
+
+
+@dataclass(frozen=True)
+class DatasetPath:
+    """Where a collection's parts are; `embeddings` is None where only texts are there."""
+
+    name: str
+    embeddings: Path | None
+    texts: Path | None
+
+
+def find_collections(
+    folders: Sequence[Path] | None, cache: Path, names: Sequence[str] | None = None
+) -> dict[str, DatasetPath]:
+    """Return what is in `folders` by name: embeddings with their texts, and texts without embeddings.
+
+    Parameters
+    ----------
+    folders : sequence of Path, optional
+        Each a collection of embeddings, a folder of texts in BEIR's layout, or a folder of such, also
+        under ``embeddings`` and ``beir``.  Default: DATA, where it is there or nothing was encoded.
+    cache : Path
+        Embeddings that ``python -m experiments encode`` has put there belong to their texts.
+    names : sequence of str, optional
+        Only these.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a folder with neither.
+    ValueError
+        For a name that is not there, with the nearest.
+    """
+    encoded = encoded_collections(cache)
+    if not folders:
+        folders = [DATA] if DATA.is_dir() or not encoded else []
+    fetched = cache.expanduser() / "texts"
+    texts = _text_folders(fetched)
+    embeddings: dict[str, Path] = {}
+    for folder in folders:
+        here = _embedding_folders(folder)
+        found = _text_folders(folder)
+        if not here and not found:
+            raise FileNotFoundError(
+                f"{folder} holds no collection: neither docs_tokens.npy with queries_tokens.npy, nor a PLAID "
+                f"index with {PLAID_QUERIES}, nor documents with queries. Give another folder with --data."
+            )
+        texts |= found
+        embeddings |= here
+    embeddings = {name: path for name, path in encoded.items() if _texts_of(name, texts)} | embeddings
+    paths = {
+        name: DatasetPath(name, path, _texts_of(name, texts) or _own_texts(path))
+        for name, path in embeddings.items()
+    }
+    used = {path.texts for path in paths.values()}
+    # What was fetched for another run is not asked for in this one.
+    alone = {name: path for name, path in texts.items() if path not in used and path.parent != fetched}
+    paths |= {name: DatasetPath(name, None, path) for name, path in alone.items()}
+    for name in names or ():
+        require_known(name, paths, "collection")
+    return {name: path for name, path in paths.items() if not names or name in names}
+
+
+def encoded_collections(cache: Path) -> dict[str, Path]:
+    """Return what ``python -m experiments encode`` has put into the cache, by name.
+
+    Of several with one name, whose texts have changed, the one that was made last.
+    """
+    places = (cache.expanduser() / "embeddings").glob("*/*")
+    found = [place for place in places if _has_embeddings(place)]
+    return {place.name: place for place in sorted(found, key=lambda place: place.stat().st_mtime)}
+
+
+def files_of_side(path: Path, side: str) -> list[Path]:
+    """Return what is called `side`, "documents" or "queries", whatever its format."""
+    return [child for child in _entries(path) if child.name.partition(".")[0] == side]
+
+
+def _embedding_folders(folder: Path) -> dict[str, Path]:
+    places = [folder, *_entries(folder), *_entries(folder / "embeddings")]
+    return {place.resolve().name: place for place in places if _has_embeddings(place)}
+
+
+def _has_embeddings(path: Path) -> bool:
+    plain = (path / "docs_tokens.npy").exists() and (path / "queries_tokens.npy").exists()
+    index = (path / PLAID_QUERIES).exists() and (path / "metadata.json").exists()
+    return plain or index or all(files_of_side(path, side) for side in ("documents", "queries"))
+
+
+def _text_folders(folder: Path) -> dict[str, Path]:
+    places = [folder, *_entries(folder), *_entries(folder / "beir")]
+    return {
+        place.resolve().name: place
+        for place in places
+        if (place / "corpus.jsonl").exists() and (place / "queries.jsonl").exists()
+    }
+
+
+def _entries(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else []
+
+
+def _texts_of(name: str, texts: dict[str, Path]) -> Path | None:
+    """Return the texts that embeddings called NAME-MODEL belong to: the longest name that fits."""
+    fitting = [text for text in texts if name == text or name.startswith(f"{text}-")]
+    return texts[max(fitting, key=len)] if fitting else None
+
+
+def _own_texts(path: Path) -> Path | None:
+    return path if (path / "qrels").is_dir() or (path / "corpus.jsonl").exists() else None

@@ -1,0 +1,162 @@
+"""Pages of stored results: one Markdown file a subject, and the short table of the project's README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from muvera.utils.atomic_files import write_bytes
+
+from ..bench import speed_tables
+from .markdown import fill_block, markdown_table
+from .stored_results import load_results
+
+__all__ = ["MAIN", "SUBJECTS", "experiment_section", "short_table", "write_pages"]
+
+#: The experiment that the project's own README shows.
+MAIN = "end_to_end"
+
+#: Pages: name of the file -> title and experiments.
+SUBJECTS = {
+    "systems": (
+        "Against other systems",
+        ("end_to_end", "plaid", "token_search", "single_vector", "peer_fdes"),
+    ),
+    "recall": (
+        "Recall of FDEs",
+        ("vector_dimension", "nearest_neighbor", "narrow_cones", "variance", "losses", "final_projection"),
+    ),
+    "vectors": (
+        "Smaller vectors",
+        ("smaller_vectors", "fit_with_queries", "learned_costs", "two_parts", "quantization", "tuned"),
+    ),
+    "reranking": ("Exact ranking", ("reranking", "carving")),
+    "size": (
+        "Size of the collection",
+        ("crossover", "collection_size", "scaling", "insertion_order"),
+    ),
+}
+
+_SPEED = "speed"
+
+
+def write_pages(folder: Path, results: Path, readme: Path) -> list[Path]:
+    """Write every page of which results are stored, a list of them, and the README's table.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the pages.
+    results : Path
+        Of the stored results.
+    readme : Path
+
+    Returns
+    -------
+    list of Path
+        The files that were written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pages: dict[str, tuple[str, str]] = {}
+    for name, (title, experiments) in SUBJECTS.items():
+        sections = [
+            experiment_section(stored) for one in experiments if (stored := load_results(one, results))
+        ]
+        if sections:
+            pages[name] = (title, "\n\n".join(sections))
+    speed = load_results(_SPEED, results)
+    if speed:
+        pages[_SPEED] = ("Speed beside other libraries", speed_tables.markdown(speed))
+    contents = "\n".join(f"- [{title}]({name}.md)" for name, (title, _) in pages.items())
+    texts = {name: f"# {title}\n\n{text}\n" for name, (title, text) in pages.items()}
+    texts["index"] = f"# Results\n\n{_GUIDE}\n\n{contents}\n"
+    written = []
+    for name, text in texts.items():
+        path = folder / f"{name}.md"
+        write_bytes(path, text.encode())
+        written.append(path)
+    main = load_results(MAIN, results)
+    if main:
+        filled = fill_block(readme.read_text(encoding="utf-8"), "results", short_table(main))
+        write_bytes(readme, filled.encode())
+        written.append(readme)
+    return written
+
+
+_GUIDE = """\
+These pages are generated from `experiments/results/` by `python -m experiments results`. Each experiment says
+how many queries, documents and seeds it was measured with; the same system has other values in another
+experiment where these differ. 10-recall@N is the share of exact Chamfer's ten best documents among the first N."""
+
+
+def experiment_section(stored: dict[str, Any]) -> str:
+    """Return a section of an experiment: what was measured and how, and its tables."""
+    content = stored["configuration"]
+    source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
+    parts = [
+        f"## {content['title']}",
+        f"{' '.join(content.get('caption', '').split())}{source}",
+        f"{stored.get('note') or _conditions(content)} {_measured_on(stored)}".strip(),
+    ]
+    for table in stored["tables"]:
+        title = table["title"].removeprefix(f"{content['title']}: ")
+        own = "" if table["caption"] == content.get("caption") else f" {table['caption']}"
+        folded = markdown_table(table["header"], table["rows"])
+        parts.append(f"<details markdown><summary>{title}</summary>{own}\n\n{folded}\n\n</details>")
+    return "\n\n".join(part for part in parts if part)
+
+
+def short_table(stored: dict[str, Any]) -> str:
+    """Return the compared points' qualities and queries per second of an experiment in one table."""
+    content = stored["configuration"]
+    compared = content["compare"][0]
+    tables = {
+        table["title"].partition(": ")[2]: {row[0]: row[1:] for row in table["rows"]}
+        for table in stored["tables"]
+    }
+    header = stored["tables"][0]["header"]
+    metrics = [metric for metric in content["metrics"] if metric in tables][:2]
+    speeds = next((rows for title, rows in tables.items() if title.startswith("queries per second")), {})
+    rows = []
+    for point in dict.fromkeys([compared["to"], *compared["what"]]):
+        cells = []
+        for place in range(len(header) - 1):
+            values = [
+                found[point][place]
+                for found in (*(tables[metric] for metric in metrics), speeds)
+                if point in found
+            ]
+            cells.append(" / ".join(value.partition(" ")[0].removeprefix("0") for value in values if value))
+        if any(cells):
+            rows.append([point, *cells])
+    table = markdown_table(["", *(name.removeprefix("plaid-") for name in header[1:])], rows)
+    what = " / ".join([*metrics, "queries per second"])
+    caption = " ".join(content.get("caption", "").split())
+    return f"{content['title']} ({what}). {caption} {_measured_on(stored)}\n\n{table}"
+
+
+def _conditions(content: dict[str, Any]) -> str:
+    """Say how many queries, documents and seeds a configuration measures with."""
+    if content.get("kind") == "scaling":
+        return ""
+    sizes = content.get("documents", ["all"])
+    samples = [f"{size:,}" for size in sizes if size != "all"]
+    documents = f"a random sample of {' and '.join(samples)}" if samples else "all"
+    if samples and "all" in sizes:
+        documents += ", and all"
+    seeds = content.get("seeds", 1)
+    shared = content.get("training_queries")
+    return (
+        f"Documents: {documents}. Queries: at most {content.get('queries', 300)} of each collection, judged "
+        f"ones first{f', of which none of the {shared:.0%} that were set aside' if shared else ''}. "
+        f"Seeds: {seeds}."
+    )
+
+
+def _measured_on(stored: dict[str, Any]) -> str:
+    machine = stored["machine"]
+    return (
+        f"{machine['processor']}, {machine['cores']} cores (load {machine['load']} at the start), "
+        f"Python {machine['python']}, NumPy {machine['numpy']}; threads: {stored['threads']}; "
+        f"in brackets 95% intervals."
+    )

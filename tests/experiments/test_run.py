@@ -1,0 +1,381 @@
+"""Runs with systems made to fail, to be interrupted and to be run again."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import yaml
+from filelock import FileLock
+
+from experiments.datasets.collection import Collection
+from experiments.datasets.discovery import DatasetPath
+from experiments.datasets.synthetic import synthetic_collection
+from experiments.report.special_tables import needed_candidates
+from experiments.runner.configuration import load_experiments
+from experiments.runner.measure import Failure
+from experiments.runner.outputs import _field
+from experiments.runner.raw_store import RawStore
+from experiments.runner.run import Options, run_experiments
+from experiments.systems.base import Answers, Material
+from experiments.systems.exhaustive import Exhaustive
+from experiments.systems.registry import SYSTEMS
+from muvera import MultiVectors
+
+pytestmark = pytest.mark.compiled("searches whole collections")
+
+#: What the fake systems were asked to do.
+CALLS: list[str] = []
+
+
+class Faulty(Exhaustive):
+    """Answers exactly, but for its fault."""
+
+    name: ClassVar[str] = "faulty"
+
+    def __init__(self, *, fault: str = "none") -> None:
+        self.fault = fault
+
+    def build(self, material: Material) -> None:
+        CALLS.append(f"build {self.fault}")
+        if self.fault == "build":
+            raise RuntimeError("the process ended")
+        super().build(material)
+
+    def search(self, queries: MultiVectors, positions: np.ndarray, k: int, *, offset: int = 0) -> Answers:
+        CALLS.append(f"search {self.fault} {positions.tolist()}")
+        if self.fault == "search":
+            raise RuntimeError("no answer")
+        if self.fault == "interrupt":
+            raise KeyboardInterrupt
+        answers = super().search(queries, positions, k)
+        if self.fault == "duplicates":
+            answers.ids[1, 2] = answers.ids[1, 0]
+        if self.fault == "few":
+            answers.ids[2, 4:] = -1
+        if self.fault == "unknown":
+            answers.ids[0, 0] = 99_999
+        if self.fault == "gap":
+            answers.ids[0, 0] = -1
+        if self.fault == "scores":
+            answers.scores[0, 1] += 1
+        if self.fault == "rising":
+            answers.scores[1, 3] += 100
+        if self.fault == "nan":
+            answers.scores[1, 3] = np.nan
+        if self.fault == "shape":
+            return Answers(answers.ids[:, :1], answers.scores, answers.seconds)
+        return answers
+
+    def disagreement(self, queries: MultiVectors, positions: np.ndarray, k: int, **_: Any) -> str | None:
+        return "0.1 is not 0.2." if self.fault == "ways" else None
+
+    def close(self) -> None:
+        CALLS.append(f"close {self.fault}")
+        super().close()
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    CALLS.clear()
+    SYSTEMS.register("faulty", Faulty)
+    yield
+    SYSTEMS.unregister("faulty")
+
+
+def small() -> Collection:
+    return synthetic_collection("quick-wide", documents=40, queries=12)
+
+
+def run(folder: Path, systems: list[dict[str, Any]], **content: Any) -> list[Failure]:
+    path = folder / "mine.yaml"
+    filled = {"title": "Mine", "k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content}
+    path.write_text(yaml.safe_dump(filled))
+    options = Options(folder / "out", folder / "cache", 1, lambda _: None)
+    return run_experiments(load_experiments([str(path)]), [small()], options)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "out" / "summary.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "kept"),
+    [
+        ("build", "RuntimeError: the process ended", False),
+        ("search", "RuntimeError: no answer", False),
+        ("duplicates", r"returned document \d+ 2 times for query 1", False),
+        ("unknown", "returned document 99999, but there are 40", False),
+        ("gap", "returned documents behind a -1 for query 0", False),
+        ("rising", "returned scores that rise in query 1: best must be first", False),
+        ("nan", "returned a score that is not a number", False),
+        ("shape", r"returned ids of shape \(12, 1\) instead of \(12, 5\)", False),
+        ("few", "returned fewer than 5 documents for 4 queries, at worst 4", True),
+        ("scores", "says its scores are exact Chamfer, but 4 of 60 are not: query 0", True),
+        ("ways", r"is not timed, for two ways to the same answer differ: 0\.1 is not 0\.2", False),
+    ],
+)
+def test_a_faulty_system_is_named_and_the_rest_goes_on(
+    tmp_path: Path, fault: str, message: str, kept: bool
+) -> None:
+    """Rounds of three queries: a fault in one of a block's shows in all four blocks."""
+    systems = [
+        {"system": "faulty", "label": "bad", "build": {"fault": fault}},
+        {"system": "exhaustive", "label": "good"},
+    ]
+    failures = run(tmp_path, systems, timed=fault != "shape")
+    (failure,) = failures
+    assert (failure.experiment, failure.collection, failure.system) == ("mine", "quick-wide", "bad")
+    pytest.raises(ValueError, match=message)  # the pattern itself is valid
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(failure.message)
+    labels = [row["label"] for row in summary(tmp_path)["rows"]]
+    assert labels == (["bad", "good"] if kept else ["good"])
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["failures"] == [vars(failure)]
+    assert fault == "build" or CALLS[-1] == f"close {fault}"
+
+
+def test_a_fault_is_told_once_however_many_points_a_system_has(tmp_path: Path) -> None:
+    systems = [
+        {
+            "system": "faulty",
+            "label": "bad",
+            "build": {"fault": fault},
+            "sweep": {"offset": offsets},
+        }
+        for fault, offsets in (("ways", [0, 1]), ("none", [2, 3]))
+    ]
+    (failure,) = run(tmp_path, systems, timed=True)
+    assert "two ways" in failure.message
+    assert [row["query"] for row in summary(tmp_path)["rows"]] == [{"offset": 2}, {"offset": 3}]
+
+
+def test_what_is_wrong_with_a_collection_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"title": "Mine", "systems": [{"system": "exhaustive"}]}))
+    options = Options(tmp_path / "out", tmp_path / "cache", 1, lambda _: None)
+    collections = [DatasetPath("gone", None, tmp_path), replace(small(), problems=["No judgement fits."])]
+    failures = run_experiments(load_experiments([str(path)]), collections, options)
+    assert [(failure.collection, failure.system) for failure in failures] == [
+        ("gone", "collection"),
+        ("quick-wide", "collection"),
+    ]
+    assert "no embeddings" in failures[0].message and failures[1].message == "No judgement fits."
+    assert len(summary(tmp_path)["rows"]) == 1
+
+
+def test_a_system_that_a_collection_has_nothing_for_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    systems = [{"system": "bm25"}, {"system": "exhaustive"}]
+    path.write_text(yaml.safe_dump({"title": "Mine", "systems": systems}))
+    options = Options(tmp_path / "out", tmp_path / "cache", 1, lambda _: None)
+    bare = replace(small(), document_texts=None)
+    assert run_experiments(load_experiments([str(path)]), [bare], options) == []
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [one["system"] for one in manifest["left_out"]] == ["bm25"]
+    assert [row["system"] for row in summary(tmp_path)["rows"]] == ["exhaustive"]
+
+
+def test_fewer_documents_are_no_fault_where_they_are_allowed(tmp_path: Path) -> None:
+    systems = [{"system": "faulty", "build": {"fault": "few"}, "allow_fewer": True}]
+    assert run(tmp_path, systems) == []
+    assert summary(tmp_path)["rows"][0]["metrics"]["5-recall@5"]["mean"] < 1
+
+
+def test_exact_chamfer_has_perfect_recall_and_times_of_every_query(tmp_path: Path) -> None:
+    assert run(tmp_path, [{"system": "exhaustive"}], timed=True) == []
+    (row,) = summary(tmp_path)["rows"]
+    assert row["metrics"]["5-recall@5"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 12}
+    tokens = small().documents
+    assert row["bytes_per_document"] == 0
+    assert row["total_bytes_per_document"] == round(tokens.tokens.nbytes / len(tokens), 1)
+    assert row["queries_per_second"] > 0
+    assert row["latency_ms"]["p50"] <= row["latency_ms"]["p95"] <= row["latency_ms"]["p99"]
+    (path,) = (tmp_path / "out" / "raw").rglob("*.npz")
+    raw = RawStore(tmp_path).load(path)
+    assert raw is not None
+    assert raw.ids.shape == raw.scores.shape == raw.chamfer.shape == (12, 5)
+    assert (raw.seconds > 0).all()
+    np.testing.assert_allclose(raw.scores, raw.chamfer, rtol=1e-6)
+
+
+def test_systems_take_turns_and_another_one_begins_each(tmp_path: Path) -> None:
+    systems = [{"system": "faulty", "label": name, "build": {"fault": name}} for name in ("a", "b", "c", "d")]
+    run(tmp_path, systems, timed=True)
+    asked = [call.split()[1] for call in CALLS if call.startswith("search")]
+    assert asked == ["a", "b", "c", "d", *"abcd", *"bcda", *"cdab", *"dabc"]  # first they warm up
+
+
+def test_finished_work_is_not_done_again(tmp_path: Path) -> None:
+    systems = [{"system": "faulty", "sweep": {"offset": [0, 1]}}]
+    run(tmp_path, systems)
+    first = summary(tmp_path)
+    CALLS.clear()
+    run(tmp_path, systems)
+    assert CALLS == []
+    assert summary(tmp_path) == first
+    run(tmp_path, [{"system": "faulty", "sweep": {"offset": [0, 1, 2]}}])
+    assert sum(call.startswith("search") for call in CALLS) == 1
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    systems = [
+        {"system": "faulty", "label": name, "build": {"fault": name}} for name in ("none", "interrupt")
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, systems)
+    assert CALLS[-1] == "close interrupt"
+    assert not (tmp_path / "out" / "summary.json").exists()
+    CALLS.clear()
+    systems[1]["build"] = {"fault": "late"}
+    assert run(tmp_path, systems) == []
+    assert not any("none" in call for call in CALLS)
+    assert [row["label"] for row in summary(tmp_path)["rows"]] == ["none", "interrupt"]
+
+
+def test_a_result_that_is_not_whole_is_measured_again(tmp_path: Path) -> None:
+    run(tmp_path, [{"system": "faulty"}])
+    (path,) = (tmp_path / "out" / "raw").rglob("*.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    CALLS.clear()
+    run(tmp_path, [{"system": "faulty"}])
+    assert "build none" in CALLS
+    assert len(summary(tmp_path)["rows"]) == 1
+
+
+def test_seeds_and_sizes_have_rows_of_their_own(tmp_path: Path) -> None:
+    system = {"system": "fde", "build": {"num_repetitions": 2, "num_simhash_projections": 2}}
+    assert run(tmp_path, [system], seeds=2, documents=[20, "all"], tables=["metrics", "variance"]) == []
+    rows = summary(tmp_path)["rows"]
+    assert [(row["build"]["n"], row["seed"]) for row in rows] == [(20, 42), (20, 1042), (40, 42), (40, 1042)]
+    assert {row["build"]["vector_dimension"] for row in rows} == {2 * 4 * 16}
+    assert rows[0]["queries_per_second"] is None
+    titles = [table["title"] for table in summary(tmp_path)["tables"]]
+    assert titles == [
+        "Mine: 5-recall@5",
+        "Mine: nDCG@5",
+        "Mine: 5-recall@5, 2 seeds",
+        "Mine: nDCG@5, 2 seeds",
+    ]
+
+
+def test_differences_are_taken_over_the_same_queries(tmp_path: Path) -> None:
+    systems = [
+        {"system": "exhaustive"},
+        {"system": "faulty", "build": {"fault": "few"}, "allow_fewer": True},
+    ]
+    compare = [{"to": "faulty", "metrics": ["5-recall@5"]}]
+    run(tmp_path, systems, timed=True, compare=compare)
+    (one,) = summary(tmp_path)["comparisons"]
+    assert (one["a"], one["b"], one["collection"]) == ("exhaustive", "faulty", "quick-wide")
+    assert one["difference"] == pytest.approx(4 * 0.2 / 12)
+    assert 0 <= one["low"] < one["difference"] < one["high"]
+    (rows,) = [t["rows"] for t in summary(tmp_path)["tables"] if t["title"].endswith("same queries")]
+    times = {row["point"]: row["latency_ms"]["p50"] for row in summary(tmp_path)["rows"]}
+    assert rows[1][:2] == ["exhaustive over faulty", "median time of a query"]
+    # Times are kept to a tenth of a microsecond.
+    ratio = float(rows[1][2].partition("x [")[0])
+    assert ratio == pytest.approx(times["exhaustive"] / times["faulty"], rel=0.02)
+    # One of them measured later, alone: no ratio of times.
+    (path,) = (tmp_path / "out" / "raw").rglob("faulty-*.npz")
+    path.unlink()
+    run(tmp_path, systems, timed=True, compare=compare)
+    (rows,) = [t["rows"] for t in summary(tmp_path)["tables"] if t["title"].endswith("same queries")]
+    assert rows[1][2] == ""
+
+
+def test_candidates_are_counted_for_a_recall(tmp_path: Path) -> None:
+    sweep = {"candidates": [5, 10, 20, 40]}
+    build = {"backend": "exact", "num_simhash_projections": 1, "projection_dimension": 4}
+    systems = [
+        {"system": "muvera", "label": label, "build": {**build, "num_repetitions": count}, "sweep": sweep}
+        for label, count in (("long", 20), ("short", 1))
+    ]
+    assert run(tmp_path, systems, tables=["candidates"]) == []
+    (table,) = summary(tmp_path)["tables"]
+    assert table["title"] == "Mine: 5-recall@5: candidates that reach it"
+    labels = [row[0] for row in table["rows"]]
+    assert labels == [f"{name}, .{share}" for share in ("80", "90", "95") for name in ("long", "short")]
+    assert float(table["rows"][5][1].split(" ")[0]) <= 40  # all forty documents are enough
+    means = {
+        row["query"]["candidates"]: row["metrics"]["5-recall@5"]["mean"]
+        for row in summary(tmp_path)["rows"][4:]
+    }
+    needed, written = needed_candidates(list(means.items()), 0.9)
+    assert needed is not None and table["rows"][3][1].split(" ")[0] == written
+
+
+def test_rankings_and_numbers_are_written_for_other_programs(tmp_path: Path) -> None:
+    run(tmp_path, [{"system": "exhaustive"}], timed=True)
+    lines = (tmp_path / "out" / "runs" / "mine" / "quick-wide" / "exhaustive.trec").read_text().splitlines()
+    assert len(lines) == 12 * 5
+    query, iteration, document, rank, score, tag = lines[0].split()
+    assert (query, iteration, rank, tag) == ("q0", "Q0", "1", "exhaustive")
+    assert document.startswith("d") and float(score) > float(lines[1].split()[4])
+    with (tmp_path / "out" / "results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["system"], row["collection"], float(row["5-recall@5"])) == ("exhaustive", "quick-wide", 1)
+
+
+def test_the_manifest_says_what_was_run_on_what(tmp_path: Path) -> None:
+    run(tmp_path, [{"system": "exhaustive"}])
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["experiments"]["mine"]["title"] == "Mine"
+    collection = manifest["collections"]["quick-wide"]
+    assert (collection["documents"], collection["queries"], collection["dimension"]) == (40, 12, 128)
+    assert collection["judged"] is True
+    assert manifest["asked"][0] | {"checksum": ""} == {
+        "experiment": "mine", "collection": "quick-wide", "documents": 40, "queries": 12, "checksum": ""
+    }  # fmt: skip
+    assert manifest["measured"][0]["machine"]["cores"] >= 1
+    assert {"muvera", "numpy", "commit"} <= manifest["versions"].keys()
+    assert (manifest["threads"], manifest["seed"], len(manifest["config_hash"])) == (1, 42, 16)
+
+
+def test_a_collection_that_is_not_there_is_a_failure_by_name(tmp_path: Path) -> None:
+    (failure,) = run(tmp_path, [{"system": "exhaustive"}], collections=["quick-wild"])
+    assert failure.collection == "quick-wild" and "Did you mean 'quick-wide'?" in failure.message
+
+
+def test_what_cannot_be_grown_is_a_failure_and_the_rest_is_kept(tmp_path: Path) -> None:
+    scaling = {"sizes": [50], "build": {"num_repetitions": -1}}
+    (failure,) = run(tmp_path, [], kind="scaling", scaling=scaling, metrics=[])
+    assert failure.experiment == "mine" and "num_repetitions" in failure.message
+    assert summary(tmp_path)["rows"] == []
+    with pytest.raises(ValueError, match=r"There is no key of scaling 'size'\. Did you mean 'sizes'\?"):
+        run(tmp_path, [], kind="scaling", scaling={"size": [50]}, metrics=[])
+    with pytest.raises(ValueError, match="documents must be a list of numbers and 'all', got 'al'"):
+        run(tmp_path, [{"system": "exhaustive"}], documents=[20, "al"])
+
+
+def test_rankings_of_samples_stand_apart_and_ids_are_kept(tmp_path: Path) -> None:
+    run(tmp_path, [{"system": "exhaustive"}], timed=True, documents=[20, "all"])
+    folders = sorted(path.name for path in (tmp_path / "out" / "runs" / "mine").iterdir())
+    assert folders == ["quick-wide-n=20", "quick-wide-n=40"]
+    assert _field("<dbpedia:Foo bar>") == "<dbpedia:Foo_bar>"
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with (
+        FileLock(tmp_path / "out" / ".lock"),
+        pytest.raises(RuntimeError, match=r"Another run is writing to .*Give another folder with --out"),
+    ):
+        run(tmp_path, [{"system": "exhaustive"}])
+
+
+def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SYSTEMS.register("absent", "no_such_file:Nothing")
+    try:
+        failures = run(tmp_path, [{"system": "absent"}, {"system": "exhaustive"}])
+    finally:
+        SYSTEMS.unregister("absent")
+    assert failures[0].system == "absent"
+    assert "pip install 'muvera-toolkit[experiments]'" in failures[0].message
+    assert len(summary(tmp_path)["rows"]) == 1
