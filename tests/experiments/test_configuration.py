@@ -82,6 +82,12 @@ def test_a_comparison_is_with_all_other_points_by_default(tmp_path: Path) -> Non
         ({"metrics": ["0-recall@10"]}, "both numbers must be at least 1"),
         ({"k": 0}, "k must be an int of at least 1, got 0"),
         ({"tables": ["speeed"]}, "There is no table 'speeed'. Did you mean 'speed'?"),
+        ({"training_queries": 2}, "training_queries must be a share of the queries below 1, got 2"),
+        ({"metrics": ["10-recall@200 unseen"]}, "looks at more documents than k=100"),
+        (
+            {"systems": [{"system": "bm25"}], "tables": ["crossover"]},
+            "The table 'crossover' needs three systems of one point each",
+        ),
         ({"collections": "small"}, "collections must be a list of names, or 'largest', got 'small'"),
         (
             {"systems": [{"system": "bm25"}], "compare": [{"to": "bm26"}]},

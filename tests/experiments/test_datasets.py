@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.paths import SHARED
 
 from experiments.datasets.discovery import DatasetPath, find_collections
 from experiments.datasets.loading import load_collection
 from experiments.datasets.synthetic import synthetic_collection
+from experiments.evaluation.exact import ExactAnswers
 from muvera import MultiVectors
 
 
@@ -146,3 +148,50 @@ def test_parts_keep_what_belongs_together() -> None:
             assert set(text.split()) <= set(part.document_texts[position].split())
     assert kept >= 3
     assert whole.asked(1000) is whole.sampled(None) is whole.sampled(10**6) is whole
+
+
+def test_queries_are_set_aside_once_for_the_same_collection() -> None:
+    whole = synthetic_collection("quick-wide")
+    part = whole.without_training_queries(0.5)
+    assert part.training_queries is not None
+    assert len(part.query_ids) == len(part.queries) == len(part.training_queries) == 6
+    asked = {tokens.tobytes() for tokens in part.queries}
+    assert not asked & {tokens.tobytes() for tokens in part.training_queries}
+    assert part.query_ids == whole.without_training_queries(0.5).query_ids
+    assert part.content != replace(part, training_queries=None).content
+
+
+def test_exact_answers_are_chamfers_and_kept(tmp_path: Path) -> None:
+    whole = synthetic_collection("quick-wide", documents=40, queries=5)
+    exact = ExactAnswers(whole, tmp_path)
+    documents = [document.astype(np.float64) for document in whole.documents]
+    expected = []
+    for query in whole.queries:
+        scores = [(query.astype(np.float64) @ document.T).max(axis=1).sum() for document in documents]
+        expected.append(np.argsort(-np.array(scores), kind="stable")[:6])
+    np.testing.assert_array_equal(exact.best(6), expected)
+    (path,) = tmp_path.glob("top6-*.npy")
+    np.save(path, exact.best(6) + 1)
+    np.testing.assert_array_equal(exact.best(3), np.array(expected)[:, :3] + 1)  # the first of more
+    assert exact.best(1000).shape == (5, exact.documents) == (5, 40)
+
+
+def test_collections_are_found_alone_in_a_folder_and_under_embeddings(tmp_path: Path) -> None:
+    one = write_embeddings(tmp_path / "alone" / "one", ["a", "b"], ["q"])
+    write_embeddings(tmp_path / "shared" / "embeddings" / "two", ["a", "b"], ["q"])
+    cache = tmp_path / "cache"
+    assert list(find_collections([one], cache)) == ["one"]
+    assert list(find_collections([tmp_path / "alone", tmp_path / "shared"], cache)) == ["one", "two"]
+    assert list(find_collections([tmp_path / "alone", tmp_path / "shared"], cache, ["two"])) == ["two"]
+    with pytest.raises(ValueError, match=r"no collection 'tow'\. Did you mean 'two'"):
+        find_collections([tmp_path / "shared"], cache, ["tow"])
+    with pytest.raises(FileNotFoundError, match="holds no collection"):
+        find_collections([tmp_path], cache)
+
+
+def test_queries_of_a_plaid_index_come_from_beside_it(tmp_path: Path) -> None:
+    sample = SHARED / "plaid-colbertv2-lotte500"
+    if not sample.is_dir():
+        pytest.skip("needs ../shared/data/plaid-colbertv2-lotte500")
+    loaded = load_collection(find_collections([sample], tmp_path)[sample.name])
+    assert (len(loaded.documents), len(loaded.queries), loaded.documents.dimension) == (500, 100, 128)

@@ -311,6 +311,49 @@ def test_candidates_are_counted_for_a_recall(tmp_path: Path) -> None:
     assert needed is not None and table["rows"][3][1].split(" ")[0] == written
 
 
+def test_unseen_documents_and_facts_are_kept_with_the_results(tmp_path: Path) -> None:
+    build = {"num_repetitions": 2, "num_simhash_projections": 2}
+    systems = [
+        {"system": "fde", "build": {**build, "fit_on": 0.25}},
+        {"system": "reranking", "build": build, "query": {"candidates": 20}},
+    ]
+    metrics = ["5-recall@10", "5-recall@10 unseen"]
+    assert run(tmp_path, systems, k=30, metrics=metrics, tables=["metrics", "facts"]) == []
+    first, ranked = summary(tmp_path)["rows"]
+    assert 0 < first["metrics"]["5-recall@10 unseen"]["mean"] <= 1
+    assert ranked["metrics"]["5-recall@10 unseen"] is None  # it was fitted on all
+    assert 0 < ranked["facts"]["products made"]["mean"] <= 1
+    raw = RawStore(tmp_path).load(next((tmp_path / "out" / "raw").rglob("fde-*.npz")))
+    assert raw is not None and len(raw.fitted_on) == 10
+    titles = [table["title"] for table in summary(tmp_path)["tables"]]
+    assert titles == ["Mine: 5-recall@10", "Mine: 5-recall@10 unseen", "Mine: products made"]
+
+
+def test_too_short_rankings_for_unseen_documents_fail_by_name(tmp_path: Path) -> None:
+    system = {"system": "fde", "build": {"num_repetitions": 2, "fit_on": 0.75}}
+    failures = run(tmp_path, [system], k=5, metrics=["5-recall@5 unseen"])
+    assert [failure.system for failure in failures] == ["fde"]
+    assert "Raise k" in failures[0].message and summary(tmp_path)["rows"] == []
+
+
+def test_training_queries_are_not_asked(tmp_path: Path) -> None:
+    assert run(tmp_path, [{"system": "exhaustive"}], training_queries=0.25) == []
+    (row,) = summary(tmp_path)["rows"]
+    assert row["metrics"]["5-recall@5"]["n"] == 9
+
+
+def test_crossings_are_told_by_collection(tmp_path: Path) -> None:
+    systems = [
+        {"system": "exhaustive", "label": "all tokens"},
+        {"system": "faulty", "label": "all FDEs"},
+        {"system": "faulty", "label": "graph", "build": {"fault": "other"}},
+    ]
+    assert run(tmp_path, systems, timed=True, documents=[20, "all"], tables=["crossover"]) == []
+    (table,) = summary(tmp_path)["tables"]
+    assert [row[0] for row in table["rows"]] == ["quick-wide", "in use"]
+    assert table["header"][1] == "tokens from which on all FDEs is faster than all tokens"
+
+
 def test_rankings_and_numbers_are_written_for_other_programs(tmp_path: Path) -> None:
     run(tmp_path, [{"system": "exhaustive"}], timed=True)
     lines = (tmp_path / "out" / "runs" / "mine" / "quick-wide" / "exhaustive.trec").read_text().splitlines()
