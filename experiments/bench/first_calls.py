@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..peers.environments import OURS, WORKERS, process_environment
+from ..peers.environments import MUVERA, WORKERS, process_environment
 
 __all__ = ["TARGETS", "first_calls"]
 
@@ -45,7 +45,7 @@ def _median(measure: Callable[[], dict[str, float]], key: str, repeat: int) -> f
 def _new_process(name: str, variables: dict[str, str]) -> Callable[[], dict[str, float]]:
     def measure() -> dict[str, float]:
         command = [sys.executable, str(WORKERS / "first_call.py"), name]
-        environment = process_environment(OURS, **variables)
+        environment = process_environment(MUVERA, **variables)
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         found: dict[str, float] = json.loads(done.stdout)
         return found

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..peers.environments import OURS, PEERS, Library, Worker, save_texts
+from ..peers.environments import MUVERA, PEERS, Library, Worker, save_texts
 from ..peers.workers.muvera_jobs import MANY
 
 __all__ = ["LINES", "Job", "Line", "Sizes", "run", "write_inputs"]
@@ -25,7 +25,7 @@ DIMENSION = 128
 QUERY_TOKENS = 32
 EQUAL_TOKENS = 150
 
-#: The peers' scores must be ours to this before they are timed.
+#: The peers' scores must be muvera's to this before they are timed.
 TOLERANCE = 1e-4
 
 
@@ -70,7 +70,7 @@ class Line:
     group : str
         Its jobs' rounds are run together.
     name : str
-    ours : Job
+    muvera : Job
     others : tuple of Job
         The fastest counts in every round.
     unit : str
@@ -78,14 +78,14 @@ class Line:
     target : str
         In words, as it is printed beside.
     slower : bool
-        The ratio says how many times longer ours takes, instead of how many times faster it is.
+        The ratio says how many times longer muvera takes, instead of how many times faster it is.
     threads : int
-        Of ours; processor time says nothing about several.
+        Of muvera; processor time says nothing about several.
     """
 
     group: str
     name: str
-    ours: Job
+    muvera: Job
     others: tuple[Job, ...]
     unit: str
     target: str = ""
@@ -93,8 +93,8 @@ class Line:
     threads: int = 1
 
 
-def _ours(operation: str, repeat: int = 3) -> Job:
-    return Job(OURS, operation, repeat)
+def _muvera(operation: str, repeat: int = 3) -> Job:
+    return Job(MUVERA, operation, repeat)
 
 
 def _peer(name: str, operation: str, repeat: int = 1) -> Job:
@@ -102,41 +102,41 @@ def _peer(name: str, operation: str, repeat: int = 1) -> Job:
 
 
 _DOCS = "documents/s"
-_SGEMM = tuple(_ours(f"sgemm_{size}") for size in (512, 1024, 2048))
+_SGEMM = tuple(_muvera(f"sgemm_{size}") for size in (512, 1024, 2048))
 
 #: The table's lines, in order.
 LINES = [
     Line("documents", "encode_documents / muvera-python, batches",
-         _ours("documents_batch"), (_peer("muvera-python", "documents_batch"),), _DOCS, "10x"),
+         _muvera("documents_batch"), (_peer("muvera-python", "documents_batch"),), _DOCS, "10x"),
     Line("documents", "encode_documents, lists of arrays / muvera-python, batches",
-         _ours("documents_list"), (_peer("muvera-python", "documents_batch"),), _DOCS),
+         _muvera("documents_list"), (_peer("muvera-python", "documents_batch"),), _DOCS),
     Line("documents", "encode_documents / muvera-python, one by one",
-         _ours("documents_single"), (_peer("muvera-python", "documents_single"),), _DOCS),
+         _muvera("documents_single"), (_peer("muvera-python", "documents_single"),), _DOCS),
     Line("documents", "encode_documents / muvfde",
-         _ours("documents_batch"), (_peer("muvfde", "documents_single"),), _DOCS, "30x"),
+         _muvera("documents_batch"), (_peer("muvfde", "documents_single"),), _DOCS, "30x"),
     Line("documents", "encode_documents, one by one / muvfde",
-         _ours("documents_single"), (_peer("muvfde", "documents_single"),), _DOCS),
+         _muvera("documents_single"), (_peer("muvfde", "documents_single"),), _DOCS),
     Line("documents", "encode_documents / fastembed",
-         _ours("documents_batch"), (_peer("fastembed", "documents_single"),), _DOCS),
+         _muvera("documents_batch"), (_peer("fastembed", "documents_single"),), _DOCS),
     Line("documents", "encode_documents, two threads / one",
-         _ours("documents_many_2"), (_ours("documents_many"),), _DOCS, "1.8x", threads=2),
+         _muvera("documents_many_2"), (_muvera("documents_many"),), _DOCS, "1.8x", threads=2),
     Line("query", "encode_queries, one query / muvera-python",
-         _ours("query", 100), (_peer("muvera-python", "query", 100),), "ms", "3x"),
+         _muvera("query", 100), (_peer("muvera-python", "query", 100),), "ms", "3x"),
     Line("query", "encode_queries, one query / muvfde",
-         _ours("query", 100), (_peer("muvfde", "query", 30),), "ms"),
+         _muvera("query", 100), (_peer("muvfde", "query", 30),), "ms"),
     Line("query", "encode_queries, one query / fastembed",
-         _ours("query", 100), (_peer("fastembed", "query", 10),), "ms"),
+         _muvera("query", 100), (_peer("fastembed", "query", 10),), "ms"),
     Line("chamfer", "Chamfer, one query / maxsim-cpu",
-         _ours("chamfer"), (_peer("maxsim-cpu", "chamfer", 3),), "ms", "2.3x"),
+         _muvera("chamfer"), (_peer("maxsim-cpu", "chamfer", 3),), "ms", "2.3x"),
     Line("chamfer", "Chamfer, one query / maxsim-cpu, list of arrays",
-         _ours("chamfer"), (_peer("maxsim-cpu", "chamfer_ragged", 3),), "ms"),
-    Line("chamfer", "Chamfer, one query / BLAS peak", _ours("chamfer"), _SGEMM, "GFLOP/s", ".65x"),
+         _muvera("chamfer"), (_peer("maxsim-cpu", "chamfer_ragged", 3),), "ms"),
+    Line("chamfer", "Chamfer, one query / BLAS peak", _muvera("chamfer"), _SGEMM, "GFLOP/s", ".65x"),
     Line("decode", "PLAID decode of 1 M tokens / filling the array",
-         _ours("decode", 1), (_ours("fill", 1),), "ms", "at most 4x the time", slower=True),
+         _muvera("decode", 1), (_muvera("fill", 1),), "ms", "at most 4x the time", slower=True),
     Line("pooling", "Ward pooling of Cranfield / SciPy",
-         _ours("pooling", 3), (_ours("pooling_scipy", 1),), "ms", "5x"),
+         _muvera("pooling", 3), (_muvera("pooling_scipy", 1),), "ms", "5x"),
     Line("pooling", "Ward pooling of Cranfield / SciPy, a mean a cluster",
-         _ours("pooling", 3), (_ours("pooling_scipy_loop", 1),), "ms"),
+         _muvera("pooling", 3), (_muvera("pooling_scipy_loop", 1),), "ms"),
 ]  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def run(
         below 1 others used the machine too, and processor time is the better measure.
     """
     lines = list(lines)
-    jobs = {job.name: job for line in lines for job in (line.ours, *line.others)}
+    jobs = {job.name: job for line in lines for job in (line.muvera, *line.others)}
     found: list[dict[str, Any]] = []
     shares: list[float] = []
     with ExitStack() as stack:
@@ -196,10 +196,10 @@ def run(
         checks = _check(jobs, workers, folder)
         for group in dict.fromkeys(line.group for line in lines):
             here = [line for line in lines if line.group == group]
-            mine = {job.name: job for line in here for job in (line.ours, *line.others)}
+            mine = {job.name: job for line in here for job in (line.muvera, *line.others)}
             seconds = _rounds(list(mine.values()), workers, sizes.rounds, progress)
             found += [_compare(line, seconds, sizes) for line in here]
-            several = {line.ours.name for line in here if line.threads > 1}
+            several = {line.muvera.name for line in here if line.threads > 1}
             shares += [
                 share
                 for name, (clock, processor) in seconds.items()
@@ -243,15 +243,15 @@ def _compare(line: Line, seconds: dict[str, NDArray[np.float64]], sizes: Sizes) 
     def rates(job: Job) -> NDArray[np.float64]:
         return _work(job, sizes, line.unit) / seconds[job.name]
 
-    ours = rates(line.ours)
+    own = rates(line.muvera)
     other = np.max([rates(job) for job in line.others], axis=0)
-    ratios, by_processor = other / ours if line.slower else ours / other
-    shown = [1e3 / rate[0] if line.unit == "ms" else rate[0] for rate in (ours, other)]
+    ratios, by_processor = other / own if line.slower else own / other
+    shown = [1e3 / rate[0] if line.unit == "ms" else rate[0] for rate in (own, other)]
     return {
         "group": line.group,
         "name": line.name,
         "unit": line.unit,
-        "ours": _digits(np.median(shown[0])),
+        "muvera": _digits(np.median(shown[0])),
         "other": _digits(np.median(shown[1])),
         "ratio": _digits(np.median(ratios)),
         "least": _digits(ratios.min()),
@@ -269,19 +269,19 @@ def _check(jobs: dict[str, Job], workers: dict[str, Worker], folder: Path) -> di
     """Compare results before anything is timed; what is not being run is not compared."""
     checks: dict[str, Any] = {}
     if "maxsim-cpu chamfer" in jobs:
-        ours = workers[OURS.name].result("chamfer", folder)
+        own = workers[MUVERA.name].result("chamfer", folder)
         for operation in ("chamfer", "chamfer_ragged"):
-            theirs = workers["maxsim-cpu"].result(operation, folder)
-            gap = float(np.abs(ours - theirs).max())
+            scores = workers["maxsim-cpu"].result(operation, folder)
+            gap = float(np.abs(own - scores).max())
             if not gap <= TOLERANCE:
                 raise ValueError(
-                    f"maxsim-cpu's {operation} differs by {gap:.2g} from our scores, "
+                    f"maxsim-cpu's {operation} differs by {gap:.2g} from muvera's scores, "
                     f"and at most {TOLERANCE} is allowed."
                 )
             checks[f"greatest difference of scores, {operation}"] = gap
     if "muvera pooling" in jobs:
         labels = [
-            workers[OURS.name].result(name, folder) for name in ("pooling_labels", "pooling_scipy_labels")
+            workers[MUVERA.name].result(name, folder) for name in ("pooling_labels", "pooling_scipy_labels")
         ]
         checks["tokens whose cluster is SciPy's"] = float(np.mean(labels[0] == labels[1]))
     return checks

@@ -45,7 +45,7 @@ def _lines(results: dict[str, Any]) -> list[list[str]]:
     return [
         [
             line["name"],
-            _number(line["ours"]),
+            _number(line["muvera"]),
             _number(line["other"]),
             line["unit"],
             f"{_ratio(line['ratio'])}x",

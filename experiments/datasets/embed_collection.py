@@ -3,7 +3,7 @@
 Reads ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv`` (only queries with a judgement are
 embedded), writes
 
-- ``{docs,queries}_tokens.npy``: float16 (n_tokens, dim) unit rows, texts in the order of the files;
+- ``{docs,queries}_tokens.npy``: float16 (n_tokens, dimension) unit rows, texts in the order of the files;
 - ``{docs,queries}_lens.npy``: int32 tokens per text; ``{docs,queries}_ids.json``;
 - with MiniLM also ``_token_ids.npy`` (int32 vocabulary ids) and ``_pooled.npy`` (float32, one vector per
   text);

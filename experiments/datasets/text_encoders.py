@@ -18,7 +18,7 @@ from muvera.texts.encoders.minilm import Reduction
 
 
 class TokenEncoder(Protocol):
-    """What the experiments ask of a model: one float32 (tokens, dim) matrix of unit rows for each text."""
+    """What the experiments ask of a model: one float32 (tokens, dimension) matrix of unit rows for each text."""
 
     def encode_documents(self, texts: Sequence[str]) -> list[FloatMatrix]:
         """Encode the texts as documents."""
@@ -96,14 +96,14 @@ class MultiVectorCheckpoint:
         }
 
     def encode_documents(self, texts: Sequence[str]) -> list[FloatMatrix]:
-        """Encode the texts as documents: one float32 (tokens, dim) matrix of unit rows each."""
+        """Encode the texts as documents: one float32 (tokens, dimension) matrix of unit rows each."""
         return [
             np.asarray(one, dtype=np.float32)
             for one in self._model.encode_document(list(texts), **self._options)
         ]
 
     def encode_queries(self, texts: Sequence[str]) -> list[FloatMatrix]:
-        """Encode the texts as queries: one float32 (tokens, dim) matrix of unit rows each."""
+        """Encode the texts as queries: one float32 (tokens, dimension) matrix of unit rows each."""
         return [
             np.asarray(one, dtype=np.float32)
             for one in self._model.encode_query(list(texts), **self._options)

@@ -169,7 +169,7 @@ def _belongs(value: object, module_name: str) -> bool:
 
 
 def _summary(value: object) -> str | None:
-    """The first sentences of a docstring, or None if it says too little."""
+    """Return the first sentences of a docstring, or None if it says too little."""
     doc = getattr(value, "__doc__", None)
     if not isinstance(doc, str):
         return None

@@ -43,23 +43,23 @@ def mean_interval(values: NDArray[np.float64]) -> dict[str, float] | None:
 
 
 def ratio_interval(
-    ours: NDArray[np.float64],
-    theirs: NDArray[np.float64],
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
     statistic: Callable[..., NDArray[np.float64]] = np.median,
 ) -> tuple[float, float, float]:
     """Return the ratio of two medians or means over the same queries, and its 95% interval.
 
     Parameters
     ----------
-    ours, theirs : float64 (n,)
+    first, second : float64 (n,)
         One a query, such as its seconds.
     statistic : callable
         ``numpy.median`` or ``numpy.mean``.
     """
-    drawn = np.random.default_rng(0).integers(0, len(ours), (_TIMES, len(ours)))
-    ratios = statistic(ours[drawn], axis=1) / statistic(theirs[drawn], axis=1)
+    drawn = np.random.default_rng(0).integers(0, len(first), (_TIMES, len(first)))
+    ratios = statistic(first[drawn], axis=1) / statistic(second[drawn], axis=1)
     low, high = np.quantile(ratios, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(statistic(ours) / statistic(theirs)), float(low), float(high)
+    return float(statistic(first) / statistic(second)), float(low), float(high)
 
 
 @lru_cache(maxsize=8)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..datasets.collection import Collection
 from ..runner.configuration import Experiment, Point
-from ..runner.measure import Session, raw_path
 from ..runner.raw_store import Raw
+from ..runner.session import Session, raw_path
 from .exact import ExactAnswers
 from .intervals import mean_interval
 from .latency import latency

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "OURS",
+    "MUVERA",
     "PEERS",
     "Library",
     "Worker",
@@ -64,7 +64,7 @@ class Library:
     requirement: str | None = None
 
 
-OURS = Library("muvera", "muvera_jobs")
+MUVERA = Library("muvera", "muvera_jobs")
 
 PEERS = {
     library.name: library
@@ -120,7 +120,7 @@ def _folder(library: Library, cache: Path) -> Path:
 
 
 def process_environment(library: Library, **changes: str) -> dict[str, str]:
-    """Return the variables of a process: one thread, and our checkout on the path for us alone."""
+    """Return the variables of a process: one thread, and the checkout on the path for muvera alone."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     variables |= dict.fromkeys(THREAD_VARIABLES, "1")
     if library.requirement is None:

@@ -1,1 +1,1 @@
-"""The study of recall, time and memory: configurations, measuring, results."""
+"""The engine of experiments: configurations, measuring, the files of a run."""

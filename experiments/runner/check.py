@@ -12,7 +12,7 @@ import numpy as np
 from muvera.utils.atomic_files import write_bytes
 
 from ..known_names import require_known
-from .measure import ALL
+from .session import ALL
 
 __all__ = ["EXPECTED", "check_run", "record_run"]
 

@@ -1,4 +1,4 @@
-"""Raw results: what every point of a study returned, kept under a hash of all that it depends on."""
+"""Raw results: what every point of an experiment returned, kept under a hash of all that it depends on."""
 
 from __future__ import annotations
 

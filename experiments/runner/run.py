@@ -20,11 +20,12 @@ from ..evaluation.summary import Part, Results, add_comparisons, add_rows, add_s
 from ..known_names import require_known
 from ..report.result_tables import result_tables
 from .configuration import LARGEST, Experiment
-from .measure import ALL, Failure, Session, measure
+from .measure import measure
 from .outputs import manifest_of, write_rankings, write_run
 from .provenance import machine, provenance
 from .raw_store import RawStore, key_of
 from .scaling import scaling_rows, scaling_settings
+from .session import ALL, Failure, Session
 
 __all__ = ["Options", "run_experiments"]
 

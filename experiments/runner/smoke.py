@@ -22,7 +22,7 @@ _One = TypeVar("_One")
 # Enough to learn maps from.
 _DOCUMENTS = MIN_FIT_DOCUMENTS + 44
 
-# Sizes of a quick scaling, and documents of a collection's part.
+# Sizes of a small scaling, and documents of a collection's part.
 _SIZES, _PART = (400, 1000), 60
 
 # Learned encoders that are fitted in a second.

@@ -17,10 +17,10 @@ from experiments.datasets.discovery import DatasetPath
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.report.special_tables import needed_candidates
 from experiments.runner.configuration import load_experiments
-from experiments.runner.measure import Failure
 from experiments.runner.outputs import _field
 from experiments.runner.raw_store import RawStore
 from experiments.runner.run import Options, run_experiments
+from experiments.runner.session import Failure
 from experiments.systems.base import Answers, Material
 from experiments.systems.exhaustive import Exhaustive
 from experiments.systems.registry import SYSTEMS

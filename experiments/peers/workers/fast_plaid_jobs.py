@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LIBRARY = "fast_plaid.search"
+
 Work = Callable[..., Any]
 
 
 @lru_cache(maxsize=1)
 def _index(folder: str) -> Any:
     """Open an index, which the searches of all settings share."""
-    return importlib.import_module("fast_plaid.search").FastPlaid(folder, device="cpu")
+    return importlib.import_module(LIBRARY).FastPlaid(folder, device="cpu")
 
 
 def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, **settings: Any) -> Work:
@@ -53,10 +55,4 @@ def search(_: Mapping[str, Any], index: str, **settings: int) -> Work:
     return work
 
 
-def load(_: Mapping[str, Any]) -> Work:
-    """Import it, before anything is timed."""
-    importlib.import_module("fast_plaid.search")
-    return lambda: None
-
-
-OPERATIONS = {"load": load, "build": build, "search": search}
+OPERATIONS = {"build": build, "search": search}

@@ -8,14 +8,14 @@ Work = Callable[[], Any]
 
 
 def chamfer(inputs: Mapping[str, Any]) -> Work:
-    """Documents of equal lengths as one array."""
+    """Score documents of equal lengths as one array."""
     library = importlib.import_module("maxsim_cpu")
     tokens, documents = inputs["query"], inputs["equal_documents"]
     return lambda: library.maxsim_scores(tokens, documents)
 
 
 def chamfer_ragged(inputs: Mapping[str, Any]) -> Work:
-    """Documents as a list of arrays."""
+    """Score documents as a list of arrays."""
     library = importlib.import_module("maxsim_cpu")
     tokens, documents = inputs["query"], list(inputs["equal_documents"])
     return lambda: library.maxsim_scores_variable(tokens, documents)

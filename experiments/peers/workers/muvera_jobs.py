@@ -1,4 +1,4 @@
-"""This library, and what its own times are held against: NumPy, SciPy and memory."""
+"""Jobs of this checkout, and of what its own times are held against: NumPy, SciPy and memory."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,47 +26,47 @@ def _encoder(documents: MultiVectors) -> FDEEncoder:
 
 
 def documents_batch(inputs: Inputs) -> Work:
-    """The whole batch at once."""
+    """Encode the whole batch at once."""
     documents = MultiVectors.from_arrays(inputs["documents"])
     encoder = _encoder(documents)
     return lambda: encoder.encode_documents(documents, threads=1)
 
 
 def documents_many(inputs: Inputs, threads: int = 1) -> Work:
-    """The batch several times over: enough work that its shares among threads are even."""
+    """Encode the batch several times over: enough work that its shares among threads are even."""
     documents = MultiVectors.from_arrays(inputs["documents"] * MANY)
     encoder = _encoder(documents)
     return lambda: encoder.encode_documents(documents, threads=threads)
 
 
 def documents_list(inputs: Inputs) -> Work:
-    """The whole batch as a list of arrays: joining them is on the clock."""
+    """Encode the whole batch as a list of arrays: joining them is on the clock."""
     documents = inputs["documents"]
     encoder = _encoder(MultiVectors.from_arrays(documents))
     return lambda: encoder.encode_documents(documents, threads=1)
 
 
 def documents_single(inputs: Inputs) -> Work:
-    """One document a call."""
+    """Encode one document a call."""
     documents = inputs["documents"]
     encoder = _encoder(MultiVectors.from_arrays(documents))
     return lambda: [encoder.encode_documents(document, threads=1) for document in documents]
 
 
 def query(inputs: Inputs) -> Work:
-    """One query."""
+    """Encode one query."""
     encoder, tokens = _encoder(MultiVectors.from_arrays(inputs["documents"])), inputs["query"]
     return lambda: encoder.encode_queries(tokens, threads=1)
 
 
 def chamfer(inputs: Inputs) -> Work:
-    """One query with documents of equal lengths."""
+    """Score one query with documents of equal lengths."""
     tokens, documents = inputs["query"], MultiVectors.from_arrays(inputs["equal_documents"])
     return lambda: chamfer_matrix(tokens, documents, threads=1)[0]
 
 
 def sgemm(size: int) -> Callable[[Inputs], Work]:
-    """NumPy's product of two square matrices."""
+    """Return a job that multiplies two square matrices through NumPy."""
 
     def prepare(_: Inputs) -> Work:
         stream = np.random.default_rng(0)
@@ -106,13 +106,13 @@ def pooling_labels(inputs: Inputs) -> Work:
 
 
 def pooling_scipy(inputs: Inputs) -> Work:
-    """Pool document by document through SciPy, with vectorised means."""
+    """Pool document by document through SciPy, with vectorized means."""
     documents = inputs["pooled"]
     return lambda: [_scipy_means(document, _scipy_labels(document)) for document in documents]
 
 
 def pooling_scipy_loop(inputs: Inputs) -> Work:
-    """The same with a mean a cluster, as the libraries that encode documents do."""
+    """Pool in the same way with a mean a cluster, as the libraries that encode documents do."""
     documents = inputs["pooled"]
     return lambda: [_scipy_means_in_a_loop(document, _scipy_labels(document)) for document in documents]
 
@@ -124,7 +124,7 @@ def pooling_scipy_labels(inputs: Inputs) -> Work:
 
 
 def _scipy_labels(tokens: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The first token stands alone, Ward clusters the others by their distances."""
+    """Return clusters: the first token stands alone, Ward clusters the others by their distances."""
     labels = np.zeros(len(tokens), np.int64)
     rest = tokens[1:]
     clusters = max(len(rest) // FACTOR, 1)

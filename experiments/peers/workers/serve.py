@@ -1,8 +1,10 @@
 """Answer one JSON request a line: ``serve.py MODULE FOLDER``.
 
 ``MODULE`` stands in this folder and has ``OPERATIONS``: by name, a function that takes the
-inputs and returns a function without arguments, whose call is what is timed.  ``FOLDER`` holds
-the inputs as NAME.npy, ragged ones with NAME_lengths.npy.
+inputs and returns a function without arguments, whose call is what is timed.  A module of a library that
+encodes has ``encoders`` instead or beside: it takes settings and returns functions of one document and of one
+query, from which the operations of all such libraries are made.  ``LIBRARY`` is what "load" imports.
+``FOLDER`` holds the inputs as NAME.npy, ragged ones with NAME_lengths.npy.
 
 Requests: ``{"operation": name, "repeat": n}`` is answered with the seconds of each call by the
 clock and by the processor's time, and ``{"operation": name, "save": path}`` once the result
@@ -39,6 +41,41 @@ class Inputs:
         return [part.copy() for part in np.split(array, np.cumsum(np.load(lengths))[:-1])]
 
 
+def operations_of(module: Any) -> dict[str, Callable[..., Callable[..., Any]]]:
+    """Return a worker's operations by name."""
+    found = dict(getattr(module, "OPERATIONS", {}))
+    if hasattr(module, "encoders"):
+        found |= _encoder_operations(module.encoders)
+    if hasattr(module, "LIBRARY"):
+        found["load"] = lambda _: importlib.import_module(module.LIBRARY) and (lambda: None)
+    return found
+
+
+def _encoder_operations(encoders: Callable[..., Any]) -> dict[str, Callable[..., Callable[..., Any]]]:
+    def documents_single(inputs: Inputs) -> Callable[[], Any]:
+        encode, documents = encoders()[0], inputs["documents"]
+        return lambda: [encode(document) for document in documents]
+
+    def query(inputs: Inputs) -> Callable[[], Any]:
+        encode, tokens = encoders()[1], inputs["query"]
+        return lambda: encode(tokens)
+
+    def encode_document(_: Inputs, **settings: int) -> Callable[..., Any]:
+        encode: Callable[..., Any] = encoders(**settings)[0]
+        return encode
+
+    def encode_query(_: Inputs, **settings: int) -> Callable[..., Any]:
+        encode: Callable[..., Any] = encoders(**settings)[1]
+        return encode
+
+    return {
+        "documents_single": documents_single,
+        "query": query,
+        "encode_document": encode_document,
+        "encode_query": encode_query,
+    }
+
+
 def answer(request: dict[str, Any], work: Callable[..., Any], inputs: Inputs) -> dict[str, Any]:
     """Call `work` as the request says."""
     seconds: list[float] = []
@@ -69,7 +106,7 @@ def main() -> None:
     # Replies go to the real output; whatever the libraries print goes to the errors.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    operations = importlib.import_module(sys.argv[1]).OPERATIONS
+    operations = operations_of(importlib.import_module(sys.argv[1]))
     inputs = Inputs(Path(sys.argv[2]))
     ready: dict[str, Callable[..., Any]] = {}
     for line in sys.stdin:
