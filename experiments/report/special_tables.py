@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera.index.candidates import GRAPH_FROM
-from muvera.index.muvera_index import EXACT_TOKENS
+from muvera.index.settings import EXACT_TOKENS
 
 from ..evaluation.summary import Part, Results
 from ..runner.scaling import RECALL

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from muvera.encoders.base import Encoder
 from muvera.encoders.registry import make_encoder
 from muvera.index.candidates import CandidateSearch
-from muvera.mips import ExactSearch, PQSearch
+from muvera.index.settings import IndexSettings
+from muvera.mips import ExactSearch
 
 from ..datasets.collection import Collection
 from ..evaluation.intervals import mean_interval
@@ -162,7 +163,8 @@ def _grow(
     threads: int,
 ) -> Iterator[dict[str, Any]]:
     backend = search.get("backend", "exact")
-    held = CandidateSearch(encoder, backend, search.get("hnsw"), search.get("pq")).search
+    settings = {"backend": backend, "hnsw": search.get("hnsw"), "pq": search.get("pq")}
+    held = CandidateSearch(encoder, IndexSettings.from_dict(settings)).search
     gc.collect()
     before, built = _resident(), 0.0
     for size in sizes:
@@ -171,8 +173,7 @@ def _grow(
             held.add(np.arange(start, start + len(fdes)), fdes, threads)
             built += time.perf_counter() - began
         began = time.perf_counter()
-        if isinstance(held, PQSearch):
-            held.learn(threads)
+        held.train(threads)
         held.search(asked[:1], _TOP, threads=threads)  # what is put off to the first search belongs to it
         built += time.perf_counter() - began
         seconds, found = [], []

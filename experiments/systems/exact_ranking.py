@@ -80,7 +80,7 @@ class ExactRanking(FirstStage):
         return dataclasses.replace(answers, facts={"products made": made})
 
     def _slice(
-        self, rows: NDArray[np.int64]
+        self, rows: NDArray[np.int64], in_order: bool
     ) -> list[tuple[MultiVectors, NDArray[np.int64], NDArray[np.int64]]]:
         return [(self.documents, rows, np.arange(len(rows)))]
 

@@ -13,7 +13,7 @@ from muvera import MultiVectors
 from muvera.encoders.base import Encoder, EncoderConfig
 from muvera.encoders.registry import make_encoder
 from muvera.index.candidates import CandidateSearch
-from muvera.mips import HNSWSearch, PQSearch
+from muvera.index.settings import IndexSettings
 
 from .base import Answers, Family, Material, NotApplicableError, Ranked, System
 from .encoder_settings import ENCODER_ARGUMENTS, encoder_config, fit_sample
@@ -66,9 +66,8 @@ class FirstStage(System):
         **changes: Any,
     ) -> None:
         encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
-        CandidateSearch.check_settings(backend, hnsw, pq)
-        self._preset, self._changes = preset, changes
-        self._backend, self._hnsw, self._pq, self._order = backend, hnsw, pq, order
+        self._settings = IndexSettings.from_dict({"backend": backend, "hnsw": hnsw, "pq": pq})
+        self._preset, self._changes, self._order = preset, changes, order
         self._fit_on, self._fit_with_queries = fit_on, fit_with_queries
 
     @staticmethod
@@ -86,13 +85,12 @@ class FirstStage(System):
             material, documents if self._sample is None else documents[self._sample]
         )
         self._fit_seconds = time.perf_counter() - start
-        self._contents = CandidateSearch(encoder, self._backend, self._hnsw, self._pq)
+        self._contents = CandidateSearch(encoder, self._settings)
         self._intrinsic = np.empty(0)
         rows = np.arange(len(documents))
         if self._order == "given":
             self._contents.add(rows, documents, threads)
-            if isinstance(self._contents.search, PQSearch):
-                self._contents.search.learn(threads)
+            self._contents.search.train(threads)
             return
         fdes = encoder.encode_documents(documents, threads=threads)
         self._intrinsic = intrinsic_dimension(fdes)
@@ -142,19 +140,16 @@ class FirstStage(System):
             Without it all queries are answered at once, and times are NaN: not measured.
         """
         search = self._contents.search
-        if isinstance(search, HNSWSearch):
-            built = int((self._hnsw or {}).get("ef", HNSWSearch(1).ef))
-            search.set_ef(built if ef is None else ef)
 
         def answer(_: int, query: MultiVectors) -> Ranked:
             fde = self._contents.encoder.encode_queries(query, threads=self.threads)
-            ids, scores = search.search(fde, k, threads=self.threads)
+            ids, scores = search.search(fde, k, threads=self.threads, ef=ef)
             return ids[0][ids[0] >= 0], scores[0][ids[0] >= 0]
 
         if one_by_one_timed:
             return timed_search(queries, k, answer)
         fdes = self._contents.encoder.encode_queries(queries, threads=self.threads)
-        ids, scores = search.search(fdes, k, threads=self.threads)
+        ids, scores = search.search(fdes, k, threads=self.threads, ef=ef)
         return Answers(ids, scores, np.full(len(queries), np.nan))
 
     def facts(self) -> dict[str, float | str]:

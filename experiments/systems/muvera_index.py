@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, rerank
-from muvera.mips import HNSWSearch
 
 from .base import Answers, Family, Material, Ranked, System
 from .encoder_settings import ENCODER_ARGUMENTS, encoder_config
@@ -96,7 +95,6 @@ class Muvera(System):
         ball_carving_tau, patience : optional
             Of :meth:`muvera.MuveraIndex.search`.
         """
-        self._set_ef(ef)
 
         def answer(_: int, query: MultiVectors) -> Ranked:
             ranking = self._index.search(
@@ -105,19 +103,12 @@ class Muvera(System):
                 candidates=max(k, candidates),
                 ball_carving_tau=ball_carving_tau,
                 patience=patience,
+                ef=ef,
                 threads=self.threads,
             )[0]
             return np.asarray(ranking.ids, np.int64), ranking.scores
 
         return timed_search(queries, k, answer)
-
-    def _set_ef(self, ef: int | None) -> None:
-        held = self._index._contents.candidates  # the index fixes ef when it is built; a sweep changes it
-        if held is not None and isinstance(held.search, HNSWSearch):
-            held.search.set_ef(self._settings_ef() if ef is None else ef)
-
-    def _settings_ef(self) -> int:
-        return int((self._settings["hnsw"] or {}).get("ef", HNSWSearch(1).ef))
 
     def disagreement(
         self, queries: MultiVectors, positions: NDArray[np.int64], k: int, **query: Any
@@ -138,7 +129,7 @@ class Muvera(System):
             stored = held.search.vectors(held.search.labels())
             found = np.argsort(-(fdes @ stored.T), axis=1, kind="stable")[:, :count]
         else:
-            found = held.search.search(fdes, count, threads=self.threads)[0]
+            found = held.search.search(fdes, count, threads=self.threads, ef=query.get("ef"))[0]
         candidates = [row[row >= 0] for row in found]
         expected = rerank(some, self.documents, candidates, k, threads=self.threads)
         for i, ranking in enumerate(expected):
@@ -154,12 +145,12 @@ class Muvera(System):
     def facts(self) -> dict[str, float | str]:
         """Return the FDE's size and, of a graph, its measured recall."""
         info = self._index.info()
-        found: dict[str, float | str] = {"vector_dimension": float(info["fde"]["vector_dimension"])}
-        if info["vectors"] is not None and info["vectors"].get("recall") is not None:
-            found["search_recall"] = float(info["vectors"]["recall"])
+        found: dict[str, float | str] = {"vector_dimension": float(info.encoder["vector_dimension"])}
+        if info.vectors is not None and info.vectors.get("recall") is not None:
+            found["search_recall"] = float(info.vectors["recall"])
         return found
 
     def bytes_per_document(self) -> float:
         """Return the bytes of an FDE as it is kept and, with a graph, of its links."""
-        vectors = self._index.info()["vectors"]
+        vectors = self._index.info().vectors
         return float(vectors["bytes_per_vector"]) if vectors else 0.0

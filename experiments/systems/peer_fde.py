@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors
-from muvera.mips import HNSWSearch
 
 from ..peers.environments import save_texts
 from .base import Answers, Material, Ranked
@@ -37,7 +36,7 @@ class PeerFDE(WorkerSystem):
     backend : {"exact", "hnsw"}
         Read all FDEs, or walk a graph of them.
     hnsw : dict, optional
-        Settings of :class:`muvera.mips.HNSWSearch` but for the seed.
+        Settings of :class:`muvera.mips.HNSWSettings` but for the seed.
     """
 
     chamfer: ClassVar[bool] = True
@@ -88,13 +87,11 @@ class PeerFDE(WorkerSystem):
         ef : int, optional
             Candidates of the walk through the graph; default: what it was built with.
         """
-        if ef is not None and isinstance(self._search, HNSWSearch):
-            self._search.set_ef(ef)
         count = min(max(k, candidates), len(self.documents))
         fdes, seconds = self._encode("encode_query", queries)
 
         def answer(place: int, query: MultiVectors) -> Ranked:
-            found, _ = self._search.search(fdes[place : place + 1], count, threads=self.threads)
+            found, _ = self._search.search(fdes[place : place + 1], count, threads=self.threads, ef=ef)
             return self.ranked_exactly(query, found[0], k)
 
         answers = timed_search(queries, k, answer)

@@ -26,7 +26,7 @@ class Pooled(System):
         single vectors, where the collection has them.
     backend : {"exact", "hnsw"}
     hnsw : dict, optional
-        Settings of :class:`muvera.mips.HNSWSearch`.
+        Settings of :class:`muvera.mips.HNSWSettings`.
     """
 
     name: ClassVar[str] = "pooled"

@@ -9,7 +9,7 @@ from muvera import MultiVectors
 from muvera.data.multivectors import as_kernel_arrays
 from muvera.data.validation import read_only_view
 from muvera.kernels.tile import pack_columns
-from muvera.mips import HNSWSearch
+from muvera.mips import HNSWSearch, HNSWSettings
 
 from .base import Material, System
 from .token_kernels import nearest_tokens
@@ -33,7 +33,7 @@ class TokenSearch:
         to documents.  "exact" reads every token for every query, on one thread: no graph, no error of
         one.
     m, ef_construction : int
-        Of the graph, see :class:`muvera.mips.HNSWSearch`; unit vectors make its space of no matter.
+        Of the graph, see :class:`muvera.mips.HNSWSettings`; unit vectors make its space of no matter.
     seed : int
     threads : int
         With more than one the graph is not reproducible.
@@ -61,7 +61,7 @@ class TokenSearch:
         if backend == "hnsw":
             # The walk is as wide as what is asked for: `nearest` says how wide.
             self._graph = HNSWSearch(
-                documents.dimension, m=m, ef_construction=ef_construction, ef=1, seed=seed
+                documents.dimension, HNSWSettings(m=m, ef_construction=ef_construction, ef=1, seed=seed)
             )
             for start in range(0, documents.num_tokens, _BLOCK):
                 part = documents.tokens[start : start + _BLOCK].astype(np.float32)

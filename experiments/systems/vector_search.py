@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from muvera.mips import ExactSearch, HNSWSearch
+from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings
 
 __all__ = ["VectorBackend", "VectorSearchSettings"]
 
@@ -19,7 +19,7 @@ class VectorSearchSettings:
     backend : {"exact", "hnsw"}
         Read all vectors, or walk a graph of them.
     hnsw : dict, optional
-        Settings of :class:`muvera.mips.HNSWSearch`; the seed is the experiment's unless it is given.
+        Settings of :class:`muvera.mips.HNSWSettings`; the seed is the experiment's unless it is given.
     """
 
     def __init__(self, backend: VectorBackend, hnsw: dict[str, Any] | None) -> None:
@@ -30,5 +30,5 @@ class VectorSearchSettings:
     def make(self, dimension: int, seed: int) -> ExactSearch | HNSWSearch:
         """Return an empty search of vectors of so many floats."""
         if self._graph:
-            return HNSWSearch(dimension, **{"seed": seed, **self._hnsw})
+            return HNSWSearch(dimension, HNSWSettings(**{"seed": seed, **self._hnsw}))
         return ExactSearch(dimension)

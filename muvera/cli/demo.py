@@ -39,7 +39,8 @@ def demo(
     """
     begun = time.perf_counter()
     from ..data.demo_sample import load_demo_sample
-    from ..index.muvera_index import EXACT_TOKENS, MuveraIndex
+    from ..index.muvera_index import MuveraIndex
+    from ..index.settings import EXACT_TOKENS
 
     sample = load_demo_sample()
     if not json_:

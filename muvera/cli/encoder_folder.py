@@ -11,7 +11,7 @@ from pathlib import Path
 from ..encoders.base import Encoder
 from ..encoders.registry import config_from_dict, is_encoder_folder, read_encoder
 from ..encoders.registry import load_encoder as load_alone
-from ..index.generations import MANIFEST, read_manifest, verify
+from ..index.manifest import MANIFEST, read_manifest, verify
 
 __all__ = ["is_encoder_folder", "load_encoder"]
 
@@ -38,5 +38,5 @@ def load_encoder(folder: Path) -> Encoder:
             f"{folder} is searched exactly and has no encoder. Build it with --exact-tokens 0 to have one."
         )
     named = {name: entry for name, entry in manifest["files"].items() if "/encoder_" in name}
-    verify(folder, {"files": named}, thorough=True)
+    verify(folder, named, thorough=True)
     return read_encoder(folder / manifest["folder"], config_from_dict(manifest["config"]))

@@ -27,6 +27,7 @@ from .output import megabytes, print_json, progress_bar, seconds, warn
 if TYPE_CHECKING:
     from ..data.multivectors import MultiVectors
     from ..encoders.base import EncoderConfig
+    from ..index.info import IndexInfo
 
 __all__ = ["index"]
 
@@ -87,9 +88,9 @@ def index(
       muvera index docs docs.index
       muvera search docs.index docs -k 3
     """
-    from ..utils.atomic_files import atomic_folder
+    from ..index.muvera_index import MuveraIndex
     from .settings import configuration
-    from .sources import open_documents
+    from .sources import open_documents, stream
 
     _require_place(out, overwrite)
     opened = open_documents(source, format, part, option)
@@ -116,32 +117,28 @@ def index(
         warn(_large(opened, fde, settings))
     with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
         given = {**settings, "threads": threads, "progress": advance}
-        if out.is_dir() and any(out.iterdir()):
-            with atomic_folder(out, overwrite=True) as beside:
-                facts = _build(opened, fde, beside, given)
-        else:
-            facts = _build(opened, fde, out, given)
+        built = MuveraIndex.build(_filled(stream(opened)), fde, path=out, overwrite=overwrite, **given).info()
     duration = time.perf_counter() - begun
-    warnings = facts["warnings"]
     if json_:
-        print_json({"index": str(out), "source": str(source), "seconds": round(duration, 3), **facts})
+        facts = {"index": str(out), "source": str(source), "seconds": round(duration, 3)}
+        print_json({**facts, **built.to_dict()})
         return
     if not quiet:
-        warn(warnings)
+        warn(list(built.warnings))
     typer.echo(
-        f"{out}: {facts['documents']:,} documents, {facts['tokens']:,} tokens of {facts['dimension']} "
-        f"dimensions, {megabytes(facts['bytes_per_document'])} a document, in {seconds(duration)}"
+        f"{out}: {built.documents:,} documents, {built.tokens:,} tokens of {built.dimension} "
+        f"dimensions, {megabytes(built.bytes_per_document)} a document, in {seconds(duration)}"
     )
-    typer.echo(f"searched {described(facts)}")
+    typer.echo(f"searched {described(built)}")
 
 
-def described(facts: dict[str, Any]) -> str:
-    """Return in words how an index searches, from what :meth:`MuveraIndex.info` says."""
-    vectors = facts["vectors"]
+def described(facts: IndexInfo) -> str:
+    """Return in words how an index searches."""
+    vectors = facts.vectors
     if vectors is None:
         return "exactly, without FDEs"
-    what = "learned vectors" if facts["fde"].get("encoder") == "learned" else "FDEs"
-    through = f"through {what} of {facts['fde']['vector_dimension']:,} floats"
+    what = "FDEs" if facts.encoder["encoder"] == "fde" else f"{facts.encoder['encoder']} vectors"
+    through = f"through {what} of {facts.encoder['vector_dimension']:,} floats"
     if vectors["kind"] == "exact":
         return f"{through}, all of which are read"
     if vectors["kind"] in ("int8", "pq"):
@@ -157,7 +154,7 @@ def _preset_for(documents: int | None) -> str:
 
 def _require_place(out: Path, overwrite: bool) -> None:
     """Fail before the work where OUT cannot be written; only an index is ever replaced."""
-    from ..index.generations import read_manifest
+    from ..index.manifest import read_manifest
 
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
@@ -165,13 +162,6 @@ def _require_place(out: Path, overwrite: bool) -> None:
         read_manifest(out)
     elif out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; an index is a folder. Give another name.")
-
-
-def _build(opened: Any, config: Any, out: Path, given: dict[str, Any]) -> dict[str, Any]:
-    from ..index.muvera_index import MuveraIndex
-    from .sources import stream
-
-    return MuveraIndex.build(_filled(stream(opened)), config, path=out, **given).info()
 
 
 def _learned(
@@ -183,7 +173,7 @@ def _learned(
     """
     from ..encoders.registry import make_encoder
     from ..index.contents import MIN_FIT_DOCUMENTS
-    from ..index.muvera_index import EXACT_TOKENS
+    from ..index.settings import EXACT_TOKENS
     from .sources import stream
 
     small = opened.num_tokens is not None and opened.num_tokens <= settings.get("exact_tokens", EXACT_TOKENS)

@@ -39,7 +39,7 @@ def info(
     Example:
       muvera info my.index
     """
-    from ..index.generations import MANIFEST
+    from ..index.manifest import MANIFEST
     from .encoder_folder import is_encoder_folder
 
     if format is None and (path / MANIFEST).is_file():
@@ -61,21 +61,21 @@ def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
     loaded = MuveraIndex.load(path, verify_files=True if verify else None)
     facts = loaded.info()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    empty, deleted = facts["empty_documents"], facts["deleted_documents"]
+    empty, deleted = facts.empty_documents, facts.deleted_documents
     odd = (f", {empty:,} of them without tokens" if empty else "") + (
         f", {deleted:,} deleted" if deleted else ""
     )
     lines = [
-        f"an index of {facts['documents']:,} documents{odd}",
-        f"tokens      {facts['tokens']:,} of {facts['dimension']} dimensions",
+        f"an index of {facts.documents:,} documents{odd}",
+        f"tokens      {facts.tokens:,} of {facts.dimension} dimensions",
         f"search      {described(facts)}",
-        f"size        {megabytes(facts['bytes_per_document'])} a document, {megabytes(size)} on the disk",
-        f"settings    {_settings(facts['vectors'] or {}, ('space', 'm', 'ef_construction', 'ef'))}"
-        f"exact up to {facts['exact_tokens']:,} tokens",
-        f"FDEs        {_settings(facts['fde'], tuple(facts['fde'])).rstrip(', ')}",
-        *(f"warning     {text}" for text in facts["warnings"]),
+        f"size        {megabytes(facts.bytes_per_document)} a document, {megabytes(size)} on the disk",
+        f"settings    {_settings(facts.vectors or {}, ('space', 'm', 'ef_construction', 'ef'))}"
+        f"exact up to {facts.exact_tokens:,} tokens",
+        f"encoder     {_settings(facts.encoder, tuple(facts.encoder)).rstrip(', ')}",
+        *(f"warning     {text}" for text in facts.warnings),
     ]
-    return {"kind": "index", "bytes_on_disk": size, "verified": verify, **facts}, "\n".join(lines)
+    return {"kind": "index", "bytes_on_disk": size, "verified": verify, **facts.to_dict()}, "\n".join(lines)
 
 
 def _settings(values: dict[str, Any], names: tuple[str, ...]) -> str:
@@ -88,9 +88,10 @@ def _encoder(path: Path) -> tuple[dict[str, Any], str]:
     config = load_encoder(path).config
     facts: dict[str, Any] = {
         "kind": "encoder",
-        "fde": {**config.to_dict(), "vector_dimension": config.vector_dimension},
+        "encoder": {**config.to_dict(), "vector_dimension": config.vector_dimension},
     }
-    return facts, f"an encoder\nFDEs        {_settings(facts['fde'], tuple(facts['fde'])).rstrip(', ')}"
+    values = facts["encoder"]
+    return facts, f"an encoder\nencoder     {_settings(values, tuple(values)).rstrip(', ')}"
 
 
 def _embeddings(

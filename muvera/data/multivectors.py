@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..kernels.finite_check import first_beyond
-from ..utils.atomic_files import atomic_folder, write_json
+from ..utils.atomic_files import atomic_folder, save_array, write_json
 from ..utils.npy_files import load_npy
+from ..utils.sibling_folders import recover_folder
 from .offsets import as_offsets, offsets_from_lengths, running_total
 from .validation import Ids, TokenArray, as_array, as_ids, as_tokens, read_only_view
 
-__all__ = ["MULTIVECTORS_FILES", "MultiVectors", "as_kernel_arrays", "as_multivectors"]
+__all__ = ["MULTIVECTORS_FILES", "MultiVectors", "as_kernel_arrays"]
 
 #: What a folder of MultiVectors holds.
 MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
@@ -391,8 +392,8 @@ class MultiVectors:
         The folder appears under its name only when it is complete.
         """
         with atomic_folder(folder, overwrite, own=MULTIVECTORS_FILES) as beside:
-            np.save(beside / "tokens.npy", self.tokens)
-            np.save(beside / "lengths.npy", self.lengths)
+            save_array(beside / "tokens.npy", self.tokens)
+            save_array(beside / "lengths.npy", self.lengths)
             if self._ids is not None:
                 write_json(beside / "ids.json", self._ids.tolist())
 
@@ -408,6 +409,7 @@ class MultiVectors:
             Where one is damaged, or does not fit the others.
         """
         path = Path(folder)
+        recover_folder(path)
         for name in ("tokens.npy", "lengths.npy"):
             if not (path / name).is_file():
                 raise FileNotFoundError(
@@ -422,38 +424,3 @@ class MultiVectors:
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path / 'ids.json'} is damaged: {error}.") from error
         return cls.from_flat(tokens, lengths, ids=ids)
-
-
-def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
-    """Return `value` as MultiVectors.
-
-    Parameters
-    ----------
-    value : MultiVectors, array_like (tokens, dim), or sequence of those
-        One 2-D array is one text.  A 3-D array is a batch without padding: use
-        :meth:`MultiVectors.from_padded` where there is some.
-    name : str
-        What errors call the texts.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For anything else.
-    """
-    if isinstance(value, MultiVectors):
-        return value
-    if hasattr(value, "ndim"):
-        array = as_array(value, name)
-        if array.ndim == 2:
-            return MultiVectors.from_arrays([array], name=name)
-        if array.ndim != 3:
-            raise ValueError(
-                f"{name} has shape {array.shape}; expected (tokens, dim) for one text, (n, tokens, dim) for "
-                "several, a list of arrays or MultiVectors."
-            )
-        return MultiVectors.from_arrays(list(array), name=name)
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-        raise TypeError(
-            f"{name} must be MultiVectors or arrays of token vectors, got {type(value).__name__}."
-        )
-    return MultiVectors.from_arrays(value, name=name)

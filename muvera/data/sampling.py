@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .multivectors import MultiVectors, as_multivectors
+from .doorway import as_multivectors
+from .multivectors import MultiVectors
 
 __all__ = [
     "MAX_FIT_DOCUMENTS",

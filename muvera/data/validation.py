@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..utils.checks import given
+
 __all__ = [
     "MAX_ID_LENGTH",
     "Ids",
@@ -14,6 +16,7 @@ __all__ = [
     "as_array",
     "as_ids",
     "as_tokens",
+    "id_kind",
     "read_only_view",
     "string_array",
     "validated_out",
@@ -81,6 +84,10 @@ def as_tokens(value: Any, name: str) -> TokenArray:
         if array.dtype.itemsize not in (2, 4) or array.dtype.name == "bfloat16":
             with np.errstate(over="ignore"):
                 array = array.astype(np.float32)
+    elif array.dtype.kind in "US":
+        raise TypeError(
+            f"{name} must be token vectors, got the text {given(value)}. Encode it with your model first."
+        )
     elif array.size:
         raise TypeError(
             f"{name} has dtype {array.dtype}, but token vectors must be floating point. "
@@ -154,6 +161,11 @@ def string_array(values: list[str]) -> NDArray[np.str_] | NDArray[np.object_]:
     objects = np.empty(len(values), object)
     objects[:] = values
     return objects
+
+
+def id_kind(ids: Ids) -> str:
+    """Return "int" or "str"."""
+    return "int" if ids.dtype.kind == "i" else "str"
 
 
 def _require_unique(ids: Ids, name: str) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors
+from ..data.doorway import as_multivectors
+from ..data.multivectors import MultiVectors
 from ..data.sampling import fit_share, pseudo_queries
 from ..encoders.base import Encoder
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
 from ..encoders.registry import make_encoder
 from ..index.contents import MIN_FIT_DOCUMENTS
-from ..index.muvera_index import EXACT_TOKENS
+from ..index.settings import EXACT_TOKENS
 from ..utils.checks import require_int
 from .capacity import CellCapacity, cell_capacity
 from .configurations import PAPER, encoders_to_measure

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors
+from ..data.doorway import checked_texts
+from ..data.multivectors import MultiVectors
 from ..utils.atomic_files import atomic_folder, write_json
 
 __all__ = [
@@ -197,10 +198,7 @@ class BaseEncoder(ABC):
 
     def _checked(self, texts: Any, name: str) -> MultiVectors:
         """Return what is to be encoded as finite MultiVectors of the encoder's dimension, or raise."""
-        checked = as_multivectors(texts, name)
-        checked.require_dimension(self.config.dimension, name, "this encoder")
-        checked.require_finite(name)
-        return checked
+        return checked_texts(texts, name, self.config.dimension, "this encoder")
 
 
 def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..utils.atomic_files import read_array
+from ..utils.npy_files import load_npy
+from ..utils.sibling_folders import recover_folder
 from .base import ENCODER_FILE, ENCODER_FORMAT, BaseConfig, Encoder, EncoderConfig, ReadArray
 from .fde.config import PRESETS as FDE_PRESETS
 from .fde.config import FDEConfig
@@ -154,7 +155,7 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
     """
 
     def read(name: str) -> NDArray[Any]:
-        return read_array(folder / f"encoder_{name}.npy")
+        return load_npy(folder / f"encoder_{name}.npy", mmap=False)
 
     return ENCODERS[config.kind].restore(config, read)
 
@@ -186,6 +187,7 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
     """
     folder = Path(path)
     file = folder / ENCODER_FILE
+    recover_folder(folder)
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {ENCODER_FILE}: an encoder's folder has one.")
     try:

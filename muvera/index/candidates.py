@@ -1,9 +1,10 @@
-"""CandidateSearch: FDEs in a single-vector index, the first stage of a search."""
+"""CandidateSearch: documents' vectors in a single-vector index, the first stage of a search."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,17 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
-from ..mips import ExactSearch, HNSWSearch, Int8Search, PQSearch, VectorSearch
+from ..mips import SEARCHES, SavedState, VectorSearch, make_search
+from ..mips.base import Guard
+from .settings import IndexSettings
 
-__all__ = ["Backend", "CandidateSearch"]
+__all__ = ["CandidateSearch"]
 
-Backend = Literal["auto", "exact", "hnsw", "int8", "pq"]
-
-#: With backend "auto", a graph is built from this many FDEs on: below, reading all is faster
+#: With backend "auto", a graph is built from this many vectors on: below, reading all is faster
 #: (`python -m experiments run crossover` measures where).
 GRAPH_FROM = 3000
 
-#: FDEs encoded at a time while adding.
+#: Vectors encoded at a time while adding.
 _BLOCK_BYTES = 128 << 20
 
 #: A graph that finds less than this share of the exact best is worth a warning.
@@ -35,59 +36,47 @@ _PROBE_TOKENS, _PROBE_K = 32, 100
 
 
 class CandidateSearch:
-    """Encode documents, keep their FDEs by row number, find rows for queries.
+    """Encode documents, keep their vectors by row number, find rows for queries.
 
     Parameters
     ----------
-    encoder : FDEEncoder or LearnedEncoder
+    encoder : Encoder
         Fitted.
-    backend : {"auto", "exact", "hnsw", "int8", "pq"}
-        "exact" reads every FDE; "hnsw" walks a graph; "auto" changes from the first to the
-        second when the collection has grown.  "int8" reads every FDE in a quarter of the memory,
-        "pq" in a 32nd of it, and finds somewhat less.
-    hnsw : dict
-        Settings of :class:`muvera.mips.HNSWSearch`.
-    pq : dict
-        Settings of :class:`muvera.mips.PQSearch`.
+    settings : IndexSettings, optional
+        What kind of search keeps the vectors, and how.
     fitted_on : int
         How many of the documents here the encoder was fitted on; 0: it came fitted.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        backend: Backend = "auto",
-        hnsw: dict[str, Any] | None = None,
-        pq: dict[str, Any] | None = None,
-        fitted_on: int = 0,
-    ) -> None:
-        self.check_settings(backend, hnsw, pq)
+    def __init__(self, encoder: Encoder, settings: IndexSettings | None = None, fitted_on: int = 0) -> None:
         self.encoder, self.fitted_on = encoder, fitted_on
-        self.backend: Backend = backend
-        self.hnsw, self.pq = dict(hnsw or {}), dict(pq or {})
+        self.settings = IndexSettings() if settings is None else settings
         self.recall: float | None = None
         self.recall_size = 0
-        dimension = encoder.config.vector_dimension
-        self.search: VectorSearch
-        if backend == "hnsw":
-            self.search = HNSWSearch(dimension, **self.hnsw)
-        elif backend == "pq":
-            self.search = PQSearch(dimension, **self.pq)
-        else:
-            self.search = Int8Search(dimension) if backend == "int8" else ExactSearch(dimension)
+        backend = self.settings.backend
+        self.search = self._made("exact" if backend == "auto" else backend)
 
-    @staticmethod
-    def check_settings(backend: str, hnsw: dict[str, Any] | None, pq: dict[str, Any] | None = None) -> None:
-        """Raise for a wrong setting now, not when the collection has grown enough to use it."""
-        if backend not in get_args(Backend):
-            raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}.")
-        HNSWSearch(1, **(hnsw or {}))
-        PQSearch(1, **(pq or {}))
+    def _made(self, kind: str) -> VectorSearch:
+        return make_search(kind, self.encoder.config.vector_dimension, self.settings.of(kind))
 
-    def add(self, rows: NDArray[np.int64], documents: MultiVectors, threads: int | None = None) -> None:
+    def add(
+        self,
+        rows: NDArray[np.int64],
+        documents: MultiVectors,
+        threads: int | None = None,
+        guard: Guard = nullcontext,
+    ) -> None:
         """Encode `documents` and keep them under `rows`; those without tokens are left out.
 
         Where it fails, none is kept; but a graph may not accept the same rows again.
+
+        Parameters
+        ----------
+        rows : int64 (n,)
+        documents : MultiVectors
+        threads : int, optional
+        guard : callable
+            Returns what is held while nobody may search.
         """
         filled = documents.lengths > 0
         if not filled.all():
@@ -96,27 +85,26 @@ class CandidateSearch:
         try:
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
-                # A graph is not left again.
-                if self.backend == "auto" and isinstance(self.search, ExactSearch):
-                    self._outgrow(len(self.search) + len(part), threads)
-                fdes = self.encoder.encode_documents(documents[start : start + step], threads=threads)
-                self.search.add(part, fdes, threads)
+                self._change_to_graph(len(self.search) + len(part), threads)
+                vectors = self.encoder.encode_documents(documents[start : start + step], threads=threads)
+                self.search.add(part, vectors, threads, guard)
         except BaseException:
-            self.remove(rows)
+            with guard():
+                self.remove(rows)
             raise
 
-    def _outgrow(self, size: int, threads: int | None) -> None:
-        """Replace reading all by a graph once there are many."""
-        if size < GRAPH_FROM:
+    def _change_to_graph(self, size: int, threads: int | None) -> None:
+        """Replace reading all by a graph once there are many; a graph is not left again."""
+        if self.settings.backend != "auto" or self.search.kind == "hnsw" or size < GRAPH_FROM:
             return
-        graph = HNSWSearch(self.encoder.config.vector_dimension, **self.hnsw)
-        rows = self.search.labels()
-        step = max(1, _BLOCK_BYTES // (4 * self.search.dimension))
+        graph, held = self._made("hnsw"), self.search
+        rows = held.labels()
+        step = max(1, _BLOCK_BYTES // (4 * held.dimension))
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            graph.add(part, self.search.vectors(part), threads)
+            graph.add(part, held.vectors(part), threads)
         self.search = graph
-        self.recall = None
+        self.recall, self.recall_size = None, 0
 
     def can_add(self, rows: NDArray[np.int64]) -> bool:
         """Whether :meth:`add` would take all of these rows."""
@@ -132,39 +120,52 @@ class CandidateSearch:
         count: int,
         allowed: NDArray[np.int64] | None = None,
         threads: int | None = None,
+        *,
+        ef: int | None = None,
+        hidden: int = 0,
+        below: int | None = None,
     ) -> list[NDArray[np.int64]]:
-        """Return up to `count` candidate rows a query, best FDE first."""
-        fdes = self.encoder.encode_queries(queries, threads=threads)
-        found, _ = self.search.search(fdes, min(count, len(self.search)), allowed, threads)
-        return [row[row >= 0] for row in found]
+        """Return up to `count` candidate rows a query, best vector first.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+        count : int
+        allowed : int64 (n,), optional
+            Rows to search among.
+        threads : int, optional
+        ef : int, optional
+            Candidates that the walk through a graph keeps.
+        hidden : int
+            How many vectors of rows from `below` on may be here: documents that are being added.
+        below : int, optional
+            Only lower rows are returned.
+        """
+        vectors = self.encoder.encode_queries(queries, threads=threads)
+        wanted = min(count + hidden, len(self.search))
+        if wanted == 0:
+            return [np.empty(0, np.int64)] * len(queries)
+        found, _ = self.search.search(vectors, wanted, allowed, threads, ef=ef)
+        kept = (found >= 0) & (found < (np.iinfo(np.int64).max if below is None else below))
+        return [row[keep][:count] for row, keep in zip(found, kept, strict=True)]
 
     def measure(self, documents: MultiVectors, threads: int | None = None) -> float | None:
-        """Measure and keep which share of the exact best FDEs the search finds.
+        """Learn what the search is still to learn; measure and keep its recall of the exact best vectors.
 
         Pseudo-queries are windows of `documents`' tokens, for real queries are not known here.
-        Quantized FDEs have nothing exact to be compared with: their recall stays None, and what
-        codes are to be learned is learned now.
+        Quantized vectors have nothing exact to be compared with: their recall stays None.
         """
-        if isinstance(self.search, PQSearch):
-            self.search.learn(threads)
-        if isinstance(self.search, (Int8Search, PQSearch)):
-            return None
-        self.recall, self.recall_size = 1.0, len(self.search)
-        if isinstance(self.search, HNSWSearch) and len(self.search) > 0:
-            probes = self.encoder.encode_queries(pseudo_queries(documents), threads=threads)
-            if len(probes):
-                self.recall = self.search.measure_recall(probes, min(_PROBE_K, len(self.search)), threads)
+        self.search.train(threads)
+        probes = self.encoder.encode_queries(pseudo_queries(documents), threads=threads)
+        self.recall = self.search.measure_recall(probes, _PROBE_K, threads)
+        self.recall_size = len(self.search)
         return self.recall
 
     @property
     def recall_is_stale(self) -> bool:
-        """Whether the recall is unknown, or was measured when there were less than half as many.
-
-        Of quantized FDEs: whether codes are still to be learned.
-        """
-        if isinstance(self.search, (Int8Search, PQSearch)):
-            return isinstance(self.search, PQSearch) and self.search.ready_to_train
-        return self.recall is None or len(self.search) > 2 * self.recall_size
+        """Whether something is to be learned, or there are twice as many as when recall was measured."""
+        outgrown = self.recall_size == 0 or len(self.search) > 2 * self.recall_size
+        return self.search.ready_to_train or outgrown
 
     @property
     def fitted_on_too_few(self) -> bool:
@@ -174,7 +175,8 @@ class CandidateSearch:
 
     def info(self) -> dict[str, Any]:
         """Return the search's own facts, and the measured recall."""
-        return {**self.search.info(), "recall": self.recall, "recall_measured_at": self.recall_size}
+        size = 0 if self.recall is None else self.recall_size
+        return {**self.search.info(), "recall": self.recall, "recall_measured_at": size}
 
     def warnings(self) -> list[str]:
         """Return what a user should know, in sentences."""
@@ -187,14 +189,9 @@ class CandidateSearch:
         if self.fitted_on_too_few:
             found.append(
                 f"The encoder's maps were learned from only {self.fitted_on} of now {len(self.search)} "
-                "documents: compact() learns them again."
+                "documents: rebuild() learns them again."
             )
-        if isinstance(self.search, PQSearch) and self.search.fitted_on_too_few:
-            found.append(
-                f"The product codes were learned from only {self.search.fitted_on} of now "
-                f"{len(self.search)} documents: compact() learns them again."
-            )
-        return found
+        return [*found, *self.search.warnings()]
 
     # -- keeping --------------------------------------------------------------
 
@@ -203,10 +200,7 @@ class CandidateSearch:
         self.search.save(folder)
         return {
             "kind": self.search.kind,
-            "backend": self.backend,
-            "hnsw": self.search.settings() if isinstance(self.search, HNSWSearch) else self.hnsw,
-            "pq": self.search.settings() if isinstance(self.search, PQSearch) else self.pq,
-            "codes_fitted_on": self.search.fitted_on if isinstance(self.search, PQSearch) else 0,
+            "search_fitted_on": self.search.fitted_on,
             "fitted_on": self.fitted_on,
             "recall": self.recall,
             "recall_size": self.recall_size,
@@ -214,26 +208,34 @@ class CandidateSearch:
 
     @classmethod
     def load(
-        cls, folder: Path, encoder: Encoder, state: dict[str, Any], removed: NDArray[np.int64]
+        cls,
+        folder: Path,
+        encoder: Encoder,
+        settings: IndexSettings,
+        state: dict[str, Any],
+        removed: NDArray[np.int64],
     ) -> CandidateSearch:
         """Read what :meth:`save` wrote.
 
         Parameters
         ----------
+        folder : Path
+        encoder : Encoder
+        settings : IndexSettings
+        state : dict
+            What :meth:`save` returned.
         removed : int64 (n,)
             Rows that are not to be found any more, whatever the file says.
+
+        Raises
+        ------
+        ValueError, KeyError
+            For a damaged file, or one that does not fit the encoder and the settings.
         """
-        # Older folders do not have all of it.
-        learned = state.get("fitted_on", 0)
-        loaded = cls(encoder, state["backend"], state["hnsw"], state.get("pq"), fitted_on=learned)
-        dimension = encoder.config.vector_dimension
-        if state["kind"] == "hnsw":
-            loaded.search = HNSWSearch.load(folder, dimension, removed, state["hnsw"])
-        elif state["kind"] == "pq":
-            loaded.search = PQSearch.load(folder, dimension, state["pq"], state["codes_fitted_on"])
-        else:
-            kind = Int8Search if state["kind"] == "int8" else ExactSearch
-            loaded.search = kind.load(folder, dimension)
+        loaded = cls(encoder, settings, state["fitted_on"])
+        kind = state["kind"]
+        saved = SavedState(settings.of(kind), state["search_fitted_on"], removed)
+        loaded.search = SEARCHES[kind].load(folder, encoder.config.vector_dimension, saved)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         return loaded
 

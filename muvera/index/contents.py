@@ -1,11 +1,11 @@
-"""IndexContents: what an index holds, by row number, and changes that happen wholly or not at all."""
+"""IndexContents: what an index holds, by row number: filled, changed and searched."""
 
 from __future__ import annotations
 
-from collections import abc
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,29 +17,37 @@ from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
 from ..reranking.pruning import RerankOptions, rank_candidates
+from ..utils.group_lock import GroupLock
 from ..utils.growable_array import GrowingArray
 from ..utils.parallel import run_in_ranges, split_by_weight
-from .candidates import PROBES, Backend, CandidateSearch
-from .id_map import IdMap
+from .candidates import PROBES, CandidateSearch
+from .id_map import IdMap, Missing
+from .info import IndexInfo
+from .search_plan import Filter, SearchPlan, as_id_list
+from .settings import IndexSettings
 from .token_store import TokenStore
 
-__all__ = ["MIN_FIT_DOCUMENTS", "Filter", "IndexContents", "as_list"]
+__all__ = ["MIN_FIT_DOCUMENTS", "IndexContents"]
 
-#: Maps learned from fewer documents find little of others: until there are so many, all tokens are read.
+#: Minimum number of documents before maps are learned: from fewer they find little of others, so that
+#: all tokens are read until then.
 MIN_FIT_DOCUMENTS = 256
-
-Filter = abc.Collection[Any] | Callable[[Any], bool]
 
 
 class IndexContents:
-    """Ids, tokens and FDEs of documents, each under a row number that is never used twice.
+    """Ids, tokens and vectors of documents, each under a row number that is never used twice.
+
+    A change happens wholly or not at all.  One thread at a time may change; others may search meanwhile:
+    `lock` is held together by searches, and alone for the moments in which a change becomes visible.
 
     Parameters
     ----------
-    config, backend, hnsw, exact_tokens, encoder, pq
-        As for :class:`muvera.MuveraIndex`.
-    staging : Path, optional
-        Where tokens go once there are many, see :class:`muvera.index.token_store.TokenStore`.
+    config : EncoderConfig
+        How vectors are made.
+    settings : IndexSettings
+        How they are searched.
+    encoder : Encoder, optional
+        A fitted encoder to use instead of learning from the documents.
     first_id : int
         The first id to give to documents without one.
     """
@@ -47,25 +55,20 @@ class IndexContents:
     def __init__(
         self,
         config: EncoderConfig,
+        settings: IndexSettings,
         *,
-        backend: Backend,
-        hnsw: dict[str, Any],
-        exact_tokens: int,
         encoder: Encoder | None = None,
-        staging: Path | None = None,
         first_id: int = 0,
-        pq: dict[str, Any] | None = None,
     ) -> None:
-        self.pq = dict(pq or {})
-        self.config, self.backend, self.hnsw, self.exact_tokens = config, backend, hnsw, exact_tokens
+        self.config, self.settings = config, settings
         self._encoder = encoder
-        self.names = IdMap(first_id)
-        self.store = TokenStore(staging)
+        self.ids = IdMap(first_id)
+        self.store = TokenStore()
         self.lengths = GrowingArray(np.empty(0, np.int64))
         self.candidates: CandidateSearch | None = None
-        self._searchable: tuple[NDArray[np.int64], int] | None = None
-        #: So many documents are to be there before anything is learned from them.
         self.min_fit_documents = MIN_FIT_DOCUMENTS
+        self.lock = GroupLock()
+        self._searchable: tuple[NDArray[np.int64], int] | None = None
 
     @property
     def encoder(self) -> Encoder | None:
@@ -79,37 +82,60 @@ class IndexContents:
         Kept until the next change, for it takes time in proportion to the collection.
         """
         if self._searchable is None:
-            live = self.names.live
+            live = self.ids.live
             lengths = self.lengths.values[live]
             self._searchable = live[lengths > 0], int(lengths.sum())
         return self._searchable
 
     # -- changing -------------------------------------------------------------
 
+    @contextmanager
+    def filling(self, threads: int | None, staging: Path | None = None) -> Iterator[None]:
+        """Fill new contents: what is to be learned is learned from as many documents as there are.
+
+        Parameters
+        ----------
+        threads : int, optional
+        staging : Path, optional
+            Where tokens go once there are many, see :class:`muvera.index.token_store.TokenStore`.
+        """
+        self.store.staging = staging
+        least, self.min_fit_documents = self.min_fit_documents, MAX_FIT_DOCUMENTS
+        try:
+            yield
+        finally:
+            self.min_fit_documents = least
+        rows, tokens = self.searchable
+        if self.candidates is None and self._needs_vectors(len(rows), tokens):
+            self.candidates = self._build_candidates(self.ids.live, threads)
+        self.measure(threads)
+        self.store.flush()
+
     def append(self, ids: Ids, documents: MultiVectors, threads: int | None) -> None:
         """Add documents under these ids, in place of those that have them."""
         if len(documents) == 0:
             return
         self._require_fitting()
-        replaced = self.names.existing_rows(ids)
+        replaced = self.ids.existing_rows(ids)
         rows = np.arange(len(self.store), len(self.store) + len(documents))
         before, candidates = self.store.segments, self.candidates
         try:
             self.store.append(documents)
             if candidates is not None:
-                candidates.add(rows, documents, threads)
+                candidates.add(rows, documents, threads, self.lock.exclusive)
             elif self._needs_vectors(*self._sizes_after(replaced, documents)):
-                live = np.setdiff1d(self.names.live, replaced, assume_unique=True)
+                live = np.setdiff1d(self.ids.live, replaced, assume_unique=True)
                 candidates = self._build_candidates(np.concatenate([live, rows]), threads)
         except BaseException:
-            self.store.segments = before
-            self._retire_rows(rows)
+            with self.lock.exclusive():
+                self.store.segments = before
+                self._retire_rows(rows)
             raise
-        self.candidates = candidates
-        self.lengths.extend(documents.lengths)
-        self.names.append(ids)
-        self._searchable = None
-        self.remove(replaced)
+        with self.lock.exclusive():
+            self.candidates = candidates
+            self.lengths.extend(documents.lengths)
+            self.ids.append(ids)
+            self._remove(replaced)
 
     def _require_fitting(self) -> None:
         """Raise before vectors of two kinds stand side by side."""
@@ -129,28 +155,10 @@ class IndexContents:
 
     def _needs_vectors(self, documents: int, tokens: int) -> bool:
         """Whether so much is to be searched through vectors."""
-        if tokens <= self.exact_tokens:
+        if tokens <= self.settings.exact_tokens:
             return False
         fitted = self._encoder is not None and not self._encoder.needs_fit
         return fitted or not self.config.needs_fit_sample or documents >= self.min_fit_documents
-
-    def encode_if_large_enough(self, threads: int | None) -> None:
-        """Encode what is there where that is due, as after `min_fit_documents` was lowered."""
-        rows, tokens = self.searchable
-        if self.candidates is None and self._needs_vectors(len(rows), tokens):
-            self.candidates = self._build_candidates(self.names.live, threads)
-
-    def warnings(self) -> list[str]:
-        """Return what a user should know of the search, in sentences."""
-        rows, tokens = self.searchable
-        if self.candidates is not None:
-            return self.candidates.warnings()
-        if tokens <= self.exact_tokens or not len(rows):
-            return []
-        return [
-            f"{len(rows)} documents are too few to learn maps from, so all tokens are read; with "
-            f"{self.min_fit_documents} they will be learned. An encoder that is fitted on others is used at once."
-        ]
 
     def _retire_rows(self, rows: NDArray[np.int64]) -> None:
         """Never use these rows where a part of them is spent, for a graph takes a label once."""
@@ -159,15 +167,15 @@ class IndexContents:
             empty = np.empty((0, self.config.dimension), self.store.segments[-1].vectors.tokens.dtype)
             self.store.append(MultiVectors.from_flat(empty, none))
             self.lengths.extend(none)
-            self.names.reserve(len(rows))
+            self.ids.reserve(len(rows))
 
     def _build_candidates(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
-        """Return FDEs of these rows, having learned what is to be learned."""
+        """Return vectors of these rows, having learned what is to be learned."""
         encoder = make_encoder(self.config) if self._encoder is None else self._encoder
         learns = encoder.needs_fit
         if learns:
             encoder.fit((texts for _, texts in self.store.batches(rows)), threads=threads)
-        candidates = CandidateSearch(encoder, self.backend, self.hnsw, self.pq)
+        candidates = CandidateSearch(encoder, self.settings)
         for part, texts in self.store.batches(rows):
             candidates.add(part, texts, threads)
         if learns:
@@ -176,7 +184,11 @@ class IndexContents:
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Delete documents."""
-        self.names.drop(rows)
+        with self.lock.exclusive():
+            self._remove(rows)
+
+    def _remove(self, rows: NDArray[np.int64]) -> None:
+        self.ids.drop(rows)
         self._searchable = None
         if self.candidates is not None:
             self.candidates.remove(rows)
@@ -188,70 +200,114 @@ class IndexContents:
         rows, _ = self.searchable
         picked = np.random.default_rng(0).choice(rows, min(PROBES, len(rows)), replace=False)
         if len(picked):
-            self.candidates.measure(self.store.rows(np.sort(picked)), threads)
+            with self.lock.shared():
+                self.candidates.measure(self.store.rows(np.sort(picked)), threads)
 
-    def compacted(self, threads: int | None) -> IndexContents:
-        """Return a new collection of the same documents, without the deleted ones' rows."""
+    def rebuilt(self, threads: int | None) -> IndexContents:
+        """Return new contents of the same documents, without the deleted ones' rows."""
+        # Maps that were learned from few of the documents are learned again.
+        again = self.candidates is not None and self.candidates.fitted_on_too_few
         fresh = IndexContents(
-            self.config,
-            backend=self.backend,
-            hnsw=self.hnsw,
-            pq=self.pq,
-            exact_tokens=self.exact_tokens,
-            # Maps that were learned from few of the documents are learned again.
-            encoder=None
-            if self.candidates is not None and self.candidates.fitted_on_too_few
-            else self.encoder,
-            first_id=self.names.next,
+            self.config, self.settings, encoder=None if again else self.encoder, first_id=self.ids.next
         )
-        least, fresh.min_fit_documents = fresh.min_fit_documents, MAX_FIT_DOCUMENTS
-        for rows, texts in self.store.batches(self.names.live):
-            fresh.append(self.names.of(rows), texts, threads)
-        fresh.min_fit_documents = least
-        fresh.encode_if_large_enough(threads)
-        fresh.measure(threads)
+        with fresh.filling(threads):
+            for rows, texts in self.store.batches(self.ids.live):
+                fresh.append(self.ids.of(rows), texts, threads)
         return fresh
+
+    # -- looking --------------------------------------------------------------
 
     @property
     def kind(self) -> str:
         """What a search reads: "all tokens", or the kind of the vectors' search."""
         return "all tokens" if self.candidates is None else self.candidates.search.kind
 
-    def facts(self) -> dict[str, Any]:
+    def info(self) -> IndexInfo:
         """Return sizes, settings, the measured recall of the graph, and warnings in words."""
-        live = len(self.names)
-        filled, tokens = self.searchable
-        deleted = len(self.store) - live
-        itemsize = self.store.segments[0].vectors.tokens.itemsize if self.store.segments else 4
-        search = None if self.candidates is None else self.candidates.info()
+        with self.lock.shared():
+            live, deleted = len(self.ids), len(self.store) - len(self.ids)
+            filled, tokens = self.searchable
+            itemsize = self.store.segments[0].vectors.tokens.itemsize if self.store.segments else 4
+            search = None if self.candidates is None else self.candidates.info()
+            warnings = self._warnings()
         token_bytes = tokens * self.config.dimension * itemsize
         per_document = token_bytes / max(1, live) + (search["bytes_per_vector"] if search else 0)
-        warnings = self.warnings()
         if deleted > max(100, live // 2):
-            warnings.append(f"{deleted} deleted documents still take memory: call compact().")
-        return {
-            "documents": live,
-            "empty_documents": live - len(filled),
-            "deleted_documents": deleted,
-            "tokens": tokens,
-            "dimension": self.config.dimension,
-            "search": self.kind,
-            "exact_tokens": self.exact_tokens,
-            "fde": {**self.config.to_dict(), "vector_dimension": self.config.vector_dimension},
-            "vectors": search,
-            "bytes_per_document": round(per_document),
-            "warnings": warnings,
-        }
+            warnings.append(f"{deleted} deleted documents still take memory: call rebuild().")
+        return IndexInfo(
+            documents=live,
+            empty_documents=live - len(filled),
+            deleted_documents=deleted,
+            tokens=tokens,
+            dimension=self.config.dimension,
+            search=self.kind,
+            exact_tokens=self.settings.exact_tokens,
+            encoder={**self.config.to_dict(), "vector_dimension": self.config.vector_dimension},
+            vectors=search,
+            bytes_per_document=round(per_document),
+            warnings=tuple(warnings),
+        )
+
+    def _warnings(self) -> list[str]:
+        rows, tokens = self.searchable
+        if self.candidates is not None:
+            return self.candidates.warnings()
+        if tokens <= self.settings.exact_tokens or not len(rows):
+            return []
+        return [
+            f"{len(rows)} documents are too few to learn maps from, so all tokens are read; with "
+            f"{self.min_fit_documents} they will be learned. An encoder that is fitted on others is used at once."
+        ]
+
+    def rows_of(self, ids: list[object], missing: Missing = "raise") -> list[int]:
+        """Return the rows of `ids` in their order, see :meth:`IdMap.rows`."""
+        with self.lock.shared():
+            return self.ids.rows(ids, missing)
+
+    def texts(self, rows: list[int]) -> MultiVectors:
+        """Return the documents at `rows`, each once, in this order, with their ids."""
+        wanted = np.array(rows, np.int64)
+        ids = self.ids.of(wanted)
+        if len(rows) == 0:
+            return MultiVectors.from_arrays([], dimension=self.config.dimension).with_ids(ids)
+        ascending = np.sort(wanted)
+        return self.store.rows(ascending)[np.searchsorted(ascending, wanted)].with_ids(ids)
 
     # -- searching ------------------------------------------------------------
 
-    def filtered(self, wanted: Filter) -> NDArray[np.int64]:
+    def search(self, queries: MultiVectors, plan: SearchPlan) -> list[Ranking]:
+        """Return the best documents for each query, by ids and exact scores."""
+        with self.lock.shared(plan.ef):
+            rows, tokens = self.searchable
+            k, visible, allowed = min(plan.k, len(rows)), len(rows), None
+            if plan.filter is not None:
+                rows = allowed = self._filtered(plan.filter)
+                tokens = int(self.lengths.values[rows].sum())
+            few = len(rows) <= plan.num_candidates or tokens <= self.settings.exact_tokens
+            found = None
+            if self.candidates is not None and not few:
+                found = self.candidates.find(
+                    queries,
+                    plan.num_candidates,
+                    allowed,
+                    plan.threads,
+                    ef=plan.ef,
+                    hidden=len(self.candidates.search) - visible,
+                    below=self.ids.num_rows,
+                )
+        # Rows keep their tokens and ids for ever, so that no change matters from here on.
+        if found is None:
+            return self.rank(queries, [rows] * len(queries), RerankOptions(k, mean=plan.mean), plan.threads)
+        how = RerankOptions(k, patience=plan.patience, mean=plan.mean)
+        return self.rank(queries, found, how, plan.threads, plan.ball_carving_tau)
+
+    def _filtered(self, wanted: Filter) -> NDArray[np.int64]:
         """Return the rows with tokens that a filter allows, ascending."""
         if callable(wanted):
             rows, _ = self.searchable
-            keep = np.array([bool(wanted(name)) for name in self.names.of(rows).tolist()], bool)
+            keep = np.array([bool(wanted(name)) for name in self.ids.of(rows).tolist()], bool)
         else:
-            rows = self.names.existing_rows(as_list(wanted, "filter"))
+            rows = self.ids.existing_rows(as_id_list(wanted, "filter"))
             keep = self.lengths.values[rows] > 0
         filtered: NDArray[np.int64] = rows[keep]
         return filtered
@@ -259,42 +315,29 @@ class IndexContents:
     def rank(
         self,
         queries: MultiVectors,
-        rows: list[NDArray[np.int64]],
-        k: int,
-        mean: bool,
+        rows: Sequence[NDArray[np.int64]],
+        how: RerankOptions,
         threads: int | None,
-        *,
         ball_carving_tau: float | None = None,
-        patience: int | None = None,
     ) -> list[Ranking]:
-        """Order rows (the likely best first) exactly: a list for each query, or one for all."""
-        none = Ranking(self.names.of(np.empty(0, np.int64)), np.empty(0, np.float32))
+        """Order each query's rows, the likely best first, exactly; a query without tokens finds nothing."""
+        none = Ranking(self.ids.of(np.empty(0, np.int64)), np.empty(0, np.float32))
         rankings = [none] * len(queries)
         alone = len(queries) == 1
 
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
-                picked = rows[0] if len(rows) == 1 else rows[q]
-                if len(picked) == 0:
+                if len(rows[q]) == 0 or len(queries[q]) == 0:
                     continue
                 found, scores = rank_candidates(
                     queries[q],
                     ball_carving_tau,
-                    picked,
-                    lambda at: self.store.pieces(at, ordered=patience is not None),
-                    RerankOptions(k, patience=patience, mean=mean),
+                    rows[q],
+                    self.store.pieces,
+                    replace(how, products=[]),
                     threads if alone else 1,
                 )
-                rankings[q] = Ranking(self.names.of(found), scores)
+                rankings[q] = Ranking(self.ids.of(found), scores)
 
         run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
         return rankings
-
-
-def as_list(values: Any, name: str) -> list[Any]:
-    """Return a collection of ids as a list, or raise TypeError for anything else."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise TypeError(
-            f"{name} must be a collection of ids, got the single {type(values).__name__} {values!r}."
-        )
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)

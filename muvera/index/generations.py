@@ -3,18 +3,16 @@
 ``manifest.json`` names every file with its size and checksum.  A new generation is written
 beside the old one; replacing the manifest, one rename, makes it the index; only then are
 files that it does not name removed.  So a crash, a kill or a full disk at any moment leaves
-the old index or the new one, and a reader that has mapped old files keeps them.  Writers
-hold a lock that the system frees when they die; readers need none.
+the old index or the new one, and a reader that has mapped old files keeps them.  What it leaves
+beside that is removed by the next writer.  Writers hold a lock that the system frees when they
+die; readers need none.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
+import re
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,89 +21,25 @@ from typing import Any
 
 import filelock
 
-from ..utils.atomic_files import atomic_folder, sync, write_json
+from ..utils.atomic_files import atomic_folder, sync
+from ..utils.sibling_folders import remove_folder, remove_stale_siblings, sibling_folder
+from .manifest import (
+    MANIFEST,
+    IndexFolderError,
+    checksum,
+    is_index_file,
+    read_manifest,
+    write_manifest,
+)
 
-__all__ = [
-    "FORMAT",
-    "FORMAT_VERSION",
-    "Generation",
-    "IndexFolderError",
-    "commit",
-    "read_manifest",
-    "staging_beside",
-    "verify",
-]
+__all__ = ["Generation", "commit", "require_place", "staging_beside"]
 
-FORMAT = "muvera-index"
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 LOCK = ".lock"
 
-# Without being asked, larger files are checked by their size alone: a checksum reads it all.
-_QUICK_BYTES = 256 << 20
+_GENERATION, _PARTIAL = re.compile(r"generation-\d{6,}"), re.compile(r"\.partial-[0-9a-f]{16}")
 
 #: Fills a generation's folder, see :func:`commit`.
 Fill = Callable[[Path, str, set[str]], tuple[dict[str, Any], list[str]]]
-
-
-class IndexFolderError(ValueError):
-    """A folder is not an index that can be read or written here; the message says why."""
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of `folder`, its format and version checked.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where there is no manifest.
-    IndexFolderError
-        For a damaged manifest, another format or a newer version.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a muvera index: it has no {MANIFEST}.")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise IndexFolderError(f"{path} is damaged: {error}.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise IndexFolderError(f"{path} is not the manifest of a muvera index.")
-    version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
-        raise IndexFolderError(
-            f"{folder} has format version {version}, but this muvera reads version {FORMAT_VERSION}. "
-            "Use the muvera that wrote it, or build the index again."
-        )
-    return manifest
-
-
-def verify(folder: Path, manifest: dict[str, Any], thorough: bool | None = None) -> None:
-    """Check that every file that the manifest names is there, whole and unchanged.
-
-    Parameters
-    ----------
-    thorough : bool, optional
-        True: checksums of all files.  False: sizes alone.  Default: checksums of files up
-        to 256 MiB.
-    """
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise IndexFolderError(f"{folder} lacks its file {name}. Restore the folder from a copy.")
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise IndexFolderError(
-                f"{path} has {size} bytes instead of {entry['bytes']}: it was cut off or changed. "
-                "Restore the folder from a copy."
-            )
-        if thorough or (thorough is None and size <= _QUICK_BYTES):
-            found = _checksum(path)
-            if found != entry["sha256"]:
-                raise IndexFolderError(
-                    f"{path} has another checksum than when it was written: its content was changed or "
-                    "damaged. Restore the folder from a copy."
-                )
 
 
 @dataclass(frozen=True)
@@ -129,7 +63,25 @@ class Generation:
         return cls(int(manifest["generation"]), str(manifest["stamp"]))
 
 
-def commit(target: Path, fill: Fill, known: Generation | None) -> Generation:
+def require_place(target: Path, overwrite: bool = False) -> None:
+    """Raise FileExistsError where no index can be built: only an index is ever replaced."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not target.is_dir():
+        raise FileExistsError(f"{target} is a file; an index is a folder. Give another name.")
+    if not overwrite:
+        raise FileExistsError(
+            f"{target} exists and is not empty. Give another name, load the index there and change it, or "
+            "give overwrite=True to replace it."
+        )
+    if not (target / MANIFEST).is_file():
+        raise FileExistsError(
+            f"{target} exists and is not empty, and is not a muvera index, so it is not replaced. Give "
+            "another name, or empty it yourself."
+        )
+
+
+def commit(target: Path, fill: Fill, known: Generation | None, overwrite: bool = False) -> Generation:
     """Write a new generation of the index in `target` and make it current.
 
     Parameters
@@ -143,20 +95,25 @@ def commit(target: Path, fill: Fill, known: Generation | None) -> Generation:
     known : Generation or None
         What the caller loaded or wrote last in this folder; None for an index that was never
         there.  Another one on the disk means that somebody else wrote since.
+    overwrite : bool
+        Replace an index in `target`, whatever it holds, in one step.
 
     Returns
     -------
     Generation
         The new one.
+
+    Raises
+    ------
+    IndexFolderError
+        Where another process is writing the folder, or has changed it.
+    FileExistsError
+        Where the folder holds something else.
     """
     remove_stale_siblings(target)
-    if not (target / MANIFEST).exists():
-        if target.is_dir() and any(path.name != LOCK for path in target.iterdir()):
-            raise FileExistsError(
-                f"{target} exists and is not empty, and is not a muvera index. Give another name, or empty "
-                "it yourself."
-            )
-        return _commit_first(target, fill)
+    if overwrite or not (target / MANIFEST).exists():
+        require_place(target, overwrite)
+        return _commit_first(target, fill, overwrite)
     with locked(target):
         manifest = read_manifest(target)
         current = Generation.of(manifest)
@@ -171,64 +128,53 @@ def commit(target: Path, fill: Fill, known: Generation | None) -> Generation:
                 f"{target} holds generation {current.number}, but {since}. Saving would lose what is there: "
                 "load it and change that, save to another folder, or remove the folder first."
             )
+        with suppress(OSError):  # what killed writers left: a folder holds one such generation at most
+            _remove_unnamed(target, set(manifest["files"]))
         return _write_generation(target, fill, current.number + 1, manifest["files"])
 
 
-def _commit_first(target: Path, fill: Fill) -> Generation:
-    lock = None
+def _commit_first(target: Path, fill: Fill, overwrite: bool) -> Generation:
     try:
-        with atomic_folder(target) as beside:
-            # The lock tells a later `remove_stale_siblings` that this folder is in use.
-            lock = _acquire(beside, target)
-            new = _write_generation(beside, fill, 1, {})
+        with atomic_folder(target, overwrite) as beside:
+            return _write_generation(beside, fill, 1, {})
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
             raise IndexFolderError(
                 f"Another process has written {target} meanwhile. Load it, or save to another folder."
             ) from error
         raise
-    finally:
-        if lock is not None:
-            lock.release()
-    return new
 
 
 def _write_generation(target: Path, fill: Fill, number: int, old: dict[str, Any]) -> Generation:
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target))
+    partial = target / f".partial-{secrets.token_hex(8)}"
     name = f"generation-{number:06d}"
+    while (target / name).exists() or (target / name).is_symlink():  # it holds what is not ours to remove
+        number += 1
+        name = f"generation-{number:06d}"
     final = target / name
     new = Generation(number, secrets.token_hex(8))
     try:
-        partial.chmod(0o755)
+        partial.mkdir()
         entries, kept = fill(partial, name, set(old))
         files = {key: old[key] for key in kept}
         for path in sorted(partial.rglob("*")):
             if path.is_file():
                 sync(path)
                 relative = f"{name}/{path.relative_to(partial).as_posix()}"
-                files[relative] = {"bytes": path.stat().st_size, "sha256": _checksum(path)}
+                files[relative] = {"bytes": path.stat().st_size, "sha256": checksum(path)}
         sync(partial)
-        shutil.rmtree(final, ignore_errors=True)  # left by a process that died before its manifest
         partial.replace(final)
         sync(target)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial)
         raise
-    manifest = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "generation": number,
-        "stamp": new.stamp,
-        "folder": name,
-        **entries,
-        "files": files,
-    }
+    described = {"generation": number, "stamp": new.stamp, "folder": name, **entries, "files": files}
     try:
-        write_json(target / MANIFEST, manifest)
+        write_manifest(target, described)
     except BaseException:
         # The rename may have happened: then the new files are the index.
         if not _is_current(target, new):
-            shutil.rmtree(final, ignore_errors=True)
+            remove_folder(final)
         raise
     with suppress(OSError):  # what is left is removed by the next writer
         _remove_unnamed(target, set(files))
@@ -243,42 +189,36 @@ def _is_current(target: Path, generation: Generation) -> bool:
 
 
 def _remove_unnamed(target: Path, named: set[str]) -> None:
-    """Remove what no manifest names any more, also what killed processes left."""
+    """Remove what writers wrote and no manifest names any more; nothing else, and nothing behind a link."""
     for path in target.iterdir():
-        if path.name.startswith(".partial-"):
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name.startswith(f".{MANIFEST}."):
+        if path.is_symlink():
+            continue
+        if _PARTIAL.fullmatch(path.name):
+            remove_folder(path)
+        elif path.name.startswith(f".{MANIFEST}.") and path.is_file():
             path.unlink(missing_ok=True)
-        elif path.is_dir() and path.name.startswith("generation-"):
-            for file in path.rglob("*"):
-                if file.is_file() and file.relative_to(target).as_posix() not in named:
+        elif _GENERATION.fullmatch(path.name) and path.is_dir():
+            for file in path.iterdir():
+                ours = is_index_file(file.name) and file.is_file() and not file.is_symlink()
+                if ours and file.relative_to(target).as_posix() not in named:
                     file.unlink(missing_ok=True)
             if not any(path.iterdir()):
                 path.rmdir()
 
 
 @contextmanager
-def staging_beside(target: Path) -> Iterator[Path]:
-    """Give a folder beside `target` for what is on its way there; it is removed in the end."""
+def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give a folder beside `target` for what is on its way there; it is removed in the end.
+
+    Raises
+    ------
+    FileExistsError
+        Where `target` cannot be written, see :func:`require_place`.
+    """
+    require_place(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_siblings(target)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.spool-", dir=target.parent))
-    try:
-        with locked(staging):
-            yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def remove_stale_siblings(target: Path) -> None:
-    """Remove the folders beside `target` that a killed process left: their locks are free."""
-    if not target.parent.is_dir():
-        return
-    prefixes = (f".{target.name}.spool-", f".{target.name}.partial-")
-    for path in target.parent.iterdir():
-        if path.name.startswith(prefixes) and (path / LOCK).is_file():
-            with suppress(IndexFolderError, OSError), locked(path):
-                shutil.rmtree(path, ignore_errors=True)
+    with sibling_folder(target, "staging") as staging:
+        yield staging
 
 
 @contextmanager
@@ -290,27 +230,17 @@ def locked(folder: Path) -> Iterator[None]:
     IndexFolderError
         At once, where another process or thread holds it.
     """
-    lock = _acquire(folder, folder)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _acquire(folder: Path, target: Path) -> filelock.BaseFileLock:
-    lock = filelock.FileLock(folder / LOCK)
+    path = folder / LOCK
+    if path.is_symlink():  # locking would empty the file behind it
+        raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")
+    lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise IndexFolderError(
-            f"Another process is writing {target}. Wait for it, then load the index again."
+            f"Another process is writing {folder}. Wait for it, then load the index again."
         ) from None
-    return lock
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
-        while block := stream.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
+    try:
+        yield
+    finally:
+        lock.release()

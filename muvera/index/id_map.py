@@ -1,22 +1,27 @@
-"""Names: external ids of rows, and which rows are still there."""
+"""IdMap: external ids of rows, and which rows are still there."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids, string_array
-from ..utils.atomic_files import write_bytes
+from ..data.validation import Ids, id_kind, string_array
+from ..utils.atomic_files import save_array, write_bytes
+from ..utils.checks import require_choice
 from ..utils.growable_array import GrowingArray
+from ..utils.npy_files import load_npy
 
-__all__ = ["IdMap"]
+__all__ = ["IdMap", "Missing"]
 
-_KINDS = {"i": "int", "U": "str", "O": "str"}
+IDS, ALIVE = "ids.json", "alive.npy"
+
+#: What is done with ids that are not there.
+Missing = Literal["raise", "ignore"]
 
 #: Implicit ids end before this: ids are int64.
 _MOST = 2**63 - 1
@@ -42,7 +47,12 @@ class IdMap:
         return len(self._row_of)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._row_of
+        return _is_id(type(name)) and name in self._row_of
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that there ever were."""
+        return len(self._ids)
 
     @property
     def live(self) -> NDArray[np.int64]:
@@ -58,17 +68,32 @@ class IdMap:
 
     def of(self, rows: NDArray[np.int64]) -> Ids:
         """Return the ids of `rows`."""
-        ids: Ids = self._ids.values[rows]
+        ids = self._ids.values[rows]
         return string_array(ids.tolist()) if ids.dtype == object else ids
 
-    def rows(self, ids: list[Any]) -> NDArray[np.int64]:
-        """Return the rows of `ids`, ascending, or raise KeyError for one that is not there."""
-        missing = [name for name in ids if name not in self._row_of]
-        if missing:
-            kind = self._kind
-            shown = f"; its ids are {kind}" if kind and isinstance(missing[0], str) != (kind == "str") else ""
-            raise KeyError(f"id {missing[0]!r} is not in the index{shown}.")
-        return np.unique(np.array([self._row_of[name] for name in ids], np.int64))
+    def rows(self, ids: list[Any], missing: Missing = "raise") -> list[int]:
+        """Return the rows of `ids` in their order.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        missing : {"raise", "ignore"}
+            What to do with an id that is not there.
+
+        Raises
+        ------
+        TypeError
+            For anything but ids of the index's kind: it could never be there.
+        KeyError
+            For an id that is not there, unless it is to be ignored.
+        """
+        require_choice("missing", missing, get_args(Missing))
+        self._require_ids(ids)
+        unknown = [name for name in ids if name not in self._row_of]
+        if unknown and missing == "raise":
+            count = f" ({len(unknown)} of the {len(ids)} given ids are not)" if len(ids) > 1 else ""
+            raise KeyError(f"id {unknown[0]!r} is not in the index{count}. Look for it with `id in index`.")
+        return [self._row_of[name] for name in ids if name in self._row_of]
 
     def existing_rows(self, ids: Any) -> NDArray[np.int64]:
         """Return the rows of those `ids` that are there, ascending.
@@ -79,25 +104,26 @@ class IdMap:
             For anything but ids of the index's kind: it could never be there.
         """
         values = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        kinds = {type(value) for value in values}
-        wrong = [kind for kind in kinds if not _is_id(kind)]
+        return np.unique(np.array(self.rows(values, "ignore"), np.int64))
+
+    def _require_ids(self, values: list[Any]) -> None:
+        wrong = {type(value) for value in values if not _is_id(type(value))}
         if wrong:
-            raise TypeError(f"ids must be int or str, got {sorted(kind.__name__ for kind in wrong)[0]}.")
+            raise TypeError(f"ids must be int or str, got {min(kind.__name__ for kind in wrong)}.")
         other = [value for value in values if isinstance(value, str) != (self._kind == "str")]
         if other and self._kind:
             raise TypeError(
                 f"This index has {self._kind} ids, got {other[0]!r}, which is {type(other[0]).__name__}."
             )
-        return np.unique(np.array([self._row_of[v] for v in values if v in self._row_of], np.int64))
 
     @property
     def _kind(self) -> str | None:
-        return _KINDS[self._ids.values.dtype.kind] if len(self._ids) else None
+        return id_kind(self._ids.values) if len(self._ids) else None
 
     def require_kind(self, ids: Ids) -> None:
         """Raise TypeError where `ids` are of another kind than those that are there."""
-        if self._kind and len(ids) and _KINDS[ids.dtype.kind] != self._kind:
-            raise TypeError(f"This index has {self._kind} ids, got {_KINDS[ids.dtype.kind]} ids.")
+        if self._kind and len(ids) and id_kind(ids) != self._kind:
+            raise TypeError(f"This index has {self._kind} ids, got {id_kind(ids)} ids.")
 
     def new_ids(self, documents: MultiVectors) -> Ids:
         """Return the ids that `documents` get, checked to be free."""
@@ -116,8 +142,8 @@ class IdMap:
     def append(self, ids: Ids) -> None:
         """Give the next rows these ids, also those that name other rows until now."""
         first = len(self._ids)
-        # As objects: in an array of NumPy's strings the longest would widen all.
-        self._ids.extend(ids if ids.dtype.kind == "i" else ids.astype(object))
+        # Strings as objects: in an array of one width the longest would widen all.
+        self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
         self._alive.extend(np.ones(len(ids), bool))
         self._row_of.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
         if ids.dtype.kind == "i" and len(ids):
@@ -126,7 +152,7 @@ class IdMap:
 
     def reserve(self, count: int) -> None:
         """Leave the next `count` rows without a document for ever."""
-        self._ids.extend(np.full(count, "" if self._kind == "str" else 0, self._ids.values.dtype))
+        self._ids.extend(np.full(count, "", object) if self._kind == "str" else np.zeros(count, np.int64))
         self._alive.extend(np.zeros(count, bool))
         self._live = None
 
@@ -142,23 +168,35 @@ class IdMap:
         """Write ``ids.json`` and ``alive.npy``."""
         # ASCII, for strings of Python can be what UTF-8 cannot encode.
         content = json.dumps({"next": self.next, "ids": self._ids.values.tolist()}, indent=0)
-        write_bytes(folder / "ids.json", content.encode("ascii"))
-        np.save(folder / "alive.npy", self._alive.values)
+        write_bytes(folder / IDS, content.encode("ascii"))
+        save_array(folder / ALIVE, self._alive.values)
 
     @classmethod
     def load(cls, folder: Path) -> IdMap:
-        """Read what :meth:`save` wrote."""
-        kept = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
-        alive = np.load(folder / "alive.npy", allow_pickle=False)
-        values = kept["ids"]
-        if len(values) != len(alive):
-            raise ValueError(f"{folder} has {len(values)} ids for {len(alive)} rows.")
-        names = cls()
-        if values:
-            names._ids = GrowingArray(np.array(values, object if isinstance(values[0], str) else np.int64))
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            For a damaged file.
+        """
+        try:
+            kept = json.loads((folder / IDS).read_text(encoding="ascii"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{folder / IDS} is damaged: {error}.") from error
+        alive = load_npy(folder / ALIVE, mmap=False)
+        values, following = kept["ids"], kept["next"]
+        kinds = {type(value) for value in values}
+        if kinds - {int} and kinds - {str}:
+            raise ValueError(f"{folder / IDS} is damaged: its ids are not all integers or all strings.")
+        if type(following) is not int or alive.dtype != bool or alive.shape != (len(values),):
+            raise ValueError(f"{folder} has {len(values)} ids for {alive.dtype} {alive.shape} rows.")
+        names = cls(following)
+        names._ids = GrowingArray(np.array(values, object if kinds == {str} else np.int64))
         names._alive = GrowingArray(alive)
-        names._row_of = {values[row]: int(row) for row in names.live}
-        names.next = kept["next"]
+        names._row_of = {values[row]: row for row in names.live.tolist()}
+        if len(names._row_of) != len(names.live):
+            raise ValueError(f"{folder / IDS} is damaged: it has an id twice.")
         return names
 
 

@@ -1,4 +1,4 @@
-"""How an index becomes files and an index again; how files become an index folder is store/folder.py."""
+"""How an index's contents become files and contents again; generations.py makes a folder of the files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import numpy as np
 
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
+from ..utils.atomic_files import save_array
 from ..utils.growable_array import GrowingArray
+from ..utils.npy_files import load_npy
+from ..utils.sibling_folders import recover_folder
 from .candidates import CandidateSearch
 from .contents import IndexContents
-from .generations import Generation, IndexFolderError, commit, read_manifest, verify
+from .generations import Generation, commit
 from .id_map import IdMap
+from .manifest import IndexFolderError, read_manifest, verify
+from .settings import IndexSettings
 from .token_store import Segment, mapped, write_tokens
 
 __all__ = ["read_contents", "write_contents"]
+
+LENGTHS = "lengths.npy"
 
 # Times that a folder is read again because a writer replaced it meanwhile.
 _ATTEMPTS = 5
@@ -27,48 +34,54 @@ _ATTEMPTS = 5
 _GROWTH = 2
 
 
-def write_contents(collection: IndexContents, target: Path, known: Generation | None) -> Generation:
-    """Write a collection to a folder, and read its tokens from there from now on.
+def write_contents(
+    contents: IndexContents, target: Path, known: Generation | None, overwrite: bool = False
+) -> Generation:
+    """Write an index's contents to a folder, and read its tokens from there from now on.
 
     Parameters
     ----------
-    known : Generation or None
+    contents : IndexContents
+    target : Path
+    known, overwrite
         See :func:`muvera.index.generations.commit`.
+
+    Raises
+    ------
+    IndexFolderError, FileExistsError, OSError
+        As :meth:`muvera.MuveraIndex.save` says.
     """
     segments: list[Segment] = []
 
     def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
-        kept, rest = _divide(collection.store.segments, target, old)
+        kept, rest = _divide(contents.store.segments, target, old)
         segments.extend(kept)
         if rest:
             file = f"tokens-{rest[0].first:012d}.npy"
-            _write_segments(folder / file, rest, collection.store.staging)
+            _write_segments(folder / file, rest, contents.store.staging)
             lengths = np.concatenate([part.vectors.lengths for part in rest])
             segments.append(Segment(rest[0].first, mapped(folder / file, lengths), target / name / file))
-        np.save(folder / "lengths.npy", collection.lengths.values)
-        collection.names.save(folder)
-        encoder = collection.encoder
+        save_array(folder / LENGTHS, contents.lengths.values)
+        contents.ids.save(folder)
+        encoder = contents.encoder
         fitted = encoder is not None and not encoder.needs_fit
         if encoder is not None and fitted:
             write_encoder_arrays(encoder.to_arrays(), folder)
         files = [_relative(part, target) for part in segments]
         entries = {
-            "config": collection.config.to_dict(),
-            "config_hash": collection.config.hash,
-            "exact_tokens": collection.exact_tokens,
-            "backend": collection.backend,
-            "hnsw": collection.hnsw,
-            "pq": collection.pq,
+            "config": contents.config.to_dict(),
+            "config_hash": contents.config.hash,
+            "settings": contents.settings.to_dict(),
             "segments": [
                 {"first": part.first, "file": file} for part, file in zip(segments, files, strict=True)
             ],
             "encoder": fitted,
-            "candidates": None if collection.candidates is None else collection.candidates.save(folder),
+            "candidates": None if contents.candidates is None else contents.candidates.save(folder),
         }
         return entries, files[: len(kept)]
 
-    generation = commit(target, fill, known)
-    collection.store.segments = segments
+    generation = commit(target, fill, known, overwrite)
+    contents.store.segments, contents.store.staging = segments, None
     return generation
 
 
@@ -107,6 +120,7 @@ def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContent
     FileNotFoundError, IndexFolderError
         As :meth:`muvera.MuveraIndex.load` says.
     """
+    recover_folder(folder)
     manifest = read_manifest(folder)
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -123,15 +137,17 @@ def _read(
     folder: Path, manifest: dict[str, Any], verify_files: bool | None
 ) -> tuple[IndexContents, Generation]:
     try:
-        verify(folder, manifest, verify_files)
+        verify(folder, manifest["files"], verify_files)
         return _contents(folder, manifest), Generation.of(manifest)
     except IndexFolderError:
+        raise
+    except MemoryError:
         raise
     except (KeyError, TypeError, AttributeError) as error:
         raise IndexFolderError(
             f"{folder} has an incomplete manifest: {error!r} is missing or wrong. Restore it from a copy."
         ) from error
-    except (ValueError, EOFError, OSError, IndexError) as error:
+    except Exception as error:
         raise IndexFolderError(f"{folder} is damaged: {error} Restore it from a copy.") from error
 
 
@@ -143,19 +159,12 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
             f"describes {config.hash}: the manifest was changed. Restore it from a copy."
         )
     files = folder / manifest["folder"]
-    pq = manifest.get("pq")  # older folders have none
-    CandidateSearch.check_settings(manifest["backend"], manifest["hnsw"], pq)
-    loaded = IndexContents(
-        config,
-        backend=manifest["backend"],
-        hnsw=manifest["hnsw"],
-        pq=pq,
-        exact_tokens=manifest["exact_tokens"],
-        encoder=read_encoder(files, config) if manifest["encoder"] else None,
-    )
-    lengths = np.load(files / "lengths.npy", allow_pickle=False)
+    settings = IndexSettings.from_dict(manifest["settings"])
+    encoder = read_encoder(files, config) if manifest["encoder"] else None
+    loaded = IndexContents(config, settings, encoder=encoder)
+    lengths = load_npy(files / LENGTHS, mmap=False)
     loaded.lengths = GrowingArray(lengths)
-    loaded.names = IdMap.load(files)
+    loaded.ids = IdMap.load(files)
     entries = manifest["segments"]
     ends = [entry["first"] for entry in entries[1:]] + [len(lengths)] * bool(entries)
     for entry, end in zip(entries, ends, strict=True):
@@ -163,14 +172,15 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
         vectors = mapped(file, lengths[entry["first"] : end])
         vectors.require_dimension(config.dimension, f"The tokens in {file}", "its index")
         loaded.store.segments.append(Segment(entry["first"], vectors, file))
-    rows = (len(loaded.names.live) + len(loaded.names.deleted_rows), len(lengths), len(loaded.store))
+    rows = (loaded.ids.num_rows, len(lengths), len(loaded.store))
     if len(set(rows)) > 1:
         raise IndexFolderError(f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets.")
     if manifest["candidates"] is not None:
-        encoder, removed = loaded.encoder, loaded.names.deleted_rows
         if encoder is None:
             raise IndexFolderError(f"{folder} has FDEs without the matrices that made them.")
-        loaded.candidates = CandidateSearch.load(files, encoder, manifest["candidates"], removed)
+        loaded.candidates = CandidateSearch.load(
+            files, encoder, settings, manifest["candidates"], loaded.ids.deleted_rows
+        )
         found, wanted = loaded.candidates.search.labels(), loaded.searchable[0]
         if not np.array_equal(found, wanted):
             raise IndexFolderError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..reranking.pruning import DocumentSlice
+from ..utils.npy_files import load_npy
 
 __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
 
@@ -59,7 +60,7 @@ class TokenStore:
         A folder for tokens once there are many, so that memory stays bounded.  They go to the
         end of one file.
     staging_bytes : int
-        Memory that tokens take before they are spooled.
+        Memory that tokens take before they go to the disk.
     """
 
     def __init__(self, staging: Path | None = None, staging_bytes: int = 64 << 20) -> None:
@@ -90,7 +91,7 @@ class TokenStore:
         self.segments = segments
 
     def flush(self) -> None:
-        """Spool what is in memory, where there is a spool."""
+        """Write what is in memory to the staging folder, where there is one."""
         if self.staging is not None and any(part.path is None for part in self.segments):
             self.segments = _staged(self.segments, self.staging)
 
@@ -110,14 +111,14 @@ class TokenStore:
             ]
         )
 
-    def pieces(self, positions: NDArray[np.int64], ordered: bool) -> list[DocumentSlice]:
+    def pieces(self, positions: NDArray[np.int64], in_order: bool) -> list[DocumentSlice]:
         """Return where the rows at `positions` (c, in any order) are, and their places in `positions`.
 
-        Segment after segment, or exactly in the order of `positions` where `ordered`.
+        Segment after segment, or exactly in the order of `positions` where `in_order`.
         """
         segments = self.segments
         owner = np.searchsorted([part.first for part in segments], positions, side="right") - 1
-        places = np.arange(len(positions)) if ordered else np.argsort(owner, kind="stable")
+        places = np.arange(len(positions)) if in_order else np.argsort(owner, kind="stable")
         edges = np.flatnonzero(np.diff(owner[places])) + 1
         runs = np.split(places, edges) if len(places) else []
         parts = [segments[owner[run[0]]] for run in runs]
@@ -142,7 +143,7 @@ def join(parts: list[MultiVectors]) -> MultiVectors:
 
 def mapped(path: Path, lengths: NDArray[np.int64]) -> MultiVectors:
     """Map a segment's file."""
-    return MultiVectors.from_flat(np.load(path, mmap_mode="r", allow_pickle=False), lengths)
+    return MultiVectors.from_flat(load_npy(path), lengths)
 
 
 def write_tokens(path: Path, parts: list[MultiVectors]) -> None:

@@ -2,80 +2,174 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..utils.checks import require_int
+
 __all__ = [
+    "Found",
+    "Guard",
+    "SavedState",
     "VectorSearch",
     "checked_allowed",
     "checked_dimension",
     "checked_labels",
     "checked_queries",
     "checked_vectors",
+    "none_found",
 ]
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-class VectorSearch(Protocol):
-    """Search by largest inner product; vectors are known by int64 labels of the caller's."""
+#: Returns what is to be held while vectors of a search are replaced: nobody may search meanwhile.
+Guard = Callable[[], AbstractContextManager[Any]]
 
-    kind: str
-    dimension: int
 
+class VectorSearch(ABC):
+    """Base class of searches by largest inner product; vectors are known by the caller's int64 labels.
+
+    Several threads may search at once.  One may add at the same time where every search holds a lock
+    that excludes the `guard` of :meth:`add`; :meth:`remove` is to be guarded by the caller.
+
+    Parameters
+    ----------
+    dimension : int
+        Floats of a vector.
+    """
+
+    #: The name of this kind, "backend" of an index.
+    kind: ClassVar[str]
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = checked_dimension(dimension)
+
+    @abstractmethod
     def __len__(self) -> int:
         """Vectors that a search can return."""
-        ...
 
+    # -- changing -------------------------------------------------------------
+
+    @abstractmethod
     def add(
-        self, labels: NDArray[np.int64], vectors: NDArray[np.float32], threads: int | None = None
+        self,
+        labels: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        threads: int | None = None,
+        guard: Guard = nullcontext,
     ) -> None:
         """Add vectors, float32 (n, dimension), under new labels (n,); all of them or none."""
-        ...
 
+    @abstractmethod
     def can_add(self, labels: NDArray[np.int64]) -> bool:
         """Whether :meth:`add` would take all of these labels."""
-        ...
 
+    @abstractmethod
     def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of `labels` that a search can return, ascending."""
-        ...
 
+    @abstractmethod
     def remove(self, labels: NDArray[np.int64]) -> None:
         """Never return these labels again."""
-        ...
 
+    @property
+    def ready_to_train(self) -> bool:
+        """Whether :meth:`train` would learn something."""
+        return False
+
+    def train(self, threads: int | None = None) -> None:  # noqa: B027 (most kinds learn nothing)
+        """Learn what is to be learned from the vectors that are there, where :attr:`ready_to_train`."""
+
+    # -- searching ------------------------------------------------------------
+
+    @abstractmethod
     def search(
         self,
         queries: NDArray[np.float32],
         k: int,
         allowed: NDArray[np.int64] | None = None,
         threads: int | None = None,
+        *,
+        ef: int | None = None,
     ) -> Found:
         """Return labels and inner products (m, k), best first; label -1 where fewer were found.
 
-        `allowed` restricts the search to these labels.
+        `allowed` restricts the search to these labels.  `ef` is for graphs: how many candidates the
+        walk keeps, by default as its settings say; searches with different `ef` exclude each other.
         """
-        ...
 
+    def measure_recall(
+        self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
+    ) -> float | None:
+        """Return which share of the exact k best is found; None where the exact vectors are not kept."""
+        return None
+
+    # -- looking --------------------------------------------------------------
+
+    @abstractmethod
     def labels(self) -> NDArray[np.int64]:
         """Return the labels that a search can return, ascending."""
-        ...
 
+    @abstractmethod
     def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the stored vectors of `labels`, float32 (n, dimension)."""
-        ...
+        """Return the stored vectors of `labels`, float32 (n, dimension), as exactly as they are kept."""
 
-    def save(self, folder: Path) -> None:
-        """Write this search's files into `folder`."""
-        ...
+    @property
+    def fitted_on(self) -> int:
+        """How many vectors something was learned from; 0 where nothing was."""
+        return 0
 
+    @abstractmethod
     def info(self) -> dict[str, Any]:
         """Return kind, size, settings and bytes a vector."""
-        ...
+
+    def warnings(self) -> list[str]:
+        """Return what a user should know, in sentences."""
+        return []
+
+    # -- keeping --------------------------------------------------------------
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write this search's files into `folder`."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, dimension: int, saved: SavedState) -> VectorSearch:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            For files of another dimension or of other settings, and for damaged ones.
+        """
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What the files of a search do not say.
+
+    Parameters
+    ----------
+    settings : HNSWSettings, PQSettings or None
+        Of the search.
+    fitted_on : int
+        How many vectors something was learned from.
+    removed : int64 (n,)
+        Labels that are never to be returned, whatever the files say.
+    """
+
+    settings: Any = None
+    fitted_on: int = 0
+    removed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDArray[np.float32]:
@@ -95,22 +189,20 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDAr
     return array
 
 
-def checked_queries(queries: Any, dimension: int, k: Any, size: int) -> NDArray[np.float32]:
-    """Return the queries as :func:`checked_vectors` does, having checked k against the size."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"k must be an int, got {type(k).__name__}.")
-    if size == 0:
-        raise ValueError(f"k={k}, but there are no vectors to be found. Add some first.")
-    if not 1 <= k <= size:
-        raise ValueError(f"k={k} must be between 1 and the {size} vectors that can be found.")
+def checked_queries(queries: Any, dimension: int, k: Any) -> NDArray[np.float32]:
+    """Return the queries as :func:`checked_vectors` does, having checked k."""
+    require_int("k", k, 1)
     return checked_vectors(queries, dimension, "queries")
 
 
 def checked_dimension(dimension: Any) -> int:
     """Return `dimension` where it is an int of at least 1, or raise."""
-    if isinstance(dimension, bool) or not isinstance(dimension, (int, np.integer)) or dimension < 1:
-        raise ValueError(f"dimension must be an int of at least 1, got {dimension!r}.")
-    return int(dimension)
+    return require_int("dimension", dimension, 1)
+
+
+def none_found(queries: NDArray[np.float32], k: int) -> Found:
+    """Return labels of -1 and scores of -inf, (m, k), to be overwritten by what is found."""
+    return np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
 
 
 def checked_labels(labels: Any, count: int | None = None) -> NDArray[np.int64]:

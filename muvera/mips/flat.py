@@ -1,9 +1,10 @@
-"""What the searches share that read every vector: rows in the order of adding, known by labels."""
+"""FlatSearch: base class of brute-force searches."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.ranking import best_first
-from ..utils.atomic_files import read_array
+from ..utils.atomic_files import save_array
+from ..utils.npy_files import load_npy
 from .base import (
     Found,
+    Guard,
+    VectorSearch,
     checked_allowed,
-    checked_dimension,
     checked_labels,
     checked_queries,
     checked_vectors,
+    none_found,
 )
 
 __all__ = ["LABELS", "FlatSearch", "blocks"]
@@ -34,22 +38,21 @@ _BLOCK_BYTES = 32 << 20
 Best = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-class FlatSearch(ABC):
-    """Rows of one or several arrays, all of which a search reads.
+class FlatSearch(VectorSearch):
+    """Base class of brute-force searches: rows of arrays in the order of adding, all of which are read.
 
     Parameters
     ----------
     dimension : int
         Floats of a vector.
-    columns : list of arrays (0, ...)
-        What is kept of a vector: a row of each.
+    columns : dict of arrays (0, ...)
+        What is kept of a vector, a row of each, by the names of the files.
     """
 
-    kind: str
-
-    def __init__(self, dimension: int, columns: list[NDArray[Any]]) -> None:
-        self.dimension = checked_dimension(dimension)
-        self._columns = columns
+    def __init__(self, dimension: int, columns: dict[str, NDArray[Any]]) -> None:
+        super().__init__(dimension)
+        self._files = tuple(columns)
+        self._columns = list(columns.values())
         self._labels = np.empty(0, np.int64)
         self._count = 0
         self._highest = -1  # of all labels that there ever were
@@ -78,9 +81,9 @@ class FlatSearch(ABC):
             best = best_first(row, k)
             yield best, row[best]
 
-    @abstractmethod
     def info(self) -> dict[str, Any]:
-        """Return kind, size, settings and bytes a vector."""
+        """Return kind, size and dimension."""
+        return {"kind": self.kind, "vectors": len(self), "dimension": self.dimension}
 
     # -- changing -------------------------------------------------------------
 
@@ -88,7 +91,11 @@ class FlatSearch(ABC):
         return self._count
 
     def add(
-        self, labels: NDArray[np.int64], vectors: NDArray[np.float32], threads: int | None = None
+        self,
+        labels: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        threads: int | None = None,
+        guard: Guard = nullcontext,
     ) -> None:
         """Add vectors under new labels; room grows by half, so that adding is linear."""
         vectors = checked_vectors(vectors, self.dimension)
@@ -97,9 +104,11 @@ class FlatSearch(ABC):
             raise ValueError(f"label {self.existing(labels)[0]} is in use.")
         needed = self._count + len(vectors)
         if needed > len(self._labels):
-            self._make_room(max(needed, len(self._labels) * 3 // 2))
-        self._write(self._count, vectors, threads)
-        self._take(labels)
+            with guard():
+                self._make_room(max(needed, len(self._labels) * 3 // 2))
+        self._write(self._count, vectors, threads)  # beyond what a search reads
+        with guard():
+            self._take(labels)
 
     def _make_room(self, room: int) -> None:
         for i, column in enumerate(self._columns):
@@ -147,16 +156,17 @@ class FlatSearch(ABC):
         k: int,
         allowed: NDArray[np.int64] | None = None,
         threads: int | None = None,
+        *,
+        ef: int | None = None,
     ) -> Found:
         """Return the k best labels and their inner products; ties go to the earlier vector."""
-        queries = checked_queries(queries, self.dimension, k, len(self))
+        queries = checked_queries(queries, self.dimension, k)
         labels = self._labels[: self._count]
         picked = None
         if allowed is not None:
             picked = np.flatnonzero(np.isin(labels, checked_allowed(allowed)))
             labels = labels[picked]
-        found = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
+        found, scores = none_found(queries, k)
         step = max(1, min(_QUERIES, _SCORE_BYTES // (4 * max(1, len(labels)))))
         for start in range(0, len(queries), step):
             ranked = self._best(queries[start : start + step], picked, k, threads)
@@ -186,22 +196,34 @@ class FlatSearch(ABC):
 
     # -- keeping --------------------------------------------------------------
 
-    def _restore(self, folder: Path, columns: list[tuple[str, NDArray[Any]]]) -> None:
-        """Take saved columns (file name, array) and the labels beside them, having compared their shapes.
+    def save(self, folder: Path) -> None:
+        """Write each column and the labels as ``.npy``."""
+        for name, column in zip(self._files, self._columns, strict=True):
+            save_array(folder / name, self._saved(column[: self._count]))
+        save_array(folder / LABELS, self._labels[: self._count])
+
+    def _saved(self, column: NDArray[Any]) -> NDArray[Any]:
+        """Return the part of a column that is to be saved."""
+        return column
+
+    def _restore(self, folder: Path) -> None:
+        """Take the saved columns and labels, having compared their shapes.
 
         Raises
         ------
         ValueError
-            Where they are not of this search's kind, or not as many as the labels.
+            Where they are not of this search's kind, not as many as the labels, or not finite.
         """
-        labels = checked_labels(read_array(folder / LABELS))
-        for i, (name, array) in enumerate(columns):
-            wanted = self._columns[i]
+        labels = checked_labels(load_npy(folder / LABELS, mmap=False))
+        for i, name in enumerate(self._files):
+            array, wanted = load_npy(folder / name, mmap=False), self._columns[i]
             if array.dtype != wanted.dtype or array.shape != (len(labels), *wanted.shape[1:]):
                 raise ValueError(
                     f"{folder / name} must be {wanted.dtype} {(len(labels), *wanted.shape[1:])}, "
                     f"got {array.dtype} {array.shape}."
                 )
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{folder / name} is damaged: it has a number that is not finite.")
             self._columns[i] = array
         self._labels = np.empty(len(labels), np.int64)
         self._take(labels)

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.int8 import MAX_QUERY_ENTRY, MAX_VECTOR_ENTRY, integer_products
-from ..utils.atomic_files import read_array
 from ..utils.parallel import run_in_ranges
-from .base import checked_dimension
-from .flat import LABELS, FlatSearch
+from .base import SavedState, checked_dimension
+from .flat import FlatSearch
 
-__all__ = ["Int8Search", "int8_products", "quantize", "read_bytes", "restored", "write_bytes"]
+__all__ = ["Int8Search", "byte_columns", "int8_products", "quantize", "read_bytes", "write_bytes"]
 
 BYTES, STEPS = "vector_bytes.npy", "vector_steps.npy"
 
@@ -89,8 +88,7 @@ class Int8Search(FlatSearch):
     kind = "int8"
 
     def __init__(self, dimension: int) -> None:
-        empty = np.empty((0, checked_dimension(dimension)), np.int8)
-        super().__init__(dimension, [empty, np.empty(0, np.float32)])
+        super().__init__(dimension, byte_columns(checked_dimension(dimension)))
 
     def _write(self, start: int, vectors: NDArray[np.float32], threads: int | None) -> None:
         numbers, steps = self._columns
@@ -106,14 +104,8 @@ class Int8Search(FlatSearch):
     def _read(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         return read_bytes(self._columns[0], self._columns[1], positions)
 
-    def save(self, folder: Path) -> None:
-        """Write the bytes, the steps and the labels."""
-        for name, column in zip((BYTES, STEPS), self._columns, strict=True):
-            np.save(folder / name, column[: self._count])
-        np.save(folder / LABELS, self._labels[: self._count])
-
     @classmethod
-    def load(cls, folder: Path, dimension: int) -> Int8Search:
+    def load(cls, folder: Path, dimension: int, saved: SavedState) -> Int8Search:
         """Read what :meth:`save` wrote.
 
         Raises
@@ -122,17 +114,17 @@ class Int8Search(FlatSearch):
             For files of another dimension or damaged ones.
         """
         loaded = cls(dimension)
-        loaded._restore(folder, restored(folder))
+        loaded._restore(folder)
         return loaded
 
     def info(self) -> dict[str, Any]:
         """Return kind, size, and bytes a vector."""
-        return {
-            "kind": self.kind,
-            "vectors": len(self),
-            "dimension": self.dimension,
-            "bytes_per_vector": self.dimension + 4 + 8,
-        }
+        return {**super().info(), "bytes_per_vector": self.dimension + 4 + 8}
+
+
+def byte_columns(dimension: int) -> dict[str, NDArray[Any]]:
+    """Return no vectors as bytes and steps, by their files' names."""
+    return {BYTES: np.empty((0, dimension), np.int8), STEPS: np.empty(0, np.float32)}
 
 
 def write_bytes(
@@ -160,17 +152,3 @@ def read_bytes(
     """Return the vectors that the rows at `positions` stand for, float32 (n, dimension)."""
     vectors: NDArray[np.float32] = numbers[positions] * steps[positions, np.newaxis]
     return vectors
-
-
-def restored(folder: Path) -> list[tuple[str, NDArray[Any]]]:
-    """Return the saved bytes and steps with their files' names.
-
-    Raises
-    ------
-    ValueError
-        For a damaged file, or a step that is not finite.
-    """
-    columns = [(name, read_array(folder / name)) for name in (BYTES, STEPS)]
-    if not np.isfinite(columns[1][1]).all():
-        raise ValueError(f"{folder / STEPS} is damaged: it has a step that is not finite.")
-    return columns

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.ranking import best_first
-from ..utils.atomic_files import read_array
-from .flat import LABELS, Best, FlatSearch
-from .int8 import BYTES, STEPS, int8_products, read_bytes, restored, write_bytes
+from ..utils.atomic_files import save_array
+from ..utils.npy_files import load_npy
+from .base import SavedState
+from .flat import Best, FlatSearch
+from .int8 import byte_columns, int8_products, read_bytes, write_bytes
 from .product_quantizer import ProductQuantizer
 
 __all__ = ["CENTROIDS_FILE", "CodeSearch"]
@@ -27,17 +29,15 @@ class CodeSearch(FlatSearch):
     ----------
     quantizer : ProductQuantizer
     rescore : int
-        See :class:`muvera.mips.PQSearch`.
+        See :class:`muvera.mips.PQSettings`.
     """
 
     kind = "pq"
 
     def __init__(self, quantizer: ProductQuantizer, rescore: int) -> None:
         self.quantizer, self.rescore = quantizer, rescore
-        columns: list[NDArray[Any]] = [np.empty((0, quantizer.groups), np.uint8)]
-        if rescore:
-            columns += [np.empty((0, quantizer.dimension), np.int8), np.empty(0, np.float32)]
-        super().__init__(quantizer.dimension, columns)
+        codes = {CODES: np.empty((0, quantizer.groups), np.uint8)}
+        super().__init__(quantizer.dimension, codes | (byte_columns(quantizer.dimension) if rescore else {}))
 
     def _write(self, start: int, vectors: NDArray[np.float32], threads: int | None) -> None:
         self._columns[0][start : start + len(vectors)] = self.quantizer.encode(vectors, threads)
@@ -72,14 +72,11 @@ class CodeSearch(FlatSearch):
 
     def save(self, folder: Path) -> None:
         """Write the centroids, the codes, the bytes for rescoring and the labels."""
-        np.save(folder / CENTROIDS_FILE, self.quantizer.centroids)
-        names = (CODES, BYTES, STEPS)[: len(self._columns)]
-        for name, column in zip(names, self._columns, strict=True):
-            np.save(folder / name, column[: self._count])
-        np.save(folder / LABELS, self._labels[: self._count])
+        save_array(folder / CENTROIDS_FILE, self.quantizer.centroids)
+        super().save(folder)
 
     @classmethod
-    def load(cls, folder: Path, dimension: int, width: int, rescore: int) -> CodeSearch:
+    def load(cls, folder: Path, dimension: int, saved: SavedState) -> CodeSearch:
         """Read what :meth:`save` wrote.
 
         Raises
@@ -87,25 +84,25 @@ class CodeSearch(FlatSearch):
         ValueError
             For files of another dimension or other groups, and for damaged ones.
         """
-        path = folder / CENTROIDS_FILE
+        path, settings = folder / CENTROIDS_FILE, saved.settings
         try:
-            quantizer = ProductQuantizer(read_array(path), dimension)
+            quantizer = ProductQuantizer(load_npy(path, mmap=False), dimension)
         except ValueError as error:
             raise ValueError(f"{path} does not fit: {error}") from error
-        if quantizer.width != width:
-            raise ValueError(f"{path} has groups of {quantizer.width} entries, but group={width} is wanted.")
-        loaded = cls(quantizer, rescore)
-        codes = (CODES, read_array(folder / CODES))
-        loaded._restore(folder, [codes, *(restored(folder) if rescore else [])])
+        if quantizer.width != settings.subvector_size:
+            raise ValueError(
+                f"{path} has subvectors of {quantizer.width} floats, but "
+                f"subvector_size={settings.subvector_size} is wanted."
+            )
+        loaded = cls(quantizer, settings.rescore)
+        loaded._restore(folder)
         return loaded
 
     def info(self) -> dict[str, Any]:
         """Return kind, size, bytes a vector, and those of the codebook, which are there once."""
         rescoring = self.dimension + 4 if self.rescore else 0
         return {
-            "kind": self.kind,
-            "vectors": len(self),
-            "dimension": self.dimension,
+            **super().info(),
             "bytes_per_vector": self.quantizer.groups + rescoring + 8,
             "codebook_bytes": 4 * self.quantizer.centroids.size,
         }

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors
+from ..data.doorway import checked_texts
+from ..data.multivectors import MultiVectors
 from ..data.validation import read_only_view
 from ..kernels.ball_carving import carve_balls
 
@@ -54,8 +55,7 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
            [0. , 1. ]], dtype=float32)
     """
     require_tau(tau)
-    queries = as_multivectors(queries, "queries")
-    queries.require_finite("queries")
+    queries = checked_texts(queries, "queries")
     carved, counts = carved_tokens(np.asarray(queries.tokens, np.float32), queries.offsets, tau)
     return MultiVectors.from_flat(carved, counts, ids=queries.ids if queries.has_ids else None)
 

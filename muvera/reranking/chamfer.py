@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors
+from ..data.doorway import as_multivectors, checked_texts
+from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import Ranking, best_first
 from ..data.validation import as_array, read_only_view
 from ..kernels.chamfer import match_tokens, score_documents
 from ..kernels.tile import pack_columns
+from ..utils.checks import require_int
 from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
 from .ball_carving import require_tau
 from .pruning import RerankOptions, rank_candidates, require_patience
@@ -101,6 +103,9 @@ def chamfer_matrix(
         Documents without tokens score -inf.
     """
     queries, documents = _checked(queries, documents)
+    empty = np.flatnonzero(queries.lengths == 0)
+    if len(empty):
+        raise ValueError(f"queries[{empty[0]}] has no tokens: a query needs at least one. Leave it out.")
     out = np.empty((len(queries), len(documents)), np.float32)
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, len(queries)):
         out[start:stop] = scores_at(queries[start:stop], documents, None, mean, threads).T
@@ -116,24 +121,29 @@ def top_k(
     ----------
     queries, documents : MultiVectors, one array (tokens, dim) or a list of such arrays
     k : int
-        At most the number of documents that have tokens.
+        How many documents to return; of fewer with tokens, all.
     mean, threads
         As for :func:`chamfer_matrix`.
 
     Returns
     -------
     list of Ranking
-        One a query; ties go to the earlier document.
+        One a query; ties go to the earlier document.  A query without tokens finds nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything but token vectors of one dimension and finite numbers, or a wrong `k`.
     """
     queries, documents = _checked(queries, documents)
-    require_k(k, int((documents.lengths > 0).sum()), "documents with tokens")
+    require_int("k", k, 1)
     ids = documents.ids
     rankings = []
     most = max(1, _HELD_SCORES // max(1, len(documents)))
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, most):
         scores = scores_at(queries[start:stop], documents, None, mean, threads)
-        for row in np.ascontiguousarray(scores.T):
-            best = best_first(row, k)
+        for q, row in enumerate(np.ascontiguousarray(scores.T), start):
+            best = best_first(row, k) if len(queries[q]) else np.empty(0, np.int64)
             rankings.append(Ranking(ids[best], row[best]))
     return rankings
 
@@ -141,7 +151,7 @@ def top_k(
 def rerank(
     queries: Any,
     documents: MultiVectors,
-    candidates: Sequence[ArrayLike],
+    candidates: Sequence[Any],
     k: int | None = None,
     *,
     mean: bool = False,
@@ -158,9 +168,9 @@ def rerank(
     ----------
     queries : MultiVectors, one array (tokens, dim) or a list of such arrays
     documents : MultiVectors
-    candidates : sequence of integer arrays
-        For each query, positions in `documents`, the likely best first; documents without tokens
-        are left out.
+    candidates : sequence of collections of ids
+        For each query, the ids of documents, which are their positions where none were given, the
+        likely best first; documents without tokens are left out.
     k : int, optional
         How many to return at most.  Default: all.
     ball_carving_tau : float, optional
@@ -175,33 +185,38 @@ def rerank(
     Returns
     -------
     list of Ranking
-        Ties go to the earlier document.
+        Ties go to the earlier document.  A query without tokens finds nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything but token vectors of one dimension and finite numbers, candidates that are not
+        among the documents, or a wrong setting.
     """
     queries, documents = _checked(queries, documents)
     if len(candidates) != len(queries):
         raise ValueError(f"There are {len(candidates)} candidate lists for {len(queries)} queries.")
     if k is not None:
-        require_k(k, None, "")
+        require_int("k", k, 1)
     elif ball_carving_tau is not None or patience is not None:
         raise ValueError("ball_carving_tau and patience leave out what is not among the k best. Give k.")
     if ball_carving_tau is not None:
         require_tau(ball_carving_tau, "ball_carving_tau")
     require_patience(patience)
     ids = documents.ids
+    position_of = {name: i for i, name in enumerate(ids.tolist())} if documents.has_ids else None
     rankings = []
     for i, values in enumerate(candidates):
-        positions = _as_positions(values, f"candidates[{i}]")
+        positions = _positions(values, f"candidates[{i}]", len(documents), position_of)
         positions = positions[np.sort(np.unique(positions, return_index=True)[1])]  # each once, in order
-        if len(positions) and (positions.min() < 0 or positions.max() >= len(documents)):
-            wrong = positions.min() if positions.min() < 0 else positions.max()
-            raise ValueError(
-                f"candidates[{i}] has position {wrong}, but there are {len(documents)} documents."
-            )
+        if len(queries[i]) == 0:
+            rankings.append(Ranking(ids[:0], np.empty(0, np.float32)))
+            continue
         found, scores = rank_candidates(
             queries[i],
             ball_carving_tau,
             positions,
-            lambda at: [(documents, at, np.arange(len(at)))],
+            lambda at, _: [(documents, at, np.arange(len(at)))],
             RerankOptions(len(positions) if k is None else k, patience=patience, mean=mean),
             threads,
         )
@@ -210,13 +225,22 @@ def rerank(
 
 
 def explain(query: Any, document: Any) -> Explanation:
-    """Tell which document token answers each query token.
+    """Find which document token answers each query token.
 
     Parameters
     ----------
     query : array_like (n_query_tokens, dim)
     document : array_like (n_document_tokens, dim)
         Both with at least one token.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything but token vectors of one dimension and finite numbers.
 
     Examples
     --------
@@ -265,11 +289,25 @@ def scores_at(
     return out
 
 
-def _as_positions(values: ArrayLike, name: str) -> NDArray[np.int64]:
+def _positions(
+    values: ArrayLike, name: str, count: int, position_of: dict[int | str, int] | None
+) -> NDArray[np.int64]:
+    """Return where the documents of these ids are; without `position_of`, ids are the positions."""
     array = as_array(values)
-    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-        raise TypeError(f"{name} must be integer positions (n,), got {array.dtype} {array.shape}.")
-    return array.astype(np.int64)
+    if array.ndim != 1 or (array.dtype.kind not in ("iu" if position_of is None else "iuUO") and array.size):
+        kind = "positions" if position_of is None else "ids"
+        raise TypeError(f"{name} must be integer {kind} (n,), got {array.dtype} {array.shape}.")
+    if position_of is not None:
+        names = array.tolist()
+        unknown = [one for one in names if one not in position_of]
+        if unknown:
+            raise ValueError(f"{name} has id {unknown[0]!r}, which none of the {count} documents has.")
+        return np.array([position_of[one] for one in names], np.int64)
+    positions = array.astype(np.int64)
+    if len(positions) and (positions.min() < 0 or positions.max() >= count):
+        wrong = positions.min() if positions.min() < 0 else positions.max()
+        raise ValueError(f"{name} has position {wrong}, but there are {count} documents.")
+    return positions
 
 
 def _one_text(value: Any, name: str) -> MultiVectors:
@@ -280,31 +318,11 @@ def _one_text(value: Any, name: str) -> MultiVectors:
 
 
 def _checked(queries: Any, documents: Any) -> tuple[MultiVectors, MultiVectors]:
-    queries, documents = as_multivectors(queries, "queries"), as_multivectors(documents, "documents")
+    documents = checked_texts(documents, "documents")
+    queries = checked_texts(queries, "queries", empty_dimension=documents.dimension)
     if queries.dimension != documents.dimension:
         raise ValueError(
-            f"queries have {queries.dimension} columns, but documents have {documents.dimension}."
+            f"queries have {queries.dimension} columns, but documents have {documents.dimension}. "
+            "Encode both with the same model."
         )
-    require_query_tokens(queries)
-    queries.require_finite("queries")
-    documents.require_finite("documents")
     return queries, documents
-
-
-def require_query_tokens(queries: MultiVectors) -> None:
-    """Raise ValueError for a query without tokens: every document would score 0."""
-    empty = np.flatnonzero(queries.lengths == 0)
-    if len(empty):
-        raise ValueError(f"queries[{empty[0]}] has no tokens: a query needs at least one. Leave it out.")
-
-
-def require_k(k: Any, most: int | None, what: str, name: str = "k") -> None:
-    """Raise unless `k` is an int from 1 to `most`, the number of `what`."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"{name} must be an int, got {type(k).__name__}.")
-    if k < 1:
-        raise ValueError(f"{name} must be at least 1, got {k}.")
-    if most == 0:
-        raise ValueError(f"k={k}, but there are no {what}. Add some first.")
-    if most is not None and k > most:
-        raise ValueError(f"k={k} exceeds the {most} {what}. Use k <= {most}.")

@@ -106,7 +106,7 @@ def rank_candidates(
     query: NDArray[Any],
     ball_carving_tau: float | None,
     positions: NDArray[np.int64],
-    slices_of: Callable[[NDArray[np.int64]], Sequence[DocumentSlice]],
+    slices_of: Callable[[NDArray[np.int64], bool], Sequence[DocumentSlice]],
     options: RerankOptions,
     threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -123,8 +123,8 @@ def rank_candidates(
     positions : int64 (c,)
         The candidates, each once, the likely best first.
     slices_of : callable
-        Returns the slices of the documents at some positions; the places of their scores are
-        those in the positions that it was given.
+        Given positions and whether the slices must follow their order, returns the slices of those
+        documents; the places of their scores are those in the positions that it was given.
     options : RerankOptions
         What is pruned.
     threads : int, optional
@@ -140,11 +140,13 @@ def rank_candidates(
     if ball_carving_tau is not None and _panels(tokens) > 1:
         carved, _ = carved_tokens(tokens, np.array([0, len(tokens)]), ball_carving_tau)
         choosing_tokens = carved if _panels(carved) < _panels(tokens) else tokens
-    scores = score_candidates(choosing_tokens, slices_of(positions), len(positions), options, threads)
+    # Patience counts candidates in order; without it any order gives the same, and that of the files is faster.
+    slices = slices_of(positions, options.patience is not None)
+    scores = score_candidates(choosing_tokens, slices, len(positions), options, threads)
     found, scores = _best(positions, scores, options.k)
     if choosing_tokens is not tokens:
         whole = RerankOptions(options.k, early_exit=False, mean=options.mean, products=options.products)
-        scores = score_candidates(tokens, slices_of(found), len(found), whole, threads)
+        scores = score_candidates(tokens, slices_of(found, False), len(found), whole, threads)
         found, scores = _best(found, scores, options.k)
     return found, scores
 

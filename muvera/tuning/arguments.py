@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors
+from ..data.doorway import as_multivectors
+from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int
 from .sample import MIN_HELD_OUT
 from .search_space import EncoderCandidate, Storage

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
-from ..mips import PQSearch, VectorSearch
+from ..mips import VectorSearch
 from .sample import K, QuerySet, TuningSample
 from .search_space import EncoderCandidate, Storage
 
@@ -146,8 +146,7 @@ class Evaluator:
         fitting = self.sample.fitting[self.sample.fitting < len(documents)]
         vectors = np.ascontiguousarray(documents[:, : encoder.floats])
         search.add(fitting, vectors[fitting], self.threads)
-        if isinstance(search, PQSearch):
-            search.learn(self.threads)
+        search.train(self.threads)
         others = np.setdiff1d(np.arange(len(documents)), fitting)
         if len(others):
             search.add(others, vectors[others], self.threads)

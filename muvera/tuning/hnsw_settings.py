@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..mips import HNSWSearch
+from ..mips import HNSWSearch, HNSWSettings
 
 __all__ = ["EF_VALUES", "M_VALUES", "select_hnsw_settings"]
 
@@ -40,19 +40,18 @@ def select_hnsw_settings(
     Returns
     -------
     dict
-        m and ef for :class:`muvera.mips.HNSWSearch`.
+        m and ef for :class:`muvera.mips.HNSWSettings`.
     float
         The graph's recall of the exact best.  It is lower in a graph of more vectors.
     """
     best: dict[str, int] = {}
     highest = -1.0
     for m in m_values:
-        graph = HNSWSearch(vectors.shape[1], m=m)
+        graph = HNSWSearch(vectors.shape[1], HNSWSettings(m=m))
         graph.add(np.arange(len(vectors)), vectors, 1)  # one thread: the same graph each time
         # hnswlib searches with an ef of at least `candidates`: lower values would be the same setting.
         for ef in sorted({max(ef, candidates) for ef in EF_VALUES}):
-            graph.set_ef(ef)
-            recall = graph.measure_recall(queries, candidates, 1)
+            recall = graph.measure_recall(queries, candidates, 1, ef=ef)
             if recall > highest:
                 best, highest = {"m": m, "ef": ef}, recall
             if recall >= TARGET_RECALL:

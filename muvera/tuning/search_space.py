@@ -9,9 +9,9 @@ from typing import Any
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.learned.config import LearnedConfig
-from ..index.candidates import Backend
+from ..index.settings import Backend
 from ..kernels.tile import LANES
-from ..mips import ExactSearch, Int8Search, PQSearch, VectorSearch
+from ..mips import PQSettings, VectorSearch, make_search
 
 __all__ = ["STORAGES", "EncoderCandidate", "Storage", "encoder_candidates"]
 
@@ -87,14 +87,13 @@ class Storage:
 
     def make_search(self, dimension: int) -> VectorSearch:
         """Return an empty search that reads all vectors, also in place of a graph."""
-        if self.backend == "pq":
-            return PQSearch(dimension, **self.pq)
-        return Int8Search(dimension) if self.backend == "int8" else ExactSearch(dimension)
+        kind = "exact" if self.backend == "auto" else self.backend
+        return make_search(kind, dimension, PQSettings(**self.pq) if kind == "pq" else None)
 
     def bytes_per_vector(self, floats: int, m: int | None = None) -> int:
         """Return the bytes of one vector, with its `m` links where it is in a graph."""
         if self.backend == "pq":
-            return -(-floats // int(self.pq["group"])) + 8
+            return -(-floats // int(self.pq["subvector_size"])) + 8
         if self.backend == "int8":
             return floats + 4 + 8
         if m is not None:
@@ -106,8 +105,8 @@ class Storage:
 STORAGES = (
     Storage("float", "auto"),
     Storage("int8", "int8"),
-    Storage("pq-4", "pq", {"group": 4}),
-    Storage("pq-8", "pq", {"group": 8}),
+    Storage("pq-4", "pq", {"subvector_size": 4}),
+    Storage("pq-8", "pq", {"subvector_size": 8}),
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..index.candidates import GRAPH_FROM
-from ..index.muvera_index import EXACT_TOKENS
+from ..index.settings import EXACT_TOKENS
 from ..mips.product_quantizer import CENTROIDS
 from .arguments import require_values, texts_with_tokens, within_limits
 from .evaluate import CUTOFFS, Evaluator, Measurement, mean_recall

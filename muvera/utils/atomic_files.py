@@ -1,21 +1,22 @@
-"""Writing so that nothing is lost: beside the target, synced, then renamed."""
+"""Files and folders written atomically: beside the target, synced, then renamed."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["atomic_folder", "read_array", "sync", "write_bytes", "write_json"]
+from .sibling_folders import exchange, remove_folder, sibling_folder, use_sibling
+
+__all__ = ["atomic_folder", "save_array", "sync", "write_bytes", "write_json"]
 
 
 def sync(path: Path) -> None:
@@ -32,7 +33,7 @@ def sync(path: Path) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace the file at `path` in one step: readers see the old content or the new."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -77,53 +78,63 @@ def atomic_folder(
     ------
     FileExistsError
         Where `target` exists and `overwrite` is False, or is a file.
+
+    Notes
+    -----
+    What a killed process leaves beside `target` is removed by the next call.  Where the system can
+    exchange two folders in one step (Linux), there is a folder under `target` at every moment;
+    elsewhere the next call puts it back.
     """
     target = Path(target).absolute()
-    occupied = target.is_dir() and any(target.iterdir())
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"{target} is a file; a folder is written here. Give another name.")
-    if occupied and not overwrite:
-        raise FileExistsError(
-            f"{target} exists and is not empty. Give another name, or overwrite=True to replace it."
-        )
-    if occupied and own is not None:
-        for path in sorted(target.iterdir()):
-            if not any(fnmatch(path.name, pattern) for pattern in own):
-                raise FileExistsError(
-                    f"{target} holds {path.name}, which is not of what is written here, so the folder is not "
-                    "replaced. Give another name, or remove it yourself."
-                )
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    try:
+    with sibling_folder(target, "partial") as beside:
+        occupied = target.is_dir() and any(target.iterdir())
+        if target.exists() and not target.is_dir():
+            raise FileExistsError(f"{target} is a file; a folder is written here. Give another name.")
+        if occupied and not overwrite:
+            raise FileExistsError(
+                f"{target} exists and is not empty. Give another name, or overwrite=True to replace it."
+            )
+        if occupied and own is not None:
+            for path in sorted(target.iterdir()):
+                if not any(fnmatch(path.name, pattern) for pattern in own):
+                    raise FileExistsError(
+                        f"{target} holds {path.name}, which is not of what is written here, so the folder is "
+                        "not replaced. Give another name, or remove it yourself."
+                    )
         beside.chmod(0o755)
         yield beside
         for path in beside.rglob("*"):
-            sync(path)
+            if not path.is_symlink():
+                sync(path)
         sync(beside)
-        if occupied:
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-            target.replace(old / target.name)
-            try:
-                beside.replace(target)
-            except BaseException:
-                (old / target.name).replace(target)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
+        if not occupied:
             with suppress(FileNotFoundError):
                 target.rmdir()
             beside.replace(target)
+        elif not exchange(beside, target):
+            old = use_sibling(beside, "old")
+            target.replace(old)
+            try:
+                beside.replace(target)
+            except BaseException:
+                old.replace(target)
+                raise
+            remove_folder(old)
         sync(target.parent)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
-def read_array(path: Path, mmap: bool = False) -> NDArray[Any]:
-    """Read a ``.npy`` file, mapped where `mmap`, or raise ValueError for a damaged one."""
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a ``.npy`` file.
+
+    Raises
+    ------
+    OSError
+        Where it could not be written whole, as on a full disk; the message names the file.
+    """
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
-    return array
+        np.save(path, array)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{path} could not be written whole: {error}. Is the disk full?"
+        ) from error

@@ -34,7 +34,7 @@ def test_options_reach_the_configuration(docs: Path, tmp_path: Path) -> None:
     facts = answer("index", docs, tmp_path / "out", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
     assert facts["index"] == str(tmp_path / "out")
     assert facts["documents"] == 30 and facts["empty_documents"] == 1
-    assert facts["fde"]["vector_dimension"] == 3 * 4 * 4
+    assert facts["encoder"]["vector_dimension"] == 3 * 4 * 4
     assert facts["vectors"]["kind"] == "hnsw" and facts["vectors"]["recall"] == 1.0
     assert MuveraIndex.load(tmp_path / "out").config.num_repetitions == 3
     code, out, _ = muvera("index", docs, tmp_path / "other", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
@@ -49,8 +49,8 @@ def test_a_file_changes_the_preset_and_options_change_both(docs: Path, tmp_path:
     (tmp_path / "config.json").write_text(json.dumps(settings))
     given = ["--preset", "paper", "--config", tmp_path / "config.json", "--num-repetitions", 4]
     facts = answer("index", docs, tmp_path / "out", *given)
-    assert facts["fde"]["projection"] == "rademacher"
-    assert (facts["fde"]["num_repetitions"], facts["fde"]["seed"]) == (4, 7)
+    assert facts["encoder"]["projection"] == "rademacher"
+    assert (facts["encoder"]["num_repetitions"], facts["encoder"]["seed"]) == (4, 7)
     assert facts["vectors"]["m"] == 8
 
 
@@ -63,7 +63,7 @@ def test_what_is_learned_is_learned_from_a_sample_of_all_documents(
     learned = {"encoder": "learned", "vector_dimension": 16, "num_landmarks": 64, "num_features": 32}
     (tmp_path / "config.json").write_text(json.dumps({**learned, "exact_tokens": 0}))
     facts = answer("index", docs, tmp_path / "out", "--config", tmp_path / "config.json")
-    assert facts["fde"]["encoder"] == "learned" and facts["vectors"]["dimension"] == 16
+    assert facts["encoder"]["encoder"] == "learned" and facts["vectors"]["dimension"] == 16
     index = MuveraIndex.load(tmp_path / "out")
     expected = LearnedEncoder(LearnedConfig.from_dict({"dimension": 16, **learned})).fit(some_texts())
     assert index.encoder is not None
@@ -85,7 +85,7 @@ def test_many_documents_are_learned_from_unless_something_is_asked_for(
 
     def chosen(*arguments: Any) -> str:
         given = ("index", docs, tmp_path / "out", "--overwrite", "--exact-tokens", 0, *arguments)
-        return str(answer(*given)["fde"].get("encoder", "fde"))
+        return str(answer(*given)["encoder"]["encoder"])
 
     assert chosen() == "fde"
     small = {"encoder": "learned", "vector_dimension": 8, "num_landmarks": 64, "num_features": 32}
@@ -169,7 +169,7 @@ def test_a_failure_keeps_the_old_index(docs: Path, tmp_path: Path) -> None:
         (["--num-repetitions", 0], "num_repetitions must be at least 1, got 0."),
         (["--projection-dimension", 99], "projection_dimension must be between 1 and 16, got 99."),
         (["--backend", "tree"], "backend must be one of auto, exact, hnsw, int8, pq, got 'tree'."),
-        (["--exact-tokens", -1], "exact_tokens must be an int of at least 0, got -1."),
+        (["--exact-tokens", -1], "exact_tokens must be at least 0, got -1."),
         (["--threads", 0], "threads must be at least 1, got 0."),
         (["--format", "word"], "format must be one of pylate, warp"),
         (["--part", "answers"], "part must be 'docs' or 'queries', got 'answers'."),
@@ -190,7 +190,7 @@ def test_bad_options(arguments: list[Any], sentence: str, docs: Path, tmp_path: 
         ('{"repetitions": 3}', "FDEConfig has no 'repetitions'. It has: dimension, num_repetitions"),
         ('{"hnsw": 3}', 'hnsw must be an object such as {"m": 32}, got 3'),
         ('{"pq": 8}', 'pq must be an object such as {"rescore": 200}, got 8'),
-        ('{"pq": {"group": 0}}', "group must be an int from 1 to 64, got 0"),
+        ('{"pq": {"subvector_size": 0}}', "subvector_size must be between 1 and 64, got 0"),
         ('{"hnsw": {"M": 3}}', "'M'"),
         ('{"dimension": 4}', "documents has 16 columns, but this index has dimension=4."),
     ],

@@ -8,6 +8,7 @@ import pytest
 from builders.command_line import answer, fails, muvera, some_texts
 
 from muvera import FDEConfig, MuveraIndex
+from muvera.index.manifest import read_manifest, write_manifest
 
 CONFIG = FDEConfig(dimension=16, num_repetitions=3, num_simhash_projections=2, projection_dimension=4)
 
@@ -15,7 +16,7 @@ CONFIG = FDEConfig(dimension=16, num_repetitions=3, num_simhash_projections=2, p
 def test_an_index(tmp_path: Path) -> None:
     index = MuveraIndex.build(some_texts(), CONFIG, exact_tokens=0, backend="hnsw", path=tmp_path / "index")
     facts = answer("info", tmp_path / "index")
-    expected = index.info()
+    expected = index.info().to_dict()
     assert facts["kind"] == "index"
     assert {name: facts[name] for name in expected} == json.loads(json.dumps(expected))
     assert facts["vectors"]["recall"] == 1.0
@@ -30,10 +31,9 @@ def test_an_index(tmp_path: Path) -> None:
 
 def test_warnings_of_an_index(tmp_path: Path) -> None:
     MuveraIndex.build(some_texts(), CONFIG, exact_tokens=0, backend="hnsw", path=tmp_path / "index")
-    manifest = tmp_path / "index" / "manifest.json"
-    changed = json.loads(manifest.read_text())
-    changed["candidates"]["recall"] = 0.5
-    manifest.write_text(json.dumps(changed))
+    manifest = read_manifest(tmp_path / "index")
+    manifest["candidates"]["recall"] = 0.5
+    write_manifest(tmp_path / "index", manifest)
     assert "warning     The graph finds only 50.0%" in muvera("info", tmp_path / "index")[1]
     assert len(answer("info", tmp_path / "index")["warnings"]) == 1
 
@@ -89,7 +89,7 @@ def test_parts(tmp_path: Path) -> None:
 def test_an_encoder(tmp_path: Path) -> None:
     some_texts().save(tmp_path / "docs")
     answer("encode", tmp_path / "docs", tmp_path / "a.npy", "--save-encoder", tmp_path / "encoder")
-    assert answer("info", tmp_path / "encoder")["fde"]["vector_dimension"] == 10240
+    assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 10240
     assert "encoder: an encoder\n" in muvera("info", tmp_path / "encoder")[1]
 
 

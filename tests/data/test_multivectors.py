@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
-from muvera.data.multivectors import as_kernel_arrays, as_multivectors
+from muvera.data.doorway import as_multivectors
+from muvera.data.multivectors import as_kernel_arrays
 from muvera.data.validation import MAX_ID_LENGTH, as_ids
 
 
@@ -276,14 +277,22 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (lambda: arrays([np.ones((2, 3))], dimension=4), ValueError, "has 3 columns.* have 4"),
     (lambda: arrays([np.ones((1, 2, 3))]), ValueError, r"\(1, 2, 3\).*from_padded"),
     (lambda: arrays([[[1.0, 2.0], [1.0]]]), ValueError, r"documents\[0\] is not a rectangular"),
-    (lambda: arrays([["a"]]), TypeError, r"documents\[0\] has dtype <U1"),
+    (
+        lambda: arrays([["a"]]),
+        TypeError,
+        r"documents\[0\] must be .* text .*Encode it with your model",
+    ),
     (lambda: MultiVectors.from_padded(np.ones((2, 3))), ValueError, r"\(n, longest, dim\), got \(2, 3\)"),
     (
         lambda: MultiVectors.from_padded(np.ones((2, 3, 4)), np.ones((2, 4))),
         ValueError,
         r"mask has shape \(2, 4\), but array needs \(2, 3\)",
     ),
-    (lambda: as_multivectors("text"), TypeError, "documents must be MultiVectors or arrays.*, got str"),
+    (
+        lambda: as_multivectors("text"),
+        TypeError,
+        "documents must be .* text str 'text'. Encode it with",
+    ),
     (lambda: as_multivectors(3, "queries"), TypeError, "queries must be .*, got int"),
     (lambda: as_multivectors(np.ones(3), "queries"), ValueError, r"queries has shape \(3,\)"),
     (lambda: as_multivectors(np.ones((1, 1, 1, 1))), ValueError, r"documents has shape \(1, 1, 1, 1\)"),

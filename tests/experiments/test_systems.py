@@ -11,6 +11,7 @@ from experiments.datasets.synthetic import synthetic_collection
 from experiments.systems.base import Answers, Material, NotApplicableError, System, arguments_of
 from experiments.systems.insertion_order import insertion_order, intrinsic_dimension
 from experiments.systems.registry import SYSTEMS
+from muvera import MultiVectors
 
 pytestmark = pytest.mark.compiled("searches whole collections")
 
@@ -118,7 +119,8 @@ def test_two_ways_to_the_index_answers_agree_and_a_wrong_one_is_noticed(tmp_path
     system: Any = built(tmp_path, "muvera", backend=backend)
     positions = np.arange(len(QUERIES))
     assert system.disagreement(QUERIES, positions, 5, candidates=20) is None
-    system.documents = COLLECTION.documents[::-1]
+    other = COLLECTION.documents[::-1]
+    system.documents = MultiVectors.from_flat(other.tokens, other.lengths)
     message = system.disagreement(QUERIES, positions, 5, candidates=20)
     assert message is not None and message.startswith("query 0: through the index")
 
@@ -136,8 +138,8 @@ def test_wrong_arguments_of_fdes_are_named(tmp_path: Path) -> None:
 def test_ef_of_a_search_does_not_stay(tmp_path: Path) -> None:
     system: Any = built(tmp_path, "muvera", backend="hnsw", hnsw={"ef": 77})
     for given, expected in ((5, 5), (None, 77)):
-        ask(system, ef=given)
-        assert system._index._contents.candidates.search.ef == expected
+        ask(system, candidates=20, ef=given)
+        assert system._index._contents.candidates.search._index.ef == expected
 
 
 def test_intrinsic_dimension_is_that_of_the_space_that_is_filled() -> None:

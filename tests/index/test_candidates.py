@@ -8,9 +8,10 @@ import pytest
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 
 import muvera.index.candidates as module
-from muvera import FDEConfig, FDEEncoder, MultiVectors, load_encoder
+from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, load_encoder
 from muvera.index.candidates import CandidateSearch, pseudo_queries
-from muvera.mips import ExactSearch, HNSWSearch
+from muvera.index.settings import IndexSettings
+from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings
 
 DOCUMENTS = documents_like_real(300)
 QUERIES = queries_like_real(DOCUMENTS, 12)
@@ -23,7 +24,7 @@ def encoder() -> FDEEncoder:
 
 
 def filled(encoder: FDEEncoder, backend: Any = "exact", **hnsw: Any) -> CandidateSearch:
-    search = CandidateSearch(encoder, backend, hnsw)
+    search = CandidateSearch(encoder, IndexSettings(backend=backend, hnsw=HNSWSettings(**hnsw)))
     search.add(np.arange(300), DOCUMENTS, threads=1)
     return search
 
@@ -61,14 +62,14 @@ def test_auto_changes_to_a_graph_when_there_are_many(
     encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GRAPH_FROM", 200)
-    search = CandidateSearch(encoder, "auto", {"m": 9})
+    search = CandidateSearch(encoder, IndexSettings(hnsw=HNSWSettings(m=9)))
     search.add(np.arange(150), DOCUMENTS[:150])
     assert isinstance(search.search, ExactSearch) and search.measure(DOCUMENTS) == 1.0
     assert not search.recall_is_stale
     before = search.find(QUERIES, 500)
     search.remove(np.array([3]))
     search.add(np.arange(150, 300), DOCUMENTS[150:])
-    assert isinstance(search.search, HNSWSearch) and search.search.m == 9
+    assert isinstance(search.search, HNSWSearch) and search.search.settings.m == 9
     assert search.recall_is_stale  # the recall of reading all says nothing about the graph
     assert search.search.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
     among = [row for row in before[0].tolist() if row != 3]
@@ -94,12 +95,14 @@ def test_recall_is_measured_kept_and_warned_about(
     assert recall < module.LOW_RECALL
     (warning,) = poor.warnings()
     assert f"finds only {recall:.1%} of the exact best" in warning and "raise hnsw m or ef" in warning
-    loaded = CandidateSearch.load(tmp_path, encoder, poor.save(tmp_path), np.empty(0, np.int64))
+    loaded = CandidateSearch.load(
+        tmp_path, encoder, poor.settings, poor.save(tmp_path), np.empty(0, np.int64)
+    )
     assert loaded.recall == recall and loaded.warnings() == [warning]
 
 
 def test_recall_is_outdated_when_the_graph_has_doubled(encoder: FDEEncoder) -> None:
-    search = CandidateSearch(encoder, "hnsw")
+    search = CandidateSearch(encoder, IndexSettings(backend="hnsw"))
     search.add(np.arange(100), DOCUMENTS[:100])
     search.measure(DOCUMENTS)
     search.add(np.arange(100, 200), DOCUMENTS[100:200])
@@ -128,7 +131,7 @@ def test_an_add_that_fails_late_adds_nothing(
     backend: Any, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
-    search = CandidateSearch(encoder, backend)
+    search = CandidateSearch(encoder, IndexSettings(backend=backend))
     search.add(np.arange(100), DOCUMENTS[:100])
     before = search.find(QUERIES, 30)
     encode, calls = encoder.encode_documents, []
@@ -157,14 +160,28 @@ def test_an_add_that_fails_late_adds_nothing(
     ("backend", "hnsw", "message"),
     [
         ("faiss", None, "backend must be one of auto, exact, hnsw, int8, pq, got 'faiss'"),
-        ("auto", {"m": 0}, "m must be an int of at least 2, got 0"),
-        ("exact", {"space": "l2"}, "space must be 'cosine' or 'inner_product', got 'l2'"),
-        ("auto", {"links": 3}, "links"),
+        ("auto", {"m": 0}, "hnsw: m must be at least 2, got 0"),
+        ("exact", {"space": "l2"}, "hnsw: space must be one of cosine, inner_product, got 'l2'"),
+        ("auto", {"links": 3}, "hnsw has no 'links'"),
     ],
 )
 def test_wrong_settings_are_refused_before_they_are_used(backend: Any, hnsw: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
-        CandidateSearch(FDEEncoder(FDEConfig(dimension=4, center=False)), backend, hnsw)
+        IndexSettings.from_dict({"backend": backend, "hnsw": hnsw})
+    with pytest.raises((ValueError, TypeError), match=message):
+        MuveraIndex(FDEConfig(dimension=4), backend=backend, hnsw=hnsw)
+
+
+def test_settings_are_plain_values_and_come_back() -> None:
+    settings = IndexSettings(backend="pq", hnsw=HNSWSettings(m=9), exact_tokens=5)
+    assert IndexSettings.from_dict(settings.to_dict()) == settings == IndexSettings.from_dict(vars(settings))
+    assert settings.of("hnsw") == HNSWSettings(m=9) and settings.of("exact") is None
+    with pytest.raises(
+        ValueError, match=r"IndexSettings has no 'ef'\. It has: backend, hnsw, pq, exact_tokens"
+    ):
+        IndexSettings.from_dict({"ef": 3})
+    with pytest.raises(ValueError, match="exact_tokens must be at least 0, got -1"):
+        IndexSettings(exact_tokens=-1)
 
 
 # -- keeping ------------------------------------------------------------------
@@ -175,7 +192,9 @@ def test_saved_and_loaded_finds_the_same(encoder: FDEEncoder, tmp_path: Path, ba
     search = filled(encoder, backend, ef=33)
     search.remove(np.array([4, 5]))
     search.measure(DOCUMENTS)
-    loaded = CandidateSearch.load(tmp_path, encoder, search.save(tmp_path), np.array([4, 5, 16]))
+    loaded = CandidateSearch.load(
+        tmp_path, encoder, search.settings, search.save(tmp_path), np.array([4, 5, 16])
+    )
     assert loaded.info() == search.info()
     for found, expected in zip(loaded.find(QUERIES, 50), search.find(QUERIES, 50), strict=True):
         assert found.tolist() == expected.tolist()

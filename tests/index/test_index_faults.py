@@ -21,7 +21,7 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real, que
 
 import muvera.index.persistence as folder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
-from muvera.index.generations import IndexFolderError
+from muvera.index.manifest import IndexFolderError, _own_checksum
 from muvera.index.token_store import TokenStore
 
 DOCUMENTS = documents_like_real(200)
@@ -76,7 +76,7 @@ def test_a_loaded_index_answers_to_the_bit(way: dict[str, Any], ids: str, folder
     loaded = MuveraIndex.load(folder, verify_files=True)
     assert answers(loaded) == answers(index) == before
     assert loaded.info() == index.info() and loaded.ids.tolist() == index.ids.tolist()
-    assert loaded.config == CONFIG and loaded.exact_tokens == way["exact_tokens"]
+    assert loaded.config == CONFIG and loaded.settings.exact_tokens == way["exact_tokens"]
     for one in (loaded, index):  # saving maps the tokens of both
         assert all(isinstance(part.vectors.tokens, np.memmap) for part in one._contents.store.segments)
     loaded.add(
@@ -102,12 +102,12 @@ def test_learned_maps_are_kept(backend: Any, folder: Path) -> None:
 def test_an_index_of_nothing_is_saved_too(folder: Path) -> None:
     MuveraIndex(CONFIG).save(folder)
     loaded = MuveraIndex.load(folder)
-    assert len(loaded) == 0 and loaded.info()["documents"] == 0
+    assert len(loaded) == 0 and loaded.info().documents == 0
     loaded.add(MultiVectors.from_arrays([np.empty((0, DIM))] * 3))
     loaded.save(folder)
     loaded = MuveraIndex.load(folder)
     assert len(loaded) == 3
-    loaded.compact()
+    loaded.rebuild()
     loaded.add(MORE)
     loaded.save(folder)
     assert len(MuveraIndex.load(folder)) == 23
@@ -159,7 +159,7 @@ def test_compacting_frees_the_disk_at_the_next_save(folder: Path) -> None:
     index.save(folder)
     size = sum(path.stat().st_size for path in folder.rglob("tokens-*"))
     index.delete(range(0, 200, 2))
-    index.compact()
+    index.rebuild()
     index.save(folder)
     assert sum(path.stat().st_size for path in folder.rglob("tokens-*")) < 0.6 * size
     assert answers(MuveraIndex.load(folder)) == answers(index)
@@ -312,13 +312,14 @@ KILLED = """
     elif place == "before the rename of the generation":
         store.sync = lambda path: die() if path.name.startswith(".partial-") else None
     elif place == "before the manifest":
-        store.write_json = die
+        store.write_manifest = die
     elif place == "within the manifest":
         Path.replace = lambda path, target: (
             die() if target.name == "manifest.json" else os.replace(path, target)
         )
     elif place == "after the manifest":
-        store._remove_unnamed = die
+        calls = []
+        store._remove_unnamed = lambda *_: die() if calls else calls.append("before it")
     index.save(sys.argv[1])
 """
 
@@ -364,7 +365,7 @@ FIRST_KILLED = """
         yield documents[100:]
 
     if sys.argv[2] == "while saving":
-        store.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        store.write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     MuveraIndex.build(batches(), CONFIG, path=sys.argv[1])
 """
 
@@ -443,7 +444,7 @@ def test_a_loaded_index_answers_on_while_its_folder_is_saved_anew(folder: Path) 
     reader, writer = MuveraIndex.load(folder), MuveraIndex.load(folder)
     expected = answers(reader)
     writer.delete(range(100))
-    writer.compact()
+    writer.rebuild()
     writer.save(folder)
     assert not (folder / "generation-000001").exists()
     assert answers(reader) == expected
@@ -459,7 +460,7 @@ def test_loading_while_the_folder_is_saved_anew(folder: Path, monkeypatch: pytes
         times.append(1)
         if len(times) <= 2:
             writer.delete(writer.ids[:1])
-            writer.compact()
+            writer.rebuild()
             writer.save(folder)
         verify(*arguments)
 
@@ -475,7 +476,9 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], objec
 
     def edit(folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["sha256"]
         change(manifest)
+        manifest["sha256"] = _own_checksum(manifest)  # as who means harm would do it
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
     return edit
@@ -540,19 +543,29 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
                 config_hash=FDEConfig.from_dict(config).hash,
             )
         ),
-        "is damaged: center has 16 entries, but dimension=17",
+        "is damaged: The hyperplanes have shape .24, 16., which does not fit",
     ),
-    "unknown backend": (edited(lambda m: m.update(backend="tree")), "got 'tree'"),
+    "unknown backend": (edited(lambda m: m["settings"].update(backend="tree")), "got 'tree'"),
     "no segments": (edited(lambda m: m.update(segments=[])), "200 ids, 200 lengths and 0 token sets"),
     "other segments": (edited(lambda m: m["segments"][0].update(first=7)), "is damaged: lengths add up to"),
     "no encoder": (edited(lambda m: m.update(encoder=False)), "FDEs without the matrices that made them"),
     "other kind": (edited(lambda m: m["candidates"].update(kind="exact")), r"is damaged: .*vectors\.npy"),
-    "other m": (edited(lambda m: m["candidates"]["hnsw"].update(m=5)), "has m=16, but m=5 is wanted"),
+    "other m": (edited(lambda m: m["settings"]["hnsw"].update(m=5)), "has m=16, but m=5 is wanted"),
     **{
-        f"without {key}": (edited(lambda m, key=key: m.pop(key)), f"incomplete manifest: KeyError.'{key}'")  # type: ignore[misc]
-        for key in ("files", "config", "segments", "candidates", "generation", "stamp", "folder", "encoder")
+        f"without {key}": (edited(lambda m, key=key: m.pop(key)), f"incomplete.*: KeyError.'{key}'")  # type: ignore[misc]
+        for key in (
+            "files",
+            "config",
+            "settings",
+            "segments",
+            "candidates",
+            "generation",
+            "stamp",
+            "folder",
+            "encoder",
+        )
     },
-    "files of another type": (edited(lambda m: m.update(files=3)), "incomplete manifest"),
+    "files of another type": (edited(lambda m: m.update(files=3)), "is incomplete"),
 }
 
 
@@ -600,12 +613,12 @@ def test_folders_that_are_no_index(tmp_path: Path) -> None:
     DOCUMENTS.save(tmp_path / "documents")
     with pytest.raises(FileNotFoundError, match="documents is not a muvera index"):
         MuveraIndex.load(tmp_path / "documents")
-    for call in (built().save, lambda path: built(path=path)):
+    for call in (built().save, lambda path: built(path=path), lambda path: built(path=path, overwrite=True)):
         with pytest.raises(FileExistsError, match="documents exists and is not empty"):
             call(tmp_path / "documents")
     assert len(MultiVectors.load(tmp_path / "documents")) == 200
     built(path=tmp_path / "index")
-    with pytest.raises(FileExistsError, match="Give another name, or load the index there and change it"):
+    with pytest.raises(FileExistsError, match="Give another name, load the index there and"):
         built(path=tmp_path / "index")
 
 

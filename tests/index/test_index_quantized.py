@@ -10,7 +10,8 @@ from builders.realistic_collections import CONFIG, documents_like_real, queries_
 from muvera import MuveraIndex
 from muvera.encoders.fde.encoder import FDEEncoder
 from muvera.index.candidates import CandidateSearch
-from muvera.mips import Int8Search, PQSearch
+from muvera.index.settings import IndexSettings
+from muvera.mips import Int8Search, PQSearch, PQSettings
 
 DOCUMENTS = documents_like_real(600)
 QUERIES = queries_like_real(DOCUMENTS, 20)
@@ -21,6 +22,12 @@ learns = pytest.mark.compiled("codes are learned from hundreds of vectors")
 def built(count: int = 600, **settings: Any) -> MuveraIndex:
     given = {"exact_tokens": 0, "backend": "pq", **settings}
     return MuveraIndex.build(DOCUMENTS[:count], CONFIG, threads=1, **given)
+
+
+def vectors_of(index: MuveraIndex) -> dict[str, Any]:
+    vectors = index.info().vectors
+    assert vectors is not None
+    return vectors
 
 
 def answers(index: MuveraIndex, **settings: Any) -> list[list[tuple[Any, float]]]:
@@ -45,7 +52,7 @@ def test_answers_are_nearly_those_of_floats_in_a_part_of_the_bytes() -> None:
     ):
         index = built(**settings)
         assert shared(answers(index), expected) >= floor, name
-        sizes[name] = index.info()["vectors"]["bytes_per_vector"]
+        sizes[name] = vectors_of(index)["bytes_per_vector"]
         # Scores are exact Chamfer, whatever proposed the candidates.
         assert all(
             score == dict(b).get(i, score)
@@ -57,52 +64,52 @@ def test_answers_are_nearly_those_of_floats_in_a_part_of_the_bytes() -> None:
 
 @learns
 def test_what_an_index_says_of_itself() -> None:
-    index = built(pq={"group": 4, "train": 300})
+    index = built(pq={"subvector_size": 4, "train_size": 300})
     facts = index.info()
-    assert facts["search"] == "pq" and facts["warnings"] == []
-    vectors = facts["vectors"]
-    assert (vectors["kind"], vectors["group"], vectors["fitted_on"]) == ("pq", 4, 300)
+    vectors = facts.vectors
+    assert facts.search == "pq" and facts.warnings == () and vectors is not None
+    assert (vectors["kind"], vectors["subvector_size"], vectors["fitted_on"]) == ("pq", 4, 300)
     assert vectors["bytes_per_vector"] == 128 + 8 and vectors["codebook_bytes"] == 4 * 256 * 512
     assert vectors["recall"] is None  # there is nothing exact to compare with
-    tokens = facts["tokens"] * 16 * 4 / 600
-    assert facts["bytes_per_document"] == round(tokens + 128 + 8)
-    assert built(backend="int8").info()["vectors"]["recall"] is None
+    tokens = facts.tokens * 16 * 4 / 600
+    assert facts.bytes_per_document == round(tokens + 128 + 8)
+    assert vectors_of(built(backend="int8"))["recall"] is None
 
 
 @learns
 def test_codes_are_learned_at_the_end_of_a_build_and_of_an_add_that_brings_enough() -> None:
     index = built(200)  # of which 11 are empty
-    assert index.info()["vectors"]["fitted_on"] == 0
-    assert index.info()["vectors"]["bytes_per_vector"] == 4 * 512 + 8
+    assert vectors_of(index)["fitted_on"] == 0
+    assert vectors_of(index)["bytes_per_vector"] == 4 * 512 + 8
     few = answers(index)
     assert few == answers(built(200, backend="exact"))
     index.add(documents_like_real(600)[200:280])
     filled = int((DOCUMENTS[:280].lengths > 0).sum())
-    assert index.info()["vectors"]["fitted_on"] == filled
-    assert built(280).info()["vectors"]["fitted_on"] == filled
+    assert vectors_of(index)["fitted_on"] == filled
+    assert vectors_of(built(280))["fitted_on"] == filled
 
 
 @learns
-def test_codes_that_were_learned_from_few_are_warned_about_and_learned_again_by_compact() -> None:
+def test_codes_that_were_learned_from_few_are_warned_about_and_learned_again_by_rebuild() -> None:
     index = built(280)
-    learned = index.info()["vectors"]["fitted_on"]
+    learned = vectors_of(index)["fitted_on"]
     for seed in range(1, 5):
         index.add(documents_like_real(280, seed))
-    (warning,) = index.info()["warnings"]
-    held = index.info()["vectors"]["vectors"]
-    assert f"learned from only {learned} of now {held} documents: compact()" in warning
-    index.compact(threads=1)
-    assert index.info()["warnings"] == [] and index.info()["vectors"]["fitted_on"] == held
+    (warning,) = index.info().warnings
+    held = vectors_of(index)["vectors"]
+    assert f"learned from only {learned} of now {held} documents: rebuild()" in warning
+    index.rebuild(threads=1)
+    assert index.info().warnings == () and vectors_of(index)["fitted_on"] == held
 
 
 @learns
-@pytest.mark.parametrize("settings", [{}, {"pq": {"rescore": 40, "group": 4}}, {"backend": "int8"}])
+@pytest.mark.parametrize("settings", [{}, {"pq": {"rescore": 40, "subvector_size": 4}}, {"backend": "int8"}])
 def test_saved_loaded_added_to_and_deleted_from(settings: Any, tmp_path: Path) -> None:
     index = built(**settings)
     index.delete(range(30))
     index.save(tmp_path / "index")
     loaded = MuveraIndex.load(tmp_path / "index")
-    assert loaded.info()["vectors"] == index.info()["vectors"] and answers(loaded) == answers(index)
+    assert vectors_of(loaded) == vectors_of(index) and answers(loaded) == answers(index)
     for one in (index, loaded):
         one.add(documents_like_real(60, 7))
         one.delete([40, 41])
@@ -129,10 +136,15 @@ def test_build_does_not_depend_on_threads_or_batches() -> None:
 
 def test_the_backend_chooses_the_search() -> None:
     encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
-    assert isinstance(CandidateSearch(encoder, "int8").search, Int8Search)
-    search = CandidateSearch(encoder, "pq", pq={"group": 5, "rescore": 7}).search
-    assert isinstance(search, PQSearch) and (search.group, search.rescore) == (5, 7)
-    with pytest.raises(ValueError, match="rescore must be an int of at least 0, got -3"):
+    assert isinstance(CandidateSearch(encoder, IndexSettings(backend="int8")).search, Int8Search)
+    search = CandidateSearch(
+        encoder, IndexSettings(backend="pq", pq=PQSettings(subvector_size=5, rescore=7))
+    ).search
+    assert isinstance(search, PQSearch) and (search.settings.subvector_size, search.settings.rescore) == (
+        5,
+        7,
+    )
+    with pytest.raises(ValueError, match="pq: rescore must be at least 0, got -3"):
         MuveraIndex(CONFIG, pq={"rescore": -3})
-    with pytest.raises(TypeError, match="centroids"):
+    with pytest.raises(ValueError, match="pq has no 'centroids'"):
         MuveraIndex(CONFIG, pq={"centroids": 16})

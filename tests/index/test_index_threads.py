@@ -57,9 +57,9 @@ def test_eight_threads_answer_as_one(way: dict[str, Any], loaded: bool, tmp_path
 
 
 @every_way
-def test_searches_go_on_while_another_thread_saves_and_compacts(way: dict[str, Any], tmp_path: Path) -> None:
+def test_searches_go_on_while_another_thread_saves_and_rebuilds(way: dict[str, Any], tmp_path: Path) -> None:
     index = MuveraIndex.build(DOCUMENTS, CONFIG, threads=1, **way)
-    # All candidates: a compacted graph is another one.
+    # All candidates: a rebuilt graph is another one.
     everything = {"k": 8, "candidates": 400}
     expected = [list(row) for row in index.search(QUERIES, **everything)]
     with ThreadPoolExecutor(4) as pool:
@@ -69,7 +69,7 @@ def test_searches_go_on_while_another_thread_saves_and_compacts(way: dict[str, A
         ]
         for number in range(3):
             index.save(tmp_path / f"index {number}")
-            index.compact(threads=1)
+            index.rebuild(threads=1)
         index.save(tmp_path / "index 2")
     assert [future.result() for future in asked] == expected * 4
 

@@ -10,7 +10,8 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real, que
 
 import muvera.index.candidates as candidates_module
 import muvera.index.contents as collection_module
-from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix, explain, top_k
+from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix, explain, rerank, top_k
+from muvera.mips import ExactSearch, HNSWSearch
 
 DOCUMENTS = documents_like_real(300)
 QUERIES = queries_like_real(DOCUMENTS, 15)
@@ -39,6 +40,12 @@ def built(documents: Any = DOCUMENTS, **settings: Any) -> MuveraIndex:
 
 def answers(index: MuveraIndex, **settings: Any) -> list[list[tuple[Any, float]]]:
     return [list(ranking) for ranking in index.search(QUERIES, **{"k": 8, "candidates": 40, **settings})]
+
+
+def vectors_of(index: MuveraIndex) -> dict[str, Any]:
+    vectors = index.info().vectors
+    assert vectors is not None
+    return vectors
 
 
 def recall(found: list[Any], expected: list[Any]) -> float:
@@ -103,13 +110,13 @@ def test_growing_past_the_budget_makes_fdes(monkeypatch: pytest.MonkeyPatch) -> 
     seen = []
     for batch in batches(DOCUMENTS, 30):
         index.add(batch)
-        seen.append(index.info()["search"])
+        seen.append(index.info().search)
     assert [name for i, name in enumerate(seen) if i == 0 or name != seen[i - 1]] == [
         "all tokens",
         "exact",
         "hnsw",
     ]
-    assert index.info()["vectors"]["recall"] > 0.97  # measured when the graph was made
+    assert vectors_of(index)["recall"] > 0.97  # measured when the graph was made
     assert recall(answers(index), [list(row) for row in top_k(QUERIES, DOCUMENTS, 8)]) > 0.93
 
 
@@ -120,7 +127,7 @@ def test_float16_and_mapped_documents(tmp_path: Path) -> None:
     same = MultiVectors.from_flat(halves.tokens.astype(np.float32), halves.lengths)
     for way in WAYS:
         assert answers(built(mapped, **way)) == answers(built(halves, **way)) == answers(built(same, **way))
-    assert built(halves).info()["bytes_per_document"] < built(same).info()["bytes_per_document"]
+    assert built(halves).info().bytes_per_document < built(same).info().bytes_per_document
 
 
 def test_mean_scores_keep_the_order() -> None:
@@ -172,6 +179,36 @@ def test_a_query_alone_is_answered_as_in_a_batch(way: dict[str, Any]) -> None:
 
 
 @every_way
+def test_more_than_there_are_gives_what_there_is(way: dict[str, Any]) -> None:
+    index, filled = built(**way), 300 - len(EMPTY)
+    for k in (filled + 1, 10**6):
+        ranking = index.search(QUERIES[0], k)[0]
+        assert list(ranking) == list(index.search(QUERIES[0], filled)[0]) and len(ranking) == filled
+    assert len(index.search(QUERIES[0], 400, patience=3)[0]) <= filled
+    assert [len(row) for row in MuveraIndex(CONFIG, **way).search(QUERIES[:2], 5)] == [0, 0]
+
+
+@every_way
+def test_a_query_without_tokens_finds_nothing_at_its_place(way: dict[str, Any]) -> None:
+    index = built(**way)
+    asked = [QUERIES[0], np.empty((0, DIM)), QUERIES[1]]
+    found = [list(row) for row in index.search(asked, 5, candidates=40)]
+    assert found[1] == [] and [found[0], found[2]] == [
+        list(row) for row in index.search(QUERIES[:2], 5, candidates=40)
+    ]
+    assert [len(row) for row in index.search(np.empty((0, DIM)))] == [0] and index.search([]) == []
+
+
+def test_a_wider_walk_finds_more_and_leaves_no_trace() -> None:
+    index = built(exact_tokens=0, backend="hnsw", hnsw={"m": 2, "ef_construction": 2, "ef": 5})
+    exact = [list(row) for row in top_k(QUERIES, DOCUMENTS, 5)]
+    narrow = answers(index, k=5, candidates=5)
+    wide = answers(index, k=5, candidates=5, ef=300)
+    assert recall(wide, exact) > recall(narrow, exact)
+    assert answers(index, k=5, candidates=5) == narrow == answers(index, k=5, candidates=5, ef=5)
+
+
+@every_way
 def test_no_queries_are_answered_by_nothing(way: dict[str, Any]) -> None:
     assert built(**way).search(MultiVectors.from_arrays([], dimension=DIM)) == []
 
@@ -183,9 +220,9 @@ def test_documents_without_tokens_keep_their_place_and_are_never_returned(way: d
     ranking = index.search(QUERIES[0], k=300 - len(EMPTY), candidates=300)[0]
     assert sorted(ranking.ids.tolist()) == sorted(set(range(300)) - set(EMPTY.tolist()))
     assert len(index.search(QUERIES[0], filter=EMPTY)[0]) == 0
-    assert index.info()["empty_documents"] == len(EMPTY)
+    assert index.info().empty_documents == len(EMPTY)
     index.delete(EMPTY)
-    assert index.info()["empty_documents"] == 0 and answers(index) == answers(built(**way))
+    assert index.info().empty_documents == 0 and answers(index) == answers(built(**way))
 
 
 def test_explain_names_the_tokens() -> None:
@@ -198,6 +235,59 @@ def test_explain_names_the_tokens() -> None:
         index.explain(QUERIES[0], "x")
     with pytest.raises(ValueError, match=r"document must have shape .* at least one token"):
         index.explain(QUERIES[0], "d16")
+
+
+# -- documents by id ----------------------------------------------------------
+
+
+@every_way
+def test_documents_come_back_by_id(way: dict[str, Any], tmp_path: Path) -> None:
+    names = [f"d{i}" for i in range(300)]
+    index = built(DOCUMENTS.with_ids(names), path=tmp_path / "index", **way)
+    index.update(DOCUMENTS[[5]].with_ids(["d7"]))
+    index.delete(["d0"])
+    assert list(index) == index.ids.tolist() == [name for name in names if name not in ("d0", "d7")] + ["d7"]
+    texts = index.tokens(["d9", "d7", "d16", "d1", "d9"])
+    assert texts.ids.tolist() == ["d9", "d7", "d16", "d1"]
+    for tokens, row in zip(texts, (9, 5, 16, 1), strict=True):
+        np.testing.assert_array_equal(tokens, DOCUMENTS[row])
+    found = index.get(["d9", "x", "d7", "d9"], missing="ignore")
+    assert [one.id for one in found] == ["d9", "d7", "d9"]
+    np.testing.assert_array_equal(found[1].tokens, DOCUMENTS[5])
+    assert index.get([]) == [] and len(index.tokens([])) == 0 and index.tokens([]).dimension == DIM
+    for call in (index.get, index.tokens):
+        with pytest.raises(KeyError, match="id 'x' is not in the index"):
+            call(["d1", "x"])
+
+
+@every_way
+def test_rerank_orders_what_another_search_proposed(way: dict[str, Any]) -> None:
+    names = [f"d{i}" for i in range(300)]
+    documents = DOCUMENTS.with_ids(names)
+    index = built(documents, **way)
+    proposed = [names[q : q + 20] for q in range(len(QUERIES))]
+    expected = [list(row) for row in rerank(QUERIES, documents, proposed)]
+    assert [list(row) for row in index.rerank(QUERIES, proposed)] == expected
+    assert [list(row) for row in index.rerank(QUERIES, proposed, 3)] == [row[:3] for row in expected]
+    assert list(index.rerank(QUERIES[0], [["d2", "x"]], missing="ignore")[0]) == list(
+        index.rerank(QUERIES[0], [["d2"]])[0]
+    )
+    assert [len(row) for row in index.rerank(QUERIES[:2], [[], ["d16"]])] == [0, 0]
+    with pytest.raises(KeyError, match="id 'x' is not in the index"):
+        index.rerank(QUERIES[0], [["x"]])
+    with pytest.raises(ValueError, match="There are 1 collections of ids for 2 queries"):
+        index.rerank(QUERIES[:2], [["d2"]])
+    with pytest.raises(TypeError, match=r"ids\[0\] must be a collection of ids, got str 'd2'"):
+        index.rerank(QUERIES[0], ["d2"])
+
+
+def test_unknown_ids_may_be_ignored() -> None:
+    index = built()
+    index.delete([3, 999], missing="ignore")
+    assert len(index) == 299 and 3 not in index
+    with pytest.raises(ValueError, match="missing must be one of raise, ignore, got 'drop'"):
+        index.delete([4], missing="drop")  # type: ignore[arg-type]
+    assert 4 in index
 
 
 # -- changing -----------------------------------------------------------------
@@ -231,13 +321,13 @@ def test_a_fifth_changed_and_reloaded_is_building_without(
     expected = built(MultiVectors.concatenate(parts), encoder=encoder, **way)
     assert reloaded.ids.tolist() == index.ids.tolist() == expected.ids.tolist()
     assert answers(reloaded) == answers(index)
-    margin = MARGINS[index.info()["search"]]
+    margin = MARGINS[index.info().search]
     found, wanted = answers(reloaded), answers(expected)
     assert recall(found, wanted) >= margin and recall(wanted, found) >= margin
     if margin == 1.0:
         assert found == wanted
-    index.compact()
-    assert index.info()["deleted_documents"] == 0 and index.ids.tolist() == expected.ids.tolist()
+    index.rebuild()
+    assert index.info().deleted_documents == 0 and index.ids.tolist() == expected.ids.tolist()
     assert recall(answers(index), wanted) >= margin
 
 
@@ -282,9 +372,8 @@ def test_deleting_everything_and_starting_again() -> None:
         index = built(**way)
         index.delete(range(300))
         assert len(index) == 0 and index.ids.tolist() == []
-        with pytest.raises(ValueError, match="k=1, but there are no documents with tokens in the index"):
-            index.search(QUERIES[0], k=1)
-        index.compact()
+        assert [len(row) for row in index.search(QUERIES[:2], k=1)] == [0, 0]
+        index.rebuild()
         index.add(MultiVectors.from_flat(DOCUMENTS.tokens, DOCUMENTS.lengths))
         assert index.ids.tolist() == list(range(300, 600))  # an id is not given twice
         assert len(index.search(QUERIES[0])[0]) == 10
@@ -293,7 +382,7 @@ def test_deleting_everything_and_starting_again() -> None:
 def test_implicit_ids_go_on_numbering(tmp_path: Path) -> None:
     index = built(batches(DOCUMENTS[:40], 20))
     index.delete([39])
-    index.compact()
+    index.rebuild()
     index.save(tmp_path / "index")
     index = MuveraIndex.load(tmp_path / "index")
     index.add(next(batches(DOCUMENTS[:2], 2)))
@@ -307,6 +396,23 @@ def test_string_ids(name: str) -> None:
     index = built(documents_like_real(3, ids=["x", name, "a much longer name than the others have"]))
     assert name in index and index.search(DOCUMENTS[1], k=1)[0].ids.tolist() == [name]
     assert index.search(DOCUMENTS[1], k=3, filter=[name, "?"])[0].ids.tolist() == [name]
+
+
+def test_an_index_is_replaced_by_a_build(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    built(path=folder)
+    with pytest.raises(FileExistsError, match="exists and is not empty"):
+        built(DOCUMENTS[:20], path=folder)
+    with pytest.raises(ValueError, match="no documents"):
+        built([], path=folder, overwrite=True)
+    assert len(MuveraIndex.load(folder)) == 300
+    index = built(DOCUMENTS[:20], path=folder, overwrite=True)
+    assert len(MuveraIndex.load(folder)) == 20 and [path.name for path in tmp_path.iterdir()] == ["index"]
+    index.delete([0])
+    index.save(folder)
+    assert len(MuveraIndex.load(folder)) == 19
+    built(DOCUMENTS[:9], path=tmp_path / "new", overwrite=True)
+    assert len(MuveraIndex.load(tmp_path / "new")) == 9
 
 
 # -- filters ------------------------------------------------------------------
@@ -347,7 +453,7 @@ def test_a_small_filter_is_searched_exactly(way: dict[str, Any]) -> None:
 def test_a_filter_within_the_token_budget_is_searched_exactly() -> None:
     index = built(exact_tokens=1000, backend="hnsw")
     allowed = list(range(100, 180))
-    assert index.info()["search"] == "hnsw"
+    assert index.info().search == "hnsw"
     expected = [list(row) for row in top_k(QUERIES, DOCUMENTS[100:180][DOCUMENTS[100:180].lengths > 0], 3)]
     assert answers(index, k=3, candidates=3, filter=allowed) == expected
 
@@ -355,12 +461,16 @@ def test_a_filter_within_the_token_budget_is_searched_exactly() -> None:
 @pytest.mark.parametrize(
     ("allowed", "message"),
     [
-        (5, "filter must be a collection of ids, got the single int 5"),
-        ("abc", "filter must be a collection of ids, got the single str 'abc'"),
+        (5, "filter must be a collection of ids, got int 5"),
+        ("abc", "filter must be a collection of ids, got str 'abc'"),
         (["3"], "This index has int ids, got '3', which is str"),
         ([3.0], "ids must be int or str, got float"),
         (np.ones(300, bool), "ids must be int or str, got bool"),
         ([[1, 2]], "ids must be int or str, got list"),
+        (
+            {"lang": "en"},
+            "filter must be a collection of ids or a function of an id, got a dict: an index knows",
+        ),
     ],
 )
 def test_filters_of_a_wrong_kind_are_named(allowed: Any, message: str) -> None:
@@ -383,13 +493,8 @@ def with_nan(count: int) -> MultiVectors:
 
 
 BAD_SEARCHES: list[tuple[Any, type[Exception], str]] = [
-    (
-        lambda i: i.search(QUERIES, 284),
-        ValueError,
-        "k=284 exceeds the 283 documents with tokens in the index",
-    ),
     (lambda i: i.search(QUERIES, 0), ValueError, "k must be at least 1, got 0"),
-    (lambda i: i.search(QUERIES, "1"), TypeError, "k must be an int, got str"),
+    (lambda i: i.search(QUERIES, "1"), TypeError, "k must be an int, got str '1'"),
     (lambda i: i.search(QUERIES, 8, candidates=7), ValueError, "candidates=7 must be at least k=8"),
     (lambda i: i.search(QUERIES, 1, candidates=0), ValueError, "candidates must be at least 1, got 0"),
     (lambda i: i.search(QUERIES, 1, candidates=2.5), TypeError, "candidates must be an int, got float"),
@@ -398,7 +503,8 @@ BAD_SEARCHES: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         "queries has 15 columns, but this index has dimension=16",
     ),
-    (lambda i: i.search([np.ones((1, DIM)), np.ones((0, DIM))]), ValueError, r"queries\[1\] has no tokens"),
+    (lambda i: i.search(QUERIES, 1, ef=0), ValueError, "ef must be at least 1, got 0"),
+    (lambda i: i.search(QUERIES, 1, ef=2.5), TypeError, "ef must be an int, got float 2.5"),
     (lambda i: i.search(with_nan(2)), ValueError, "has nan in its token 0, coordinate 3"),
     (lambda i: i.search(QUERIES, 1, threads=0), ValueError, "threads must be at least 1, got 0"),
     (
@@ -412,7 +518,16 @@ BAD_SEARCHES: list[tuple[Any, type[Exception], str]] = [
         "ball_carving_tau must be a number, got str",
     ),
     (lambda i: i.search(QUERIES, 1, patience=0), ValueError, "patience must be at least 1, got 0"),
-    (lambda i: i.search("text"), TypeError, "queries must be MultiVectors or arrays"),
+    (
+        lambda i: i.search("a text"),
+        TypeError,
+        "queries must be token vectors, got the text str 'a text'. Encode it with your model first",
+    ),
+    (
+        lambda i: i.search([QUERIES[0], "b"]),
+        TypeError,
+        r"queries\[1\] must be token vectors, got the text str 'b'. Encode it with your model first",
+    ),
 ]
 
 
@@ -429,19 +544,24 @@ def test_bad_searches_are_named(way: dict[str, Any], call: Any, kind: type[Excep
         (
             lambda: MuveraIndex(CONFIG, exact_tokens=-1),
             ValueError,
-            "exact_tokens must be .* at least 0, got -1",
+            "exact_tokens must be at least 0, got -1",
         ),
-        (lambda: MuveraIndex(CONFIG, exact_tokens=1.0), ValueError, "exact_tokens must be an int"),
+        (
+            lambda: MuveraIndex(CONFIG, exact_tokens=1.0),
+            TypeError,
+            "exact_tokens must be an int, got float 1.0",
+        ),
         (lambda: MuveraIndex(CONFIG, backend="flat"), ValueError, "got 'flat'"),
-        (lambda: MuveraIndex(CONFIG, hnsw={"m": 1}), ValueError, "m must be an int of at least 2, got 1"),
+        (lambda: MuveraIndex(CONFIG, hnsw={"m": 1}), ValueError, "hnsw: m must be at least 2, got 1"),
         (
             lambda: MuveraIndex(CONFIG, encoder=FDEEncoder(FDEConfig(dimension=8))),
             ValueError,
-            "encoder's configuration is another",
+            "The encoder has configuration [0-9a-f]{16}, but the index is to have",
         ),
         (lambda: MuveraIndex.build([]), ValueError, "There are no documents to build an index of"),
         (lambda: MuveraIndex.build(iter([])), ValueError, "There are no documents to build an index of"),
-        (lambda: MuveraIndex.build("text"), TypeError, "dtype"),
+        (lambda: MuveraIndex.build("text"), TypeError, "Encode it with your model first"),
+        (lambda: MuveraIndex.build(["text"]), TypeError, "Encode it with your model first"),
     ],
 )
 def test_bad_buildings_are_named(make: Any, kind: type[Exception], message: str) -> None:
@@ -465,8 +585,13 @@ BAD_DOCUMENTS: list[tuple[str, Any, type[Exception], str]] = [
     ("update", documents_like_real(2), ValueError, "update needs documents with ids"),
     ("update", documents_like_real(2, ids=["a", "b"]), TypeError, "This index has int ids, got str ids"),
     ("delete", [3, 300], KeyError, "id 300 is not in the index"),
-    ("delete", "3", TypeError, "ids must be a collection of ids, got the single str '3'"),
-    ("delete", 3, TypeError, "ids must be a collection of ids, got the single int 3"),
+    ("delete", [True], TypeError, "ids must be int or str, got bool"),
+    ("delete", [1.0], TypeError, "ids must be int or str, got float"),
+    ("delete", [np.True_], TypeError, "ids must be int or str, got bool"),
+    ("delete", ["3"], TypeError, "This index has int ids, got '3', which is str"),
+    ("delete", {"id": 3}, TypeError, "ids must be a collection of ids, got dict"),
+    ("delete", "3", TypeError, "ids must be a collection of ids, got str '3'"),
+    ("delete", 3, TypeError, "ids must be a collection of ids, got int 3. For one id give"),
 ]
 
 
@@ -488,8 +613,8 @@ class FaultError(Exception):
 
 PLACES = {
     "encoding": (FDEEncoder, "encode_documents"),
-    "vectors": (candidates_module.ExactSearch, "add"),
-    "graph": (candidates_module.HNSWSearch, "add"),
+    "vectors": (ExactSearch, "add"),
+    "graph": (HNSWSearch, "add"),
     "tokens": (collection_module.TokenStore, "append"),
 }
 
@@ -497,7 +622,7 @@ PLACES = {
 @every_way
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("method", ["add", "update", "compact"])
+@pytest.mark.parametrize("method", ["add", "update", "rebuild"])
 def test_a_change_that_fails_late_changes_nothing(
     way: dict[str, Any], place: str, after: bool, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -523,7 +648,7 @@ def test_a_change_that_fails_late_changes_nothing(
     run = {
         "add": lambda: index.add(new),
         "update": lambda: index.update(new),
-        "compact": lambda: index.compact(),
+        "rebuild": lambda: index.rebuild(),
     }[method]
     try:
         run()
@@ -532,10 +657,10 @@ def test_a_change_that_fails_late_changes_nothing(
         assert (index.ids.tolist(), answers(index)) == before
         run()  # and nothing is in its way the second time
     monkeypatch.undo()
-    expected = {"add": 318, "update": 308, "compact": 298}[method]
+    expected = {"add": 318, "update": 308, "rebuild": 298}[method]
     assert len(index) == expected and len(index.ids) == expected
     assert set(index.ids.tolist()) >= set(range(3, 290))
-    if method != "compact":
+    if method != "rebuild":
         best = index.search(new[0] * 9, k=1, candidates=100)[0]
         assert best.ids[0] == index.ids[-20]
 
@@ -543,7 +668,7 @@ def test_a_change_that_fails_late_changes_nothing(
 def test_a_fault_while_fdes_are_first_made_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     index = built(DOCUMENTS[:100], exact_tokens=1200)
     before = facts(index)
-    assert before[1]["search"] == "all tokens"
+    assert before[1].search == "all tokens"
 
     def breaks(*_: Any, **__: Any) -> Any:
         raise FaultError
@@ -554,7 +679,7 @@ def test_a_fault_while_fdes_are_first_made_changes_nothing(monkeypatch: pytest.M
     monkeypatch.undo()
     assert facts(index) == before
     index.add(DOCUMENTS[100:])
-    assert index.info()["search"] == "exact" and len(index) == 300
+    assert index.info().search == "exact" and len(index) == 300
 
 
 # -- looking ------------------------------------------------------------------
@@ -566,23 +691,24 @@ def test_info_counts(tmp_path: Path) -> None:
     index.update(DOCUMENTS[20:30])
     info = index.info()
     live = DOCUMENTS[20:]
-    assert info["documents"] == 280 == len(index) and info["deleted_documents"] == 30
-    assert info["tokens"] == live.num_tokens and info["empty_documents"] == (live.lengths == 0).sum()
-    assert info["dimension"] == DIM and info["search"] == "hnsw" and info["warnings"] == []
-    assert info["vectors"]["m"] == 8 and info["vectors"]["recall"] > 0.97
-    assert info["fde"]["vector_dimension"] == CONFIG.vector_dimension == 512
+    assert info.documents == 280 == len(index) and info.deleted_documents == 30
+    assert info.tokens == live.num_tokens and info.empty_documents == (live.lengths == 0).sum()
+    assert info.dimension == DIM and info.search == "hnsw" and info.warnings == ()
+    assert info.vectors is not None and info.vectors["m"] == 8 and info.vectors["recall"] > 0.97
+    assert info.encoder["vector_dimension"] == CONFIG.vector_dimension == 512
     expected = live.num_tokens * DIM * 4 / 280 + 4 * 512 + 8 + 4 * 17
-    assert info["bytes_per_document"] == pytest.approx(expected, abs=1)
+    assert info.bytes_per_document == pytest.approx(expected, abs=1)
     assert repr(index) == "MuveraIndex(280 documents, dimension=16, hnsw)"
     index.delete(index.ids[:150])
-    assert index.info()["warnings"] == ["180 deleted documents still take memory: call compact()."]
+    assert index.info().warnings == ("180 deleted documents still take memory: call rebuild().",)
+    assert index.info().to_dict()["warnings"] == list(index.info().warnings)
 
 
 def test_low_recall_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module, "_PROBE_K", 10)
     index = built(exact_tokens=0, backend="hnsw", hnsw={"m": 2, "ef_construction": 1, "ef": 1})
-    assert index.info()["vectors"]["recall"] < 0.95
-    assert "of the exact best FDEs: raise hnsw m or ef" in index.info()["warnings"][0]
+    assert vectors_of(index)["recall"] < 0.95
+    assert "of the exact best FDEs: raise hnsw m or ef" in index.info().warnings[0]
 
 
 def test_progress_is_told_batch_by_batch() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muvera.mips import ExactSearch, HNSWSearch
+from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, PQSettings
+from muvera.mips.settings import settings_from
 
 DIM = 6
 
@@ -69,8 +70,7 @@ SEARCH: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda s: s.search(rows(1, 7), 1), ValueError, r"queries must have shape \(n, 6\), got \(1, 7\)"),
     (lambda s: s.search(rows(1)[0], 1), ValueError, r"queries must have shape \(n, 6\), got \(6,\)"),
     (lambda s: s.search(with_value(np.nan), 1), ValueError, r"queries\[1\] has a NaN"),
-    (lambda s: s.search(rows(1), 6), ValueError, "k=6 must be between 1 and the 5 vectors"),
-    (lambda s: s.search(rows(1), 0), ValueError, "k=0 must be between 1 and the 5 vectors"),
+    (lambda s: s.search(rows(1), 0), ValueError, "k must be at least 1, got 0"),
     (lambda s: s.search(rows(1), 2.0), TypeError, "k must be an int, got float"),
     (lambda s: s.search(rows(1), True), TypeError, "k must be an int, got bool"),
     (lambda s: s.search(rows(1), 1, np.array([0.5])), TypeError, "allowed must be integer labels .*float64"),
@@ -92,9 +92,9 @@ def test_what_a_search_refuses(
 
 
 @pytest.mark.parametrize("make", [ExactSearch, HNSWSearch])
-def test_an_empty_search_says_so(make: Any) -> None:
-    with pytest.raises(ValueError, match="k=1, but there are no vectors to be found"):
-        make(DIM).search(rows(1), 1)
+def test_an_empty_search_finds_nothing(make: Any) -> None:
+    labels, scores = make(DIM).search(rows(2), 3)
+    assert labels.tolist() == [[-1] * 3] * 2 and (scores == -np.inf).all()
     assert make(DIM).labels().tolist() == [] and len(make(DIM)) == 0
     assert make(DIM).vectors(np.empty(0, np.int64)).shape == (0, DIM)
 
@@ -102,24 +102,44 @@ def test_an_empty_search_says_so(make: Any) -> None:
 @pytest.mark.parametrize("make", [ExactSearch, HNSWSearch])
 @pytest.mark.parametrize("dimension", [0, -1, 1.5, True, None])
 def test_dimension_is_checked(make: Any, dimension: Any) -> None:
-    with pytest.raises(ValueError, match=f"dimension must be an int of at least 1, got {dimension}"):
+    with pytest.raises((TypeError, ValueError), match=rf"dimension must be .*, got .*{dimension}"):
         make(dimension)
+
+
+@pytest.mark.parametrize("make", [ExactSearch, HNSWSearch])
+def test_more_than_there_are_gives_what_there_is(make: Any) -> None:
+    search = make(DIM)
+    search.add(np.array([7, 3]), np.arange(2 * DIM).reshape(2, DIM) + 1)
+    labels, scores = search.search(rows(1), 4)
+    assert labels.tolist() == [[3, 7, -1, -1]] and (scores[0, 2:] == -np.inf).all()
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"m": 1}, "m must be an int of at least 2, got 1"),
-        ({"m": 2.5}, "m must be an int of at least 2, got 2.5"),
-        ({"ef": 0}, "ef must be an int of at least 1, got 0"),
-        ({"ef_construction": True}, "ef_construction must be an int of at least 1, got True"),
-        ({"seed": -1}, "seed must be an int of at least 0, got -1"),
-        ({"space": "l2"}, "space must be 'cosine' or 'inner_product', got 'l2'"),
+        ({"m": 1}, "m must be at least 2, got 1"),
+        ({"m": 2.5}, "m must be an int, got float 2.5"),
+        ({"ef": 0}, "ef must be at least 1, got 0"),
+        ({"ef_construction": True}, "ef_construction must be an int, got bool True"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"space": "l2"}, "space must be one of cosine, inner_product, got 'l2'"),
     ],
 )
 def test_settings_of_the_graph_are_checked(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        HNSWSearch(DIM, **settings)
+    with pytest.raises((TypeError, ValueError), match=message):
+        HNSWSettings(**settings)
+
+
+def test_settings_from_what_users_write() -> None:
+    wide = HNSWSettings(m=32)
+    assert settings_from(HNSWSettings, {"m": 32}, "hnsw") == settings_from(HNSWSettings, wide, "hnsw") == wide
+    assert settings_from(PQSettings, None, "pq") == PQSettings()
+    with pytest.raises(ValueError, match=r"hnsw has no 'M'\. It has: space, m, ef_construction, ef, seed"):
+        settings_from(HNSWSettings, {"M": 32}, "hnsw")
+    with pytest.raises(ValueError, match="hnsw: m must be at least 2, got 1"):
+        settings_from(HNSWSettings, {"m": 1}, "hnsw")
+    with pytest.raises(TypeError, match="hnsw must be HNSWSettings or a dict of its values, got list"):
+        settings_from(HNSWSettings, [32], "hnsw")
 
 
 @pytest.mark.parametrize("make", [ExactSearch, HNSWSearch])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import muvera.mips.exact as module
 import muvera.mips.flat as rows_module
-from muvera.mips import ExactSearch
+from muvera.mips import ExactSearch, SavedState
 
 
 def vectors_of(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
@@ -132,7 +132,7 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     search = filled(vectors_of(rng, 9, 7), rng.permutation(9))
     search.remove(np.array([2, 5]))
     search.save(tmp_path)
-    loaded = ExactSearch.load(tmp_path, 7)
+    loaded = ExactSearch.load(tmp_path, 7, SavedState())
     asked = vectors_of(rng, 3, 7)
     for found, expected in zip(loaded.search(asked, 7), search.search(asked, 7), strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -140,19 +140,19 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     assert len(loaded) == 8 and loaded.info()["recall"] == 1.0
     empty = ExactSearch(7)
     empty.save(tmp_path)
-    assert len(ExactSearch.load(tmp_path, 7)) == 0
+    assert len(ExactSearch.load(tmp_path, 7, SavedState())) == 0
 
 
 def test_load_refuses_what_does_not_fit(tmp_path: Path) -> None:
     filled(np.eye(4, 7, dtype=np.float32)).save(tmp_path)
     with pytest.raises(ValueError, match=r"vectors must have shape \(n, 8\), got \(4, 7\)"):
-        ExactSearch.load(tmp_path, 8)
+        ExactSearch.load(tmp_path, 8, SavedState())
     np.save(tmp_path / "vector_labels.npy", np.arange(3))
     with pytest.raises(ValueError, match="3 labels for 4 vectors"):
-        ExactSearch.load(tmp_path, 7)
+        ExactSearch.load(tmp_path, 7, SavedState())
     path = tmp_path / "vectors.npy"
     whole = path.read_bytes()
     for content in (b"", whole[:90], whole[:-5], b"garbage" * 40):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"vectors\.npy is damaged"):
-            ExactSearch.load(tmp_path, 7)
+        with pytest.raises(ValueError, match=r"vectors\.npy is (truncated|not a .npy file)"):
+            ExactSearch.load(tmp_path, 7, SavedState())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import muvera.mips.int8 as module
-from muvera.mips import ExactSearch, Int8Search
+from muvera.mips import ExactSearch, Int8Search, SavedState
 from muvera.mips.int8 import quantize
 
 
@@ -94,7 +94,7 @@ def test_adding_and_removing_in_steps_is_building_at_once(tmp_path: Path) -> Non
         search.add(np.arange(start, start + 6), vectors[start : start + 6])
         search.remove(np.array([start + 1]))
         search.save(tmp_path)
-        search = Int8Search.load(tmp_path, 7)
+        search = Int8Search.load(tmp_path, 7, SavedState())
     kept = np.setdiff1d(np.arange(30), np.arange(1, 30, 6))
     assert search.labels().tolist() == kept.tolist() and len(search) == 25
     np.testing.assert_array_equal(search.vectors(kept), filled(vectors).vectors(kept))
@@ -108,20 +108,20 @@ def test_adding_and_removing_in_steps_is_building_at_once(tmp_path: Path) -> Non
 def test_load_refuses_what_does_not_fit(tmp_path: Path) -> None:
     filled(np.eye(4, 7, dtype=np.float32)).save(tmp_path)
     with pytest.raises(ValueError, match=r"vector_bytes\.npy must be int8 \(4, 8\), got int8 \(4, 7\)"):
-        Int8Search.load(tmp_path, 8)
+        Int8Search.load(tmp_path, 8, SavedState())
     np.save(tmp_path / "vector_labels.npy", np.arange(3))
     with pytest.raises(ValueError, match=r"must be int8 \(3, 7\), got int8 \(4, 7\)"):
-        Int8Search.load(tmp_path, 7)
+        Int8Search.load(tmp_path, 7, SavedState())
     np.save(tmp_path / "vector_labels.npy", np.array([0, 1, 1, 2]))
     with pytest.raises(ValueError, match="labels must be all different"):
-        Int8Search.load(tmp_path, 7)
+        Int8Search.load(tmp_path, 7, SavedState())
     np.save(tmp_path / "vector_labels.npy", np.arange(4))
     np.save(tmp_path / "vector_steps.npy", np.ones(4))
     with pytest.raises(ValueError, match=r"vector_steps\.npy must be float32 \(4,\), got float64 \(4,\)"):
-        Int8Search.load(tmp_path, 7)
+        Int8Search.load(tmp_path, 7, SavedState())
     np.save(tmp_path / "vector_steps.npy", np.array([1, np.nan, 1, 1], np.float32))
-    with pytest.raises(ValueError, match="a step that is not finite"):
-        Int8Search.load(tmp_path, 7)
+    with pytest.raises(ValueError, match=r"vector_steps\.npy is damaged: it has a number that is not finite"):
+        Int8Search.load(tmp_path, 7, SavedState())
     (tmp_path / "vector_bytes.npy").write_bytes(b"garbage")
-    with pytest.raises(ValueError, match=r"vector_bytes\.npy is damaged"):
-        Int8Search.load(tmp_path, 7)
+    with pytest.raises(ValueError, match=r"vector_bytes\.npy is (truncated|not a .npy file)"):
+        Int8Search.load(tmp_path, 7, SavedState())

@@ -8,7 +8,7 @@ import pytest
 
 import muvera.mips.pq as module
 import muvera.mips.product_quantizer as quantizer_module
-from muvera.mips import ExactSearch, PQSearch
+from muvera.mips import ExactSearch, PQSearch, PQSettings, SavedState
 from muvera.mips.product_quantizer import ProductQuantizer
 
 
@@ -28,9 +28,9 @@ def vectors_of(seed: int, n: int, dimension: int = 24) -> np.ndarray:
 
 
 def learned(count: int = 400, **settings: Any) -> PQSearch:
-    search = PQSearch(24, **settings)
+    search = PQSearch(24, PQSettings(**settings))
     search.add(np.arange(count), vectors_of(0, count), threads=1)
-    search.learn(threads=1)
+    search.train(threads=1)
     return search
 
 
@@ -42,7 +42,7 @@ def assert_same(one: PQSearch, other: PQSearch) -> None:
 
 
 def test_vectors_are_exact_until_there_are_enough() -> None:
-    search, exact = PQSearch(24, train=300), ExactSearch(24)
+    search, exact = PQSearch(24, PQSettings(train_size=300)), ExactSearch(24)
     for one in (search, exact):
         one.add(np.arange(299), vectors_of(0, 299))
     for found, expected in zip(
@@ -60,11 +60,11 @@ def test_vectors_are_exact_until_there_are_enough() -> None:
 def test_fewer_than_centroids_are_not_learned_from() -> None:
     search = PQSearch(24)
     search.add(np.arange(255), vectors_of(0, 255))
-    search.learn()
+    search.train()
     assert not search.ready_to_train and search.fitted_on == 0 and search.info()["kind"] == "pq"
     np.testing.assert_array_equal(search.vectors(np.arange(255)), vectors_of(0, 255))
     search.add(np.array([255]), vectors_of(1, 1))
-    search.learn()
+    search.train()
     assert search.fitted_on == 256
 
 
@@ -91,7 +91,7 @@ def test_learning_does_not_depend_on_threads_or_on_steps() -> None:
     steps = PQSearch(24)
     for start in range(0, 400, 90):
         steps.add(np.arange(start, min(start + 90, 400)), vectors_of(0, 400)[start : start + 90])
-    steps.learn(threads=2)
+    steps.train(threads=2)
     assert_same(learned(), steps)
 
 
@@ -124,9 +124,9 @@ def test_rescoring_orders_the_best_by_their_bytes() -> None:
 
 def test_ties_go_to_the_earlier_vector() -> None:
     for rescore in (0, 7):
-        search = PQSearch(8, rescore=rescore)
+        search = PQSearch(8, PQSettings(rescore=rescore))
         search.add(np.arange(300)[::-1], np.ones((300, 8), np.float32))
-        search.learn()
+        search.train()
         assert search.search(np.ones((1, 8)), 4)[0].tolist() == [[299, 298, 297, 296]]
 
 
@@ -168,19 +168,19 @@ def test_removing_before_the_learning() -> None:
     search = PQSearch(24)
     search.add(np.arange(400), vectors_of(0, 400))
     search.remove(np.arange(300))
-    search.learn()
+    search.train()
     assert search.fitted_on == 0 and len(search) == 100
 
 
 # -- keeping ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"rescore": 30}, {"group": 5}, {"train": 300}])
+@pytest.mark.parametrize("settings", [{}, {"rescore": 30}, {"subvector_size": 5}, {"train_size": 300}])
 def test_saved_and_loaded_is_the_same(settings: Any, tmp_path: Path) -> None:
     search = learned(**settings)
     search.remove(np.array([5, 9]))
     search.save(tmp_path)
-    loaded = PQSearch.load(tmp_path, 24, search.settings(), search.fitted_on)
+    loaded = PQSearch.load(tmp_path, 24, SavedState(search.settings, search.fitted_on))
     assert_same(search, loaded)
     for one in (search, loaded):
         one.add(np.arange(400, 420), vectors_of(4, 20))
@@ -189,10 +189,10 @@ def test_saved_and_loaded_is_the_same(settings: Any, tmp_path: Path) -> None:
 
 
 def test_floats_are_saved_where_nothing_is_learned(tmp_path: Path) -> None:
-    search = PQSearch(24, train=300)
+    search = PQSearch(24, PQSettings(train_size=300))
     search.add(np.arange(280), vectors_of(0, 280))
     search.save(tmp_path)
-    loaded = PQSearch.load(tmp_path, 24, search.settings(), 0)
+    loaded = PQSearch.load(tmp_path, 24, SavedState(search.settings))
     assert_same(search, loaded)
     for one in (search, loaded):
         one.add(np.arange(280, 300), vectors_of(1, 20))
@@ -203,23 +203,24 @@ def test_floats_are_saved_where_nothing_is_learned(tmp_path: Path) -> None:
 def test_load_refuses_what_does_not_fit(tmp_path: Path) -> None:
     search = learned(rescore=10)
     search.save(tmp_path)
-    settings = search.settings()
+    saved = SavedState(search.settings, 400)
+    other = SavedState(PQSettings(rescore=10, subvector_size=4), 400)
     with pytest.raises(ValueError, match=r"vector_centroids\.npy does not fit: .* for dimension=40"):
-        PQSearch.load(tmp_path, 40, settings, 400)
-    with pytest.raises(ValueError, match="has groups of 8 entries, but group=4 is wanted"):
-        PQSearch.load(tmp_path, 24, {**settings, "group": 4}, 400)
+        PQSearch.load(tmp_path, 40, saved)
+    with pytest.raises(ValueError, match="has subvectors of 8 floats, but subvector_size=4 is wanted"):
+        PQSearch.load(tmp_path, 24, other)
     for name in ("vector_codes.npy", "vector_bytes.npy", "vector_steps.npy", "vector_labels.npy"):
         whole = (tmp_path / name).read_bytes()
         np.save(tmp_path / name, np.load(tmp_path / name)[:-1])
         with pytest.raises(ValueError, match=r"must be (uint8|int8|float32) \((400|399)"):
-            PQSearch.load(tmp_path, 24, settings, 400)
+            PQSearch.load(tmp_path, 24, saved)
         (tmp_path / name).write_bytes(whole[:-3])
-        with pytest.raises(ValueError, match="is damaged"):
-            PQSearch.load(tmp_path, 24, settings, 400)
+        with pytest.raises(ValueError, match=r"is (truncated|not a .npy file)"):
+            PQSearch.load(tmp_path, 24, saved)
         (tmp_path / name).write_bytes(whole)
     (tmp_path / "vector_centroids.npy").write_bytes(b"garbage")
-    with pytest.raises(ValueError, match=r"vector_centroids\.npy is damaged"):
-        PQSearch.load(tmp_path, 24, settings, 400)
+    with pytest.raises(ValueError, match=r"vector_centroids\.npy is (truncated|not a .npy file)"):
+        PQSearch.load(tmp_path, 24, saved)
 
 
 # -- failing ------------------------------------------------------------------
@@ -229,7 +230,7 @@ def test_load_refuses_what_does_not_fit(tmp_path: Path) -> None:
 def test_an_add_whose_learning_fails_adds_nothing(
     error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = PQSearch(24, train=300)
+    search = PQSearch(24, PQSettings(train_size=300))
     search.add(np.arange(280), vectors_of(0, 280))
 
     def fails(*args: Any, **settings: Any) -> Any:
@@ -247,16 +248,16 @@ def test_an_add_whose_learning_fails_adds_nothing(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"group": 0}, "group must be an int from 1 to 64, got 0"),
-        ({"group": 2.0}, "group must be an int from 1 to 64, got 2.0"),
-        ({"group": 65}, "group must be an int from 1 to 64, got 65"),
-        ({"rescore": -1}, "rescore must be an int of at least 0, got -1"),
-        ({"rescore": True}, "rescore must be an int of at least 0, got True"),
-        ({"train": 255}, "train must be an int from 256 to 100000, got 255"),
-        ({"train": 100_001}, "train must be an int from 256 to 100000, got 100001"),
-        ({"seed": -1}, "seed must be an int of at least 0, got -1"),
+        ({"subvector_size": 0}, "subvector_size must be between 1 and 64, got 0"),
+        ({"subvector_size": 2.0}, "subvector_size must be an int, got float 2.0"),
+        ({"subvector_size": 65}, "subvector_size must be between 1 and 64, got 65"),
+        ({"rescore": -1}, "rescore must be at least 0, got -1"),
+        ({"rescore": True}, "rescore must be an int, got bool True"),
+        ({"train_size": 255}, "train_size must be between 256 and 100000, got 255"),
+        ({"train_size": 100_001}, "train_size must be between 256 and 100000, got 100001"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
 def test_wrong_settings_are_refused(settings: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PQSearch(8, **settings)
+    with pytest.raises((TypeError, ValueError), match=message):
+        PQSettings(**settings)

@@ -185,12 +185,11 @@ def test_top_k_orders_by_score_then_position(
     queries, documents = both
     filled = int((documents.lengths > 0).sum())
     if filled == 0:
-        with pytest.raises(ValueError, match="k=1, but there are no documents with tokens"):
-            top_k(queries, documents, 1)
+        assert [len(ranking) for ranking in top_k(queries, documents, 1)] == [0] * len(queries)
         return
-    k = data.draw(st.integers(1, filled))
+    k = data.draw(st.integers(1, filled + 3))
     for row, ranking in zip(chamfer_matrix(queries, documents), top_k(queries, documents, k), strict=True):
-        expected = sorted(range(len(row)), key=lambda i: (-row[i], i))[:k]
+        expected = sorted(range(len(row)), key=lambda i: (-row[i], i))[: min(k, filled)]
         assert ranking.ids.tolist() == expected
         assert ranking.scores.tolist() == row[expected].tolist()
 
@@ -200,7 +199,8 @@ def test_ties_go_to_the_earlier_document() -> None:
     documents = MultiVectors.from_arrays([[[0.0, 0.0]], *[document] * 5], ids=list("zedcba"))
     query = np.ones((1, 2))
     assert top_k(query, documents, 3)[0].ids.tolist() == ["e", "d", "c"]
-    assert rerank(query, documents, [[5, 4, 0]])[0].ids.tolist() == ["b", "a", "z"]
+    assert rerank(query, documents, [["a", "b", "z"]])[0].ids.tolist() == ["b", "a", "z"]
+    assert rerank(query, documents.with_ids(range(10, 16)), [[15, 14, 10]])[0].ids.tolist() == [14, 15, 10]
 
 
 @bitwise
@@ -230,6 +230,11 @@ def test_documents_without_tokens_are_never_returned() -> None:
 def test_no_queries_and_no_documents_give_empty_answers() -> None:
     none, documents = MultiVectors.from_arrays([], dimension=24), sample(6, [2, 3])
     assert top_k(none, documents, 1) == [] and rerank(none, documents, []) == []
+    assert top_k([], documents, 1) == [] and rerank([], documents, []) == []
+    assert [len(row) for row in top_k(documents, none, 3)] == [0, 0]
+    some = [documents[0], np.empty((0, 24)), documents[1]]
+    for found in (top_k(some, documents, 3), rerank(some, documents, [[0, 1]] * 3, 3)):
+        assert [len(row) for row in found] == [2, 0, 2]
     assert chamfer_matrix(none, documents).shape == (0, 2)
     assert chamfer_matrix(documents, none).shape == (2, 0)
 
@@ -259,6 +264,7 @@ def test_explain_names_the_first_of_equal_tokens() -> None:
 # -- bad input ----------------------------------------------------------------
 
 GOOD = MultiVectors.from_arrays([np.ones((2, 3)), np.ones((1, 3))])
+NAMED = GOOD.with_ids(["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -277,7 +283,6 @@ GOOD = MultiVectors.from_arrays([np.ones((2, 3)), np.ones((1, 3))])
         ),
         (lambda: chamfer([[1.0, np.nan, 0.0]], GOOD[0]), ValueError, "has nan in its token 0, coordinate 1"),
         (lambda: chamfer(GOOD[0], [[0.0, 1.0, np.inf]]), ValueError, "has inf in its token 0, coordinate 2"),
-        (lambda: top_k(GOOD, GOOD, 3), ValueError, "k=3 exceeds the 2 documents with tokens. Use k <= 2"),
         (lambda: top_k(GOOD, GOOD, 0), ValueError, "k must be at least 1, got 0"),
         (lambda: top_k(GOOD, GOOD, cast(int, 1.0)), TypeError, "k must be an int, got float"),
         (lambda: top_k(GOOD, GOOD, True), TypeError, "k must be an int, got bool"),
@@ -288,6 +293,9 @@ GOOD = MultiVectors.from_arrays([np.ones((2, 3)), np.ones((1, 3))])
         (lambda: rerank(GOOD, GOOD, [[0.5], [1]]), TypeError, r"candidates\[0\] must be integer .* float64"),
         (lambda: rerank(GOOD, GOOD, [[0], [[1]]]), TypeError, r"candidates\[1\] must be integer .*\(1, 1\)"),
         (lambda: rerank(GOOD, GOOD, [[0], [1]], 0), ValueError, "k must be at least 1, got 0"),
+        (lambda: rerank(GOOD, NAMED, [["a"], ["b", "c"]]), ValueError, r"candidates\[1\] has id 'c', which none of"),
+        (lambda: rerank(GOOD, NAMED, [["a"], [0.5]]), TypeError, r"candidates\[1\] must be integer ids .* float64"),
+        (lambda: top_k("text", GOOD, 1), TypeError, "got the text str 'text'. Encode it with your model first"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(call: Any, kind: type[Exception], message: str) -> None:

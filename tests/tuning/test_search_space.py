@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from muvera import FDEConfig
-from muvera.mips import HNSWSearch, PQSearch
+from muvera.mips import HNSWSearch, HNSWSettings
 from muvera.tuning.hnsw_settings import select_hnsw_settings
 from muvera.tuning.search_space import STORAGES, encoder_candidates
 
@@ -26,13 +26,12 @@ def test_sizes_are_those_that_searches_tell(storage: object, floats: int) -> Non
     vectors = np.random.default_rng(0).normal(size=(300, floats)).astype(np.float32)
     search = storage.make_search(floats)  # type: ignore[attr-defined]
     search.add(np.arange(300), vectors)
-    if isinstance(search, PQSearch):
-        search.learn()
+    search.train()
     assert search.info()["bytes_per_vector"] == storage.bytes_per_vector(floats)  # type: ignore[attr-defined]
 
 
 def test_size_in_a_graph() -> None:
-    graph = HNSWSearch(40, m=24)
+    graph = HNSWSearch(40, HNSWSettings(m=24))
     assert STORAGES[0].bytes_per_vector(40, 24) == graph.info()["bytes_per_vector"]
     assert STORAGES[1].bytes_per_vector(40, 24) == STORAGES[1].bytes_per_vector(40)
 

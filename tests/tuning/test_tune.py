@@ -95,7 +95,8 @@ def test_limits_are_kept() -> None:
     by_bytes = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=80)
     assert max(row.bytes for row in by_bytes.rows) <= 80 and by_bytes.choice.bytes <= 80
     index = MuveraIndex.build(DOCUMENTS, by_bytes.config, exact_tokens=0, **by_bytes.settings)
-    assert index.info()["vectors"]["bytes_per_vector"] == by_bytes.choice.bytes
+    vectors = index.info().vectors
+    assert vectors is not None and vectors["bytes_per_vector"] == by_bytes.choice.bytes
     by_floats = tune(DOCUMENTS, QUERIES, candidates=30, max_floats=32)
     assert max(row.floats for row in by_floats.rows) <= 32
     assert by_bytes.within(max_bytes=40).bytes <= 40

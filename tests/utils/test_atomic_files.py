@@ -2,11 +2,18 @@
 
 import json
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from muvera.utils.atomic_files import atomic_folder, sync, write_bytes, write_json
+import muvera.utils.atomic_files as atomic_files
+from muvera.utils.atomic_files import atomic_folder, save_array, sync, write_bytes, write_json
+from muvera.utils.sibling_folders import recover_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -120,6 +127,7 @@ def test_a_failed_block_leaves_what_was(tmp_path: Path, existing: bool, error: B
 
 
 def test_a_failed_rename_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic_files, "exchange", lambda *_: False)  # as on systems that have none
     target = tmp_path / "target"
     target.mkdir()
     (target / "file").write_text("old")
@@ -135,6 +143,96 @@ def test_a_failed_rename_puts_the_old_folder_back(tmp_path: Path, monkeypatch: p
         (beside / "file").write_text("new")
     assert (target / "file").read_text() == "old"
     assert not [name for name in names(tmp_path) if "partial" in name]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="folders are exchanged on Linux alone")
+def test_there_is_a_target_at_every_moment(tmp_path: Path) -> None:
+    target, missing, done = tmp_path / "target", [], threading.Event()
+    with atomic_folder(target) as beside:
+        (beside / "file").write_text("0")
+
+    def watch() -> None:
+        while not done.is_set():
+            try:
+                (target / "file").read_text()
+            except FileNotFoundError:
+                missing.append(1)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for i in range(100):
+        with atomic_folder(target, overwrite=True) as beside:
+            (beside / "file").write_text(str(i))
+    done.set()
+    watcher.join()
+    assert missing == [] and names(tmp_path) == ["target"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import muvera.utils.atomic_files as module
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+place, target = sys.argv[1:]
+replace = Path.replace
+if place == "after the exchange":
+    exchange = module.exchange
+    module.exchange = lambda *names: die() if exchange(*names) else None
+if place == "between two renames":
+    module.exchange = lambda *_: False
+    Path.replace = lambda path, to: die() if "partial" in path.name else replace(path, to)
+with module.atomic_folder(target, overwrite=True) as beside:
+    (beside / "file").write_text("new")
+    if place == "while writing":
+        die()
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [("while writing", "old"), ("between two renames", None), ("after the exchange", "new")],
+)
+def test_what_a_kill_leaves_is_mended_by_the_next_call(tmp_path: Path, place: str, content: Any) -> None:
+    target = tmp_path / "target"
+    with atomic_folder(target) as beside:
+        (beside / "file").write_text("old")
+    for _ in range(2):  # and it does not pile up
+        run = subprocess.run([sys.executable, "-c", KILLED, place, str(target)], check=False)
+        assert run.returncode == -9
+        assert len(names(tmp_path)) <= 4
+    if content is None:
+        assert not target.exists()
+        recover_folder(target)
+        content = "old"
+    assert (target / "file").read_text() == content
+    with atomic_folder(target, overwrite=True) as beside:
+        (beside / "file").write_text("last")
+    assert (target / "file").read_text() == "last" and names(tmp_path) == ["target"]
+
+
+def test_a_link_in_the_place_of_the_target_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "tokens.npy").write_text("kept")
+    (tmp_path / "target").symlink_to(tmp_path / "photos")
+    with atomic_folder(tmp_path / "target", overwrite=True) as beside:
+        (beside / "file").write_text("new")
+    assert (tmp_path / "photos" / "tokens.npy").read_text() == "kept"
+    assert names(tmp_path / "target") == ["file"] and not (tmp_path / "target").is_symlink()
+    assert names(tmp_path) == ["photos", "target"]
+
+
+@pytest.mark.parametrize("purpose", ["partial", "staging", "old", "lock"])
+def test_links_that_look_like_what_was_left_are_not_followed(tmp_path: Path, purpose: str) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_text("kept")
+    link = tmp_path / f".target.{purpose}-0123456789abcdef"
+    link.symlink_to(tmp_path / "photos" / ("one.jpg" if purpose == "lock" else ""))
+    with atomic_folder(tmp_path / "target"):
+        pass
+    assert (tmp_path / "photos" / "one.jpg").read_text() == "kept"
 
 
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
@@ -175,3 +273,19 @@ def test_only_a_folder_of_its_kind_is_replaced(tmp_path: Path) -> None:
     with atomic_folder(target, overwrite=True, own=("tokens.npy",)) as beside:
         (beside / "tokens.npy").touch()
     assert [path.name for path in target.iterdir()] == ["tokens.npy"]
+
+
+# -- arrays -------------------------------------------------------------------
+
+
+def test_an_array_on_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_array(tmp_path / "array.npy", np.arange(3))
+    assert np.load(tmp_path / "array.npy").tolist() == [0, 1, 2]
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match=r"array\.npy could not be written whole: .*Is the disk full") as caught:
+        save_array(tmp_path / "array.npy", np.arange(3))
+    assert caught.value.errno == 28

@@ -213,7 +213,7 @@ def test_an_index_keeps_its_maps(
         index.search(query, 5, candidates=10), loaded.search(query, 5, candidates=10), strict=True
     ):
         np.testing.assert_array_equal(a.ids, b.ids)
-    assert loaded.info()["fde"]["vector_dimension"] == 24
+    assert loaded.info().encoder["vector_dimension"] == 24
 
 
 def test_a_build_learns_from_all_its_batches(
@@ -234,18 +234,18 @@ def test_maps_are_learned_from_enough_documents_and_again_when_outgrown(
     monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
     index = MuveraIndex(FDEConfig(dimension=20, **SMALL), exact_tokens=0)
     index.add(documents[:1])
-    assert index.info()["search"] == "all tokens"
-    (warning,) = index.info()["warnings"]
+    assert index.info().search == "all tokens"
+    (warning,) = index.info().warnings
     assert warning.startswith("1 documents are too few to learn maps from, so all tokens are read; with 20 ")
     index.add(documents[1:20])
-    assert index.encoder is not None and index.info()["warnings"] == []
+    assert index.encoder is not None and index.info().warnings == ()
     index.add(MultiVectors(documents.tokens, documents.offsets))
     index.save(tmp_path / "index")
     for one in (index, MuveraIndex.load(tmp_path / "index")):
-        (warning,) = one.info()["warnings"]
-        assert "learned from only 20 of now" in warning and "compact() learns them again" in warning
-        one.compact()
-        assert one.info()["warnings"] == [] and one.encoder is not None
+        (warning,) = one.info().warnings
+        assert "learned from only 20 of now" in warning and "rebuild() learns them again" in warning
+        one.rebuild()
+        assert one.info().warnings == () and one.encoder is not None
         assert one.encoder is not index.encoder or one is index
         everything = [documents[:20], documents]
         expected = FDEEncoder(one.config).fit(iter(everything)).encode_documents(documents)

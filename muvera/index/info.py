@@ -1,0 +1,56 @@
+"""IndexInfo: sizes, settings and warnings of an index."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["IndexInfo"]
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What an index holds, how it searches, and what its user should know.
+
+    Parameters
+    ----------
+    documents : int
+        Documents that are there.
+    empty_documents : int
+        Those of them without tokens, which no search returns.
+    deleted_documents : int
+        Rows of deleted and replaced documents that still take memory.
+    tokens : int
+        Tokens of the documents that are there.
+    dimension : int
+        Columns of a token vector.
+    search : str
+        What a search reads: "all tokens", or the kind of the vectors' search.
+    exact_tokens : int
+        Up to how many tokens a search reads them all.
+    encoder : dict
+        The encoder's configuration, and its "vector_dimension".
+    vectors : dict or None
+        Of the vectors' search: kind, settings, "bytes_per_vector", and for a graph "recall", the share
+        of the exact best vectors that it finds; None while all tokens are read.
+    bytes_per_document : int
+        Tokens and vectors of a document, on average.
+    warnings : tuple of str
+        Sentences.
+    """
+
+    documents: int
+    empty_documents: int
+    deleted_documents: int
+    tokens: int
+    dimension: int
+    search: str
+    exact_tokens: int
+    encoder: dict[str, Any]
+    vectors: dict[str, Any] | None
+    bytes_per_document: int
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "warnings": list(self.warnings)}
