@@ -30,7 +30,7 @@ def convert(
     drop_zero_rows: Annotated[
         str | None, typer.Option(help="Zero rows to drop: trailing, leading, all; or error.")
     ] = None,
-    truncate_dims: Annotated[
+    truncate_dimension: Annotated[
         int | None, typer.Option(help="Keep the first columns (Matryoshka models), renormalized.")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help=f"Pool tokens as one of {_POOLINGS} does.")] = None,
@@ -79,7 +79,7 @@ def convert(
     options = _given(
         normalize=normalize or None,
         drop_zero_rows=drop_zero_rows,
-        truncate_dims=truncate_dims,
+        truncate_dimension=truncate_dimension,
         pooling=pooling,
         pool_factor=pool_factor,
         protected=protected,

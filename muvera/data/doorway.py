@@ -55,7 +55,7 @@ def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
 
     Parameters
     ----------
-    value : MultiVectors, array_like (tokens, dim), or sequence of those
+    value : MultiVectors, array_like (tokens, dimension), or sequence of those
         One 2-D array is one text.  A 3-D array is a batch without padding: use
         :meth:`MultiVectors.from_padded` where there is some.
     name : str
@@ -74,8 +74,8 @@ def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
             return MultiVectors.from_arrays([array], name=name)
         if array.ndim != 3:
             raise ValueError(
-                f"{name} has shape {array.shape}; expected (tokens, dim) for one text, (n, tokens, dim) for "
-                "several, a list of arrays or MultiVectors."
+                f"{name} has shape {array.shape}; expected (tokens, dimension) for one text, (n, tokens, "
+                "dimension) for several, a list of arrays or MultiVectors."
             )
         return MultiVectors.from_arrays(list(array), name=name)
     if isinstance(value, (str, bytes)):

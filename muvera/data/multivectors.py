@@ -53,7 +53,7 @@ class MultiVectors:
 
     Parameters
     ----------
-    tokens : float32 or float16 (n_tokens, dim)
+    tokens : float32 or float16 (n_tokens, dimension)
         All token vectors, one text after the other.  A memory map stays one.
     offsets : int64 (n + 1,)
         Where each text begins; the last entry is n_tokens.
@@ -81,7 +81,7 @@ class MultiVectors:
         self.tokens = as_tokens(tokens, "tokens")
         if self.tokens.ndim != 2 or self.tokens.shape[1] == 0:
             raise ValueError(
-                f"tokens must have shape (n_tokens, dim) with dim at least 1, got {self.tokens.shape}."
+                f"tokens must have shape (n_tokens, dimension) with a dimension of at least 1, got {self.tokens.shape}."
             )
         self.offsets = as_offsets(offsets, len(self.tokens))
         self._ids = None if ids is None else as_ids(ids, len(self))
@@ -100,16 +100,16 @@ class MultiVectors:
         dtype: Any = None,
         name: str = "documents",
     ) -> MultiVectors:
-        """Join one (tokens, dim) array a text; tensors on any device are taken.
+        """Join one (tokens, dimension) array a text; tensors on any device are taken.
 
         Parameters
         ----------
-        arrays : iterable of array_like (t_i, dim)
+        arrays : iterable of array_like (t_i, dimension)
             ``t_i`` may be 0.  An iterable is consumed.
         ids : sequence of int or of str, optional
             Default: positions.
         dimension : int, optional
-            Needed only where no text has a token, nor the shape (0, dim).
+            Needed only where no text has a token, nor the shape (0, dimension).
         dtype : float32 or float16, optional
             Default: float16 where all texts are, else float32.
         name : str
@@ -132,7 +132,7 @@ class MultiVectors:
                 continue
             if array.ndim != 2:
                 raise ValueError(
-                    f"{name}[{i}] has shape {array.shape}; each must have shape (tokens, dim). "
+                    f"{name}[{i}] has shape {array.shape}; each must have shape (tokens, dimension). "
                     "Use from_padded for a padded batch."
                 )
             dimension = array.shape[1] if dimension is None else dimension
@@ -169,7 +169,7 @@ class MultiVectors:
 
         Parameters
         ----------
-        tokens : (n_tokens, dim)
+        tokens : (n_tokens, dimension)
             A float32 or float16 memory map stays one; other floats become float32.
         lengths : integers (n,)
             Tokens of each text.
@@ -194,7 +194,7 @@ class MultiVectors:
 
         Parameters
         ----------
-        array : (n, longest, dim)
+        array : (n, longest, dimension)
             Padded token vectors.
         mask : (n, longest), optional
             True (or non-zero) for real tokens.  Without it the rows that are entirely zero,
@@ -209,7 +209,7 @@ class MultiVectors:
         """
         padded = as_tokens(array, "array")
         if padded.ndim != 3:
-            raise ValueError(f"array must have shape (n, longest, dim), got {padded.shape}.")
+            raise ValueError(f"array must have shape (n, longest, dimension), got {padded.shape}.")
         if mask is None:
             keep = padded.any(axis=2)
         else:

@@ -112,11 +112,13 @@ def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
     Raises
     ------
     TypeError
-        For anything but integers or strings, or a mixture of both.
+        For anything but a sequence of integers or of strings.
     ValueError
         For a wrong number of ids, a duplicate, a string that ends in NUL, and one of more than
         :data:`MAX_ID_LENGTH` characters.
     """
+    if isinstance(values, (str, bytes, dict, set, frozenset)):
+        raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}.")
     values = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)
     kinds = {
         int if isinstance(v, (int, np.integer)) and not isinstance(v, (bool, np.bool_)) else type(v)

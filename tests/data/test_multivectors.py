@@ -89,7 +89,10 @@ def test_dtypes() -> None:
     assert MultiVectors.from_arrays([[[1.0, 2.0]]]).tokens.dtype == np.float32
     assert MultiVectors.from_flat(np.ones((2, 3)), [2]).tokens.dtype == np.float32
     assert MultiVectors.from_flat(half, [2]).tokens.dtype == np.float16
-    assert MultiVectors.concatenate([three(np.float16), three().with_ids("xyz")]).tokens.dtype == np.float32
+    assert (
+        MultiVectors.concatenate([three(np.float16), three().with_ids(["x", "y", "z"])]).tokens.dtype
+        == np.float32
+    )
 
 
 def test_what_need_not_be_copied_is_not() -> None:
@@ -196,6 +199,11 @@ def test_ids_are_int64_or_strings() -> None:
         ([1, "a", 2], TypeError, "all int or all str, got int, str"),
         ([1.0, 2.0, 3.0], TypeError, "got float"),
         ([True, False, 1], TypeError, "bool"),
+        ([1.0, 2.0, 3.0], TypeError, "must be all int or all str, got float"),
+        ("abc", TypeError, "ids must be a sequence of int or of str, got str 'abc'"),
+        ({"a": 1, "b": 2, "c": 3}, TypeError, "ids must be a sequence of int or of str, got dict"),
+        ({1, 2, 3}, TypeError, "ids must be a sequence of int or of str, got set"),
+        (np.ma.masked_equal([1, 2, 3], 2), TypeError, "ids is a masked array with 1 masked entries"),
         ([b"a", b"b", b"c"], TypeError, "bytes"),
         ([None, 1, 2], TypeError, "NoneType"),
         ([1, 2], ValueError, "ids has 2 entries for 3 texts"),
@@ -263,8 +271,8 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         "must not fall, but entry 2 is 2 after 4",
     ),
-    (lambda: flat(np.ones(5), [5]), ValueError, r"dim at least 1, got \(5,\)"),
-    (lambda: flat(np.ones((5, 0)), [5]), ValueError, r"dim at least 1, got \(5, 0\)"),
+    (lambda: flat(np.ones(5), [5]), ValueError, r"dimension of at least 1, got \(5,\)"),
+    (lambda: flat(np.ones((5, 0)), [5]), ValueError, r"dimension of at least 1, got \(5, 0\)"),
     (lambda: flat(np.ones((5, 2), int), [5]), TypeError, "dtype int64.*Convert them to float32"),
     (lambda: flat(np.ones((5, 2), bool), [5]), TypeError, "dtype bool"),
     (lambda: flat(np.ones((5, 2), complex), [5]), TypeError, "dtype complex128"),
@@ -282,7 +290,11 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
         TypeError,
         r"documents\[0\] must be .* text .*Encode it with your model",
     ),
-    (lambda: MultiVectors.from_padded(np.ones((2, 3))), ValueError, r"\(n, longest, dim\), got \(2, 3\)"),
+    (
+        lambda: MultiVectors.from_padded(np.ones((2, 3))),
+        ValueError,
+        r"\(n, longest, dimension\), got \(2, 3\)",
+    ),
     (
         lambda: MultiVectors.from_padded(np.ones((2, 3, 4)), np.ones((2, 4))),
         ValueError,

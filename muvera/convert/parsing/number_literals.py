@@ -41,7 +41,7 @@ def is_hex(value: Any) -> bool:
 
 
 def matrix(value: Any, what: str) -> Matrix:
-    """Return token vectors (t, dim) from nested lists; None and ``[]`` have no token.
+    """Return token vectors (t, dimension) from nested lists; None and ``[]`` have no token.
 
     Raises
     ------

@@ -213,6 +213,8 @@ def read_torch(path: Path) -> Any:
         what = "is truncated" if start.startswith(b"PK") else "is not a .pt file of torch 1.6 or newer"
         raise ValueError(f"{path} {what} ({error}). Copy it again from its origin.") from error
     with archive:
+        if len(set(archive.namelist())) < len(archive.namelist()):
+            raise ValueError(f"{path} has two members of one name. Copy it again from its origin.")
         roots = [name[: -len("data.pkl")] for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ValueError(f"{path} is a zip file without a data.pkl, not a .pt file of torch.")

@@ -59,7 +59,7 @@ class ByaldiSource:
             if len(page.shape) != 2 or page.shape[1] != self._pages[0][1].shape[-1]:
                 raise ValueError(
                     f"{path}: page {i} in {name} has shape {page.shape}, but the first has "
-                    f"{self._pages[0][1].shape}; each must be (tokens, dim). They are of different models."
+                    f"{self._pages[0][1].shape}; each must be (tokens, dimension). They are of different models."
                 )
         self._offsets = running_total(as_lengths([page.shape[0] for _, page in self._pages], str(path)))
         self._ids = _ids(path, len(self._pages))

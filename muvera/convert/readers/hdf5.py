@@ -41,7 +41,7 @@ def open_source(path: Path, *, part: str = "docs", group: str | None = None) -> 
     ----------
     path : Path
         Datasets ``tokens`` and ``offsets`` or ``lengths``, perhaps ``ids``; or one dataset
-        (tokens, dim) a document, whose name is its id; or one dataset of ragged rows
+        (tokens, dimension) a document, whose name is its id; or one dataset of ragged rows
         (numbers of all tokens of a document, attribute ``dimension`` on it or the file).
     part : {"docs", "queries"}
         Which collection, where there are both.

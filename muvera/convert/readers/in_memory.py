@@ -137,7 +137,7 @@ def _mapping(value: Any, mask: Any, ids: Any) -> Source:
         return _listed(arrays, keys)
     raise ValueError(
         f"A dict with the keys {', '.join(map(repr, keys[:8])) or 'of nothing'} is not known: expected "
-        f"one of {', '.join(_TOKENS)}, or ids as keys and arrays (tokens, dim) as values."
+        f"one of {', '.join(_TOKENS)}, or ids as keys and arrays (tokens, dimension) as values."
     )
 
 
@@ -179,7 +179,8 @@ def _texts(item: Any, number: int) -> Iterator[tuple[TokenArray, int]]:
         return
     if array.ndim != 3:
         raise ValueError(
-            f"item {number} has shape {array.shape}; expected (tokens, dim), or (texts, tokens, dim) padded."
+            f"item {number} has shape {array.shape}; expected (tokens, dimension), or padded (texts, tokens, "
+            "dimension)."
         )
     for i, padded in enumerate(array):
         kept = padded[padded.any(axis=1) if real is None else real[i]]
@@ -214,7 +215,7 @@ def _again(documents: Iterator[Document]) -> Callable[[], Iterator[Document]]:
 
 def _require_no_mask(mask: Any) -> None:
     if mask is not None:
-        raise ValueError("mask= belongs to one padded array (n, longest, dim).")
+        raise ValueError("mask= belongs to one padded array (n, longest, dimension).")
 
 
 def _is_number(value: Any) -> bool:

@@ -61,7 +61,7 @@ def open_source(
     Parameters
     ----------
     path : Path
-        A folder; or a .npy file: padded (n, longest, dim), or flat (n_tokens, dim) with its
+        A folder; or a .npy file: padded (n, longest, dimension), or flat (n_tokens, dimension) with its
         lengths beside it.
     part : {"docs", "queries"}
         Which collection of a folder that has both.
@@ -151,7 +151,7 @@ def _chunks(path: Path, chunks: list[re.Match[str]]) -> Source:
             raise FileNotFoundError(f"{path} has {match[0]}, but no {doclens.name} with its lengths.")
         tokens = _as_floats(_load(file), file, None)
         if tokens.ndim != 2:
-            raise ValueError(f"{file} must have shape (tokens, dim), got {tokens.shape}.")
+            raise ValueError(f"{file} must have shape (tokens, dimension), got {tokens.shape}.")
         offsets = offsets_of(_load(doclens), len(tokens), str(doclens), lengths=True)
         parts.append(FlatSource(tokens, offsets, None, name=NAME, place=str(file)))
         if parts[-1].dimension != parts[0].dimension:
@@ -166,7 +166,7 @@ def _chunks(path: Path, chunks: list[re.Match[str]]) -> Source:
 
 
 def _objects(arrays: NDArray[Any], ids: Any, place: str) -> Source:
-    """Open a trusted object array, one (tokens, dim) array a document."""
+    """Open a trusted object array, one (tokens, dimension) array a document."""
     listed = [None] * len(arrays) if ids is None else list(ids)
     if len(listed) != len(arrays):
         raise ValueError(f"{place}: there are {len(listed)} ids for {len(arrays)} documents.")

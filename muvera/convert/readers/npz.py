@@ -41,7 +41,7 @@ def open_source(path: Path, *, part: str = "docs", allow_pickle: bool = False) -
     ----------
     path : Path
         Members ``tokens`` and ``lengths`` (or ``doclens``, ``offsets``), perhaps ``ids``; or
-        ``emb_0, emb_1, ...``, perhaps ``ids``; or one (tokens, dim) array a document, whose
+        ``emb_0, emb_1, ...``, perhaps ``ids``; or one (tokens, dimension) array a document, whose
         name is its id.
     part : {"docs", "queries"}
         Which collection, where there are both.

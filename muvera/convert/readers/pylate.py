@@ -166,7 +166,10 @@ def _scann_ranges(path: Path) -> dict[Any, tuple[int, int]]:
     try:
         if not has_map(path, _SCANN) and table.is_file():
             lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
-            return {name: (int(start), int(length)) for name, start, length in lines}
+            ranges = {name: (int(start), int(length)) for name, start, length in lines}
+            if len(ranges) < len(lines):
+                raise ValueError(f"{len(lines) - len(ranges)} documents stand twice")
+            return ranges
         return {name: (int(start), int(length)) for name, (start, length) in read_map(path, _SCANN).items()}
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path / _SCANN} must give a start and a length a document ({error}).") from error

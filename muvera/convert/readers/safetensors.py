@@ -45,7 +45,7 @@ def open_source(path: Path, *, part: str = "docs") -> Source:
     ----------
     path : Path
         Tensors ``tokens`` and ``offsets`` or ``lengths``, and ids as a tensor ``ids`` or as a
-        JSON list under ``ids`` in the metadata; or one tensor (tokens, dim) a document,
+        JSON list under ``ids`` in the metadata; or one tensor (tokens, dimension) a document,
         whose name is its id.  BF16 becomes float32.
     part : {"docs", "queries"}
         Which collection, where there are both.

@@ -45,7 +45,7 @@ def open_source(path: Path, *, part: str = "docs", group: str | None = None) -> 
     ----------
     path : Path
         Arrays ``tokens`` and ``offsets`` or ``lengths``, perhaps ``ids``; or one array
-        (tokens, dim) a document, whose name is its id.
+        (tokens, dimension) a document, whose name is its id.
     part : {"docs", "queries"}
         Which collection, where there are both.
     group : str, optional

@@ -74,7 +74,7 @@ class FlatSource:
 
     Parameters
     ----------
-    tokens : rows (n_tokens, dim)
+    tokens : rows (n_tokens, dimension)
         Floating point.
     offsets : int64 (n + 1,)
         From 0 to n_tokens, not falling.
@@ -121,11 +121,11 @@ class FlatSource:
 
 
 class PaddedSource:
-    """Source over a padded batch (n, longest, dim), of which only the real rows are returned.
+    """Source over a padded batch (n, longest, dimension), of which only the real rows are returned.
 
     Parameters
     ----------
-    array : rows (n, longest, dim)
+    array : rows (n, longest, dimension)
         Floating point.
     mask : rows (n, longest), optional
         True for real tokens.

@@ -103,7 +103,7 @@ def dimension_of(pa: Any, kind: Any) -> int | None:
 def documents_of(
     pa: Any, cells: Any, dimension: int | None, place: str, first: int
 ) -> tuple[NDArray[Any] | None, NDArray[np.int64]]:
-    """Return the flat tokens (n_tokens, dim) and offsets of an Arrow array of documents.
+    """Return the flat tokens (n_tokens, dimension) and offsets of an Arrow array of documents.
 
     Slices and all three kinds of lists are taken.  A null document has no tokens.  Tokens
     are None where there is no token to take the dimension from.

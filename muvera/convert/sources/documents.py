@@ -18,7 +18,7 @@ class Document(NamedTuple):
 
     #: Its external id, where it has one.
     id: int | str | None
-    #: Token vectors (t, dim); any empty array for no tokens.
+    #: Token vectors (t, dimension); any empty array for no tokens.
     tokens: TokenArray
     #: Where it stands in the file, for messages: "line 7".
     where: str
@@ -106,7 +106,7 @@ class RowSource:
         tokens = document.tokens
         if tokens.size and tokens.ndim != 2:
             raise ValueError(
-                f"{where}: document {position} has shape {tokens.shape}; each must have shape (tokens, dim)."
+                f"{where}: document {position} has shape {tokens.shape}; each must have shape (tokens, dimension)."
             )
         if tokens.size and tokens.shape[1] != self.dimension:
             raise ValueError(

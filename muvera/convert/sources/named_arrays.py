@@ -178,7 +178,7 @@ def source_of(
 
     if len(tokens.shape) in (2, 3) and 0 in tokens.shape[1:]:
         raise ValueError(
-            f"{place}: {key} must have shape (tokens, dim), or padded (documents, longest, dim), "
+            f"{place}: {key} must have shape (tokens, dimension), or padded (documents, longest, dimension), "
             f"of which only the first may be 0; got {tuple(tokens.shape)}."
         )
     if len(tokens.shape) == 3:
@@ -195,7 +195,7 @@ def source_of(
             lengths = _padded_lengths(arrays[lengths_key][:], tokens.shape, f"{place}: {lengths_key}")
         return PaddedSource(tokens, ids_for(count), name=name, place=place, mask=mask, lengths=lengths)
     if len(tokens.shape) != 2:
-        raise ValueError(f"{place}: {key} must have shape (tokens, dim), got {tuple(tokens.shape)}.")
+        raise ValueError(f"{place}: {key} must have shape (tokens, dimension), got {tuple(tokens.shape)}.")
     bounds_key = offsets_key if lengths_key is None else lengths_key
     if bounds_key is None:
         raise ValueError(
@@ -224,7 +224,7 @@ def _padded_lengths(values: Any, shape: tuple[int, ...], place: str) -> NDArray[
 
 
 def per_document(arrays: Mapping[str, Rows], *, name: str, place: str, ids: Any = None) -> RowSource | None:
-    """Return a source where every array is one document (tokens, dim); None where not.
+    """Return a source where every array is one document (tokens, dimension); None where not.
 
     Arrays called ``emb_0, emb_1, ...`` come in the order of their numbers, with `ids` or
     none; others in the container's order, under their names as ids.

@@ -49,7 +49,7 @@ class Codec:
     ----------
     folder : Path
         The index, for error messages.
-    centroids : float (k, dim)
+    centroids : float (k, dimension)
     weights : float (2 ** nbits,)
         What each bucket adds to a coordinate.
     nbits : int
@@ -84,7 +84,7 @@ class Codec:
         if nbits not in (1, 2, 4, 8) or isinstance(nbits, bool):
             raise ValueError(f"{folder} has nbits={nbits!r}, but residuals of 1, 2, 4 or 8 bits are read.")
         if centroids.ndim != 2 or not centroids.size:
-            raise ValueError(f"{folder} has centroids of shape {centroids.shape}; (k, dim) is needed.")
+            raise ValueError(f"{folder} has centroids of shape {centroids.shape}; (k, dimension) is needed.")
         self.folder = folder
         self.nbits = int(nbits)
         self.dimension = int(centroids.shape[1])
@@ -125,7 +125,7 @@ class Codec:
         return len(self._centroids)
 
     def decode(self, codes: NDArray[Any], packed: NDArray[Any], name: str) -> TokenArray:
-        """Return the vectors (n, dim).
+        """Return the vectors (n, dimension).
 
         Parameters
         ----------

@@ -20,7 +20,7 @@ from ...utils.checks import require_choice, require_int, require_number
 from .ward_pooling import pool_tokens, pooling_rule, unit
 from .word_pooling import Vocabulary, pool_words
 
-__all__ = ["Options", "cast", "drop_zero_rows", "normalize", "option_names", "truncate_dims"]
+__all__ = ["Options", "cast", "drop_zero_rows", "normalize", "option_names", "truncate_dimension"]
 
 _WORDS = ("whole-word", "colberter")
 _DROPS = ("trailing", "leading", "all", "error")
@@ -75,7 +75,7 @@ def real_rows(documents: MultiVectors, which: str, first: int = 0) -> NDArray[np
     return np.asarray(after > 0)
 
 
-def truncate_dims(documents: MultiVectors, dims: int, first: int = 0) -> MultiVectors:
+def truncate_dimension(documents: MultiVectors, dims: int, first: int = 0) -> MultiVectors:
     """Keep the first `dims` columns, brought to unit length again.
 
     Only for models trained for it (Matryoshka); others lose their meaning with the columns.
@@ -86,10 +86,10 @@ def truncate_dims(documents: MultiVectors, dims: int, first: int = 0) -> MultiVe
         For `dims` that is no int from 1 to the dimension, and for a token that becomes entirely
         zero.
     """
-    dims = require_int("truncate_dims", dims)
+    dims = require_int("truncate_dimension", dims)
     if not 1 <= dims <= documents.dimension:
         raise ValueError(
-            f"truncate_dims={dims} must lie within 1 and the source's dimension={documents.dimension}."
+            f"truncate_dimension={dims} must lie within 1 and the source's dimension={documents.dimension}."
         )
     return normalize(_with(documents, np.ascontiguousarray(documents.tokens[:, :dims])), first)
 
@@ -143,8 +143,8 @@ class Options:
     ----------
     drop_zero_rows : {"trailing", "leading", "all", "error"}, optional
         See :func:`drop_zero_rows`.
-    truncate_dims : int, optional
-        See :func:`truncate_dims`.
+    truncate_dimension : int, optional
+        See :func:`truncate_dimension`.
     normalize : bool
         See :func:`normalize`.
     pooling : str, optional
@@ -169,7 +169,7 @@ class Options:
     """
 
     drop_zero_rows: str | None = None
-    truncate_dims: int | None = None
+    truncate_dimension: int | None = None
     normalize: bool = False
     pooling: str | None = None
     pool_factor: float = 2.0
@@ -225,8 +225,8 @@ class Options:
             batch = _keep(batch, real)
             ids = ids if ids is None else ids[real]
         dropped = tokens - batch.num_tokens
-        if self.truncate_dims is not None:
-            batch = truncate_dims(batch, self.truncate_dims, first_document)
+        if self.truncate_dimension is not None:
+            batch = truncate_dimension(batch, self.truncate_dimension, first_document)
         elif self.normalize:
             batch = normalize(batch, first_document)
         if self.pooling in _WORDS:

@@ -6,7 +6,6 @@ one with ``▁`` and byte-level BPE with ``Ġ``.  The vocabulary says which mark
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,11 +18,17 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import as_array
+from ...utils.checks import require_int
+from ..parsing.json_values import parse_json
 from .ward_pooling import average
 
 __all__ = ["Vocabulary", "pool_words"]
 
 _SPECIAL = re.compile(r"\[[A-Za-z0-9_]+\]|<[A-Za-z_/|][^<>]*>")
+
+
+#: Most ids of a vocabulary; the largest of models have a million.
+_MOST_PIECES = 1 << 24
 
 
 class Vocabulary:
@@ -48,10 +53,7 @@ class Vocabulary:
         if isinstance(pieces, (str, os.PathLike)):
             pieces = _load(Path(pieces))
         if isinstance(pieces, Mapping):
-            listed = [""] * (max(pieces.values(), default=-1) + 1)
-            for piece, number in pieces.items():
-                listed[number] = piece
-            pieces = listed
+            pieces = _in_order(pieces)
         self.pieces = list(pieces)
         special = np.array([_SPECIAL.fullmatch(piece) is not None for piece in self.pieces], bool)
         if any(piece.startswith("##") for piece in self.pieces):
@@ -169,18 +171,31 @@ def _whole(token_ids: Any) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
+def _in_order(numbers: Mapping[str, int]) -> list[str]:
+    """Return the pieces in the order of their ids; ids without a piece are empty."""
+    listed: dict[int, str] = {}
+    for piece, number in numbers.items():
+        at = require_int(f"The id of the vocabulary's piece {piece!r}", number, 0, _MOST_PIECES - 1)
+        if at in listed:
+            raise ValueError(f"The vocabulary gives the id {at} to both {listed[at]!r} and {piece!r}.")
+        listed[at] = piece
+    return [listed.get(i, "") for i in range(max(listed, default=-1) + 1)]
+
+
 def _load(path: Path) -> Sequence[str] | Mapping[str, int]:
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".json":
         return text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         vocabulary = content["model"]["vocab"]
         added = {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} has no model.vocab ({error!r}). Give a tokenizer.json or a vocab.txt."
         ) from error
     if isinstance(vocabulary, list):  # a unigram model: (piece, score) in the order of ids
         vocabulary = {piece: number for number, (piece, _) in enumerate(vocabulary)}
-    return {**vocabulary, **added}
+    # An added piece takes the place of one that had its id.
+    taken = set(added.values())
+    return {**{piece: i for piece, i in vocabulary.items() if i not in taken}, **added}

@@ -178,3 +178,11 @@ def test_many_tensors_hold_one_file_open(tmp_path: Path) -> None:
     after = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
     assert [page.shape for page in pages] == [(4,)] * 3
     assert after - before <= 1
+
+
+def test_two_members_of_one_name(tmp_path: Path) -> None:
+    path = _archive(tmp_path / "x.pt", _tensor(b"I4\n", b"I1\n"))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("x/data/0", bytes(32))
+    with pytest.raises(ValueError, match=r"x\.pt has two members of one name"):
+        read_torch(path)

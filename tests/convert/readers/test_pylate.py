@@ -180,6 +180,7 @@ def test_voyager_with_a_map_of_another_time(tmp_path: Path) -> None:
         (f"a\t{2**63 - 1}\t1\n", "end at row 9223372036854775808, but"),
         (f"a\t1\t{2**63 - 1}\n", "add up to more than 4611686018427387904 token vectors"),
         ("a\t-1\t2\n", "end at row 1, but"),
+        ("a\t0\t2\na\t2\t2\n", "must give a start and a length a document .1 documents stand twice"),
         ("a\t0\t-2\n", r"lengths in .* is -2; a length must not be negative"),
         (f"a\t{2**70}\t1\n", "starts in .* must be whole numbers"),
     ],

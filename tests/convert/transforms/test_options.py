@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from muvera.convert.report import Measure
 from muvera.convert.sources.base import collection_batches
-from muvera.convert.transforms.options import Options, cast, drop_zero_rows, normalize, truncate_dims
+from muvera.convert.transforms.options import Options, cast, drop_zero_rows, normalize, truncate_dimension
 from muvera.data.multivectors import MultiVectors
 
 WORDS = ["[CLS]", "a", "##b", "c"]
@@ -56,14 +56,16 @@ def test_normalize() -> None:
         normalize(documents([[1, 1], Z]), first=5)
 
 
-def test_truncate_dims_renormalizes() -> None:
+def test_truncate_dimension_renormalizes() -> None:
     tokens = np.array([[3, 4, 12]], np.float32) / 13
-    found = truncate_dims(MultiVectors.from_arrays([tokens]), 2)
+    found = truncate_dimension(MultiVectors.from_arrays([tokens]), 2)
     np.testing.assert_allclose(found.tokens, [[0.6, 0.8]], atol=1e-7)
-    with pytest.raises(ValueError, match="truncate_dims=4 must lie within 1 and the source's dimension=3"):
-        truncate_dims(MultiVectors.from_arrays([tokens]), 4)
-    with pytest.raises(TypeError, match="truncate_dims must be an int, got float"):
-        truncate_dims(MultiVectors.from_arrays([tokens]), 2.0)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="truncate_dimension=4 must lie within 1 and the source's dimension=3"
+    ):
+        truncate_dimension(MultiVectors.from_arrays([tokens]), 4)
+    with pytest.raises(TypeError, match="truncate_dimension must be an int, got float"):
+        truncate_dimension(MultiVectors.from_arrays([tokens]), 2.0)  # type: ignore[arg-type]
 
 
 def test_cast() -> None:
@@ -79,7 +81,7 @@ def test_cast() -> None:
 CHANGES: list[dict[str, Any]] = [
     {"drop_zero_rows": "trailing"},
     {"drop_zero_rows": "all", "normalize": True},
-    {"drop_zero_rows": "all", "truncate_dims": 2, "dtype": "float16"},
+    {"drop_zero_rows": "all", "truncate_dimension": 2, "dtype": "float16"},
     {"drop_zero_rows": "leading", "pooling": "colbert"},
     {"drop_zero_rows": "all", "normalize": True, "pooling": "sentence-transformers", "pool_factor": 1.5},
     {"drop_zero_rows": "all", "pooling": "whole-word"},

@@ -3,6 +3,7 @@
 import json
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,9 +68,32 @@ def test_vocabulary_files(tmp_path: Path) -> None:
     assert Vocabulary(tokenizer).pieces == [*WORDPIECE, "[Q]"]
     tokenizer.write_text(json.dumps({"model": {"vocab": [["▁a", -1.0], ["b", -2.0]]}}), encoding="utf-8")
     assert Vocabulary(str(tokenizer)).continues.tolist() == [False, True]
+    tokenizer.write_text(
+        json.dumps({**content, "added_tokens": [{"content": "[Q]", "id": 1}]}), encoding="utf-8"
+    )
+    assert Vocabulary(tokenizer).pieces == [WORDPIECE[0], "[Q]", *WORDPIECE[2:]]
     tokenizer.write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokenizer.json has no model.vocab"):
         Vocabulary(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kind", "message"),
+    [
+        (
+            {"##a": 10**12},
+            ValueError,
+            "id of the vocabulary's piece '##a' must be between 0 and 16777215, got 1000000",
+        ),
+        ({"##a": -1}, ValueError, "piece '##a' must be between 0 and 16777215, got -1"),
+        ({"##a": 1.0}, TypeError, "piece '##a' must be an int, got float 1.0"),
+        ({"##a": 1, "b": 1}, ValueError, "gives the id 1 to both '##a' and 'b'"),
+    ],
+)
+def test_ids_of_pieces_that_are_none(pieces: dict[str, Any], kind: type[Exception], message: str) -> None:
+    """The first asked for 8 TB, the second went to the end in silence."""
+    with pytest.raises(kind, match=message):
+        Vocabulary(pieces)
 
 
 def test_bad_ids_are_refused() -> None:
