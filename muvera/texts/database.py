@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from .filters import Filter, kind_of, to_sql
@@ -24,11 +25,16 @@ _SCHEMA = """
 CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
 CREATE TABLE metadata_values (field TEXT, kind TEXT, value, row INTEGER, PRIMARY KEY (field, kind, value, row))
     WITHOUT ROWID;
+CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
+CREATE VIRTUAL TABLE words USING fts5(text, content='documents', content_rowid='row', tokenize='porter unicode61');
 """
 
 # Nested objects of metadata; deeper ones are a mistake or an attack.
 _DEEPEST = 20
+
+# What SQLite's tokenizer takes for a word, and how many a query has.
+_WORD, _MOST_WORDS = re.compile(r"\w+"), 64
 
 # Parameters of one statement.
 _STEP = 500
@@ -133,6 +139,9 @@ class DocumentDatabase:
                 inserted = self._connection.execute(
                     "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)", row
                 )
+                self._connection.execute(
+                    "INSERT INTO words (rowid, text) VALUES (?, ?)", (inserted.lastrowid, text)
+                )
                 self._connection.executemany(
                     "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
                     ((*value, inserted.lastrowid) for value in _values("", values, 0)),
@@ -147,6 +156,11 @@ class DocumentDatabase:
         for part, marks in _parts(ids):
             rows = f"SELECT row FROM documents WHERE id IN ({marks})"
             self._connection.execute(f"DELETE FROM metadata_values WHERE row IN ({rows})", part)
+            self._connection.execute(
+                "INSERT INTO words (words, rowid, text) "
+                f"SELECT 'delete', row, text FROM documents WHERE id IN ({marks})",
+                part,
+            )
             self._connection.execute(f"DELETE FROM documents WHERE id IN ({marks})", part)
 
     def _make_writable(self) -> None:
@@ -156,19 +170,32 @@ class DocumentDatabase:
             self._connection.close()
             self._connection, self._writable = copy, True
 
+    def set_property(self, name: str, value: str) -> None:
+        """Keep a text about the collection, such as the name of its encoder."""
+        with self.transaction():
+            self._connection.execute("INSERT OR REPLACE INTO properties VALUES (?, ?)", (name, value))
+
     # -- looking --------------------------------------------------------------
+
+    def property(self, name: str) -> str | None:
+        """Return what :meth:`set_property` kept, or None."""
+        with self._lock:
+            row = self._connection.execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
 
     def __len__(self) -> int:
         with self._lock:
             return int(self._connection.execute("SELECT count(*) FROM documents").fetchone()[0])
 
-    def get(self, ids: Sequence[int | str]) -> list[Document]:
+    def get(
+        self, ids: Sequence[int | str], *, missing: Literal["raise", "ignore"] = "raise"
+    ) -> list[Document]:
         """Return the documents of `ids`, in their order.
 
         Raises
         ------
         KeyError
-            For an id that is not there.
+            For an id that is not there, unless they are ignored.
         """
         found: dict[int | str, Document] = {}
         with self._lock:
@@ -176,10 +203,10 @@ class DocumentDatabase:
                 query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
                 for identity, text, metadata in self._connection.execute(query, part):
                     found[identity] = Document(identity, text, json.loads(metadata))
-        missing = [identity for identity in ids if identity not in found]
-        if missing:
-            raise KeyError(f"id {missing[0]!r} is not in the index.")
-        return [found[identity] for identity in ids]
+        absent = [identity for identity in ids if identity not in found]
+        if absent and missing == "raise":
+            raise KeyError(f"id {absent[0]!r} is not in the index.")
+        return [found[identity] for identity in ids if identity in found]
 
     def select(self, condition: Filter) -> list[int | str]:
         """Return the ids of the documents that satisfy a condition, in the order of adding.
@@ -194,6 +221,45 @@ class DocumentDatabase:
             query = f"SELECT id FROM documents WHERE {expression} ORDER BY row"
             return [identity for (identity,) in self._connection.execute(query, parameters)]
 
+    def match_words(
+        self, text: str, k: int, condition: Filter | None = None
+    ) -> list[tuple[int | str, float]]:
+        """Return the documents that share words with a text, by BM25, best first.
+
+        Parameters
+        ----------
+        text : str
+            Its words, stemmed, each once; the first 64 of them.
+        k : int
+            How many to return at most.
+        condition : mapping, optional
+            Only documents that satisfy it.
+
+        Returns
+        -------
+        list of (id, score)
+            Higher is better; documents without any of the words never appear.
+        """
+        words = list(dict.fromkeys(_WORD.findall(text)))[:_MOST_WORDS]
+        if not words:
+            return []
+        found = "SELECT rowid, rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
+        given: list[Any] = [k]
+        if condition:
+            expression, parameters = to_sql(condition)
+            found = (
+                "SELECT words.rowid AS rowid, rank FROM words JOIN documents ON documents.row = words.rowid "
+                f"WHERE words MATCH ? AND {expression} ORDER BY rank LIMIT ?"
+            )
+            given = [*parameters, k]
+        query = (
+            f"SELECT documents.id, -found.rank FROM ({found}) AS found "
+            "JOIN documents ON documents.row = found.rowid ORDER BY found.rank, documents.row"
+        )
+        match = " OR ".join(f'"{word}"' for word in words)
+        with self._lock:
+            return list(self._connection.execute(query, [match, *given]))
+
     def documents(self) -> Iterator[Document]:
         """Yield all documents in the order of adding, as they were when this was called."""
         with self._lock:
@@ -201,8 +267,7 @@ class DocumentDatabase:
                 identity for (identity,) in self._connection.execute("SELECT id FROM documents ORDER BY row")
             ]
         for start in range(0, len(ids), _STEP):
-            with suppress(KeyError):
-                yield from self.get(ids[start : start + _STEP])
+            yield from self.get(ids[start : start + _STEP], missing="ignore")
 
     def save(self, path: Path) -> None:
         """Write everything to a new file."""

@@ -120,3 +120,21 @@ def test_threads_share_a_database(database: DocumentDatabase) -> None:
         thread.join()
     assert not faults
     assert len(database) == 203
+
+
+def test_words_are_matched_by_bm25_and_follow_changes(database: DocumentDatabase) -> None:
+    database.delete(["c"])
+    database.put(
+        ["d", "e"], ["one one two", "Twos and 'quotes' \" OR NEAR("], [{"lang": "en"}, {"lang": "en"}]
+    )
+    database.put(range(20), ["something else altogether"] * 20, [{}] * 20)
+    assert [name for name, _ in database.match_words("one", 10)] == ["a", "d"]
+    assert [name for name, _ in database.match_words("TWO", 10)] == ["b", "d", "e"]
+    assert [name for name, _ in database.match_words("two", 10, {"lang": "en"})] == ["b", "d", "e"]
+    assert [name for name, _ in database.match_words("two", 10, {"n": 2})] == ["b"]
+    assert [name for name, _ in database.match_words('quotes" OR NEAR( AND *', 10)] == ["e"]
+    assert database.match_words("?!", 10) == database.match_words("unknown", 10) == []
+    database.delete(["d"])
+    database.put(["a"], ["eins"], [{}])
+    assert database.match_words("one", 10) == []
+    assert [name for name, _ in database.match_words("eins", 1)] == ["a"]
