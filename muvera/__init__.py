@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .reranking.ball_carving import carve_queries
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
     from .texts.encoders.registry import load_text_encoder
+    from .texts.text_index import TextIndex
     from .tuning.plot import plot_tuning
     from .tuning.result import Tuning
     from .tuning.tune import tune
@@ -43,6 +44,7 @@ _HOMES = {
     "MultiVectors": "data.multivectors",
     "MuveraIndex": "index.muvera_index",
     "Ranking": "data.ranking",
+    "TextIndex": "texts.text_index",
     "Tuning": "tuning.result",
     "carve_queries": "reranking.ball_carving",
     "chamfer": "reranking.chamfer",
@@ -89,6 +91,7 @@ __all__ = [
     "MultiVectors",
     "MuveraIndex",
     "Ranking",
+    "TextIndex",
     "Tuning",
     "__version__",
     "carve_queries",

@@ -18,6 +18,7 @@ FLOORS = [
     {"index"},
     {"texts"},
     {"diagnostics", "tuning"},
+    {"serve"},
     {"cli"},
 ]
 

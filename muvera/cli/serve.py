@@ -41,18 +41,19 @@ def serve(
       muvera serve my-index --port 8080
       curl -s localhost:8080/search -H 'Content-Type: application/json' -d '{"query": "red apple"}'
     """
+    from ..index.manifest import TEXTS
     from ..index.muvera_index import MuveraIndex
     from ..serve.run import serve as run
     from ..serve.settings import ServerSettings
-    from ..texts.text_index import TEXTS, TextIndex
+    from ..texts.text_index import TextIndex
     from ..utils.parallel import thread_count
 
     token = os.environ.get(TOKEN) if token_file is None else token_file.read_text(encoding="utf-8").strip()
     settings = ServerSettings(
         token=token or None, writable=writable, threads=threads or thread_count(None), timeout=timeout
     )
-    loaded: TextIndex | MuveraIndex = MuveraIndex.load(index)
-    if loaded.attachment(TEXTS) is not None:
-        loaded = TextIndex.load(index, encoder)
+    vectors = MuveraIndex.load(index)
+    has_texts = vectors.attachment(TEXTS) is not None
+    loaded: TextIndex | MuveraIndex = TextIndex.load(index, encoder) if has_texts else vectors
     typer.echo(f"{index}: {len(loaded):,} documents at http://{host}:{port}/ (Ctrl-C stops)")
     run(loaded, settings, host=host, port=port, save=lambda: loaded.save(index))

@@ -15,7 +15,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ class Generation:
     def of(cls, manifest: dict[str, Any]) -> Generation:
         """Return the generation that a manifest describes."""
         return cls(int(manifest["generation"]), str(manifest["stamp"]))
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder within that of the index."""
+        return f"generation-{self.number:06d}"
 
 
 def require_place(target: Path, overwrite: bool = False) -> None:
@@ -147,12 +152,10 @@ def _commit_first(target: Path, fill: Fill, overwrite: bool) -> Generation:
 
 def _write_generation(target: Path, fill: Fill, number: int, old: dict[str, Any]) -> Generation:
     partial = target / f".partial-{secrets.token_hex(8)}"
-    name = f"generation-{number:06d}"
-    while (target / name).exists() or (target / name).is_symlink():  # it holds what is not ours to remove
-        number += 1
-        name = f"generation-{number:06d}"
-    final = target / name
     new = Generation(number, secrets.token_hex(8))
+    while (target / new.folder).exists() or (target / new.folder).is_symlink():  # not ours to remove
+        new = replace(new, number=new.number + 1)
+    name, final = new.folder, target / new.folder
     try:
         partial.mkdir()
         entries, kept = fill(partial, name, set(old))
@@ -168,7 +171,7 @@ def _write_generation(target: Path, fill: Fill, number: int, old: dict[str, Any]
     except BaseException:
         remove_folder(partial)
         raise
-    described = {"generation": number, "stamp": new.stamp, "folder": name, **entries, "files": files}
+    described = {"generation": new.number, "stamp": new.stamp, "folder": name, **entries, "files": files}
     try:
         write_manifest(target, described)
     except BaseException:

@@ -15,6 +15,7 @@ __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "MANIFEST",
+    "TEXTS",
     "IndexFolderError",
     "checksum",
     "is_index_file",
@@ -27,6 +28,9 @@ FORMAT = "muvera-index"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
+#: The database of texts and metadata of a text index.
+TEXTS = "texts.sqlite"
+
 #: Names of the files that a generation has; see docs/index-format.md.  Nothing else is ever read or removed.
 FILE_PATTERNS = (
     "tokens-*.npy",
@@ -37,6 +41,7 @@ FILE_PATTERNS = (
     "vectors.npy",
     "vectors.hnsw",
     "vector_*.npy",
+    TEXTS,
 )
 
 # Without being asked, larger files are checked by their size alone: a checksum reads it all.

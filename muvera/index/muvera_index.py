@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import RLock
@@ -20,6 +22,7 @@ from ..mips import HNSWSettings, PQSettings
 from .contents import IndexContents
 from .generations import Generation, staging_beside
 from .id_map import Missing
+from .manifest import TEXTS
 from .persistence import read_contents, write_contents
 from .search_plan import as_id_list
 from .searchable import SearchableIndex
@@ -95,6 +98,7 @@ class MuveraIndex(SearchableIndex):
         self._changed = RLock()
         self._home: Path | None = None
         self._generation: Generation | None = None
+        self._attachments: dict[str, Path] = {}
 
     # -- building -------------------------------------------------------------
 
@@ -170,7 +174,7 @@ class MuveraIndex(SearchableIndex):
                     if progress is not None:
                         progress(len(batch))
             if path is not None:
-                index._save(_absolute(path), overwrite)
+                index._save(_absolute(path), overwrite, {})
         return index
 
     def add(self, documents: Any, *, threads: int | None = None) -> None:
@@ -254,11 +258,27 @@ class MuveraIndex(SearchableIndex):
 
     # -- keeping --------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        attachments: Mapping[str, Callable[[Path], object]] | None = None,
+    ) -> None:
         """Write the index to a folder, or its changes to the folder it came from.
 
         The folder always holds a whole index, the old or the new one, whatever interrupts
         the writing; token vectors that are in it already are not written again.
+
+        Parameters
+        ----------
+        path : path
+        overwrite : bool
+            Replace another index in that folder, once this one is complete.
+        attachments : mapping of str to callable, optional
+            Files to keep with the index in the same step, by their names in
+            :data:`muvera.index.manifest.FILE_PATTERNS`; each callable writes the file of the path that it is
+            given.  Those that an index was loaded with are kept where no others are given.
 
         Raises
         ------
@@ -267,13 +287,24 @@ class MuveraIndex(SearchableIndex):
         FileExistsError
             Where the folder holds something else.
         """
-        self._save(_absolute(path), False)
+        self._save(_absolute(path), overwrite, attachments or {})
 
-    def _save(self, target: Path, overwrite: bool) -> None:
+    def _save(
+        self, target: Path, overwrite: bool, attachments: Mapping[str, Callable[[Path], object]]
+    ) -> None:
         with self._changed:
             known = self._generation if target == self._home else None
-            self._generation = write_contents(self._contents, target, known, overwrite)
+            kept: dict[str, Callable[[Path], object]] = {
+                name: partial(shutil.copyfile, path) for name, path in self._attachments.items()
+            }
+            files = {**kept, **attachments}
+            self._generation = write_contents(self._contents, target, known, overwrite, files)
             self._home = target
+            self._attachments = {name: target / self._generation.folder / name for name in files}
+
+    def attachment(self, name: str) -> Path | None:
+        """Return the file that was saved with the index under this name, or None."""
+        return self._attachments.get(name)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:
@@ -296,6 +327,8 @@ class MuveraIndex(SearchableIndex):
         contents, generation = read_contents(folder, verify_files)
         loaded = cls(contents.config)
         loaded._contents, loaded._home, loaded._generation = contents, folder, generation
+        texts = folder / generation.folder / TEXTS
+        loaded._attachments = {TEXTS: texts} if texts.is_file() else {}
         return loaded
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ _GROWTH = 2
 
 
 def write_contents(
-    contents: IndexContents, target: Path, known: Generation | None, overwrite: bool = False
+    contents: IndexContents,
+    target: Path,
+    known: Generation | None,
+    overwrite: bool = False,
+    attachments: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> Generation:
     """Write an index's contents to a folder, and read its tokens from there from now on.
 
@@ -45,6 +50,8 @@ def write_contents(
     target : Path
     known, overwrite
         See :func:`muvera.index.generations.commit`.
+    attachments : mapping of str to callable, optional
+        Files to keep with the index, by name; each callable writes the file of the path that it is given.
 
     Raises
     ------
@@ -63,6 +70,8 @@ def write_contents(
             segments.append(Segment(rest[0].first, mapped(folder / file, lengths), target / name / file))
         save_array(folder / LENGTHS, contents.lengths.values)
         contents.ids.save(folder)
+        for attached, write in (attachments or {}).items():
+            write(folder / attached)
         encoder = contents.encoder
         fitted = encoder is not None and not encoder.needs_fit
         if encoder is not None and fitted:

@@ -36,7 +36,9 @@ class HitModel(BaseModel):
     score: float = Field(description="Chamfer similarity, higher is better.")
     text: str | None = None
     metadata: dict[str, Any] = {}
-    span: tuple[int, int] | None = Field(None, description="Characters of a sentence within its text.")
+    span: tuple[int, int] | None = Field(
+        default=None, description="Characters of a sentence within its text."
+    )
 
 
 class SearchAnswer(BaseModel):

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from .filters import Filter, kind_of, to_sql
 
-__all__ = ["Document", "DocumentDatabase"]
+__all__ = ["DocumentDatabase", "TextDocument"]
 
 # ``metadata_values`` has a row for every comparable value of every field, those of lists one by one, and
 # one of the kind "present" for every field that is not null: any condition is answered by ranges of its
@@ -41,7 +41,7 @@ _STEP = 500
 
 
 @dataclass(frozen=True)
-class Document:
+class TextDocument:
     """A stored text.
 
     Parameters
@@ -118,6 +118,12 @@ class DocumentDatabase:
             finally:
                 self._connection.execute("RELEASE change")
 
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Let no other thread change anything during a block."""
+        with self._lock:
+            yield
+
     def put(
         self, ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
     ) -> None:
@@ -132,6 +138,13 @@ class DocumentDatabase:
         TypeError, ValueError
             For a text that is no string, or metadata that JSON cannot hold; nothing is stored then.
         """
+        seen: set[int | str] = set()
+        for identity in ids:
+            if identity in seen:
+                raise ValueError(
+                    f"ids must be all different, and {identity!r} is used twice. Give each its own."
+                )
+            seen.add(identity)
         with self.transaction():
             self._remove(ids)
             for identity, text, values in zip(ids, texts, metadata, strict=True):
@@ -189,7 +202,7 @@ class DocumentDatabase:
 
     def get(
         self, ids: Sequence[int | str], *, missing: Literal["raise", "ignore"] = "raise"
-    ) -> list[Document]:
+    ) -> list[TextDocument]:
         """Return the documents of `ids`, in their order.
 
         Raises
@@ -197,12 +210,12 @@ class DocumentDatabase:
         KeyError
             For an id that is not there, unless they are ignored.
         """
-        found: dict[int | str, Document] = {}
+        found: dict[int | str, TextDocument] = {}
         with self._lock:
             for part, marks in _parts(ids):
                 query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
                 for identity, text, metadata in self._connection.execute(query, part):
-                    found[identity] = Document(identity, text, json.loads(metadata))
+                    found[identity] = TextDocument(identity, text, json.loads(metadata))
         absent = [identity for identity in ids if identity not in found]
         if absent and missing == "raise":
             raise KeyError(f"id {absent[0]!r} is not in the index.")
@@ -260,7 +273,7 @@ class DocumentDatabase:
         with self._lock:
             return list(self._connection.execute(query, [match, *given]))
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in the order of adding, as they were when this was called."""
         with self._lock:
             ids = [

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..index.manifest import TEXTS
 from ..index.muvera_index import MuveraIndex
 from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.checks import require_choice, require_int
-from .database import Document, DocumentDatabase
+from .database import DocumentDatabase, TextDocument
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, require_text_encoder
 from .encoders.registry import load_text_encoder
 from .explanation import TextExplanation, explain_texts
@@ -23,10 +24,7 @@ from .sentences import sentences_of
 
 __all__ = ["Hit", "TextIndex"]
 
-#: The database within a saved index.
-TEXTS = "texts.sqlite"
-
-# Its property that names the encoder.
+# The database's property that names the encoder.
 _ENCODER = "text_encoder"
 
 Progress = Callable[[int], object]
@@ -151,8 +149,6 @@ class TextIndex:
         database = DocumentDatabase()
         database.set_property(_ENCODER, model.name)
         database.put(names, found, values)
-        if len(database) != len(found):
-            raise ValueError("ids must be all different, and some are used twice. Give each text its own.")
         batches = _with_ids(encode_in_batches(model.encode_documents, found, progress), names)
         index = MuveraIndex.build(batches, threads=threads, **settings)
         made = cls(index, database, model)
@@ -375,13 +371,13 @@ class TextIndex:
             )
         return hits
 
-    def _documents(self, ids: list[int | str]) -> list[Document]:
+    def _documents(self, ids: list[int | str]) -> list[TextDocument]:
         """Return documents that are still there: another thread may have deleted some meanwhile."""
         return self._database.get(ids, missing="ignore")
 
     # -- looking --------------------------------------------------------------
 
-    def get(self, ids: Sequence[int | str]) -> list[Document]:
+    def get(self, ids: Sequence[int | str]) -> list[TextDocument]:
         """Return the texts and metadata of ids.
 
         Raises
@@ -397,7 +393,7 @@ class TextIndex:
     def __contains__(self, id: object) -> bool:
         return id in self._index
 
-    def __iter__(self) -> Iterator[Document]:
+    def __iter__(self) -> Iterator[TextDocument]:
         return self._database.documents()
 
     def __repr__(self) -> str:
@@ -426,8 +422,8 @@ class TextIndex:
         overwrite : bool
             Replace another index in that folder.
         """
-        with self._database.transaction():
-            self._index.save(path, attachments={TEXTS: self._database.save})
+        with self._database.unchanged():
+            self._index.save(path, overwrite=overwrite, attachments={TEXTS: self._database.save})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encoder: TextEncoder | str | None = None) -> TextIndex:
@@ -460,6 +456,11 @@ class TextIndex:
             raise ValueError(
                 f"{path} was built with the encoder {name!r}, got {model.name!r}: their vectors do not compare. "
                 "Load that one, or build the index again."
+            )
+        if len(database) != len(index) or any(document.id not in index for document in database.documents()):
+            raise ValueError(
+                f"{path} has {len(database)} texts and {len(index)} sets of token vectors that do not belong "
+                "together: vectors were changed without their texts. Build the index again."
             )
         return cls(index, database, model)
 

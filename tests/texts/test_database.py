@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from muvera.texts.database import Document, DocumentDatabase
+from muvera.texts.database import DocumentDatabase, TextDocument
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def database() -> DocumentDatabase:
 
 def test_what_goes_in_comes_out_in_the_order_asked_for(database: DocumentDatabase) -> None:
     assert len(database) == 3
-    assert database.get(["c", "a"]) == [Document("c", "drei", {}), Document("a", "one", {"n": 1})]
+    assert database.get(["c", "a"]) == [TextDocument("c", "drei", {}), TextDocument("a", "one", {"n": 1})]
     assert [document.id for document in database.documents()] == ["a", "b", "c"]
     with pytest.raises(KeyError, match="id 'x' is not in the index"):
         database.get(["a", "x"])

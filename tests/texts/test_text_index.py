@@ -10,7 +10,7 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
-from muvera.texts.database import Document
+from muvera.texts.database import TextDocument
 from muvera.texts.filters import FilterError
 
 TEXTS = [
@@ -127,8 +127,8 @@ def test_adding_updating_deleting(index: TextIndex) -> None:
     assert set(ids(index.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
     index.update(["whale", "db"], ["grey whale", "tables"], [{}, {"kind": "tool"}])
     assert index.get(["db", "whale"]) == [
-        Document("db", "tables", {"kind": "tool"}),
-        Document("whale", "grey whale", {}),
+        TextDocument("db", "tables", {"kind": "tool"}),
+        TextDocument("whale", "grey whale", {}),
     ]
     assert ids(index.search("grey", k=1)) == ["whale"]
     index.delete(["whale", "fox"])
