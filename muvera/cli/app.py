@@ -19,6 +19,8 @@ from .index import index
 from .info import info
 from .output import note, one_line
 from .search import search
+from .serve import serve
+from .texts import texts
 from .tune import tune
 
 __all__ = ["app", "main"]
@@ -103,6 +105,7 @@ for command, summary in (
     (demo, "Try everything on a bundled sample: no download, no model."),
     (index, "Build an index of token embeddings."),
     (search, "Find the best documents for each query."),
+    (serve, "Serve an index over HTTP, with a page."),
     (info, "Describe an index or token embeddings."),
     (diagnose, "Say what shape token embeddings have, and which FDEs suit them."),
     (tune, "Find the configuration that suits documents and queries."),
@@ -111,6 +114,7 @@ for command, summary in (
     (formats, "List the formats that are read and written."),
 ):
     app.command(command.__name__, short_help=summary)(command)
+app.add_typer(texts, name="texts", short_help="Index texts, and search them with questions.")
 
 
 def main() -> None:

@@ -151,8 +151,10 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
     @app.post("/explain", summary="Which words answered which")
     async def explain(body: Explain) -> dict[str, Any]:
         texts = server.require_texts()
+        server.require("The number of documents", len(body.ids), limits.max_k)
         server.require("The characters of a query", len(body.query), limits.max_text_characters)
-        return await server.run(lambda: texts.explain(body.query, body.id).to_dict())
+        found = await server.run(lambda: texts.explain_all(body.query, body.ids))
+        return {"explanations": [one.to_dict() for one in found]}
 
     @app.get("/documents/{identity}", summary="One document")
     async def document(identity: str) -> HitModel:

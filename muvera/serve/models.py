@@ -49,10 +49,10 @@ class SearchAnswer(BaseModel):
 
 
 class Explain(_Strict):
-    """Which words of a document answered which words of a query."""
+    """Which words of documents answered which words of a query."""
 
     query: str
-    id: int | str
+    ids: list[int | str] = Field(description="Documents to explain.")
 
 
 class Documents(_Strict):

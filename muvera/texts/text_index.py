@@ -331,16 +331,24 @@ class TextIndex:
         ValueError
             Where the encoder does not say which characters its tokens come from.
         """
-        document = self.get([id])[0]
+        return self.explain_all(query, [id])[0]
+
+    def explain_all(self, query: str, ids: Sequence[int | str]) -> list[TextExplanation]:
+        """Explain several texts; the query is encoded once.  See :meth:`explain`."""
+        documents = self.get(ids)
         query_spans = self._spans(query, "query")
-        return explain_texts(
-            query,
-            document.text,
-            self._encoder.encode_queries([query])[0],
-            np.asarray(self._index.tokens([id])[0]),
-            query_spans,
-            self._spans(document.text, "document"),
-        )
+        asked = self._encoder.encode_queries([query])[0]
+        return [
+            explain_texts(
+                query,
+                document.text,
+                asked,
+                np.asarray(self._index.tokens([document.id])[0]),
+                query_spans,
+                self._spans(document.text, "document"),
+            )
+            for document in documents
+        ]
 
     def _spans(self, text: str, side: Literal["document", "query"]) -> list[tuple[int, int]]:
         spans = self._encoder.token_spans(text, side)

@@ -74,7 +74,7 @@ def test_searching_by_vectors(client: TestClient) -> None:
 
 
 def test_explanations_documents_info_and_health(client: TestClient) -> None:
-    found = client.post("/explain", json={"query": "red", "id": "apple"}).json()
+    found = client.post("/explain", json={"query": "red", "ids": ["apple"]}).json()["explanations"][0]
     assert found["matches"][0]["document"] == [2, 5]
     assert client.get("/documents/whale").json()["metadata"] == {"kind": "animal"}
     assert problem(client.get("/documents/x"))[0] == 404
@@ -164,7 +164,7 @@ def test_vectors_without_texts() -> None:
         answer = client.post("/search", json={"vectors": [[[1, 0, 0, 0]]], "k": 5}).json()
         assert {hit["id"] for hit in answer["results"][0]} == {0, 1}
         assert "no texts" in problem(client.post("/search", json={"query": "x"}))[1]
-        assert "no texts" in problem(client.post("/explain", json={"query": "x", "id": 0}))[1]
+        assert "no texts" in problem(client.post("/explain", json={"query": "x", "ids": [0]}))[1]
 
 
 def test_slow_work_times_out(monkeypatch: pytest.MonkeyPatch) -> None:

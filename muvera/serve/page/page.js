@@ -47,12 +47,12 @@ async function search(event) {
     $("asked").replaceChildren();
     shown = hits.map((hit) => ({ hit, explanation: null }));
     $("hits").replaceChildren(...shown.map(card));
-    for (const one of shown) {
-      try { one.explanation = await ask("explain", { query, id: one.hit.id }); } catch { break; }
-      if (turn !== latest) return;
-      paint(one);
-      if (!$("asked").childElementCount) askedWords(one.explanation);
-    }
+    if (!hits.length) return;
+    let explained;
+    try { explained = await ask("explain", { query, ids: hits.map((hit) => hit.id) }); } catch { return; }
+    if (turn !== latest) return;
+    shown.forEach((one, i) => { one.explanation = explained.explanations[i]; paint(one); });
+    askedWords(shown[0].explanation);
   } catch (error) {
     if (turn !== latest) return;
     $("hits").replaceChildren();
