@@ -18,7 +18,7 @@ FLOORS = [
     {"index"},
     {"texts"},
     {"diagnostics", "tuning"},
-    {"serve"},
+    {"serve", "integrations"},
     {"cli"},
 ]
 

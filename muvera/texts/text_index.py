@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..encoders.registry import as_config
 from ..index.manifest import TEXTS
 from ..index.muvera_index import MuveraIndex
 from ..reranking.spans import rank_spans, spans_from_characters
@@ -109,6 +110,7 @@ class TextIndex:
         Parameters
         ----------
         texts : iterable of str
+            May be empty: an index to add to.
         encoder : TextEncoder or str
             A name is one of :func:`muvera.load_text_encoder`.  An expensive model is best wrapped in
             :class:`muvera.texts.encoders.cache.CachedEncoder`: a build that was interrupted then goes on.
@@ -142,15 +144,17 @@ class TextIndex:
             raise FileExistsError(f"{path} exists. Give another name, or overwrite=True to replace it.")
         model = load_text_encoder(encoder) if isinstance(encoder, str) else require_text_encoder(encoder)
         found = as_texts(texts)
-        if not found:
-            raise ValueError("There are no texts to build an index of. Give at least one.")
         names = list(range(len(found))) if ids is None else _one_each(ids, found, "ids")
         values = [{}] * len(found) if metadata is None else _one_each(metadata, found, "metadata")
         database = DocumentDatabase()
         database.set_property(_ENCODER, model.name)
         database.put(names, found, values)
-        batches = _with_ids(encode_in_batches(model.encode_documents, found, progress), names)
-        index = MuveraIndex.build(batches, threads=threads, **settings)
+        if found:
+            batches = _with_ids(encode_in_batches(model.encode_documents, found, progress), names)
+            index = MuveraIndex.build(batches, threads=threads, **settings)
+        else:  # one text tells the dimension of an empty index
+            config = as_config(settings.pop("config", None), model.encode_documents(["."]).dimension)
+            index = MuveraIndex(config, **settings)
         made = cls(index, database, model)
         if path is not None:
             made.save(path, overwrite=overwrite)
@@ -385,15 +389,17 @@ class TextIndex:
 
     # -- looking --------------------------------------------------------------
 
-    def get(self, ids: Sequence[int | str]) -> list[TextDocument]:
-        """Return the texts and metadata of ids.
+    def get(
+        self, ids: Sequence[int | str], *, missing: Literal["raise", "ignore"] = "raise"
+    ) -> list[TextDocument]:
+        """Return the texts and metadata of ids, in their order.
 
         Raises
         ------
         KeyError
-            For an id that is not there.
+            For an id that is not there, unless they are ignored.
         """
-        return self._database.get(ids)
+        return self._database.get(ids, missing=missing)
 
     def __len__(self) -> int:
         return len(self._index)

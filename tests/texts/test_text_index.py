@@ -207,8 +207,6 @@ def test_building_into_a_folder(tmp_path: Path) -> None:
         TextIndex.build(TEXTS, HashEncoder(), path=tmp_path / "index")
     TextIndex.build(TEXTS[:1], HashEncoder(), path=tmp_path / "index", overwrite=True)
     assert len(TextIndex.load(tmp_path / "index", HashEncoder())) == 1
-    with pytest.raises(ValueError, match="There are no texts"):
-        TextIndex.build([], HashEncoder())
     with pytest.raises(ValueError, match="ids must be all different"):
         TextIndex.build(TEXTS[:2], HashEncoder(), ids=["a", "a"])
 
@@ -218,3 +216,13 @@ def test_texts_without_words_are_kept_and_never_found() -> None:
     assert ids(index.search("word")) == [1]
     assert index.get([0])[0].text == "..."
     assert index.search("?") == []
+
+
+def test_an_empty_index_can_be_filled_and_emptied(tmp_path: Path) -> None:
+    index = TextIndex.build([], HashEncoder(), path=tmp_path / "index")
+    assert (len(index), index.search("x")) == (0, [])
+    loaded = TextIndex.load(tmp_path / "index", HashEncoder())
+    loaded.add(["word"], ids=["a"])
+    assert ids(loaded.search("word")) == ["a"]
+    loaded.delete(["a"])
+    assert loaded.search("word") == []

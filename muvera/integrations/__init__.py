@@ -1,0 +1,1 @@
+"""Adapters: an index of texts behind the interfaces of the frameworks that people use."""
