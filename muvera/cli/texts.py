@@ -129,7 +129,12 @@ def search(
     except ValueError as error:
         raise FilterError(f"--where must be JSON, got {where!r}: {error}.") from None
     found = TextIndex.load(index, encoder)
-    options: dict[str, Any] = {"where": condition, "unit": unit, "words": words, "candidates": max(candidates, k)}
+    options: dict[str, Any] = {
+        "where": condition,
+        "unit": unit,
+        "words": words,
+        "candidates": max(candidates, k),
+    }
     if query is None:
         _converse(found, k, options, explain)
         return

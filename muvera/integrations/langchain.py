@@ -104,11 +104,15 @@ class MuveraVectorStore(VectorStore):
     ) -> list[str]:
         """Add texts, in place of those with the same ids; the last of equal ids wins."""
         found = list(texts)
-        names = [str(uuid.uuid4()) for _ in found] if ids is None else [one or str(uuid.uuid4()) for one in ids]
+        names = (
+            [str(uuid.uuid4()) for _ in found] if ids is None else [one or str(uuid.uuid4()) for one in ids]
+        )
         values = [{}] * len(found) if metadatas is None else metadatas
         last = {name: (text, meta) for name, text, meta in zip(names, found, values, strict=True)}
         if last:
-            self.index.update(list(last), [text for text, _ in last.values()], [meta for _, meta in last.values()])
+            self.index.update(
+                list(last), [text for text, _ in last.values()], [meta for _, meta in last.values()]
+            )
         return names
 
     def delete(self, ids: list[str] | None = None, **_: Any) -> bool:
@@ -135,11 +139,14 @@ class MuveraVectorStore(VectorStore):
         """Return the best documents with their Chamfer similarities."""
         hits = self.index.search(query, k, where=filter, candidates=max(100, k), **options)
         return [
-            (Document(page_content=hit.text, metadata=hit.metadata, id=str(hit.id)), hit.score) for hit in hits
+            (Document(page_content=hit.text, metadata=hit.metadata, id=str(hit.id)), hit.score)
+            for hit in hits
         ]
 
 
 def _as_encoder(embedding: Embeddings | TextEncoder | str) -> TextEncoder:
     if isinstance(embedding, str):
         return load_text_encoder(embedding)
-    return EmbeddingsEncoder(embedding) if isinstance(embedding, Embeddings) else require_text_encoder(embedding)
+    return (
+        EmbeddingsEncoder(embedding) if isinstance(embedding, Embeddings) else require_text_encoder(embedding)
+    )

