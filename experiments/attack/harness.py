@@ -65,6 +65,9 @@ class Attack:
         Read with ``isolated=True``.
     """
 
+    #: What starts a child; the bytes of address space that it may have follow.
+    command: tuple[str, ...] = (sys.executable, "-m", "experiments.attack.worker")
+
     def __init__(
         self, samples: dict[str, Path], limits: Limits | None = None, isolated: bool = False
     ) -> None:
@@ -141,7 +144,7 @@ class Attack:
         if self._child is None:
             environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "experiments.attack.worker", str(self.limits.memory)],
+                [*self.command, str(self.limits.memory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -248,7 +248,7 @@ def _bomb(file: Path, rng: random.Random) -> None:
     members = _members(file)
     if members:
         at = rng.randrange(len(members))
-        members[at] = members[at][0], members[at][1] + bytes(50_000_000)
+        members[at] = members[at][0], members[at][1] + bytes(20_000_000)
         _write_zip(file, members, zipfile.ZIP_DEFLATED)
 
 
