@@ -9,6 +9,7 @@ import random
 import re
 import sqlite3
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -237,7 +238,8 @@ def _members(file: Path) -> list[tuple[str, bytes]]:
 
 def _write_zip(file: Path, members: list[tuple[str, bytes]], method: int) -> None:
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", method) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(packed, "w", method) as archive:
+        warnings.simplefilter("ignore")  # about members of one name
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content, method)
     file.write_bytes(packed.getvalue())

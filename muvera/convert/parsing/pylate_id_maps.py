@@ -19,6 +19,7 @@ from ...data.multivectors import MultiVectors
 from ...utils.checks import require_int
 from ..sources.base import Source
 from .safe_pickle import load_plain
+from .sqlite_tables import open_table
 
 __all__ = ["MappedSource", "has_map", "has_pylate_maps", "read_map", "same_kind"]
 
@@ -54,9 +55,7 @@ def read_map(folder: Path, stem: str) -> dict[Any, Any]:
     if not database.is_file():
         raise FileNotFoundError(f"{folder} has neither {pickled.name} nor {database.name}. Copy it again.")
     try:
-        # immutable: the folder may be read-only, and no journal belongs to a finished index
-        uri = f"{database.resolve().as_uri()}?immutable=1"
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
+        with closing(open_table(database, "unnamed", ("key", "value"), "sqlitedict")) as connection:
             rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid").fetchall()
     except sqlite3.Error as error:
         raise ValueError(f"{database} is not a map of sqlitedict ({error}). Copy it again.") from error

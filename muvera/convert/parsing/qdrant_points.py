@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .safe_pickle import Unpickler, load_plain
+from .sqlite_tables import open_table
 
 __all__ = ["Point", "count_points", "read_points"]
 
 #: Forms of a UUID that Qdrant takes, all of which mean the same point.
 _UUID = re.compile(r"(urn:uuid:)?(?:[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
-
-#: In SQLite's header: the bytes that say whether changes go to a second file first.
-_WAL_BYTES = slice(18, 20)
 
 
 class Point(NamedTuple):
@@ -143,7 +141,7 @@ def _canonical(identity: Any) -> int | str:
 
 
 def _connect(file: Path) -> sqlite3.Connection:
-    """Open the database for reading alone, and make sure that ``points`` is a plain table."""
+    """Open the database for reading alone, or say what is there instead."""
     if not file.is_file():
         if file.with_suffix(".dbm").exists() or any(file.parent.glob("storage.dbm*")):
             raise ValueError(
@@ -151,32 +149,4 @@ def _connect(file: Path) -> sqlite3.Connection:
                 "Open it once with a newer qdrant-client, which converts it."
             )
         raise FileNotFoundError(f"{file} is missing, so the collection has no points. Copy the whole folder.")
-    with file.open("rb") as stream:
-        wal = b"\x02" in stream.read(_WAL_BYTES.stop)[_WAL_BYTES]
-    for suffix in ("-wal", "-journal"):
-        beside = file.with_name(file.name + suffix)
-        if beside.is_file() and beside.stat().st_size:
-            raise ValueError(
-                f"{beside} holds changes that were not finished. Open the folder once with qdrant-client, "
-                "which finishes them, and close it."
-            )
-    # Without a second file nothing changes: immutable keeps SQLite from creating one.
-    uri = f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' if wal else ''}"
-    connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA cell_size_check = ON")
-        # A view, a virtual table or a computed column could make SQLite run for ever.
-        found = connection.execute("SELECT type, sql FROM sqlite_master WHERE name = 'points'").fetchall()
-        plain = [
-            sql for kind, sql in found if kind == "table" and re.match(r"\s*CREATE\s+TABLE\b", sql or "")
-        ]
-        columns = {name: hidden for _, name, *_, hidden in connection.execute("PRAGMA table_xinfo(points)")}
-        if len(plain) != 1 or any(columns.get(name) != 0 for name in ("id", "point")):
-            raise ValueError(
-                f"{file} has no table 'points' with the columns id and point, as Qdrant makes it."
-            )
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return open_table(file, "points", ("id", "point"), "qdrant-client")
