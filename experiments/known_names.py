@@ -9,7 +9,7 @@ __all__ = ["require_known"]
 
 
 def require_known(name: str, known: Iterable[str], what: str) -> None:
-    """Raise ValueError unless `name` is one of `known`.
+    """Require that `name` is one of `known`.
 
     Parameters
     ----------
@@ -17,6 +17,11 @@ def require_known(name: str, known: Iterable[str], what: str) -> None:
     known : iterable of str
     what : str
         What the names are of, as the message says it: "system", "key of an experiment".
+
+    Raises
+    ------
+    ValueError
+        With the nearest name.
 
     Examples
     --------

@@ -27,9 +27,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from experiments.datasets.text_encoders import TokenEncoder, fit_reduction
-from muvera.texts.encoders.base import Side
+from muvera.texts.encoders.base import Side, TextEncoder
 from muvera.texts.encoders.minilm import MiniLMTokenStates, Reduction
+
+from .reduction import fit_reduction
 
 Texts = list[tuple[str, str]]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -65,7 +66,7 @@ def read_texts(folder: Path, split: str) -> tuple[Texts, Texts]:
 
 
 def embed(
-    encoder: TokenEncoder,
+    encoder: MiniLMTokenStates | TextEncoder,
     model: str,
     documents: Texts,
     queries: Texts,
@@ -77,7 +78,7 @@ def embed(
 
     Parameters
     ----------
-    encoder : TokenEncoder
+    encoder : MiniLMTokenStates or TextEncoder
         The model.
     model : str
         Its name, so that shards of another model are not taken for this one's.
@@ -109,7 +110,12 @@ def embed(
 
 
 def _encode_shards(
-    encoder: TokenEncoder, side: Side, texts: Sequence[str], shards: Path, name: str, shard_size: int
+    encoder: MiniLMTokenStates | TextEncoder,
+    side: Side,
+    texts: Sequence[str],
+    shards: Path,
+    name: str,
+    shard_size: int,
 ) -> None:
     with tqdm(total=len(texts), unit=side, desc=name) as bar:
         for start in range(0, len(texts), shard_size):
@@ -124,7 +130,7 @@ def _encode_shards(
             bar.update(len(part))
 
 
-def _encode(encoder: TokenEncoder, side: Side, texts: Sequence[str]) -> Arrays:
+def _encode(encoder: MiniLMTokenStates | TextEncoder, side: Side, texts: Sequence[str]) -> Arrays:
     extra: Arrays = {}
     if isinstance(encoder, MiniLMTokenStates):
         states = encoder.read(texts, side)
@@ -132,7 +138,8 @@ def _encode(encoder: TokenEncoder, side: Side, texts: Sequence[str]) -> Arrays:
         extra["token_ids"] = np.concatenate([one.token_ids for one in states])
         extra["pooled"] = np.stack([one.pooled for one in states])
     else:
-        vectors = encoder.encode_documents(texts) if side == "document" else encoder.encode_queries(texts)
+        encode = encoder.encode_documents if side == "document" else encoder.encode_queries
+        vectors = [np.asarray(tokens) for tokens in encode(texts)]
     return {
         "tokens": np.concatenate(vectors).astype(np.float16),
         "lens": np.asarray([len(one) for one in vectors], dtype=np.int32),

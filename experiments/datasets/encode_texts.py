@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from muvera.texts.encoders.base import TextEncoder
 from muvera.texts.encoders.minilm import MiniLMTokenStates
+from muvera.texts.encoders.sentence_transformers import SentenceTransformersEncoder
 
 from .embed_collection import embed, read_texts, texts_digest
 from .public_texts import fetch_texts
-from .text_encoders import MultiVectorCheckpoint, TokenEncoder
 
 __all__ = ["encode_texts"]
 
@@ -27,7 +28,7 @@ def encode_texts(
         Default: under ``embeddings`` and a checksum in the cache, named after the texts and the model,
         where all commands find it again.
     model : str
-        "minilm", or a checkpoint for :class:`experiments.datasets.text_encoders.MultiVectorCheckpoint`.
+        "minilm", or a checkpoint for :class:`muvera.texts.encoders.sentence_transformers.SentenceTransformersEncoder`.
     dimension : int, optional
         See :func:`experiments.datasets.embed_collection.embed`.
     split : str
@@ -63,7 +64,7 @@ def encode_texts(
     return out
 
 
-def _encoder(model: str) -> TokenEncoder:
+def _encoder(model: str) -> MiniLMTokenStates | TextEncoder:
     if model == "minilm":
         return MiniLMTokenStates(progress=False)
-    return MultiVectorCheckpoint(model, progress=False)
+    return SentenceTransformersEncoder(model)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from muvera.utils.atomic_files import atomic_folder
-
-from .text_encoders import need
+from muvera.utils.optional_imports import import_extra
 
 __all__ = ["fetch_texts"]
 
@@ -33,7 +32,7 @@ def fetch_texts(name: str, cache: Path) -> Path:
     folder = cache.expanduser() / "texts" / name.replace("/", "-")
     if (folder / "corpus.jsonl").exists():
         return folder
-    library = need("ir_datasets")
+    library = import_extra("ir_datasets", "experiments", "Downloading texts")
     try:
         dataset = library.load(name)
     except KeyError as error:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.datasets.text_encoders import fit_reduction
+from experiments.datasets.reduction import fit_reduction
 from experiments.demo.demo_texts import QUERIES, Query, collect_documents
 from muvera.texts.encoders.minilm import MiniLMTokenStates, Reduction, TokenStates
 
@@ -37,6 +37,11 @@ def write_sample(folder: Path, documents: dict[str, str], queries: Sequence[Quer
         Text by id.
     queries : sequence of Query
         Questions with the ids of their answers.
+
+    Raises
+    ------
+    ValueError
+        For an answer that is not among the documents.
     """
     missing = sorted({one for query in queries for one in query.relevant} - documents.keys())
     if missing:

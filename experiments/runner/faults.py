@@ -16,13 +16,18 @@ _RELATIVE, _ABSOLUTE = 1e-3, 1e-3
 
 
 def require_answers(answers: Answers, queries: int, k: int, documents: int) -> None:
-    """Raise ValueError unless every row holds different documents that exist, best scores first, then -1.
+    """Require that every row holds different documents that exist, best scores first, then -1.
 
     Parameters
     ----------
     answers : Answers
     queries, k, documents : int
         How many there are, and how many were asked for.
+
+    Raises
+    ------
+    ValueError
+        That says what was returned instead.
     """
     for name, array, shape in (
         ("ids", answers.ids, (queries, k)),

@@ -62,7 +62,13 @@ class ScalingSettings:
 
 
 def scaling_settings(content: dict[str, Any]) -> ScalingSettings:
-    """Read the settings of a configuration, refusing unknown keys with the nearest name."""
+    """Read the settings of a configuration.
+
+    Raises
+    ------
+    ValueError
+        For an unknown key, with the nearest name, and for sizes that do not rise.
+    """
     for key in content:
         require_known(key, ScalingSettings.__dataclass_fields__, "key of scaling")
     sizes = tuple(content.get("sizes", ()))

@@ -42,6 +42,11 @@ class TokenSearch:
     ----------
     document_of : int64 (n_tokens,)
         Whose each token is.
+
+    Raises
+    ------
+    ValueError
+        For another backend.
     """
 
     def __init__(
@@ -87,6 +92,11 @@ class TokenSearch:
         -------
         int64 (m, c), float32 (m, c)
             Best first.
+
+        Raises
+        ------
+        ValueError
+            For a count below 1.
         """
         if count < 1:
             raise ValueError(f"Every query token must retrieve at least 1 token, got {count}.")

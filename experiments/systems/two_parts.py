@@ -37,6 +37,11 @@ class TwoParts(FirstStage):
         Share of the documents that both are fitted on; default: all.
     num_landmarks, num_features : int, optional
         Of the learned part.
+
+    Raises
+    ------
+    ValueError
+        Where both parts are empty, or one has fewer than 0 floats.
     """
 
     name: ClassVar[str] = "two_parts"

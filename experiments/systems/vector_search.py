@@ -20,6 +20,11 @@ class VectorSearchSettings:
         Read all vectors, or walk a graph of them.
     hnsw : dict, optional
         Settings of :class:`muvera.mips.HNSWSettings`; the seed is the experiment's unless it is given.
+
+    Raises
+    ------
+    ValueError
+        For another backend.
     """
 
     def __init__(self, backend: VectorBackend, hnsw: dict[str, Any] | None) -> None:

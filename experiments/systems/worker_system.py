@@ -30,7 +30,13 @@ class WorkerSystem(System):
 
     @property
     def worker(self) -> Worker:
-        """The library's process."""
+        """The library's process.
+
+        Raises
+        ------
+        RuntimeError
+            Before it was started.
+        """
         if self._worker is None:
             raise RuntimeError(f"{self.library} has no process yet. Call prepare or build first.")
         return self._worker
