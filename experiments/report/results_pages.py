@@ -90,7 +90,14 @@ experiment where these differ. 10-recall@N is the share of exact Chamfer's ten b
 
 
 def experiment_section(stored: dict[str, Any]) -> str:
-    """Return a section of an experiment: what was measured and how, and its tables."""
+    """Return a section of an experiment: what was measured and how, and its tables.
+
+    Parameters
+    ----------
+    stored : dict
+        As :func:`experiments.report.stored_results.save_run` stores it; a "note" stands instead of the
+        configuration's conditions where tables were measured under others.
+    """
     content = stored["configuration"]
     source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
     parts = [
@@ -155,8 +162,8 @@ def _conditions(content: dict[str, Any]) -> str:
 
 def _measured_on(stored: dict[str, Any]) -> str:
     machine = stored["machine"]
+    intervals = "" if stored.get("note") else "; in brackets 95% intervals"
     return (
         f"{machine['processor']}, {machine['cores']} cores (load {machine['load']} at the start), "
-        f"Python {machine['python']}, NumPy {machine['numpy']}; threads: {stored['threads']}; "
-        f"in brackets 95% intervals."
+        f"Python {machine['python']}, NumPy {machine['numpy']}; threads: {stored['threads']}{intervals}."
     )

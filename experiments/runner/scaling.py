@@ -36,7 +36,7 @@ __all__ = ["RECALL", "ScalingSettings", "scaling_rows", "scaling_settings"]
 RECALL = "10-recall@10 of FDEs"
 
 # FDEs made at a time, and results whose recall is taken.
-_BLOCK, _TOP = 4096, 10
+_BLOCK, _K = 4096, 10
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,12 @@ def _grow(
             built += time.perf_counter() - began
         began = time.perf_counter()
         held.train(threads)
-        held.search(asked[:1], _TOP, threads=threads)  # what is put off to the first search belongs to it
+        held.search(asked[:1], _K, threads=threads)  # what is put off to the first search belongs to it
         built += time.perf_counter() - began
         seconds, found = [], []
         for query in asked:
             began = time.perf_counter()
-            found.append(held.search(query[np.newaxis], _TOP, threads=threads)[0])
+            found.append(held.search(query[np.newaxis], _K, threads=threads)[0])
             seconds.append(time.perf_counter() - began)
         resident = _resident() - before
         yield {
@@ -212,9 +212,9 @@ def _exact_best(
         for start, fdes in _blocks(real, done, size, seed):
             block = ExactSearch(real.shape[1])
             block.add(np.arange(start, start + len(fdes)), fdes)
-            here, values = block.search(asked, min(_TOP, len(fdes)), threads=threads)
+            here, values = block.search(asked, min(_K, len(fdes)), threads=threads)
             ids, scores = np.concatenate([ids, here], axis=1), np.concatenate([scores, values], axis=1)
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :_TOP]
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :_K]
             ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
         found[size], done = ids, size
     return found
