@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from muvera import Tuning, tune
 from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import PRESETS, preset_config
+from muvera.index.settings import IndexSettings
 from muvera.tuning.arguments import MIN_QUERIES
 from muvera.tuning.search_space import STORAGES
 
@@ -61,8 +62,8 @@ class Tuned(FirstStage):
         self._chosen: EncoderConfig = row.config
         self._choice = f"{row.name}, {row.storage.name}"
         # Without the graph that "auto" may build: presets stand beside it without one, too.
-        self._backend = "exact" if row.storage.backend == "auto" else row.storage.backend
-        self._pq = dict(row.storage.pq) or None
+        backend = "exact" if row.storage.backend == "auto" else row.storage.backend
+        self._settings = IndexSettings.from_dict({"backend": backend, "pq": dict(row.storage.pq) or None})
         super().build(material)
 
     def config(self, material: Material) -> EncoderConfig:
