@@ -33,4 +33,4 @@ class HashEncoder:
         words = re.findall(r"\w+", text.lower())
         rows = [np.random.default_rng(crc32(word.encode())).normal(size=self._dimension) for word in words]
         matrix = np.array(rows, np.float32).reshape(-1, self._dimension)
-        return matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
+        return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12))

@@ -139,12 +139,10 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         # A shell starts its background jobs with the signal ignored, and so would the child be.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    patience = time.monotonic() + 100
     while not _spooling(tmp_path) and process.poll() is None:
-        assert time.monotonic() < patience
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert (process.returncode, out) == (130, ""), err
     assert err == "muvera: interrupted; nothing incomplete was left under its final name.\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]

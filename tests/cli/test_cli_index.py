@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera, some_texts
 
-from muvera import LearnedConfig, LearnedEncoder, MuveraIndex
+from muvera import FDEConfig, LearnedConfig, LearnedEncoder, MuveraIndex
 from muvera.cli import index
 from muvera.encoders.registry import PRESETS
 from muvera.index.candidates import GRAPH_FROM
@@ -36,7 +36,8 @@ def test_options_reach_the_configuration(docs: Path, tmp_path: Path) -> None:
     assert facts["documents"] == 30 and facts["empty_documents"] == 1
     assert facts["encoder"]["vector_dimension"] == 3 * 4 * 4
     assert facts["vectors"]["kind"] == "hnsw" and facts["vectors"]["recall"] == 1.0
-    assert MuveraIndex.load(tmp_path / "out").config.num_repetitions == 3
+    config = MuveraIndex.load(tmp_path / "out").config
+    assert isinstance(config, FDEConfig) and config.num_repetitions == 3
     code, out, _ = muvera("index", docs, tmp_path / "other", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
     assert code == 0
     assert "through FDEs of 48 floats in a graph, which finds 100.0% of the exact best FDEs" in out

@@ -1,6 +1,7 @@
 """``muvera search``."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_batch_in_one_file(folder: Path, tmp_path: Path) -> None:
 
 
 def test_folders_and_files_with_both_parts(folder: Path, tmp_path: Path) -> None:
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, texts in (("docs", some_texts()), ("queries", QUERIES)):
         arrays |= {f"{part}_tokens": texts.tokens, f"{part}_lens": texts.lengths}
     for name, array in arrays.items():

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,7 @@ def test_it_is_plain_json() -> None:
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
     ],
 )
-def test_bad_input(changes: dict, kind: type[Exception], message: str) -> None:
+def test_bad_input(changes: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         diagnose(**{"documents": cones(0.2, count=5), **changes})
 
@@ -199,11 +200,12 @@ def test_maps_are_learned_from_documents_that_no_query_was_cut_out_of(
     }
     monkeypatch.setattr("muvera.diagnostics.diagnose.encoders_to_measure", lambda _: small)
     evaluators, fitted = [], []
-    real, fit = MODULE._measure, LearnedEncoder.fit
+    fit = LearnedEncoder.fit
+    real: Callable[..., MeasuredEncoder] = MODULE._measure
 
     def measure(*arguments: Any) -> MeasuredEncoder:
         evaluators.append(arguments[2])
-        return real(*arguments)  # type: ignore[no-any-return]
+        return real(*arguments)
 
     def noted(self: LearnedEncoder, documents: MultiVectors, *rest: Any, **settings: Any) -> LearnedEncoder:
         fitted.append(documents.ids)

@@ -11,7 +11,7 @@ from muvera.diagnostics.geometry import cell_use, token_geometry
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def cone(rng: np.random.Generator, count: int, dimension: int, mean_cosine: float) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_cosines_are_those_of_all_pairs(seed: int, count: int, dimension: int) -
 def test_norms_and_zero_vectors() -> None:
     tokens = np.array([[3.0, 4], [0, 0], [1, 0], [0, 2]])
     found = token_geometry(tokens)
-    assert found.norms == (1.0, pytest.approx(8 / 3), 5.0)
+    assert found.norms == pytest.approx((1.0, 8 / 3, 5.0))
     assert (found.tokens, found.zero_tokens, found.unit_norms) == (3, 1, False)
     assert not token_geometry(np.array([[1.0, 0], [0, 0], [0, 1]])).unit_norms
     assert token_geometry(np.array([[1.003, 0], [0, 0.997]])).unit_norms

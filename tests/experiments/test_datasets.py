@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,8 @@ def test_documents_and_queries_of_any_format_are_a_collection(tmp_path: Path) ->
         for count, ids in ((4, ["a", "b", "c", "d"]), (2, ["q", "r"]))
     ]
     sides[0].save(folder / "documents")
-    np.savez(folder / "queries.npz", **{name: sides[1][i] for i, name in enumerate(["q", "r"])})
+    queries: dict[str, Any] = {name: sides[1][i] for i, name in enumerate(["q", "r"])}
+    np.savez(folder / "queries.npz", **queries)
     loaded = load_collection(find_collections([folder], tmp_path / "cache")["mine"])
     assert loaded.document_ids == ["a", "b", "c", "d"]
     assert len(loaded.query_ids) == 2

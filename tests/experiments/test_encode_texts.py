@@ -64,8 +64,8 @@ def test_what_is_encoded_is_found_by_a_run_and_not_encoded_again(tmp_path: Path)
 def test_other_texts_models_and_widths_go_elsewhere(tmp_path: Path) -> None:
     texts, cache = write_texts(tmp_path / "news"), tmp_path / "cache"
     folders = {
-        encode_texts(str(texts), None, *settings, "test", cache)
-        for settings in (("minilm", None), ("other/model", None), ("minilm", 2))
+        encode_texts(str(texts), None, model, dimension, "test", cache)
+        for model, dimension in (("minilm", None), ("other/model", None), ("minilm", 2))
     }
     with (texts / "corpus.jsonl").open("a") as file:
         file.write('{"_id": "c", "text": "new"}\n')

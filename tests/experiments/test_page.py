@@ -244,7 +244,7 @@ def test_too_many_lines_are_each_series_best(tmp_path: Path) -> None:
 def test_untimed_experiments_have_no_plots_of_times(tmp_path: Path) -> None:
     rows = [row("a", "b", "muvera", 0.5, queries_per_second=float(k), query={"c": k}) for k in (1, 2, 3)]
     for timed in (False, True):
-        manifest = {"experiments": {"a": {"systems": [{"sweep": {"c": []}}], "timed": timed}}}
+        manifest: dict[str, Any] = {"experiments": {"a": {"systems": [{"sweep": {"c": []}}], "timed": timed}}}
         view = ExperimentView(load_run(write_run(tmp_path, rows, **manifest)), "a")
         assert ("speed" in {plot.kind for plot in plots_of(view)}) is timed
 

@@ -4,6 +4,7 @@ import html
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -59,7 +60,7 @@ pytestmark = pytest.mark.skipif(
 class Tab:
     """The page in a tab of its own, with all that it said and asked for."""
 
-    def __init__(self, browser, address: str, **context) -> None:
+    def __init__(self, browser: Any, address: str, **context: Any) -> None:
         self.context = browser.new_context(**{"viewport": DESK, "color_scheme": "light"} | context)
         self.context.set_default_timeout(60_000)  # the machine may be busy
         self.said: list[str] = []
@@ -87,7 +88,7 @@ class Tab:
 
     def points(self, plot: int) -> int:
         """Return how many points a plot shows."""
-        return self.page.locator(".plot").nth(plot).locator(".mark-symbol path").count()
+        return int(self.page.locator(".plot").nth(plot).locator(".mark-symbol path").count())
 
     def wait_for_points(self, count: int) -> None:
         """Wait until the first plot shows so many."""
@@ -96,7 +97,7 @@ class Tab:
 
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the screen."""
-        return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator:
+def browser() -> Iterator[Any]:
     # For this module alone: the event loop that runs meanwhile would be in the way of other tests.
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
@@ -117,7 +118,7 @@ def browser() -> Iterator:
 
 
 @pytest.fixture
-def tab(browser, address: str, request: pytest.FixtureRequest) -> Iterator[Tab]:
+def tab(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Tab]:
     tab = Tab(browser, address, **getattr(request, "param", {}))
     yield tab
     tab.context.close()
@@ -148,7 +149,7 @@ def wide_letters(address: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_titles_ticks_and_legends_do_not_overlap(
-    browser, address: str, wide_letters: str, width: int
+    browser: Any, address: str, wide_letters: str, width: int
 ) -> None:
     for page in (address, wide_letters):
         tab = Tab(browser, page, viewport={"width": width, "height": 900})
@@ -157,7 +158,7 @@ def test_titles_ticks_and_legends_do_not_overlap(
         tab.context.close()
 
 
-def test_texts_of_a_figure_do_not_overlap_in_wide_letters(browser, address: str, tmp_path: Path) -> None:
+def test_texts_of_a_figure_do_not_overlap_in_wide_letters(browser: Any, address: str, tmp_path: Path) -> None:
     run = load_run(Path(urlsplit(address).path).parent)
     (light, _) = write_figures(run, tmp_path, ["end_to_end-speed"])
     svg = light.read_text(encoding="utf-8").replace(html.escape(FONT), "DejaVu Sans")

@@ -124,7 +124,7 @@ def test_a_faulty_system_is_named_and_the_rest_goes_on(
     tmp_path: Path, fault: str, message: str, kept: bool
 ) -> None:
     """Rounds of three queries: a fault in one of a block's shows in all four blocks."""
-    systems = [
+    systems: list[dict[str, Any]] = [
         {"system": "faulty", "label": "bad", "build": {"fault": fault}},
         {"system": "exhaustive", "label": "good"},
     ]
@@ -160,7 +160,10 @@ def test_what_is_wrong_with_a_collection_is_told_and_the_rest_goes_on(tmp_path: 
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"title": "Mine", "systems": [{"system": "exhaustive"}]}))
     options = Options(tmp_path / "out", tmp_path / "cache", 1, lambda _: None)
-    collections = [DatasetPath("gone", None, tmp_path), replace(small(), problems=["No judgement fits."])]
+    collections: list[Any] = [
+        DatasetPath("gone", None, tmp_path),
+        replace(small(), problems=["No judgement fits."]),
+    ]
     failures = run_experiments(load_experiments([str(path)]), collections, options)
     assert [(failure.collection, failure.system) for failure in failures] == [
         ("gone", "collection"),
@@ -266,7 +269,7 @@ def test_seeds_and_sizes_have_rows_of_their_own(tmp_path: Path) -> None:
 
 
 def test_differences_are_taken_over_the_same_queries(tmp_path: Path) -> None:
-    systems = [
+    systems: list[dict[str, Any]] = [
         {"system": "exhaustive"},
         {"system": "faulty", "build": {"fault": "few"}, "allow_fewer": True},
     ]

@@ -17,7 +17,7 @@ TINY = Sizes(documents=3, equal_documents=4, rounds=2)
 
 def unit(stream: np.random.Generator, *shape: int) -> np.ndarray:
     rows = stream.normal(size=shape).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_who_ranks_everything_exactly_finds_exact_chamfers_best(tmp_path: Path, 
 def test_pooled_vectors_are_means_or_the_stored_ones(tmp_path: Path) -> None:
     def means(texts: Any) -> np.ndarray:
         rows = np.stack([tokens.astype(np.float64).mean(axis=0) for tokens in texts])
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
     scores = means(QUERIES) @ means(COLLECTION.documents).T
     for backend in ("exact", "hnsw"):

@@ -52,7 +52,9 @@ ENCODERS = {"muvfde": of_muvfde, "fastembed": of_fastembed}
 
 
 @pytest.fixture(params=ENCODERS)
-def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, tuple]]:
+def peer(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """A library in this environment instead of its own, with its two encoders."""
     name = request.param
     encoders = ENCODERS[name]()
@@ -88,7 +90,7 @@ def test_answers_are_the_librarys_fdes_searched_and_ranked_exactly(
 def test_a_prepared_process_is_the_one_that_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("muvfde")
     monkeypatch.setitem(PEERS, "muvfde", Library("muvfde", "muvfde_jobs"))
-    system = SYSTEMS["muvfde"](**SIZE)
+    system: Any = SYSTEMS["muvfde"](**SIZE)
     given = material(some_documents(0, 3), tmp_path)
     try:
         system.prepare(given)
@@ -121,7 +123,7 @@ def test_closing_what_was_never_built() -> None:
 
 @pytest.mark.parametrize("name", ["fastembed", "muvfde", "muvera_python"])
 def test_every_system_has_a_library_whose_worker_encodes(name: str) -> None:
-    system = SYSTEMS[name]
+    system: Any = SYSTEMS[name]
     assert system.name == name
     worker = importlib.import_module(f"experiments.peers.workers.{PEERS[system.library].worker}")
     assert {"load", "encode_document", "encode_query"} <= operations_of(worker).keys()

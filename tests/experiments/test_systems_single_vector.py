@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def ranked_documents(query: np.ndarray, documents: MultiVectors) -> list[int]:
     return order
 
 
-def built(documents: MultiVectors, folder: Path, **build: object) -> SingleVector:
+def built(documents: MultiVectors, folder: Path, **build: Any) -> SingleVector:
     system = SingleVector(**build)
     system.build(material(documents, folder))
     return system

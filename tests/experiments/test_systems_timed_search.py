@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from builders.system_inputs import unit_texts
 
-from experiments.systems import timed_search as module
 from experiments.systems.base import Ranked
 from experiments.systems.timed_search import timed_search
 from muvera import MultiVectors
@@ -22,7 +21,7 @@ def test_every_query_is_asked_alone_and_the_first_once_more_before(monkeypatch: 
         clock[0] += 100.0 if len(asked) == 1 else place + 1.0  # warming up takes long
         return np.array([7, 8, 9])[: place + 1], np.array([3, 2, 1], np.float32)[: place + 1]
 
-    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("experiments.systems.timed_search.time.perf_counter", lambda: clock[0])
     answers = timed_search(QUERIES, 2, answer)
     assert asked == [0, 0, 1, 2]
     assert answers.seconds.tolist() == [1, 2, 3]

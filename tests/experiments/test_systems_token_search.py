@@ -1,5 +1,7 @@
 """Nearest tokens: the scan against a sort of all products, the graph against the scan."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from builders.system_inputs import some_documents, unit_texts
@@ -11,7 +13,7 @@ from experiments.systems.token_search import TokenSearch
 from muvera import MultiVectors
 
 
-def search(documents: MultiVectors, backend: str = "exact") -> TokenSearch:
+def search(documents: MultiVectors, backend: Any = "exact") -> TokenSearch:
     return TokenSearch(documents, backend, m=16, ef_construction=100, seed=1, threads=1)
 
 

@@ -1,6 +1,7 @@
 """XTR's scores against the paper's formula in plain NumPy."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def imputed(query: np.ndarray, documents: MultiVectors, tokens: int) -> dict[int
     }
 
 
-def built(documents: MultiVectors, folder: Path, **build: object) -> XTR:
+def built(documents: MultiVectors, folder: Path, **build: Any) -> XTR:
     system = XTR(**build)
     system.build(material(documents, folder))
     return system

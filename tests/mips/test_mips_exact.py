@@ -64,10 +64,10 @@ def test_bits_do_not_depend_on_batch_threads_or_blocks(monkeypatch: pytest.Monke
 
 def test_ties_go_to_the_earlier_vector() -> None:
     search = filled(np.ones((5, 3), np.float32), [7, 3, 9, 1, 5])
-    assert search.search(np.ones((1, 3)), 4)[0].tolist() == [[7, 3, 9, 1]]
+    assert search.search(np.ones((1, 3), np.float32), 4)[0].tolist() == [[7, 3, 9, 1]]
     search.remove(np.array([3]))
-    search.add(np.array([3]), np.ones((1, 3)))
-    assert search.search(np.ones((1, 3)), 5)[0].tolist() == [[7, 9, 1, 5, 3]]
+    search.add(np.array([3]), np.ones((1, 3), np.float32))
+    assert search.search(np.ones((1, 3), np.float32), 5)[0].tolist() == [[7, 9, 1, 5, 3]]
 
 
 @pytest.mark.parametrize("allowed", [[], [4], [1, 4, 4, 99, -3], range(10)])
@@ -85,7 +85,8 @@ def test_allowed_labels_alone_are_returned(allowed: Any) -> None:
 @given(some.seeds)
 def test_adding_and_removing_in_steps_is_building_at_once(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    search, expected = ExactSearch(5), {}
+    search = ExactSearch(5)
+    expected: dict[int, Any] = {}
     for step in range(6):
         new = np.arange(step * 10, step * 10 + rng.integers(0, 10))
         vectors = vectors_of(rng, len(new), 5)
@@ -110,7 +111,7 @@ def test_labels_are_free_again_after_removal() -> None:
     search.remove(np.array([1]))
     assert search.can_add(np.array([1]))
     search.add(np.array([1]), np.full((1, 3), 5.0))
-    assert search.search(np.ones((1, 3)), 1)[1].tolist() == [[15.0]]
+    assert search.search(np.ones((1, 3), np.float32), 1)[1].tolist() == [[15.0]]
 
 
 def test_removing_and_restricting_make_no_second_copy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +120,7 @@ def test_removing_and_restricting_make_no_second_copy(monkeypatch: pytest.Monkey
     search = filled(np.ones((2000, 1024), np.float32))
     tracemalloc.start()
     try:
-        search.search(np.ones((1, 1024)), 5, allowed=np.arange(1, 2000))
+        search.search(np.ones((1, 1024), np.float32), 5, allowed=np.arange(1, 2000))
         search.remove(np.arange(0, 1000, 7))
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -100,7 +100,10 @@ def test_zero_vectors_and_one_vector() -> None:
     search = filled(np.array([[0.0, 0.0], [0.0, 3.0]], np.float32))
     found, scores = search.search(np.array([[0.0, 2.0], [0.0, -2.0]]), 2)
     assert found.tolist() == [[1, 0], [0, 1]] and scores.tolist() == [[6, 0], [0, -6]]
-    assert filled(np.ones((1, 3), np.float32)).search(np.ones((2, 3)), 1)[0].tolist() == [[0], [0]]
+    assert filled(np.ones((1, 3), np.float32)).search(np.ones((2, 3), np.float32), 1)[0].tolist() == [
+        [0],
+        [0],
+    ]
 
 
 # -- removing -----------------------------------------------------------------

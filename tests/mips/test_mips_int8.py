@@ -39,7 +39,9 @@ def test_zero_tiny_and_huge_vectors() -> None:
     decoded = filled(vectors).vectors(np.arange(3))
     assert (decoded[:2] == 0).all()
     np.testing.assert_allclose(decoded[2], vectors[2], atol=3e38 / 254 * 1.001)
-    assert filled(np.zeros((3, 5), np.float32)).search(np.zeros((1, 5)), 3)[1].tolist() == [[0, 0, 0]]
+    assert filled(np.zeros((3, 5), np.float32)).search(np.zeros((1, 5), np.float32), 3)[1].tolist() == [
+        [0, 0, 0]
+    ]
 
 
 @given(some.seeds, some.dimensions, st.integers(1, 20))

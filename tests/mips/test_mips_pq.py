@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import muvera.mips.pq as module
 import muvera.mips.product_quantizer as quantizer_module
 from muvera.mips import ExactSearch, PQSearch, PQSettings, SavedState
 from muvera.mips.product_quantizer import ProductQuantizer
@@ -52,7 +51,7 @@ def test_vectors_are_exact_until_there_are_enough() -> None:
     assert search.info()["bytes_per_vector"] == exact.info()["bytes_per_vector"]
     assert search.ready_to_train and search.fitted_on == 0
     search.add(np.array([299]), vectors_of(1, 1))
-    assert not search.ready_to_train and search.fitted_on == 300
+    assert [search.ready_to_train, search.fitted_on] == [False, 300]
     assert search.info()["bytes_per_vector"] == 3 + 8 and search.info()["kind"] == "pq"
     assert search.labels().tolist() == list(range(300))
 
@@ -127,7 +126,7 @@ def test_ties_go_to_the_earlier_vector() -> None:
         search = PQSearch(8, PQSettings(rescore=rescore))
         search.add(np.arange(300)[::-1], np.ones((300, 8), np.float32))
         search.train()
-        assert search.search(np.ones((1, 8)), 4)[0].tolist() == [[299, 298, 297, 296]]
+        assert search.search(np.ones((1, 8), np.float32), 4)[0].tolist() == [[299, 298, 297, 296]]
 
 
 @pytest.mark.parametrize("rescore", [0, 30])
@@ -236,7 +235,7 @@ def test_an_add_whose_learning_fails_adds_nothing(
     def fails(*args: Any, **settings: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(module.ProductQuantizer, "train", fails)
+    monkeypatch.setattr(ProductQuantizer, "train", fails)
     with pytest.raises(error):
         search.add(np.arange(280, 320), vectors_of(1, 40))
     monkeypatch.undo()

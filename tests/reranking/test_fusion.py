@@ -1,5 +1,6 @@
 """Fusion: one source alone is itself, sums are linear, ranks ignore scores, weights are found again."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from muvera.data.ranking import Ranking
 from muvera.reranking.fusion import fuse, ndcg, tune_weights
 
 
-def ranking(scores: dict[Any, float]) -> Ranking:
+def ranking(scores: Mapping[Any, float]) -> Ranking:
     ordered = sorted(scores, key=lambda name: -scores[name])
     return Ranking(np.array(ordered), np.array([scores[name] for name in ordered], np.float32))
 
@@ -50,8 +51,8 @@ def test_ranks_ignore_scores_and_scales_ignore_units(one: Ranking, two: Ranking)
     )
     scaled = Ranking(one.ids, 4 * one.scores + 8)  # exact in float32
     for method in ("minmax", "zscore"):
-        before = fuse({"a": one, "b": two}, method=method)  # type: ignore[arg-type]
-        after = fuse({"a": scaled, "b": two}, method=method)  # type: ignore[arg-type]
+        before = fuse({"a": one, "b": two}, method=method)
+        after = fuse({"a": scaled, "b": two}, method=method)
         np.testing.assert_allclose(np.sort(before.scores), np.sort(after.scores), rtol=1e-5, atol=1e-6)
 
 

@@ -148,7 +148,7 @@ def test_the_best_of_what_misses_a_target_is_returned(monkeypatch: pytest.Monkey
     measured = TUNE._Rows.alone
 
     def worse(*arguments: Any) -> TunedRow:
-        row = measured(*arguments)
+        row: TunedRow = measured(*arguments)
         return dataclasses.replace(row, recall={cutoff: value - 0.2 for cutoff, value in row.recall.items()})
 
     monkeypatch.setattr(TUNE._Rows, "alone", worse)

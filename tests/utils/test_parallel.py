@@ -16,7 +16,7 @@ from muvera.utils.parallel import run_in_ranges, split_by_weight, thread_count
 def test_thread_count() -> None:
     assert 1 <= thread_count(None) <= (os.cpu_count() or 1)
     assert thread_count(3) == 3
-    assert thread_count(np.int64(2)) == 2  # type: ignore[arg-type]
+    assert thread_count(np.int64(2)) == 2
 
 
 def test_all_cores_are_those_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,13 @@ def test_a_generator_is_read_once_and_piece_by_piece(tmp_path: Any) -> None:
             yield np.full((10, 4), 1 + i, np.float32)
 
     seen = []
-    report = convert((seen.append(len(alive)) or array for array in embed()), tmp_path / "out", max_tokens=20)
+
+    def watched() -> Iterator[np.ndarray]:
+        for array in embed():
+            seen.append(len(alive))
+            yield array
+
+    report = convert(watched(), tmp_path / "out", max_tokens=20)
     assert report.read.documents == 50
     assert seen == list(range(1, 51))
     np.testing.assert_array_equal(MultiVectors.load(tmp_path / "out")[49], np.full((10, 4), 50))

@@ -163,9 +163,9 @@ def test_padded_is_unpadded(tmp_path: Path, how: str, side: str) -> None:
         padded[i, np.sort(places)], mask[i, places] = tokens, 1
     if how == "lengths" and side != "right":
         return  # lengths can only say that the padding is on the right
-    extra = {"mask": {"mask": mask}, "lengths": {"lengths": docs.lengths}, "zeros": {}}[how]
-    save(tmp_path, tokens=padded, **extra)
-    source = npy.open_source(tmp_path)
+    extras: dict[str, dict[str, Any]] = {"mask": {"mask": mask}, "lengths": {"lengths": docs.lengths}}
+    save(tmp_path, tokens=padded, **extras.get(how, {}))
+    source: Any = npy.open_source(tmp_path)
     assert_same(everything(source, 12), docs)
     assert source.dropped_rows == 25 - 11
 

@@ -38,7 +38,8 @@ def test_offsets_and_bytes_as_ids(tmp_path: Path, save: Any) -> None:
 
 def test_stored_members_are_mapped_at_any_address(tmp_path: Path) -> None:
     for name in ("a", "abc"):  # the members' names move the bytes
-        np.savez(tmp_path / "docs.npz", **{name: np.ones(1), "tokens": DOCS.tokens, "lengths": DOCS.lengths})
+        arrays: dict[str, Any] = {name: np.ones(1), "tokens": DOCS.tokens, "lengths": DOCS.lengths}
+        np.savez(tmp_path / "docs.npz", **arrays)
         batch = next(npz.open_source(tmp_path / "docs.npz").batches(100))
         assert batch.tokens.flags.aligned
         np.testing.assert_array_equal(batch.tokens, DOCS.tokens)
@@ -57,7 +58,7 @@ def test_numbered_members_in_the_order_of_their_numbers(tmp_path: Path, save: An
 
 def test_pickled_ids_only_on_request(tmp_path: Path) -> None:
     """muvera-python's fixtures have an object array of ids."""
-    arrays = {f"emb_{i}": tokens for i, tokens in enumerate(DOCS)}
+    arrays: dict[str, Any] = {f"emb_{i}": tokens for i, tokens in enumerate(DOCS)}
     np.savez(tmp_path / "docs.npz", ids=DOCS.ids.astype(object), n=np.array(4), **arrays)
     with pytest.raises(ValueError, match=r"docs\.npz has pickled ids.*allow_pickle=True"):
         npz.open_source(tmp_path / "docs.npz")

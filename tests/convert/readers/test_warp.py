@@ -32,7 +32,7 @@ def _write(folder: Path, index: dict[str, Any], *, repacked: bool) -> np.ndarray
         write_pt(folder / "residuals.repacked.compacted.pt", rows[order])
     else:
         write_pt(folder / "residuals.compacted.pt", packed[order])
-    return index["centroids"][codes].astype(np.float32) + index["weights"][buckets]
+    return np.asarray(index["centroids"][codes].astype(np.float32) + index["weights"][buckets])
 
 
 @pytest.mark.parametrize("nbits", [2, 4])

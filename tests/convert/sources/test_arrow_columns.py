@@ -89,7 +89,7 @@ def test_fixed_size_documents_and_extension_types(tmp_path: Path) -> None:
     assert tokens is not None
     assert tokens[:, 0].tolist() == [1, 1, 1, 3, 3, 3]
 
-    class Wrapped(pa.ExtensionType):  # as Array2D of Hugging Face datasets
+    class Wrapped(pa.ExtensionType):  # type: ignore[misc, name-defined]  # as Array2D of Hugging Face datasets
         def __init__(self) -> None:
             super().__init__(pa.list_(pa.list_(pa.float32())), "muvera.test.array2d")
 

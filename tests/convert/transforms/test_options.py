@@ -50,7 +50,7 @@ def test_zero_rows_as_an_error() -> None:
 
 def test_normalize() -> None:
     found = normalize(documents([[3, 4]], [[0, 2]], ids=["x", "y"]))
-    np.testing.assert_allclose(found.tokens, [[0.6, 0.8], [0, 1]], atol=1e-7)
+    np.testing.assert_allclose(np.asarray(found.tokens), np.array([[0.6, 0.8], [0, 1]]), atol=1e-7)
     assert found.ids.tolist() == ["x", "y"]
     with pytest.raises(ValueError, match=r"documents\[5\] token 1 is entirely zero and cannot be normalized"):
         normalize(documents([[1, 1], Z]), first=5)

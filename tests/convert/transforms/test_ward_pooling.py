@@ -1,5 +1,7 @@
 """Token pooling: equal clusters to SciPy's, equal vectors to each library's."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from builders.paths import GOLDEN, SHARED
@@ -125,7 +127,7 @@ def test_renormalized_means_have_unit_length_and_protected_tokens_stay_first() -
         ({"protected": 1.0}, TypeError, "protected must be an int, got float"),
     ],
 )
-def test_bad_settings_are_refused(change: dict[str, object], kind: type[Exception], sentence: str) -> None:
+def test_bad_settings_are_refused(change: dict[str, Any], kind: type[Exception], sentence: str) -> None:
     documents = MultiVectors.from_arrays([np.ones((2, 2), np.float32)])
     with pytest.raises(kind, match=sentence):
         pool_tokens(documents, **change)

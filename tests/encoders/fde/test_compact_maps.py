@@ -85,7 +85,8 @@ def test_a_dimension_that_is_no_multiple_of_four() -> None:
 
 def _rounding(asked: np.ndarray, query_map: np.ndarray) -> np.ndarray:
     """Half a unit of each query's 16 bits, and some roundings of float32."""
-    return abs(asked).max(axis=1, keepdims=True) / 32767 * 0.51 * abs(query_map).sum(axis=0) + 1e-6
+    units = abs(asked).max(axis=1, keepdims=True) / 32767 * 0.51
+    return np.asarray(units * abs(query_map).sum(axis=0) + 1e-6)
 
 
 def test_query_fdes_are_linear(encoder: FDEEncoder) -> None:
@@ -248,6 +249,7 @@ def test_maps_are_learned_from_enough_documents_and_again_when_outgrown(
         assert one.info().warnings == () and one.encoder is not None
         assert one.encoder is not index.encoder or one is index
         everything = [documents[:20], documents]
+        assert isinstance(one.config, FDEConfig)
         expected = FDEEncoder(one.config).fit(iter(everything)).encode_documents(documents)
         np.testing.assert_array_equal(one.encoder.encode_documents(documents), expected)
 

@@ -28,7 +28,7 @@ def test_it_is_frozen_and_takes_names_only() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.dimension = 5  # type: ignore[misc]
     with pytest.raises(TypeError):
-        FDEConfig(4)  # type: ignore[misc]
+        FDEConfig(4)  # type: ignore[call-arg]
 
 
 @given(

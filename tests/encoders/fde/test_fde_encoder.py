@@ -178,6 +178,7 @@ def test_the_most_cells(fill: bool) -> None:
     )  # fmt: skip
     tokens = texts_for(encoder, 1, (25,))[0]
     planes, inner = matrices_of(encoder)
+    assert inner is not None
     codes = oracle.token_codes(tokens - encoder.center, planes[0])
     document = encoder.encode_documents(tokens)[0]
     assert document.shape == (65536,)
@@ -470,7 +471,7 @@ def test_a_wrong_centre_or_wrong_matrices() -> None:
 
 def test_fit_comes_first_and_once() -> None:
     encoder = FDEEncoder(FDEConfig(dimension=4))
-    assert encoder.needs_fit
+    needed = [encoder.needs_fit]
     tokens = np.ones((2, 4), np.float32)
     for call in (encoder.encode_documents, encoder.encode_queries):
         with pytest.raises(ValueError, match=r"center=True.*fit\(documents\) first"):
@@ -478,14 +479,15 @@ def test_fit_comes_first_and_once() -> None:
     with pytest.raises(ValueError, match="center=True"):
         _ = encoder.center
     assert encoder.fit(tokens) is encoder
-    assert not encoder.needs_fit
+    assert [*needed, encoder.needs_fit] == [True, False]
     with pytest.raises(ValueError, match="Make a new encoder"):
         encoder.fit(tokens)
 
 
 def test_fit_wants_finite_tokens_of_the_right_width() -> None:
     encoder = FDEEncoder(FDEConfig(dimension=4))
-    for nothing in ([], MultiVectors.from_flat(np.zeros((0, 4), np.float32), lengths=[0, 0])):
+    empty: list[Any] = []
+    for nothing in (empty, MultiVectors.from_flat(np.zeros((0, 4), np.float32), lengths=[0, 0])):
         with pytest.raises(ValueError, match="at least one token, and these have none"):
             encoder.fit(nothing)
     with pytest.raises(ValueError, match=r"^documents has 3 columns, but this encoder has dimension=4\.$"):
@@ -520,11 +522,12 @@ def test_encoding_wants_finite_tokens_of_the_right_width(side: str) -> None:
 def test_out_must_fit() -> None:
     encoder = fitted(None, dimension=4, center=False, num_repetitions=1, num_simhash_projections=1)
     tokens = np.ones((2, 4), np.float32)
-    for out, found in (
+    wrong: list[tuple[Any, str]] = [
         (np.zeros((2, 8), np.float32), r"float32 \(2, 8\)"),
         (np.zeros((1, 8)), r"float64 \(1, 8\)"),
         ([0.0] * 8, "list"),
-    ):
+    ]
+    for out, found in wrong:
         with pytest.raises(ValueError, match=rf"float32 array of shape \(1, 8\), got {found}"):
             encoder.encode_documents(tokens, out=out)
     frozen = np.zeros((1, 8), np.float32)

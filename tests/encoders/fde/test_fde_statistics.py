@@ -25,7 +25,7 @@ ROUNDING = 1e-5
 
 def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:
     tokens = rng.standard_normal((count, dimension))
-    return (tokens / np.linalg.norm(tokens, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(tokens / np.linalg.norm(tokens, axis=1, keepdims=True), np.float32)
 
 
 def plain(dimension: int, **changes: Any) -> FDEConfig:
@@ -154,7 +154,7 @@ def test_hyperplanes_see_every_column_alike(hyperplanes: Any, projection: Any, d
 def estimate(encoder: FDEEncoder, query: np.ndarray, document: np.ndarray) -> float:
     """<Fq, Fd> / R in float64."""
     fdes = encoder.encode_queries(query)[0], encoder.encode_documents(document)[0]
-    return float(fdes[0].astype(np.float64) @ fdes[1].astype(np.float64)) / encoder.config.num_repetitions
+    return float(fdes[0].astype(np.float64) @ fdes[1].astype(np.float64) / encoder.config.num_repetitions)
 
 
 @given(st.data(), st.integers(1, 70), st.integers(0, 6), st.integers(1, 5))

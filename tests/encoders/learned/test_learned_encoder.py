@@ -55,7 +55,7 @@ def test_queries_are_mapped_sums_of_features(encoder: LearnedEncoder, documents:
 def _rounding(sums: np.ndarray, query_map: np.ndarray) -> np.ndarray:
     """Half a unit of each query's 16 bits, and the sums' own roundings in float32."""
     units = abs(sums).max(axis=1, keepdims=True) / 32767 * 0.51
-    return (units + 3e-6 * abs(sums).max()) * abs(query_map).sum(axis=0)
+    return np.asarray((units + 3e-6 * abs(sums).max()) * abs(query_map).sum(axis=0))
 
 
 def test_the_mean_sampled_document_is_zero(encoder: LearnedEncoder, documents: MultiVectors) -> None:
@@ -172,7 +172,11 @@ def test_finds_more_than_an_fde_of_the_same_size() -> None:
         dimension=documents.dimension, num_repetitions=1, num_simhash_projections=2, projection_dimension=16
     )
     found = {}
-    for name, encoder in {"learned": LearnedEncoder(learned), "fde": FDEEncoder(fde)}.items():
+    encoders: dict[str, LearnedEncoder | FDEEncoder] = {
+        "learned": LearnedEncoder(learned),
+        "fde": FDEEncoder(fde),
+    }
+    for name, encoder in encoders.items():
         encoder.fit(documents[::4])
         scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
         best = np.argsort(-scores, axis=1)[:, :50]

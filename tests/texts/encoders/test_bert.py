@@ -40,10 +40,11 @@ def weights() -> dict[str, np.ndarray]:
 
 def oracle(ids: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:
     def linear(x: np.ndarray, name: str) -> np.ndarray:
-        return w[f"{name}.weight"].astype(np.float64) @ x + w[f"{name}.bias"]
+        return np.asarray(w[f"{name}.weight"].astype(np.float64) @ x + w[f"{name}.bias"])
 
     def norm(x: np.ndarray, name: str) -> np.ndarray:
-        return (x - x.mean()) / math.sqrt(x.var() + 1e-12) * w[f"{name}.weight"] + w[f"{name}.bias"]
+        scaled = (x - x.mean()) / math.sqrt(x.var() + 1e-12)
+        return np.asarray(scaled * w[f"{name}.weight"] + w[f"{name}.bias"])
 
     def gelu(x: np.ndarray) -> np.ndarray:
         return np.array([value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in x])

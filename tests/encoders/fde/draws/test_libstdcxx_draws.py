@@ -32,7 +32,7 @@ def test_sketch_is_that_of_libstdcxx(seed: int, size: int) -> None:
     with np.load(FILE) as golden:
         expected = golden[f"sketch_{seed}_{size}"]
     targets, signs = libstdcxx.count_sketch(seed, len(expected), size)
-    assert (targets.dtype, signs.dtype) == (np.int64, np.float32)
+    assert targets.dtype == np.int64 and signs.dtype == np.float32
     np.testing.assert_array_equal(targets, expected[:, 0])
     np.testing.assert_array_equal(signs, expected[:, 1])
 
