@@ -1,4 +1,4 @@
-"""This library's index, with every backend, preset and parameter of FDEs."""
+"""The index of this library, with every backend, preset and parameter of FDEs."""
 
 from __future__ import annotations
 

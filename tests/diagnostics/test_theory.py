@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import FDEConfig
-from muvera.diagnostics.theory import Parameters, compare, theorem_2_1, theorem_2_2
+from muvera.diagnostics.theory import TheoremParameters, compare, theorem_2_1, theorem_2_2
 
 errors = st.floats(1e-3, 1.0)
 failures = st.floats(1e-9, 0.999)
@@ -245,7 +245,7 @@ def test_the_size_is_a_logarithm() -> None:
     asked = theorem_2_1(1.0, 0.5, 1, 1)
     size = asked.num_repetitions * 2**asked.num_simhash_projections * asked.projection_dimension
     assert asked.log10_vector_dimension == pytest.approx(math.log10(size))
-    assert isinstance(asked, Parameters)
+    assert isinstance(asked, TheoremParameters)
 
 
 @pytest.mark.parametrize(

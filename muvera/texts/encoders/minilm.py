@@ -164,7 +164,7 @@ class MiniLMTokenStates:
         return [span for span, keep in zip(encoding.offsets, kept, strict=True) if keep]
 
     def token_strings(self, token_ids: TokenIds) -> list[str]:
-        """The wordpieces of vocabulary ids, ``##`` marking the inside of a word."""
+        """Return the wordpieces of vocabulary ids, ``##`` marking the inside of a word."""
         return [self._tokenizer.id_to_token(int(index)) for index in token_ids]
 
     def _keep(self, token_ids: TokenIds, states: FloatMatrix, side: Side) -> TokenStates:

@@ -14,7 +14,7 @@ _BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
 def mt19937(seed: int) -> np.random.RandomState:
-    """Generator with the words of ``std::mt19937(seed)``.
+    """Return a generator of the words of ``std::mt19937(seed)``.
 
     Parameters
     ----------

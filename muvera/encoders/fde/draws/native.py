@@ -1,4 +1,4 @@
-"""This library's own draws: rotations whose parts complement each other, and the paper's.
+"""Draws of this library: rotations whose parts complement each other, and the paper's.
 
 Every purpose and every repetition (or group of repetitions that share a rotation) has its
 own child of one ``SeedSequence``, so repetition r does not depend on how many there are.
