@@ -49,9 +49,9 @@ def test_scale_and_rotation_do_not_matter() -> None:
     vectors = rng.normal(size=(400, 12))
     rotation = np.linalg.qr(rng.normal(size=(12, 12)))[0]
     for space in ("euclidean", "cosine", "inner_product"):
-        first = local_intrinsic_dimensions(vectors, 30, space=space)  # type: ignore[arg-type]
+        first = local_intrinsic_dimensions(vectors, 30, space=space)
         np.testing.assert_allclose(
-            local_intrinsic_dimensions(7 * vectors @ rotation, 30, space=space),  # type: ignore[arg-type]
+            local_intrinsic_dimensions(7 * vectors @ rotation, 30, space=space),
             first,
             rtol=1e-6,
         )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import FDEConfig
-from muvera.diagnostics.theory import TheoremParameters, compare, theorem_2_1, theorem_2_2
+from muvera.diagnostics.theory import Parameters, compare, theorem_2_1, theorem_2_2
 
 errors = st.floats(1e-3, 1.0)
 failures = st.floats(1e-9, 0.999)
@@ -108,7 +108,7 @@ def estimate(
 
 def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:
     tokens = rng.standard_normal((count, dimension))
-    return np.asarray(tokens / np.linalg.norm(tokens, axis=1, keepdims=True))
+    return tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
 
 
 def test_the_estimate_by_cells_is_the_oracle() -> None:
@@ -245,7 +245,7 @@ def test_the_size_is_a_logarithm() -> None:
     asked = theorem_2_1(1.0, 0.5, 1, 1)
     size = asked.num_repetitions * 2**asked.num_simhash_projections * asked.projection_dimension
     assert asked.log10_vector_dimension == pytest.approx(math.log10(size))
-    assert isinstance(asked, TheoremParameters)
+    assert isinstance(asked, Parameters)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_the_size_is_a_logarithm() -> None:
         ((0.1, 0.1, 3, True), TypeError, "num_document_tokens must be an int, got bool True"),
     ],
 )
-def test_refused(arguments: tuple[Any, Any, Any, Any], error: type[Exception], words: str) -> None:
+def test_refused(arguments: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         theorem_2_1(*arguments)
     with pytest.raises(error, match=words):

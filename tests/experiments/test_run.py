@@ -346,7 +346,7 @@ def test_training_queries_are_not_asked(tmp_path: Path) -> None:
 
 
 def test_crossings_are_told_by_collection(tmp_path: Path) -> None:
-    systems = [
+    systems: list[dict[str, Any]] = [
         {"system": "exhaustive", "label": "all tokens"},
         {"system": "faulty", "label": "all FDEs"},
         {"system": "faulty", "label": "graph", "build": {"fault": "other"}},

@@ -100,7 +100,7 @@ def test_systems_that_need_texts_or_vectors_say_so(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError, match="bm25 needs texts"):
         SYSTEMS["bm25"]().build(bare)
     with pytest.raises(NotApplicableError, match="has no stored single vectors"):
-        SYSTEMS["pooled"](vectors="stored").build(bare)
+        SYSTEMS["pooled"](vectors="stored").build(bare)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("backend", ["exact", "hnsw"])
@@ -127,9 +127,9 @@ def test_two_ways_to_the_index_answers_agree_and_a_wrong_one_is_noticed(tmp_path
 
 def test_wrong_arguments_of_fdes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no argument of the encoder fde 'centre'\. Did you mean 'center'"):
-        SYSTEMS["muvera"](centre=True)
+        SYSTEMS["muvera"](centre=True)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="backend must be"):
-        SYSTEMS["pooled"](backend="flat")
+        SYSTEMS["pooled"](backend="flat")  # type: ignore[call-arg]
     assert {"preset", "center", "compact_dimension"} <= arguments_of(SYSTEMS["muvera"], "build").keys()
     assert "seed" not in arguments_of(SYSTEMS["muvera"], "build")
     assert "candidates" in arguments_of(SYSTEMS["bm25"], "query")

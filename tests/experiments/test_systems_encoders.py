@@ -40,7 +40,8 @@ def test_an_encoder_is_fitted_on_the_share_that_it_names(tmp_path: Path) -> None
     system = built("fde", documents, tmp_path, fit_on=0.5, **SMALL)
     sample = system.fitted_on()
     assert len(sample) == 20
-    encoder = FDEEncoder(FDEConfig(dimension=16, seed=7, **SMALL)).fit(documents[sample])
+    config: dict[str, Any] = {"dimension": 16, "seed": 7, **SMALL}
+    encoder = FDEEncoder(FDEConfig(**config)).fit(documents[sample])
     scores = encoder.encode_queries(QUERIES) @ encoder.encode_documents(documents).T
     answers = system.search(QUERIES, POSITIONS, 5)
     np.testing.assert_array_equal(answers.ids, np.argsort(-scores, axis=1, kind="stable")[:, :5])
@@ -68,7 +69,7 @@ def test_maps_are_fitted_on_training_queries_too(tmp_path: Path) -> None:
     object.__setattr__(given, "training_queries", some_documents(9, 60))
     found = []
     for fit_with_queries in (False, True):
-        system: Any = SYSTEMS["fde"](compact_dimension=8, fit_with_queries=fit_with_queries, **SMALL)
+        system: Any = SYSTEMS["fde"](compact_dimension=8, fit_with_queries=fit_with_queries, **SMALL)  # type: ignore[call-arg]
         system.build(given)
         found.append(system.search(QUERIES, POSITIONS, 20).scores)
     assert not np.array_equal(*found)
@@ -121,7 +122,7 @@ def test_what_is_tuned_fits_in_the_bytes_and_is_tuned_once(
     given = material(documents, tmp_path)
     found = []
     for preset in ("weaviate", "learned"):
-        system: Any = SYSTEMS["tuned"](in_bytes_of=preset, sample=200, candidates=20)
+        system: Any = SYSTEMS["tuned"](in_bytes_of=preset, sample=200, candidates=20)  # type: ignore[call-arg]
         system.build(given)
         found.append((system.facts(), system.bytes_per_document()))
     assert len(given.shared) == 1
@@ -137,4 +138,4 @@ def test_what_is_tuned_fits_in_the_bytes_and_is_tuned_once(
 
 def test_the_preset_beside_tuning_is_checked() -> None:
     with pytest.raises(ValueError, match=r"no preset 'learnd'\. Did you mean 'learned'"):
-        SYSTEMS["tuned"](in_bytes_of="learnd")
+        SYSTEMS["tuned"](in_bytes_of="learnd")  # type: ignore[call-arg]

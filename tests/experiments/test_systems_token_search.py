@@ -21,7 +21,7 @@ def search(documents: MultiVectors, backend: Any = "exact") -> TokenSearch:
 @pytest.mark.parametrize("count", [1, 7, 40, 1000])
 def test_the_scan_finds_what_a_sort_finds(count: int, dtype: type) -> None:
     documents = some_documents(0, 60, dtype=dtype)
-    query = unit_texts(1, [19]).tokens
+    query = np.asarray(unit_texts(1, [19]).tokens, np.float32)
     tokens, scores = search(documents).nearest(query, count)
     products = query.astype(np.float64) @ documents.tokens.astype(np.float64).T
     expected = np.argsort(-products, axis=1, kind="stable")[:, :count]
@@ -33,7 +33,7 @@ def test_the_scan_finds_what_a_sort_finds(count: int, dtype: type) -> None:
 @pytest.mark.compiled("reads thousands of tokens")
 def test_the_scan_crosses_its_blocks() -> None:
     documents = unit_texts(0, [700, 2001, 300], dtype=np.float16)
-    query = unit_texts(1, [3]).tokens
+    query = np.asarray(unit_texts(1, [3]).tokens, np.float32)
     products = query @ documents.tokens.astype(np.float32).T
     tokens, _ = search(documents).nearest(query, 50)
     np.testing.assert_array_equal(tokens, np.argsort(-products, axis=1, kind="stable")[:, :50])
@@ -51,7 +51,7 @@ def test_ties_go_to_the_earlier_token(kinds: list[int], count: int) -> None:
 
 def test_a_wide_walk_through_the_graph_finds_what_the_scan_finds() -> None:
     documents = some_documents(3, 80)
-    query = unit_texts(4, [5]).tokens
+    query = np.asarray(unit_texts(4, [5]).tokens, np.float32)
     exact, scores = search(documents).nearest(query, 20)
     found, similar = search(documents, "hnsw").nearest(query, 20, ef=400)
     np.testing.assert_array_equal(found, exact)
@@ -75,7 +75,7 @@ def test_an_unknown_backend_is_refused() -> None:
 def test_retrieving_nothing_is_refused(count: int) -> None:
     documents = unit_texts(0, [2])
     with pytest.raises(ValueError, match=rf"must retrieve at least 1 token, got {count}\."):
-        search(documents).nearest(documents.tokens, count)
+        search(documents).nearest(np.asarray(documents.tokens, np.float32), count)
 
 
 @given(st.lists(st.integers(0, 9), max_size=40), st.integers(0, 12))

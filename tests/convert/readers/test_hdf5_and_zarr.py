@@ -149,7 +149,8 @@ def test_hdf5_hands_out_no_other_file(
     if group is not None and make is link_out_of_a_group:
         sentence = "docs.h5 has a link"
     with pytest.raises(ValueError, match=sentence):
-        convert.read(tmp_path / "docs.h5", **({} if group is None else {"group": group}))
+        options: dict[str, Any] = {} if group is None else {"group": group}
+        convert.read(tmp_path / "docs.h5", **options)
 
 
 def test_hdf5_soft_links_within_the_file(tmp_path: Path, h5py: Any) -> None:

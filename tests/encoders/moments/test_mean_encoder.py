@@ -99,7 +99,7 @@ def test_the_columns_are_covariance_mean_and_bias() -> None:
     assert_close(vector[15:20], tokens.mean(axis=0))
     assert vector[20] == 0  # the bias has no part in the defaults
     query = plain(5, covariance=True).encode_queries(tokens)[0]
-    assert_close(query[15:], [*tokens.sum(axis=0), len(tokens)])
+    assert_close(query[15:], np.array([*tokens.sum(axis=0), len(tokens)]))
 
 
 def test_the_covariance_says_how_far_the_best_token_is_beyond_the_mean() -> None:
