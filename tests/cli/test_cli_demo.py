@@ -8,7 +8,7 @@ from builders.command_line import answer, fails, muvera
 
 from muvera import MuveraIndex, top_k
 from muvera.data.demo_sample import load_demo_sample
-from muvera.index.muvera_index import EXACT_TOKENS
+from muvera.index.settings import EXACT_TOKENS
 
 SAMPLE = load_demo_sample()
 

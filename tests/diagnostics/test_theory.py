@@ -108,7 +108,7 @@ def estimate(
 
 def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:
     tokens = rng.standard_normal((count, dimension))
-    return tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+    return np.asarray(tokens / np.linalg.norm(tokens, axis=1, keepdims=True))
 
 
 def test_the_estimate_by_cells_is_the_oracle() -> None:
@@ -262,7 +262,7 @@ def test_the_size_is_a_logarithm() -> None:
         ((0.1, 0.1, 3, True), TypeError, "num_document_tokens must be an int, got bool True"),
     ],
 )
-def test_refused(arguments: Any, error: type[Exception], words: str) -> None:
+def test_refused(arguments: tuple[Any, Any, Any, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         theorem_2_1(*arguments)
     with pytest.raises(error, match=words):

@@ -64,13 +64,15 @@ def test_auto_changes_to_a_graph_when_there_are_many(
     monkeypatch.setattr(module, "GRAPH_FROM", 200)
     search = CandidateSearch(encoder, IndexSettings(hnsw=HNSWSettings(m=9)))
     search.add(np.arange(150), DOCUMENTS[:150])
-    assert isinstance(search.search, ExactSearch) and search.measure(DOCUMENTS) == 1.0
-    assert not search.recall_is_stale
+    before_graph: Any = search.search
+    assert isinstance(before_graph, ExactSearch) and search.measure(DOCUMENTS) == 1.0
+    stale = [search.recall_is_stale]
     before = search.find(QUERIES, 500)
     search.remove(np.array([3]))
     search.add(np.arange(150, 300), DOCUMENTS[150:])
     assert isinstance(search.search, HNSWSearch) and search.search.settings.m == 9
-    assert search.recall_is_stale  # the recall of reading all says nothing about the graph
+    stale.append(search.recall_is_stale)
+    assert stale == [False, True]  # the recall of reading all says nothing about the graph
     assert search.search.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
     among = [row for row in before[0].tolist() if row != 3]
     assert sorted(search.find(QUERIES, 500, np.array(among))[0]) == sorted(among)
@@ -88,11 +90,12 @@ def test_recall_is_measured_kept_and_warned_about(
     monkeypatch.setattr(module, "_PROBE_K", 10)  # a hundred of so few are found by any graph
     good = filled(encoder, "hnsw")
     assert good.recall is None and good.recall_is_stale and good.info()["recall"] is None
-    assert good.measure(DOCUMENTS) > 0.99
+    recall = good.measure(DOCUMENTS)
+    assert recall is not None and recall > 0.99
     assert good.info()["recall_measured_at"] == len(FILLED) and good.warnings() == []
     poor = filled(encoder, "hnsw", m=2, ef_construction=1, ef=1)
     recall = poor.measure(DOCUMENTS)
-    assert recall < module.LOW_RECALL
+    assert recall is not None and recall < module.LOW_RECALL
     (warning,) = poor.warnings()
     assert f"finds only {recall:.1%} of the exact best" in warning and "raise hnsw m or ef" in warning
     loaded = CandidateSearch.load(

@@ -11,7 +11,7 @@ import pytest
 import muvera.index.generations as module
 import muvera.index.manifest as manifest_module
 from muvera.index.generations import Generation, commit, staging_beside
-from muvera.index.manifest import IndexFolderError, read_manifest, verify
+from muvera.index.manifest import IndexFolderError, read_manifest, verify, write_manifest
 from muvera.utils.sibling_folders import sibling_folder
 
 
@@ -160,10 +160,9 @@ def test_a_fault_after_the_manifest_leaves_the_new_index(
 ) -> None:
     """The rename is the moment: its files must not be removed because something failed after it."""
     first = commit(target, writing({"a": b"1"}), None)
-    write = module.write_manifest
 
     def late(folder: Path, content: Any) -> None:
-        write(folder, content)
+        write_manifest(folder, content)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "write_manifest", late)

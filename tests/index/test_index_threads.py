@@ -60,7 +60,7 @@ def test_eight_threads_answer_as_one(way: dict[str, Any], loaded: bool, tmp_path
 def test_searches_go_on_while_another_thread_saves_and_rebuilds(way: dict[str, Any], tmp_path: Path) -> None:
     index = MuveraIndex.build(DOCUMENTS, CONFIG, threads=1, **way)
     # All candidates: a rebuilt graph is another one.
-    everything = {"k": 8, "candidates": 400}
+    everything: dict[str, Any] = {"k": 8, "candidates": 400}
     expected = [list(row) for row in index.search(QUERIES, **everything)]
     with ThreadPoolExecutor(4) as pool:
         asked = [

@@ -1,16 +1,16 @@
 """MuveraIndex: what it answers, through building, changing, filtering and bad input."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 
 import muvera.index.candidates as candidates_module
-import muvera.index.contents as collection_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix, explain, rerank, top_k
+from muvera.index.token_store import TokenStore
 from muvera.mips import ExactSearch, HNSWSearch
 
 DOCUMENTS = documents_like_real(300)
@@ -99,7 +99,7 @@ def test_the_centre_is_learned_when_fdes_are_first_made() -> None:
     index = built(batches(DOCUMENTS, 60), exact_tokens=1000)
     used = np.cumsum(DOCUMENTS.lengths)
     first = -(-(int(np.argmax(used > 1000)) + 1) // 60) * 60
-    assert index.encoder is not None
+    assert isinstance(index.encoder, FDEEncoder)
     expected = DOCUMENTS[:first].tokens.astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(index.encoder.center, expected, atol=1e-6)
 
@@ -547,11 +547,11 @@ def test_bad_searches_are_named(way: dict[str, Any], call: Any, kind: type[Excep
             "exact_tokens must be at least 0, got -1",
         ),
         (
-            lambda: MuveraIndex(CONFIG, exact_tokens=1.0),
+            lambda: MuveraIndex(CONFIG, exact_tokens=cast(int, 1.0)),
             TypeError,
             "exact_tokens must be an int, got float 1.0",
         ),
-        (lambda: MuveraIndex(CONFIG, backend="flat"), ValueError, "got 'flat'"),
+        (lambda: MuveraIndex(CONFIG, backend=cast(Any, "flat")), ValueError, "got 'flat'"),
         (lambda: MuveraIndex(CONFIG, hnsw={"m": 1}), ValueError, "hnsw: m must be at least 2, got 1"),
         (
             lambda: MuveraIndex(CONFIG, encoder=FDEEncoder(FDEConfig(dimension=8))),
@@ -615,7 +615,7 @@ PLACES = {
     "encoding": (FDEEncoder, "encode_documents"),
     "vectors": (ExactSearch, "add"),
     "graph": (HNSWSearch, "add"),
-    "tokens": (collection_module.TokenStore, "append"),
+    "tokens": (TokenStore, "append"),
 }
 
 
@@ -645,7 +645,7 @@ def test_a_change_that_fails_late_changes_nothing(
     monkeypatch.setattr(owner, name, breaks)
     new = documents_like_real(20, 7, ids=np.arange(290, 310) if method == "update" else None)
     new = new if new.has_ids else MultiVectors.from_flat(new.tokens, new.lengths)
-    run = {
+    run: Callable[[], object] = {
         "add": lambda: index.add(new),
         "update": lambda: index.update(new),
         "rebuild": lambda: index.rebuild(),

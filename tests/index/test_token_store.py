@@ -38,7 +38,8 @@ def test_a_store_is_a_list_of_texts(
     tmp_path_factory: pytest.TempPathFactory, batches: Any, staging_bytes: int | None, data: st.DataObject
 ) -> None:
     staging = None if staging_bytes is None else tmp_path_factory.mktemp("spool")
-    store, expected = TokenStore(staging, staging_bytes or 1), []
+    store = TokenStore(staging, staging_bytes or 1)
+    expected: list[np.ndarray] = []
     for i, (lengths, dtype) in enumerate(batches):
         batch = texts(i, lengths, dtype)
         store.append(batch)
@@ -130,7 +131,8 @@ def test_the_old_list_of_segments_outlives_changes() -> None:
 
 
 def test_tokens_of_one_dtype_go_to_one_file(tmp_path: Path) -> None:
-    store, expected = TokenStore(tmp_path, 500), []
+    store = TokenStore(tmp_path, 500)
+    expected: list[np.ndarray] = []
     for i in range(40):
         batch = texts(i, [3, 0, 5])
         store.append(batch)
