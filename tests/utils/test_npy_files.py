@@ -43,7 +43,7 @@ def test_what_numpy_wrote_comes_back(tmp_path: Path, array: np.ndarray, mmap: bo
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 4), ", "beginning is damaged"),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': " + "(" * 3000 + ", }", "beginning is damaged"),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -4), }", r"its shape is \(-1, -4\)"),
-        ("{'descr': '<U9999999999', 'fortran_order': False, 'shape': (4, 4), }", "beginning is damaged"),
+        ("{'descr': '<U9999999999', 'fortran_order': False, 'shape': (4, 4), }", "damaged|truncated"),
         (
             "{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551616, 4), }",
             r"is truncated: shape \(18446744073709551616, 4\) of float32 needs 295147905179352825856 bytes",
