@@ -51,6 +51,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; its errors are one line, with a traceback only where asked for."""
+        arguments = list(ctx.args)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -64,11 +65,23 @@ class Commands(TyperGroup):
             if ctx.params.get("debug"):
                 traceback.print_exc()
             if isinstance(error, EXPECTED):
-                note(f"muvera: error: {one_line(error)}")
+                note(f"muvera: error: {one_line(error, _given_options(ctx, arguments))}")
                 raise typer.Exit(2) from None
             kind = type(error).__name__
             note(f"muvera: error: unexpected {kind}: {one_line(error)} (muvera --debug shows where)")
             raise typer.Exit(1) from None
+
+
+def _given_options(ctx: Any, arguments: list[str]) -> dict[str, str]:
+    """Return the options among a command's arguments, as they were written, by their Python names."""
+    command = ctx.command.commands.get(ctx.invoked_subcommand)
+    written = {argument.partition("=")[0] for argument in arguments}
+    return {
+        parameter.name: option
+        for parameter in getattr(command, "params", [])
+        for option in parameter.opts
+        if option in written and option.startswith("-")
+    }
 
 
 app = typer.Typer(

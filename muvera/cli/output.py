@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +15,17 @@ import typer
 
 __all__ = ["megabytes", "note", "one_line", "print_json", "progress_bar", "seconds", "warn"]
 
-# What a message of the library calls by its Python name, as it is called here.
-_AS_OPTIONS = {"overwrite=True": "--overwrite", "half=True": "--half"}
+# What a message of the library says in Python, as it is said here.
+_ON_COMMAND_LINE = {
+    "overwrite=True": "--overwrite",
+    "half=True": "--half",
+    "give the format": "give --format",
+    "muvera.convert.formats()": "muvera formats",
+    "Use None to": "Leave it out to",
+}
+
+# Seconds between two drawings of a bar that nothing advances.
+_REDRAW_SECONDS = 0.5
 
 
 def note(text: str) -> None:
@@ -32,8 +44,14 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error's message without line breaks.
+def one_line(error: BaseException, options: dict[str, str] | None = None) -> str:
+    """Return an error's message without line breaks, in the words of the command line.
+
+    Parameters
+    ----------
+    error : Exception
+    options : dict of str to str, optional
+        Options that were given, by their Python names, such as ``{"max_bytes": "--max-bytes"}``.
 
     Examples
     --------
@@ -41,11 +59,23 @@ def one_line(error: BaseException) -> str:
     'id 7 is not in the index.'
     >>> one_line(ValueError())
     'ValueError'
+    >>> one_line(ValueError("max_bytes=9 is too few."), {"max_bytes": "--max-bytes"})
+    '--max-bytes 9 is too few.'
+    >>> one_line(FileNotFoundError(2, "No such file or directory", "a.npy"))
+    'a.npy: No such file or directory.'
     """
-    # str(KeyError) is the repr of its message.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    for name, option in _AS_OPTIONS.items():
-        text = text.replace(name, option)
+    if isinstance(error, OSError) and error.strerror is not None:
+        text = f"{error.strerror.rstrip('.')}."
+        if error.filename is not None:
+            text = f"{os.fsdecode(error.filename)}: {text}"
+    else:
+        # str(KeyError) is the repr of its message.
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    for words, replacement in _ON_COMMAND_LINE.items():
+        text = text.replace(words, replacement)
+    for name, option in (options or {}).items():
+        # Elsewhere it may be a word, or a parameter in Python.
+        text = re.sub(rf"^{name} must\b", f"{option} must", re.sub(rf"\b{name}=", f"{option} ", text))
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -55,13 +85,29 @@ def progress_bar(
 ) -> Iterator[Callable[[int], object]]:
     """Show a bar on the error output and give what advances it.
 
-    Only on a terminal: in a log, every step of a bar is a line.
+    Only on a terminal: in a log, every step of a bar is a line.  The seconds move also where a
+    step takes long.
     """
     from tqdm import tqdm
 
     hidden = quiet or not sys.stderr.isatty()
     with tqdm(total=total, unit=f" {unit}", unit_scale=True, desc=title, disable=hidden, leave=False) as bar:
-        yield bar.update
+        if hidden:
+            yield bar.update
+            return
+        ended = threading.Event()
+
+        def redraw() -> None:
+            while not ended.wait(_REDRAW_SECONDS):
+                bar.refresh()
+
+        thread = threading.Thread(target=redraw, daemon=True)
+        thread.start()
+        try:
+            yield bar.update
+        finally:
+            ended.set()
+            thread.join()
 
 
 def megabytes(size: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..utils.wording import counted, verb
 from .options import Format, Json, Quiet, ReaderOption, Threads
 from .output import note, print_json, progress_bar, seconds, warn
 
@@ -41,13 +42,15 @@ def search(
     ] = None,
     candidates: Annotated[
         int | None,
-        typer.Option(help="Documents that FDEs propose and exact scores order. Default: 100, at least k."),
+        typer.Option(
+            help="Documents that the vectors propose and exact scores rank. Default: 100, at least k."
+        ),
     ] = None,
     filter_file: Annotated[
         Path | None, typer.Option(help="Search only among the ids in this file, one a line.")
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show which document token answers each query token.")
+        bool, typer.Option("--explain", help="Show the best document token for each query token.")
     ] = False,
     mean: Annotated[
         bool, typer.Option("--mean", help="Divide scores by the number of query tokens.")
@@ -55,13 +58,13 @@ def search(
     ball_carving_tau: Annotated[
         float | None,
         typer.Option(
-            help="Choose among candidates by summing query tokens of this cosine or more, such as 0.7."
+            help="Rank candidates by sums of query tokens whose cosine is at least this, such as 0.7."
         ),
     ] = None,
     patience: Annotated[
         int | None,
         typer.Option(
-            help="Stop after so many candidates in a row that brought nothing new. Default: score all."
+            help="Stop after so many candidates in a row without a change of the best k. Default: score all."
         ),
     ] = None,
     trec: Annotated[bool, typer.Option("--trec", help="Print a TREC run.")] = False,
@@ -76,7 +79,7 @@ def search(
 ) -> None:
     """Print the best documents for each query: rank, Chamfer score, id.
 
-    Scores are sums over query tokens; higher is better.  Queries without tokens get nothing.
+    Scores are sums over query tokens; higher is better.  A query without tokens has an empty ranking.
 
     \b
     Example: the queries that lie in a ColBERTv2 index, as a TREC run.
@@ -92,7 +95,7 @@ def search(
     found = MuveraIndex.load(index)
     opened = open_queries(queries, format, part, option)
     if opened.name in _DOCUMENTS_ONLY and not quiet:
-        warn([f"{queries} holds documents and no queries: each of its documents is searched for as a query."])
+        warn([f"{queries} holds documents and no queries: each of its documents is used as a query."])
     texts = read(opened)
     allowed = None if filter_file is None else _filter(filter_file, found, quiet)
     if candidates is None:
@@ -114,7 +117,12 @@ def search(
     names = texts.ids.tolist()
     empty = [name for name, length in zip(names, texts.lengths, strict=True) if length == 0]
     if empty and not quiet:
-        warn([f"{len(empty)} queries have no tokens and get nothing, the first of them {empty[0]!r}."])
+        warn(
+            [
+                f"{counted(len(empty), 'query', 'queries')} {verb(len(empty), 'has', 'have')} no tokens and "
+                f"{verb(len(empty), 'gets an empty ranking', 'get empty rankings')}: {_first(empty)}."
+            ]
+        )
     if json_:
         print_json(
             {
@@ -142,7 +150,10 @@ def search(
                 if explain:
                     typer.echo(_matches(entry))
     if not quiet:
-        note(f"{len(names):,} queries among {len(found):,} documents in {seconds(duration)}")
+        queries_and_documents = (
+            f"{counted(len(names), 'query', 'queries')} among {counted(len(found), 'document')}"
+        )
+        note(f"{queries_and_documents} in {seconds(duration)}")
 
 
 def _rankings(found: MuveraIndex, texts: MultiVectors, quiet: bool, **settings: Any) -> list[Ranking]:
@@ -178,8 +189,18 @@ def _filter(file: Path, found: MuveraIndex, quiet: bool) -> list[Any]:
             ) from None
     unknown = [name for name in ids if name not in found]
     if unknown and not quiet:
-        warn([f"{len(unknown)} of {len(ids)} ids in {file} are not in the index, such as {unknown[0]!r}."])
+        warn(
+            [
+                f"{len(unknown):,} of {counted(len(ids), 'id')} in {file} {verb(len(unknown), 'is', 'are')} not "
+                f"in the index: {_first(unknown)}."
+            ]
+        )
     return ids
+
+
+def _first(names: list[Any]) -> str:
+    """Return the first of some ids, and whether there are more."""
+    return f"{names[0]!r}{', ...' if len(names) > 1 else ''}"
 
 
 def _results(found: MuveraIndex, query: Any, ranking: Ranking, explain: bool) -> list[dict[str, Any]]:

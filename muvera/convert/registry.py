@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from ..data.multivectors import MultiVectors
 from .damage import NamedSource, naming_errors
 from .isolation import IsolatedSource, IsolationLimits
+from .parsing.plain_text import holds_texts
 from .readers.in_memory import open_object
 from .sources.base import Source
 
@@ -97,10 +98,14 @@ def find_reader(path: Path) -> Reader:
     FileNotFoundError
         Where nothing is there.
     ValueError
-        Where it is in no known format, listing what was looked for.
+        Where it is in no known format, or holds texts in place of token vectors.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Give a file or folder of embeddings.")
+    if path.is_file() and holds_texts(path):
+        raise ValueError(
+            f"{path} holds texts, not token vectors. Encode it with your model first, and give the vectors."
+        )
     for name in READERS:
         module = reader(name)
         if module.matches(path):
@@ -109,10 +114,9 @@ def find_reader(path: Path) -> Reader:
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir()) or ["nothing"]
         found = f" It has {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}."
-    looked = "; ".join(f"{name}: {looks}" for name, looks in formats().items())
     raise ValueError(
-        f"{path} is in no known format.{found} Looked for {looked}. "
-        "Where the files have other names, give the format."
+        f"{path} is in no known format.{found} muvera.convert.formats() lists the known ones. Where only the "
+        "files' names differ, give the format."
     )
 
 

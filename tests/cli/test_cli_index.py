@@ -167,12 +167,12 @@ def test_a_failure_keeps_the_old_index(docs: Path, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["--preset", "best"], "There is no preset 'best'. There are: default, paper"),
-        (["--num-repetitions", 0], "num_repetitions must be at least 1, got 0."),
-        (["--projection-dimension", 99], "projection_dimension must be between 1 and 16, got 99."),
-        (["--backend", "tree"], "backend must be one of auto, exact, hnsw, int8, pq, got 'tree'."),
-        (["--exact-tokens", -1], "exact_tokens must be at least 0, got -1."),
-        (["--threads", 0], "threads must be at least 1, got 0."),
-        (["--format", "word"], "format must be one of pylate, warp"),
+        (["--num-repetitions", 0], "--num-repetitions must be at least 1, got 0."),
+        (["--projection-dimension", 99], "--projection-dimension must be between 1 and 16, got 99."),
+        (["--backend", "tree"], "--backend must be one of auto, exact, hnsw, int8, pq, got 'tree'."),
+        (["--exact-tokens", -1], "--exact-tokens must be at least 0, got -1."),
+        (["--threads", 0], "--threads must be at least 1, got 0."),
+        (["--format", "word"], "--format must be one of pylate, warp"),
         (["--part", "answers"], "part must be 'docs' or 'queries', got 'answers'."),
         (["--option", "column=a"], "The npy reader has no option 'column'"),
         (["--config", "nowhere.json"], "nowhere.json"),
@@ -206,7 +206,11 @@ def test_bad_configuration_files(content: str, sentence: str, docs: Path, tmp_pa
 def test_bad_sources(tmp_path: Path) -> None:
     assert "nothing does not exist" in fails("index", tmp_path / "nothing", tmp_path / "out")
     (tmp_path / "a.txt").write_text("text")
-    assert "is in no known format" in fails("index", tmp_path / "a.txt", tmp_path / "out")
+    assert "Encode it with your model first" in fails("index", tmp_path / "a.txt", tmp_path / "out")
+    (tmp_path / "a.bin").write_bytes(b"\0\1")
+    line = fails("index", tmp_path / "a.bin", tmp_path / "out")
+    assert "is in no known format. muvera formats lists the known ones." in line
+    assert "give --format" in line and len(line) < 400
     some_texts()[:0].save(tmp_path / "empty")
     assert "no documents" in fails("index", tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -41,7 +41,7 @@ def test_text_for_people(folder: Path) -> None:
     best = top_k(QUERIES[0], some_texts(), 1)[0]
     assert lines[0] == "query q0"
     assert lines[1].split() == ["1", f"{best.scores[0]:.4f}", best.ids[0]]
-    assert "1 queries have no tokens and get nothing, the first of them 'q3'." in err
+    assert "1 query has no tokens and gets an empty ranking: 'q3'." in err
     assert "6 queries among 30 documents in" in err
     assert muvera("search", folder / "index", folder / "queries", "-k", 2, "--quiet")[2] == ""
 
@@ -66,7 +66,7 @@ def test_cheaper_reranking(folder: Path) -> None:
     for query, best in zip(filled, expected, strict=True):
         assert [(result["id"], result["score"]) for result in query["results"]] == list(best)
     assert found["queries"] != full["queries"]
-    assert "ball_carving_tau must be above 0 and at most 1" in fails(*given, "--ball-carving-tau", 2)
+    assert "--ball-carving-tau must be above 0 and at most 1" in fails(*given, "--ball-carving-tau", 2)
     assert "patience must be at least 1, got 0" in fails(*given, "--patience", 0)
 
 
@@ -111,7 +111,7 @@ def test_a_filter_file(folder: Path, tmp_path: Path) -> None:
         "search", folder / "index", folder / "queries", "--filter-file", tmp_path / "ids", "-k", 10, "--json"
     )
     assert code == 0
-    assert "1 of 4 ids" in err and "'unknown'" in err
+    assert "1 of 4 ids in" in err and "is not in the index: 'unknown'." in err
     found = answer("search", folder / "index", folder / "queries", "--filter-file", tmp_path / "ids")
     assert sorted(result["id"] for result in found["queries"][0]["results"]) == ["d5", "d7", "d9"]
     (tmp_path / "none").write_text("")
@@ -169,7 +169,7 @@ def test_queries_from_a_plain_folder_and_from_tables(folder: Path, tmp_path: Pat
 def test_bad_input(folder: Path, tmp_path: Path) -> None:
     index, queries = folder / "index", folder / "queries"
     assert "k must be at least 1, got 0" in fails("search", index, queries, "-k", 0)
-    assert "candidates=3 must be at least k=10" in fails("search", index, queries, "--candidates", 3)
+    assert "--candidates 3 must be at least k=10" in fails("search", index, queries, "--candidates", 3)
     assert "nowhere" in fails("search", index, queries, "--filter-file", "nowhere")
     assert "is not a muvera index" in fails("search", queries, queries)
     assert "does not exist" in fails("search", index, tmp_path / "nothing")

@@ -34,14 +34,12 @@ def test_our_own_folder_is_found(tmp_path: Path) -> None:
     assert read(tmp_path / "docs", format="npy").ids.tolist() == ["a"]
 
 
-def test_an_unknown_folder_lists_what_was_looked_for(tmp_path: Path) -> None:
+def test_an_unknown_folder_is_one_sentence_with_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").touch()
     with pytest.raises(
-        ValueError, match=r"is in no known format\. It has weights.bin\. Looked for"
-    ) as caught:
+        ValueError, match=r"is in no known format\. It has weights.bin\. muvera.convert.formats\(\) lists"
+    ):
         read(tmp_path)
-    for name, looks in formats().items():
-        assert f"{name}: {looks}" in str(caught.value)
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
