@@ -15,8 +15,10 @@ __all__ = [
     "Format",
     "Json",
     "Overwrite",
+    "Part",
     "Planes",
     "Preset",
+    "QueryEmbeddings",
     "Quiet",
     "ReaderOption",
     "Repetitions",
@@ -35,6 +37,16 @@ Source = Annotated[
 Format = Annotated[
     str | None,
     typer.Option("--format", "-f", help="Its format. Default: found out; muvera formats lists them."),
+]
+Part = Annotated[
+    str | None, typer.Option("--part", help="docs (the default) or queries, where SOURCE has both.")
+]
+QueryEmbeddings = Annotated[
+    Path | None,
+    typer.Option(
+        "--queries",
+        help="Query embeddings of the same model. Default: windows of document tokens stand in for them.",
+    ),
 ]
 ReaderOption = Annotated[
     list[str] | None,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..convert import open_source
+from ..convert import open_source, read
 from ..convert.registry import find_reader, reader
 from ..convert.sources.arrays import require_finite
 from ..convert.sources.base import Source
@@ -15,7 +15,7 @@ from ..convert.sources.named_arrays import find, names_of
 from ..data.multivectors import MultiVectors
 from .options import parse_options
 
-__all__ = ["open_documents", "open_queries", "stream"]
+__all__ = ["open_documents", "open_queries", "read_collections", "stream"]
 
 _BYTES_A_BATCH = 64 << 20
 
@@ -47,6 +47,16 @@ def open_queries(
         if _has_queries(path.expanduser()):
             raise
         return open_source(path, format, part="docs", **given)
+
+
+def read_collections(
+    documents: Path, queries: Path | None, format: str | None, part: str | None, options: list[str] | None
+) -> tuple[MultiVectors, MultiVectors | None]:
+    """Return documents and queries in memory; format, part and options are the documents'."""
+    return (
+        read(open_documents(documents, format, part, options)),
+        None if queries is None else read(open_queries(queries)),
+    )
 
 
 def _has_queries(path: Path) -> bool:

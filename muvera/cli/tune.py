@@ -1,4 +1,4 @@
-"""``muvera tune``: find the configuration that suits documents and queries."""
+"""``muvera tune``: the encoder and the storage that suit documents and their queries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Format, Json, Quiet, ReaderOption, Source, Threads
+from .options import Format, Json, Part, QueryEmbeddings, Quiet, ReaderOption, Source, Threads
 from .output import note, print_json, progress_bar
 
 __all__ = ["tune"]
@@ -15,23 +15,18 @@ __all__ = ["tune"]
 
 def tune(
     source: Source,
-    queries: Annotated[
-        Path | None,
-        typer.Option(help="Query embeddings of the same model. Default: windows of documents stand in."),
-    ] = None,
+    queries: QueryEmbeddings = None,
     format: Format = None,
-    part: Annotated[
-        str | None, typer.Option(help="docs (the default) or queries, where SOURCE has both.")
-    ] = None,
+    part: Part = None,
     option: ReaderOption = None,
     target_recall: Annotated[
         float | None,
-        typer.Option(help="Choose the smallest that finds so much of the exact best. Default: the most."),
+        typer.Option(help="Select the smallest vectors of this recall. Default: those of the highest."),
     ] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Of a document's vector, as it is kept.")] = None,
-    max_floats: Annotated[int | None, typer.Option(help="Of a document's vector, however kept.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Of a document's vector, as it is stored.")] = None,
+    max_floats: Annotated[int | None, typer.Option(help="Of a document's vector, in any storage.")] = None,
     candidates: Annotated[
-        int | None, typer.Option(help="How many a search will rank exactly. Default: 100.")
+        int | None, typer.Option(help="Documents that a search will rank exactly. Default: 100.")
     ] = None,
     sample: Annotated[int, typer.Option(help="Documents to measure; time grows in proportion.")] = 1500,
     seed: Annotated[int, typer.Option(help="Fixes what is drawn, and with it the choice.")] = 0,
@@ -45,20 +40,19 @@ def tune(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search configurations on a sample, and say what queries find that had no say.
+    """Compare encoders and storages on a sample; held-out queries estimate the recall of the choice.
 
-    Takes some minutes.  --format and --option are for SOURCE; --queries finds its own, and of a
-    folder that has documents and queries it takes the queries.
+    Takes some minutes.  --format and --option are for SOURCE; the format of --queries is found
+    out, and of a folder that has documents and queries the queries are read.
 
     \b
     Example:
       muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
       muvera index docs docs.index --config tuned.json
     """
-    from ..convert import read
     from ..tuning.plot import plot_tuning, require_plot
     from ..tuning.tune import tune as run
-    from .sources import open_documents, open_queries
+    from .sources import read_collections
 
     # Before the minutes that tuning takes.
     for path in (out, plot):
@@ -66,12 +60,11 @@ def tune(
             raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into. Make it.")
     if plot is not None:
         require_plot(plot)
-    documents = read(open_documents(source, format, part, option))
-    asked = None if queries is None else read(open_queries(queries))
-    with progress_bar(None, "encoders", "measuring", quiet) as advance:
+    with progress_bar(None, "steps", "measuring", quiet) as advance:
+        documents, given = read_collections(source, queries, format, part, option)
         tuning = run(
             documents,
-            asked,
+            given,
             target_recall=target_recall,
             max_bytes=max_bytes,
             max_floats=max_floats,

@@ -56,7 +56,7 @@ def test_a_configuration(folder: Path, tmp_path: Path) -> None:
     file.write_text('{"num_repetitions": 3, "num_simhash_projections": 2}')
     values = json.loads(run(folder, "--config", file, "--json"))
     assert values["config"]["num_repetitions"] == 3
-    assert values["encoders"][3]["name"] == "given"
+    assert values["encoders"][-1]["name"] == "given"
     for text, message in (("{", "is not JSON"), ("[]", "a JSON object of parameters, got list")):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):
