@@ -69,7 +69,7 @@ def test_whole_words(source: Path, tmp_path: Path) -> None:
         (["--dtype", "int8"], "dtype must be 'float32' or 'float16', got 'int8'"),
         (
             ["--truncate-dimension", "9"],
-            "truncate_dimension=9 must lie within 1 and the source's dimension=4",
+            "--truncate-dimension 9 must lie within 1 and the source's dimension=4",
         ),
         (["-o", "part"], "--option must be NAME=VALUE, got 'part'"),
         (["-o", "column=x"], "The npy reader has no option 'column'"),

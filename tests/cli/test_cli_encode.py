@@ -131,7 +131,7 @@ def test_what_exists_is_replaced_only_when_asked_and_ours(docs: Path, tmp_path: 
         (["--to", "pgvector", "--half"], "at most 4000 dimensions in half precision"),
         (["--encoder", "nowhere"], "nowhere has no encoder: give an index's folder"),
         (["--encoder", "a", "--preset", "paper"], "--encoder has its configuration."),
-        (["--preset", "paper", "--num-repetitions", 0], "num_repetitions must be at least 1"),
+        (["--preset", "paper", "--num-repetitions", 0], "--num-repetitions must be at least 1"),
     ],
 )
 def test_bad_options(arguments: list[Any], sentence: str, docs: Path, tmp_path: Path) -> None:
@@ -150,7 +150,9 @@ def test_bad_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
     line = fails("encode", tmp_path / "narrow", out, "--encoder", tmp_path / "encoder")
     assert "documents has 4 columns, but this encoder has dimension=16." in line
     (tmp_path / "encoder" / "encoder_center.npy").write_bytes(b"short")
-    assert "encoder_center.npy is damaged" in fails("encode", docs, out, "--encoder", tmp_path / "encoder")
+    assert "encoder_center.npy is not a .npy file, or its beginning is damaged" in fails(
+        "encode", docs, out, "--encoder", tmp_path / "encoder"
+    )
     (tmp_path / "encoder" / "encoder.json").write_text("{}")
     assert "does not describe an encoder" in fails("encode", docs, out, "--encoder", tmp_path / "encoder")
     (tmp_path / "config.json").write_text('{"backend": "hnsw"}')
