@@ -11,28 +11,16 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..kernels.finite_check import first_beyond
 from ..utils.atomic_files import atomic_folder, save_array, write_json
 from ..utils.npy_files import load_npy
 from ..utils.sibling_folders import recover_folder
 from .offsets import as_offsets, offsets_from_lengths, running_total
-from .validation import Ids, TokenArray, as_array, as_ids, as_tokens, read_only_view
+from .validation import Ids, TokenArray, as_array, as_ids, as_tokens, first_unusable, read_only_view
 
 __all__ = ["MULTIVECTORS_FILES", "MultiVectors", "as_kernel_arrays"]
 
 #: What a folder of MultiVectors holds.
 MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
-
-#: No number of a token may be as large: products of two, summed over a thousand dimensions and
-#: ten thousand tokens, must stay within float32.
-TOO_LARGE = 1e12
-
-# Of a float of so many bytes: its bits, all of them but the sign, and the first that is refused.
-# Every finite float16 is small enough.
-_BITS = {
-    2: (np.uint16, 0x7FFF, 0x7C00),
-    4: (np.uint32, 0x7FFFFFFF, int(np.float32(TOO_LARGE).view(np.uint32))),
-}
 
 
 def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
@@ -352,19 +340,16 @@ class MultiVectors:
         """
         if self._finite:
             return
-        unsigned, magnitude, limit = _BITS[self.tokens.dtype.itemsize]
-        bits = read_only_view(self.tokens).reshape(-1).view(unsigned)
-        where = first_beyond(bits, unsigned(magnitude), unsigned(limit))
-        if where < 0:
+        found = first_unusable(self.tokens)
+        if found is None:
             self._finite = True
             return
-        row, column = divmod(int(where), self.dimension)
+        row, column, bound = found
         text, token = self.text_of(row)
-        value = self.tokens[row, column]
-        bound = "finite" if not np.isfinite(value) else f"below {TOO_LARGE:g} in size, for products overflow"
+        called = self.text_name(text, name, first, place)
         raise ValueError(
-            f"{self.text_name(text, name, first, place)} has {value!s} in its token {token}, coordinate {column}: "
-            f"every number must be {bound}. Drop or repair that text."
+            f"{called} has {self.tokens[row, column]!s} in its token {token}, coordinate {column}: every number "
+            f"must be {bound}. Drop or repair that text."
         )
 
     def text_of(self, row: int) -> tuple[int, int]:

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.finite_check import first_beyond
 from ..utils.checks import given
 
 __all__ = [
     "MAX_ID_LENGTH",
+    "TOO_LARGE",
     "Ids",
     "TokenArray",
     "as_array",
     "as_ids",
     "as_tokens",
+    "first_unusable",
     "id_kind",
     "read_only_view",
     "string_array",
@@ -30,6 +33,17 @@ Ids = NDArray[np.int64] | NDArray[np.str_] | NDArray[np.object_]
 
 #: Most characters of an id: what the most generous vector store holds (Milvus' VARCHAR).
 MAX_ID_LENGTH = 65_535
+
+#: No number of a token may be as large: products of two, summed over a thousand dimensions and
+#: ten thousand tokens, must stay within float32.
+TOO_LARGE = 1e12
+
+# Of a float of so many bytes: its bits, all of them but the sign, and the first that is refused.
+# Every finite float16 is small enough.
+_BITS = {
+    2: (np.uint16, 0x7FFF, 0x7C00),
+    4: (np.uint32, 0x7FFFFFFF, int(np.float32(TOO_LARGE).view(np.uint32))),
+}
 
 # So many characters are always held as NumPy's strings.
 _NARROW_STRINGS = 1 << 18
@@ -97,6 +111,22 @@ def as_tokens(value: Any, name: str) -> TokenArray:
         array = array.astype(np.float32)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return np.ascontiguousarray(array) if not array.flags.c_contiguous else array
+
+
+def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
+    """Return the row and column of the first number that no product may have, and what it must be.
+
+    None where all numbers are finite and below :data:`TOO_LARGE` in size.
+    """
+    unsigned, magnitude, limit = _BITS[tokens.dtype.itemsize]
+    bits = read_only_view(tokens).reshape(-1).view(unsigned)
+    where = int(first_beyond(bits, unsigned(magnitude), unsigned(limit)))
+    if where < 0:
+        return None
+    row, column = divmod(where, tokens.shape[1])
+    if np.isfinite(tokens[row, column]):
+        return row, column, f"below {TOO_LARGE:g} in size, for products overflow"
+    return row, column, "finite"
 
 
 def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
