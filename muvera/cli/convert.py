@@ -74,6 +74,7 @@ def convert(
     import numpy as np
 
     from ..convert import pipeline
+    from .index_source import IndexSource, is_index
 
     limits = _limits(isolated, time_limit, memory_limit)
     options = _given(
@@ -91,7 +92,7 @@ def convert(
     # A bar belongs on a terminal only: in a log its every step is a line.
     progress = not quiet and sys.stderr.isatty()
     report = pipeline.convert(
-        source,
+        IndexSource(source) if format is None and is_index(source) else source,
         out,
         to,
         format=format,

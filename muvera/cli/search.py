@@ -25,7 +25,7 @@ _QUERIES_AT_ONCE = 256
 
 
 #: Formats of indexes, which never hold queries.
-_DOCUMENTS_ONLY = ("plaid", "fast_plaid", "pylate", "warp", "byaldi")
+_DOCUMENTS_ONLY = ("muvera index", "plaid", "fast_plaid", "pylate", "warp", "byaldi")
 
 
 def search(

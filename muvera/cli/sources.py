@@ -13,6 +13,7 @@ from ..convert.sources.arrays import require_finite
 from ..convert.sources.base import Source
 from ..convert.sources.named_arrays import find, names_of
 from ..data.multivectors import MultiVectors
+from .index_source import IndexSource, is_index
 from .options import parse_options
 
 __all__ = ["open_documents", "open_queries", "read_collections", "stream"]
@@ -23,10 +24,14 @@ _BYTES_A_BATCH = 64 << 20
 def open_documents(
     path: Path, format: str | None = None, part: str | None = None, options: list[str] | None = None
 ) -> Source:
-    """Open documents; `part` goes to the readers that know parts."""
+    """Open documents, of an index too; `part` goes to the readers that know parts."""
     given = parse_options(options or [])
     if part is not None:
         given["part"] = part
+    if format is None and is_index(path):
+        if given:
+            raise ValueError(f"{path} is an index, which is read whole. Leave out --part and --option.")
+        return IndexSource(path)
     return open_source(path, format, **given)
 
 
@@ -35,7 +40,7 @@ def open_queries(
 ) -> Source:
     """Open queries: those of a source that has them beside documents, else all that it has."""
     given = parse_options(options or [])
-    if part is not None or "part" in given:
+    if part is not None or "part" in given or (format is None and is_index(path)):
         return open_documents(path, format, part, options)
     module = find_reader(path.expanduser()) if format is None else reader(format)
     if "part" not in inspect.signature(module.open_source).parameters:
