@@ -47,7 +47,7 @@ def findings(view: ExperimentView) -> Finding:
     if not view.measures:
         return Finding()
     if _grows(view):
-        return Finding(_growth(view))
+        return Finding(_scaling(view))
     fronts = {name: front for name in view.run.collections if (front := _front(view, name))}
     if view.timed and fronts:
         return _timed(view, fronts)
@@ -225,7 +225,7 @@ def _grows(view: ExperimentView) -> bool:
     return any(len(found - {None}) > 1 for found in sizes.values())
 
 
-def _growth(view: ExperimentView) -> list[str]:
+def _scaling(view: ExperimentView) -> list[str]:
     """Say of each series how its speed changes from the least to the greatest number of documents."""
     sentences = []
     for collection in view.run.collections:

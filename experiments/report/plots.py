@@ -86,7 +86,7 @@ def plots_of(view: ExperimentView) -> list[Plot]:
         plots += _tradeoffs(view, collection, rows)
         for name in _parameters(view, rows):
             plots += _sweeps(view, collection, rows, name)
-        plots += _depths(view, collection, rows)
+        plots += _cutoffs(view, collection, rows)
     return plots
 
 
@@ -136,17 +136,17 @@ def _sweeps(view: ExperimentView, collection: str, rows: list[int], parameter: s
     return plots
 
 
-def _depths(view: ExperimentView, collection: str, rows: list[int]) -> list[Plot]:
+def _cutoffs(view: ExperimentView, collection: str, rows: list[int]) -> list[Plot]:
     """Return recall among the first N against N, where measures of enough N are known."""
-    depths: dict[str, dict[str, float]] = defaultdict(dict)
+    cutoffs: dict[str, dict[str, float]] = defaultdict(dict)
     for measure in view.measures:
         match = re.fullmatch(r"(.*recall)@(\d+)", measure)
         if match:
-            depths[match[1]][measure] = float(match[2])
+            cutoffs[match[1]][measure] = float(match[2])
     plots = []
     lines = _fewer(view, [[i] for i in rows])
     variants = _variants(view, lines, "")
-    for title, of_measure in depths.items():
+    for title, of_measure in cutoffs.items():
         points = [
             (line[0], measure, depth)
             for line in lines

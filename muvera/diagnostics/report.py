@@ -176,11 +176,11 @@ def _use(found: Diagnosis) -> str:
 
 def _against(row: MeasuredEncoder, others: list[MeasuredEncoder]) -> str:
     """Return recall at 50 candidates beside that of the other encoder that finds most."""
-    own = f"recall at 50 candidates is {row.recall[50] or 0.0:.1%}"
+    sentence = f"recall at 50 candidates is {row.recall[50] or 0.0:.1%}"
     best = max(others, key=lambda other: other.recall[50] or 0.0, default=None)
     if best is None:
-        return own
-    return f"{own}, that of {best.name} is {best.recall[50] or 0.0:.1%} with {best.floats:,} floats"
+        return sentence
+    return f"{sentence}, that of {best.name} is {best.recall[50] or 0.0:.1%} with {best.floats:,} floats"
 
 
 def _expect(found: Diagnosis) -> str:

@@ -97,12 +97,12 @@ class CandidateSearch:
         """Replace reading all by a graph once there are many; a graph is not left again."""
         if self.settings.backend != "auto" or self.search.kind == "hnsw" or size < GRAPH_FROM:
             return
-        graph, held = self._made("hnsw"), self.search
-        rows = held.labels()
-        step = max(1, _BLOCK_BYTES // (4 * held.dimension))
+        graph, before = self._made("hnsw"), self.search
+        rows = before.labels()
+        step = max(1, _BLOCK_BYTES // (4 * before.dimension))
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            graph.add(part, held.vectors(part), threads)
+            graph.add(part, before.vectors(part), threads)
         self.search = graph
         self.recall, self.recall_size = None, 0
 
@@ -164,8 +164,8 @@ class CandidateSearch:
     @property
     def recall_is_stale(self) -> bool:
         """Whether something is to be learned, or there are twice as many as when recall was measured."""
-        outgrown = self.recall_size == 0 or len(self.search) > 2 * self.recall_size
-        return self.search.ready_to_train or outgrown
+        doubled = self.recall_size == 0 or len(self.search) > 2 * self.recall_size
+        return self.search.ready_to_train or doubled
 
     @property
     def fitted_on_too_few(self) -> bool:

@@ -333,7 +333,7 @@ class IndexContents:
                     queries[q],
                     ball_carving_tau,
                     rows[q],
-                    self.store.pieces,
+                    self.store.slices,
                     replace(how, products=[]),
                     threads if alone else 1,
                 )

@@ -86,7 +86,9 @@ def require_place(target: Path, overwrite: bool = False) -> None:
         )
 
 
-def commit(target: Path, fill: Fill, known: Generation | None, overwrite: bool = False) -> Generation:
+def commit(
+    target: Path, fill: Fill, expected_generation: Generation | None, overwrite: bool = False
+) -> Generation:
     """Write a new generation of the index in `target` and make it current.
 
     Parameters
@@ -97,7 +99,7 @@ def commit(target: Path, fill: Fill, known: Generation | None, overwrite: bool =
         Given a folder to fill, its later name within `target`, and the names of the files of
         the current generation, relative to `target`; writes this generation's files and
         returns the manifest's own entries and which of those names to keep.
-    known : Generation or None
+    expected_generation : Generation or None
         What the caller loaded or wrote last in this folder; None for an index that was never
         there.  Another one on the disk means that somebody else wrote since.
     overwrite : bool
@@ -122,13 +124,13 @@ def commit(target: Path, fill: Fill, known: Generation | None, overwrite: bool =
     with locked(target):
         manifest = read_manifest(target)
         current = Generation.of(manifest)
-        if current != known:
-            if known is None:
+        if current != expected_generation:
+            if expected_generation is None:
                 since = "this index was made elsewhere"
-            elif known.number == current.number:
+            elif expected_generation.number == current.number:
                 since = "it is another one than you loaded"
             else:
-                since = f"you loaded {known.number}"
+                since = f"you loaded {expected_generation.number}"
             raise IndexFolderError(
                 f"{target} holds generation {current.number}, but {since}. Saving would lose what is there: "
                 "load it and change that, save to another folder, or remove the folder first."

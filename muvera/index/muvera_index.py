@@ -293,12 +293,12 @@ class MuveraIndex(SearchableIndex):
         self, target: Path, overwrite: bool, attachments: Mapping[str, Callable[[Path], object]]
     ) -> None:
         with self._changed:
-            known = self._generation if target == self._home else None
+            expected_generation = self._generation if target == self._home else None
             kept: dict[str, Callable[[Path], object]] = {
                 name: partial(shutil.copyfile, path) for name, path in self._attachments.items()
             }
             files = {**kept, **attachments}
-            self._generation = write_contents(self._contents, target, known, overwrite, files)
+            self._generation = write_contents(self._contents, target, expected_generation, overwrite, files)
             self._home = target
             self._attachments = {name: target / self._generation.folder / name for name in files}
 

@@ -38,7 +38,7 @@ _GROWTH = 2
 def write_contents(
     contents: IndexContents,
     target: Path,
-    known: Generation | None,
+    expected_generation: Generation | None,
     overwrite: bool = False,
     attachments: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> Generation:
@@ -48,7 +48,7 @@ def write_contents(
     ----------
     contents : IndexContents
     target : Path
-    known, overwrite
+    expected_generation, overwrite
         See :func:`muvera.index.generations.commit`.
     attachments : mapping of str to callable, optional
         Files to keep with the index, by name; each callable writes the file of the path that it is given.
@@ -89,7 +89,7 @@ def write_contents(
         }
         return entries, files[: len(kept)]
 
-    generation = commit(target, fill, known, overwrite)
+    generation = commit(target, fill, expected_generation, overwrite)
     contents.store.segments, contents.store.staging = segments, None
     return generation
 

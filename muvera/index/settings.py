@@ -81,8 +81,8 @@ class IndexSettings:
         TypeError, ValueError
             For an unknown or wrong value.
         """
-        known = [entry.name for entry in fields(cls)]
-        unknown = [name for name in values if name not in known]
+        names = [entry.name for entry in fields(cls)]
+        unknown = [name for name in values if name not in names]
         if unknown:
-            raise ValueError(f"IndexSettings has no {unknown[0]!r}. It has: {', '.join(known)}.")
+            raise ValueError(f"IndexSettings has no {unknown[0]!r}. It has: {', '.join(names)}.")
         return cls(**values)

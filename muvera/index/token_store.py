@@ -111,7 +111,7 @@ class TokenStore:
             ]
         )
 
-    def pieces(self, positions: NDArray[np.int64], in_order: bool) -> list[DocumentSlice]:
+    def slices(self, positions: NDArray[np.int64], in_order: bool) -> list[DocumentSlice]:
         """Return where the rows at `positions` (c, in any order) are, and their places in `positions`.
 
         Segment after segment, or exactly in the order of `positions` where `in_order`.

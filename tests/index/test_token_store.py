@@ -59,7 +59,7 @@ def test_a_store_is_a_list_of_texts(
     shuffled = np.array(data.draw(st.permutations(picked)))
     for ordered in (False, True):
         places = []
-        for part, positions, at in store.pieces(shuffled, ordered):
+        for part, positions, at in store.slices(shuffled, ordered):
             assert_same(part[positions[np.argsort(positions)]], [expected[i] for i in np.sort(shuffled[at])])
             places.append(at)
         assert (np.concatenate(places) if ordered else np.sort(np.concatenate(places))).tolist() == list(

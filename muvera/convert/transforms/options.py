@@ -75,23 +75,23 @@ def real_rows(documents: MultiVectors, which: str, first: int = 0) -> NDArray[np
     return np.asarray(after > 0)
 
 
-def truncate_dimension(documents: MultiVectors, dims: int, first: int = 0) -> MultiVectors:
-    """Keep the first `dims` columns, brought to unit length again.
+def truncate_dimension(documents: MultiVectors, dimension: int, first: int = 0) -> MultiVectors:
+    """Keep the first `dimension` columns, brought to unit length again.
 
     Only for models trained for it (Matryoshka); others lose their meaning with the columns.
 
     Raises
     ------
     TypeError, ValueError
-        For `dims` that is no int from 1 to the dimension, and for a token that becomes entirely
+        For `dimension` that is no int from 1 to the dimension, and for a token that becomes entirely
         zero.
     """
-    dims = require_int("truncate_dimension", dims)
-    if not 1 <= dims <= documents.dimension:
+    dimension = require_int("truncate_dimension", dimension)
+    if not 1 <= dimension <= documents.dimension:
         raise ValueError(
-            f"truncate_dimension={dims} must lie within 1 and the source's dimension={documents.dimension}."
+            f"truncate_dimension={dimension} must lie within 1 and the source's dimension={documents.dimension}."
         )
-    return normalize(_with(documents, np.ascontiguousarray(documents.tokens[:, :dims])), first)
+    return normalize(_with(documents, np.ascontiguousarray(documents.tokens[:, :dimension])), first)
 
 
 def normalize(documents: MultiVectors, first: int = 0) -> MultiVectors:
