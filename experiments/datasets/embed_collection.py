@@ -125,7 +125,7 @@ def _encode_shards(
                 # Written beside and renamed: a shard that exists is whole.
                 beside = path.with_suffix(".partial")
                 with beside.open("wb") as file:
-                    np.savez(file, allow_pickle=False, **_encode(encoder, side, part))
+                    np.savez(file, **_encode(encoder, side, part))
                 beside.replace(path)
             bar.update(len(part))
 

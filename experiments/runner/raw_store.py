@@ -70,7 +70,7 @@ class RawStore:
         beside = path.with_name(f".{path.stem}.partial.npz")
         arrays = {name: getattr(raw, name) for name in _ARRAYS}
         arrays |= {f"{_FACT}{name}": values for name, values in raw.query_facts.items()}
-        np.savez(beside, allow_pickle=False, **arrays)
+        np.savez(beside, **arrays)
         try:
             write_bytes(path, beside.read_bytes())
         finally:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.datasets.embed_collection import embed, read_texts
+from muvera import MultiVectors
+from muvera.texts.encoders.base import Side
 from muvera.texts.encoders.minilm import unit_rows
 
 DOCUMENTS = [(f"d{n}", "word " * (n % 4 + 1)) for n in range(10)]
@@ -17,19 +19,26 @@ QUERIES = [("q1", "one word"), ("q2", "word")]
 class LetterEncoder:
     """One vector of width 6 a word, from its letters and its place."""
 
+    name = "letters"
+
     def __init__(self, fail_after: int = 1000) -> None:
         self.calls, self.fail_after = 0, fail_after
 
-    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         self.calls += 1
         if self.calls > self.fail_after:
             raise KeyboardInterrupt
-        return [unit_rows(np.array(self._rows(text.split()), np.float32)) for text in texts]
+        return MultiVectors.from_arrays(
+            [unit_rows(np.array(self._rows(text.split()), np.float32)) for text in texts]
+        )
 
     def _rows(self, words: list[str]) -> list[list[int]]:
         return [[len(word), at, 1, ord(word[0]) % 7, at**2, 2] for at, word in enumerate(words)]
 
     encode_queries = encode_documents
+
+    def token_spans(self, text: str, side: Side) -> None:
+        return None
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -51,9 +60,7 @@ def test_layout(tmp_path: Path) -> None:
 
 def test_narrow_vectors_are_kept_as_they_are(tmp_path: Path) -> None:
     embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path, dimension=6)
-    expected = np.concatenate(LetterEncoder().encode_documents([text for _, text in DOCUMENTS])).astype(
-        np.float16
-    )
+    expected = LetterEncoder().encode_documents([text for _, text in DOCUMENTS]).tokens
     np.testing.assert_array_equal(np.load(tmp_path / "docs_tokens.npy"), expected.astype(np.float16))
     assert not (tmp_path / "reduction.npy").exists()
 
