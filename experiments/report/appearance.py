@@ -121,7 +121,7 @@ def marks_of(experiments: Sequence[Mapping[str, str]]) -> list[dict[str, Mark]]:
 
     Examples
     --------
-    >>> first, second = marks_of([{"muvera": "ours", "bm25": "baseline"}, {"bm25": "baseline"}])
+    >>> first, second = marks_of([{"muvera": "muvera", "bm25": "baseline"}, {"bm25": "baseline"}])
     >>> first["muvera"].color, first["bm25"].color, first["bm25"] == second["bm25"]
     ('#0072b2', '#d55e00', True)
     """

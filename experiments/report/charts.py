@@ -40,7 +40,7 @@ _LINEAR_BYTES = 1000
 _COST_STRETCH, _QUALITY_STRETCH = 1.25, 1.002
 
 #: Areas of points in square pixels: the library's own, and others'.
-_OURS, _OTHERS = 110, 62
+_MUVERA, _OTHERS = 110, 62
 
 
 def tradeoff_chart(
@@ -278,7 +278,7 @@ def _points(
         x=x,
         y=y,
         color=_color(marks, legend),
-        size=alt.condition("datum.family === 'ours'", alt.value(_OURS), alt.value(_OTHERS)),
+        size=alt.condition("datum.family === 'muvera'", alt.value(_MUVERA), alt.value(_OTHERS)),
         shape=_shape(marks, legend),
     )
     return encoded

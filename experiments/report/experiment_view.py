@@ -114,7 +114,7 @@ class ExperimentView:
 
     @cached_property
     def series(self) -> list[Series]:
-        """All series, those of ours first."""
+        """All series, those of muvera first."""
         return list(dict.fromkeys(self._series_of.values()))
 
     def series_of(self, row: int) -> Series:

@@ -12,7 +12,7 @@ __all__ = ["FAMILIES", "Row", "Run", "load_run"]
 Row = dict[str, Any]
 
 #: Who made a system, in the order in which systems are shown, with the word for it.
-FAMILIES = {"ours": "this library", "baseline": "baseline", "peer": "peer"}
+FAMILIES = {"muvera": "this library", "baseline": "baseline", "peer": "peer"}
 
 _NAMES = ("experiment", "collection", "system")
 
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def systems(self) -> dict[str, str]:
-        """Name of a system -> its family; ours first, then baselines, then peers."""
+        """Name of a system -> its family; muvera first, then baselines, then peers."""
         families = {row["system"]: row["family"] for row in self.rows}
         order = list(FAMILIES)
         return dict(sorted(families.items(), key=lambda item: order.index(item[1])))

@@ -51,5 +51,5 @@ _POINTED += [_polygon(_turned(_CHEVRON, quarters)) for quarters in (0, 2)]
 #: have right angles, peers' are triangles and arrows.  The second half are the first half's with a hole.
 SHAPES = {
     family: (*shapes, *(shape + _HOLE for shape in shapes))
-    for family, shapes in (("ours", _ROUND), ("baseline", _SQUARE), ("peer", _POINTED))
+    for family, shapes in (("muvera", _ROUND), ("baseline", _SQUARE), ("peer", _POINTED))
 }

@@ -116,7 +116,7 @@ def scaling_rows(
                 "experiment": experiment,
                 "collection": part.name,
                 "system": "scaling",
-                "family": "ours",
+                "family": "muvera",
                 "label": found["backend"],
                 "point": f"{found['backend']}, n={found['n']}",
                 "build": {

@@ -21,7 +21,7 @@ from muvera import MultiVectors, rerank
 
 __all__ = ["Answers", "Family", "Material", "NotApplicableError", "Ranked", "System", "arguments_of"]
 
-Family = Literal["ours", "baseline", "peer"]
+Family = Literal["muvera", "baseline", "peer"]
 
 #: Positions of documents, best first, int64 (m,), and their scores, float32 (m,).
 Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -103,7 +103,7 @@ class System(ABC):
     ----------
     name : str
         As in :data:`experiments.systems.registry.SYSTEMS`.
-    family : {"ours", "baseline", "peer"}
+    family : {"muvera", "baseline", "peer"}
     chamfer : bool
         Whether the scores claim to be exact Chamfer similarities (sums over query tokens).  They are then
         compared with those that the runner computes, but for the query argument ``rerank: false``.

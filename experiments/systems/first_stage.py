@@ -51,7 +51,7 @@ class FirstStage(System):
     """
 
     name: ClassVar[str] = "fde"
-    family: ClassVar[Family] = "ours"
+    family: ClassVar[Family] = "muvera"
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class Muvera(System):
     """
 
     name: ClassVar[str] = "muvera"
-    family: ClassVar[Family] = "ours"
+    family: ClassVar[Family] = "muvera"
     chamfer: ClassVar[bool] = True
 
     def __init__(

@@ -95,7 +95,7 @@ def test_broken_json_is_refused_with_its_place(tmp_path: Path) -> None:
         ({"rows": [{"experiment": "a", "collection": "b"}]}, "rows[0] has no 'system'"),
         (
             {"rows": [row("a", "b", "muvera", 0.5), row("a", "b", "muvera", 0.5) | {"family": "theirs"}]},
-            "rows[1] has the family 'theirs'; it must be one of ours, baseline, peer.",
+            "rows[1] has the family 'theirs'; it must be one of muvera, baseline, peer.",
         ),
     ],
 )
@@ -144,8 +144,8 @@ def test_series_are_labels_or_what_tells_a_systems_words_apart(run: Run) -> None
 
 
 def test_no_color_comes_twice_and_shapes_say_the_family() -> None:
-    families = {f"{family}{k}": family for family in SHAPES for k in range(len(SHAPES["ours"]))}
-    first, second = marks_of([families, {"new": "ours", "peer3": "peer"}])
+    families = {f"{family}{k}": family for family in SHAPES for k in range(len(SHAPES["muvera"]))}
+    first, second = marks_of([families, {"new": "muvera", "peer3": "peer"}])
     assert len({mark.color for mark in first.values()}) == len(families) > len(SERIES)
     assert len({mark.shape for mark in first.values()}) == len(families)
     assert all(first[name].shape in SHAPES[family] for name, family in families.items())

@@ -47,9 +47,9 @@ def frontier(points: list[tuple[float, float]], more_is_better: bool) -> set[tup
 @given(st.lists(st.tuples(st.integers(50, 70), st.integers(1, 20)), min_size=1, max_size=12))
 def test_the_frontier_is_the_points_that_none_beats(kind: str, grid: list[tuple[int, int]]) -> None:
     points = [(x / 100, float(y)) for x, y in grid]
-    common = {"series": "a", "family": "ours", "variant": 0, "low": None, "high": None}
+    common = {"series": "a", "family": "muvera", "variant": 0, "low": None, "high": None}
     data = alt.InlineData(values=[{"x": x, "y": y, **common} for x, y in points])
-    chart = tradeoff_chart(kind, "recall", marks_of([{"a": "ours"}])[0], LIGHT, data)
+    chart = tradeoff_chart(kind, "recall", marks_of([{"a": "muvera"}])[0], LIGHT, data)
     scene = vl_convert.vegalite_to_scenegraph(themed(chart, LIGHT), vl_version=VERSION)
     drawn = [(item["x"], item["y"]) for item in marks_in(scene, "layer_4_marks")]
     place = dict(zip(points, drawn, strict=True))
