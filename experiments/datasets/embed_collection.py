@@ -124,8 +124,9 @@ def _encode_shards(
             if not path.exists():
                 # Written beside and renamed: a shard that exists is whole.
                 beside = path.with_suffix(".partial")
+                arrays: dict[str, Any] = _encode(encoder, side, part)
                 with beside.open("wb") as file:
-                    np.savez(file, **_encode(encoder, side, part))
+                    np.savez(file, **arrays)
                 beside.replace(path)
             bar.update(len(part))
 
