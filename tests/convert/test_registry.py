@@ -55,5 +55,5 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 
 def test_an_option_that_the_reader_does_not_have(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", tokens=np.ones((2, 3), np.float32), lengths=[2])
-    with pytest.raises(TypeError, match="The npz reader has no option 'collumn'; it has part, allow_pickle"):
+    with pytest.raises(TypeError, match="The npz reader has no option 'collumn'; it has part"):
         read(tmp_path / "a.npz", collumn="x")

@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType, MethodType
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ...utils.npy_files import load_npy, read_npy_header
 from .pickle_scan import scan_pickle
 
-__all__ = ["RefusedPickleError", "Unpickler", "load_plain", "read_object_array"]
+__all__ = ["RefusedPickleError", "Unpickler", "load_npy_safely", "load_plain", "read_objects"]
 
 
 #: What unpickling a damaged file raises.
@@ -75,7 +75,7 @@ class Unpickler(pickle.Unpickler):
         return a tuple: :mod:`~muvera.convert.parsing.pickle_scan` takes its results for keys.
     """
 
-    def __init__(self, stream: BinaryIO, source: str, names: dict[str, Any]) -> None:
+    def __init__(self, stream: IO[bytes], source: str, names: dict[str, Any]) -> None:
         content = stream.read()
         super().__init__(io.BytesIO(content))
         self._content = content
@@ -222,31 +222,49 @@ def load_plain(content: Path | bytes, source: str | None = None) -> Any:
     return Unpickler(io.BytesIO(content), source or "The pickle", _PLAIN).read()
 
 
-def read_object_array(path: Path) -> list[NDArray[Any]]:
-    """Read an object ``.npy``, a pickle of number arrays, without running it.
+def load_npy_safely(path: Path) -> NDArray[Any]:
+    """Return the array of a .npy file: numbers memory-mapped, objects as :func:`read_objects` reads them.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such file.
+    RefusedPickleError, ValueError
+        As :func:`read_objects`, and where the file is damaged.
+    """
+    if path.is_file():
+        with path.open("rb") as stream:
+            if read_npy_header(stream, str(path)).dtype.hasobject:
+                return read_objects(stream, str(path))
+    return load_npy(path)
+
+
+def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
+    """Return an array of objects, which NumPy pickles after the header of a .npy file.
+
+    Parameters
+    ----------
+    stream : binary file
+        After the header.
+    source : str
+        The file, for messages.
 
     Returns
     -------
-    list of ndarray
-        Its entries.
+    object (any shape)
+        Arrays of numbers, strings, numbers, and containers of the last two.
 
     Raises
     ------
     RefusedPickleError
-        For a pickle of anything but arrays.
+        Where it asks for anything else, naming that.
     ValueError
-        Where it is damaged, or holds something else.
+        Where it is damaged.
     """
-    with path.open("rb") as stream:
-        header = read_npy_header(stream, str(path))
-        if header.dtype != np.dtype(object):
-            return list(load_npy(path))
-        items = Unpickler(stream, str(path), _ARRAYS).read()
-    if isinstance(items, _Array):
-        try:
-            items = items.array(objects=True)
-        except _DAMAGE as error:
-            raise ValueError(f"{path} is damaged ({error}). Copy it again.") from error
-    if not isinstance(items, np.ndarray) or not all(isinstance(item, np.ndarray) for item in items.flat):
-        raise ValueError(f"{path} must hold one array a document; it holds something else.")
-    return list(items.flat)
+    found = Unpickler(stream, source, _ARRAYS).read()
+    try:
+        if not isinstance(found, _Array):
+            raise ValueError(f"a {type(found).__name__} instead of an array")
+        return found.array(objects=True)
+    except _DAMAGE as error:
+        raise ValueError(f"{source} is damaged ({error}). Copy it again.") from error

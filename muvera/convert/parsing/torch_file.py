@@ -14,7 +14,7 @@ import operator
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ class _Storage:
 class _TorchUnpickler(Unpickler):
     """Unpickler of what ``torch.save`` describes, whose storages are views of the file's map."""
 
-    def __init__(self, stream: BinaryIO, path: Path, archive: zipfile.ZipFile, root: str) -> None:
+    def __init__(self, stream: IO[bytes], path: Path, archive: zipfile.ZipFile, root: str) -> None:
         names = {
             **_NAMES,
             "collections.OrderedDict": self._ordered_dict,

@@ -5,9 +5,9 @@ The codec is ``centroids.npy`` and ``bucket_weights.npy``.  Up to fast-plaid 1.6
 ``merged_codes.npy`` and ``merged_residuals.npy``, whose manifest says which rows belong to
 which chunk, and then removed.
 
-A small index also keeps the exact vectors: next-plaid as numbers, which are preferred here,
-fast-plaid as a pickle, which is read only on request (and then without running it).  The
-documents of ``buffer.npy`` are in the chunks too, so that file is not read.
+A small index also keeps the exact vectors, which are preferred here: next-plaid as numbers,
+fast-plaid as a pickle, which is read without running it.  The documents of ``buffer.npy`` are
+in the chunks too, so that file is not read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...utils.checks import require_int
 from ...utils.npy_files import load_npy
 from ..parsing.index_files import chunk_count, chunk_lengths, read_json_object
 from ..parsing.pylate_id_maps import has_pylate_maps
-from ..parsing.safe_pickle import read_object_array
+from ..parsing.safe_pickle import load_npy_safely
 from ..sources.base import CollectionSource
 from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
 
@@ -32,7 +32,6 @@ __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 NAME = "fast_plaid"
 DESCRIPTION = "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)"
 
-_PICKLE_NOTE = "embeddings.npy holds the exact vectors as a pickle; allow_pickle=True reads them."
 _STALE_NOTE = "embeddings.npy does not match the index and was left aside; the residuals were decoded."
 
 
@@ -51,7 +50,6 @@ def open_source(
     path: Path,
     *,
     exact: bool = True,
-    allow_pickle: bool = False,
     dtype: DTypeLike = np.float32,
     threads: int | None = None,
 ) -> QuantizedSource | CollectionSource:
@@ -64,10 +62,8 @@ def open_source(
     path : Path
         The index's folder.
     exact : bool
-        Prefer the exact vectors to the decoded ones where the index keeps them.
-    allow_pickle : bool
-        Take them also from fast-plaid's pickle.  It is read through a list of allowed
-        names, so that it cannot run anything.
+        Prefer the exact vectors to the decoded ones where the index keeps them; fast-plaid's pickle
+        of them is read through a list of allowed names, so that it cannot run anything.
     dtype : float32 or float16
         Of decoded vectors.
     threads : int, optional
@@ -85,7 +81,7 @@ def open_source(
     lengths = [chunk_lengths(path / f"doclens.{i}.json") for i in range(count)]
     note = None
     if exact and (path / "embeddings.npy").is_file():
-        collection, note = _exact(path, np.concatenate([np.zeros(0, np.int64), *lengths]), allow_pickle)
+        collection, note = _exact(path, np.concatenate([np.zeros(0, np.int64), *lengths]))
         if collection is not None:
             return CollectionSource(collection, NAME)
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
@@ -93,9 +89,7 @@ def open_source(
     return QuantizedSource(NAME, codec, _chunks(path, lengths), note=note)
 
 
-def _exact(
-    path: Path, lengths: NDArray[np.int64], allow_pickle: bool
-) -> tuple[MultiVectors | None, str | None]:
+def _exact(path: Path, lengths: NDArray[np.int64]) -> tuple[MultiVectors | None, str | None]:
     """Return the exact vectors, or None and why not."""
     file, beside = path / "embeddings.npy", path / "embeddings_lengths.json"
     if beside.is_file():
@@ -103,9 +97,9 @@ def _exact(
         if not np.array_equal(stored, lengths) or tokens.ndim != 2 or len(tokens) != stored.sum():
             return None, _STALE_NOTE
         return MultiVectors.from_flat(tokens, stored), None
-    if not allow_pickle:
-        return None, _PICKLE_NOTE
-    arrays = read_object_array(file)
+    arrays = load_npy_safely(file)
+    if arrays.ndim == 0 or not all(isinstance(array, np.ndarray) for array in arrays):
+        return None, _STALE_NOTE
     if [len(array) for array in arrays] != lengths.tolist():
         return None, _STALE_NOTE
     return MultiVectors.from_arrays(arrays), None

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.checks import require_choice
-from ...utils.npy_files import load_npy, read_npy_header
 from ..parsing.index_files import read_json
+from ..parsing.safe_pickle import load_npy_safely
 from ..sources.arrays import Bfloat16Rows, FlatSource, JoinedSource, Rows
 from ..sources.base import Source
 from ..sources.documents import Document, RowSource
@@ -54,7 +54,6 @@ def open_source(
     part: str = "docs",
     lengths: Path | str | None = None,
     uint16: str | None = None,
-    allow_pickle: bool = False,
 ) -> Source:
     """Return the source of a folder or of one file.
 
@@ -70,9 +69,6 @@ def open_source(
     uint16 : {"float16", "bfloat16"}, optional
         What the bit patterns of an unsigned 16-bit array mean.  Default: float16 for
         kANNolo's ``documents.npy``, an error elsewhere.
-    allow_pickle : bool
-        Read pickled object arrays (one array a document).  A pickle can run any program:
-        give True only for files that you trust.
 
     Raises
     ------
@@ -81,7 +77,7 @@ def open_source(
     """
     path = Path(path)
     if path.is_file():
-        return _file(path, part, lengths, uint16, allow_pickle)
+        return _file(path, part, lengths, uint16)
     files = {file.stem: file for file in sorted(path.iterdir()) if file.suffix in (".npy", ".json")}
     names = names_of(part)
     key = find(names.tokens, {stem for stem, file in files.items() if file.suffix == ".npy"})
@@ -94,12 +90,10 @@ def open_source(
             f"{path} has no token vectors under a known name: looked for {', '.join(names.tokens)} (.npy, "
             f"part={part!r}), found {listed}."
         )
-    return _flat(path, path / f"{key}.npy", files, part, lengths, uint16, allow_pickle)
+    return _flat(path, path / f"{key}.npy", files, part, lengths, uint16)
 
 
-def _file(
-    path: Path, part: str, lengths: Path | str | None, uint16: str | None, allow_pickle: bool
-) -> Source:
+def _file(path: Path, part: str, lengths: Path | str | None, uint16: str | None) -> Source:
     """Open one .npy file, with whatever stands beside it under its own stem or alone."""
     names = names_of(part)
     beside: dict[str, Path] = {}
@@ -109,7 +103,7 @@ def _file(
                 file = path.with_name(stem + suffix)
                 if word not in beside and file != path and file.is_file():
                     beside[word] = file
-    return _flat(path, path, beside, part, lengths, uint16, allow_pickle)
+    return _flat(path, path, beside, part, lengths, uint16)
 
 
 def _flat(
@@ -119,14 +113,13 @@ def _flat(
     part: str,
     lengths: Path | str | None,
     uint16: str | None,
-    allow_pickle: bool,
 ) -> Source:
     names = names_of(part)
-    tokens = _load(file, allow_pickle)
+    tokens = load_npy_safely(file)
     ids = None
     ids_key = find(names.ids, files)
     if ids_key is not None:
-        ids = _values(files[ids_key], allow_pickle)
+        ids = _values(files[ids_key])
     if tokens.dtype == object:
         return _objects(tokens, ids, str(place))
     if uint16 is None and file.stem == "documents":
@@ -134,11 +127,11 @@ def _flat(
     arrays: dict[str, Rows] = {"tokens" if part == "docs" else "queries": _as_floats(tokens, file, uint16)}
     for key in (find(names.lengths, files), find(names.offsets, files), find(names.mask, files)):
         if key is not None and files[key] != file:
-            arrays[key] = _values(files[key], allow_pickle)
+            arrays[key] = _values(files[key])
     if lengths is not None:
         given = Path(lengths) if Path(lengths).is_file() else place / lengths
         arrays = {key: arrays[key] for key in list(arrays)[:1]}
-        arrays[names.lengths[0]] = _values(given, allow_pickle)
+        arrays[names.lengths[0]] = _values(given)
     return source_of(arrays, name=NAME, place=str(place), part=part, ids=ids)
 
 
@@ -149,10 +142,10 @@ def _chunks(path: Path, chunks: list[re.Match[str]]) -> Source:
         file, doclens = path / match[0], path / f"doclens{match[1]}.npy"
         if not doclens.is_file():
             raise FileNotFoundError(f"{path} has {match[0]}, but no {doclens.name} with its lengths.")
-        tokens = _as_floats(_load(file), file, None)
+        tokens = _as_floats(load_npy_safely(file), file, None)
         if tokens.ndim != 2:
             raise ValueError(f"{file} must have shape (tokens, dimension), got {tokens.shape}.")
-        offsets = offsets_of(_load(doclens), len(tokens), str(doclens), lengths=True)
+        offsets = offsets_of(load_npy_safely(doclens), len(tokens), str(doclens), lengths=True)
         parts.append(FlatSource(tokens, offsets, None, name=NAME, place=str(file)))
         if parts[-1].dimension != parts[0].dimension:
             raise ValueError(
@@ -166,14 +159,16 @@ def _chunks(path: Path, chunks: list[re.Match[str]]) -> Source:
 
 
 def _objects(arrays: NDArray[Any], ids: Any, place: str) -> Source:
-    """Open a trusted object array, one (tokens, dimension) array a document."""
+    """Open an object array, one (tokens, dimension) array a document."""
     listed = [None] * len(arrays) if ids is None else list(ids)
     if len(listed) != len(arrays):
         raise ValueError(f"{place}: there are {len(listed)} ids for {len(arrays)} documents.")
 
     def documents() -> Iterator[Document]:
         for i, array in enumerate(arrays):
-            tokens = np.asarray(array)
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{place}: document {i} is a {type(array).__name__}, not an array.")
+            tokens = array
             if tokens.dtype.kind != "f" and tokens.size:
                 raise TypeError(f"{place}: document {i} has dtype {tokens.dtype}, not floating point.")
             yield Document(listed[i], tokens, f"entry {i}")
@@ -195,25 +190,10 @@ def _as_floats(array: NDArray[Any], file: Path, uint16: str | None) -> Any:
     return array
 
 
-def _load(file: Path, allow_pickle: bool = False) -> NDArray[Any]:
-    """Return the array of a .npy file, memory-mapped; unpickled only where that is allowed."""
-    if file.is_file():
-        with file.open("rb") as stream:
-            pickled = read_npy_header(stream, str(file)).dtype.hasobject
-        if pickled and allow_pickle:
-            return np.asarray(np.load(file, allow_pickle=True))
-        if pickled:
-            raise ValueError(
-                f"{file} holds pickled objects, which can run any program when they are read. "
-                "Give allow_pickle=True only if you trust its origin."
-            )
-    return load_npy(file)
-
-
-def _values(file: Path, allow_pickle: bool) -> Any:
+def _values(file: Path) -> Any:
     """Return lengths, ids or a mask from a .npy or .json file."""
     if file.suffix == ".npy":
-        return _load(file, allow_pickle)
+        return load_npy_safely(file)
     values = read_json(file)
     if not isinstance(values, list):
         raise ValueError(f"{file} must hold a JSON list, got {type(values).__name__}. Export it again.")

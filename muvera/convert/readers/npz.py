@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.npy_files import NpyHeader, read_npy_header
+from ..parsing.safe_pickle import read_objects
 from ..parsing.unpacking import require_unpackable
 from ..parsing.zip_members import stored_bytes
-from ..sources.arrays import Rows
 from ..sources.base import Source
-from ..sources.named_arrays import find, names_of, per_document, source_of
+from ..sources.named_arrays import PARTS, find, names_of, per_document, source_of
 
 __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 
@@ -34,7 +34,7 @@ def matches(path: Path) -> bool:
     return path.is_file() and path.suffix == ".npz"
 
 
-def open_source(path: Path, *, part: str = "docs", allow_pickle: bool = False) -> Source:
+def open_source(path: Path, *, part: str = "docs") -> Source:
     """Return the source of a .npz file.
 
     Parameters
@@ -45,9 +45,6 @@ def open_source(path: Path, *, part: str = "docs", allow_pickle: bool = False) -
         name is its id.
     part : {"docs", "queries"}
         Which collection, where there are both.
-    allow_pickle : bool
-        Read pickled ids.  A pickle can run any program: give True only for files that you
-        trust.
 
     Raises
     ------
@@ -63,41 +60,26 @@ def open_source(path: Path, *, part: str = "docs", allow_pickle: bool = False) -
             if twice:
                 raise ValueError(f"{path} has {twice[0]} more than once. Export it again.")
             file: NDArray[np.uint8] = np.memmap(path, np.uint8, "r").view(np.ndarray)
-            members: dict[str, Any] = {
-                info.filename[:-4]: _member(path, archive, info, file, allow_pickle) for info in infos
-            }
+            known = {name for part in PARTS.values() for kind in part for name in kind}
+            found = {info.filename[:-4]: _member(path, archive, info, file, known) for info in infos}
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is truncated or no .npz file: {error}. Copy or export it again.") from None
+    members = {key: value for key, value in found.items() if value is not None}
     names = names_of(part)
-    arrays: dict[str, Rows] = {key: value for key, value in members.items() if value is not None}
-    if find(names.tokens, arrays) is None:
-        ids = None
-        rest = {key: value for key, value in arrays.items() if key not in (*names.ids, "n")}
-        if any(key in members for key in names.ids):
-            ids_key = next(key for key in names.ids if key in members)
-            ids = _ids(members[ids_key], path, ids_key)
+    if find(names.tokens, members) is None:
+        ids_key = next((key for key in names.ids if key in members), None)
+        ids = None if ids_key is None else members[ids_key][:]
+        rest = {key: value for key, value in members.items() if key not in (*names.ids, "n")}
         source = per_document(rest, name=NAME, place=str(path), ids=ids)
         if source is not None:
             return source
-    for key in names.ids:
-        if key in members:
-            _ids(members[key], path, key)
-    return source_of(arrays, name=NAME, place=str(path), part=part)
-
-
-def _ids(values: Any, path: Path, key: str) -> Any:
-    if values is None:
-        raise ValueError(
-            f"{path} has pickled {key}, which can run any program when they are read. "
-            "Give allow_pickle=True only if you trust the file's origin."
-        )
-    return values[:]
+    return source_of(members, name=NAME, place=str(path), part=part)
 
 
 def _member(
-    path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: NDArray[np.uint8], allow_pickle: bool
+    path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: NDArray[np.uint8], known: set[str]
 ) -> Any:
-    """Return a member as rows, or None where it is pickled and that is not allowed."""
+    """Return a member as rows; None for objects under a name that is not `known`."""
     place = f"{path}: {info.filename}"
     packed = info.compress_type != zipfile.ZIP_STORED
     if packed:
@@ -105,8 +87,7 @@ def _member(
     with archive.open(info) as stream:
         header = read_npy_header(stream, place)
         if header.dtype.hasobject:
-            stream.seek(0)
-            return np.lib.format.read_array(stream, allow_pickle=True) if allow_pickle else None
+            return read_objects(stream, place) if info.filename[:-4] in known else None
         # Claims are compared with the size before anything is allocated.
         header.require_bytes(info.file_size - header.begins, place)
         if header.fortran_order or not header.nbytes or not header.shape:

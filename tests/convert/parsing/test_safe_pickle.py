@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muvera.convert.parsing.safe_pickle import RefusedPickleError, load_plain, read_object_array
+from muvera.convert.parsing.safe_pickle import RefusedPickleError, load_npy_safely, load_plain
 
 
 class Malicious:
@@ -62,7 +62,7 @@ def test_object_arrays_without_pickle(tmp_path: Path, kind: np.dtype) -> None:
     array = np.empty(2, object)
     array[:] = rows
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
-    read = read_object_array(tmp_path / "a.npy")
+    read = load_npy_safely(tmp_path / "a.npy")
     assert len(read) == 2
     for got, given in zip(read, rows, strict=True):
         assert got.dtype == given.dtype
@@ -72,13 +72,21 @@ def test_object_arrays_without_pickle(tmp_path: Path, kind: np.dtype) -> None:
 def test_object_arrays_of_other_things(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.array([{"a": 1}, None], object), allow_pickle=True)
-    with pytest.raises(ValueError, match="must hold one array a document"):
-        read_object_array(path)
+    assert load_npy_safely(path).tolist() == [{"a": 1}, None]
+    header, plain = path.read_bytes()[:128], pickle.dumps([1])
+    path.write_bytes(header + plain)
+    with pytest.raises(ValueError, match=r"a\.npy is damaged \(a list instead of an array\)"):
+        load_npy_safely(path)
+    inner = np.empty(1, object)
+    inner[0] = np.array([None, "x"], object)
+    np.save(path, inner, allow_pickle=True)
+    with pytest.raises(ValueError, match=r"a\.npy is damaged \(arrays of objects within each other\)"):
+        load_npy_safely(path)
     np.save(path, np.array([Malicious(), None], object), allow_pickle=True)
     with pytest.raises(RefusedPickleError, match=r"asks for (posix|nt)\.system"):
-        read_object_array(path)
+        load_npy_safely(path)
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"a\.npy is not a \.npy file, or its beginning is damaged: EOF"):
-        read_object_array(path)
+        load_npy_safely(path)
     np.save(path, np.ones((2, 3, 4)))
-    assert [item.shape for item in read_object_array(path)] == [(3, 4), (3, 4)]
+    assert [item.shape for item in load_npy_safely(path)] == [(3, 4), (3, 4)]

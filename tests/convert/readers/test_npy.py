@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from builders.token_collections import assert_same, collection, everything
 
+from muvera.convert.parsing.safe_pickle import RefusedPickleError
 from muvera.convert.readers import npy
 from muvera.data.multivectors import MultiVectors
 
@@ -188,20 +190,37 @@ def test_the_tokens_stay_on_the_disk(tmp_path: Path) -> None:
     assert isinstance(first.tokens, np.memmap)
 
 
-def test_pickles_only_on_request(tmp_path: Path) -> None:
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("echo this must never run",)
+
+
+def test_object_arrays_without_running_them(tmp_path: Path) -> None:
     arrays = np.empty(3, object)
     docs = collection([2, 0, 1])
     arrays[:] = list(docs)
     save(tmp_path, embeddings=arrays)
-    with pytest.raises(ValueError, match=r"embeddings\.npy holds pickled objects.*allow_pickle=True"):
-        npy.open_source(tmp_path)
-    assert_same(everything(npy.open_source(tmp_path, allow_pickle=True)), docs)
+    assert_same(everything(npy.open_source(tmp_path)), docs)
     arrays[1] = np.ones((2, 5), np.float32)
     save(tmp_path, embeddings=arrays)
     with pytest.raises(
         ValueError, match="entry 1: document 1 has 5 columns, but this source has dimension=4"
     ):
-        everything(npy.open_source(tmp_path, allow_pickle=True))
+        everything(npy.open_source(tmp_path))
+    for wrong, sentence in (
+        ("text", "document 1 is a str, not an array"),
+        (None, "document 1 is a NoneType"),
+    ):
+        arrays[1] = wrong
+        save(tmp_path, embeddings=arrays)
+        with pytest.raises(ValueError, match=sentence):
+            everything(npy.open_source(tmp_path))
+    arrays[1] = Malicious()
+    save(tmp_path, embeddings=arrays)
+    with pytest.raises(
+        RefusedPickleError, match=r"embeddings\.npy is a pickle that asks for (posix|nt)\.system"
+    ):
+        npy.open_source(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from builders.token_collections import assert_same, collection, everything
 
 from muvera import MultiVectors, convert
+from muvera.convert.parsing.safe_pickle import RefusedPickleError
 from muvera.convert.readers import npz
 
 DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "d"])
@@ -56,17 +58,26 @@ def test_numbered_members_in_the_order_of_their_numbers(tmp_path: Path, save: An
         npz.open_source(tmp_path / "docs.npz")
 
 
-def test_pickled_ids_only_on_request(tmp_path: Path) -> None:
+def test_pickled_ids_without_running_them(tmp_path: Path, save: Any) -> None:
     """muvera-python's fixtures have an object array of ids."""
     arrays: dict[str, Any] = {f"emb_{i}": tokens for i, tokens in enumerate(DOCS)}
-    np.savez(tmp_path / "docs.npz", ids=DOCS.ids.astype(object), n=np.array(4), **arrays)
-    with pytest.raises(ValueError, match=r"docs\.npz has pickled ids.*allow_pickle=True"):
-        npz.open_source(tmp_path / "docs.npz")
-    assert_same(everything(npz.open_source(tmp_path / "docs.npz", allow_pickle=True)), DOCS)
-    np.savez(tmp_path / "flat.npz", ids=DOCS.ids.astype(object), tokens=DOCS.tokens, lengths=DOCS.lengths)
-    with pytest.raises(ValueError, match="has pickled ids"):
-        npz.open_source(tmp_path / "flat.npz")
-    assert_same(everything(npz.open_source(tmp_path / "flat.npz", allow_pickle=True)), DOCS)
+    path, names = tmp_path / "docs.npz", DOCS.ids.astype(object)
+    save(path, ids=names, n=np.array(4), **arrays)
+    assert_same(everything(npz.open_source(path)), DOCS)
+    other = np.array([Decimal(1)], object)
+    save(path, ids=names, tokens=DOCS.tokens, lengths=DOCS.lengths, other=other)
+    assert_same(everything(npz.open_source(path)), DOCS)
+    names[0] = Decimal(1)
+    save(path, ids=names, tokens=DOCS.tokens, lengths=DOCS.lengths)
+    with pytest.raises(
+        RefusedPickleError, match=r"docs\.npz: ids\.npy is a pickle that asks for decimal\.Decimal"
+    ):
+        npz.open_source(path)
+    for wrong, sentence in (({"a": 1}, "ids must be all int or all str, got dict"), (1.5, "got float, str")):
+        names[0] = wrong
+        save(path, ids=names, tokens=DOCS.tokens, lengths=DOCS.lengths)
+        with pytest.raises(TypeError, match=sentence):
+            npz.open_source(path)
 
 
 def test_one_array_a_document(tmp_path: Path, save: Any) -> None:
