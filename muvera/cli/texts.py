@@ -139,18 +139,15 @@ def search(
         _converse(found, k, options, explain)
         return
     begun = time.perf_counter()
-    hits = found.search(query, k, **options)
+    hits = found.search(query, k, explain=explain or as_html is not None, **options)
     duration = time.perf_counter() - begun
-    reasons = found.explain_all(query, [hit.id for hit in hits]) if explain or as_html is not None else []
     if as_html is not None:
-        _write_page(as_html, query, hits, reasons)
+        _write_page(as_html, query, hits)
     if json_:
         rows = [hit.to_dict() for hit in hits]
-        for row, reason in zip(rows, reasons, strict=False):
-            row["explanation"] = reason.to_dict()
         print_json({"index": str(index), "query": query, "seconds": round(duration, 4), "hits": rows})
         return
-    _print(hits, reasons if explain else [])
+    _print(hits, explain)
     if not quiet:
         note(f"{len(hits):,} of {len(found):,} texts in {seconds(duration)}")
 
@@ -164,20 +161,17 @@ def _converse(found: TextIndex, k: int, options: dict[str, Any], explain: bool) 
         line = sys.stdin.readline()
         if not line.strip():
             return
-        hits = found.search(line.strip(), k, **options)
-        _print(hits, found.explain_all(line.strip(), [hit.id for hit in hits]) if explain else [])
+        _print(found.search(line.strip(), k, explain=explain, **options), explain)
 
 
-def _print(hits: list[Hit], reasons: list[TextExplanation]) -> None:
+def _print(hits: list[Hit], explain: bool) -> None:
     for rank, hit in enumerate(hits, 1):
         typer.echo(f"{rank:4d}  {hit.score:10.4f}  {hit.id}")
         shown = textwrap.shorten(hit.text, 300, placeholder=" ...")
         typer.echo(textwrap.fill(shown, 96, initial_indent=" " * 6, subsequent_indent=" " * 6))
-        if reasons:
+        if explain and hit.explanation is not None:
             typer.echo(
-                textwrap.fill(
-                    _pairs(reasons[rank - 1]), 96, initial_indent=" " * 6, subsequent_indent=" " * 8
-                )
+                textwrap.fill(_pairs(hit.explanation), 96, initial_indent=" " * 6, subsequent_indent=" " * 8)
             )
 
 
@@ -190,11 +184,8 @@ def _pairs(reason: TextExplanation) -> str:
     return "words (query=text similarity): " + "  ".join(dict.fromkeys(shown))
 
 
-def _write_page(path: Path, query: str, hits: list[Hit], reasons: list[TextExplanation]) -> None:
+def _write_page(path: Path, query: str, hits: list[Hit]) -> None:
     from ..utils.atomic_files import write_bytes
 
-    body = "\n".join(
-        f"<h2>{html.escape(str(hit.id))} ({hit.score:.3f})</h2>\n{reason.to_html()}"
-        for hit, reason in zip(hits, reasons, strict=True)
-    )
+    body = "\n".join(f"<section>{hit._repr_html_()}</section>" for hit in hits)
     write_bytes(path, _PAGE.format(title=html.escape(query), body=body).encode())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,8 @@ class Hit:
     metadata : dict
     span : (start, stop) or None
         Characters of the sentence within the text.
+    explanation : TextExplanation or None
+        Which words answered which, where the search was asked to explain; a notebook then shows them shaded.
     """
 
     id: int | str
@@ -53,6 +56,11 @@ class Hit:
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
     span: tuple[int, int] | None = None
+    explanation: TextExplanation | None = None
+
+    def _repr_html_(self) -> str:
+        shown = f"<p>{html.escape(self.text)}</p>" if self.explanation is None else self.explanation.to_html()
+        return f"<strong>{html.escape(str(self.id))}</strong> {self.score:.3f}{shown}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as values of JSON."""
@@ -62,6 +70,7 @@ class Hit:
             "text": self.text,
             "metadata": self.metadata,
             "span": None if self.span is None else list(self.span),
+            "explanation": None if self.explanation is None else self.explanation.to_dict(),
         }
 
 
@@ -258,6 +267,7 @@ class TextIndex:
         words: int = 0,
         unit: Literal["document", "sentence"] = "document",
         alpha: float = 1.0,
+        explain: bool = False,
         threads: int | None = None,
     ) -> Any:
         """Return the best texts for each query.
@@ -280,6 +290,8 @@ class TextIndex:
             With "sentence", the best sentences of the best `candidates` texts.
         alpha : float
             Weight of the whole text's score beside its sentence's.
+        explain : bool
+            Give every hit the words that answered; takes some tenths of a millisecond a hit.
         threads : int, optional
 
         Returns
@@ -323,7 +335,13 @@ class TextIndex:
                 documents = self._documents(names.ids.tolist())
                 scores = dict(zip(names.ids.tolist(), names.scores.tolist(), strict=True))
                 hits.append([Hit(one.id, scores[one.id], one.text, one.metadata) for one in documents])
+        if explain:
+            hits = [self._explained(query, own) for query, own in zip(asked, hits, strict=True)]
         return hits[0] if isinstance(queries, str) else hits
+
+    def _explained(self, query: str, hits: list[Hit]) -> list[Hit]:
+        reasons = self.explain_all(query, [hit.id for hit in hits])
+        return [replace(hit, explanation=reason) for hit, reason in zip(hits, reasons, strict=True)]
 
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Tell which words of a text answered which words of a query.

@@ -99,6 +99,10 @@ def test_an_explanation_names_words_and_sentences(index: TextIndex) -> None:
     assert found.to_dict()["score"] == found.score
     with pytest.raises(KeyError, match="id 'x' is not in the index"):
         index.explain("red", "x")
+    hit = index.search("ripe", k=1, explain=True)[0]
+    assert "<mark" in hit._repr_html_()
+    assert hit.to_dict()["explanation"]["score"] == pytest.approx(hit.score, abs=1e-5)
+    assert "<mark" not in index.search("ripe", k=1)[0]._repr_html_()
 
 
 def test_markup_in_texts_is_shown_as_text() -> None:
