@@ -23,9 +23,9 @@ _MOST_BYTES, _MOST_DIGITS = 9, 24
 #: Kinds of objects on the stack: what may be a key of a dict, and what may not.
 _PLAIN, _TUPLE = 0, 1
 
-# Runs of integers and floats are most of a map's and of a vector's bytes: they are passed over at once.
-_NUMBER = re.compile(rb"K.|M..|J....|G.{8}", re.DOTALL)
-_NUMBERS = re.compile(rb"(?:K.|M..|J....|G.{8})+", re.DOTALL)
+# Runs of numbers of one kind are most of a map's and of a vector's bytes: each is passed over at once.
+_RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
+_BYTES_OF = {ord("G"): 9, ord("K"): 2, ord("M"): 3, ord("J"): 5}
 
 _REFUSED = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")
 _TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
@@ -93,9 +93,9 @@ class _Scan:
         content, at = self.content, 0
         while at < len(content):
             self.count += 1
-            run = _NUMBERS.match(content, at)
+            run = _RUN.match(content, at)
             if run is not None:
-                self.stack.extend(bytes(len(_NUMBER.findall(content, at, run.end()))))
+                self.stack.extend(bytes((run.end() - at) // _BYTES_OF[content[at]]))
                 at = run.end()
                 continue
             instruction = _TABLE.get(content[at])
