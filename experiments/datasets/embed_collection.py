@@ -122,7 +122,6 @@ def _encode_shards(
             part = texts[start : start + shard_size]
             path = shards / f"{name}-{start:08d}.npz"
             if not path.exists():
-                arrays: dict[str, Any] = {**_encode(encoder, side, part)}
                 # Written beside and renamed: a shard that exists is whole.
                 beside = path.with_suffix(".partial")
                 arrays: dict[str, Any] = _encode(encoder, side, part)

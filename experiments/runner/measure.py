@@ -196,7 +196,7 @@ def _ask(
         if id(one) in failed:
             return
         try:
-            answers = one.system.search(queries[block], block, k, **point.query)
+            answers = one.system.search(queries[block], k, **point.query)
             if keep:
                 one.collected.setdefault(point.name, []).append(answers)
         except Exception as error:  # whatever a system raises is its own failure
@@ -220,7 +220,7 @@ def _ask(
 
 def _disagreement(one: _Built, part: Collection, point: Point, k: int) -> str | None:
     try:
-        return one.system.disagreement(part.queries, np.arange(len(part.queries)), k, **point.query)
+        return one.system.disagreement(part.queries, k, **point.query)
     except Exception as error:  # reported as what it is: the ways cannot be compared
         return f"{type(error).__name__}: {error}"
 

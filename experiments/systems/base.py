@@ -133,16 +133,14 @@ class System(ABC):
         self.documents, self.threads = material.documents, material.threads
 
     @abstractmethod
-    def search(
-        self, queries: MultiVectors, positions: NDArray[np.int64], k: int, *_: Any, **query: Any
-    ) -> Answers:
+    def search(self, queries: MultiVectors, k: int, *_: Any, **query: Any) -> Answers:
         """Answer queries one at a time.
 
         Parameters
         ----------
         queries : MultiVectors
-        positions : int64 (n,)
-            Which of the collection's queries these are, for systems that use texts or pooled vectors.
+            Their ids are their positions among the collection's queries, for systems that use texts or
+            pooled vectors.
         k : int
             How many documents to return, at most as many as there are.
         **query
@@ -153,9 +151,7 @@ class System(ABC):
     def bytes_per_document(self) -> float:
         """Return the size of the index on top of the token vectors that every exact reranker reads."""
 
-    def disagreement(
-        self, queries: MultiVectors, positions: NDArray[np.int64], k: int, **query: Any
-    ) -> str | None:
+    def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
         """Compare two ways to the same answer before either is timed; say in a sentence where they differ."""
         return None
 
@@ -195,7 +191,7 @@ def arguments_of(system: type[System], side: Literal["build", "query"]) -> dict[
     """
     function = system.__init__ if side == "build" else system.search
     parameters = inspect.signature(function).parameters.values()
-    skipped = ("self",) if side == "build" else ("self", "queries", "positions", "k")
+    skipped = ("self",) if side == "build" else ("self", "queries", "k")
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     found = {p.name: p.default for p in parameters if p.name not in skipped and p.kind in kinds}
     if side == "build":

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import bm25s
 import numpy as np
-from numpy.typing import NDArray
 
 from muvera import MultiVectors
 from muvera.data.ranking import best_first
@@ -52,19 +51,11 @@ class BM25(System):
         words = bm25s.tokenize(material.document_texts, stopwords=self._stopwords, show_progress=False)
         self._index.index(words, show_progress=False)
 
-    def search(
-        self,
-        queries: MultiVectors,
-        positions: NDArray[np.int64],
-        k: int,
-        *,
-        candidates: int = 100,
-        rerank: bool = True,
-    ) -> Answers:
+    def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
         """Find by BM25; with `rerank`, order the first `candidates` by exact Chamfer."""
 
-        def answer(place: int, query: MultiVectors) -> Ranked:
-            text = self._queries[positions[place]]
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            text = self._queries[int(query.ids[0])]
             words = bm25s.tokenize(text, stopwords=self._stopwords, return_ids=False, show_progress=False)
             # bm25s refuses a query without words, as one of stop words alone.
             found = self._index.get_scores(words[0]) if words[0] else np.zeros(len(self.documents))

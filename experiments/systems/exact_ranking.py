@@ -30,7 +30,6 @@ class ExactRanking(FirstStage):
     def search(  # type: ignore[override]
         self,
         queries: MultiVectors,
-        positions: NDArray[np.int64],
         k: int,
         *,
         candidates: int = 100,
@@ -43,8 +42,6 @@ class ExactRanking(FirstStage):
 
         Parameters
         ----------
-        queries, positions, k
-            As :class:`experiments.systems.base.System` says.
         candidates : int
         early_exit : bool
             Leave a document once bounds say that it cannot be among the k best.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from muvera import MultiVectors, top_k
 
@@ -25,7 +24,7 @@ class Exhaustive(System):
         """Keep the token vectors; there is nothing else to build."""
         super().build(material)
 
-    def search(self, queries: MultiVectors, positions: NDArray[np.int64], k: int) -> Answers:
+    def search(self, queries: MultiVectors, k: int) -> Answers:
         """Score all documents."""
 
         def answer(_: int, query: MultiVectors) -> Ranked:

@@ -122,7 +122,6 @@ class FirstStage(System):
     def search(
         self,
         queries: MultiVectors,
-        positions: NDArray[np.int64],
         k: int,
         *,
         ef: int | None = None,
@@ -132,8 +131,6 @@ class FirstStage(System):
 
         Parameters
         ----------
-        queries, positions, k
-            As :class:`experiments.systems.base.System` says.
         ef : int, optional
             Candidates of the walk through the graph; default: what it was built with.
         one_by_one_timed : bool

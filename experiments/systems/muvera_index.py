@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, rerank
 
@@ -74,7 +73,6 @@ class Muvera(System):
     def search(
         self,
         queries: MultiVectors,
-        positions: NDArray[np.int64],
         k: int,
         *,
         candidates: int = 100,
@@ -86,8 +84,6 @@ class Muvera(System):
 
         Parameters
         ----------
-        queries, positions, k
-            As :class:`experiments.systems.base.System` says.
         candidates : int
             Documents that are ranked exactly; at least k.
         ef : int, optional
@@ -110,16 +106,14 @@ class Muvera(System):
 
         return timed_search(queries, k, answer)
 
-    def disagreement(
-        self, queries: MultiVectors, positions: NDArray[np.int64], k: int, **query: Any
-    ) -> str | None:
+    def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
         """Compare the index's answers with candidates that are encoded, searched and ranked apart.
 
         Carving and patience change answers by design, and are left out.
         """
         query = {name: value for name, value in query.items() if name in ("candidates", "ef")}
         some = queries[: min(_COMPARED, len(queries))]
-        answers = self.search(some, positions[: len(some)], k, **query)
+        answers = self.search(some, k, **query)
         held = self._index._contents.candidates
         if held is None:
             return None
@@ -137,7 +131,7 @@ class Muvera(System):
             # By scores, for ties may stand in another order; the last may hang on the last candidate.
             if not np.allclose(got[:-1], ranking.scores[:-1], rtol=1e-5):
                 return (
-                    f"query {int(positions[i])}: through the index the best scores are {got[:3].tolist()}, "
+                    f"query {some.ids[i]}: through the index the best scores are {got[:3].tolist()}, "
                     f"step by step {ranking.scores[:3].tolist()}."
                 )
         return None

@@ -70,7 +70,6 @@ class PeerFDE(WorkerSystem):
     def search(
         self,
         queries: MultiVectors,
-        positions: NDArray[np.int64],
         k: int,
         *,
         candidates: int = 100,
@@ -80,8 +79,6 @@ class PeerFDE(WorkerSystem):
 
         Parameters
         ----------
-        queries, positions, k
-            As :class:`experiments.systems.base.System` says.
         candidates : int
             Documents that are ranked exactly; recall and time rise with it.
         ef : int, optional

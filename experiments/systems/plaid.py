@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from muvera import MultiVectors
 
@@ -75,7 +74,6 @@ class Plaid(WorkerSystem):
     def search(
         self,
         queries: MultiVectors,
-        positions: NDArray[np.int64],
         k: int,
         *,
         n_ivf_probe: int = 8,
@@ -86,8 +84,6 @@ class Plaid(WorkerSystem):
 
         Parameters
         ----------
-        queries, positions, k
-            As :class:`experiments.systems.base.System` says.
         n_ivf_probe : int
             Inverted lists that a query token reads; recall and time rise with it.
         n_full_scores : int

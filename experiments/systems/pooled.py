@@ -63,22 +63,14 @@ class Pooled(System):
         self._search = self._settings.make(vectors.shape[1], material.seed)
         self._search.add(np.arange(len(vectors)), vectors, material.threads)
 
-    def search(
-        self,
-        queries: MultiVectors,
-        positions: NDArray[np.int64],
-        k: int,
-        *,
-        candidates: int = 100,
-        rerank: bool = True,
-    ) -> Answers:
+    def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
         """Find by the single vector; with `rerank`, order the first `candidates` by exact Chamfer."""
         count = min(max(k, candidates) if rerank else k, len(self.documents))
 
-        def answer(place: int, query: MultiVectors) -> Ranked:
+        def answer(_: int, query: MultiVectors) -> Ranked:
             if self._stored:
                 assert self._query_vectors is not None  # checked when it was built
-                vector = self._query_vectors[positions[place]][np.newaxis]
+                vector = self._query_vectors[query.ids]
             else:
                 vector = mean_vectors(query)
             ids, scores = self._search.search(vector, count, threads=self.threads)

@@ -39,7 +39,6 @@ class SingleVector(TokenSystem):
     def search(
         self,
         queries: MultiVectors,
-        positions: NDArray[np.int64],
         k: int,
         *,
         candidates: int = 100,
@@ -50,8 +49,6 @@ class SingleVector(TokenSystem):
 
         Parameters
         ----------
-        queries, positions, k
-            As :class:`experiments.systems.base.System` says.
         candidates : int
             Length of the list; recall and time of reranking rise with it.
         ef : int, optional

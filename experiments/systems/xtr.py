@@ -41,7 +41,6 @@ class XTR(TokenSystem):
     def search(
         self,
         queries: MultiVectors,
-        positions: NDArray[np.int64],
         k: int,
         *,
         tokens: int = 1000,
@@ -52,8 +51,6 @@ class XTR(TokenSystem):
 
         Parameters
         ----------
-        queries, positions, k
-            As :class:`experiments.systems.base.System` says.
         tokens : int
             Tokens that every query token retrieves; recall and time rise with it.
         ef : int, optional

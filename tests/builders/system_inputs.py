@@ -43,7 +43,7 @@ def exact_scores(queries: MultiVectors, documents: MultiVectors) -> np.ndarray:
 
 def ask(system: Any, queries: MultiVectors, k: int, **query: Any) -> Answers:
     """Search with all queries and check what holds for every answer."""
-    answers: Answers = system.search(queries, np.arange(len(queries)), k, **query)
+    answers: Answers = system.search(queries, k, **query)
     assert answers.ids.shape == answers.scores.shape == (len(queries), k)
     assert answers.seconds.shape == (len(queries),)
     assert (answers.seconds > 0).all()

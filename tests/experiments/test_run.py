@@ -46,13 +46,13 @@ class Faulty(Exhaustive):
             raise RuntimeError("the process ended")
         super().build(material)
 
-    def search(self, queries: MultiVectors, positions: np.ndarray, k: int, *, offset: int = 0) -> Answers:
-        CALLS.append(f"search {self.fault} {positions.tolist()}")
+    def search(self, queries: MultiVectors, k: int, *, offset: int = 0) -> Answers:
+        CALLS.append(f"search {self.fault} {queries.ids.tolist()}")
         if self.fault == "search":
             raise RuntimeError("no answer")
         if self.fault == "interrupt":
             raise KeyboardInterrupt
-        answers = super().search(queries, positions, k)
+        answers = super().search(queries, k)
         if self.fault == "duplicates":
             answers.ids[1, 2] = answers.ids[1, 0]
         if self.fault == "few":
@@ -71,7 +71,7 @@ class Faulty(Exhaustive):
             return Answers(answers.ids[:, :1], answers.scores, answers.seconds)
         return answers
 
-    def disagreement(self, queries: MultiVectors, positions: np.ndarray, k: int, **_: Any) -> str | None:
+    def disagreement(self, queries: MultiVectors, k: int, **_: Any) -> str | None:
         return "0.1 is not 0.2." if self.fault == "ways" else None
 
     def close(self) -> None:

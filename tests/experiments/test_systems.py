@@ -49,7 +49,7 @@ def chamfer_matrix() -> np.ndarray:
 
 
 def ask(system: System, k: int = 5, **query: Any) -> Answers:
-    return system.search(QUERIES, np.arange(len(QUERIES)), k, **query)
+    return system.search(QUERIES, k, **query)
 
 
 @pytest.mark.parametrize("name", ["exhaustive", "muvera", "bm25", "pooled"])
@@ -83,7 +83,7 @@ def test_a_query_without_words_finds_something(tmp_path: Path) -> None:
     system = SYSTEMS["bm25"]()
     held = material(tmp_path)
     system.build(replace(held, query_texts=["the of and", *(held.query_texts or [])[1:]]))
-    answers = system.search(held.documents[:1], np.arange(1), 3, rerank=False)
+    answers = system.search(held.documents[:1], 3, rerank=False)
     assert answers.ids[0].tolist() == [0, 1, 2] and not answers.scores.any()
 
 
@@ -117,11 +117,10 @@ def test_fdes_alone_give_the_candidates_that_the_index_ranks(tmp_path: Path, bac
 @pytest.mark.parametrize("backend", ["exact", "hnsw"])
 def test_two_ways_to_the_index_answers_agree_and_a_wrong_one_is_noticed(tmp_path: Path, backend: str) -> None:
     system: Any = built(tmp_path, "muvera", backend=backend)
-    positions = np.arange(len(QUERIES))
-    assert system.disagreement(QUERIES, positions, 5, candidates=20) is None
+    assert system.disagreement(QUERIES, 5, candidates=20) is None
     other = COLLECTION.documents[::-1]
     system.documents = MultiVectors.from_flat(other.tokens, other.lengths)
-    message = system.disagreement(QUERIES, positions, 5, candidates=20)
+    message = system.disagreement(QUERIES, 5, candidates=20)
     assert message is not None and message.startswith("query 0: through the index")
 
 

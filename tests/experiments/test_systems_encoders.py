@@ -16,7 +16,6 @@ from muvera.tuning.search_space import STORAGES
 
 SMALL = {"num_repetitions": 4, "num_simhash_projections": 2, "projection_dimension": 4}
 QUERIES = unit_texts(50, [4, 1, 9, 20])
-POSITIONS = np.arange(len(QUERIES))
 
 
 def built(name: str, documents: MultiVectors, folder: Path, **build: Any) -> Any:
@@ -43,7 +42,7 @@ def test_an_encoder_is_fitted_on_the_share_that_it_names(tmp_path: Path) -> None
     config: dict[str, Any] = {"dimension": 16, "seed": 7, **SMALL}
     encoder = FDEEncoder(FDEConfig(**config)).fit(documents[sample])
     scores = encoder.encode_queries(QUERIES) @ encoder.encode_documents(documents).T
-    answers = system.search(QUERIES, POSITIONS, 5)
+    answers = system.search(QUERIES, 5)
     np.testing.assert_array_equal(answers.ids, np.argsort(-scores, axis=1, kind="stable")[:, :5])
     assert built("fde", documents, tmp_path, **SMALL).fitted_on() is None
     assert "fit_seconds" not in system.facts()
@@ -71,7 +70,7 @@ def test_maps_are_fitted_on_training_queries_too(tmp_path: Path) -> None:
     for fit_with_queries in (False, True):
         system: Any = SYSTEMS["fde"](compact_dimension=8, fit_with_queries=fit_with_queries, **SMALL)  # type: ignore[call-arg]
         system.build(given)
-        found.append(system.search(QUERIES, POSITIONS, 20).scores)
+        found.append(system.search(QUERIES, 20).scores)
     assert not np.array_equal(*found)
 
 
@@ -81,12 +80,12 @@ def test_every_way_of_ranking_gives_exact_chamfer_and_counts_its_products(tmp_pa
     system = built("reranking", documents, tmp_path, **SMALL)
     exact = exact_scores(QUERIES, documents)
     for query in ({"early_exit": False}, {"matrix": True}, {}):
-        answers = system.search(QUERIES, POSITIONS, 5, candidates=80, **query)
+        answers = system.search(QUERIES, 5, candidates=80, **query)
         np.testing.assert_array_equal(answers.ids, np.argsort(-exact, axis=1)[:, :5])
         made = answers.facts["products made"]
         assert made.shape == (len(QUERIES),)
         assert (made == 1).all() if query else (made <= 1).all()
-    hasty = system.search(QUERIES, POSITIONS, 5, candidates=80, patience=10)
+    hasty = system.search(QUERIES, 5, candidates=80, patience=10)
     assert (hasty.facts["products made"] < 1).all()
     np.testing.assert_allclose(hasty.scores, np.take_along_axis(exact, hasty.ids, axis=1), rtol=1e-5)
 
@@ -100,10 +99,10 @@ def test_two_parts_stand_side_by_side_and_are_weighted(tmp_path: Path) -> None:
     alone = built("two_parts", documents, tmp_path, learned=32, fit_on=0.9, **costs)
     plain = built("fde", documents, tmp_path, encoder="learned", vector_dimension=32, fit_on=0.9, **costs)
     k = len(documents)
-    found = [one.search(QUERIES, POSITIONS, k) for one in (alone, plain)]
+    found = [one.search(QUERIES, k) for one in (alone, plain)]
     np.testing.assert_array_equal(found[0].ids[:, 0], found[1].ids[:, 0])  # a weight changes no order
     exact = exact_scores(QUERIES, documents)
-    in_order = np.take_along_axis(exact, both.search(QUERIES, POSITIONS, k).ids, axis=1)
+    in_order = np.take_along_axis(exact, both.search(QUERIES, k).ids, axis=1)
     assert np.corrcoef(np.tile(np.arange(k), len(QUERIES)), in_order.ravel())[0, 1] < -0.2
 
 
@@ -132,7 +131,7 @@ def test_what_is_tuned_fits_in_the_bytes_and_is_tuned_once(
     for facts, size in found:
         storage = storages[str(facts["choice"]).rpartition(", ")[2]]
         assert size == storage.bytes_per_vector(int(float(facts["vector_dimension"])))
-    answers = system.search(QUERIES, POSITIONS, 5)
+    answers = system.search(QUERIES, 5)
     assert (answers.ids >= 0).all()
 
 
