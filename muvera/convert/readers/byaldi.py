@@ -38,8 +38,7 @@ def open_source(path: Path) -> ByaldiSource:
     Raises
     ------
     FileNotFoundError, ValueError, RefusedPickleError
-        For files that are missing or damaged, that do not belong together, or that ask for more
-        than plain data.
+        As :func:`muvera.convert.readers.plaid.open_source`.
     """
     return ByaldiSource(Path(path))
 

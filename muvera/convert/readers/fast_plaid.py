@@ -64,16 +64,13 @@ def open_source(
     exact : bool
         Prefer the exact vectors to the decoded ones where the index keeps them; fast-plaid's pickle
         of them is read through a list of allowed names, so that it cannot run anything.
-    dtype : float32 or float16
-        Of decoded vectors.
-    threads : int, optional
-        Default: all usable cores.
+    dtype, threads
+        As for :func:`muvera.convert.readers.plaid.open_source`.
 
     Raises
     ------
     FileNotFoundError, ValueError, RefusedPickleError
-        For files that are missing or damaged, that do not belong together, or that ask for more
-        than plain data.
+        As there.
     """
     path = Path(path)
     metadata = read_json_object(path / "metadata.json")

@@ -68,8 +68,7 @@ def open_source(path: Path, **options: Any) -> Source:
     Raises
     ------
     FileNotFoundError, ValueError, RefusedPickleError
-        For files that are missing or damaged, that do not belong together, or that ask for more
-        than plain data.
+        As :func:`muvera.convert.readers.plaid.open_source`, and for maps that do not fit.
     TypeError
         For an option that the kind of index does not take.
     """

@@ -51,16 +51,13 @@ def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | Non
     ----------
     path : Path
         The index's folder.
-    dtype : float32 or float16
-        Of the decoded vectors.
-    threads : int, optional
-        Default: all usable cores.
+    dtype, threads
+        As for :func:`muvera.convert.readers.plaid.open_source`.
 
     Raises
     ------
     FileNotFoundError, ValueError, RefusedPickleError
-        For files that are missing or damaged, that do not belong together, or that ask for more
-        than plain data.
+        As there.
     """
     return WarpSource(Path(path), dtype, threads)
 
