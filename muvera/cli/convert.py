@@ -71,9 +71,8 @@ def convert(
       muvera convert COLBERT_INDEX tokens
       muvera index tokens MY_INDEX
     """
-    import numpy as np
-
     from ..convert import pipeline
+    from ..utils.npy_files import load_npy
     from .index_source import IndexSource, is_index
 
     limits = _limits(isolated, time_limit, memory_limit)
@@ -84,7 +83,7 @@ def convert(
         pooling=pooling,
         pool_factor=pool_factor,
         protected=protected,
-        token_ids=None if token_ids is None else np.load(token_ids, mmap_mode="r", allow_pickle=False),
+        token_ids=None if token_ids is None else load_npy(token_ids),
         vocabulary=vocabulary,
         dtype=dtype,
     )

@@ -73,6 +73,7 @@ def test_whole_words(source: Path, tmp_path: Path) -> None:
         ),
         (["-o", "part"], "--option must be NAME=VALUE, got 'part'"),
         (["-o", "column=x"], "The npy reader has no option 'column'"),
+        (["--token-ids", "none.npy"], "none.npy is missing. Copy or export it again"),
         (["--pooling", "whole-word"], "needs token_ids and vocabulary"),
     ],
 )
