@@ -45,9 +45,14 @@ def test_a_report_for_programs(source: Path, tmp_path: Path) -> None:
 
 def test_options_of_the_reader(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", queries=np.ones((2, 3, 4), np.float32), allow=1)
-    code, _, err = run(tmp_path / "a.npz", tmp_path / "out", "-o", "part=queries", "-o", "allow-pickle=false")
+    code, _, err = run(tmp_path / "a.npz", tmp_path / "out", "-o", "part=queries")
     assert (code, err) == (0, "")
     assert read(tmp_path / "out").lengths.tolist() == [3, 3]
+    (tmp_path / "a.jsonl").write_text('{"n": "x", "tokens": [[1, 2]]}', encoding="utf-8")
+    options = ("-o", "id-field=n", "-o", "packed-signs=false")
+    code, _, err = run(tmp_path / "a.jsonl", tmp_path / "named", *options)
+    assert (code, err) == (0, "")
+    assert read(tmp_path / "named").ids.tolist() == ["x"]
 
 
 def test_whole_words(source: Path, tmp_path: Path) -> None:
