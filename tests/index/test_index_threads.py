@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.concurrency import stress
 from builders.realistic_collections import CONFIG, documents_like_real, queries_like_real
 
 from muvera import MuveraIndex
@@ -85,3 +86,32 @@ def test_changes_wait_for_each_other() -> None:
     assert len(index) == 400 + 8 * 9
     best = index.search(parts[3][5], k=1)[0]
     assert best.ids.tolist() == [4005] and index.search(DOCUMENTS[7], k=1)[0].ids.tolist() == [7]
+
+
+@pytest.mark.compiled("counts what is done in two seconds")
+@pytest.mark.parametrize("backend", ["all tokens", "exact", "hnsw", "int8", "pq", "auto"])
+def test_searches_see_all_of_a_change_or_nothing(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a lock a graph ended the process, and other searches found rows without an id."""
+    monkeypatch.setattr("muvera.index.candidates.GRAPH_FROM", 300)  # with "auto" it changes in between
+    settings: dict[str, Any] = {"backend": backend, "exact_tokens": 0, "pq": {"rescore": 60}}
+    if backend == "all tokens":
+        settings = {"exact_tokens": 10**6}
+    found = stress(seconds=1.7, folder=tmp_path / "index", **settings)
+    assert found.faults == []
+    assert found.searches > 50 and found.changes > 5
+
+
+def test_a_filter_that_changes_the_index_is_refused() -> None:
+    """It would wait for its own search for ever."""
+    index = MuveraIndex.build(DOCUMENTS, CONFIG, threads=1)
+
+    def meddles(name: int) -> bool:
+        index.delete([name])
+        return True
+
+    with pytest.raises(RuntimeError, match="such as a filter, must neither change the index"):
+        index.search(QUERIES[0], filter=meddles)
+    assert len(index) == 400
+    assert len(index.search(QUERIES[0], 3, filter=lambda name: len(index.search(QUERIES[1], 1)) == 1)[0]) == 3
