@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
+from threading import get_ident
 
 __all__ = ["GroupLock"]
 
@@ -19,44 +19,30 @@ class GroupLock:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._waiting: deque[object] = deque()
+        self._state = threading.Lock()  # held for the moments in which what follows is looked at
+        self._waiting: deque[tuple[Hashable, threading.Event]] = deque()
         self._holders: dict[int, int] = {}  # how often each thread holds it
         self._group: Hashable = None
 
-    @contextmanager
-    def shared(self, group: Hashable = None) -> Iterator[None]:
-        """Hold the lock together with others of this group.
+    def shared(self, group: Hashable = None) -> _Hold:
+        """Return what holds the lock, in a ``with`` statement, together with others of this group.
 
-        Raises
-        ------
-        RuntimeError
-            Where this thread holds the lock in another way already: it would wait for itself.
+        Entering it raises RuntimeError where this thread holds the lock in another way already: it would
+        wait for itself.
         """
-        self._acquire(("shared", group))
-        try:
-            yield
-        finally:
-            self._release()
+        return _Hold(self, ("shared", group))
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the lock alone.
+    def exclusive(self) -> _Hold:
+        """Return what holds the lock, in a ``with`` statement, alone.
 
-        Raises
-        ------
-        RuntimeError
-            Where this thread holds the lock in another way already: it would wait for itself.
+        Entering it raises RuntimeError where this thread holds the lock in another way already: it would
+        wait for itself.
         """
-        self._acquire(("exclusive", threading.get_ident()))
-        try:
-            yield
-        finally:
-            self._release()
+        return _Hold(self, ("exclusive", get_ident()))
 
     def _acquire(self, group: Hashable) -> None:
-        me = threading.get_ident()
-        with self._changed:
+        me = get_ident()
+        with self._state:
             if me in self._holders:
                 if group != self._group:
                     raise RuntimeError(
@@ -65,25 +51,55 @@ class GroupLock:
                     )
                 self._holders[me] += 1
                 return
-            if self._waiting or not self._is_free_for(group):
-                place = object()
-                self._waiting.append(place)
-                try:
-                    self._changed.wait_for(lambda: self._waiting[0] is place and self._is_free_for(group))
-                finally:
+            if not self._waiting and (not self._holders or group == self._group):
+                self._group = group
+                self._holders[me] = 1
+                return
+            turn = threading.Event()
+            place = (group, turn)
+            self._waiting.append(place)
+        try:
+            turn.wait()
+        except BaseException:
+            with self._state:
+                if place in self._waiting:
                     self._waiting.remove(place)
-                    self._changed.notify_all()  # the next one may belong to the same group
-            self._group = group
+                    self._admit()
+                else:  # admitted meanwhile
+                    self._leave(None)
+            raise
+        with self._state:  # take over what stands there for who was admitted
+            self._leave(None, admit=False)
             self._holders[me] = 1
 
-    def _is_free_for(self, group: Hashable) -> bool:
-        return not self._holders or group == self._group
-
     def _release(self) -> None:
-        me = threading.get_ident()
-        with self._changed:
-            self._holders[me] -= 1
-            if not self._holders[me]:
-                del self._holders[me]
-                if not self._holders and self._waiting:
-                    self._changed.notify_all()
+        with self._state:
+            self._leave(get_ident())
+
+    def _leave(self, holder: int | None, admit: bool = True) -> None:
+        key = -1 if holder is None else holder
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            del self._holders[key]
+        if admit:
+            self._admit()
+
+    def _admit(self) -> None:
+        """Wake the first who wait, as many as may hold the lock together; they stand under -1 until they run."""
+        while self._waiting and (not self._holders or self._waiting[0][0] == self._group):
+            self._group, turn = self._waiting.popleft()
+            self._holders[-1] = self._holders.get(-1, 0) + 1
+            turn.set()
+
+
+class _Hold:
+    __slots__ = ("_group", "_lock")
+
+    def __init__(self, lock: GroupLock, group: Hashable) -> None:
+        self._lock, self._group = lock, group
+
+    def __enter__(self) -> None:
+        self._lock._acquire(self._group)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock._release()
