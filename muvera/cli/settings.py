@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,9 @@ def configuration(
 
 def read_config(file: Path) -> dict[str, Any]:
     """Return the JSON object in `file`."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}.") from None
+    from ..utils.atomic_files import read_json
+
+    values = read_json(file)
     if not isinstance(values, dict):
         raise ValueError(f"{file} must hold a JSON object of parameters, got {type(values).__name__}.")
     for name, example in (("hnsw", '{"m": 32}'), ("pq", '{"rescore": 200}')):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..utils.atomic_files import atomic_folder, save_array, write_json
+from ..utils.atomic_files import atomic_folder, read_json, save_array, write_json
 from ..utils.npy_files import load_npy
 from ..utils.sibling_folders import recover_folder
+from .layouts import arrow_lists, from_arrow_lists, join_arrays, padded_rows
 from .offsets import as_offsets, offsets_from_lengths, running_total
-from .validation import Ids, TokenArray, as_array, as_ids, as_tokens, first_unusable, read_only_view
+from .validation import Ids, TokenArray, as_ids, as_tokens, first_unusable, read_only_view
 
 __all__ = ["MULTIVECTORS_FILES", "MultiVectors", "as_kernel_arrays"]
 
@@ -109,39 +109,7 @@ class MultiVectors:
             For arrays of other shapes, of different widths or of integers, and where no text has a
             token to take the dimension from.
         """
-        rows: list[TokenArray | None] = []
-        empty_dim = None
-        for i, value in enumerate(arrays):
-            array = as_tokens(value, f"{name}[{i}]")
-            if array.size == 0 and array.ndim <= 2:
-                if array.ndim == 2 and array.shape[1]:
-                    empty_dim = array.shape[1]
-                rows.append(None)
-                continue
-            if array.ndim != 2:
-                raise ValueError(
-                    f"{name}[{i}] has shape {array.shape}; each must have shape (tokens, dimension). "
-                    "Use from_padded for a padded batch."
-                )
-            dimension = array.shape[1] if dimension is None else dimension
-            if array.shape[1] != dimension:
-                raise ValueError(
-                    f"{name}[{i}] has {array.shape[1]} columns, but those before have {dimension}."
-                )
-            rows.append(array)
-        dimension = empty_dim if dimension is None else dimension
-        if dimension is None:
-            raise ValueError("There is no text with a token to take the dimension from. Give dimension=.")
-        if dtype is None:
-            halves = [row.dtype == np.float16 for row in rows if row is not None]
-            dtype = np.float16 if halves and all(halves) else np.float32
-        lengths = np.array([0 if row is None else len(row) for row in rows], np.int64)
-        tokens = np.empty((int(lengths.sum()), dimension), dtype)
-        position = 0
-        for row in rows:
-            if row is not None:
-                tokens[position : position + len(row)] = row
-                position += len(row)
+        tokens, lengths = join_arrays(arrays, dimension, dtype, name)
         return cls.from_flat(tokens, lengths, ids=ids)
 
     @classmethod
@@ -195,16 +163,29 @@ class MultiVectors:
         TypeError, ValueError
             For arrays of other shapes or of integers, and a mask that does not fit.
         """
-        padded = as_tokens(array, "array")
-        if padded.ndim != 3:
-            raise ValueError(f"array must have shape (n, longest, dimension), got {padded.shape}.")
-        if mask is None:
-            keep = padded.any(axis=2)
-        else:
-            keep = as_array(mask, "mask").astype(bool)
-            if keep.shape != padded.shape[:2]:
-                raise ValueError(f"mask has shape {keep.shape}, but array needs {padded.shape[:2]}.")
-        return cls.from_flat(padded[keep], keep.sum(axis=1), ids=ids)
+        return cls.from_flat(*padded_rows(array, mask), ids=ids)
+
+    @classmethod
+    def from_arrow(cls, array: Any, ids: Any = None) -> MultiVectors:
+        """Take an Arrow array or chunked array of lists of fixed-size lists of floats, a list a text.
+
+        Needs ``muvera-toolkit[parquet]``.
+
+        Parameters
+        ----------
+        array : pyarrow.Array or pyarrow.ChunkedArray
+            Such as a column of a table; single and half precision are not copied.
+        ids : sequence of int or of str, optional
+            Default: positions.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an array of another type, with nulls, or with vectors of different widths.
+        ImportError
+            Where pyarrow is missing.
+        """
+        return cls.from_flat(*from_arrow_lists(array), ids=ids)
 
     @classmethod
     def concatenate(cls, parts: Sequence[MultiVectors]) -> MultiVectors:
@@ -382,6 +363,18 @@ class MultiVectors:
             if self._ids is not None:
                 write_json(beside / "ids.json", self._ids.tolist())
 
+    def to_arrow(self) -> Any:
+        """Return the token vectors as a pyarrow.Array of lists of fixed-size lists, without a copy.
+
+        Needs ``muvera-toolkit[parquet]``.
+
+        Raises
+        ------
+        ImportError
+            Where pyarrow is missing.
+        """
+        return arrow_lists(self.tokens, self.offsets)
+
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, mmap: bool = True) -> MultiVectors:
         """Read what :meth:`save` wrote; tokens stay on the disk where `mmap`.
@@ -402,10 +395,5 @@ class MultiVectors:
                 )
         tokens = load_npy(path / "tokens.npy", mmap=mmap)
         lengths = load_npy(path / "lengths.npy", mmap=False)
-        ids = None
-        if (path / "ids.json").is_file():
-            try:
-                ids = json.loads((path / "ids.json").read_text(encoding="utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path / 'ids.json'} is damaged: {error}.") from error
+        ids = read_json(path / "ids.json") if (path / "ids.json").is_file() else None
         return cls.from_flat(tokens, lengths, ids=ids)

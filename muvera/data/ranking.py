@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,13 @@ class Ranking:
     Examples
     --------
     >>> import numpy as np
-    >>> list(Ranking(np.array(["b", "a"]), np.array([2.5, 1.0], np.float32)))
+    >>> ranking = Ranking(np.array(["b", "a"]), np.array([2.5, 1.0], np.float32))
+    >>> list(ranking)
     [('b', 2.5), ('a', 1.0)]
+    >>> ranking[0]
+    ('b', 2.5)
+    >>> dict(ranking)
+    {'b': 2.5, 'a': 1.0}
     """
 
     ids: Ids
@@ -40,6 +46,23 @@ class Ranking:
 
     def __iter__(self) -> Iterator[tuple[int | str, float]]:
         yield from zip(self.ids.tolist(), self.scores.tolist(), strict=True)
+
+    @overload
+    def __getitem__(self, key: int) -> tuple[int | str, float]: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Ranking: ...
+
+    def __getitem__(self, key: Any) -> tuple[int | str, float] | Ranking:
+        """Return the text at a rank from 0 as (id, score), or the ranking of a slice of ranks."""
+        if isinstance(key, slice):
+            return Ranking(self.ids[key], self.scores[key])
+        rank = range(len(self))[key]  # raises IndexError, and counts from the end
+        return self.ids[rank : rank + 1].tolist()[0], float(self.scores[rank])
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Return plain values: "ids" and "scores", best first."""
+        return {"ids": self.ids.tolist(), "scores": self.scores.tolist()}
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name!r}: {score:.4g}" for name, score in list(self)[:3])

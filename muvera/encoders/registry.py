@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..utils.atomic_files import read_json
 from ..utils.npy_files import load_npy
 from ..utils.sibling_folders import recover_folder
 from .base import ENCODER_FILE, ENCODER_FORMAT, BaseConfig, Encoder, EncoderConfig, ReadArray
@@ -190,10 +190,7 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
     recover_folder(folder)
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {ENCODER_FILE}: an encoder's folder has one.")
-    try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged: {error}.") from None
+    state = read_json(file)
     known = isinstance(state, dict) and state.get("format") == ENCODER_FORMAT
     if not known or state.get("format_version") != 1 or not isinstance(state.get("config"), dict):
         raise ValueError(f"{file} does not describe an encoder that this muvera reads.")

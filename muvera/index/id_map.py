@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, id_kind, string_array
-from ..utils.atomic_files import save_array, write_bytes
+from ..utils.atomic_files import read_json, save_array, write_bytes
 from ..utils.checks import require_choice
 from ..utils.growable_array import GrowingArray
 from ..utils.npy_files import load_npy
@@ -180,10 +180,7 @@ class IdMap:
         ValueError
             For a damaged file.
         """
-        try:
-            kept = json.loads((folder / IDS).read_text(encoding="ascii"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{folder / IDS} is damaged: {error}.") from error
+        kept = read_json(folder / IDS)
         alive = load_npy(folder / ALIVE, mmap=False)
         values, following = kept["ids"], kept["next"]
         kinds = {type(value) for value in values}

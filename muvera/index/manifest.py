@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..utils.atomic_files import write_json
+from ..utils.atomic_files import read_json, write_json
 
 __all__ = [
     "FILE_PATTERNS",
@@ -77,9 +77,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a muvera index: it has no {MANIFEST}.")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise IndexFolderError(f"{path} is damaged: {error}. Restore the folder from a copy.") from error
+        manifest = read_json(path)
+    except ValueError as error:
+        raise IndexFolderError(f"{error} Restore the folder from a copy.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise IndexFolderError(f"{path} is not the manifest of a muvera index.")
     version = manifest.get("format_version")

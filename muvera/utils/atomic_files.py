@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .sibling_folders import exchange, remove_folder, sibling_folder, use_sibling
 
-__all__ = ["atomic_folder", "save_array", "sync", "write_bytes", "write_json"]
+__all__ = ["atomic_folder", "read_json", "save_array", "sync", "write_bytes", "write_json"]
 
 
 def sync(path: Path) -> None:
@@ -51,6 +51,22 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace the file at `path` by `content` as JSON, in one step."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file says.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such file.
+    ValueError
+        Where it is damaged; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged, or not JSON: {error}.") from error
 
 
 @contextmanager

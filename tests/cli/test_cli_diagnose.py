@@ -57,7 +57,7 @@ def test_a_configuration(folder: Path, tmp_path: Path) -> None:
     values = json.loads(run(folder, "--config", file, "--json"))
     assert values["config"]["num_repetitions"] == 3
     assert values["encoders"][-1]["name"] == "given"
-    for text, message in (("{", "is not JSON"), ("[]", "a JSON object of parameters, got list")):
+    for text, message in (("{", "not JSON"), ("[]", "a JSON object of parameters, got list")):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):
             run(folder, "--config", file)

@@ -186,7 +186,7 @@ def test_bad_options(arguments: list[Any], sentence: str, docs: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "config.json is not JSON"),
+        ("{", "config.json is damaged, or not JSON"),
         ("[1]", "must hold a JSON object of parameters, got list"),
         ('{"repetitions": 3}', "FDEConfig has no 'repetitions'. It has: dimension, num_repetitions"),
         ('{"hnsw": 3}', 'hnsw must be an object such as {"m": 32}, got 3'),

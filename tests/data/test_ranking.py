@@ -1,5 +1,7 @@
 """Rankings: the one rule that orders them, and how they read."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,3 +33,13 @@ def test_a_ranking_is_read_like_a_list_of_pairs() -> None:
 def test_ids_and_scores_go_together() -> None:
     with pytest.raises(ValueError, match="zip"):
         list(Ranking(np.array([1, 2]), np.ones(1, np.float32)))
+
+
+def test_ranks_and_slices() -> None:
+    ranking = Ranking(np.array(["b", "a", "c"]), np.array([4.0, 2.0, 1.0], np.float32))
+    assert ranking[0] == ("b", 4.0) and ranking[-1] == ("c", 1.0) and ranking[np.int64(1)] == ("a", 2.0)
+    assert isinstance(ranking[:2], Ranking) and list(ranking[:2]) == [("b", 4.0), ("a", 2.0)]
+    assert dict(ranking) == {"b": 4.0, "a": 2.0, "c": 1.0}
+    assert json.loads(json.dumps(ranking.to_dict())) == {"ids": ["b", "a", "c"], "scores": [4.0, 2.0, 1.0]}
+    with pytest.raises(IndexError):
+        ranking[3]

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...data.multivectors import MultiVectors
 from ...utils.optional_imports import import_extra
 from .base import atomic_file, gather
@@ -35,22 +33,20 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
     gathered, passing = gather(batches)
     first = next(passing)
-    schema = _table(pa, first, gathered.dimension).schema
+    schema = _table(pa, first).schema
     with atomic_file(target, overwrite) as file, pq.ParquetWriter(file, schema) as writer:
-        writer.write_table(_table(pa, first, gathered.dimension), max(len(first), 1))
+        writer.write_table(_table(pa, first), max(len(first), 1))
         for batch in passing:
-            table = _table(pa, batch, gathered.dimension)
+            table = _table(pa, batch)
             if table.schema != schema:
                 raise TypeError("Documents with int ids and with str ids cannot be in one file.")
             writer.write_table(table, max(len(batch), 1))
         _ = gathered.ids  # raises where batches share an id
 
 
-def _table(pa: Any, batch: MultiVectors, dimension: int) -> Any:
+def _table(pa: Any, batch: MultiVectors) -> Any:
     """Return a batch as an Arrow table; its numbers are not copied."""
-    values = pa.array(np.asarray(batch.tokens).reshape(-1))
-    tokens = pa.FixedSizeListArray.from_arrays(values, dimension)
-    columns = {"tokens": pa.ListArray.from_arrays(pa.array(batch.offsets, pa.int32()), tokens)}
+    columns = {"tokens": batch.to_arrow()}
     if batch.has_ids:
         kind = pa.int64() if batch.ids.dtype.kind == "i" else pa.string()
         columns = {"id": pa.array(batch.ids.tolist(), kind), **columns}
