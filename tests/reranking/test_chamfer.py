@@ -282,6 +282,8 @@ NAMED = GOOD.with_ids(["a", "b"])
             r"queries\[1\] has no tokens",
         ),
         (lambda: chamfer([[1.0, np.nan, 0.0]], GOOD[0]), ValueError, "has nan in its token 0, coordinate 1"),
+        (lambda: top_k([GOOD[0] * 1e19], GOOD, 1), ValueError, r"queries\[0\] .*must be below 1e\+12 in size"),
+        (lambda: top_k(GOOD, [GOOD[0] * 1e19], 1), ValueError, r"documents\[0\] .*must be below 1e\+12 in size"),
         (lambda: chamfer(GOOD[0], [[0.0, 1.0, np.inf]]), ValueError, "has inf in its token 0, coordinate 2"),
         (lambda: top_k(GOOD, GOOD, 0), ValueError, "k must be at least 1, got 0"),
         (lambda: top_k(GOOD, GOOD, cast(int, 1.0)), TypeError, "k must be an int, got float"),

@@ -195,6 +195,13 @@ def test_padded_is_unpadded(lengths: list[int], side: str) -> None:
         ({"x": 1}, ValueError, "A dict with the keys 'x' is not known"),
         ([A[0], A[1] * np.nan], ValueError, "document 1 has nan in its token 0"),
         (
+            [A[0], np.ma.masked_greater(A[1], 0)],
+            TypeError,
+            r"item 1 is a masked array with \d+ masked entries",
+        ),
+        (np.ma.masked_greater(np.ones((2, 3, 4)), 0), TypeError, "is a masked array with 24 masked entries"),
+        ([A[0], A[1] * 1e19], ValueError, "document 1 has .* in its token 0, .*must be below"),
+        (
             MultiVectors.from_arrays([np.where(A[0] > 0, np.inf, A[0])]),
             ValueError,
             "document 0 has inf in its token 0",
