@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..utils.wording import counted
 from .options import (
     PRESETS_TO_START_FROM,
     ConfigFile,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["index"]
 
-# Vectors that take more than this are worth a word.
+# Vectors that take more than this are worth a warning.
 _MUCH_MEMORY = 8 << 30
 
 #: From so many documents on, where a graph is built, learned vectors are the default: they find more
@@ -105,8 +106,8 @@ def index(
         if not chosen and opened.num_documents is None and not quiet:
             warn(
                 [
-                    "The source does not say how many documents it has, so FDEs are made. For many, --preset "
-                    "learned finds more in fewer floats."
+                    "The source does not say how many documents it has, so that FDEs are made. For many "
+                    "documents --preset learned finds more with fewer floats."
                 ]
             )
     changes |= {"backend": backend, "exact_tokens": exact_tokens}
@@ -126,29 +127,39 @@ def index(
     if not quiet:
         warn(list(built.warnings))
     typer.echo(
-        f"{out}: {built.documents:,} documents, {built.tokens:,} tokens of {built.dimension} "
-        f"dimensions, {megabytes(built.bytes_per_document)} a document, in {seconds(duration)}"
+        f"{out}: {counted(built.documents, 'document')}, {counted(built.tokens, 'token')} of "
+        f"{counted(built.dimension, 'dimension')}, {megabytes(built.bytes_per_document)} per document, in "
+        f"{seconds(duration)}"
     )
     typer.echo(f"searched {described(built)}")
 
 
 def described(facts: IndexInfo) -> str:
-    """Return in words how an index searches."""
+    """Return how an index searches, and what share of the exact best documents are candidates."""
     vectors = facts.vectors
     if vectors is None:
-        return "exactly, without FDEs"
+        return "exactly, without vectors"
     what = "FDEs" if facts.encoder["encoder"] == "fde" else f"{facts.encoder['encoder']} vectors"
-    through = f"through {what} of {facts.encoder['vector_dimension']:,} floats"
+    text = f"through {what} of {facts.encoder['vector_dimension']:,} floats"
     if vectors["kind"] == "exact":
-        return f"{through}, all of which are read"
-    if vectors["kind"] in ("int8", "pq"):
-        return f"{through}, read as {vectors['bytes_per_vector']:,} bytes each"
-    recall = "not measured" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
-    return f"{through} in a graph, which finds {recall} of the exact best {what}"
+        text += ", all of which are read"
+    elif vectors["kind"] in ("int8", "pq"):
+        text += f", read as {vectors['bytes_per_vector']:,} bytes each"
+    else:
+        recall = "an unknown share" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
+        text += f" in a graph, which finds {recall} of the best vectors"
+    first = facts.first_stage
+    if first is None:
+        return text
+    source = "windows of document tokens" if first.pseudo_queries else "queries"
+    return (
+        f"{text}; {first.candidates} candidates have {first.recall:.1%} of the exact {first.k} best documents "
+        f"({first.queries} {source})"
+    )
 
 
 def _preset_for(documents: int | None) -> str:
-    """Return what suits so many documents; of unknown many, FDEs, which learn nothing but a mean."""
+    """Return the preset for a number of documents; where it is unknown, FDEs, which need no sample."""
     return "learned" if documents is not None and documents >= LEARNED_PRESET_FROM else "default"
 
 
@@ -191,7 +202,7 @@ def _learned(
 
 
 def _large(opened: Any, config: EncoderConfig, settings: dict[str, Any]) -> list[str]:
-    """Say before the work that vectors will take much memory, and what takes less."""
+    """Return a warning where vectors will take much memory, with what takes less."""
     if opened.num_documents is None or settings.get("backend", "auto") in ("int8", "pq"):
         return []
     size = 4 * config.vector_dimension * opened.num_documents

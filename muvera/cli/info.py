@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..utils.wording import counted
 from .options import Format, Json, ReaderOption
 from .output import megabytes, print_json
 
@@ -32,8 +33,8 @@ def info(
 ) -> None:
     """Describe an index or token embeddings.
 
-    Of an index: sizes, configuration, and which share of the exact best FDEs its graph found
-    when it was built.  Of embeddings: the format that was detected, and their size.
+    Of an index: sizes, settings, the share of the best vectors that its graph finds, and the
+    share of the exact best documents that are candidates.  Of embeddings: format and size.
 
     \b
     Example:
@@ -62,14 +63,14 @@ def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
     facts = loaded.info()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     empty, deleted = facts.empty_documents, facts.deleted_documents
-    odd = (f", {empty:,} of them without tokens" if empty else "") + (
+    others = (f", {empty:,} of them without tokens" if empty else "") + (
         f", {deleted:,} deleted" if deleted else ""
     )
     lines = [
-        f"an index of {facts.documents:,} documents{odd}",
-        f"tokens      {facts.tokens:,} of {facts.dimension} dimensions",
+        f"an index of {counted(facts.documents, 'document')}{others}",
+        f"tokens      {facts.tokens:,} of {counted(facts.dimension, 'dimension')}",
         f"search      {described(facts)}",
-        f"size        {megabytes(facts.bytes_per_document)} a document, {megabytes(size)} on the disk",
+        f"size        {megabytes(facts.bytes_per_document)} per document, {megabytes(size)} on the disk",
         f"settings    {_settings(facts.vectors or {}, ('space', 'm', 'ef_construction', 'ef'))}"
         f"exact up to {facts.exact_tokens:,} tokens",
         f"encoder     {_settings(facts.encoder, tuple(facts.encoder)).rstrip(', ')}",

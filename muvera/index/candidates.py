@@ -14,6 +14,7 @@ from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard
+from .quality import FirstStageRecall
 from .settings import IndexSettings
 
 __all__ = ["CandidateSearch"]
@@ -28,11 +29,8 @@ _BLOCK_BYTES = 128 << 20
 #: A graph that finds less than this share of the exact best is worth a warning.
 LOW_RECALL = 0.95
 
-#: Recall of the graph is measured with this many pseudo-queries.
-PROBES = 64
-
-# Their tokens, and the depth at which recall is measured.
-_PROBE_TOKENS, _PROBE_K = 32, 100
+# Best vectors that a graph is to find where its recall is measured.
+_MEASURED_K = 100
 
 
 class CandidateSearch:
@@ -53,6 +51,7 @@ class CandidateSearch:
         self.settings = IndexSettings() if settings is None else settings
         self.recall: float | None = None
         self.recall_size = 0
+        self.first_stage: FirstStageRecall | None = None
         backend = self.settings.backend
         self.search = self._made("exact" if backend == "auto" else backend)
 
@@ -149,15 +148,14 @@ class CandidateSearch:
         kept = (found >= 0) & (found < (np.iinfo(np.int64).max if below is None else below))
         return [row[keep][:count] for row, keep in zip(found, kept, strict=True)]
 
-    def measure(self, documents: MultiVectors, threads: int | None = None) -> float | None:
+    def measure(self, queries: MultiVectors, threads: int | None = None) -> float | None:
         """Learn what the search is still to learn; measure and keep its recall of the exact best vectors.
 
-        Pseudo-queries are windows of `documents`' tokens, for real queries are not known here.
         Quantized vectors have nothing exact to be compared with: their recall stays None.
         """
         self.search.train(threads)
-        probes = self.encoder.encode_queries(pseudo_queries(documents), threads=threads)
-        self.recall = self.search.measure_recall(probes, _PROBE_K, threads)
+        vectors = self.encoder.encode_queries(queries, threads=threads)
+        self.recall = self.search.measure_recall(vectors, _MEASURED_K, threads)
         self.recall_size = len(self.search)
         return self.recall
 
@@ -191,6 +189,8 @@ class CandidateSearch:
                 f"The encoder's maps were learned from only {self.fitted_on} of now {len(self.search)} "
                 "documents: rebuild() learns them again."
             )
+        if self.first_stage is not None and self.first_stage.warning is not None:
+            found.append(self.first_stage.warning)
         return [*found, *self.search.warnings()]
 
     # -- keeping --------------------------------------------------------------
@@ -204,6 +204,7 @@ class CandidateSearch:
             "fitted_on": self.fitted_on,
             "recall": self.recall,
             "recall_size": self.recall_size,
+            "first_stage": None if self.first_stage is None else self.first_stage.to_dict(),
         }
 
     @classmethod
@@ -237,17 +238,6 @@ class CandidateSearch:
         saved = SavedState(settings.of(kind), state["search_fitted_on"], removed)
         loaded.search = SEARCHES[kind].load(folder, encoder.config.vector_dimension, saved)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
+        measured = state["first_stage"]
+        loaded.first_stage = None if measured is None else FirstStageRecall(**measured)
         return loaded
-
-
-def pseudo_queries(documents: MultiVectors, seed: int = 0) -> MultiVectors:
-    """Return windows of consecutive tokens of a sample of documents, as stand-ins for queries."""
-    filled = np.flatnonzero(documents.lengths > 0)
-    stream = np.random.default_rng(seed)
-    picked = np.sort(stream.choice(filled, min(PROBES, len(filled)), replace=False))
-    windows = []
-    for i in picked:
-        tokens = documents[int(i)]
-        start = int(stream.integers(0, max(1, len(tokens) - _PROBE_TOKENS + 1)))
-        windows.append(np.asarray(tokens[start : start + _PROBE_TOKENS]))
-    return MultiVectors.from_arrays(windows, dimension=documents.dimension)

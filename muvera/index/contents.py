@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
-from ..data.sampling import MAX_FIT_DOCUMENTS
+from ..data.sampling import MAX_FIT_DOCUMENTS, pseudo_queries
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
@@ -20,10 +20,18 @@ from ..reranking.pruning import RerankOptions, rank_candidates
 from ..utils.group_lock import GroupLock
 from ..utils.growable_array import GrowingArray
 from ..utils.parallel import run_in_ranges, split_by_weight
-from .candidates import PROBES, CandidateSearch
+from .candidates import CandidateSearch
 from .id_map import IdMap, Missing
 from .info import IndexInfo
-from .search_plan import Filter, SearchPlan, as_id_list
+from .quality import (
+    MAX_QUERIES,
+    WINDOW,
+    FirstStageRecall,
+    K,
+    first_stage_recall,
+    num_measured_queries,
+)
+from .search_plan import DEFAULT_CANDIDATES, Filter, SearchPlan, as_id_list
 from .settings import IndexSettings
 from .token_store import TokenStore
 
@@ -194,14 +202,62 @@ class IndexContents:
             self.candidates.remove(rows)
 
     def measure(self, threads: int | None) -> None:
-        """Measure the graph's recall where it is unknown or the graph has doubled since."""
-        if self.candidates is None or not self.candidates.recall_is_stale:
+        """Measure the recall of both stages where it is unknown or the index has doubled since.
+
+        Queries are windows of the documents' tokens, because real ones are not known here.
+        """
+        rows, tokens = self.searchable
+        if self.candidates is None or not self.candidates.recall_is_stale or len(rows) == 0:
             return
+        stream = np.random.default_rng(0)
+        picked = np.sort(stream.choice(rows, min(MAX_QUERIES, len(rows)), replace=False))
+        with self.lock.shared():
+            documents = self.store.rows(picked)
+            queries, sources = pseudo_queries(documents, len(documents), WINDOW, stream)
+            self.candidates.measure(queries, threads)
+            count = min(len(queries), num_measured_queries(tokens, self.config.dimension))
+            some = np.sort(stream.permutation(len(queries))[:count])
+            self.candidates.first_stage = (
+                self.measure_first_stage(queries[some], picked[sources[some]], threads=threads)
+                if count and len(rows) > DEFAULT_CANDIDATES + 1
+                else None
+            )
+
+    def measure_first_stage(
+        self,
+        queries: MultiVectors,
+        sources: NDArray[np.int64] | None = None,
+        *,
+        k: int = K,
+        candidates: int = DEFAULT_CANDIDATES,
+        threads: int | None = None,
+    ) -> FirstStageRecall | None:
+        """Return the share of the exact best among the candidates; None where all tokens are read.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+            Each with a token.
+        sources : int64 (n_queries,), optional
+            Rows of the documents that the queries were cut out of.
+        k, candidates : int
+        threads : int, optional
+        """
         rows, _ = self.searchable
-        picked = np.random.default_rng(0).choice(rows, min(PROBES, len(rows)), replace=False)
-        if len(picked):
-            with self.lock.shared():
-                self.candidates.measure(self.store.rows(np.sort(picked)), threads)
+        if self.candidates is None or len(rows) == 0:
+            return None
+        more = int(sources is not None)
+        exact = self.rank(queries, [rows] * len(queries), RerankOptions(min(k + more, len(rows))), threads)
+        best = [np.array(self.ids.rows(ranking.ids.tolist()), np.int64) for ranking in exact]
+        found = self.candidates.find(queries, candidates + more, threads=threads)
+        return FirstStageRecall(
+            recall=first_stage_recall(best, found, sources, k, candidates),
+            k=k,
+            candidates=candidates,
+            queries=len(queries),
+            pseudo_queries=sources is not None,
+            documents=len(rows),
+        )
 
     def rebuilt(self, threads: int | None) -> IndexContents:
         """Return new contents of the same documents, without the deleted ones' rows."""
@@ -244,6 +300,7 @@ class IndexContents:
             exact_tokens=self.settings.exact_tokens,
             encoder={**self.config.to_dict(), "vector_dimension": self.config.vector_dimension},
             vectors=search,
+            first_stage=None if self.candidates is None else self.candidates.first_stage,
             bytes_per_document=round(per_document),
             warnings=tuple(warnings),
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .quality import FirstStageRecall
+
 __all__ = ["IndexInfo"]
 
 
@@ -33,6 +35,11 @@ class IndexInfo:
     vectors : dict or None
         Of the vectors' search: kind, settings, "bytes_per_vector", and for a graph "recall", the share
         of the exact best vectors that it finds; None while all tokens are read.
+    first_stage : FirstStageRecall or None
+        Share of the exact best documents among the default number of candidates, as it was measured
+        when the index was built or had doubled; None where all tokens are read, every document is a
+        candidate, or there are too many tokens to read them all for it (see
+        :meth:`muvera.MuveraIndex.measure_recall`).
     bytes_per_document : int
         Tokens and vectors of a document, on average.
     warnings : tuple of str
@@ -48,6 +55,7 @@ class IndexInfo:
     exact_tokens: int
     encoder: dict[str, Any]
     vectors: dict[str, Any] | None
+    first_stage: FirstStageRecall | None
     bytes_per_document: int
     warnings: tuple[str, ...]
 

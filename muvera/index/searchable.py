@@ -18,7 +18,8 @@ from ..reranking.pruning import RerankOptions
 from .contents import IndexContents
 from .id_map import Missing
 from .info import IndexInfo
-from .search_plan import DEFAULT_K, Filter, SearchPlan, as_id_list
+from .quality import FirstStageRecall
+from .search_plan import DEFAULT_CANDIDATES, DEFAULT_K, Filter, SearchPlan, as_id_list
 from .settings import IndexSettings
 
 __all__ = ["Document", "SearchableIndex"]
@@ -250,6 +251,50 @@ class SearchableIndex:
         """The fitted encoder; None while the collection is searched exactly."""
         candidates = self._contents.candidates
         return None if candidates is None else candidates.encoder
+
+    def measure_recall(
+        self,
+        queries: Any,
+        *,
+        k: int = 10,
+        candidates: int = DEFAULT_CANDIDATES,
+        threads: int | None = None,
+    ) -> FirstStageRecall | None:
+        """Return the share of the exact best documents among the candidates, for real queries.
+
+        All tokens are read for each query, so that it takes as long as an exact search.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            Those without tokens are left out.
+        k : int
+            Number of exact best documents to find.
+        candidates : int
+            Documents that the vectors propose for each query, at least k.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        FirstStageRecall or None
+            None while all tokens are read, which finds everything.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For wrong numbers, queries that do not fit, or queries without any token.
+        """
+        texts = self._checked(queries, "queries")
+        texts = texts[np.flatnonzero(texts.lengths > 0)]
+        if len(texts) == 0:
+            raise ValueError("queries have no tokens at all, so that nothing can be measured. Give others.")
+        plan = SearchPlan(k=k, candidates=candidates, threads=threads)
+        contents = self._contents
+        with contents.lock.shared():
+            return contents.measure_first_stage(
+                texts, k=plan.k, candidates=plan.num_candidates, threads=plan.threads
+            )
 
     def info(self) -> IndexInfo:
         """Return sizes, settings, the measured recall of the graph, and warnings in words."""

@@ -26,7 +26,7 @@ def test_small_collections_are_searched_exactly(docs: Path, tmp_path: Path) -> N
     code, out, err = muvera("index", docs, tmp_path / "out")
     assert (code, err) == (0, "")
     assert f"out: 30 documents, {some_texts().num_tokens} tokens of 16 dimensions" in out
-    assert "searched exactly, without FDEs" in out
+    assert "searched exactly, without vectors" in out
     assert MuveraIndex.load(tmp_path / "out").ids.tolist() == some_texts().ids.tolist()
 
 
@@ -40,7 +40,7 @@ def test_options_reach_the_configuration(docs: Path, tmp_path: Path) -> None:
     assert isinstance(config, FDEConfig) and config.num_repetitions == 3
     code, out, _ = muvera("index", docs, tmp_path / "other", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
     assert code == 0
-    assert "through FDEs of 48 floats in a graph, which finds 100.0% of the exact best FDEs" in out
+    assert "through FDEs of 48 floats in a graph, which finds 100.0% of the best vectors" in out
     code, out, _ = muvera("index", docs, tmp_path / "bytes", *SMALL, "--exact-tokens", 0, "--backend", "int8")
     assert code == 0 and "searched through FDEs of 48 floats, read as 60 bytes each" in out
 

@@ -24,7 +24,7 @@ def test_an_index(tmp_path: Path) -> None:
     code, out, err = muvera("info", tmp_path / "index")
     assert (code, err) == (0, "")
     assert "index: an index of 30 documents, 1 of them without tokens" in out
-    assert "through FDEs of 48 floats in a graph, which finds 100.0% of the exact best FDEs" in out
+    assert "through FDEs of 48 floats in a graph, which finds 100.0% of the best vectors" in out
     assert "space=cosine, m=16, ef_construction=200, ef=200, exact up to 0 tokens" in out
     assert "num_repetitions=3" in out and "None" not in out
 
@@ -98,3 +98,18 @@ def test_what_is_neither(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     sentence = "does not exist" if name == "nothing" else "is in no known format"
     assert sentence in fails("info", tmp_path / name)
+
+
+def test_the_share_of_the_best_documents_is_told_apart_from_the_graphs(tmp_path: Path) -> None:
+    some_texts(300).save(tmp_path / "docs")
+    code, out, err = muvera(
+        "index", tmp_path / "docs", tmp_path / "index", "--exact-tokens", 0, "--backend", "hnsw"
+    )
+    assert code == 0, err
+    facts = answer("info", tmp_path / "index")
+    first = facts["first_stage"]
+    said = (
+        f"of the best vectors; 100 candidates have {first['recall']:.1%} of the exact 10 best documents "
+        f"({first['queries']} windows of document tokens)"
+    )
+    assert said in out and said in muvera("info", tmp_path / "index")[1]

@@ -8,14 +8,16 @@ import pytest
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 
 import muvera.index.candidates as module
-from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, load_encoder
-from muvera.index.candidates import CandidateSearch, pseudo_queries
+from muvera import FDEConfig, FDEEncoder, MuveraIndex, load_encoder
+from muvera.data.sampling import pseudo_queries
+from muvera.index.candidates import CandidateSearch
 from muvera.index.settings import IndexSettings
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings
 
 DOCUMENTS = documents_like_real(300)
 QUERIES = queries_like_real(DOCUMENTS, 12)
 FILLED = np.flatnonzero(DOCUMENTS.lengths > 0)
+WINDOWS = pseudo_queries(DOCUMENTS[FILLED], 64, 32, np.random.default_rng(0))[0]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def test_auto_changes_to_a_graph_when_there_are_many(
     search = CandidateSearch(encoder, IndexSettings(hnsw=HNSWSettings(m=9)))
     search.add(np.arange(150), DOCUMENTS[:150])
     before_graph: Any = search.search
-    assert isinstance(before_graph, ExactSearch) and search.measure(DOCUMENTS) == 1.0
+    assert isinstance(before_graph, ExactSearch) and search.measure(WINDOWS) == 1.0
     stale = [search.recall_is_stale]
     before = search.find(QUERIES, 500)
     search.remove(np.array([3]))
@@ -87,14 +89,14 @@ def test_auto_changes_to_a_graph_when_there_are_many(
 def test_recall_is_measured_kept_and_warned_about(
     encoder: FDEEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PROBE_K", 10)  # a hundred of so few are found by any graph
+    monkeypatch.setattr(module, "_MEASURED_K", 10)  # a hundred of so few are found by any graph
     good = filled(encoder, "hnsw")
     assert good.recall is None and good.recall_is_stale and good.info()["recall"] is None
-    recall = good.measure(DOCUMENTS)
+    recall = good.measure(WINDOWS)
     assert recall is not None and recall > 0.99
     assert good.info()["recall_measured_at"] == len(FILLED) and good.warnings() == []
     poor = filled(encoder, "hnsw", m=2, ef_construction=1, ef=1)
-    recall = poor.measure(DOCUMENTS)
+    recall = poor.measure(WINDOWS)
     assert recall is not None and recall < module.LOW_RECALL
     (warning,) = poor.warnings()
     assert f"finds only {recall:.1%} of the exact best" in warning and "raise hnsw m or ef" in warning
@@ -107,22 +109,11 @@ def test_recall_is_measured_kept_and_warned_about(
 def test_recall_is_outdated_when_the_graph_has_doubled(encoder: FDEEncoder) -> None:
     search = CandidateSearch(encoder, IndexSettings(backend="hnsw"))
     search.add(np.arange(100), DOCUMENTS[:100])
-    search.measure(DOCUMENTS)
+    search.measure(WINDOWS)
     search.add(np.arange(100, 200), DOCUMENTS[100:200])
     assert not search.recall_is_stale
     search.add(np.arange(200, 300), DOCUMENTS[200:])
     assert search.recall_is_stale
-
-
-def test_pseudo_queries_are_windows_of_documents() -> None:
-    lengths = [0, 3, 100, 0, 40]
-    tokens = np.arange(sum(lengths), dtype=np.float32)[:, np.newaxis]
-    windows = pseudo_queries(MultiVectors.from_flat(tokens, lengths))
-    assert windows.lengths.tolist() == [3, 32, 32]
-    for window, (first, last) in zip(windows, [(0, 3), (3, 103), (103, 143)], strict=True):
-        assert (np.diff(window[:, 0]) == 1).all() and first <= window[0, 0] and window[-1, 0] < last
-    assert len(pseudo_queries(DOCUMENTS)) == 64
-    assert len(pseudo_queries(MultiVectors.from_arrays([], dimension=4))) == 0
 
 
 # -- failing ------------------------------------------------------------------
@@ -194,7 +185,7 @@ def test_settings_are_plain_values_and_come_back() -> None:
 def test_saved_and_loaded_finds_the_same(encoder: FDEEncoder, tmp_path: Path, backend: Any) -> None:
     search = filled(encoder, backend, ef=33)
     search.remove(np.array([4, 5]))
-    search.measure(DOCUMENTS)
+    search.measure(WINDOWS)
     loaded = CandidateSearch.load(
         tmp_path, encoder, search.settings, search.save(tmp_path), np.array([4, 5, 16])
     )

@@ -705,7 +705,7 @@ def test_info_counts(tmp_path: Path) -> None:
 
 
 def test_low_recall_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates_module, "_PROBE_K", 10)
+    monkeypatch.setattr(candidates_module, "_MEASURED_K", 10)
     index = built(exact_tokens=0, backend="hnsw", hnsw={"m": 2, "ef_construction": 1, "ef": 1})
     assert vectors_of(index)["recall"] < 0.95
     assert "of the exact best FDEs: raise hnsw m or ef" in index.info().warnings[0]
