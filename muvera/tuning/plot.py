@@ -13,7 +13,13 @@ from .result import Tuning
 __all__ = ["plot_tuning", "require_plot"]
 
 # Okabe and Ito's colors, told apart by color-blind readers.
-_COLORS = {"FDE": "#0072b2", "compact": "#009e73", "learned": "#d55e00"}
+_COLORS = {
+    "mean": "#e69f00",
+    "covariance": "#cc79a7",
+    "FDE": "#0072b2",
+    "compact": "#009e73",
+    "learned": "#d55e00",
+}
 
 # Pixels per point of a PNG: sharp in print.
 _PNG_SCALE = 2

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.learned.config import LearnedConfig
+from ..encoders.moments.config import MeanConfig
 from ..index.settings import Backend
 from ..kernels.tile import LANES
 from ..mips import PQSettings, VectorSearch, make_search
@@ -37,7 +39,11 @@ IDENTITY_FLOATS = 10240
 #: Floats of compact maps of the default FDE, and of learned vectors.  One fit serves all sizes and
 #: takes time in proportion to the largest.
 COMPACT_SIZES = (128, 256, 512, 1024)
+COVARIANCE_SIZES = (128, 256, 512)
 LEARNED_SIZES = (128, 256, 512, 1024, 2048)
+
+#: Largest covariances that are tried: those of wider tokens have more floats than any FDE.
+MAX_COVARIANCE_FLOATS = 20_480
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ class EncoderCandidate:
     Parameters
     ----------
     name : str
-    config : FDEConfig or LearnedConfig
-    source : FDEConfig or LearnedConfig
+    config : FDEConfig, LearnedConfig or MeanConfig
+    source : FDEConfig, LearnedConfig or MeanConfig
         The configuration whose vectors' leading columns stand for this encoder's vectors during
         the search: one fit serves all sizes of a learned map.
     """
@@ -59,7 +65,7 @@ class EncoderCandidate:
 
     @property
     def kind(self) -> str:
-        """First word of the name: "FDE", "compact" or "learned"."""
+        """First word of the name: "mean", "covariance", "FDE", "compact" or "learned"."""
         return self.name.split()[0]
 
     @property
@@ -131,14 +137,26 @@ def encoder_candidates(dimension: int) -> list[EncoderCandidate]:
     )
     name = f"FDE R={unprojected.num_repetitions} k=3 identity"
     found.setdefault(unprojected, EncoderCandidate(name, unprojected, unprojected))
-    default = FDEConfig(dimension=dimension)
-    sizes = [size for size in COMPACT_SIZES if size < default.vector_dimension]
-    largest: EncoderConfig = dataclasses.replace(default, compact_dimension=max(sizes, default=1))
-    for size in sizes:
-        compact = dataclasses.replace(default, compact_dimension=size)
-        found[compact] = EncoderCandidate(f"compact {size:,}", compact, largest)
+    mean = MeanConfig(dimension=dimension)
+    found[mean] = EncoderCandidate(f"mean {mean.vector_dimension:,}", mean, mean)
+    covariance = MeanConfig(dimension=dimension, covariance=True)
+    if covariance.vector_dimension <= MAX_COVARIANCE_FLOATS:
+        name = f"covariance {covariance.vector_dimension:,}"
+        found[covariance] = EncoderCandidate(name, covariance, covariance)
+        found.update(_compact(covariance, "covariance", COVARIANCE_SIZES))
+    found.update(_compact(FDEConfig(dimension=dimension), "compact", COMPACT_SIZES))
     largest = LearnedConfig(dimension=dimension, vector_dimension=max(LEARNED_SIZES))
     for size in LEARNED_SIZES:
         learned = dataclasses.replace(largest, vector_dimension=size)
         found[learned] = EncoderCandidate(f"learned {size:,}", learned, largest)
     return sorted(found.values(), key=lambda candidate: candidate.floats)
+
+
+def _compact(
+    config: FDEConfig | MeanConfig, kind: str, sizes: Sequence[int]
+) -> dict[EncoderConfig, EncoderCandidate]:
+    """Return the compact sizes of an encoder's vectors, which are leading columns of the largest."""
+    smaller = [size for size in sizes if size < config.vector_dimension]
+    largest = dataclasses.replace(config, compact_dimension=max(smaller, default=1))
+    configs = [dataclasses.replace(config, compact_dimension=size) for size in smaller]
+    return {each: EncoderCandidate(f"{kind} {each.vector_dimension:,}", each, largest) for each in configs}

@@ -45,11 +45,11 @@ def tune(
 ) -> Tuning:
     """Find the encoder and the storage that suit documents and their queries.
 
-    FDEs of many sizes, compact FDEs and learned vectors are compared with exact Chamfer on a
-    sample: all on a quarter of its documents, the better half of each kind on twice as many, and
-    those that are left on all, as floats, in a byte per float and as product codes.  Two thirds
-    of the queries select; the others estimate the recall of the choice.  Encoders are fitted on
-    documents alone.
+    The mean token, covariances, FDEs of many sizes, compact FDEs and learned vectors are compared
+    with exact Chamfer on a sample: all on a quarter of its documents, the better half of each kind
+    on twice as many, and those that are left on all, as floats, in a byte per float and as product
+    codes.  Two thirds of the queries select; the others estimate the recall of the choice.
+    Encoders are fitted on documents alone.
 
     Parameters
     ----------
@@ -242,19 +242,26 @@ def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
 def _choose(
     rows: _Rows, encoders: Sequence[EncoderCandidate], table: Sequence[TunedRow], target_recall: float | None
 ) -> TunedRow:
-    """Return the row to use, measured by itself; where that misses a target, the next that does not."""
-    measured = []
+    """Return the row to use, measured with maps of its own size.
+
+    These may find less than the leading columns of larger maps, which stood for them: where the
+    row then misses the target, or another row exceeds it, that one is measured next.
+    """
+    measured: list[TunedRow] = []
     target = target_recall or 0.0
     left = list(table)
-    while True:
+    while left:
         row = select_row(left, rows.candidates, target_recall)
+        best = max(measured, key=lambda one: one.mean_recall, default=None)
+        reaches = row.recall[rows.candidates] >= target
+        if best is not None and (row.mean_recall <= best.mean_recall if target == 0 else not reaches):
+            break
         alone = rows.alone(next(each for each in encoders if each.config == row.config), row)
         measured.append(alone)
         left = [other for other in left if other is not row]
-        if alone.recall[rows.candidates] >= target:
+        if target > 0 and alone.recall[rows.candidates] >= target:
             return alone
-        if not left or row.recall[rows.candidates] < target:  # no other row reaches it either
-            return max(measured, key=lambda one: one.mean_recall)
+    return max(measured, key=lambda one: one.mean_recall)
 
 
 def _min_candidates(choice: TunedRow, target_recall: float | None) -> int | None:

@@ -6,6 +6,7 @@ import pytest
 from muvera import FDEConfig
 from muvera.mips import HNSWSearch, HNSWSettings
 from muvera.tuning.hnsw_settings import select_hnsw_settings
+from muvera.tuning.plot import _COLORS
 from muvera.tuning.search_space import STORAGES, encoder_candidates
 
 
@@ -18,6 +19,20 @@ def test_encoders_differ_and_are_valid_for_every_dimension(dimension: int) -> No
     assert floats == sorted(floats) and floats[0] <= 128
     assert all(each.source.vector_dimension >= each.floats for each in found)
     assert FDEConfig(dimension=dimension) in {each.config for each in found}
+
+
+@pytest.mark.parametrize(("dimension", "covariance"), [(16, True), (128, True), (768, False)])
+def test_every_kind_is_tried(dimension: int, covariance: bool) -> None:
+    found = encoder_candidates(dimension)
+    kinds = {each.kind for each in found}
+    assert kinds - {"covariance"} == {"mean", "FDE", "compact", "learned"}
+    assert ("covariance" in kinds) == covariance
+    assert kinds <= set(_COLORS)
+    for each in found:
+        # Leading columns of the same vector: nothing but the size is another.
+        size = "compact_dimension" if each.kind in ("compact", "covariance") else "vector_dimension"
+        if each.source != each.config:
+            assert {**each.source.to_dict(), size: 0} == {**each.config.to_dict(), size: 0}
 
 
 @pytest.mark.parametrize("floats", [7, 64, 130])

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
-from builders.small_search_space import TUNE, use_small_encoders, without_times
+from builders.small_search_space import TUNE, small_encoders, use_small_encoders, without_times
 
-from muvera import MultiVectors, MuveraIndex, Tuning, plot_tuning, tune
+from muvera import MeanConfig, MultiVectors, MuveraIndex, Tuning, plot_tuning, tune
 from muvera.tuning.report import render
 from muvera.tuning.result import TunedRow
 from muvera.tuning.sample import draw_sample
@@ -267,3 +267,22 @@ def test_the_text_has_the_table_and_the_choice() -> None:
     low, high = found.choice.interval
     said = f"among 30 candidates as {found.choice.held_out:.1%} ({low:.1%} to {high:.1%})"
     assert f"Use {found.choice.name} stored as {found.choice.storage.name}" in text and said in text
+
+
+def test_the_choice_never_loses_to_the_mean_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the maps of a size of its own find less than the columns that stood for them."""
+    mean = MeanConfig(dimension=DOCUMENTS.dimension)
+    encoders = [EncoderCandidate("mean 17", mean, mean), *small_encoders(DOCUMENTS.dimension)]
+    monkeypatch.setattr(TUNE, "encoder_candidates", lambda _: encoders)
+    measured = TUNE._Rows.alone
+
+    def worse(rows: object, encoder: EncoderCandidate, row: TunedRow) -> TunedRow:
+        alone: TunedRow = measured(rows, encoder, row)
+        return alone if encoder.kind in ("mean", "FDE") else dataclasses.replace(alone, mean_recall=0.1)
+
+    for change in (measured, worse):
+        monkeypatch.setattr(TUNE._Rows, "alone", change)
+        found = tune(DOCUMENTS, QUERIES, candidates=30)
+        losers = [row for row in found.rows if row.name.startswith("mean")]
+        assert losers and found.choice.mean_recall >= max(row.mean_recall for row in losers)
+    assert found.choice.name.split()[0] in ("mean", "FDE")
