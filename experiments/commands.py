@@ -147,11 +147,10 @@ def check(
 
 def results(
     out: Annotated[Path | None, typer.Option(help="Folder of the pages. Default: docs/results.")] = None,
-    readme: Annotated[Path | None, typer.Option(help="File with the block of the short table.")] = None,
 ) -> None:
-    """Write the stored results as Markdown pages, and the short table of the README."""
+    """Write the stored results as Markdown pages."""
     root = Path(__file__).parents[1]
-    for path in write_pages(out or root / "docs" / "results", RESULTS, readme or root / "README.md"):
+    for path in write_pages(out or root / "docs" / "results", RESULTS):
         typer.echo(str(path))
 
 

@@ -26,6 +26,7 @@ settings.load_profile("muvera")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks."""
+    config.addinivalue_line("markers", "slow: takes seconds; `python -m pytest -m 'not slow'` leaves it out")
     config.addinivalue_line(
         "markers", "compiled(reason): needs compiled kernels; skipped under NUMBA_DISABLE_JIT=1"
     )

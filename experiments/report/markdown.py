@@ -1,10 +1,10 @@
-"""Tables as text and as Markdown, and generated blocks of documents."""
+"""Tables as text and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["fill_block", "markdown_table", "text_table"]
+__all__ = ["markdown_table", "text_table"]
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -36,24 +36,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---", *["---:"] * (len(header) - 1)]
     cells = [[cell.replace("|", "/") for cell in row] for row in (header, *rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:]))
-
-
-def fill_block(text: str, name: str, content: str) -> str:
-    """Replace what stands between the markers ``<!-- name:begin -->`` and ``<!-- name:end -->``.
-
-    Raises
-    ------
-    ValueError
-        Where one of the markers is missing.
-    """
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, found_begin, rest = text.partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not found_begin or not found_end:
-        raise ValueError(
-            f"The text has no block between {begin} and {end}. Put the two lines where it belongs."
-        )
-    return f"{before}{begin}\n{content.strip()}\n{end}{after}"
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pages of stored results: one Markdown file a subject, and the short table of the project's README."""
+"""Pages of stored results: one Markdown file a subject, and a list of them with the main table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from muvera.utils.atomic_files import write_bytes
 
 from ..bench import speed_tables
-from .markdown import fill_block, markdown_table
+from .markdown import markdown_table
 from .stored_results import load_results
 
 __all__ = ["MAIN", "SUBJECTS", "experiment_section", "short_table", "write_pages"]
 
-#: The experiment that the project's own README shows.
+#: The experiment that the list of pages shows.
 MAIN = "end_to_end"
 
 #: Pages: name of the file -> title and experiments.
@@ -40,8 +40,8 @@ SUBJECTS = {
 _SPEED = "speed"
 
 
-def write_pages(folder: Path, results: Path, readme: Path) -> list[Path]:
-    """Write every page of which results are stored, a list of them, and the README's table.
+def write_pages(folder: Path, results: Path) -> list[Path]:
+    """Write every page of which results are stored, and a list of them with the main table and figure.
 
     Parameters
     ----------
@@ -49,7 +49,6 @@ def write_pages(folder: Path, results: Path, readme: Path) -> list[Path]:
         Of the pages.
     results : Path
         Of the stored results.
-    readme : Path
 
     Returns
     -------
@@ -69,17 +68,14 @@ def write_pages(folder: Path, results: Path, readme: Path) -> list[Path]:
         pages[_SPEED] = ("Speed beside other libraries", speed_tables.markdown(speed))
     contents = "\n".join(f"- [{title}]({name}.md)" for name, (title, _) in pages.items())
     texts = {name: f"# {title}\n\n{text}\n" for name, (title, text) in pages.items()}
-    texts["index"] = f"# Results\n\n{_GUIDE}\n\n{contents}\n"
+    main = load_results(MAIN, results)
+    parts = ["# Results", _GUIDE, contents, *([short_table(main), _FIGURE] if main else [])]
+    texts["index"] = "\n\n".join(parts) + "\n"
     written = []
     for name, text in texts.items():
         path = folder / f"{name}.md"
         write_bytes(path, text.encode())
         written.append(path)
-    main = load_results(MAIN, results)
-    if main:
-        filled = fill_block(readme.read_text(encoding="utf-8"), "results", short_table(main))
-        write_bytes(readme, filled.encode())
-        written.append(readme)
     return written
 
 
@@ -87,6 +83,13 @@ _GUIDE = """\
 These pages are generated from `experiments/results/` by `python -m experiments results`. Each experiment says
 how many queries, documents and seeds it was measured with; the same system has other values in another
 experiment where these differ. 10-recall@N is the share of exact Chamfer's ten best documents among the first N."""
+
+#: Drawn by ``python -m experiments page RUN --figures docs/results/figures --only end_to_end-speed``.
+_FIGURE = """\
+The same over numbers of candidates; upper right is better:
+
+![Recall against queries per second, one panel for each collection](figures/end_to_end-speed.svg#only-light)
+![Recall against queries per second, one panel for each collection](figures/end_to_end-speed-dark.svg#only-dark)"""
 
 
 def experiment_section(stored: dict[str, Any]) -> str:
@@ -104,6 +107,7 @@ def experiment_section(stored: dict[str, Any]) -> str:
         f"## {content['title']}",
         f"{' '.join(content.get('caption', '').split())}{source}",
         f"{stored.get('note') or _conditions(content)} {_measured_on(stored)}".strip(),
+        "\n".join(f"- {sentence}" for sentence in stored.get("findings", [])),
     ]
     for table in stored["tables"]:
         title = table["title"].removeprefix(f"{content['title']}: ")
@@ -139,7 +143,7 @@ def short_table(stored: dict[str, Any]) -> str:
     table = markdown_table(["", *(name.removeprefix("plaid-") for name in header[1:])], rows)
     what = " / ".join([*metrics, "queries per second"])
     caption = " ".join(content.get("caption", "").split())
-    return f"{content['title']} ({what}). {caption} {_measured_on(stored)}\n\n{table}"
+    return f"**{content['title']}** ({what}). {caption} {_measured_on(stored)}\n\n{table}"
 
 
 def _conditions(content: dict[str, Any]) -> str:

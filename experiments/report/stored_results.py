@@ -8,6 +8,10 @@ from typing import Any
 
 from muvera.utils.atomic_files import write_bytes
 
+from .experiment_view import ExperimentView
+from .findings import findings
+from .run_folder import load_run
+
 __all__ = ["RESULTS", "load_results", "save_results", "save_run"]
 
 #: Where results are stored.
@@ -30,7 +34,7 @@ def save_results(name: str, values: dict[str, Any], folder: Path = RESULTS) -> N
 
 
 def save_run(run: Path, folder: Path = RESULTS) -> list[str]:
-    """Store the tables of a finished run, and return the names of the experiments.
+    """Store findings and tables of a finished run, and return the names of the experiments.
 
     Parameters
     ----------
@@ -38,8 +42,8 @@ def save_run(run: Path, folder: Path = RESULTS) -> list[str]:
         Folder of the run.
     folder : Path
     """
-    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    tables = json.loads((run / "summary.json").read_text(encoding="utf-8"))["tables"]
+    found = load_run(run)
+    manifest, tables = found.manifest, found.tables
     names = [name for name in manifest["experiments"] if any(name == table["experiment"] for table in tables)]
     for name in names:
         stored = {
@@ -48,6 +52,7 @@ def save_run(run: Path, folder: Path = RESULTS) -> list[str]:
             "machine": manifest["machine"],
             "threads": manifest["threads"],
             "commits": sorted({str(one.get("commit")) for one in manifest.get("measured", [])}),
+            "findings": findings(ExperimentView(found, name)).sentences,
             "tables": [table for table in tables if table["experiment"] == name],
         }
         save_results(name, stored, folder)

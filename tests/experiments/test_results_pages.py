@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
+from builders.run_folders import row
 
 from experiments.report import results_pages
-from experiments.report.markdown import fill_block, markdown_table, text_table
+from experiments.report.markdown import markdown_table, text_table
 from experiments.report.results_pages import SUBJECTS, experiment_section, short_table, write_pages
 from experiments.report.stored_results import RESULTS, load_results, save_results, save_run
 from experiments.runner.configuration import load_experiments
@@ -57,7 +57,7 @@ def test_a_section_says_how_it_was_measured_and_has_every_table() -> None:
 
 def test_the_short_table_has_the_compared_points_alone() -> None:
     text = short_table(stored())
-    assert text.startswith("End to end (10-recall@10 / nDCG@10 / queries per second). One thread. Abacus")
+    assert text.startswith("**End to end** (10-recall@10 / nDCG@10 / queries per second). One thread. Abacus")
     assert text.splitlines()[-4:] == [
         "|  | a | b |",
         "| --- | ---: | ---: |",
@@ -66,15 +66,14 @@ def test_the_short_table_has_the_compared_points_alone() -> None:
     ]
 
 
-def test_pages_are_written_of_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_results("end_to_end", stored(), tmp_path / "results")
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter")
-    written = write_pages(tmp_path / "pages", tmp_path / "results", readme)
-    assert [path.name for path in written] == ["systems.md", "index.md", "README.md"]
-    assert "- [Against other systems](systems.md)" in (tmp_path / "pages" / "index.md").read_text()
-    text = readme.read_text()
-    assert text.startswith("before") and text.endswith("after") and "old" not in text and "| muvera |" in text
+def test_pages_are_written_of_what_is_stored(tmp_path: Path) -> None:
+    save_results("end_to_end", stored() | {"findings": ["muvera is the fastest."]}, tmp_path / "results")
+    written = write_pages(tmp_path / "pages", tmp_path / "results")
+    assert [path.name for path in written] == ["systems.md", "index.md"]
+    page, index = (path.read_text() for path in written)
+    assert "\n\n- muvera is the fastest.\n\n<details markdown>" in page
+    assert "- [Against other systems](systems.md)" in index
+    assert "| muvera | .987" in index and "figures/end_to_end-speed.svg" in index
 
 
 def test_every_experiment_has_a_page() -> None:
@@ -86,10 +85,8 @@ def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
     known = {"speed", *(name for _, names in SUBJECTS.values() for name in names)}
     assert {path.stem for path in RESULTS.glob("*.json")} <= known
     root = RESULTS.parents[1]
-    readme = tmp_path / "README.md"
-    readme.write_text((root / "README.md").read_text())
-    for path in write_pages(tmp_path / "pages", RESULTS, readme):
-        kept = root / "README.md" if path == readme else root / "docs" / "results" / path.name
+    for path in write_pages(tmp_path / "pages", RESULTS):
+        kept = root / "docs" / "results" / path.name
         assert path.read_text() == kept.read_text(), f"{kept}: run python -m experiments results"
 
 
@@ -101,10 +98,13 @@ def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
         "measured": [{"commit": "b"}, {"commit": "a"}, {"commit": "b"}],
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    (tmp_path / "summary.json").write_text(json.dumps({"tables": stored()["tables"]}))
+    rows = [row("end_to_end", "a", system, share) for system, share in (("muvera", 0.9), ("bm25", 0.5))]
+    summary = {"rows": rows, "tables": stored()["tables"]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert save_run(tmp_path, tmp_path / "results") == ["end_to_end"]
     found = load_results("end_to_end", tmp_path / "results")
     assert found["commits"] == ["a", "b"] and len(found["tables"]) == 3
+    assert found["findings"][0].startswith("On a, the Pareto front of 10-recall@10 and queries per second is")
     assert load_results("failed", tmp_path / "results") == {}
 
 
@@ -114,13 +114,6 @@ def test_results_are_stored_a_line_an_entry(tmp_path: Path) -> None:
     assert load_results("some", tmp_path) == values
     lines = (tmp_path / "some.json").read_text().splitlines()
     assert '  {"b": 2},' in lines and '  ["x", "y"],' in lines
-
-
-def test_blocks_are_filled_and_missing_markers_named() -> None:
-    text = "a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb"
-    assert fill_block(text, "x", "new\n") == "a\n<!-- x:begin -->\nnew\n<!-- x:end -->\nb"
-    with pytest.raises(ValueError, match=r"no block between <!-- y:begin --> and <!-- y:end -->"):
-        fill_block(text, "y", "new")
 
 
 def test_cells_do_not_end_a_table() -> None:
