@@ -178,7 +178,7 @@ def _require_place(out: Path, overwrite: bool) -> None:
 def _learned(
     opened: Any, config: EncoderConfig, settings: dict[str, Any], threads: int | None, quiet: bool
 ) -> dict[str, Any]:
-    """Return an encoder fitted on a sample of all documents, where one batch of them would not do.
+    """Return an encoder fitted on all documents, or on a sample of them, as encode does.
 
     Few documents are left to the index, which learns from them once there are enough.
     """
@@ -189,16 +189,17 @@ def _learned(
 
     small = opened.num_tokens is not None and opened.num_tokens <= settings.get("exact_tokens", EXACT_TOKENS)
     few = opened.num_documents is not None and opened.num_documents < MIN_FIT_DOCUMENTS
-    if small or few or not config.needs_fit_sample:
+    encoder = make_encoder(config)
+    if small or (few and config.needs_fit_sample) or not encoder.needs_fit:
         return {}
-    with progress_bar(opened.num_documents, "documents", "sampling", quiet) as advance:
+    with progress_bar(opened.num_documents, "documents", "learning", quiet) as advance:
 
         def batches() -> Iterator[MultiVectors]:
             for batch in _filled(stream(opened)):
                 yield batch
                 advance(len(batch))
 
-        return {"encoder": make_encoder(config).fit(batches(), threads=threads)}
+        return {"encoder": encoder.fit(batches(), threads=threads)}
 
 
 def _large(opened: Any, config: EncoderConfig, settings: dict[str, Any]) -> list[str]:

@@ -38,8 +38,9 @@ class MuveraIndex(SearchableIndex):
     vectors are made of everything, and what is learned from documents (the mean token, the
     maps of a ``compact_dimension`` or of a :class:`LearnedConfig`) is learned then and frozen.
     Maps need 256 documents at least; until there are so many, all tokens are read.  A build
-    from an iterator of batches learns from the first 4,096: give it the documents in random
-    order, or an encoder that is fitted on a sample of all.
+    from an iterator of batches learns maps from the first 4,096 documents, and the mean token
+    from the batches that outgrow `exact_tokens`: give it the documents in random order, or an
+    encoder that is fitted on all of them, as ``muvera index`` and ``muvera encode`` do.
 
     Several threads may search at once, also while another one adds, updates, deletes, saves or
     rebuilds: a search sees all of a change or nothing of it.  Changes wait for each other.  A search

@@ -164,3 +164,20 @@ def test_bad_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
     broken.save(tmp_path / "broken")
     assert "coordinate 2" in fails("encode", tmp_path / "broken", out, *SMALL, "--preset", "paper")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("preset", ["default", "learned"])
+def test_an_index_of_the_same_source_has_the_same_vectors(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both learn from all documents, however many batches those are."""
+    monkeypatch.setattr("muvera.cli.sources._BYTES_A_BATCH", 16 * 4 * 300)
+    texts = some_texts(400)
+    tokens = texts.tokens + np.linspace(0, 3, texts.num_tokens, dtype=np.float32)[:, None]  # drifts
+    MultiVectors.from_flat(tokens, texts.lengths, ids=texts.ids).save(tmp_path / "docs")
+    small = SMALL if preset == "default" else []
+    given = ["--preset", preset, *small]
+    answer("index", tmp_path / "docs", tmp_path / "index", *given, "--exact-tokens", 300, "--backend", "exact")
+    answer("encode", tmp_path / "docs", tmp_path / "all.npy", *given, "--save-encoder", tmp_path / "encoder")
+    answer("encode", tmp_path / "docs", tmp_path / "by.npy", "--encoder", tmp_path / "index")
+    np.testing.assert_array_equal(np.load(tmp_path / "by.npy"), np.load(tmp_path / "all.npy"))
