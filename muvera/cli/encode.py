@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["encode"]
 
-# FDEs in memory at a time.
-_BLOCK_BYTES = 64 << 20
+# FDEs in memory at a time, and tokens: few enough that the bar moves from the first second.
+_BLOCK_BYTES = 16 << 20
 
 
 def encode(
@@ -108,7 +108,9 @@ def encode(
 
         if to not in LIMITS:
             raise ValueError(f"--to must be one of {', '.join(LIMITS)}, got {to!r}.")
-        check_dimension(ready.config.vector_dimension, to, half=half)
+        check_dimension(
+            ready.config.vector_dimension, to, half=half, presets=_preset_dimensions(first.dimension)
+        )
     begun = time.perf_counter()
     if ready.needs_fit:
         _fit(ready, opened(), first.num_documents, quiet)
@@ -123,6 +125,7 @@ def encode(
     if save_encoder is not None:
         ready.save(save_encoder, overwrite=overwrite)
     duration = time.perf_counter() - begun
+    loading = _loading(encoded, out, to, half) if side == "documents" else ""
     facts = {
         "out": str(out),
         "to": to or "npy file",
@@ -132,6 +135,7 @@ def encode(
         "without_tokens": encoded.empty,
         "config": ready.config.to_dict(),
         "seconds": round(duration, 3),
+        "load": loading.splitlines(),
     }
     if json_:
         print_json(facts)
@@ -141,6 +145,28 @@ def encode(
         f"{out}: {encoded.count:,} FDEs of {side}, {ready.config.vector_dimension:,} floats each{zeros}, "
         f"in {seconds(duration)}"
     )
+    if loading and not quiet:
+        kept = encoder or save_encoder
+        how = f"--encoder {kept}" if kept else "and the same options"
+        typer.echo(
+            f"\nTo load and search it, with query a row of: muvera encode QUERIES queries.npy --side queries {how}"
+        )
+        typer.echo(loading.rstrip())
+
+
+def _loading(encoded: _Encoded, out: Path, to: str | None, half: bool) -> str:
+    """Return the lines that load what was written into its store and search it."""
+    from ..convert.writers.loading_lines import Written, loading_lines
+
+    return loading_lines(to, Written(str(out), encoded.dimension, encoded.integer_ids, half))
+
+
+def _preset_dimensions(dimension: int) -> dict[str, int]:
+    """Return how many floats the vectors of each preset have, for tokens of this dimension."""
+    from ..encoders.registry import PRESETS
+    from .settings import configuration
+
+    return {name: configuration(dimension, name, None, {})[0].vector_dimension for name in PRESETS}
 
 
 def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwrite: bool) -> None:
@@ -181,10 +207,10 @@ def _new_encoder(
 def _fit(encoder: Encoder, source: Any, total: int | None, quiet: bool) -> None:
     from .sources import stream
 
-    with progress_bar(total, "texts", "mean token", quiet) as advance:
+    with progress_bar(total, "texts", "learning", quiet) as advance:
 
         def batches() -> Iterator[MultiVectors]:
-            for batch in stream(source):
+            for batch in stream(source, _BLOCK_BYTES):
                 yield batch
                 advance(len(batch))
 
@@ -197,8 +223,10 @@ class _Encoded:
     def __init__(self, source: Any, encoder: Encoder, side: str, threads: int | None, advance: Any) -> None:
         self._source, self._encoder, self._advance = source, encoder, advance
         self._side, self._threads = side, threads
+        self.dimension = encoder.config.vector_dimension
         self.count = 0
         self.empty = 0
+        self.integer_ids = True
 
     def __iter__(self) -> Iterator[Vectors]:
         import numpy as np
@@ -207,8 +235,9 @@ class _Encoded:
         from .sources import stream
 
         method = getattr(self._encoder, f"encode_{self._side}")
-        step = max(1, _BLOCK_BYTES // (4 * self._encoder.config.vector_dimension))
-        for batch in stream(self._source):
+        step = max(1, _BLOCK_BYTES // (4 * self.dimension))
+        for batch in stream(self._source, _BLOCK_BYTES):
+            self.integer_ids = not batch.has_ids or batch.ids.dtype.kind == "i"
             for start in range(0, len(batch), step):
                 texts = batch[start : start + step]
                 positions = np.arange(self.count, self.count + len(texts))
@@ -231,7 +260,7 @@ def _write(encoded: _Encoded, out: Path, to: str | None, overwrite: bool, half: 
 
     # Written, not mapped: where the disk is full, a map would kill the process.
     with atomic_file(out, overwrite) as file, file.open("wb") as raw:
-        rows = NpyStream(raw, encoded._encoder.config.vector_dimension, np.dtype(np.float32))
+        rows = NpyStream(raw, encoded.dimension, np.dtype(np.float32))
         for block in encoded:
             rows.add(block.vectors)
         rows.finish()

@@ -24,6 +24,13 @@ _ON_COMMAND_LINE = {
     "Use None to": "Leave it out to",
 }
 
+#: Options of readers, which are given with -o, and of FDEs, which have their own names.
+_OF_READERS = re.compile(
+    r"\b(column|id_column|table|collection|vector|id_field|field|group|lengths|uint16|row_format|packed_signs|"
+    r"cell_type|allow_pickle)=('?)(\w*)\2"
+)
+_OF_FDES = re.compile(r"\b(num_repetitions|num_simhash_projections|projection_dimension)=(\d+)")
+
 # Seconds between two drawings of a bar that nothing advances.
 _REDRAW_SECONDS = 0.5
 
@@ -63,6 +70,10 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
     '--max-bytes 9 is too few.'
     >>> one_line(FileNotFoundError(2, "No such file or directory", "a.npy"))
     'a.npy: No such file or directory.'
+    >>> one_line(ValueError("docs.h5 has the groups a, b. Say which with group=."))
+    'docs.h5 has the groups a, b. Say which with -o group=NAME.'
+    >>> one_line(ValueError("Encode with num_repetitions=7, or half=True."))
+    'Encode with --num-repetitions 7, or --half.'
     """
     if isinstance(error, OSError) and error.strerror is not None:
         text = f"{error.strerror.rstrip('.')}."
@@ -76,6 +87,8 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
     for name, option in (options or {}).items():
         # Elsewhere it may be a word, or a parameter in Python.
         text = re.sub(rf"^{name} must\b", f"{option} must", re.sub(rf"\b{name}=", f"{option} ", text))
+    text = _OF_READERS.sub(lambda match: f"-o {match[1]}={match[3].lower() or 'NAME'}", text)
+    text = _OF_FDES.sub(lambda match: f"--{match[1].replace('_', '-')} {match[2]}", text)
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -76,12 +76,24 @@ def _module(package: str, table: dict[str, str], name: str, parameter: str) -> A
 
 
 def reader(name: str) -> Reader:
-    """Return the module that reads the format `name`."""
+    """Return the module that reads the format `name`.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such format, naming those there are.
+    """
     return cast(Reader, _module(f"{__package__}.readers", READERS, name, "format"))
 
 
 def writer(name: str) -> Writer:
-    """Return the module that writes the format `name`."""
+    """Return the module that writes the format `name`.
+
+    Raises
+    ------
+    ValueError
+        Where nothing writes it, naming what is written.
+    """
     return cast(Writer, _module(f"{__package__}.writers", WRITERS, name, "to"))
 
 
@@ -100,8 +112,7 @@ def find_reader(path: Path) -> Reader:
     ValueError
         Where it is in no known format, or holds texts in place of token vectors.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist. Give a file or folder of embeddings.")
+    _require_there(path)
     if path.is_file() and holds_texts(path):
         raise ValueError(
             f"{path} holds texts, not token vectors. Encode it with your model first, and give the vectors."
@@ -158,8 +169,7 @@ def open_source(
             limits = IsolationLimits() if isolated is True else isolated
             return IsolatedSource(path, format, options, limits)
         module = find_reader(path) if format is None else reader(format)
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist. Give a file or folder of embeddings.")
+        _require_there(path)
         _check(module.open_source, module.NAME, options)
         with naming_errors(str(path), module.NAME):
             return NamedSource(module.open_source(path, **options), str(path))
@@ -174,6 +184,13 @@ def open_source(
         raise TypeError(f"format={format!r} belongs to a path, but got {type(path_or_object).__name__}.")
     _check(open_object, "memory", options)
     return open_object(path_or_object, **options)
+
+
+def _require_there(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist. Give a file or folder of embeddings; a text is encoded with your model first."
+        )
 
 
 def _as_it_is() -> None:

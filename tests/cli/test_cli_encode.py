@@ -1,6 +1,8 @@
 """``muvera encode``."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +129,15 @@ def test_what_exists_is_replaced_only_when_asked_and_ours(docs: Path, tmp_path: 
         ),
         (["--half"], "--half belongs to --to pgvector."),
         (["--to", "chroma"], "--to must be one of pgvector, qdrant, milvus, lancedb, faiss, npy, parquet"),
-        (["--to", "pgvector"], "at most 2000 dimensions in single precision, but these FDEs have 10240"),
+        (
+            ["--to", "pgvector"],
+            "at most 2000 dimensions in single precision, but these FDEs have 10240. Presets that fit: compact",
+        ),
+        (
+            ["--to", "pgvector"],
+            "Or encode with --num-repetitions 7, --num-simhash-projections 4, --projection-",
+        ),
+        (["--to", "pgvector"], "--half takes 4000."),
         (["--to", "pgvector", "--half"], "at most 4000 dimensions in half precision"),
         (["--encoder", "nowhere"], "nowhere has no encoder: give an index's folder"),
         (["--encoder", "a", "--preset", "paper"], "--encoder has its configuration."),
@@ -177,7 +187,52 @@ def test_an_index_of_the_same_source_has_the_same_vectors(
     MultiVectors.from_flat(tokens, texts.lengths, ids=texts.ids).save(tmp_path / "docs")
     small = SMALL if preset == "default" else []
     given = ["--preset", preset, *small]
-    answer("index", tmp_path / "docs", tmp_path / "index", *given, "--exact-tokens", 300, "--backend", "exact")
+    answer(
+        "index", tmp_path / "docs", tmp_path / "index", *given, "--exact-tokens", 300, "--backend", "exact"
+    )
     answer("encode", tmp_path / "docs", tmp_path / "all.npy", *given, "--save-encoder", tmp_path / "encoder")
     answer("encode", tmp_path / "docs", tmp_path / "by.npy", "--encoder", tmp_path / "index")
     np.testing.assert_array_equal(np.load(tmp_path / "by.npy"), np.load(tmp_path / "all.npy"))
+
+
+def test_it_ends_with_the_lines_that_load_it(docs: Path, tmp_path: Path) -> None:
+    code, out, _ = muvera("encode", docs, tmp_path / "lance", *SMALL, "--to", "lancedb")
+    pytest.importorskip("lancedb", reason="writing lancedb needs lancedb")
+    assert code == 0
+    assert "muvera encode QUERIES queries.npy --side queries and the same options" in out
+    lines = out[out.index("import lancedb") :]
+    found: dict[str, Any] = {"query": ENCODER.encode_queries(some_texts(5, seed=1))[0]}
+    exec(lines, found)
+    scores = ENCODER.encode_documents(some_texts()) @ found["query"]
+    ids = some_texts().ids
+    assert found["best"] == ids[np.argsort(-scores, kind="stable")[:10]].tolist()
+    _, out, _ = muvera("encode", docs, tmp_path / "q.npy", *SMALL, "--quiet")
+    assert "import" not in out
+    facts = answer("encode", docs, tmp_path / "d.npy", *SMALL)
+    assert facts["load"][0] == "import numpy as np"
+
+
+def test_texts_are_told_from_vectors(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A text.")
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "A text."}\n')
+    for name in ("a.txt", "a.jsonl"):
+        line = fails("encode", tmp_path / name, tmp_path / "out.npy")
+        assert f"{name} " in line and "with your model first" in line
+    assert "with your model first" in fails("encode", "What is a text?", tmp_path / "out.npy")
+
+
+def test_the_bar_moves_from_the_first_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are small from the first one on, also while the mean token is learned."""
+    steps: list[tuple[str, int]] = []
+
+    @contextmanager
+    def watched(total: Any, unit: str, title: str, quiet: bool = False) -> Iterator[Any]:
+        yield lambda count: steps.append((title, count))
+
+    monkeypatch.setattr("muvera.cli.encode.progress_bar", watched)
+    texts = MultiVectors.from_flat(np.ones((1 << 19, 16), np.float32), [1 << 7] * (1 << 12))
+    texts.save(tmp_path / "docs")  # 32 MB
+    answer("encode", tmp_path / "docs", tmp_path / "out.npy", *SMALL)
+    for title in ("learning", "encoding"):
+        counts = [count for name, count in steps if name == title]
+        assert sum(counts) == 1 << 12 and counts[0] <= 1 << 11

@@ -45,7 +45,9 @@ def test_an_unknown_folder_is_one_sentence_with_what_it_has(tmp_path: Path) -> N
 def test_what_is_not_there(tmp_path: Path) -> None:
     missing = tmp_path / "nothing"
     for format in (None, "npy"):
-        with pytest.raises(FileNotFoundError, match=f"{re.escape(str(missing))} does not exist"):
+        with pytest.raises(
+            FileNotFoundError, match=f"{re.escape(str(missing))} does not exist.* model first"
+        ):
             read(missing, format=format)
     with pytest.raises(ValueError, match=r"format must be one of pylate, .*, got 'faiss'"):
         read(tmp_path, format="faiss")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 __all__ = ["LIMITS", "Limit", "check_dimension", "fitting_sizes"]
@@ -62,7 +63,9 @@ def fitting_sizes(limit: int, count: int = 3) -> list[tuple[int, int, int, int]]
     return sizes[:count]
 
 
-def check_dimension(dimension: int, target: str, *, half: bool = False) -> None:
+def check_dimension(
+    dimension: int, target: str, *, half: bool = False, presets: Mapping[str, int] | None = None
+) -> None:
     """Raise ValueError where vectors of `dimension` do not fit into `target`.
 
     Parameters
@@ -73,6 +76,13 @@ def check_dimension(dimension: int, target: str, *, half: bool = False) -> None:
         A key of :data:`LIMITS`.
     half : bool
         Whether they are stored in half precision, where the target has that.
+    presets : mapping of str to int, optional
+        Presets and their vectors' dimensions, of which the message proposes those that fit.
+
+    Raises
+    ------
+    ValueError
+        With the limit, and what fits.
     """
     limit = LIMITS[target]
     if half and limit.half is None:
@@ -83,7 +93,9 @@ def check_dimension(dimension: int, target: str, *, half: bool = False) -> None:
     kind = ""
     if limit.half is not None:
         kind = " in half precision" if half else " in single precision"
-    proposals = "; ".join(
+    fitting = [f"{name} ({size})" for name, size in (presets or {}).items() if size <= largest]
+    proposed = f"Presets that fit: {', '.join(fitting)}. Or encode" if fitting else "Encode"
+    sizes = "; ".join(
         f"num_repetitions={r}, num_simhash_projections={k}, projection_dimension={p} ({size} dimensions)"
         for r, k, p, size in fitting_sizes(largest)
     )
@@ -92,6 +104,6 @@ def check_dimension(dimension: int, target: str, *, half: bool = False) -> None:
         raised = f" half=True takes {limit.half}" + (", enough here." if dimension <= limit.half else ".")
     raise ValueError(
         f"{limit.owner} takes at most {largest} dimensions{kind}, but these FDEs have {dimension}. "
-        f"Encode with an FDEConfig that fits: {proposals}; or any size with "
-        f"final_projection='rademacher' and final_projection_dimension={largest} or less.{raised}"
+        f"{proposed} with {sizes}; or any size with final_projection='rademacher' and "
+        f"final_projection_dimension={largest} or less.{raised}"
     )

@@ -201,6 +201,16 @@ def test_limits(target: str, half: bool, largest: int | None) -> None:
         assert repetitions * 2**projections * width == dimension <= largest
 
 
+def test_presets_that_fit_are_proposed() -> None:
+    presets = {"default": 10240, "compact": 1024, "learned": 2000, "paper": 20480}
+    with pytest.raises(
+        ValueError, match=r"Presets that fit: compact \(1024\), learned \(2000\)\. Or encode with"
+    ):
+        check_dimension(10240, "pgvector", presets=presets)
+    with pytest.raises(ValueError, match=r"have 70000\. Encode with num_repetitions"):
+        check_dimension(70000, "qdrant", presets={"default": 70000})
+
+
 def test_half_precision_is_proposed_where_it_is_enough() -> None:
     with pytest.raises(ValueError, match="half=True takes 4000, enough here"):
         check_dimension(3000, "pgvector")
