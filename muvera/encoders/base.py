@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from ..data.doorway import checked_texts
 from ..data.multivectors import MultiVectors
 from ..utils.atomic_files import atomic_folder, write_json
+from ..utils.checksums import content_checksum, described_file
 
 __all__ = [
     "ENCODER_FILE",
     "ENCODER_FORMAT",
+    "ENCODER_FORMAT_VERSION",
     "BaseConfig",
     "BaseEncoder",
     "Encoder",
@@ -29,9 +31,10 @@ __all__ = [
     "write_encoder_arrays",
 ]
 
-#: The format's name, and the file that describes a saved encoder.
+#: The format's name, the file that describes a saved encoder, and its version; see docs/index-format.md.
 ENCODER_FORMAT = "muvera-encoder"
 ENCODER_FILE = "encoder.json"
+ENCODER_FORMAT_VERSION = 1
 
 #: Returns a saved array by its name.
 ReadArray = Callable[[str], NDArray[Any]]
@@ -193,8 +196,14 @@ class BaseEncoder(ABC):
         arrays = self.to_arrays()
         with atomic_folder(path, overwrite, own=(ENCODER_FILE, "encoder_*.npy")) as folder:
             write_encoder_arrays(arrays, folder)
-            state = {"format": ENCODER_FORMAT, "format_version": 1, "config": self.config.to_dict()}
-            write_json(folder / ENCODER_FILE, state)
+            files = {path.name: described_file(path) for path in sorted(folder.iterdir())}
+            state = {
+                "format": ENCODER_FORMAT,
+                "format_version": ENCODER_FORMAT_VERSION,
+                "config": self.config.to_dict(),
+                "files": files,
+            }
+            write_json(folder / ENCODER_FILE, {**state, "sha256": content_checksum(state)})
 
     def _checked(self, texts: Any, name: str) -> MultiVectors:
         """Return what is to be encoded as finite MultiVectors of the encoder's dimension, or raise."""

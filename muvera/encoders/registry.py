@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ..utils.atomic_files import read_json
+from ..utils.checksums import content_checksum, require_unchanged
 from ..utils.npy_files import load_npy
 from ..utils.sibling_folders import recover_folder
-from .base import ENCODER_FILE, ENCODER_FORMAT, BaseConfig, Encoder, EncoderConfig, ReadArray
+from .base import (
+    ENCODER_FILE,
+    ENCODER_FORMAT,
+    ENCODER_FORMAT_VERSION,
+    BaseConfig,
+    Encoder,
+    EncoderConfig,
+    ReadArray,
+)
 from .fde.config import PRESETS as FDE_PRESETS
 from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
@@ -192,6 +202,20 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
         raise FileNotFoundError(f"{folder} has no {ENCODER_FILE}: an encoder's folder has one.")
     state = read_json(file)
     known = isinstance(state, dict) and state.get("format") == ENCODER_FORMAT
-    if not known or state.get("format_version") != 1 or not isinstance(state.get("config"), dict):
+    if not known or state.get("format_version") != ENCODER_FORMAT_VERSION:
         raise ValueError(f"{file} does not describe an encoder that this muvera reads.")
-    return read_encoder(folder, config_from_dict(state["config"]))
+    if state.pop("sha256", None) != content_checksum(state):
+        raise ValueError(f"{file} has another checksum than when it was written. Restore it from a copy.")
+    config = config_from_dict(state["config"])
+    present = {path.name for path in folder.glob("encoder_*.npy")}
+    for name in sorted(present.union(state["files"])):
+        if (
+            name not in state["files"]
+            or not fnmatch(Path(name).name, "encoder_*.npy")
+            or Path(name).name != name
+        ):
+            raise ValueError(
+                f"{file} and the files beside it disagree over {name!r}. Restore them from a copy."
+            )
+        require_unchanged(folder / name, state["files"][name])
+    return read_encoder(folder, config)

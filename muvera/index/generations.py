@@ -22,11 +22,11 @@ from typing import Any
 import filelock
 
 from ..utils.atomic_files import atomic_folder, sync
+from ..utils.checksums import described_file
 from ..utils.sibling_folders import remove_folder, remove_stale_siblings, sibling_folder
 from .manifest import (
     MANIFEST,
     IndexFolderError,
-    checksum,
     is_index_file,
     read_manifest,
     write_manifest,
@@ -166,7 +166,7 @@ def _write_generation(target: Path, fill: Fill, number: int, old: dict[str, Any]
             if path.is_file():
                 sync(path)
                 relative = f"{name}/{path.relative_to(partial).as_posix()}"
-                files[relative] = {"bytes": path.stat().st_size, "sha256": checksum(path)}
+                files[relative] = described_file(path)
         sync(partial)
         partial.replace(final)
         sync(target)

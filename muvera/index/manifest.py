@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..utils.atomic_files import read_json, write_json
+from ..utils.checksums import content_checksum, require_unchanged
 
 __all__ = [
     "FILE_PATTERNS",
@@ -17,7 +16,6 @@ __all__ = [
     "MANIFEST",
     "TEXTS",
     "IndexFolderError",
-    "checksum",
     "is_index_file",
     "read_manifest",
     "verify",
@@ -44,9 +42,6 @@ FILE_PATTERNS = (
     TEXTS,
 )
 
-# Without being asked, larger files are checked by their size alone: a checksum reads it all.
-_QUICK_BYTES = 256 << 20
-
 
 class IndexFolderError(ValueError):
     """A folder is not an index that can be read or written here; the message says why."""
@@ -60,7 +55,7 @@ def is_index_file(name: str) -> bool:
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write the manifest with its format, version and own checksum."""
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
-    write_json(folder / MANIFEST, {**content, "sha256": _own_checksum(content)})
+    write_json(folder / MANIFEST, {**content, "sha256": content_checksum(content)})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -88,7 +83,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} has format version {version}, but this muvera reads version {FORMAT_VERSION}. "
             "Use the muvera that wrote it, or build the index again."
         )
-    if manifest.pop("sha256", None) != _own_checksum(manifest):
+    if manifest.pop("sha256", None) != content_checksum(manifest):
         raise IndexFolderError(
             f"{path} has another checksum than when it was written: it was changed or damaged. Restore the "
             "folder from a copy, or build the index again."
@@ -100,11 +95,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} is incomplete: {error!r} is missing or wrong. Restore the folder from a copy."
         ) from error
     return manifest
-
-
-def _own_checksum(content: dict[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
@@ -147,29 +137,8 @@ def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) ->
     IndexFolderError
         For a file that is missing or changed.
     """
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise IndexFolderError(f"{folder} lacks its file {name}. Restore the folder from a copy.")
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise IndexFolderError(
-                f"{path} has {size} bytes instead of {entry['bytes']}: it was cut off or changed. "
-                "Restore the folder from a copy."
-            )
-        if thorough or (thorough is None and size <= _QUICK_BYTES):
-            found = checksum(path)
-            if found != entry["sha256"]:
-                raise IndexFolderError(
-                    f"{path} has another checksum than when it was written: its content was changed or "
-                    "damaged. Restore the folder from a copy."
-                )
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal digits."""
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
-        while block := stream.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
+    for name, described in files.items():
+        try:
+            require_unchanged(folder / name, described, thorough)
+        except ValueError as error:
+            raise IndexFolderError(str(error)) from error

@@ -160,7 +160,7 @@ def test_bad_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
     line = fails("encode", tmp_path / "narrow", out, "--encoder", tmp_path / "encoder")
     assert "documents has 4 columns, but this encoder has dimension=16." in line
     (tmp_path / "encoder" / "encoder_center.npy").write_bytes(b"short")
-    assert "encoder_center.npy is not a .npy file, or its beginning is damaged" in fails(
+    assert "encoder_center.npy has 5 bytes instead of" in fails(
         "encode", docs, out, "--encoder", tmp_path / "encoder"
     )
     (tmp_path / "encoder" / "encoder.json").write_text("{}")

@@ -1,6 +1,9 @@
 """Which configuration makes which encoder."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from muvera.encoders.registry import (
     preset_config,
     require_config,
 )
+from muvera.utils.checksums import content_checksum
 
 
 @pytest.mark.parametrize(
@@ -95,8 +99,29 @@ def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
         ("[" * 100_000, "damaged"),
         ("[]", "does not describe an encoder"),
         (content.replace('"format_version": 1', '"format_version": 2'), "does not describe an encoder"),
-        (content.replace('"fde"', '"deep"'), "encoder must be one of"),
+        (content.replace('"seed": 42', '"seed": 43'), "another checksum than when it was written"),
+        (
+            with_checksum(content, lambda state: state["config"].update(encoder="deep")),
+            "encoder must be one of",
+        ),
+        (with_checksum(content, lambda state: state.update(files={})), "disagree over 'encoder_"),
+        (with_checksum(content, lambda state: state["files"].update({"../x": {}})), "disagree over '../x'"),
     ):
         file.write_text(wrong)
         with pytest.raises(ValueError, match=message):
             muvera.load_encoder(file.parent)
+    file.write_text(content)
+    center = file.with_name("encoder_center.npy")
+    center.write_bytes(center.read_bytes()[:-1] + b"x")
+    with pytest.raises(
+        ValueError, match=r"encoder_center\.npy has another checksum than when it was written"
+    ):
+        muvera.load_encoder(file.parent)
+
+
+def with_checksum(content: str, change: Callable[[dict[str, Any]], object]) -> str:
+    """Return a changed description, as somebody who means harm would write it."""
+    state = json.loads(content)
+    del state["sha256"]
+    change(state)
+    return json.dumps({**state, "sha256": content_checksum(state)})

@@ -10,6 +10,7 @@ import pytest
 
 import muvera.index.generations as module
 import muvera.index.manifest as manifest_module
+import muvera.utils.checksums as checksums
 from muvera.index.generations import Generation, commit, staging_beside
 from muvera.index.manifest import IndexFolderError, read_manifest, verify, write_manifest
 from muvera.utils.sibling_folders import sibling_folder
@@ -138,7 +139,7 @@ def test_a_failed_save_leaves_the_old_index(target: Path, error: BaseException) 
     assert commit(target, writing({"a": b"2"}), first).number == 2
 
 
-@pytest.mark.parametrize("name", ["checksum", "sync", "write_manifest"])
+@pytest.mark.parametrize("name", ["described_file", "sync", "write_manifest"])
 def test_a_fault_of_any_step_leaves_the_old_index(
     target: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -413,10 +414,10 @@ def test_damaged_files_are_named(target: Path, monkeypatch: pytest.MonkeyPatch) 
         ):
             verify(target, manifest["files"], thorough)
     verify(target, manifest["files"], False)
-    monkeypatch.setattr(manifest_module, "_QUICK_BYTES", 3)
+    monkeypatch.setattr(checksums, "_QUICK_BYTES", 3)
     verify(target, manifest["files"])  # too large to be read without being asked
     path.unlink()
-    with pytest.raises(IndexFolderError, match=r"lacks its file generation-000001/tokens-a\.npy\. Restore"):
+    with pytest.raises(IndexFolderError, match=r"generation-000001 lacks its file tokens-a\.npy\. Restore"):
         verify(target, manifest["files"], False)
 
 

@@ -21,8 +21,9 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real, que
 
 import muvera.index.persistence as folder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
-from muvera.index.manifest import IndexFolderError, _own_checksum, verify
+from muvera.index.manifest import IndexFolderError, verify
 from muvera.index.token_store import TokenStore
+from muvera.utils.checksums import content_checksum
 
 DOCUMENTS = documents_like_real(200)
 QUERIES = queries_like_real(DOCUMENTS, 8)
@@ -478,7 +479,7 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], objec
         manifest = json.loads((folder / "manifest.json").read_text())
         del manifest["sha256"]
         change(manifest)
-        manifest["sha256"] = _own_checksum(manifest)  # as who means harm would do it
+        manifest["sha256"] = content_checksum(manifest)  # as who means harm would do it
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
     return edit
@@ -517,7 +518,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     },
     "missing file": (
         lambda folder: in_generation("alive.npy")(folder).unlink(),
-        r"lacks its file generation-000001/alive\.npy",
+        r"generation-000001 lacks its file alive\.npy",
     ),
     "newer version": (
         edited(lambda m: m.update(format_version=2)),

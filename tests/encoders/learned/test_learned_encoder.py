@@ -213,7 +213,7 @@ def test_saved_maps_must_fit_the_configuration(encoder: LearnedEncoder, tmp_path
     with pytest.raises(ValueError, match=r"documents has shape \(100, 24\), but .* asks for \(100, 25\)"):
         read_encoder(tmp_path, config)
     (tmp_path / "encoder_queries.npy").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"encoder_queries\.npy is (truncated|not a .npy file)"):
+    with pytest.raises(ValueError, match=r"encoder_queries\.npy has 7 bytes instead of"):
         load_encoder(tmp_path)
 
 
