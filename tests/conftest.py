@@ -24,6 +24,26 @@ settings.register_profile(
 settings.load_profile("muvera")
 
 
+#: Folders and files whose tests start processes or browsers, write whole indexes or measure collections.
+SLOW = (
+    "attack/",
+    "cli/",
+    "convert/test_isolation.py",
+    "convert/writers/",
+    "diagnostics/test_diagnose.py",
+    "docs/",
+    "encoders/fde/test_fde_statistics.py",
+    "encoders/learned/",
+    "experiments/",
+    "index/test_index_faults.py",
+    "index/test_index_threads.py",
+    "serve/test_server_page.py",
+    "test_examples.py",
+    "test_notebooks.py",
+    "tuning/",
+)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks."""
     config.addinivalue_line("markers", "slow: takes seconds; `python -m pytest -m 'not slow'` leaves it out")
@@ -33,7 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with its reason, what interpreted kernels cannot do or cannot do in time."""
+    """Mark what is slow; skip, with its reason, what interpreted kernels cannot do or cannot do in time."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests") and str(item.path.relative_to(ROOT / "tests")).startswith(
+            SLOW
+        ):
+            item.add_marker(pytest.mark.slow)
     if not INTERPRETED:
         return
     for item in items:

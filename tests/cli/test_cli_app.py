@@ -155,7 +155,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
     some_texts().save(tmp_path / "docs")
     real = some_texts()
 
-    def interrupted(_: object) -> object:
+    def interrupted(*_: object) -> object:
         yield real[:10]
         raise KeyboardInterrupt
 

@@ -256,16 +256,14 @@ LIMITED = """
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
-    """Start a script beside these tests in a process of its own; kernels are compiled once for all."""
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Start a script beside these tests in a process of its own."""
     here = Path(__file__).parent
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(
             [str(here), str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
         ),
-        "MUVERA_KERNEL_CACHE": "1",
-        "NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("kernels")),
     }
 
     def run(script: str, *arguments: object) -> subprocess.Popen[str]:
@@ -285,6 +283,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 Start = Callable[..., subprocess.Popen[str]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs limits of file sizes")
 def test_a_disk_that_is_really_full(folder: Path, start: Start) -> None:
     expected = answers(built(path=folder))
@@ -333,6 +332,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_killed_while_saving(folder: Path, place: str, start: Start) -> None:
     index = built(path=folder)
@@ -371,6 +371,7 @@ FIRST_KILLED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["while building", "while saving"])
 def test_killed_at_first(folder: Path, place: str, start: Start) -> None:
     """There is no index then, and the next build removes what was left beside it."""
@@ -402,6 +403,7 @@ WRITER = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_writing_one_folder(folder: Path, start: Start) -> None:
     built(path=folder)
     second = MuveraIndex.load(folder)
@@ -668,6 +670,7 @@ def test_an_index_that_was_built_on_the_disk_can_grow(folder: Path, monkeypatch:
     assert len(MuveraIndex.load(folder)) == 220
 
 
+@pytest.mark.slow
 @pytest.mark.compiled("so many tokens take minutes")
 def test_memory_is_bounded_while_building_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """31 MB of tokens pass through in batches of 0.6 MB, 1 MB of them waiting in memory.
@@ -681,14 +684,15 @@ def test_memory_is_bounded_while_building_on_the_disk(folder: Path, monkeypatch:
     rng = np.random.default_rng(0)
     pool = rng.standard_normal((2400, 64)).astype(np.float32)
 
-    def batches() -> Iterator[MultiVectors]:
-        for _ in range(50):
+    def batches(count: int) -> Iterator[MultiVectors]:
+        for _ in range(count):
             yield MultiVectors.from_flat(pool.copy(), [120] * 20)
 
-    MuveraIndex.build(MultiVectors.from_flat(pool, [120] * 20), config, exact_tokens=0)  # compiles
+    settings: dict[str, Any] = {"exact_tokens": 0, "backend": "exact", "threads": 1}
+    MuveraIndex.build(batches(3), config, path=folder.with_name("compiles"), **settings)
     tracemalloc.start()
     try:
-        index = MuveraIndex.build(batches(), config, path=folder, exact_tokens=0, backend="exact", threads=1)
+        index = MuveraIndex.build(batches(50), config, path=folder, **settings)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -35,7 +35,7 @@ def _holds_no_numbers(text: str) -> bool:
     """Whether the first JSON value is a string, or has strings and no list."""
     try:
         value: Any = json.JSONDecoder().raw_decode(text)[0]
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     first = value[0] if isinstance(value, list) and value else value
     if isinstance(first, dict):

@@ -513,7 +513,9 @@ def test_encoding_wants_finite_tokens_of_the_right_width(side: str) -> None:
                 encode(texts)
     with pytest.raises(TypeError, match="floating point"):
         encode(np.ones((2, 4), np.int8))
-    with pytest.raises(TypeError, match=rf"^{side} must be MultiVectors or arrays of token vectors, got str"):
+    with pytest.raises(
+        TypeError, match=rf"^{side} must be token vectors, got the text str 'text'. Encode it"
+    ):
         encode("text")
     with pytest.raises(ValueError, match=rf"^{side} has shape \(4,\)"):
         encode(np.ones(4))
