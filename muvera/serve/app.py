@@ -111,7 +111,10 @@ class _Server:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do work in a thread, not more at once than there are threads for, and not for longer than allowed."""
-        return await asyncio.wait_for(run_sync(work, limiter=self._limiter), self.settings.timeout)
+        try:
+            return await asyncio.wait_for(run_sync(work, limiter=self._limiter), self.settings.timeout)
+        except asyncio.TimeoutError as error:  # another class than TimeoutError before Python 3.11
+            raise TimeoutError from error
 
     def require_texts(self) -> TextIndex:
         if self.texts is None:

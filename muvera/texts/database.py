@@ -102,6 +102,11 @@ class DocumentDatabase:
         with self._lock:
             self._connection.close()
 
+    def __del__(self) -> None:
+        # Python 3.13 warns of connections that nobody closed.
+        if hasattr(self, "_connection"):
+            self._connection.close()
+
     # -- changing -------------------------------------------------------------
 
     @contextmanager

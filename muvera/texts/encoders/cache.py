@@ -35,6 +35,11 @@ class CachedEncoder:
             "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, dtype TEXT, columns INTEGER, content BLOB)"
         )
 
+    def __del__(self) -> None:
+        # Python 3.13 warns of connections that nobody closed.
+        if hasattr(self, "_connection"):
+            self._connection.close()
+
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as documents."""
         return self._encode(texts, "document", self._encoder.encode_documents)

@@ -20,6 +20,12 @@ from muvera import convert
 from muvera.convert.readers import lancedb as lancedb_reader
 from muvera.convert.readers import qdrant as qdrant_reader
 
+# qdrant-client leaves a database in memory open, of which Python 3.13 warns whenever it is collected.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "d"])
 
 
