@@ -1,6 +1,7 @@
 """Every block of Python and of shell in the documents runs as it is printed."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import re
@@ -23,8 +24,9 @@ PAGES = [
     *sorted(path for path in DOCS.rglob("*.md") if path.parent not in (DOCS / "reference", DOCS / "results")),
 ]
 
-#: A comment before a block that is not run, with the reason.
+#: A comment before a block that is not run, with the reason, or only where a module can be imported.
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
+NEEDS = re.compile(r"<!-- needs the module (\w+) -->")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 #: What a block of shell is given as `muvera`: this checkout, whatever is installed.
@@ -48,9 +50,11 @@ def blocks(path: Path) -> Iterator[Block]:
     text = path.read_text(encoding="utf-8")
     for found in FENCE.finditer(text):
         before = text[: found.start()].rstrip().rpartition("\n")[2]
-        reason = NOT_RUN.fullmatch(before)
-        line = text.count("\n", 0, found.start()) + 2
-        yield Block(found[1], found[2], line, reason[1] if reason else "")
+        left, needs = NOT_RUN.fullmatch(before), NEEDS.fullmatch(before)
+        reason = left[1] if left else ""
+        if needs and importlib.util.find_spec(needs[1]) is None:
+            reason = f"there is no {needs[1]}"
+        yield Block(found[1], found[2], text.count("\n", 0, found.start()) + 2, reason)
 
 
 def documents(folder: Path) -> None:
