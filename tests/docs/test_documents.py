@@ -162,6 +162,13 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
 
 
 @pytest.mark.slow
+def test_docstrings_show_no_roles_of_sphinx(site: Path) -> None:
+    pages = {page: page.read_text(encoding="utf-8") for page in (site / "reference").glob("*.html")}
+    assert [page for page, text in pages.items() if re.search(r":(?:class|func|meth|mod):", text)] == []
+    assert 'href="index-class.html#muvera.MuveraIndex"' in pages[site / "reference" / "index.html"]
+
+
+@pytest.mark.slow
 def test_searching_the_site_finds_words_of_the_glossary(site: Path) -> None:
     index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
     assert any("ball carving" in page["text"].lower() for page in index["docs"])
