@@ -14,7 +14,7 @@ from builders.paths import GOLDEN
 from muvera.convert.parsing.safe_pickle import RefusedPickleError
 from muvera.convert.parsing.torch_file import StoredTensor, read_array, read_torch
 
-FOLDER = GOLDEN / "convert" / "torch"
+FOLDER = GOLDEN / "convert" / "torch_files"
 EXPECTED = np.load(FOLDER / "expected.npz")
 
 

@@ -17,7 +17,7 @@ from muvera.convert.readers import byaldi
 from muvera.convert.sources.base import Source
 from muvera.data.multivectors import MultiVectors
 
-TORCH = GOLDEN / "convert" / "torch"
+TORCH = GOLDEN / "convert" / "torch_files"
 
 
 def _bits(rows: np.ndarray) -> np.ndarray:

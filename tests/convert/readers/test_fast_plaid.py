@@ -168,7 +168,7 @@ def test_damage_is_one_sentence(tmp_path: Path, what: str, message: str) -> None
 def test_a_malicious_embeddings_file_is_refused_by_name(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     shutil.copytree(FOLDER / "fast_plaid_1.7.0_small", folder)
-    evil = (FOLDER / "torch" / "malicious.pt").read_bytes()
+    evil = (FOLDER / "torch_files" / "malicious.pt").read_bytes()
     start = evil.index(b"\x80\x02")
     header = (folder / "embeddings.npy").read_bytes()[:128]
     (folder / "embeddings.npy").write_bytes(header + evil[start:])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-HERE = Path(__file__).parent / "torch"
+HERE = Path(__file__).parent / "torch_files"
 KINDS = (
     "float32",
     "float16",
