@@ -1,4 +1,4 @@
-"""From a source through the options to a collection in memory or to a file, in batches."""
+"""The ways of a source in batches: into memory, into a file, or counted alone."""
 
 from __future__ import annotations
 

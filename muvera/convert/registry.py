@@ -1,4 +1,4 @@
-"""The formats by name, each imported when it is needed, and which of them a path is in."""
+"""Table of the formats: the module of each, imported when it is needed, and the format of a path."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WRITERS = {
 
 
 class Reader(Protocol):
-    """What a module of a format has."""
+    """Interface of the module that reads a format."""
 
     NAME: str
     DESCRIPTION: str
@@ -60,12 +60,31 @@ class Reader(Protocol):
 
 
 class Writer(Protocol):
-    """What a module that writes has."""
+    """Interface of the module that writes a format."""
 
     NAME: str
 
     def write(self, batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None:
-        """Write the batches; `target` appears when it is complete."""
+        """Write the batches in one format.
+
+        Parameters
+        ----------
+        batches : iterator of MultiVectors
+            In order; only one at a time is in memory.
+        target : Path
+            The file or folder, which appears when it is complete.
+        overwrite : bool
+            Replace an existing file or folder.
+
+        Raises
+        ------
+        FileExistsError
+            Where `target` exists and `overwrite` is False, or it holds something else.
+        ValueError, TypeError
+            Where the batches do not fit each other: other dimensions, kinds of ids, an id twice.
+        OSError
+            Where the target cannot be written, such as on a full disk; the message names it.
+        """
 
 
 def _module(package: str, table: dict[str, str], name: str, parameter: str) -> Any:

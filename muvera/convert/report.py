@@ -1,4 +1,4 @@
-"""What was read and written: counted and measured while it went by, never assumed."""
+"""Report of a conversion: documents and tokens, counted and measured while they pass."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..data.validation import read_only_view
 from ..kernels.norms import measure_rows
+from ..utils.wording import counted
 
 __all__ = ["Measure", "Report"]
 
@@ -20,7 +21,7 @@ _ROWS_AT_ONCE = 65536
 
 
 class Measure:
-    """Counts and norms of the batches that went by; the same however they were cut."""
+    """Counts and norms of batches, which do not depend on how the documents were cut into batches."""
 
     def __init__(self) -> None:
         self.documents = 0
@@ -80,7 +81,7 @@ class Measure:
 
 @dataclass
 class Report:
-    """What a conversion read, did and wrote.
+    """Report of what a conversion read, changed and wrote.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ class Report:
         kind = f"lossy{quantized}" if self.lossy else "exact"
         lines = [f"read     {self.format} ({kind}): {_sizes(self.read)}", f"         {_quality(self.read)}"]
         if self.dropped_rows:
-            lines.append(f"dropped  {self.dropped_rows:,} padding rows")
+            lines.append(f"dropped  {counted(self.dropped_rows, 'padding row')}")
         if self.options:
             lines.append("options  " + ", ".join(f"{name}={value}" for name, value in self.options.items()))
         if self.target is not None:
@@ -146,7 +147,8 @@ class Report:
 def _sizes(measure: Measure) -> str:
     ids = f"{measure.ids} ids" if measure.ids else "positions as ids"
     return (
-        f"{measure.documents:,} documents, {measure.tokens:,} tokens, dim {measure.dimension}, "
+        f"{counted(measure.documents, 'document')}, {counted(measure.tokens, 'token')}, "
+        f"dimension {measure.dimension}, "
         f"{measure.dtype}, {ids}"
     )
 
@@ -158,5 +160,5 @@ def _quality(measure: Measure) -> str:
         least, mean, greatest = measure.norms
         norms = f"norms {least:.4f} / {mean:.4f} / {greatest:.4f} (min / mean / max), "
         norms += "normalized" if measure.normalized else "not normalized"
-    zero = f", {measure.zero_rows:,} zero rows" if measure.zero_rows else ""
-    return f"{norms}, {measure.empty:,} empty documents{zero}"
+    zero = f", {counted(measure.zero_rows, 'zero row')}" if measure.zero_rows else ""
+    return f"{norms}, {counted(measure.empty, 'empty document')}{zero}"

@@ -27,8 +27,8 @@ def source(tmp_path: Path) -> Path:
 def test_a_report_for_people(source: Path, tmp_path: Path) -> None:
     code, out, err = run(source, tmp_path / "out", "--normalize", "--dtype", "float16")
     assert (code, err) == (0, "")
-    assert "read     npy (exact): 3 documents, 8 tokens, dim 4, float32, str ids" in out
-    assert "not normalized, 1 empty documents" in out
+    assert "read     npy (exact): 3 documents, 8 tokens, dimension 4, float32, str ids" in out
+    assert "not normalized, 1 empty document" in out
     assert "options  normalize=True, dtype=float16" in out
     assert np.allclose(np.linalg.norm(read(tmp_path / "out").tokens, axis=1), 1, atol=1e-3)
 

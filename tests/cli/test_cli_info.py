@@ -66,7 +66,7 @@ def test_a_survey_reads_everything(tmp_path: Path) -> None:
     facts = answer("info", tmp_path / "docs", "--survey")
     assert facts["survey"]["read"]["empty_documents"] == 1
     assert facts["survey"]["read"]["normalized"] is True
-    assert "normalized, 1 empty documents" in muvera("info", tmp_path / "docs", "--survey")[1]
+    assert "normalized, 1 empty document" in muvera("info", tmp_path / "docs", "--survey")[1]
 
 
 def test_sizes_that_only_reading_tells(tmp_path: Path) -> None:

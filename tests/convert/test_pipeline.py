@@ -89,7 +89,7 @@ def test_memory_is_bounded_and_the_report_says_what_the_source_says(tmp_path: Pa
     assert content["notes"] == ["exact vectors lie beside"]
     assert content["options"] == {"drop_zero_rows": "all"}
     text = report.text
-    assert "watched (lossy, 2 bits a coordinate): 2 documents, 4 tokens, dim 128, float32" in text
+    assert "watched (lossy, 2 bits a coordinate): 2 documents, 4 tokens, dimension 128, float32" in text
     assert "dropped  7 padding rows" in text and "note     exact vectors lie beside" in text
 
 

@@ -48,7 +48,7 @@ def open_source(path: Path, *, column: str | None = None, id_column: str | None 
 
 
 class ArrowSource:
-    """Rows of Arrow files, memory-mapped, one record batch at a time."""
+    """Source of the rows of Arrow files, memory-mapped, one record batch at a time."""
 
     lossy = False
     nbits: int | None = None

@@ -63,7 +63,7 @@ def open_source(
 
 
 class LanceSource:
-    """The rows of a LanceDB table, in the table's order."""
+    """Source of the rows of a LanceDB table, in the table's order."""
 
     lossy = False
     nbits: int | None = None

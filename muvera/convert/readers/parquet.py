@@ -65,7 +65,7 @@ def open_source(path: Path, *, column: str | None = None, id_column: str | None 
 
 
 class ParquetSource:
-    """Rows of one or several Parquet files.  A null document has no tokens."""
+    """Source of the rows of Parquet files.  A null document has no tokens."""
 
     lossy = False
     nbits: int | None = None

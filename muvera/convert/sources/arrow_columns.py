@@ -69,6 +69,11 @@ def columns(
         with a usual name.
     place : str
         The file, for messages.
+
+    Raises
+    ------
+    ValueError
+        Where no column can be token vectors, several can, or the one asked for cannot.
     """
     nested = [field.name for field in schema if _depth(pa, field.type) == 2]
     found = ", ".join(schema.names)
@@ -168,7 +173,13 @@ def batches_of(
     place: str,
     max_tokens: int,
 ) -> Iterator[MultiVectors]:
-    """Yield the documents of record batches, cut to at most `max_tokens` tokens."""
+    """Yield the documents of record batches, cut to at most `max_tokens` tokens.
+
+    Raises
+    ------
+    ValueError
+        For what is not sound, not finite, or of other widths, naming the document.
+    """
     done = 0
     for table in tables:
         if any(len(table.column(i)) != table.num_rows for i in range(table.num_columns)):

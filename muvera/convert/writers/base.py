@@ -1,10 +1,10 @@
-"""What writers share: a file that appears when complete, and batches gathered to one array."""
+"""Parts that writers share: targets that appear when they are complete, and batches joined to one array."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import Ids, as_ids
-from ...utils.atomic_files import sync
+from ...utils.atomic_files import atomic_folder, sync
 
 __all__ = [
     "Gathered",
@@ -23,6 +23,8 @@ __all__ = [
     "Vectors",
     "atomic_file",
     "gather",
+    "naming_target",
+    "new_folder",
     "packed_strings",
     "scratch_beside",
 ]
@@ -38,6 +40,41 @@ class Vectors(NamedTuple):
 
 
 @contextmanager
+def naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the system refuses while `target` is written into one sentence that names it.
+
+    Raises
+    ------
+    OSError
+        Of the same class and with the same number, such as on a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        # With a file's name, or without the system's words, it is a sentence already.
+        if error.errno is None or error.strerror is None or error.filename is not None:
+            raise
+        named = type(error)(f"{target} could not be written: {' '.join(error.strerror.split()).rstrip('.')}.")
+        named.errno = error.errno
+        raise named from error
+
+
+@contextmanager
+def new_folder(target: str | os.PathLike[str], overwrite: bool, own: Sequence[str]) -> Iterator[Path]:
+    """Give a folder to fill that becomes `target`, as :func:`~muvera.utils.atomic_files.atomic_folder`.
+
+    Raises
+    ------
+    FileExistsError
+        Where `target` exists and `overwrite` is False, or holds other files than `own`.
+    OSError
+        Where it cannot be written; the message names it.
+    """
+    with naming_target(target), atomic_folder(target, overwrite, own=own) as folder:
+        yield folder
+
+
+@contextmanager
 def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
     """Give a new file's path that becomes `target` when the block ends without an error.
 
@@ -45,8 +82,10 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Pat
     ------
     FileExistsError
         Where `target` exists and `overwrite` is False, or is a folder.
+    OSError
+        Where it cannot be written; the message names it.
     """
-    target = Path(target).absolute()
+    given, target = target, Path(target).absolute()
     if target.is_dir():
         raise FileExistsError(f"{target} is a folder; a file is written here. Give another name.")
     if target.exists() and not overwrite:
@@ -56,11 +95,12 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Pat
     os.close(descriptor)
     beside = Path(name)
     try:
-        yield beside
-        beside.chmod(0o644)
-        sync(beside)
-        beside.replace(target)
-        sync(target.parent)
+        with naming_target(given):
+            yield beside
+            beside.chmod(0o644)
+            sync(beside)
+            beside.replace(target)
+            sync(target.parent)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -108,10 +148,10 @@ class NpyStream:
 
 
 class Gathered:
-    """Lengths and ids of the batches that passed, and the shape and type of their tokens.
+    """Collector of the lengths and ids of batches, and of the shape and type of their tokens.
 
-    The first batch decides: later half-precision tokens become single where it was single,
-    ids must be there in all batches or in none.
+    The first batch decides: half-precision tokens of later ones become single precision where
+    its own are, and ids are in all batches or in none.
     """
 
     def __init__(self, first: MultiVectors) -> None:
@@ -129,7 +169,7 @@ class Gathered:
         Raises
         ------
         ValueError
-            Where its dim, precision or having of ids differs from the first batch's.
+            Where its dimension, precision or having of ids differs from the first batch's.
         """
         where = f"The documents from number {self.num_documents} on"
         if batch.dimension != self.dimension:
@@ -168,7 +208,7 @@ class Gathered:
 
 
 def gather(batches: Iterator[MultiVectors]) -> tuple[Gathered, Iterator[MultiVectors]]:
-    """Return what gathers, and the batches, each taken by it as it passes.
+    """Return a collector of lengths and ids, and the batches, which it notes as they pass.
 
     Raises
     ------

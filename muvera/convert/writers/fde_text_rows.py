@@ -1,4 +1,4 @@
-"""FDEs as text: what pgvector's COPY, Qdrant's points and Milvus's bulk insert read.
+"""FDEs as lines of text, as pgvector's COPY, Qdrant's points and Milvus's bulk insert read them.
 
 Numbers have the fewest digits that give the same float32 again.
 """

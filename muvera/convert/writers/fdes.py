@@ -1,6 +1,6 @@
-"""FDEs for stores of single vectors: one float32 vector a document, and its id.
+"""Writers of FDEs for stores of single vectors: one float32 vector for each document, and its id.
 
-:func:`write_vectors` is the doorway; the text formats are in ``vector_rows``.
+:func:`write_vectors` is the doorway; the text formats are in ``fde_text_rows``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ...data.validation import Ids, as_ids
-from ...utils.atomic_files import atomic_folder, write_json
+from ...utils.atomic_files import save_array, write_json
 from ...utils.optional_imports import import_extra
 from . import fde_text_rows
-from .base import NpyStream, Vectors, atomic_file
+from .base import NpyStream, Vectors, atomic_file, new_folder
 from .store_limits import check_dimension
 
 __all__ = ["FORMATS", "VectorFormat", "write_vectors"]
@@ -76,7 +76,7 @@ def write_vectors(
 
 
 class _Checked:
-    """The batches, each checked as it passes; ids are remembered to find a second one."""
+    """Batches that are checked as they pass; ids are remembered to find one that comes twice."""
 
     def __init__(self, first: Vectors, rest: Batches, half: bool) -> None:
         self._first, self._rest, self._half = first, rest, half
@@ -121,20 +121,22 @@ class _Checked:
 
 VectorFormat = Callable[[_Checked, Path, int, bool], None]
 
+_NPY_FILES = ("vectors.npy", "ids.json", "ids.npy")
+
 
 def _npy(batches: _Checked, target: Path, dimension: int, overwrite: bool) -> None:
-    with atomic_folder(target, overwrite, own=("vectors.npy", "ids.json", "ids.npy")) as folder:
+    with new_folder(target, overwrite, _NPY_FILES) as folder:
         _save_vectors(batches, folder, dimension)
         write_json(folder / "ids.json", batches.ids.tolist())
 
 
 def _faiss(batches: _Checked, target: Path, dimension: int, overwrite: bool) -> None:
-    with atomic_folder(target, overwrite, own=("vectors.npy", "ids.json", "ids.npy")) as folder:
+    with new_folder(target, overwrite, _NPY_FILES) as folder:
         _save_vectors(batches, folder, dimension)
         ids = batches.ids
         if ids.dtype.kind != "i":
             write_json(folder / "ids.json", ids.tolist())
-        np.save(folder / "ids.npy", ids if ids.dtype.kind == "i" else np.arange(len(ids)))
+        save_array(folder / "ids.npy", ids if ids.dtype.kind == "i" else np.arange(len(ids)))
 
 
 def _save_vectors(batches: _Checked, folder: Path, dimension: int) -> None:
@@ -161,7 +163,7 @@ def _lancedb(batches: _Checked, target: Path, dimension: int, overwrite: bool) -
     pa = import_extra("pyarrow", "lancedb", "Writing LanceDB")
     rows = iter(batches)
     first = _record_batch(pa, next(rows), "vector", dimension)
-    with atomic_folder(target, overwrite, own=("fdes.lance",)) as folder:
+    with new_folder(target, overwrite, ("fdes.lance",)) as folder:
         table = lancedb.connect(str(folder)).create_table("fdes", pa.Table.from_batches([first]))
         # One batch after the other: what fails in a batch fails here, as itself.
         for batch in rows:

@@ -1,4 +1,4 @@
-"""What a person types to load a file of FDEs into a store and to search it by inner product.
+"""Lines that load a file of FDEs into a store and search it by inner product.
 
 The lines are exact: names of tables and columns are those that were written, and the distance
 is named wherever a store's own default is another one, which would rank wrongly without a word.

@@ -1,4 +1,4 @@
-"""One .npz file that ``numpy.load`` reads and that maps into memory."""
+"""Writer of one .npz file, which ``numpy.load`` reads and that maps into memory."""
 
 from __future__ import annotations
 
@@ -27,14 +27,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
     members ``ids_utf8`` and ``ids_offsets``.  The members are stored, not compressed: token
     vectors hardly compress.  While it is written, the tokens take twice their size on the disk.
 
-    Parameters
-    ----------
-    batches : iterator of MultiVectors
-        In order; only one at a time is in memory.
-    target : Path
-        The file, which appears when it is complete.
-    overwrite : bool
-        Replace an existing file.
+    Parameters and errors are those of every writer: see :class:`muvera.convert.registry.Writer`.
     """
     gathered, passing = gather(batches)
     with atomic_file(target, overwrite) as file, scratch_beside(target) as scratch:

@@ -1,4 +1,4 @@
-"""One Parquet file: a column of ids and one of lists of fixed-size lists."""
+"""Writer of one Parquet file: a column of ids and one of lists of fixed-size lists."""
 
 from __future__ import annotations
 
@@ -20,14 +20,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
 
     Needs ``muvera-toolkit[parquet]``.
 
-    Parameters
-    ----------
-    batches : iterator of MultiVectors
-        In order; only one at a time is in memory.
-    target : Path
-        The file, which appears when it is complete.
-    overwrite : bool
-        Replace an existing file.
+    Parameters and errors are those of every writer: see :class:`muvera.convert.registry.Writer`.
     """
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")

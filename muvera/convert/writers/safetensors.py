@@ -1,4 +1,4 @@
-"""One .safetensors file, written without its library."""
+"""Writer of one .safetensors file, which does not need its library."""
 
 from __future__ import annotations
 
@@ -33,14 +33,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
     Integer ids are the tensor ``ids``; string ids a JSON list under ``ids`` in the metadata.
     While it is written, the tokens take twice their size on the disk.
 
-    Parameters
-    ----------
-    batches : iterator of MultiVectors
-        In order; only one at a time is in memory.
-    target : Path
-        The file, which appears when it is complete.
-    overwrite : bool
-        Replace an existing file.
+    Parameters and errors are those of every writer: see :class:`muvera.convert.registry.Writer`.
     """
     gathered, passing = gather(batches)
     with atomic_file(target, overwrite) as file, scratch_beside(target) as scratch:

@@ -1,4 +1,4 @@
-"""How many dimensions the stores take, and which FDE sizes fit."""
+"""Limits of the stores on dimensions, and the sizes of FDEs that fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["LIMITS", "Limit", "check_dimension", "fitting_sizes"]
 
 
 class Limit(NamedTuple):
-    """A store's largest vector."""
+    """Largest vector that a store takes."""
 
     #: What has the limit, as the beginning of a sentence.
     owner: str

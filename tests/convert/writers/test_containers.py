@@ -194,3 +194,19 @@ def test_very_long_ids_become_tensors(tmp_path: Path, monkeypatch: pytest.Monkey
     assert_same(everything(muvera.convert.readers.safetensors.open_source(path)), docs)
     with library.safe_open(path, "np") as opened:
         assert "ids" not in opened.metadata()
+
+
+def test_a_full_disk_is_one_sentence(pair: tuple[ModuleType, ModuleType, str], tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk."""
+    resource = pytest.importorskip("resource", reason="Windows limits no sizes of files")
+    writer, _, name = pair
+    docs = collection([64] * 64, dimension=16)  # 256 KiB
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, most))
+    try:
+        with pytest.raises(OSError, match="could not be written") as caught:
+            writer.write(iter([docs]), tmp_path / name, overwrite=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    assert str(caught.value).startswith(str(tmp_path)) and str(caught.value).endswith((".", "?"))
+    assert list(tmp_path.iterdir()) == []
