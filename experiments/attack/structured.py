@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .hostile import HOSTILE_PICKLES
+from .rewritten import change_arrow, change_hdf5, change_parquet
 
 __all__ = ["mutations_of"]
 
@@ -314,4 +315,7 @@ _BY_NAME: tuple[tuple[str, list[Mutation]], ...] = (
     (r"\.pkl$", [_change_pickle]),
     (r"\.safetensors$", [_change_safetensors]),
     (r"\.sqlite$", [_change_row]),
+    (r"\.h5$", [change_hdf5]),
+    (r"\.parquet$", [change_parquet]),
+    (r"\.arrow$", [change_arrow]),
 )

@@ -26,7 +26,7 @@ from .tune import tune
 __all__ = ["app", "main"]
 
 #: What bad input raises here; all else is a fault of the program.
-EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, pickle.UnpicklingError)
+EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError, pickle.UnpicklingError)
 
 # Typer brings its own copy of click or uses the installed one: the class is the same by this name.
 _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
