@@ -78,9 +78,16 @@ class NamedSource:
         What a reader opened.
     place : str
         The file or folder.
+
+    Raises
+    ------
+    ValueError
+        Where a token vector has no numbers.
     """
 
     def __init__(self, source: Source, place: str) -> None:
+        if source.dimension < 1:
+            raise ValueError(f"{place} has token vectors without numbers; each must have at least one.")
         self.source = source
         self.place = place
         self.name = source.name

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.multivectors import MultiVectors
+from .damage import naming_errors
 from .isolation import IsolationLimits
 from .registry import open_source, writer
 from .report import Report
@@ -68,7 +69,10 @@ def read(
     # Unchanged, a source in one batch is not copied: a memory map stays one.
     whole = None if steps.given() else source.num_tokens or None
     parts = list(_stream(source, steps, _report(source, steps), whole))
-    return parts[0] if len(parts) == 1 else MultiVectors.concatenate(parts)
+    if len(parts) == 1:
+        return parts[0]
+    with naming_errors(_place(source), source.name):  # an id may stand in two batches
+        return MultiVectors.concatenate(parts)
 
 
 def survey(
@@ -155,7 +159,7 @@ def convert(
     batches = _stream(opened, steps, report, max_tokens)
     if progress:
         batches = _with_progress(batches, opened, report)
-    module.write(batches, destination, overwrite=overwrite)
+    module.write(batches, destination, overwrite=overwrite, place=_place(opened))
     report.to, report.target = module.NAME, str(target)
     return report
 
@@ -170,6 +174,11 @@ def _open(
     return open_source(value, format, isolated=isolated, **others), steps
 
 
+def _place(source: Source) -> str:
+    """Return what messages call a source: its file, where it has one."""
+    return str(getattr(source, "place", getattr(source, "path", source.name)))
+
+
 def _report(source: Source, steps: Options) -> Report:
     return Report(source.name, source.lossy, source.nbits, steps.given())
 
@@ -180,7 +189,7 @@ def _stream(
     if max_tokens is None:
         max_tokens = max(1, _BYTES_A_BATCH // (4 * source.dimension))
     for batch in _at_least_one(source, max_tokens):
-        require_finite(batch, getattr(source, "place", source.name), report.read.documents)
+        require_finite(batch, _place(source), report.read.documents)
         # Measured before the options, which name documents by how many came before.
         before = report.read.documents, report.read.tokens
         report.read.add(batch)

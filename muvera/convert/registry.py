@@ -64,7 +64,9 @@ class Writer(Protocol):
 
     NAME: str
 
-    def write(self, batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None:
+    def write(
+        self, batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = ...
+    ) -> None:
         """Write the batches in one format.
 
         Parameters
@@ -75,6 +77,8 @@ class Writer(Protocol):
             The file or folder, which appears when it is complete.
         overwrite : bool
             Replace an existing file or folder.
+        place : str
+            Where the batches are from, for messages.
 
         Raises
         ------

@@ -20,7 +20,7 @@ from experiments.attack.worker import outcome_of
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts processor time as Linux tells it")
 
 #: Mutations of each sample; the command tries a thousand.
-SHARE = 40
+SHARE = 120
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muvera.convert import read
+from muvera.convert import convert, read
 from muvera.convert.damage import NamedSource, naming_errors
 from muvera.data.multivectors import MultiVectors
 
@@ -137,3 +137,21 @@ def test_a_folder_of_damaged_files_names_the_folder(tmp_path: Path) -> None:
             read(tmp_path / "docs")
         (tmp_path / "docs" / name).write_bytes(good)
     assert read(tmp_path / "docs").num_tokens == 2
+
+
+def test_tokens_have_numbers() -> None:
+    source = Breaks(None)
+    source.dimension = 0
+    with pytest.raises(ValueError, match=r"^/data/docs\.npz has token vectors without numbers"):
+        NamedSource(source, PLACE)
+
+
+@pytest.mark.parametrize("to", ["npy", "npz"])
+def test_an_id_in_two_batches_names_the_file(tmp_path: Path, to: str) -> None:
+    rows = [{"id": "a", "tokens": [[1.0]]}, {"id": "a", "tokens": [[2.0]]}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        ValueError, match=r"a\.jsonl: ids must be unique, but 'a' stands at positions 0 and 1"
+    ):
+        convert(tmp_path / "a.jsonl", tmp_path / "out", to, max_tokens=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

@@ -154,7 +154,8 @@ class Gathered:
     its own are, and ids are in all batches or in none.
     """
 
-    def __init__(self, first: MultiVectors) -> None:
+    def __init__(self, first: MultiVectors, place: str) -> None:
+        self.place = place
         self.dimension = first.dimension
         self.dtype: np.dtype[Any] = first.tokens.dtype
         self.has_ids = first.has_ids
@@ -171,7 +172,7 @@ class Gathered:
         ValueError
             Where its dimension, precision or having of ids differs from the first batch's.
         """
-        where = f"The documents from number {self.num_documents} on"
+        where = f"{self.place}: the documents from number {self.num_documents} on"
         if batch.dimension != self.dimension:
             raise ValueError(
                 f"{where} have dimension={batch.dimension}, but those before have dimension={self.dimension}."
@@ -204,11 +205,17 @@ class Gathered:
     @property
     def ids(self) -> Ids | None:
         """All ids, checked to be unique over the batches; None where there are none."""
-        return as_ids(self._ids, self.num_documents) if self.has_ids else None
+        return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self.has_ids else None
 
 
-def gather(batches: Iterator[MultiVectors]) -> tuple[Gathered, Iterator[MultiVectors]]:
+def gather(batches: Iterator[MultiVectors], place: str) -> tuple[Gathered, Iterator[MultiVectors]]:
     """Return a collector of lengths and ids, and the batches, which it notes as they pass.
+
+    Parameters
+    ----------
+    batches : iterator of MultiVectors
+    place : str
+        Where they are from, for messages.
 
     Raises
     ------
@@ -217,8 +224,8 @@ def gather(batches: Iterator[MultiVectors]) -> tuple[Gathered, Iterator[MultiVec
     """
     first = next(iter(batches), None)
     if first is None:
-        raise ValueError("There is nothing to write: the source has no documents.")
-    gathered = Gathered(first)
+        raise ValueError(f"There is nothing to write: {place} has no documents.")
+    gathered = Gathered(first, place)
 
     def passing() -> Iterator[MultiVectors]:
         yield gathered.take(first)

@@ -14,12 +14,14 @@ __all__ = ["NAME", "write"]
 NAME = "npy"
 
 
-def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None:
+def write(
+    batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
+) -> None:
     """Write ``tokens.npy``, ``lengths.npy`` and, where there are ids, ``ids.json``.
 
     Parameters and errors are those of every writer: see :class:`muvera.convert.registry.Writer`.
     """
-    gathered, passing = gather(batches)
+    gathered, passing = gather(batches, place)
     with new_folder(target, overwrite, MULTIVECTORS_FILES) as folder:
         with (folder / "tokens.npy").open("wb") as stream:
             tokens = NpyStream(stream, gathered.dimension, gathered.dtype)

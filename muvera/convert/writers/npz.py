@@ -20,7 +20,9 @@ __all__ = ["NAME", "write"]
 NAME = "npz"
 
 
-def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None:
+def write(
+    batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
+) -> None:
     """Write the members ``tokens``, ``lengths`` and, where there are ids, ``ids``.
 
     String ids are an array of NumPy's strings, or where one is much longer than the others the
@@ -29,7 +31,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
 
     Parameters and errors are those of every writer: see :class:`muvera.convert.registry.Writer`.
     """
-    gathered, passing = gather(batches)
+    gathered, passing = gather(batches, place)
     with atomic_file(target, overwrite) as file, scratch_beside(target) as scratch:
         tokens = NpyStream(scratch, gathered.dimension, gathered.dtype)
         for batch in passing:

@@ -15,7 +15,9 @@ __all__ = ["NAME", "write"]
 NAME = "parquet"
 
 
-def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None:
+def write(
+    batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
+) -> None:
     """Write the columns ``tokens`` and, where there are ids, ``id``; a row group a batch.
 
     Needs ``muvera-toolkit[parquet]``.
@@ -24,7 +26,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
     """
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
-    gathered, passing = gather(batches)
+    gathered, passing = gather(batches, place)
     first = next(passing)
     schema = _table(pa, first).schema
     with atomic_file(target, overwrite) as file, pq.ParquetWriter(file, schema) as writer:

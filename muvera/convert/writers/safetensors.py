@@ -27,7 +27,9 @@ _KINDS = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32", np.dtype("<i8"): "I64"
 _METADATA_IDS = 16_000_000
 
 
-def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None:
+def write(
+    batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
+) -> None:
     """Write the tensors ``tokens`` and ``offsets``, and ids where there are some.
 
     Integer ids are the tensor ``ids``; string ids a JSON list under ``ids`` in the metadata.
@@ -35,7 +37,7 @@ def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> 
 
     Parameters and errors are those of every writer: see :class:`muvera.convert.registry.Writer`.
     """
-    gathered, passing = gather(batches)
+    gathered, passing = gather(batches, place)
     with atomic_file(target, overwrite) as file, scratch_beside(target) as scratch:
         for batch in passing:
             scratch.write(np.ascontiguousarray(batch.tokens).data)

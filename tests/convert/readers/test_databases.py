@@ -36,7 +36,7 @@ def lancedb() -> Any:
 
 @pytest.fixture
 def qdrant() -> Any:
-    return pytest.importorskip("qdrant_client", reason="the qdrant extra is not installed")
+    return pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
 
 
 def lance_table(pa: Any, number: Any, docs: Any = DOCS) -> Any:

@@ -103,7 +103,7 @@ def test_interrupted_work_leaves_nothing(pair: tuple[ModuleType, ModuleType, str
         ([], "There is nothing to write: the source has no documents."),
         (
             [collection([2]), collection([1], dimension=5)],
-            "The documents from number 1 on have dimension=5, but those before have dimension=4.",
+            "the source: the documents from number 1 on have dimension=5, but those before have dimension=4.",
         ),
         ([collection([2]), collection([1], ids=[4])], "have ids, but those before had none"),
         ([collection([2], ids=[4]), collection([1])], "have no ids, but those before had some"),

@@ -103,7 +103,7 @@ def test_pgvector_in_half_precision(tmp_path: Path) -> None:
 
 
 def test_qdrant(tmp_path: Path, ids: Any) -> None:
-    qdrant = pytest.importorskip("qdrant_client", reason="the qdrant extra is not installed")
+    qdrant = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     write_vectors(batches(ids), tmp_path / "points.jsonl", "qdrant")
     lines = (tmp_path / "points.jsonl").read_text(encoding="utf-8").splitlines()
     points = [qdrant.models.PointStruct(**json.loads(line)) for line in lines]
