@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from muvera.convert import convert
+from muvera.convert import convert, read
 from muvera.data.multivectors import MultiVectors
 
 __all__ = ["SAMPLES", "make_samples"]
@@ -41,6 +41,8 @@ def make_samples(folder: Path) -> dict[str, Path]:
             place = folder / name
             place.mkdir(parents=True)
             made[name] = make(place)
+            if not len(read(made[name])):  # what is refused as it is would prove nothing
+                raise RuntimeError(f"The sample {name} has no documents.")
     return made
 
 

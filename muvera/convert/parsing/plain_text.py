@@ -11,6 +11,9 @@ __all__ = ["holds_texts"]
 # Bytes that are looked at.
 _BYTES = 1 << 16
 
+# Usual names of fields with texts.
+_TEXT_FIELDS = ("text", "contents", "content", "body", "passage", "document", "title", "sentence")
+
 # Texts have at least this share of letters and spaces; rows of numbers have less.
 _LETTERS = 0.6
 
@@ -39,8 +42,20 @@ def _holds_no_numbers(text: str) -> bool:
         return False
     first = value[0] if isinstance(value, list) and value else value
     if isinstance(first, dict):
-        values = list(first.values())
-        return any(isinstance(each, str) for each in values) and not any(
-            isinstance(each, (list, dict)) for each in values
-        )
+        values = first.values()
+        return any(map(_is_text, first, values)) and not any(map(_may_be_vectors, values))
     return isinstance(first, str)
+
+
+def _is_text(name: str, value: Any) -> bool:
+    """Whether a field holds a text: by its name, or by its words, of which ids have one."""
+    return isinstance(value, str) and (name in _TEXT_FIELDS or " " in value)
+
+
+def _may_be_vectors(value: Any) -> bool:
+    """Whether a field can be token vectors, or those of a document without any; pgvector's are strings."""
+    return (
+        value is None
+        or isinstance(value, (list, dict))
+        or (isinstance(value, str) and value[:1] in ("[", "{"))
+    )

@@ -29,9 +29,6 @@ DESCRIPTION = (
     "API's answers, or of a vector store's rows"
 )
 
-#: Fields that hold a document's text where there are no vectors of it.
-_TEXT_FIELDS = ("text", "contents", "content", "body", "passage", "document", "title", "sentence")
-
 _SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 Numbered = Iterator[tuple[str, Any]]
@@ -119,11 +116,6 @@ def _choose(
         raise ValueError(f"{path} has no documents.")
     keys = f"the fields {', '.join(first)}" if isinstance(first, dict) else f"a {type(first).__name__}"
     wanted = "token vectors" if settings.field is None else f"anything in {settings.field!r}"
-    if isinstance(first, dict) and any(isinstance(first.get(name), str) for name in _TEXT_FIELDS):
-        raise ValueError(
-            f"{path} has no row with {wanted}; its first has {keys}. These are texts: encode them with your "
-            "model first, and give the file of what it returns."
-        )
     raise ValueError(
         f"{path} has no row with {wanted}; its first has {keys}. Token vectors are lists of lists of "
         "numbers, or what a store makes of them: give row_format= and field= to choose."

@@ -20,6 +20,9 @@ TEXTS = {
 
 VECTORS = {
     "rows.jsonl": '{"id": 1, "text": "hello", "embedding": [[0.1, 0.2]]}\n',
+    "pgvector.jsonl": '{"id": "a", "text": "two words", "emb": "{\\"[0.1, 0.2]\\"}"}\n',
+    "empty.jsonl": '{"id": "a b", "text": "no tokens", "embedding": null}\n',
+    "ids.jsonl": '{"id": "a", "lang": "en"}\n',
     "list.json": "[[[0.1, 0.2], [0.3, 0.4]]]",
     "nested.json": '{"data": [{"embedding": [[1.0, 2.0]]}]}',
     "numbers.txt": "0.125 -0.25 1e-3\n0.5 0.75 2.5\n",
