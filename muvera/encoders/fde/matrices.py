@@ -6,6 +6,7 @@ A saved index keeps these arrays, because NumPy's streams may change between ver
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ...kernels.tile import LANES, pack_columns
 from .config import FDEConfig
 from .draws import fastembed, graph_mining, native, weaviate
+from .draws.sizes import DrawSizes
 
 __all__ = ["FDEMatrices", "cell_positions", "draw_matrices", "is_interleaved", "pack_rows"]
 
@@ -79,7 +81,7 @@ def draw_matrices(config: FDEConfig) -> FDEMatrices:
             seed=config.seed,
         )
     return FDEMatrices(
-        hyperplanes=_padded(planes),
+        hyperplanes=_padded(planes.reshape(-1, planes.shape[-1])),
         projections=_padded(projections) if projections is not None else np.empty((0, 0, 0), np.float32),
         mixing=mixing,
         places=places,
@@ -144,51 +146,31 @@ def _draw_ours(config: FDEConfig) -> _Drawn:
     return planes, draw(seed, dimension, repetitions, block)
 
 
-def _draw_reference(config: FDEConfig) -> _Drawn:
-    planes = graph_mining.hyperplanes(
+def _sizes(config: FDEConfig) -> DrawSizes:
+    return DrawSizes(
         dimension=config.dimension,
         num_repetitions=config.num_repetitions,
         num_simhash_projections=config.num_simhash_projections,
-        seed=config.seed,
-    )
-    projections = graph_mining.projections(
-        kind="identity" if config.projection == "identity" else "count_sketch",
-        dimension=config.dimension,
-        num_repetitions=config.num_repetitions,
         projection_dimension=config.block_width,
         seed=config.seed,
     )
-    return planes.reshape(-1, config.dimension), projections
+
+
+def _draw_reference(config: FDEConfig) -> _Drawn:
+    kind: Literal["identity", "count_sketch"] = (
+        "identity" if config.projection == "identity" else "count_sketch"
+    )
+    return graph_mining.hyperplanes(_sizes(config)), graph_mining.projections(_sizes(config), kind=kind)
 
 
 def _draw_fastembed(config: FDEConfig) -> _Drawn:
     # The program multiplies in float64 and draws in float64; a token whose product is within
     # float32 rounding of 0 may fall into another cell here.
-    planes = fastembed.hyperplanes(
-        dimension=config.dimension,
-        num_repetitions=config.num_repetitions,
-        num_simhash_projections=config.num_simhash_projections,
-        seed=config.seed,
-    )
-    projections = fastembed.projections(
-        dimension=config.dimension,
-        num_repetitions=config.num_repetitions,
-        num_simhash_projections=config.num_simhash_projections,
-        projection_dimension=config.block_width,
-        seed=config.seed,
-    )
-    return planes.reshape(-1, config.dimension), projections
+    return fastembed.hyperplanes(_sizes(config)), fastembed.projections(_sizes(config))
 
 
 def _draw_weaviate(config: FDEConfig) -> _Drawn:
-    values = {
-        "dimension": config.dimension,
-        "num_repetitions": config.num_repetitions,
-        "num_simhash_projections": config.num_simhash_projections,
-        "projection_dimension": config.block_width,
-        "seed": config.seed,
-    }
-    return weaviate.hyperplanes(**values).reshape(-1, config.dimension), weaviate.projections(**values)
+    return weaviate.hyperplanes(_sizes(config)), weaviate.projections(_sizes(config))
 
 
 _DRAWS = {

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from builders.peer_programs import fastembed_encoder, muvfde_fdes, needs_fastemb
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde.config import PRESETS
 from muvera.encoders.fde.draws import fastembed, graph_mining, weaviate
+from muvera.encoders.fde.draws.sizes import DrawSizes
 
 # float32 sums of at most a few dozen terms, relative to the largest entry.
 TOLERANCE = 3e-6
@@ -95,11 +97,9 @@ def test_reference_equals_muvfde(case: dict[str, Any]) -> None:
 @each_reference_case
 def test_reference_equals_its_oracle(case: dict[str, Any]) -> None:
     tokens = tokens_for(case, 14)
-    common = {name: case[name] for name in ("dimension", "num_repetitions", "seed")}
-    planes = graph_mining.hyperplanes(num_simhash_projections=case["num_simhash_projections"], **common)
-    inner = graph_mining.projections(
-        kind=case["kind"], projection_dimension=case["projection_dimension"], **common
-    )
+    sizes = DrawSizes(**{field.name: case[field.name] for field in fields(DrawSizes)})
+    planes = graph_mining.hyperplanes(sizes)
+    inner = graph_mining.projections(sizes, kind=case["kind"])
     final = None
     if case["final_dimension"]:
         long = (
@@ -185,8 +185,7 @@ def test_fastembed_equals_the_program(case: dict[str, Any]) -> None:
 @each_fastembed_case
 def test_fastembed_equals_its_oracle(case: dict[str, Any]) -> None:
     tokens = tokens_for(case, 14)
-    inner = fastembed.projections(**case)
-    planes = fastembed.hyperplanes(**{name: case[name] for name in case if name != "projection_dimension"})
+    planes, inner = fastembed.hyperplanes(DrawSizes(**case)), fastembed.projections(DrawSizes(**case))
     document, query = both_fdes(fastembed_config(case), tokens)
     assert_close(document, peers.fastembed_document(tokens, planes, inner))
     assert_close(query, peers.fastembed_query(tokens, planes, inner))
@@ -213,7 +212,8 @@ def test_weaviate_equals_its_oracle(k: int, dimension: int, p: int) -> None:
         "projection_dimension": p,
     }
     tokens = tokens_for(case, 14)
-    planes, inner = weaviate.hyperplanes(**case), weaviate.projections(**case)
+    sizes = DrawSizes(seed=weaviate.DEFAULT_SEED, **case)
+    planes, inner = weaviate.hyperplanes(sizes), weaviate.projections(sizes)
     document, query = both_fdes(FDEConfig.preset("weaviate", **case), tokens)
     assert_close(document, peers.weaviate_document(tokens, planes, inner))
     assert_close(query, peers.weaviate_query(tokens, planes, inner))

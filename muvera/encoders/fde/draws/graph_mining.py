@@ -12,26 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import libstdcxx
+from .sizes import DrawSizes
 
 #: Seed of the reference's configuration when none is set.
 DEFAULT_SEED = 1
 
 
-def hyperplanes(
-    *, dimension: int, num_repetitions: int, num_simhash_projections: int, seed: int
-) -> NDArray[np.float32]:
+def hyperplanes(sizes: DrawSizes) -> NDArray[np.float32]:
     """Gaussian hyperplane normals, a repetition a block.
 
     Parameters
     ----------
-    dimension : int
-        Width d of a token.
-    num_repetitions : int
-        Repetitions R.
-    num_simhash_projections : int
-        Hyperplanes k of a repetition.
-    seed : int
-        Repetition r uses ``seed + r`` modulo 2**32.
+    sizes : DrawSizes
+        Repetition r uses ``seed + r`` modulo 2**32; p is not used.
 
     Returns
     -------
@@ -39,36 +32,23 @@ def hyperplanes(
         Equal to the C++ draws but for the last bits of 0.3 % of the entries, see
         `libstdcxx.standard_normals`.
     """
-    normals = np.empty((num_repetitions, num_simhash_projections, dimension), dtype=np.float32)
+    normals = np.empty(sizes.hyperplanes_shape, dtype=np.float32)
     for repetition, block in enumerate(normals):
         # The C++ matrix is (d, k) and filled column by column: a hyperplane's entries are neighbors.
-        block[...] = libstdcxx.standard_normals(seed + repetition, block.size).reshape(block.shape)
+        block[...] = libstdcxx.standard_normals(sizes.seed + repetition, block.size).reshape(block.shape)
     return normals
 
 
-def projections(
-    *,
-    kind: Literal["identity", "count_sketch"],
-    dimension: int,
-    num_repetitions: int,
-    projection_dimension: int,
-    seed: int,
-) -> NDArray[np.float32] | None:
+def projections(sizes: DrawSizes, *, kind: Literal["identity", "count_sketch"]) -> NDArray[np.float32] | None:
     """Inner projections: none, or one count sketch per repetition (the reference's ``AMS_SKETCH``).
 
     Parameters
     ----------
+    sizes : DrawSizes
+        Repetition r uses ``seed + r`` modulo 2**32; k is not used.
     kind : {"identity", "count_sketch"}
         ``"count_sketch"`` sends each coordinate of a token, with a random sign, to one of p targets; it is
         not scaled, and it is used even when p = d.
-    dimension : int
-        Width d of a token.
-    num_repetitions : int
-        Repetitions R.
-    projection_dimension : int
-        Targets p; ignored for ``"identity"``.
-    seed : int
-        Repetition r uses ``seed + r`` modulo 2**32.
 
     Returns
     -------
@@ -77,9 +57,10 @@ def projections(
     """
     if kind == "identity":
         return None
-    sketches = np.zeros((num_repetitions, projection_dimension, dimension), dtype=np.float32)
+    sketches = np.zeros(sizes.projections_shape, dtype=np.float32)
+    _, projected, dimension = sketches.shape
     for repetition, sketch in enumerate(sketches):
-        targets, signs = libstdcxx.count_sketch(seed + repetition, dimension, projection_dimension)
+        targets, signs = libstdcxx.count_sketch(sizes.seed + repetition, dimension, projected)
         sketch[targets, np.arange(dimension)] = signs
     return sketches
 

@@ -9,6 +9,7 @@ from builders.paths import GOLDEN
 from builders.peer_programs import fastembed_encoder, needs_fastembed
 
 from muvera.encoders.fde.draws import fastembed
+from muvera.encoders.fde.draws.sizes import DrawSizes
 
 FILE = GOLDEN / "fastembed.npz"
 
@@ -38,9 +39,8 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map
 
 def ours(tokens: np.ndarray, **settings: int) -> tuple[np.ndarray, np.ndarray]:
     """Document and query FDE of the oracle on our draws."""
-    inner = fastembed.projections(**settings)
-    del settings["projection_dimension"]
-    planes = fastembed.hyperplanes(**settings)
+    sizes = DrawSizes(**settings)
+    planes, inner = fastembed.hyperplanes(sizes), fastembed.projections(sizes)
     return oracle.fastembed_document(tokens, planes, inner), oracle.fastembed_query(tokens, planes, inner)
 
 
@@ -53,11 +53,11 @@ def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
 def test_draws_equal_fastembed(case: dict[str, int]) -> None:
     program = fastembed_encoder(case)
     p = case["projection_dimension"]
-    planes = fastembed.hyperplanes(**{name: case[name] for name in case if name != "projection_dimension"})
+    planes = fastembed.hyperplanes(DrawSizes(**case))
     theirs = np.stack([simhash.simhash_vectors.T for simhash in program.simhash_projections])
     assert planes.dtype == np.float64
     np.testing.assert_array_equal(planes, theirs)
-    inner = fastembed.projections(**case)
+    inner = fastembed.projections(DrawSizes(**case))
     if p == case["dimension"]:
         assert inner is None
     else:
@@ -83,7 +83,10 @@ def test_oracle_equals_fastembed(count: int, case: dict[str, int]) -> None:
 def test_the_tie_rule_shows() -> None:
     """The lowest token index, which the other two programs take, gives another FDE on such data."""
     tokens = np.random.default_rng([9, 16]).standard_normal((9, 16)).astype(np.float32)
-    planes = fastembed.hyperplanes(dimension=16, num_repetitions=2, num_simhash_projections=4, seed=42)
+    sizes = DrawSizes(
+        dimension=16, num_repetitions=2, num_simhash_projections=4, projection_dimension=16, seed=42
+    )
+    planes = fastembed.hyperplanes(sizes)
     identity = np.broadcast_to(np.eye(16), (2, 16, 16))
     theirs = oracle.fastembed_document(tokens, planes, identity)
     assert not np.allclose(theirs, oracle.weaviate_document(tokens, planes, identity))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from builders.paths import GOLDEN
 from builders.peer_programs import muvfde_fdes, needs_muvfde
 
 from muvera.encoders.fde.draws import graph_mining
+from muvera.encoders.fde.draws.sizes import DrawSizes
 
 FILE = GOLDEN / "muvfde.npz"
 
@@ -20,15 +22,14 @@ TOLERANCE = 2e-6
 
 def ours(tokens: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Document and query FDE of the oracle on our draws."""
-    common = {name: settings[name] for name in ("dimension", "num_repetitions", "seed")}
-    k, p = settings["num_simhash_projections"], settings["projection_dimension"]
-    planes = graph_mining.hyperplanes(num_simhash_projections=k, **common)
-    inner = graph_mining.projections(kind=settings["kind"], projection_dimension=p, **common)
+    sizes = DrawSizes(**{field.name: settings[field.name] for field in fields(DrawSizes)})
+    planes = graph_mining.hyperplanes(sizes)
+    inner = graph_mining.projections(sizes, kind=settings["kind"])
     final = None
     if settings["final_dimension"]:
-        width = tokens.shape[1] if inner is None else p
+        width = tokens.shape[1] if inner is None else sizes.projection_dimension
         targets, signs = graph_mining.final_count_sketch(
-            input_dimension=settings["num_repetitions"] * 2**k * width,
+            input_dimension=sizes.num_repetitions * 2**sizes.num_simhash_projections * width,
             final_dimension=settings["final_dimension"],
             seed=settings["seed"],
         )
@@ -113,20 +114,21 @@ def test_a_token_agrees_with_its_own_cell() -> None:
 
 
 def test_repetitions_are_independent_of_their_number() -> None:
-    few, many = (
-        graph_mining.hyperplanes(dimension=8, num_repetitions=n, num_simhash_projections=3, seed=5)
-        for n in (2, 4)
+    sizes = DrawSizes(
+        dimension=8, num_repetitions=2, num_simhash_projections=3, projection_dimension=8, seed=5
     )
+    few, many = (graph_mining.hyperplanes(replace(sizes, num_repetitions=n)) for n in (2, 4))
     np.testing.assert_array_equal(few, many[:2])
     # The next seed is the same sequence from its second repetition on.
-    shifted = graph_mining.hyperplanes(dimension=8, num_repetitions=3, num_simhash_projections=3, seed=6)
+    shifted = graph_mining.hyperplanes(replace(sizes, num_repetitions=3, seed=6))
     np.testing.assert_array_equal(shifted, many[1:])
 
 
 def test_sketch_has_one_sign_per_coordinate() -> None:
-    sketch = graph_mining.projections(
-        kind="count_sketch", dimension=40, num_repetitions=3, projection_dimension=8, seed=1
+    sizes = DrawSizes(
+        dimension=40, num_repetitions=3, num_simhash_projections=2, projection_dimension=8, seed=1
     )
+    sketch = graph_mining.projections(sizes, kind="count_sketch")
     assert sketch is not None
     assert sketch.shape == (3, 8, 40)
     np.testing.assert_array_equal(np.abs(sketch).sum(axis=1), np.ones((3, 40)))
