@@ -25,6 +25,7 @@ from .ir_helpers import (
     entry_address,
     load_vector,
     new_sums,
+    shuffle,
     store_vector,
     tile_rows,
 )
@@ -32,6 +33,7 @@ from .jit import INTERPRETED, kernel
 from .tile import LANES, ROWS
 
 _HAS_VNNI = bool(binding.get_host_cpu_features().get("avx512vnni", False))
+_HAS_AVX2 = bool(binding.get_host_cpu_features().get("avx2", False))
 
 #: Consecutive bytes of a column that are multiplied together.
 STEP = 4
@@ -53,14 +55,14 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
     ).reshape(-1)
 
 
-def _emit_tile(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-    """Emit and store ROWS x LANES sums; `add` emits one step of STEP products."""
+def _emit_sums(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> list[Any]:
+    """Emit ROWS x LANES sums and return them; `add` emits one step of STEP products."""
 
     def address(which: int, index: Any, kind: Any) -> Any:
         entry = entry_address(context, builder, signature.args[which], args[which], index)
         return builder.bitcast(entry, kind.as_pointer())
 
-    row, last, depth, panel, position = args[1], args[2], args[3], args[5], args[7]
+    row, last, depth, panel = args[1], args[2], args[3], args[5]
     lanes = ir.Constant(depth.type, LANES)
     starts = [address(0, builder.mul(i, depth), INT32) for i in tile_rows(builder, row, last, ROWS)]
     columns = address(4, builder.mul(panel, builder.mul(depth, lanes)), _SUMS)
@@ -71,9 +73,25 @@ def _emit_tile(context: Any, builder: Any, signature: Any, args: Any, add: Any) 
             step_bytes = builder.load(builder.gep(start, [loop.index]), align=1)
             copies = broadcast(builder, step_bytes, LANES)
             builder.store(add(builder, builder.load(total), copies, column), total)
-    for i, total in enumerate(sums):
+    return [builder.load(total) for total in sums]
+
+
+def _emit_tile(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
+    """Emit the sums and store all of them."""
+    position = args[7]
+    for i, total in enumerate(_emit_sums(context, builder, signature, args, add)):
         target = builder.add(position, ir.Constant(position.type, i * LANES))
-        builder.store(builder.load(total), address(6, target, _SUMS), align=4)
+        store_vector(builder, total, entry_address(context, builder, signature.args[6], args[6], target))
+    return context.get_dummy_value()
+
+
+def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
+    """Emit the sums and raise what is stored to their maxima over the rows."""
+    target = entry_address(context, builder, signature.args[6], args[6], args[7])
+    best = load_vector(builder, target, _SUMS)
+    for total in _emit_sums(context, builder, signature, args, add):
+        best = builder.select(builder.icmp_signed(">", total, best), total, best)
+    store_vector(builder, best, target)
     return context.get_dummy_value()
 
 
@@ -94,26 +112,60 @@ def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
     return total
 
 
-def _intrinsic(add: Any) -> Any:
+def _add_avx2(builder: Any, total: Any, row: Any, column: Any) -> Any:
+    """Emit the same sums by 16-bit products, added in pairs: even bytes, then odd ones."""
+    words, half = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(ir.IntType(16), LANES)
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VectorType(INT32, LANES // 2), [half, half]),
+        "llvm.x86.avx2.pmadd.wd",
+    )
+    row, column = builder.bitcast(row, words), builder.bitcast(column, words)
+    eight = constant(words, 8)
+    pairs = (
+        (builder.and_(row, constant(words, 255)), builder.ashr(builder.shl(column, eight), eight)),
+        (builder.lshr(row, eight), builder.ashr(column, eight)),
+    )
+    for unsigned, signed in pairs:
+        parts = []
+        for start in (0, LANES):
+            order = list(range(start, start + LANES))
+            left = shuffle(builder, unsigned, unsigned, order)
+            right = shuffle(builder, signed, signed, order)
+            parts.append(builder.call(function, [left, right]))
+        total = builder.add(total, shuffle(builder, parts[0], parts[1], list(range(LANES))))
+    return total
+
+
+def _intrinsic(add: Any, emit: Any) -> Any:
     @intrinsic
     def compiled(typingctx, rows, row, last, depth, packed, panel, out, position):
         signature = types.void(rows, types.intp, types.intp, types.intp, packed, types.intp, out, types.intp)
 
         def generate(context, builder, signature, args):
-            return _emit_tile(context, builder, signature, args, add)
+            return emit(context, builder, signature, args, add)
 
         return signature, generate
 
     return compiled
 
 
-def _interpreted(rows, row, last, depth, packed, panel, out, position):
+def _interpreted_sums(rows, row, last, depth, packed, panel):
     picked = np.minimum(np.arange(row, row + ROWS), last)
     columns = packed[panel * depth * LANES : (panel + 1) * depth * LANES]
     columns = columns.reshape(depth // STEP, LANES, STEP).transpose(0, 2, 1).reshape(depth, LANES)
     # Float64 holds these integers exactly.
-    products = rows[: (last + 1) * depth].reshape(-1, depth)[picked].astype(np.float64) @ columns
-    out[position : position + ROWS * LANES] = products.ravel()
+    return rows[: (last + 1) * depth].reshape(-1, depth)[picked].astype(np.float64) @ columns
+
+
+def _interpreted(rows, row, last, depth, packed, panel, out, position):
+    sums = _interpreted_sums(rows, row, last, depth, packed, panel)
+    out[position : position + ROWS * LANES] = sums.ravel()
+
+
+def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
+    best = out[position : position + LANES]
+    best[:] = np.maximum(best, _interpreted_sums(rows, row, last, depth, packed, panel).max(axis=0))
 
 
 @intrinsic
@@ -142,15 +194,29 @@ def _interpreted_round(source, position, per_unit, out, start):
     out[start : start + LANES] = np.clip(values, 1, 255).astype(np.uint8)
 
 
-#: Write the tile's ROWS * LANES sums (int32) to ``out[position:]``, row by row.
-byte_tile: Any = _interpreted
-portable_byte_tile: Any = _interpreted
-if not INTERPRETED:
-    portable_byte_tile = _intrinsic(_add_portably)
-    byte_tile = _intrinsic(_add_vnni) if _HAS_VNNI else portable_byte_tile
+#: Ways to add one step's products by name: the fastest that a processor has, and those that it could take.
+ADDITIONS: dict[str, Any] = {"portable": _add_portably}
+if _HAS_AVX2:
+    ADDITIONS["avx2"] = _add_avx2
+if _HAS_VNNI:
+    ADDITIONS["vnni"] = _add_vnni
 
-#: Write the bytes of ``source[position : position + LANES]`` to ``out[start:]``.
-_round_lanes: Any = _interpreted_round if INTERPRETED else _compiled_round
+
+def make_tiles(addition: str) -> tuple[Any, Any]:
+    """Return the tile that writes sums and the one that raises maxima, made of one of the ADDITIONS."""
+    if INTERPRETED:
+        return _interpreted, _interpreted_max
+    add = ADDITIONS[addition]
+    return _intrinsic(add, _emit_tile), _intrinsic(add, _emit_maxima)
+
+
+#: Write the tile's ROWS * LANES sums (int32) to ``out[position:]``, row by row; raise the LANES integers
+#: ``out[position : position + LANES]`` to the maxima over the tile's rows.
+byte_tile, byte_max = make_tiles(list(ADDITIONS)[-1])
+
+#: Write the bytes of ``source[position : position + LANES]`` to ``out[start:]``: 128 and the value times
+#: ``per_unit``, rounded and kept within 1..255.
+round_lanes: Any = _interpreted_round if INTERPRETED else _compiled_round
 
 
 @kernel
@@ -165,11 +231,11 @@ def round_to_bytes(block, per_unit, out):
     rest, rest_bytes = np.zeros(LANES, np.float32), np.zeros(LANES, np.uint8)
     for i in range(block.shape[0]):
         for j in range(0, whole, LANES):
-            _round_lanes(source, i * width + j, per_unit, target, i * out.shape[1] + j)
+            round_lanes(source, i * width + j, per_unit, target, i * out.shape[1] + j)
         if whole < width:
             for j in range(whole, width):
                 rest[j - whole] = block[i, j]
-            _round_lanes(rest, 0, per_unit, rest_bytes, 0)
+            round_lanes(rest, 0, per_unit, rest_bytes, 0)
             for j in range(whole, width):
                 out[i, j] = rest_bytes[j - whole]
 

@@ -19,19 +19,20 @@ from muvera.kernels.jit import kernel
 from muvera.kernels.tile import LANES, ROWS
 
 
-@kernel
-def chosen(rows: Any, last: int, depth: int, packed: Any, panel: int, out: Any) -> None:
-    byte_product.byte_tile(rows, 0, last, depth, packed, panel, out, 0)
+def through(addition: str, which: int) -> Any:
+    """One of both tiles, made of one way to add."""
+    tile = byte_product.make_tiles(addition)[which]
+
+    @kernel
+    def call(rows: Any, last: int, depth: int, packed: Any, panel: int, out: Any) -> None:
+        tile(rows, 0, last, depth, packed, panel, out, 0)
+
+    return call
 
 
-@kernel
-def portable(rows: Any, last: int, depth: int, packed: Any, panel: int, out: Any) -> None:
-    byte_product.portable_byte_tile(rows, 0, last, depth, packed, panel, out, 0)
-
-
-@pytest.mark.parametrize("tile", [chosen, portable])
+@pytest.mark.parametrize("addition", byte_product.ADDITIONS)
 @pytest.mark.parametrize("extreme", [False, True])
-def test_a_tile_is_exact(tile: Any, extreme: bool) -> None:
+def test_a_tile_is_exact(addition: str, extreme: bool) -> None:
     rng = np.random.default_rng(0)
     depth, columns = 24, LANES + 3
     rows = rng.integers(0, 256, (ROWS - 1, depth)).astype(np.uint8)
@@ -40,11 +41,17 @@ def test_a_tile_is_exact(tile: Any, extreme: bool) -> None:
         rows[:], matrix[:] = 255, -128
     exact = np.zeros((ROWS - 1, 2 * LANES), np.int64)
     exact[:, :columns] = rows.astype(np.int64) @ matrix
-    out = np.empty(ROWS * LANES, np.int32)
+    out, best = np.empty(ROWS * LANES, np.int32), np.empty(LANES, np.int32)
+    write, raise_to_maxima = through(addition, 0), through(addition, 1)
     for panel in range(2):
-        tile(rows.reshape(-1), ROWS - 2, depth, pack_bytes(matrix), panel, out)
+        write(rows.reshape(-1), ROWS - 2, depth, pack_bytes(matrix), panel, out)
         found = out.reshape(ROWS, LANES)[: ROWS - 1]
-        np.testing.assert_array_equal(found, exact[:, panel * LANES : (panel + 1) * LANES])
+        wanted = exact[:, panel * LANES : (panel + 1) * LANES]
+        np.testing.assert_array_equal(found, wanted)
+        for start in (-(2**31), 0):
+            best[:] = start
+            raise_to_maxima(rows.reshape(-1), ROWS - 2, depth, pack_bytes(matrix), panel, best)
+            np.testing.assert_array_equal(best, np.maximum(wanted.max(axis=0), start))
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 40])

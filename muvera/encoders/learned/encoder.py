@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors, as_kernel_arrays
-from ...data.sampling import DocumentSample, as_batches
+from ...data.sampling import DocumentSample, as_batches, mean_token
 from ...data.validation import validated_out
-from ...kernels.chamfer import score_documents
-from ...kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
+from ...kernels.byte_product import pack_bytes
+from ...kernels.landmark_maxima import largest_products
 from ...kernels.relu_features import sum_features
-from ...kernels.tile import pack_columns
-from ...numerics.int8_matmul import Int8Matrix
+from ...kernels.tile import LANES, pack_columns
+from ...numerics.int8_matmul import Int8Matrix, quantize_columns
 from ...utils.parallel import run_in_ranges, split_by_weight
 from ..base import BaseEncoder, ReadArray
 from .config import LearnedConfig
@@ -68,9 +68,9 @@ class LearnedEncoder(BaseEncoder):
 
     def _take(self, maps: LearnedMaps) -> None:
         maps.require_shape(self.config)
-        self._landmarks = pack_columns(maps.landmarks).reshape(-1)
+        self._landmarks = _Landmarks(maps.landmarks, maps.center)
         self._features = pack_columns(maps.features).reshape(-1)
-        self._documents, self._queries = pack_map(maps.documents), Int8Matrix(maps.queries)
+        self._documents, self._queries = Int8Matrix(maps.documents), Int8Matrix(maps.queries)
         self.maps = maps
 
     # -- fitting --------------------------------------------------------------
@@ -121,11 +121,12 @@ class LearnedEncoder(BaseEncoder):
             sum_features(landmarks, places, start, stop, packed, activations[start:stop])
 
         run_in_ranges(activate, split_by_weight(places, _TASK_QUERIES, _TASK_QUERIES), threads)
-        self._landmarks = pack_columns(landmarks).reshape(-1)
+        center = mean_token([sample], config.dimension)
+        self._landmarks = _Landmarks(landmarks, center)
         values = self._values(sample, len(landmarks), threads)
         wanting = max(0, _DOCUMENTS_A_FLOAT * config.vector_dimension - len(sample))
         mixed = self._values(mixed_documents(sample, wanting, config.seed), len(landmarks), threads)
-        self._take(fit_maps(config, landmarks, features, activations, values, mixed, threads))
+        self._take(fit_maps(config, landmarks, center, features, activations, values, mixed, threads))
         return self
 
     def _values(self, texts: MultiVectors, count: int, threads: int | None) -> NDArray[np.float32]:
@@ -134,16 +135,10 @@ class LearnedEncoder(BaseEncoder):
         floats, halves = as_kernel_arrays(texts)
 
         def work(start: int, stop: int) -> None:
-            self._write_values(floats, halves, texts.offsets, start, stop, out[start:stop])
+            self._landmarks.write_values(floats, halves, texts.offsets, start, stop, out[start:stop])
 
         run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, max(1, len(texts))), threads)
         return out
-
-    def _write_values(
-        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
-        places = np.arange(out.shape[1] + 1)  # each landmark is a query of its own
-        score_documents(floats, halves, offsets, np.arange(start, stop), self._landmarks, places, False, out)
 
     # -- encoding -------------------------------------------------------------
 
@@ -174,13 +169,11 @@ class LearnedEncoder(BaseEncoder):
 
         def work(start: int, stop: int) -> None:
             values = np.empty((stop - start, len(maps.landmarks)), np.float32)
-            self._write_values(floats, halves, texts.offsets, start, stop, values)
-            empty = texts.lengths[start:stop] == 0
-            values[empty] = 0
+            self._landmarks.write_values(floats, halves, texts.offsets, start, stop, values)
             rows = out[start:stop]
-            rows[:] = -maps.offset
-            add_product(values, self._documents, PRODUCT_DEPTH, rows)
-            rows[empty] = 0
+            self._documents.multiply(values, rows)
+            rows -= maps.offset
+            rows[texts.lengths[start:stop] == 0] = 0
 
         most = max(1, _TASK_BYTES // (4 * len(maps.landmarks)))
         run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, most), threads)
@@ -239,4 +232,25 @@ class LearnedEncoder(BaseEncoder):
         """Return the encoder whose :meth:`to_arrays` `read` reads by name."""
         return cls(
             config, maps=LearnedMaps(**{field.name: read(field.name) for field in fields(LearnedMaps)})
+        )
+
+
+class _Landmarks:
+    """Landmarks in bytes, and the vector that is subtracted from tokens before these are rounded."""
+
+    def __init__(self, landmarks: NDArray[np.float32], center: NDArray[np.float32]) -> None:
+        dimension = landmarks.shape[1]
+        width = -(-dimension // LANES) * LANES
+        rounded, self._units = quantize_columns(np.ascontiguousarray(landmarks.T))
+        self._packed = pack_bytes(np.pad(rounded, ((0, width - dimension), (0, 0))))
+        self._sums = (128 * rounded.sum(axis=0, dtype=np.int64)).astype(np.int32)
+        self._center = np.zeros(width, np.float32)
+        self._center[:dimension] = center
+
+    def write_values(
+        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the largest inner products of documents start..stop, less the center's, to `out`."""
+        largest_products(
+            floats, halves, offsets, start, stop, self._center, self._packed, self._sums, self._units, out
         )

@@ -25,6 +25,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ...numerics.eigenvectors import leading_eigenvectors
+from ...numerics.int8_matmul import quantize_columns
 from ...numerics.matmul import one_blas_thread, product
 from .config import LearnedConfig
 
@@ -49,6 +50,8 @@ class LearnedMaps:
     ----------
     landmarks : float32 (n, d)
         Tokens at which documents are measured.
+    center : float32 (d,)
+        Subtracted from documents' tokens, so that bytes hold what is left more finely.
     features : float32 (F, d)
         W, the directions of the random features.
     documents : float32 (n, D)
@@ -60,6 +63,7 @@ class LearnedMaps:
     """
 
     landmarks: NDArray[np.float32]
+    center: NDArray[np.float32]
     features: NDArray[np.float32]
     documents: NDArray[np.float32]
     queries: NDArray[np.float32]
@@ -74,6 +78,7 @@ class LearnedMaps:
         count, size = len(self.landmarks), config.vector_dimension
         wanted = {
             "landmarks": (count, config.dimension),
+            "center": (config.dimension,),
             "features": (config.num_features, config.dimension),
             "documents": (count, size),
             "queries": (config.num_features, size),
@@ -97,6 +102,7 @@ def draw_features(config: LearnedConfig) -> NDArray[np.float32]:
 def fit_maps(
     config: LearnedConfig,
     landmarks: NDArray[np.float32],
+    center: NDArray[np.float32],
     features: NDArray[np.float32],
     activations: NDArray[np.float32],
     values: NDArray[np.float32],
@@ -109,11 +115,12 @@ def fit_maps(
     ----------
     config : LearnedConfig
     landmarks : float32 (n, d)
+    center : float32 (d,)
     features : float32 (F, d)
     activations : float32 (n, F)
         Features of the landmarks.
     values : float32 (m, n)
-        The sampled documents' largest inner products with the landmarks.
+        The sampled documents' largest inner products with the landmarks, up to a constant a landmark.
     mixed : float32 (x, n)
         Those of documents that are mixed of them, which have a say in the second step alone.
     threads : int, optional
@@ -152,7 +159,8 @@ def fit_maps(
     weights = scipy.linalg.cho_solve(shrunk, metric @ (axes / root), check_finite=False)
     documents[:, :kept] = product(activations, weights.astype(np.float32), threads) / count
     queries[:, :kept] = scipy.linalg.solve_triangular(metric.T, axes * root, check_finite=False)
-    return LearnedMaps(landmarks, features, documents, queries, mean @ documents)
+    rounded, units = quantize_columns(documents)  # as documents are multiplied with it
+    return LearnedMaps(landmarks, center, features, documents, queries, mean @ (rounded * units))
 
 
 def _raised(matrix: NDArray[np.float32], amount: float) -> NDArray[np.float32]:
