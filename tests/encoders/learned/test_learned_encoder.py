@@ -54,9 +54,8 @@ def test_documents_are_mapped_maxima(encoder: LearnedEncoder, documents: MultiVe
 
 def test_bytes_are_near_the_maxima_themselves(encoder: LearnedEncoder, documents: MultiVectors) -> None:
     maps = maps_of(encoder)
-    values = np.stack(
-        [(maps.landmarks @ (np.asarray(text) - maps.center).T).max(axis=1) for text in documents]
-    )
+    rests = [np.asarray(text, np.float32) - maps.center for text in documents]
+    values = np.stack([(maps.landmarks @ rest.T).max(axis=1) for rest in rests])
     exact = values.astype(np.float64) @ maps.documents - maps.offset
     found = encoder.encode_documents(documents)
     difference = np.linalg.norm(found - exact, axis=1).mean() / np.linalg.norm(exact, axis=1).mean()
