@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .doorway import as_multivectors
 from .multivectors import MultiVectors
+from .token_input import as_multivectors
 
 __all__ = [
     "MAX_FIT_DOCUMENTS",

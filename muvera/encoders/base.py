@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.doorway import checked_texts
 from ..data.multivectors import MultiVectors
+from ..data.token_input import checked_texts
 from ..utils.atomic_files import atomic_folder, write_json
 from ..utils.checksums import content_checksum, described_file
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.doorway import checked_texts
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
+from ..data.token_input import checked_texts
 from ..data.validation import Ids, TokenArray
 from ..encoders.base import Encoder, EncoderConfig
 from ..reranking.chamfer import Explanation, explain

@@ -16,7 +16,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .ir_helpers import (
+from .jit import INTERPRETED, kernel
+from .llvm_helpers import (
     BYTE,
     FLOAT,
     INT32,
@@ -29,7 +30,6 @@ from .ir_helpers import (
     store_vector,
     tile_rows,
 )
-from .jit import INTERPRETED, kernel
 from .tile import LANES, ROWS
 
 _HAS_VNNI = bool(binding.get_host_cpu_features().get("avx512vnni", False))

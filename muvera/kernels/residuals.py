@@ -20,7 +20,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .ir_helpers import (
+from .jit import INTERPRETED, kernel
+from .llvm_helpers import (
     FLOAT,
     broadcast,
     concatenate,
@@ -30,7 +31,6 @@ from .ir_helpers import (
     store_vector,
     sum_lanes,
 )
-from .jit import INTERPRETED, kernel
 
 #: Coordinates decoded together.
 LANES = 8

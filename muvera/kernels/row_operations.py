@@ -11,7 +11,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .ir_helpers import (
+from .jit import INTERPRETED, kernel
+from .llvm_helpers import (
     BYTE,
     FLOAT,
     INT32,
@@ -23,7 +24,6 @@ from .ir_helpers import (
     store_vector,
     sum_lanes,
 )
-from .jit import INTERPRETED, kernel
 from .tile import LANES
 
 _VECTOR = ir.VectorType(FLOAT, LANES)

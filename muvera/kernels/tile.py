@@ -21,7 +21,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .ir_helpers import (
+from .jit import INTERPRETED, kernel
+from .llvm_helpers import (
     FLOAT,
     broadcast,
     entry_address,
@@ -32,7 +33,6 @@ from .ir_helpers import (
     tile_rows,
     zeros,
 )
-from .jit import INTERPRETED, kernel
 
 #: Packed columns in a panel: one AVX-512 register, two of AVX2, four of NEON.
 LANES = 16

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.doorway import checked_texts
 from ..data.multivectors import MultiVectors
+from ..data.token_input import checked_texts
 from ..data.validation import read_only_view
 from ..kernels.ball_carving import carve_balls
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.doorway import as_multivectors, checked_texts
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import Ranking, best_first
+from ..data.token_input import as_multivectors, checked_texts
 from ..data.validation import as_array, read_only_view
 from ..kernels.chamfer import match_tokens, score_documents
 from ..kernels.tile import pack_columns

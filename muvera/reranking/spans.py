@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.doorway import as_multivectors
 from ..data.multivectors import MultiVectors, as_kernel_arrays
+from ..data.token_input import as_multivectors
 from ..data.validation import as_array
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns

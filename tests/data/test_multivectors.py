@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
-from muvera.data.doorway import as_multivectors
 from muvera.data.multivectors import as_kernel_arrays
+from muvera.data.token_input import as_multivectors
 from muvera.data.validation import MAX_ID_LENGTH, as_ids
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.datasets.synthetic import synthetic_collection
-from experiments.runner import scaling as scaling
+from experiments.runner import scaling
 from experiments.runner.scaling import RECALL, scaling_rows, scaling_settings
 
 pytestmark = pytest.mark.compiled("searches whole collections")

@@ -13,7 +13,7 @@ from ..long_vectors import LongVectorEncoder, Side, read_learned
 from ..moments.blocks import MomentBlocks
 from .compact_maps import CompactMaps
 from .config import FDEConfig
-from .final import FinalProjection
+from .final_projection import FinalProjection
 from .matrices import FDEMatrices, draw_matrices
 from .sketch import Sketch
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...kernels.tile import LANES, pack_columns
 from .config import FDEConfig
-from .draws import fastembed, graph_mining, native, weaviate
+from .draws import fastembed, own, reference, weaviate
 from .draws.sizes import DrawSizes
 
 __all__ = ["FDEMatrices", "cell_positions", "draw_matrices", "is_interleaved", "pack_rows"]
@@ -70,11 +70,11 @@ def draw_matrices(config: FDEConfig) -> FDEMatrices:
     planes, projections = _DRAWS[config.dialect](config)
     mixing, places = np.empty((0, 0), np.float32), np.empty(0, np.int64)
     if _has_mixed_basis(config):
-        mixing, places = native.mixing(config.seed, config.dimension)
+        mixing, places = own.mixing(config.seed, config.dimension)
     targets, signs = np.empty(0, np.int64), np.empty(0, np.float32)
     if config.final_projection == "count_sketch":
         assert config.final_projection_dimension is not None  # the two go together
-        draw = graph_mining.final_count_sketch if config.dialect == "reference" else native.final_count_sketch
+        draw = reference.final_count_sketch if config.dialect == "reference" else own.final_count_sketch
         targets, signs = draw(
             input_dimension=config.sketch_dimension,
             final_dimension=config.final_projection_dimension,
@@ -107,14 +107,14 @@ def cell_positions(config: FDEConfig) -> NDArray[np.int64]:
 
 def _padded(matrix: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return float32 with the last axis rounded up to whole vectors."""
-    width = native.padded_width(matrix.shape[-1])
+    width = own.padded_width(matrix.shape[-1])
     out = np.zeros((*matrix.shape[:-1], width), np.float32)
     out[..., : matrix.shape[-1]] = matrix
     return out
 
 
 def _has_mixed_basis(config: FDEConfig) -> bool:
-    return config.projection == "complementary" and native.is_structured(config.dimension)
+    return config.projection == "complementary" and own.is_structured(config.dimension)
 
 
 _Drawn = tuple[NDArray[np.floating], "NDArray[np.floating] | None"]
@@ -127,21 +127,21 @@ def _draw_ours(config: FDEConfig) -> _Drawn:
     mixed = _has_mixed_basis(config)
     if config.hyperplanes == "gaussian":
         # In the mixed basis a token has `width` coordinates, of which none may go unseen.
-        columns = native.padded_width(dimension) if mixed else dimension
-        planes = native.gaussian_hyperplanes(seed, columns, repetitions, bits)
+        columns = own.padded_width(dimension) if mixed else dimension
+        planes = own.gaussian_hyperplanes(seed, columns, repetitions, bits)
     else:
-        planes = native.orthogonal_hyperplanes(seed, dimension, repetitions * bits)
-        if native.is_structured(dimension) and not mixed:  # round one goes into the normals
-            matrix, places = native.mixing(seed, dimension)
+        planes = own.orthogonal_hyperplanes(seed, dimension, repetitions * bits)
+        if own.is_structured(dimension) and not mixed:  # round one goes into the normals
+            matrix, places = own.mixing(seed, dimension)
             permuted = np.empty_like(matrix)
             permuted[places] = matrix
             planes = planes @ permuted
     if config.projection == "identity":
         return planes, None
     draw = {
-        "complementary": native.complementary_projections,
-        "rademacher": native.rademacher_projections,
-        "count_sketch": native.count_sketches,
+        "complementary": own.complementary_projections,
+        "rademacher": own.rademacher_projections,
+        "count_sketch": own.count_sketches,
     }[config.projection]
     return planes, draw(seed, dimension, repetitions, block)
 
@@ -160,7 +160,7 @@ def _draw_reference(config: FDEConfig) -> _Drawn:
     kind: Literal["identity", "count_sketch"] = (
         "identity" if config.projection == "identity" else "count_sketch"
     )
-    return graph_mining.hyperplanes(_sizes(config)), graph_mining.projections(_sizes(config), kind=kind)
+    return reference.hyperplanes(_sizes(config)), reference.projections(_sizes(config), kind=kind)
 
 
 def _draw_fastembed(config: FDEConfig) -> _Drawn:

@@ -18,7 +18,7 @@ from ...kernels.fde_encoding import (
 from ...kernels.tile import LANES
 from ..moments.blocks import KernelArrays
 from .config import FDEConfig
-from .draws import native
+from .draws import own
 from .matrices import FDEMatrices, cell_positions, is_interleaved, pack_rows
 
 __all__ = ["Sketch"]
@@ -36,7 +36,7 @@ class Sketch:
     """
 
     def __init__(self, config: FDEConfig, matrices: FDEMatrices) -> None:
-        repetitions, width = config.num_repetitions, native.padded_width(config.dimension)
+        repetitions, width = config.num_repetitions, own.padded_width(config.dimension)
         if matrices.hyperplanes.shape != (repetitions * config.num_simhash_projections, width):
             raise ValueError(
                 f"The hyperplanes have shape {matrices.hyperplanes.shape}, which does not fit {config}."

@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import muvera.encoders.fde.encoder as encoder_module
-import muvera.encoders.fde.final as final_module
+import muvera.encoders.fde.final_projection as final_module
 import muvera.encoders.long_vectors as long_vectors
 from muvera import FDEConfig, FDEEncoder, MultiVectors
-from muvera.encoders.fde.draws import native
+from muvera.encoders.fde.draws import own
 
 # float32 sums of at most a hundred terms, relative to the largest entry.
 ROUNDING = 3e-6
@@ -225,7 +225,7 @@ def dense_signs(config: FDEConfig) -> np.ndarray:
     rows = config.num_cells * config.block_width
     parts = []
     for r in range(config.num_repetitions):
-        bits = native.final_signs(config.seed, r, rows, config.vector_dimension)
+        bits = own.final_signs(config.seed, r, rows, config.vector_dimension)
         plus = (bits[:, :, np.newaxis] >> np.arange(16)) & 1
         parts.append(plus.transpose(1, 0, 2).reshape(rows, -1)[:, : config.vector_dimension] * 2.0 - 1)
     return np.concatenate(parts)

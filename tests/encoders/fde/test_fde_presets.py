@@ -13,7 +13,7 @@ from builders.peer_programs import fastembed_encoder, muvfde_fdes, needs_fastemb
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde.config import PRESETS
-from muvera.encoders.fde.draws import fastembed, graph_mining, weaviate
+from muvera.encoders.fde.draws import fastembed, reference, weaviate
 from muvera.encoders.fde.draws.sizes import DrawSizes
 
 # float32 sums of at most a few dozen terms, relative to the largest entry.
@@ -98,14 +98,14 @@ def test_reference_equals_muvfde(case: dict[str, Any]) -> None:
 def test_reference_equals_its_oracle(case: dict[str, Any]) -> None:
     tokens = tokens_for(case, 14)
     sizes = DrawSizes(**{field.name: case[field.name] for field in fields(DrawSizes)})
-    planes = graph_mining.hyperplanes(sizes)
-    inner = graph_mining.projections(sizes, kind=case["kind"])
+    planes = reference.hyperplanes(sizes)
+    inner = reference.projections(sizes, kind=case["kind"])
     final = None
     if case["final_dimension"]:
         long = (
             3 * 2 ** case["num_simhash_projections"] * (case["dimension"] if inner is None else len(inner[0]))
         )
-        targets, signs = graph_mining.final_count_sketch(
+        targets, signs = reference.final_count_sketch(
             input_dimension=long, final_dimension=case["final_dimension"], seed=case["seed"]
         )
         final = (targets, signs, case["final_dimension"])
@@ -240,7 +240,7 @@ def test_presets_are_what_the_programs_start_with(name: str) -> None:
         "fastembed": (20, 5, 16, 10240),
         "weaviate": (10, 4, 16, 2560),
     }
-    seeds = {"reference": graph_mining.DEFAULT_SEED, "weaviate": weaviate.DEFAULT_SEED}
+    seeds = {"reference": reference.DEFAULT_SEED, "weaviate": weaviate.DEFAULT_SEED}
     config = FDEConfig.preset(name, 128)
     assert shapes[name] == (
         config.num_repetitions,

@@ -1,4 +1,4 @@
-"""The doorway for token vectors: what users hand in becomes checked MultiVectors, or an error."""
+"""Token vectors that come in: what users hand in becomes checked MultiVectors, or an error."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ...kernels.final_projections import add_count_sketch, add_rademacher
 from ...kernels.tile import LANES
 from .config import FDEConfig
-from .draws import native
+from .draws import own
 from .matrices import FDEMatrices
 
 __all__ = ["FinalProjection"]
@@ -38,7 +38,7 @@ class FinalProjection:
 
     def _draw_signs(self, repetition: int) -> NDArray[np.uint16]:
         rows = self._config.num_cells * self._config.block_width
-        return native.final_signs(self._config.seed, repetition, rows, self.dimension)
+        return own.final_signs(self._config.seed, repetition, rows, self.dimension)
 
     def write(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Write the maps of sketches (b, L) to `out` (b, D); each row's sum runs over repetitions in order."""

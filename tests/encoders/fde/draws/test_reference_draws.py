@@ -11,7 +11,7 @@ from builders import peer_oracles as oracle
 from builders.paths import GOLDEN
 from builders.peer_programs import muvfde_fdes, needs_muvfde
 
-from muvera.encoders.fde.draws import graph_mining
+from muvera.encoders.fde.draws import reference
 from muvera.encoders.fde.draws.sizes import DrawSizes
 
 FILE = GOLDEN / "muvfde.npz"
@@ -23,12 +23,12 @@ TOLERANCE = 2e-6
 def ours(tokens: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Document and query FDE of the oracle on our draws."""
     sizes = DrawSizes(**{field.name: settings[field.name] for field in fields(DrawSizes)})
-    planes = graph_mining.hyperplanes(sizes)
-    inner = graph_mining.projections(sizes, kind=settings["kind"])
+    planes = reference.hyperplanes(sizes)
+    inner = reference.projections(sizes, kind=settings["kind"])
     final = None
     if settings["final_dimension"]:
         width = tokens.shape[1] if inner is None else sizes.projection_dimension
-        targets, signs = graph_mining.final_count_sketch(
+        targets, signs = reference.final_count_sketch(
             input_dimension=sizes.num_repetitions * 2**sizes.num_simhash_projections * width,
             final_dimension=settings["final_dimension"],
             seed=settings["seed"],
@@ -117,10 +117,10 @@ def test_repetitions_are_independent_of_their_number() -> None:
     sizes = DrawSizes(
         dimension=8, num_repetitions=2, num_simhash_projections=3, projection_dimension=8, seed=5
     )
-    few, many = (graph_mining.hyperplanes(replace(sizes, num_repetitions=n)) for n in (2, 4))
+    few, many = (reference.hyperplanes(replace(sizes, num_repetitions=n)) for n in (2, 4))
     np.testing.assert_array_equal(few, many[:2])
     # The next seed is the same sequence from its second repetition on.
-    shifted = graph_mining.hyperplanes(replace(sizes, num_repetitions=3, seed=6))
+    shifted = reference.hyperplanes(replace(sizes, num_repetitions=3, seed=6))
     np.testing.assert_array_equal(shifted, many[1:])
 
 
@@ -128,7 +128,7 @@ def test_sketch_has_one_sign_per_coordinate() -> None:
     sizes = DrawSizes(
         dimension=40, num_repetitions=3, num_simhash_projections=2, projection_dimension=8, seed=1
     )
-    sketch = graph_mining.projections(sizes, kind="count_sketch")
+    sketch = reference.projections(sizes, kind="count_sketch")
     assert sketch is not None
     assert sketch.shape == (3, 8, 40)
     np.testing.assert_array_equal(np.abs(sketch).sum(axis=1), np.ones((3, 40)))

@@ -8,7 +8,7 @@ import pytest
 
 from muvera import FDEConfig
 from muvera.encoders.fde.config import PRESETS
-from muvera.encoders.fde.draws import native
+from muvera.encoders.fde.draws import own
 from muvera.encoders.fde.matrices import cell_positions, draw_matrices
 
 # float32 entries of orthonormal rows, summed over at most a few hundred terms.
@@ -36,13 +36,13 @@ def projections_of(config: FDEConfig) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
 def test_rotations_are_orthogonal(size: int) -> None:
-    q = native.rotation(native.generator(1, 0), size)
+    q = own.rotation(own.generator(1, 0), size)
     np.testing.assert_allclose(q @ q.T, np.eye(size), atol=1e-12)
 
 
 @pytest.mark.parametrize(("lanes", "groups"), [(16, 1), (16, 8), (5, 3), (1, 4)])
 def test_interleaved_rotations_are_orthogonal_and_keep_their_lanes(lanes: int, groups: int) -> None:
-    q = native.interleaved_rotation(native.generator(1, 0), lanes, groups)
+    q = own.interleaved_rotation(own.generator(1, 0), lanes, groups)
     np.testing.assert_allclose(q @ q.T, np.eye(lanes * groups), atol=1e-12)
     rows, columns = np.nonzero(q)
     np.testing.assert_array_equal(rows % lanes, columns % lanes)
@@ -53,7 +53,7 @@ def test_orthogonal_hyperplanes(dimension: int) -> None:
     """Unit normals, orthogonal within each set of as many as there are columns."""
     config = FDEConfig(dimension=dimension, num_repetitions=30, num_simhash_projections=5)
     normals = draw_matrices(config).hyperplanes.astype(np.float64)
-    size = native.padded_width(dimension) if native.is_structured(dimension) else dimension
+    size = own.padded_width(dimension) if own.is_structured(dimension) else dimension
     for start in range(0, len(normals), size):
         rows = normals[start : start + size]
         np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=ROUNDING)
@@ -98,7 +98,7 @@ def test_few_columns_are_all_mixed() -> None:
 )
 def test_complementary_projections_lose_nothing_together(dimension: int, block: int) -> None:
     """Over a group, the sum of P^T P is the identity times the group's size."""
-    width = native.padded_width(dimension) if native.is_structured(dimension) else dimension
+    width = own.padded_width(dimension) if own.is_structured(dimension) else dimension
     group = -(-width // block)
     config = FDEConfig(dimension=dimension, num_repetitions=2 * group, projection_dimension=block)
     inner = projections_of(config)
@@ -124,10 +124,10 @@ def test_repetitions_are_independent_of_their_number(dimension: int, kind: dict[
 
 
 def test_final_signs_are_independent_of_the_number_of_repetitions() -> None:
-    signs = [native.final_signs(3, repetition, 40, 20) for repetition in range(3)]
+    signs = [own.final_signs(3, repetition, 40, 20) for repetition in range(3)]
     assert signs[0].shape == (2, 40)
     assert not np.array_equal(signs[0], signs[1])
-    np.testing.assert_array_equal(signs[2], native.final_signs(3, 2, 40, 20))
+    np.testing.assert_array_equal(signs[2], own.final_signs(3, 2, 40, 20))
 
 
 @each_kind
@@ -145,9 +145,7 @@ def test_repetitions_and_seeds_differ(kind: dict[str, Any]) -> None:
 
 def test_the_streams_of_purposes_differ() -> None:
     draws = {
-        native.generator(0, purpose, *key).bytes(16)
-        for purpose in range(4)
-        for key in ((), (0,), (1,), (0, 0))
+        own.generator(0, purpose, *key).bytes(16) for purpose in range(4) for key in ((), (0,), (1,), (0, 0))
     }
     assert len(draws) == 16
 
