@@ -106,6 +106,16 @@ def test_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
             assert done.returncode == 0, f"{page}, line {block.line}:\n{done.stdout}{done.stderr}"
 
 
+@pytest.mark.compiled("a model's token states are many for interpreted kernels")
+def test_the_shortest_program_of_the_readme_answers_in_five_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    program = next(block for block in blocks(ROOT / "README.md") if block.language == "python")
+    assert sum(bool(line.strip()) for line in program.code.splitlines()) <= 5
+    if program.reason:
+        pytest.skip(program.reason)
+    exec(compile(program.code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[0].endswith("Sort the list in place.")
+
+
 def test_blocks_have_a_language_and_reasons_are_few() -> None:
     found = {(page, block) for page in PAGES for block in blocks(page)}
     assert {block.language for _, block in found} <= {"python", "sh", "text", "json", "yaml", "html"}
