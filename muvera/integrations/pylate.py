@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
+from .token_arrays import multivectors_of
 
 __all__ = ["MuveraPyLateIndex"]
 
@@ -53,7 +51,7 @@ class MuveraPyLateIndex:
             Itself.
         """
         names = [documents_ids] if isinstance(documents_ids, str) else list(documents_ids)
-        documents = _sets(documents_embeddings).with_ids(names)
+        documents = multivectors_of(documents_embeddings).with_ids(names)
         if self.index is None:
             self.index = MuveraIndex.build(documents)
         else:
@@ -78,7 +76,7 @@ class MuveraPyLateIndex:
         subset : sequence of str, or one such sequence a query, optional
             Search only among these ids.
         """
-        queries = _sets(queries_embeddings)
+        queries = multivectors_of(queries_embeddings)
         if self.index is None:
             return [[] for _ in range(len(queries))]
         each = subset is not None and len(subset) > 0 and not isinstance(subset[0], str)
@@ -95,12 +93,3 @@ class MuveraPyLateIndex:
         if self.index is None:
             raise KeyError("The index is empty: there are no documents to return.")
         return [[document.tokens for document in self.index.get(list(names))] for names in documents_ids]
-
-
-def _sets(matrices: Any) -> MultiVectors:
-    """Return arrays, or tensors of any library on any device, as one collection."""
-    arrays = [
-        np.asarray(one.detach().float().cpu().numpy() if hasattr(one, "detach") else one, np.float32)
-        for one in matrices
-    ]
-    return MultiVectors.from_arrays(arrays)

@@ -428,6 +428,16 @@ class TextIndex:
         """
         return self._database.get(ids, missing=missing)
 
+    def select(self, where: Filter) -> list[int | str]:
+        """Return the ids of the texts that satisfy a condition, in the order of adding; of ``{}``, all.
+
+        Raises
+        ------
+        FilterError
+            For a condition that cannot be understood.
+        """
+        return self._database.select(where)
+
     def __len__(self) -> int:
         return len(self._index)
 

@@ -1,0 +1,289 @@
+"""LlamaIndex: a vector store and a postprocessor that rank by late interaction.
+
+Needs the extra "llama-index".
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+
+from ..reranking.chamfer import top_k
+from ..texts.encoders.base import TextEncoder, require_text_encoder
+from ..texts.encoders.registry import load_text_encoder
+from ..texts.filters import Filter, FilterError, matches
+from ..texts.text_index import TextIndex
+
+__all__ = ["MuveraNodePostprocessor", "MuveraVectorStore"]
+
+# The key under which LlamaIndex keeps the document that a node is a part of.
+_DOCUMENT = "ref_doc_id"
+
+# Operators that are one of ours.
+_OPERATORS = {
+    FilterOperator.EQ: "$eq",
+    FilterOperator.NE: "$ne",
+    FilterOperator.GT: "$gt",
+    FilterOperator.GTE: "$gte",
+    FilterOperator.LT: "$lt",
+    FilterOperator.LTE: "$lte",
+    FilterOperator.IN: "$in",
+    FilterOperator.NIN: "$nin",
+    FilterOperator.ANY: "$in",
+    FilterOperator.CONTAINS: "$eq",
+}
+
+# Operators that look into strings, which no index of values answers.
+_IN_STRINGS: dict[FilterOperator, Callable[[str, str], bool]] = {
+    FilterOperator.TEXT_MATCH: operator.contains,
+    FilterOperator.TEXT_MATCH_INSENSITIVE: lambda text, part: part.lower() in text.lower(),
+}
+
+# Documents that share words with the query, for each one that is wanted, in the hybrid mode.
+_WORDS_A_RESULT = 10
+
+
+class MuveraVectorStore(BasePydanticVectorStore):
+    """A :class:`muvera.TextIndex` as LlamaIndex's vector store.
+
+    Texts are encoded here, so that embeddings of LlamaIndex's own model are ignored: give a ``VectorStoreIndex``
+    ``embed_model=MockEmbedding(1)``.  A node's text is encoded without its metadata.  Similarities are Chamfer
+    similarities.
+
+    Parameters
+    ----------
+    index : TextIndex, optional
+        Default: an empty one.
+    encoder : TextEncoder or str
+        Of the empty index.
+
+    Examples
+    --------
+    >>> from llama_index.core import MockEmbedding, VectorStoreIndex  # doctest: +SKIP
+    >>> store = MuveraVectorStore(encoder="minilm")  # doctest: +SKIP
+    >>> index = VectorStoreIndex.from_vector_store(store, embed_model=MockEmbedding(1))  # doctest: +SKIP
+    """
+
+    stores_text: bool = True
+    is_embedding_query: bool = False
+    _index: TextIndex = PrivateAttr()
+
+    def __init__(self, index: TextIndex | None = None, encoder: TextEncoder | str = "minilm") -> None:
+        super().__init__(stores_text=True, is_embedding_query=False)
+        self._index = TextIndex.build([], encoder) if index is None else index
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex writes to files."""
+        return "MuveraVectorStore"
+
+    @property
+    def client(self) -> TextIndex:
+        """The index."""
+        return self._index
+
+    def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
+        """Add nodes, in place of those with the same ids; the last of equal ids wins.
+
+        Returns
+        -------
+        list of str
+            Their ids.
+        """
+        last = {node.node_id: node for node in nodes}
+        if last:
+            texts = [node.get_content(MetadataMode.NONE) for node in last.values()]
+            self._index.update(list(last), texts, [_metadata(node) for node in last.values()])
+        return [node.node_id for node in nodes]
+
+    def delete(self, ref_doc_id: str, **_: Any) -> None:
+        """Delete the nodes of a document; one that is not there is ignored."""
+        self._index.delete(self._index.select({_DOCUMENT: ref_doc_id}), missing="ignore")
+
+    def delete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
+    ) -> None:
+        """Delete the nodes of these ids that satisfy the filters; nothing where neither is given."""
+        if node_ids is not None or filters is not None:
+            self._index.delete(self._select(node_ids, filters), missing="ignore")
+
+    def clear(self) -> None:
+        """Delete all nodes."""
+        self._index.delete([one.id for one in self._index])
+
+    def get_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """Return the nodes of these ids that satisfy the filters; all where neither is given."""
+        found = self._index.get(self._select(node_ids, filters), missing="ignore")
+        return [_node(one.text, one.metadata) for one in found]
+
+    def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
+        """Return the best nodes of a query.
+
+        Parameters
+        ----------
+        query : VectorStoreQuery
+            Its mode is "default", or "hybrid", which also ranks nodes that share words with the query.
+        **options
+            As for :meth:`muvera.TextIndex.search`.
+
+        Raises
+        ------
+        ValueError
+            For another mode, or a query without a text.
+        """
+        if query.query_str is None:
+            raise ValueError(
+                "A query of this store needs its text, query_str: it is encoded to many vectors, not one."
+            )
+        modes = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID)
+        if query.mode not in modes:
+            raise ValueError(
+                f"The mode of a query must be {' or '.join(mode.value for mode in modes)}, got {query.mode.value}."
+            )
+        k = query.hybrid_top_k or query.similarity_top_k
+        if query.mode == VectorStoreQueryMode.HYBRID:
+            options.setdefault("words", query.sparse_top_k or _WORDS_A_RESULT * k)
+        allowed = None
+        if query.node_ids or query.doc_ids or query.filters is not None:
+            # LlamaIndex's own index gives empty lists where nothing is to be limited.
+            allowed = self._select(query.node_ids or None, query.filters)
+        if query.doc_ids:
+            of_documents = set(self._index.select({_DOCUMENT: {"$in": query.doc_ids}}))
+            allowed = [name for name in allowed or [] if name in of_documents]
+        options.setdefault("candidates", max(100, k))
+        hits = self._index.search(query.query_str, k, ids=allowed, **options)
+        return VectorStoreQueryResult(
+            nodes=[_node(hit.text, hit.metadata) for hit in hits],
+            similarities=[hit.score for hit in hits],
+            ids=[str(hit.id) for hit in hits],
+        )
+
+    def persist(self, persist_path: str, fs: Any = None) -> None:
+        """Write the index to a folder.
+
+        Raises
+        ------
+        ValueError
+            For a file system other than the machine's own.
+        """
+        if fs is not None:
+            raise ValueError("This store writes to the machine's own files. Leave out fs.")
+        self._index.save(persist_path, overwrite=True)
+
+    def _select(self, ids: list[str] | None, filters: MetadataFilters | None) -> list[int | str]:
+        found = self._index.select({}) if filters is None else self._satisfying(filters)
+        if ids is None:
+            return found
+        wanted = set(ids)
+        return [name for name in found if name in wanted]
+
+    def _satisfying(self, filters: MetadataFilters) -> list[int | str]:
+        if _looks_into_strings(filters):
+            return [one.id for one in self._index if _holds(filters, one.metadata)]
+        return self._index.select(_condition(filters))
+
+
+class MuveraNodePostprocessor(BaseNodePostprocessor):
+    """Orders nodes that any retriever found by exact Chamfer similarity.
+
+    Parameters
+    ----------
+    encoder : TextEncoder or str
+    top_n : int
+        How many nodes are kept.
+    """
+
+    top_n: int = 10
+    _encoder: TextEncoder = PrivateAttr()
+
+    def __init__(self, encoder: TextEncoder | str = "minilm", top_n: int = 10) -> None:
+        super().__init__(top_n=top_n)
+        self._encoder = (
+            load_text_encoder(encoder) if isinstance(encoder, str) else require_text_encoder(encoder)
+        )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex writes to files."""
+        return "MuveraNodePostprocessor"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise ValueError("Nodes are ordered by a query. Give query_str or query_bundle.")
+        if not nodes:
+            return []
+        texts = self._encoder.encode_documents([one.node.get_content(MetadataMode.NONE) for one in nodes])
+        best = top_k(self._encoder.encode_queries([query_bundle.query_str]), texts, self.top_n)[0]
+        return [
+            NodeWithScore(node=nodes[i].node, score=score)
+            for i, score in zip(best.ids.tolist(), best.scores.tolist(), strict=True)
+        ]
+
+
+def _metadata(node: BaseNode) -> dict[str, Any]:
+    """Return what filters can ask for, and what makes the node again; empty values count as absent."""
+    metadata = node_to_metadata_dict(node, remove_text=True)
+    return {key: value for key, value in metadata.items() if value not in ("", [], {}, None)}
+
+
+def _node(text: str, metadata: Mapping[str, Any]) -> BaseNode:
+    return metadata_dict_to_node(dict(metadata), text=text)
+
+
+def _looks_into_strings(filters: MetadataFilters | MetadataFilter) -> bool:
+    if isinstance(filters, MetadataFilters):
+        return any(map(_looks_into_strings, filters.filters))
+    return filters.operator in _IN_STRINGS
+
+
+def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:
+    """Translate LlamaIndex's filters."""
+    if isinstance(filters, MetadataFilters):
+        parts = [_condition(one) for one in filters.filters]
+        if not parts:
+            return {}
+        if filters.condition == FilterCondition.NOT:
+            return {"$not": {"$or": parts}}
+        return {"$or" if filters.condition == FilterCondition.OR else "$and": parts}
+    if filters.operator == FilterOperator.IS_EMPTY:
+        return {filters.key: {"$exists": False}}
+    if filters.operator == FilterOperator.ALL:
+        values = filters.value if isinstance(filters.value, list) else [filters.value]
+        return {"$and": [{filters.key: value} for value in values]}
+    if filters.operator not in _OPERATORS:
+        known = ", ".join(one.value for one in (*_OPERATORS, *_IN_STRINGS, FilterOperator.ALL))
+        raise FilterError(f"There is no operator {filters.operator!r}. There are: {known}, is_empty.")
+    return {filters.key: {_OPERATORS[filters.operator]: filters.value}}
+
+
+def _holds(filters: MetadataFilters | MetadataFilter, metadata: Mapping[str, Any]) -> bool:
+    """Evaluate filters on one node's metadata."""
+    if isinstance(filters, MetadataFilters):
+        held = [_holds(one, metadata) for one in filters.filters]
+        if filters.condition == FilterCondition.NOT:
+            return not any(held)
+        return any(held) if filters.condition == FilterCondition.OR else all(held)
+    if filters.operator in _IN_STRINGS:
+        value = metadata.get(filters.key)
+        return isinstance(value, str) and _IN_STRINGS[filters.operator](value, str(filters.value))
+    return matches(_condition(filters), metadata)

@@ -1,0 +1,30 @@
+"""Token vectors as frameworks hand them over: arrays or tensors of any library, padded or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..data.multivectors import MultiVectors
+
+__all__ = ["multivectors_of"]
+
+
+def multivectors_of(matrices: Iterable[Any], *, padded: bool = False) -> MultiVectors:
+    """Return arrays, or tensors of any library on any device, as one collection.
+
+    Parameters
+    ----------
+    matrices : iterable of (tokens, dimension) arrays or tensors
+    padded : bool
+        Leave out rows of zeros.
+    """
+    arrays = [
+        np.asarray(one.detach().float().cpu().numpy() if hasattr(one, "detach") else one, np.float32)
+        for one in matrices
+    ]
+    if padded:
+        arrays = [array[array.any(axis=1)] for array in arrays]
+    return MultiVectors.from_arrays(arrays)
