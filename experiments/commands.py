@@ -1,4 +1,4 @@
-"""Commands that measure: encode, run, check, results, speed."""
+"""Commands that measure: encode, run, check, results, speed, graphs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from threadpoolctl import threadpool_limits
 from .bench import speed as speeds
 from .bench import speed_tables
 from .bench.first_calls import first_calls
+from .bench.graphs import COLUMNS, compare_graphs
 from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DATA, DatasetPath, find_collections
 from .datasets.encode_texts import encode_texts
 from .datasets.loading import load_collection
+from .report.markdown import markdown_table
 from .report.results_pages import write_pages
 from .report.stored_results import RESULTS, save_results, save_run
 from .runner.check import check_run, record_run
@@ -46,7 +48,7 @@ Save = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the experiments' application."""
-    for command in (encode, run, check, results, speed):
+    for command in (encode, run, check, results, speed, graphs):
         app.command()(command)
 
 
@@ -180,6 +182,28 @@ def speed(
     if save:
         save_results("speed", found)
     typer.echo(json.dumps(found) if as_json else speed_tables.text(found))
+
+
+def graphs(
+    collection: Annotated[str, typer.Option(help="Whose learned vectors.")] = "lareqa-en-minilm",
+    dimension: Annotated[list[int] | None, typer.Option(help="Floats. Default: 512 and 1024.")] = None,
+    size: Annotated[list[int] | None, typer.Option(help="Vectors. Default: 6000 and 30000.")] = None,
+    data: Data = None,
+    cache: Cache = CACHE,
+) -> None:
+    """Compare the graphs of hnswlib and usearch, in processor time of one thread."""
+    try:
+        loaded = load_collection(find_collections(data, cache, [collection])[collection])
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    with threadpool_limits(1):
+        found = []
+        for row in compare_graphs(loaded, dimension or [512, 1024], size or [6_000, 30_000]):
+            found.append(
+                [f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in COLUMNS]
+            )
+            typer.echo(" ".join(found[-1]), err=True)
+    typer.echo(markdown_table(list(COLUMNS.values()), found))
 
 
 def _documents_to_pool(data: list[Path] | None, cache: Path) -> list[Any] | None:

@@ -63,8 +63,9 @@ def index(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="auto, exact (reads every FDE), hnsw (walks a graph), int8 (a quarter of the memory) or pq "
-            "(product codes, a 32nd of it, learned from the first 16,384 documents)."
+            help="auto, exact (reads every FDE), hnsw (walks a graph), usearch (walks one in half the memory), "
+            "int8 (a quarter of the memory) or pq (product codes, a 32nd of it, learned from the first "
+            "16,384 documents)."
         ),
     ] = None,
     exact_tokens: Annotated[
@@ -80,7 +81,7 @@ def index(
 ) -> None:
     """Build an index of token embeddings, a batch at a time.
 
-    OUT appears when it is complete.  --config may also say backend, hnsw, pq and exact_tokens.
+    OUT appears when it is complete.  --config may also say backend, hnsw, usearch, pq and exact_tokens.
 
     \b
     Example: an index of your own arrays, one (tokens, dimension) array a document.

@@ -11,7 +11,7 @@ from ..encoders.registry import PRESETS, config_from_dict
 __all__ = ["configuration", "read_config"]
 
 #: What a configuration file may say besides the encoder's parameters.
-INDEX_SETTINGS = ("backend", "hnsw", "pq", "exact_tokens")
+INDEX_SETTINGS = ("backend", "hnsw", "usearch", "pq", "exact_tokens")
 
 
 def configuration(
@@ -34,7 +34,7 @@ def configuration(
     -------
     FDEConfig or LearnedConfig
     dict
-        Those of backend, hnsw, pq and exact_tokens that were given.
+        Those of backend, hnsw, usearch, pq and exact_tokens that were given.
     """
     if preset not in PRESETS:
         raise ValueError(f"There is no preset {preset!r}. There are: {', '.join(PRESETS)}.")
@@ -52,7 +52,11 @@ def read_config(file: Path) -> dict[str, Any]:
     values = read_json(file)
     if not isinstance(values, dict):
         raise ValueError(f"{file} must hold a JSON object of parameters, got {type(values).__name__}.")
-    for name, example in (("hnsw", '{"m": 32}'), ("pq", '{"rescore": 200}')):
+    for name, example in (
+        ("hnsw", '{"m": 32}'),
+        ("usearch", '{"precision": "int8"}'),
+        ("pq", '{"rescore": 200}'),
+    ):
         if not isinstance(values.get(name, {}), dict):
             raise ValueError(f"{file}: {name} must be an object such as {example}, got {values[name]!r}.")
     return values

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
-from ..mips import SEARCHES, SavedState, VectorSearch, make_search
+from ..mips import GRAPHS, SEARCHES, SavedState, VectorSearch, available_graph, make_search
 from ..mips.base import Guard
 from .quality import FirstStageRecall
 from .settings import IndexSettings
@@ -94,9 +94,9 @@ class CandidateSearch:
 
     def _change_to_graph(self, size: int, threads: int | None) -> None:
         """Replace reading all by a graph once there are many; a graph is not left again."""
-        if self.settings.backend != "auto" or self.search.kind == "hnsw" or size < GRAPH_FROM:
+        if self.settings.backend != "auto" or self.search.kind in GRAPHS or size < GRAPH_FROM:
             return
-        graph, before = self._made("hnsw"), self.search
+        graph, before = self._made(available_graph()), self.search
         rows = before.labels()
         step = max(1, _BLOCK_BYTES // (4 * before.dimension))
         for start in range(0, len(rows), step):
@@ -179,10 +179,15 @@ class CandidateSearch:
     def warnings(self) -> list[str]:
         """Return what a user should know, in sentences."""
         found = []
+        if self.settings.backend == "auto" and self.search.kind == "usearch":
+            found.append(
+                "hnswlib is not installed, so that usearch builds the graph: the same recall in half the memory. "
+                "pip install 'muvera-toolkit[hnswlib]', which needs a C++ compiler, brings it."
+            )
         if self.recall is not None and self.recall < LOW_RECALL:
             found.append(
-                f"The graph finds only {self.recall:.1%} of the exact best FDEs: raise hnsw m or ef, try "
-                "space 'inner_product', or use backend 'exact'."
+                f"The graph finds only {self.recall:.1%} of the exact best FDEs: raise {self.search.kind} m or "
+                "ef, try hnsw with space 'inner_product', or use backend 'exact'."
             )
         if self.fitted_on_too_few:
             found.append(

@@ -38,6 +38,7 @@ FILE_PATTERNS = (
     "encoder_*.npy",
     "vectors.npy",
     "vectors.hnsw",
+    "vectors.usearch",
     "vector_*.npy",
     TEXTS,
 )

@@ -18,7 +18,7 @@ from ..data.multivectors import MultiVectors
 from ..data.sampling import as_batches
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_config, require_config
-from ..mips import HNSWSettings, PQSettings
+from ..mips import HNSWSettings, PQSettings, USearchSettings
 from .contents import IndexContents
 from .generations import Generation, staging_beside
 from .id_map import Missing
@@ -50,10 +50,12 @@ class MuveraIndex(SearchableIndex):
     ----------
     config : EncoderConfig
         How vectors are made: an FDEConfig, a LearnedConfig or another kind's.
-    backend : {"auto", "exact", "hnsw", "int8", "pq"}
+    backend : {"auto", "exact", "hnsw", "usearch", "int8", "pq"}
         How vectors are searched, see :class:`muvera.index.settings.IndexSettings`.
     hnsw : HNSWSettings or dict, optional
         Of the graph, such as ``{"m": 32}``.
+    usearch : USearchSettings or dict, optional
+        Of the graph of usearch, such as ``{"precision": "int8"}``.
     pq : PQSettings or dict, optional
         Of product codes, such as ``{"rescore": 200}``.
     exact_tokens : int
@@ -82,6 +84,7 @@ class MuveraIndex(SearchableIndex):
         *,
         backend: Backend = "auto",
         hnsw: HNSWSettings | Mapping[str, Any] | None = None,
+        usearch: USearchSettings | Mapping[str, Any] | None = None,
         pq: PQSettings | Mapping[str, Any] | None = None,
         exact_tokens: int = EXACT_TOKENS,
         encoder: Encoder | None = None,
@@ -93,7 +96,7 @@ class MuveraIndex(SearchableIndex):
                 "Give encoder.config, or leave the encoder out."
             )
         settings = IndexSettings.from_dict(
-            {"backend": backend, "hnsw": hnsw, "pq": pq, "exact_tokens": exact_tokens}
+            {"backend": backend, "hnsw": hnsw, "usearch": usearch, "pq": pq, "exact_tokens": exact_tokens}
         )
         super().__init__(IndexContents(config, settings, encoder=encoder))
         self._changed = RLock()
@@ -113,6 +116,7 @@ class MuveraIndex(SearchableIndex):
         overwrite: bool = False,
         backend: Backend = "auto",
         hnsw: HNSWSettings | Mapping[str, Any] | None = None,
+        usearch: USearchSettings | Mapping[str, Any] | None = None,
         pq: PQSettings | Mapping[str, Any] | None = None,
         exact_tokens: int = EXACT_TOKENS,
         encoder: Encoder | None = None,
@@ -133,7 +137,7 @@ class MuveraIndex(SearchableIndex):
             holds a batch, the vectors and their graph.
         overwrite : bool
             Replace the index in `path`, once the new one is complete.
-        backend, hnsw, pq, exact_tokens, encoder
+        backend, hnsw, usearch, pq, exact_tokens, encoder
             As for the class.
         threads : int, optional
             Default: all usable cores.  Only the HNSW graph depends on it.
@@ -165,6 +169,7 @@ class MuveraIndex(SearchableIndex):
                 as_config(config, first.dimension),
                 backend=backend,
                 hnsw=hnsw,
+                usearch=usearch,
                 pq=pq,
                 exact_tokens=exact_tokens,
                 encoder=encoder,

@@ -150,7 +150,7 @@ def _read(
         return _contents(folder, manifest), Generation.of(manifest)
     except IndexFolderError:
         raise
-    except MemoryError:
+    except (MemoryError, ImportError):
         raise
     except (KeyError, TypeError, AttributeError) as error:
         raise IndexFolderError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from ..kernels.inner_products import inner_products
 from ..kernels.tile import LANES
 from ..utils.npy_files import load_npy
 from ..utils.parallel import run_in_ranges
-from .base import SavedState, checked_dimension
+from .base import Found, SavedState, checked_dimension, none_found
 from .flat import LABELS, FlatSearch, blocks
 
-__all__ = ["ExactSearch", "score_all"]
+__all__ = ["ExactSearch", "score_all", "score_among"]
 
 VECTORS = "vectors.npy"
 
@@ -42,6 +43,33 @@ def score_all(
 
     run_in_ranges(work, ranges, threads)
     return out
+
+
+def score_among(
+    labels: NDArray[np.int64],
+    stored: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    queries: NDArray[np.float32],
+    k: int,
+    dimension: int,
+    block_bytes: int,
+    threads: int | None = None,
+) -> Found:
+    """Return the k best of `labels`, whose vectors `stored` returns, scored one by one, a block at a time."""
+    found, scores = none_found(queries, k)
+    width = -(-dimension // LANES) * LANES
+    padded = np.zeros((len(queries), width), np.float32)
+    padded[:, :dimension] = queries
+    step = max(1, block_bytes // (4 * width))
+    for start in range(0, len(labels), step):
+        part = labels[start : start + step]
+        rows = np.zeros((len(part), width), np.float32)
+        rows[:, :dimension] = stored(part)
+        products = score_all(rows, padded, threads).T
+        merged = np.concatenate([scores, products], axis=1)
+        names = np.concatenate([found, np.broadcast_to(part, products.shape)], axis=1)
+        best = np.argsort(-merged, axis=1, kind="stable")[:, :k]
+        scores, found = np.take_along_axis(merged, best, 1), np.take_along_axis(names, best, 1)
+    return found, scores
 
 
 class ExactSearch(FlatSearch):

@@ -6,14 +6,13 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.tile import LANES
 from ..utils.atomic_files import save_array
 from ..utils.checks import require_int
 from ..utils.npy_files import load_npy
+from ..utils.optional_imports import import_extra
 from ..utils.parallel import thread_count
 from .base import (
     Found,
@@ -26,7 +25,7 @@ from .base import (
     checked_vectors,
     none_found,
 )
-from .exact import score_all
+from .exact import score_among
 from .hnsw_file_check import check_graph_file
 from .settings import HNSWSettings
 
@@ -54,6 +53,11 @@ class HNSWSearch(VectorSearch):
         Floats of a vector.
     settings : HNSWSettings, optional
         How the graph is built and searched.
+
+    Raises
+    ------
+    ImportError
+        Where hnswlib is not installed.
     """
 
     kind = "hnsw"
@@ -67,13 +71,16 @@ class HNSWSearch(VectorSearch):
         self._index = self._empty(_ROOM)
 
     def _empty(self, room: int) -> Any:
-        index = hnswlib.Index(space="ip", dim=self.dimension)
-        how = self.settings
+        index, how = self._graph(), self.settings
         index.init_index(
             max_elements=room, ef_construction=how.ef_construction, M=how.m, random_seed=how.seed
         )
         index.set_ef(how.ef)
         return index
+
+    def _graph(self) -> Any:
+        library = import_extra("hnswlib", "hnswlib", "Backend 'hnsw'")
+        return library.Index(space="ip", dim=self.dimension)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -213,22 +220,7 @@ class HNSWSearch(VectorSearch):
         k: int,
         threads: int | None = None,
     ) -> Found:
-        """Score the vectors of `labels` one by one, a block at a time."""
-        found, scores = none_found(queries, k)
-        width = -(-self.dimension // LANES) * LANES
-        padded = np.zeros((len(queries), width), np.float32)
-        padded[:, : self.dimension] = queries
-        step = max(1, _BLOCK_BYTES // (4 * width))
-        for start in range(0, len(labels), step):
-            part = labels[start : start + step]
-            rows = np.zeros((len(part), width), np.float32)
-            rows[:, : self.dimension] = self._stored(part)
-            products = score_all(rows, padded, threads).T
-            merged = np.concatenate([scores, products], axis=1)
-            names = np.concatenate([found, np.broadcast_to(part, products.shape)], axis=1)
-            best = np.argsort(-merged, axis=1, kind="stable")[:, :k]
-            scores, found = np.take_along_axis(merged, best, 1), np.take_along_axis(names, best, 1)
-        return found, scores
+        return score_among(labels, self._stored, queries, k, self.dimension, _BLOCK_BYTES, threads)
 
     def labels(self) -> NDArray[np.int64]:
         """Return the labels that a search can return, ascending."""
@@ -296,7 +288,7 @@ class HNSWSearch(VectorSearch):
         if count == 0:
             return loaded
         try:
-            loaded._index = hnswlib.Index(space="ip", dim=dimension)
+            loaded._index = loaded._graph()
             loaded._index.load_index(str(path), max_elements=count)
         except RuntimeError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error

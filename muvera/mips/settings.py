@@ -1,17 +1,19 @@
-"""HNSWSettings and PQSettings: how a graph and product codes are made."""
+"""HNSWSettings, USearchSettings and PQSettings: how graphs and product codes are made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from ..kernels.product_codes import CENTROIDS
 from ..utils.checks import given, require_choice, require_int
 
-__all__ = ["HNSWSettings", "PQSettings", "Space", "settings_from"]
+__all__ = ["HNSWSettings", "PQSettings", "Precision", "Space", "USearchSettings", "settings_from"]
 
 Space = Literal["cosine", "inner_product"]
+
+Precision = Literal["bfloat16", "int8", "float32"]
 
 #: Floats of a subvector at most: 256 centroids say little of so many.
 MAX_SUBVECTOR_SIZE = 64
@@ -62,6 +64,39 @@ class HNSWSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class USearchSettings:
+    """How a graph of usearch is built, kept and searched.
+
+    Parameters
+    ----------
+    precision : {"bfloat16", "int8", "float32"}
+        How the vectors' numbers are kept: in 2, 1 or 4 bytes, in memory and in the file.  Fewer are
+        faster to build and to read; the graph is ordered by what is kept, exact scores are not.
+    m : int
+        Links a node.  More raise recall, memory (8 bytes each at the bottom, doubled) and
+        build time.
+    ef_construction : int
+        Candidates while building.  More raise recall and build time.
+    ef : int
+        Candidates while searching, at least k.  More raise recall and time.
+    """
+
+    precision: Precision = "bfloat16"
+    m: int = 16
+    ef_construction: int = 200
+    ef: int = 200
+
+    def __post_init__(self) -> None:
+        require_choice("precision", self.precision, get_args(Precision))
+        for name, minimum in (("m", 2), ("ef_construction", 1), ("ef", 1)):
+            object.__setattr__(self, name, require_int(name, getattr(self, name), minimum))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, by the parameters' names."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PQSettings:
     """How vectors become product codes (PQ-256-G): a byte for every `subvector_size` floats.
 
@@ -101,7 +136,7 @@ class PQSettings:
         return asdict(self)
 
 
-_Settings = TypeVar("_Settings", HNSWSettings, PQSettings)
+_Settings = TypeVar("_Settings", HNSWSettings, USearchSettings, PQSettings)
 
 
 def settings_from(kind: type[_Settings], value: Any, name: str) -> _Settings:

@@ -42,12 +42,20 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "int8": {"backend": "int8", "exact_tokens": 0},
     "pq": {"backend": "pq", "pq": {"subvector_size": 4, "rescore": 20}, "exact_tokens": 0},
     "hnsw": {"backend": "hnsw", "hnsw": {"m": 4, "ef": 40}, "exact_tokens": 0},
+    "usearch": {"backend": "usearch", "usearch": {"m": 4, "ef": 40}, "exact_tokens": 0},
+    "usearch-int8": {
+        "backend": "usearch",
+        "usearch": {"m": 4, "ef": 40, "precision": "int8"},
+        "exact_tokens": 0,
+    },
 }
 
 #: Names to (backend, encoder).
 CASES = {
     "tokens-fde": ("tokens", "fde"),
     "exact-mean": ("exact", "mean"),
+    "usearch-learned": ("usearch", "learned"),
+    "usearch-int8-learned": ("usearch-int8", "learned"),
     **{
         f"{backend}-{encoder}": (backend, encoder)
         for backend in ("exact", "int8", "pq", "hnsw")

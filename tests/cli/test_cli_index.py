@@ -169,7 +169,7 @@ def test_a_failure_keeps_the_old_index(docs: Path, tmp_path: Path) -> None:
         (["--preset", "best"], "There is no preset 'best'. There are: default, paper"),
         (["--num-repetitions", 0], "--num-repetitions must be at least 1, got 0."),
         (["--projection-dimension", 99], "--projection-dimension must be between 1 and 16, got 99."),
-        (["--backend", "tree"], "--backend must be one of auto, exact, hnsw, int8, pq, got 'tree'."),
+        (["--backend", "tree"], "--backend must be one of auto, exact, hnsw, usearch, int8, pq, got 'tree'."),
         (["--exact-tokens", -1], "--exact-tokens must be at least 0, got -1."),
         (["--threads", 0], "--threads must be at least 1, got 0."),
         (["--format", "word"], "--format must be one of pylate, warp"),

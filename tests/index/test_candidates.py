@@ -1,5 +1,6 @@
 """FDE candidates: the right rows, the change from reading all to a graph, and recall that is measured."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 
 import muvera.index.candidates as module
-from muvera import FDEConfig, FDEEncoder, MuveraIndex, load_encoder
+from muvera import FDEConfig, FDEEncoder, MuveraIndex, load_encoder, mips
 from muvera.data.sampling import pseudo_queries
 from muvera.index.candidates import CandidateSearch
 from muvera.index.settings import IndexSettings
@@ -40,7 +41,7 @@ def test_candidates_are_the_best_fdes(encoder: FDEEncoder) -> None:
         assert np.mean(hits) / 20 >= recall - 0.005  # but for equal products
 
 
-@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch"])
 def test_documents_without_tokens_are_no_candidates(encoder: FDEEncoder, backend: Any) -> None:
     search = filled(encoder, backend)
     assert search.search.labels().tolist() == FILLED.tolist()
@@ -83,6 +84,33 @@ def test_auto_changes_to_a_graph_when_there_are_many(
     assert isinstance(search.search, HNSWSearch)  # a graph is not left again
 
 
+def test_auto_takes_usearch_where_hnswlib_is_not_installed(
+    encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRAPH_FROM", 200)
+    monkeypatch.setattr(mips, "find_spec", lambda name: None if name == "hnswlib" else object())
+    search = CandidateSearch(encoder, IndexSettings())
+    search.add(np.arange(300), DOCUMENTS)
+    assert search.search.kind == "usearch"
+    (warning,) = search.warnings()
+    assert warning.startswith("hnswlib is not installed") and "muvera-toolkit[hnswlib]" in warning
+    assert CandidateSearch(encoder, IndexSettings(backend="usearch")).warnings() == []  # it was asked for
+    monkeypatch.setattr(mips, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="neither hnswlib nor usearch is installed"):
+        CandidateSearch(encoder, IndexSettings()).add(np.arange(300), DOCUMENTS)
+
+
+def test_a_missing_library_is_named(encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing: list[tuple[Any, str, str]] = [
+        ("hnsw", "hnswlib", "hnswlib"),
+        ("usearch", "usearch", "usearch.index"),
+    ]
+    for backend, library, module_name in missing:
+        monkeypatch.setitem(sys.modules, module_name, None)
+        with pytest.raises(ImportError, match=rf"'{backend}' needs {library}.*pip install .*\[{library}\]"):
+            CandidateSearch(encoder, IndexSettings(backend=backend))
+
+
 # -- recall -------------------------------------------------------------------
 
 
@@ -119,7 +147,7 @@ def test_recall_is_outdated_when_the_graph_has_doubled(encoder: FDEEncoder) -> N
 # -- failing ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch"])
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 def test_an_add_that_fails_late_adds_nothing(
     backend: Any, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
@@ -146,14 +174,14 @@ def test_an_add_that_fails_late_adds_nothing(
     for found, expected in zip(search.find(QUERIES, 30), before, strict=True):
         assert found.tolist() == expected.tolist()
     # A graph has seen these rows; new ones are free.
-    assert search.can_add(np.arange(100, 300)) == (backend == "exact")
+    assert search.can_add(np.arange(100, 300)) == (backend != "hnsw")
     assert search.can_add(np.arange(300, 500))
 
 
 @pytest.mark.parametrize(
     ("backend", "hnsw", "message"),
     [
-        ("faiss", None, "backend must be one of auto, exact, hnsw, int8, pq, got 'faiss'"),
+        ("faiss", None, "backend must be one of auto, exact, hnsw, usearch, int8, pq, got 'faiss'"),
         ("auto", {"m": 0}, "hnsw: m must be at least 2, got 0"),
         ("exact", {"space": "l2"}, "hnsw: space must be one of cosine, inner_product, got 'l2'"),
         ("auto", {"links": 3}, "hnsw has no 'links'"),
@@ -171,7 +199,7 @@ def test_settings_are_plain_values_and_come_back() -> None:
     assert IndexSettings.from_dict(settings.to_dict()) == settings == IndexSettings.from_dict(vars(settings))
     assert settings.of("hnsw") == HNSWSettings(m=9) and settings.of("exact") is None
     with pytest.raises(
-        ValueError, match=r"IndexSettings has no 'ef'\. It has: backend, hnsw, pq, exact_tokens"
+        ValueError, match=r"IndexSettings has no 'ef'\. It has: backend, hnsw, usearch, pq, exact_tokens"
     ):
         IndexSettings.from_dict({"ef": 3})
     with pytest.raises(ValueError, match="exact_tokens must be at least 0, got -1"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.golden_indexes import CASES, FOLDER, answers, documents
+from builders.golden_indexes import BACKENDS, CASES, FOLDER, answers, documents
 from builders.paths import ROOT
 
 from muvera import MuveraIndex
@@ -38,8 +38,7 @@ def assert_same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> No
 def test_it_is_read_and_answers_the_same(name: str) -> None:
     index = MuveraIndex.load(FOLDER / name, verify_files=True)
     assert_same(answers(index), expected(name))
-    backend = CASES[name][0]
-    assert index.info().search == ("all tokens" if backend == "tokens" else backend)
+    assert index.info().search == BACKENDS[CASES[name][0]].get("backend", "all tokens")
     assert index.info().deleted_documents == 3
 
 

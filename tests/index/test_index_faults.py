@@ -33,9 +33,10 @@ WAYS: list[dict[str, Any]] = [
     {"exact_tokens": 10**6},
     {"exact_tokens": 0, "backend": "exact"},
     {"exact_tokens": 0, "backend": "hnsw"},
+    {"exact_tokens": 0, "backend": "usearch"},
 ]
 
-every_way = pytest.mark.parametrize("way", WAYS, ids=["all tokens", "exact", "hnsw"])
+every_way = pytest.mark.parametrize("way", WAYS, ids=["all tokens", "exact", "hnsw", "usearch"])
 
 
 def built(**settings: Any) -> MuveraIndex:
@@ -89,7 +90,7 @@ def test_a_loaded_index_answers_to_the_bit(way: dict[str, Any], ids: str, folder
     assert answers(MuveraIndex.load(folder)) == answers(loaded)
 
 
-@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch"])
 def test_learned_maps_are_kept(backend: Any, folder: Path) -> None:
     config = FDEConfig(dimension=DIM, num_repetitions=6, compact_dimension=48)
     index = MuveraIndex.build(DOCUMENTS, config, threads=1, exact_tokens=0, backend=backend, path=folder)

@@ -22,6 +22,7 @@ WAYS: list[dict[str, Any]] = [
     {"exact_tokens": 10**6},
     {"exact_tokens": 0, "backend": "exact"},
     {"exact_tokens": 0, "backend": "hnsw"},
+    {"exact_tokens": 0, "backend": "usearch"},
     {"exact_tokens": 0, "backend": "int8"},
 ]
 
@@ -296,7 +297,7 @@ def test_unknown_ids_may_be_ignored() -> None:
 # answers of both agreed wholly in twenty such collections; .95 leaves room for another compiler's
 # arithmetic.  Codes that were learned from other documents are other codes, but rescored ones find
 # nearly what the others do.  Without either the answers are the same.
-MARGINS = {"all tokens": 1.0, "exact": 1.0, "int8": 1.0, "hnsw": 0.95, "pq": 0.95}
+MARGINS = {"all tokens": 1.0, "exact": 1.0, "int8": 1.0, "hnsw": 0.95, "usearch": 0.95, "pq": 0.95}
 
 
 @every_way

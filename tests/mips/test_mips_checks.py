@@ -1,4 +1,4 @@
-"""Every bad input of both searches is named before hnswlib, which checks nothing, could see it."""
+"""Every bad input of the searches is named before hnswlib or usearch, which check nothing, could see it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,23 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, PQSettings
+from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, PQSettings, USearchSearch, USearchSettings
 from muvera.mips.settings import settings_from
 
 DIM = 6
 
 
-@pytest.fixture(params=[ExactSearch, HNSWSearch])
+@pytest.fixture(params=[ExactSearch, HNSWSearch, USearchSearch])
 def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Five vectors under the labels 0, 10, ..., 40, and an hnswlib that must not be reached any more."""
+    """Five vectors under the labels 0, 10, ..., 40, and a graph that must not be reached any more."""
     made = request.param(DIM)
     made.add(np.arange(5) * 10, np.random.default_rng(0).standard_normal((5, DIM)))
-    if isinstance(made, HNSWSearch):
+    if isinstance(made, (HNSWSearch, USearchSearch)):
         graph = made._index
 
         class Unreachable:
             def __getattr__(self, name: str) -> Any:
-                raise AssertionError(f"hnswlib's {name} was reached")
+                raise AssertionError(f"the graph's {name} was reached")
 
         made._index = Unreachable()
         request.addfinalizer(lambda: setattr(made, "_index", graph))
@@ -91,7 +91,7 @@ def test_what_a_search_refuses(
     assert search.labels().tolist() == [0, 10, 20, 30, 40]
 
 
-@pytest.mark.parametrize("make", [ExactSearch, HNSWSearch])
+@pytest.mark.parametrize("make", [ExactSearch, HNSWSearch, USearchSearch])
 def test_an_empty_search_finds_nothing(make: Any) -> None:
     labels, scores = make(DIM).search(rows(2), 3)
     assert labels.tolist() == [[-1] * 3] * 2 and (scores == -np.inf).all()
@@ -99,14 +99,14 @@ def test_an_empty_search_finds_nothing(make: Any) -> None:
     assert make(DIM).vectors(np.empty(0, np.int64)).shape == (0, DIM)
 
 
-@pytest.mark.parametrize("make", [ExactSearch, HNSWSearch])
+@pytest.mark.parametrize("make", [ExactSearch, HNSWSearch, USearchSearch])
 @pytest.mark.parametrize("dimension", [0, -1, 1.5, True, None])
 def test_dimension_is_checked(make: Any, dimension: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=rf"dimension must be .*, got .*{dimension}"):
         make(dimension)
 
 
-@pytest.mark.parametrize("make", [ExactSearch, HNSWSearch])
+@pytest.mark.parametrize("make", [ExactSearch, HNSWSearch, USearchSearch])
 def test_more_than_there_are_gives_what_there_is(make: Any) -> None:
     search = make(DIM)
     search.add(np.array([7, 3]), np.arange(2 * DIM).reshape(2, DIM) + 1)
@@ -130,6 +130,19 @@ def test_settings_of_the_graph_are_checked(settings: dict[str, Any], message: st
         HNSWSettings(**settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"m": 1}, "m must be at least 2, got 1"),
+        ({"ef_construction": 2.5}, "ef_construction must be an int, got float 2.5"),
+        ({"precision": "f16"}, "precision must be one of bfloat16, int8, float32, got 'f16'"),
+    ],
+)
+def test_settings_of_the_graph_of_usearch_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        USearchSettings(**settings)
+
+
 def test_settings_from_what_users_write() -> None:
     wide = HNSWSettings(m=32)
     assert settings_from(HNSWSettings, {"m": 32}, "hnsw") == settings_from(HNSWSettings, wide, "hnsw") == wide
@@ -142,13 +155,14 @@ def test_settings_from_what_users_write() -> None:
         settings_from(HNSWSettings, [32], "hnsw")
 
 
-@pytest.mark.parametrize("make", [ExactSearch, HNSWSearch])
+@pytest.mark.parametrize("make", [ExactSearch, HNSWSearch, USearchSearch])
 def test_any_numbers_in_any_layout_are_taken(make: Any) -> None:
     values = np.arange(4 * DIM).reshape(4, DIM)
     search, other = make(DIM), make(DIM)
     search.add(np.arange(4, dtype=np.uint8), np.asfortranarray(values, np.float64))
     other.add(np.arange(4)[::-1].copy()[::-1], values.astype(np.int16))
-    np.testing.assert_allclose(search.vectors(np.arange(4)), values, rtol=1e-6)
+    rounding = 2**-8 if make is USearchSearch else 1e-6  # bfloat16 has a significand of 8 bits
+    np.testing.assert_allclose(search.vectors(np.arange(4)), values, rtol=rounding)
     np.testing.assert_array_equal(search.vectors(np.arange(4)), other.vectors(np.arange(4)))
     assert search.search(values[1:2].astype(np.float16), 2)[0].tolist() == [[3, 2]]
     assert search.search(np.empty((0, DIM)), 2)[0].shape == (0, 2)

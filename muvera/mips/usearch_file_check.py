@@ -1,0 +1,132 @@
+"""usearch's file, checked before usearch reads it.
+
+usearch follows the links of a file without looking whether they lead anywhere, so a damaged file ends
+the process.  The layout of version 2, little-endian: the numbers of rows and of bytes a row (uint32
+each) and the rows; 64 bytes that say how numbers are kept; 40 bytes of the graph's sizes; for every
+node its level (int16); then node after node its key (uint64), level, a count and `2 m` slots at the
+bottom, and for each level above a count and `m` slots.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["check_usearch_file"]
+
+_SHAPE = struct.Struct("<2I")
+
+# Name, version; kinds of metric, number, key and slot; vectors, removed ones, dimension, many a key.
+_HEAD = struct.Struct("<7s3H4B3Q?")
+_HEAD_SIZE = 64
+
+# Nodes, links above, links at the bottom, highest level, entry point.
+_GRAPH = struct.Struct("<5Q")
+
+#: How numbers are kept: usearch's names to the numbers in its files.
+_KINDS = {"f32": 11, "bf16": 4, "i8": 23}
+
+_BITS = {"f32": 32, "bf16": 16, "i8": 8}
+
+#: The metric "cos", keys of 64 and slots of 32 bits.
+_COSINE, _KEY, _SLOT = 99, 14, 15
+
+#: The key of a removed node.
+_REMOVED = np.uint64(2**64 - 1)
+
+_NODE = 8 + 2
+
+
+def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray[np.int64]:
+    """Return the keys of the vectors in the file, or raise ValueError.
+
+    Parameters
+    ----------
+    path : Path
+    dimension : int
+        Numbers a vector must have.
+    m : int
+        Links a node must have.
+    kept : str
+        usearch's name of how numbers must be kept.
+
+    Raises
+    ------
+    ValueError
+        For a damaged file, or one of other vectors.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(_SHAPE.size)
+        if len(start) < _SHAPE.size:
+            raise ValueError(f"{path} is cut off: it has {len(start)} bytes.")
+        rows, width = _SHAPE.unpack(start)
+        at = _SHAPE.size + rows * width
+        if at + _HEAD_SIZE + _GRAPH.size > size:
+            raise ValueError(f"{path} is cut off: it is too short for its {rows} vectors.")
+        stream.seek(at)
+        head = stream.read(_HEAD_SIZE)
+        sizes = stream.read(_GRAPH.size)
+    name, major, _, _, metric, number, key, slot, present, removed, columns, many = _HEAD.unpack_from(head)
+    nodes, above, bottom, top, entry = _GRAPH.unpack(sizes)
+    if name != b"usearch" or major != 2 or (key, slot, many) != (_KEY, _SLOT, False):
+        raise ValueError(f"{path} is damaged, or not a file of usearch 2: its header contradicts itself.")
+    if columns != dimension:
+        raise ValueError(f"{path} holds vectors of {columns} floats, but {dimension} are wanted.")
+    if number != _KINDS[kept] or metric != _COSINE:
+        raise ValueError(f"{path} keeps numbers or compares vectors in another way than its settings say.")
+    if above != m:
+        raise ValueError(f"{path} has m={above}, but m={m} is wanted.")
+    if (
+        nodes != rows
+        or present + removed != nodes
+        or bottom != 2 * m
+        or width != -(-dimension * _BITS[kept] // 8)
+    ):
+        raise ValueError(f"{path} is damaged, or not a file of usearch 2: its header contradicts itself.")
+    if nodes == 0:
+        return np.empty(0, np.int64)
+    begin = at + _HEAD_SIZE + _GRAPH.size
+    if begin + 2 * nodes > size:
+        raise ValueError(f"{path} is cut off: it is too short for its {nodes} vectors.")
+    levels = np.fromfile(path, "<i2", nodes, offset=begin).astype(np.int64)
+    if levels.min() < 0 or levels.max() != top or entry >= nodes or levels[entry] != top:
+        raise ValueError(f"{path} is damaged: its entry point {entry} is not at the highest level.")
+    first = begin + 2 * nodes
+    lengths = _NODE + 4 + 4 * bottom + levels * (4 + 4 * above)
+    if first + int(lengths.sum()) != size:
+        wrong = size - first - int(lengths.sum())
+        what = f"{wrong} bytes follow its end" if wrong > 0 else f"{-wrong} bytes are missing"
+        raise ValueError(f"{path} is damaged or cut off: {what}.")
+    tape = np.memmap(path, np.uint8, "r", first)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    keys = _gather(tape, starts, 8).view("<u8").ravel()
+    if (_gather(tape, starts + 8, 2).view("<i2").ravel() != levels).any():
+        raise ValueError(f"{path} is damaged: its nodes disagree with its list of levels.")
+    _require_links(path, _gather(tape, starts + _NODE, 4 + 4 * bottom), levels, 0)
+    for level in range(1, top + 1):
+        there = np.flatnonzero(levels >= level)
+        where = starts[there] + _NODE + 4 + 4 * bottom + (level - 1) * (4 + 4 * above)
+        _require_links(path, _gather(tape, where, 4 + 4 * above), levels, level)
+    alive = keys[keys != _REMOVED]
+    if len(alive) != present or len(np.unique(alive)) != present or (alive >= 2**63).any():
+        raise ValueError(f"{path} is damaged: it has a label twice, or too many.")
+    return alive.astype(np.int64)
+
+
+def _gather(tape: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
+    """Return `width` bytes from each of `starts`, uint8 (n, width)."""
+    windows = np.lib.stride_tricks.sliding_window_view(tape, width)
+    return np.asarray(windows[starts], np.uint8)
+
+
+def _require_links(path: Path, lists: NDArray[np.uint8], levels: NDArray[np.int64], level: int) -> None:
+    """Raise where a list is longer than its room or a link leads to no node of its level."""
+    numbers = lists.view("<u4")
+    used, links = numbers[:, 0], numbers[:, 1:]
+    targets = links[np.arange(links.shape[1]) < used[:, np.newaxis]]
+    if (used > links.shape[1]).any() or (targets >= len(levels)).any() or (levels[targets] < level).any():
+        raise ValueError(f"{path} is damaged: it has links that lead nowhere.")
