@@ -120,7 +120,8 @@ def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray
 def _gather(tape: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
     """Return `width` bytes from each of `starts`, uint8 (n, width)."""
     windows = np.lib.stride_tricks.sliding_window_view(tape, width)
-    return np.asarray(windows[starts], np.uint8)
+    gathered: NDArray[np.uint8] = np.ascontiguousarray(windows[starts], np.uint8)
+    return gathered
 
 
 def _require_links(path: Path, lists: NDArray[np.uint8], levels: NDArray[np.int64], level: int) -> None:

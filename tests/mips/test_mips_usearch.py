@@ -269,13 +269,13 @@ def test_loaded_answers_are_the_same_mapped_or_not(saved: tuple[Path, USearchSea
     path, search = saved
     queries = like_fdes(24, 20, 16)
     loaded = load(path, search)
-    assert loaded.settings == search.settings and loaded.mapped
+    assert (loaded.settings, loaded.mapped) == (search.settings, True)
     for found, expected in zip(loaded.search(queries, 30), search.search(queries, 30), strict=True):
         np.testing.assert_array_equal(found, expected)
     path.unlink()  # as another process may do
     loaded.remove(np.array([7]))
     loaded.add(np.arange(300, 2000), like_fdes(25, 1700, 16))
-    assert not loaded.mapped and len(loaded) == 1997
+    assert (loaded.mapped, len(loaded)) == (False, 1997)
     assert (loaded.search(queries, 1997)[0] >= 0).all()
 
 
