@@ -103,7 +103,7 @@ def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray
         raise ValueError(f"{path} is damaged or cut off: {what}.")
     tape = np.memmap(path, np.uint8, "r", first)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    keys = _gather(tape, starts, 8).view("<u8").ravel()
+    keys: NDArray[np.uint64] = _gather(tape, starts, 8).view("<u8").ravel()
     if (_gather(tape, starts + 8, 2).view("<i2").ravel() != levels).any():
         raise ValueError(f"{path} is damaged: its nodes disagree with its list of levels.")
     _require_links(path, _gather(tape, starts + _NODE, 4 + 4 * bottom), levels, 0)
@@ -111,7 +111,7 @@ def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray
         there = np.flatnonzero(levels >= level)
         where = starts[there] + _NODE + 4 + 4 * bottom + (level - 1) * (4 + 4 * above)
         _require_links(path, _gather(tape, where, 4 + 4 * above), levels, level)
-    alive = keys[keys != _REMOVED]
+    alive: NDArray[np.uint64] = keys[keys != _REMOVED]
     if len(alive) != present or len(np.unique(alive)) != present or (alive >= 2**63).any():
         raise ValueError(f"{path} is damaged: it has a label twice, or too many.")
     return alive.astype(np.int64)
