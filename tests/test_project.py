@@ -15,7 +15,7 @@ def text(name: str) -> str:
 def test_the_version_has_one_source() -> None:
     tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
     project = tomllib.loads(text("pyproject.toml"))
-    assert project["project"]["dynamic"] == ["version"]
+    assert project["project"]["dynamic"] == ["dependencies", "version"]
     assert "version" not in project["project"]
     assert project["tool"]["hatch"]["version"]["path"] == "muvera/__init__.py"
     assert "urls" not in project["project"]  # until there is a home
