@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from .encoders.moments.config import MeanConfig
     from .encoders.moments.encoder import MeanEncoder
     from .encoders.registry import load_encoder
+    from .index.hybrid import hybrid_search
     from .index.muvera_index import MuveraIndex
+    from .mips.document_vectors import DenseVectors, SparseVectors
     from .reranking.ball_carving import carve_queries
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
+    from .reranking.fusion import fuse, tune_weights
+    from .reranking.spans import rank_spans, score_spans
+    from .reranking.token_weights import inverse_document_frequency, weight_queries
     from .texts.encoders.registry import load_text_encoder
     from .texts.text_index import TextIndex
     from .tuning.plot import plot_tuning
@@ -33,6 +38,7 @@ __version__ = "0.1.0"
 #: Public names to the modules that have them; each is imported when it is first named, so that
 #: the command line answers ``--help`` without compiling or loading anything.
 _HOMES = {
+    "DenseVectors": "mips.document_vectors",
     "Diagnosis": "diagnostics.diagnosis",
     "Explanation": "reranking.chamfer",
     "FDEConfig": "encoders.fde.config",
@@ -44,6 +50,7 @@ _HOMES = {
     "MultiVectors": "data.multivectors",
     "MuveraIndex": "index.muvera_index",
     "Ranking": "data.ranking",
+    "SparseVectors": "mips.document_vectors",
     "TextIndex": "texts.text_index",
     "Tuning": "tuning.result",
     "carve_queries": "reranking.ball_carving",
@@ -51,12 +58,19 @@ _HOMES = {
     "chamfer_matrix": "reranking.chamfer",
     "diagnose": "diagnostics.diagnose",
     "explain": "reranking.chamfer",
+    "fuse": "reranking.fusion",
+    "hybrid_search": "index.hybrid",
+    "inverse_document_frequency": "reranking.token_weights",
     "load_encoder": "encoders.registry",
     "load_text_encoder": "texts.encoders.registry",
     "plot_tuning": "tuning.plot",
+    "rank_spans": "reranking.spans",
     "rerank": "reranking.chamfer",
+    "score_spans": "reranking.spans",
     "top_k": "reranking.chamfer",
     "tune": "tuning.tune",
+    "tune_weights": "reranking.fusion",
+    "weight_queries": "reranking.token_weights",
 }
 
 #: Public modules.
@@ -80,6 +94,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "DenseVectors",
     "Diagnosis",
     "Explanation",
     "FDEConfig",
@@ -91,6 +106,7 @@ __all__ = [
     "MultiVectors",
     "MuveraIndex",
     "Ranking",
+    "SparseVectors",
     "TextIndex",
     "Tuning",
     "__version__",
@@ -100,11 +116,18 @@ __all__ = [
     "convert",
     "diagnose",
     "explain",
+    "fuse",
+    "hybrid_search",
+    "inverse_document_frequency",
     "load_encoder",
     "load_text_encoder",
     "plot_tuning",
+    "rank_spans",
     "rerank",
+    "score_spans",
     "theory",
     "top_k",
     "tune",
+    "tune_weights",
+    "weight_queries",
 ]

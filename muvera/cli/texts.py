@@ -17,7 +17,8 @@ from .output import note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
     from ..texts.explanation import TextExplanation
-    from ..texts.text_index import Hit, TextIndex
+    from ..texts.hit import Hit
+    from ..texts.text_index import TextIndex
 
 __all__ = ["texts"]
 
@@ -109,6 +110,10 @@ def search(
     words: Annotated[
         int, typer.Option(min=0, help="Also rank so many texts that share words with the query.")
     ] = 0,
+    words_weight: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of BM25's score in the order, with --words. Default: none."),
+    ] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Texts that are ranked exactly.")] = 100,
     explain: Annotated[bool, typer.Option("--explain", help="Show which words answered which.")] = False,
     as_html: Annotated[
@@ -128,11 +133,17 @@ def search(
         condition = None if where is None else json.loads(where)
     except ValueError as error:
         raise FilterError(f"--where must be JSON, got {where!r}: {error}.") from None
+    if words_weight is not None and not words:
+        raise ValueError(
+            "--words-weight weighs the texts that --words finds. Give both, such as --words 100."
+        )
+    weights = None if words_weight is None else {"maxsim": 1 - words_weight, "words": words_weight}
     found = TextIndex.load(index, encoder)
     options: dict[str, Any] = {
         "where": condition,
         "unit": unit,
         "words": words,
+        "weights": weights,
         "candidates": max(candidates, k),
     }
     if query is None:

@@ -183,7 +183,7 @@ def _by_texts(server: _Server, body: Search, queries: list[str]) -> list[list[Hi
     texts = server.require_texts()
     found = texts.search(
         queries, body.k, where=body.where, candidates=max(body.candidates, body.k), words=body.words,
-        unit=body.unit, alpha=body.alpha, threads=1,
+        weights=body.weights, unit=body.unit, alpha=body.alpha, threads=1,
     )  # fmt: skip
     return [
         [
@@ -195,8 +195,8 @@ def _by_texts(server: _Server, body: Search, queries: list[str]) -> list[list[Hi
 
 
 def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
-    if body.where is not None or body.words or body.unit != "document":
-        raise HTTPException(422, "where, words and unit need texts as queries.")
+    if body.where is not None or body.words or body.weights is not None or body.unit != "document":
+        raise HTTPException(422, "where, words, weights and unit need texts as queries.")
     matrices = [np.asarray(query, np.float32).reshape(len(query), -1) for query in body.vectors or []]
     server.require("The number of token vectors", sum(map(len, matrices)), server.settings.max_tokens)
     queries = MultiVectors.from_arrays(matrices, dimension=server.vectors.config.dimension)

@@ -25,6 +25,10 @@ class Search(_Strict):
     where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
     candidates: int = Field(100, ge=1, description="Documents that are ranked exactly.")
     words: int = Field(0, ge=0, description="Also rank so many documents that share words with the query.")
+    weights: dict[str, float] | None = Field(
+        None,
+        description="Order by the weighted sum of scores, of 'maxsim' and of 'words'. Default: by Chamfer.",
+    )
     unit: Literal["document", "sentence"] = "document"
     alpha: float = Field(1.0, description="Weight of the document's score beside its sentence's.")
 
@@ -33,7 +37,7 @@ class HitModel(BaseModel):
     """One answer, best first."""
 
     id: int | str
-    score: float = Field(description="Chamfer similarity, higher is better.")
+    score: float = Field(description="Chamfer similarity, or the weighted sum; higher is better.")
     text: str | None = None
     metadata: dict[str, Any] = {}
     span: tuple[int, int] | None = Field(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders.text_encoders import HashEncoder
 
-from muvera import MuveraIndex, TextIndex
+from muvera import MuveraIndex, SparseVectors, TextIndex
 from muvera.data.multivectors import MultiVectors
 from muvera.texts.database import TextDocument
 from muvera.texts.filters import FilterError
@@ -80,6 +80,24 @@ def test_texts_that_share_words_are_candidates_too() -> None:
     )
     hits = index.search("zebra", k=1, candidates=1, words=10)
     assert ids(hits) == [300]
+
+
+def test_weights_order_by_words_and_by_other_sources() -> None:
+    texts = ["a red apple", "a red red pear", "the blue sky", "a zebra"]
+    index = TextIndex.build(texts, HashEncoder(), ids=["a", "b", "c", "d"])
+    sparse = SparseVectors([{"x": 1.0}, {"x": 3.0}, {"y": 1.0}, {"y": 2.0}], ids=["a", "b", "c", "d"])
+    rankings = {"sparse": sparse.search([{"y": 1.0}, {"x": 1.0}])}
+    weights = {"maxsim": 0.0, "sparse": 1.0}
+    found = index.search(["red", "sky"], 2, rankings=rankings, weights=weights, method="sum")
+    assert [[hit.id for hit in hits] for hits in found] == [["d", "c"], ["b", "a"]]
+    only = index.search(["red", "sky"], 1, rankings=rankings, weights=weights, method="sum", ids=["a", "c"])
+    assert [[hit.id for hit in hits] for hits in only] == [["c"], ["a"]]
+    by_words = index.search("zebra sky", 1, words=9, weights={"maxsim": 0.0, "words": 1.0})
+    assert by_words[0].id in ("c", "d")
+    with pytest.raises(ValueError, match="'words' is the name of BM25's ranking"):
+        index.search("red", words=9, rankings={"words": sparse.search([{"x": 1.0}])})
+    with pytest.raises(ValueError, match="weights must be of the sources maxsim, words"):
+        index.search("red", words=9, weights={"bm25": 1.0})
 
 
 def test_an_explanation_names_words_and_sentences(index: TextIndex) -> None:
