@@ -58,8 +58,13 @@ def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
     Raises
     ------
     TypeError
-        For a masked array with masked entries, whose numbers are not meant to be used.
+        For a masked array with masked entries, whose numbers are not meant to be used, also among
+        the rows of a list.
     """
+    if isinstance(value, (list, tuple)):
+        for i, row in enumerate(value):
+            if isinstance(row, np.ma.MaskedArray):  # NumPy would drop its mask
+                as_array(row, f"{name}[{i}]")
     if isinstance(value, np.ma.MaskedArray):
         masked = int(np.ma.getmaskarray(value).sum())
         if masked:

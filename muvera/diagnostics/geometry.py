@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..data.validation import as_array
 
 __all__ = ["CellUse", "TokenGeometry", "cell_use", "token_geometry"]
 
@@ -101,7 +102,7 @@ def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
     >>> cross.effective_rank, cross.mean_norm, cross.unit_norms
     (2.0, 0.0, True)
     """
-    rows = np.asarray(tokens, np.float64)
+    rows = as_array(tokens, "tokens").astype(np.float64, copy=False)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     zeros = int((lengths == 0).sum())
     if zeros:
@@ -164,7 +165,7 @@ def cell_use(
     cells = 1 << bits
     rows = np.asarray(documents.tokens, np.float32)
     if center is not None:
-        rows = rows - np.asarray(center, np.float32)
+        rows = rows - as_array(center, "center").astype(np.float32, copy=False)
     owners = np.repeat(np.arange(len(documents), dtype=np.int64), documents.lengths)
     holders = max(1, int((documents.lengths > 0).sum()))
     used, entropies, effective = 0.0, 0.0, 0.0

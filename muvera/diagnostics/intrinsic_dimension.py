@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.validation import as_array
 from ..utils.checks import require_choice, require_int
 
 __all__ = ["IntrinsicDimension", "Space", "intrinsic_dimension", "local_intrinsic_dimensions"]
@@ -116,7 +117,7 @@ def local_intrinsic_dimensions(
     ValueError
         For a number out of its range, or another space.
     """
-    rows = np.asarray(vectors, np.float64)
+    rows = as_array(vectors, "vectors").astype(np.float64, copy=False)
     require_int("k", k, 2, len(rows) - 1, hint="k must be less than the number of vectors.")
     require_int("sample", sample, 1)
     require_choice("space", space, ("euclidean", "cosine", "inner_product"))

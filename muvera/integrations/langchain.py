@@ -15,6 +15,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from ..data.multivectors import MultiVectors
+from ..data.validation import as_array
 from ..texts.encoders.base import Side, TextEncoder, from_matrices, require_text_encoder
 from ..texts.encoders.registry import load_text_encoder
 from ..texts.filters import Filter
@@ -48,7 +49,7 @@ class EmbeddingsEncoder:
         return None
 
     def _sets(self, vectors: Sequence[Sequence[float]]) -> MultiVectors:
-        rows = np.asarray(vectors, np.float32)
+        rows = as_array(vectors, "vectors").astype(np.float32, copy=False)
         rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), np.float32(1e-12))
         return from_matrices([row[np.newaxis] for row in rows], rows.shape[-1] if rows.ndim == 2 else 1)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..data.validation import as_array
 
 __all__ = ["multivectors_of"]
 
@@ -22,8 +23,7 @@ def multivectors_of(matrices: Iterable[Any], *, padded: bool = False) -> MultiVe
         Leave out rows of zeros.
     """
     arrays = [
-        np.asarray(one.detach().float().cpu().numpy() if hasattr(one, "detach") else one, np.float32)
-        for one in matrices
+        as_array(one, f"embeddings[{i}]").astype(np.float32, copy=False) for i, one in enumerate(matrices)
     ]
     if padded:
         arrays = [array[array.any(axis=1)] for array in arrays]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.validation import as_array
 from ..utils.checks import require_int
 
 __all__ = [
@@ -174,7 +175,7 @@ class SavedState:
 
 def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDArray[np.float32]:
     """Return `vectors` as float32 (n, dimension), finite and C-contiguous, or raise."""
-    array = np.asarray(vectors)
+    array = as_array(vectors, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be numbers, got dtype {array.dtype}.")
     with np.errstate(over="ignore"):  # what is too large for float32 is an infinity, refused below
@@ -207,7 +208,7 @@ def none_found(queries: NDArray[np.float32], k: int) -> Found:
 
 def checked_labels(labels: Any, count: int | None = None) -> NDArray[np.int64]:
     """Return labels as int64 (n,), non-negative and all different, or raise."""
-    array = np.asarray(labels)
+    array = as_array(labels, "labels")
     if array.size == 0:
         array = array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -223,7 +224,7 @@ def checked_labels(labels: Any, count: int | None = None) -> NDArray[np.int64]:
 
 def checked_allowed(allowed: Any) -> NDArray[np.int64]:
     """Return the labels that a search is restricted to as int64 (n,); unknown ones are harmless."""
-    array = np.asarray(allowed)
+    array = as_array(allowed, "allowed")
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise TypeError(f"allowed must be integer labels (n,), got {array.dtype} {array.shape}.")
     return array.astype(np.int64)

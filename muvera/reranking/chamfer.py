@@ -293,7 +293,7 @@ def _positions(
     values: ArrayLike, name: str, count: int, position_of: dict[int | str, int] | None
 ) -> NDArray[np.int64]:
     """Return where the documents of these ids are; without `position_of`, ids are the positions."""
-    array = as_array(values)
+    array = as_array(values, name)
     if array.ndim != 1 or (array.dtype.kind not in ("iu" if position_of is None else "iuUO") and array.size):
         kind = "positions" if position_of is None else "ids"
         raise TypeError(f"{name} must be integer {kind} (n,), got {array.dtype} {array.shape}.")
@@ -311,7 +311,7 @@ def _positions(
 
 
 def _one_text(value: Any, name: str) -> MultiVectors:
-    array = as_array(value)
+    array = as_array(value, name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must have shape (tokens, dim) with at least one token, got {array.shape}.")
     return as_multivectors(array, name)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
+from ..data.offsets import as_lengths, running_total
 from ..data.token_input import as_multivectors
 from ..data.validation import as_array
 from ..kernels.chamfer import score_documents
@@ -164,13 +165,18 @@ def windows(tokens: int, size: int, stride: int) -> NDArray[np.int64]:
 def spans_from_lengths(lengths: Any) -> NDArray[np.int64]:
     """Return spans that follow each other, of so many tokens each, int64 (m, 2).
 
+    Raises
+    ------
+    TypeError, ValueError
+        For anything but whole numbers that are not negative.
+
     Examples
     --------
     >>> spans_from_lengths([2, 3]).tolist()
     [[0, 2], [2, 5]]
     """
-    ends = np.cumsum(np.asarray(lengths, np.int64))
-    return np.stack([ends - np.asarray(lengths, np.int64), ends], axis=1)
+    offsets = running_total(as_lengths(lengths, "lengths"))
+    return np.stack([offsets[:-1], offsets[1:]], axis=1)
 
 
 def spans_from_characters(
@@ -204,7 +210,7 @@ def spans_from_characters(
 
 
 def _as_spans(spans: Any, tokens: int, name: str) -> NDArray[np.int64]:
-    array = as_array(spans)
+    array = as_array(spans, name)
     if array.size == 0:
         array = np.empty((0, 2), np.int64)
     if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 2:
@@ -219,7 +225,7 @@ def _as_spans(spans: Any, tokens: int, name: str) -> NDArray[np.int64]:
 
 
 def _one(value: Any, name: str) -> MultiVectors:
-    array = as_array(value)
+    array = as_array(value, name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
             f"{name} must have shape (tokens, dimension) with at least one token, got {array.shape}."

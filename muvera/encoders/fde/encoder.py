@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.validation import as_array
 from ..base import ReadArray
 from ..long_vectors import LongVectorEncoder, Side, read_learned
 from ..moments.blocks import MomentBlocks
@@ -68,7 +69,7 @@ class FDEEncoder(LongVectorEncoder):
         self._sketch = Sketch(config, self.matrices)
         self._center: NDArray[np.float32] | None = None
         if center is not None:
-            vector = np.asarray(center, np.float32).reshape(-1)
+            vector = as_array(center, "center").astype(np.float32).reshape(-1)
             if vector.shape != (config.dimension,):
                 raise ValueError(f"center has {vector.size} entries, but dimension={config.dimension}.")
             self._take_center(vector)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from ...data.multivectors import MultiVectors
+from ...data.validation import as_array
 
 __all__ = ["Side", "TextEncoder", "as_texts", "encode_in_batches", "from_matrices", "require_text_encoder"]
 
@@ -92,7 +93,7 @@ def as_texts(texts: Any, name: str = "texts") -> list[str]:
 
 def from_matrices(matrices: Iterable[Any], dimension: int | None = None) -> MultiVectors:
     """Return the matrices that a model's library gave, (tokens, dimension) each, as one collection."""
-    arrays = [np.asarray(matrix) for matrix in matrices]
+    arrays = [as_array(matrix, f"matrices[{i}]") for i, matrix in enumerate(matrices)]
     arrays = [array if array.dtype == np.float16 else array.astype(np.float32) for array in arrays]
     return MultiVectors.from_arrays(arrays, dimension=arrays[0].shape[1] if arrays else dimension)
 
