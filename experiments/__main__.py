@@ -11,7 +11,7 @@ from .report.command import page
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 add_commands(app)
 app.command()(page)
-app.command()(attack)
+app.add_typer(attack, name="attack")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m experiments attack``: damaged and hostile files for every reader."""
+"""``python -m experiments attack``: hostile files for every reader, threads that search and change an index."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from tqdm import tqdm
 
 from .harness import KINDS, Attack, Limits, Tally, table
 from .samples import make_samples
+from .threads import BACKENDS, Stress, stress
+from .threads import settings_of as settings
+from .threads import table as stress_table
+from .throughput import Throughput, measure_throughput, throughput_table
 
 __all__ = ["attack"]
 
+attack = typer.Typer(no_args_is_help=True, help="Try to break readers and indexes, and count what happens.")
 
-def attack(
+Only = Annotated[str, typer.Option(help="Backends with this in their names, of several with commas.")]
+
+
+@attack.command()
+def readers(
     mutations: Annotated[int, typer.Option(min=1, help="Of each sample.")] = 1000,
     first: Annotated[int, typer.Option(min=0, help="Number of the first mutation.")] = 0,
     only: Annotated[str, typer.Option(help="Samples with this in their names, of several with commas.")] = "",
@@ -55,6 +64,56 @@ def attack(
                 save.write_text(json.dumps({key: dict(value.counts) for key, value in tallies.items()}))
         attacker.close()
     print(table(tallies))
+    if any(tally.counts[kind] for tally in tallies.values() for kind in KINDS[2:]):
+        raise typer.Exit(1)
+
+
+@attack.command()
+def threads(
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each backend.")] = 120.0,
+    readers: Annotated[int, typer.Option(min=1, help="Threads that search.")] = 6,
+    writers: Annotated[int, typer.Option(min=1, help="Threads that change and save the index.")] = 2,
+    only: Only = "",
+    seed: int = 0,
+) -> None:
+    """Search an index from some threads while others change it, and check every answer.
+
+    A fault is an error, or an answer that was right at no moment of its search.
+    """
+    found: dict[str, Stress] = {}
+    for backend in _chosen(only):
+        with tempfile.TemporaryDirectory() as folder:
+            found[backend] = stress(
+                seconds=seconds,
+                readers=readers,
+                writers=writers,
+                folder=Path(folder) / "index",
+                seed=seed,
+                **settings(backend),
+            )
+        for fault in found[backend].faults:
+            print(f"{backend}: {fault}", flush=True)
+    print(stress_table(found))
+    if any(each.faults for each in found.values()):
+        raise typer.Exit(1)
+
+
+@attack.command()
+def throughput(
+    threads: Annotated[int, typer.Option(min=1, help="That search at once.")] = 2,
+    rounds: Annotated[int, typer.Option(min=2, help="Each with the lock and without it.")] = 40,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Of a half of a round.")] = 0.25,
+    only: Only = "",
+) -> None:
+    """Measure what the index's lock costs searches, on an index so small that the lock weighs most."""
+    found: dict[str, Throughput] = {}
+    for backend in _chosen(only):
+        found[backend] = measure_throughput(backend, threads=threads, rounds=rounds, seconds=seconds)
+    print(throughput_table(found))
+
+
+def _chosen(only: str) -> list[str]:
+    return [backend for backend in BACKENDS if any(part in backend for part in only.split(","))]
 
 
 def _loaded(file: Path) -> dict[str, Tally]:

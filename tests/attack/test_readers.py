@@ -1,4 +1,4 @@
-"""A seeded share of ``python -m experiments attack``: damage is read or refused, nothing else."""
+"""A seeded share of ``python -m experiments attack readers``: damage is read or refused, nothing else."""
 
 from __future__ import annotations
 

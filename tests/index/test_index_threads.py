@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders.concurrency import stress
 from builders.realistic_collections import CONFIG, documents_like_real, queries_like_real
 
+from experiments.attack.threads import BACKENDS, settings_of, stress
 from muvera import MuveraIndex
 
 DOCUMENTS = documents_like_real(400)
@@ -89,16 +89,13 @@ def test_changes_wait_for_each_other() -> None:
 
 
 @pytest.mark.compiled("counts what is done in two seconds")
-@pytest.mark.parametrize("backend", ["all tokens", "exact", "hnsw", "int8", "pq", "auto"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_searches_see_all_of_a_change_or_nothing(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a lock a graph ended the process, and other searches found rows without an id."""
     monkeypatch.setattr("muvera.index.candidates.GRAPH_FROM", 300)  # with "auto" it changes in between
-    settings: dict[str, Any] = {"backend": backend, "exact_tokens": 0, "pq": {"rescore": 60}}
-    if backend == "all tokens":
-        settings = {"exact_tokens": 10**6}
-    found = stress(seconds=1.7, folder=tmp_path / "index", **settings)
+    found = stress(seconds=1.7, folder=tmp_path / "index", **settings_of(backend))
     assert found.faults == []
     assert found.searches > 50 and found.changes > 5
 

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from muvera import FDEConfig, MultiVectors, MuveraIndex
 
-__all__ = ["Stress", "stress"]
+__all__ = ["BACKENDS", "Stress", "query_of", "settings_of", "small_index", "stress", "table"]
 
 DIMENSION = 20
+
+#: What reads the vectors; "all tokens" reads no vectors at all.
+BACKENDS = ("all tokens", "exact", "hnsw", "int8", "pq", "auto")
 
 #: Documents that are there all the time, in ever new versions; others come and go under higher ids.
 STABLE, FIRST_OTHER = 160, 1_000
@@ -41,6 +45,13 @@ class Stress:
     changes: int = 0
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
+
+
+def settings_of(backend: str) -> dict[str, Any]:
+    """Return the settings of :meth:`muvera.MuveraIndex.build` for one of :data:`BACKENDS`."""
+    if backend == "all tokens":
+        return {"exact_tokens": 10**6}
+    return {"backend": backend, "exact_tokens": 0, "pq": {"rescore": 60}}
 
 
 class _Versions:
@@ -81,12 +92,7 @@ def stress(
     **settings
         Of :meth:`muvera.MuveraIndex.build`.
     """
-    bases = np.random.default_rng(seed).standard_normal((STABLE, DIMENSION - 1))
-    bases /= np.linalg.norm(bases, axis=1, keepdims=True)
-    config = FDEConfig(
-        dimension=DIMENSION, num_repetitions=40, num_simhash_projections=3, projection_dimension=8
-    )
-    index = MuveraIndex.build(_documents(bases, range(STABLE), [0] * STABLE), config, threads=1, **settings)
+    index, bases = small_index(seed, **settings)
     versions, found = _Versions(), Stress()
     sure = [_first(index, bases, i) == i for i in range(STABLE)]  # a graph or codes may miss some
     began = time.perf_counter()
@@ -130,7 +136,18 @@ def stress(
     return found
 
 
-def _documents(bases: np.ndarray, ids: Any, versions: Any) -> MultiVectors:
+def small_index(seed: int, **settings: Any) -> tuple[MuveraIndex, NDArray[np.float64]]:
+    """Return an index of the stable documents, and a direction of each, which its query has, too."""
+    bases = np.random.default_rng(seed).standard_normal((STABLE, DIMENSION - 1))
+    bases /= np.linalg.norm(bases, axis=1, keepdims=True)
+    config = FDEConfig(
+        dimension=DIMENSION, num_repetitions=40, num_simhash_projections=3, projection_dimension=8
+    )
+    documents = _documents(bases, range(STABLE), [0] * STABLE)
+    return MuveraIndex.build(documents, config, threads=1, **settings), bases
+
+
+def _documents(bases: NDArray[np.float64], ids: Any, versions: Any) -> MultiVectors:
     arrays = []
     for i, version in zip(ids, versions, strict=True):
         tokens = np.zeros((2, DIMENSION), np.float32)
@@ -140,19 +157,24 @@ def _documents(bases: np.ndarray, ids: Any, versions: Any) -> MultiVectors:
     return MultiVectors.from_arrays(arrays, ids=list(ids))
 
 
-def _query(bases: np.ndarray, i: int) -> np.ndarray:
+def query_of(bases: NDArray[np.float64], i: int) -> NDArray[np.float32]:
+    """Return the query that finds stable document `i`, and tells which version was found."""
     query = np.zeros((2, DIMENSION), np.float32)
     query[0, :-1] = bases[i]
     query[1, -1] = 1
     return query
 
 
-def _first(index: MuveraIndex, bases: np.ndarray, i: int) -> int:
-    return int(index.search(_query(bases, i), 1, candidates=40, threads=1)[0].ids[0])
+def _first(index: MuveraIndex, bases: NDArray[np.float64], i: int) -> int:
+    return int(index.search(query_of(bases, i), 1, candidates=40, threads=1)[0].ids[0])
 
 
 def _search(
-    index: MuveraIndex, bases: np.ndarray, versions: _Versions, sure: list[bool], stream: np.random.Generator
+    index: MuveraIndex,
+    bases: NDArray[np.float64],
+    versions: _Versions,
+    sure: list[bool],
+    stream: np.random.Generator,
 ) -> str | None:
     """Search once, in one of several ways; return what is wrong with the answer."""
     i = int(stream.integers(STABLE))
@@ -166,7 +188,7 @@ def _search(
     ]
     way = {"candidates": 40, "threads": 1, **ways[int(stream.integers(len(ways)))]}
     start = time.perf_counter()
-    ranking = index.search(_query(bases, i), 5, **way)[0]
+    ranking = index.search(query_of(bases, i), 5, **way)[0]
     stop = time.perf_counter()
     names = ranking.ids.tolist()
     if len(set(names)) != len(names) or (np.diff(ranking.scores) > 0).any():
@@ -179,9 +201,19 @@ def _search(
     return None
 
 
+def table(found: dict[str, Stress]) -> str:
+    """Return a Markdown table, a row a backend."""
+    heads = ("backend", "seconds", "searches", "changes", "faults")
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for backend, each in found.items():
+        numbers = f"{each.seconds:.0f} | {each.searches:,} | {each.changes:,} | {len(each.faults):,}"
+        lines.append(f"| {backend} | {numbers} |")
+    return "\n".join(lines)
+
+
 def _change(
     index: MuveraIndex,
-    bases: np.ndarray,
+    bases: NDArray[np.float64],
     versions: _Versions,
     stream: np.random.Generator,
     number: int,
