@@ -8,7 +8,7 @@ from typing import Any
 
 from ...data.multivectors import MultiVectors
 from ...utils.optional_imports import import_extra
-from ..parsing.lance_manifest import require_no_base_paths
+from ..parsing.lance_files import require_sound_table
 from ..sources import arrow_columns
 from ..sources.base import Source
 
@@ -74,7 +74,7 @@ class LanceSource:
         lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
         self._pa = arrow_columns.import_pyarrow("lancedb", "Reading LanceDB")
         self.place = f"{path}/{table}.lance"
-        require_no_base_paths(path / f"{table}.lance")
+        require_sound_table(path / f"{table}.lance")
         self._table = lancedb.connect(str(path)).open_table(table)
         schema = self._table.schema
         self.num_documents: int | None = int(self._table.count_rows())
