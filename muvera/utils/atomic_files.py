@@ -151,6 +151,6 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
     try:
         np.save(path, array)
     except OSError as error:
-        raise OSError(
-            error.errno, f"{path} could not be written whole: {error}. Is the disk full?"
-        ) from error
+        named = OSError(f"{path} could not be written whole: {error}. Is the disk full?")
+        named.errno = error.errno
+        raise named from error

@@ -289,3 +289,4 @@ def test_an_array_on_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match=r"array\.npy could not be written whole: .*Is the disk full") as caught:
         save_array(tmp_path / "array.npy", np.arange(3))
     assert caught.value.errno == 28
+    assert str(caught.value).startswith(str(tmp_path)) and str(caught.value).endswith("Is the disk full?")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -164,10 +165,14 @@ def _lancedb(batches: _Checked, target: Path, dimension: int, overwrite: bool) -
     rows = iter(batches)
     first = _record_batch(pa, next(rows), "vector", dimension)
     with new_folder(target, overwrite, ("fdes.lance",)) as folder:
-        table = lancedb.connect(str(folder)).create_table("fdes", pa.Table.from_batches([first]))
-        # One batch after the other: what fails in a batch fails here, as itself.
-        for batch in rows:
-            table.add(pa.Table.from_batches([_record_batch(pa, batch, "vector", dimension)]))
+        try:
+            table = lancedb.connect(str(folder)).create_table("fdes", pa.Table.from_batches([first]))
+            # One batch after the other: what fails in a batch fails here, as itself.
+            for batch in rows:
+                table.add(pa.Table.from_batches([_record_batch(pa, batch, "vector", dimension)]))
+        except RuntimeError as error:  # of LanceDB, which ends with a place in its source
+            reason = re.sub(r", /\S+:\d+:\d+$", "", " ".join(str(error).split())).rstrip(".")
+            raise OSError(f"{target} could not be written: {reason}.") from error
 
 
 def _record_batch(pa: Any, batch: Vectors, column: str, dimension: int) -> Any:

@@ -55,14 +55,15 @@ best = [ids[row] for row in np.argsort(-scores)[:10]]
 
 
 def _faiss(written: Written) -> str:
-    names = ""
+    imports = names = ""
     if not written.integer_ids:
-        names = f"""import json
+        imports = "import json\nfrom pathlib import Path\n"
+        names = f"""\
 names = json.loads(Path({written.out + "/ids.json"!r}).read_text(encoding="utf-8"))
 best = [names[row] for row in found[0]]
 """
     return f"""\
-import faiss
+{imports}import faiss
 import numpy as np
 index = faiss.IndexIDMap(faiss.IndexFlatIP({written.dimension}))  # IP: inner product
 index.add_with_ids(np.load({written.out + "/vectors.npy"!r}), np.load({written.out + "/ids.npy"!r}))

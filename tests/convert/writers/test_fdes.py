@@ -136,6 +136,25 @@ def test_milvus(tmp_path: Path, ids: Any) -> None:
 
 
 @pytest.mark.parametrize("form", list(FORMATS))
+def test_a_full_disk_is_one_sentence(tmp_path: Path, form: str) -> None:
+    """A limit on the size of files stands in for the disk."""
+    resource = pytest.importorskip("resource", reason="Windows limits no sizes of files")
+    for module in {"parquet": ["pyarrow"], "lancedb": ["pyarrow", "lancedb"]}.get(form, []):
+        pytest.importorskip(module, reason=f"the {form} extra is not installed")
+    vectors = np.random.default_rng(0).normal(size=(512, 64)).astype(np.float32)  # 128 KiB
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, most))
+    try:
+        with pytest.raises(OSError, match="could not be written") as caught:
+            write_vectors(iter([Vectors(vectors, np.arange(512))]), tmp_path / "out", form)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path)) and message.endswith((".", "?")) and "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
 def test_what_every_form_refuses(tmp_path: Path, form: str) -> None:
     if form in ("parquet", "lancedb"):
         pytest.importorskip("pyarrow", reason=f"the {form} extra is not installed")

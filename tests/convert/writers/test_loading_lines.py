@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,20 @@ def test_lines_of_pgvector(half: bool) -> None:
     assert f"embedding {kind}(8));" in lines and f"{kind}_ip_ops" in lines and "<#>" in lines
     assert "id text PRIMARY KEY" in lines and "FROM 'it''s.txt'\n" in lines
     assert "id bigint" in loading_lines("pgvector", Written("x", 8, True))
+
+
+@pytest.mark.parametrize("integers", [True, False])
+@pytest.mark.parametrize("to", [each for each in FORMATS if each != "pgvector"])
+def test_lines_name_nothing_that_they_do_not_import(to: str, integers: bool) -> None:
+    """Also those of libraries that are not installed here."""
+    known = {"query", *dir(builtins)}
+    nodes = list(ast.walk(ast.parse(loading_lines(to, Written("out", 8, integers)))))
+    for node in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            known |= {(name.asname or name.name).partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            known.add(node.id)
+    assert {node.id for node in nodes if isinstance(node, ast.Name)} <= known
 
 
 def test_every_format_has_its_lines() -> None:
