@@ -313,13 +313,19 @@ def _positions(
 def _one_text(value: Any, name: str) -> MultiVectors:
     array = as_array(value, name)
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name} must have shape (tokens, dim) with at least one token, got {array.shape}.")
+        raise ValueError(
+            f"{name} must have shape (tokens, dimension) with at least one token, got {array.shape}."
+        )
     return as_multivectors(array, name)
 
 
 def _checked(queries: Any, documents: Any) -> tuple[MultiVectors, MultiVectors]:
-    documents = checked_texts(documents, "documents")
-    queries = checked_texts(queries, "queries", empty_dimension=documents.dimension)
+    if isinstance(documents, (list, tuple)) and not documents:  # which have any dimension
+        queries = checked_texts(queries, "queries", empty_dimension=1)
+        documents = checked_texts(documents, "documents", queries.dimension)
+    else:
+        documents = checked_texts(documents, "documents")
+        queries = checked_texts(queries, "queries", empty_dimension=documents.dimension)
     if queries.dimension != documents.dimension:
         raise ValueError(
             f"queries have {queries.dimension} columns, but documents have {documents.dimension}. "

@@ -232,6 +232,7 @@ def test_no_queries_and_no_documents_give_empty_answers() -> None:
     assert top_k(none, documents, 1) == [] and rerank(none, documents, []) == []
     assert top_k([], documents, 1) == [] and rerank([], documents, []) == []
     assert [len(row) for row in top_k(documents, none, 3)] == [0, 0]
+    assert [len(row) for row in top_k(documents, [], 3)] == [0, 0] and top_k([], [], 3) == []
     some = [documents[0], np.empty((0, 24)), documents[1]]
     for found in (top_k(some, documents, 3), rerank(some, documents, [[0, 1]] * 3, 3)):
         assert [len(row) for row in found] == [2, 0, 2]
