@@ -18,7 +18,7 @@ __all__ = ["BACKENDS", "Stress", "query_of", "settings_of", "small_index", "stre
 DIMENSION = 20
 
 #: What reads the vectors; "all tokens" reads no vectors at all.
-BACKENDS = ("all tokens", "exact", "hnsw", "int8", "pq", "auto")
+BACKENDS = ("all tokens", "exact", "hnsw", "usearch", "int8", "pq", "auto")
 
 #: Documents that are there all the time, in ever new versions; others come and go under higher ids.
 STABLE, FIRST_OTHER = 160, 1_000
@@ -101,7 +101,7 @@ def stress(
     """
     index, bases = small_index(seed, **settings)
     versions, found = _Versions(), Stress()
-    approximate = settings.get("backend") in ("hnsw", "pq", "auto")
+    approximate = settings.get("backend") in ("hnsw", "usearch", "pq", "auto")
     began = time.perf_counter()
     deadline = began + seconds
     lock = threading.Lock()
