@@ -72,6 +72,17 @@ def index(
         int | None,
         typer.Option(help="Up to this many tokens, search exactly and without FDEs; 0: never."),
     ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="How tokens are kept: as_given, float32, float16, or as codes, int8 (half of float16), 4bit, 2bit or "
+            "1bit (a quarter, a seventh and a thirteenth of it; fewer bits find fewer of the best)."
+        ),
+    ] = None,
+    keep_exact: Annotated[
+        bool,
+        typer.Option("--keep-exact", help="Keep exact tokens beside codes; they order the best few."),
+    ] = False,
     threads: Threads = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the index in OUT, once the new one is complete.")
@@ -81,7 +92,7 @@ def index(
 ) -> None:
     """Build an index of token embeddings, a batch at a time.
 
-    OUT appears when it is complete.  --config may also say backend, hnsw, usearch, pq and exact_tokens.
+    OUT appears when it is complete.  --config may also say backend, hnsw, usearch, pq, exact_tokens and tokens.
 
     \b
     Example: an index of your own arrays, one (tokens, dimension) array a document.
@@ -91,6 +102,7 @@ def index(
       muvera search docs.index docs -k 3
     """
     from ..index.muvera_index import MuveraIndex
+    from ..index.settings import TokenSettings
     from .settings import configuration
     from .sources import open_documents, stream
 
@@ -111,8 +123,10 @@ def index(
                     "documents --preset learned finds more with fewer floats."
                 ]
             )
-    changes |= {"backend": backend, "exact_tokens": exact_tokens}
+    changes |= {"backend": backend, "exact_tokens": exact_tokens, "tokens": tokens}
     fde, settings = configuration(opened.dimension, preset, config, changes)
+    if keep_exact:
+        settings["tokens"] = {**TokenSettings.of(settings.get("tokens")).to_dict(), "keep_exact": True}
     begun = time.perf_counter()
     settings |= _learned(opened, fde, settings, threads, quiet)
     if not quiet:

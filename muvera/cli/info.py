@@ -69,6 +69,7 @@ def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
     lines = [
         f"an index of {counted(facts.documents, 'document')}{others}",
         f"tokens      {facts.tokens:,} of {counted(facts.dimension, 'dimension')}",
+        f"kept        {_kept(facts.token_codec)}",
         f"search      {described(facts)}",
         f"size        {megabytes(facts.bytes_per_document)} per document, {megabytes(size)} on the disk",
         f"settings    {_settings(facts.vectors or {}, ('space', 'm', 'ef_construction', 'ef'))}"
@@ -77,6 +78,13 @@ def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
         *(f"warning     {text}" for text in facts.warnings),
     ]
     return {"kind": "index", "bytes_on_disk": size, "verified": verify, **facts.to_dict()}, "\n".join(lines)
+
+
+def _kept(codec: dict[str, Any]) -> str:
+    """Return how tokens are kept, and in how many bytes."""
+    text = f"{codec['bytes_per_token']:,} bytes per token ({codec['codec']})"
+    exact = codec["exact_bytes_per_token"]
+    return f"{text}, and {exact:,} bytes per exact token" if exact else text
 
 
 def _settings(values: dict[str, Any], names: tuple[str, ...]) -> str:

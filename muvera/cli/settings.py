@@ -11,7 +11,7 @@ from ..encoders.registry import PRESETS, config_from_dict
 __all__ = ["configuration", "read_config"]
 
 #: What a configuration file may say besides the encoder's parameters.
-INDEX_SETTINGS = ("backend", "hnsw", "usearch", "pq", "exact_tokens")
+INDEX_SETTINGS = ("backend", "hnsw", "usearch", "pq", "exact_tokens", "tokens")
 
 
 def configuration(
@@ -34,7 +34,7 @@ def configuration(
     -------
     FDEConfig or LearnedConfig
     dict
-        Those of backend, hnsw, usearch, pq and exact_tokens that were given.
+        Those of backend, hnsw, usearch, pq, exact_tokens and tokens that were given.
     """
     if preset not in PRESETS:
         raise ValueError(f"There is no preset {preset!r}. There are: {', '.join(PRESETS)}.")

@@ -25,6 +25,9 @@ class Ranking:
     scores : float32 (n,)
         Chamfer similarities (higher is better), as sums over query tokens unless the mean
         was asked for.
+    exact : bool
+        Whether the scores are of the tokens as they were given; false: of those that an index's codes
+        stand for.
 
     Examples
     --------
@@ -40,6 +43,7 @@ class Ranking:
 
     ids: Ids
     scores: NDArray[np.float32]
+    exact: bool = True
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,7 +60,7 @@ class Ranking:
     def __getitem__(self, key: Any) -> tuple[int | str, float] | Ranking:
         """Return the text at a rank from 0 as (id, score), or the ranking of a slice of ranks."""
         if isinstance(key, slice):
-            return Ranking(self.ids[key], self.scores[key])
+            return Ranking(self.ids[key], self.scores[key], self.exact)
         rank = range(len(self))[key]  # raises IndexError, and counts from the end
         return self.ids[rank : rank + 1].tolist()[0], float(self.scores[rank])
 
@@ -66,7 +70,8 @@ class Ranking:
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name!r}: {score:.4g}" for name, score in list(self)[:3])
-        return f"Ranking({{{shown}{', ...' if len(self) > 3 else ''}}})"
+        how = "" if self.exact else ", of coded tokens"
+        return f"Ranking({{{shown}{', ...' if len(self) > 3 else ''}}}{how})"
 
 
 def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:

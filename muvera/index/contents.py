@@ -16,7 +16,8 @@ from ..data.sampling import MAX_FIT_DOCUMENTS, pseudo_queries
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
-from ..reranking.pruning import RerankOptions, rank_candidates
+from ..reranking.codecs.base import CodedVectors, TokenCodec
+from ..reranking.pruning import RerankOptions
 from ..utils.group_lock import GroupLock
 from ..utils.growable_array import GrowingArray
 from ..utils.parallel import run_in_ranges, split_by_weight
@@ -33,7 +34,7 @@ from .quality import (
 )
 from .search_plan import DEFAULT_CANDIDATES, Filter, SearchPlan, as_id_list
 from .settings import IndexSettings
-from .token_store import TokenStore
+from .token_levels import TokenLevels
 
 __all__ = ["MIN_FIT_DOCUMENTS", "IndexContents"]
 
@@ -58,6 +59,8 @@ class IndexContents:
         A fitted encoder to use instead of learning from the documents.
     first_id : int
         The first id to give to documents without one.
+    codec : TokenCodec, optional
+        A fitted codec of tokens to use instead of learning one.
     """
 
     def __init__(
@@ -67,11 +70,12 @@ class IndexContents:
         *,
         encoder: Encoder | None = None,
         first_id: int = 0,
+        codec: TokenCodec | None = None,
     ) -> None:
         self.config, self.settings = config, settings
         self._encoder = encoder
         self.ids = IdMap(first_id)
-        self.store = TokenStore()
+        self.store = TokenLevels(settings.tokens, config.dimension, codec)
         self.lengths = GrowingArray(np.empty(0, np.int64))
         self.candidates: CandidateSearch | None = None
         self.min_fit_documents = MIN_FIT_DOCUMENTS
@@ -117,26 +121,33 @@ class IndexContents:
         if self.candidates is None and self._needs_vectors(len(rows), tokens):
             self.candidates = self._build_candidates(self.ids.live, threads)
         self.measure(threads)
+        self.store.fit_if_ready(threads, tokens=1)
         self.store.flush()
 
-    def append(self, ids: Ids, documents: MultiVectors, threads: int | None) -> None:
-        """Add documents under these ids, in place of those that have them."""
+    def append(
+        self, ids: Ids, documents: MultiVectors, threads: int | None, codes: CodedVectors | None = None
+    ) -> None:
+        """Add documents under these ids, in place of those that have them; `codes`: theirs, if known."""
         if len(documents) == 0:
             return
         self._require_fitting()
         replaced = self.ids.existing_rows(ids)
         rows = np.arange(len(self.store), len(self.store) + len(documents))
-        before, candidates = self.store.segments, self.candidates
+        before, candidates = self.store.state, self.candidates
         try:
-            self.store.append(documents)
+            self.store.append(documents, threads, codes)
             if candidates is not None:
                 candidates.add(rows, documents, threads, self.lock.exclusive)
             elif self._needs_vectors(*self._sizes_after(replaced, documents)):
                 live = np.setdiff1d(self.ids.live, replaced, assume_unique=True)
                 candidates = self._build_candidates(np.concatenate([live, rows]), threads)
+            if candidates is not None or self.min_fit_documents == MIN_FIT_DOCUMENTS:
+                self.store.fit_if_ready(
+                    threads
+                )  # while filling, not before vectors were made of exact tokens
         except BaseException:
             with self.lock.exclusive():
-                self.store.segments = before
+                self.store.state = before
                 self._retire_rows(rows)
             raise
         with self.lock.exclusive():
@@ -172,8 +183,7 @@ class IndexContents:
         """Never use these rows where a part of them is spent, for a graph takes a label once."""
         if self.candidates is not None and not self.candidates.can_add(rows):
             none = np.zeros(len(rows), np.int64)
-            empty = np.empty((0, self.config.dimension), self.store.segments[-1].vectors.tokens.dtype)
-            self.store.append(MultiVectors.from_flat(empty, none))
+            self.store.append_empty(len(rows))
             self.lengths.extend(none)
             self.ids.reserve(len(rows))
 
@@ -259,16 +269,20 @@ class IndexContents:
             documents=len(rows),
         )
 
-    def rebuilt(self, threads: int | None) -> IndexContents:
-        """Return new contents of the same documents, without the deleted ones' rows."""
+    def rebuilt(self, threads: int | None, staging: Path | None = None) -> IndexContents:
+        """Return new contents of the same documents, without the deleted ones' rows; see :meth:`filling`."""
         # Maps that were learned from few of the documents are learned again.
         again = self.candidates is not None and self.candidates.fitted_on_too_few
         fresh = IndexContents(
-            self.config, self.settings, encoder=None if again else self.encoder, first_id=self.ids.next
+            self.config,
+            self.settings,
+            encoder=None if again else self.encoder,
+            first_id=self.ids.next,
+            codec=self.store.codec,
         )
-        with fresh.filling(threads):
-            for rows, texts in self.store.batches(self.ids.live):
-                fresh.append(self.ids.of(rows), texts, threads)
+        with fresh.filling(threads, staging):
+            for rows, texts, codes in self.store.coded_batches(self.ids.live):
+                fresh.append(self.ids.of(rows), texts, threads, codes)
         return fresh
 
     # -- looking --------------------------------------------------------------
@@ -283,11 +297,12 @@ class IndexContents:
         with self.lock.shared():
             live, deleted = len(self.ids), len(self.store) - len(self.ids)
             filled, tokens = self.searchable
-            itemsize = self.store.segments[0].vectors.tokens.itemsize if self.store.segments else 4
+            kept = self.store.info()
             search = None if self.candidates is None else self.candidates.info()
             warnings = self._warnings()
-        token_bytes = tokens * self.config.dimension * itemsize
-        per_document = token_bytes / max(1, live) + (search["bytes_per_vector"] if search else 0)
+        per_document = tokens * kept["bytes_per_token"] / max(1, live) + (
+            search["bytes_per_vector"] if search else 0
+        )
         if deleted > max(100, live // 2):
             warnings.append(f"{deleted} deleted documents still take memory: call rebuild().")
         return IndexInfo(
@@ -300,6 +315,7 @@ class IndexContents:
             exact_tokens=self.settings.exact_tokens,
             encoder={**self.config.to_dict(), "vector_dimension": self.config.vector_dimension},
             vectors=search,
+            token_codec=kept,
             first_stage=None if self.candidates is None else self.candidates.first_stage,
             bytes_per_document=round(per_document),
             warnings=tuple(warnings),
@@ -335,6 +351,7 @@ class IndexContents:
     def search(self, queries: MultiVectors, plan: SearchPlan) -> list[Ranking]:
         """Return the best documents for each query, by ids and exact scores."""
         with self.lock.shared(plan.ef):
+            self.store.require_rescore(plan.rescore)
             rows, tokens = self.searchable
             k, visible, allowed = min(plan.k, len(rows)), len(rows), None
             if plan.filter is not None:
@@ -354,9 +371,10 @@ class IndexContents:
                 )
         # Rows keep their tokens and ids for ever, so that no change matters from here on.
         if found is None:
-            return self.rank(queries, [rows] * len(queries), RerankOptions(k, mean=plan.mean), plan.threads)
+            how = RerankOptions(k, mean=plan.mean)
+            return self.rank(queries, [rows] * len(queries), how, plan.threads, rescore=plan.rescore)
         how = RerankOptions(k, patience=plan.patience, mean=plan.mean)
-        return self.rank(queries, found, how, plan.threads, plan.ball_carving_tau)
+        return self.rank(queries, found, how, plan.threads, plan.ball_carving_tau, plan.rescore)
 
     def _filtered(self, wanted: Filter) -> NDArray[np.int64]:
         """Return the rows with tokens that a filter allows, ascending."""
@@ -376,9 +394,11 @@ class IndexContents:
         how: RerankOptions,
         threads: int | None,
         ball_carving_tau: float | None = None,
+        rescore: int | None = None,
     ) -> list[Ranking]:
-        """Order each query's rows, the likely best first, exactly; a query without tokens finds nothing."""
-        none = Ranking(self.ids.of(np.empty(0, np.int64)), np.empty(0, np.float32))
+        """Order each query's rows, the likely best first; a query without tokens finds nothing."""
+        exact = self.store.exact
+        none = Ranking(self.ids.of(np.empty(0, np.int64)), np.empty(0, np.float32), exact)
         rankings = [none] * len(queries)
         alone = len(queries) == 1
 
@@ -386,15 +406,15 @@ class IndexContents:
             for q in range(start, stop):
                 if len(rows[q]) == 0 or len(queries[q]) == 0:
                     continue
-                found, scores = rank_candidates(
+                found, scores = self.store.rank(
                     queries[q],
-                    ball_carving_tau,
                     rows[q],
-                    self.store.slices,
                     replace(how, products=[]),
                     threads if alone else 1,
+                    ball_carving_tau=ball_carving_tau,
+                    rescore=rescore,
                 )
-                rankings[q] = Ranking(self.ids.of(found), scores)
+                rankings[q] = Ranking(self.ids.of(found), scores, exact)
 
         run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
         return rankings

@@ -35,13 +35,17 @@ class IndexInfo:
     vectors : dict or None
         Of the vectors' search: kind, settings, "bytes_per_vector", and for a graph "recall", the share
         of the exact best vectors that it finds; None while all tokens are read.
+    token_codec : dict
+        How tokens are kept: "codec", "keep_exact", whether a codec is "fitted", "bytes_per_token" that a
+        search reads of every candidate, and "exact_bytes_per_token" that it reads of the best few, 0 where
+        there are none.
     first_stage : FirstStageRecall or None
         Share of the exact best documents among the default number of candidates, as it was measured
         when the index was built or had doubled; None where all tokens are read, every document is a
         candidate, or there are too many tokens to read them all for it (see
         :meth:`muvera.MuveraIndex.measure_recall`).
     bytes_per_document : int
-        Tokens and vectors of a document, on average.
+        Tokens, or their codes, and vectors of a document, on average; without exact tokens beside codes.
     warnings : tuple of str
         Sentences.
     """
@@ -55,6 +59,7 @@ class IndexInfo:
     exact_tokens: int
     encoder: dict[str, Any]
     vectors: dict[str, Any] | None
+    token_codec: dict[str, Any]
     first_stage: FirstStageRecall | None
     bytes_per_document: int
     warnings: tuple[str, ...]

@@ -32,6 +32,8 @@ TEXTS = "texts.sqlite"
 #: Names of the files that a generation has; see docs/index-format.md.  Nothing else is ever read or removed.
 FILE_PATTERNS = (
     "tokens-*.npy",
+    "codes-*.npy",
+    "codec_*.npy",
     "lengths.npy",
     "ids.json",
     "alive.npy",
@@ -102,6 +104,8 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
     """Raise IndexFolderError unless all that is named lies in the folder, and all that is used is listed."""
     files = manifest["files"]
     used = [entry["file"] for entry in manifest["segments"]]
+    if manifest.get("codes") is not None:
+        used += [entry["file"] for entry in manifest["codes"]["segments"]]
     for name in [manifest["folder"], *files, *used]:
         parts = PurePosixPath(name).parts
         inside = parts and not PurePosixPath(name).is_absolute() and ".." not in parts and "\\" not in name

@@ -26,7 +26,7 @@ from .manifest import TEXTS
 from .persistence import read_contents, write_contents
 from .search_plan import as_id_list
 from .searchable import SearchableIndex
-from .settings import EXACT_TOKENS, Backend, IndexSettings
+from .settings import EXACT_TOKENS, Backend, IndexSettings, Tokens
 
 __all__ = ["MuveraIndex"]
 
@@ -60,6 +60,10 @@ class MuveraIndex(SearchableIndex):
         Of product codes, such as ``{"rescore": 200}``.
     exact_tokens : int
         Search exactly up to this many tokens, also within a filter.  0: never.
+    tokens : str, TokenSettings or dict, optional
+        How tokens are kept, see :class:`muvera.index.settings.TokenSettings`: "as_given" (the default),
+        "float32", "float16", or as codes that are learned from the documents, "int8", "4bit", "2bit" or
+        "1bit"; ``{"codec": "2bit", "keep_exact": True}`` keeps exact tokens beside the codes.
     encoder : Encoder, optional
         A fitted encoder to use instead of learning from the documents.
 
@@ -87,6 +91,7 @@ class MuveraIndex(SearchableIndex):
         usearch: USearchSettings | Mapping[str, Any] | None = None,
         pq: PQSettings | Mapping[str, Any] | None = None,
         exact_tokens: int = EXACT_TOKENS,
+        tokens: Tokens = None,
         encoder: Encoder | None = None,
     ) -> None:
         require_config(config)
@@ -96,7 +101,14 @@ class MuveraIndex(SearchableIndex):
                 "Give encoder.config, or leave the encoder out."
             )
         settings = IndexSettings.from_dict(
-            {"backend": backend, "hnsw": hnsw, "usearch": usearch, "pq": pq, "exact_tokens": exact_tokens}
+            {
+                "backend": backend,
+                "hnsw": hnsw,
+                "usearch": usearch,
+                "pq": pq,
+                "exact_tokens": exact_tokens,
+                "tokens": tokens,
+            }
         )
         super().__init__(IndexContents(config, settings, encoder=encoder))
         self._changed = RLock()
@@ -119,6 +131,7 @@ class MuveraIndex(SearchableIndex):
         usearch: USearchSettings | Mapping[str, Any] | None = None,
         pq: PQSettings | Mapping[str, Any] | None = None,
         exact_tokens: int = EXACT_TOKENS,
+        tokens: Tokens = None,
         encoder: Encoder | None = None,
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
@@ -137,7 +150,7 @@ class MuveraIndex(SearchableIndex):
             holds a batch, the vectors and their graph.
         overwrite : bool
             Replace the index in `path`, once the new one is complete.
-        backend, hnsw, usearch, pq, exact_tokens, encoder
+        backend, hnsw, usearch, pq, exact_tokens, tokens, encoder
             As for the class.
         threads : int, optional
             Default: all usable cores.  Only the HNSW graph depends on it.
@@ -172,6 +185,7 @@ class MuveraIndex(SearchableIndex):
                 usearch=usearch,
                 pq=pq,
                 exact_tokens=exact_tokens,
+                tokens=tokens,
                 encoder=encoder,
             )
             with index._contents.filling(threads, staging):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..data.multivectors import MultiVectors
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
+from ..reranking.codecs.base import CodedVectors
+from ..reranking.codecs.registry import read_codec, write_codec
 from ..utils.atomic_files import save_array
 from ..utils.growable_array import GrowingArray
 from ..utils.npy_files import load_npy
@@ -21,11 +25,13 @@ from .generations import Generation, commit
 from .id_map import IdMap
 from .manifest import IndexFolderError, read_manifest, verify
 from .settings import IndexSettings
-from .token_store import Segment, mapped, write_tokens
+from .token_store import Segment, TokenStore, mapped, write_tokens
 
 __all__ = ["read_contents", "write_contents"]
 
 LENGTHS = "lengths.npy"
+
+_Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
 # Times that a folder is read again because a writer replaced it meanwhile.
 _ATTEMPTS = 5
@@ -58,16 +64,23 @@ def write_contents(
     IndexFolderError, FileExistsError, OSError
         As :meth:`muvera.MuveraIndex.save` says.
     """
-    segments: list[Segment] = []
+    written: list[tuple[TokenStore[Any], list[Segment[Any]]]] = []
 
     def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
-        kept, rest = _divide(contents.store.segments, target, old)
-        segments.extend(kept)
-        if rest:
-            file = f"tokens-{rest[0].first:012d}.npy"
-            _write_segments(folder / file, rest, contents.store.staging)
-            lengths = np.concatenate([part.vectors.lengths for part in rest])
-            segments.append(Segment(rest[0].first, mapped(folder / file, lengths), target / name / file))
+        entries_of: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
+        kept_files: list[str] = []
+        for level in contents.store.levels:
+            segments, kept = _write_level(level, folder, target, target / name, old)
+            written.append((level, segments))
+            files = [_relative(part, target) for part in segments]
+            entries_of[level.prefix] = [
+                {"first": part.first, "file": file} for part, file in zip(segments, files, strict=True)
+            ]
+            kept_files += files[:kept]
+        codec = contents.store.codec
+        codes = None
+        if codec is not None:
+            codes = {"codec": write_codec(codec, folder), "segments": entries_of["codes"]}
         save_array(folder / LENGTHS, contents.lengths.values)
         contents.ids.save(folder)
         for attached, write in (attachments or {}).items():
@@ -76,32 +89,48 @@ def write_contents(
         fitted = encoder is not None and not encoder.needs_fit
         if encoder is not None and fitted:
             write_encoder_arrays(encoder.to_arrays(), folder)
-        files = [_relative(part, target) for part in segments]
         entries = {
             "config": contents.config.to_dict(),
             "config_hash": contents.config.hash,
             "settings": contents.settings.to_dict(),
-            "segments": [
-                {"first": part.first, "file": file} for part, file in zip(segments, files, strict=True)
-            ],
+            "segments": entries_of["tokens"],
+            "codes": codes,
             "encoder": fitted,
             "candidates": None if contents.candidates is None else contents.candidates.save(folder),
         }
-        return entries, files[: len(kept)]
+        return entries, kept_files
 
     generation = commit(target, fill, expected_generation, overwrite)
-    contents.store.segments, contents.store.staging = segments, None
+    for level, segments in written:
+        level.segments = segments
+    contents.store.staging = None
     return generation
 
 
-def _relative(part: Segment, target: Path) -> str:
+def _write_level(
+    level: TokenStore[Any], folder: Path, target: Path, later: Path, old: set[str]
+) -> tuple[list[Segment[Any]], int]:
+    """Write what is new of a level; return its segments, and how many of them stay where they are."""
+    kept, rest = _divide(level.segments, target, old)
+    segments = list(kept)
+    if rest:
+        file = f"{level.prefix}-{rest[0].first:012d}.npy"
+        _write_segments(folder / file, rest, level.staging)
+        lengths = np.concatenate([part.vectors.lengths for part in rest])
+        segments.append(Segment(rest[0].first, mapped(folder / file, lengths, level.make), later / file))
+    return segments, len(kept)
+
+
+def _relative(part: Segment[Any], target: Path) -> str:
     assert part.path is not None
     return part.path.relative_to(target).as_posix()
 
 
-def _divide(segments: list[Segment], target: Path, old: set[str]) -> tuple[list[Segment], list[Segment]]:
+def _divide(
+    segments: list[Segment[Any]], target: Path, old: set[str]
+) -> tuple[list[Segment[Any]], list[Segment[Any]]]:
     """Return the segments that stay in the folder as they are, and those to write."""
-    kept: list[Segment] = []
+    kept: list[Segment[Any]] = []
     for part in segments:
         if part.path is None or target not in part.path.parents or _relative(part, target) not in old:
             break
@@ -112,7 +141,7 @@ def _divide(segments: list[Segment], target: Path, old: set[str]) -> tuple[list[
     return kept, rest
 
 
-def _write_segments(path: Path, parts: list[Segment], staging: Path | None) -> None:
+def _write_segments(path: Path, parts: list[Segment[Any]], staging: Path | None) -> None:
     source = parts[0].path
     if len(parts) == 1 and source is not None and staging is not None and source.parent == staging:
         shutil.move(source, path)
@@ -170,20 +199,23 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     files = folder / manifest["folder"]
     settings = IndexSettings.from_dict(manifest["settings"])
     encoder = read_encoder(files, config) if manifest["encoder"] else None
-    loaded = IndexContents(config, settings, encoder=encoder)
+    coded = manifest.get("codes")
+    codec = None if coded is None else read_codec(files, coded["codec"], config.dimension)
+    loaded = IndexContents(config, settings, encoder=encoder, codec=codec)
     lengths = load_npy(files / LENGTHS, mmap=False)
     loaded.lengths = GrowingArray(lengths)
     loaded.ids = IdMap.load(files)
-    entries = manifest["segments"]
-    ends = [entry["first"] for entry in entries[1:]] + [len(lengths)] * bool(entries)
-    for entry, end in zip(entries, ends, strict=True):
-        file = folder / entry["file"]
-        vectors = mapped(file, lengths[entry["first"] : end])
-        vectors.require_dimension(config.dimension, f"The tokens in {file}", "its index")
-        loaded.store.segments.append(Segment(entry["first"], vectors, file))
-    rows = (loaded.ids.num_rows, len(lengths), len(loaded.store))
-    if len(set(rows)) > 1:
-        raise IndexFolderError(f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets.")
+    floats, codes = loaded.store.floats, loaded.store.codes
+    if floats is not None:
+        floats.segments = _read_segments(floats, folder, manifest["segments"], lengths)
+        for part in floats.segments:
+            part.vectors.require_dimension(config.dimension, f"The tokens in {part.path}", "its index")
+    if codes is not None and coded is not None:
+        codes.segments = _read_segments(codes, folder, coded["segments"], lengths)
+    for level in loaded.store.levels:
+        rows = (loaded.ids.num_rows, len(lengths), len(level))
+        if len(set(rows)) > 1:
+            raise IndexFolderError(f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets.")
     if manifest["candidates"] is not None:
         if encoder is None:
             raise IndexFolderError(f"{folder} has FDEs without the matrices that made them.")
@@ -197,3 +229,19 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
                 "Build the index again."
             )
     return loaded
+
+
+def _read_segments(
+    level: TokenStore[_Texts], folder: Path, entries: list[dict[str, Any]], lengths: NDArray[np.int64]
+) -> list[Segment[_Texts]]:
+    """Map the files of a level."""
+    ends = [entry["first"] for entry in entries[1:]] + [len(lengths)] * bool(entries)
+    found = []
+    for entry, end in zip(entries, ends, strict=True):
+        file = folder / entry["file"]
+        try:
+            texts = mapped(file, lengths[entry["first"] : end], level.make)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        found.append(Segment(entry["first"], texts, file))
+    return found

@@ -40,6 +40,8 @@ class SearchPlan:
         As for :meth:`muvera.MuveraIndex.search`.
     ef : int, optional
         Candidates that the walk through a graph keeps.
+    rescore : int, optional
+        Best candidates by codes that exact tokens order, at least k.
     threads : int, optional
         Default: all usable cores.
 
@@ -56,6 +58,7 @@ class SearchPlan:
     ball_carving_tau: float | None = None
     patience: int | None = None
     ef: int | None = None
+    rescore: int | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -64,6 +67,10 @@ class SearchPlan:
             require_int("candidates", self.candidates, 1)
             if self.candidates < self.k:
                 raise ValueError(f"candidates={self.candidates} must be at least k={self.k}.")
+        if self.rescore is not None:
+            require_int("rescore", self.rescore, 1)
+            if self.rescore < self.k:
+                raise ValueError(f"rescore={self.rescore} must be at least k={self.k}.")
         if self.ef is not None:
             require_int("ef", self.ef, 1)
         if self.ball_carving_tau is not None:

@@ -72,6 +72,7 @@ class SearchableIndex:
         ball_carving_tau: float | None = None,
         patience: int | None = None,
         ef: int | None = None,
+        rescore: int | None = None,
         threads: int | None = None,
     ) -> list[Ranking]:
         """Return the `k` best documents for each query.
@@ -100,6 +101,10 @@ class SearchableIndex:
         ef : int, optional
             Candidates that the walk through a graph keeps; default: as the index was built.  More find
             more and take longer.  Searches with different `ef` wait for each other.
+        rescore : int, optional
+            For an index of codes that keeps exact tokens, too: so many best candidates by codes, at least
+            k, are ordered by exact tokens.  More find more and read more from the disk.  Default:
+            2 k + 10.  `patience` and `ball_carving_tau` do not apply to codes.
         threads : int, optional
             Default: all usable cores.
 
@@ -126,6 +131,7 @@ class SearchableIndex:
             ball_carving_tau=ball_carving_tau,
             patience=patience,
             ef=ef,
+            rescore=rescore,
             threads=threads,
         )
         return self._contents.search(self._checked(queries, "queries"), plan)

@@ -1,17 +1,17 @@
-"""TokenStore: token vectors by row number, in segments that are in memory or mapped."""
+"""TokenStore: token vectors or their codes by row number, in segments that are in memory or mapped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..reranking.pruning import DocumentSlice
+from ..reranking.codecs.base import CodedVectors
 from ..utils.npy_files import load_npy
 
 __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
@@ -25,21 +25,27 @@ _GROWTH, _MERGED_BYTES = 2, 64 << 20
 _BATCH, _ROWS = 4096, 1 << 16
 
 
+_Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
+
+#: Makes texts of an array with a row a token, and of the texts' lengths.
+Make = Callable[[NDArray[Any], NDArray[np.int64]], _Texts]
+
+
 @dataclass(frozen=True)
-class Segment:
+class Segment(Generic[_Texts]):
     """Consecutive rows of a store.
 
     Parameters
     ----------
     first : int
         Row number of the first text.
-    vectors : MultiVectors
+    vectors : MultiVectors or CodedVectors
     path : Path or None
         The ``.npy`` file that `vectors` maps; None in memory.
     """
 
     first: int
-    vectors: MultiVectors
+    vectors: _Texts
     path: Path | None = None
 
     @property
@@ -48,7 +54,7 @@ class Segment:
         return self.vectors.num_tokens
 
 
-class TokenStore:
+class TokenStore(Generic[_Texts]):
     """Texts by row number 0, 1, 2, ...; a row is never used twice.
 
     Its list of segments is replaced, never changed: who kept the old list can go back to it,
@@ -56,6 +62,10 @@ class TokenStore:
 
     Parameters
     ----------
+    make : callable
+        Makes texts, MultiVectors or CodedVectors, of an array and lengths.
+    prefix : str
+        How names of files begin.
     staging : Path, optional
         A folder for tokens once there are many, so that memory stays bounded.  They go to the
         end of one file.
@@ -63,18 +73,22 @@ class TokenStore:
         Memory that tokens take before they go to the disk.
     """
 
-    def __init__(self, staging: Path | None = None, staging_bytes: int = 64 << 20) -> None:
-        self.segments: list[Segment] = []
+    def __init__(
+        self, make: Make[_Texts], prefix: str, staging: Path | None = None, staging_bytes: int = 64 << 20
+    ) -> None:
+        self.make: Make[_Texts] = make
+        self.prefix = prefix
+        self.segments: list[Segment[_Texts]] = []
         self.staging, self._staging_bytes = staging, staging_bytes
 
     def __len__(self) -> int:
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
 
-    def append(self, vectors: MultiVectors) -> None:
+    def append(self, vectors: _Texts) -> None:
         """Add texts under the next row numbers; all of them or none."""
         if len(vectors) == 0:
             return
-        last = Segment(len(self), join([vectors]))
+        last = Segment(len(self), self._join([vectors]))
         segments = list(self.segments)
         while (
             segments
@@ -83,27 +97,27 @@ class TokenStore:
             and last.vectors.tokens.nbytes <= _MERGED_BYTES
         ):
             before = segments.pop()
-            last = Segment(before.first, join([before.vectors, last.vectors]))
+            last = Segment(before.first, self._join([before.vectors, last.vectors]))
         segments.append(last)
         memory = sum(part.vectors.tokens.nbytes for part in segments if part.path is None)
         if self.staging is not None and memory >= self._staging_bytes:
-            segments = _staged(segments, self.staging)
+            segments = self._staged(segments, self.staging)
         self.segments = segments
 
     def flush(self) -> None:
         """Write what is in memory to the staging folder, where there is one."""
         if self.staging is not None and any(part.path is None for part in self.segments):
-            self.segments = _staged(self.segments, self.staging)
+            self.segments = self._staged(self.segments, self.staging)
 
-    def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], MultiVectors]]:
+    def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], _Texts]]:
         """Yield (rows, texts) for ascending `rows`, some thousand at a time."""
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
             yield part, self.rows(part)
 
-    def rows(self, positions: NDArray[np.int64]) -> MultiVectors:
+    def rows(self, positions: NDArray[np.int64]) -> _Texts:
         """Return the texts at these row numbers, ascending, at least one."""
-        return join(
+        return self._join(
             [
                 part.vectors[positions[lo:hi] - part.first]
                 for part, lo, hi in self._split(positions)
@@ -111,7 +125,9 @@ class TokenStore:
             ]
         )
 
-    def slices(self, positions: NDArray[np.int64], in_order: bool) -> list[DocumentSlice]:
+    def slices(
+        self, positions: NDArray[np.int64], in_order: bool
+    ) -> list[tuple[_Texts, NDArray[np.int64], NDArray[np.int64]]]:
         """Return where the rows at `positions` (c, in any order) are, and their places in `positions`.
 
         Segment after segment, or exactly in the order of `positions` where `in_order`.
@@ -126,27 +142,52 @@ class TokenStore:
             (part.vectors, positions[run] - part.first, run) for part, run in zip(parts, runs, strict=True)
         ]
 
-    def _split(self, positions: NDArray[np.int64]) -> list[tuple[Segment, int, int]]:
+    def _split(self, positions: NDArray[np.int64]) -> list[tuple[Segment[_Texts], int, int]]:
         """Return which slice of the ascending `positions` lies in each segment."""
         segments = self.segments
-        edges = np.searchsorted(positions, [part.first for part in segments]).tolist()
+        edges: list[int] = np.searchsorted(positions, [part.first for part in segments]).tolist()
         return list(zip(segments, edges, [*edges[1:], len(positions)], strict=True))
 
+    def _join(self, parts: list[_Texts]) -> _Texts:
+        """Concatenate without ids: a store knows texts by row."""
+        if len(parts) == 1:
+            return self.make(parts[0].tokens, parts[0].lengths)
+        tokens = np.concatenate([part.tokens for part in parts])
+        return self.make(tokens, np.concatenate([part.lengths for part in parts]))
 
-def join(parts: list[MultiVectors]) -> MultiVectors:
-    """Concatenate without ids: a store knows texts by row."""
-    if len(parts) == 1:
-        return MultiVectors.from_flat(parts[0].tokens, offsets=parts[0].offsets)
-    tokens = np.concatenate([part.tokens for part in parts])
-    return MultiVectors.from_flat(tokens, np.concatenate([part.lengths for part in parts]))
+    def _staged(self, segments: list[Segment[_Texts]], staging: Path) -> list[Segment[_Texts]]:
+        """Return the segments with those in memory written to the end of the last file, or a new one."""
+        memory = [part for part in segments if part.path is None]
+        kept: list[Segment[_Texts]] = segments[: len(segments) - len(memory)]
+        vectors = [part.vectors for part in memory]
+        dtype = np.result_type(*(part.tokens.dtype for part in vectors))
+        first = memory[0].first
+        lengths: list[NDArray[np.int64]] = [part.lengths for part in vectors]
+        if kept and kept[-1].path is not None and kept[-1].vectors.tokens.dtype == dtype:
+            last = kept.pop()
+            assert last.path is not None
+            rows = last.num_tokens + sum(part.num_tokens for part in vectors)
+            with last.path.open("r+b") as stream:
+                start = _write_header(stream, dtype, (rows, last.vectors.dimension))
+                # Where the segments before it end, not the file: an append may have failed half way.
+                stream.seek(start + last.vectors.tokens.nbytes)
+                for part in vectors:
+                    _write_rows(stream, part.tokens, dtype)
+                stream.truncate()
+            first, path, lengths = last.first, last.path, [last.vectors.lengths, *lengths]
+        else:
+            path = staging / f"{self.prefix}-{first:012d}.npy"
+            write_tokens(path, vectors)
+        kept.append(Segment(first, mapped(path, np.concatenate(lengths), self.make), path))
+        return kept
 
 
-def mapped(path: Path, lengths: NDArray[np.int64]) -> MultiVectors:
+def mapped(path: Path, lengths: NDArray[np.int64], make: Make[_Texts]) -> _Texts:
     """Map a segment's file."""
-    return MultiVectors.from_flat(load_npy(path), lengths)
+    return make(load_npy(path), lengths)
 
 
-def write_tokens(path: Path, parts: list[MultiVectors]) -> None:
+def write_tokens(path: Path, parts: list[_Texts]) -> None:
     """Write the tokens of `parts`, one after the other, to a new ``.npy`` file."""
     dtype = np.result_type(*(part.tokens.dtype for part in parts))
     shape = (sum(part.num_tokens for part in parts), parts[0].dimension)
@@ -154,31 +195,6 @@ def write_tokens(path: Path, parts: list[MultiVectors]) -> None:
         _write_header(stream, dtype, shape)
         for part in parts:
             _write_rows(stream, part.tokens, dtype)
-
-
-def _staged(segments: list[Segment], staging: Path) -> list[Segment]:
-    """Return the segments with those in memory written to the end of the last file, or a new one."""
-    memory = [part for part in segments if part.path is None]
-    kept = segments[: len(segments) - len(memory)]
-    vectors = [part.vectors for part in memory]
-    dtype = np.result_type(*(part.tokens.dtype for part in vectors))
-    first, lengths = memory[0].first, [part.lengths for part in vectors]
-    if kept and kept[-1].path is not None and kept[-1].vectors.tokens.dtype == dtype:
-        last = kept.pop()
-        assert last.path is not None
-        rows = last.num_tokens + sum(part.num_tokens for part in vectors)
-        with last.path.open("r+b") as stream:
-            start = _write_header(stream, dtype, (rows, last.vectors.dimension))
-            # Where the segments before it end, not the file: an append may have failed half way.
-            stream.seek(start + last.vectors.tokens.nbytes)
-            for part in vectors:
-                _write_rows(stream, part.tokens, dtype)
-            stream.truncate()
-        first, path, lengths = last.first, last.path, [last.vectors.lengths, *lengths]
-    else:
-        path = staging / f"tokens-{first:012d}.npy"
-        write_tokens(path, vectors)
-    return [*kept, Segment(first, mapped(path, np.concatenate(lengths)), path)]
 
 
 def _write_header(stream: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, int]) -> int:

@@ -55,8 +55,13 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
     ).reshape(-1)
 
 
-def _emit_sums(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> list[Any]:
-    """Emit ROWS x LANES sums and return them; `add` emits one step of STEP products."""
+def emit_sums(
+    context: Any, builder: Any, signature: Any, args: Any, add: Any, panels: int = 1
+) -> list[list[Any]]:
+    """Emit the sums of ROWS rows with `panels` panels and return them, a list a panel; `add` emits one step.
+
+    Several panels share the loads of the rows, which bound the speed of one.
+    """
 
     def address(which: int, index: Any, kind: Any) -> Any:
         entry = entry_address(context, builder, signature.args[which], args[which], index)
@@ -64,22 +69,27 @@ def _emit_sums(context: Any, builder: Any, signature: Any, args: Any, add: Any) 
 
     row, last, depth, panel = args[1], args[2], args[3], args[5]
     lanes = ir.Constant(depth.type, LANES)
+    size = builder.mul(depth, lanes)
     starts = [address(0, builder.mul(i, depth), INT32) for i in tile_rows(builder, row, last, ROWS)]
-    columns = address(4, builder.mul(panel, builder.mul(depth, lanes)), _SUMS)
-    sums = new_sums(builder, _SUMS, ROWS)
+    columns = [
+        address(4, builder.mul(builder.add(panel, ir.Constant(panel.type, i)), size), _SUMS)
+        for i in range(panels)
+    ]
+    sums = [new_sums(builder, _SUMS, ROWS) for _ in range(panels)]
     with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, STEP))) as loop:
-        column = builder.load(builder.gep(columns, [loop.index]), align=1)
-        for start, total in zip(starts, sums, strict=True):
+        steps = [builder.load(builder.gep(column, [loop.index]), align=1) for column in columns]
+        for i, start in enumerate(starts):
             step_bytes = builder.load(builder.gep(start, [loop.index]), align=1)
             copies = broadcast(builder, step_bytes, LANES)
-            builder.store(add(builder, builder.load(total), copies, column), total)
-    return [builder.load(total) for total in sums]
+            for column, totals in zip(steps, sums, strict=True):
+                builder.store(add(builder, builder.load(totals[i]), copies, column), totals[i])
+    return [[builder.load(total) for total in totals] for totals in sums]
 
 
 def _emit_tile(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
     """Emit the sums and store all of them."""
     position = args[7]
-    for i, total in enumerate(_emit_sums(context, builder, signature, args, add)):
+    for i, total in enumerate(emit_sums(context, builder, signature, args, add)[0]):
         target = builder.add(position, ir.Constant(position.type, i * LANES))
         store_vector(builder, total, entry_address(context, builder, signature.args[6], args[6], target))
     return context.get_dummy_value()
@@ -89,7 +99,7 @@ def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any
     """Emit the sums and raise what is stored to their maxima over the rows."""
     target = entry_address(context, builder, signature.args[6], args[6], args[7])
     best = load_vector(builder, target, _SUMS)
-    for total in _emit_sums(context, builder, signature, args, add):
+    for total in emit_sums(context, builder, signature, args, add)[0]:
         best = builder.select(builder.icmp_signed(">", total, best), total, best)
     store_vector(builder, best, target)
     return context.get_dummy_value()

@@ -41,6 +41,12 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "exact": {"backend": "exact", "exact_tokens": 0},
     "int8": {"backend": "int8", "exact_tokens": 0},
     "pq": {"backend": "pq", "pq": {"subvector_size": 4, "rescore": 20}, "exact_tokens": 0},
+    "codes": {"backend": "exact", "tokens": "2bit", "exact_tokens": 0},
+    "codes-and-tokens": {
+        "backend": "exact",
+        "tokens": {"codec": "int8", "keep_exact": True},
+        "exact_tokens": 0,
+    },
     "hnsw": {"backend": "hnsw", "hnsw": {"m": 4, "ef": 40}, "exact_tokens": 0},
     "usearch": {"backend": "usearch", "usearch": {"m": 4, "ef": 40}, "exact_tokens": 0},
     "usearch-int8": {
@@ -56,6 +62,8 @@ CASES = {
     "exact-mean": ("exact", "mean"),
     "usearch-learned": ("usearch", "learned"),
     "usearch-int8-learned": ("usearch-int8", "learned"),
+    "codes-fde": ("codes", "fde"),
+    "codes-and-tokens-fde": ("codes-and-tokens", "fde"),
     **{
         f"{backend}-{encoder}": (backend, encoder)
         for backend in ("exact", "int8", "pq", "hnsw")

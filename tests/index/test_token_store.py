@@ -18,6 +18,10 @@ from muvera.index.token_store import TokenStore, mapped, write_tokens
 DIM = 6
 
 
+def float_store(*arguments: Any) -> TokenStore[MultiVectors]:
+    return TokenStore(MultiVectors.from_flat, "tokens", *arguments)
+
+
 def texts(seed: int, lengths: Any, dtype: Any = np.float32) -> MultiVectors:
     tokens = np.random.default_rng(seed).standard_normal((int(np.sum(lengths)), DIM))
     return MultiVectors.from_flat(tokens.astype(dtype), np.asarray(lengths, np.int64))
@@ -38,7 +42,7 @@ def test_a_store_is_a_list_of_texts(
     tmp_path_factory: pytest.TempPathFactory, batches: Any, staging_bytes: int | None, data: st.DataObject
 ) -> None:
     staging = None if staging_bytes is None else tmp_path_factory.mktemp("spool")
-    store = TokenStore(staging, staging_bytes or 1)
+    store = float_store(staging, staging_bytes or 1)
     expected: list[np.ndarray] = []
     for i, (lengths, dtype) in enumerate(batches):
         batch = texts(i, lengths, dtype)
@@ -70,7 +74,7 @@ def test_a_store_is_a_list_of_texts(
 
 def test_batches_are_cut_and_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BATCH", 3)
-    store = TokenStore()
+    store = float_store()
     store.append(texts(0, [1] * 10))
     batches = store.batches(np.array([0, 1, 4, 5, 6, 9]))
     assert [rows.tolist() for rows, _ in batches] == [[0, 1, 4], [5, 6, 9]]
@@ -78,7 +82,7 @@ def test_batches_are_cut_and_read_one_after_the_other(monkeypatch: pytest.Monkey
 
 
 def test_adding_one_by_one_keeps_few_segments() -> None:
-    store = TokenStore()
+    store = float_store()
     for i in range(300):
         store.append(texts(i, [2]))
     assert len(store.segments) < 10 and len(store) == 300
@@ -88,7 +92,7 @@ def test_a_large_memory_map_is_not_read_into_memory(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(module, "_MERGED_BYTES", 1000)
     texts(0, [50, 60]).save(tmp_path / "big")
     big = MultiVectors.load(tmp_path / "big")
-    store = TokenStore()
+    store = float_store()
     store.append(texts(1, [2]))
     store.append(big)
     store.append(texts(2, [2]))
@@ -96,13 +100,13 @@ def test_a_large_memory_map_is_not_read_into_memory(tmp_path: Path, monkeypatch:
 
 
 def test_nothing_is_added_by_nothing() -> None:
-    store = TokenStore()
+    store = float_store()
     store.append(texts(0, []))
     assert store.segments == [] and len(store) == 0
 
 
 def test_a_failed_append_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = TokenStore()
+    store = float_store()
     first = texts(0, [3, 4])
     store.append(first)
     before = store.segments
@@ -120,7 +124,7 @@ def test_a_failed_append_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_old_list_of_segments_outlives_changes() -> None:
     """A search reads from the list that it began with."""
-    store = TokenStore()
+    store = float_store()
     store.append(texts(0, [3]))
     before = store.segments
     store.append(texts(1, [3]))
@@ -131,7 +135,7 @@ def test_the_old_list_of_segments_outlives_changes() -> None:
 
 
 def test_tokens_of_one_dtype_go_to_one_file(tmp_path: Path) -> None:
-    store = TokenStore(tmp_path, 500)
+    store = float_store(tmp_path, 500)
     expected: list[np.ndarray] = []
     for i in range(40):
         batch = texts(i, [3, 0, 5])
@@ -151,7 +155,7 @@ def test_tokens_of_one_dtype_go_to_one_file(tmp_path: Path) -> None:
 
 
 def test_a_failed_append_to_the_spool_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = TokenStore(tmp_path, 1)
+    store = float_store(tmp_path, 1)
     first, second, third = texts(0, [3, 4]), texts(1, [5]), texts(2, [2])
     store.append(first)
     write = module._write_rows
@@ -172,7 +176,7 @@ def test_a_failed_append_to_the_spool_is_overwritten(tmp_path: Path, monkeypatch
 
 def test_memory_stays_bounded_by_the_spool(tmp_path: Path) -> None:
     """24 MB pass through; one batch is 100 kB, 1 MB waits, and both may exist twice while joined."""
-    store = TokenStore(tmp_path, 1 << 20)
+    store = float_store(tmp_path, 1 << 20)
     lengths = np.full(400, 10)
     tokens = np.zeros((4000, DIM), np.float32)
     tracemalloc.start()
@@ -193,13 +197,16 @@ def test_written_tokens_are_an_npy_file(tmp_path: Path, monkeypatch: pytest.Monk
     parts = [texts(0, [3, 0, 6], dtypes[0]), texts(1, [0, 5], dtypes[1])]
     write_tokens(tmp_path / "tokens.npy", parts)
     lengths = np.concatenate([part.lengths for part in parts])
-    assert_same(mapped(tmp_path / "tokens.npy", lengths), [text for part in parts for text in part])
+    assert_same(
+        mapped(tmp_path / "tokens.npy", lengths, MultiVectors.from_flat),
+        [text for part in parts for text in part],
+    )
     np.save(tmp_path / "numpy.npy", np.load(tmp_path / "tokens.npy"))
     assert (tmp_path / "numpy.npy").read_bytes() == (tmp_path / "tokens.npy").read_bytes()
 
 
 def test_texts_without_tokens_are_a_file_too(tmp_path: Path) -> None:
-    store = TokenStore(tmp_path, 1)
+    store = float_store(tmp_path, 1)
     store.append(texts(0, [0, 0]))
     store.flush()
     store.append(texts(1, [0, 3]))

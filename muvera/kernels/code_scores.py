@@ -1,0 +1,162 @@
+"""Chamfer similarities of one query with coded documents, by products of bytes.
+
+A token's code unpacks to a row of unsigned bytes u and a factor f, a query token to signed bytes v, a
+unit, a bias and a constant.  Their product is ``constant + unit * f * (<u, v> - bias)``; <u, v> is an
+exact integer, and all that follows is rounded alike on every machine.  The codes of the next document
+are fetched while one is multiplied: in random order waiting for them takes longer than the products.
+
+Sizes: ``depth`` bytes of an unpacked row; M query tokens in panels of LANES columns, as
+:func:`muvera.kernels.byte_product.pack_bytes` packs them.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .byte_product import ADDITIONS, STEP, emit_sums
+from .jit import INTERPRETED, kernel
+from .llvm_helpers import FLOAT, broadcast, entry_address, load_vector, store_vector, tile_rows
+from .row_operations import prefetch
+from .tile import LANES, ROWS
+from .token_codes import copy_bytes, unpack_residuals
+
+_FLOATS = ir.VectorType(FLOAT, LANES)
+
+# Bytes that a prefetch brings.
+_LINE = 64
+
+
+def _raising(addition: str, panels: int) -> Any:
+    """Return the intrinsic that raises maxima of `panels` panels; `addition` is one of the ADDITIONS."""
+
+    @intrinsic
+    def compiled(typingctx, rows, row, last, depth, packed, panel, biases, factors, best):
+        word = types.intp
+        signature = types.void(rows, word, word, word, packed, word, biases, factors, best)
+
+        def generate(context, builder, signature, args):
+            kinds = signature.args
+            row, last, panel = args[1], args[2], args[5]
+            found = emit_sums(context, builder, signature, args, ADDITIONS[addition], panels)
+            scales = [
+                broadcast(
+                    builder, builder.load(entry_address(context, builder, kinds[7], args[7], place)), LANES
+                )
+                for place in tile_rows(builder, row, last, ROWS)
+            ]
+            for i, sums in enumerate(found):
+                place = builder.mul(
+                    builder.add(panel, ir.Constant(panel.type, i)), ir.Constant(panel.type, LANES)
+                )
+                bias = load_vector(
+                    builder, entry_address(context, builder, kinds[6], args[6], place), _FLOATS
+                )
+                address = entry_address(context, builder, kinds[8], args[8], place)
+                best = load_vector(builder, address, _FLOATS)
+                for total, scale in zip(sums, scales, strict=True):
+                    value = builder.fsub(builder.sitofp(total, _FLOATS), bias)
+                    value = builder.fmul(value, scale)
+                    best = builder.select(builder.fcmp_ordered(">", value, best), value, best)
+                store_vector(builder, best, address)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return compiled
+
+
+def _interpreted(panels: int) -> Any:
+    def interpreted(rows, row, last, depth, packed, panel, biases, factors, best):
+        picked = np.minimum(np.arange(row, row + ROWS), last)
+        left = rows[: (last + 1) * depth].reshape(-1, depth)[picked].astype(np.float64)
+        for i in range(panel, panel + panels):
+            columns = packed[i * depth * LANES : (i + 1) * depth * LANES].reshape(depth // STEP, LANES, STEP)
+            sums = left @ columns.transpose(0, 2, 1).reshape(depth, LANES)
+            span = slice(i * LANES, (i + 1) * LANES)
+            values = (sums.astype(np.float32) - biases[span]) * factors[picked, np.newaxis]
+            best[span] = np.maximum(best[span], values.max(axis=0))
+
+    return interpreted
+
+
+def make_maxima(addition: str) -> tuple[Any, Any]:
+    """Return what raises the maxima of one panel, and of two, made of one of the ADDITIONS."""
+    if INTERPRETED:
+        return _interpreted(1), _interpreted(2)
+    return _raising(addition, 1), _raising(addition, 2)
+
+
+#: Raise ``best`` of one panel, or of two, to the products of ROWS rows with it, without constants and units.
+one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
+
+
+@kernel
+def score_codes(
+    codes, offsets, documents, width, dimension, id_bytes, centers, table, words, halves,
+    packed, biases, units, constants, mean, out,
+):  # fmt: skip
+    """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
+
+    A document without tokens scores -inf.
+
+    Parameters
+    ----------
+    codes : uint8
+        Codes of all documents, flat.
+    offsets : int64 (all documents + 1,)
+    documents : int64 (c,)
+    width, dimension, id_bytes, centers, table, words, halves
+        See :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty `table`, codes hold a byte a
+        coordinate, and `words` is the depth.
+    packed : int8
+        The query's tokens.
+    biases, units, constants : float32 (panels * LANES,), (M,), (M,)
+        Of the query's tokens.
+    mean : bool
+        Divide scores by the number of query tokens.
+    """
+    count = units.shape[0]
+    panels = biases.shape[0] // LANES
+    depth = packed.shape[0] // biases.shape[0]
+    longest = 0
+    for document in documents:
+        longest = max(longest, offsets[document + 1] - offsets[document])
+    scratch = np.empty(max(1, longest * words), table.dtype)
+    rows = scratch.view(np.uint8)
+    rows[:] = 0
+    factors = np.empty(max(1, longest), np.float32)
+    best = np.empty(panels * LANES, np.float32)
+    for i in range(documents.shape[0]):
+        start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+        if start == stop:
+            out[i] = -np.inf
+            continue
+        following = documents[min(i + 1, documents.shape[0] - 1)]
+        ahead, ahead_stop = offsets[following] * width, offsets[following + 1] * width
+        if table.shape[0] > 0:
+            unpack_residuals(
+                codes, start, stop, width, id_bytes, centers, table, words, halves, scratch, factors
+            )
+        else:
+            copy_bytes(codes, start, stop, width, dimension, depth, halves, rows, factors)
+        best[:] = -np.inf
+        size = stop - start
+        for row in range(0, size, ROWS):
+            for place in range(ahead, min(ahead + ROWS * width, ahead_stop), _LINE):
+                prefetch(codes, place)
+            ahead += ROWS * width
+            for panel in range(0, panels - 1, 2):
+                two_panels(rows, row, size - 1, depth, packed, panel, biases, factors, best)
+            if panels % 2 == 1:
+                one_panel(rows, row, size - 1, depth, packed, panels - 1, biases, factors, best)
+        for place in range(ahead, ahead_stop, _LINE):
+            prefetch(codes, place)
+        total = 0.0
+        for token in range(count):
+            total += constants[token] + units[token] * best[token]
+        if mean:
+            total /= count
+        out[i] = total

@@ -1,0 +1,132 @@
+"""Token codes: bytes that stand for a token vector, written and unpacked to rows of bytes for the byte tile.
+
+A code is a row of bytes: the number of the token's centroid (``id_bytes``, little-endian, may be 0), the
+token's factor (float16, 2 bytes), and packed residuals.  The bits of a coordinate run from the lowest to
+the highest, coordinates one after the other, and the first bit of a byte is its highest, as in PLAID
+indexes.  A byte therefore stands for ``keys = 8 / bits`` coordinates.
+
+Sizes: ``n`` tokens, ``width`` bytes a code, ``depth`` bytes of an unpacked row.  An entry of an unpacked
+row is the centroid's byte plus that of the residual; both are made so that no sum passes 255, and so
+``keys`` coordinates are added as one integer.
+"""
+
+import numpy as np
+
+from .jit import kernel
+
+#: Bytes of a factor.
+FACTOR_BYTES = 2
+
+
+@kernel
+def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buckets):
+    """Write the number of `thresholds` below each scaled residual of the stretched `row` to `buckets`."""
+    for j in range(row.shape[0]):
+        values[j] = (row[j] * stretch - center[j]) * inverse_scales[j]
+    buckets[:] = 0
+    for threshold in thresholds:
+        for j in range(row.shape[0]):
+            buckets[j] += np.uint8(values[j] > threshold)
+
+
+@kernel
+def write_residuals(
+    rows, centers, numbers, inverse_scales, thresholds, levels, scales, bits, stretches, packed, norms
+):  # fmt: skip
+    """Write the residuals' bits of each row and the norm of what its code will stand for.
+
+    Only the direction of that counts, since it gets the token's length again.  So the row is stretched by
+    one of several factors, that of the smallest angle.
+
+    Parameters
+    ----------
+    rows : float32 (n, d)
+        Tokens.
+    centers : float32 (K, d)
+        Centroids.
+    numbers : int64 (n,)
+        Centroid of each token.
+    inverse_scales, scales : float32 (d,)
+        Inverse of each coordinate's scale, and the scale.
+    thresholds : float32 (2 ** bits - 1,)
+        Ascending: bucket i lies above i thresholds.
+    levels : float32 (2 ** bits,)
+        What each bucket stands for, in units of the scales.
+    bits : int
+    stretches : float32 (s,)
+        Factors to try, the first of equals is taken.
+    packed : uint8 (n, bytes)
+        Receives the bits; zero before.
+    norms : float64 (n,)
+        Receives the norms.
+    """
+    count, dimension = rows.shape
+    values, buckets = np.empty(dimension, np.float32), np.empty(dimension, np.uint8)
+    chosen = np.empty(dimension, np.uint8)
+    for t in range(count):
+        center = centers[numbers[t]]
+        largest = -np.inf
+        for stretch in stretches:
+            _find_buckets(rows[t], stretch, center, inverse_scales, thresholds, values, buckets)
+            square, inner = 0.0, 0.0
+            for j in range(dimension):
+                value = np.float64(center[j] + scales[j] * levels[buckets[j]])
+                square += value * value
+                inner += value * rows[t, j]
+            cosine = inner / np.sqrt(square) if square > 0 else 0.0
+            if cosine > largest:
+                largest, norms[t] = cosine, np.sqrt(square)
+                chosen[:] = buckets
+        place = 0
+        for j in range(dimension):
+            for bit in range(bits):
+                if (chosen[j] >> bit) & 1:
+                    packed[t, place >> 3] |= np.uint8(128 >> (place & 7))
+                place += 1
+
+
+@kernel
+def centroid_number(codes, start, id_bytes):
+    """Return the centroid's number of the code that begins at ``codes[start]`` (flat)."""
+    number = 0
+    for i in range(id_bytes):
+        number |= np.int64(codes[start + i]) << (8 * i)
+    return number
+
+
+@kernel
+def token_factor(codes, start, halves):
+    """Return the factor at ``codes[start]`` (flat); `halves` holds the value of each float16 pattern."""
+    return halves[np.int64(codes[start]) | (np.int64(codes[start + 1]) << 8)]
+
+
+@kernel
+def unpack_residuals(codes, first, last, width, id_bytes, centers, table, words, halves, out, factors):
+    """Write the codes first..last of `codes` (flat) to `out` as rows of `words` integers, and their factors.
+
+    `table` holds the integer of each byte, `centers` (flat) `words` integers of each centroid; the type of
+    all three is as wide as the coordinates that a byte stands for.  A row may have more integers than a code
+    has bytes of residuals; these are left as they are.  A number past the last centroid stands for the last.
+    """
+    residuals = id_bytes + FACTOR_BYTES
+    count = width - residuals
+    last_center = centers.shape[0] // words - 1
+    for token in range(first, last):
+        start = token * width
+        center = min(centroid_number(codes, start, id_bytes), last_center) * words
+        factors[token - first] = token_factor(codes, start + id_bytes, halves)
+        row = out[(token - first) * words : (token - first + 1) * words]
+        base = centers[center : center + words]
+        packed = codes[start + residuals : start + residuals + count]
+        for i in range(count):
+            row[i] = base[i] + table[packed[i]]
+
+
+@kernel
+def copy_bytes(codes, first, last, width, dimension, depth, halves, out, factors):
+    """Write the codes first..last of `codes` (flat), a factor and a byte a coordinate, to `out` as rows."""
+    for token in range(first, last):
+        start = token * width
+        factors[token - first] = token_factor(codes, start, halves)
+        row = (token - first) * depth
+        out[row : row + dimension] = codes[start + FACTOR_BYTES : start + FACTOR_BYTES + dimension]

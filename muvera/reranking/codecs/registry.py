@@ -1,0 +1,67 @@
+"""Registry of token codecs: by the name that users give, and by the kind in a saved index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...utils.npy_files import load_npy
+from .base import TokenCodec
+from .int8 import Int8Codec
+from .residual import ResidualCodec
+
+__all__ = ["CODECS", "FLOATS", "TOKEN_KINDS", "fit_codec", "read_codec", "write_codec"]
+
+#: Tokens that are kept as floats, and as which: as they are given, or rounded.
+FLOATS: dict[str, type[np.floating[Any]] | None] = {
+    "as_given": None,
+    "float32": np.float32,
+    "float16": np.float16,
+}
+
+#: What fits a codec, by its name: tokens (n, dimension), a seed and a number of threads are given.
+CODECS: dict[str, Callable[..., TokenCodec]] = {
+    "int8": Int8Codec.fit,
+    **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
+}
+
+#: All names of how tokens are kept.
+TOKEN_KINDS = (*FLOATS, *CODECS)
+
+_CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
+
+
+def fit_codec(
+    name: str, tokens: NDArray[np.float32], seed: int = 0, threads: int | None = None
+) -> TokenCodec:
+    """Return the codec of this name for tokens like these, float32 (n, dimension), at least one."""
+    return CODECS[name](tokens, seed=seed, threads=threads)
+
+
+def write_codec(codec: TokenCodec, folder: Path) -> str:
+    """Write a codec as ``codec_*.npy`` and return its kind, which :func:`read_codec` takes."""
+    for name, array in codec.to_arrays().items():
+        np.save(folder / f"codec_{name}.npy", array)
+    return codec.kind
+
+
+def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
+    """Return the codec that :func:`write_codec` wrote.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind, or damaged files.
+    FileNotFoundError
+        Where a file is missing.
+    """
+    if kind not in _CLASSES:
+        raise ValueError(f"There is no kind of codec {kind!r}. There are: {', '.join(_CLASSES)}.")
+    return _CLASSES[kind].from_arrays(
+        lambda name: load_npy(folder / f"codec_{name}.npy", mmap=False), dimension
+    )

@@ -1,0 +1,293 @@
+"""ResidualCodec: a centroid, and a few bits a coordinate for what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.validation import read_only_view
+from ...kernels.byte_product import STEP
+from ...kernels.residuals import byte_table, decode_residuals
+from ...kernels.token_codes import FACTOR_BYTES, write_residuals
+from ...numerics.lloyd_max import normal_levels, thresholds_between
+from ...numerics.matmul import product
+from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes
+from .clustering import direction_centroids, nearest_centroids
+from .query_bytes import packed_query, power_of_two
+
+__all__ = ["ResidualCodec"]
+
+#: Centroids where they are learned: their number takes one byte.
+NUM_CENTROIDS = 256
+
+# Tokens that a centroid is the mean of, on average at least: of fewer, it leaves too little of them.
+_TOKENS_PER_CENTROID = 16
+
+# A scale is at least this share of the typical one, so that bytes resolve all coordinates alike, and the
+# typical one at least this share of a token's length, where a sample has hardly more than one token.
+_LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
+
+# Factors by which a token is stretched before it is coded, of which the best is taken.
+_STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
+
+# A sum of a centroid's and a residual's steps is at most this in size.
+_MOST = 126
+
+_WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
+
+
+class ResidualCodec(TokenCodec):
+    """Codec of 1, 2, 4 or 8 bits a coordinate, a centroid's number and a factor.
+
+    The token ``x`` stands as ``f * P (c + s * z)``: P is an orthogonal matrix that spreads every error over
+    all coordinates, c one of the centroids, s a scale a coordinate, z a level a coordinate, and f the factor
+    that gives the token its own length again.  Without that factor, shortened tokens would rank too low.
+
+    Parameters
+    ----------
+    centroids : float32 (K, dimension)
+        In the coordinates of `rotation`.
+    levels : float32 (2 ** bits,)
+        Ascending.
+    thresholds : float32 (2 ** bits - 1,)
+        What lies above i of them has level i.
+    scales : float32 (dimension,)
+    rotation : float32 (dimension, dimension), optional
+        Rotated tokens are ``x @ rotation``.  Default: they are as they are.
+    unit : float
+        What a factor of 1 stands for.
+
+    Raises
+    ------
+    ValueError
+        For arrays that do not fit each other, or numbers that are not finite.
+    """
+
+    kind: ClassVar[str] = "residual"
+
+    def __init__(
+        self,
+        centroids: NDArray[np.float32],
+        levels: NDArray[np.float32],
+        thresholds: NDArray[np.float32],
+        scales: NDArray[np.float32],
+        rotation: NDArray[np.float32] | None,
+        unit: float,
+    ) -> None:
+        _require_fitting(centroids, levels, thresholds, scales, rotation, unit)
+        super().__init__(centroids.shape[1])
+        self.bits = len(levels).bit_length() - 1
+        self._arrays = {
+            "centroids": centroids,
+            "levels": levels,
+            "thresholds": thresholds,
+            "scales": scales,
+            "unit": np.array([unit], np.float32),
+        }
+        self._centroids, self._levels = read_only_view(centroids), read_only_view(levels)
+        self._thresholds, self._scales = read_only_view(thresholds), read_only_view(scales)
+        self._inverse_scales = read_only_view(1 / scales)
+        self._rotation, self._unit = rotation, np.float32(unit)
+        self._id_bytes = 1 if len(centroids) <= 1 << 8 else 2 if len(centroids) <= 1 << 16 else 4
+        self._residual_bytes = -(-self.dimension * self.bits // 8)
+        self._scaled_centroids = read_only_view(centroids * self._inverse_scales)
+        self._table = read_only_view(byte_table(levels, self.bits))
+        self._make_layout()
+
+    def _make_layout(self) -> None:
+        """Round centroids and levels to steps of one size, so that a sum of two of them is a byte."""
+        keys = 8 // self.bits
+        kind = _WORDS[keys]
+        words = -(-self._residual_bytes * keys // 8) * 8 // keys
+        self._shift = self._scaled_centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
+        spread = self._scaled_centroids - self._shift
+        self._step = np.float32((np.abs(spread).max() + np.abs(self._levels).max()) / _MOST)
+        centers = np.rint(spread / self._step)
+        table = np.rint(self._table / self._step)
+        most = np.abs(centers).max(), np.abs(table).max()
+        self._zero = float(most[0] + most[1])
+        rows = np.zeros((len(centers), words * keys), np.uint8)
+        rows[:, : self.dimension] = centers + most[0]
+        entries = np.ascontiguousarray((table + most[1]).astype(np.uint8)).view(kind).reshape(-1)
+        assert words * keys % STEP == 0
+        self._layout = CodeLayout(
+            self._id_bytes,
+            read_only_view(rows.view(kind).reshape(-1)),
+            read_only_view(entries),
+            words,
+            words * keys,
+        )
+
+    @classmethod
+    def fit(
+        cls, tokens: NDArray[np.float32], bits: int, seed: int = 0, threads: int | None = None
+    ) -> ResidualCodec:
+        """Return the codec for tokens like these.
+
+        Parameters
+        ----------
+        tokens : float32 (n, dimension)
+            At least one; some 50,000 are enough.
+        bits : {1, 2, 4}
+        seed : int
+        threads : int, optional
+            Default: all usable cores.  The codec does not depend on it.
+        """
+        dimension = tokens.shape[1]
+        streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)]
+        lengths = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
+        units = (tokens / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32)
+        rotation = _random_rotation(dimension, streams[0])
+        rotated = product(units, rotation, threads)
+        most = max(1, min(NUM_CENTROIDS, len(tokens) // _TOKENS_PER_CENTROID))
+        centroids = direction_centroids(rotated, most, streams[1], threads)
+        residuals = rotated - centroids[nearest_centroids(rotated, centroids, threads)]
+        scales = np.sqrt(np.mean(residuals.astype(np.float64) ** 2, axis=0))
+        typical = max(_LEAST_TYPICAL, float(np.sqrt(np.mean(scales**2))))
+        scales = np.maximum(scales, _LEAST_SCALE * typical)
+        levels = normal_levels(bits)
+        return cls(
+            centroids,
+            levels,
+            thresholds_between(levels),
+            scales.astype(np.float32),
+            rotation,
+            power_of_two(float(np.median(lengths))),
+        )
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return f"{self.bits}bit" if self._rotation is not None else f"plaid-{self.bits}bit"
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a code."""
+        return self._id_bytes + FACTOR_BYTES + self._residual_bytes
+
+    @property
+    def layout(self) -> CodeLayout:
+        """What the scoring kernel reads besides codes."""
+        return self._layout
+
+    def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+        lengths = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
+        units = (tokens / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32)
+        rotated = units if self._rotation is None else product(units, self._rotation, 1)
+        numbers = nearest_centroids(rotated, self._centroids, 1)
+        packed = np.zeros((len(tokens), self._residual_bytes), np.uint8)
+        norms = np.empty(len(tokens))
+        write_residuals(
+            rotated, self._centroids, numbers, self._inverse_scales, self._thresholds, self._levels,
+            self._scales, self.bits, _STRETCHES, packed, norms,
+        )  # fmt: skip
+        self.write_codes(numbers, lengths / np.where(norms == 0, 1, norms), packed, out)
+
+    def write_codes(
+        self,
+        numbers: NDArray[np.integer[Any]],
+        factors: NDArray[np.float64],
+        packed: NDArray[np.uint8],
+        out: NDArray[np.uint8],
+    ) -> None:
+        """Write codes of centroids' numbers (n,), factors (n,) and packed residuals (n, bytes) to `out`."""
+        start = self._id_bytes
+        out[:, :start] = numbers.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :start]
+        out[:, start : start + FACTOR_BYTES] = factor_bytes(factors / self._unit)
+        out[:, start + FACTOR_BYTES :] = packed
+
+    def split_codes(
+        self, codes: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
+        """Return the centroids' numbers, factors and packed residuals of codes (n, bytes_per_token)."""
+        start = self._id_bytes
+        ids = np.zeros((len(codes), 4), np.uint8)
+        ids[:, :start] = codes[:, :start]
+        factors = codes[:, start : start + FACTOR_BYTES].copy().view("<f2").reshape(-1).astype(np.float32)
+        packed = np.ascontiguousarray(codes[:, start + FACTOR_BYTES :])
+        # A damaged number is that of the last centroid, as in the kernel: none is read outside of them.
+        numbers = np.minimum(ids.view("<u4").reshape(-1).astype(np.int64), len(self._centroids) - 1)
+        return numbers, factors * self._unit, packed
+
+    def _decode(self, codes: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+        numbers, factors, packed = self.split_codes(codes)
+        scaled = np.empty_like(out)
+        decode_residuals(numbers, packed, self._scaled_centroids, self._table, False, scaled)
+        scaled *= self._scales
+        scaled *= factors[:, np.newaxis]
+        out[:] = scaled if self._rotation is None else product(scaled, self._rotation.T, 1)
+
+    def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
+        """Return a query, float32 (m, dimension), rounded to bytes."""
+        rotated = tokens if self._rotation is None else product(tokens, self._rotation, 1)
+        scaled = rotated * self._scales
+        shifts = np.einsum("ij,j->i", scaled, self._shift, dtype=np.float64).astype(np.float32)
+        return packed_query(
+            scaled * self._step, self._layout.depth, self._zero, float(self._unit), shifts=shifts
+        )
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was learned, by name."""
+        rotation = np.empty((0, self.dimension), np.float32) if self._rotation is None else self._rotation
+        return {**self._arrays, "rotation": rotation}
+
+    @classmethod
+    def from_arrays(cls, read: Callable[[str], NDArray[Any]], dimension: int) -> ResidualCodec:
+        """Return the codec of the arrays that `read` returns by name.
+
+        Raises
+        ------
+        ValueError
+            For arrays that do not fit each other or the dimension, or are not finite.
+        """
+        centroids, rotation, unit = read("centroids"), read("rotation"), read("unit")
+        if centroids.ndim != 2 or centroids.shape[1] != dimension or unit.shape != (1,):
+            raise ValueError(
+                f"The codec's centroids have shape {centroids.shape}, but the tokens have dimension={dimension}."
+            )
+        return cls(
+            centroids,
+            read("levels"),
+            read("thresholds"),
+            read("scales"),
+            rotation if len(rotation) else None,
+            float(unit[0]),
+        )
+
+
+def _random_rotation(dimension: int, stream: np.random.Generator) -> NDArray[np.float32]:
+    """Return a random orthogonal matrix."""
+    orthogonal, upper = np.linalg.qr(stream.standard_normal((dimension, dimension)))
+    return np.ascontiguousarray(orthogonal * np.where(np.diag(upper) < 0, -1, 1), np.float32)
+
+
+def _require_fitting(
+    centroids: NDArray[Any],
+    levels: NDArray[Any],
+    thresholds: NDArray[Any],
+    scales: NDArray[Any],
+    rotation: NDArray[Any] | None,
+    unit: float,
+) -> None:
+    arrays = {"centroids": centroids, "levels": levels, "thresholds": thresholds, "scales": scales}
+    if rotation is not None:
+        arrays["rotation"] = rotation
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise ValueError(f"The codec's {name} must be finite float32 numbers.")
+    if centroids.ndim != 2 or 0 in centroids.shape:
+        raise ValueError(f"The codec's centroids must have shape (K, dimension), got {centroids.shape}.")
+    dimension = centroids.shape[1]
+    if len(levels) not in (2, 4, 16, 256) or levels.ndim != 1 or thresholds.shape != (len(levels) - 1,):
+        raise ValueError(
+            f"The codec has {levels.shape} levels and {thresholds.shape} thresholds; 2, 4, 16 or 256 levels "
+            "are needed, and one threshold less."
+        )
+    fits = scales.shape == (dimension,) and (rotation is None or rotation.shape == (dimension, dimension))
+    if not fits or scales.min() <= 0 or not (np.isfinite(unit) and unit > 0):
+        raise ValueError(
+            f"The codec's scales or rotation do not fit dimension={dimension}, or are not positive."
+        )
