@@ -126,7 +126,7 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Answer a question from an index of texts."""
-    from ..texts.filters import FilterError
+    from ..data.filter_language import FilterError
     from ..texts.text_index import TextIndex
 
     try:

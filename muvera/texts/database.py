@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,9 @@ from threading import RLock
 from typing import Any, Literal
 from urllib.parse import quote
 
-from .filters import Filter, kind_of, to_sql
+from ..data.filter_language import Filter
+from ..data.metadata import comparable_values, encode_metadata
+from .filters import to_sql
 
 __all__ = ["DocumentDatabase", "TextDocument"]
 
@@ -29,9 +30,6 @@ CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
 CREATE VIRTUAL TABLE words USING fts5(text, content='documents', content_rowid='row', tokenize='porter unicode61');
 """
-
-# Nested objects of metadata; deeper ones are a mistake or an attack.
-_DEEPEST = 20
 
 # What SQLite's tokenizer takes for a word, and how many a query has.
 _WORD, _MOST_WORDS = re.compile(r"\w+"), 64
@@ -162,7 +160,7 @@ class DocumentDatabase:
                 )
                 self._connection.executemany(
                     "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
-                    ((*value, inserted.lastrowid) for value in _values("", values, 0)),
+                    ((*value, inserted.lastrowid) for value in comparable_values(values)),
                 )
 
     def delete(self, ids: Sequence[int | str]) -> None:
@@ -232,7 +230,7 @@ class DocumentDatabase:
         Raises
         ------
         FilterError
-            See :mod:`muvera.texts.filters`.
+            See :mod:`muvera.data.filter_language`.
         """
         expression, parameters = to_sql(condition)
         with self._lock:
@@ -313,62 +311,6 @@ def require_text(text: Any, identity: Any) -> str:
             "encode. Decode the text again with errors='replace'."
         ) from None
     return text
-
-
-def encode_metadata(metadata: Any, identity: Any) -> str:
-    """Return metadata as JSON text, or raise where JSON cannot hold it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For anything but a mapping of strings to values of JSON, NaN and infinities, and objects that are
-        nested too deep.
-    """
-    if not isinstance(metadata, Mapping):
-        raise TypeError(
-            f"The metadata of document {identity!r} must be a dictionary, got {type(metadata).__name__}."
-        )
-    try:
-        return json.dumps(_plain(metadata, 0), ensure_ascii=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"The metadata of document {identity!r} cannot be stored: {error}") from None
-
-
-def _plain(value: Any, depth: int) -> Any:
-    if depth > _DEEPEST:
-        raise ValueError(f"it is nested deeper than {_DEEPEST} levels. Flatten it.")
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str) or not key or "." in key or key.startswith("$"):
-                raise ValueError(
-                    f"the key {key!r} must be a string that is not empty, has no dot and does not start "
-                    "with '$', since filters name fields by it. Rename it."
-                )
-        return {key: _plain(part, depth + 1) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part, depth + 1) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is no number of JSON. Leave the key out.")
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{value} does not fit into 64 bits. Store it as a string.")
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"{type(value).__name__} is no value of JSON. Store a string or a number.")
-
-
-def _values(prefix: str, metadata: Mapping[str, Any], depth: int) -> Iterator[tuple[str, str, Any]]:
-    """Yield (field, kind, value) of everything that a condition can find."""
-    for key, value in metadata.items():
-        name = f"{prefix}{key}"
-        if value is None:
-            continue
-        yield name, "present", 1
-        for element in value if isinstance(value, (list, tuple)) else [value]:
-            kind = kind_of(element)
-            if kind is not None:
-                yield name, kind, element
-        if isinstance(value, Mapping):
-            yield from _values(f"{name}.", value, depth + 1)
 
 
 def _parts(ids: Iterable[int | str]) -> Iterator[tuple[list[int | str], str]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..data.filter_language import Filter
 from ..data.ranking import Ranking
 from ..index.hybrid import hybrid_search
 from ..index.muvera_index import MuveraIndex
@@ -17,7 +18,6 @@ from ..utils.checks import require_choice, require_int
 from .database import DocumentDatabase, TextDocument
 from .encoders.base import TextEncoder, as_texts
 from .explanation import TextExplanation, explain_texts
-from .filters import Filter
 from .hit import Hit
 from .sentences import sentences_of
 
@@ -60,7 +60,7 @@ class SearchableTexts:
         k : int
             At most so many; fewer where there are fewer.
         where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.texts.filters`.
+            A condition on the metadata, see :mod:`muvera.data.filter_language`.
         ids : sequence of int or of str, optional
             Only among these; ids that are not there are ignored.
         candidates : int

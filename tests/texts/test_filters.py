@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muvera.data.filter_language import FilterError, matches
 from muvera.texts.database import DocumentDatabase
-from muvera.texts.filters import FilterError, matches, to_sql
+from muvera.texts.filters import to_sql
 
 SCALARS = st.one_of(
     st.integers(-3, 3), st.sampled_from(["", "a", "b", "1"]), st.booleans(), st.sampled_from([0.5, -1.0, 2.0])

@@ -9,9 +9,9 @@ import pytest
 from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, SparseVectors, TextIndex
+from muvera.data.filter_language import FilterError
 from muvera.data.multivectors import MultiVectors
 from muvera.texts.database import TextDocument
-from muvera.texts.filters import FilterError
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
