@@ -24,6 +24,8 @@ settings.register_profile(
 settings.load_profile("muvera")
 
 
+pytest_plugins = ["builders.engine_collections"]
+
 #: Folders and files whose tests start processes or browsers, write whole indexes or measure collections.
 SLOW = (
     "attack/",
@@ -34,6 +36,7 @@ SLOW = (
     "docs/",
     "encoders/fde/test_fde_statistics.py",
     "encoders/learned/",
+    "engines/",
     "experiments/",
     "index/test_index_faults.py",
     "index/test_index_threads.py",

@@ -16,7 +16,7 @@ FLOORS = [
     {"data", "numerics"},
     {"encoders", "mips", "reranking", "convert"},
     {"index"},
-    {"texts"},
+    {"texts", "engines"},
     {"diagnostics", "tuning"},
     {"serve", "integrations"},
     {"cli"},
