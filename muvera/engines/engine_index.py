@@ -219,8 +219,8 @@ class EngineIndex:
         position = added = skipped = empty = 0
         for whole in as_batches(documents):
             for batch in _parts(whole, self._row_bytes(whole)):
-                texts = batch if batch.has_ids else batch.with_ids(np.arange(position, position + len(batch)))
-                if not batch.has_ids and not resume and position == 0 and len(self):
+                texts = batch if whole.has_ids else batch.with_ids(np.arange(position, position + len(batch)))
+                if not whole.has_ids and not resume and position == 0 and len(self):
                     raise ValueError(
                         "The documents have no ids, and the collection has documents that they would replace. "
                         "Give them ids, or set resume to go on with an addition."
