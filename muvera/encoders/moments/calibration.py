@@ -23,10 +23,10 @@ from .blocks import DEFAULT_COEFFICIENTS, TERMS, MomentBlocks, default_blocks, m
 __all__ = ["SAMPLE_DOCUMENTS", "Sketches", "calibrate"]
 
 #: Documents that exact similarities are computed with, at most.
-SAMPLE_DOCUMENTS = 1024
+SAMPLE_DOCUMENTS = 512
 
 # Pseudo-queries, and their tokens where no queries tell how long they are.
-_QUERIES, _LENGTH, _LONGEST = 150, 24, 64
+_QUERIES, _LENGTH, _LONGEST = 100, 24, 64
 
 # Documents that a query's regression is about: the best ones by exact similarity.
 _BEST = 100
