@@ -13,7 +13,7 @@ __all__ = ["PAPER", "constructor_call", "encoders_to_measure", "preset_name"]
 PAPER = "FDE of the paper"
 
 #: Hyperplanes of the smaller size of the default FDE.
-_SMALL_PLANES = 3
+_SMALL_PLANES = 2
 
 
 def encoders_to_measure(config: FDEConfig) -> dict[str, EncoderConfig]:

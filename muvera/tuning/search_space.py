@@ -17,26 +17,26 @@ from ..mips import PQSettings, VectorSearch, make_search
 
 __all__ = ["STORAGES", "EncoderCandidate", "Storage", "encoder_candidates"]
 
-#: (num_repetitions, num_simhash_projections, projection_dimension) of FDEs: 640 to 20,480 floats.
+#: (num_repetitions, num_simhash_projections, projection_dimension) of FDEs: 640 to 20,480 floats of sketch.
 FDE_SHAPES = (
-    (10, 3, 8),
+    (20, 2, 8),
     (20, 3, 8),
+    (40, 2, 8),
     (20, 3, 16),
-    (20, 4, 8),
+    (40, 2, 16),
+    (40, 3, 8),
     (20, 4, 16),
     (40, 3, 16),
-    (20, 5, 8),
     (20, 5, 16),
     (40, 4, 16),
-    (20, 4, 32),
+    (80, 3, 16),
     (40, 5, 16),
-    (20, 6, 16),
 )
 
 #: Floats of an FDE of as many repetitions as fit, with 8 cells and without projection.
 IDENTITY_FLOATS = 10240
 
-#: Floats of compact maps of the default FDE, and of learned vectors.  One fit serves all sizes and
+#: Floats of compact maps of the preset "compact", and of learned vectors.  One fit serves all sizes and
 #: takes time in proportion to the largest.
 COMPACT_SIZES = (128, 256, 512, 1024)
 COVARIANCE_SIZES = (128, 256, 512)

@@ -97,9 +97,9 @@ class FDEConfig(BaseConfig):
     Examples
     --------
     >>> FDEConfig(dimension=128).vector_dimension
-    10240
-    >>> FDEConfig(dimension=128, num_simhash_projections=3).vector_dimension
-    2560
+    5249
+    >>> FDEConfig(dimension=128, num_simhash_projections=4).vector_dimension
+    10369
     >>> FDEConfig.preset("paper", dimension=96).projection
     'rademacher'
     """
@@ -107,15 +107,15 @@ class FDEConfig(BaseConfig):
     kind: ClassVar[str] = "fde"
 
     dimension: int
-    num_repetitions: int = 20
-    num_simhash_projections: int = 5
+    num_repetitions: int = 40
+    num_simhash_projections: int = 3
     projection_dimension: int | None = None
     projection: Projection = "complementary"
     hyperplanes: Hyperplanes = "orthogonal"
     center: bool = True
     fill_empty_partitions: bool = False
-    document_cells: DocumentCells = "unit"
-    split_mean: bool = False
+    document_cells: DocumentCells = "length"
+    split_mean: bool = True
     covariance: bool = False
     soft_query_cells: float = 0.05
     final_projection: FinalProjection | None = None
@@ -260,6 +260,8 @@ _DIALECT_PROJECTIONS: dict[str, tuple[str, ...]] = {
 }
 
 _PAPER: dict[str, Any] = {
+    "num_repetitions": 20,
+    "num_simhash_projections": 5,
     "projection": "rademacher",
     "hyperplanes": "gaussian",
     "center": False,

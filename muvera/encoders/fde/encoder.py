@@ -48,7 +48,7 @@ class FDEEncoder(LongVectorEncoder):
     >>> documents = MultiVectors.from_arrays([rng.normal(size=(9, 32)) for _ in range(4)])
     >>> encoder = FDEEncoder(FDEConfig(dimension=32)).fit(documents)
     >>> encoder.encode_documents(documents).shape
-    (4, 10240)
+    (4, 5153)
     """
 
     config: FDEConfig

@@ -36,7 +36,7 @@ def encoder(documents: MultiVectors) -> FDEEncoder:
 
 
 def test_shapes(encoder: FDEEncoder, documents: MultiVectors) -> None:
-    assert encoder.config.long_dimension == 4 * 8 * 16
+    assert encoder.config.long_dimension == 4 * 8 * 16 + 21
     assert encoder.encode_documents(documents).shape == (60, 24)
     assert encoder.encode_queries(documents[:5]).shape == (5, 24)
     assert encoder.encode_documents(documents[:0]).shape == (0, 24)
@@ -44,7 +44,7 @@ def test_shapes(encoder: FDEEncoder, documents: MultiVectors) -> None:
 
 def test_equals_the_long_fde_times_the_map(encoder: FDEEncoder, documents: MultiVectors) -> None:
     values = {**encoder.config.to_dict(), "compact_dimension": None}
-    long = FDEEncoder(FDEConfig.from_dict(values), center=encoder.center)
+    long = FDEEncoder(FDEConfig.from_dict(values), center=encoder.center, blocks=encoder.blocks)
     maps = encoder.compact
     assert maps is not None
     unit = maps.reach[0] / 127
@@ -63,7 +63,9 @@ def test_rounding_to_bytes_costs_little(encoder: FDEEncoder) -> None:
     values = {**encoder.config.to_dict(), "compact_dimension": None}
     maps = encoder.compact
     assert maps is not None
-    long = FDEEncoder(FDEConfig.from_dict(values), center=encoder.center).encode_documents(documents)
+    long = FDEEncoder(
+        FDEConfig.from_dict(values), center=encoder.center, blocks=encoder.blocks
+    ).encode_documents(documents)
     exact = long @ maps.document_map - maps.offset
     error = np.linalg.norm(encoder.encode_documents(documents) - exact, axis=1)
     assert np.median(error / np.linalg.norm(exact, axis=1)) < 0.02
@@ -74,11 +76,13 @@ def test_a_dimension_that_is_no_multiple_of_four() -> None:
     documents = random_texts(30, dimension=3)
     settings: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 1, "compact_dimension": 5}
     encoder = FDEEncoder(FDEConfig(dimension=3, projection_dimension=3, **settings)).fit(documents)
-    assert encoder.config.long_dimension == 18
+    assert encoder.config.long_dimension == 18 + 4
     maps = encoder.compact
     assert maps is not None
     values = {**encoder.config.to_dict(), "compact_dimension": None}
-    long = FDEEncoder(FDEConfig.from_dict(values), center=encoder.center).encode_documents(documents)
+    long = FDEEncoder(
+        FDEConfig.from_dict(values), center=encoder.center, blocks=encoder.blocks
+    ).encode_documents(documents)
     exact = long @ maps.document_map - maps.offset
     np.testing.assert_allclose(encoder.encode_documents(documents), exact, atol=0.05 * abs(exact).max())
 
@@ -94,7 +98,11 @@ def test_query_fdes_are_linear(encoder: FDEEncoder) -> None:
     a, b = random_texts(2, seed=5)
     joined, repeated = np.concatenate([a, b]), np.concatenate([a, a])
     one, two, both, double = encoder.encode_queries([a, b, joined, repeated])
-    long = FDEEncoder(dataclasses.replace(encoder.config, compact_dimension=None), center=encoder.center)
+    long = FDEEncoder(
+        dataclasses.replace(encoder.config, compact_dimension=None),
+        center=encoder.center,
+        blocks=encoder.blocks,
+    )
     assert encoder.compact is not None
     errors = _rounding(long.encode_queries([a, b, joined, repeated]), encoder.compact.queries)
     assert (abs(both - (one + two)) <= errors[:3].sum(axis=0)).all()
@@ -270,7 +278,7 @@ def test_maps_of_another_configuration_are_refused(encoder: FDEEncoder) -> None:
     short = CompactMaps(
         maps.queries[:, :5], maps.documents[:, :5], maps.scales[:5], maps.reach, maps.offset[:5]
     )
-    with pytest.raises(ValueError, match=r"queries has shape \(512, 5\), but the config.* \(512, 24\)"):
+    with pytest.raises(ValueError, match=r"queries has shape \(533, 5\), but the config.* \(533, 24\)"):
         FDEEncoder(encoder.config, center=encoder.center, compact=short)
     with pytest.raises(ValueError, match="has no compact_dimension"):
         FDEEncoder(FDEConfig(dimension=20), compact=maps)
@@ -279,12 +287,12 @@ def test_maps_of_another_configuration_are_refused(encoder: FDEEncoder) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"compact_dimension": 0}, ValueError, "must be between 1 and 10240, got 0"),
-        ({"compact_dimension": 10241}, ValueError, "between 1 and 10240, got 10241"),
+        ({"compact_dimension": 0}, ValueError, "must be between 1 and 5249, got 0"),
+        ({"compact_dimension": 5250}, ValueError, "between 1 and 5249, got 5250"),
         (
-            {"compact_dimension": 9, "num_repetitions": 200},
+            {"compact_dimension": 9, "num_repetitions": 800},
             ValueError,
-            "compact_dimension needs a long FDE of at most 65536 floats, got 102400",
+            "compact_dimension needs a long FDE of at most 65536 floats, got 102529",
         ),
         ({"compact_dimension": 2.0}, TypeError, "compact_dimension must be an int, got float 2.0"),
         (
@@ -301,7 +309,7 @@ def test_settings_are_checked(settings: dict[str, Any], error: type[Exception], 
 
 def test_configuration() -> None:
     config = FDEConfig(dimension=128, compact_dimension=512)
-    assert (config.vector_dimension, config.long_dimension) == (512, 10240)
+    assert (config.vector_dimension, config.long_dimension) == (512, 5249)
     assert FDEConfig.from_dict(config.to_dict()) == config
     hashes = {FDEConfig(dimension=128, compact_dimension=size).hash for size in (None, 256, 512)}
     assert len(hashes) == 3

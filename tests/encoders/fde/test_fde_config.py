@@ -14,13 +14,13 @@ from muvera.encoders.fde.config import PRESETS
 
 def test_the_default_settles_what_was_left_out() -> None:
     config = FDEConfig(dimension=128)
-    assert (config.block_width, config.num_cells, config.long_dimension) == (16, 32, 10240)
-    assert config.vector_dimension == 10240
+    assert (config.block_width, config.num_cells, config.sketch_dimension) == (16, 8, 5120)
+    assert config.vector_dimension == config.long_dimension == 5120 + 128 + 1
     assert FDEConfig(dimension=5).block_width == 5
     assert FDEConfig(dimension=128, projection="identity").block_width == 128
     assert FDEConfig(dimension=128, num_simhash_projections=0).num_cells == 1
     short = FDEConfig(dimension=128, final_projection="rademacher", final_projection_dimension=100)
-    assert (short.sketch_dimension, short.vector_dimension) == (10240, 100)
+    assert (short.sketch_dimension, short.vector_dimension) == (5120, 100 + 128 + 1)
 
 
 def test_it_is_frozen_and_takes_names_only() -> None:
@@ -57,7 +57,7 @@ def test_dictionaries_go_there_and_back(values: dict[str, Any]) -> None:
 
 def test_the_hash_is_stable_and_sees_every_value() -> None:
     """Saved indexes carry it: a change here makes them unreadable."""
-    assert FDEConfig(dimension=128).hash == "517395153b063b43"
+    assert FDEConfig(dimension=128).hash == "f80ef2dd4fb7ff4a"
     assert FDEConfig.preset("paper", 128).hash == "77cb0c7f68c09601"
     base = FDEConfig(dimension=128)
     others: dict[str, Any] = {

@@ -234,7 +234,7 @@ def test_weaviate_golden() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_what_the_programs_start_with(name: str) -> None:
     shapes = {
-        "default": (20, 5, 16, 10240),
+        "default": (40, 3, 16, 5249),
         "paper": (20, 5, 16, 10240),
         "reference": (20, 5, 16, 10240),
         "fastembed": (20, 5, 16, 10240),

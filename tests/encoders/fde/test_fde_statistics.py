@@ -124,7 +124,12 @@ def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: An
     samples = []
     for seed in range(80):
         config = FDEConfig(
-            dimension=dimension, num_repetitions=10, seed=seed, hyperplanes=hyperplanes, projection=projection
+            dimension=dimension,
+            num_repetitions=10,
+            num_simhash_projections=5,
+            seed=seed,
+            hyperplanes=hyperplanes,
+            projection=projection,
         )
         normals = draw_matrices(config).dense_hyperplanes[:, :dimension]
         samples.append(np.mean((normals @ q > 0) != (normals @ p > 0)))
@@ -279,7 +284,8 @@ def test_query_fdes_are_sparse(data: st.DataObject, dimension: int, bits: int, r
     for softness in (0.0, 0.05):
         config = FDEConfig(
             dimension=dimension, num_repetitions=repetitions, num_simhash_projections=bits, center=False,
-            soft_query_cells=softness, projection=data.draw(st.sampled_from(["complementary", "identity"])),
+            split_mean=False, soft_query_cells=softness,
+            projection=data.draw(st.sampled_from(["complementary", "identity"])),
         )  # fmt: skip
         entries = np.count_nonzero(FDEEncoder(config).encode_queries(query))
         most = len(query) * repetitions * config.block_width
