@@ -109,7 +109,11 @@ def encode(
         if to not in LIMITS:
             raise ValueError(f"--to must be one of {', '.join(LIMITS)}, got {to!r}.")
         check_dimension(
-            ready.config.vector_dimension, to, half=half, presets=_preset_dimensions(first.dimension)
+            ready.config.vector_dimension,
+            to,
+            half=half,
+            presets=_preset_dimensions(first.dimension),
+            token_dimension=first.dimension,
         )
     begun = time.perf_counter()
     if ready.needs_fit:

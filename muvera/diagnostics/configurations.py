@@ -48,8 +48,8 @@ def constructor_call(config: EncoderConfig) -> str:
 
     Examples
     --------
-    >>> constructor_call(FDEConfig(dimension=128, num_simhash_projections=3))
-    'FDEConfig(dimension=128, num_simhash_projections=3)'
+    >>> constructor_call(FDEConfig(dimension=128, num_simhash_projections=2))
+    'FDEConfig(dimension=128, num_simhash_projections=2)'
     """
     default = config_from_dict({"encoder": config.kind, "dimension": config.dimension}).to_dict()
     changes = [f"{name}={value!r}" for name, value in config.to_dict().items() if value != default[name]]

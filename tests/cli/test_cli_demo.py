@@ -33,7 +33,7 @@ def test_for_people() -> None:
     assert "<- a labelled answer" in out
     assert "##son=##son" in out
     words = " ".join(out.split())
-    assert "677 documents of 14,009 tokens, 24 queries; FDEs of 10,240 floats" in words
+    assert "677 documents of 14,009 tokens, 24 queries; FDEs of 5,249 floats" in words
     assert "of the 10 best documents by exact Chamfer" in words
     assert f"normally searched exactly, without FDEs (up to {EXACT_TOKENS:,} tokens)" in words
 

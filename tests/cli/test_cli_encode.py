@@ -26,7 +26,7 @@ def docs(tmp_path: Path) -> Path:
 def test_documents_to_one_file(docs: Path, tmp_path: Path) -> None:
     code, out, err = muvera("encode", docs, tmp_path / "out.npy", *SMALL)
     assert code == 0
-    assert "out.npy: 30 FDEs of documents, 48 floats each, 1 of them zero for want of tokens, in" in out
+    assert "out.npy: 30 FDEs of documents, 65 floats each, 1 of them zero for want of tokens, in" in out
     assert "subtract this collection's mean token" in err and "--save-encoder" in err
     found = np.load(tmp_path / "out.npy")
     assert found.dtype == np.float32
@@ -34,7 +34,7 @@ def test_documents_to_one_file(docs: Path, tmp_path: Path) -> None:
 
 
 def test_blocks_do_not_matter(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muvera.cli.encode._BLOCK_BYTES", 48 * 4 * 7)
+    monkeypatch.setattr("muvera.cli.encode._BLOCK_BYTES", 65 * 4 * 7)
     monkeypatch.setattr("muvera.cli.sources._BYTES_A_BATCH", 16 * 4 * 50)
     assert answer("encode", docs, tmp_path / "out.npy", *SMALL)["vectors"] == 30
     found = np.load(tmp_path / "out.npy")
@@ -45,8 +45,8 @@ def test_a_source_of_unknown_length(tmp_path: Path) -> None:
     rows = [{"id": f"d{i}", "embedding": text.tolist()} for i, text in enumerate(some_texts()) if len(text)]
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     facts = answer("encode", tmp_path / "docs.jsonl", tmp_path / "out.npy", "--preset", "paper", *SMALL)
-    assert (facts["vectors"], facts["dimension"], facts["without_tokens"]) == (29, 48, 0)
-    assert np.load(tmp_path / "out.npy").shape == (29, 48)
+    assert (facts["vectors"], facts["dimension"], facts["without_tokens"]) == (29, 65, 0)
+    assert np.load(tmp_path / "out.npy").shape == (29, 65)
 
 
 def test_queries_with_the_encoder_that_was_kept(docs: Path, tmp_path: Path) -> None:
@@ -131,11 +131,11 @@ def test_what_exists_is_replaced_only_when_asked_and_ours(docs: Path, tmp_path: 
         (["--to", "chroma"], "--to must be one of pgvector, qdrant, milvus, lancedb, faiss, npy, parquet"),
         (
             ["--to", "pgvector"],
-            "at most 2000 dimensions in single precision, but these FDEs have 10240. Presets that fit: compact",
+            "at most 2000 dimensions in single precision, but these FDEs have 5137. Presets that fit: compact",
         ),
         (
             ["--to", "pgvector"],
-            "Or encode with --num-repetitions 7, --num-simhash-projections 4, --projection-",
+            "Or encode with --num-repetitions 15, --num-simhash-projections 3, --projection-",
         ),
         (["--to", "pgvector"], "--half takes 4000."),
         (["--to", "pgvector", "--half"], "at most 4000 dimensions in half precision"),

@@ -34,15 +34,15 @@ def test_options_reach_the_configuration(docs: Path, tmp_path: Path) -> None:
     facts = answer("index", docs, tmp_path / "out", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
     assert facts["index"] == str(tmp_path / "out")
     assert facts["documents"] == 30 and facts["empty_documents"] == 1
-    assert facts["encoder"]["vector_dimension"] == 3 * 4 * 4
+    assert facts["encoder"]["vector_dimension"] == 3 * 4 * 4 + 17
     assert facts["vectors"]["kind"] == "hnsw" and facts["vectors"]["recall"] == 1.0
     config = MuveraIndex.load(tmp_path / "out").config
     assert isinstance(config, FDEConfig) and config.num_repetitions == 3
     code, out, _ = muvera("index", docs, tmp_path / "other", *SMALL, "--exact-tokens", 0, "--backend", "hnsw")
     assert code == 0
-    assert "through FDEs of 48 floats in a graph, which finds 100.0% of the best vectors" in out
+    assert "through FDEs of 65 floats in a graph, which finds 100.0% of the best vectors" in out
     code, out, _ = muvera("index", docs, tmp_path / "bytes", *SMALL, "--exact-tokens", 0, "--backend", "int8")
-    assert code == 0 and "searched through FDEs of 48 floats, read as 60 bytes each" in out
+    assert code == 0 and "searched through FDEs of 65 floats, read as 77 bytes each" in out
 
 
 def test_a_file_changes_the_preset_and_options_change_both(docs: Path, tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_a_source_of_unknown_size_is_told(tmp_path: Path) -> None:
 
 
 def test_much_memory_is_told_before(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muvera.cli.index._MUCH_MEMORY", 30 * 10240 * 4)
+    monkeypatch.setattr("muvera.cli.index._MUCH_MEMORY", 30 * 5137 * 4)
     _, _, err = muvera("index", docs, tmp_path / "out", "--exact-tokens", 0)
-    assert "30 FDEs of 10,240 floats take 0 GiB" in err and "--preset learned" in err
+    assert "30 FDEs of 5,137 floats take 0 GiB" in err and "--preset learned" in err
     _, _, err = muvera("index", docs, tmp_path / "bytes", "--exact-tokens", 0, "--backend", "int8")
     assert err == ""
 

@@ -24,7 +24,7 @@ def test_an_index(tmp_path: Path) -> None:
     code, out, err = muvera("info", tmp_path / "index")
     assert (code, err) == (0, "")
     assert "index: an index of 30 documents, 1 of them without tokens" in out
-    assert "through FDEs of 48 floats in a graph, which finds 100.0% of the best vectors" in out
+    assert "through FDEs of 65 floats in a graph, which finds 100.0% of the best vectors" in out
     assert "space=cosine, m=16, ef_construction=200, ef=200, exact up to 0 tokens" in out
     assert "num_repetitions=3" in out and "None" not in out
 
@@ -89,7 +89,7 @@ def test_parts(tmp_path: Path) -> None:
 def test_an_encoder(tmp_path: Path) -> None:
     some_texts().save(tmp_path / "docs")
     answer("encode", tmp_path / "docs", tmp_path / "a.npy", "--save-encoder", tmp_path / "encoder")
-    assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 10240
+    assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 5137
     assert "encoder: an encoder\n" in muvera("info", tmp_path / "encoder")[1]
 
 

@@ -13,8 +13,8 @@ def test_every_kind_of_encoder_is_measured() -> None:
     names = list(encoders_to_measure(default))
     assert names == [
         PAPER,
-        "FDE 2,560",
-        "FDE 10,240",
+        "FDE 2,625",
+        "FDE 5,185",
         "compact 512",
         "learned 1,024",
         "mean 65",

@@ -204,14 +204,15 @@ def test_compare_says_what_is_outside_the_proof() -> None:
         "Theorem 2.2 for eps=0.25, delta=0.0001, 32 query tokens, 150 document tokens, 10,000 documents:\n"
     )
     for words in (
-        f"- repetitions: 20 here, {asked.num_repetitions:,} required (",
-        f"- hyperplanes: 5 here, {asked.num_simhash_projections:,} required (",
+        f"- repetitions: 40 here, {asked.num_repetitions:,} required (",
+        f"- hyperplanes: 3 here, {asked.num_simhash_projections:,} required (",
         f"{asked.any_angle_simhash_projections:,} for any angle",
         f"- projected columns: 16 here, {asked.projection_dimension:,} required (",
-        "- floats: 99 here, 10^",
+        "- floats: 228 here, 10^",
         "empty document cells stay empty",
         "document tokens are centered",
-        "scaled to length 1",
+        "the document's mean is split off",
+        "scaled to their tokens' mean length",
         "shared between two cells",
         "orthogonal hyperplanes are not independent",
         "complementary projections are not independent",

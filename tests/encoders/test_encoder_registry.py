@@ -89,9 +89,9 @@ def test_a_saved_encoder_encodes_the_same(config: EncoderConfig, tmp_path: Path)
 def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no encoder\.json"):
         muvera.load_encoder(tmp_path)
-    with pytest.raises(ValueError, match=r"center=True, which is learned"):
+    with pytest.raises(ValueError, match=r"split_mean=True, which is learned"):
         FDEEncoder(FDEConfig(dimension=8)).save(tmp_path / "encoder")
-    FDEEncoder(FDEConfig(dimension=8, center=False)).save(tmp_path / "encoder")
+    FDEEncoder(FDEConfig(dimension=8, center=False, split_mean=False)).save(tmp_path / "encoder")
     file = tmp_path / "encoder" / "encoder.json"
     content = file.read_text()
     for wrong, message in (

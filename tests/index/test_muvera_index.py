@@ -696,8 +696,8 @@ def test_info_counts(tmp_path: Path) -> None:
     assert info.tokens == live.num_tokens and info.empty_documents == (live.lengths == 0).sum()
     assert info.dimension == DIM and info.search == "hnsw" and info.warnings == ()
     assert info.vectors is not None and info.vectors["m"] == 8 and info.vectors["recall"] > 0.97
-    assert info.encoder["vector_dimension"] == CONFIG.vector_dimension == 512
-    expected = live.num_tokens * DIM * 4 / 280 + 4 * 512 + 8 + 4 * 17
+    assert info.encoder["vector_dimension"] == CONFIG.vector_dimension == 512 + 17
+    expected = live.num_tokens * DIM * 4 / 280 + 4 * 529 + 8 + 4 * 17
     assert info.bytes_per_document == pytest.approx(expected, abs=1)
     assert repr(index) == "MuveraIndex(280 documents, dimension=16, hnsw)"
     index.delete(index.ids[:150])

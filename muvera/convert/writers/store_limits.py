@@ -32,17 +32,17 @@ LIMITS = {
 }
 
 #: Sizes to propose: (num_simhash_projections, projection_dimension), large ones first.
-_SHAPES = ((6, 16), (5, 16), (4, 16), (5, 8), (4, 8), (3, 8))
+_SHAPES = ((5, 16), (4, 16), (3, 16), (3, 8), (2, 8))
 
 #: Fewer repetitions than this cost much recall: not proposed.
-_FEWEST_REPETITIONS = 7
+_FEWEST_REPETITIONS = 10
 
 
-def fitting_sizes(limit: int, count: int = 3) -> list[tuple[int, int, int, int]]:
+def fitting_sizes(limit: int, token_dimension: int, count: int = 3) -> list[tuple[int, int, int, int]]:
     """Return FDE sizes that fit into `limit` dimensions, those with larger repetitions first.
 
-    An FDE has ``num_repetitions * 2**num_simhash_projections * projection_dimension``
-    dimensions.
+    An FDE has ``num_repetitions * 2**num_simhash_projections * projection_dimension`` dimensions, and
+    ``token_dimension + 1`` of the documents' means.
 
     Returns
     -------
@@ -51,20 +51,26 @@ def fitting_sizes(limit: int, count: int = 3) -> list[tuple[int, int, int, int]]
 
     Examples
     --------
-    >>> fitting_sizes(2000, count=1)
-    [(7, 4, 16, 1792)]
+    >>> fitting_sizes(2000, 128, count=1)
+    [(14, 3, 16, 1921)]
     """
     sizes = []
+    means = token_dimension + 1
     for bits, width in _SHAPES:
         block = width << bits
-        repetitions = limit // block
+        repetitions = (limit - means) // block
         if repetitions >= _FEWEST_REPETITIONS:
-            sizes.append((repetitions, bits, width, repetitions * block))
+            sizes.append((repetitions, bits, width, repetitions * block + means))
     return sizes[:count]
 
 
 def check_dimension(
-    dimension: int, target: str, *, half: bool = False, presets: Mapping[str, int] | None = None
+    dimension: int,
+    target: str,
+    *,
+    half: bool = False,
+    presets: Mapping[str, int] | None = None,
+    token_dimension: int | None = None,
 ) -> None:
     """Raise ValueError where vectors of `dimension` do not fit into `target`.
 
@@ -78,6 +84,8 @@ def check_dimension(
         Whether they are stored in half precision, where the target has that.
     presets : mapping of str to int, optional
         Presets and their vectors' dimensions, of which the message proposes those that fit.
+    token_dimension : int, optional
+        Columns of a token vector; where it is known, the message proposes sizes of FDEs.
 
     Raises
     ------
@@ -95,15 +103,20 @@ def check_dimension(
         kind = " in half precision" if half else " in single precision"
     fitting = [f"{name} ({size})" for name, size in (presets or {}).items() if size <= largest]
     proposed = f"Presets that fit: {', '.join(fitting)}. Or encode" if fitting else "Encode"
-    sizes = "; ".join(
-        f"num_repetitions={r}, num_simhash_projections={k}, projection_dimension={p} ({size} dimensions)"
-        for r, k, p, size in fitting_sizes(largest)
-    )
+    smaller = "smaller num_repetitions, num_simhash_projections or projection_dimension."
+    if token_dimension is not None:
+        sizes = "; ".join(
+            f"num_repetitions={r}, num_simhash_projections={k}, projection_dimension={p} ({size} dimensions)"
+            for r, k, p, size in fitting_sizes(largest, token_dimension)
+        )
+        smaller = (
+            f"{sizes}; or any size with final_projection='rademacher' and "
+            f"final_projection_dimension={largest - token_dimension - 1} or less."
+        )
     raised = ""
     if not half and limit.half is not None:
         raised = f" half=True takes {limit.half}" + (", enough here." if dimension <= limit.half else ".")
     raise ValueError(
         f"{limit.owner} takes at most {largest} dimensions{kind}, but these FDEs have {dimension}. "
-        f"{proposed} with {sizes}; or any size with final_projection='rademacher' and "
-        f"final_projection_dimension={largest} or less.{raised}"
+        f"{proposed} with {smaller}{raised}"
     )

@@ -206,10 +206,10 @@ def test_limits(target: str, half: bool, largest: int | None) -> None:
         return
     check_dimension(largest, target, half=half)
     with pytest.raises(ValueError, match=f"takes at most {largest} dimensions") as raised:
-        check_dimension(largest + 1, target, half=half)
+        check_dimension(largest + 1, target, half=half, token_dimension=128)
     message = str(raised.value)
     assert f"these FDEs have {largest + 1}" in message
-    assert f"final_projection_dimension={largest} or less" in message
+    assert f"final_projection_dimension={largest - 129} or less" in message
     sizes = re.findall(
         r"num_repetitions=(\d+), num_simhash_projections=(\d+), projection_dimension=(\d+) \((\d+) dim",
         message,
@@ -217,7 +217,9 @@ def test_limits(target: str, half: bool, largest: int | None) -> None:
     assert len(sizes) == 3
     for size in sizes:
         repetitions, projections, width, dimension = map(int, size)
-        assert repetitions * 2**projections * width == dimension <= largest
+        assert repetitions * 2**projections * width + 129 == dimension <= largest
+    with pytest.raises(ValueError, match="Encode with smaller num_repetitions, num_simhash_projections or"):
+        check_dimension(largest + 1, target, half=half)
 
 
 def test_presets_that_fit_are_proposed() -> None:
@@ -227,7 +229,7 @@ def test_presets_that_fit_are_proposed() -> None:
     ):
         check_dimension(10240, "pgvector", presets=presets)
     with pytest.raises(ValueError, match=r"have 70000\. Encode with num_repetitions"):
-        check_dimension(70000, "qdrant", presets={"default": 70000})
+        check_dimension(70000, "qdrant", presets={"default": 70000}, token_dimension=128)
 
 
 def test_half_precision_is_proposed_where_it_is_enough() -> None:
@@ -242,7 +244,7 @@ def test_half_precision_is_proposed_where_it_is_enough() -> None:
 def test_what_is_proposed_is_a_configuration_that_fits() -> None:
     from muvera.encoders.fde.config import FDEConfig
 
-    for repetitions, projections, width, dimension in fitting_sizes(2000):
+    for repetitions, projections, width, dimension in fitting_sizes(2000, 128):
         config = FDEConfig(
             dimension=128,
             num_repetitions=repetitions,
@@ -250,15 +252,15 @@ def test_what_is_proposed_is_a_configuration_that_fits() -> None:
             projection_dimension=width,
         )
         assert config.vector_dimension == dimension
-    mapped = FDEConfig(dimension=128, final_projection="rademacher", final_projection_dimension=2000)
+    mapped = FDEConfig(dimension=128, final_projection="rademacher", final_projection_dimension=2000 - 129)
     check_dimension(mapped.vector_dimension, "pgvector")
 
 
-@given(st.integers(1, 100_000))
-def test_proposed_sizes_fit(limit: int) -> None:
-    for repetitions, projections, width, dimension in fitting_sizes(limit):
-        assert repetitions * 2**projections * width == dimension <= limit
-        assert repetitions >= 7
+@given(st.integers(1, 100_000), st.integers(1, 1024))
+def test_proposed_sizes_fit(limit: int, tokens: int) -> None:
+    for repetitions, projections, width, dimension in fitting_sizes(limit, tokens):
+        assert repetitions * 2**projections * width + tokens + 1 == dimension <= limit
+        assert repetitions >= 10
 
 
 def test_every_form_has_its_limit() -> None:
