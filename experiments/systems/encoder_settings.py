@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import FDEConfig, LearnedConfig
-from muvera.encoders.base import EncoderConfig
-from muvera.encoders.registry import PRESETS, config_from_dict
+from muvera.encoders.base import BaseConfig, EncoderConfig
+from muvera.encoders.registry import ENCODERS, PRESETS, config_from_dict
 
 from ..known_names import require_known
 
@@ -20,11 +19,12 @@ __all__ = ["ENCODER_ARGUMENTS", "encoder_config", "fit_sample"]
 _GIVEN = ("dimension", "seed")
 
 
-def _arguments(config: type[FDEConfig] | type[LearnedConfig]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(config) if field.name not in _GIVEN)
+def _arguments(config: type[BaseConfig]) -> tuple[str, ...]:
+    fields = dataclasses.fields(config)  # type: ignore[arg-type]
+    return tuple(field.name for field in fields if field.name not in _GIVEN)
 
 
-_BY_ENCODER = {"fde": _arguments(FDEConfig), "learned": _arguments(LearnedConfig)}
+_BY_ENCODER = {name: _arguments(kind.config) for name, kind in ENCODERS.items()}
 
 #: What a configuration may say of encoders.
 ENCODER_ARGUMENTS = ("encoder", *dict.fromkeys(name for names in _BY_ENCODER.values() for name in names))
@@ -39,8 +39,7 @@ def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, An
         Of :data:`muvera.encoders.registry.PRESETS`.
     dimension, seed : int
     changes : dict
-        Parameters of :class:`muvera.FDEConfig`, or with ``encoder: learned`` of
-        :class:`muvera.LearnedConfig`.
+        Parameters of the configuration of the preset's encoder, or of another ``encoder``.
     """
     require_known(preset, PRESETS, "preset")
     values = {**PRESETS[preset], **changes}

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors
 from muvera.encoders.base import Encoder, EncoderConfig
+from muvera.encoders.fde.encoder import FDEEncoder
+from muvera.encoders.moments.blocks import default_blocks
 from muvera.encoders.registry import make_encoder
 from muvera.index.candidates import CandidateSearch
 from muvera.index.settings import IndexSettings
@@ -45,9 +47,10 @@ class FirstStage(System):
         Share of the documents that the encoder is fitted on, drawn at random; default: all.
     fit_with_queries : bool
         Whether the encoder is also fitted on the queries that the experiment sets aside for training.
+    calibrated : bool
+        Without it an FDE keeps the coefficients that stand for no documents to learn from.
     **changes
-        Parameters of :class:`muvera.FDEConfig` or, with ``encoder: learned``, of
-        :class:`muvera.LearnedConfig`, but for dimension and seed.
+        Parameters of the preset's configuration, but for dimension and seed.
     """
 
     name: ClassVar[str] = "fde"
@@ -63,12 +66,13 @@ class FirstStage(System):
         order: Order = "given",
         fit_on: float | None = None,
         fit_with_queries: bool = False,
+        calibrated: bool = True,
         **changes: Any,
     ) -> None:
         encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
         self._settings = IndexSettings.from_dict({"backend": backend, "hnsw": hnsw, "pq": pq})
         self._preset, self._changes, self._order = preset, changes, order
-        self._fit_on, self._fit_with_queries = fit_on, fit_with_queries
+        self._fit_on, self._fit_with_queries, self._calibrated = fit_on, fit_with_queries, calibrated
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
@@ -117,7 +121,7 @@ class FirstStage(System):
             raise NotApplicableError("No queries are set aside: give the experiment training_queries.")
         if encoder.needs_fit:
             encoder.fit(documents, queries, threads=material.threads)
-        return encoder
+        return encoder if self._calibrated else _uncalibrated(encoder)
 
     def search(
         self,
@@ -174,3 +178,20 @@ class FirstStage(System):
     def bytes_per_document(self) -> float:
         """Return the bytes of an FDE as it is kept and, with a graph, of its links."""
         return float(self._contents.search.info()["bytes_per_vector"])
+
+
+def _uncalibrated(encoder: Encoder) -> Encoder:
+    """Return an FDE encoder with the default coefficients.
+
+    Raises
+    ------
+    ValueError
+        For another encoder, or one without blocks beside the sketch.
+    """
+    if not isinstance(encoder, FDEEncoder) or encoder.blocks is None or encoder.config.covariance:
+        raise ValueError(
+            "calibrated=False needs an FDE with split_mean=True and covariance=False, got "
+            f"{encoder.config.to_dict()}."
+        )
+    blocks = default_blocks(encoder.config.dimension, False, encoder.blocks.metric)
+    return FDEEncoder(encoder.config, matrices=encoder.matrices, center=encoder.center, blocks=blocks)

@@ -56,6 +56,23 @@ def test_learned_maps_say_what_they_cost(tmp_path: Path) -> None:
     assert facts["fit_seconds"] > 0 and facts["encode_ms_per_document"] > 0
 
 
+@pytest.mark.compiled("encodes documents")
+def test_coefficients_can_stay_uncalibrated(tmp_path: Path) -> None:
+    documents = some_documents(0, 40)
+    found = [built("fde", documents, tmp_path, calibrated=value, **SMALL) for value in (True, False)]
+    scores = [system.search(QUERIES, 5).scores for system in found]
+    assert not np.allclose(*scores)
+    with pytest.raises(ValueError, match=r"calibrated=False needs an FDE with split_mean=True"):
+        built("fde", documents, tmp_path, preset="mean", calibrated=False)
+
+
+@pytest.mark.compiled("encodes documents")
+def test_the_mean_is_an_encoder_of_the_experiments(tmp_path: Path) -> None:
+    documents = some_documents(0, 40)
+    facts = built("fde", documents, tmp_path, preset="covariance").facts()
+    assert facts["vector_dimension"] == 16 * 17 // 2 + 17
+
+
 def test_queries_to_fit_on_must_be_set_aside(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError, match="give the experiment training_queries"):
         built("fde", some_documents(0, 10), tmp_path, fit_with_queries=True, **SMALL)
