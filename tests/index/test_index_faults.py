@@ -549,7 +549,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
                 config_hash=FDEConfig.from_dict(config).hash,
             )
         ),
-        "is damaged: The hyperplanes have shape .24, 16., which does not fit",
+        r"is damaged: The moments' offset has shape \(17,\), but the configuration asks for \(18,\)",
     ),
     "unknown backend": (edited(lambda m: m["settings"].update(backend="tree")), "got 'tree'"),
     "no segments": (edited(lambda m: m.update(segments=[])), "200 ids, 200 lengths and 0 token sets"),

@@ -34,6 +34,10 @@ _BEST = 100
 # Weight of the default coefficients, in sampled documents: so few leave them nearly as they are.
 _PRIOR = 4.0
 
+# Terms that spread less than this share of the targets' spread are nearly the same for all sampled
+# documents: they could explain something only by a coefficient that is wild for other documents.
+_LEAST_SPREAD = 0.1
+
 # A child of the configuration's seed.
 _PICKING = 0xC4
 
@@ -245,7 +249,8 @@ def _least_squares(
     matrix, wanted = np.concatenate(rows), np.concatenate(targets)
     coefficients = np.array(DEFAULT_COEFFICIENTS)
     spread = np.sqrt(np.square(matrix).mean(axis=0))
-    spread[spread == 0] = 1.0
+    floor = _LEAST_SPREAD * float(np.sqrt(np.square(wanted).mean()))
+    spread = np.maximum(spread, floor if floor > 0 else 1.0)
     scaled = matrix / spread
     gram = scaled.T @ scaled / len(scaled) + np.eye(len(present)) * (_PRIOR / count)
     left = wanted - matrix @ coefficients[present]
