@@ -48,7 +48,7 @@ Save = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the experiments' application."""
-    for command in (encode, run, check, results, speed, graphs):
+    for command in (encode, run, check, results, speed, graphs, load):
         app.command()(command)
 
 
@@ -204,6 +204,27 @@ def graphs(
             )
             typer.echo(" ".join(found[-1]), err=True)
     typer.echo(markdown_table(list(COLUMNS.values()), found))
+
+
+def load(
+    seconds: Annotated[float, typer.Option(min=1)] = 60,
+    connections: Annotated[int, typer.Option(min=1, help="That search at the same time.")] = 64,
+    writes: Annotated[float, typer.Option(min=0.01, help="Requests a second that change documents.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Searches at a time in the server.")] = 2,
+    encoder: Annotated[str, typer.Option(help="Text encoder.")] = "minilm-demo",
+    copies: Annotated[int, typer.Option(min=1, help="How often the demo's texts are indexed.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Load `muvera serve` with searches by wrk and writes beside; fails where one errs or gets lost."""
+    from .bench.load_test import load_test
+
+    found = load_test(
+        seconds, connections=connections, writes_per_second=writes, threads=threads, encoder=encoder,
+        copies=copies,
+    )  # fmt: skip
+    typer.echo(json.dumps(found.to_dict()) if as_json else found.text)
+    if found.errors or found.failed_writes or found.lost_writes:
+        raise typer.Exit(1)
 
 
 def _documents_to_pool(data: list[Path] | None, cache: Path) -> list[Any] | None:

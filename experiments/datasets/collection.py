@@ -31,6 +31,8 @@ class Collection:
     document_texts, query_texts : list of str, optional
     document_pooled, query_pooled : float32 (n, width), optional
         The model's own single vectors.
+    document_token_ids, query_token_ids : list of int arrays (tokens,), optional
+        Vocabulary ids of the token vectors.
     judgements : list of dict, optional
         For each query the grades of documents by position.
     training_queries : MultiVectors, optional
@@ -49,6 +51,8 @@ class Collection:
     query_texts: list[str] | None = None
     document_pooled: NDArray[np.float32] | None = None
     query_pooled: NDArray[np.float32] | None = None
+    document_token_ids: list[NDArray[np.int64]] | None = None
+    query_token_ids: list[NDArray[np.int64]] | None = None
     judgements: list[dict[int, int]] | None = None
     training_queries: MultiVectors | None = None
     problems: list[str] = field(default_factory=list)
@@ -61,6 +65,8 @@ class Collection:
             digest.update(json.dumps(texts).encode())
         for pooled in (self.document_pooled, self.query_pooled):
             digest.update(b"" if pooled is None else np.ascontiguousarray(pooled).tobytes())
+        for ids in (self.document_token_ids, self.query_token_ids):
+            digest.update(b"".join(np.ascontiguousarray(one, np.int64).tobytes() for one in ids or []))
         if self.training_queries is not None:
             digest.update(tokens_checksum(self.training_queries).encode())
         return digest.hexdigest()[:16]
@@ -117,6 +123,7 @@ class Collection:
             document_ids=_picked(self.document_ids, picked),
             document_texts=_picked(self.document_texts, picked),
             document_pooled=None if self.document_pooled is None else self.document_pooled[picked],
+            document_token_ids=_picked(self.document_token_ids, picked),
             judgements=judgements,
         )
 
@@ -128,6 +135,7 @@ class Collection:
             query_ids=_picked(self.query_ids, picked),
             query_texts=_picked(self.query_texts, picked),
             query_pooled=None if self.query_pooled is None else self.query_pooled[picked],
+            query_token_ids=_picked(self.query_token_ids, picked),
             judgements=_picked(self.judgements, picked),
         )
 

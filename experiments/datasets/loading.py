@@ -46,6 +46,8 @@ def load_collection(path: DatasetPath) -> Collection:
         beside["queries"].get("ids", query_ids),
         document_pooled=beside["docs"].get("pooled"),
         query_pooled=beside["queries"].get("pooled"),
+        document_token_ids=beside["docs"].get("token_ids"),
+        query_token_ids=beside["queries"].get("token_ids"),
     )
     return loaded if path.texts is None else _with_texts(loaded, path.texts)
 
@@ -81,11 +83,12 @@ def _flat(path: Path, side: str) -> MultiVectors:
 
 
 def _beside_tokens(path: Path, side: str) -> dict[str, Any]:
-    """Read ids and pooled vectors of the texts that have tokens."""
+    """Read ids, pooled vectors and the tokens' vocabulary ids of the texts that have tokens."""
     lengths = path / f"{side}_lens.npy"
     if not lengths.exists():
         return {}
-    filled = np.flatnonzero(np.load(lengths, allow_pickle=False) > 0)
+    counts = np.load(lengths, allow_pickle=False)
+    filled = np.flatnonzero(counts > 0)
     found: dict[str, Any] = {}
     if (path / f"{side}_ids.json").exists():
         names = json.loads((path / f"{side}_ids.json").read_text(encoding="utf-8"))
@@ -93,6 +96,10 @@ def _beside_tokens(path: Path, side: str) -> dict[str, Any]:
     if (path / f"{side}_pooled.npy").exists():
         pooled = np.load(path / f"{side}_pooled.npy", allow_pickle=False)
         found["pooled"] = np.asarray(pooled[filled], np.float32)
+    if (path / f"{side}_token_ids.npy").exists():
+        ids = np.asarray(np.load(path / f"{side}_token_ids.npy", allow_pickle=False), np.int64)
+        texts = np.split(ids, np.cumsum(counts)[:-1])
+        found["token_ids"] = [texts[i] for i in filled]
     return found
 
 

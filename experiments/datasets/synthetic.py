@@ -62,6 +62,8 @@ def synthetic_collection(name: str, documents: int = 150, queries: int = 12) -> 
         query_texts=[_written(text) for text in asked],
         document_pooled=_pooled(tokens[0]),
         query_pooled=_pooled(tokens[1]),
+        document_token_ids=texts,
+        query_token_ids=asked,
         judgements=[{int(i): 1} for i in answers],
     )
 

@@ -30,6 +30,7 @@ SUBJECTS = {
         "Smaller vectors",
         ("smaller_vectors", "fit_with_queries", "learned_costs", "two_parts", "quantization", "tuned"),
     ),
+    "hybrid": ("Hybrid search", ("hybrid",)),
     "reranking": ("Exact ranking", ("reranking", "carving")),
     "size": (
         "Size of the collection",

@@ -137,6 +137,8 @@ def _build(
             query_texts=part.query_texts,
             document_pooled=part.document_pooled,
             query_pooled=part.query_pooled,
+            document_token_ids=part.document_token_ids,
+            query_token_ids=part.query_token_ids,
             training_queries=part.training_queries,
             shared=shared,
         )
@@ -172,6 +174,9 @@ def _warm_up(entry: Entry, material: Material) -> None:
         else material.document_texts[:_WARMING_DOCUMENTS],
         document_pooled=(
             None if material.document_pooled is None else material.document_pooled[:_WARMING_DOCUMENTS]
+        ),
+        document_token_ids=(
+            None if material.document_token_ids is None else material.document_token_ids[:_WARMING_DOCUMENTS]
         ),
     )
     with suppress(Exception):  # what is wrong is told of the build itself

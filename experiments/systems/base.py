@@ -51,6 +51,8 @@ class Material:
         Where the collection has texts; in the order of the token vectors.
     document_pooled, query_pooled : float32 (n, width), optional
         The model's own single vectors, where they are stored.
+    document_token_ids, query_token_ids : list of int arrays, optional
+        Vocabulary ids of the token vectors, where they are stored.
     training_queries : MultiVectors, optional
         Queries that are not asked, where the experiment sets some aside.
     shared : dict
@@ -66,6 +68,8 @@ class Material:
     query_texts: list[str] | None = None
     document_pooled: NDArray[np.float32] | None = None
     query_pooled: NDArray[np.float32] | None = None
+    document_token_ids: list[NDArray[np.int64]] | None = None
+    query_token_ids: list[NDArray[np.int64]] | None = None
     training_queries: MultiVectors | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict)
 

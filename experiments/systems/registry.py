@@ -62,6 +62,7 @@ SYSTEMS = SystemRegister(
         "reranking": "exact_ranking:ExactRanking",
         "bm25": "bm25:BM25",
         "pooled": "pooled:Pooled",
+        "hybrid": "hybrid:Hybrid",
         "single_vector": "single_vector:SingleVector",
         "xtr": "xtr:XTR",
         "plaid": "plaid:Plaid",

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ..kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
 from ..utils.parallel import run_in_ranges
@@ -47,8 +50,43 @@ def product(
     return out
 
 
+class _BlasLimit:
+    """One limit for all threads of the process: the last to leave restores what the first found."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+        self._limits: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limits = _controller().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.restore_original_limits()
+
+
+_BLAS_LIMIT = _BlasLimit()
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    # Looking for the libraries takes longer than a small product.
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Limit BLAS to one thread inside the context; restore the former limit afterwards."""
-    with threadpool_limits(1, "blas"):
+    """Limit BLAS to one thread inside the context; restore the former limit afterwards.
+
+    The limit is the whole process's: threads that are inside at the same time share it.
+    """
+    _BLAS_LIMIT.enter()
+    try:
         yield
+    finally:
+        _BLAS_LIMIT.leave()

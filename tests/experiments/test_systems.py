@@ -26,6 +26,8 @@ def material(folder: Path) -> Material:
         query_texts=COLLECTION.query_texts,
         document_pooled=COLLECTION.document_pooled,
         query_pooled=COLLECTION.query_pooled,
+        document_token_ids=COLLECTION.document_token_ids,
+        query_token_ids=COLLECTION.query_token_ids,
         folder=folder,
         cache=folder,
         seed=42,

@@ -41,6 +41,20 @@ def test_blas_has_as_many_threads_as_before() -> None:
     assert threads() == before
 
 
+def test_the_limit_ends_with_the_last_of_several_threads() -> None:
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    with threadpool_limits(2, "blas"):
+        first, second = one_blas_thread(), one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == {2}
+
+
 @pytest.mark.compiled("fits with hundreds of landmarks")
 def test_what_is_learned_does_not_depend_on_cores() -> None:
     documents = documents_like_real(120)

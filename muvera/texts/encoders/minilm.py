@@ -6,6 +6,7 @@ import json
 import string
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from ...data.demo_sample import load_demo_reduction
 from ...data.multivectors import MultiVectors
+from ...numerics.matmul import one_blas_thread
 from ...utils.optional_imports import import_extra
 from .base import Side, from_matrices
 from .bert import Bert, FloatMatrix, TokenIds
@@ -24,6 +26,9 @@ __all__ = ["MiniLMEncoder", "MiniLMTokenStates", "Reduction", "TokenStates", "is
 
 # Larger batches gain nothing on a CPU: the widest activation (tokens, 1536) should stay near the cache.
 _BATCH_TOKENS = 2048
+
+# Batches of so few tokens are encoded on one thread.
+_FEW_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,11 @@ class MiniLMTokenStates:
         out: list[TokenStates] = []
         with tqdm(total=len(ids), unit=side, disable=not self.progress) as bar:
             for batch in _batches(ids):
-                for token_ids, states in zip(batch, self._model.hidden_states(batch), strict=True):
+                # Threads of BLAS cost a query more than they gain, and much more on a busy machine.
+                few = sum(map(len, batch)) <= _FEW_TOKENS
+                with one_blas_thread() if few else nullcontext():
+                    found = self._model.hidden_states(batch)
+                for token_ids, states in zip(batch, found, strict=True):
                     out.append(self._keep(token_ids, states, side))
                 bar.update(len(batch))
         return out
