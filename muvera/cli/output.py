@@ -21,7 +21,7 @@ _ON_COMMAND_LINE = {
     "half=True": "--half",
     "give the format": "give --format",
     "muvera.convert.formats()": "muvera formats",
-    "Use None to": "Leave it out to",
+    "Use None": "Leave it out",
 }
 
 #: Options of readers, which are given with -o, and of FDEs, which have their own names.

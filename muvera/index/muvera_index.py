@@ -19,6 +19,7 @@ from ..data.sampling import as_batches
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_config, require_config
 from ..mips import HNSWSettings, PQSettings, USearchSettings
+from ..utils.parallel import thread_count
 from .contents import IndexContents
 from .generations import Generation, staging_beside
 from .id_map import Missing
@@ -208,15 +209,16 @@ class MuveraIndex(SearchableIndex):
 
         Raises
         ------
-        ValueError
-            For an id that is in use (see :meth:`update`), another dimension, or a number
-            that is not finite; nothing is added then.
+        TypeError, ValueError
+            For an id that is in use (see :meth:`update`), another dimension, a number that is
+            not finite, or no number of threads; nothing is added then.
         """
         with self._changed:
             self._add(documents, threads)
             self._contents.measure(threads)
 
     def _add(self, documents: Any, threads: int | None) -> None:
+        thread_count(threads)  # also where nothing needs any
         documents = self._checked(documents, "documents")
         self._contents.append(self._contents.ids.new_ids(documents), documents, threads)
 
@@ -237,6 +239,7 @@ class MuveraIndex(SearchableIndex):
         TypeError
             For ids of another kind than the index has.
         """
+        thread_count(threads)
         documents = self._checked(documents, "documents")
         if not documents.has_ids:
             raise ValueError("update needs documents with ids, which say what they replace. Use add.")
@@ -273,6 +276,7 @@ class MuveraIndex(SearchableIndex):
 
         All tokens are in memory until the next :meth:`save`, beside the old ones while it runs.
         """
+        thread_count(threads)
         with self._changed:
             self._contents = self._contents.rebuilt(threads)
 

@@ -20,6 +20,7 @@ from muvera.cli.output import one_line, progress_bar
         (ValueError("A k must stay, and so must bulk=3."), "A k must stay, and so must bulk=3."),
         (ValueError("patience is 0. Use None to score every candidate."),
          "patience is 0. Leave it out to score every candidate."),
+        (ValueError("threads is 0. Use None for all cores."), "threads is 0. Leave it out for all cores."),
         (OSError(errno.ENOSPC, "No space left on device", "out/tokens.npy"),
          "out/tokens.npy: No space left on device."),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device."),

@@ -563,6 +563,10 @@ def test_bad_searches_are_named(way: dict[str, Any], call: Any, kind: type[Excep
         (lambda: MuveraIndex.build(iter([])), ValueError, "There are no documents to build an index of"),
         (lambda: MuveraIndex.build("text"), TypeError, "Encode it with your model first"),
         (lambda: MuveraIndex.build(["text"]), TypeError, "Encode it with your model first"),
+        (lambda: MuveraIndex.build(DOCUMENTS, threads=0), ValueError, "threads must be at least 1, got 0"),
+        (lambda: built().add(DOCUMENTS[:0], threads=0), ValueError, "threads must be at least 1, got 0"),
+        (lambda: built().update(DOCUMENTS, threads=True), TypeError, "threads must be an int, got bool"),
+        (lambda: built().rebuild(threads=0), ValueError, "threads must be at least 1, got 0"),
     ],
 )
 def test_bad_buildings_are_named(make: Any, kind: type[Exception], message: str) -> None:
