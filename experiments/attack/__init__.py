@@ -1,1 +1,1 @@
-"""Damaged and hostile files for every reader, read in child processes with limits."""
+"""Attempts to break readers and indexes: hostile files, threads, kills, random changes."""

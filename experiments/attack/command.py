@@ -1,4 +1,4 @@
-"""``python -m experiments attack``: hostile files for every reader, threads that search and change an index."""
+"""``python -m experiments attack``: hostile files for readers; threads, kills and random changes for indexes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from .drift import Drift, change_at_random, drift_table
 from .harness import KINDS, Attack, Limits, Tally, table
+from .kills import OPERATIONS, Kills, kill_at_every_file_operation, kills_table
 from .samples import make_samples
 from .threads import BACKENDS, Stress, stress
 from .threads import settings_of as settings
@@ -110,6 +112,43 @@ def throughput(
     for backend in _chosen(only):
         found[backend] = measure_throughput(backend, threads=threads, rounds=rounds, seconds=seconds)
     print(throughput_table(found))
+
+
+@attack.command()
+def kills(
+    every: Annotated[int, typer.Option(min=1, help="Kill at every so many file operations.")] = 1,
+    only: Annotated[str, typer.Option(help="Operations with this in their names.")] = "",
+) -> None:
+    """Kill saves, builds and conversions at each of their file operations, and look at what is left.
+
+    A fault is anything but the old content or the new one, and a file that the next try leaves behind.
+    """
+    found: dict[str, Kills] = {}
+    for name in OPERATIONS:
+        if only in name:
+            found[name] = kill_at_every_file_operation(name, every)
+            for fault in found[name].faults:
+                print(fault, flush=True)
+    print(kills_table(found))
+    if any(each.faults for each in found.values()):
+        raise typer.Exit(1)
+
+
+@attack.command()
+def drift(
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each backend.")] = 120.0,
+    only: Only = "",
+    seed: int = 0,
+) -> None:
+    """Change an index at random for long, and compare its answers with plain arithmetic after every change."""
+    found: dict[str, Drift] = {}
+    for backend in _chosen(only):
+        found[backend] = change_at_random(seconds, seed, **settings(backend))
+        for fault in found[backend].faults:
+            print(f"{backend}: {fault}", flush=True)
+    print(drift_table(found))
+    if any(each.faults for each in found.values()):
+        raise typer.Exit(1)
 
 
 def _chosen(only: str) -> list[str]:
