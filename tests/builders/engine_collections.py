@@ -28,7 +28,9 @@ def missing(kind: str) -> str | None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Name the engines that were tested, and why others were not."""
-    ran = any(report.nodeid.startswith("tests/engines/") for report in terminalreporter.stats.get("passed", []))
+    ran = any(
+        report.nodeid.startswith("tests/engines/") for report in terminalreporter.stats.get("passed", [])
+    )
     found = [f"{kind} ({reason})" if (reason := missing(kind)) else kind for kind in NEEDS]
     if ran:
         terminalreporter.write_line(f"Engines: {', '.join(found)}.")

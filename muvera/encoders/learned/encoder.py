@@ -19,8 +19,9 @@ from ...numerics.int8_matmul import Int8Matrix, quantize_columns
 from ...utils.parallel import run_in_ranges, split_by_weight
 from ..base import BaseEncoder, ReadArray
 from .config import LearnedConfig
-from .landmarks import mixed_documents, sample_landmarks
+from .landmarks import mixed_documents, sample_tokens, training_sample
 from .maps import LearnedMaps, draw_features, fit_maps
+from .training import train_features
 
 __all__ = ["LearnedEncoder"]
 
@@ -112,8 +113,13 @@ class LearnedEncoder(BaseEncoder):
         sample = sampling.documents(config.dimension)
         if sample.num_tokens == 0:
             raise ValueError("There are no document tokens to learn from. Give fit documents that have some.")
-        landmarks = sample_landmarks(sample, asked, config.num_landmarks, config.seed)
+        landmarks = sample_tokens(sample, asked, config.num_landmarks, config.seed)
+        center = mean_token([sample], config.dimension)
         features = draw_features(config)
+        if config.training_epochs:
+            some, tokens = training_sample(sample, asked, config.seed)
+            values = _Landmarks(tokens, center).values_of(some, threads)
+            features = train_features(features, tokens, values, config.training_epochs, config.seed, threads)
         packed, places = pack_columns(features).reshape(-1), np.arange(len(landmarks) + 1)
         activations = np.empty((len(landmarks), config.num_features), np.float32)
 
@@ -121,24 +127,12 @@ class LearnedEncoder(BaseEncoder):
             sum_features(landmarks, places, start, stop, packed, activations[start:stop])
 
         run_in_ranges(activate, split_by_weight(places, _TASK_QUERIES, _TASK_QUERIES), threads)
-        center = mean_token([sample], config.dimension)
-        self._landmarks = _Landmarks(landmarks, center)
-        values = self._values(sample, len(landmarks), threads)
+        measured = _Landmarks(landmarks, center)
+        values = measured.values_of(sample, threads)
         wanting = max(0, _DOCUMENTS_A_FLOAT * config.vector_dimension - len(sample))
-        mixed = self._values(mixed_documents(sample, wanting, config.seed), len(landmarks), threads)
+        mixed = measured.values_of(mixed_documents(sample, wanting, config.seed), threads)
         self._take(fit_maps(config, landmarks, center, features, activations, values, mixed, threads))
         return self
-
-    def _values(self, texts: MultiVectors, count: int, threads: int | None) -> NDArray[np.float32]:
-        """Return the texts' largest inner products with `count` landmarks, float32 (len(texts), count)."""
-        out = np.empty((len(texts), count), np.float32)
-        floats, halves = as_kernel_arrays(texts)
-
-        def work(start: int, stop: int) -> None:
-            self._landmarks.write_values(floats, halves, texts.offsets, start, stop, out[start:stop])
-
-        run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, max(1, len(texts))), threads)
-        return out
 
     # -- encoding -------------------------------------------------------------
 
@@ -239,7 +233,7 @@ class _Landmarks:
     """Landmarks in bytes, and the vector that is subtracted from tokens before these are rounded."""
 
     def __init__(self, landmarks: NDArray[np.float32], center: NDArray[np.float32]) -> None:
-        dimension = landmarks.shape[1]
+        self._count, dimension = landmarks.shape
         width = -(-dimension // LANES) * LANES
         rounded, self._units = quantize_columns(np.ascontiguousarray(landmarks.T))
         self._packed = pack_bytes(np.pad(rounded, ((0, width - dimension), (0, 0))))
@@ -254,3 +248,14 @@ class _Landmarks:
         largest_products(
             floats, halves, offsets, start, stop, self._center, self._packed, self._sums, self._units, out
         )
+
+    def values_of(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
+        """Return the values of texts, float32 (len(texts), n)."""
+        out = np.empty((len(texts), self._count), np.float32)
+        floats, halves = as_kernel_arrays(texts)
+
+        def work(start: int, stop: int) -> None:
+            self.write_values(floats, halves, texts.offsets, start, stop, out[start:stop])
+
+        run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, max(1, len(texts))), threads)
+        return out

@@ -1,4 +1,4 @@
-"""What a learned encoder learns from: landmarks, and documents mixed of others."""
+"""What a learned encoder learns from: tokens, documents, and documents mixed of others."""
 
 from __future__ import annotations
 
@@ -7,25 +7,38 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 
-__all__ = ["mixed_documents", "sample_landmarks"]
+__all__ = ["mixed_documents", "sample_tokens", "training_sample"]
 
 # Children of the configuration's seed.
-_LANDMARKS, _MIXING = 0xE2, 0xE3
+_LANDMARKS, _MIXING, _TRAINING = 0xE2, 0xE3, 0xE5
+
+# Documents whose values features are trained on, and tokens at which they are, at most.
+_TRAINING_DOCUMENTS, _TRAINING_TOKENS = 1024, 40_000
 
 
-def sample_landmarks(
-    documents: MultiVectors, queries: MultiVectors | None, count: int, seed: int
+def sample_tokens(
+    documents: MultiVectors, queries: MultiVectors | None, count: int, seed: int, purpose: int = _LANDMARKS
 ) -> NDArray[np.float32]:
     """Return up to `count` tokens, float32 (n, d): up to half of them from `queries`.
 
     Queries' own tokens say where documents will be asked; documents' tokens stand in for them.
+    `purpose` separates the random streams of what tokens are sampled for.
     """
-    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_LANDMARKS,)))
+    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose,)))
     parts = []
     if queries is not None:
         parts.append(_pick(queries, -(-count // 2), stream))
     parts.append(_pick(documents, count - sum(map(len, parts)), stream))
     return np.concatenate(parts)
+
+
+def training_sample(
+    documents: MultiVectors, queries: MultiVectors | None, seed: int
+) -> tuple[MultiVectors, NDArray[np.float32]]:
+    """Return documents and tokens, float32 (t, d), that features are trained on."""
+    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TRAINING, 1)))
+    picked = stream.choice(len(documents), min(_TRAINING_DOCUMENTS, len(documents)), replace=False)
+    return documents[np.sort(picked)], sample_tokens(documents, queries, _TRAINING_TOKENS, seed, _TRAINING)
 
 
 def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> NDArray[np.float32]:

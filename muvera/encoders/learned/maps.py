@@ -4,9 +4,10 @@ Chamfer is a sum over query tokens, ``chamfer(Q, P) = sum_q g_P(q)`` with ``g_P(
 <x, p>``.  So a document is a function of one token, and a function that is fitted to its
 values at sampled tokens, the landmarks, is a vector (LEMUR, arXiv 2601.21853):
 
-1. ``g_P(x) ~ <w_P, psi(x)>`` with random features ``psi(x) = max(W x, 0)``.  Like g_P they grow
-   in proportion to x, so the length of tokens does not matter.  The weights w_P are a ridge
-   regression on the values at the landmarks, hence linear in these.
+1. ``g_P(x) ~ <w_P, psi(x)>`` with features ``psi(x) = max(W x, 0)``, whose W is random at first and then
+   trained (:mod:`muvera.encoders.learned.training`).  Like g_P they grow in proportion to x, so the
+   length of tokens does not matter.  The weights w_P are a ridge regression on the values at the
+   landmarks, hence linear in these.
 2. The weights are cut to the `vector_dimension` directions along which the sampled documents'
    functions differ most over the landmarks.  Both steps together are one matrix, from a
    document's values at the landmarks to its vector; another one maps ``sum_q psi(q)``.
@@ -53,7 +54,7 @@ class LearnedMaps:
     center : float32 (d,)
         Subtracted from documents' tokens, so that bytes hold what is left more finely.
     features : float32 (F, d)
-        W, the directions of the random features.
+        W, the directions of the features.
     documents : float32 (n, D)
         Map of a document's values at the landmarks.
     queries : float32 (F, D)

@@ -25,10 +25,11 @@ def test_round_trip_and_hash() -> None:
         (
             {"vector_dimension": 5000},
             ValueError,
-            "vector_dimension must be at most num_features=4096, got 5000.",
+            "vector_dimension must be at most num_features=2048, got 5000.",
         ),
         ({"ridge": 0.0}, ValueError, "ridge must be between 0.001 and 100, got 0.0."),
         ({"ridge": "much"}, TypeError, "ridge must be a number, got str 'much'."),
+        ({"training_epochs": -1}, ValueError, "training_epochs must be at least 0, got -1."),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1."),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
 
 from muvera import LearnedConfig, LearnedEncoder, MultiVectors, MuveraIndex, chamfer_matrix, load_encoder
-from muvera.encoders.learned.landmarks import mixed_documents, sample_landmarks
+from muvera.encoders.learned.landmarks import mixed_documents, sample_tokens
 from muvera.encoders.learned.maps import LearnedMaps
 from muvera.encoders.registry import read_encoder
 from muvera.numerics.int8_matmul import quantize_columns
@@ -154,7 +154,7 @@ def test_half_precision_equals_its_float32_values(encoder: LearnedEncoder) -> No
 
 def test_half_of_the_landmarks_come_from_queries(documents: MultiVectors) -> None:
     queries = random_texts(30, seed=9)
-    landmarks = sample_landmarks(documents, queries, 20, seed=0)
+    landmarks = sample_tokens(documents, queries, 20, seed=0)
     of_queries = (landmarks[:, np.newaxis] == queries.tokens).all(axis=2).any(axis=1)
     assert landmarks.shape == (20, 20) and of_queries.sum() == 10
 

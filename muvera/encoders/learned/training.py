@@ -1,0 +1,133 @@
+"""Training of the features: directions that span the documents' functions better than random ones.
+
+A document is a function of a token, ``g_P(x) = max_p <x, p>``, and learned vectors are fits of these
+functions by features ``max(W x, 0)``.  Random directions W span them, and trained ones of half the number
+span them better (LEMUR, arXiv 2601.21853): W and one linear layer behind it learn the values of sampled
+documents at sampled tokens by gradient descent, and the layer is thrown away.
+
+1. The targets are the values of m documents at t tokens, less each token's and each document's mean, in
+   the r directions along which the documents differ most, scaled to the same variance.
+2. The layer starts as the ridge regression of the targets on the random features.
+3. Adam minimizes the mean squared error over batches of tokens, at a rate that falls to zero.
+
+All sums are made by :func:`muvera.numerics.matmul.product` or on one thread: the same bits on any number
+of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from ...kernels.adam import adam_step
+from ...numerics.eigenvectors import leading_eigenvectors
+from ...numerics.matmul import one_blas_thread, product
+
+__all__ = ["train_features"]
+
+# Directions of the targets, and tokens in a batch.
+_DIRECTIONS, _BATCH = 192, 512
+
+# Adam's rates in the beginning, of W and of the layer behind it.
+_RATES = (3e-3, 1e-3)
+
+# Pull of the first layer towards zero, in units of the features' mean variance.
+_RIDGE = 0.03
+
+# A child of the configuration's seed.
+_BATCHES = 0xE4
+
+
+@one_blas_thread()
+def train_features(
+    features: NDArray[np.float32],
+    tokens: NDArray[np.float32],
+    values: NDArray[np.float32],
+    epochs: int,
+    seed: int,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Return trained directions; of fewer tokens than two batches nothing is learned.
+
+    Parameters
+    ----------
+    features : float32 (F, d)
+        Random directions to start from.
+    tokens : float32 (t, d)
+    values : float32 (m, t)
+        The documents' values at the tokens, up to a constant a token; they are overwritten.
+    epochs : int
+        How often each token is seen.
+    seed : int
+    threads : int, optional
+        Default: all usable cores.
+
+    Returns
+    -------
+    float32 (F, d)
+    """
+    targets = _targets(values, seed, threads)
+    if targets.shape[1] == 0 or len(tokens) < 2 * _BATCH:
+        return features
+    weights = np.ascontiguousarray(features.T) / np.float32(np.sqrt(features.shape[1]))
+    layer = _first_layer(weights, tokens, targets, threads)
+    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_BATCHES,)))
+    state = [[np.zeros_like(part), np.zeros_like(part)] for part in (weights, layer)]
+    steps = epochs * (len(tokens) // _BATCH)
+    order = np.empty(0, np.int64)
+    for step in range(steps):
+        if len(order) < _BATCH:
+            order = stream.permutation(len(tokens))
+        picked, order = order[:_BATCH], order[_BATCH:]
+        batch = tokens[picked]
+        active = product(batch, weights, threads)
+        np.maximum(active, 0, out=active)
+        error = product(active, layer, threads)
+        error -= targets[picked]
+        error *= np.float32(2 / error.size)
+        back = product(error, layer.T, threads)
+        back *= active > 0
+        gradients = product(batch.T, back, threads), product(active.T, error, threads)
+        left = 1 - step / steps
+        for part, gradient, (first, second), rate in zip(
+            (weights, layer), gradients, state, _RATES, strict=True
+        ):
+            adam_step(
+                part.reshape(-1), gradient.reshape(-1), first.reshape(-1), second.reshape(-1), step + 1,
+                np.float32(rate * left),
+            )  # fmt: skip
+    return np.ascontiguousarray(weights.T)
+
+
+def _targets(values: NDArray[np.float32], seed: int, threads: int | None) -> NDArray[np.float32]:
+    """Return the tokens' targets, float32 (t, r): of variance 1 in each direction."""
+    values -= values.mean(axis=0)
+    values -= values.mean(axis=1, keepdims=True)
+    moment = product(values, values.T, threads)
+    size = min(_DIRECTIONS, len(values) - 1)
+    start = np.random.SeedSequence(seed, spawn_key=(_BATCHES, 1))
+    spread, axes = leading_eigenvectors(moment, size, start, threads)
+    axes = axes[:, spread > 1e-6 * max(float(spread[0]), 1e-30)]
+    turned = product(values.T, axes, threads)
+    scale: NDArray[np.float32] = turned.std(axis=0)
+    turned /= np.maximum(scale, 1e-30)
+    return turned
+
+
+def _first_layer(
+    weights: NDArray[np.float32],
+    tokens: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    threads: int | None,
+) -> NDArray[np.float32]:
+    """Return the ridge regression of the targets on the features of some tokens, float32 (F, r)."""
+    some = slice(None, None, max(1, len(tokens) // (4 * weights.shape[1])))
+    active = np.maximum(product(tokens[some], weights, threads), 0)
+    covariance = product(active.T, active, threads)
+    covariance.flat[:: len(covariance) + 1] += np.float32(_RIDGE * np.trace(covariance) / len(covariance))
+    wanted = product(active.T, targets[some], threads)
+    layer: NDArray[np.float32] = scipy.linalg.cho_solve(
+        scipy.linalg.cho_factor(covariance, lower=True, check_finite=False), wanted, check_finite=False
+    )
+    return np.ascontiguousarray(layer, np.float32)
