@@ -17,6 +17,7 @@ from .encode import encode
 from .formats import formats
 from .index import index
 from .info import info
+from .load import load
 from .output import note, one_line
 from .search import search
 from .serve import serve
@@ -124,6 +125,7 @@ for command, summary in (
     (tune, "Find the encoder and the storage that suit documents and queries."),
     (convert, "Convert token embeddings from one format to another."),
     (encode, "Write the FDEs alone, for another vector search."),
+    (load, "Load documents into a vector database, to be searched there."),
     (formats, "List the formats that are read and written."),
 ):
     app.command(command.__name__, short_help=summary)(command)

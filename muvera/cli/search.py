@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +31,12 @@ _DOCUMENTS_ONLY = ("muvera index", "plaid", "fast_plaid", "pylate", "warp", "bya
 
 
 def search(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that muvera index made.")],
+    index: Annotated[
+        str,
+        typer.Argument(
+            metavar="INDEX", help="A folder that muvera index made, or the URL that muvera load filled."
+        ),
+    ],
     queries: Annotated[
         Path,
         typer.Argument(
@@ -67,6 +74,14 @@ def search(
             help="Stop after so many candidates in a row without a change of the best k. Default: score all."
         ),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help='Of a URL: a condition on the metadata, as JSON: \'{"year": {"$gte": 2000}}\'.'),
+    ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(help="Of a URL: who ranks the candidates: here (default), engine, or none."),
+    ] = None,
     trec: Annotated[bool, typer.Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
     part: Annotated[
@@ -89,80 +104,116 @@ def search(
     if trec and (json_ or explain):
         raise ValueError("--trec prints a run and nothing else. Leave out --json and --explain.")
     from ..convert import read
-    from ..index.muvera_index import MuveraIndex
     from .sources import open_queries
 
-    found = MuveraIndex.load(index)
-    opened = open_queries(queries, format, part, option)
-    if opened.name in _DOCUMENTS_ONLY and not quiet:
-        warn([f"{queries} holds documents and no queries: each of its documents is used as a query."])
-    texts = read(opened)
-    allowed = None if filter_file is None else _filter(filter_file, found, quiet)
-    if candidates is None:
-        candidates = max(100, k or 0)
-    begun = time.perf_counter()
-    rankings = _rankings(
-        found,
-        texts,
-        quiet,
-        k=k,
-        candidates=candidates,
-        filter=allowed,
-        mean=mean,
-        ball_carving_tau=ball_carving_tau,
-        patience=patience,
-        threads=threads,
-    )
-    duration = time.perf_counter() - begun
-    names = texts.ids.tolist()
-    empty = [name for name, length in zip(names, texts.lengths, strict=True) if length == 0]
-    if empty and not quiet:
-        warn(
-            [
-                f"{counted(len(empty), 'query', 'queries')} {verb(len(empty), 'has', 'have')} no tokens and "
-                f"{verb(len(empty), 'gets an empty ranking', 'get empty rankings')}: {_first(empty)}."
-            ]
-        )
-    if json_:
-        print_json(
-            {
-                "index": str(index),
-                "k": k,
-                "candidates": candidates,
-                "mean": mean,
-                "ball_carving_tau": ball_carving_tau,
-                "patience": patience,
-                "seconds": round(duration, 4),
-                "queries": [
-                    {"id": name, "results": _results(found, texts[i], rankings[i], explain)}
-                    for i, name in enumerate(names)
-                ],
-            }
-        )
-        return
-    if trec:
-        _print_run(names, rankings)
-    else:
-        for i, name in enumerate(names):
-            typer.echo(f"query {name}")
-            for rank, entry in enumerate(_results(found, texts[i], rankings[i], explain), start=1):
-                typer.echo(f"{rank:4d}  {entry['score']:10.4f}  {entry['id']}")
-                if explain:
-                    typer.echo(_matches(entry))
-    if not quiet:
-        queries_and_documents = (
-            f"{counted(len(names), 'query', 'queries')} among {counted(len(found), 'document')}"
-        )
-        note(f"{queries_and_documents} in {seconds(duration)}")
+    plan: dict[str, Any] = {
+        "k": k,
+        "candidates": max(100, k or 0) if candidates is None else candidates,
+        "threads": threads,
+    }
+    own = {"mean": mean, "ball_carving_tau": ball_carving_tau, "patience": patience}
+    found = _opened(index, plan, own, filter_file, where, rerank)
+    closed = ExitStack()
+    if "rerank" in plan:
+        closed.callback(found.close)
+    with closed:
+        opened = open_queries(queries, format, part, option)
+        if opened.name in _DOCUMENTS_ONLY and not quiet:
+            warn([f"{queries} holds documents and no queries: each of its documents is used as a query."])
+        texts = read(opened)
+        if filter_file is not None:
+            plan["filter"] = _filter(filter_file, found, quiet)
+        begun = time.perf_counter()
+        rankings = _rankings(found, texts, quiet, **plan)
+        place = str(found.engine.location) if "rerank" in plan else index
+        duration = time.perf_counter() - begun
+        names = texts.ids.tolist()
+        empty = [name for name, length in zip(names, texts.lengths, strict=True) if length == 0]
+        if empty and not quiet:
+            warn(
+                [
+                    f"{counted(len(empty), 'query', 'queries')} {verb(len(empty), 'has', 'have')} no tokens and "
+                    f"{verb(len(empty), 'gets an empty ranking', 'get empty rankings')}: {_first(empty)}."
+                ]
+            )
+        if json_:
+            print_json(
+                {
+                    "index": place,
+                    "k": k,
+                    "candidates": plan["candidates"],
+                    "mean": mean,
+                    "ball_carving_tau": ball_carving_tau,
+                    "patience": patience,
+                    "seconds": round(duration, 4),
+                    "queries": [
+                        {"id": name, "results": _results(found, texts[i], rankings[i], explain)}
+                        for i, name in enumerate(names)
+                    ],
+                }
+            )
+            return
+        if trec:
+            _print_run(names, rankings)
+        else:
+            for i, name in enumerate(names):
+                typer.echo(f"query {name}")
+                for rank, entry in enumerate(_results(found, texts[i], rankings[i], explain), start=1):
+                    typer.echo(f"{rank:4d}  {entry['score']:10.4f}  {entry['id']}")
+                    if explain:
+                        typer.echo(_matches(entry))
+        if not quiet:
+            queries_and_documents = (
+                f"{counted(len(names), 'query', 'queries')} among {counted(len(found), 'document')}"
+            )
+            note(f"{queries_and_documents} in {seconds(duration)}")
 
 
-def _rankings(found: MuveraIndex, texts: MultiVectors, quiet: bool, **settings: Any) -> list[Ranking]:
+def _opened(
+    index: str,
+    plan: dict[str, Any],
+    own: dict[str, Any],
+    filter_file: Path | None,
+    where: str | None,
+    rerank: str | None,
+) -> Any:
+    """Open an index or a collection in an engine, and complete the plan by what it understands."""
+    from ..engines.registry import is_engine_url
+
+    if not is_engine_url(index):
+        from ..index.muvera_index import MuveraIndex
+
+        if where is not None or rerank is not None:
+            raise ValueError(
+                "--where and --rerank belong to the URL of an engine. An index has --filter-file."
+            )
+        plan |= own
+        return MuveraIndex.load(index)
+    from .load import open_collection
+
+    if filter_file is not None or any(own.values()):
+        raise ValueError(
+            "--filter-file, --mean, --ball-carving-tau and --patience belong to an index. An engine's URL has "
+            "--where and --rerank."
+        )
+    if rerank not in (None, "here", "engine", "none"):
+        raise ValueError(f"--rerank must be here, engine or none, got {rerank!r}.")
+    try:
+        plan["where"] = None if where is None else json.loads(where)
+    except ValueError as error:
+        raise ValueError(f"--where must be JSON, got {where!r}: {error}.") from None
+    plan["rerank"] = None if rerank == "none" else rerank or "here"
+    plan["k"] = plan["k"] or 10
+    return open_collection(index)
+
+
+def _rankings(found: Any, texts: MultiVectors, quiet: bool, **settings: Any) -> list[Ranking]:
     """Search a block of queries at a time; those without tokens have an empty ranking."""
     import numpy as np
 
     from ..data.ranking import Ranking
 
-    rankings = [Ranking(found.ids[:0], np.empty(0, np.float32))] * len(texts)
+    rankings = [Ranking(np.empty(0, np.int64), np.empty(0, np.float32))] * len(texts)
     filled = np.flatnonzero(texts.lengths > 0)
     with progress_bar(len(filled), "queries", "searching", quiet) as advance:
         for start in range(0, len(filled), _QUERIES_AT_ONCE):
@@ -203,7 +254,7 @@ def _first(names: list[Any]) -> str:
     return f"{names[0]!r}{', ...' if len(names) > 1 else ''}"
 
 
-def _results(found: MuveraIndex, query: Any, ranking: Ranking, explain: bool) -> list[dict[str, Any]]:
+def _results(found: Any, query: Any, ranking: Ranking, explain: bool) -> list[dict[str, Any]]:
     results = []
     for name, score in ranking:
         entry: dict[str, Any] = {"id": name, "score": score}

@@ -153,9 +153,14 @@ class EngineIndex:
         self._config, self._encoder = config, encoder
         self._tokens, self._precision = tokens, precision or self._engine.precisions[0]
         self._graph = graph or GraphSettings()
-        self._description = self._engine.describe()
-        if self._description is not None:
-            self._require_same(self._description)
+        try:
+            self._description = self._engine.describe()
+            if self._description is not None:
+                self._require_same(self._description)
+        except BaseException:
+            if isinstance(engine, str):
+                self._engine.close()
+            raise
 
     def _require_same(self, there: Description) -> None:
         """Raise where the collection is of another encoder or configuration than was given."""
@@ -323,6 +328,12 @@ class EngineIndex:
     def close(self) -> None:
         """Free connections and files."""
         self._engine.close()
+
+    def __enter__(self) -> EngineIndex:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # -- searching ------------------------------------------------------------
 
