@@ -78,13 +78,8 @@ def load(
     try:
         if drop:
             engine.drop()
-        index = _index(
-            engine,
-            source,
-            opened,
-            (encoder, preset, config, tokens, precision),
-            (format, part, option, quiet),
-        )
+        chosen = (encoder, preset, config, tokens, precision)
+        index = _index(engine, source, opened, chosen, (format, part, option), quiet)
         values = None if metadata is None else _metadata(metadata)
         with progress_bar(opened.num_documents, "documents", "loading", quiet) as advance:
             report = index.add(
