@@ -1,9 +1,11 @@
-"""Commands that measure: encode, run, check, results, speed, graphs."""
+"""Commands that measure: encode, run, check, results, speed, graphs, engines."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +13,14 @@ import numpy as np
 import typer
 from threadpoolctl import threadpool_limits
 
+from muvera.engines import open_engine
+
 from .bench import speed as speeds
 from .bench import speed_tables
+from .bench.distributed import COLUMNS as DISTRIBUTED_COLUMNS
+from .bench.distributed import ENGINES, encode_distributed
+from .bench.engines import COLUMNS as ENGINE_COLUMNS
+from .bench.engines import compare_engines
 from .bench.first_calls import first_calls
 from .bench.graphs import COLUMNS, compare_graphs
 from .datasets.collection import Collection
@@ -48,7 +56,7 @@ Save = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the experiments' application."""
-    for command in (encode, run, check, results, speed, graphs, load):
+    for command in (encode, run, check, results, speed, graphs, engines, distributed, load):
         app.command()(command)
 
 
@@ -225,6 +233,64 @@ def load(
     typer.echo(json.dumps(found.to_dict()) if as_json else found.text)
     if found.errors or found.failed_writes or found.lost_writes:
         raise typer.Exit(1)
+
+
+def engines(
+    url: Annotated[
+        list[str] | None,
+        typer.Argument(help="Engines by URL, as muvera load takes them. Default: those without a server."),
+    ] = None,
+    collection: Annotated[
+        list[str] | None, typer.Option(help="Default: lareqa-en-minilm and cranfield-minilm.")
+    ] = None,
+    queries: Annotated[int, typer.Option(min=1, help="Of each collection, at most.")] = 100,
+    data: Data = None,
+    cache: Cache = CACHE,
+) -> None:
+    """Compare vector databases as the first stage with muvera's own index."""
+    names = collection or ["lareqa-en-minilm", "cranfield-minilm"]
+    try:
+        paths = find_collections(data, cache, names)
+        loaded = [load_collection(paths[name]) for name in names]
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    found = []
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+        urls = url or [f"lancedb:{folder}/lance", f"qdrant-edge:{folder}/qdrant"]
+        opened = {
+            one.partition(":")[0]: partial(open_engine, f"{one.partition('#')[0]}#measured") for one in urls
+        }
+        for one in loaded:
+            for row in compare_engines(one, opened, queries=queries):
+                cells = ["" if (value := row[name]) is None else value for name in ENGINE_COLUMNS]
+                found.append([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells])
+                typer.echo(" ".join(found[-1]), err=True)
+    typer.echo(markdown_table(list(ENGINE_COLUMNS.values()), found))
+
+
+def distributed(
+    engine: Annotated[
+        list[str] | None, typer.Argument(help=f"Of {', '.join(ENGINES)}. Default: those that are installed.")
+    ] = None,
+    collection: Annotated[str, typer.Option(help="Whose documents.")] = "lareqa-en-minilm",
+    data: Data = None,
+    cache: Cache = CACHE,
+) -> None:
+    """Encode a collection on engines for data frames, and compare bits with one process."""
+    modules = {"ray": "ray", "daft": "daft", "spark": "pyspark"}
+    names = engine or [name for name in ENGINES if find_spec(modules[name]) is not None]
+    unknown = [name for name in names if name not in ENGINES]
+    if unknown:
+        raise typer.BadParameter(f"There is no engine {unknown[0]!r}. There are: {', '.join(ENGINES)}.")
+    try:
+        loaded = load_collection(find_collections(data, cache, [collection])[collection])
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    rows = [
+        [f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()]
+        for row in encode_distributed(loaded, names)
+    ]
+    typer.echo(markdown_table(list(DISTRIBUTED_COLUMNS.values()), rows))
 
 
 def _documents_to_pool(data: list[Path] | None, cache: Path) -> list[Any] | None:

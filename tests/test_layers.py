@@ -16,7 +16,7 @@ FLOORS = [
     {"data", "numerics"},
     {"encoders", "mips", "reranking", "convert"},
     {"index"},
-    {"texts", "engines"},
+    {"texts", "engines", "distributed"},
     {"diagnostics", "tuning"},
     {"serve", "integrations"},
     {"cli"},

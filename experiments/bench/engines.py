@@ -1,0 +1,153 @@
+"""Vector databases as the first stage, each against our own index with the same encoder and settings."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import LearnedConfig, LearnedEncoder, MuveraIndex, top_k
+from muvera.encoders.base import Encoder
+from muvera.engines import Engine, EngineIndex, GraphSettings, SearchOptions
+
+from ..datasets.collection import Collection
+
+__all__ = ["COLUMNS", "compare_engines"]
+
+#: Of a row, in words.
+COLUMNS = {
+    "collection": "collection",
+    "engine": "engine",
+    "shared": "same candidates",
+    "final": "exact top 10 after ranking",
+    "raw_ms": "ms a query, search alone",
+    "query_ms": "ms a query, with ranking",
+    "encode_ms": "of it encoding",
+    "overhead": "adapter over search",
+    "build_s": "load s",
+    "megabytes": "MB",
+}
+
+M, EF_CONSTRUCTION, EF, CANDIDATES, K = 16, 100, 128, 100, 10
+
+
+def compare_engines(
+    collection: Collection,
+    engines: Mapping[str, Callable[[], Engine]],
+    *,
+    queries: int,
+    dimension: int = 1024,
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for our own index and for each engine.
+
+    "same candidates" is the share of the 100 documents of the largest inner products that a first stage
+    proposes at ef 128.  The adapter's overhead is what a search without ranking takes beyond the engine's
+    own part of it, for single queries.  Times are medians in milliseconds of wall time: an engine's server
+    has its own processes.
+    """
+    documents = collection.documents.with_ids(np.arange(len(collection.documents)))
+    asked = collection.queries[:queries]
+    encoder = LearnedEncoder(LearnedConfig(dimension=documents.dimension, vector_dimension=dimension)).fit(
+        documents
+    )
+    vectors, stored = encoder.encode_queries(asked), encoder.encode_documents(documents)
+    nearest = np.argsort(-(vectors @ stored.T), axis=1, kind="stable")[:, :CANDIDATES]
+    best = [set(ranking.ids.tolist()) for ranking in top_k(asked, documents, K)]
+    for name, found in _rows(documents, encoder, asked, vectors, engines):
+        shared = [
+            len(set(a) & set(b.tolist())) / len(b) for a, b in zip(found["proposed"], nearest, strict=True)
+        ]
+        final = [len(set(a) & b) / len(b) for a, b in zip(found["ranked"], best, strict=True)]
+        yield {
+            "collection": collection.name,
+            "engine": name,
+            "shared": float(np.mean(shared)),
+            "final": float(np.mean(final)),
+            **{key: found.get(key) for key in list(COLUMNS)[4:]},
+        }
+
+
+def _rows(
+    documents: Any,
+    encoder: Encoder,
+    asked: Any,
+    vectors: NDArray[np.float32],
+    engines: Mapping[str, Callable[[], Engine]],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    singles = [asked[i : i + 1] for i in range(len(asked))]
+    encode = _median_ms(lambda one: encoder.encode_queries(one, threads=1), singles)
+    graph = {"m": M, "ef_construction": EF_CONSTRUCTION, "ef": EF}
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        own = MuveraIndex.build(
+            documents,
+            encoder=encoder,
+            backend="hnsw",
+            hnsw=graph,
+            exact_tokens=0,
+            path=f"{folder}/index",
+            threads=1,
+        )
+        built = time.perf_counter() - begun
+        contents = own._contents.candidates
+        assert contents is not None
+        search = contents.search
+        raw = _median_ms(lambda one: search.search(one, CANDIDATES, threads=1), list(vectors[:, None]))
+        yield (
+            "muvera (hnswlib)",
+            {
+                "proposed": search.search(vectors, CANDIDATES, threads=1)[0].tolist(),
+                "ranked": [r.ids.tolist() for r in own.search(asked, K, candidates=CANDIDATES)],
+                "raw_ms": raw,
+                "query_ms": _median_ms(
+                    lambda one: own.search(one, K, candidates=CANDIDATES, threads=1), singles
+                ),
+                "encode_ms": encode,
+                "build_s": built,
+                "megabytes": own.info().bytes_per_document * len(own) / 1e6,
+            },
+        )
+    for name, opens in engines.items():
+        yield name, _measured(opens, documents, encoder, asked, vectors, encode)
+
+
+def _measured(
+    opens: Callable[[], Engine], documents: Any, encoder: Encoder, asked: Any, vectors: Any, encode: float
+) -> dict[str, Any]:
+    engine = opens()
+    settings = GraphSettings(m=M, ef_construction=EF_CONSTRUCTION, from_documents=256)
+    index = EngineIndex(engine, encoder=encoder, graph=settings)
+    begun = time.perf_counter()
+    index.add(documents, threads=1)
+    built = time.perf_counter() - begun
+    options = SearchOptions(CANDIDATES, ef=EF)
+    engine.search(vectors[:2], options)  # warm
+    raw = _median_ms(lambda one: engine.search(one, options), list(vectors[:, None]))
+    singles = [asked[i : i + 1] for i in range(len(asked))]
+    alone = _median_ms(lambda one: index.search(one, CANDIDATES, rerank=None, ef=EF, threads=1), singles)
+    found = {
+        "proposed": [ids for ids, _ in engine.search(vectors, options)],
+        "ranked": [r.ids.tolist() for r in index.search(asked, K, candidates=CANDIDATES, ef=EF)],
+        "raw_ms": raw,
+        "query_ms": _median_ms(lambda one: index.search(one, K, ef=EF, threads=1), singles),
+        "encode_ms": encode,
+        "overhead": max(0.0, alone - raw - encode) / raw,
+        "build_s": built,
+        "megabytes": None if (size := engine.size_bytes()) is None else size / 1e6,
+    }
+    index.drop()
+    engine.close()
+    return found
+
+
+def _median_ms(work: Callable[[Any], object], inputs: list[Any]) -> float:
+    times = []
+    for one in inputs:
+        begun = time.perf_counter()
+        work(one)
+        times.append(time.perf_counter() - begun)
+    return 1000 * float(np.median(times))

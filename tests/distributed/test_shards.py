@@ -1,0 +1,98 @@
+"""Shards in this process and over HTTP: merged by exact score, a dead one named."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
+
+from muvera import FDEConfig, FDEEncoder, MuveraIndex, top_k
+from muvera.distributed import HTTPShard, ShardedIndex, ShardError
+
+DOCUMENTS = documents_like_real(300, ids=np.arange(300))
+QUERIES = queries_like_real(DOCUMENTS, 8)
+
+
+@pytest.fixture(scope="module")
+def parts() -> list[MuveraIndex]:
+    encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
+    return [
+        MuveraIndex.build(DOCUMENTS[start : start + 100], encoder=encoder, exact_tokens=0)
+        for start in range(0, 300, 100)
+    ]
+
+
+def assert_best(rankings: Any, ids: Any = None) -> None:
+    documents = DOCUMENTS if ids is None else DOCUMENTS[ids]
+    for found, exact in zip(rankings, top_k(QUERIES, documents, 7), strict=True):
+        assert found.ids.tolist() == exact.ids.tolist()
+        np.testing.assert_array_equal(found.scores, exact.scores)
+
+
+def test_the_best_of_shards_are_the_best_of_all(parts: list[MuveraIndex]) -> None:
+    index = ShardedIndex({f"part {i}": one for i, one in enumerate(parts)})
+    answer = index.search(QUERIES, 7)
+    assert answer.failed == {}
+    assert_best(answer.rankings)
+    assert [len(one) for one in index.search(QUERIES, 400, candidates=1).rankings] == [
+        int((DOCUMENTS.lengths > 0).sum())
+    ] * len(QUERIES)
+
+
+class Dead:
+    """A shard that does not answer."""
+
+    def search(self, *_: Any, **__: Any) -> Any:
+        raise ShardError("http://127.0.0.1:9 does not answer.")
+
+
+def test_a_dead_shard_is_not_hidden(parts: list[MuveraIndex]) -> None:
+    index = ShardedIndex({"a": parts[0], "b": Dead(), "c": parts[2]})
+    with pytest.raises(ShardError, match=r"1 of 3 shards did not answer, 'b' among them: http://127"):
+        index.search(QUERIES, 7)
+    answer = index.search(QUERIES, 7, on_failure="report")
+    assert answer.failed == {"b": "http://127.0.0.1:9 does not answer."}
+    assert_best(answer.rankings, np.r_[0:100, 200:300])
+    with pytest.raises(ShardError, match="1 of 1 shards"):
+        ShardedIndex({"b": Dead()}).search(QUERIES, on_failure="report")
+    with pytest.raises(ValueError, match=f"{DIM}"):
+        index.search([np.ones((2, 5), np.float32)])
+
+
+def test_shards_of_other_encoders_are_refused(parts: list[MuveraIndex]) -> None:
+    other = MuveraIndex.build(DOCUMENTS[:50], FDEConfig(dimension=DIM), exact_tokens=0)
+    with pytest.raises(ValueError, match="'a' and 'b' have encoders of other configurations"):
+        ShardedIndex({"a": parts[0], "b": other})
+    with pytest.raises(ValueError, match="There are no shards"):
+        ShardedIndex({})
+
+
+@pytest.fixture
+def server(parts: list[MuveraIndex]) -> Iterator[str]:
+    """URL of a server of the second part."""
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    from muvera.serve.app import make_app
+    from muvera.serve.settings import ServerSettings
+
+    config = uvicorn.Config(make_app(parts[1], ServerSettings()), port=0, log_level="error")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        thread.join(0.05)
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join(10)
+
+
+def test_shards_over_http(parts: list[MuveraIndex], server: str) -> None:
+    index = ShardedIndex({"a": parts[0], "b": HTTPShard(server), "c": parts[2]})
+    assert_best(index.search(QUERIES, 7).rankings)
+    gone = ShardedIndex({"a": parts[0], "b": HTTPShard("http://127.0.0.1:9", timeout=2)})
+    with pytest.raises(ShardError, match=r"'b' among them: http://127\.0\.0\.1:9 does not answer"):
+        gone.search(QUERIES)
+    with pytest.raises(ShardError, match="answered 4"):
+        HTTPShard(server).search(QUERIES, 0, candidates=1)
