@@ -15,6 +15,7 @@ from ..encoders.base import Encoder
 from ..mips import GRAPHS, SEARCHES, SavedState, VectorSearch, available_graph, make_search
 from ..mips.base import Guard
 from .quality import FirstStageRecall
+from .sample_profile import DRIFTED, SampleProfile
 from .settings import IndexSettings
 
 __all__ = ["CandidateSearch"]
@@ -52,6 +53,7 @@ class CandidateSearch:
         self.recall: float | None = None
         self.recall_size = 0
         self.first_stage: FirstStageRecall | None = None
+        self.profile: SampleProfile | None = None
         backend = self.settings.backend
         self.search = self._made("exact" if backend == "auto" else backend)
 
@@ -87,6 +89,8 @@ class CandidateSearch:
                 self._change_to_graph(len(self.search) + len(part), threads)
                 vectors = self.encoder.encode_documents(documents[start : start + step], threads=threads)
                 self.search.add(part, vectors, threads, guard)
+            if self.profile is not None:
+                self.profile.count(documents)
         except BaseException:
             with guard():
                 self.remove(rows)
@@ -171,6 +175,12 @@ class CandidateSearch:
         learned = self.encoder.config.needs_fit_sample and self.fitted_on > 0
         return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
 
+    @property
+    def has_drifted(self) -> bool:
+        """Whether the documents that were added are unlike those that the maps were learned from."""
+        distance = None if self.profile is None else self.profile.distance
+        return distance is not None and distance >= DRIFTED
+
     def info(self) -> dict[str, Any]:
         """Return the search's own facts, and the measured recall."""
         size = 0 if self.recall is None else self.recall_size
@@ -194,6 +204,8 @@ class CandidateSearch:
                 f"The encoder's maps were learned from only {self.fitted_on} of now {len(self.search)} "
                 "documents: rebuild() learns them again."
             )
+        if self.profile is not None and self.profile.warning is not None:
+            found.append(self.profile.warning)
         if self.first_stage is not None and self.first_stage.warning is not None:
             found.append(self.first_stage.warning)
         return [*found, *self.search.warnings()]
@@ -210,6 +222,7 @@ class CandidateSearch:
             "recall": self.recall,
             "recall_size": self.recall_size,
             "first_stage": None if self.first_stage is None else self.first_stage.to_dict(),
+            "profile": None if self.profile is None else self.profile.save(folder),
         }
 
     @classmethod
@@ -245,4 +258,6 @@ class CandidateSearch:
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         measured = state["first_stage"]
         loaded.first_stage = None if measured is None else FirstStageRecall(**measured)
+        counts = state.get("profile")
+        loaded.profile = None if counts is None else SampleProfile.load(folder, counts)
         return loaded

@@ -32,6 +32,7 @@ from .quality import (
     first_stage_recall,
     num_measured_queries,
 )
+from .sample_profile import SAMPLE_SIZE, SampleProfile
 from .search_plan import DEFAULT_CANDIDATES, Filter, SearchPlan, as_id_list
 from .settings import IndexSettings
 from .token_levels import TokenLevels
@@ -198,7 +199,18 @@ class IndexContents:
             candidates.add(part, texts, threads)
         if learns:
             candidates.fitted_on = len(candidates.search)  # those with tokens
+        candidates.profile = self._profile(rows)
         return candidates
+
+    def _profile(self, rows: NDArray[np.int64]) -> SampleProfile | None:
+        """Return how these documents are distributed, where maps are learned from documents."""
+        if not self.config.needs_fit_sample:
+            return None
+        if len(rows) > SAMPLE_SIZE:
+            rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE_SIZE, replace=False))
+        texts = self.store.rows(rows)
+        filled = np.flatnonzero(texts.lengths > 0)
+        return SampleProfile.of(texts[filled]) if len(filled) else None
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Delete documents."""
@@ -271,21 +283,35 @@ class IndexContents:
 
     def rebuilt(self, threads: int | None, staging: Path | None = None) -> IndexContents:
         """Return new contents of the same documents, without the deleted ones' rows; see :meth:`filling`."""
-        # Maps that were learned from few of the documents are learned again.
-        again = self.candidates is not None and self.candidates.fitted_on_too_few
+        # Maps that were learned from few of the documents, or from unlike ones, are learned again.
+        current = self.candidates
+        drifted = current is not None and current.has_drifted
+        again = current is not None and current.fitted_on_too_few
+        encoder = None if again else self.encoder
+        if drifted:  # from a sample of all, not from the first ones that come
+            batches = (texts for _, texts in self.store.batches(self.ids.live))
+            encoder = make_encoder(self.config).fit(batches, threads=threads)
         fresh = IndexContents(
             self.config,
             self.settings,
-            encoder=None if again else self.encoder,
+            encoder=encoder,
             first_id=self.ids.next,
             codec=self.store.codec,
         )
         with fresh.filling(threads, staging):
             for rows, texts, codes in self.store.coded_batches(self.ids.live):
                 fresh.append(self.ids.of(rows), texts, threads, codes)
+        if drifted and fresh.candidates is not None:
+            fresh.candidates.fitted_on = len(fresh.candidates.search)
+            fresh.candidates.profile = fresh._profile(fresh.ids.live)
         return fresh
 
     # -- looking --------------------------------------------------------------
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether the documents that were added are unlike those that the encoder learned from."""
+        return self.candidates is not None and self.candidates.has_drifted
 
     @property
     def kind(self) -> str:
@@ -317,6 +343,9 @@ class IndexContents:
             vectors=search,
             token_codec=kept,
             first_stage=None if self.candidates is None else self.candidates.first_stage,
+            drift=None
+            if self.candidates is None or (profile := self.candidates.profile) is None
+            else profile.distance,
             bytes_per_document=round(per_document),
             warnings=tuple(warnings),
         )

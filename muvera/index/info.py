@@ -44,6 +44,9 @@ class IndexInfo:
         when the index was built or had doubled; None where all tokens are read, every document is a
         candidate, or there are too many tokens to read them all for it (see
         :meth:`muvera.MuveraIndex.measure_recall`).
+    drift : float or None
+        Distance of the documents that came since the encoder's maps were learned to those that they were
+        learned from, 0 for alike to 1 for nothing in common; None where no maps are learned, or few came.
     bytes_per_document : int
         Tokens, or their codes, and vectors of a document, on average; without exact tokens beside codes.
     warnings : tuple of str
@@ -61,6 +64,7 @@ class IndexInfo:
     vectors: dict[str, Any] | None
     token_codec: dict[str, Any]
     first_stage: FirstStageRecall | None
+    drift: float | None
     bytes_per_document: int
     warnings: tuple[str, ...]
 

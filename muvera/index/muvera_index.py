@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -214,13 +215,24 @@ class MuveraIndex(SearchableIndex):
             not finite, or no number of threads; nothing is added then.
         """
         with self._changed:
+            drifted = self._contents.has_drifted
             self._add(documents, threads)
             self._contents.measure(threads)
+            self._warn_of_drift(drifted)
 
     def _add(self, documents: Any, threads: int | None) -> None:
         thread_count(threads)  # also where nothing needs any
         documents = self._checked(documents, "documents")
         self._contents.append(self._contents.ids.new_ids(documents), documents, threads)
+
+    def _warn_of_drift(self, before: bool) -> None:
+        """Warn at the first change after which the added documents are unlike the encoder's sample."""
+        candidates = self._contents.candidates
+        if before or candidates is None or candidates.profile is None:
+            return
+        sentence = candidates.profile.warning
+        if sentence is not None:
+            warnings.warn(sentence, stacklevel=3)
 
     def update(self, documents: MultiVectors, *, threads: int | None = None) -> None:
         """Add documents, replacing those whose id is in use.
@@ -245,8 +257,10 @@ class MuveraIndex(SearchableIndex):
             raise ValueError("update needs documents with ids, which say what they replace. Use add.")
         with self._changed:
             self._contents.ids.require_kind(documents.ids)
+            drifted = self._contents.has_drifted
             self._contents.append(documents.ids, documents, threads)
             self._contents.measure(threads)
+            self._warn_of_drift(drifted)
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
         """Delete documents by id.
@@ -271,8 +285,8 @@ class MuveraIndex(SearchableIndex):
     def rebuild(self, *, threads: int | None = None) -> None:
         """Drop the memory of deleted documents: rows are numbered anew and vectors made again.
 
-        Maps that were learned from few documents, as :meth:`info` warns, and product codes are
-        learned again, so that candidates may differ from before.
+        Maps that were learned from few documents, or from documents unlike those that came later, as
+        :meth:`info` warns, and product codes are learned again, so that candidates may differ from before.
 
         All tokens are in memory until the next :meth:`save`, beside the old ones while it runs.
         """
