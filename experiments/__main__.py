@@ -5,12 +5,14 @@ from __future__ import annotations
 import typer
 
 from .attack.command import attack
+from .bench.token_command import tokens
 from .commands import add_commands
 from .report.command import page
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 add_commands(app)
 app.command()(page)
+app.command()(tokens)
 app.add_typer(attack, name="attack")
 
 

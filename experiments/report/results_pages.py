@@ -8,6 +8,7 @@ from typing import Any
 from muvera.utils.atomic_files import write_bytes
 
 from ..bench import speed_tables
+from ..bench import tokens as token_codecs
 from .markdown import markdown_table
 from .stored_results import load_results
 
@@ -38,7 +39,7 @@ SUBJECTS = {
     ),
 }
 
-_SPEED = "speed"
+_SPEED, _TOKENS = "speed", "tokens"
 
 
 def write_pages(folder: Path, results: Path) -> list[Path]:
@@ -67,6 +68,9 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     speed = load_results(_SPEED, results)
     if speed:
         pages[_SPEED] = ("Speed beside other libraries", speed_tables.markdown(speed))
+    tokens = load_results(_TOKENS, results)
+    if tokens:
+        pages[_TOKENS] = ("Codes of tokens", token_codecs.markdown(tokens))
     contents = "\n".join(f"- [{title}]({name}.md)" for name, (title, _) in pages.items())
     texts = {name: f"# {title}\n\n{text}\n" for name, (title, text) in pages.items()}
     main = load_results(MAIN, results)

@@ -28,6 +28,9 @@ _FLOATS = ir.VectorType(FLOAT, LANES)
 # Bytes that a prefetch brings.
 _LINE = 64
 
+# Tokens that are unpacked together: a multiple of ROWS, few enough to stay in the first-level cache.
+_BLOCK = 64
+
 
 def _raising(addition: str, panels: int) -> Any:
     """Return the intrinsic that raises maxima of `panels` panels; `addition` is one of the ADDITIONS."""
@@ -95,7 +98,7 @@ one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 @kernel
 def score_codes(
-    codes, offsets, documents, width, dimension, id_bytes, centers, table, words, halves,
+    codes, offsets, documents, width, dimension, id_bytes, centers, table, nibbles, words, halves,
     packed, biases, units, constants, mean, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
@@ -108,7 +111,7 @@ def score_codes(
         Codes of all documents, flat.
     offsets : int64 (all documents + 1,)
     documents : int64 (c,)
-    width, dimension, id_bytes, centers, table, words, halves
+    width, dimension, id_bytes, centers, table, nibbles, words, halves
         See :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty `table`, codes hold a byte a
         coordinate, and `words` is the depth.
     packed : int8
@@ -121,13 +124,9 @@ def score_codes(
     count = units.shape[0]
     panels = biases.shape[0] // LANES
     depth = packed.shape[0] // biases.shape[0]
-    longest = 0
-    for document in documents:
-        longest = max(longest, offsets[document + 1] - offsets[document])
-    scratch = np.empty(max(1, longest * words), table.dtype)
+    scratch = np.zeros(_BLOCK * words, table.dtype)
     rows = scratch.view(np.uint8)
-    rows[:] = 0
-    factors = np.empty(max(1, longest), np.float32)
+    factors = np.empty(_BLOCK, np.float32)
     best = np.empty(panels * LANES, np.float32)
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
@@ -136,22 +135,24 @@ def score_codes(
             continue
         following = documents[min(i + 1, documents.shape[0] - 1)]
         ahead, ahead_stop = offsets[following] * width, offsets[following + 1] * width
-        if table.shape[0] > 0:
-            unpack_residuals(
-                codes, start, stop, width, id_bytes, centers, table, words, halves, scratch, factors
-            )
-        else:
-            copy_bytes(codes, start, stop, width, dimension, depth, halves, rows, factors)
         best[:] = -np.inf
-        size = stop - start
-        for row in range(0, size, ROWS):
-            for place in range(ahead, min(ahead + ROWS * width, ahead_stop), _LINE):
-                prefetch(codes, place)
-            ahead += ROWS * width
-            for panel in range(0, panels - 1, 2):
-                two_panels(rows, row, size - 1, depth, packed, panel, biases, factors, best)
-            if panels % 2 == 1:
-                one_panel(rows, row, size - 1, depth, packed, panels - 1, biases, factors, best)
+        for first in range(start, stop, _BLOCK):
+            last = min(first + _BLOCK, stop)
+            if table.shape[0] > 0:
+                unpack_residuals(
+                    codes, first, last, width, id_bytes, centers, table, nibbles, words, halves, scratch, factors,
+                )  # fmt: skip
+            else:
+                copy_bytes(codes, first, last, width, dimension, depth, halves, rows, factors)
+            size = last - first
+            for row in range(0, size, ROWS):
+                for place in range(ahead, min(ahead + ROWS * width, ahead_stop), _LINE):
+                    prefetch(codes, place)
+                ahead += ROWS * width
+                for panel in range(0, panels - 1, 2):
+                    two_panels(rows, row, size - 1, depth, packed, panel, biases, factors, best)
+                if panels % 2 == 1:
+                    one_panel(rows, row, size - 1, depth, packed, panels - 1, biases, factors, best)
         for place in range(ahead, ahead_stop, _LINE):
             prefetch(codes, place)
         total = 0.0

@@ -12,6 +12,7 @@ row is the centroid's byte plus that of the residual; both are made so that no s
 
 import numpy as np
 
+from .byte_shuffles import CHUNK, COPIED, copy_chunk, unpack_1, unpack_2, unpack_4
 from .jit import kernel
 
 #: Bytes of a factor.
@@ -88,6 +89,8 @@ def write_residuals(
 @kernel
 def centroid_number(codes, start, id_bytes):
     """Return the centroid's number of the code that begins at ``codes[start]`` (flat)."""
+    if id_bytes == 1:
+        return np.int64(codes[start])
     number = 0
     for i in range(id_bytes):
         number |= np.int64(codes[start + i]) << (8 * i)
@@ -101,32 +104,74 @@ def token_factor(codes, start, halves):
 
 
 @kernel
-def unpack_residuals(codes, first, last, width, id_bytes, centers, table, words, halves, out, factors):
+def unpack_residuals(
+    codes, first, last, width, id_bytes, centers, table, nibbles, words, halves, out, factors
+):  # fmt: skip
     """Write the codes first..last of `codes` (flat) to `out` as rows of `words` integers, and their factors.
 
     `table` holds the integer of each byte, `centers` (flat) `words` integers of each centroid; the type of
-    all three is as wide as the coordinates that a byte stands for.  A row may have more integers than a code
-    has bytes of residuals; these are left as they are.  A number past the last centroid stands for the last.
+    all three is as wide as the coordinates that a byte stands for.  `nibbles`, which may be empty, holds the
+    same for half bytes, see :mod:`muvera.kernels.byte_shuffles`.  A row may have more integers than a code has
+    bytes of residuals; these are left as they are.  A number past the last centroid stands for the last.
     """
     residuals = id_bytes + FACTOR_BYTES
     count = width - residuals
     last_center = centers.shape[0] // words - 1
+    keys = table.itemsize
+    chunks = count * keys // CHUNK if nibbles.shape[0] > 0 else 0
+    rows, center_bytes = out.view(np.uint8), centers.view(np.uint8)
     for token in range(first, last):
         start = token * width
         center = min(centroid_number(codes, start, id_bytes), last_center) * words
         factors[token - first] = token_factor(codes, start + id_bytes, halves)
-        row = out[(token - first) * words : (token - first + 1) * words]
-        base = centers[center : center + words]
-        packed = codes[start + residuals : start + residuals + count]
-        for i in range(count):
-            row[i] = base[i] + table[packed[i]]
+        row = (token - first) * words
+        start += residuals
+        for chunk in range(chunks):
+            place = chunk * CHUNK
+            if keys == 8:
+                unpack_1(
+                    codes,
+                    start + place // 8,
+                    center_bytes,
+                    center * 8 + place,
+                    nibbles,
+                    rows,
+                    row * 8 + place,
+                )
+            elif keys == 4:
+                unpack_2(
+                    codes,
+                    start + place // 4,
+                    center_bytes,
+                    center * 4 + place,
+                    nibbles,
+                    rows,
+                    row * 4 + place,
+                )
+            else:
+                unpack_4(
+                    codes,
+                    start + place // 2,
+                    center_bytes,
+                    center * 2 + place,
+                    nibbles,
+                    rows,
+                    row * 2 + place,
+                )
+        for i in range(chunks * CHUNK // keys, count):
+            out[row + i] = centers[center + i] + table[codes[start + i]]
 
 
 @kernel
 def copy_bytes(codes, first, last, width, dimension, depth, halves, out, factors):
     """Write the codes first..last of `codes` (flat), a factor and a byte a coordinate, to `out` as rows."""
+    whole = dimension // COPIED * COPIED
     for token in range(first, last):
         start = token * width
         factors[token - first] = token_factor(codes, start, halves)
+        start += FACTOR_BYTES
         row = (token - first) * depth
-        out[row : row + dimension] = codes[start + FACTOR_BYTES : start + FACTOR_BYTES + dimension]
+        for i in range(0, whole, COPIED):
+            copy_chunk(codes, start + i, out, row + i)
+        for i in range(whole, dimension):
+            out[row + i] = codes[start + i]

@@ -57,7 +57,7 @@ def score_coded(
                 score_codes(
                     read_only_view(texts.tokens).reshape(-1), texts.offsets, positions[worker::workers],
                     codec.bytes_per_token, codec.dimension, layout.id_bytes, layout.centers, layout.table,
-                    layout.words, float16_values(), rounded.packed, rounded.biases, rounded.units,
+                    layout.nibbles, layout.words, float16_values(), rounded.packed, rounded.biases, rounded.units,
                     rounded.constants, mean, scores,
                 )  # fmt: skip
                 out[places[worker::workers]] = scores

@@ -32,6 +32,8 @@ class CodeLayout:
     centers : unsigned (K * words,)
     table : unsigned (256,)
         Empty where a code holds a byte a coordinate.
+    nibbles : uint8
+        Tables of half bytes; empty where whole bytes are looked up.
     words : int
         Integers of an unpacked row.
     depth : int
@@ -41,6 +43,7 @@ class CodeLayout:
     id_bytes: int
     centers: NDArray[Any]
     table: NDArray[Any]
+    nibbles: NDArray[np.uint8]
     words: int
     depth: int
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.validation import read_only_view
 from ...kernels.byte_product import STEP
 from ...kernels.token_codes import FACTOR_BYTES
 from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes
@@ -45,10 +46,11 @@ class Int8Codec(TokenCodec):
             raise ValueError("The codec's center must be finite float32 numbers, one a coordinate.")
         if not (np.isfinite(unit) and unit > 0):
             raise ValueError(f"The codec's unit must be a positive number, got {unit}.")
-        self._center, self._unit = center, np.float32(unit)
+        self._center, self._unit = read_only_view(center), np.float32(unit)
+        self._ones = read_only_view(np.ones(len(center), np.float32))
         depth = -(-self.dimension // STEP) * STEP
         none = np.empty(0, np.uint8)
-        self._layout = CodeLayout(0, none, none, depth, depth)
+        self._layout = CodeLayout(0, none, none, none, depth, depth)
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], seed: int = 0, threads: int | None = None) -> Int8Codec:
@@ -87,13 +89,14 @@ class Int8Codec(TokenCodec):
 
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
-        constants = np.einsum("ij,j->i", tokens, self._center, dtype=np.float64)
         return packed_query(
             tokens,
+            self._ones,
+            self._center,
             self._layout.depth,
             float(_ZERO),
-            float(self._unit),
-            constants=constants.astype(np.float32),
+            self._unit,
+            shift_before_factor=False,
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -7,13 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kernels.byte_product import pack_bytes
+from ...kernels.query_bytes import round_query
 from ...kernels.tile import LANES
 from .base import CodeQuery
 
 __all__ = ["packed_query", "power_of_two"]
-
-_MOST = 127
 
 
 def power_of_two(value: float) -> float:
@@ -23,43 +21,38 @@ def power_of_two(value: float) -> float:
 
 def packed_query(
     tokens: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    shift: NDArray[np.float32],
     depth: int,
     zero: float,
-    unit: float,
+    unit: np.float32,
     *,
-    shifts: NDArray[np.float32] | None = None,
-    constants: NDArray[np.float32] | None = None,
+    shift_before_factor: bool,
 ) -> CodeQuery:
-    """Round each token to 127ths of its largest entry.
+    """Round each scaled token to 127ths of its largest entry.
 
     Parameters
     ----------
     tokens : float32 (m, n)
-        At most `depth` columns; those that are missing are zero.
+    scales : float32 (n,)
+        A token is multiplied by them.
+    shift : float32 (n,)
+        Added to what the bytes of a document token stand for.
     depth : int
         Bytes of an unpacked row.
     zero : float
         What an unpacked byte has where it stands for 0.
     unit : float
         What a code's factor is multiplied with.
-    shifts : float32 (m,), optional
-        Added to the product with an unpacked row, before the factor.
-    constants : float32 (m,), optional
-        Added to the product after the factor.
+    shift_before_factor : bool
+        Whether the shift, too, is multiplied by the code's factor.
     """
     count = len(tokens)
-    steps = np.abs(tokens).max(axis=1) / np.float32(_MOST)
-    steps[steps == 0] = 1
-    rounded = np.zeros((count, depth), np.int8)
-    rounded[:, : tokens.shape[1]] = np.rint(tokens / steps[:, np.newaxis])
-    biases = np.zeros(-(-count // LANES) * LANES, np.float32)
-    biases[:count] = zero * rounded.sum(axis=1, dtype=np.int64)
-    if shifts is not None:
-        biases[:count] -= shifts / steps
-    none = np.zeros(count, np.float32)
-    return CodeQuery(
-        pack_bytes(np.ascontiguousarray(rounded.T)),
-        biases,
-        steps * np.float32(unit),
-        none if constants is None else constants,
-    )
+    padded = -(-count // LANES) * LANES
+    packed, biases = np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32)
+    steps, products = np.empty(count, np.float32), np.empty(count, np.float32)
+    round_query(np.ascontiguousarray(tokens), scales, shift, zero, depth, packed, biases, steps, products)
+    if shift_before_factor:
+        biases[:count] -= products / steps
+        products = np.zeros(count, np.float32)
+    return CodeQuery(packed, biases, steps * unit, products)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...data.validation import read_only_view
 from ...kernels.byte_product import STEP
+from ...kernels.byte_shuffles import HAS_SHUFFLES
 from ...kernels.residuals import byte_table, decode_residuals
 from ...kernels.token_codes import FACTOR_BYTES, write_residuals
 from ...numerics.lloyd_max import normal_levels, thresholds_between
@@ -17,6 +18,7 @@ from ...numerics.matmul import product
 from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes
 from .clustering import direction_centroids, nearest_centroids
 from .query_bytes import packed_query, power_of_two
+from .rotation import Rotation, random_rotation
 
 __all__ = ["ResidualCodec"]
 
@@ -90,7 +92,8 @@ class ResidualCodec(TokenCodec):
         self._centroids, self._levels = read_only_view(centroids), read_only_view(levels)
         self._thresholds, self._scales = read_only_view(thresholds), read_only_view(scales)
         self._inverse_scales = read_only_view(1 / scales)
-        self._rotation, self._unit = rotation, np.float32(unit)
+        self._rotation = None if rotation is None else Rotation(rotation)
+        self._unit = np.float32(unit)
         self._id_bytes = 1 if len(centroids) <= 1 << 8 else 2 if len(centroids) <= 1 << 16 else 4
         self._residual_bytes = -(-self.dimension * self.bits // 8)
         self._scaled_centroids = read_only_view(centroids * self._inverse_scales)
@@ -109,14 +112,20 @@ class ResidualCodec(TokenCodec):
         table = np.rint(self._table / self._step)
         most = np.abs(centers).max(), np.abs(table).max()
         self._zero = float(most[0] + most[1])
+        self._steps = read_only_view(self._scales * self._step)
+        self._shift_in_steps = read_only_view(self._shift / self._step)
         rows = np.zeros((len(centers), words * keys), np.uint8)
         rows[:, : self.dimension] = centers + most[0]
-        entries = np.ascontiguousarray((table + most[1]).astype(np.uint8)).view(kind).reshape(-1)
+        bytes_of = np.ascontiguousarray((table + most[1]).astype(np.uint8))
+        entries = bytes_of.view(kind).reshape(-1)
+        # Of the byte whose upper half is a nibble, the first half of the coordinates.
+        nibbles = np.ascontiguousarray(bytes_of[::16, : keys // 2].T).reshape(-1)
         assert words * keys % STEP == 0
         self._layout = CodeLayout(
             self._id_bytes,
             read_only_view(rows.view(kind).reshape(-1)),
             read_only_view(entries),
+            read_only_view(nibbles if HAS_SHUFFLES else nibbles[:0]),
             words,
             words * keys,
         )
@@ -140,7 +149,7 @@ class ResidualCodec(TokenCodec):
         streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)]
         lengths = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
         units = (tokens / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32)
-        rotation = _random_rotation(dimension, streams[0])
+        rotation = random_rotation(dimension, streams[0])
         rotated = product(units, rotation, threads)
         most = max(1, min(NUM_CENTROIDS, len(tokens) // _TOKENS_PER_CENTROID))
         centroids = direction_centroids(rotated, most, streams[1], threads)
@@ -176,7 +185,7 @@ class ResidualCodec(TokenCodec):
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
         lengths = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
         units = (tokens / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32)
-        rotated = units if self._rotation is None else product(units, self._rotation, 1)
+        rotated = units if self._rotation is None else self._rotation.rotate(units)
         numbers = nearest_centroids(rotated, self._centroids, 1)
         packed = np.zeros((len(tokens), self._residual_bytes), np.uint8)
         norms = np.empty(len(tokens))
@@ -218,20 +227,26 @@ class ResidualCodec(TokenCodec):
         decode_residuals(numbers, packed, self._scaled_centroids, self._table, False, scaled)
         scaled *= self._scales
         scaled *= factors[:, np.newaxis]
-        out[:] = scaled if self._rotation is None else product(scaled, self._rotation.T, 1)
+        out[:] = scaled if self._rotation is None else self._rotation.rotate_back(scaled)
 
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
-        rotated = tokens if self._rotation is None else product(tokens, self._rotation, 1)
-        scaled = rotated * self._scales
-        shifts = np.einsum("ij,j->i", scaled, self._shift, dtype=np.float64).astype(np.float32)
+        rotated = tokens if self._rotation is None else self._rotation.rotate(tokens)
         return packed_query(
-            scaled * self._step, self._layout.depth, self._zero, float(self._unit), shifts=shifts
+            rotated,
+            self._steps,
+            self._shift_in_steps,
+            self._layout.depth,
+            self._zero,
+            self._unit,
+            shift_before_factor=True,
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return what was learned, by name."""
-        rotation = np.empty((0, self.dimension), np.float32) if self._rotation is None else self._rotation
+        rotation = (
+            np.empty((0, self.dimension), np.float32) if self._rotation is None else self._rotation.matrix
+        )
         return {**self._arrays, "rotation": rotation}
 
     @classmethod
@@ -256,12 +271,6 @@ class ResidualCodec(TokenCodec):
             rotation if len(rotation) else None,
             float(unit[0]),
         )
-
-
-def _random_rotation(dimension: int, stream: np.random.Generator) -> NDArray[np.float32]:
-    """Return a random orthogonal matrix."""
-    orthogonal, upper = np.linalg.qr(stream.standard_normal((dimension, dimension)))
-    return np.ascontiguousarray(orthogonal * np.where(np.diag(upper) < 0, -1, 1), np.float32)
 
 
 def _require_fitting(

@@ -1,0 +1,252 @@
+"""Token codecs: what they find, what they take, and how fast they rank candidates.
+
+Times are of one thread, in processor time, every way once a round, so that all meet the same machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import MultiVectors, chamfer_matrix
+from muvera.data.ranking import best_first
+from muvera.reranking.codecs.base import CodedVectors
+from muvera.reranking.codecs.registry import CODECS, fit_codec
+from muvera.reranking.coded import score_coded
+from muvera.reranking.pruning import RerankOptions, rank_candidates
+
+from ..datasets.collection import Collection
+from ..evaluation.recall import recall
+from ..report.markdown import markdown_table, text_table
+
+__all__ = ["TARGETS", "markdown", "measure", "text"]
+
+K, CANDIDATES, CHECKED, RESCORED = 10, 100, 20, 30
+
+#: 10-recall@10 by codes alone that is aimed at, and the ratio of times to float32, by codec.
+TARGETS = {
+    "float16": (None, 1.0, None),
+    "int8": (0.99, 3.0, 2.2),
+    "4bit": (0.965, None, None),
+    "2bit": (0.90, 2.7, 2.0),
+    "1bit": (0.79, None, None),
+}
+
+#: Tokens that codecs are fitted on, and queries that are timed in a round.
+_FITTED, _TIMED = 50_000, 20
+
+Rank = Callable[[NDArray[np.float32], NDArray[np.int64]], object]
+
+
+def measure(collections: Iterable[Collection], rounds: int, queries: int = 150) -> dict[str, Any]:
+    """Return rows of what codecs find in each collection, and of times.
+
+    Parameters
+    ----------
+    collections : iterable of Collection
+    rounds : int
+    queries : int
+        Of each collection at most.
+    """
+    quality: list[dict[str, Any]] = []
+    speed: list[dict[str, Any]] = []
+    for collection in collections:
+        documents, asked = collection.documents, collection.queries[:queries]
+        tokens = np.asarray(documents.tokens, np.float32)
+        exact = _best(chamfer_matrix(asked, documents, threads=1), K)
+        floats = MultiVectors.from_flat(tokens, offsets=documents.offsets)
+        coded: dict[str, CodedVectors] = {}
+        for name in CODECS:
+            found, row = _quality(name, tokens, floats, asked, exact)
+            coded[name] = found
+            quality.append({"collection": collection.name, **row})
+        speed += [{"collection": collection.name, **row} for row in _speed(floats, coded, asked, rounds)]
+    return {"quality": quality, "speed": speed}
+
+
+def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    return np.stack([best_first(row, count) for row in np.ascontiguousarray(scores)])
+
+
+def _quality(
+    name: str,
+    tokens: NDArray[np.float32],
+    documents: MultiVectors,
+    queries: MultiVectors,
+    exact: NDArray[np.int64],
+) -> tuple[CodedVectors, dict[str, Any]]:
+    sample = tokens[np.sort(np.random.default_rng(0).permutation(len(tokens))[:_FITTED])]
+    began = time.process_time()
+    codec = fit_codec(name, sample, threads=1)
+    fitted = time.process_time() - began
+    began = time.process_time()
+    coded = CodedVectors.of(codec, documents, threads=1)
+    encoded = time.process_time() - began
+    decoded = coded.decoded(1)
+    found = _best(chamfer_matrix(queries, decoded, threads=1), RESCORED)
+    every = np.arange(len(documents))
+    by_bytes = np.stack(
+        [
+            best_first(
+                score_coded(_floats(query), codec, [(coded, every, every)], len(every), threads=1), RESCORED
+            )
+            for query in queries
+        ]
+    )
+    return coded, {
+        "codec": name,
+        "bytes": codec.bytes_per_token,
+        "fit_seconds": round(fitted, 2),
+        "encode_microseconds": round(1e6 * encoded / max(1, len(tokens)), 2),
+        "error": float(np.mean((tokens - decoded.tokens) ** 2) / np.mean(tokens**2)),
+        "recall_10": float(recall(found[:, :K], exact).mean()),
+        "recall_20": float(recall(found[:, :CHECKED], exact).mean()),
+        # What of the best 30 by bytes exact tokens order: the same as recall@10 after that.
+        "rescored_30": float(recall(by_bytes, exact).mean()),
+    }
+
+
+def _floats(query: NDArray[Any]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(query, np.float32)
+
+
+def _speed(
+    documents: MultiVectors, coded: dict[str, CodedVectors], queries: MultiVectors, rounds: int
+) -> list[dict[str, Any]]:
+    halves = MultiVectors.from_flat(documents.tokens.astype(np.float16), offsets=documents.offsets)
+    ways: dict[str, tuple[Rank, Rank | None]] = {
+        "float32": (_by_floats(documents), None),
+        "float16": (_by_floats(halves), None),
+        **{name: (_by_codes(codes), _checked(codes, documents)) for name, codes in coded.items()},
+    }
+    stream = np.random.default_rng(1)
+    asked = [_floats(query) for query in queries if len(query)][:_TIMED]
+    taken: dict[tuple[str, bool], list[float]] = {}
+    for lap in range(rounds + 1):
+        chosen = [stream.permutation(len(documents))[:CANDIDATES] for _ in asked]
+        for name, pair in ways.items():
+            for checked, way in zip((False, True), pair, strict=True):
+                if way is None:
+                    continue
+                began = time.thread_time()
+                for query, positions in zip(asked, chosen, strict=True):
+                    way(query, positions)
+                if lap:  # the first compiles
+                    taken.setdefault((name, checked), []).append((time.thread_time() - began) / len(asked))
+    base = np.array(taken["float32", False])
+    return [
+        {
+            "way": name,
+            "checked": checked,
+            "milliseconds": round(1000 * float(np.median(times)), 3),
+            "ratio": float(np.median(base / np.array(times))),
+            "least": float(np.min(base / np.array(times))),
+            "greatest": float(np.max(base / np.array(times))),
+        }
+        for (name, checked), times in taken.items()
+    ]
+
+
+def _by_floats(documents: MultiVectors, early_exit: bool = False) -> Rank:
+    """Rank candidates by floats, as a rule without leaving any out."""
+    options = RerankOptions(K, early_exit=early_exit)
+
+    def rank(query: NDArray[np.float32], positions: NDArray[np.int64]) -> object:
+        return rank_candidates(
+            query, None, positions, lambda at, _: [(documents, at, np.arange(len(at)))], options, 1
+        )
+
+    return rank
+
+
+def _by_codes(coded: CodedVectors) -> Rank:
+    def rank(query: NDArray[np.float32], positions: NDArray[np.int64]) -> object:
+        places = np.arange(len(positions))
+        scores = score_coded(query, coded.codec, [(coded, positions, places)], len(positions), threads=1)
+        return best_first(scores, K)
+
+    return rank
+
+
+def _checked(coded: CodedVectors, documents: MultiVectors) -> Rank:
+    """Rank by codes, and the best of these by float32."""
+    exactly = _by_floats(documents, early_exit=True)  # the best come first
+
+    def rank(query: NDArray[np.float32], positions: NDArray[np.int64]) -> object:
+        places = np.arange(len(positions))
+        scores = score_coded(query, coded.codec, [(coded, positions, places)], len(positions), threads=1)
+        return exactly(query, positions[best_first(scores, CHECKED)])
+
+    return rank
+
+
+def _tables(results: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    quality = [
+        [
+            f"{row['collection']}, {row['codec']}",
+            str(row["bytes"]),
+            *(f"{row[key]:.3f}" for key in ("recall_10", "recall_20", "rescored_30")),
+            "" if TARGETS[row["codec"]][0] is None else f"{TARGETS[row['codec']][0]:.3f}",
+            f"{row['error']:.4f}",
+            f"{row['fit_seconds']:.1f}",
+            f"{row['encode_microseconds']:.1f}",
+        ]
+        for row in results["quality"]
+    ]
+    speed = [
+        [
+            f"{row['collection']}, {row['way']}" + (f", best {CHECKED} by float32" if row["checked"] else ""),
+            f"{row['milliseconds']:.2f}",
+            f"{row['ratio']:.2f}x",
+            f"{row['least']:.2f} - {row['greatest']:.2f}",
+            _target(row),
+        ]
+        for row in results["speed"]
+    ]
+    return [
+        (
+            "What codecs find among all documents",
+            [
+                "", "bytes a token", "10-recall@10", "@20", f"@{RESCORED}, rescored @10", "target @10",
+                "squared error", "fit, s", "encode, us a token",
+            ],
+            quality,
+        ),
+        (
+            f"{CANDIDATES} candidates in random order, one thread",
+            ["", "ms", "float32 / this", "least - greatest", "target"],
+            speed,
+        ),
+    ]  # fmt: skip
+
+
+def _target(row: dict[str, Any]) -> str:
+    target = TARGETS.get(row["way"], (None, None, None))[2 if row["checked"] else 1]
+    return "" if target is None else f"{target:.1f}x"
+
+
+def _caption(results: dict[str, Any]) -> str:
+    on = results["machine"]
+    return (
+        f"Processor time of one thread, median of {results['rounds']} interleaved rounds; {on['processor']}, "
+        f"{on['cores']} cores (load {on['load']} at the start), Python {on['python']}, NumPy {on['numpy']}, "
+        f"numba {on['numba']}."
+    )
+
+
+def text(results: dict[str, Any]) -> str:
+    """Return the tables for the terminal."""
+    tables: Sequence[tuple[str, list[str], list[list[str]]]] = _tables(results)
+    return "\n\n".join(
+        [*(f"{title}\n{text_table(head, rows)}" for title, head, rows in tables), _caption(results)]
+    )
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return the tables as Markdown."""
+    parts = [f"## {title}\n\n{markdown_table(head, rows)}" for title, head, rows in _tables(results)]
+    return "\n\n".join([_caption(results), *parts])
