@@ -11,7 +11,13 @@ import pytest
 from builders.postgres import binaries, running_server
 
 #: What each engine needs here, and the reason to skip it.
-NEEDS = {"lancedb": "lancedb", "qdrant-edge": "qdrant_edge", "qdrant": "qdrant_client", "pgvector": "psycopg"}
+NEEDS = {
+    "lancedb": "lancedb",
+    "qdrant-edge": "qdrant_edge",
+    "qdrant": "qdrant_client",
+    "pgvector": "psycopg",
+    "milvus": "milvus_lite",
+}
 
 #: Opens a collection of this name, again and again the same.
 Open = Callable[[str], Any]
@@ -58,7 +64,7 @@ def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     """Where collections of a test are, without a name."""
     if kind == "pgvector":
         return str(request.getfixturevalue("postgres"))
-    return f"{kind}:{tmp_path}"
+    return f"milvus:{tmp_path}/lite.db" if kind == "milvus" else f"{kind}:{tmp_path}"
 
 
 @pytest.fixture
