@@ -10,7 +10,7 @@ from muvera.utils.atomic_files import write_bytes
 from ..bench import speed_tables
 from ..bench import tokens as token_codecs
 from .markdown import markdown_table
-from .stored_results import load_results
+from .stored_results import default_encoders, load_results
 
 __all__ = ["MAIN", "SUBJECTS", "experiment_section", "short_table", "write_pages"]
 
@@ -25,7 +25,16 @@ SUBJECTS = {
     ),
     "recall": (
         "Recall of FDEs",
-        ("vector_dimension", "nearest_neighbor", "narrow_cones", "variance", "losses", "final_projection"),
+        (
+            "vector_dimension",
+            "ablation",
+            "sizes",
+            "nearest_neighbor",
+            "narrow_cones",
+            "variance",
+            "losses",
+            "final_projection",
+        ),
     ),
     "vectors": (
         "Smaller vectors",
@@ -40,6 +49,11 @@ SUBJECTS = {
 }
 
 _SPEED, _TOKENS = "speed", "tokens"
+
+# Said of results that are older than the defaults of today.
+_FORMER_DEFAULTS = (
+    "Measured before FDEs and learned vectors had their present defaults: rows of defaults are those of then."
+)
 
 
 def write_pages(folder: Path, results: Path) -> list[Path]:
@@ -172,7 +186,8 @@ def _conditions(content: dict[str, Any]) -> str:
 def _measured_on(stored: dict[str, Any]) -> str:
     machine = stored["machine"]
     intervals = "" if stored.get("note") else "; in brackets 95% intervals"
+    former = "" if stored.get("defaults") == default_encoders() else f" {_FORMER_DEFAULTS}"
     return (
         f"{machine['processor']}, {machine['cores']} cores (load {machine['load']} at the start), "
-        f"Python {machine['python']}, NumPy {machine['numpy']}; threads: {stored['threads']}{intervals}."
+        f"Python {machine['python']}, NumPy {machine['numpy']}; threads: {stored['threads']}{intervals}.{former}"
     )

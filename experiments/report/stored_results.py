@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from muvera import FDEConfig, LearnedConfig
 from muvera.utils.atomic_files import write_bytes
 
 from .experiment_view import ExperimentView
 from .findings import findings
 from .run_folder import load_run
 
-__all__ = ["RESULTS", "load_results", "save_results", "save_run"]
+__all__ = ["RESULTS", "default_encoders", "load_results", "save_results", "save_run"]
 
 #: Where results are stored.
 RESULTS = Path(__file__).parents[1] / "results"
@@ -49,6 +50,7 @@ def save_run(run: Path, folder: Path = RESULTS) -> list[str]:
         stored = {
             "experiment": name,
             "configuration": manifest["experiments"][name],
+            "defaults": default_encoders(),
             "machine": manifest["machine"],
             "threads": manifest["threads"],
             "commits": sorted({str(one.get("commit")) for one in manifest.get("measured", [])}),
@@ -57,6 +59,11 @@ def save_run(run: Path, folder: Path = RESULTS) -> list[str]:
         }
         save_results(name, stored, folder)
     return names
+
+
+def default_encoders() -> list[str]:
+    """Return the hashes of the default configurations of FDEs and of learned vectors."""
+    return [FDEConfig(dimension=128).hash, LearnedConfig(dimension=128).hash]
 
 
 def _lines(value: Any, indent: int = 0) -> str:

@@ -9,7 +9,7 @@ from builders.run_folders import row
 from experiments.report import results_pages
 from experiments.report.markdown import markdown_table, text_table
 from experiments.report.results_pages import SUBJECTS, experiment_section, short_table, write_pages
-from experiments.report.stored_results import RESULTS, load_results, save_results, save_run
+from experiments.report.stored_results import RESULTS, default_encoders, load_results, save_results, save_run
 from experiments.runner.configuration import load_experiments
 
 MACHINE = {"processor": "Abacus", "cores": 2, "load": 0.1, "python": "3.11", "numpy": "2.0"}
@@ -53,6 +53,13 @@ def test_a_section_says_how_it_was_measured_and_has_every_table() -> None:
     assert "Seeds: 3." in text and "Abacus, 2 cores (load 0.1" in text
     assert text.count("<details markdown>") == text.count("</details>") == text.count("| --- |") == 3
     assert "<summary>nDCG@10</summary>" in text
+
+
+def test_results_of_former_defaults_say_so() -> None:
+    former = "Measured before FDEs and learned vectors had their present defaults"
+    assert former in experiment_section(stored()) and former in short_table(stored())
+    assert former not in experiment_section({**stored(), "defaults": default_encoders()})
+    assert former in experiment_section({**stored(), "defaults": ["0", "1"]})
 
 
 def test_the_short_table_has_the_compared_points_alone() -> None:
