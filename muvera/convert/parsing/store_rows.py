@@ -111,8 +111,8 @@ def row_id(row: Row, settings: Settings, *inside: str) -> int | str | None:
                 return value
             if value is not None:
                 raise ValueError(
-                    f"has the id {key}={given(value)}, but an id is a whole number or a text. Export it as "
-                    "one, or name another field with id_field=."
+                    f"has as its {key!r} the {given(value)}, but an id is a whole number or a text. Export it "
+                    "as one, or name another field with id_field=."
                 )
     if settings.id_field is not None:
         raise ValueError(f"has no id in {settings.id_field!r}; its fields are {', '.join(row)}.")

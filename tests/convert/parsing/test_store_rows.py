@@ -257,7 +257,7 @@ def test_weaviate_bytes() -> None:
         (vespa(cells("x[1]", ("0", 0, 1.0), ("0", 1, 2.0))), "c has 2 numbers in its block '0', but .* declares 1"),
         (vespa(cells("x[2]", ("0", 0, 1.0), ("0", 0, 2.0))), "c, token '0', has two values at 0"),
         ({"id": "id:n:d::1", "put": 7.5, "fields": {"c": {"blocks": {"0": [True]}}}}, "c has bool True in its token 0"),
-        ({"id": 7.5, "fields": {"c": {"blocks": {"0": [1.0]}}}}, "has the id id=float 7.5"),
+        ({"id": 7.5, "fields": {"c": {"blocks": {"0": [1.0]}}}}, "has as its 'id' the float 7.5"),
         ({"_id": "1", "_source": {"c": [[1, 2], [3, 999]]}, "packed": 1}, "c has 999.0 in its token 1, but an int8"),
         ({"id": 1, "emb": '{"[1,2]","[1,true]"}'}, "emb has bool True in its token 1"),
         ({"id": 1, "emb": '{"[1,2]",'}, "which is no array literal"),

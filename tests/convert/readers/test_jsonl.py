@@ -144,10 +144,10 @@ def test_fields_by_name(tmp_path: Path) -> None:
         ),
         (
             {"id": 7.0, "tokens": [[1, 2, 3, 4]]},
-            "line 3: has the id id=float 7.0, but an id is a whole number or",
+            "line 3: has as its 'id' the float 7.0, but an id is a whole number or",
         ),
-        ({"id": True, "tokens": [[1, 2, 3, 4]]}, "line 3: has the id id=bool True, but"),
-        ({"id": ["x"], "tokens": [[1, 2, 3, 4]]}, r"line 3: has the id id=list \['x'\], but"),
+        ({"id": True, "tokens": [[1, 2, 3, 4]]}, "line 3: has as its 'id' the bool True, but"),
+        ({"id": ["x"], "tokens": [[1, 2, 3, 4]]}, r"line 3: has as its 'id' the list \['x'\], but"),
         ({"id": 10**30, "tokens": [[1, 2, 3, 4]]}, "mix kinds"),
     ],
 )
