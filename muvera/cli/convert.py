@@ -50,10 +50,10 @@ def convert(
         typer.Option("--isolated", help="Read SOURCE in a process with limits: for files from strangers."),
     ] = False,
     time_limit: Annotated[
-        float | None, typer.Option(help="Seconds of processor time with --isolated. Default: 600.")
+        float | None, typer.Option(min=1, help="Seconds of processor time with --isolated. Default: 600.")
     ] = None,
     memory_limit: Annotated[
-        int | None, typer.Option(help="MiB of memory with --isolated. Default: 4096.")
+        int | None, typer.Option(min=256, help="MiB of memory with --isolated. Default: 4096.")
     ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,

@@ -111,7 +111,7 @@ def test_isolated(source: Path, tmp_path: Path) -> None:
     code, out, err = run(source, tmp_path / "other", "--time-limit", 60)
     assert code == 2 and "--time-limit and --memory-limit belong to --isolated" in err
     code, out, err = run(source, tmp_path / "other", "--isolated", "--memory-limit", 1)
-    assert code == 2 and "memory_bytes must be at least 268435456, got 1048576" in err
+    assert code == 2 and "'--memory-limit': Input should be greater than or equal to 256" in err
 
 
 def test_an_interrupt_says_that_nothing_was_written(
