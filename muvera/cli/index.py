@@ -76,7 +76,8 @@ def index(
         str | None,
         typer.Option(
             help="How tokens are kept: as_given, float32, float16, or as codes, int8 (half of float16), 4bit, 2bit or "
-            "1bit (a quarter, a seventh and a thirteenth of it; fewer bits find fewer of the best)."
+            "1bit (a quarter, a seventh and a thirteenth of it; fewer bits find fewer of the best); or source, the "
+            "codes of a PLAID index as they are."
         ),
     ] = None,
     keep_exact: Annotated[
@@ -102,7 +103,7 @@ def index(
       muvera search docs.index docs -k 3
     """
     from ..index.muvera_index import MuveraIndex
-    from ..index.settings import TokenSettings
+    from ..index.settings import SOURCE_CODES, TokenSettings
     from .settings import configuration
     from .sources import open_documents, stream
 
@@ -133,7 +134,9 @@ def index(
         warn(_large(opened, fde, settings))
     with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
         given = {**settings, "threads": threads, "progress": advance}
-        built = MuveraIndex.build(_filled(stream(opened)), fde, path=out, overwrite=overwrite, **given).info()
+        coded = TokenSettings.of(settings.get("tokens")).codec == SOURCE_CODES
+        documents = opened if coded else _filled(stream(opened))
+        built = MuveraIndex.build(documents, fde, path=out, overwrite=overwrite, **given).info()
     duration = time.perf_counter() - begun
     if json_:
         facts = {"index": str(out), "source": str(source), "seconds": round(duration, 3)}

@@ -157,6 +157,10 @@ class IndexContents:
             self.ids.append(ids)
             self._remove(replaced)
 
+    def use_codec(self, codec: TokenCodec) -> None:
+        """Keep the tokens of all documents, which are still to come, as codes of this codec."""
+        self.store = TokenLevels(self.settings.tokens, self.config.dimension, codec)
+
     def _require_fitting(self) -> None:
         """Raise before vectors of two kinds stand side by side."""
         encoder = self.encoder

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..data.multivectors import MultiVectors
-from ..data.sampling import as_batches
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_config, require_config
 from ..mips import HNSWSettings, PQSettings, USearchSettings
+from ..reranking.codecs.base import CodedVectors
 from ..utils.parallel import thread_count
 from .contents import IndexContents
 from .generations import Generation, staging_beside
@@ -28,7 +28,8 @@ from .manifest import TEXTS
 from .persistence import read_contents, write_contents
 from .search_plan import as_id_list
 from .searchable import SearchableIndex
-from .settings import EXACT_TOKENS, Backend, IndexSettings, Tokens
+from .settings import EXACT_TOKENS, Backend, IndexSettings, Tokens, TokenSettings
+from .source_codes import batches_with_codes
 
 __all__ = ["MuveraIndex"]
 
@@ -143,7 +144,8 @@ class MuveraIndex(SearchableIndex):
         Parameters
         ----------
         documents : MultiVectors, a list of arrays, or an iterable of MultiVectors
-            An iterable is read once, a batch at a time.
+            An iterable is read once, a batch at a time.  With ``tokens="source"``: a PLAID index as
+            :func:`muvera.convert.open_source` opens it, whose codes are kept.
         config : EncoderConfig or str, optional
             A configuration, or a preset's name, such as "learned" (:data:`muvera.encoders.registry.PRESETS`).
             Default: that of `encoder`, or "default", the default ``FDEConfig``.
@@ -174,10 +176,11 @@ class MuveraIndex(SearchableIndex):
             staging = None
             if path is not None:
                 staging = stack.enter_context(staging_beside(_absolute(path), overwrite))
-            batches = as_batches(documents)
-            first = next(batches, None)
-            if first is None:
+            batches = batches_with_codes(documents, TokenSettings.of(tokens))
+            begun = next(batches, None)
+            if begun is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
+            first, codes = begun
             if config is None and encoder is not None:
                 config = encoder.config
             index = cls(
@@ -190,9 +193,11 @@ class MuveraIndex(SearchableIndex):
                 tokens=tokens,
                 encoder=encoder,
             )
+            if codes is not None:
+                index._contents.use_codec(codes.codec)
             with index._contents.filling(threads, staging):
-                for batch in chain([first], batches):
-                    index._add(batch, threads)
+                for batch, codes in chain([begun], batches):
+                    index._add(batch, threads, codes)
                     if progress is not None:
                         progress(len(batch))
             if path is not None:
@@ -220,10 +225,10 @@ class MuveraIndex(SearchableIndex):
             self._contents.measure(threads)
             self._warn_of_drift(drifted)
 
-    def _add(self, documents: Any, threads: int | None) -> None:
+    def _add(self, documents: Any, threads: int | None, codes: CodedVectors | None = None) -> None:
         thread_count(threads)  # also where nothing needs any
         documents = self._checked(documents, "documents")
-        self._contents.append(self._contents.ids.new_ids(documents), documents, threads)
+        self._contents.append(self._contents.ids.new_ids(documents), documents, threads, codes)
 
     def _warn_of_drift(self, before: bool) -> None:
         """Warn at the first change after which the added documents are unlike the encoder's sample."""

@@ -11,7 +11,7 @@ from ..mips.settings import settings_from
 from ..reranking.codecs.registry import CODECS, TOKEN_KINDS
 from ..utils.checks import given, require_choice, require_int
 
-__all__ = ["EXACT_TOKENS", "Backend", "IndexSettings", "TokenSettings", "Tokens"]
+__all__ = ["EXACT_TOKENS", "SOURCE_CODES", "Backend", "IndexSettings", "TokenSettings", "Tokens"]
 
 Backend = Literal["auto", "exact", "hnsw", "usearch", "int8", "pq"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.ranking import best_first
 from ..reranking.codecs.base import CodedVectors, TokenCodec
-from ..reranking.codecs.registry import FLOATS, fit_codec
+from ..reranking.codecs.registry import CODECS, FLOATS, fit_codec
 from ..reranking.coded import score_coded
 from ..reranking.pruning import RerankOptions, rank_candidates
 from .settings import TokenSettings
@@ -175,7 +175,7 @@ class TokenLevels:
     def fit_if_ready(self, threads: int | None, tokens: int = FIT_TOKENS) -> None:
         """Fit the codec where there are so many tokens, and make codes of all texts."""
         floats = self.floats
-        if self.codes is not None or floats is None or not self.settings.has_codes:
+        if self.codes is not None or floats is None or self.settings.codec not in CODECS:
             return
         total = sum(part.num_tokens for part in floats.segments)
         if total < tokens:

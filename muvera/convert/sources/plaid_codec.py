@@ -111,6 +111,8 @@ class Codec:
         self._table = read_only_view(
             byte_table(np.asarray(weights, np.float32), self.nbits) if table is None else table
         )
+        self.weights = np.asarray(weights, np.float32)
+        self.own_layout = table is not None
         self._normalize = normalize
         self._threads = thread_count(threads)
 
@@ -123,6 +125,11 @@ class Codec:
     def num_centroids(self) -> int:
         """Number of centroids."""
         return len(self._centroids)
+
+    @property
+    def centroids(self) -> NDArray[np.float32]:
+        """Centroids, float32 (k, dimension)."""
+        return self._centroids
 
     def decode(self, codes: NDArray[Any], packed: NDArray[Any], name: str) -> TokenArray:
         """Return the vectors (n, dimension).
@@ -201,7 +208,7 @@ class QuantizedSource:
         self.note = note
         self.dimension = codec.dimension
         self.nbits: int | None = codec.nbits
-        self._codec = codec
+        self.codec = codec
         self._chunks = list(chunks)
         self.num_documents: int | None = sum(len(chunk.lengths) for chunk in self._chunks)
         self.num_tokens: int | None = int(sum(chunk.lengths.sum() for chunk in self._chunks))
@@ -211,6 +218,13 @@ class QuantizedSource:
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents in order; one batch never spans two chunks."""
+        for documents, _, _ in self.coded_batches(max_tokens):
+            yield documents
+
+    def coded_batches(
+        self, max_tokens: int
+    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+        """Yield the documents, their tokens' centroids (n_tokens,) and packed residuals (n_tokens, width)."""
         done = 0
         for chunk in self._chunks:
             codes, packed = self._load(chunk)
@@ -218,17 +232,17 @@ class QuantizedSource:
             for start, stop in token_batches(offsets, max_tokens):
                 bounds = offsets[start : stop + 1]
                 rows = slice(int(bounds[0]), int(bounds[-1]))
-                tokens = self._codec.decode(codes[rows], packed[rows], chunk.name)
+                tokens = self.codec.decode(codes[rows], packed[rows], chunk.name)
                 ids = None if self._ids is None else self._ids[done + start : done + stop]
-                yield MultiVectors(tokens, bounds - bounds[0], ids)
+                yield MultiVectors(tokens, bounds - bounds[0], ids), codes[rows], packed[rows]
             done += len(chunk.lengths)
 
     def _load(self, chunk: Chunk) -> tuple[NDArray[Any], NDArray[Any]]:
         total = int(chunk.lengths.sum())
         if total == 0:  # NumPy cannot map an empty file, and there is nothing to read
-            return np.empty(0, np.int64), np.empty((0, self._codec.width), np.uint8)
+            return np.empty(0, np.int64), np.empty((0, self.codec.width), np.uint8)
         codes, packed = chunk.load()
-        where = f"{self._codec.folder}: {chunk.name}"
+        where = f"{self.codec.folder}: {chunk.name}"
         if codes.ndim != 1 or codes.dtype.kind not in "iu":
             raise ValueError(
                 f"{where} must hold one integer a token, got {codes.dtype} of shape {codes.shape}."
@@ -238,10 +252,10 @@ class QuantizedSource:
                 f"{where} has {len(codes)} codes and {len(packed)} residuals, but its lengths add "
                 f"up to {total} tokens. The chunk is incomplete: copy its files again."
             )
-        if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != self._codec.width:
+        if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != self.codec.width:
             raise ValueError(
                 f"{where} has residuals {packed.dtype} of shape {packed.shape}, but dimension={self.dimension} at "
-                f"nbits={self.nbits} needs uint8 with {self._codec.width} columns. Correct nbits in "
+                f"nbits={self.nbits} needs uint8 with {self.codec.width} columns. Correct nbits in "
                 "metadata.json, or copy the folder again."
             )
         return codes, packed

@@ -38,6 +38,9 @@ _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
 # A sum of a centroid's and a residual's steps is at most this in size.
 _MOST = 126
 
+# Tokens whose lengths are measured at a time.
+_ROWS = 8192
+
 _WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
 
 
@@ -166,6 +169,34 @@ class ResidualCodec(TokenCodec):
             rotation,
             power_of_two(float(np.median(lengths))),
         )
+
+    @classmethod
+    def of_plaid(cls, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> ResidualCodec:
+        """Return the codec of a PLAID index: its own centroids, and its buckets' weights as levels."""
+        levels = np.ascontiguousarray(weights, np.float32)
+        return cls(
+            np.array(centroids, np.float32),
+            levels,
+            thresholds_between(levels),
+            np.ones(centroids.shape[1], np.float32),
+            None,
+            1.0,
+        )
+
+    def plaid_codes(self, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the codes of centroids' numbers (n,) and packed residuals, scaled to length 1 as PLAID does."""
+        out = np.zeros((len(numbers), self.bytes_per_token), np.uint8)
+        self.write_codes(numbers, np.ones(len(numbers)), packed, out)
+        for start in range(0, len(out), _ROWS):
+            part = out[start : start + _ROWS]
+            lengths = np.linalg.norm(self.decode(part, 1).astype(np.float64), axis=1)
+            self.write_codes(
+                numbers[start : start + _ROWS],
+                1 / np.maximum(lengths, 1e-4),
+                packed[start : start + _ROWS],
+                part,
+            )
+        return out
 
     @property
     def name(self) -> str:

@@ -1,0 +1,69 @@
+"""Batches of documents with the codes that their source keeps, as those of PLAID indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..convert.sources.plaid_codec import Codec
+from ..data.multivectors import MultiVectors
+from ..data.sampling import as_batches
+from ..reranking.codecs.base import CodedVectors
+from ..reranking.codecs.residual import ResidualCodec
+from .settings import SOURCE_CODES, TokenSettings
+
+__all__ = ["CodedSource", "batches_with_codes"]
+
+# Tokens of a batch: 64 MiB of decoded floats at 128 dimensions.
+_TOKENS = 1 << 17
+
+
+@runtime_checkable
+class CodedSource(Protocol):
+    """Interface of sources that keep codes, such as :func:`muvera.convert.open_source` returns."""
+
+    codec: Codec
+
+    def coded_batches(
+        self, max_tokens: int
+    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+        """Yield documents, centroids of their tokens, and packed residuals."""
+        ...
+
+
+def batches_with_codes(
+    documents: Any, settings: TokenSettings
+) -> Iterator[tuple[MultiVectors, CodedVectors | None]]:
+    """Return batches of documents, with their codes where the settings say that the source has them.
+
+    Raises
+    ------
+    TypeError
+        Where the source has none.
+    ValueError
+        Where its codes have another layout than PLAID's.
+    """
+    if settings.codec != SOURCE_CODES:
+        return ((batch, None) for batch in as_batches(documents))
+    source = getattr(documents, "source", documents)  # that of a path checks what another one reads
+    if not isinstance(source, CodedSource):
+        raise TypeError(
+            f"tokens='{SOURCE_CODES}' keeps the codes of a PLAID index, as muvera.convert.open_source opens it, but "
+            f"the documents are {type(documents).__name__}. Give such a source, or choose another codec."
+        )
+    if source.codec.own_layout:
+        raise ValueError(
+            f"{source.codec.folder} packs its codes in a layout of its own, and tokens='{SOURCE_CODES}' keeps "
+            "those of PLAID's. Choose another codec."
+        )
+    return _batches(source)
+
+
+def _batches(source: CodedSource) -> Iterator[tuple[MultiVectors, CodedVectors]]:
+    codec = ResidualCodec.of_plaid(source.codec.centroids, source.codec.weights)
+    for documents, numbers, packed in source.coded_batches(_TOKENS):
+        codes = codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
+        yield documents, CodedVectors(codec, codes, documents.offsets)
