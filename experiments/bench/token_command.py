@@ -31,7 +31,8 @@ def tokens(
     rounds: Annotated[int, typer.Option(min=1)] = 9,
     cache: Annotated[Path, typer.Option(help="Where embeddings are kept that `encode` made.")] = CACHE,
     save: Annotated[
-        bool, typer.Option("--save", help=f"Store the tables in {RESULTS.name}/, from which `results` writes.")
+        bool,
+        typer.Option("--save", help=f"Store the tables in {RESULTS.name}/, from which `results` writes."),
     ] = False,
 ) -> None:
     """Measure token codecs: what they find, their bytes, and the time of ranking candidates by them."""

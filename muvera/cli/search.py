@@ -80,7 +80,7 @@ def search(
     ] = None,
     rerank: Annotated[
         str | None,
-        typer.Option(help="Of a URL: who ranks the candidates: here (default), engine, or none."),
+        typer.Option(help="Of a URL: who ranks the candidates: auto (default), here, engine, or none."),
     ] = None,
     trec: Annotated[bool, typer.Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
@@ -196,13 +196,13 @@ def _opened(
             "--filter-file, --mean, --ball-carving-tau and --patience belong to an index. An engine's URL has "
             "--where and --rerank."
         )
-    if rerank not in (None, "here", "engine", "none"):
-        raise ValueError(f"--rerank must be here, engine or none, got {rerank!r}.")
+    if rerank not in (None, "auto", "here", "engine", "none"):
+        raise ValueError(f"--rerank must be auto, here, engine or none, got {rerank!r}.")
     try:
         plan["where"] = None if where is None else json.loads(where)
     except ValueError as error:
         raise ValueError(f"--where must be JSON, got {where!r}: {error}.") from None
-    plan["rerank"] = None if rerank == "none" else rerank or "here"
+    plan["rerank"] = None if rerank == "none" else rerank or "auto"
     plan["k"] = plan["k"] or 10
     return open_collection(index)
 

@@ -31,7 +31,7 @@ from .registry import open_engine
 
 __all__ = ["AddReport", "EngineIndex", "EngineInfo"]
 
-Rerank = Literal["here", "engine"]
+Rerank = Literal["auto", "here", "engine"]
 
 #: Bytes of vectors and tokens that are written at a time.
 _BATCH_BYTES = 8 << 20
@@ -344,7 +344,7 @@ class EngineIndex:
         *,
         where: Filter | None = None,
         candidates: int | None = None,
-        rerank: Rerank | None = "here",
+        rerank: Rerank | None = "auto",
         ef: int | None = None,
         threads: int | None = None,
     ) -> list[Ranking]:
@@ -360,9 +360,10 @@ class EngineIndex:
         candidates : int, optional
             Documents that the engine proposes and exact Chamfer orders.  More find more and take longer.
             Default: 100, or k where that is more.
-        rerank : {"here", "engine"} or None
-            Who ranks the candidates: this process, the engine, or nobody, which leaves the order and the
-            scores of the vectors.
+        rerank : {"auto", "here", "engine"} or None
+            Who ranks the candidates: this process, the engine by its half-precision tokens, or nobody, which
+            leaves the order and the scores of the vectors.  "auto": the engine where it can, for tokens that
+            travel cost most of the time; else this process.
         ef : int, optional
             Candidates that the walk through the engine's graph keeps.  More find more and take longer.
             Default: 128, or `candidates` where that is more.
@@ -388,8 +389,10 @@ class EngineIndex:
         if count < k:
             raise ValueError(f"candidates={count} must be at least k={k}.")
         if rerank is not None:
-            require_choice("rerank", rerank, ("here", "engine"))
+            require_choice("rerank", rerank, ("auto", "here", "engine"))
         there = self._there()
+        if rerank == "auto":
+            rerank = "engine" if self._engine.reranks and self._tokens == "engine" else "here"
         if rerank == "here" and self._tokens is None:
             raise EngineError(
                 f"{self._engine.location} keeps no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "

@@ -7,12 +7,14 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.engine_collections import missing
 from builders.foreign_indexes import random_index, write_plaid
 from builders.paths import ROOT
 
@@ -27,6 +29,7 @@ PAGES = [
 #: A comment before a block that is not run, with the reason, or only where a module can be imported.
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 NEEDS = re.compile(r"<!-- needs the module (\w+) -->")
+SERVER = "<!-- needs a PostgreSQL server -->"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 #: What a block of shell is given as `muvera`: this checkout, whatever is installed.
@@ -44,6 +47,7 @@ class Block:
     code: str
     line: int
     reason: str = ""  # why it is not run
+    foreign: bool = False  # whether it needs another library
 
 
 def blocks(path: Path) -> Iterator[Block]:
@@ -54,7 +58,9 @@ def blocks(path: Path) -> Iterator[Block]:
         reason = left[1] if left else ""
         if needs and importlib.util.find_spec(needs[1]) is None:
             reason = f"there is no {needs[1]}"
-        yield Block(found[1], found[2], text.count("\n", 0, found.start()) + 2, reason)
+        if before == SERVER:
+            reason = missing("pgvector") or ""
+        yield Block(found[1], found[2], text.count("\n", 0, found.start()) + 2, reason, bool(needs))
 
 
 def documents(folder: Path) -> None:
@@ -79,6 +85,8 @@ def colbert_index(folder: Path) -> None:
 MATERIALS: dict[str, Callable[[Path], None]] = {
     "colbert-index": colbert_index,
     "vector-database": documents,
+    "engines": documents,
+    "scale": documents,
     "tune": documents,
 }
 
@@ -86,8 +94,12 @@ MATERIALS: dict[str, Callable[[Path], None]] = {
 @pytest.mark.slow
 @pytest.mark.compiled("hundreds of documents are too many for interpreted kernels")
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-def test_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_run_in_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
+    if SERVER in page.read_text(encoding="utf-8") and missing("pgvector") is None:
+        monkeypatch.setenv("POSTGRES", request.getfixturevalue("postgres"))
     if page.stem in MATERIALS:
         MATERIALS[page.stem](tmp_path)
     namespace: dict[str, object] = {"__name__": page.stem}
@@ -96,7 +108,9 @@ def test_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
             continue
         if block.language == "python":
             code = compile("\n" * (block.line - 1) + block.code, str(page), "exec")
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                if block.foreign:
+                    warnings.simplefilter("default")  # those of other libraries are theirs
                 exec(code, namespace)
         elif block.language == "sh":
             monkeypatch.setenv("PYTHONPATH", str(ROOT))

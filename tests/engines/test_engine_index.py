@@ -53,7 +53,7 @@ def test_it_finds_what_our_own_index_finds(open_collection: Any) -> None:
     expected = [FILLED.ids[rows].tolist() for rows in vectors]
     found = index.search(QUERIES, 50, rerank=None, ef=200)
     assert recall(ids(found), expected) > 0.98  # graphs, half precision
-    ranked = index.search(QUERIES, 10, candidates=200)
+    ranked = index.search(QUERIES, 10, candidates=200, rerank="here")
     exact = top_k(QUERIES, FILLED, 10)
     assert ids(ranked) == ids(exact)
     for a, b in zip(ranked, exact, strict=True):
@@ -80,7 +80,8 @@ def test_the_engine_ranks_where_it_can(open_collection: Any) -> None:
         with pytest.raises(EngineError, match=r"does not rank by tokens\. Use rerank='here'"):
             index.search(QUERIES, 5, rerank="engine")
         return
-    there, here = index.search(QUERIES, 5, rerank="engine"), index.search(QUERIES, 5)
+    there, here = index.search(QUERIES, 5, rerank="engine"), index.search(QUERIES, 5, rerank="here")
+    assert [one.to_dict() for one in index.search(QUERIES, 5)] == [one.to_dict() for one in there]
     assert recall(ids(there), ids(here)) > 0.98  # equal scores in half precision
     for a, b in zip(there, here, strict=True):
         np.testing.assert_allclose(a.scores, b.scores, rtol=5e-3)
@@ -249,7 +250,7 @@ def test_learned_vectors_and_drop(open_collection: Any) -> None:
     engine = open_collection("docs")
     index = EngineIndex(engine, config, **elsewhere(engine))
     index.add(DOCUMENTS, METADATA_OF)
-    assert ids(index.search(QUERIES, 10, candidates=250)) == ids(top_k(QUERIES, FILLED, 10))
+    assert ids(index.search(QUERIES, 10, candidates=250, rerank="here")) == ids(top_k(QUERIES, FILLED, 10))
     index.drop()
     assert len(index) == 0
     index.add(DOCUMENTS[:280])  # a new one under the same name
