@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..utils.atomic_files import read_json
@@ -165,7 +166,10 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
     """
 
     def read(name: str) -> NDArray[Any]:
-        return load_npy(folder / f"encoder_{name}.npy", mmap=False)
+        array = load_npy(folder / f"encoder_{name}.npy", mmap=False)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{folder / f'encoder_{name}.npy'} is damaged: it has a NaN or an infinity.")
+        return array
 
     return ENCODERS[config.kind].restore(config, read)
 

@@ -283,8 +283,10 @@ class HNSWSearch(VectorSearch):
         """
         loaded = cls(dimension, saved.settings)
         path = folder / FILE
-        count = check_graph_file(path, dimension, loaded.settings.m)
+        count, marked = check_graph_file(path, dimension, loaded.settings.m)
         loaded._norms = load_npy(folder / NORMS, mmap=False)
+        if not (np.isfinite(loaded._norms).all() and (loaded._norms > 0).all()):
+            raise ValueError(f"{folder / NORMS} is damaged: a norm is no positive number.")
         if count == 0:
             return loaded
         try:
@@ -297,6 +299,9 @@ class HNSWSearch(VectorSearch):
         if loaded.settings.space == "cosine" and max(labels) >= len(loaded._norms):
             raise ValueError(f"{folder / NORMS} has no norm for vector {max(labels)} of {path}.")
         loaded._removed = set(saved.removed.tolist()) & labels
+        wrong = set(marked.tolist()) - loaded._removed
+        if wrong:
+            raise ValueError(f"{path} has vector {min(wrong)} marked as removed, but it is in use.")
         for label in loaded._removed:
             with suppress(RuntimeError):  # the file remembers the mark
                 loaded._index.mark_deleted(label)

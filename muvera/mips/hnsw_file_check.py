@@ -21,12 +21,15 @@ __all__ = ["check_graph_file"]
 # entry point; m above, m at the bottom, m; level factor; ef while building.
 _HEADER = struct.Struct("=6QiI3QdQ")
 
+# Of a vector's bytes, the one whose lowest bit says that it was removed.
+_MARK = 2
+
 # Vectors whose links are looked at together.
 _BLOCK = 1 << 16
 
 
-def check_graph_file(path: Path, dimension: int, m: int) -> int:
-    """Return the number of vectors in the file, or raise ValueError.
+def check_graph_file(path: Path, dimension: int, m: int) -> tuple[int, NDArray[np.uint64]]:
+    """Return the number of vectors in the file and the labels marked as removed, or raise ValueError.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def check_graph_file(path: Path, dimension: int, m: int) -> int:
     if _HEADER.size + count * (step + 4) > size:
         raise ValueError(f"{path} is cut off: it is too short for its {count} vectors.")
     if count == 0:
-        return 0
+        return 0, np.empty(0, np.uint64)
     bottom_bytes = np.memmap(path, np.uint8, "r", _HEADER.size, (count, step))
     for first in range(0, count, _BLOCK):
         block = np.ascontiguousarray(bottom_bytes[first : first + _BLOCK, :floats_at]).view(np.uint32)
@@ -79,7 +82,7 @@ def check_graph_file(path: Path, dimension: int, m: int) -> int:
         raise ValueError(f"{path} is damaged: its entry point {entry} is not at the highest level.")
     for level, block in enumerate(lists, start=1):
         _require_links(path, block[:, 0] & 0xFFFF, block[:, 1:], count, levels >= level)
-    return int(count)
+    return int(count), labels[bottom_bytes[:, _MARK] & 1 == 1]
 
 
 def _upper_lists(

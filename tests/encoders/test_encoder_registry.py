@@ -17,6 +17,7 @@ from muvera.encoders.registry import (
     config_from_dict,
     make_encoder,
     preset_config,
+    read_encoder,
     require_config,
 )
 from muvera.utils.checksums import content_checksum
@@ -117,6 +118,18 @@ def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
         ValueError, match=r"encoder_center\.npy has another checksum than when it was written"
     ):
         muvera.load_encoder(file.parent)
+
+
+def test_arrays_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    """Without it every search would find a fault in its queries."""
+    config = FDEConfig(dimension=8, center=False)
+    FDEEncoder(config).save(tmp_path / "encoder")
+    file = next((tmp_path / "encoder").glob("encoder_*.npy"))
+    array = np.load(file)
+    array.reshape(-1)[5] = np.nan
+    np.save(file, array)
+    with pytest.raises(ValueError, match=rf"{file.name} is damaged: it has a NaN or an infinity"):
+        read_encoder(tmp_path / "encoder", config)
 
 
 def with_checksum(content: str, change: Callable[[dict[str, Any]], object]) -> str:

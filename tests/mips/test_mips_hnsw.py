@@ -109,6 +109,20 @@ def test_zero_vectors_and_one_vector() -> None:
 # -- removing -----------------------------------------------------------------
 
 
+def test_files_that_contradict_what_is_in_use(tmp_path: Path) -> None:
+    """hnswlib itself says "Label not found" later, where a vector is to be read."""
+    search = filled(like_fdes(8, 50), space="cosine")
+    search.remove(np.array([7]))
+    search.save(tmp_path)
+    with pytest.raises(ValueError, match=r"vectors\.hnsw has vector 7 marked as removed, but it is in use"):
+        HNSWSearch.load(tmp_path, 64, SavedState(search.settings))
+    norms = np.load(tmp_path / "vector_norms.npy")
+    norms[3] = np.nan
+    np.save(tmp_path / "vector_norms.npy", norms)
+    with pytest.raises(ValueError, match=r"vector_norms\.npy is damaged: a norm is no positive number"):
+        HNSWSearch.load(tmp_path, 64, SavedState(search.settings, removed=np.array([7])))
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_removed_vectors_are_never_returned_and_never_replaced(space: Any, tmp_path: Path) -> None:
     vectors, queries = like_fdes(8, 400), like_fdes(9, 20)
