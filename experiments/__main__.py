@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .attack.command import attack
+from .bench.cold_reads import cold
 from .bench.token_command import tokens
 from .commands import add_commands
 from .report.command import page
@@ -13,6 +14,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 add_commands(app)
 app.command()(page)
 app.command()(tokens)
+app.command()(cold)
 app.add_typer(attack, name="attack")
 
 

@@ -43,6 +43,9 @@ __all__ = ["MIN_FIT_DOCUMENTS", "IndexContents"]
 #: all tokens are read until then.
 MIN_FIT_DOCUMENTS = 256
 
+# Queries whose candidates are read from the disk while those before them are ranked.
+_AHEAD = 4
+
 
 class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
@@ -437,6 +440,8 @@ class IndexContents:
 
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
+                if q + _AHEAD < len(queries):
+                    self.store.read_ahead(rows[q + _AHEAD])
                 if len(rows[q]) == 0 or len(queries[q]) == 0:
                     continue
                 found, scores = self.store.rank(
@@ -449,5 +454,7 @@ class IndexContents:
                 )
                 rankings[q] = Ranking(self.ids.of(found), scores, exact)
 
+        for first in rows[:_AHEAD]:
+            self.store.read_ahead(first)
         run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
         return rankings

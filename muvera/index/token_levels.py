@@ -257,6 +257,14 @@ class TokenLevels:
             f'it with tokens={{"codec": "{self.settings.codec}", "keep_exact": True}}, or leave rescore out.'
         )
 
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Let the system read what :meth:`rank` will read first of these rows, where it is on the disk."""
+        floats, codes = self._pair
+        if codes is not None:
+            codes.read_ahead(rows)
+        elif floats is not None:
+            floats.read_ahead(rows)
+
     def rank(
         self,
         query: NDArray[Any],
@@ -280,6 +288,7 @@ class TokenLevels:
             best = best[best_first(scores, count)]
         options = replace(options, patience=None)
         if floats is not None:
+            floats.read_ahead(best)
             return rank_candidates(query, None, best, floats.slices, options, threads)
         ascending = np.sort(best)
         if len(ascending) == 0:

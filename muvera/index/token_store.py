@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..reranking.codecs.base import CodedVectors
 from ..utils.npy_files import load_npy
+from ..utils.page_cache import ask_for, resident_share
 
 __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
 
@@ -24,6 +25,12 @@ _GROWTH, _MERGED_BYTES = 2, 64 << 20
 # Texts of one batch when all are read, and rows written at a time.
 _BATCH, _ROWS = 4096, 1 << 16
 
+
+# More rows than this are read one after the other, which needs no advice.
+_MAX_ASKED = 4096
+
+# After this many requests it is looked again whether files are in memory, at so many pages of each.
+_REQUESTS, _PAGES = 64, 32
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
@@ -80,6 +87,7 @@ class TokenStore(Generic[_Texts]):
         self.prefix = prefix
         self.segments: list[Segment[_Texts]] = []
         self.staging, self._staging_bytes = staging, staging_bytes
+        self._requests, self._resident = 0, False
 
     def __len__(self) -> int:
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
@@ -141,6 +149,37 @@ class TokenStore(Generic[_Texts]):
         return [
             (part.vectors, positions[run] - part.first, run) for part, run in zip(parts, runs, strict=True)
         ]
+
+    def read_ahead(self, positions: NDArray[np.int64]) -> int:
+        """Let the system read what is mapped of the rows at `positions`; it is not waited for.
+
+        Nothing is asked for while the files are in memory anyway.
+
+        Returns
+        -------
+        int
+            Number of ranges of the files that were asked for.
+        """
+        files = [part for part in self.segments if part.path is not None]
+        if not files or len(positions) > _MAX_ASKED:
+            return 0
+        if self._requests % _REQUESTS == 0:
+            shares = [resident_share(part.vectors.tokens, _PAGES) for part in files]
+            self._resident = all(share is None or share == 1 for share in shares)
+        self._requests += 1
+        if self._resident:
+            return 0
+        asked = 0
+        ascending = np.sort(positions)
+        for part, lo, hi in self._split(ascending):
+            if part.path is not None and hi > lo:
+                rows, tokens = ascending[lo:hi] - part.first, part.vectors.tokens
+                size = tokens.shape[1] * tokens.itemsize
+                offsets = part.vectors.offsets
+                filled = offsets[rows + 1] > offsets[rows]
+                starts, stops = offsets[rows][filled] * size, offsets[rows + 1][filled] * size
+                asked += ask_for(tokens.ctypes.data, starts, stops)
+        return asked
 
     def _split(self, positions: NDArray[np.int64]) -> list[tuple[Segment[_Texts], int, int]]:
         """Return which slice of the ascending `positions` lies in each segment."""

@@ -1,0 +1,92 @@
+"""Advice to the system about mapped files: which pages are needed soon, and which are in memory.
+
+Without advice each first touch of a page waits for the disk, and reads as much behind it as the system's
+read-ahead says, which for single documents is mostly in vain.  On other systems than Linux nothing is done.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ask_for", "forget", "resident_share"]
+
+_LINUX = sys.platform.startswith("linux")
+_LIBC = ctypes.CDLL(None, use_errno=True) if _LINUX else None
+_PAGE = mmap.PAGESIZE
+
+# Values of Linux's madvise(2).
+_WILLNEED, _DONTNEED = 3, 4
+
+# Ranges that are less than this apart are read as one.
+_GAP = 64 << 10
+
+
+def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
+    """Let the system read ranges of a mapped file; it does not wait for them.
+
+    Parameters
+    ----------
+    address : int
+        Of the first byte.
+    starts, stops : int64 (n,)
+        Bytes from there, ascending.
+
+    Returns
+    -------
+    int
+        Number of ranges that were asked for: near ones are joined.
+    """
+    if _LIBC is None or len(starts) == 0:
+        return 0
+    first = (address + starts) // _PAGE * _PAGE
+    last = address + stops
+    apart = first[1:] - np.maximum.accumulate(last)[:-1] > _GAP
+    opening = np.flatnonzero(np.concatenate([[True], apart]))
+    closing = np.concatenate([opening[1:] - 1, [len(last) - 1]])
+    for low, high in zip(first[opening].tolist(), np.maximum.accumulate(last)[closing].tolist(), strict=True):
+        _LIBC.madvise(ctypes.c_void_p(low), ctypes.c_size_t(high - low), _WILLNEED)
+    return len(opening)
+
+
+def forget(array: NDArray[np.generic]) -> None:
+    """Give up a mapped array's pages in this process; its file still holds them."""
+    if _LIBC is None or array.nbytes == 0:
+        return
+    low = array.ctypes.data // _PAGE * _PAGE
+    size = array.ctypes.data + array.nbytes - low
+    if _LIBC.madvise(ctypes.c_void_p(low), ctypes.c_size_t(size), _DONTNEED):
+        raise OSError(ctypes.get_errno(), "madvise failed")
+
+
+def resident_share(array: NDArray[np.generic], samples: int | None = None) -> float | None:
+    """Return the share of a mapped array's pages that are in memory; None where the system does not tell.
+
+    Parameters
+    ----------
+    array : ndarray
+    samples : int, optional
+        Number of single pages to look at, spread evenly.  Default: all pages.
+    """
+    if _LIBC is None or array.nbytes == 0:
+        return None
+    low = array.ctypes.data // _PAGE * _PAGE
+    pages = -(-(array.ctypes.data + array.nbytes - low) // _PAGE)
+    if samples is not None and samples < pages:
+        flag = (ctypes.c_ubyte * 1)()
+        found = 0
+        for page in np.linspace(0, pages - 1, samples).astype(np.int64).tolist():
+            if _LIBC.mincore(ctypes.c_void_p(low + page * _PAGE), ctypes.c_size_t(1), flag):
+                return None
+            found += flag[0] & 1
+        return found / samples
+    flags = np.empty(pages, np.uint8)
+    if _LIBC.mincore(
+        ctypes.c_void_p(low), ctypes.c_size_t(pages * _PAGE), ctypes.c_void_p(flags.ctypes.data)
+    ):
+        return None
+    return float((flags & 1).mean())
