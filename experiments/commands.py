@@ -56,7 +56,7 @@ Save = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the experiments' application."""
-    for command in (encode, run, check, results, speed, graphs, engines, distributed, load):
+    for command in (encode, run, check, results, speed, graphs, engines, distributed, load, texts):
         app.command()(command)
 
 
@@ -291,6 +291,18 @@ def distributed(
         for row in encode_distributed(loaded, names)
     ]
     typer.echo(markdown_table(list(DISTRIBUTED_COLUMNS.values()), rows))
+
+
+def texts(
+    documents: Annotated[int, typer.Option(min=100, help="That a filter keeps 1% of.")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1)] = 20,
+) -> None:
+    """Time a filter on many documents, and ranking by spans beside plain ranking."""
+    from .bench.text_speed import text_speed
+
+    with threadpool_limits(1):
+        for name, value in text_speed(documents, rounds):
+            typer.echo(f"{name}: {value:.2f}")
 
 
 def _documents_to_pool(data: list[Path] | None, cache: Path) -> list[Any] | None:

@@ -19,6 +19,7 @@ from urllib.request import urlopen
 
 from muvera import TextIndex
 from muvera.data.demo_sample import load_demo_sample
+from muvera.numerics.matmul import one_blas_thread
 
 from .load_writer import TOKEN, Writer
 
@@ -191,7 +192,7 @@ def _alone(index: TextIndex, queries: Sequence[str], threads: int, seconds: floa
         return count
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         total = sum(pool.map(work, range(threads)))
     return total / (time.perf_counter() - start)
 

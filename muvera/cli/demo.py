@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from .output import note, print_json, seconds
 if TYPE_CHECKING:
     from ..data.demo_sample import DemoSample
     from ..index.muvera_index import MuveraIndex
+    from ..texts.encoders.sample import SampleEncoder
+    from ..texts.text_index import TextIndex
 
 __all__ = ["demo"]
 
@@ -39,20 +42,23 @@ def demo(
     """
     begun = time.perf_counter()
     from ..data.demo_sample import load_demo_sample
-    from ..index.muvera_index import MuveraIndex
     from ..index.settings import EXACT_TOKENS
+    from ..texts.encoders.sample import SampleEncoder
+    from ..texts.text_index import TextIndex
 
     sample = load_demo_sample()
     if not json_:
         note("Compiling (only the first time after an installation) ...")
     compiling = _took(lambda: _warm_up(sample, threads))
-    build: list[MuveraIndex] = []
+    encoder = SampleEncoder(sample)
+    build: list[TextIndex] = []
 
     def built() -> None:
-        build.append(MuveraIndex.build(sample.documents, exact_tokens=0, threads=threads))
+        names = sample.documents.ids.tolist()
+        build.append(TextIndex.build(sample.texts, encoder, ids=names, exact_tokens=0, threads=threads))
 
     building = _took(built)
-    index = build[0]
+    texts, index = build[0], build[0].index
     facts = {
         "documents": len(sample.documents),
         "document_tokens": sample.documents.num_tokens,
@@ -62,7 +68,10 @@ def demo(
         **_quality(sample, index, threads),
         "seconds": {"compile": compiling, "build": building, **_times(sample, index, threads)},
     }
-    shown = [_with_progress(sample, index, i) for i in range(min(queries, len(sample.queries)))]
+    shown = [
+        _answered(query, texts, set(sample.relevant[i]))
+        for i, query in enumerate(sample.query_texts[:queries])
+    ]
     facts["seconds"]["all"] = time.perf_counter() - begun
     if json_:
         print_json({**facts, "shown": shown})
@@ -70,6 +79,24 @@ def demo(
     for query in shown:
         typer.echo(_query_text(query))
     typer.echo(_summary(facts, EXACT_TOKENS))
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        _converse(texts, encoder)
+
+
+def _converse(texts: TextIndex, encoder: SampleEncoder) -> None:
+    """Answer questions that are typed, until an empty line."""
+    try:
+        encoder.model  # noqa: B018 (loads the model)
+    except ImportError as error:
+        note(f"To type questions of your own: {error}")
+        return
+    note("Type a question about Python's standard library; an empty line ends.")
+    while True:
+        typer.echo("? ", nl=False, err=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        typer.echo(_query_text(_answered(line, texts, set())))
 
 
 def _took(work: Callable[[], object]) -> float:
@@ -139,31 +166,27 @@ def _times(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dict[
     }
 
 
-def _with_progress(sample: DemoSample, index: MuveraIndex, i: int) -> dict[str, Any]:
-    """Return a query, its best texts and which tokens matched."""
-    place = {name: row for row, name in enumerate(sample.documents.ids.tolist())}
+def _answered(query: str, texts: TextIndex, answers: set[str]) -> dict[str, Any]:
+    """Return a query, its best texts and which words matched."""
     results = []
-    for name, score in index.search(sample.queries[i : i + 1], _SHOWN)[0]:
-        matches = index.explain(sample.queries[i], name)
-        strings = sample.token_strings[place[str(name)]]
+    for hit in texts.search(query, _SHOWN, explain=True):
         results.append(
             {
-                "id": name,
-                "score": score,
-                "is_answer": name in sample.relevant[i],
-                "text": sample.texts[place[str(name)]],
+                "id": hit.id,
+                "score": hit.score,
+                "is_answer": hit.id in answers,
+                "text": hit.text,
                 "matches": [
-                    {"query": word, "document": strings[token], "similarity": similarity}
-                    for word, token, similarity in zip(
-                        sample.query_token_strings[i],
-                        matches.tokens.tolist(),
-                        matches.similarities.tolist(),
-                        strict=True,
-                    )
+                    {
+                        "query": query[slice(*match.query)],
+                        "document": hit.text[slice(*match.document)],
+                        "similarity": match.similarity,
+                    }
+                    for match in hit.explanation.matches
                 ],
             }
         )
-    return {"query": sample.query_texts[i], "results": results}
+    return {"query": query, "results": results}
 
 
 def _query_text(query: dict[str, Any]) -> str:
@@ -173,9 +196,11 @@ def _query_text(query: dict[str, Any]) -> str:
         lines.append(f"  {rank}. score {result['score']:.2f}{answer}")
         lines.append(textwrap.fill(result["text"], 100, initial_indent=" " * 5, subsequent_indent=" " * 5))
         words = [
-            f"{match['query']}={match['document']} {match['similarity']:.2f}".replace(" ", "\0")
+            f"{match['query']}={match['document'] or '(no word)'} {match['similarity']:.2f}".replace(
+                " ", "\0"
+            )
             for match in result["matches"]
-            if match["query"] not in ("[CLS]", "[SEP]")
+            if match["query"]  # a special token stands for no word
         ]
         filled = textwrap.fill(
             "  ".join(words),

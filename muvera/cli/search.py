@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import textwrap
 import time
 from contextlib import ExitStack
@@ -113,6 +114,8 @@ def search(
     }
     own = {"mean": mean, "ball_carving_tau": ball_carving_tau, "patience": patience}
     found = _opened(index, plan, own, filter_file, where, rerank)
+    if "rerank" not in plan:
+        _require_vectors(queries, index, found)
     closed = ExitStack()
     if "rerank" in plan:
         closed.callback(found.close)
@@ -205,6 +208,17 @@ def _opened(
     plan["rerank"] = None if rerank == "none" else rerank or "auto"
     plan["k"] = plan["k"] or 10
     return open_collection(index)
+
+
+def _require_vectors(queries: Path, index: Any, found: Any) -> None:
+    """Refuse a question that is asked where token vectors are expected."""
+    from ..index.manifest import TEXTS
+
+    if not queries.exists() and found.attachment(TEXTS) is not None:
+        raise ValueError(
+            f"There is no file {str(queries)!r}, and this command takes token vectors. {index} is an index of texts: "
+            f"muvera texts search {index} {shlex.quote(str(queries))} answers a question (--explain, --html)."
+        )
 
 
 def _rankings(found: Any, texts: MultiVectors, quiet: bool, **settings: Any) -> list[Ranking]:

@@ -85,7 +85,13 @@ def score_spans(query: Any, document: Any, spans: Any, *, mean: bool = False) ->
     queries, documents = _one(query, "query"), _one(document, "document")
     if queries.dimension != documents.dimension:
         raise ValueError(f"query has {queries.dimension} columns, but document has {documents.dimension}.")
-    bounds = _as_spans(spans, documents.num_tokens, "spans")
+    return _scores(queries, documents, _as_spans(spans, documents.num_tokens, "spans"), mean)
+
+
+def _scores(
+    queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64], mean: bool = False
+) -> NDArray[np.float32]:
+    """Return the scores of ranges of all documents' tokens, float32 (m,), with one query."""
     packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
     out = np.empty((len(bounds), 1), np.float32)
     floats, halves = as_kernel_arrays(documents)
@@ -96,7 +102,13 @@ def score_spans(query: Any, document: Any, spans: Any, *, mean: bool = False) ->
 
 
 def rank_spans(
-    query: Any, documents: Any, spans: Sequence[Any], k: int = 10, *, alpha: float = 1.0
+    query: Any,
+    documents: Any,
+    spans: Sequence[Any],
+    k: int = 10,
+    *,
+    alpha: float = 1.0,
+    document_scores: Any = None,
 ) -> list[SpanScore]:
     """Return the `k` best spans of several documents for one query.
 
@@ -111,6 +123,8 @@ def rank_spans(
         How many to return at most.
     alpha : float
         Weight of the document's own score; 0 compares spans alone.
+    document_scores : float (n,), optional
+        Chamfer similarities of the documents, where a search has computed them already, which halves the time.
 
     Returns
     -------
@@ -123,22 +137,35 @@ def rank_spans(
         Where there are not as many collections of spans as documents, or a span is beyond its document.
     """
     texts = as_multivectors(documents, "documents")
+    queries = _one(query, "query")
     require_int("k", k, 1)
     if len(spans) != len(texts):
         raise ValueError(f"There are spans of {len(spans)} documents for {len(texts)} documents.")
-    found: list[SpanScore] = []
-    for i, own in enumerate(spans):
-        tokens = texts[i]
-        if not len(tokens):
-            continue
-        bounds = _as_spans(own, len(tokens), f"spans[{i}]")
-        whole = np.array([[0, len(tokens)]], np.int64)
-        scores = score_spans(query, tokens, np.concatenate([whole, bounds])).astype(float).tolist()
-        for (start, stop), score in zip(bounds.tolist(), scores[1:], strict=True):
-            if stop > start:
-                found.append(SpanScore(i, start, stop, score + alpha * scores[0], score, scores[0]))
-    found.sort(key=lambda span: -span.score)
-    return found[:k]
+    if document_scores is not None and len(document_scores) != len(texts):
+        raise ValueError(f"There are {len(document_scores)} document_scores for {len(texts)} documents.")
+    if not len(texts):
+        return []
+    queries.require_dimension(texts.dimension, "query", "documents")
+    texts.require_finite("documents")
+    bounds, owners = _all_spans(spans, texts.lengths)
+    starts = texts.offsets[owners][:, np.newaxis]
+    scores = _scores(queries, texts, bounds + starts).astype(np.float64)
+    if document_scores is None:
+        whole = np.stack([texts.offsets[:-1], texts.offsets[1:]], axis=1)
+        of_documents = _scores(queries, texts, whole).astype(np.float64)
+    else:
+        of_documents = np.asarray(document_scores, np.float64)
+    filled = bounds[:, 1] > bounds[:, 0]
+    totals = np.full(len(bounds), -np.inf)
+    totals[filled] = scores[filled] + alpha * of_documents[owners[filled]]
+    order = np.argsort(-totals, kind="stable")[: min(k, int(filled.sum()))]
+    best = []
+    for i in order.tolist():
+        (start, stop), owner = bounds[i].tolist(), int(owners[i])
+        best.append(
+            SpanScore(owner, start, stop, float(totals[i]), float(scores[i]), float(of_documents[owner]))
+        )
+    return best
 
 
 def windows(tokens: int, size: int, stride: int) -> NDArray[np.int64]:
@@ -207,6 +234,24 @@ def spans_from_characters(
         inside = [i for i, (a, b) in enumerate(token_spans) if b > a and start <= a < stop]
         found.append((inside[0], inside[-1] + 1) if inside else (0, 0))
     return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _all_spans(spans: Sequence[Any], lengths: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the spans of all documents one after the other, int64 (m, 2), and whose they are, int64 (m,)."""
+    arrays = [
+        one
+        if isinstance(one, np.ndarray) and one.dtype == np.int64 and one.ndim == 2 and one.shape[1] == 2
+        else _as_spans(one, tokens, f"spans[{i}]")
+        for i, (one, tokens) in enumerate(zip(spans, lengths.tolist(), strict=True))
+    ]
+    bounds = np.concatenate(arrays)
+    owners = np.repeat(np.arange(len(arrays)), [len(one) for one in arrays])
+    starts, stops = bounds[:, 0], bounds[:, 1]
+    wrong = np.flatnonzero((starts < 0) | (stops < starts) | (stops > lengths[owners]))
+    if len(wrong):
+        i = int(owners[wrong[0]])
+        _as_spans(arrays[i], int(lengths[i]), f"spans[{i}]")  # raises
+    return bounds, owners
 
 
 def _as_spans(spans: Any, tokens: int, name: str) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from ..index.muvera_index import MuveraIndex
+from ..numerics.matmul import one_blas_thread
 from ..texts.text_index import TextIndex
 from ..utils.optional_imports import import_extra
 from .settings import ServerSettings
@@ -48,7 +49,9 @@ def serve(
     # A name of this machine alone: another in a request's Host comes from a page that leads here.
     hosts = ["127.0.0.1", "localhost", "[::1]"] if host in ("127.0.0.1", "localhost", "::1") else None
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    uvicorn.run(
-        make_app(index, settings, save=save, hosts=hosts), host=host, port=port, log_level="warning",
-        timeout_graceful_shutdown=GRACE, server_header=False,
-    )  # fmt: skip
+    # Searches run beside each other, one a core: threads of BLAS within one only wait for each other.
+    with one_blas_thread():
+        uvicorn.run(
+            make_app(index, settings, save=save, hosts=hosts), host=host, port=port, log_level="warning",
+            timeout_graceful_shutdown=GRACE, server_header=False,
+        )  # fmt: skip

@@ -125,7 +125,7 @@ class SearchableTexts:
         hits = []
         for i, ranking in enumerate(found):
             if unit == "sentence":
-                hits.append(self._sentences(encoded[i], ranking.ids.tolist(), k, alpha))
+                hits.append(self._sentences(encoded[i], ranking, weights is None, k, alpha))
             else:
                 scores = dict(ranking)
                 hits.append(
@@ -194,8 +194,8 @@ class SearchableTexts:
             )
         return spans
 
-    def _sentences(self, query: Any, ids: list[int | str], k: int, alpha: float) -> list[Hit]:
-        documents = self._documents(ids)
+    def _sentences(self, query: Any, ranking: Ranking, exact: bool, k: int, alpha: float) -> list[Hit]:
+        documents = self._documents(ranking.ids.tolist())
         if not documents:
             return []
         ranges = [sentences_of(document.text) for document in documents]
@@ -204,8 +204,10 @@ class SearchableTexts:
             for document, own in zip(documents, ranges, strict=True)
         ]
         tokens = self._index.tokens([document.id for document in documents])
+        known = dict(ranking)
+        scores = [known[document.id] for document in documents] if exact else None
         hits = []
-        for best in rank_spans(query, tokens, spans, k, alpha=alpha):
+        for best in rank_spans(query, tokens, spans, k, alpha=alpha, document_scores=scores):
             document = documents[best.document]
             at = spans[best.document].tolist().index([best.start, best.stop])
             start, stop = ranges[best.document][at]

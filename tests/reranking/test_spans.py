@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muvera import MultiVectors, chamfer_matrix
 from muvera.reranking.chamfer import chamfer
 from muvera.reranking.spans import (
     SpanScore,
@@ -114,3 +115,18 @@ def test_wrong_sizes_are_refused() -> None:
         score_spans(np.ones((1, 3)), np.ones((3, 2)), [[0, 1]])
     with pytest.raises(ValueError, match="There are spans of 1 documents for 2 documents"):
         rank_spans(np.ones((1, 2)), [np.ones((1, 2))] * 2, [[[0, 1]]])
+
+
+def test_known_scores_of_documents_change_nothing() -> None:
+    rng = np.random.default_rng(0)
+    documents = MultiVectors.from_arrays([rng.normal(size=(n, 8)) for n in (5, 9, 1)])
+    query = rng.normal(size=(3, 8))
+    spans = [windows(int(n), 3, 2) for n in documents.lengths]
+    known = chamfer_matrix([query], documents)[0]
+    assert rank_spans(query, documents, spans, 9, document_scores=known) == rank_spans(
+        query, documents, spans, 9
+    )
+    with pytest.raises(ValueError, match="There are 2 document_scores for 3 documents"):
+        rank_spans(query, documents, spans, document_scores=known[:2])
+    with pytest.raises(ValueError, match=r"spans\[2\]\[0\] is 0..2, but the document has 1 tokens"):
+        rank_spans(query, documents, [*spans[:2], np.array([[0, 2]])])

@@ -155,8 +155,8 @@ class MiniLMTokenStates:
                 few = sum(map(len, batch)) <= _FEW_TOKENS
                 with one_blas_thread() if few else nullcontext():
                     found = self._model.hidden_states(batch)
-                for token_ids, states in zip(batch, found, strict=True):
-                    out.append(self._keep(token_ids, states, side))
+                    for token_ids, states in zip(batch, found, strict=True):
+                        out.append(self._keep(token_ids, states, side))
                 bar.update(len(batch))
         return out
 
