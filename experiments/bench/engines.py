@@ -163,7 +163,7 @@ def _raw_client(engine: Any) -> Callable[[NDArray[np.float32]], object]:
 
         def lance(vector: NDArray[np.float32]) -> object:
             query = table.search(vector, vector_column_name="vector").distance_type("dot").limit(CANDIDATES)
-            return query.ef(2 * CANDIDATES).refine_factor(2).select(["id", "_distance"]).to_arrow()
+            return query.ef(2 * CANDIDATES).refine_factor(2).select(["id", "_distance"]).to_list()
 
         return lance
     if engine.kind == "pgvector":
@@ -182,9 +182,8 @@ def _raw_client(engine: Any) -> Callable[[NDArray[np.float32]], object]:
 
         def qdrant(vector: NDArray[np.float32]) -> object:
             nearest, walk = edge.Query.Nearest(vector.tolist(), "fde"), edge.SearchParams(hnsw_ef=EF)
-            return engine._shard.query(
-                edge.QueryRequest(limit=CANDIDATES, query=nearest, params=walk, with_payload=["id"])
-            )
+            request = edge.QueryRequest(limit=CANDIDATES, query=nearest, params=walk, with_payload=["id"])
+            return [point.payload["id"] for point in engine._shard.query(request)]
 
         return qdrant
     options = SearchOptions(CANDIDATES, ef=EF)

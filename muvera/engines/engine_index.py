@@ -433,8 +433,9 @@ class EngineIndex:
         return rerank(texts, documents, kept, k, threads=threads)
 
     def _as_rankings(self, found: Found) -> list[Ranking]:
-        kind = _kind(self._there())
-        return [Ranking(_ids(names, kind), scores) for names, scores in found]
+        # An engine's ids were checked when they went there.
+        kind = np.int64 if self._there().integer_ids else np.str_
+        return [Ranking(np.array(names, kind), scores) for names, scores in found]
 
     def explain(self, query: Any, id: Any) -> Explanation:
         """Find which token of the document `id` answers each token of one query.

@@ -1,0 +1,125 @@
+"""What stands in an engine's way is said in one sentence, and nothing is half written."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.postgres import PASSWORD
+from builders.realistic_collections import CONFIG, DIM, documents_like_real
+
+from muvera import FDEConfig, FDEEncoder
+from muvera.engines import EngineError, EngineIndex, open_engine
+from muvera.engines.base import parts_of
+from muvera.engines.encoder_bytes import encoder_from_bytes, encoder_hash, encoder_to_bytes
+
+DOCUMENTS = documents_like_real(40, ids=[f"text {i}" for i in range(40)], dtype=np.float16)
+ENCODER = FDEEncoder(CONFIG).fit(DOCUMENTS)
+
+
+def filled(engine: Any) -> EngineIndex:
+    index = EngineIndex(engine, encoder=ENCODER)
+    index.add(DOCUMENTS)
+    return index
+
+
+def refused(url: str) -> str:
+    with pytest.raises(EngineError) as caught:
+        open_engine(url).describe()
+    message = str(caught.value)
+    assert PASSWORD not in message and "wr0ng" not in message and "\n" not in message
+    return message
+
+
+def test_servers_that_cannot_be_reached(postgres: str) -> None:
+    assert "password authentication failed" in refused(postgres.replace(PASSWORD, "wr0ng") + "#x")
+    host, _, _ = postgres.rpartition(":")
+    assert "cannot be reached" in refused(f"{host}:9/postgres#x")
+    assert "cannot be reached" in refused(f"{postgres}?sslmode=require#x")
+    pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
+    with pytest.warns(UserWarning, match="insecure"):
+        assert "cannot be read" in refused(f"qdrant://:{PASSWORD}@127.0.0.1:9#x")
+
+
+def test_tables_of_something_else_are_left_alone(postgres: str) -> None:
+    import psycopg
+
+    engine: Any = open_engine(f"{postgres}#mine")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE TABLE mine (a int)")
+        with pytest.raises(EngineError, match=r"is a table of something else\. Give another name"):
+            engine.describe()
+        connection.execute("DROP TABLE mine")
+    engine.close()
+
+
+def test_a_changed_table_is_noticed(postgres: str) -> None:
+    import psycopg
+
+    index = filled(f"{postgres}#changed")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("ALTER TABLE changed DROP COLUMN terms")
+        with pytest.raises(EngineError, match="has no column 'terms': its table was changed"):
+            EngineIndex(f"{postgres}#changed")
+        with pytest.raises(EngineError, match="did not take documents"):
+            index.add(DOCUMENTS)
+        connection.execute("ALTER TABLE changed ADD COLUMN terms jsonb NOT NULL DEFAULT '[]'")
+        connection.execute("DROP INDEX changed_graph")
+        connection.execute("ALTER TABLE changed ALTER embedding TYPE vector(512)")
+        with pytest.raises(
+            EngineError, match=r"has vector\(512\) in its column 'embedding', not halfvec\(512\)"
+        ):
+            EngineIndex(f"{postgres}#changed")
+    index.drop()
+    index.close()
+
+
+def test_a_batch_that_fails_is_not_half_written(postgres: str) -> None:
+    with filled(f"{postgres}#whole") as index:
+        names = [f"new {i}" for i in range(39)] + ["a \0 b"]
+        with pytest.raises(EngineError, match="has a NUL"):
+            index.add(DOCUMENTS.with_ids(names))
+        assert len(index) == int((DOCUMENTS.lengths > 0).sum())
+        index.drop()
+
+
+def test_vectors_that_an_engine_does_not_take_are_refused_before(postgres: str) -> None:
+    with EngineIndex(f"{postgres}#long", FDEConfig(dimension=DIM)) as index:
+        message = r"takes at most 4000 dimensions in half precision.*Presets that fit: learned"
+        with pytest.raises(ValueError, match=message):
+            index.add(DOCUMENTS)
+        assert index.engine.describe() is None
+
+
+def test_a_changed_encoder_is_refused(postgres: str) -> None:
+    import psycopg
+
+    filled(f"{postgres}#tampered").close()
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("UPDATE tampered_encoder SET content = '\\x00' WHERE part = 1")
+    with EngineIndex(f"{postgres}#tampered") as index:
+        with pytest.raises(ValueError, match=r"it was changed or is incomplete\. Load the documents"):
+            index.search([np.ones((2, DIM), np.float32)])
+        index.drop()
+
+
+def test_an_encoder_has_the_same_bytes_again() -> None:
+    content = encoder_to_bytes(ENCODER)
+    assert content == encoder_to_bytes(ENCODER) and b"".join(parts_of(content)) == content
+    again = encoder_from_bytes(content, encoder_hash(content), "here")
+    np.testing.assert_array_equal(again.encode_documents(DOCUMENTS), ENCODER.encode_documents(DOCUMENTS))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://host/x", "begins with one of postgresql:"),
+        ("lancedb:#x", "names no folder"),
+        ("qdrant-edge:", "names no folder"),
+        ("milvus:folder", r"a file that ends in \.db"),
+        ("lancedb:x#a-b", "'a-b' is no name of a collection"),
+        ("postgresql://host:99999/x", "URL of the engine is wrong: Port out of range"),
+    ],
+)
+def test_wrong_urls(url: str, message: str) -> None:
+    with pytest.raises((ValueError, ImportError), match=rf"{message}|which does not import here"):
+        open_engine(url)
