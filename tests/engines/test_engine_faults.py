@@ -64,10 +64,8 @@ def test_a_changed_table_is_noticed(postgres: str) -> None:
             index.add(DOCUMENTS)
         connection.execute("ALTER TABLE changed ADD COLUMN terms jsonb NOT NULL DEFAULT '[]'")
         connection.execute("DROP INDEX changed_graph")
-        connection.execute("ALTER TABLE changed ALTER embedding TYPE vector(512)")
-        with pytest.raises(
-            EngineError, match=r"has vector\(512\) in its column 'embedding', not halfvec\(512\)"
-        ):
+        connection.execute("ALTER TABLE changed ALTER embedding TYPE vector")
+        with pytest.raises(EngineError, match=r"has vector in its column 'embedding', not halfvec\(\d+\)"):
             EngineIndex(f"{postgres}#changed")
     index.drop()
     index.close()
