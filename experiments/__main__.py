@@ -6,6 +6,7 @@ import typer
 
 from .attack.command import attack
 from .bench.cold_reads import cold
+from .bench.growth import grow
 from .bench.token_command import tokens
 from .commands import add_commands
 from .report.command import page
@@ -15,6 +16,7 @@ add_commands(app)
 app.command()(page)
 app.command()(tokens)
 app.command()(cold)
+app.command()(grow)
 app.add_typer(attack, name="attack")
 
 

@@ -180,4 +180,4 @@ def _merged(rankings: Sequence[Ranking], k: int) -> Ranking:
     scores = np.concatenate([one.scores for one in some])
     best = np.argsort(-scores, kind="stable")[:k]
     ids = np.concatenate([one.ids for one in some])
-    return Ranking(ids[best], scores[best])
+    return Ranking(ids[best], scores[best], all(one.exact for one in some))

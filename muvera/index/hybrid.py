@@ -118,4 +118,4 @@ def _kept_by(allowed: Any, index: MuveraIndex) -> Any:
 
 def _within(ranking: Ranking, kept: Any) -> Ranking:
     mask = [bool(kept(name)) for name in ranking.ids.tolist()]
-    return ranking if all(mask) else Ranking(ranking.ids[mask], ranking.scores[mask])
+    return ranking if all(mask) else Ranking(ranking.ids[mask], ranking.scores[mask], ranking.exact)
