@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import numpy as np
+
 from ..index.muvera_index import MuveraIndex
 from ..numerics.matmul import one_blas_thread
 from ..texts.text_index import TextIndex
@@ -51,7 +53,14 @@ def serve(
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # Searches run beside each other, one a core: threads of BLAS within one only wait for each other.
     with one_blas_thread():
+        _warm_up(index)
         uvicorn.run(
             make_app(index, settings, save=save, hosts=hosts), host=host, port=port, log_level="warning",
             timeout_graceful_shutdown=GRACE, server_header=False,
         )  # fmt: skip
+
+
+def _warm_up(index: TextIndex | MuveraIndex) -> None:
+    """Search once, so that the first request does not wait for kernels to be loaded or compiled."""
+    vectors = index.index if isinstance(index, TextIndex) else index
+    vectors.search(np.ones((1, vectors.config.dimension), np.float32), 1, threads=1)

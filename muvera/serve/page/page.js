@@ -42,7 +42,7 @@ async function search(event) {
     if (turn !== latest) return; // a newer search was started
     const hits = answer.results[0];
     history.replaceState(null, "", "?" + new URLSearchParams({ q: query }));
-    say(hits.length ? `${hits.length} result${hits.length === 1 ? "" : "s"} in ${(1e3 * answer.seconds).toFixed(1)} ms` : "Nothing was found.");
+    say(hits.length ? `${hits.length} result${hits.length === 1 ? "" : "s"} in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : "Nothing was found.");
     pressed = null;
     $("asked").replaceChildren();
     shown = hits.map((hit) => ({ hit, explanation: null }));
