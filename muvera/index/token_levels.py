@@ -28,7 +28,8 @@ FIT_TOKENS = 50_000
 # The stream that draws the tokens of a fit.
 _SEED = 0x70
 
-# Candidates by codes that are ordered by exact tokens, unless a search says otherwise: 2 k + _MORE.
+# Candidates by codes that exact tokens order, unless a search says otherwise: 2 k + _MORE; without exact
+# tokens, k + _MORE are ordered by decoded ones.
 _MORE = 10
 
 
@@ -280,7 +281,11 @@ class TokenLevels:
         if codes is None:
             assert floats is not None
             return rank_candidates(query, ball_carving_tau, rows, floats.slices, options, threads)
-        count = max(options.k, 2 * options.k + _MORE if rescore is None else rescore)
+        if (
+            rescore is None
+        ):  # decoding takes longer than scoring, and codes differ little from what they stand for
+            rescore = (options.k if floats is None else 2 * options.k) + _MORE
+        count = max(options.k, rescore)
         best = np.sort(rows)
         if len(best) > count:
             tokens = np.asarray(query, np.float32)
