@@ -286,10 +286,10 @@ def distributed(
         loaded = load_collection(find_collections(data, cache, [collection])[collection])
     except (ValueError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
-    rows = [
-        [f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()]
-        for row in encode_distributed(loaded, names)
-    ]
+    rows: list[list[str]] = []
+    for row in encode_distributed(loaded, names):
+        rows.append([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()])
+        typer.echo(" ".join(rows[-1]), err=True)
     typer.echo(markdown_table(list(DISTRIBUTED_COLUMNS.values()), rows))
 
 

@@ -106,7 +106,8 @@ def _ray(paths: list[str], encoder: str, mark: str) -> NDArray[np.float32]:
     )
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        encoded = ray.data.read_parquet(paths).map_batches(
+        # Reading, too, waits for ever where actors leave it no whole core.
+        encoded = ray.data.read_parquet(paths, num_cpus=0.4).map_batches(
             DiesOnce if mark else EncodeDocuments,
             fn_constructor_args=(encoder, mark) if mark else (encoder,),
             batch_format="pyarrow",
