@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from muvera.index.contents import MIN_FIT_DOCUMENTS
+from muvera.index.two_stage_search import MIN_FIT_DOCUMENTS
 
 from ..datasets.collection import Collection
 from ..datasets.synthetic import NAMES, synthetic_collection

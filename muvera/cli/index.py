@@ -201,8 +201,8 @@ def _learned(
     Few documents are left to the index, which learns from them once there are enough.
     """
     from ..encoders.registry import make_encoder
-    from ..index.contents import MIN_FIT_DOCUMENTS
     from ..index.settings import EXACT_TOKENS
+    from ..index.two_stage_search import MIN_FIT_DOCUMENTS
     from .sources import stream
 
     small = opened.num_tokens is not None and opened.num_tokens <= settings.get("exact_tokens", EXACT_TOKENS)

@@ -16,8 +16,8 @@ from ..encoders.base import Encoder
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
 from ..encoders.registry import make_encoder
-from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.settings import EXACT_TOKENS
+from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..utils.checks import require_int
 from .capacity import CellCapacity, cell_capacity
 from .configurations import PAPER, encoders_to_measure

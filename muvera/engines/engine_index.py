@@ -19,10 +19,10 @@ from ..data.token_input import checked_texts
 from ..data.validation import Ids, as_ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_config, make_encoder
-from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.muvera_index import MuveraIndex
 from ..index.quality import FirstStageRecall
 from ..index.search_plan import DEFAULT_CANDIDATES, DEFAULT_K, as_id_list
+from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..reranking.chamfer import Explanation, explain, rerank, top_k
 from ..utils.checks import require_choice, require_int
 from .base import Description, Engine, EngineError, Found, GraphSettings, Rows, SearchOptions

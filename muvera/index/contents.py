@@ -1,107 +1,42 @@
-"""IndexContents: what an index holds, by row number: filled, changed and searched."""
+"""IndexContents: what an index holds, by row number, while it is filled and changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.ranking import Ranking
 from ..data.sampling import MAX_FIT_DOCUMENTS, pseudo_queries
 from ..data.validation import Ids
-from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
 from ..reranking.codecs.base import CodedVectors, TokenCodec
-from ..reranking.pruning import RerankOptions
-from ..utils.group_lock import GroupLock
-from ..utils.growable_array import GrowingArray
-from ..utils.parallel import run_in_ranges, split_by_weight
 from .candidates import CandidateSearch
-from .id_map import IdMap, Missing
 from .info import IndexInfo
 from .quality import (
     MAX_QUERIES,
     WINDOW,
-    FirstStageRecall,
-    K,
-    first_stage_recall,
     num_measured_queries,
 )
 from .sample_profile import SAMPLE_SIZE, SampleProfile
-from .search_plan import DEFAULT_CANDIDATES, Filter, SearchPlan, as_id_list
-from .settings import IndexSettings
+from .search_plan import DEFAULT_CANDIDATES
 from .token_levels import TokenLevels
+from .two_stage_search import TwoStageSearch
 
-__all__ = ["MIN_FIT_DOCUMENTS", "IndexContents"]
-
-#: Minimum number of documents before maps are learned: from fewer they find little of others, so that
-#: all tokens are read until then.
-MIN_FIT_DOCUMENTS = 256
-
-# Queries whose candidates are read from the disk while those before them are ranked.
-_AHEAD = 4
+__all__ = ["IndexContents"]
 
 
-class IndexContents:
-    """Ids, tokens and vectors of documents, each under a row number that is never used twice.
+class IndexContents(TwoStageSearch):
+    """Ids, tokens and vectors of documents, filled, changed and measured.
 
     A change happens wholly or not at all.  One thread at a time may change; others may search meanwhile:
     `lock` is held together by searches, and alone for the moments in which a change becomes visible.
 
-    Parameters
-    ----------
-    config : EncoderConfig
-        How vectors are made.
-    settings : IndexSettings
-        How they are searched.
-    encoder : Encoder, optional
-        A fitted encoder to use instead of learning from the documents.
-    first_id : int
-        The first id to give to documents without one.
-    codec : TokenCodec, optional
-        A fitted codec of tokens to use instead of learning one.
+    Parameters are those of :class:`muvera.index.two_stage_search.TwoStageSearch`.
     """
-
-    def __init__(
-        self,
-        config: EncoderConfig,
-        settings: IndexSettings,
-        *,
-        encoder: Encoder | None = None,
-        first_id: int = 0,
-        codec: TokenCodec | None = None,
-    ) -> None:
-        self.config, self.settings = config, settings
-        self._encoder = encoder
-        self.ids = IdMap(first_id)
-        self.store = TokenLevels(settings.tokens, config.dimension, codec)
-        self.lengths = GrowingArray(np.empty(0, np.int64))
-        self.candidates: CandidateSearch | None = None
-        self.min_fit_documents = MIN_FIT_DOCUMENTS
-        self.lock = GroupLock()
-        self._searchable: tuple[NDArray[np.int64], int] | None = None
-
-    @property
-    def encoder(self) -> Encoder | None:
-        """The encoder in use, or the one given for when the collection has grown."""
-        return self._encoder if self.candidates is None else self.candidates.encoder
-
-    @property
-    def searchable(self) -> tuple[NDArray[np.int64], int]:
-        """Rows that are there and have tokens, ascending, and the number of their tokens.
-
-        Kept until the next change, for it takes time in proportion to the collection.
-        """
-        if self._searchable is None:
-            live = self.ids.live
-            lengths = self.lengths.values[live]
-            self._searchable = live[lengths > 0], int(lengths.sum())
-        return self._searchable
 
     # -- changing -------------------------------------------------------------
 
@@ -145,7 +80,7 @@ class IndexContents:
             elif self._needs_vectors(*self._sizes_after(replaced, documents)):
                 live = np.setdiff1d(self.ids.live, replaced, assume_unique=True)
                 candidates = self._build_candidates(np.concatenate([live, rows]), threads)
-            if candidates is not None or self.min_fit_documents == MIN_FIT_DOCUMENTS:
+            if candidates is not None or self.min_fit_documents != MAX_FIT_DOCUMENTS:
                 self.store.fit_if_ready(
                     threads
                 )  # while filling, not before vectors were made of exact tokens
@@ -252,42 +187,6 @@ class IndexContents:
                 else None
             )
 
-    def measure_first_stage(
-        self,
-        queries: MultiVectors,
-        sources: NDArray[np.int64] | None = None,
-        *,
-        k: int = K,
-        candidates: int = DEFAULT_CANDIDATES,
-        threads: int | None = None,
-    ) -> FirstStageRecall | None:
-        """Return the share of the exact best among the candidates; None where all tokens are read.
-
-        Parameters
-        ----------
-        queries : MultiVectors
-            Each with a token.
-        sources : int64 (n_queries,), optional
-            Rows of the documents that the queries were cut out of.
-        k, candidates : int
-        threads : int, optional
-        """
-        rows, _ = self.searchable
-        if self.candidates is None or len(rows) == 0:
-            return None
-        more = int(sources is not None)
-        exact = self.rank(queries, [rows] * len(queries), RerankOptions(min(k + more, len(rows))), threads)
-        best = [np.array(self.ids.rows(ranking.ids.tolist()), np.int64) for ranking in exact]
-        found = self.candidates.find(queries, candidates + more, threads=threads)
-        return FirstStageRecall(
-            recall=first_stage_recall(best, found, sources, k, candidates),
-            k=k,
-            candidates=candidates,
-            queries=len(queries),
-            pseudo_queries=sources is not None,
-            documents=len(rows),
-        )
-
     def rebuilt(self, threads: int | None, staging: Path | None = None) -> IndexContents:
         """Return new contents of the same documents, without the deleted ones' rows; see :meth:`filling`."""
         # Maps that were learned from few of the documents, or from unlike ones, are learned again.
@@ -367,94 +266,3 @@ class IndexContents:
             f"{len(rows)} documents are too few to learn maps from, so all tokens are read; with "
             f"{self.min_fit_documents} they will be learned. An encoder that is fitted on others is used at once."
         ]
-
-    def rows_of(self, ids: list[object], missing: Missing = "raise") -> list[int]:
-        """Return the rows of `ids` in their order, see :meth:`IdMap.rows`."""
-        with self.lock.shared():
-            return self.ids.rows(ids, missing)
-
-    def texts(self, rows: list[int]) -> MultiVectors:
-        """Return the documents at `rows`, each once, in this order, with their ids."""
-        wanted = np.array(rows, np.int64)
-        ids = self.ids.of(wanted)
-        if len(rows) == 0:
-            return MultiVectors.from_arrays([], dimension=self.config.dimension).with_ids(ids)
-        ascending = np.sort(wanted)
-        return self.store.rows(ascending)[np.searchsorted(ascending, wanted)].with_ids(ids)
-
-    # -- searching ------------------------------------------------------------
-
-    def search(self, queries: MultiVectors, plan: SearchPlan) -> list[Ranking]:
-        """Return the best documents for each query, by ids and exact scores."""
-        with self.lock.shared(plan.ef):
-            self.store.require_rescore(plan.rescore)
-            rows, tokens = self.searchable
-            k, visible, allowed = min(plan.k, len(rows)), len(rows), None
-            if plan.filter is not None:
-                rows = allowed = self._filtered(plan.filter)
-                tokens = int(self.lengths.values[rows].sum())
-            few = len(rows) <= plan.num_candidates or tokens <= self.settings.exact_tokens
-            found = None
-            if self.candidates is not None and not few:
-                found = self.candidates.find(
-                    queries,
-                    plan.num_candidates,
-                    allowed,
-                    plan.threads,
-                    ef=plan.ef,
-                    hidden=len(self.candidates.search) - visible,
-                    below=self.ids.num_rows,
-                )
-        # Rows keep their tokens and ids for ever, so that no change matters from here on.
-        if found is None:
-            how = RerankOptions(k, mean=plan.mean)
-            return self.rank(queries, [rows] * len(queries), how, plan.threads, rescore=plan.rescore)
-        how = RerankOptions(k, patience=plan.patience, mean=plan.mean)
-        return self.rank(queries, found, how, plan.threads, plan.ball_carving_tau, plan.rescore)
-
-    def _filtered(self, wanted: Filter) -> NDArray[np.int64]:
-        """Return the rows with tokens that a filter allows, ascending."""
-        if callable(wanted):
-            rows, _ = self.searchable
-            keep = np.array([bool(wanted(name)) for name in self.ids.of(rows).tolist()], bool)
-        else:
-            rows = self.ids.existing_rows(as_id_list(wanted, "filter"))
-            keep = self.lengths.values[rows] > 0
-        filtered: NDArray[np.int64] = rows[keep]
-        return filtered
-
-    def rank(
-        self,
-        queries: MultiVectors,
-        rows: Sequence[NDArray[np.int64]],
-        how: RerankOptions,
-        threads: int | None,
-        ball_carving_tau: float | None = None,
-        rescore: int | None = None,
-    ) -> list[Ranking]:
-        """Order each query's rows, the likely best first; a query without tokens finds nothing."""
-        exact = self.store.exact
-        none = Ranking(self.ids.of(np.empty(0, np.int64)), np.empty(0, np.float32), exact)
-        rankings = [none] * len(queries)
-        alone = len(queries) == 1
-
-        def work(start: int, stop: int) -> None:
-            for q in range(start, stop):
-                if q + _AHEAD < len(queries):
-                    self.store.read_ahead(rows[q + _AHEAD])
-                if len(rows[q]) == 0 or len(queries[q]) == 0:
-                    continue
-                found, scores = self.store.rank(
-                    queries[q],
-                    rows[q],
-                    replace(how, products=[]),
-                    threads if alone else 1,
-                    ball_carving_tau=ball_carving_tau,
-                    rescore=rescore,
-                )
-                rankings[q] = Ranking(self.ids.of(found), scores, exact)
-
-        for first in rows[:_AHEAD]:
-            self.store.read_ahead(first)
-        run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
-        return rankings

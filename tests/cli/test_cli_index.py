@@ -60,7 +60,7 @@ def test_what_is_learned_is_learned_from_a_sample_of_all_documents(
 ) -> None:
     few = answer("index", docs, tmp_path / "few", "--preset", "learned", "--exact-tokens", 0)
     assert few["search"] == "all tokens" and "too few to learn maps from" in few["warnings"][0]
-    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
+    monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
     learned = {"encoder": "learned", "vector_dimension": 16, "num_landmarks": 64, "num_features": 32}
     (tmp_path / "config.json").write_text(json.dumps({**learned, "exact_tokens": 0}))
     facts = answer("index", docs, tmp_path / "out", "--config", tmp_path / "config.json")
@@ -82,7 +82,7 @@ def test_many_documents_are_learned_from_unless_something_is_asked_for(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert index.LEARNED_PRESET_FROM == GRAPH_FROM
-    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
+    monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
 
     def chosen(*arguments: Any) -> str:
         given = ("index", docs, tmp_path / "out", "--overwrite", "--exact-tokens", 0, *arguments)

@@ -206,7 +206,7 @@ def test_small_samples_leave_columns_zero() -> None:
 def test_an_index_keeps_its_maps(
     documents: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
+    monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
     config = FDEConfig(dimension=20, **SMALL)
     index = MuveraIndex.build(documents[:40], config, exact_tokens=0)
     index.save(tmp_path / "index")
@@ -231,7 +231,7 @@ def test_an_index_keeps_its_maps(
 def test_a_build_learns_from_all_its_batches(
     documents: MultiVectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
+    monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
     config = FDEConfig(dimension=20, **SMALL)
     parts = (documents[:30], documents[30:])
     index = MuveraIndex.build((part for part in parts), config, exact_tokens=0)
@@ -243,7 +243,7 @@ def test_a_build_learns_from_all_its_batches(
 def test_maps_are_learned_from_enough_documents_and_again_when_outgrown(
     documents: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
+    monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
     index = MuveraIndex(FDEConfig(dimension=20, **SMALL), exact_tokens=0)
     index.add(documents[:1])
     assert index.info().search == "all tokens"

@@ -206,7 +206,7 @@ def test_finds_more_than_an_fde_of_the_same_size() -> None:
 def test_an_index_of_learned_vectors(
     documents: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
+    monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
     config = LearnedConfig(dimension=20, **SMALL)
     index = MuveraIndex.build(documents, config, exact_tokens=0, path=tmp_path / "index")
     loaded = MuveraIndex.load(tmp_path / "index")
