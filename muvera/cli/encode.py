@@ -43,7 +43,7 @@ def encode(
     to: Annotated[
         str | None,
         typer.Option(
-            help="With ids, for a store: npy (a folder), faiss, parquet, lancedb, pgvector, qdrant, milvus."
+            help="With ids, for a store: npy (a folder), faiss, parquet, lancedb, pgvector, qdrant, milvus, opensearch."
         ),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Half precision, for pgvector's halfvec.")] = False,
@@ -178,7 +178,7 @@ def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwr
     from .encoder_folder import is_encoder_folder
 
     for path, ours in (
-        (out, (out / "vectors.npy").is_file() or (out / "fdes.lance").is_dir()),
+        (out, any((out / name).exists() for name in ("vectors.npy", "fdes.lance", "bulk-00000.ndjson"))),
         (save_encoder, save_encoder is not None and is_encoder_folder(save_encoder)),
     ):
         if path is None or not path.exists() or (path.is_dir() and not any(path.iterdir())):

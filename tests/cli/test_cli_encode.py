@@ -87,8 +87,9 @@ def test_targets_with_ids(docs: Path, tmp_path: Path) -> None:
     rows = [line.split("\t") for line in (tmp_path / "pg.txt").read_text().splitlines()]
     assert [row[0] for row in rows] == some_texts().ids.tolist()
     np.testing.assert_allclose([json.loads(row[1]) for row in rows], expected, rtol=1e-3, atol=1e-6)
-    for form in ("qdrant", "milvus"):
+    for form in ("qdrant", "milvus", "opensearch"):
         assert answer("encode", docs, tmp_path / form, *SMALL, "--to", form)["vectors"] == 30
+    answer("encode", docs, tmp_path / "opensearch", *SMALL, "--to", "opensearch", "--overwrite")
 
 
 @pytest.mark.parametrize(("form", "library"), [("parquet", "pyarrow"), ("lancedb", "lancedb")])
@@ -128,7 +129,10 @@ def test_what_exists_is_replaced_only_when_asked_and_ours(docs: Path, tmp_path: 
             "learns from documents (center: their mean token), which queries do not tell. Give --encoder",
         ),
         (["--half"], "--half belongs to --to pgvector."),
-        (["--to", "chroma"], "--to must be one of pgvector, qdrant, milvus, lancedb, faiss, npy, parquet"),
+        (
+            ["--to", "chroma"],
+            "--to must be one of pgvector, qdrant, milvus, opensearch, lancedb, faiss, npy, parquet",
+        ),
         (
             ["--to", "pgvector"],
             "at most 2000 dimensions in single precision, but these FDEs have 5137. Presets that fit: compact",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .base import Vectors
 
-__all__ = ["milvus", "pgvector", "qdrant", "qdrant_id"]
+__all__ = ["milvus", "numbers", "pgvector", "qdrant", "qdrant_id"]
 
 #: What COPY's text format escapes.
 _COPY = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -27,7 +27,7 @@ def pgvector(batches: Iterator[Vectors]) -> Iterator[str]:
     for batch in batches:
         for identity, vector in zip(batch.ids.tolist(), batch.vectors, strict=True):
             name = re.sub(r"[\\\t\n\r]", lambda match: _COPY[match[0]], str(identity))
-            yield f"{name}\t{_numbers(vector)}\n"
+            yield f"{name}\t{numbers(vector)}\n"
 
 
 def qdrant(batches: Iterator[Vectors]) -> Iterator[str]:
@@ -36,7 +36,7 @@ def qdrant(batches: Iterator[Vectors]) -> Iterator[str]:
         for identity, vector in zip(batch.ids.tolist(), batch.vectors, strict=True):
             payload = json.dumps({"id": identity}, ensure_ascii=False)
             point = json.dumps(qdrant_id(identity))
-            yield f'{{"id": {point}, "vector": {{"fde": {_numbers(vector)}}}, "payload": {payload}}}\n'
+            yield f'{{"id": {point}, "vector": {{"fde": {numbers(vector)}}}, "payload": {payload}}}\n'
 
 
 def milvus(batches: Iterator[Vectors]) -> Iterator[str]:
@@ -45,7 +45,7 @@ def milvus(batches: Iterator[Vectors]) -> Iterator[str]:
     for batch in batches:
         for identity, vector in zip(batch.ids.tolist(), batch.vectors, strict=True):
             name = json.dumps(identity, ensure_ascii=False)
-            yield f'{before}{{"id": {name}, "fde": {_numbers(vector)}}}'
+            yield f'{before}{{"id": {name}, "fde": {numbers(vector)}}}'
             before = ",\n"
     yield "\n]}\n" if before == ",\n" else '{"rows": []}\n'
 
@@ -63,6 +63,7 @@ def qdrant_id(identity: Any) -> int | str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(identity)))
 
 
-def _numbers(vector: NDArray[np.float32]) -> str:
+def numbers(vector: NDArray[np.float32]) -> str:
+    """Return a vector as JSON's list."""
     # NumPy writes float32 shortest; Python's own floats would have seventeen digits.
     return f"[{','.join(vector.astype('U').tolist())}]"

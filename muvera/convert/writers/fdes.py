@@ -1,6 +1,7 @@
 """Writers of FDEs for stores of single vectors: one float32 vector for each document, and its id.
 
-:func:`write_vectors` is the doorway; the text formats are in ``fde_text_rows``.
+:func:`write_vectors` is the doorway; the text formats are in ``fde_text_rows`` and
+``opensearch``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from ...data.validation import Ids, as_ids
 from ...utils.atomic_files import save_array, write_json
 from ...utils.optional_imports import import_extra
-from . import fde_text_rows
+from . import fde_text_rows, opensearch
 from .base import NpyStream, Vectors, atomic_file, new_folder
 from .store_limits import check_dimension
 
@@ -52,6 +53,9 @@ def write_vectors(
             A point a line: ``id``, ``vector`` with the name ``fde``, ``payload`` with the id.
         ``milvus``
             A JSON file for bulk insert: ``rows`` of ``id`` and ``fde``.
+        ``opensearch``
+            A folder with ``mapping.json``, the body that creates the index, and parts for the bulk
+            API, ``bulk-00000.ndjson`` and so on: ``id`` and ``fde``.
     overwrite : bool
         Replace an existing target.
     half : bool
@@ -181,6 +185,13 @@ def _record_batch(pa: Any, batch: Vectors, column: str, dimension: int) -> Any:
     return pa.RecordBatch.from_arrays([pa.array(batch.ids.tolist(), kind), vectors], ["id", column])
 
 
+def _opensearch(batches: _Checked, target: Path, dimension: int, overwrite: bool) -> None:
+    with new_folder(target, overwrite, opensearch.FILES) as folder:
+        opensearch.write_bulk(iter(batches), folder)
+        body = opensearch.index_body(dimension, batches.ids.dtype.kind == "i")
+        write_json(folder / opensearch.MAPPING, body)
+
+
 def _text(lines: Callable[[Iterator[Vectors]], Iterator[str]]) -> VectorFormat:
     def write(batches: _Checked, target: Path, dimension: int, overwrite: bool) -> None:
         with (
@@ -201,4 +212,5 @@ FORMATS: dict[str, VectorFormat] = {
     "pgvector": _text(fde_text_rows.pgvector),
     "qdrant": _text(fde_text_rows.qdrant),
     "milvus": _text(fde_text_rows.milvus),
+    "opensearch": _opensearch,
 }

@@ -6,6 +6,7 @@ is named wherever a store's own default is another one, which would rank wrongly
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -138,6 +139,23 @@ best = [hit["id"] for hit in found[0]]
 """
 
 
+def _opensearch(written: Written) -> str:
+    out = shlex.quote(written.out)
+    send = "curl --fail-with-body -sS -H 'Content-Type: application/"
+    return f"""\
+OPENSEARCH=http://localhost:9200  # or https://USER:PASSWORD@HOST:9200
+{send}json' -X PUT "$OPENSEARCH/fdes" --data-binary @{out}/mapping.json
+for part in {out}/bulk-*.ndjson; do
+  {send}x-ndjson' --data-binary @"$part" "$OPENSEARCH/fdes/_bulk?filter_path=errors,items.*.error"
+done
+curl --fail-with-body -sS -X POST "$OPENSEARCH/fdes/_refresh"
+python -c 'import json, numpy as np
+vector = np.load("queries.npy")[0].tolist()
+print(json.dumps({{"size": 10, "_source": ["id"], "query": {{"knn": {{"fde": {{"vector": vector, "k": 10}}}}}}}}))' |
+  {send}json' --data-binary @- "$OPENSEARCH/fdes/_search"
+"""
+
+
 def _quoted(text: str) -> str:
     """Return a path as SQL's string."""
     return "'" + text.replace("'", "''") + "'"
@@ -152,4 +170,5 @@ _LINES: dict[str | None, Callable[[Written], str]] = {
     "pgvector": _pgvector,
     "qdrant": _qdrant,
     "milvus": _milvus,
+    "opensearch": _opensearch,
 }

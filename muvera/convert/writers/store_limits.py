@@ -20,11 +20,12 @@ class Limit(NamedTuple):
 
 
 #: pgvector: src/hnsw.h (HNSW_MAX_DIM 2000, doubled for halfvec) and its README.  Qdrant: its
-#: FAQ.  Milvus: its page of limits.  LanceDB and FAISS document none.
+#: FAQ.  Milvus: its page of limits.  OpenSearch: its page of the type knn_vector.  LanceDB and FAISS document none.
 LIMITS = {
     "pgvector": Limit("pgvector's HNSW index", 2_000, 4_000),
     "qdrant": Limit("Qdrant", 65_535),
     "milvus": Limit("Milvus", 32_768),
+    "opensearch": Limit("OpenSearch", 16_000),
     "lancedb": Limit("LanceDB", None),
     "faiss": Limit("FAISS", None),
     "npy": Limit("A .npy file", None),

@@ -194,6 +194,7 @@ def test_an_unknown_form(tmp_path: Path) -> None:
         ("pgvector", True, 4000),
         ("qdrant", False, 65_535),
         ("milvus", False, 32_768),
+        ("opensearch", False, 16_000),
         ("lancedb", False, None),
         ("faiss", False, None),
         ("npy", False, None),
