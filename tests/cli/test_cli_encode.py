@@ -45,8 +45,8 @@ def test_a_source_of_unknown_length(tmp_path: Path) -> None:
     rows = [{"id": f"d{i}", "embedding": text.tolist()} for i, text in enumerate(some_texts()) if len(text)]
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     facts = answer("encode", tmp_path / "docs.jsonl", tmp_path / "out.npy", "--preset", "paper", *SMALL)
-    assert (facts["vectors"], facts["dimension"], facts["without_tokens"]) == (29, 65, 0)
-    assert np.load(tmp_path / "out.npy").shape == (29, 65)
+    assert (facts["vectors"], facts["dimension"], facts["without_tokens"]) == (29, 48, 0)
+    assert np.load(tmp_path / "out.npy").shape == (29, 48)
 
 
 def test_queries_with_the_encoder_that_was_kept(docs: Path, tmp_path: Path) -> None:
