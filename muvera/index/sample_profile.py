@@ -27,8 +27,8 @@ SAMPLE_SIZE = 1024
 #: hardly any, parts of different topics less, and other collections more.
 DRIFTED = 0.35
 
-# Directions and intervals that documents fall to, and added documents from which on their distance says
-# something.
+# Directions and intervals that documents fall to, and sampled and added documents from which on their
+# distance says something.
 _DIRECTIONS, _INTERVALS, _LEAST = 32, 8, 50
 
 _FILE = "vector_profile.npy"
@@ -75,9 +75,11 @@ class SampleProfile:
         profile = cls(
             np.ascontiguousarray(directions, np.float32), np.zeros(_INTERVALS - 1), none, none.copy()
         )
-        cosines = profile._nearest(means)[1]
+        # A direction's own document is nearest to itself, which tells nothing of others.
+        others = np.delete(means, picked, axis=0) if len(means) > len(picked) else means
+        cosines = profile._nearest(others)[1]
         profile.edges = np.quantile(cosines.astype(np.float64), np.arange(1, _INTERVALS) / _INTERVALS)
-        profile.sample = profile._counts(means)
+        profile.sample = profile._counts(others)
         return profile
 
     def count(self, documents: MultiVectors) -> None:
@@ -102,10 +104,10 @@ class SampleProfile:
 
     @property
     def distance(self) -> float | None:
-        """Distance of the added documents to the sample, 0 to 1; None while there are few."""
-        if self._num_added < _LEAST:
-            return None
+        """Distance of the added documents to the sample, 0 to 1; None while there are few of either."""
         at = len(self.directions) - 1
+        if min(self._num_added, self.sample[:at].sum()) < _LEAST:
+            return None
         return max(_distance(self.sample[:at], self.added[:at]), _distance(self.sample[at:], self.added[at:]))
 
     @property

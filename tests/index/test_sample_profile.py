@@ -92,6 +92,12 @@ def test_chance_is_no_distance() -> None:
     assert unlike is not None and unlike > 0.6 and profile.warning is not None
 
 
+def test_a_handful_of_sampled_documents_says_nothing() -> None:
+    profile = SampleProfile.of(kind(0, 20))
+    profile.count(kind(0, 200, seed=3))
+    assert profile.distance is None and profile.warning is None
+
+
 def test_damaged_counts_are_refused() -> None:
     profile = SampleProfile.of(kind(0, 60))
     with pytest.raises(ValueError, match="32 directions and 8 intervals has 40 counts, got 39 and 40"):
