@@ -9,7 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "ReadArray",
+    "Side",
     "write_encoder_arrays",
 ]
 
@@ -35,6 +36,9 @@ __all__ = [
 ENCODER_FORMAT = "muvera-encoder"
 ENCODER_FILE = "encoder.json"
 ENCODER_FORMAT_VERSION = 1
+
+#: What is encoded.
+Side = Literal["documents", "queries"]
 
 #: Returns a saved array by its name.
 ReadArray = Callable[[str], NDArray[Any]]
@@ -155,7 +159,7 @@ class BaseConfig:
 
 
 class BaseEncoder(ABC):
-    """Base class of encoders: saving, and the check of what is encoded."""
+    """Base class of encoders: the two verbs, saving, and the check of what is encoded."""
 
     config: Any
 
@@ -163,6 +167,62 @@ class BaseEncoder(ABC):
     @abstractmethod
     def needs_fit(self) -> bool:
         """Whether something is still to be learned from documents."""
+
+    def encode_documents(
+        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Encode documents.
+
+        Parameters
+        ----------
+        documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            A document without tokens gets the zero vector.
+        out : float32 (n, vector_dimension), optional
+            Where to write, such as a memory map; C-contiguous.
+        threads : int, optional
+            Default: all usable cores.  The result does not depend on it.
+
+        Returns
+        -------
+        float32 (n, vector_dimension)
+            Its inner product with a query's vector approximates ``chamfer(query, document)``, up to a
+            constant a query; of an FDE without ``split_mean``, ``num_repetitions`` times that.
+
+        Raises
+        ------
+        ValueError
+            Where the encoder is not fitted, or the documents do not suit it.
+        """
+        return self._encode(documents, "documents", out, threads)
+
+    def encode_queries(
+        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Encode queries: sums of what their tokens ask for, where a document's vector has means.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            A query without tokens gets the zero vector.
+        out, threads
+            As for :meth:`encode_documents`.
+
+        Returns
+        -------
+        float32 (n, vector_dimension)
+
+        Raises
+        ------
+        ValueError
+            Where the encoder is not fitted, or the queries do not suit it.
+        """
+        return self._encode(queries, "queries", out, threads)
+
+    @abstractmethod
+    def _encode(
+        self, values: Any, side: Side, out: NDArray[np.float32] | None, threads: int | None
+    ) -> NDArray[np.float32]:
+        """Return the vectors of documents or of queries, or raise where they do not suit."""
 
     @abstractmethod
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import fields
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,14 @@ from ..data.sampling import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_
 from ..data.validation import validated_out
 from ..numerics.int8_matmul import Int8Matrix
 from ..utils.parallel import run_in_ranges, split_by_weight
-from .base import BaseEncoder, ReadArray
+from .base import BaseEncoder, ReadArray, Side
 from .fde.compact_maps import CompactMaps, fit_maps, sample_windows, similarities_of
 from .fde.int8_projection import CompactProduct
 from .moments.blocks import MomentBlocks
 from .moments.calibration import SAMPLE_DOCUMENTS, Sketches, calibrate
 
-__all__ = ["LongVectorEncoder", "Side", "read_learned"]
+__all__ = ["LongVectorEncoder", "read_learned"]
 
-Side = Literal["documents", "queries"]
 
 # A task is about this many tokens: enough to hide its start, few enough to share out evenly.
 _TASK_TOKENS = 2048
@@ -87,6 +86,10 @@ class LongVectorEncoder(BaseEncoder):
         self, side: Side, arrays: Any, start: int, stop: int, weight: float, out: NDArray[np.float32]
     ) -> None:
         """Write `weight` times the sketches of texts start..stop to `out`."""
+
+    @abstractmethod
+    def _require_fit(self) -> None:
+        """Raise ValueError where something is still to be learned."""
 
     @abstractmethod
     def _take_center(self, center: NDArray[np.float32]) -> None:
@@ -213,7 +216,7 @@ class LongVectorEncoder(BaseEncoder):
     def _encode(
         self, values: Any, side: Side, out: NDArray[np.float32] | None, threads: int | None
     ) -> NDArray[np.float32]:
-        """Return the vectors of documents or of queries."""
+        self._require_fit()
         texts = self._checked(values, side)
         out = validated_out(out, (len(texts), self.config.vector_dimension))
         arrays = (*as_kernel_arrays(texts), texts.offsets)

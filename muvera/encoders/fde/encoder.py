@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.validation import as_array
-from ..base import ReadArray
-from ..long_vectors import LongVectorEncoder, Side, read_learned
+from ..base import ReadArray, Side
+from ..long_vectors import LongVectorEncoder, read_learned
 from ..moments.blocks import MomentBlocks
 from .compact_maps import CompactMaps
 from .config import FDEConfig
@@ -154,58 +154,6 @@ class FDEEncoder(LongVectorEncoder):
             )
 
     # -- encoding -------------------------------------------------------------
-
-    def encode_documents(
-        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
-    ) -> NDArray[np.float32]:
-        """Encode documents.
-
-        Parameters
-        ----------
-        documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            A document without tokens gets the zero vector.
-        out : float32 (n, vector_dimension), optional
-            Where to write, such as a memory map; C-contiguous.
-        threads : int, optional
-            Default: all usable cores.  The result does not depend on it.
-
-        Returns
-        -------
-        float32 (n, vector_dimension)
-            Its inner product with a query's FDE approximates ``chamfer(query, document)`` up to a
-            constant a query; without ``split_mean`` ``num_repetitions`` times that.
-
-        Raises
-        ------
-        ValueError
-            Where the encoder is not fitted, or the documents do not suit it.
-        """
-        self._require_fit()
-        return self._encode(documents, "documents", out, threads)
-
-    def encode_queries(
-        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
-    ) -> NDArray[np.float32]:
-        """Encode queries: the same, with sums instead of means and no filling of cells.
-
-        Parameters
-        ----------
-        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            A query without tokens gets the zero vector.
-        out, threads
-            As for :meth:`encode_documents`.
-
-        Returns
-        -------
-        float32 (n, vector_dimension)
-
-        Raises
-        ------
-        ValueError
-            Where the encoder is not fitted, or the queries do not suit it.
-        """
-        self._require_fit()
-        return self._encode(queries, "queries", out, threads)
 
     @property
     def _sketch_columns(self) -> int:

@@ -17,7 +17,7 @@ from ...kernels.relu_features import sum_features
 from ...kernels.tile import LANES, pack_columns
 from ...numerics.int8_matmul import Int8Matrix, quantize_columns
 from ...utils.parallel import run_in_ranges, split_by_weight
-from ..base import BaseEncoder, ReadArray
+from ..base import BaseEncoder, ReadArray, Side
 from .config import LearnedConfig
 from .landmarks import mixed_documents, sample_tokens, training_sample
 from .maps import LearnedMaps, draw_features, fit_maps
@@ -136,29 +136,21 @@ class LearnedEncoder(BaseEncoder):
 
     # -- encoding -------------------------------------------------------------
 
-    def encode_documents(
-        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    def _encode(
+        self, values: Any, side: Side, out: NDArray[np.float32] | None, threads: int | None
     ) -> NDArray[np.float32]:
-        """Encode documents.
-
-        Parameters
-        ----------
-        documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            A document without tokens gets the zero vector.
-        out : float32 (n, vector_dimension), optional
-            Where to write, such as a memory map; C-contiguous.
-        threads : int, optional
-            Default: all usable cores.  The result does not depend on it.
-
-        Returns
-        -------
-        float32 (n, vector_dimension)
-            Its inner product with a query's vector approximates ``chamfer(query, document)``,
-            up to a constant a query.
-        """
         maps = self._require_fit()
-        texts = self._checked(documents, "documents")
+        texts = self._checked(values, side)
         out = validated_out(out, (len(texts), self.config.vector_dimension))
+        if side == "documents":
+            self._write_documents(maps, texts, out, threads)
+        else:
+            self._write_queries(texts, out, threads)
+        return out
+
+    def _write_documents(
+        self, maps: LearnedMaps, texts: MultiVectors, out: NDArray[np.float32], threads: int | None
+    ) -> None:
         floats, halves = as_kernel_arrays(texts)
 
         def work(start: int, stop: int) -> None:
@@ -171,27 +163,8 @@ class LearnedEncoder(BaseEncoder):
 
         most = max(1, _TASK_BYTES // (4 * len(maps.landmarks)))
         run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, most), threads)
-        return out
 
-    def encode_queries(
-        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
-    ) -> NDArray[np.float32]:
-        """Encode queries: sums of their tokens' features, mapped.
-
-        Parameters
-        ----------
-        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            A query without tokens gets the zero vector.
-        out, threads
-            As for :meth:`encode_documents`.
-
-        Returns
-        -------
-        float32 (n, vector_dimension)
-        """
-        self._require_fit()
-        texts = self._checked(queries, "queries")
-        out = validated_out(out, (len(texts), self.config.vector_dimension))
+    def _write_queries(self, texts: MultiVectors, out: NDArray[np.float32], threads: int | None) -> None:
         tokens = np.ascontiguousarray(texts.tokens, np.float32)
 
         def work(start: int, stop: int) -> None:
@@ -200,7 +173,6 @@ class LearnedEncoder(BaseEncoder):
             self._queries.multiply(sums, out[start:stop])
 
         run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, _TASK_QUERIES), threads)
-        return out
 
     def _require_fit(self) -> LearnedMaps:
         if self.maps is None:

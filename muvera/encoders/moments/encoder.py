@@ -90,58 +90,6 @@ class MeanEncoder(LongVectorEncoder):
             raise
         return self
 
-    def encode_documents(
-        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
-    ) -> NDArray[np.float32]:
-        """Encode documents.
-
-        Parameters
-        ----------
-        documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            A document without tokens gets the zero vector.
-        out : float32 (n, vector_dimension), optional
-            Where to write, such as a memory map; C-contiguous.
-        threads : int, optional
-            Default: all usable cores.  The result does not depend on it.
-
-        Returns
-        -------
-        float32 (n, vector_dimension)
-            Its inner product with a query's vector approximates ``chamfer(query, document)``,
-            up to a constant a query.
-
-        Raises
-        ------
-        ValueError
-            Where the encoder is not fitted, or the documents do not suit it.
-        """
-        self._require_fit()
-        return self._encode(documents, "documents", out, threads)
-
-    def encode_queries(
-        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
-    ) -> NDArray[np.float32]:
-        """Encode queries: the sums of what their tokens ask of each block.
-
-        Parameters
-        ----------
-        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            A query without tokens gets the zero vector.
-        out, threads
-            As for :meth:`encode_documents`.
-
-        Returns
-        -------
-        float32 (n, vector_dimension)
-
-        Raises
-        ------
-        ValueError
-            Where the encoder is not fitted, or the queries do not suit it.
-        """
-        self._require_fit()
-        return self._encode(queries, "queries", out, threads)
-
     def _require_fit(self) -> None:
         if self.needs_fit:
             raise ValueError(
