@@ -1,5 +1,6 @@
 """What stands in an engine's way is said in one sentence, and nothing is half written."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,66 @@ def test_servers_that_cannot_be_reached(postgres: str) -> None:
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     with pytest.warns(UserWarning, match="insecure"):
         assert "cannot be read" in refused(f"qdrant://:{PASSWORD}@127.0.0.1:9#x")
+
+
+@pytest.fixture
+def without_extension(postgres: str) -> Iterator[tuple[str, str]]:
+    """URLs of a database without pgvector: of a user who may make tables alone, and of its administrator."""
+    import psycopg
+
+    server = postgres.rpartition("/")[0]
+    admin = f"{server}/plain"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE plain")
+        connection.execute(f"CREATE USER guest PASSWORD '{PASSWORD}'")
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute("GRANT CREATE ON SCHEMA public TO guest")
+    yield f"{admin.replace('tester', 'guest')}", admin
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("DROP DATABASE plain WITH (FORCE)")
+        connection.execute("DROP USER guest")
+
+
+def test_a_database_without_the_extension(without_extension: tuple[str, str]) -> None:
+    import psycopg
+
+    url, admin = without_extension
+    with EngineIndex(f"{url}#docs", encoder=ENCODER) as index:
+        with pytest.raises(EngineError) as caught:
+            index.add(DOCUMENTS)
+        message = str(caught.value)
+        assert (
+            'has no extension vector, and it cannot be made: permission denied to create extension "vector"'
+            in message
+        )
+        assert message.endswith("or let its administrator run CREATE EXTENSION vector.")
+        assert PASSWORD not in message and "\n" not in message
+        with psycopg.connect(admin, autocommit=True) as connection:
+            tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+            assert connection.execute(tables).fetchone() == (0,), "nothing is half written"
+            connection.execute("CREATE EXTENSION vector")
+        index.add(DOCUMENTS)  # the administrator's extension is enough
+        assert len(index) == int((DOCUMENTS.lengths > 0).sum())
+
+
+def test_a_server_without_pgvector(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another extension's name stands for pgvector, which this server has."""
+    import psycopg
+
+    execute: Any = psycopg.Cursor.execute
+
+    def renamed(cursor: Any, query: Any, *values: Any, **options: Any) -> Any:
+        if query == "CREATE EXTENSION IF NOT EXISTS vector":
+            query = "CREATE EXTENSION IF NOT EXISTS not_installed"
+        return execute(cursor, query, *values, **options)
+
+    with EngineIndex(f"{postgres}#nowhere", encoder=ENCODER) as index:
+        monkeypatch.setattr(psycopg.Cursor, "execute", renamed)
+        message = r"cannot be made: .*not_installed.*\. Install pgvector on the server \(Debian: "
+        with pytest.raises(EngineError, match=message) as caught:
+            index.add(DOCUMENTS)
+        assert PASSWORD not in str(caught.value) and "\n" not in str(caught.value)
+        assert index.engine.describe() is None
 
 
 def test_tables_of_something_else_are_left_alone(postgres: str) -> None:
