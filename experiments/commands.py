@@ -1,4 +1,4 @@
-"""Commands that measure: encode, run, check, results, speed, graphs, engines."""
+"""Commands that measure: encode, run, check, results, speed, graphs, engines; and machines, which computes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DATA, DatasetPath, find_collections
 from .datasets.encode_texts import encode_texts
 from .datasets.loading import load_collection
+from .report.machines import HEADER, Machine, machine_rows, search_costs
 from .report.markdown import markdown_table
 from .report.results_pages import write_pages
 from .report.stored_results import RESULTS, save_results, save_run
@@ -56,7 +57,7 @@ Save = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the experiments' application."""
-    for command in (encode, run, check, results, speed, graphs, engines, distributed, load, texts):
+    for command in (encode, run, check, results, speed, graphs, engines, distributed, machines, load, texts):
         app.command()(command)
 
 
@@ -291,6 +292,26 @@ def distributed(
         rows.append([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()])
         typer.echo(" ".join(rows[-1]), err=True)
     typer.echo(markdown_table(list(DISTRIBUTED_COLUMNS.values()), rows))
+
+
+def machines(
+    documents: Annotated[
+        list[int] | None,
+        typer.Argument(min=1, help="Sizes of collections. Default: 100 million, 10 billion."),
+    ] = None,
+    memory: Annotated[float, typer.Option(min=1, help="GB of a machine.")] = Machine.memory_gb,
+    cores: Annotated[int, typer.Option(min=1, help="Of a machine.")] = Machine.cores,
+    rate: Annotated[
+        float, typer.Option(min=1, help="Queries a second that all shall answer.")
+    ] = Machine.rate,
+) -> None:
+    """Compute machines and queries a second of large collections from the stored results."""
+    sizes = documents or [100_000_000, 10_000_000_000]
+    typer.echo(markdown_table(HEADER, machine_rows(sizes, Machine(memory, cores, rate))))
+    for cost in search_costs():
+        typer.echo(
+            f"{cost.name}: measured to {cost.documents:,} documents, time as their power {cost.exponent:.2f}"
+        )
 
 
 def texts(
