@@ -75,6 +75,9 @@ _BLAS_LIMIT = _BlasLimit()
 
 @cache
 def _controller() -> ThreadpoolController:
+    # SciPy brings a BLAS of its own, which must be loaded before it can be limited.
+    import scipy.linalg  # noqa: F401
+
     # Looking for the libraries takes longer than a small product.
     return ThreadpoolController()
 

@@ -257,7 +257,7 @@ def test_seeds_and_sizes_have_rows_of_their_own(tmp_path: Path) -> None:
     assert run(tmp_path, [system], seeds=2, documents=[20, "all"], tables=["metrics", "variance"]) == []
     rows = summary(tmp_path)["rows"]
     assert [(row["build"]["n"], row["seed"]) for row in rows] == [(20, 42), (20, 1042), (40, 42), (40, 1042)]
-    assert {row["build"]["vector_dimension"] for row in rows} == {2 * 4 * 16}
+    assert {row["build"]["vector_dimension"] for row in rows} == {2 * 4 * 16 + 128 + 1}
     assert rows[0]["queries_per_second"] is None
     titles = [table["title"] for table in summary(tmp_path)["tables"]]
     assert titles == [

@@ -38,7 +38,7 @@ def test_every_search_is_measured_at_every_size_and_an_exact_one_finds_all() -> 
     ]
     for row in rows[:2]:
         assert row["metrics"][RECALL]["mean"] == 1
-        assert row["build"]["vector_dimension"] == 32
+        assert row["build"]["vector_dimension"] == 2 * 4 * 4 + 128 + 1
     assert rows[0]["build_seconds"] < rows[1]["build_seconds"]
     ((backend, message),) = failures
     assert backend == "hnws" and "backend must be" in message

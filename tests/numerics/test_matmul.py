@@ -1,5 +1,7 @@
 """Products whose bits depend on the matrices alone."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +41,22 @@ def test_blas_has_as_many_threads_as_before() -> None:
         assert set(threads()) == {1}
         raise KeyError
     assert threads() == before
+
+
+def test_scipys_blas_is_limited_though_it_is_loaded_later() -> None:
+    code = """
+from muvera.numerics.matmul import one_blas_thread
+with one_blas_thread():
+    pass
+import scipy.linalg
+from threadpoolctl import threadpool_info
+with one_blas_thread():
+    print(sorted({one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=100
+    )
+    assert ran.stdout == "[1]\n"
 
 
 def test_the_limit_ends_with_the_last_of_several_threads() -> None:

@@ -37,7 +37,8 @@ def test_weights_of_one_change_nothing_and_zeros_leave_tokens_out() -> None:
 
 def test_a_query_fde_is_linear_in_the_weights() -> None:
     queries = collection(0, 2)
-    encoder = FDEEncoder(FDEConfig(dimension=8, num_repetitions=2, center=False, soft_query_cells=0))
+    config = FDEConfig(dimension=8, num_repetitions=2, center=False, soft_query_cells=0, split_mean=False)
+    encoder = FDEEncoder(config)
     one, other = np.random.default_rng(3).random((2, queries.num_tokens))
     parts = [
         encoder.encode_queries(weight_queries(queries, weights)) for weights in (one, other, one + other)
