@@ -22,7 +22,7 @@ function say(text, error = false) {
 }
 
 let latest = 0;
-let shown = []; // {hit, explanation, marks} of each result
+let shown = []; // {hit, explanation, weights, marks} of each result
 let pressed = null; // the query word that is looked at
 
 async function search(event) {
@@ -44,21 +44,32 @@ async function search(event) {
     history.replaceState(null, "", "?" + new URLSearchParams({ q: query }));
     say(hits.length ? `${hits.length} result${hits.length === 1 ? "" : "s"} in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : "Nothing was found.");
     pressed = null;
-    $("asked").replaceChildren();
+    forget();
     shown = hits.map((hit) => ({ hit, explanation: null }));
     $("hits").replaceChildren(...shown.map(card));
     if (!hits.length) return;
     let explained;
     try { explained = await ask("explain", { query, ids: hits.map((hit) => hit.id) }); } catch { return; }
     if (turn !== latest) return;
-    shown.forEach((one, i) => { one.explanation = explained.explanations[i]; paint(one); });
+    shown.forEach((one, i) => { one.explanation = explained.explanations[i]; one.weights = weigh(one); });
+    // One maximum for all results: the same shade means the same similarity everywhere.
+    const most = Math.max(...shown.flatMap((one) => [...one.weights.values()]), 1e-9);
+    for (const one of shown) paint(one, most);
     askedWords(shown[0].explanation);
+    if ($("asked").children.length) {
+      $("hint").textContent = "Press a word to see what answered it." + (document.querySelector(".best") ? " Underlined: the best sentence." : "");
+    }
   } catch (error) {
     if (turn !== latest) return;
     $("hits").replaceChildren();
-    $("asked").replaceChildren();
+    forget();
     say(error.message, true);
   }
+}
+
+function forget() {
+  $("asked").replaceChildren();
+  $("hint").textContent = "";
 }
 
 function card(one) {
@@ -68,10 +79,11 @@ function card(one) {
   one.pair = make("p", { class: "pair" });
   const meta = make("ul", { class: "meta" });
   for (const [key, value] of Object.entries(hit.metadata)) {
+    if (value === null) continue;
     const shownValue = Array.isArray(value) ? value.join(", ") : typeof value === "object" ? JSON.stringify(value) : String(value);
     const button = make("button", { type: "button", title: `Show only ${key} = ${shownValue}` }, `${key}: ${shownValue}`);
     button.addEventListener("click", () => {
-      if (value !== null && typeof value === "object" && !Array.isArray(value)) return;
+      if (typeof value === "object" && !Array.isArray(value)) return;
       $("where").value = JSON.stringify({ [key]: Array.isArray(value) ? value[0] : value });
       $("more").open = true;
       search();
@@ -84,19 +96,27 @@ function card(one) {
 // Characters are counted by code points on the server, by code units here.
 const points = (text) => Array.from(text);
 
-function paint(one) {
-  const { hit, explanation } = one;
-  const [from, to] = hit.span ?? [0, points(explanation.text).length];
-  const text = points(explanation.text);
+// Characters of its text that a result shows.
+const range = ({ hit, explanation }) => hit.span ?? [0, points(explanation.text).length];
+
+// How much each word of a result answered: the sum of its similarities.
+function weigh(one) {
+  const [from, to] = range(one);
   const weights = new Map();
-  for (const match of explanation.matches) {
+  for (const match of one.explanation.matches) {
     const [a, b] = match.document;
     if (b > a && a >= from && b <= to) {
       const key = `${a},${b}`;
       weights.set(key, (weights.get(key) ?? 0) + Math.max(0, match.similarity));
     }
   }
-  const most = Math.max(...weights.values(), 1e-9);
+  return weights;
+}
+
+function paint(one, most) {
+  const { hit, explanation, weights } = one;
+  const [from, to] = range(one);
+  const text = points(explanation.text);
   const best = explanation.sentences.length > 1
     ? explanation.sentences.reduce((a, b) => (b.score > a.score ? b : a)) : null;
   one.marks = new Map();
@@ -165,8 +185,11 @@ function point() {
 }
 
 $("form").addEventListener("submit", search);
-ask("info").then((info) => {
-  $("about").textContent = `${info.documents.toLocaleString("en")} documents` + (info.text_encoder ? `, encoded by ${info.text_encoder}` : "; no texts: search by vectors through the API");
-}).catch((error) => say(error.message, true));
 const given = new URLSearchParams(location.search).get("q");
-if (given) { $("query").value = given; search(); }
+if (given) $("query").value = given;
+ask("info").then((info) => {
+  const texts = info.text_encoder !== null;
+  $("about").textContent = `${info.documents.toLocaleString("en")} documents` + (texts ? `, encoded by ${info.text_encoder}` : "; no texts: search by vectors through the API");
+  if (!texts) for (const part of $("form").elements) part.disabled = true;
+  else if (given) search();
+}).catch((error) => say(error.message, true));
