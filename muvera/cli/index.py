@@ -23,7 +23,7 @@ from .options import (
     Source,
     Threads,
 )
-from .output import megabytes, print_json, progress_bar, seconds, warn
+from .output import megabytes, note, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
     from ..data.multivectors import MultiVectors
@@ -128,6 +128,7 @@ def index(
     fde, settings = configuration(opened.dimension, preset, config, changes)
     if keep_exact:
         settings["tokens"] = {**TokenSettings.of(settings.get("tokens")).to_dict(), "keep_exact": True}
+    _require_library(settings.get("backend"))
     begun = time.perf_counter()
     settings |= _learned(opened, fde, settings, threads, quiet)
     if not quiet:
@@ -144,6 +145,11 @@ def index(
         return
     if not quiet:
         warn(list(built.warnings))
+        if built.vectors is None and settings.get("backend", "auto") != "auto":
+            note(
+                f"So few tokens are all read: backend {settings['backend']} is used from "
+                f"{built.exact_tokens + 1:,} tokens on (--exact-tokens 0: always)."
+            )
     typer.echo(
         f"{out}: {counted(built.documents, 'document')}, {counted(built.tokens, 'token')} of "
         f"{counted(built.dimension, 'dimension')}, {megabytes(built.bytes_per_document)} per document, in "
@@ -156,7 +162,12 @@ def described(facts: IndexInfo) -> str:
     """Return how an index searches, and what share of the exact best documents are candidates."""
     vectors = facts.vectors
     if vectors is None:
-        return "exactly, without vectors"
+        codes = coded(facts)
+        return (
+            f"by all tokens, which are read as {codes} codes; without vectors"
+            if codes
+            else "exactly, without vectors"
+        )
     what = "FDEs" if facts.encoder["encoder"] == "fde" else f"{facts.encoder['encoder']} vectors"
     text = f"through {what} of {facts.encoder['vector_dimension']:,} floats"
     if vectors["kind"] == "exact":
@@ -176,6 +187,14 @@ def described(facts: IndexInfo) -> str:
     )
 
 
+def coded(facts: IndexInfo) -> str | None:
+    """Return the name of the codes that a search reads instead of tokens, or None where it reads tokens."""
+    from ..reranking.codecs.registry import FLOATS
+
+    codec: str = facts.token_codec["codec"]
+    return None if codec in FLOATS else codec
+
+
 def _preset_for(documents: int | None) -> str:
     """Return the preset for a number of documents; where it is unknown, FDEs, which need no sample."""
     return "learned" if documents is not None and documents >= LEARNED_PRESET_FROM else "default"
@@ -191,6 +210,15 @@ def _require_place(out: Path, overwrite: bool) -> None:
         read_manifest(out)
     elif out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; an index is a folder. Give another name.")
+
+
+def _require_library(backend: str | None) -> None:
+    """Fail before the work where a backend's library is missing, also where it is needed only later."""
+    from ..mips import GRAPHS
+    from ..utils.optional_imports import import_extra
+
+    if backend in GRAPHS:
+        import_extra(GRAPHS[backend], GRAPHS[backend], f"Backend {backend!r}")
 
 
 def _learned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,9 @@ from .options import Format, Json, ReaderOption
 from .output import megabytes, print_json
 
 __all__ = ["info"]
+
+# The database's property that names the encoder of an index's texts.
+_TEXT_ENCODER = "text_encoder"
 
 
 def info(
@@ -56,18 +60,27 @@ def info(
 
 
 def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
+    from ..index.manifest import TEXTS, read_manifest
     from ..index.muvera_index import MuveraIndex
+    from ..texts.database import DocumentDatabase
     from .index import described
 
     loaded = MuveraIndex.load(path, verify_files=True if verify else None)
     facts = loaded.info()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    files = len(read_manifest(path)["files"])
+    file = loaded.attachment(TEXTS)
+    texts = None
+    if file is not None:
+        with closing(DocumentDatabase.open(file)) as database:
+            texts = {"texts": len(database), "text_encoder": database.property(_TEXT_ENCODER)}
     empty, deleted = facts.empty_documents, facts.deleted_documents
     others = (f", {empty:,} of them without tokens" if empty else "") + (
         f", {deleted:,} deleted" if deleted else ""
     )
     lines = [
         f"an index of {counted(facts.documents, 'document')}{others}",
+        *([f"texts       {texts['texts']:,}, encoded by {texts['text_encoder']}"] if texts else []),
         f"tokens      {facts.tokens:,} of {counted(facts.dimension, 'dimension')}",
         f"kept        {_kept(facts.token_codec)}",
         f"search      {described(facts)}",
@@ -76,8 +89,15 @@ def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
         f"exact up to {facts.exact_tokens:,} tokens",
         f"encoder     {_settings(facts.encoder, tuple(facts.encoder)).rstrip(', ')}",
         *(f"warning     {text}" for text in facts.warnings),
+        *([f"verified    {counted(files, 'file')}, every checksum agrees"] if verify else []),
     ]
-    return {"kind": "index", "bytes_on_disk": size, "verified": verify, **facts.to_dict()}, "\n".join(lines)
+    return {
+        "kind": "index",
+        "bytes_on_disk": size,
+        "verified": verify,
+        **(texts or {}),
+        **facts.to_dict(),
+    }, "\n".join(lines)
 
 
 def _kept(codec: dict[str, Any]) -> str:

@@ -169,7 +169,7 @@ def search(
             queries_and_documents = (
                 f"{counted(len(names), 'query', 'queries')} among {counted(len(found), 'document')}"
             )
-            note(f"{queries_and_documents} in {seconds(duration)}")
+            note(f"{queries_and_documents} in {seconds(duration)}{'' if 'rerank' in plan else _read(found)}")
 
 
 def _opened(
@@ -208,6 +208,19 @@ def _opened(
     plan["rerank"] = None if rerank == "none" else rerank or "auto"
     plan["k"] = plan["k"] or 10
     return open_collection(index)
+
+
+def _read(found: MuveraIndex) -> str:
+    """Return what scores are of, where they are not of the tokens as they were given."""
+    from .index import coded
+
+    facts = found.info()
+    codes = coded(facts)
+    if codes is None:
+        return ""
+    if facts.token_codec["exact_bytes_per_token"]:
+        return f"; tokens are read as {codes} codes, those of the best few exactly"
+    return f"; scores are of tokens read as {codes} codes"
 
 
 def _require_vectors(queries: Path, index: Any, found: Any) -> None:

@@ -1,6 +1,7 @@
 """``muvera index``."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,27 @@ def test_bad_sources(tmp_path: Path) -> None:
     some_texts()[:0].save(tmp_path / "empty")
     assert "no documents" in fails("index", tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_codes_are_not_called_exact(docs: Path, tmp_path: Path) -> None:
+    code, out, _ = muvera("index", docs, tmp_path / "coded", "--tokens", "1bit", "--quiet")
+    assert code == 0 and "exactly" not in out
+    assert "searched by all tokens, which are read as 1bit codes; without vectors" in out
+    assert "search      by all tokens, which are read as 1bit codes" in muvera("info", tmp_path / "coded")[1]
+    assert "; scores are of tokens read as 1bit codes" in muvera("search", tmp_path / "coded", docs)[2]
+    muvera("index", docs, tmp_path / "both", "--tokens", "1bit", "--keep-exact")
+    assert "1bit codes, those of the best few exactly" in muvera("search", tmp_path / "both", docs)[2]
+    muvera("index", docs, tmp_path / "whole")
+    assert "codes" not in muvera("search", tmp_path / "whole", docs)[2]
+
+
+def test_a_backend_that_is_not_used_yet_is_said_and_needs_its_library(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = muvera("index", docs, tmp_path / "out", "--backend", "int8", "--exact-tokens", 1000)
+    assert code == 0
+    assert "backend int8 is used from 1,001 tokens on (--exact-tokens 0: always)" in err
+    assert muvera("index", docs, tmp_path / "auto", "--backend", "auto")[2] == ""
+    monkeypatch.setitem(sys.modules, "usearch", None)
+    assert "Backend 'usearch' needs usearch" in fails("index", docs, tmp_path / "new", "--backend", "usearch")
+    assert not (tmp_path / "new").exists()

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera, some_texts
+from builders.text_encoders import HashEncoder
 
-from muvera import FDEConfig, MuveraIndex
+from muvera import FDEConfig, MuveraIndex, TextIndex
 from muvera.index.manifest import read_manifest, write_manifest
 
 CONFIG = FDEConfig(dimension=16, num_repetitions=3, num_simhash_projections=2, projection_dimension=4)
@@ -113,3 +114,22 @@ def test_the_share_of_the_best_documents_is_told_apart_from_the_graphs(tmp_path:
         f"({first['queries']} windows of document tokens)"
     )
     assert said in out and said in muvera("info", tmp_path / "index")[1]
+
+
+def test_checksums_that_were_compared_are_said(tmp_path: Path) -> None:
+    MuveraIndex.build(some_texts(), CONFIG, path=tmp_path / "index")
+    files = len(read_manifest(tmp_path / "index")["files"])
+    assert (
+        f"verified    {files} files, every checksum agrees"
+        in muvera("info", tmp_path / "index", "--verify")[1]
+    )
+    assert "verified" not in muvera("info", tmp_path / "index")[1]
+
+
+def test_texts_and_their_encoder(tmp_path: Path) -> None:
+    TextIndex.build(["red apple", "green pear"], HashEncoder(name="words"), path=tmp_path / "texts")
+    assert "texts       2, encoded by words" in muvera("info", tmp_path / "texts")[1]
+    facts = answer("info", tmp_path / "texts")
+    assert (facts["texts"], facts["text_encoder"]) == (2, "words")
+    MuveraIndex.build(some_texts(), CONFIG, path=tmp_path / "index")
+    assert "encoded by" not in muvera("info", tmp_path / "index")[1]
