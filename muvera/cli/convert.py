@@ -22,7 +22,9 @@ _POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert, colpali, whole-
 
 def convert(
     source: Source,
-    out: Annotated[Path, typer.Argument(help="A new folder (npy) or file (npz, safetensors, parquet).")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A new folder (npy) or file (npz, safetensors, parquet).")
+    ],
     to: Annotated[str, typer.Option(help="What to write: npy, npz, safetensors or parquet.")] = "npy",
     format: Format = None,
     option: ReaderOption = None,

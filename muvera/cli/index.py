@@ -217,7 +217,7 @@ def _require_library(backend: str | None) -> None:
     from ..mips import GRAPHS
     from ..utils.optional_imports import import_extra
 
-    if backend in GRAPHS:
+    if backend is not None and backend in tuple(GRAPHS):
         import_extra(GRAPHS[backend], GRAPHS[backend], f"Backend {backend!r}")
 
 

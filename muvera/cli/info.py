@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..utils.wording import counted
 from .options import Format, Json, ReaderOption
 from .output import megabytes, print_json
+
+if TYPE_CHECKING:
+    from ..index.info import IndexInfo
 
 __all__ = ["info"]
 
@@ -84,9 +87,10 @@ def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
         f"tokens      {facts.tokens:,} of {counted(facts.dimension, 'dimension')}",
         f"kept        {_kept(facts.token_codec)}",
         f"search      {described(facts)}",
-        f"size        {megabytes(facts.bytes_per_document)} per document, {megabytes(size)} on the disk",
+        f"size        {megabytes(facts.bytes_per_document)} per document{_beside(facts)}, "
+        f"{megabytes(size)} on the disk",
         f"settings    {_settings(facts.vectors or {}, ('space', 'm', 'ef_construction', 'ef'))}"
-        f"exact up to {facts.exact_tokens:,} tokens",
+        + (f"exact up to {facts.exact_tokens:,} tokens" if facts.exact_tokens else "never exact"),
         f"encoder     {_settings(facts.encoder, tuple(facts.encoder)).rstrip(', ')}",
         *(f"warning     {text}" for text in facts.warnings),
         *([f"verified    {counted(files, 'file')}, every checksum agrees"] if verify else []),
@@ -105,6 +109,10 @@ def _kept(codec: dict[str, Any]) -> str:
     text = f"{codec['bytes_per_token']:,} bytes per token ({codec['codec']})"
     exact = codec["exact_bytes_per_token"]
     return f"{text}, and {exact:,} bytes per exact token" if exact else text
+
+
+def _beside(facts: IndexInfo) -> str:
+    return " without exact tokens" if facts.token_codec["exact_bytes_per_token"] else ""
 
 
 def _settings(values: dict[str, Any], names: tuple[str, ...]) -> str:
@@ -136,7 +144,7 @@ def _embeddings(
             "kind": "embeddings",
             **number_of(source),
             "survey": report.to_dict(),
-        }, "\n" + report.text
+        }, "token embeddings, read in full\n" + report.text
     facts = number_of(source)
     quantized = f", {source.nbits} bits a coordinate" if source.nbits else ""
     counts = ", ".join(

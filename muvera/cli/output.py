@@ -21,6 +21,7 @@ _ON_COMMAND_LINE = {
     "half=True": "--half",
     "give the format": "give --format",
     "muvera.convert.formats()": "muvera formats",
+    "needs token_ids and vocabulary": "needs --token-ids and --vocabulary",
     "Use None": "Leave it out",
 }
 

@@ -181,8 +181,13 @@ def _opened(
     rerank: str | None,
 ) -> Any:
     """Open an index or a collection in an engine, and complete the plan by what it understands."""
-    from ..engines.registry import is_engine_url
+    from ..engines.registry import SCHEMES, is_engine_url
 
+    if "://" in index and not is_engine_url(index):
+        raise ValueError(
+            f"{index} is no URL that is known. INDEX must be a folder, or a URL that begins with one of "
+            f"{', '.join(f'{name}:' for name in SCHEMES)}; see muvera load --help."
+        )
     if not is_engine_url(index):
         from ..index.muvera_index import MuveraIndex
 

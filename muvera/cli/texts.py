@@ -7,7 +7,7 @@ import json
 import sys
 import textwrap
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["texts"]
 
 texts = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+    help="Encode texts, build an index of them, and answer questions from it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _PAGE = """<!doctype html>
@@ -77,6 +80,10 @@ def build(
 
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists. Give another name, or --overwrite to replace it.")
+    if not source.exists():
+        raise FileNotFoundError(
+            f"{source} does not exist. Give a file of JSON lines (.jsonl) or of one text a line."
+        )
     found = read_texts(source, field)
     model = load_text_encoder(encoder)
     if cache is not None:
@@ -138,6 +145,9 @@ def search(
             "--words-weight weighs the texts that --words finds. Give both, such as --words 100."
         )
     weights = None if words_weight is None else {"maxsim": 1 - words_weight, "words": words_weight}
+    if unit not in ("document", "sentence"):
+        raise ValueError(f"--unit must be document or sentence, got {unit!r}.")
+    _require_texts(index)
     found = TextIndex.load(index, encoder)
     options: dict[str, Any] = {
         "where": condition,
@@ -161,6 +171,19 @@ def search(
     _print(hits, explain)
     if not quiet:
         note(f"{len(hits):,} of {len(found):,} texts in {seconds(duration)}")
+
+
+def _require_texts(index: Path) -> None:
+    """Refuse an index of token vectors, and name the command that searches it."""
+    from ..index.manifest import MANIFEST, TEXTS, read_manifest
+
+    if (index / MANIFEST).is_file() and not any(
+        PurePosixPath(name).name == TEXTS for name in read_manifest(index)["files"]
+    ):
+        raise ValueError(
+            f"{index} is an index of token vectors without texts. Search it with query embeddings: "
+            f"muvera search {index} QUERIES."
+        )
 
 
 def _converse(found: TextIndex, k: int, options: dict[str, Any], explain: bool) -> None:

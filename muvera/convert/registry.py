@@ -138,7 +138,8 @@ def find_reader(path: Path) -> Reader:
     _require_there(path)
     if path.is_file() and holds_texts(path):
         raise ValueError(
-            f"{path} holds texts, not token vectors. Encode it with your model first, and give the vectors."
+            f"{path} holds texts, not token vectors. Encode it with your model first, and give the vectors; or index "
+            f"the texts: muvera texts index {path} INDEX (in Python TextIndex.build)."
         )
     for name in READERS:
         module = reader(name)

@@ -186,7 +186,11 @@ def _split(
 
 def _real_queries(queries: Any, config: FDEConfig) -> MultiVectors:
     texts = as_multivectors(queries, "queries")
-    texts.require_dimension(config.dimension, "queries", "config")
+    if texts.dimension != config.dimension:
+        raise ValueError(
+            f"queries have {texts.dimension} columns, but documents have {config.dimension}. Give queries of the "
+            "same model."
+        )
     texts.require_finite("queries")
     filled = np.flatnonzero(texts.lengths > 0)
     if not len(filled):

@@ -67,11 +67,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises
     ------
     FileNotFoundError
-        Where there is no manifest.
+        Where there is no such folder, or no manifest in it; of token embeddings the message says what to do.
     IndexFolderError
         For a damaged manifest, another format or a newer version.
     """
     path = folder / MANIFEST
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} does not exist. Give the folder of an index.")
+    if (folder / "tokens.npy").is_file() and not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} is not a muvera index: it holds token embeddings. Build an index of them: "
+            f"muvera index {folder} INDEX."
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a muvera index: it has no {MANIFEST}.")
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.command_line import fails, muvera
 from typer.testing import CliRunner
 
 from muvera import MultiVectors
@@ -79,7 +80,7 @@ def test_whole_words(source: Path, tmp_path: Path) -> None:
         (["-o", "part"], "--option must be NAME=VALUE, got 'part'"),
         (["-o", "column=x"], "The npy reader has no option 'column'"),
         (["--token-ids", "none.npy"], "none.npy is missing. Copy or export it again"),
-        (["--pooling", "whole-word"], "needs token_ids and vocabulary"),
+        (["--pooling", "whole-word"], "needs --token-ids and --vocabulary"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -123,3 +124,12 @@ def test_an_interrupt_says_that_nothing_was_written(
     monkeypatch.setattr("muvera.convert.pipeline.convert", interrupted)
     code, _, err = run(source, tmp_path / "out")
     assert (code, err) == (130, "muvera: interrupted; nothing incomplete was left under its final name.\n")
+
+
+def test_an_unknown_pooling_lists_all_rules(source: Path, tmp_path: Path) -> None:
+    line = fails("convert", source, tmp_path / "out", "--pooling", "foo")
+    assert "--pooling must be one of" in line and "whole-word, colberter, got 'foo'" in line
+
+
+def test_help_names_the_target() -> None:
+    assert "{SOURCE} {OUT}" in muvera("convert", "--help")[1]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from builders.command_line import fails, some_texts
 from typer.testing import CliRunner
 
 from muvera import MultiVectors
@@ -61,3 +62,9 @@ def test_a_configuration(folder: Path, tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ValueError, match=message):
             run(folder, "--config", file)
+
+
+def test_queries_of_another_model(folder: Path, tmp_path: Path) -> None:
+    some_texts(40, 8).save(tmp_path / "narrow")
+    line = fails("diagnose", folder, "--queries", tmp_path / "narrow")
+    assert "queries have 8 columns, but documents have 16. Give queries of the same model." in line

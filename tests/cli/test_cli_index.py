@@ -207,7 +207,9 @@ def test_bad_configuration_files(content: str, sentence: str, docs: Path, tmp_pa
 def test_bad_sources(tmp_path: Path) -> None:
     assert "nothing does not exist" in fails("index", tmp_path / "nothing", tmp_path / "out")
     (tmp_path / "a.txt").write_text("text")
-    assert "Encode it with your model first" in fails("index", tmp_path / "a.txt", tmp_path / "out")
+    line = fails("index", tmp_path / "a.txt", tmp_path / "out")
+    assert "Encode it with your model first" in line
+    assert f"muvera texts index {tmp_path / 'a.txt'} INDEX" in line
     (tmp_path / "a.bin").write_bytes(b"\0\1")
     line = fails("index", tmp_path / "a.bin", tmp_path / "out")
     assert "is in no known format. muvera formats lists the known ones." in line

@@ -10,6 +10,7 @@ from builders.text_encoders import HashEncoder
 
 from muvera import FDEConfig, MuveraIndex, TextIndex
 from muvera.index.manifest import read_manifest, write_manifest
+from muvera.index.settings import TokenSettings
 
 CONFIG = FDEConfig(dimension=16, num_repetitions=3, num_simhash_projections=2, projection_dimension=4)
 
@@ -26,7 +27,7 @@ def test_an_index(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "index: an index of 30 documents, 1 of them without tokens" in out
     assert "through FDEs of 65 floats in a graph, which finds 100.0% of the best vectors" in out
-    assert "space=cosine, m=16, ef_construction=200, ef=200, exact up to 0 tokens" in out
+    assert "space=cosine, m=16, ef_construction=200, ef=200, never exact" in out
     assert "num_repetitions=3" in out and "None" not in out
 
 
@@ -133,3 +134,13 @@ def test_texts_and_their_encoder(tmp_path: Path) -> None:
     assert (facts["texts"], facts["text_encoder"]) == (2, "words")
     MuveraIndex.build(some_texts(), CONFIG, path=tmp_path / "index")
     assert "encoded by" not in muvera("info", tmp_path / "index")[1]
+
+
+def test_what_is_said_of_settings_sizes_and_surveys(tmp_path: Path) -> None:
+    MuveraIndex.build(some_texts(), CONFIG, exact_tokens=0, path=tmp_path / "index")
+    assert "never exact" in muvera("info", tmp_path / "index")[1]
+    kept = TokenSettings(codec="1bit", keep_exact=True)
+    MuveraIndex.build(some_texts(), CONFIG, tokens=kept, path=tmp_path / "both")
+    assert "per document without exact tokens, " in muvera("info", tmp_path / "both")[1]
+    some_texts().save(tmp_path / "docs")
+    assert "docs: token embeddings, read in full\nread " in muvera("info", tmp_path / "docs", "--survey")[1]

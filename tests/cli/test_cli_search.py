@@ -9,6 +9,7 @@ from builders.command_line import answer, fails, muvera, some_texts
 from builders.text_encoders import HashEncoder
 
 from muvera import MultiVectors, MuveraIndex, TextIndex, top_k
+from muvera.engines.registry import SCHEMES
 
 QUERIES = some_texts(6, seed=1)
 
@@ -195,3 +196,28 @@ def test_a_question_to_an_index_of_texts_is_sent_to_its_command(tmp_path: Path) 
     message = fails("search", index, "what is red?")
     assert "There is no file 'what is red?', and this command takes token vectors." in message
     assert f"muvera texts search {index} 'what is red?' answers a question (--explain, --html)." in message
+
+
+def test_urls_that_are_not_known(folder: Path) -> None:
+    line = fails("search", "http://127.0.0.1:9/x", folder / "queries")
+    assert "http://127.0.0.1:9/x is no URL that is known" in line
+    assert all(f"{name}:" in line for name in SCHEMES)
+
+
+def test_folders_that_are_no_index(folder: Path) -> None:
+    assert "nowhere does not exist" in fails("search", folder / "nowhere", folder / "queries")
+    line = fails("search", folder / "queries", folder / "queries")
+    assert f"muvera index {folder / 'queries'} INDEX" in line
+
+
+def test_questions_to_an_index_without_texts(folder: Path) -> None:
+    line = fails("texts", "search", folder / "index", "pet")
+    assert f"Search it with query embeddings: muvera search {folder / 'index'} QUERIES." in line
+    assert "--unit must be document or sentence, got 'foo'." in fails(
+        "texts", "search", folder / "index", "pet", "--unit", "foo"
+    )
+
+
+def test_a_file_of_texts_that_does_not_exist(folder: Path) -> None:
+    line = fails("texts", "index", folder / "nope.jsonl", folder / "texts")
+    assert "nope.jsonl does not exist." in line

@@ -56,7 +56,7 @@ def test_what_is_wrong_is_one_sentence(index: Path, tmp_path: Path) -> None:
     assert "exists. Give another name, or --overwrite" in fails(
         "texts", "index", index.parent / "corpus.jsonl", index
     )
-    assert "is no file of texts" in fails("texts", "index", tmp_path / "nowhere", tmp_path / "out")
+    assert "is no file of texts" in fails("texts", "index", tmp_path, tmp_path / "out")
     assert "There is no text encoder 'bert'" in fails(
         "texts", "index", index.parent / "corpus.jsonl", tmp_path / "out", "--encoder", "bert"
     )

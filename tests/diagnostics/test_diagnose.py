@@ -165,7 +165,7 @@ def test_it_is_plain_json() -> None:
         ({"documents": np.full((3, 2, 4), np.nan)}, ValueError, "sample of documents.0. .id 0. has nan"),
         ({"documents": np.zeros((3, 2, 4))}, ValueError, "at least 2 tokens that are not zero, got 0"),
         ({"queries": np.full((3, 2, 32), np.inf)}, ValueError, "queries.0. .id 0. has inf"),
-        ({"queries": np.ones((3, 2, 31))}, ValueError, "queries has 31 columns, but config has dimension=32"),
+        ({"queries": np.ones((3, 2, 31))}, ValueError, "queries have 31 columns, but documents have 32"),
         ({"queries": [np.empty((0, 32))]}, ValueError, "queries have no tokens at all"),
         ({"config": FDEConfig(dimension=16)}, ValueError, "documents has 32 columns"),
         ({"config": "paper"}, TypeError, "config must be an FDEConfig, got str"),

@@ -322,7 +322,13 @@ def test_staging_is_removed_in_the_end(target: Path) -> None:
 
 
 def test_a_folder_without_manifest(target: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"index does not exist\. Give the folder of an index"):
+        read_manifest(target)
+    target.mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r"index is not a muvera index: it has no manifest\.json"):
+        read_manifest(target)
+    (target / "tokens.npy").touch()
+    with pytest.raises(FileNotFoundError, match=r"it holds token embeddings.* muvera index .*index INDEX\."):
         read_manifest(target)
 
 

@@ -617,7 +617,7 @@ def test_fdes_of_other_documents_are_refused(saved: Path, folder: Path) -> None:
 
 
 def test_folders_that_are_no_index(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"x is not a muvera index: it has no manifest\.json"):
+    with pytest.raises(FileNotFoundError, match=r"x does not exist\. Give the folder of an index"):
         MuveraIndex.load(tmp_path / "x")
     DOCUMENTS.save(tmp_path / "documents")
     with pytest.raises(FileNotFoundError, match="documents is not a muvera index"):

@@ -17,7 +17,7 @@ from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...kernels.norms import unit_rows
 from ...utils.checks import require_choice, require_int, require_number
-from .ward_pooling import pool_tokens, pooling_rule, unit
+from .ward_pooling import RULES, pool_tokens, pooling_rule, unit
 from .word_pooling import Vocabulary, pool_words
 
 __all__ = ["Options", "cast", "drop_zero_rows", "normalize", "option_names", "truncate_dimension"]
@@ -196,6 +196,8 @@ class Options:
             if not isinstance(self.vocabulary, Vocabulary):
                 object.__setattr__(self, "vocabulary", Vocabulary(self.vocabulary))
         elif self.pooling is not None:
+            if isinstance(self.pooling, str):
+                require_choice("pooling", self.pooling, (*RULES, *_WORDS))
             pooling_rule(self.pooling, self.protected, self.renormalize)
             require_number("pool_factor", self.pool_factor, 1, hint="2 halves the tokens.")
 
