@@ -26,6 +26,7 @@ def join_arrays(
         For arrays of other shapes, of different widths or of integers, and where no text has a
         token to take the dimension from.
     """
+    required = dimension
     rows: list[TokenArray | None] = []
     empty_dimension = None
     for i, value in enumerate(arrays):
@@ -42,7 +43,8 @@ def join_arrays(
             )
         dimension = array.shape[1] if dimension is None else dimension
         if array.shape[1] != dimension:
-            raise ValueError(f"{name}[{i}] has {array.shape[1]} columns, but those before have {dimension}.")
+            expected = f"those before have {dimension}" if required is None else f"needs dimension={required}"
+            raise ValueError(f"{name}[{i}] has {array.shape[1]} columns, but {expected}.")
         rows.append(array)
     dimension = empty_dimension if dimension is None else dimension
     if dimension is None:

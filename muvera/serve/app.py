@@ -197,9 +197,11 @@ def _by_texts(server: _Server, body: Search, queries: list[str]) -> list[list[Hi
 def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
     if body.where is not None or body.words or body.weights is not None or body.unit != "document":
         raise HTTPException(422, "where, words, weights and unit need texts as queries.")
-    matrices = [np.asarray(query, np.float32).reshape(len(query), -1) for query in body.vectors or []]
-    server.require("The number of token vectors", sum(map(len, matrices)), server.settings.max_tokens)
-    queries = MultiVectors.from_arrays(matrices, dimension=server.vectors.config.dimension)
+    given = body.vectors or []
+    server.require("The number of token vectors", sum(map(len, given)), server.settings.max_tokens)
+    queries = MultiVectors.from_arrays(
+        given, dimension=server.vectors.config.dimension, dtype=np.float32, name="vectors"
+    )
     found = server.vectors.search(queries, body.k, candidates=max(body.candidates, body.k), threads=1)
     return [[HitModel(id=name, score=score) for name, score in ranking] for ranking in found]
 

@@ -283,7 +283,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         r"documents\[1\] has 4 columns, but those before have 3",
     ),
-    (lambda: arrays([np.ones((2, 3))], dimension=4), ValueError, "has 3 columns.* have 4"),
+    (lambda: arrays([np.ones((2, 3))], dimension=4), ValueError, "has 3 columns, but needs dimension=4"),
     (lambda: arrays([np.ones((1, 2, 3))]), ValueError, r"\(1, 2, 3\).*from_padded"),
     (lambda: arrays([[[1.0, 2.0], [1.0]]]), ValueError, r"documents\[0\] is not a rectangular"),
     (

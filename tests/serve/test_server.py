@@ -70,7 +70,12 @@ def test_searching_by_vectors(client: TestClient) -> None:
     assert answer["results"][0][0]["id"] == "pear"
     status, detail = problem(client.post("/search", json={"vectors": [[[1.0, 2.0]]]}))
     assert status == 422
-    assert "2 columns" in detail
+    dimension = vectors[0].shape[1]
+    assert detail == f"vectors[0] has 2 columns, but needs dimension={dimension}."
+    ragged = [vectors[0].tolist(), [[1.0] * dimension, [1.0]]]
+    status, detail = problem(client.post("/search", json={"vectors": ragged}))
+    assert status == 422
+    assert "vectors[1] is not a rectangular" in detail
 
 
 def test_explanations_documents_info_and_health(client: TestClient) -> None:
