@@ -23,6 +23,7 @@ _ON_COMMAND_LINE = {
     "muvera.convert.formats()": "muvera formats",
     "needs token_ids and vocabulary": "needs --token-ids and --vocabulary",
     "Use None": "Leave it out",
+    "Give another port": "Give another --port",
 }
 
 #: Options of readers, which are given with -o, and of FDEs, which have their own names.

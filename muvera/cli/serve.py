@@ -55,5 +55,9 @@ def serve(
     vectors = MuveraIndex.load(index)
     has_texts = vectors.attachment(TEXTS) is not None
     loaded: TextIndex | MuveraIndex = TextIndex.load(index, encoder) if has_texts else vectors
-    typer.echo(f"{index}: {len(loaded):,} documents at http://{host}:{port}/ (Ctrl-C stops)")
-    run(loaded, settings, host=host, port=port, save=lambda: loaded.save(index))
+    at = f"[{host}]" if ":" in host else host
+
+    def announce() -> None:
+        typer.echo(f"{index}: {len(loaded):,} documents at http://{at}:{port}/ (Ctrl-C stops)")
+
+    run(loaded, settings, host=host, port=port, save=lambda: loaded.save(index), announce=announce)
