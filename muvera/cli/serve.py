@@ -8,10 +8,15 @@ from typing import Annotated
 
 import typer
 
+from .output import warn
+
 __all__ = ["serve"]
 
 #: The environment's variable of the token; an option would show it to everybody who lists processes.
 TOKEN = "MUVERA_TOKEN"
+
+#: Characters of a token that cannot be guessed.
+LONG_ENOUGH = 16
 
 
 def serve(
@@ -52,6 +57,12 @@ def serve(
     settings = ServerSettings(
         token=token or None, writable=writable, threads=threads or thread_count(None), timeout=timeout
     )
+    if writable and token and len(token) < LONG_ENOUGH:
+        warn(
+            [
+                f"The token has {len(token)} characters and could be guessed. Give at least {LONG_ENOUGH} random ones."
+            ]
+        )
     vectors = MuveraIndex.load(index)
     has_texts = vectors.attachment(TEXTS) is not None
     loaded: TextIndex | MuveraIndex = TextIndex.load(index, encoder) if has_texts else vectors

@@ -21,7 +21,7 @@ from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
-from .models import Deletion, Documents, Explain, HitModel, Search, SearchAnswer
+from .models import Deletion, DocumentModel, Documents, Explain, HitModel, Search, SearchAnswer
 from .problems import BodyLimit, require_token, show_problems
 from .settings import ServerSettings
 
@@ -95,6 +95,9 @@ def make_app(
     _add_reading(app, server)
     if limits.writable:
         _add_writing(app, server)
+    else:
+        methods = ["POST", "PUT", "DELETE"]
+        app.add_api_route("/documents", _refuse_writing, methods=methods, include_in_schema=False)
     for address, name in _FILES.items():
         app.add_api_route(f"/{address}", _file(name), include_in_schema=False)
     return app
@@ -160,13 +163,13 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
         return {"explanations": [one.to_dict() for one in found]}
 
     @app.get("/documents/{identity}", summary="One document")
-    async def document(identity: str) -> HitModel:
+    async def document(identity: str) -> DocumentModel:
         texts = server.require_texts()
         name: int | str = identity
         if identity not in texts and identity.lstrip("-").isdigit():
             name = int(identity)
         found = await server.run(lambda: texts.get([name])[0])
-        return HitModel(id=found.id, score=0.0, text=found.text, metadata=found.metadata)
+        return DocumentModel(id=found.id, text=found.text, metadata=found.metadata)
 
     @app.get("/health", summary="Whether the server answers")
     async def health() -> dict[str, str]:
@@ -243,6 +246,10 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
         await server.run(lambda: texts.delete(body.ids, missing=body.missing))
         server.changed = True
         return {"ids": body.ids}
+
+
+async def _refuse_writing() -> None:
+    raise HTTPException(403, "This server changes no documents. Start it with --writable and a token.")
 
 
 def _file(name: str) -> Callable[[], Any]:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-__all__ = ["Deletion", "Documents", "Explain", "HitModel", "Search", "SearchAnswer"]
+__all__ = ["Deletion", "DocumentModel", "Documents", "Explain", "HitModel", "Search", "SearchAnswer"]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_known_fields(cls, body: Any) -> Any:
+        unknown = [name for name in body if name not in cls.model_fields] if isinstance(body, dict) else []
+        if unknown:
+            raise PydanticCustomError(
+                "unknown_field",
+                "There is no field {name}. The fields are {fields}",
+                {"name": repr(unknown[0]), "fields": ", ".join(cls.model_fields)},
+            )
+        return body
 
 
 class Search(_Strict):
@@ -43,6 +56,14 @@ class HitModel(BaseModel):
     span: tuple[int, int] | None = Field(
         default=None, description="Characters of a sentence within its text."
     )
+
+
+class DocumentModel(BaseModel):
+    """One document of the index."""
+
+    id: int | str
+    text: str
+    metadata: dict[str, Any] = {}
 
 
 class SearchAnswer(BaseModel):

@@ -16,6 +16,12 @@ __all__ = ["PROBLEM", "BodyLimit", "problem", "require_token", "show_problems"]
 
 PROBLEM = "application/problem+json"
 
+# What a message of the library says in Python, as it is said to a client.
+_OVER_HTTP = {
+    " Look for it with `id in index`.": "",
+    "Use update to replace it": "Replace it with PUT /documents",
+}
+
 _Message = MutableMapping[str, Any]
 
 
@@ -33,19 +39,17 @@ def show_problems(app: FastAPI) -> None:
         return problem(error.status_code, str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(RequestValidationError)
-    async def of_body(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:]) or "the body"
-        return problem(422, f"{place}: {first['msg']}.")
+    async def of_body(request: Request, error: RequestValidationError) -> Response:
+        return problem(422, _fault_of_body(request, error.errors()[0]))
 
     @app.exception_handler(ValueError)
     @app.exception_handler(TypeError)
     async def of_value(_: Request, error: Exception) -> Response:
-        return problem(422, str(error))
+        return problem(422, _over_http(str(error)))
 
     @app.exception_handler(KeyError)
     async def of_key(_: Request, error: KeyError) -> Response:
-        return problem(404, str(error.args[0]) if error.args else "There is no such document.")
+        return problem(404, _over_http(str(error.args[0])) if error.args else "There is no such document.")
 
     @app.exception_handler(ConnectionError)
     async def of_encoder(_: Request, error: ConnectionError) -> Response:
@@ -54,6 +58,29 @@ def show_problems(app: FastAPI) -> None:
     @app.exception_handler(TimeoutError)
     async def of_time(_: Request, __: TimeoutError) -> Response:
         return problem(504, "The request took too long. Ask for fewer queries or candidates.")
+
+
+def _over_http(message: str) -> str:
+    for words, replacement in _OVER_HTTP.items():
+        message = message.replace(words, replacement)
+    return message
+
+
+def _fault_of_body(request: Request, fault: dict[str, Any]) -> str:
+    """Return what is wrong with a request's body, in a sentence."""
+    kind, place = fault["type"], fault["loc"][1:]
+    if kind == "json_invalid":
+        return f"The body is not JSON: {fault['ctx']['error']}, at character {place[0]}."
+    if kind == "unknown_field":
+        return f"{fault['msg']}."
+    if not place:
+        if "json" not in request.headers.get("content-type", ""):
+            return "The body must be JSON. Say so with the header Content-Type: application/json."
+        return 'The body must be a JSON object, such as {"query": "red apple"} for a search.'
+    message = f"{'.'.join(map(str, place))}: {fault['msg']}."
+    if kind == "string_type" and place[0] in ("query", "queries") and isinstance(fault["input"], list):
+        message += " Give token vectors as vectors, for each query a list of them."
+    return message
 
 
 def require_token(request: Request, token: str | None) -> None:

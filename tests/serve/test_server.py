@@ -81,8 +81,9 @@ def test_searching_by_vectors(client: TestClient) -> None:
 def test_explanations_documents_info_and_health(client: TestClient) -> None:
     found = client.post("/explain", json={"query": "red", "ids": ["apple"]}).json()["explanations"][0]
     assert found["matches"][0]["document"] == [2, 5]
-    assert client.get("/documents/whale").json()["metadata"] == {"kind": "animal"}
-    assert problem(client.get("/documents/x"))[0] == 404
+    whale = {"id": "whale", "text": TEXTS[2], "metadata": METADATA[2]}
+    assert client.get("/documents/whale").json() == whale
+    assert problem(client.get("/documents/x")) == (404, "id 'x' is not in the index.")
     assert client.get("/health").json() == {"status": "ok"}
     info = client.get("/info").json()
     assert (info["documents"], info["text_encoder"], info["writable"]) == (3, "hash", False)
@@ -98,9 +99,11 @@ def test_explanations_documents_info_and_health(client: TestClient) -> None:
         ({"query": "a", "k": 51}, "k may be 50 in one request, got 51"),
         ({"queries": ["a"] * 4}, "The number of queries may be 3 in one request, got 4"),
         ({"query": "a", "k": 0}, "k: Input should be greater than or equal to 1"),
-        ({"query": "a", "kk": 1}, "kk: Extra inputs are not permitted"),
+        ({"q": "a"}, "There is no field 'q'. The fields are query, queries, vectors, k, "),
         ({"query": "a", "where": {"x": {"$near": 1}}}, "There is no operator '$near'"),
-        ({"query": 3}, "query: Input should be a valid string"),
+        ({"query": 3}, "query: Input should be a valid string."),
+        ({"query": [[1, 2]]}, "query: Input should be a valid string. Give token vectors as vectors"),
+        ({"queries": [[[1, 2]]]}, "queries.0: Input should be a valid string. Give token vectors as vectors"),
     ],
 )
 def test_wrong_requests_are_problems(client: TestClient, body: dict[str, Any], message: str) -> None:
@@ -121,7 +124,23 @@ def test_bodies_are_bounded_declared_or_not(client: TestClient) -> None:
 
 
 def test_a_reader_cannot_write(client: TestClient) -> None:
-    assert problem(client.post("/documents", json={"texts": ["x"]}, headers=TOKEN))[0] in (404, 405)
+    for method in ("POST", "PUT", "DELETE"):
+        status, detail = problem(client.request(method, "/documents", json={"texts": ["x"]}, headers=TOKEN))
+        assert status == 403
+        assert "Start it with --writable" in detail
+
+
+def test_bodies_that_are_not_json_objects(client: TestClient) -> None:
+    typed = {"Content-Type": "application/json"}
+    for content, headers, message in (
+        (b'{"query": "a"}', {}, "The body must be JSON. Say so with the header Content-Type"),
+        (b'{"query": a}', typed, "The body is not JSON: Expecting value, at character 10."),
+        (b"[]", typed, "The body must be a JSON object"),
+        (b"", typed, "The body must be a JSON object"),
+    ):
+        status, detail = problem(client.post("/search", content=content, headers=headers))
+        assert status == 422
+        assert message in detail
 
 
 def test_writing_needs_the_token(writer: TestClient) -> None:
@@ -146,7 +165,7 @@ def test_writing(writer: TestClient) -> None:
     again = writer.request("DELETE", "/documents", json={"ids": ["z"]}, headers=TOKEN)
     assert problem(again)[0] == 404
     duplicate = writer.post("/documents", json={"texts": ["x"], "ids": ["apple"]}, headers=TOKEN)
-    assert "in the index already" in problem(duplicate)[1]
+    assert problem(duplicate)[1] == "id 'apple' is in the index already. Replace it with PUT /documents."
     assert "ids say which" in problem(writer.put("/documents", json={"texts": ["x"]}, headers=TOKEN))[1]
 
 
