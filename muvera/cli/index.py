@@ -152,8 +152,8 @@ def index(
             )
     typer.echo(
         f"{out}: {counted(built.documents, 'document')}, {counted(built.tokens, 'token')} of "
-        f"{counted(built.dimension, 'dimension')}, {megabytes(built.bytes_per_document)} per document, in "
-        f"{seconds(duration)}"
+        f"{counted(built.dimension, 'dimension')}, {megabytes(built.bytes_per_document)} per document"
+        f"{without_exact(built)}, in {seconds(duration)}"
     )
     typer.echo(f"searched {described(built)}")
 
@@ -193,6 +193,11 @@ def coded(facts: IndexInfo) -> str | None:
 
     codec: str = facts.token_codec["codec"]
     return None if codec in FLOATS else codec
+
+
+def without_exact(facts: IndexInfo) -> str:
+    """Return what bytes per document leave out, where exact tokens lie beside codes."""
+    return " without exact tokens" if facts.token_codec["exact_bytes_per_token"] else ""
 
 
 def _preset_for(documents: int | None) -> str:

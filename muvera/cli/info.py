@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..utils.wording import counted
 from .options import Format, Json, ReaderOption
 from .output import megabytes, print_json
-
-if TYPE_CHECKING:
-    from ..index.info import IndexInfo
 
 __all__ = ["info"]
 
@@ -66,7 +63,7 @@ def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
     from ..index.manifest import TEXTS, read_manifest
     from ..index.muvera_index import MuveraIndex
     from ..texts.database import DocumentDatabase
-    from .index import described
+    from .index import described, without_exact
 
     loaded = MuveraIndex.load(path, verify_files=True if verify else None)
     facts = loaded.info()
@@ -87,7 +84,7 @@ def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
         f"tokens      {facts.tokens:,} of {counted(facts.dimension, 'dimension')}",
         f"kept        {_kept(facts.token_codec)}",
         f"search      {described(facts)}",
-        f"size        {megabytes(facts.bytes_per_document)} per document{_beside(facts)}, "
+        f"size        {megabytes(facts.bytes_per_document)} per document{without_exact(facts)}, "
         f"{megabytes(size)} on the disk",
         f"settings    {_settings(facts.vectors or {}, ('space', 'm', 'ef_construction', 'ef'))}"
         + (f"exact up to {facts.exact_tokens:,} tokens" if facts.exact_tokens else "never exact"),
@@ -109,10 +106,6 @@ def _kept(codec: dict[str, Any]) -> str:
     text = f"{codec['bytes_per_token']:,} bytes per token ({codec['codec']})"
     exact = codec["exact_bytes_per_token"]
     return f"{text}, and {exact:,} bytes per exact token" if exact else text
-
-
-def _beside(facts: IndexInfo) -> str:
-    return " without exact tokens" if facts.token_codec["exact_bytes_per_token"] else ""
 
 
 def _settings(values: dict[str, Any], names: tuple[str, ...]) -> str:

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from muvera import MuveraIndex, __version__
 from muvera.cli import app
+from muvera.cli.options import PRESETS_TO_START_FROM
+from muvera.encoders.registry import PRESETS
 
 FOLDER = ROOT
 
@@ -50,6 +52,14 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     example = out[out.index("Example") :]
     assert f"muvera {name}" in example[: example.index("Options:")]
     assert "--json" in out or name == "serve"
+
+
+def test_help_names_every_preset() -> None:
+    assert set(PRESETS_TO_START_FROM.replace(" or ", ", ").split(", ")) == set(PRESETS)
+
+
+def test_help_of_the_commands_of_texts_begins_with_a_sentence() -> None:
+    assert "Encode texts, build an index of them" in muvera("texts", "--help")[1]
 
 
 def test_version() -> None:

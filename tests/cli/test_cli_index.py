@@ -225,7 +225,8 @@ def test_codes_are_not_called_exact(docs: Path, tmp_path: Path) -> None:
     assert "searched by all tokens, which are read as 1bit codes; without vectors" in out
     assert "search      by all tokens, which are read as 1bit codes" in muvera("info", tmp_path / "coded")[1]
     assert "; scores are of tokens read as 1bit codes" in muvera("search", tmp_path / "coded", docs)[2]
-    muvera("index", docs, tmp_path / "both", "--tokens", "1bit", "--keep-exact")
+    out = muvera("index", docs, tmp_path / "both", "--tokens", "1bit", "--keep-exact")[1]
+    assert " per document without exact tokens, in " in out
     assert "1bit codes, those of the best few exactly" in muvera("search", tmp_path / "both", docs)[2]
     muvera("index", docs, tmp_path / "whole")
     assert "codes" not in muvera("search", tmp_path / "whole", docs)[2]
