@@ -115,8 +115,7 @@ class MuveraIndex(SearchableIndex):
         )
         super().__init__(IndexContents(config, settings, encoder=encoder))
         self._changed = RLock()
-        self._home: Path | None = None
-        self._generation: Generation | None = None
+        self._generations: dict[Path, Generation] = {}  # by folder: what was read or written there last
         self._attachments: dict[str, Path] = {}
 
     # -- building -------------------------------------------------------------
@@ -308,7 +307,7 @@ class MuveraIndex(SearchableIndex):
         overwrite: bool = False,
         attachments: Mapping[str, Callable[[Path], object]] | None = None,
     ) -> None:
-        """Write the index to a folder, or its changes to the folder it came from.
+        """Write the index to a folder, or its changes to a folder that it was loaded from or saved to.
 
         The folder always holds a whole index, the old or the new one, whatever interrupts
         the writing; token vectors that are in it already are not written again.
@@ -326,7 +325,7 @@ class MuveraIndex(SearchableIndex):
         Raises
         ------
         IndexFolderError
-            Where another process is writing the folder or has changed it since it was loaded.
+            Where another process is writing the folder or has changed it since this index read or wrote it.
         FileExistsError
             Where the folder holds something else.
         """
@@ -336,14 +335,14 @@ class MuveraIndex(SearchableIndex):
         self, target: Path, overwrite: bool, attachments: Mapping[str, Callable[[Path], object]]
     ) -> None:
         with self._changed:
-            expected_generation = self._generation if target == self._home else None
             kept: dict[str, Callable[[Path], object]] = {
                 name: partial(shutil.copyfile, path) for name, path in self._attachments.items()
             }
             files = {**kept, **attachments}
-            self._generation = write_contents(self._contents, target, expected_generation, overwrite, files)
-            self._home = target
-            self._attachments = {name: target / self._generation.folder / name for name in files}
+            expected_generation = self._generations.get(target)
+            generation = write_contents(self._contents, target, expected_generation, overwrite, files)
+            self._generations[target] = generation
+            self._attachments = {name: target / generation.folder / name for name in files}
 
     def attachment(self, name: str) -> Path | None:
         """Return the file that was saved with the index under this name, or None."""
@@ -369,7 +368,7 @@ class MuveraIndex(SearchableIndex):
         folder = _absolute(path)
         contents, generation = read_contents(folder, verify_files)
         loaded = cls(contents.config)
-        loaded._contents, loaded._home, loaded._generation = contents, folder, generation
+        loaded._contents, loaded._generations = contents, {folder: generation}
         texts = folder / generation.folder / TEXTS
         loaded._attachments = {TEXTS: texts} if texts.is_file() else {}
         return loaded

@@ -445,6 +445,33 @@ def test_two_indexes_of_one_folder_in_one_process(folder: Path) -> None:
     assert len(MuveraIndex.load(folder)) == len(MuveraIndex.load(folder.parent / "other")) == 199
 
 
+def test_an_index_is_saved_to_its_folder_again_after_a_copy_elsewhere(folder: Path) -> None:
+    backup = folder.parent / "backup"
+    index = built(path=folder)
+    expected = answers(index)
+    index.save(backup)
+    index.save(folder)  # the folder still holds what this index wrote
+    assert answers(index) == answers(MuveraIndex.load(folder, verify_files=True)) == expected
+    index.delete([1])
+    index.save(backup)
+    loaded = MuveraIndex.load(backup, verify_files=True)
+    loaded.delete([2])
+    loaded.save(folder.parent / "other")
+    loaded.save(backup)
+    with pytest.raises(IndexFolderError, match="holds generation 3, but you loaded 2"):
+        index.save(backup)  # another index has changed it since
+    index.save(folder)
+    assert [len(MuveraIndex.load(path, verify_files=True)) for path in (folder, backup)] == [199, 198]
+
+
+def test_a_folder_that_another_index_took_is_not_replaced(folder: Path) -> None:
+    index = built(path=folder)
+    index.save(folder.parent / "backup")
+    built().save(folder, overwrite=True)
+    with pytest.raises(IndexFolderError, match="holds generation 1, but it is another one than you loaded"):
+        index.save(folder)
+
+
 def test_a_loaded_index_answers_on_while_its_folder_is_saved_anew(folder: Path) -> None:
     built(path=folder)
     reader, writer = MuveraIndex.load(folder), MuveraIndex.load(folder)
