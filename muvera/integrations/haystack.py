@@ -108,7 +108,7 @@ class MuveraDocumentStore:
             last = {name: one for name, one in last.items() if name not in self.index}
         if last:
             values = [{_DOCUMENT: json.dumps(one.to_dict(flatten=False))} for one in last.values()]
-            self.index.update(list(last), [one.content or "" for one in last.values()], values)
+            self.index.update([one.content or "" for one in last.values()], ids=list(last), metadata=values)
         return len(last)
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:

@@ -112,7 +112,9 @@ class MuveraVectorStore(VectorStore):
         last = {name: (text, meta) for name, text, meta in zip(names, found, values, strict=True)}
         if last:
             self.index.update(
-                list(last), [text for text, _ in last.values()], [meta for _, meta in last.values()]
+                [text for text, _ in last.values()],
+                ids=list(last),
+                metadata=[meta for _, meta in last.values()],
             )
         return names
 

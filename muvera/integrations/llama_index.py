@@ -109,7 +109,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
         last = {node.node_id: node for node in nodes}
         if last:
             texts = [node.get_content(MetadataMode.NONE) for node in last.values()]
-            self._index.update(list(last), texts, [_metadata(node) for node in last.values()])
+            values = [_metadata(node) for node in last.values()]
+            self._index.update(texts, ids=list(last), metadata=values)
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:

@@ -236,7 +236,7 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
         ids = body.ids
         if ids is None:
             raise HTTPException(422, "ids say which documents are replaced. Give one for each text.")
-        await change(body, lambda texts: texts.update(ids, body.texts, body.metadata, threads=1))
+        await change(body, lambda texts: texts.update(body.texts, ids=ids, metadata=body.metadata, threads=1))
         return {"ids": ids}
 
     @app.delete("/documents", summary="Delete documents", dependencies=[Depends(authorized)])

@@ -16,7 +16,7 @@ from ..reranking.fusion import Method
 from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.checks import require_choice, require_int
 from .database import DocumentDatabase, TextDocument
-from .encoders.base import TextEncoder, as_texts
+from .encoders.base import TextEncoder, as_texts, encode_texts
 from .explanation import TextExplanation, explain_texts
 from .hit import Hit
 from .sentences import sentences_of
@@ -57,6 +57,7 @@ class SearchableTexts:
         Parameters
         ----------
         queries : str or sequence of str
+            A blank query finds nothing.
         k : int
             At most so many; fewer where there are fewer.
         where : mapping, optional
@@ -102,7 +103,7 @@ class SearchableTexts:
         asked = as_texts(queries, "queries")
         if not asked:
             return []
-        encoded = self._encoder.encode_queries(asked)
+        encoded = encode_texts(self._encoder.encode_queries, asked)
         allowed = None if ids is None else list(ids)
         if where:
             kept, within = self._database.select(where), None if ids is None else set(ids)
@@ -164,13 +165,19 @@ class SearchableTexts:
         KeyError
             For an id that is not there.
         ValueError
-            Where the encoder does not say which characters its tokens come from.
+            For a blank query or document, and where the encoder does not say which characters its tokens
+            come from.
         """
         return self.explain_all(query, [id])[0]
 
     def explain_all(self, query: str, ids: Sequence[int | str]) -> list[TextExplanation]:
         """Explain several texts; the query is encoded once.  See :meth:`explain`."""
         documents = self.get(ids)
+        if not documents:
+            return []
+        for name, text in [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]:
+            if not text.strip():
+                raise ValueError(f"The {name} is blank: it has no words to explain. Give another one.")
         query_spans = self._spans(query, "query")
         asked = self._encoder.encode_queries([query])[0]
         return [

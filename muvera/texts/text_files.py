@@ -51,11 +51,17 @@ def read_texts(path: Path, text_field: str = "text") -> TextFile:
     FileNotFoundError
         Where there is no such file.
     ValueError
-        For a line that is no such object; the message names it.
+        For a file without texts, and a line that is no such object, which the message names.
     """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist. Give a file of JSON lines (.jsonl) or one text a line."
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file of texts. Give JSON lines (.jsonl) or one text a line.")
-    lines = _lines(path)
+    lines = list(_lines(path))
+    if not lines:
+        raise ValueError(f"{path} has no texts: no line has anything in it. Give another file.")
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         texts = [line for _, line in lines]
         return TextFile(texts, None, [{} for _ in texts])

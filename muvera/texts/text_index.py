@@ -14,7 +14,7 @@ from ..encoders.registry import as_config
 from ..index.manifest import TEXTS
 from ..index.muvera_index import MuveraIndex
 from .database import DocumentDatabase
-from .encoders.base import TextEncoder, as_texts, encode_in_batches, require_text_encoder
+from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts, require_text_encoder
 from .encoders.registry import load_text_encoder
 from .searchable_texts import SearchableTexts
 
@@ -68,7 +68,8 @@ class TextIndex(SearchableTexts):
         Parameters
         ----------
         texts : iterable of str
-            May be empty: an index to add to.
+            May be empty: an index to add to.  A blank text is kept, but has no token vectors, and no search
+            finds it.
         encoder : TextEncoder or str
             A name is one of :func:`muvera.load_text_encoder`.  An expensive model is best wrapped in
             :class:`muvera.texts.encoders.cache.CachedEncoder`: a build that was interrupted then goes on.
@@ -146,7 +147,7 @@ class TextIndex(SearchableTexts):
         """
         found = as_texts(texts)
         values = [{}] * len(found) if metadata is None else _one_each(metadata, found, "metadata")
-        encoded = self._encoder.encode_documents(found)
+        encoded = encode_texts(self._encoder.encode_documents, found)
         if ids is not None:
             encoded = encoded.with_ids(_one_each(ids, found, "ids"))
         with self._database.transaction():
@@ -162,24 +163,24 @@ class TextIndex(SearchableTexts):
 
     def update(
         self,
-        ids: Sequence[int | str],
-        texts: Iterable[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
+        texts: Iterable[str] | str,
         *,
+        ids: Sequence[int | str],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> None:
         """Add texts under these ids, in place of those that have them; all or none of them.
 
         Parameters
         ----------
-        ids, texts, metadata
+        texts, ids, metadata
             As for :meth:`build`; metadata replaces what was there.
         threads : int, optional
         """
         found = as_texts(texts)
         names = _one_each(ids, found, "ids")
         values = [{}] * len(found) if metadata is None else _one_each(metadata, found, "metadata")
-        encoded = self._encoder.encode_documents(found).with_ids(names)
+        encoded = encode_texts(self._encoder.encode_documents, found).with_ids(names)
         with self._database.transaction():
             self._database.put(names, found, values)
             self._index.update(encoded, threads=threads)

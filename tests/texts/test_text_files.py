@@ -43,5 +43,18 @@ def test_the_line_to_blame_is_named(tmp_path: Path, content: bytes, message: str
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"corpus\.jsonl.*{message}"):
         read_texts(path)
-    with pytest.raises(FileNotFoundError, match="is no file of texts"):
+
+
+@pytest.mark.parametrize("content", [b"", b"\n  \n"])
+def test_a_file_without_texts_is_refused(tmp_path: Path, content: bytes) -> None:
+    for path in (tmp_path / "corpus.jsonl", tmp_path / "texts.txt"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{path.name} has no texts: no line has anything in it"):
+            read_texts(path)
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt does not exist\. Give a file of JSON lines"):
         read_texts(tmp_path / "nowhere.txt")
+    with pytest.raises(FileNotFoundError, match="is no file of texts"):
+        read_texts(tmp_path)

@@ -48,6 +48,36 @@ def test_texts_in_answers_out(index: TextIndex) -> None:
     assert len(index.search("red", k=100)) == 4  # what there is
 
 
+class SpecialTokens(HashEncoder):
+    """Puts a token before every text, as models do; with it, a blank text is like any other."""
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        return super().encode_documents([f"cls {text}" for text in texts])
+
+
+def test_blank_texts_are_kept_and_never_found() -> None:
+    index = TextIndex.build([*TEXTS, "  ", ""], SpecialTokens(), ids=[*IDS, "spaces", "none"])
+    index.add(["\n"], ids=["line"])
+    index.update(["\t"], ids=["db"])
+    assert set(ids(index.search("red apple", k=10))) == {"fox", "apple", "pear"}
+    assert len(index) == 7 and [one.text for one in index.get(["spaces", "db"])] == ["  ", "\t"]
+    for query in ("fox", " "):
+        with pytest.raises(ValueError, match="is blank: it has no words to explain"):
+            index.explain(query, "spaces" if query == "fox" else "fox")
+    assert len(TextIndex.build([" "], SpecialTokens())) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"unit": "sentence"}, {"words": 5}, {"words": 5, "weights": {"maxsim": 1.0, "words": 1.0}}],
+)
+def test_a_blank_query_finds_nothing(settings: Any) -> None:
+    index = TextIndex.build(TEXTS, SpecialTokens(), ids=IDS)
+    assert index.search("  ", explain=not settings, **settings) == []
+    blank, other = index.search(["\n", "lazy dog"], k=1, **settings)
+    assert blank == [] and ids(other) == ["fox"]
+
+
 def test_filters_are_pushed_down(index: TextIndex) -> None:
     assert set(ids(index.search("red", where={"kind": "fruit"}))) == {"apple", "pear"}
     assert ids(index.search("red", where={"kind": "fruit", "year": {"$lt": 2010}})) == ["apple"]
@@ -147,7 +177,7 @@ def test_encoders_without_positions_say_so() -> None:
 def test_adding_updating_deleting(index: TextIndex) -> None:
     assert index.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
     assert set(ids(index.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
-    index.update(["whale", "db"], ["grey whale", "tables"], [{}, {"kind": "tool"}])
+    index.update(["grey whale", "tables"], ids=["whale", "db"], metadata=[{}, {"kind": "tool"}])
     assert index.get(["db", "whale"]) == [
         TextDocument("db", "tables", {"kind": "tool"}),
         TextDocument("whale", "grey whale", {}),
@@ -178,7 +208,7 @@ def test_integers_go_on_where_none_are_given() -> None:
             TypeError,
             r"texts\[0\] must be a string, got ndarray",
         ),
-        (lambda i: i.update(["new"], ["x"], [{"a": {1}}]), TypeError, "set is no value of JSON"),
+        (lambda i: i.update(["x"], ids=["new"], metadata=[{"a": {1}}]), TypeError, "set is no value of JSON"),
         (lambda i: i.search(3), TypeError, "queries must be a string or strings, got int"),
         (lambda i: i.search("x", k=0), ValueError, "k must be at least 1"),
         (lambda i: i.search("x", unit="page"), ValueError, "unit must be"),

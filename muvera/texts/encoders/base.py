@@ -10,7 +10,15 @@ import numpy as np
 from ...data.multivectors import MultiVectors
 from ...data.validation import as_array
 
-__all__ = ["Side", "TextEncoder", "as_texts", "encode_in_batches", "from_matrices", "require_text_encoder"]
+__all__ = [
+    "Side",
+    "TextEncoder",
+    "as_texts",
+    "encode_in_batches",
+    "encode_texts",
+    "from_matrices",
+    "require_text_encoder",
+]
 
 Side = Literal["document", "query"]
 
@@ -98,6 +106,34 @@ def from_matrices(matrices: Iterable[Any], dimension: int | None = None) -> Mult
     return MultiVectors.from_arrays(arrays, dimension=arrays[0].shape[1] if arrays else dimension)
 
 
+def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequence[str]) -> MultiVectors:
+    """Return the token vectors of texts, in order; a blank text has none, for it says nothing.
+
+    Models give a blank text the vectors of special tokens, which resemble everything a little.
+
+    Parameters
+    ----------
+    encode : callable
+        ``encode_documents`` or ``encode_queries`` of an encoder.
+    texts : sequence of str
+
+    Raises
+    ------
+    ValueError
+        Where the encoder returns another number of sets of vectors.
+    """
+    encoded = encode(texts)
+    if len(encoded) != len(texts):
+        raise ValueError(
+            f"The encoder returned {len(encoded)} sets of vectors for {len(texts)} texts. Each text needs one."
+        )
+    blank = np.array([not text.strip() for text in texts], bool)
+    if not blank.any():
+        return encoded
+    lengths = np.where(blank, 0, encoded.lengths)
+    return MultiVectors.from_flat(encoded.tokens[np.repeat(~blank, encoded.lengths)], lengths)
+
+
 def encode_in_batches(
     encode: Callable[[Sequence[str]], MultiVectors],
     texts: Sequence[str],
@@ -118,11 +154,6 @@ def encode_in_batches(
     """
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
-        encoded = encode(part)
-        if len(encoded) != len(part):
-            raise ValueError(
-                f"The encoder returned {len(encoded)} sets of vectors for {len(part)} texts. Each text needs one."
-            )
-        yield encoded
+        yield encode_texts(encode, part)
         if progress is not None:
             progress(len(part))
