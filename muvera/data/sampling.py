@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..utils.checks import given
 from .multivectors import MultiVectors
 from .token_input import as_multivectors
 
@@ -39,7 +41,19 @@ _SAMPLING, _SHRINKING = 0xC0, 0xC3
 
 
 def as_batches(documents: Any) -> Iterator[MultiVectors]:
-    """Return `documents` as collections: an iterable of them streams, all else is one."""
+    """Return `documents` as collections: an iterable of them streams, all else is one.
+
+    Raises
+    ------
+    TypeError
+        For a text or a path instead of vectors.
+    """
+    if isinstance(documents, (str, bytes, os.PathLike)):
+        kind = "path" if isinstance(documents, os.PathLike) else "text"
+        raise TypeError(
+            f"documents must be token vectors, got the {kind} {given(documents)}. Read a saved folder with "
+            "MultiVectors.load; encode texts with your model first."
+        )
     if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
         return iter([as_multivectors(documents)])
     values = iter(documents)

@@ -132,6 +132,11 @@ class IdMap:
         elif self.next + len(documents) > _MOST:
             raise ValueError(f"The next id would be {self.next}, beyond 64 bits. Give ids of your own.")
         else:
+            if self._kind == "str" and len(documents):
+                raise TypeError(
+                    f"This index has str ids, but no ids were given, so that they would be {self.next}, "
+                    f"{self.next + 1}, ... Give strings as ids=, one for each document."
+                )
             ids = np.arange(self.next, self.next + len(documents))
         self.require_kind(ids)
         for name in ids.tolist():

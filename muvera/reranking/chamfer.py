@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import Ranking, best_first
 from ..data.token_input import as_multivectors, checked_texts
-from ..data.validation import as_array, read_only_view
+from ..data.validation import as_array, as_tokens, read_only_view
 from ..kernels.chamfer import match_tokens, score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import require_int
@@ -311,7 +311,14 @@ def _positions(
 
 
 def _one_text(value: Any, name: str) -> MultiVectors:
+    several = isinstance(value, (list, tuple)) and bool(value) and getattr(value[0], "ndim", 0) == 2
+    if several or isinstance(value, MultiVectors):
+        raise ValueError(
+            f"{name} must be one array (tokens, dimension), got {len(value)} of them in a list. Give one."
+        )
     array = as_array(value, name)
+    if array.dtype.kind in "US":
+        as_tokens(value, name)  # raises
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
             f"{name} must have shape (tokens, dimension) with at least one token, got {array.shape}."

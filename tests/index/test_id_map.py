@@ -96,8 +96,12 @@ def test_implicit_ids_go_on_after_the_largest() -> None:
 
 
 def test_kinds_are_not_mixed_and_ids_not_repeated() -> None:
-    with pytest.raises(TypeError, match="This index has str ids, got int ids"):
+    with pytest.raises(
+        TypeError, match=r"has str ids, but no ids were given, so that they would be 0, 1, \.\.\. Give"
+    ):
         named("a").new_ids(without_ids(1))
+    with pytest.raises(TypeError, match="This index has str ids, got int ids"):
+        named("a").new_ids(without_ids(1).with_ids([7]))
     with pytest.raises(TypeError, match="This index has int ids, got str ids"):
         named(0).new_ids(without_ids(1).with_ids(["a"]))
     with pytest.raises(ValueError, match=r"id 'b' is in the index already\. Use update to replace it"):

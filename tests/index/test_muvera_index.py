@@ -238,6 +238,17 @@ def test_explain_names_the_tokens() -> None:
         index.explain(QUERIES[0], "d16")
 
 
+def test_explain_takes_one_query() -> None:
+    index = built()
+    with pytest.raises(TypeError, match=r"query must be token vectors, got the text str 'abc'. Encode it"):
+        index.explain("abc", 5)
+    for several in (QUERIES, [QUERIES[i] for i in range(len(QUERIES))]):
+        with pytest.raises(
+            ValueError, match=rf"query must be one array .* got {len(QUERIES)} of them in a list"
+        ):
+            index.explain(several, 5)
+
+
 # -- documents by id ----------------------------------------------------------
 
 
@@ -561,7 +572,12 @@ def test_bad_searches_are_named(way: dict[str, Any], call: Any, kind: type[Excep
         ),
         (lambda: MuveraIndex.build([]), ValueError, "There are no documents to build an index of"),
         (lambda: MuveraIndex.build(iter([])), ValueError, "There are no documents to build an index of"),
-        (lambda: MuveraIndex.build("text"), TypeError, "Encode it with your model first"),
+        (
+            lambda: MuveraIndex.build("tokens"),
+            TypeError,
+            "documents must be token vectors, got the text str 'tokens'. Read a saved folder with MultiVectors.load",
+        ),
+        (lambda: MuveraIndex.build(Path("tokens")), TypeError, "got the path .*MultiVectors.load"),
         (lambda: MuveraIndex.build(["text"]), TypeError, "Encode it with your model first"),
         (lambda: MuveraIndex.build(DOCUMENTS, threads=0), ValueError, "threads must be at least 1, got 0"),
         (lambda: built().add(DOCUMENTS[:0], threads=0), ValueError, "threads must be at least 1, got 0"),
