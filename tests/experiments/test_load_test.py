@@ -63,7 +63,7 @@ def test_what_was_acknowledged_and_is_not_there_is_lost(address: str) -> None:
     assert writer.lost(kept) == 0
     first, second = list(live)[:2]
     kept.delete([first])
-    kept.update([second], ["another text"])
+    kept.update(["another text"], ids=[second])
     assert writer.lost(kept) == 2
 
 
