@@ -6,9 +6,10 @@ learned on two cores would differ from those that are learned on four.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -73,12 +74,16 @@ class _BlasLimit:
 _BLAS_LIMIT = _BlasLimit()
 
 
-@cache
 def _controller() -> ThreadpoolController:
     # SciPy brings a BLAS of its own, which must be loaded before it can be limited.
     import scipy.linalg  # noqa: F401
 
-    # Looking for the libraries takes longer than a small product.
+    return _libraries(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _libraries(num_modules: int) -> ThreadpoolController:
+    # Looking for the libraries takes longer than a small product, and finds others only after imports.
     return ThreadpoolController()
 
 
