@@ -381,7 +381,7 @@ def test_killed_at_first(folder: Path, place: str, start: Start) -> None:
     code, _, complained = ended(start(FIRST_KILLED, folder, place))
     assert code == -signal.SIGKILL, complained
     assert not folder.exists() and len(list(folder.parent.iterdir())) >= 1
-    with pytest.raises(FileNotFoundError, match="is not a muvera index"):
+    with pytest.raises(FileNotFoundError, match="index does not exist"):
         MuveraIndex.load(folder)
     built(path=folder)
     assert [path.name for path in folder.parent.iterdir()] == ["index"]
