@@ -26,7 +26,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def quick(session: nox.Session) -> None:
-    """Run the quick tests, about a minute."""
+    """Run the quick tests, about two minutes."""
     session.install("-e", ".[test]")
     session.run("pytest", "-q", "-m", "not slow", *session.posargs)
 

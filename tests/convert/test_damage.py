@@ -47,7 +47,7 @@ def raised(error: BaseException) -> BaseException:
         TypeError("'NoneType' object is not iterable"),
         AssertionError(),
         sqlite3.DatabaseError("file is not a database"),
-        RuntimeError("lance error:\n  LanceError(IO): EOF, /root/.cargo/file.rs:1"),
+        RuntimeError("lance error:\n  LanceError(IO): EOF, file.rs:1"),
         OSError("Couldn't deserialize thrift: TProtocolException: Invalid data"),
         OSError(errno.EINVAL, "Invalid argument"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
