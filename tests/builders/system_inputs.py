@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.datasets.collection import Collection
 from experiments.systems.base import Answers, Material
 from muvera import MultiVectors
 
@@ -24,6 +25,23 @@ def some_documents(seed: int, count: int, dimension: int = 16, dtype: Any = np.f
     """Documents of 1 to 12 tokens."""
     lengths = np.random.default_rng(seed + 1000).integers(1, 13, count)
     return unit_texts(seed, lengths.tolist(), dimension, dtype)
+
+
+def collection_material(collection: Collection, folder: Path) -> Material:
+    """What a system is built from, with all that a collection has."""
+    return Material(
+        documents=collection.documents,
+        document_texts=collection.document_texts,
+        query_texts=collection.query_texts,
+        document_pooled=collection.document_pooled,
+        query_pooled=collection.query_pooled,
+        document_token_ids=collection.document_token_ids,
+        query_token_ids=collection.query_token_ids,
+        folder=folder,
+        cache=folder,
+        seed=42,
+        threads=1,
+    )
 
 
 def material(documents: MultiVectors, folder: Path, cache: Path | None = None) -> Material:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.system_inputs import collection_material
 
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.systems.base import Answers, Material, NotApplicableError
@@ -18,19 +19,7 @@ COLLECTION = synthetic_collection("quick-wide", documents=60, queries=6)
 
 
 def material(folder: Path) -> Material:
-    return Material(
-        documents=COLLECTION.documents,
-        document_texts=COLLECTION.document_texts,
-        query_texts=COLLECTION.query_texts,
-        document_pooled=COLLECTION.document_pooled,
-        query_pooled=COLLECTION.query_pooled,
-        document_token_ids=COLLECTION.document_token_ids,
-        query_token_ids=COLLECTION.query_token_ids,
-        folder=folder,
-        cache=folder,
-        seed=42,
-        threads=1,
-    )
+    return collection_material(COLLECTION, folder)
 
 
 def ask(
