@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.atomic_files import save_array
 from ..utils.checks import require_int
-from ..utils.npy_files import load_npy
 from ..utils.optional_imports import import_extra
 from ..utils.parallel import thread_count
-from .base import (
-    Found,
-    Guard,
-    SavedState,
-    VectorSearch,
-    checked_allowed,
-    checked_labels,
-    checked_queries,
-    checked_vectors,
-    none_found,
-)
-from .exact import score_among
+from .base import Found, SavedState, checked_allowed, checked_labels, checked_queries, none_found
+from .graph import GraphSearch
 from .hnsw_file_check import check_graph_file
 from .settings import HNSWSettings
 
 __all__ = ["HNSWSearch"]
 
 FILE = "vectors.hnsw"
-NORMS = "vector_norms.npy"
-
-# Vectors read back at a time for exact scores.
-_BLOCK_BYTES = 32 << 20
 
 # Vectors that an empty graph has room for.
 _ROOM = 1024
 
-# Vectors that each thread adds before searches may come between.
-_ADDED_PER_THREAD = 32
 
-
-class HNSWSearch(VectorSearch):
+class HNSWSearch(GraphSearch):
     """Approximate search in a navigable small-world graph.
 
     Parameters
@@ -65,9 +46,6 @@ class HNSWSearch(VectorSearch):
     def __init__(self, dimension: int, settings: HNSWSettings | None = None) -> None:
         super().__init__(dimension)
         self.settings = HNSWSettings() if settings is None else settings
-        self._removed: set[int] = set()
-        self._labels: set[int] = set()
-        self._norms = np.empty(0, np.float32)  # by label; 1 where unknown
         self._index = self._empty(_ROOM)
 
     def _empty(self, room: int) -> Any:
@@ -82,86 +60,35 @@ class HNSWSearch(VectorSearch):
         library = import_extra("hnswlib", "hnswlib", "Backend 'hnsw'")
         return library.Index(space="ip", dim=self.dimension)
 
-    def __len__(self) -> int:
-        return len(self._labels)
-
     # -- changing -------------------------------------------------------------
 
-    def add(
-        self,
-        labels: NDArray[np.int64],
-        vectors: NDArray[np.float32],
-        threads: int | None = None,
-        guard: Guard = nullcontext,
-    ) -> None:
-        """Add vectors under labels that were never used, some at a time, so that searches come between."""
-        vectors = checked_vectors(vectors, self.dimension)
-        labels = checked_labels(labels, len(vectors))
-        if not self.can_add(labels):
-            used = (label for label in labels.tolist() if label in self._labels or label in self._removed)
-            raise ValueError(f"label {min(used)} was used already.")
-        if len(labels) == 0:
-            return
-        norms = np.ones(len(labels), np.float32)
-        if self.settings.space == "cosine":
-            norms = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1)).astype(np.float32)
-            norms[norms == 0] = 1  # a zero vector stays one
-            vectors = vectors / norms[:, np.newaxis]
-        workers = thread_count(threads)
-        step = _ADDED_PER_THREAD * workers
-        try:
-            with guard():
-                self._make_room(labels, norms)
-            for start in range(0, len(labels), step):
-                part = labels[start : start + step]
-                with guard():
-                    self._index.add_items(
-                        vectors[start : start + step], part.astype(np.uint64), num_threads=workers
-                    )
-                    self._labels.update(part.tolist())
-        except BaseException:
-            with guard():
-                self._retire_rows(labels)
-            raise
+    @property
+    def _keeps_norms(self) -> bool:
+        return self.settings.space == "cosine"
 
-    def _make_room(self, labels: NDArray[np.int64], norms: NDArray[np.float32]) -> None:
+    def _prepare(self, count: int) -> None:
         used, room = self._index.get_current_count(), self._index.get_max_elements()
-        if used + len(labels) > room:
-            self._index.resize_index(max(used + len(labels), room * 3 // 2))
-        if self.settings.space == "cosine":
-            needed = int(labels.max()) + 1
-            if needed > len(self._norms):
-                grown = np.ones(max(needed, len(self._norms) * 3 // 2), np.float32)
-                grown[: len(self._norms)] = self._norms
-                self._norms = grown
-            self._norms[labels] = norms
+        if used + count > room:
+            self._index.resize_index(max(used + count, room * 3 // 2))
 
-    def _retire_rows(self, labels: NDArray[np.int64]) -> None:
-        """Remove what got into the graph; these labels are spent."""
+    def _insert(self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int) -> None:
+        self._index.add_items(rows, labels.astype(np.uint64), num_threads=threads)
+
+    def _retire(self, labels: NDArray[np.int64]) -> None:
         for label in labels.tolist():
             self._labels.discard(label)
             with suppress(RuntimeError):  # this one did not get in
                 self._index.mark_deleted(label)
-                self._removed.add(label)
-
-    def can_add(self, labels: NDArray[np.int64]) -> bool:
-        """Whether :meth:`add` would take all of these labels: a graph takes a label once."""
-        return not any(label in self._labels or label in self._removed for label in labels.tolist())
-
-    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return those of `labels` that a search can return, ascending."""
-        return np.array(sorted(self._labels.intersection(labels.tolist())), np.int64)
+                self._spent.add(label)
 
     def remove(self, labels: NDArray[np.int64]) -> None:
         """Mark vectors as removed; they still guide the search, and keep their memory."""
-        known = checked_labels(labels).tolist()
-        missing = [label for label in known if label not in self._labels]
-        if missing:
-            raise KeyError(f"label {min(missing)} is not here.")
-        for label in known:
+        known = checked_labels(labels)
+        self._require(known)
+        for label in known.tolist():
             self._index.mark_deleted(label)
             self._labels.discard(label)
-            self._removed.add(label)
+            self._spent.add(label)
 
     # -- searching ------------------------------------------------------------
 
@@ -191,8 +118,7 @@ class HNSWSearch(VectorSearch):
         found, scores = none_found(queries, k)
         if wanted == 0 or len(queries) == 0:
             return found, scores
-        cosine = self.settings.space == "cosine"
-        fetched = min(max(wanted, ef), available) if cosine else wanted
+        fetched = min(max(wanted, ef), available) if self._keeps_norms else wanted
         if self._index.ef != ef:
             self._index.set_ef(ef)
         try:
@@ -206,52 +132,16 @@ class HNSWSearch(VectorSearch):
             return self._search_among(candidates, queries, k, threads)
         labels = labels.astype(np.int64)
         products = np.asarray(1 - distances, np.float32)
-        if cosine:
+        if self._keeps_norms:
             products *= self._norms[labels]
             order = np.argsort(-products, axis=1, kind="stable")[:, :wanted]
             labels, products = np.take_along_axis(labels, order, 1), np.take_along_axis(products, order, 1)
         found[:, :wanted], scores[:, :wanted] = labels, products
         return found, scores
 
-    def _search_among(
-        self,
-        labels: NDArray[np.int64],
-        queries: NDArray[np.float32],
-        k: int,
-        threads: int | None = None,
-    ) -> Found:
-        return score_among(labels, self._stored, queries, k, self.dimension, _BLOCK_BYTES, threads)
-
-    def labels(self) -> NDArray[np.int64]:
-        """Return the labels that a search can return, ascending."""
-        return np.array(sorted(self._labels), np.int64)
-
-    def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the stored vectors of `labels`."""
-        labels = np.asarray(labels, np.int64)
-        missing = [label for label in labels.tolist() if label not in self._labels]
-        if missing:
-            raise KeyError(f"label {min(missing)} is not here.")
-        return self._stored(labels)
-
     def _stored(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        if len(labels) == 0:
-            return np.empty((0, self.dimension), np.float32)
         rows = np.asarray(self._index.get_items(labels.tolist(), return_type="numpy"), np.float32)
-        return rows * self._norms[labels, np.newaxis] if self.settings.space == "cosine" else rows
-
-    def measure_recall(
-        self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
-    ) -> float:
-        """Return which share of the exact k best the graph finds, averaged over `queries`."""
-        queries = checked_queries(queries, self.dimension, k)
-        k = min(k, len(self))
-        if k == 0 or len(queries) == 0:
-            return 1.0
-        exact, _ = self._search_among(self.labels(), queries, k, threads)
-        found, _ = self.search(queries, k, threads=threads, ef=ef)
-        hits = [len(np.intersect1d(a, b)) for a, b in zip(exact, found, strict=True)]
-        return float(np.mean(hits)) / k
+        return rows * self._norms[labels, np.newaxis] if self._keeps_norms else rows
 
     # -- keeping --------------------------------------------------------------
 
@@ -265,12 +155,7 @@ class HNSWSearch(VectorSearch):
         """
         path = folder / FILE
         self._index.save_index(str(path))
-        written, needed = path.stat().st_size, self._index.index_file_size()
-        if written != needed:
-            raise OSError(
-                f"{path} has {written} of its {needed} bytes: it was not written whole. Is the disk full?"
-            )
-        save_array(folder / NORMS, self._norms)
+        self._save_norms(folder, path, self._index.index_file_size())
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
@@ -284,9 +169,7 @@ class HNSWSearch(VectorSearch):
         loaded = cls(dimension, saved.settings)
         path = folder / FILE
         count, marked = check_graph_file(path, dimension, loaded.settings.m)
-        loaded._norms = load_npy(folder / NORMS, mmap=False)
-        if not (np.isfinite(loaded._norms).all() and (loaded._norms > 0).all()):
-            raise ValueError(f"{folder / NORMS} is damaged: a norm is no positive number.")
+        loaded._load_norms(folder)
         if count == 0:
             return loaded
         try:
@@ -296,16 +179,15 @@ class HNSWSearch(VectorSearch):
             raise ValueError(f"{path} is damaged: {error}.") from error
         loaded._index.set_ef(loaded.settings.ef)  # hnswlib forgets it
         labels = {int(label) for label in loaded._index.get_ids_list()}
-        if loaded.settings.space == "cosine" and max(labels) >= len(loaded._norms):
-            raise ValueError(f"{folder / NORMS} has no norm for vector {max(labels)} of {path}.")
-        loaded._removed = set(saved.removed.tolist()) & labels
-        wrong = set(marked.tolist()) - loaded._removed
+        loaded._require_norms(folder, path, max(labels))
+        loaded._spent = set(saved.removed.tolist()) & labels
+        wrong = set(marked.tolist()) - loaded._spent
         if wrong:
             raise ValueError(f"{path} has vector {min(wrong)} marked as removed, but it is in use.")
-        for label in loaded._removed:
+        for label in loaded._spent:
             with suppress(RuntimeError):  # the file remembers the mark
                 loaded._index.mark_deleted(label)
-        loaded._labels = labels - loaded._removed
+        loaded._labels = labels - loaded._spent
         return loaded
 
     def info(self) -> dict[str, Any]:
@@ -313,7 +195,7 @@ class HNSWSearch(VectorSearch):
         return {
             "kind": self.kind,
             "vectors": len(self),
-            "removed": len(self._removed),
+            "removed": len(self._spent),
             "dimension": self.dimension,
             "bytes_per_vector": 4 * self.dimension + 8 + 4 * (2 * self.settings.m + 1),
             **self.settings.to_dict(),

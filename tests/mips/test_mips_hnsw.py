@@ -1,41 +1,29 @@
-"""The graph: its recall, removal, restriction, what it cannot reach, and its file."""
+"""The graph of hnswlib: its recall, removal, what it cannot reach, and its file."""
 
 import resource
 import signal
 import struct
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hnswlib
 import numpy as np
 import pytest
+from builders.graph_vectors import exact_best, like_fdes
 
+import muvera.mips.graph
 import muvera.mips.hnsw as module
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
 
 SPACES = ["cosine", "inner_product"]
 
 
-def like_fdes(seed: int, n: int, dimension: int = 64) -> np.ndarray:
-    """Clustered directions with norms that differ by some ten per cent, as FDEs have."""
-    rng = np.random.default_rng(seed)
-    centers = np.random.default_rng(99).standard_normal((20, dimension))  # queries and vectors share them
-    vectors = centers[rng.integers(0, 20, n)] + rng.standard_normal((n, dimension))
-    vectors *= rng.normal(1, 0.1, (n, 1)) / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors.astype(np.float32)
-
-
 def filled(vectors: np.ndarray, **settings: Any) -> HNSWSearch:
     search = HNSWSearch(vectors.shape[1], HNSWSettings(**{"ef_construction": 100, "ef": 100, **settings}))
     search.add(np.arange(len(vectors)), vectors, threads=1)
     return search
-
-
-def exact_best(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    return np.argsort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1)[:, :k]
 
 
 # -- finding ------------------------------------------------------------------
@@ -57,21 +45,6 @@ def test_recall_is_high_and_measured(space: Any) -> None:
     np.testing.assert_allclose(scores, products, atol=1e-6 * np.linalg.norm(queries, axis=1).max() * 3)
 
 
-def test_a_poor_graph_says_so() -> None:
-    vectors, queries = like_fdes(2, 2000), like_fdes(3, 40)
-    poor = filled(vectors, m=2, ef_construction=2, ef=1)
-    recall = poor.measure_recall(queries, 10)
-    assert 0 < recall < 0.9
-    assert recall < filled(vectors, m=16).measure_recall(queries, 10)
-
-
-def test_one_thread_builds_the_same_graph_twice() -> None:
-    vectors, queries = like_fdes(4, 800), like_fdes(5, 10)
-    first, second = (filled(vectors).search(queries, 20) for _ in range(2))
-    np.testing.assert_array_equal(first[0], second[0])
-    np.testing.assert_array_equal(first[1], second[1])
-
-
 def test_a_large_k_leaves_no_trace() -> None:
     """An answer depends on the graph and the query, not on the searches before."""
     vectors, queries = like_fdes(6, 2000), like_fdes(7, 20)
@@ -82,45 +55,16 @@ def test_a_large_k_leaves_no_trace() -> None:
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("space", SPACES)
-def test_a_search_may_have_an_ef_of_its_own(space: Any) -> None:
-    vectors, queries = like_fdes(9, 2000, 16), like_fdes(10, 50, 16)
-    search = filled(vectors, space=space, m=4, ef=200)
-    wide = search.search(queries, 10, threads=1)[0]
-    narrow = search.search(queries, 10, threads=1, ef=10)[0]
-    built_narrow = filled(vectors, space=space, m=4, ef=10).search(queries, 10, threads=1)[0]
-    np.testing.assert_array_equal(narrow, built_narrow)
-    np.testing.assert_array_equal(search.search(queries, 10, threads=1)[0], wide)
-    assert not np.array_equal(narrow, wide)
-    with pytest.raises(ValueError, match="ef must be at least 1, got 0"):
-        search.search(queries, 10, ef=0)
-
-
-def test_zero_vectors_and_one_vector() -> None:
-    search = filled(np.array([[0.0, 0.0], [0.0, 3.0]], np.float32))
-    found, scores = search.search(np.array([[0.0, 2.0], [0.0, -2.0]]), 2)
-    assert found.tolist() == [[1, 0], [0, 1]] and scores.tolist() == [[6, 0], [0, -6]]
-    assert filled(np.ones((1, 3), np.float32)).search(np.ones((2, 3), np.float32), 1)[0].tolist() == [
-        [0],
-        [0],
-    ]
-
-
 # -- removing -----------------------------------------------------------------
 
 
-def test_files_that_contradict_what_is_in_use(tmp_path: Path) -> None:
+def test_a_file_that_contradicts_what_is_in_use(tmp_path: Path) -> None:
     """hnswlib itself says "Label not found" later, where a vector is to be read."""
     search = filled(like_fdes(8, 50), space="cosine")
     search.remove(np.array([7]))
     search.save(tmp_path)
     with pytest.raises(ValueError, match=r"vectors\.hnsw has vector 7 marked as removed, but it is in use"):
         HNSWSearch.load(tmp_path, 64, SavedState(search.settings))
-    norms = np.load(tmp_path / "vector_norms.npy")
-    norms[3] = np.nan
-    np.save(tmp_path / "vector_norms.npy", norms)
-    with pytest.raises(ValueError, match=r"vector_norms\.npy is damaged: a norm is no positive number"):
-        HNSWSearch.load(tmp_path, 64, SavedState(search.settings, removed=np.array([7])))
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -150,46 +94,6 @@ def test_removed_vectors_are_never_returned_and_never_replaced(space: Any, tmp_p
     expected = kept[exact_best(vectors[kept], queries, 10)]
     hits = [len(np.intersect1d(a, b)) for a, b in zip(search.search(queries, 10)[0], expected, strict=True)]
     assert np.mean(hits) / 10 > 0.97
-
-
-def test_removing_some_unknown_removes_nothing() -> None:
-    search = filled(like_fdes(10, 20))
-    with pytest.raises(KeyError, match="label 77 is not here"):
-        search.remove(np.array([3, 77]))
-    assert len(search) == 20 and 3 in search.labels()
-
-
-def test_removing_everything() -> None:
-    search = filled(like_fdes(11, 30))
-    search.remove(np.arange(30))
-    assert search.search(like_fdes(12, 1), 1)[0].tolist() == [[-1]]
-    search.add(np.array([30]), like_fdes(13, 1))
-    assert search.search(like_fdes(12, 2), 1)[0].tolist() == [[30], [30]]
-
-
-# -- restricting --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("allowed", [[], [17], [17, 17, -5, 10**9], list(range(0, 600, 3))])
-def test_allowed_labels_alone_are_returned(space: Any, allowed: list[int]) -> None:
-    vectors, queries = like_fdes(14, 600), like_fdes(15, 10)
-    found, scores = filled(vectors, space=space).search(queries, 10, allowed=np.array(allowed, np.int64))
-    present = np.unique([label for label in allowed if 0 <= label < 600]).astype(np.int64)
-    wanted = min(10, len(present))
-    assert (found[:, wanted:] == -1).all() and (scores[:, wanted:] == -np.inf).all()
-    assert np.isin(found[:, :wanted], present).all()
-    if wanted:
-        expected = present[exact_best(vectors[present], queries, wanted)]
-        hits = [len(np.intersect1d(a[:wanted], b)) for a, b in zip(found, expected, strict=True)]
-        assert np.mean(hits) / wanted > 0.97
-
-
-def test_removed_labels_are_not_found_though_allowed() -> None:
-    search = filled(like_fdes(16, 100))
-    search.remove(np.arange(50))
-    found, _ = search.search(like_fdes(17, 3), 5, allowed=np.arange(40, 53))
-    assert (np.sort(found[:, :3], axis=1) == [50, 51, 52]).all() and (found[:, 3:] == -1).all()
 
 
 # -- what the graph cannot reach ----------------------------------------------
@@ -232,7 +136,7 @@ def test_where_hnswlib_gives_up_vectors_are_scored_one_by_one(
             raise RuntimeError("Cannot return the results in a contiguous 2D array")
 
     graph, search._index = search._index, GivesUp()
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 64 * 4 * 7)  # several blocks, the last one shorter
+    monkeypatch.setattr(muvera.mips.graph, "_BLOCK_BYTES", 64 * 4 * 7)  # several blocks, the last one shorter
     assert_exact(search, vectors, queries, np.arange(100))
     assert_exact(search, vectors, queries, np.array([3, 50, 99]))
     assert search.measure_recall(queries, 10) == 1.0
@@ -274,54 +178,12 @@ def saved(tmp_path: Path) -> tuple[Path, HNSWSearch]:
     return tmp_path / module.FILE, search
 
 
-def load(path: Path, search: HNSWSearch, dimension: int = 16, **changes: Any) -> HNSWSearch:
-    return HNSWSearch.load(path.parent, dimension, SavedState(replace(search.settings, **changes)))
+def load(path: Path, search: HNSWSearch) -> HNSWSearch:
+    return HNSWSearch.load(path.parent, 16, SavedState(search.settings))
 
 
-def test_loaded_answers_are_the_same_and_ef_is_kept(saved: tuple[Path, HNSWSearch]) -> None:
+def test_load_refuses_another_file(saved: tuple[Path, HNSWSearch]) -> None:
     path, search = saved
-    queries = like_fdes(24, 20, 16)
-    loaded = load(path, search)
-    assert loaded.settings == search.settings and loaded._index.ef == 77
-    for found, expected in zip(loaded.search(queries, 30), search.search(queries, 30), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    loaded.add(np.arange(300, 2000), like_fdes(25, 1700, 16))  # it grows
-    assert len(loaded) == 2000 and (loaded.search(queries, 2000)[0] >= 0).all()
-
-
-def test_an_empty_graph_is_saved_too(tmp_path: Path) -> None:
-    search = HNSWSearch(16)
-    search.save(tmp_path)
-    loaded = load(tmp_path / module.FILE, search)
-    loaded.add(np.arange(3), like_fdes(26, 3, 16))
-    assert len(loaded) == 3
-
-
-def test_load_refuses_another_dimension_or_m(saved: tuple[Path, HNSWSearch]) -> None:
-    path, search = saved
-    with pytest.raises(ValueError, match="holds vectors of 16 floats, but 17 are wanted"):
-        load(path, search, 17)
-    with pytest.raises(ValueError, match="has m=16, but m=8 is wanted"):
-        load(path, search, m=8)
-    np.save(path.parent / module.NORMS, np.ones(200, np.float32))
-    with pytest.raises(ValueError, match="has no norm for vector 299"):
-        load(path, search)
-    (path.parent / module.NORMS).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"vector_norms\.npy is (truncated|not a .npy file)"):
-        load(path, search)
-
-
-def test_load_refuses_a_file_that_was_cut_anywhere(saved: tuple[Path, HNSWSearch]) -> None:
-    path, search = saved
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    for size in [0, 5, 95, 96, len(whole) - 1, *rng.integers(96, len(whole), 20)]:
-        path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="cut off"):
-            load(path, search)
-    path.write_bytes(whole + b"\0\0\0")
-    with pytest.raises(ValueError, match="3 bytes follow its end"):
-        load(path, search)
     path.write_bytes(b"garbage!" * 1000)
     with pytest.raises(ValueError, match="not a file of hnswlib: its header contradicts itself"):
         load(path, search)
@@ -348,25 +210,6 @@ def test_load_refuses_links_that_lead_nowhere(saved: tuple[Path, HNSWSearch]) ->
             path.write_bytes(damaged)
             with pytest.raises(ValueError, match=message):
                 load(path, search)
-
-
-def test_random_damage_is_refused_or_harmless(saved: tuple[Path, HNSWSearch]) -> None:
-    """Outside of the floats every changed byte of a structure is seen, or a valid graph is left."""
-    path, search = saved
-    whole = path.read_bytes()
-    rng = np.random.default_rng(1)
-    queries = like_fdes(27, 3, 16)
-    for position in rng.integers(0, len(whole), 60):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1 << int(rng.integers(8))
-        path.write_bytes(damaged)
-        try:
-            loaded = load(path, search)
-        except ValueError as error:
-            assert str(path) in str(error) or "no norm" in str(error)
-        else:
-            with np.errstate(all="ignore"):
-                loaded._index.knn_query(queries, k=5, num_threads=1)
 
 
 CUT_SHORT = """

@@ -1,0 +1,187 @@
+"""GraphSearch: base class of searches in a graph of another library, and what they share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..utils.atomic_files import save_array
+from ..utils.npy_files import load_npy
+from ..utils.parallel import thread_count
+from .base import Found, Guard, VectorSearch, checked_labels, checked_queries, checked_vectors
+from .exact import score_among
+
+__all__ = ["NORMS", "GraphSearch"]
+
+NORMS = "vector_norms.npy"
+
+# Vectors read back at a time for exact scores.
+_BLOCK_BYTES = 32 << 20
+
+# Vectors that each thread adds before searches may come between.
+_ADDED_PER_THREAD = 32
+
+
+class GraphSearch(VectorSearch):
+    """Base class of approximate searches: a library's graph, the labels in it and the vectors' norms.
+
+    Parameters
+    ----------
+    dimension : int
+        Floats of a vector.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__(dimension)
+        self._labels: set[int] = set()
+        self._spent: set[int] = set()  # removed, and never to be added again
+        self._norms = np.empty(0, np.float32)  # by label; 1 where unknown
+
+    # -- what differs ---------------------------------------------------------
+
+    @property
+    def _keeps_norms(self) -> bool:
+        """Whether the graph holds vectors of length 1, whose norms are kept here."""
+        return True
+
+    @abstractmethod
+    def _prepare(self, count: int) -> None:
+        """Make room in the graph for so many vectors more."""
+
+    @abstractmethod
+    def _insert(self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int) -> None:
+        """Put rows into the graph, which :meth:`_prepare` made ready."""
+
+    @abstractmethod
+    def _retire(self, labels: NDArray[np.int64]) -> None:
+        """Take out of the graph, and out of the labels, what got in before an addition failed."""
+
+    @abstractmethod
+    def _stored(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of labels that are here, as exactly as they are kept."""
+
+    # -- changing -------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def add(
+        self,
+        labels: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        threads: int | None = None,
+        guard: Guard = nullcontext,
+    ) -> None:
+        """Add vectors under new labels, some at a time, so that searches come between."""
+        rows = checked_vectors(vectors, self.dimension)
+        labels = checked_labels(labels, len(rows))
+        if not self.can_add(labels):
+            first = min(self._labels.union(self._spent).intersection(labels.tolist()))
+            raise ValueError(f"label {first} {'was used already' if first in self._spent else 'is in use'}.")
+        if len(labels) == 0:
+            return
+        norms = None
+        if self._keeps_norms:
+            norms = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1)).astype(np.float32)
+            norms[norms == 0] = 1  # a zero vector stays one
+            rows = rows / norms[:, np.newaxis]
+        workers = thread_count(threads)
+        step = _ADDED_PER_THREAD * workers
+        try:
+            with guard():
+                self._prepare(len(labels))
+                if norms is not None:
+                    self._keep_norms(labels, norms)
+            for start in range(0, len(labels), step):
+                part = labels[start : start + step]
+                with guard():
+                    self._insert(part, rows[start : start + step], workers)
+                    self._labels.update(part.tolist())
+        except BaseException:
+            with guard():
+                self._retire(labels)
+            raise
+
+    def _keep_norms(self, labels: NDArray[np.int64], norms: NDArray[np.float32]) -> None:
+        needed = int(labels.max()) + 1
+        if needed > len(self._norms):
+            grown = np.ones(max(needed, len(self._norms) * 3 // 2), np.float32)
+            grown[: len(self._norms)] = self._norms
+            self._norms = grown
+        elif not self._norms.flags.writeable:
+            self._norms = self._norms.copy()
+        self._norms[labels] = norms
+
+    def can_add(self, labels: NDArray[np.int64]) -> bool:
+        """Whether :meth:`add` would take all of these labels."""
+        new = labels.tolist()
+        return self._labels.isdisjoint(new) and self._spent.isdisjoint(new)
+
+    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of `labels` that a search can return, ascending."""
+        return np.array(sorted(self._labels.intersection(labels.tolist())), np.int64)
+
+    def _require(self, labels: NDArray[np.int64]) -> None:
+        missing = [label for label in labels.tolist() if label not in self._labels]
+        if missing:
+            raise KeyError(f"label {min(missing)} is not here.")
+
+    # -- searching ------------------------------------------------------------
+
+    def _search_among(
+        self, labels: NDArray[np.int64], queries: NDArray[np.float32], k: int, threads: int | None = None
+    ) -> Found:
+        """Score the vectors of `labels` one by one."""
+        return score_among(labels, self._stored, queries, k, self.dimension, _BLOCK_BYTES, threads)
+
+    def measure_recall(
+        self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
+    ) -> float:
+        """Return which share of the k best of all kept vectors the graph finds, averaged over `queries`."""
+        queries = checked_queries(queries, self.dimension, k)
+        k = min(k, len(self))
+        if k == 0 or len(queries) == 0:
+            return 1.0
+        exact, _ = self._search_among(self.labels(), queries, k, threads)
+        found, _ = self.search(queries, k, threads=threads, ef=ef)
+        return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, found, strict=True)])) / k
+
+    # -- looking --------------------------------------------------------------
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the labels that a search can return, ascending."""
+        return np.array(sorted(self._labels), np.int64)
+
+    def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the stored vectors of `labels`, as exactly as they are kept."""
+        labels = np.asarray(labels, np.int64)
+        self._require(labels)
+        if len(labels) == 0:
+            return np.empty((0, self.dimension), np.float32)
+        return self._stored(labels)
+
+    # -- keeping --------------------------------------------------------------
+
+    def _save_norms(self, folder: Path, graph: Path, needed: int) -> None:
+        """Write the norms beside the graph's file, having checked that this has all its bytes."""
+        written = graph.stat().st_size
+        if written != needed:
+            raise OSError(
+                f"{graph} has {written} of its {needed} bytes: it was not written whole. Is the disk full?"
+            )
+        save_array(folder / NORMS, self._norms)
+
+    def _load_norms(self, folder: Path) -> None:
+        norms: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
+        if not (np.isfinite(norms).all() and (norms > 0).all()):
+            raise ValueError(f"{folder / NORMS} is damaged: a norm is no positive number.")
+        self._norms = norms
+
+    def _require_norms(self, folder: Path, graph: Path, highest: int) -> None:
+        if self._keeps_norms and highest >= len(self._norms):
+            raise ValueError(f"{folder / NORMS} has no norm for vector {highest} of {graph}.")
