@@ -1,6 +1,7 @@
 """What all tests share: hypothesis's profile, the mark for what needs a compiler."""
 
 import os
+from pathlib import Path
 
 from builders.kernel_cache import kernel_cache_folder
 from builders.paths import ROOT
@@ -38,8 +39,12 @@ SLOW = (
     "encoders/learned/",
     "engines/",
     "experiments/",
-    "index/test_index_faults.py",
+    "index/test_damaged_folders.py",
     "index/test_index_threads.py",
+    "index/test_interrupted_saves.py",
+    "index/test_saved_index.py",
+    "index/test_streamed_builds.py",
+    "index/test_writers_and_readers.py",
     "serve/test_server_page.py",
     "test_examples.py",
     "test_notebooks.py",
@@ -68,3 +73,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("compiled")
         if mark is not None:
             item.add_marker(pytest.mark.skip(reason=f"NUMBA_DISABLE_JIT=1: {mark.args[0]}"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where an index is to be saved; nothing is there."""
+    return tmp_path / "index"

@@ -1,0 +1,125 @@
+"""Several indexes, threads and processes that write and read one folder."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.kept_indexes import answers, built, start_script
+
+import muvera.index.persistence as folder_module
+from muvera import MuveraIndex
+from muvera.index.manifest import IndexFolderError, verify
+
+WRITER = """
+    import sys
+    import muvera.index.persistence as folder_module
+    from muvera import MuveraIndex
+
+    index = MuveraIndex.load(sys.argv[1])
+    index.delete([int(sys.argv[2])])
+    save = folder_module.write_encoder_arrays
+
+    def slow(encoder, folder):
+        print("writing", flush=True)
+        sys.stdin.readline()
+        save(encoder, folder)
+
+    folder_module.write_encoder_arrays = slow
+    index.save(sys.argv[1])
+    print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_writing_one_folder(folder: Path) -> None:
+    built(path=folder)
+    second = MuveraIndex.load(folder)
+    with start_script(WRITER, folder, 7) as first:
+        assert first.stdout is not None and first.stdin is not None
+        assert first.stdout.readline() == "writing\n"
+        second.delete([8])
+        with pytest.raises(
+            IndexFolderError, match=r"Another process is writing .*index\. Wait for it, then load"
+        ):
+            second.save(folder)
+        assert len(MuveraIndex.load(folder)) == 200  # a reader sees the old one meanwhile
+        first.stdin.write("go\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == "done\n"
+    with pytest.raises(IndexFolderError, match=r"holds generation 2, but you loaded 1\. Saving would lose"):
+        second.save(folder)
+    loaded = MuveraIndex.load(folder, verify_files=True)
+    assert 7 not in loaded and 8 in loaded
+    loaded.delete([8])
+    loaded.save(folder)
+    assert len(MuveraIndex.load(folder)) == 198
+
+
+def test_two_indexes_of_one_folder_in_one_process(folder: Path) -> None:
+    built(path=folder)
+    first, second = MuveraIndex.load(folder), MuveraIndex.load(folder)
+    first.delete([1])
+    first.save(folder)
+    second.delete([2])
+    with pytest.raises(IndexFolderError, match="load it and change that, save to another folder"):
+        second.save(folder)
+    second.save(folder.parent / "other")
+    with pytest.raises(IndexFolderError, match="holds generation 2, but this index was made elsewhere"):
+        built().save(folder)
+    assert len(MuveraIndex.load(folder)) == len(MuveraIndex.load(folder.parent / "other")) == 199
+
+
+def test_an_index_is_saved_to_its_folder_again_after_a_copy_elsewhere(folder: Path) -> None:
+    backup = folder.parent / "backup"
+    index = built(path=folder)
+    expected = answers(index)
+    index.save(backup)
+    index.save(folder)  # the folder still holds what this index wrote
+    assert answers(index) == answers(MuveraIndex.load(folder, verify_files=True)) == expected
+    index.delete([1])
+    index.save(backup)
+    loaded = MuveraIndex.load(backup, verify_files=True)
+    loaded.delete([2])
+    loaded.save(folder.parent / "other")
+    loaded.save(backup)
+    with pytest.raises(IndexFolderError, match="holds generation 3, but you loaded 2"):
+        index.save(backup)  # another index has changed it since
+    index.save(folder)
+    assert [len(MuveraIndex.load(path, verify_files=True)) for path in (folder, backup)] == [199, 198]
+
+
+def test_a_folder_that_another_index_took_is_not_replaced(folder: Path) -> None:
+    index = built(path=folder)
+    index.save(folder.parent / "backup")
+    built().save(folder, overwrite=True)
+    with pytest.raises(IndexFolderError, match="holds generation 1, but it is another one than you loaded"):
+        index.save(folder)
+
+
+def test_a_loaded_index_answers_on_while_its_folder_is_saved_anew(folder: Path) -> None:
+    built(path=folder)
+    reader, writer = MuveraIndex.load(folder), MuveraIndex.load(folder)
+    expected = answers(reader)
+    writer.delete(range(100))
+    writer.rebuild()
+    writer.save(folder)
+    assert not (folder / "generation-000001").exists()
+    assert answers(reader) == expected
+
+
+def test_loading_while_the_folder_is_saved_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader has read the old manifest when its files go: it begins again with the new one."""
+    built(path=folder)
+    writer = MuveraIndex.load(folder)
+    times = []
+
+    def overtaken(*arguments: Any) -> None:
+        times.append(1)
+        if len(times) <= 2:
+            writer.delete(writer.ids[:1])
+            writer.rebuild()
+            writer.save(folder)
+        verify(*arguments)
+
+    monkeypatch.setattr(folder_module, "verify", overtaken)
+    assert len(MuveraIndex.load(folder)) == 198 and len(times) == 3
