@@ -51,6 +51,9 @@ SLOW = (
     "tuning/",
 )
 
+#: What takes minutes, so that a run of files in several processes begins with it.
+FIRST = ROOT / "tests" / "experiments" / "test_commands.py"
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks."""
@@ -62,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow; skip, with its reason, what interpreted kernels cannot do or cannot do in time."""
+    items.sort(key=lambda item: item.path != FIRST)
     for item in items:
         if item.path.is_relative_to(ROOT / "tests") and str(item.path.relative_to(ROOT / "tests")).startswith(
             SLOW
