@@ -11,6 +11,7 @@ from ..evaluation.intervals import ratio_interval
 from ..evaluation.summary import Part, Results
 from ..runner.configuration import Experiment
 from .special_tables import candidates, crossover, losses, scaling
+from .speed_at_recall import speed_at_recall
 from .table_parts import Table, make_table, table_of_points, table_of_rows, with_interval
 
 __all__ = ["result_tables"]
@@ -35,6 +36,7 @@ def result_tables(results: Results, parts: Sequence[Part]) -> list[Table]:
         "candidates": candidates,
         "scaling": scaling,
         "crossover": crossover,
+        "speed_at_recall": speed_at_recall,
     }
     tables: list[Table] = []
     for name in dict.fromkeys(part.experiment.name for part in parts):

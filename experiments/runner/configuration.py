@@ -29,7 +29,18 @@ FIRST_SEED, SEED_STEP = 42, 1000
 LARGEST = "largest"
 
 _KINDS = ("systems", "scaling")
-_TABLES = ("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "scaling", "crossover")
+_TABLES = (
+    "metrics",
+    "speed",
+    "size",
+    "facts",
+    "losses",
+    "candidates",
+    "variance",
+    "scaling",
+    "crossover",
+    "speed_at_recall",
+)
 _ENTRY_KEYS = ("system", "label", "build", "variants", "grid", "query", "sweep", "allow_fewer")
 _COMPARISON_KEYS = ("to", "what", "metrics")
 

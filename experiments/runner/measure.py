@@ -267,7 +267,7 @@ def _keep(
             if wrong:
                 faults.append(wrong)
     needed = one.system.reads_tokens(**point.query)
-    tokens = documents.tokens.nbytes / len(documents) if needed else 0.0
+    tokens = one.system.token_bytes_per_document() if needed else 0.0
     fitted_on = one.system.fitted_on()
     facts = {
         **one.facts,

@@ -109,8 +109,9 @@ class System(ABC):
         As in :data:`experiments.systems.registry.SYSTEMS`.
     family : {"muvera", "baseline", "peer"}
     chamfer : bool
-        Whether the scores claim to be exact Chamfer similarities (sums over query tokens).  They are then
-        compared with those that the runner computes, but for the query argument ``rerank: false``.
+        Whether the scores claim to be exact Chamfer similarities (sums over query tokens), of a class, or
+        of one system where its arguments decide.  They are then compared with those that the runner
+        computes, but for the query argument ``rerank: false``.
     own_process : bool
         Whether the work is done in another process, whose kernels a small build here would not warm up.
     build_seconds : float or None
@@ -119,7 +120,7 @@ class System(ABC):
 
     name: ClassVar[str]
     family: ClassVar[Family] = "baseline"
-    chamfer: ClassVar[bool] = False
+    chamfer: bool = False
     own_process: ClassVar[bool] = False
     build_seconds: float | None = None
 
@@ -154,6 +155,10 @@ class System(ABC):
     @abstractmethod
     def bytes_per_document(self) -> float:
         """Return the size of the index on top of the token vectors that every exact reranker reads."""
+
+    def token_bytes_per_document(self) -> float:
+        """Return the bytes of the tokens that an exact ranking reads, where :meth:`reads_tokens` says so."""
+        return self.documents.tokens.nbytes / len(self.documents)
 
     def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
         """Compare two ways to the same answer before either is timed; say in a sentence where they differ."""

@@ -30,7 +30,7 @@ class BM25(System):
     """
 
     name: ClassVar[str] = "bm25"
-    chamfer: ClassVar[bool] = True
+    chamfer: bool = True
 
     def __init__(self, *, k1: float = 1.5, b: float = 0.75, stopwords: str | None = "en") -> None:
         self._index: Any = bm25s.BM25(k1=k1, b=b)

@@ -25,7 +25,7 @@ class ExactRanking(FirstStage):
     """Reranking of the best FDEs, which are found outside the clock; build arguments are those of ``fde``."""
 
     name: ClassVar[str] = "reranking"
-    chamfer: ClassVar[bool] = True
+    chamfer: bool = True
 
     def search(  # type: ignore[override]
         self,

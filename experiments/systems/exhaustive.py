@@ -18,7 +18,7 @@ class Exhaustive(System):
     """The exact answer, and what it costs to compute it without an index."""
 
     name: ClassVar[str] = "exhaustive"
-    chamfer: ClassVar[bool] = True
+    chamfer: bool = True
 
     def build(self, material: Material) -> None:
         """Keep the token vectors; there is nothing else to build."""

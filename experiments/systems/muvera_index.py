@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from muvera import MultiVectors, MuveraIndex, rerank
+from muvera.index.settings import TokenSettings
 
 from .base import Answers, Family, Material, Ranked, System
 from .encoder_settings import ENCODER_ARGUMENTS, encoder_config
@@ -32,6 +33,8 @@ class Muvera(System):
         Settings of the graph.
     pq : dict, optional
         Settings of product codes.
+    tokens : str or dict, optional
+        How tokens are kept, see :class:`muvera.index.settings.TokenSettings`.
     exact_tokens : int
         0 by default, unlike the index: small collections, too, are to be searched through FDEs here.
     **changes
@@ -41,7 +44,6 @@ class Muvera(System):
 
     name: ClassVar[str] = "muvera"
     family: ClassVar[Family] = "muvera"
-    chamfer: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -50,12 +52,23 @@ class Muvera(System):
         backend: Any = "auto",
         hnsw: dict[str, Any] | None = None,
         pq: dict[str, Any] | None = None,
+        tokens: str | dict[str, Any] | None = None,
         exact_tokens: int = 0,
         **changes: Any,
     ) -> None:
         encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
         self._preset, self._changes = preset, changes
-        self._settings = {"backend": backend, "hnsw": hnsw, "pq": pq, "exact_tokens": exact_tokens}
+        kept = TokenSettings.of(tokens)
+        self._has_codes = kept.has_codes
+        self._settings = {
+            "backend": backend,
+            "hnsw": hnsw,
+            "pq": pq,
+            "tokens": tokens,
+            "exact_tokens": exact_tokens,
+        }
+        # An attribute of the class elsewhere: here scores are those of decoded tokens where these are all.
+        self.chamfer = kept.keep_exact or not kept.has_codes
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
@@ -79,6 +92,7 @@ class Muvera(System):
         ef: int | None = None,
         ball_carving_tau: float | None = None,
         patience: int | None = None,
+        rescore: int | None = None,
     ) -> Answers:
         """Search as a user does.
 
@@ -88,7 +102,7 @@ class Muvera(System):
             Documents that are ranked exactly; at least k.
         ef : int, optional
             Candidates of the walk through the graph; default: what it was built with.
-        ball_carving_tau, patience : optional
+        ball_carving_tau, patience, rescore : optional
             Of :meth:`muvera.MuveraIndex.search`.
         """
 
@@ -99,6 +113,7 @@ class Muvera(System):
                 candidates=max(k, candidates),
                 ball_carving_tau=ball_carving_tau,
                 patience=patience,
+                rescore=rescore,
                 ef=ef,
                 threads=self.threads,
             )[0]
@@ -109,8 +124,10 @@ class Muvera(System):
     def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
         """Compare the index's answers with candidates that are encoded, searched and ranked apart.
 
-        Carving and patience change answers by design, and are left out.
+        Carving, patience and codes of tokens change answers by design, and are left out.
         """
+        if self._has_codes:
+            return None
         query = {name: value for name, value in query.items() if name in ("candidates", "ef")}
         some = queries[: min(_COMPARED, len(queries))]
         answers = self.search(some, k, **query)
@@ -143,6 +160,13 @@ class Muvera(System):
         if info.vectors is not None and info.vectors.get("recall") is not None:
             found["search_recall"] = float(info.vectors["recall"])
         return found
+
+    def token_bytes_per_document(self) -> float:
+        """Return the bytes of tokens as they are kept, codes and exact ones together."""
+        info = self._index.info()
+        codec = info.token_codec
+        per_token = float(codec["bytes_per_token"]) + float(codec["exact_bytes_per_token"])
+        return per_token * info.tokens / info.documents
 
     def bytes_per_document(self) -> float:
         """Return the bytes of an FDE as it is kept and, with a graph, of its links."""

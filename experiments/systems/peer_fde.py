@@ -39,7 +39,7 @@ class PeerFDE(WorkerSystem):
         Settings of :class:`muvera.mips.HNSWSettings` but for the seed.
     """
 
-    chamfer: ClassVar[bool] = True
+    chamfer: bool = True
 
     def __init__(
         self,

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
-
 from muvera import MultiVectors
 
-from ..peers.environments import save_texts
-from .base import Answers, Material, Ranked
-from .timed_search import timed_search
+from .base import Answers, Material
 from .worker_system import WorkerSystem
 
 __all__ = ["Plaid"]
@@ -59,17 +55,7 @@ class Plaid(WorkerSystem):
         """Make the index in the scratch folder."""
         super().build(material)
         self._index = material.folder / "index"
-        save_texts(material.folder, "documents", list(material.documents))
-        seconds = self.worker.time(
-            "build",
-            index=str(self._index),
-            seed=material.seed,
-            threads=material.threads,
-            **self._settings,
-        )
-        self.build_seconds = float(seconds[0].sum())  # without handing the documents over
-        for name in ("documents.npy", "documents_lengths.npy"):
-            (material.folder / name).unlink()
+        self.build_of(material, index=str(self._index), **self._settings)
 
     def search(
         self,
@@ -93,7 +79,7 @@ class Plaid(WorkerSystem):
             Rank so many of the best again by exact Chamfer, whose scores are then returned: this reads
             the stored token vectors, which PLAID itself does without.  0 for PLAID as it is.
         """
-        save_texts(self.folder, "queries", [tokens.astype(np.float32) for tokens in queries])
+        self.hand_over(queries)
         found, times = self.worker.each(
             "search",
             "queries",
@@ -103,16 +89,7 @@ class Plaid(WorkerSystem):
             n_ivf_probe=n_ivf_probe,
             n_full_scores=n_full_scores,
         )
-        ids, scores = found[:, :, 0].astype(np.int64), found[:, :, 1].astype(np.float32)
-        if not candidates:
-            return Answers(ids, scores, times[0])
-
-        def answer(place: int, query: MultiVectors) -> Ranked:
-            best = ids[place, :candidates]
-            return self.ranked_exactly(query, best[best >= 0], k)
-
-        again = timed_search(queries, k, answer)
-        return Answers(again.ids, again.scores, again.seconds + times[0])
+        return self.answers_of(queries, k, found, times[0], candidates)
 
     def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""

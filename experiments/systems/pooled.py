@@ -30,7 +30,7 @@ class Pooled(System):
     """
 
     name: ClassVar[str] = "pooled"
-    chamfer: ClassVar[bool] = True
+    chamfer: bool = True
 
     def __init__(
         self,

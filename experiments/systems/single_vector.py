@@ -29,7 +29,7 @@ class SingleVector(TokenSystem):
     """
 
     name: ClassVar[str] = "single_vector"
-    chamfer: ClassVar[bool] = True
+    chamfer: bool = True
 
     def build(self, material: Material) -> None:
         """Build the graph, where there is one."""

@@ -1,0 +1,109 @@
+"""Qdrant's own multivectors in this process (qdrant-edge): MaxSim of half-precision tokens."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LIBRARY = "qdrant_edge"
+
+Work = Callable[..., Any]
+
+TOKENS, MEAN = "tokens", "mean"
+
+# Documents that are handed over at once.
+_BATCH = 256
+
+
+def _config(dimension: int, graph_of_tokens: bool, m: int, ef_construct: int, threads: int) -> Any:
+    edge = importlib.import_module(LIBRARY)
+
+    def graph(links: int) -> Any:
+        return edge.HnswIndexConfig(
+            m=links, ef_construct=ef_construct, full_scan_threshold=10, max_indexing_threads=threads
+        )
+
+    tokens = edge.EdgeVectorParams(
+        size=dimension,
+        distance=edge.Distance.Dot,
+        datatype=edge.VectorStorageDatatype.Float16,
+        multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
+        hnsw_config=graph(m if graph_of_tokens else 0),
+    )
+    means = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine, hnsw_config=graph(m))
+    return edge.EdgeConfig(
+        vectors={TOKENS: tokens} if graph_of_tokens else {TOKENS: tokens, MEAN: means},
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1),
+        max_search_threads=1,
+        wal_enabled=False,
+    )
+
+
+@lru_cache(maxsize=1)
+def _shard(folder: str) -> Any:
+    """Open a shard, which the searches of all settings share."""
+    return importlib.import_module(LIBRARY).EdgeShard.load(folder)
+
+
+def build(
+    inputs: Mapping[str, Any],
+    index: str,
+    seed: int,
+    threads: int,
+    graph_of_tokens: bool,
+    m: int,
+    ef_construct: int,
+) -> Work:
+    """Fill a shard and build its graph; the engine draws from a source of its own, not from `seed`."""
+    edge = importlib.import_module(LIBRARY)
+    documents = [document.astype(np.float32) for document in inputs["documents"]]
+    config = _config(documents[0].shape[1], graph_of_tokens, m, ef_construct, threads)
+
+    def vectors(document: NDArray[np.float32]) -> dict[str, Any]:
+        tokens = {TOKENS: document.tolist()}
+        return tokens if graph_of_tokens else {**tokens, MEAN: document.mean(axis=0).tolist()}
+
+    def work() -> None:
+        Path(index).mkdir()
+        shard = edge.EdgeShard.create(index, config)
+        for start in range(0, len(documents), _BATCH):
+            batch = documents[start : start + _BATCH]
+            points = [edge.Point(start + i, vectors(one), {}) for i, one in enumerate(batch)]
+            shard.update(edge.UpdateOperation.upsert_points(points))
+        shard.optimize()
+        shard.flush()
+        shard.close()
+
+    return work
+
+
+def search(_: Mapping[str, Any], index: str, top_k: int, candidates: int, graph_of_tokens: bool) -> Work:
+    """Return (position, score) of the best documents of one query, float64 (top_k, 2), -1 where missing.
+
+    Where means are kept, they propose the candidates; else a walk through the graph of tokens keeps them.
+    """
+    edge = importlib.import_module(LIBRARY)
+    shard = _shard(index)
+
+    def work(query: NDArray[np.float32]) -> NDArray[np.float64]:
+        asked: dict[str, Any] = {"query": edge.Query.Nearest(query.tolist(), TOKENS)}
+        walk = edge.SearchParams(hnsw_ef=candidates)
+        if not graph_of_tokens:
+            nearest = edge.Query.Nearest(query.mean(axis=0).tolist(), MEAN)
+            asked["prefetches"] = [edge.Prefetch(candidates, nearest, params=walk)]
+        else:
+            asked["params"] = walk
+        request = edge.QueryRequest(limit=top_k, with_vector=False, with_payload=False, **asked)
+        out = np.full((top_k, 2), -1.0)
+        for place, one in enumerate(shard.query(request)):
+            out[place] = one.id, one.score
+        return out
+
+    return work
+
+
+OPERATIONS = {"build": build, "search": search}

@@ -1,0 +1,53 @@
+"""TACHIOM: token-aware centroids, a graph of them, and product codes of residuals, in Rust."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LIBRARY = "tachiom"
+
+Work = Callable[..., Any]
+
+
+@lru_cache(maxsize=1)
+def _index(path: str) -> Any:
+    """Load an index, which the searches of all settings share."""
+    return importlib.import_module(LIBRARY).Tachiom.load(path)
+
+
+def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, **settings: Any) -> Work:
+    """Build the index of all documents and save it; the threads are those of the process, which is one."""
+    tachiom = importlib.import_module(LIBRARY)
+    documents = inputs["documents"]
+    tokens = np.concatenate(documents).astype(np.float16).view(np.uint16)  # halves, as it wants them
+    lengths = np.array([len(document) for document in documents], np.int32)
+    kinds = np.asarray(inputs["token_ids"], np.uint32)
+
+    def work() -> None:
+        made = tachiom.Tachiom.build_from_arrays(tokens, kinds, lengths, pq_seed=seed, **settings)
+        made.save(index)
+
+    return work
+
+
+def search(_: Mapping[str, Any], index: str, top_k: int, **settings: Any) -> Work:
+    """Return (position, score) of the best documents of one query, float64 (top_k, 2), -1 where missing."""
+    opened = _index(index)
+    most = min(top_k, opened.len)
+
+    def work(query: NDArray[np.float32]) -> NDArray[np.float64]:
+        scores, ids = opened.search(np.ascontiguousarray(query), most, **settings)
+        out = np.full((top_k, 2), -1.0)
+        found = np.isfinite(scores)  # fewer than k are filled up with infinities
+        count = int(found.sum())
+        out[:count, 0], out[:count, 1] = ids[found], scores[found]
+        return out
+
+    return work
+
+
+OPERATIONS = {"build": build, "search": search}
