@@ -21,7 +21,7 @@ MAIN = "end_to_end"
 SUBJECTS = {
     "systems": (
         "Against other systems",
-        ("end_to_end", "plaid", "token_search", "single_vector", "peer_fdes"),
+        ("end_to_end", "headline", "plaid", "token_search", "single_vector", "peer_fdes"),
     ),
     "recall": (
         "Recall of FDEs",

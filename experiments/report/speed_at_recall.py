@@ -13,6 +13,9 @@ from .table_parts import Table, make_table
 
 __all__ = ["seconds_at", "speed_at_recall"]
 
+# Means of recalls are rounded.
+_ROUNDING = 1e-9
+
 #: A point of a curve: recall and the median query's seconds.
 CurvePoint = tuple[float, float]
 
@@ -99,7 +102,7 @@ def seconds_at(curve: Sequence[CurvePoint], recall: float) -> float | None:
     True
     """
     front = [curve[i] for i in pareto_front(curve)]
-    reaching = next((i for i, point in enumerate(front) if point[0] >= recall), None)
+    reaching = next((i for i, point in enumerate(front) if point[0] >= recall - _ROUNDING), None)
     if reaching is None:
         return None
     if reaching == 0:
