@@ -85,7 +85,11 @@ def colbert_index(folder: Path) -> None:
 MATERIALS: dict[str, Callable[[Path], None]] = {
     "colbert-index": colbert_index,
     "vector-database": documents,
-    "engines": documents,
+    "lancedb": documents,
+    "milvus": documents,
+    "opensearch": documents,
+    "postgresql": documents,
+    "qdrant": documents,
     "scale": documents,
     "tune": documents,
 }
