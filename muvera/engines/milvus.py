@@ -95,6 +95,8 @@ class MilvusEngine(Engine):
         """Return what is there; None where nothing of this name is."""
         with self._asking("cannot be read"):
             there = {name for name in (self._name, self._beside) if self._client.has_collection(name)}
+            for name in there:  # which Milvus Lite forgets with the process
+                self._client.load_collection(name)
             first = self._parts([0]) if self._beside in there else []
         if not first:
             if self._name in there and self._beside not in there:
