@@ -14,27 +14,78 @@ from .jit import kernel
 from .row_operations import prefetch, widen_halves
 from .tile import LANES, ROWS, tile_dot, tile_max
 
-# Rows fetched ahead of the tile: far enough to arrive in time, near enough to stay cached.
-_AHEAD = 32
+# Entries that are fetched ahead of their use at most: they stay in the second-level cache until then.
+_AHEAD = 32768
+
+# Bytes that a prefetch brings.
+_LINE = 64
 
 
 @kernel
-def best_similarities(floats, halves, start, stop, depth, packed, panels, scratch, best):
-    """Write each query token's largest inner product with tokens start..stop to `best`."""
-    best[:] = -np.inf
-    if halves.shape[0] > 0:
-        widen_halves(halves.reshape(-1), start * depth, stop * depth, scratch)
-        for row in range(0, stop - start, ROWS):
-            for panel in range(panels):
-                tile_max(scratch, row, stop - start - 1, depth, packed, panel, best, panel * LANES)
-        return
-    rows = floats.reshape(-1)
-    for row in range(start, stop, ROWS):
-        ahead = (row + _AHEAD) * depth
-        for i in range(0, ROWS * depth, LANES):
-            prefetch(rows, ahead + i)
+def _fetch(source, start, stop, line):
+    """Fetch the entries start..stop of `source`, `line` of them at a time."""
+    for place in range(start, stop, line):
+        prefetch(source, place)
+
+
+@kernel
+def _read_floats(rows, first, last, depth, packed, best, ahead, ahead_stop):
+    """Raise maxima by the tokens first..last of `rows`, and fetch its entries ahead..ahead_stop."""
+    panels = best.shape[0] // LANES
+    share = -(-ROWS * depth // panels)
+    for row in range(first, last, ROWS):
         for panel in range(panels):
-            tile_max(rows, row, stop - 1, depth, packed, panel, best, panel * LANES)
+            _fetch(rows, ahead, min(ahead + share, ahead_stop), _LINE // 4)
+            ahead += share
+            tile_max(rows, row, last - 1, depth, packed, panel, best, panel * LANES)
+    _fetch(rows, ahead, ahead_stop, _LINE // 4)
+
+
+@kernel
+def _read_halves(
+    halves, widened, start, first, last, depth, packed, best, ahead, ahead_stop
+):  # fmt: skip
+    """Do the same with tokens of float16, which are written to `widened`, where `start` is the first."""
+    panels = best.shape[0] // LANES
+    share = -(-ROWS * depth // panels)
+    for row in range(first, last, ROWS):
+        stop = min(row + ROWS, last)
+        widen_halves(halves, row * depth, stop * depth, widened[(row - start) * depth :])
+        for panel in range(panels):
+            _fetch(halves, ahead, min(ahead + share, ahead_stop), _LINE // 2)
+            ahead += share
+            tile_max(widened, row - start, last - start - 1, depth, packed, panel, best, panel * LANES)
+    _fetch(halves, ahead, ahead_stop, _LINE // 2)
+
+
+@kernel
+def _read_document(
+    floats, halves, widened, start, stop, following, following_stop, depth, packed, best
+):  # fmt: skip
+    """Raise `best` by a document that was not read before, and fetch the one that follows.
+
+    Parameters
+    ----------
+    floats : float32
+    halves : uint16
+        All tokens, flat; one is empty.
+    widened : float32
+        Receives the document's float16 tokens: room for it and LANES entries more.
+    start, stop, following, following_stop : int
+        The document's tokens, and those of the next one.
+    depth : int
+    packed : float32
+    best : float32 (panels * LANES,)
+    """
+    block = max(ROWS, _AHEAD // depth)
+    for first in range(start, stop, block):
+        last = min(first + block, stop)
+        ahead, ahead_stop = (last, stop) if last < stop else (following, following_stop)
+        ahead, ahead_stop = ahead * depth, min(ahead + block, ahead_stop) * depth
+        if halves.shape[0] > 0:
+            _read_halves(halves, widened, start, first, last, depth, packed, best, ahead, ahead_stop)
+        else:
+            _read_floats(floats, first, last, depth, packed, best, ahead, ahead_stop)
 
 
 @kernel
@@ -50,14 +101,19 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, m
     if halves.shape[0] > 0:
         for document in documents:
             longest = max(longest, offsets[document + 1] - offsets[document])
-    scratch = np.empty(longest * depth + LANES, np.float32)
+    widened = np.empty(longest * depth + LANES, np.float32)
     best = np.empty(panels * LANES, np.float32)
+    rows, bits = floats.reshape(-1), halves.reshape(-1)
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if start == stop:
             out[i, :] = -np.inf
             continue
-        best_similarities(floats, halves, start, stop, depth, packed, panels, scratch, best)
+        following = documents[min(i + 1, documents.shape[0] - 1)]
+        best[:] = -np.inf
+        _read_document(
+            rows, bits, widened, start, stop, offsets[following], offsets[following + 1], depth, packed, best
+        )  # fmt: skip
         for query in range(out.shape[1]):
             total = 0.0
             for token in range(query_offsets[query], query_offsets[query + 1]):

@@ -164,6 +164,25 @@ def test_memory_maps_score_like_memory(tmp_path: Path, dtype: Any) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(("lengths", "dimension"), [([300, 3, 0, 513, 256], 128), ([9, 17, 0, 1], 40_000)])
+def test_documents_of_several_blocks_score_as_their_tokens_do(
+    lengths: list[int], dimension: int, dtype: Any
+) -> None:
+    rng = np.random.default_rng(dimension)
+    tokens = rng.standard_normal((sum(lengths), dimension)).astype(dtype)
+    documents = MultiVectors.from_flat(tokens, lengths)
+    query = rng.standard_normal((19, dimension)).astype(np.float32)
+    scores = chamfer_matrix(query, documents, threads=1)[0]
+    # Every token is a document of one block.
+    products = [
+        chamfer_matrix(token[np.newaxis], list(tokens[:, np.newaxis]), threads=1)[0] for token in query
+    ]
+    for score, start, stop in zip(scores, documents.offsets[:-1], documents.offsets[1:], strict=True):
+        expected = sum(float(row[start:stop].max()) for row in products) if stop > start else -np.inf
+        assert score == pytest.approx(expected, rel=1e-6, abs=1e-4)
+
+
 @bitwise
 def test_blocks_of_queries_and_tasks_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, documents = sample(2, [5, 1, 20, 3, 3]), sample(3, [9, 0, 31, 2, 16, 1])
