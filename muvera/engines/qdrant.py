@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..utils.optional_imports import import_extra
-from .base import Description, EngineError, Location, SearchOptions, parts_of
-from .qdrant_base import FDE, TOKENS, Models, Point, QdrantBase
+from .base import Description, EngineError, Found, Location, SearchOptions, parts_of
+from .qdrant_base import FDE, TOKENS, Models, Point, QdrantBase, found_points
 
 __all__ = ["QdrantEngine"]
 
@@ -193,14 +193,14 @@ class QdrantEngine(QdrantBase):
         vectors = [TOKENS] if tokens else False
         with self._asking("cannot be read"):
             found = self._client.retrieve(self._name, ids=ids, with_payload=fields, with_vectors=vectors)
-        return [Point(one.payload, 0.0, one.vector[TOKENS] if tokens else None) for one in found]
+        return [Point(one.payload, one.vector[TOKENS] if tokens else None) for one in found]
 
     def _scroll(self, limit: int, offset: Any) -> tuple[list[Point], Any]:
         with self._asking("cannot be read"):
             found, after = self._client.scroll(
                 self._name, limit=limit, offset=offset, with_payload=["id"], with_vectors=[TOKENS]
             )
-        return [Point(one.payload, 0.0, one.vector[TOKENS]) for one in found], after
+        return [Point(one.payload, one.vector[TOKENS]) for one in found], after
 
     def _query(
         self,
@@ -209,7 +209,7 @@ class QdrantEngine(QdrantBase):
         limit: int,
         condition: Any,
         options: SearchOptions,
-    ) -> list[list[Point]]:
+    ) -> Found:
         models = self._library.models
         walk = models.SearchParams(hnsw_ef=options.ef, exact=options.exact)
         requests = []
@@ -235,7 +235,7 @@ class QdrantEngine(QdrantBase):
             )
         with self._asking("cannot be searched"):
             answers = self._client.query_batch_points(self._name, requests=requests) if requests else []
-        return [[Point(one.payload, one.score, None) for one in answer.points] for answer in answers]
+        return [found_points(answer.points) for answer in answers]
 
     def _remove(self, ids: list[Any]) -> None:
         with self._asking("did not remove documents"):

@@ -16,7 +16,7 @@ from ..data.validation import Ids
 from .base import Description, Engine, EngineError, Found, Rows, SearchOptions
 from .metadata import bound_name, flatten, present_term, value_term
 
-__all__ = ["FDE", "TOKENS", "Models", "Point", "QdrantBase"]
+__all__ = ["FDE", "TOKENS", "Models", "Point", "QdrantBase", "found_points"]
 
 #: Names of a point's vectors.
 FDE, TOKENS = "fde", "tokens"
@@ -37,11 +37,15 @@ class Models(NamedTuple):
     range: Any
 
 
+def found_points(points: Sequence[Any]) -> tuple[list[Any], NDArray[np.float32]]:
+    """Return ids and scores of what a query found."""
+    return [one.payload["id"] for one in points], np.array([one.score for one in points], np.float32)
+
+
 class Point(NamedTuple):
-    """What comes back: a payload, a score and tokens, where they were asked for."""
+    """What comes back: a payload and tokens, where they were asked for."""
 
     payload: dict[str, Any]
-    score: float
     tokens: Any
 
 
@@ -83,8 +87,8 @@ class QdrantBase(Engine):
         limit: int,
         condition: Any,
         options: SearchOptions,
-    ) -> list[list[Point]]:
-        """Return the best points by vectors; ordered by tokens where there are queries."""
+    ) -> Found:
+        """Return the best documents by vectors; ordered by tokens where there are queries."""
 
     @abstractmethod
     def _remove(self, ids: list[Any]) -> None:
@@ -167,7 +171,7 @@ class QdrantBase(Engine):
 
     def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Found:
         """Return the documents of the largest inner products for each query."""
-        return self._found(self._query(vectors, None, options.count, self._condition(options), options))
+        return self._query(vectors, None, options.count, self._condition(options), options)
 
     def search_and_rank(
         self, vectors: NDArray[np.float32], queries: MultiVectors, k: int, options: SearchOptions
@@ -175,16 +179,7 @@ class QdrantBase(Engine):
         """Return the `k` best by Chamfer similarity of what the vectors propose, in one call."""
         if not self._there().tokens:
             raise EngineError(f"{self.location} keeps no tokens to rank by. Use rerank=None.")
-        return self._found(self._query(vectors, queries, k, self._condition(options), options))
-
-    def _found(self, answers: list[list[Point]]) -> Found:
-        return [
-            (
-                [point.payload["id"] for point in points],
-                np.array([point.score for point in points], np.float32),
-            )
-            for points in answers
-        ]
+        return self._query(vectors, queries, k, self._condition(options), options)
 
     def _condition(self, options: SearchOptions) -> Any:
         return build_condition(options.where, _Conditions(self._models)) if options.where else None

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..utils.atomic_files import atomic_folder
 from ..utils.optional_imports import import_extra
-from .base import Description, EngineError, Location, SearchOptions
-from .qdrant_base import FDE, TOKENS, Models, Point, QdrantBase
+from .base import Description, EngineError, Found, Location, SearchOptions
+from .qdrant_base import FDE, TOKENS, Models, Point, QdrantBase, found_points
 
 __all__ = ["QdrantEdgeEngine"]
 
@@ -189,7 +189,7 @@ class QdrantEdgeEngine(QdrantBase):
         )
         with self._asking("cannot be read"):
             found, after = self._shard.scroll(request)
-        return [Point(one.payload, 0.0, one.vector[TOKENS] if tokens else None) for one in found], after
+        return [Point(one.payload, one.vector[TOKENS] if tokens else None) for one in found], after
 
     def _query(
         self,
@@ -198,7 +198,7 @@ class QdrantEdgeEngine(QdrantBase):
         limit: int,
         condition: Any,
         options: SearchOptions,
-    ) -> list[list[Point]]:
+    ) -> Found:
         edge = self._edge
         walk = edge.SearchParams(hnsw_ef=options.ef, exact=options.exact)
         requests = []
@@ -214,7 +214,7 @@ class QdrantEdgeEngine(QdrantBase):
             requests.append(edge.QueryRequest(limit=limit, with_payload=payload, with_vector=False, **first))
         with self._asking("cannot be searched"):
             answers = self._shard.query_batch(edge.QueryBatchRequest(requests)) if requests else []
-        return [[Point(one.payload, one.score, None) for one in answer] for answer in answers]
+        return [found_points(answer) for answer in answers]
 
     def _remove(self, ids: list[Any]) -> None:
         with self._asking("did not remove documents"):

@@ -158,8 +158,9 @@ class SearchedEngine:
         filled = np.flatnonzero(texts.lengths > 0)
         for start in range(0, len(filled), _QUERIES):
             block = filled[start : start + _QUERIES]
+            asked = texts if len(block) == len(texts) else texts[block]
             for i, ranking in zip(
-                block.tolist(), self._ranked(texts[block], k, rerank, options, threads), strict=True
+                block.tolist(), self._ranked(asked, k, rerank, options, threads), strict=True
             ):
                 rankings[i] = ranking
         return rankings
