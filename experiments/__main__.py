@@ -6,7 +6,7 @@ import typer
 
 from .attack.command import attack
 from .bench.cold_reads import cold
-from .bench.growth import grow
+from .bench.growth_command import grow
 from .bench.token_command import tokens
 from .commands import add_commands
 from .report.command import page

@@ -1,184 +1,261 @@
 """An index of coded tokens at growing numbers of documents: time and memory of building and searching it.
 
-Documents beyond the real ones are made of these: a document's tokens, each moved by half the difference of
-two tokens of two others, so that directions and lengths vary as those of real ones do.  A block of them
-depends on its number and the seed alone, so that every size has the same documents and a run that was
-interrupted goes on after the last size that it measured.  Builds and searches are given in processor time,
-which others that use the machine disturb less.
+Each step of each size is a process of its own, whose memory is looked at, and leaves what it measured in a
+file: a run that was interrupted goes on after the last step.  The exact best documents are found by reading
+all, a batch at a time; where that was interrupted it goes on, too, and larger sizes go on where smaller ones
+end, for they begin with the same documents.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
-import resource
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.data.ranking import best_first
-from muvera.encoders.moments.config import MeanConfig
-from muvera.utils.atomic_files import write_json
+from muvera.index.manifest import read_manifest
+from muvera.index.settings import Backend
+from muvera.utils.atomic_files import write_bytes, write_json
 
 from ..datasets.collection import Collection
-from ..datasets.discovery import CACHE, DatasetPath, find_collections
+from ..datasets.discovery import DatasetPath
 from ..datasets.loading import load_collection
-from ..report.markdown import text_table
 from ..runner.provenance import machine
+from .grown_documents import GrownDocuments
 
-__all__ = ["grow", "grown_batches"]
+__all__ = ["GrowthSettings", "K", "best_documents", "measure_size"]
 
-#: Tokens of a document that is made, and documents of a block.
-TOKENS, BLOCK = 64, 2048
+K = 10
 
-K, QUERIES = 10, 40
+#: Queries whose exact best documents are known, and others that are timed, each once.
+JUDGED, TIMED = 50, 400
 
+#: Documents that are added to a loaded index.
+ADDED = 1000
 
-def grown_batches(collection: Collection, count: int, seed: int = 0) -> Iterator[MultiVectors]:
-    """Yield `count` documents: the real ones, as far as they go, and others made of them."""
-    documents = collection.documents
-    real = np.asarray(documents.tokens, np.float32)
-    starts, lengths = documents.offsets[:-1], documents.lengths
-    for start in range(0, count, BLOCK):
-        size = min(BLOCK, count - start)
-        stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(start // BLOCK,)))
-        parents = stream.integers(0, len(documents), (3, BLOCK))
-        draws = stream.random((3, BLOCK, TOKENS))
-        own, plus, minus = (
-            real[starts[which][:, np.newaxis] + (draw * lengths[which][:, np.newaxis]).astype(np.int64)]
-            for which, draw in zip(parents, draws, strict=True)
-        )
-        norms = np.sqrt(np.einsum("ijk,ijk->ij", own, own))[..., np.newaxis]
-        moved = own + np.float32(0.5) * (plus - minus)
-        moved *= norms / np.maximum(np.sqrt(np.einsum("ijk,ijk->ij", moved, moved)), 1e-6)[..., np.newaxis]
-        arrays = [
-            np.asarray(documents[start + i], np.float16) if start + i < len(documents) else text
-            for i, text in enumerate(moved[:size].astype(np.float16))
-        ]
-        yield MultiVectors.from_arrays(arrays, ids=range(start, start + size))
+# Batches after which the best documents so far are written to the disk.
+_KEPT_AFTER = 16
 
 
-def _measure(path: DatasetPath, count: int, codec: str, candidates: int, folder: Path, out: Path) -> None:
-    """Build, search and grow one index, and write what was measured."""
-    collection = load_collection(path)
-    queries = collection.queries[: min(QUERIES, len(collection.queries))]
-    shutil.rmtree(folder, ignore_errors=True)
-    began = time.process_time()
+@dataclass(frozen=True)
+class GrowthSettings:
+    """What index is built, and how it is searched."""
+
+    collection: str
+    encoder: str = "mean"
+    backend: Backend = "hnsw"
+    codec: str = "2bit"
+    ef_construction: int = 100
+    candidates: int = 200
+
+    def name(self, count: int) -> str:
+        """Return how an index of so many documents is called, however it is searched."""
+        *built, _ = asdict(self).values()
+        return "-".join(str(value) for value in (*built, count))
+
+
+def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
+    """Return what building, searching and changing an index of `count` documents takes.
+
+    Raises
+    ------
+    RuntimeError
+        Where a step failed; what it says is on the screen.
+    """
+    index = folder / f"{settings.name(count)}.index"
+    found: dict[str, Any] = {"documents": count, **asdict(settings)}
+    for step in (_build, _truth, _search, _change):
+        name = f"search-{settings.candidates}" if step is _search else step.__name__.strip("_")
+        out = folder / f"{settings.name(count)}.{name}.json"
+        if not out.exists():
+            process = multiprocessing.get_context("spawn").Process(
+                target=_run, args=(step, path, settings, count, index, out)
+            )
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise RuntimeError(
+                    f"The step {step.__name__.strip('_')!r} of {count:,} documents failed. Start again: what was "
+                    "measured before it is kept."
+                )
+        found |= json.loads(out.read_text(encoding="utf-8"))
+    shutil.rmtree(index, ignore_errors=True)
+    return found
+
+
+def _run(step: Any, path: DatasetPath, settings: GrowthSettings, count: int, index: Path, out: Path) -> None:
+    write_json(out, {f"{step.__name__.strip('_')}_machine": machine(), **step(path, settings, count, index)})
+
+
+class _Stopwatch:
+    """Seconds on the clock and of processors since it was made, without those of making documents."""
+
+    def __init__(self) -> None:
+        self.clock, self.processor = -time.perf_counter(), -time.process_time()
+
+    def without(self, batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:
+        """Yield batches while the watch stands still as long as each is made."""
+        while True:
+            clock, processor = time.perf_counter(), time.process_time()
+            batch = next(batches, None)
+            self.clock += clock - time.perf_counter()
+            self.processor += processor - time.process_time()
+            if batch is None:
+                return
+            yield batch
+
+    def read(self, name: str) -> dict[str, float]:
+        """Return what the watch shows."""
+        return {
+            f"{name}_seconds": self.clock + time.perf_counter(),
+            f"{name}_processor_seconds": self.processor + time.process_time(),
+        }
+
+
+def _build(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
+    documents = GrownDocuments(load_collection(path).documents)
+    graph = {"ef_construction": settings.ef_construction}
+    watch = _Stopwatch()
     MuveraIndex.build(
-        grown_batches(collection, count),
-        MeanConfig(dimension=collection.documents.dimension),
-        tokens=codec,
-        path=folder,
+        watch.without(documents.batches(count)),
+        settings.encoder,
+        tokens={"codec": settings.codec, "keep_exact": True},
+        backend=settings.backend,
+        hnsw=graph,
+        usearch={**graph, "precision": "int8"},
         exact_tokens=0,
+        path=folder,
+        overwrite=True,
     )
-    built = time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
-    index = MuveraIndex.load(folder)
-    loaded = time.perf_counter() - began
-    exact = _exact(collection, queries, count)
-    seconds: list[float] = []
-    found: list[Any] = []
-    for _ in range(2):  # the first round compiles and reads
-        seconds, found = [], []
-        for query in queries:
-            began = time.thread_time()
-            found.append(index.search(query, K, candidates=candidates, threads=1)[0].ids)
-            seconds.append(time.thread_time() - began)
-    more = next(iter(grown_batches(collection, 1000, seed=1)))
-    began = time.perf_counter()
-    index.add(more.with_ids(range(count, count + len(more))))
-    added = time.perf_counter() - began
-    disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    shutil.rmtree(folder)
-    write_json(
-        out,
-        {
-            "documents": count,
-            "build_seconds": built,
-            "peak_bytes": 1024 * peak,
-            "disk_bytes": disk,
-            "load_seconds": loaded,
-            "p50": 1000 * float(np.percentile(seconds, 50)),
-            "p95": 1000 * float(np.percentile(seconds, 95)),
-            "recall": float(
-                np.mean([np.isin(best, ids).mean() for best, ids in zip(exact, found, strict=True)])
-            ),
-            "add_seconds": added,
-        },
-    )
+    taken = watch.read("build")
+    sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    exact = sum(size for file, size in sizes.items() if file.name.startswith("tokens-"))
+    return {
+        **taken,
+        "build_peak_bytes": _memory()["VmHWM"],
+        "exact_bytes": exact,
+        "disk_bytes": sum(sizes.values()) - exact,
+    }
 
 
-def _exact(collection: Collection, queries: MultiVectors, count: int) -> NDArray[np.int64]:
-    """Return the exact best documents of all, a batch at a time."""
-    ids = np.zeros((len(queries), 0), np.int64)
-    scores = np.zeros((len(queries), 0), np.float32)
-    done = 0
-    for batch in grown_batches(collection, count):
-        ids = np.concatenate([ids, np.tile(np.arange(done, done + len(batch)), (len(queries), 1))], axis=1)
+def _truth(path: DatasetPath, settings: GrowthSettings, count: int, index: Path) -> dict[str, Any]:
+    watch = _Stopwatch()
+    kept = index.parent / f"{settings.collection}-best"
+    kept.mkdir(exist_ok=True)
+    best_documents(load_collection(path), count, kept)
+    return watch.read("truth")
+
+
+def best_documents(collection: Collection, count: int, folder: Path) -> NDArray[np.int64]:
+    """Return the exact best documents of the judged queries, reading all that no file of `folder` knows of.
+
+    Parameters
+    ----------
+    collection : Collection
+    count : int
+        Documents, real and made ones.
+    folder : Path
+        Of files with what is known, by the number of documents that were read.
+
+    Returns
+    -------
+    int64 (queries, K)
+        Numbers of documents, best first.
+    """
+    queries = collection.queries[:JUDGED]
+    known = {int(file.stem): file for file in folder.glob("*.npz")}
+    done = max((size for size in known if size <= count), default=0)
+    ids, scores = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
+    if done:
+        with np.load(known[done]) as arrays:
+            ids, scores = arrays["ids"], arrays["scores"]
+    between: Path | None = None
+    batches = GrownDocuments(collection.documents).batches(count, done)
+    for number, batch in enumerate(batches, 1):
+        numbers = np.tile(np.asarray(batch.ids, np.int64), (len(queries), 1))
+        ids = np.concatenate([ids, numbers], axis=1)
         scores = np.concatenate([scores, chamfer_matrix(queries, batch)], axis=1)
         best = np.stack([best_first(row, K) for row in scores])
         ids, scores = np.take_along_axis(ids, best, 1), np.take_along_axis(scores, best, 1)
         done += len(batch)
+        if number % _KEPT_AFTER == 0 or done == count:
+            out = folder / f"{done}.npz"
+            stream = io.BytesIO()
+            np.savez(stream, ids=ids, scores=scores)
+            write_bytes(out, stream.getvalue())
+            if between is not None:
+                between.unlink(missing_ok=True)
+            between = None if done == count else out
     return ids
 
 
-def grow(
-    size: Annotated[list[int] | None, typer.Option(help="Documents; may be repeated.")] = None,
-    collection: Annotated[str, typer.Option()] = "lareqa-en-e5",
-    data: Annotated[list[Path] | None, typer.Option(help="Folder of collections.")] = None,
-    codec: Annotated[str, typer.Option(help="How tokens are kept.")] = "2bit",
-    candidates: Annotated[int, typer.Option(min=K)] = 100,
-    cache: Annotated[Path, typer.Option(help="Where indexes and what was measured are kept.")] = CACHE,
-) -> None:
-    """Build and search indexes of a growing number of documents; goes on where it was interrupted."""
-    try:
-        path = find_collections(data, cache, [collection])[collection]
-    except (ValueError, FileNotFoundError) as error:
-        raise typer.BadParameter(str(error)) from error
-    rows: list[dict[str, Any]] = []
-    folder = cache.expanduser() / "growth"
-    folder.mkdir(parents=True, exist_ok=True)
-    for count in sorted(set(size or [10_000, 100_000])):
-        name = f"{collection}-{codec}-{candidates}-{count}"
-        out = folder / f"{name}.json"
-        if not out.exists():
-            arguments = (path, count, codec, candidates, folder / f"{name}.index", out)
-            process = multiprocessing.get_context("spawn").Process(target=_measure, args=arguments)
-            process.start()
-            process.join()
-            if process.exitcode:
-                raise typer.Exit(1)
-        rows.append(json.loads(out.read_text(encoding="utf-8")))
-    typer.echo(
-        text_table(_HEADER, [_cells(row, before) for row, before in zip(rows, [None, *rows], strict=False)])
-    )
-    on = machine()
-    typer.echo(f"{on['processor']}, {on['cores']} cores (load {on['load']} now); one thread searches")
+def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
+    collection = load_collection(path)
+    exact = best_documents(collection, count, folder.parent / f"{settings.collection}-best")
+    base = _memory()
+    began = time.perf_counter()
+    index = MuveraIndex.load(folder)
+    loaded = time.perf_counter() - began
+    judged = collection.queries[:JUDGED]
+    timed = collection.queries[JUDGED : JUDGED + TIMED]
+    how: dict[str, Any] = {"candidates": settings.candidates, "threads": 1}
+    shares = []
+    for query, best in zip(judged, exact, strict=True):  # the first of them compile
+        shares.append(np.isin(best, index.search(query, K, **how)[0].ids).mean())
+    clock, processor = [], []
+    for query in timed:
+        begun = time.perf_counter(), time.thread_time()
+        index.search(query, K, **how)
+        clock.append(time.perf_counter() - begun[0])
+        processor.append(time.thread_time() - begun[1])
+    memory = _memory()
+    return {
+        "load_seconds": loaded,
+        "recall": float(np.mean(shares)),
+        **{f"p{share}": 1000 * float(np.percentile(processor, share)) for share in (50, 95, 99)},
+        **{f"clock_p{share}": 1000 * float(np.percentile(clock, share)) for share in (50, 95, 99)},
+        "resident_bytes": memory["RssAnon"] + memory["RssFile"],
+        "anonymous_bytes": memory["RssAnon"],
+        "empty_process_bytes": base["RssAnon"] + base["RssFile"],
+    }
 
 
-_HEADER = [
-    "documents", "build, processor s", "exponent", "peak, MB", "disk, B a document", "load, s",
-    "p50, processor ms", "exponent", "p95", "10-recall@10", "1,000 added, s",
-]  # fmt: skip
+def _change(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
+    more = next(GrownDocuments(load_collection(path).documents, seed=1).batches(count + ADDED, count))
+    more = more[:ADDED].with_ids(np.arange(count, count + min(ADDED, len(more))))
+    index = MuveraIndex.load(folder)
+    before = set(read_manifest(folder)["files"])
+    began = time.perf_counter()
+    index.add(more)
+    added = time.perf_counter()
+    index.save(folder)
+    saved = time.perf_counter()
+    files = {name: entry["bytes"] for name, entry in read_manifest(folder)["files"].items()}
+    again = time.perf_counter()
+    whole = len(MuveraIndex.load(folder))
+    if whole != count + len(more):
+        raise RuntimeError(f"{folder} holds {whole} documents instead of {count + len(more)}.")
+    return {
+        "add_seconds": added - began,
+        "save_seconds": saved - added,
+        "save_bytes": sum(size for name, size in files.items() if name not in before),
+        "reload_seconds": time.perf_counter() - again,
+    }
 
 
-def _cells(row: dict[str, Any], before: dict[str, Any] | None) -> list[str]:
-    def exponent(key: str) -> str:
-        if before is None:
-            return ""
-        return f"{np.log(row[key] / before[key]) / np.log(row['documents'] / before['documents']):.2f}"
-
-    return [
-        f"{row['documents']:,}", f"{row['build_seconds']:.1f}", exponent("build_seconds"),
-        f"{row['peak_bytes'] / 1e6:.0f}", f"{row['disk_bytes'] / row['documents']:.0f}",
-        f"{row['load_seconds']:.2f}", f"{row['p50']:.2f}", exponent("p50"), f"{row['p95']:.2f}",
-        f"{row['recall']:.3f}", f"{row['add_seconds']:.2f}",
-    ]  # fmt: skip
+def _memory() -> dict[str, int]:
+    """Return bytes of memory of this process as Linux counts them; nothing is known of other systems."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="ascii").splitlines() if status.exists() else []
+    named = dict(line.split(":", 1) for line in lines)
+    return {name: 1024 * int(named.get(name, "0").split()[0]) for name in ("VmHWM", "RssAnon", "RssFile")}

@@ -212,10 +212,21 @@ class CandidateSearch:
 
     # -- keeping --------------------------------------------------------------
 
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Write the vectors; return what :meth:`load` needs beside them."""
-        self.search.save(folder)
+    def save(self, folder: Path, graph: str | None = None) -> dict[str, Any]:
+        """Write the vectors; return what :meth:`load` needs beside them.
+
+        Parameters
+        ----------
+        folder : Path
+        graph : str, optional
+            What the graph's file is called where it stays: then only what it lacks is written.
+        """
+        if graph is None:
+            self.search.save(folder)
+        else:
+            self.search.save_added(folder)
         return {
+            **({} if graph is None else {"graph": graph}),
             "kind": self.search.kind,
             "search_fitted_on": self.search.fitted_on,
             "fitted_on": self.fitted_on,
@@ -242,7 +253,7 @@ class CandidateSearch:
         encoder : Encoder
         settings : IndexSettings
         state : dict
-            What :meth:`save` returned.
+            What :meth:`save` returned; a "graph" is relative to the folder of `folder`.
         removed : int64 (n,)
             Rows that are not to be found any more, whatever the file says.
 
@@ -253,7 +264,9 @@ class CandidateSearch:
         """
         loaded = cls(encoder, settings, state["fitted_on"])
         kind = state["kind"]
-        saved = SavedState(settings.of(kind), state["search_fitted_on"], removed)
+        graph = state.get("graph")
+        file = None if graph is None else folder.parent / graph
+        saved = SavedState(settings.of(kind), state["search_fitted_on"], removed, file)
         loaded.search = SEARCHES[kind].load(folder, encoder.config.vector_dimension, saved)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         measured = state["first_stage"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
+from ..mips import VectorSearch
 from ..reranking.codecs.base import CodedVectors
 from ..reranking.codecs.registry import read_codec, write_codec
 from ..utils.atomic_files import save_array
@@ -65,6 +66,7 @@ def write_contents(
         As :meth:`muvera.MuveraIndex.save` says.
     """
     written: list[tuple[TokenStore[Any], list[Segment[Any]]]] = []
+    searches: list[VectorSearch] = []  # those that were written whole
 
     def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
         entries_of: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
@@ -96,11 +98,21 @@ def write_contents(
             "segments": entries_of["tokens"],
             "codes": codes,
             "encoder": fitted,
-            "candidates": None if contents.candidates is None else contents.candidates.save(folder),
+            "candidates": None,
         }
+        if contents.candidates is not None:
+            saved = contents.candidates.search.saved
+            graph = None if saved is None else _name_in(saved.path, target, old)
+            entries["candidates"] = contents.candidates.save(folder, graph)
+            if graph is None:
+                searches.append(contents.candidates.search)
+            else:
+                kept_files.append(graph)
         return entries, kept_files
 
     generation = commit(target, fill, expected_generation, overwrite)
+    for search in searches:
+        search.saved_in(target / generation.folder)
     for level, segments in written:
         level.segments = segments
     contents.store.staging = None
@@ -126,13 +138,21 @@ def _relative(part: Segment[Any], target: Path) -> str:
     return part.path.relative_to(target).as_posix()
 
 
+def _name_in(path: Path | None, target: Path, names: set[str]) -> str | None:
+    """Return what a file is called in `target`, or None where it is not among the files there."""
+    if path is None or target not in path.parents:
+        return None
+    name = path.relative_to(target).as_posix()
+    return name if name in names else None
+
+
 def _divide(
     segments: list[Segment[Any]], target: Path, old: set[str]
 ) -> tuple[list[Segment[Any]], list[Segment[Any]]]:
     """Return the segments that stay in the folder as they are, and those to write."""
     kept: list[Segment[Any]] = []
     for part in segments:
-        if part.path is None or target not in part.path.parents or _relative(part, target) not in old:
+        if _name_in(part.path, target, old) is None:
             break
         kept.append(part)
     rest = segments[len(kept) :]

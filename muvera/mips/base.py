@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..data.validation import as_array
 from ..utils.checks import require_int
+from .saved_graph import SavedGraph
 
 __all__ = [
     "Found",
@@ -49,6 +50,9 @@ class VectorSearch(ABC):
 
     #: The name of this kind, "backend" of an index.
     kind: ClassVar[str]
+
+    #: Where a graph was written, as long as what came since is little enough to be written beside it.
+    saved: SavedGraph | None = None
 
     def __init__(self, dimension: int) -> None:
         self.dimension = checked_dimension(dimension)
@@ -142,6 +146,14 @@ class VectorSearch(ABC):
     def save(self, folder: Path) -> None:
         """Write this search's files into `folder`."""
 
+    def save_added(self, folder: Path) -> None:
+        """Write what :attr:`saved`'s file lacks into `folder`."""
+        raise NotImplementedError(f"{type(self).__name__} is no graph: it is written whole.")
+
+    def saved_in(self, folder: Path) -> None:
+        """Take note that what :meth:`save` wrote is in `folder` now."""
+        self.saved = None  # but for graphs
+
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> VectorSearch:
@@ -166,11 +178,14 @@ class SavedState:
         How many vectors something was learned from.
     removed : int64 (n,)
         Labels that are never to be returned, whatever the files say.
+    graph : Path, optional
+        File of a graph that lies elsewhere, to which the folder's vectors are added.
     """
 
     settings: Any = None
     fitted_on: int = 0
     removed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    graph: Path | None = None
 
 
 def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from ..utils.npy_files import load_npy
 from ..utils.parallel import thread_count
 from .base import Found, Guard, VectorSearch, checked_labels, checked_queries, checked_vectors
 from .exact import score_among
+from .saved_graph import SavedGraph, read_added
 
 __all__ = ["NORMS", "GraphSearch"]
 
@@ -35,6 +36,9 @@ class GraphSearch(VectorSearch):
     dimension : int
         Floats of a vector.
     """
+
+    #: Name of the graph's file.
+    file: ClassVar[str]
 
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
@@ -85,7 +89,7 @@ class GraphSearch(VectorSearch):
             raise ValueError(f"label {first} {'was used already' if first in self._spent else 'is in use'}.")
         if len(labels) == 0:
             return
-        norms = None
+        given, norms = rows, None
         if self._keeps_norms:
             norms = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1)).astype(np.float32)
             norms[norms == 0] = 1  # a zero vector stays one
@@ -106,6 +110,8 @@ class GraphSearch(VectorSearch):
             with guard():
                 self._retire(labels)
             raise
+        if self.saved is not None:
+            self.saved = self.saved.record(labels, given)
 
     def _keep_norms(self, labels: NDArray[np.int64], norms: NDArray[np.float32]) -> None:
         needed = int(labels.max()) + 1
@@ -166,6 +172,21 @@ class GraphSearch(VectorSearch):
         return self._stored(labels)
 
     # -- keeping --------------------------------------------------------------
+
+    def save_added(self, folder: Path) -> None:
+        """Write the vectors that the graph's file lacks, and all norms."""
+        assert self.saved is not None
+        self.saved.write(folder, self._labels)
+        save_array(folder / NORMS, self._norms)
+
+    def saved_in(self, folder: Path) -> None:
+        """Take note that the graph's file is in `folder` now."""
+        self.saved = SavedGraph(folder / self.file, len(self)) if len(self) else None
+
+    def _add_saved(self, graph: Path, folder: Path) -> None:
+        """Add what was written to `folder` because the graph's file lacks it."""
+        self.saved = SavedGraph(graph, len(self._labels) + len(self._spent))
+        self.add(*read_added(folder, self.dimension))
 
     def _save_norms(self, folder: Path, graph: Path, needed: int) -> None:
         """Write the norms beside the graph's file, having checked that this has all its bytes."""

@@ -19,8 +19,6 @@ from .settings import HNSWSettings
 
 __all__ = ["HNSWSearch"]
 
-FILE = "vectors.hnsw"
-
 # Vectors that an empty graph has room for.
 _ROOM = 1024
 
@@ -42,6 +40,7 @@ class HNSWSearch(GraphSearch):
     """
 
     kind = "hnsw"
+    file = "vectors.hnsw"
 
     def __init__(self, dimension: int, settings: HNSWSettings | None = None) -> None:
         super().__init__(dimension)
@@ -153,7 +152,7 @@ class HNSWSearch(GraphSearch):
         OSError
             Where the file could not be written whole: hnswlib itself says nothing then.
         """
-        path = folder / FILE
+        path = folder / self.file
         self._index.save_index(str(path))
         self._save_norms(folder, path, self._index.index_file_size())
 
@@ -167,7 +166,7 @@ class HNSWSearch(GraphSearch):
             For a file of another dimension or a damaged one.
         """
         loaded = cls(dimension, saved.settings)
-        path = folder / FILE
+        path = saved.graph or folder / cls.file
         count, marked = check_graph_file(path, dimension, loaded.settings.m)
         loaded._load_norms(folder)
         if count == 0:
@@ -188,6 +187,7 @@ class HNSWSearch(GraphSearch):
             with suppress(RuntimeError):  # the file remembers the mark
                 loaded._index.mark_deleted(label)
         loaded._labels = labels - loaded._spent
+        loaded._add_saved(path, folder)
         return loaded
 
     def info(self) -> dict[str, Any]:

@@ -25,8 +25,6 @@ from .usearch_file_check import check_usearch_file
 
 __all__ = ["USearchSearch"]
 
-FILE = "vectors.usearch"
-
 # usearch's names of how numbers are kept, and their bytes.
 _KEPT = {"bfloat16": ("bf16", 2), "int8": ("i8", 1), "float32": ("f32", 4)}
 
@@ -55,6 +53,7 @@ class USearchSearch(GraphSearch):
     """
 
     kind = "usearch"
+    file = "vectors.usearch"
 
     def __init__(self, dimension: int, settings: USearchSettings | None = None) -> None:
         super().__init__(dimension)
@@ -216,7 +215,7 @@ class USearchSearch(GraphSearch):
         OSError
             Where the file could not be written whole.
         """
-        path = folder / FILE
+        path = folder / self.file
         with self._lock:
             try:
                 self._index.save(str(path))
@@ -235,7 +234,7 @@ class USearchSearch(GraphSearch):
             For a file of another dimension or of other settings, and for a damaged one.
         """
         loaded = cls(dimension, saved.settings)
-        path = folder / FILE
+        path = saved.graph or folder / cls.file
         how = loaded.settings
         kept = check_usearch_file(path, dimension, how.m, _KEPT[how.precision][0])
         loaded._load_norms(folder)
@@ -250,4 +249,5 @@ class USearchSearch(GraphSearch):
         gone = loaded.existing(saved.removed)
         if len(gone):
             loaded.remove(gone)
+        loaded._add_saved(path, folder)
         return loaded

@@ -1,33 +1,142 @@
-"""Documents made of real ones: the same whatever their number, and of the same lengths of tokens."""
+"""Documents made of real ones, exact best ones of many, and what is measured of an index of them."""
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
-from experiments.bench.growth import BLOCK, TOKENS, grown_batches
+from experiments.bench import growth, growth_tables
+from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets.collection import Collection, tokens_checksum
-from muvera import MultiVectors
+from muvera import MultiVectors, chamfer_matrix
 
 
-def test_more_documents_begin_with_the_same_ones() -> None:
+@pytest.fixture(scope="module")
+def real() -> MultiVectors:
+    """Documents whose tokens vary less within one than among all."""
     rng = np.random.default_rng(0)
-    tokens = rng.standard_normal((60, 8)).astype(np.float32)
-    documents = MultiVectors.from_flat(tokens / np.linalg.norm(tokens, axis=1, keepdims=True), [5] * 12)
-    collection = Collection(
-        "small",
-        documents,
-        documents[:1],
-        tokens_checksum(documents, documents[:1]),
-        [str(i) for i in range(12)],
-        ["0"],
-    )
-    few = MultiVectors.concatenate(list(grown_batches(collection, BLOCK + 3)))
-    many = MultiVectors.concatenate(list(grown_batches(collection, BLOCK + 40)))
-    assert (len(few), len(many)) == (BLOCK + 3, BLOCK + 40)
-    assert few.ids.tolist() == list(range(BLOCK + 3))
-    for a, b in zip(few, many, strict=False):
+    centers = np.repeat(rng.standard_normal((40, 8)), 9, axis=0)
+    centers[:, 0] += 2
+    tokens = centers + 0.7 * rng.standard_normal((360, 8))
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    return MultiVectors.from_flat(tokens.astype(np.float32), [9] * 40)
+
+
+def joined(documents: GrownDocuments, stop: int, start: int = 0) -> MultiVectors:
+    return MultiVectors.concatenate(list(documents.batches(stop, start)))
+
+
+def test_a_document_is_a_function_of_its_number_and_the_seed(real: MultiVectors) -> None:
+    documents = GrownDocuments(real)
+    few, many = joined(documents, BLOCK + 3), joined(documents, BLOCK + 40, start=7)
+    assert (len(few), few.ids.tolist()) == (BLOCK + 3, list(range(BLOCK + 3)))
+    assert many.ids.tolist() == list(range(7, BLOCK + 40))
+    for a, b in zip(few[7:], many, strict=False):
         np.testing.assert_array_equal(a, b)
-    np.testing.assert_allclose(np.asarray(few[3], np.float32), documents[3], atol=1e-3)
-    assert set(few.lengths[12:].tolist()) == {TOKENS}
-    norms = np.linalg.norm(few.tokens.astype(np.float32), axis=1)
+    one = next(documents.batches(BLOCK + 3, threads=1))
+    np.testing.assert_array_equal(one.tokens, few[:BLOCK].tokens)
+    np.testing.assert_allclose(np.asarray(few[3], np.float32), real[3], atol=1e-3)
+    assert set(few.lengths[40:].tolist()) == set(range(SHORTEST, LONGEST + 1))
+    other = next(GrownDocuments(real, seed=1).batches(60, 40))
+    assert not np.array_equal(other[0][:5], few[40][:5])
+
+
+def test_made_documents_vary_as_real_ones_do(real: MultiVectors) -> None:
+    """Variance of documents' means and of tokens about them; 4,000 documents estimate it to some per cent."""
+
+    def variances(texts: MultiVectors) -> tuple[float, float]:
+        means = np.stack([np.asarray(text, np.float32).mean(axis=0) for text in texts])
+        within = np.concatenate(
+            [np.asarray(text, np.float32) - mean for text, mean in zip(texts, means, strict=True)]
+        )
+        return float(means.var(axis=0).sum()), float((within**2).sum(axis=1).mean())
+
+    between, within = variances(real)
+    made = joined(GrownDocuments(real), 4000)[40:]
+    norms = np.linalg.norm(np.asarray(made.tokens, np.float32), axis=1)
     np.testing.assert_allclose(norms, 1, atol=2e-3)
-    other = next(iter(grown_batches(collection, 20, seed=1)))
-    assert not np.array_equal(other[15], few[15])
+    found = variances(made)
+    assert found[0] == pytest.approx(between, rel=0.25)  # these have ten times the tokens, and length 1 again
+    assert found[1] == pytest.approx(within, rel=0.25)
+
+
+def collection_of(real: MultiVectors) -> Collection:
+    queries = MultiVectors.from_arrays([real[i][:3] for i in range(6)])
+    names = [str(i) for i in range(40)]
+    return Collection("small", real, queries, tokens_checksum(real, queries), names, names[:6])
+
+
+def test_exact_best_documents_go_on_where_they_were(
+    real: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "_KEPT_AFTER", 1)
+    collection = collection_of(real)
+    whole = chamfer_matrix(collection.queries, joined(GrownDocuments(real), 5000))
+    expected = np.argsort(-whole, axis=1, kind="stable")[:, : growth.K]
+    growth.best_documents(collection, 300, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["300.npz"]
+    read: list[tuple[int, int]] = []
+    batches = GrownDocuments.batches
+
+    def noted(self: GrownDocuments, stop: int, start: int = 0) -> Any:
+        read.append((start, stop))
+        return batches(self, stop, start)
+
+    monkeypatch.setattr(GrownDocuments, "batches", noted)
+    np.testing.assert_array_equal(growth.best_documents(collection, 5000, tmp_path), expected)
+    assert read == [(300, 5000)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["300.npz", "5000.npz"]
+    growth.best_documents(collection, 5000, tmp_path)
+    assert read[1:] == [(5000, 5000)]
+
+
+def test_a_size_is_measured_once(real: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "load_collection", lambda path: path)
+    monkeypatch.setattr(growth, "JUDGED", 3)
+
+    class Process:
+        """In this process, for the material is here."""
+
+        exitcode = 0
+
+        def __init__(self, target: Any, args: Any) -> None:
+            self.start = lambda: target(*args)
+
+        def join(self) -> None:
+            """Nothing is to be waited for."""
+
+    context = type("Context", (), {"Process": Process})
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)
+    settings = growth.GrowthSettings("small", candidates=50)
+    path: Any = collection_of(real)
+    found = [growth.measure_size(path, settings, count, tmp_path) for count in (400, 800)]
+    again = growth.measure_size(path, settings, 800, tmp_path)
+    assert again == found[1] == json.loads(json.dumps(found[1]))
+    assert not list(tmp_path.glob("*.index"))
+    assert found[1]["recall"] > 0.9
+    assert 0 < found[1]["save_bytes"] < 2 * found[1]["disk_bytes"] + found[1]["exact_bytes"] * 3
+    shown = {"collection": "small", "encoder": "mean", "backend": "hnsw", "codec": "2bit", "candidates": 50}
+    for show in (growth_tables.text, growth_tables.markdown):
+        page = show({**shown, "rows": found})
+        assert "10-recall@10" in page and "100 million documents would take" in page
+    assert "One size says nothing" in growth_tables.outlook({"rows": found[:1]})
+
+
+def test_an_exponent_is_that_of_a_power() -> None:
+    rows = [{"documents": n, "x": 3 * n**1.5} for n in (10, 100, 1000)]
+    assert growth_tables.exponent(rows, "x") == pytest.approx(1.5)
+    assert growth_tables.exponent(rows[:1], "x") is None
+
+
+def test_outlook_counts_machines() -> None:
+    row = {
+        "resident_bytes": 1_100_000, "empty_process_bytes": 100_000, "disk_bytes": 10**6, "exact_bytes": 0,
+        "build_processor_seconds": 0.36, "p50": 1.0, "documents": 1000,
+    }  # fmt: skip
+    said = growth_tables.outlook({"rows": [{**row, "documents": 500}, row]})
+    assert "100 million documents would take 100 GB in memory and 0.1 TB" in said
+    assert "needs 2 machines, each a shard of 50 million" in said
+    assert "10 billion documents would take 10,000 GB" in said and "needs 105 machines" in said

@@ -37,11 +37,11 @@ class Graph:
 
 
 GRAPHS = {
-    f"hnsw-{space}": Graph(HNSWSearch, HNSWSettings, {"space": space}, muvera.mips.hnsw.FILE)
+    f"hnsw-{space}": Graph(HNSWSearch, HNSWSettings, {"space": space}, HNSWSearch.file)
     for space in ("cosine", "inner_product")
 } | {
     f"usearch-{precision}": Graph(
-        USearchSearch, USearchSettings, {"precision": precision}, muvera.mips.usearch.FILE, rounding
+        USearchSearch, USearchSettings, {"precision": precision}, USearchSearch.file, rounding
     )
     for precision, rounding in (("bfloat16", 2e-2), ("int8", 2e-2), ("float32", 1e-5))
 }

@@ -14,7 +14,6 @@ import pytest
 from builders.graph_vectors import exact_best, like_fdes
 
 import muvera.mips.graph
-import muvera.mips.hnsw as module
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
 
 SPACES = ["cosine", "inner_product"]
@@ -175,7 +174,7 @@ def test_an_add_that_fails_within_hnswlib_adds_nothing() -> None:
 def saved(tmp_path: Path) -> tuple[Path, HNSWSearch]:
     search = filled(like_fdes(23, 300, 16), ef=77)
     search.save(tmp_path)
-    return tmp_path / module.FILE, search
+    return tmp_path / HNSWSearch.file, search
 
 
 def load(path: Path, search: HNSWSearch) -> HNSWSearch:

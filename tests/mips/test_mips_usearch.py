@@ -13,7 +13,6 @@ from builders.graph_vectors import exact_best, like_fdes, shared
 pytest.importorskip("usearch", reason="usearch is optional")
 
 import muvera.mips.graph
-import muvera.mips.usearch as module
 from muvera.mips import ExactSearch, SavedState, USearchSearch, USearchSettings
 
 PRECISIONS = ["bfloat16", "int8", "float32"]
@@ -161,7 +160,7 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, USearch
     search = filled(like_fdes(23, 300, 16), ef=77, precision=request.param)
     search.remove(np.array([5, 150]))
     search.save(tmp_path)
-    return tmp_path / module.FILE, search
+    return tmp_path / USearchSearch.file, search
 
 
 def load(path: Path, search: USearchSearch, **changes: Any) -> USearchSearch:
@@ -186,7 +185,7 @@ def test_fewer_bytes_a_number_make_a_smaller_file(tmp_path: Path) -> None:
     sizes = {}
     for precision in PRECISIONS:
         filled(like_fdes(0, 200, 512), precision=precision).save(tmp_path)
-        sizes[precision] = (tmp_path / module.FILE).stat().st_size
+        sizes[precision] = (tmp_path / USearchSearch.file).stat().st_size
     links = sizes["float32"] - 200 * 512 * 4
     assert sizes["bfloat16"] - links == 200 * 512 * 2 and sizes["int8"] - links == 200 * 512
 
