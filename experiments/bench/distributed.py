@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import LearnedConfig, LearnedEncoder
+from muvera import LearnedConfig, LearnedEncoder, MultiVectors
 from muvera.distributed import EncodeDocuments, sample_files
 
 from ..datasets.collection import Collection
@@ -62,6 +63,8 @@ def encode_distributed(
         paths = [f"{folder}/part-{i}.parquet" for i in range(FILES)]
         for path, rows in zip(paths, np.array_split(np.arange(len(documents)), FILES), strict=True):
             part = documents[rows]
+            # Spark reads no half floats.
+            part = MultiVectors(np.asarray(part.tokens, np.float32), part.offsets)
             pq.write_table(pa.table({"id": rows, "tokens": part.to_arrow()}), path, row_group_size=100)
         config = LearnedConfig(dimension=documents.dimension, vector_dimension=dimension)
         encoder = LearnedEncoder(config).fit(sample_files(paths))
@@ -144,14 +147,18 @@ def _spark(paths: list[str], encoder: str, mark: str) -> NDArray[np.float32]:
     import pyarrow as pa
     from pyspark.sql import SparkSession
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session = (
         SparkSession.builder.master(f"local[{WORKERS}]").config("spark.ui.enabled", "false").getOrCreate()
     )
 
+    kinds = pa.schema([("id", pa.int64()), ("vector", pa.list_(pa.float32()))])  # no list of fixed size
+
     def encode(batches: Iterator[Any]) -> Iterator[Any]:
         encode_documents = EncodeDocuments(encoder)
         for batch in batches:
-            yield from encode_documents(pa.Table.from_batches([batch])).select(["id", "vector"]).to_batches()
+            table = encode_documents(pa.Table.from_batches([batch])).select(["id", "vector"])
+            yield from table.cast(kinds).to_batches()
 
     try:
         frame = session.read.parquet(*paths).mapInArrow(encode, "id long, vector array<float>")
