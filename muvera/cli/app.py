@@ -124,7 +124,7 @@ for command, summary in (
     (diagnose, "Measure token embeddings and all encoders of them on a sample."),
     (tune, "Find the encoder and the storage that suit documents and queries."),
     (convert, "Convert token embeddings from one format to another."),
-    (encode, "Write the FDEs alone, for another vector search."),
+    (encode, "Write the vectors alone, for another vector search."),
     (load, "Load documents into a vector database, to be searched there."),
     (formats, "List the formats that are read and written."),
 ):

@@ -1,4 +1,4 @@
-"""``muvera encode``: from token embeddings to FDEs, for another vector search."""
+"""``muvera encode``: from token embeddings to vectors, for another vector search."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["encode"]
 
-# FDEs in memory at a time, and tokens: few enough that the bar moves from the first second.
+# Vectors in memory at a time, and tokens: few enough that the bar moves from the first second.
 _BLOCK_BYTES = 16 << 20
 
 
 def encode(
     source: Source,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new .npy file, or what --to writes.")],
-    side: Annotated[str, typer.Option(help="documents or queries; their FDEs differ.")] = "documents",
+    side: Annotated[
+        str, typer.Option(help="documents or queries; their vectors differ, and both come from one encoder.")
+    ] = "documents",
     to: Annotated[
         str | None,
         typer.Option(
@@ -69,13 +71,14 @@ def encode(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a float32 FDE for each text; documents and queries meet by inner product.
+    """Write a float32 vector for each text; documents and queries meet by inner product.
 
-    Without --to, OUT is one .npy file (texts, floats), rows in SOURCE's order.  It appears
-    when it is complete.
+    Most encoders learn from the documents: keep what they learned with --save-encoder, and encode
+    queries with --encoder.  Without --to, OUT is one .npy file (texts, floats), rows in SOURCE's
+    order.  It appears when it is complete.
 
     \b
-    Example: FDEs of documents and queries from one encoder.
+    Example: vectors of documents and queries from one encoder.
       muvera encode docs docs.npy --save-encoder encoder
       muvera encode queries queries.npy --side queries --encoder encoder
     """
@@ -120,8 +123,8 @@ def encode(
         _fit(ready, opened(), first.num_documents, quiet)
         if save_encoder is None and not quiet:
             note(
-                "muvera: note: These FDEs subtract this collection's mean token. To encode queries for them, "
-                "keep it with --save-encoder FOLDER and give it with --encoder FOLDER then."
+                "muvera: note: These vectors depend on what was learned from this collection. To encode queries "
+                "for them, keep it with --save-encoder FOLDER and give it with --encoder FOLDER then."
             )
     with progress_bar(first.num_documents, "texts", "encoding", quiet) as advance:
         encoded = _Encoded(first, ready, side, threads, advance)
@@ -146,7 +149,7 @@ def encode(
         return
     zeros = f", {encoded.empty} of them zero for want of tokens" if encoded.empty else ""
     typer.echo(
-        f"{out}: {encoded.count:,} FDEs of {side}, {ready.config.vector_dimension:,} floats each{zeros}, "
+        f"{out}: {encoded.count:,} vectors of {side}, {ready.config.vector_dimension:,} floats each{zeros}, "
         f"in {seconds(duration)}"
     )
     if loading and not quiet:
@@ -186,7 +189,9 @@ def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwr
         if not overwrite:
             raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
         if path.is_dir() and not ours:
-            raise FileExistsError(f"{path} holds something else than FDEs or an encoder. Give another name.")
+            raise FileExistsError(
+                f"{path} holds something else than vectors or an encoder. Give another name."
+            )
 
 
 def _new_encoder(
@@ -197,11 +202,13 @@ def _new_encoder(
 
     fde, settings = configuration(dimension, preset, config, changes)
     if settings:
-        raise ValueError(f"{config} says {', '.join(settings)}, which belong to an index and not to FDEs.")
+        raise ValueError(
+            f"{config} says {', '.join(settings)}, which belong to an index and not to an encoder."
+        )
     encoder = make_encoder(fde)
     if encoder.needs_fit and side == "queries":
         raise ValueError(
-            "This configuration learns from documents (center: their mean token), which queries do not tell. "
+            "This configuration learns from documents, and queries do not replace them. "
             "Give --encoder FOLDER: the documents' index, or what encode --save-encoder kept. Or encode "
             "both sides with a configuration without it, such as --preset paper."
         )
@@ -222,7 +229,7 @@ def _fit(encoder: Encoder, source: Any, total: int | None, quiet: bool) -> None:
 
 
 class _Encoded:
-    """Blocks of FDEs with their ids; positions count on where the source has none."""
+    """Blocks of vectors with their ids; positions count on where the source has none."""
 
     def __init__(self, source: Any, encoder: Encoder, side: str, threads: int | None, advance: Any) -> None:
         self._source, self._encoder, self._advance = source, encoder, advance

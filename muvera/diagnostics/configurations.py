@@ -7,10 +7,13 @@ from ..encoders.fde.config import PRESETS as FDE_PRESETS
 from ..encoders.fde.config import FDEConfig
 from ..encoders.registry import PRESETS, config_from_dict, preset_config
 
-__all__ = ["PAPER", "constructor_call", "encoders_to_measure", "preset_name"]
+__all__ = ["GIVEN", "PAPER", "constructor_call", "encoders_to_measure", "preset_name"]
 
 #: Name of the measured encoder that stands for the paper's recipe and is never recommended.
 PAPER = "FDE of the paper"
+
+#: Name of the measured encoder that the caller gave.
+GIVEN = "given"
 
 #: Hyperplanes of the smaller size of the default FDE.
 _SMALL_PLANES = 2
@@ -35,7 +38,7 @@ def encoders_to_measure(config: FDEConfig) -> dict[str, EncoderConfig]:
     for preset in (name for name in PRESETS if name not in FDE_PRESETS):
         other = preset_config(preset, dimension)
         encoders[f"{preset} {other.vector_dimension:,}"] = other
-    return encoders if config in encoders.values() else {**encoders, "given": config}
+    return encoders if config in encoders.values() else {**encoders, GIVEN: config}
 
 
 def preset_name(config: EncoderConfig) -> str | None:

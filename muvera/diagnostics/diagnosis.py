@@ -36,7 +36,7 @@ class MeasuredEncoder:
     Parameters
     ----------
     name : str
-    config : FDEConfig or LearnedConfig
+    config : FDEConfig, LearnedConfig or MeanConfig
     recall : dict of int to float or None
         Share of the exact 10 best among the first 10, 50 and 100 by the encoder's vectors; None
         where the sample has fewer than twice as many documents: most of them would be candidates.
@@ -96,8 +96,8 @@ class Diagnosis:
         Capacity of the cells for these queries and documents; None where tokens do not have
         length 1, or the best documents do not stand out.
     encoders : tuple of MeasuredEncoder
-        The paper's preset, the default FDE in two sizes, the given configuration, and the other
-        kinds of encoders, which need 256 documents to be fitted on.
+        The paper's preset, the default FDE in two sizes, the mean token, the covariance, the given
+        configuration, and compact and learned vectors, which need 256 documents to be fitted on.
     recommended : MeasuredEncoder
         The encoder to use: the smallest vectors among those whose recall at 50 candidates is
         within .02 of the highest.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from ..utils.wording import counted
-from .configurations import PAPER, constructor_call, preset_name
+from .configurations import GIVEN, PAPER, constructor_call, preset_name
 from .diagnosis import Diagnosis, MeasuredEncoder
 
 __all__ = ["render"]
@@ -20,7 +20,7 @@ _ANISOTROPY = {
     ),
     "high": (
         "Anisotropy is high: tokens differ little from their mean, and hyperplanes through the origin hardly "
-        "separate them. Use a configuration with center=True, as the default has."
+        "separate them. An FDE needs center=True here, as the default has."
     ),
 }
 
@@ -124,9 +124,9 @@ def _norms(found: Diagnosis) -> str:
 
 
 def _load(found: Diagnosis) -> str:
-    """Say what to enlarge where the FDE's cells hold more than they can."""
+    """Say what to enlarge where the FDE's cells hold more than they can, and an FDE is to be used."""
     capacity = found.capacity
-    if capacity is None or found.tokens_per_cell <= capacity.largest_load:
+    if not _fde_is_of_interest(found) or capacity is None or found.tokens_per_cell <= capacity.largest_load:
         return ""
     if capacity.shared_noise >= 0.5:
         remedy = "more cells (num_simhash_projections) reduce it"
@@ -138,6 +138,13 @@ def _load(found: Diagnosis) -> str:
         f"the {capacity.largest_load:.1f} at which the best tokens stand out. Most of the noise comes from "
         f"{source}: {remedy}."
     )
+
+
+def _fde_is_of_interest(found: Diagnosis) -> bool:
+    """Whether the measured cells belong to what is recommended, or to what the caller gave."""
+    chosen = found.recommended.config
+    cells_are_used = chosen.kind == found.config.kind and getattr(chosen, "compact_dimension", None) is None
+    return cells_are_used or any(row.name == GIVEN for row in found.encoders)
 
 
 def _recall_is_low(found: Diagnosis) -> bool:

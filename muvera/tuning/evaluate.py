@@ -109,8 +109,12 @@ class Evaluator:
     def measure(
         self, source: EncoderConfig, pairs: Sequence[tuple[EncoderCandidate, Storage]]
     ) -> list[Measurement]:
-        """Return measurements of one source's encoders in storages, on the whole sample."""
+        """Return measurements of one source's encoders in storages, on the whole sample.
+
+        Each kind of work is done once before it is timed.
+        """
         sample, encoder = self.sample, self.encoder(source)
+        self._warm_up(encoder)
         begun = time.perf_counter()
         documents = encoder.encode_documents(sample.documents, threads=self.threads)
         encode_seconds = (time.perf_counter() - begun) / len(documents)
@@ -125,6 +129,7 @@ class Evaluator:
         found = []
         for each, storage in pairs:
             search = self._filled_search(each, storage, documents)
+            search.search(np.ascontiguousarray(vectors[0][:1, : each.floats]), 1, threads=self.threads)
             begun = time.perf_counter()
             ranks = [
                 ranks_of_best(search, rows[:, : each.floats], queries, top, self.max_rank, self.threads)
@@ -137,6 +142,11 @@ class Evaluator:
             )
         self._advance(1)
         return found
+
+    def _warm_up(self, encoder: Encoder) -> None:
+        """Encode one text of each side: times that follow are without compilation."""
+        encoder.encode_documents(self.sample.documents[:1], threads=self.threads)
+        encoder.encode_queries(self.sample.selection.queries[:1], threads=self.threads)
 
     def _filled_search(
         self, encoder: EncoderCandidate, storage: Storage, documents: NDArray[np.float32]

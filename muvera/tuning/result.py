@@ -23,7 +23,7 @@ class TunedRow:
     Parameters
     ----------
     name : str
-    config : FDEConfig or LearnedConfig
+    config : FDEConfig, LearnedConfig or MeanConfig
     storage : Storage
         How the vectors are stored.
     bytes : int

@@ -248,19 +248,22 @@ def _choose(
     row then misses the target, or another row exceeds it, that one is measured next.
     """
     measured: list[TunedRow] = []
-    target = target_recall or 0.0
     left = list(table)
-    while left:
-        row = select_row(left, rows.candidates, target_recall)
-        best = max(measured, key=lambda one: one.mean_recall, default=None)
-        reaches = row.recall[rows.candidates] >= target
-        if best is not None and (row.mean_recall <= best.mean_recall if target == 0 else not reaches):
-            break
-        alone = rows.alone(next(each for each in encoders if each.config == row.config), row)
-        measured.append(alone)
-        left = [other for other in left if other is not row]
-        if target > 0 and alone.recall[rows.candidates] >= target:
-            return alone
+    # Where nothing turns out to reach the target, the highest recall is chosen as without one.
+    for target in (target_recall, None):
+        while left:
+            row = select_row(left, rows.candidates, target)
+            if target is not None:
+                enough = row.recall[rows.candidates] >= target
+            else:
+                enough = all(row.mean_recall > one.mean_recall for one in measured)
+            if not enough:
+                break
+            alone = rows.alone(next(each for each in encoders if each.config == row.config), row)
+            measured.append(alone)
+            left = [other for other in left if other is not row]
+            if target is not None and alone.recall[rows.candidates] >= target:
+                return alone
     return max(measured, key=lambda one: one.mean_recall)
 
 

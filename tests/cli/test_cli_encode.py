@@ -26,8 +26,8 @@ def docs(tmp_path: Path) -> Path:
 def test_documents_to_one_file(docs: Path, tmp_path: Path) -> None:
     code, out, err = muvera("encode", docs, tmp_path / "out.npy", *SMALL)
     assert code == 0
-    assert "out.npy: 30 FDEs of documents, 65 floats each, 1 of them zero for want of tokens, in" in out
-    assert "subtract this collection's mean token" in err and "--save-encoder" in err
+    assert "out.npy: 30 vectors of documents, 65 floats each, 1 of them zero for want of tokens, in" in out
+    assert "depend on what was learned from this collection" in err and "--save-encoder" in err
     found = np.load(tmp_path / "out.npy")
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, ENCODER.encode_documents(some_texts()))
@@ -114,7 +114,7 @@ def test_what_exists_is_replaced_only_when_asked_and_ours(docs: Path, tmp_path: 
     for extra in (["--save-encoder", docs], ["--to", "npy"]):
         out = docs if "--to" in extra else tmp_path / "new.npy"
         line = fails("encode", docs, out, *SMALL, *extra, "--overwrite")
-        assert "docs holds something else than FDEs or an encoder" in line
+        assert "docs holds something else than vectors or an encoder" in line
     assert (docs / "tokens.npy").is_file()
     answer("encode", docs, tmp_path / "folder", *SMALL, "--to", "npy")
     answer("encode", docs, tmp_path / "folder", *SMALL, "--to", "npy", "--overwrite")
@@ -126,7 +126,7 @@ def test_what_exists_is_replaced_only_when_asked_and_ours(docs: Path, tmp_path: 
         (["--side", "both"], "--side must be documents or queries, got 'both'."),
         (
             ["--side", "queries"],
-            "learns from documents (center: their mean token), which queries do not tell. Give --encoder",
+            "learns from documents, and queries do not replace them. Give --encoder",
         ),
         (["--half"], "--half belongs to --to pgvector."),
         (

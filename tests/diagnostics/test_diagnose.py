@@ -13,7 +13,7 @@ from builders.realistic_collections import documents_like_real
 
 from muvera import FDEConfig, LearnedConfig, LearnedEncoder, MultiVectors, diagnose
 from muvera.convert import read
-from muvera.diagnostics.configurations import PAPER
+from muvera.diagnostics.configurations import GIVEN, PAPER
 from muvera.diagnostics.diagnosis import MeasuredEncoder
 from muvera.diagnostics.report import render
 from muvera.encoders.registry import config_from_dict
@@ -259,3 +259,29 @@ def test_the_load_of_cells_is_compared_with_their_capacity() -> None:
         assert ("at which the best tokens stand out" in " ".join(found.text.split())) == over
     longer = MultiVectors.from_flat(documents.tokens * 3, documents.lengths)
     assert diagnose(longer).capacity is None
+
+
+def test_cells_are_advised_on_only_where_an_fde_is_to_be_used() -> None:
+    """No word of finer cells beside the mean token, unless the caller gave the FDE that is too small."""
+    documents, queries = cones(0.2, count=120), cones(0.2, count=20, seed=9)
+    given = diagnose(documents, queries, FDEConfig(dimension=32, num_simhash_projections=1))
+    by_kind = {row.name.split()[0]: row for row in given.encoders}
+    without = tuple(row for row in given.encoders if row.name != GIVEN)
+    for kind, advised in (("FDE", True), ("mean", False), ("covariance", False)):
+        text = render(dataclasses.replace(given, encoders=without, recommended=by_kind[kind]))
+        assert ("the best tokens stand out" in " ".join(text.split())) == advised
+    text = render(dataclasses.replace(given, recommended=by_kind["mean"]))
+    assert "the best tokens stand out" in " ".join(text.split())
+
+
+def test_every_encoder_is_measured_and_the_best_is_named() -> None:
+    """Where documents differ by their mean tokens alone, 33 floats find what thousands find."""
+    rng = np.random.default_rng(3)
+    topics = np.repeat(rng.normal(size=(700, 1, 32)), 6, axis=0).reshape(700, 6, 32)
+    found = diagnose(topics + 0.05 * rng.normal(size=(700, 6, 32)), sample=700)
+    kinds = {row.name.split()[0] for row in found.encoders}
+    assert kinds == {"FDE", "mean", "covariance", "compact", "learned"}
+    assert found.recommended.name == "mean 33"
+    text = " ".join(render(dataclasses.replace(found, exact_search=False, tokens=10**6)).split())
+    assert "Use MeanConfig(dimension=32) (muvera index --preset mean), 33 floats" in text
+    assert "stand out" not in text

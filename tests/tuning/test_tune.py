@@ -278,11 +278,15 @@ def test_the_choice_never_loses_to_the_mean_token(monkeypatch: pytest.MonkeyPatc
 
     def worse(rows: object, encoder: EncoderCandidate, row: TunedRow) -> TunedRow:
         alone: TunedRow = measured(rows, encoder, row)
-        return alone if encoder.kind in ("mean", "FDE") else dataclasses.replace(alone, mean_recall=0.1)
+        if encoder.kind in ("mean", "FDE"):
+            return alone
+        return dataclasses.replace(alone, mean_recall=0.1, recall=dict.fromkeys(alone.recall, 0.1))
 
-    for change in (measured, worse):
+    for change, target in ((measured, None), (measured, 0.99), (worse, None), (worse, 0.8), (worse, 0.99)):
         monkeypatch.setattr(TUNE._Rows, "alone", change)
-        found = tune(DOCUMENTS, QUERIES, candidates=30)
+        found = tune(DOCUMENTS, QUERIES, candidates=30, target_recall=target)
         losers = [row for row in found.rows if row.name.startswith("mean")]
-        assert losers and found.choice.mean_recall >= max(row.mean_recall for row in losers)
-    assert found.choice.name.split()[0] in ("mean", "FDE")
+        best = max(row.mean_recall for row in losers)
+        assert losers and (found.choice.mean_recall >= best or found.target_reached)
+        if change is worse:
+            assert found.choice.name.split()[0] in ("mean", "FDE")
