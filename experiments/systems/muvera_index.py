@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from muvera import MultiVectors, MuveraIndex, rerank
+from muvera.index.default_preset import FEW, default_preset
 from muvera.index.settings import TokenSettings
 
 from .base import Answers, Family, Material, Ranked, System
@@ -26,7 +27,8 @@ class Muvera(System):
     Parameters
     ----------
     preset : str
-        Of :data:`muvera.encoders.registry.PRESETS`: "default", "paper", "learned", ...
+        Of :data:`muvera.encoders.registry.PRESETS`: "default", "paper", "learned", ...; or "auto", what the
+        index takes where nothing is said.
     backend : str
         Of :class:`muvera.MuveraIndex`.
     hnsw : dict, optional
@@ -56,7 +58,9 @@ class Muvera(System):
         exact_tokens: int = 0,
         **changes: Any,
     ) -> None:
-        encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
+        encoder_config(
+            FEW if preset == "auto" else preset, 128, 0, changes
+        )  # refuse wrong names and values before anything is built
         self._preset, self._changes = preset, changes
         kept = TokenSettings.of(tokens)
         self._has_codes = kept.has_codes
@@ -78,7 +82,10 @@ class Muvera(System):
     def build(self, material: Material) -> None:
         """Encode all documents and index their FDEs."""
         super().build(material)
-        config = encoder_config(self._preset, material.documents.dimension, material.seed, self._changes)
+        dimension, preset = material.documents.dimension, self._preset
+        if preset == "auto":
+            preset = default_preset(len(material.documents), dimension)
+        config = encoder_config(preset, dimension, material.seed, self._changes)
         self._index = MuveraIndex.build(
             material.documents, config, threads=material.threads, **self._settings
         )

@@ -35,11 +35,6 @@ __all__ = ["index"]
 # Vectors that take more than this are worth a warning.
 _MUCH_MEMORY = 8 << 30
 
-#: From so many documents on, where a graph is built, learned vectors are the default: they find more
-#: than FDEs in a tenth of the floats, and their graph is built in a fraction of the time
-#: (``python -m experiments run smaller_vectors``), which pays for encoding them.  Below, encoding is most of the work.
-LEARNED_PRESET_FROM = 3000
-
 
 def index(
     source: Source,
@@ -52,8 +47,9 @@ def index(
     preset: Annotated[
         str | None,
         typer.Option(
-            help=f"What to start from: {PRESETS_TO_START_FROM}. Default: default, and from "
-            f"{LEARNED_PRESET_FROM:,} documents on learned, unless --config or an FDE's option is given."
+            help=f"What to start from: {PRESETS_TO_START_FROM}. Default: what suits the number of documents, "
+            "compact_covariance from 256 documents on and default for fewer; with --config or an FDE's "
+            "option: default."
         ),
     ] = None,
     config: ConfigFile = None,
@@ -102,6 +98,7 @@ def index(
       muvera index docs docs.index
       muvera search docs.index docs -k 3
     """
+    from ..index.default_preset import FEW, default_preset
     from ..index.muvera_index import MuveraIndex
     from ..index.settings import SOURCE_CODES, TokenSettings
     from .settings import configuration
@@ -116,12 +113,12 @@ def index(
     }
     if preset is None:
         chosen = config is not None or any(value is not None for value in changes.values())
-        preset = "default" if chosen else _preset_for(opened.num_documents)
+        preset = FEW if chosen else default_preset(opened.num_documents, opened.dimension)
         if not chosen and opened.num_documents is None and not quiet:
             warn(
                 [
-                    "The source does not say how many documents it has, so that FDEs are made. For many "
-                    "documents --preset learned finds more with fewer floats."
+                    "The source does not say how many documents it has, so that FDEs are made. For more than a "
+                    "few hundred documents --preset compact_covariance finds more with fewer floats."
                 ]
             )
     changes |= {"backend": backend, "exact_tokens": exact_tokens, "tokens": tokens}
@@ -198,11 +195,6 @@ def coded(facts: IndexInfo) -> str | None:
 def without_exact(facts: IndexInfo) -> str:
     """Return what bytes per document leave out, where exact tokens lie beside codes."""
     return " without exact tokens" if facts.token_codec["exact_bytes_per_token"] else ""
-
-
-def _preset_for(documents: int | None) -> str:
-    """Return the preset for a number of documents; where it is unknown, FDEs, which need no sample."""
-    return "learned" if documents is not None and documents >= LEARNED_PRESET_FROM else "default"
 
 
 def _require_place(out: Path, overwrite: bool) -> None:

@@ -85,6 +85,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "learned": {"encoder": "learned"},
     "mean": {"encoder": "mean"},
     "covariance": {"encoder": "mean", "covariance": True},
+    "compact_covariance": {"encoder": "mean", "covariance": True, "compact_dimension": 256},
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -22,6 +22,7 @@ from ..mips import HNSWSettings, PQSettings, USearchSettings
 from ..reranking.codecs.base import CodedVectors
 from ..utils.parallel import thread_count
 from .contents import IndexContents
+from .default_preset import default_preset
 from .generations import Generation, staging_beside
 from .id_map import Missing
 from .manifest import TEXTS
@@ -147,7 +148,8 @@ class MuveraIndex(SearchableIndex):
             :func:`muvera.convert.open_source` opens it, whose codes are kept.
         config : EncoderConfig or str, optional
             A configuration, or a preset's name, such as "learned" (:data:`muvera.encoders.registry.PRESETS`).
-            Default: that of `encoder`, or "default", the default ``FDEConfig``.
+            Default: that of `encoder`, or what suits the number of documents: see
+            :func:`muvera.index.default_preset.default_preset`.
         path : path, optional
             Save there too.  Token vectors then go to the disk as they come, so that memory
             holds a batch, the vectors and their graph.
@@ -180,8 +182,9 @@ class MuveraIndex(SearchableIndex):
             if begun is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             first, codes = begun
-            if config is None and encoder is not None:
-                config = encoder.config
+            if config is None:
+                chosen = default_preset(_number_of(documents), first.dimension)
+                config = chosen if encoder is None else encoder.config
             index = cls(
                 as_config(config, first.dimension),
                 backend=backend,
@@ -372,6 +375,14 @@ class MuveraIndex(SearchableIndex):
         texts = folder / generation.folder / TEXTS
         loaded._attachments = {TEXTS: texts} if texts.is_file() else {}
         return loaded
+
+
+def _number_of(documents: Any) -> int | None:
+    """Return how many documents are given; None of a stream."""
+    if isinstance(documents, (MultiVectors, Sequence)):
+        return len(documents)
+    count = getattr(documents, "num_documents", None)  # an opened source's, which may not know either
+    return count if isinstance(count, int) else None
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

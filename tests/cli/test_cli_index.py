@@ -10,9 +10,7 @@ import pytest
 from builders.command_line import answer, fails, muvera, some_texts
 
 from muvera import FDEConfig, LearnedConfig, LearnedEncoder, MuveraIndex
-from muvera.cli import index
 from muvera.encoders.registry import PRESETS
-from muvera.index.candidates import GRAPH_FROM
 
 SMALL = ["--num-repetitions", 3, "--num-simhash-projections", 2, "--projection-dimension", 4]
 
@@ -79,10 +77,9 @@ def test_what_is_learned_is_learned_from_a_sample_of_all_documents(
     )
 
 
-def test_many_documents_are_learned_from_unless_something_is_asked_for(
+def test_documents_are_learned_from_unless_something_is_asked_for(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert index.LEARNED_PRESET_FROM == GRAPH_FROM
     monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
 
     def chosen(*arguments: Any) -> str:
@@ -90,12 +87,15 @@ def test_many_documents_are_learned_from_unless_something_is_asked_for(
         return str(answer(*given)["encoder"]["encoder"])
 
     assert chosen() == "fde"
-    small = {"encoder": "learned", "vector_dimension": 8, "num_landmarks": 64, "num_features": 32}
-    monkeypatch.setitem(PRESETS, "learned", small)
-    monkeypatch.setattr(index, "LEARNED_PRESET_FROM", 30)
-    assert chosen() == "learned"
+    small = {"encoder": "mean", "covariance": True, "compact_dimension": 8}
+    monkeypatch.setitem(PRESETS, "compact_covariance", small)
+    monkeypatch.setattr("muvera.index.default_preset.MIN_FIT_DOCUMENTS", 30)
+    assert chosen() == "mean"
     _, out, _ = muvera("index", docs, tmp_path / "other", "--exact-tokens", 0)
-    assert "searched through learned vectors of 8 floats, all of which are read" in out
+    assert "searched through mean vectors of 8 floats, all of which are read" in out
+    # The same rule in Python.
+    built = MuveraIndex.build(some_texts(), exact_tokens=0)
+    assert built.info().encoder["compact_dimension"] == 8
     (tmp_path / "config.json").write_text('{"seed": 1}')
     assert chosen("--preset", "default") == chosen(*SMALL) == "fde"
     assert chosen("--config", tmp_path / "config.json") == "fde"
