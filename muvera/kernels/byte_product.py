@@ -55,41 +55,40 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
     ).reshape(-1)
 
 
-def emit_sums(
-    context: Any, builder: Any, signature: Any, args: Any, add: Any, panels: int = 1
-) -> list[list[Any]]:
-    """Emit the sums of ROWS rows with `panels` panels and return them, a list a panel; `add` emits one step.
+def emit_sums(builder: Any, rows: list[Any], depth: Any, columns: list[Any], add: Any) -> list[list[Any]]:
+    """Emit the sums of rows with panels, all given by their addresses; return a list of sums a panel.
 
-    Several panels share the loads of the rows, which bound the speed of one.
+    `add` emits one step.  Several panels share the loads of the rows, which bound the speed of one.
     """
-
-    def address(which: int, index: Any, kind: Any) -> Any:
-        entry = entry_address(context, builder, signature.args[which], args[which], index)
-        return builder.bitcast(entry, kind.as_pointer())
-
-    row, last, depth, panel = args[1], args[2], args[3], args[5]
-    lanes = ir.Constant(depth.type, LANES)
-    size = builder.mul(depth, lanes)
-    starts = [address(0, builder.mul(i, depth), INT32) for i in tile_rows(builder, row, last, ROWS)]
-    columns = [
-        address(4, builder.mul(builder.add(panel, ir.Constant(panel.type, i)), size), _SUMS)
-        for i in range(panels)
-    ]
-    sums = [new_sums(builder, _SUMS, ROWS) for _ in range(panels)]
+    starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
+    panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
+    sums = [new_sums(builder, _SUMS, len(rows)) for _ in panels]
     with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, STEP))) as loop:
-        steps = [builder.load(builder.gep(column, [loop.index]), align=1) for column in columns]
+        steps = [builder.load(builder.gep(panel, [loop.index]), align=1) for panel in panels]
         for i, start in enumerate(starts):
             step_bytes = builder.load(builder.gep(start, [loop.index]), align=1)
             copies = broadcast(builder, step_bytes, LANES)
-            for column, totals in zip(steps, sums, strict=True):
-                builder.store(add(builder, builder.load(totals[i]), copies, column), totals[i])
+            for step, totals in zip(steps, sums, strict=True):
+                builder.store(add(builder, builder.load(totals[i]), copies, step), totals[i])
     return [[builder.load(total) for total in totals] for totals in sums]
+
+
+def _sums(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> list[Any]:
+    """Emit the sums of the tile that the arguments of an intrinsic name."""
+    rows, row, last, depth, packed, panel = args[:6]
+    size = builder.mul(depth, ir.Constant(depth.type, LANES))
+    starts = [
+        entry_address(context, builder, signature.args[0], rows, builder.mul(place, depth))
+        for place in tile_rows(builder, row, last, ROWS)
+    ]
+    column = entry_address(context, builder, signature.args[4], packed, builder.mul(panel, size))
+    return emit_sums(builder, starts, depth, [column], add)[0]
 
 
 def _emit_tile(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
     """Emit the sums and store all of them."""
     position = args[7]
-    for i, total in enumerate(emit_sums(context, builder, signature, args, add)[0]):
+    for i, total in enumerate(_sums(context, builder, signature, args, add)):
         target = builder.add(position, ir.Constant(position.type, i * LANES))
         store_vector(builder, total, entry_address(context, builder, signature.args[6], args[6], target))
     return context.get_dummy_value()
@@ -99,7 +98,7 @@ def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any
     """Emit the sums and raise what is stored to their maxima over the rows."""
     target = entry_address(context, builder, signature.args[6], args[6], args[7])
     best = load_vector(builder, target, _SUMS)
-    for total in emit_sums(context, builder, signature, args, add)[0]:
+    for total in _sums(context, builder, signature, args, add):
         best = builder.select(builder.icmp_signed(">", total, best), total, best)
     store_vector(builder, best, target)
     return context.get_dummy_value()

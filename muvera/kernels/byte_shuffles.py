@@ -1,4 +1,4 @@
-"""Bytes copied and unpacked in vectors: the residuals' bits of a code become a byte a coordinate.
+"""Bytes unpacked in vectors: the residuals' bits of a code become a byte a coordinate.
 
 Half a byte, a *nibble*, of packed residuals of ``bits`` bits stands for ``4 / bits`` coordinates.  A shuffle
 looks up all nibbles of a vector in a table of 16 bytes at once; there is one table for each coordinate of
@@ -19,9 +19,6 @@ from .llvm_helpers import BYTE, constant, entry_address, load_vector, shuffle, s
 
 #: Coordinates that are unpacked together.
 CHUNK = 64
-
-#: Bytes that are copied together.
-COPIED = 16
 
 _FEATURES = binding.get_host_cpu_features()
 
@@ -139,25 +136,3 @@ def _unpack(bits: int) -> Any:
 
 
 unpack_1, unpack_2, unpack_4 = _unpack(1), _unpack(2), _unpack(4)
-
-
-@intrinsic
-def _compiled_copy(typingctx, source, start, out, position):
-    signature = types.void(source, types.intp, out, types.intp)
-
-    def generate(context, builder, signature, args):
-        source = entry_address(context, builder, signature.args[0], args[0], args[1])
-        target = entry_address(context, builder, signature.args[2], args[2], args[3])
-        value = load_vector(builder, source, ir.VectorType(BYTE, COPIED), align=1)
-        store_vector(builder, value, target, align=1)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-def _interpreted_copy(source, start, out, position):
-    out[position : position + COPIED] = source[start : start + COPIED]
-
-
-#: Copy COPIED bytes of ``source[start:]`` to ``out[position:]``.
-copy_chunk: Any = _interpreted_copy if INTERPRETED else _compiled_copy

@@ -21,7 +21,10 @@ from .jit import INTERPRETED, kernel
 from .llvm_helpers import FLOAT, broadcast, entry_address, load_vector, store_vector, tile_rows
 from .row_operations import prefetch
 from .tile import LANES, ROWS
-from .token_codes import copy_bytes, unpack_residuals
+from .token_codes import FACTOR_BYTES, copy_bytes, unpack_residuals, write_factors
+
+#: Rows in a tile of two panels, which has as many accumulators as one of ROWS rows and one panel.
+PAIR_ROWS = ROWS // 2
 
 _FLOATS = ir.VectorType(FLOAT, LANES)
 
@@ -36,34 +39,34 @@ def _raising(addition: str, panels: int) -> Any:
     """Return the intrinsic that raises maxima of `panels` panels; `addition` is one of the ADDITIONS."""
 
     @intrinsic
-    def compiled(typingctx, rows, row, last, depth, packed, panel, biases, factors, best):
+    def compiled(typingctx, rows, start, stride, row, last, depth, packed, panel, biases, factors, best):
         word = types.intp
-        signature = types.void(rows, word, word, word, packed, word, biases, factors, best)
+        signature = types.void(rows, word, word, word, word, word, packed, word, biases, factors, best)
 
         def generate(context, builder, signature, args):
-            kinds = signature.args
-            row, last, panel = args[1], args[2], args[5]
-            found = emit_sums(context, builder, signature, args, ADDITIONS[addition], panels)
-            scales = [
-                broadcast(
-                    builder, builder.load(entry_address(context, builder, kinds[7], args[7], place)), LANES
-                )
-                for place in tile_rows(builder, row, last, ROWS)
-            ]
-            for i, sums in enumerate(found):
-                place = builder.mul(
-                    builder.add(panel, ir.Constant(panel.type, i)), ir.Constant(panel.type, LANES)
-                )
-                bias = load_vector(
-                    builder, entry_address(context, builder, kinds[6], args[6], place), _FLOATS
-                )
-                address = entry_address(context, builder, kinds[8], args[8], place)
-                best = load_vector(builder, address, _FLOATS)
+            start, stride, row, last, depth, panel = args[1], args[2], args[3], args[4], args[5], args[7]
+
+            def address(which: int, index: Any) -> Any:
+                return entry_address(context, builder, signature.args[which], args[which], index)
+
+            def times(value: Any, count: int) -> Any:
+                return builder.mul(value, ir.Constant(value.type, count))
+
+            places = tile_rows(builder, row, last, ROWS if panels == 1 else PAIR_ROWS)
+            starts = [address(0, builder.add(start, builder.mul(place, stride))) for place in places]
+            numbers = [builder.add(panel, ir.Constant(panel.type, i)) for i in range(panels)]
+            columns = [address(6, builder.mul(number, times(depth, LANES))) for number in numbers]
+            found = emit_sums(builder, starts, depth, columns, ADDITIONS[addition])
+            scales = [broadcast(builder, builder.load(address(9, place)), LANES) for place in places]
+            for number, sums in zip(numbers, found, strict=True):
+                bias = load_vector(builder, address(8, times(number, LANES)), _FLOATS)
+                target = address(10, times(number, LANES))
+                best = load_vector(builder, target, _FLOATS)
                 for total, scale in zip(sums, scales, strict=True):
                     value = builder.fsub(builder.sitofp(total, _FLOATS), bias)
                     value = builder.fmul(value, scale)
                     best = builder.select(builder.fcmp_ordered(">", value, best), value, best)
-                store_vector(builder, best, address)
+                store_vector(builder, best, target)
             return context.get_dummy_value()
 
         return signature, generate
@@ -72,9 +75,9 @@ def _raising(addition: str, panels: int) -> Any:
 
 
 def _interpreted(panels: int) -> Any:
-    def interpreted(rows, row, last, depth, packed, panel, biases, factors, best):
-        picked = np.minimum(np.arange(row, row + ROWS), last)
-        left = rows[: (last + 1) * depth].reshape(-1, depth)[picked].astype(np.float64)
+    def interpreted(rows, start, stride, row, last, depth, packed, panel, biases, factors, best):
+        picked = np.minimum(np.arange(row, row + (ROWS if panels == 1 else PAIR_ROWS)), last)
+        left = rows[start + picked[:, np.newaxis] * stride + np.arange(depth)].astype(np.float64)
         for i in range(panel, panel + panels):
             columns = packed[i * depth * LANES : (i + 1) * depth * LANES].reshape(depth // STEP, LANES, STEP)
             sums = left @ columns.transpose(0, 2, 1).reshape(depth, LANES)
@@ -92,13 +95,42 @@ def make_maxima(addition: str) -> tuple[Any, Any]:
     return _raising(addition, 1), _raising(addition, 2)
 
 
-#: Raise ``best`` of one panel, or of two, to the products of ROWS rows with it, without constants and units.
+#: Raise ``best`` of one panel to the products of ROWS rows with it, without constants and units, or of two
+#: panels to those of PAIR_ROWS rows.  Row i begins at ``start + i * stride`` of `rows` (flat).
 one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 
 @kernel
+def _fetch(codes, start, stop):
+    """Fetch the bytes start..stop."""
+    for place in range(start, stop, _LINE):
+        prefetch(codes, place)
+
+
+@kernel
+def _raise_block(
+    rows, start, stride, count, depth, packed, biases, factors, best, codes, width, ahead, ahead_stop
+):  # fmt: skip
+    """Raise `best` by `count` unpacked rows, and fetch as many codes from `ahead` on before `ahead_stop`."""
+    panels = biases.shape[0] // LANES
+    paired = panels - panels % 2
+    ahead_stop = min(ahead + count * width, ahead_stop)
+    if paired > 0:
+        for row in range(0, count, PAIR_ROWS):
+            _fetch(codes, ahead, min(ahead + PAIR_ROWS * width, ahead_stop))
+            ahead += PAIR_ROWS * width
+            for panel in range(0, paired, 2):
+                two_panels(rows, start, stride, row, count - 1, depth, packed, panel, biases, factors, best)
+    if paired < panels:
+        for row in range(0, count, ROWS):
+            _fetch(codes, ahead, min(ahead + ROWS * width, ahead_stop))
+            ahead += ROWS * width
+            one_panel(rows, start, stride, row, count - 1, depth, packed, paired, biases, factors, best)
+
+
+@kernel
 def score_codes(
-    codes, offsets, documents, width, dimension, id_bytes, centers, table, nibbles, words, halves,
+    codes, offsets, documents, width, dimension, id_bytes, centers, table, nibbles, words,
     packed, biases, units, constants, mean, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
@@ -111,7 +143,7 @@ def score_codes(
         Codes of all documents, flat.
     offsets : int64 (all documents + 1,)
     documents : int64 (c,)
-    width, dimension, id_bytes, centers, table, nibbles, words, halves
+    width, dimension, id_bytes, centers, table, nibbles, words
         See :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty `table`, codes hold a byte a
         coordinate, and `words` is the depth.
     packed : int8
@@ -122,12 +154,11 @@ def score_codes(
         Divide scores by the number of query tokens.
     """
     count = units.shape[0]
-    panels = biases.shape[0] // LANES
     depth = packed.shape[0] // biases.shape[0]
     scratch = np.zeros(_BLOCK * words, table.dtype)
     rows = scratch.view(np.uint8)
     factors = np.empty(_BLOCK, np.float32)
-    best = np.empty(panels * LANES, np.float32)
+    best = np.empty(biases.shape[0], np.float32)
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if start == stop:
@@ -140,21 +171,24 @@ def score_codes(
             last = min(first + _BLOCK, stop)
             if table.shape[0] > 0:
                 unpack_residuals(
-                    codes, first, last, width, id_bytes, centers, table, nibbles, words, halves, scratch, factors,
+                    codes, first, last, width, id_bytes, centers, table, nibbles, words, scratch, factors
+                )
+            elif depth > dimension:
+                copy_bytes(codes, first, last, width, dimension, depth, rows, factors)
+            else:
+                write_factors(codes, first, last, width, 0, factors)
+            if table.shape[0] > 0 or depth > dimension:
+                _raise_block(
+                    rows, 0, depth, last - first, depth, packed, biases, factors, best, codes, width,
+                    ahead, ahead_stop,
                 )  # fmt: skip
             else:
-                copy_bytes(codes, first, last, width, dimension, depth, halves, rows, factors)
-            size = last - first
-            for row in range(0, size, ROWS):
-                for place in range(ahead, min(ahead + ROWS * width, ahead_stop), _LINE):
-                    prefetch(codes, place)
-                ahead += ROWS * width
-                for panel in range(0, panels - 1, 2):
-                    two_panels(rows, row, size - 1, depth, packed, panel, biases, factors, best)
-                if panels % 2 == 1:
-                    one_panel(rows, row, size - 1, depth, packed, panels - 1, biases, factors, best)
-        for place in range(ahead, ahead_stop, _LINE):
-            prefetch(codes, place)
+                _raise_block(
+                    codes, first * width + FACTOR_BYTES, width, last - first, depth, packed, biases, factors,
+                    best, codes, width, ahead, ahead_stop,
+                )  # fmt: skip
+            ahead += (last - first) * width
+        _fetch(codes, ahead, ahead_stop)
         total = 0.0
         for token in range(count):
             total += constants[token] + units[token] * best[token]

@@ -131,6 +131,22 @@ def _interpreted_halves_to_floats(halves, source, out, position):
     out[position : position + LANES] = halves[source : source + LANES].view(np.float16)
 
 
+@intrinsic
+def _compiled_half_at(typingctx, array, position):
+    signature = types.float32(array, types.intp)
+
+    def generate(context, builder, signature, args):
+        address = entry_address(context, builder, signature.args[0], args[0], args[1])
+        half = builder.load(builder.bitcast(address, ir.HalfType().as_pointer()), align=1)
+        return builder.fpext(half, FLOAT)
+
+    return signature, generate
+
+
+def _interpreted_half_at(array, position):
+    return array[position : position + 2].view("<f2").astype(np.float32)[0]
+
+
 #: Return the sum of squares of ``array[position : position + count]``.
 square_sum: Any = _interpreted_square_sum if INTERPRETED else _compiled_square_sum
 
@@ -142,6 +158,9 @@ set_scaled: Any = _make_scaled(False)
 
 #: Fetch the cache line at ``array[position]``, which may lie outside the array.
 prefetch: Any = _interpreted_prefetch if INTERPRETED else _compiled_prefetch
+
+#: Return the float16 in the two bytes at ``array[position]`` (uint8) as float32.
+half_at: Any = _interpreted_half_at if INTERPRETED else _compiled_half_at
 
 #: Write LANES float16 bit patterns of ``halves[source:]`` to ``out[position:]`` as float32.
 _halves_to_floats: Any = _interpreted_halves_to_floats if INTERPRETED else _compiled_halves_to_floats

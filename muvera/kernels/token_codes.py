@@ -12,8 +12,9 @@ row is the centroid's byte plus that of the residual; both are made so that no s
 
 import numpy as np
 
-from .byte_shuffles import CHUNK, COPIED, copy_chunk, unpack_1, unpack_2, unpack_4
+from .byte_shuffles import CHUNK, unpack_1, unpack_2, unpack_4
 from .jit import kernel
+from .row_operations import half_at
 
 #: Bytes of a factor.
 FACTOR_BYTES = 2
@@ -98,14 +99,15 @@ def centroid_number(codes, start, id_bytes):
 
 
 @kernel
-def token_factor(codes, start, halves):
-    """Return the factor at ``codes[start]`` (flat); `halves` holds the value of each float16 pattern."""
-    return halves[np.int64(codes[start]) | (np.int64(codes[start + 1]) << 8)]
+def write_factors(codes, first, last, width, start, factors):
+    """Write the factors, `start` bytes behind the beginning of each code, of the codes first..last."""
+    for token in range(first, last):
+        factors[token - first] = half_at(codes, token * width + start)
 
 
 @kernel
 def unpack_residuals(
-    codes, first, last, width, id_bytes, centers, table, nibbles, words, halves, out, factors
+    codes, first, last, width, id_bytes, centers, table, nibbles, words, out, factors
 ):  # fmt: skip
     """Write the codes first..last of `codes` (flat) to `out` as rows of `words` integers, and their factors.
 
@@ -118,60 +120,41 @@ def unpack_residuals(
     count = width - residuals
     last_center = centers.shape[0] // words - 1
     keys = table.itemsize
-    chunks = count * keys // CHUNK if nibbles.shape[0] > 0 else 0
+    whole = count * keys // CHUNK * CHUNK if nibbles.shape[0] > 0 else 0
     rows, center_bytes = out.view(np.uint8), centers.view(np.uint8)
-    for token in range(first, last):
-        start = token * width
-        center = min(centroid_number(codes, start, id_bytes), last_center) * words
-        factors[token - first] = token_factor(codes, start + id_bytes, halves)
-        row = (token - first) * words
-        start += residuals
-        for chunk in range(chunks):
-            place = chunk * CHUNK
-            if keys == 8:
-                unpack_1(
-                    codes,
-                    start + place // 8,
-                    center_bytes,
-                    center * 8 + place,
-                    nibbles,
-                    rows,
-                    row * 8 + place,
-                )
-            elif keys == 4:
-                unpack_2(
-                    codes,
-                    start + place // 4,
-                    center_bytes,
-                    center * 4 + place,
-                    nibbles,
-                    rows,
-                    row * 4 + place,
-                )
-            else:
-                unpack_4(
-                    codes,
-                    start + place // 2,
-                    center_bytes,
-                    center * 2 + place,
-                    nibbles,
-                    rows,
-                    row * 2 + place,
-                )
-        for i in range(chunks * CHUNK // keys, count):
-            out[row + i] = centers[center + i] + table[codes[start + i]]
+    write_factors(codes, first, last, width, id_bytes, factors)
+    # A loop for each number of bits: with the choice inside, the tables are loaded again for every chunk.
+    if keys == 8:
+        for token in range(first, last):
+            start, row = token * width, (token - first) * words * 8
+            center = min(centroid_number(codes, start, id_bytes), last_center) * words * 8
+            for i in range(0, whole, CHUNK):
+                unpack_1(codes, start + residuals + i // 8, center_bytes, center + i, nibbles, rows, row + i)
+    elif keys == 4:
+        for token in range(first, last):
+            start, row = token * width, (token - first) * words * 4
+            center = min(centroid_number(codes, start, id_bytes), last_center) * words * 4
+            for i in range(0, whole, CHUNK):
+                unpack_2(codes, start + residuals + i // 4, center_bytes, center + i, nibbles, rows, row + i)
+    elif keys == 2:
+        for token in range(first, last):
+            start, row = token * width, (token - first) * words * 2
+            center = min(centroid_number(codes, start, id_bytes), last_center) * words * 2
+            for i in range(0, whole, CHUNK):
+                unpack_4(codes, start + residuals + i // 2, center_bytes, center + i, nibbles, rows, row + i)
+    if whole < count * keys:
+        for token in range(first, last):
+            start, row = token * width, (token - first) * words
+            center = min(centroid_number(codes, start, id_bytes), last_center) * words
+            for i in range(whole // keys, count):
+                out[row + i] = centers[center + i] + table[codes[start + residuals + i]]
 
 
 @kernel
-def copy_bytes(codes, first, last, width, dimension, depth, halves, out, factors):
+def copy_bytes(codes, first, last, width, dimension, depth, out, factors):
     """Write the codes first..last of `codes` (flat), a factor and a byte a coordinate, to `out` as rows."""
-    whole = dimension // COPIED * COPIED
+    write_factors(codes, first, last, width, 0, factors)
     for token in range(first, last):
-        start = token * width
-        factors[token - first] = token_factor(codes, start, halves)
-        start += FACTOR_BYTES
-        row = (token - first) * depth
-        for i in range(0, whole, COPIED):
-            copy_chunk(codes, start + i, out, row + i)
-        for i in range(whole, dimension):
-            out[row + i] = codes[start + i]
+        start = token * width + FACTOR_BYTES
+        for i in range(dimension):
+            out[(token - first) * depth + i] = codes[start + i]

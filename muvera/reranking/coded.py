@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..data.validation import read_only_view
 from ..kernels.code_scores import score_codes
 from ..utils.parallel import run_in_ranges, thread_count
-from .codecs.base import CodedVectors, TokenCodec, float16_values
+from .codecs.base import CodedVectors, TokenCodec
 
 __all__ = ["CodedSlice", "score_coded"]
 
@@ -57,7 +57,7 @@ def score_coded(
                 score_codes(
                     read_only_view(texts.tokens).reshape(-1), texts.offsets, positions[worker::workers],
                     codec.bytes_per_token, codec.dimension, layout.id_bytes, layout.centers, layout.table,
-                    layout.nibbles, layout.words, float16_values(), rounded.packed, rounded.biases, rounded.units,
+                    layout.nibbles, layout.words, rounded.packed, rounded.biases, rounded.units,
                     rounded.constants, mean, scores,
                 )  # fmt: skip
                 out[places[worker::workers]] = scores

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muvera.kernels.byte_shuffles import CHUNK, COPIED, SHUFFLES, copy_chunk, make_unpack
+from muvera.kernels.byte_shuffles import CHUNK, SHUFFLES, make_unpack
 from muvera.kernels.jit import kernel
 
 
@@ -31,16 +31,3 @@ def test_shuffles_look_up_what_a_table_says(shuffles: str, bits: int) -> None:
     expected = centers[5:] + levels[(flat.astype(int) << np.arange(bits)).sum(axis=1)]
     np.testing.assert_array_equal(out[2:-2], expected)
     assert not out[:2].any() and not out[-2:].any()
-
-
-def test_copies() -> None:
-    source = np.arange(40, dtype=np.uint8)
-    out = np.zeros(30, np.uint8)
-
-    @kernel
-    def run(source: Any, out: Any) -> None:
-        copy_chunk(source, 7, out, 5)
-
-    run(source, out)
-    assert out[5 : 5 + COPIED].tolist() == source[7 : 7 + COPIED].tolist()
-    assert not out[:5].any() and not out[5 + COPIED :].any()

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from muvera.kernels.jit import kernel
-from muvera.kernels.row_operations import add_scaled, set_scaled, square_sum, widen_halves
+from muvera.kernels.row_operations import add_scaled, half_at, set_scaled, square_sum, widen_halves
 from muvera.kernels.tile import LANES
 
 Array = NDArray[Any]
@@ -57,3 +57,17 @@ def test_halves_are_widened_exactly(stop: int) -> None:
     widen_halves(halves, 5, stop, out)
     wanted = halves[5:stop].view(np.float16).astype(np.float32)
     np.testing.assert_array_equal(out[: stop - 5], wanted)
+
+
+@kernel
+def _half_at(pairs: Any, position: int) -> float:
+    return half_at(pairs, position)  # type: ignore[no-any-return]
+
+
+def test_a_half_is_read_from_any_two_bytes() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    values = every[np.isfinite(every)][::7]
+    for shift in (0, 1):
+        pairs = np.concatenate([np.zeros(shift, np.uint8), values.astype("<f2").view(np.uint8)])
+        found = np.array([_half_at(pairs, shift + 2 * i) for i in range(len(values))])
+        np.testing.assert_array_equal(found, values.astype(np.float64))

@@ -5,7 +5,7 @@ import pytest
 
 from muvera import MultiVectors, chamfer_matrix
 from muvera.kernels.byte_product import ADDITIONS
-from muvera.kernels.code_scores import make_maxima
+from muvera.kernels.code_scores import PAIR_ROWS, make_maxima
 from muvera.kernels.tile import LANES, ROWS
 from muvera.reranking.codecs.base import CodedVectors
 from muvera.reranking.codecs.registry import CODECS, fit_codec
@@ -49,7 +49,10 @@ def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_toke
 def test_all_ways_to_add_give_the_same_bits(addition: str, panels: int) -> None:
     rng = np.random.default_rng(0)
     depth, count = 20, ROWS + 3
-    rows = rng.integers(0, 256, (count, depth)).astype(np.uint8)
+    start, stride = 3, depth + 2
+    codes = rng.integers(0, 256, start + count * stride).astype(np.uint8)
+    rows = codes[start:].reshape(count, stride)[:, :depth]
+    step = ROWS if panels == 1 else PAIR_ROWS
     columns = rng.integers(-127, 128, (panels, depth // 4, LANES, 4)).astype(np.int8)
     biases = rng.standard_normal(panels * LANES).astype(np.float32) * 100
     factors = rng.random(count).astype(np.float32)
@@ -58,11 +61,12 @@ def test_all_ways_to_add_give_the_same_bits(addition: str, panels: int) -> None:
     from muvera.kernels.jit import kernel
 
     @kernel
-    def run(rows, columns, biases, factors, best):  # type: ignore[no-untyped-def]
-        for row in range(0, factors.shape[0], ROWS):
-            raising(rows, row, factors.shape[0] - 1, depth, columns, 0, biases, factors, best)
+    def run(codes, columns, biases, factors, best):  # type: ignore[no-untyped-def]
+        last = factors.shape[0] - 1
+        for row in range(0, factors.shape[0], step):
+            raising(codes, start, stride, row, last, depth, columns, 0, biases, factors, best)
 
-    run(rows.reshape(-1), columns.reshape(-1), biases, factors, best)
+    run(codes, columns.reshape(-1), biases, factors, best)
     matrix = columns.transpose(0, 2, 1, 3).reshape(panels * LANES, depth).astype(np.int64)
     sums = (rows.astype(np.int64) @ matrix.T).astype(np.float32)
     expected = ((sums - biases) * factors[:, np.newaxis]).max(axis=0)

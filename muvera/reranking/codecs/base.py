@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_offsets, offsets_from_lengths, running_total
-from ...data.validation import TokenArray, read_only_view
+from ...data.validation import TokenArray
 from ...utils.parallel import run_in_ranges
 
-__all__ = ["CodeLayout", "CodeQuery", "CodedVectors", "TokenCodec", "factor_bytes", "float16_values"]
+__all__ = ["CodeLayout", "CodeQuery", "CodedVectors", "TokenCodec", "factor_bytes"]
 
 # Tokens that one task encodes or decodes.
 _BLOCK = 8192
@@ -239,15 +239,6 @@ class CodedVectors:
     def decoded(self, threads: int | None = None) -> MultiVectors:
         """Return the tokens that the codes stand for."""
         return MultiVectors.from_flat(self.codec.decode(self.tokens, threads), offsets=self.offsets)
-
-
-#: The value of every float16 bit pattern.
-_HALVES = read_only_view(np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32))
-
-
-def float16_values() -> NDArray[np.float32]:
-    """Return the value of every float16 bit pattern, float32 (65536,), read-only."""
-    return _HALVES
 
 
 def factor_bytes(factors: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
