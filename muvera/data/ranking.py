@@ -13,6 +13,9 @@ from .validation import Ids
 
 __all__ = ["Ranking", "best_first"]
 
+# So many scores are sorted sooner than the best of them are found.
+_SORTED = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
@@ -76,10 +79,12 @@ class Ranking:
 
 def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Return the positions of the `k` best scores, ties by position; -inf is never returned."""
-    if k < len(scores):
+    if k < len(scores) and len(scores) > _SORTED:
         edge = np.partition(scores, len(scores) - k)[len(scores) - k]
         positions = np.flatnonzero(scores >= edge)
+        best = positions[np.argsort(-scores[positions], kind="stable")][:k]
     else:
-        positions = np.arange(len(scores))
-    positions = positions[scores[positions] > -np.inf]
-    return positions[np.argsort(-scores[positions], kind="stable")][:k]
+        best = np.argsort(-scores, kind="stable")[:k]
+    if len(best) and scores[best[-1]] == -np.inf:  # the last of them all
+        best = best[scores[best] > -np.inf]
+    return best

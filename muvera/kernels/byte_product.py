@@ -38,6 +38,9 @@ _HAS_AVX2 = bool(binding.get_host_cpu_features().get("avx2", False))
 #: Consecutive bytes of a column that are multiplied together.
 STEP = 4
 
+#: Panels of a strip, which has two rows: those of a single query in two bytes.
+STRIP = ROWS // 2
+
 #: Maximum number of bytes in a row: 255 * 128 * MAX_DEPTH is below 2**31.
 MAX_DEPTH = 65536
 
@@ -73,24 +76,40 @@ def emit_sums(builder: Any, rows: list[Any], depth: Any, columns: list[Any], add
     return [[builder.load(total) for total in totals] for totals in sums]
 
 
-def _sums(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> list[Any]:
+def _sums(
+    context: Any, builder: Any, signature: Any, args: Any, add: Any, count: int = ROWS, panels: int = 1
+) -> list[list[Any]]:
     """Emit the sums of the tile that the arguments of an intrinsic name."""
     rows, row, last, depth, packed, panel = args[:6]
     size = builder.mul(depth, ir.Constant(depth.type, LANES))
     starts = [
         entry_address(context, builder, signature.args[0], rows, builder.mul(place, depth))
-        for place in tile_rows(builder, row, last, ROWS)
+        for place in tile_rows(builder, row, last, count)
     ]
-    column = entry_address(context, builder, signature.args[4], packed, builder.mul(panel, size))
-    return emit_sums(builder, starts, depth, [column], add)[0]
+    numbers = [builder.add(panel, ir.Constant(panel.type, i)) for i in range(panels)]
+    columns = [
+        entry_address(context, builder, signature.args[4], packed, builder.mul(number, size))
+        for number in numbers
+    ]
+    return emit_sums(builder, starts, depth, columns, add)
 
 
 def _emit_tile(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
     """Emit the sums and store all of them."""
     position = args[7]
-    for i, total in enumerate(_sums(context, builder, signature, args, add)):
+    for i, total in enumerate(_sums(context, builder, signature, args, add)[0]):
         target = builder.add(position, ir.Constant(position.type, i * LANES))
         store_vector(builder, total, entry_address(context, builder, signature.args[6], args[6], target))
+    return context.get_dummy_value()
+
+
+def _emit_strip(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
+    """Emit the sums of two rows with STRIP panels and store them, row by row."""
+    found = _sums(context, builder, signature, args, add, 2, STRIP)
+    for j, sums in enumerate(found):
+        for i, total in enumerate(sums):
+            target = builder.add(args[7], ir.Constant(args[7].type, (i * STRIP + j) * LANES))
+            store_vector(builder, total, entry_address(context, builder, signature.args[6], args[6], target))
     return context.get_dummy_value()
 
 
@@ -98,7 +117,7 @@ def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any
     """Emit the sums and raise what is stored to their maxima over the rows."""
     target = entry_address(context, builder, signature.args[6], args[6], args[7])
     best = load_vector(builder, target, _SUMS)
-    for total in _sums(context, builder, signature, args, add):
+    for total in _sums(context, builder, signature, args, add)[0]:
         best = builder.select(builder.icmp_signed(">", total, best), total, best)
     store_vector(builder, best, target)
     return context.get_dummy_value()
@@ -172,6 +191,14 @@ def _interpreted(rows, row, last, depth, packed, panel, out, position):
     out[position : position + ROWS * LANES] = sums.ravel()
 
 
+def _interpreted_strip(rows, row, last, depth, packed, panel, out, position):
+    for i in range(STRIP):
+        sums = _interpreted_sums(rows, row, last, depth, packed, panel + i)
+        for j in range(2):
+            start = position + (j * STRIP + i) * LANES
+            out[start : start + LANES] = sums[j]
+
+
 def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
     best = out[position : position + LANES]
     best[:] = np.maximum(best, _interpreted_sums(rows, row, last, depth, packed, panel).max(axis=0))
@@ -211,17 +238,18 @@ if _HAS_VNNI:
     ADDITIONS["vnni"] = _add_vnni
 
 
-def make_tiles(addition: str) -> tuple[Any, Any]:
-    """Return the tile that writes sums and the one that raises maxima, made of one of the ADDITIONS."""
+def make_tiles(addition: str) -> tuple[Any, Any, Any]:
+    """Return what writes sums, what raises maxima and what writes a strip, made of one of the ADDITIONS."""
     if INTERPRETED:
-        return _interpreted, _interpreted_max
+        return _interpreted, _interpreted_max, _interpreted_strip
     add = ADDITIONS[addition]
-    return _intrinsic(add, _emit_tile), _intrinsic(add, _emit_maxima)
+    return _intrinsic(add, _emit_tile), _intrinsic(add, _emit_maxima), _intrinsic(add, _emit_strip)
 
 
 #: Write the tile's ROWS * LANES sums (int32) to ``out[position:]``, row by row; raise the LANES integers
-#: ``out[position : position + LANES]`` to the maxima over the tile's rows.
-byte_tile, byte_max = make_tiles(list(ADDITIONS)[-1])
+#: ``out[position : position + LANES]`` to the maxima over the tile's rows; write the sums of two rows with
+#: STRIP panels, row by row.
+byte_tile, byte_max, byte_strip = make_tiles(list(ADDITIONS)[-1])
 
 #: Write the bytes of ``source[position : position + LANES]`` to ``out[start:]``: 128 and the value times
 #: ``per_unit``, rounded and kept within 1..255.
@@ -292,6 +320,12 @@ def split_to_bytes(block, out, units):
 
 
 @kernel
+def _joined(high, low, column_sum, unit):
+    """Return the product that the sums of a row's high and low bytes stand for."""
+    return unit * np.float32(256.0 * (high - column_sum) + low)
+
+
+@kernel
 def multiply_split(rows, packed, column_sums, units, scales, out):
     """Write the product of rows that :func:`split_to_bytes` wrote with M to `out` (b, D), float32.
 
@@ -301,16 +335,25 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
     """
     count, depth = rows.shape
     width = out.shape[1]
+    panels = (width + LANES - 1) // LANES
     flat = rows.reshape(-1)
     sums = np.empty(ROWS * LANES, np.int32)
-    for panel in range((width + LANES - 1) // LANES):
+    # A tile of many rows would repeat those of a single query.
+    begun = panels // STRIP * STRIP if count == 2 else 0
+    for panel in range(0, begun, STRIP):
+        byte_strip(flat, 0, 1, depth, packed, panel, sums, 0)
         first = panel * LANES
-        used = min(LANES, width - first)
+        for j in range(min(STRIP * LANES, width - first)):
+            out[0, first + j] = _joined(
+                sums[j], sums[STRIP * LANES + j], column_sums[first + j], units[0] * scales[first + j]
+            )
+    for panel in range(begun, panels):
+        first = panel * LANES
         for row in range(0, count, ROWS):
             byte_tile(flat, row, count - 1, depth, packed, panel, sums, 0)
             for i in range(0, min(ROWS, count - row), 2):
-                for j in range(used):
-                    high = sums[i * LANES + j] - column_sums[first + j]
-                    exact = 256.0 * high + sums[(i + 1) * LANES + j]
-                    unit = units[(row + i) // 2] * scales[first + j]
-                    out[(row + i) // 2, first + j] = unit * np.float32(exact)
+                for j in range(min(LANES, width - first)):
+                    out[(row + i) // 2, first + j] = _joined(
+                        sums[i * LANES + j], sums[(i + 1) * LANES + j], column_sums[first + j],
+                        units[(row + i) // 2] * scales[first + j],
+                    )  # fmt: skip

@@ -7,7 +7,7 @@ LANES), flat.
 import numpy as np
 
 from .jit import kernel
-from .tile import LANES, ROWS, tile_dot
+from .tile import LANES, ROWS, half_dot, tile_dot
 
 
 @kernel
@@ -27,7 +27,10 @@ def sum_features(tokens, offsets, start, stop, packed, out):
         for panel in range(panels):
             total[:] = 0
             for row in range(first, last, ROWS):
-                tile_dot(rows, row, last - 1, depth, packed, panel, tile, 0)
+                if last - row > ROWS // 2:
+                    tile_dot(rows, row, last - 1, depth, packed, panel, tile, 0)
+                else:
+                    half_dot(rows, row, last - 1, depth, packed, panel, tile, 0)
                 for i in range(min(ROWS, last - row)):
                     for j in range(LANES):
                         total[j] += max(tile[i * LANES + j], np.float32(0))

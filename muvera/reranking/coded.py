@@ -53,9 +53,11 @@ def score_coded(
     def work(start: int, stop: int) -> None:
         for worker in range(start, stop):
             for texts, positions, places in slices:
-                scores = np.empty(len(positions[worker::workers]), np.float32)
+                # Contiguous, or the kernel is compiled once more for steps.
+                own = np.ascontiguousarray(positions[worker::workers])
+                scores = np.empty(len(own), np.float32)
                 score_codes(
-                    read_only_view(texts.tokens).reshape(-1), texts.offsets, positions[worker::workers],
+                    read_only_view(texts.tokens).reshape(-1), texts.offsets, own,
                     codec.bytes_per_token, codec.dimension, layout.id_bytes, layout.centers, layout.table,
                     layout.nibbles, layout.words, rounded.packed, rounded.biases, rounded.units,
                     rounded.constants, mean, scores,

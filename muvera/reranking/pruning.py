@@ -89,11 +89,15 @@ def score_candidates(
     packed = PackedQuery(query, options)
     workers = thread_count(threads) if options.patience is None else 1
     out = np.empty(size, np.float32)
+    if workers == 1:
+        packed.score(slices, out)
+        return out
 
     def work(start: int, stop: int) -> None:
         for worker in range(start, stop):
+            # Contiguous, or the kernel is compiled once more for steps.
             own_slices = [
-                (documents, positions[worker::workers], places[worker::workers])
+                (documents, np.ascontiguousarray(positions[worker::workers]), places[worker::workers])
                 for documents, positions, places in slices
             ]
             packed.score(own_slices, out)

@@ -9,6 +9,7 @@ from muvera.kernels import byte_product
 from muvera.kernels.byte_product import (
     MAX_DEPTH,
     STEP,
+    STRIP,
     multiply_bytes,
     multiply_split,
     pack_bytes,
@@ -20,7 +21,7 @@ from muvera.kernels.tile import LANES, ROWS
 
 
 def through(addition: str, which: int) -> Any:
-    """One of both tiles, made of one way to add."""
+    """One of the tiles, made of one way to add."""
     tile = byte_product.make_tiles(addition)[which]
 
     @kernel
@@ -52,6 +53,17 @@ def test_a_tile_is_exact(addition: str, extreme: bool) -> None:
             best[:] = start
             raise_to_maxima(rows.reshape(-1), ROWS - 2, depth, pack_bytes(matrix), panel, best)
             np.testing.assert_array_equal(best, np.maximum(wanted.max(axis=0), start))
+
+
+@pytest.mark.parametrize("addition", byte_product.ADDITIONS)
+def test_a_strip_is_exact(addition: str) -> None:
+    rng = np.random.default_rng(1)
+    depth, columns = 28, (STRIP + 1) * LANES
+    rows = rng.integers(0, 256, (2, depth)).astype(np.uint8)
+    matrix = rng.integers(-128, 128, (depth, columns)).astype(np.int8)
+    out = np.empty(2 * STRIP * LANES, np.int32)
+    through(addition, 2)(rows.reshape(-1), 1, depth, pack_bytes(matrix), 1, out)
+    np.testing.assert_array_equal(out.reshape(2, -1), rows.astype(np.int64) @ matrix[:, LANES:])
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 40])
