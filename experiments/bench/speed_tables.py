@@ -37,7 +37,8 @@ def _caption(results: dict[str, Any]) -> str:
         f"Median of {results['rounds']} interleaved rounds, one thread each unless said otherwise; "
         f"{on['processor']}, {on['cores']} cores (load {on['load']} at the start, jobs had a processor "
         f"{results['share'] or 0:.0%} of the time), "
-        f"Python {on['python']}, NumPy {on['numpy']}, numba {on['numba']}."
+        f"Python {on['python']}, NumPy {on['numpy']} (BLAS kernel "
+        f"{on.get('blas_kernel') or 'unknown'}), numba {on['numba']}."
     )
 
 

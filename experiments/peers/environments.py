@@ -41,6 +41,9 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
 )
 
+#: Variables that make OpenBLAS take slower kernels than the processor's own.
+BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
 # Characters of an ended process's last line that are passed on: a panic has its whole trace in one.
 _MOST_WORDS = 300
 
@@ -123,8 +126,12 @@ def _folder(library: Library, cache: Path) -> Path:
 
 
 def process_environment(library: Library, **changes: str) -> dict[str, str]:
-    """Return the variables of a process: one thread, and the checkout on the path for muvera alone."""
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    """Return the variables of a process: one thread, BLAS as the processor suits it, the checkout for muvera."""
+    variables = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("PYTHON") and key not in BLAS_VARIABLES
+    }
     variables |= dict.fromkeys(THREAD_VARIABLES, "1")
     if library.requirement is None:
         variables["PYTHONPATH"] = str(CHECKOUT)

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_info
+
 import muvera
 
 from ..peers.environments import PEERS
@@ -32,7 +34,16 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "numba", "scipy")},
+        "blas_kernel": _blas_kernel(),
     }
+
+
+def _blas_kernel() -> str | None:
+    """Return which kernel NumPy's BLAS takes on this processor, such as "SkylakeX"."""
+    for library in threadpool_info():
+        if library["user_api"] == "blas" and "numpy" in library["filepath"]:
+            return str(library.get("architecture"))
+    return None
 
 
 def provenance() -> dict[str, Any]:

@@ -42,8 +42,9 @@ def test_inputs_are_seeded_unit_vectors(inputs: Path, tmp_path: Path) -> None:
 
 def test_a_peers_process_has_one_thread_and_no_checkout_on_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "somewhere")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     theirs = process_environment(PEERS["muvera-python"])
-    assert "PYTHONPATH" not in theirs
+    assert "PYTHONPATH" not in theirs and "OPENBLAS_CORETYPE" not in theirs
     assert {theirs[name] for name in peers.THREAD_VARIABLES} == {"1"}
     assert process_environment(MUVERA, X="y")["PYTHONPATH"] == str(peers.CHECKOUT)
 

@@ -11,6 +11,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
 from muvera.convert.sources.plaid_codec import Codec
 from muvera.convert.transforms.ward_pooling import pool_tokens, token_clusters
+from muvera.reranking.chamfer import scores_at
 
 Inputs = Mapping[str, Any]
 Work = Callable[[], Any]
@@ -63,6 +64,14 @@ def chamfer(inputs: Inputs) -> Work:
     """Score one query with documents of equal lengths."""
     tokens, documents = inputs["query"], MultiVectors.from_arrays(inputs["equal_documents"])
     return lambda: chamfer_matrix(tokens, documents, threads=1)[0]
+
+
+def chamfer_at_random(inputs: Inputs) -> Work:
+    """Score one query with the same documents in random order, as candidates come."""
+    query = MultiVectors.from_arrays([inputs["query"]])
+    documents = MultiVectors.from_arrays(inputs["equal_documents"])
+    order = np.random.default_rng(0).permutation(len(documents))
+    return lambda: scores_at(query, documents, order, threads=1)
 
 
 def sgemm(size: int) -> Callable[[Inputs], Work]:
@@ -157,6 +166,7 @@ OPERATIONS: dict[str, Callable[[Inputs], Work]] = {
     "documents_single": documents_single,
     "query": query,
     "chamfer": chamfer,
+    "chamfer_at_random": chamfer_at_random,
     **{f"sgemm_{size}": sgemm(size) for size in (512, 1024, 2048)},
     "decode": decode,
     "fill": fill,
