@@ -71,3 +71,8 @@ def assert_same(got: MultiVectors, wanted: MultiVectors, exact_dtype: bool = Tru
     if exact_dtype:
         assert got.tokens.dtype == wanted.tokens.dtype
     np.testing.assert_array_equal(got.tokens, wanted.tokens.astype(got.tokens.dtype))
+
+
+def three(dtype: Any = np.float32) -> MultiVectors:
+    """Return texts of 2, 0 and 3 tokens, named."""
+    return MultiVectors.from_flat(np.arange(20, dtype=dtype).reshape(5, 4), [2, 0, 3], ids=["a", "b", "c"])

@@ -1,307 +1,26 @@
-"""FDEEncoder: the oracle against the compiled path, what must hold to the bit, what holds up to rounding."""
+"""FDEEncoder: what must hold to the bit, what holds up to rounding, and what is refused."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 import strategies as some
+from builders.fde_oracle import (
+    OPTIONS,
+    ROUNDING,
+    assert_close,
+    encoders,
+    fitted,
+    sample,
+)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import muvera.encoders.fde.encoder as encoder_module
-import muvera.encoders.fde.final_projection as final_module
 import muvera.encoders.long_vectors as long_vectors
 from muvera import FDEConfig, FDEEncoder, MultiVectors
-from muvera.encoders.fde.draws import own
 
-# float32 sums of at most a hundred terms, relative to the largest entry.
-ROUNDING = 3e-6
-
-PROJECTIONS = ["complementary", "rademacher", "count_sketch", "identity"]
-
-# Every option, with and without the others that it meets in a kernel.
-OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"center": False},
-    {"split_mean": False, "hyperplanes": "gaussian", "document_cells": "mean"},
-    {"fill_empty_partitions": True, "center": False, "document_cells": "mean", "soft_query_cells": 0.0},
-    {"fill_empty_partitions": True, "soft_query_cells": 0.2},
-    {"soft_query_cells": 0.0, "document_cells": "mean"},
-    {"num_simhash_projections": 0},
-    {"num_simhash_projections": 1, "num_repetitions": 17, "fill_empty_partitions": True},
-    {"num_simhash_projections": 7, "num_repetitions": 3},
-    {"split_mean": False, "document_cells": "unit"},
-    {"split_mean": False, "document_cells": "length"},
-    {"split_mean": True, "document_cells": "unit", "center": False},
-    {"split_mean": True, "document_cells": "length", "covariance": True, "fill_empty_partitions": True},
-]
-
-#: A sketch of whole tokens, without blocks beside it.
-WHOLE: dict[str, Any] = {"split_mean": False, "document_cells": "unit"}
-
-# Around the vector width, below it, and with both structures of the random matrices.
-SHAPES = [
-    (1, 1),
-    (2, 1),
-    (5, 5),
-    (16, 16),
-    (17, 3),
-    (32, 20),
-    (33, 16),
-    (70, 1),
-    (96, 16),
-    (128, 16),
-    (130, 24),
-]
-
-
-def fitted(documents: Any, **settings: Any) -> FDEEncoder:
-    """An encoder, small unless said otherwise."""
-    values = {"num_repetitions": 5, "num_simhash_projections": 3, **settings}
-    if documents is None:  # nothing to learn from
-        values = {**WHOLE, **values}
-    return FDEEncoder(FDEConfig(**values)).fit(documents)
-
-
-def matrices_of(encoder: FDEEncoder) -> tuple[np.ndarray, np.ndarray | None]:
-    """Hyperplanes (R, k, d) and projections (R, p, d) in the tokens' own columns, for the oracle."""
-    config, matrices = encoder.config, encoder.matrices
-    dense = matrices.dense_hyperplanes
-    shape = (config.num_repetitions, config.num_simhash_projections, dense.shape[1])
-    planes = dense.reshape(shape)[:, :, : config.dimension]
-    if not matrices.projections.size:
-        return planes, None
-    return planes, (matrices.projections @ matrices.basis)[:, :, : config.dimension]
-
-
-def clear_of_planes(tokens: np.ndarray, encoder: FDEEncoder) -> np.ndarray:
-    """The tokens whose cells, and nearest hyperplanes, float32 and float64 cannot disagree about."""
-    planes, _ = matrices_of(encoder)
-    if not planes.size:
-        return tokens
-    clear = np.ones(len(tokens), bool)
-    for t, token in enumerate(tokens):
-        length = max(1.0, float(np.linalg.norm(token)))
-        for normals in planes:
-            distances = np.sort(oracle.plane_distances(token - encoder.center, normals))
-            clear[t] &= distances[0] > 1e-5 * length
-            if encoder.config.soft_query_cells:  # only they ask which hyperplane is nearest
-                clear[t] &= (np.diff(distances)[:1] > 1e-5 * length).all()
-    return tokens[clear]
-
-
-def expected(tokens: np.ndarray, encoder: FDEEncoder, side: str) -> np.ndarray:
-    """The oracle's FDE."""
-    config, blocks = encoder.config, encoder.blocks
-    planes, inner = matrices_of(encoder)
-    if side == "documents":
-        sketch = oracle.document_fde(
-            tokens, planes, inner, center=encoder.center, fill=config.fill_empty_partitions,
-            cells=config.document_cells, split=config.split_mean,
-        )  # fmt: skip
-        if blocks is None:
-            return sketch
-        weight = blocks.coefficients[0] * blocks.units[0] / config.num_repetitions
-        moments = oracle.document_moments(
-            tokens, blocks.coefficients, blocks.units, blocks.offset, config.covariance
-        )
-        return np.concatenate([weight * sketch, moments])
-    sketch = oracle.query_fde(tokens, planes, inner, center=encoder.center, softness=config.soft_query_cells)
-    if blocks is None:
-        return sketch
-    return np.concatenate(
-        [sketch / blocks.units[0], oracle.query_moments(tokens, blocks.units, blocks.metric)]
-    )
-
-
-def assert_close(actual: np.ndarray, wanted: np.ndarray, rounding: float = ROUNDING) -> None:
-    np.testing.assert_allclose(actual, wanted, rtol=0, atol=rounding * max(1.0, np.abs(wanted).max()))
-
-
-def texts_for(
-    encoder: FDEEncoder, seed: int, lengths: tuple[int, ...] = (9, 1, 40, 0, 2)
-) -> list[np.ndarray]:
-    """Ragged texts around the encoder's center, clear of its hyperplanes."""
-    rng = np.random.default_rng(seed)
-    dimension = encoder.config.dimension
-    return [
-        clear_of_planes((rng.standard_normal((n, dimension)) + encoder.center).astype(np.float32), encoder)
-        for n in lengths
-    ]
-
-
-def sample(dimension: int, seed: int = 0, texts: int = 5, longest: int = 30) -> MultiVectors:
-    """Ragged texts of float32, an empty one among them."""
-    rng = np.random.default_rng([seed, dimension])
-    lengths = rng.integers(1, longest, texts)
-    lengths[texts // 2] = 0
-    tokens = rng.standard_normal((lengths.sum(), dimension)) + 0.3
-    return MultiVectors.from_flat(tokens.astype(np.float32), lengths)
-
-
-# -- the oracle -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default")
-@pytest.mark.parametrize("projection", PROJECTIONS)
-@pytest.mark.parametrize(("dimension", "block"), SHAPES)
-def test_oracle(dimension: int, block: int, projection: str, options: dict[str, Any]) -> None:
-    width = None if projection == "identity" else block
-    encoder = fitted(
-        sample(dimension), dimension=dimension, projection=projection, projection_dimension=width, **options
-    )
-    texts = texts_for(encoder, dimension)
-    documents = encoder.encode_documents(MultiVectors.from_arrays(texts, dimension=dimension))
-    queries = encoder.encode_queries(MultiVectors.from_arrays(texts, dimension=dimension))
-    assert documents.shape == queries.shape == (len(texts), encoder.config.vector_dimension)
-    assert documents.dtype == queries.dtype == np.float32
-    for tokens, document, query in zip(texts, documents, queries, strict=True):
-        assert_close(document, expected(tokens, encoder, "documents"))
-        assert_close(query, expected(tokens, encoder, "queries"))
-
-
-@given(st.data(), some.dimensions, st.sampled_from(PROJECTIONS), st.sampled_from(OPTIONS))
-def test_oracle_on_any_shape(
-    data: st.DataObject, dimension: int, projection: str, options: dict[str, Any]
-) -> None:
-    block = dimension if projection == "identity" else data.draw(st.integers(1, dimension))
-    repetitions = data.draw(st.integers(1, 9))
-    settings = {"num_repetitions": repetitions, "projection": projection, "projection_dimension": block}
-    encoder = fitted(sample(dimension), dimension=dimension, **{**settings, **options})
-    tokens = clear_of_planes(data.draw(some.token_arrays(dimension, most=20)), encoder)
-    assert_close(encoder.encode_documents(tokens)[0], expected(tokens, encoder, "documents"))
-    assert_close(encoder.encode_queries(tokens)[0], expected(tokens, encoder, "queries"))
-
-
-@pytest.mark.compiled("65,536 cells are visited one by one")
-@pytest.mark.parametrize("fill", [False, True])
-def test_the_most_cells(fill: bool) -> None:
-    encoder = fitted(
-        sample(20), dimension=20, num_repetitions=1, num_simhash_projections=16, projection_dimension=1,
-        fill_empty_partitions=fill, split_mean=False, document_cells="mean",
-    )  # fmt: skip
-    tokens = texts_for(encoder, 1, (25,))[0]
-    planes, inner = matrices_of(encoder)
-    assert inner is not None
-    codes = oracle.token_codes(tokens - encoder.center, planes[0])
-    document = encoder.encode_documents(tokens)[0]
-    assert document.shape == (65536,)
-    values = (tokens - encoder.center).astype(np.float64) @ inner[0][0]
-    for code in {*codes.tolist(), 0, 1, 40000, 65535}:
-        if code in codes:
-            wanted = values[codes == code].mean()
-        else:
-            wanted = values[np.argmin([oracle.hamming(code, other) for other in codes])] if fill else 0.0
-        assert document[code] == pytest.approx(wanted, abs=1e-5)
-    if not fill:
-        assert set(np.flatnonzero(document)) <= set(codes.tolist())
-    query = encoder.encode_queries(tokens)[0]
-    assert_close(query, expected(tokens, encoder, "queries"))
-
-
-@pytest.mark.parametrize("final", [1, 15, 16, 50])
-@pytest.mark.parametrize("projection", ["complementary", "identity"])
-def test_final_projections(projection: str, final: int) -> None:
-    """p = 5 and R * 2**k * p = 600: the dense map's depth is cut at no multiple of anything."""
-    dimension = 5
-    common = {"dimension": dimension, "projection": projection, "num_repetitions": 15, **WHOLE}
-    documents = sample(dimension)
-    long = fitted(documents, **common)
-    for kind in ("rademacher", "count_sketch"):
-        encoder = fitted(documents, **common, final_projection=kind, final_projection_dimension=final)
-        for side in ("encode_documents", "encode_queries"):
-            short = getattr(encoder, side)(documents)
-            assert short.shape == (len(documents), final)
-            for fde, got in zip(getattr(long, side)(documents), short, strict=True):
-                if kind == "rademacher":
-                    wanted = oracle.final_rademacher(fde, dense_signs(encoder.config))
-                else:
-                    matrices = encoder.matrices
-                    wanted = oracle.final_count_sketch(
-                        fde, matrices.final_targets, matrices.final_signs, final
-                    )
-                # Sums of 600 terms: sixteen times a block's.
-                assert_close(got, wanted, 16 * ROUNDING)
-
-
-def dense_signs(config: FDEConfig) -> np.ndarray:
-    """The dense final map as +-1 (R * 2**k * p, D)."""
-    rows = config.num_cells * config.block_width
-    parts = []
-    for r in range(config.num_repetitions):
-        bits = own.final_signs(config.seed, r, rows, config.vector_dimension)
-        plus = (bits[:, :, np.newaxis] >> np.arange(16)) & 1
-        parts.append(plus.transpose(1, 0, 2).reshape(rows, -1)[:, : config.vector_dimension] * 2.0 - 1)
-    return np.concatenate(parts)
-
-
-@pytest.mark.parametrize("kind", ["rademacher", "count_sketch"])
-def test_final_projections_in_blocks_and_with_signs_drawn_again(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    documents = sample(12, texts=9)
-    settings = {"dimension": 12, "final_projection": kind, "final_projection_dimension": 33}
-    whole = fitted(documents, **settings)
-    monkeypatch.setattr(encoder_module, "_BLOCK_BYTES", 2 * 4 * whole.config.sketch_dimension)
-    monkeypatch.setattr(final_module, "_KEPT_SIGN_BYTES", 0)
-    parts = fitted(documents, **settings)
-    for side in ("encode_documents", "encode_queries"):
-        np.testing.assert_array_equal(getattr(whole, side)(documents), getattr(parts, side)(documents))
-
-
-def test_ties_go_to_the_first_of_equally_near_tokens() -> None:
-    """A filled FDE depends on the order of the tokens, by the rule that the oracle states."""
-    settings = {"dimension": 8, "projection": "identity", "center": False, "fill_empty_partitions": True}
-    encoder = fitted(None, **settings, document_cells="mean")
-    tokens = texts_for(encoder, 3, (6,))[0]
-    there, back = (encoder.encode_documents(t)[0] for t in (tokens, tokens[::-1]))
-    assert not np.array_equal(there, back)
-    assert_close(there, expected(tokens, encoder, "documents"))
-    assert_close(back, expected(tokens[::-1], encoder, "documents"))
-
-
-def test_a_token_on_a_hyperplane_has_bit_zero() -> None:
-    encoder = fitted(None, dimension=16, center=False, projection="identity", soft_query_cells=0.0)
-    zero = np.zeros((1, 16), np.float32)
-    both = np.concatenate([zero, zero])
-    assert not encoder.encode_documents(zero).any()
-    # One zero token in code 0 halves the mean there, and only there.
-    unscaled = fitted(None, dimension=16, center=False, projection="identity", document_cells="mean")
-    token = np.random.default_rng(0).standard_normal((1, 16)).astype(np.float32)
-    alone = unscaled.encode_documents(token).reshape(5, 8, 16)
-    with_zero = unscaled.encode_documents(np.concatenate([token, zero])).reshape(5, 8, 16)
-    in_zero = alone[:, 0].any(axis=1)
-    np.testing.assert_array_equal(with_zero[~in_zero], alone[~in_zero])
-    np.testing.assert_array_equal(with_zero[in_zero], alone[in_zero] / 2)
-    assert not encoder.encode_queries(both).any()
-
-
-def test_tokens_that_cancel_leave_a_unit_cell_empty() -> None:
-    encoder = fitted(None, dimension=16, num_simhash_projections=0, center=False)
-    token = np.random.default_rng(0).standard_normal((1, 16)).astype(np.float32)
-    assert not encoder.encode_documents(np.concatenate([token, -token])).any()
-
-
-# -- to the bit -------------------------------------------------------------------
-
-
-@st.composite
-def encoders(draw: st.DrawFn) -> FDEEncoder:
-    """An encoder of any projection, fitted where it needs it."""
-    dimension = draw(some.dimensions)
-    projection = draw(st.sampled_from(PROJECTIONS))
-    final = draw(st.sampled_from([None, "rademacher", "count_sketch"]))
-    return fitted(
-        sample(dimension),
-        dimension=dimension,
-        projection=projection,
-        num_repetitions=draw(st.integers(1, 7)),
-        final_projection=final,
-        final_projection_dimension=None if final is None else draw(st.integers(1, 40)),
-        **draw(st.sampled_from([{}, WHOLE, {"center": False, "fill_empty_partitions": True, **WHOLE}])),
-    )
+# -- to the bit ---------------------------------------------------------------
 
 
 @given(st.data(), encoders(), st.sampled_from(["encode_documents", "encode_queries"]))
@@ -424,7 +143,7 @@ def test_no_texts_at_all() -> None:
     assert encoder.encode_queries(none).shape == (0, encoder.config.vector_dimension)
 
 
-# -- up to rounding -----------------------------------------------------------------
+# -- up to rounding -----------------------------------------------------------
 
 
 @given(st.data(), encoders())
@@ -460,7 +179,7 @@ def test_document_order_matters_to_filled_cells_only(data: st.DataObject, encode
     assert_close(again, once, 64 * ROUNDING)
 
 
-# -- bad input ------------------------------------------------------------------------
+# -- bad input ----------------------------------------------------------------
 
 
 def test_the_encoder_wants_a_config() -> None:

@@ -1,0 +1,167 @@
+"""FDE encoders of every option, and what plain Python says that they compute."""
+
+from typing import Any
+
+import numpy as np
+import oracle
+import strategies as some
+from hypothesis import strategies as st
+
+from muvera import FDEConfig, FDEEncoder, MultiVectors
+
+__all__ = [
+    "OPTIONS",
+    "PROJECTIONS",
+    "ROUNDING",
+    "SHAPES",
+    "WHOLE",
+    "assert_close",
+    "clear_of_planes",
+    "encoders",
+    "expected",
+    "fitted",
+    "matrices_of",
+    "sample",
+    "texts_for",
+]
+
+# float32 sums of at most a hundred terms, relative to the largest entry.
+ROUNDING = 3e-6
+
+PROJECTIONS = ["complementary", "rademacher", "count_sketch", "identity"]
+
+# Every option, with and without the others that it meets in a kernel.
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"center": False},
+    {"split_mean": False, "hyperplanes": "gaussian", "document_cells": "mean"},
+    {"fill_empty_partitions": True, "center": False, "document_cells": "mean", "soft_query_cells": 0.0},
+    {"fill_empty_partitions": True, "soft_query_cells": 0.2},
+    {"soft_query_cells": 0.0, "document_cells": "mean"},
+    {"num_simhash_projections": 0},
+    {"num_simhash_projections": 1, "num_repetitions": 17, "fill_empty_partitions": True},
+    {"num_simhash_projections": 7, "num_repetitions": 3},
+    {"split_mean": False, "document_cells": "unit"},
+    {"split_mean": False, "document_cells": "length"},
+    {"split_mean": True, "document_cells": "unit", "center": False},
+    {"split_mean": True, "document_cells": "length", "covariance": True, "fill_empty_partitions": True},
+]
+
+#: A sketch of whole tokens, without blocks beside it.
+WHOLE: dict[str, Any] = {"split_mean": False, "document_cells": "unit"}
+
+# Around the vector width, below it, and with both structures of the random matrices.
+SHAPES = [
+    (1, 1),
+    (2, 1),
+    (5, 5),
+    (16, 16),
+    (17, 3),
+    (32, 20),
+    (33, 16),
+    (70, 1),
+    (96, 16),
+    (128, 16),
+    (130, 24),
+]
+
+
+def fitted(documents: Any, **settings: Any) -> FDEEncoder:
+    """An encoder, small unless said otherwise."""
+    values = {"num_repetitions": 5, "num_simhash_projections": 3, **settings}
+    if documents is None:  # nothing to learn from
+        values = {**WHOLE, **values}
+    return FDEEncoder(FDEConfig(**values)).fit(documents)
+
+
+def matrices_of(encoder: FDEEncoder) -> tuple[np.ndarray, np.ndarray | None]:
+    """Hyperplanes (R, k, d) and projections (R, p, d) in the tokens' own columns, for the oracle."""
+    config, matrices = encoder.config, encoder.matrices
+    dense = matrices.dense_hyperplanes
+    shape = (config.num_repetitions, config.num_simhash_projections, dense.shape[1])
+    planes = dense.reshape(shape)[:, :, : config.dimension]
+    if not matrices.projections.size:
+        return planes, None
+    return planes, (matrices.projections @ matrices.basis)[:, :, : config.dimension]
+
+
+def clear_of_planes(tokens: np.ndarray, encoder: FDEEncoder) -> np.ndarray:
+    """The tokens whose cells, and nearest hyperplanes, float32 and float64 cannot disagree about."""
+    planes, _ = matrices_of(encoder)
+    if not planes.size:
+        return tokens
+    clear = np.ones(len(tokens), bool)
+    for t, token in enumerate(tokens):
+        length = max(1.0, float(np.linalg.norm(token)))
+        for normals in planes:
+            distances = np.sort(oracle.plane_distances(token - encoder.center, normals))
+            clear[t] &= distances[0] > 1e-5 * length
+            if encoder.config.soft_query_cells:  # only they ask which hyperplane is nearest
+                clear[t] &= (np.diff(distances)[:1] > 1e-5 * length).all()
+    return tokens[clear]
+
+
+def expected(tokens: np.ndarray, encoder: FDEEncoder, side: str) -> np.ndarray:
+    """The oracle's FDE."""
+    config, blocks = encoder.config, encoder.blocks
+    planes, inner = matrices_of(encoder)
+    if side == "documents":
+        sketch = oracle.document_fde(
+            tokens, planes, inner, center=encoder.center, fill=config.fill_empty_partitions,
+            cells=config.document_cells, split=config.split_mean,
+        )  # fmt: skip
+        if blocks is None:
+            return sketch
+        weight = blocks.coefficients[0] * blocks.units[0] / config.num_repetitions
+        moments = oracle.document_moments(
+            tokens, blocks.coefficients, blocks.units, blocks.offset, config.covariance
+        )
+        return np.concatenate([weight * sketch, moments])
+    sketch = oracle.query_fde(tokens, planes, inner, center=encoder.center, softness=config.soft_query_cells)
+    if blocks is None:
+        return sketch
+    return np.concatenate(
+        [sketch / blocks.units[0], oracle.query_moments(tokens, blocks.units, blocks.metric)]
+    )
+
+
+def assert_close(actual: np.ndarray, wanted: np.ndarray, rounding: float = ROUNDING) -> None:
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=rounding * max(1.0, np.abs(wanted).max()))
+
+
+def texts_for(
+    encoder: FDEEncoder, seed: int, lengths: tuple[int, ...] = (9, 1, 40, 0, 2)
+) -> list[np.ndarray]:
+    """Ragged texts around the encoder's center, clear of its hyperplanes."""
+    rng = np.random.default_rng(seed)
+    dimension = encoder.config.dimension
+    return [
+        clear_of_planes((rng.standard_normal((n, dimension)) + encoder.center).astype(np.float32), encoder)
+        for n in lengths
+    ]
+
+
+def sample(dimension: int, seed: int = 0, texts: int = 5, longest: int = 30) -> MultiVectors:
+    """Ragged texts of float32, an empty one among them."""
+    rng = np.random.default_rng([seed, dimension])
+    lengths = rng.integers(1, longest, texts)
+    lengths[texts // 2] = 0
+    tokens = rng.standard_normal((lengths.sum(), dimension)) + 0.3
+    return MultiVectors.from_flat(tokens.astype(np.float32), lengths)
+
+
+@st.composite
+def encoders(draw: st.DrawFn) -> FDEEncoder:
+    """An encoder of any projection, fitted where it needs it."""
+    dimension = draw(some.dimensions)
+    projection = draw(st.sampled_from(PROJECTIONS))
+    final = draw(st.sampled_from([None, "rademacher", "count_sketch"]))
+    return fitted(
+        sample(dimension),
+        dimension=dimension,
+        projection=projection,
+        num_repetitions=draw(st.integers(1, 7)),
+        final_projection=final,
+        final_projection_dimension=None if final is None else draw(st.integers(1, 40)),
+        **draw(st.sampled_from([{}, WHOLE, {"center": False, "fill_empty_partitions": True, **WHOLE}])),
+    )
