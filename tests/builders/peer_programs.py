@@ -1,5 +1,6 @@
 """The installed MUVERA programs behind one call each; `settings` has the names of the golden files."""
 
+import itertools
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -47,3 +48,29 @@ def fastembed_encoder(settings: dict[str, Any]) -> Any:
         r_reps=settings["num_repetitions"],
         random_seed=settings["seed"],
     )
+
+
+def reference_cases(sketches: list[tuple[str, int]], shapes: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Return settings of the reference's program: every number of hyperplanes, sketch, filling and final size.
+
+    Parameters
+    ----------
+    sketches : list of (kind, dimension)
+        Of the inner projections.
+    shapes : list of (dimension, seed)
+    """
+    return [
+        {
+            "dimension": dimension,
+            "num_repetitions": 3,
+            "num_simhash_projections": k,
+            "kind": kind,
+            "projection_dimension": p,
+            "fill": fill,
+            "final_dimension": final,
+            "seed": seed,
+        }
+        for k, (kind, p), fill, final, (dimension, seed) in itertools.product(
+            range(7), sketches, [False, True], [0, 50], shapes
+        )
+    ]

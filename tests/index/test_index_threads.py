@@ -6,27 +6,13 @@ from typing import Any
 
 import pytest
 from builders.realistic_collections import CONFIG, documents_like_real, queries_like_real
+from builders.searched_indexes import every_way
 
 from experiments.attack.threads import BACKENDS, settings_of, stress
 from muvera import MuveraIndex
 
 DOCUMENTS = documents_like_real(400)
 QUERIES = queries_like_real(DOCUMENTS, 48)
-
-WAYS: list[dict[str, Any]] = [
-    {"exact_tokens": 10**6},
-    {"exact_tokens": 0, "backend": "exact"},
-    {"exact_tokens": 0, "backend": "hnsw"},
-    {"exact_tokens": 0, "backend": "int8"},
-]
-
-CODED = pytest.param(
-    {"exact_tokens": 0, "backend": "pq", "pq": {"rescore": 60}},
-    marks=pytest.mark.compiled("codes are learned from hundreds of vectors"),
-    id="pq",
-)
-
-every_way = pytest.mark.parametrize("way", [*WAYS, CODED], ids=lambda way: way.get("backend", "all tokens"))
 
 # Calls that differ in everything that a search could leave behind for the next.
 CALLS: list[dict[str, Any]] = [

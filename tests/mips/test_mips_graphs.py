@@ -166,6 +166,45 @@ def test_removed_labels_are_not_found_though_allowed(graph: Graph) -> None:
     assert (np.sort(found[:, :3], axis=1) == [50, 51, 52]).all() and (found[:, 3:] == -1).all()
 
 
+# -- a failing add ------------------------------------------------------------
+
+
+class Breaks:
+    """A library's graph that takes seven vectors of an addition and then fails."""
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._graph, name)
+
+    def add_items(self, data: Any, labels: Any, **kwargs: Any) -> None:
+        """Add as hnswlib does."""
+        self._graph.add_items(data[:7], labels[:7], **kwargs)
+        raise MemoryError
+
+    def add(self, labels: Any, data: Any, **kwargs: Any) -> None:
+        """Add as usearch does."""
+        self._graph.add(labels[:7], data[:7], **kwargs)
+        raise MemoryError
+
+
+def test_an_add_that_fails_within_the_library_adds_nothing(graph: Graph) -> None:
+    vectors = like_fdes(22, 60)
+    search = graph.filled(vectors[:40])
+    own, search._index = search._index, Breaks(search._index)
+    with pytest.raises(MemoryError):
+        search.add(np.arange(40, 60), vectors[40:])
+    search._index = own
+    assert len(search) == 40 and search.labels().tolist() == list(range(40))
+    assert search.search(vectors[40:], 40)[0].max() < 40
+    # hnswlib takes a label once, also one that it marks as deleted.
+    spent = graph.search is HNSWSearch
+    assert search.can_add(np.arange(40, 60)) is not spent and search.can_add(np.arange(60, 80))
+    search.add(np.arange(60, 80), vectors[40:])
+    assert search.search(vectors[40:], 1)[0].ravel().tolist() == list(range(60, 80)) and len(search) == 60
+
+
 # -- the file -----------------------------------------------------------------
 
 

@@ -141,32 +141,6 @@ def test_where_hnswlib_gives_up_vectors_are_scored_one_by_one(
     assert search.measure_recall(queries, 10) == 1.0
 
 
-# -- a failing add ------------------------------------------------------------
-
-
-def test_an_add_that_fails_within_hnswlib_adds_nothing() -> None:
-    vectors = like_fdes(22, 60)
-    search = filled(vectors[:40])
-
-    class Breaks:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(graph, name)
-
-        def add_items(self, data: Any, labels: Any, **kwargs: Any) -> None:
-            graph.add_items(data[:7], labels[:7], **kwargs)
-            raise MemoryError
-
-    graph, search._index = search._index, Breaks()
-    with pytest.raises(MemoryError):
-        search.add(np.arange(40, 60), vectors[40:])
-    search._index = graph
-    assert len(search) == 40 and search.labels().tolist() == list(range(40))
-    assert search.search(vectors[40:], 40)[0].max() < 40
-    assert not search.can_add(np.arange(40, 60)) and search.can_add(np.arange(60, 80))
-    search.add(np.arange(60, 80), vectors[40:])
-    assert (search.search(vectors[40:], 1)[0].ravel() >= 0).all() and len(search) == 60
-
-
 # -- the file -----------------------------------------------------------------
 
 

@@ -127,31 +127,6 @@ def test_where_the_graph_finds_too_few_vectors_are_scored_one_by_one(monkeypatch
         np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(expected, axis=1))
 
 
-# -- a failing add ------------------------------------------------------------
-
-
-def test_an_add_that_fails_within_usearch_adds_nothing() -> None:
-    vectors = like_fdes(22, 60)
-    search = filled(vectors[:40])
-
-    class Breaks:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(graph, name)
-
-        def add(self, labels: Any, data: Any, **kwargs: Any) -> None:
-            graph.add(labels[:7], data[:7], **kwargs)
-            raise MemoryError
-
-    graph, search._index = search._index, Breaks()
-    with pytest.raises(MemoryError):
-        search.add(np.arange(40, 60), vectors[40:])
-    search._index = graph
-    assert len(search) == 40 and search.labels().tolist() == list(range(40))
-    assert search.search(vectors[40:], 40)[0].max() < 40
-    search.add(np.arange(40, 60), vectors[40:])
-    assert search.search(vectors[40:], 1)[0].ravel().tolist() == list(range(40, 60))
-
-
 # -- the file -----------------------------------------------------------------
 
 

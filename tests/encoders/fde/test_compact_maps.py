@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.paths import ROOT
+from builders.token_collections import random_texts
 
 import muvera.encoders.fde.compact_maps as compact_module
 import muvera.encoders.long_vectors as long_vectors
@@ -17,12 +18,6 @@ from muvera.numerics.int8_matmul import quantize_columns
 SAMPLE = ROOT / "muvera" / "data" / "sample"
 
 SMALL: dict[str, Any] = {"num_repetitions": 4, "num_simhash_projections": 3, "compact_dimension": 24}
-
-
-def random_texts(count: int, seed: int = 0, dimension: int = 20, most: int = 9) -> MultiVectors:
-    rng = np.random.default_rng(seed)
-    arrays = [rng.normal(size=(int(rng.integers(1, most + 1)), dimension)) for _ in range(count)]
-    return MultiVectors.from_arrays([a / np.linalg.norm(a, axis=1, keepdims=True) for a in arrays])
 
 
 @pytest.fixture(scope="module")

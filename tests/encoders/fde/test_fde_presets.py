@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from builders import peer_oracles as peers
 from builders.paths import GOLDEN
-from builders.peer_programs import fastembed_encoder, muvfde_fdes, needs_fastembed, needs_muvfde
+from builders.peer_programs import (
+    fastembed_encoder,
+    muvfde_fdes,
+    needs_fastembed,
+    needs_muvfde,
+    reference_cases,
+)
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde.config import PRESETS
@@ -59,25 +65,9 @@ def reference_config(case: dict[str, Any]) -> FDEConfig:
     return FDEConfig.preset("reference", case["dimension"], **changes)
 
 
-REFERENCE_CASES = [
-    {
-        "dimension": dimension,
-        "num_repetitions": 3,
-        "num_simhash_projections": k,
-        "kind": kind,
-        "projection_dimension": p,
-        "fill": fill,
-        "final_dimension": final,
-        "seed": seed,
-    }
-    for k, (kind, p), fill, final, (dimension, seed) in itertools.product(
-        range(7),
-        [("identity", 0), ("count_sketch", 7), ("count_sketch", 40)],
-        [False, True],
-        [0, 50],
-        [(16, 1), (33, 42)],
-    )
-]
+REFERENCE_CASES = reference_cases(
+    [("identity", 0), ("count_sketch", 7), ("count_sketch", 40)], [(16, 1), (33, 42)]
+)
 
 each_reference_case = pytest.mark.parametrize(
     "case", REFERENCE_CASES, ids=lambda case: "-".join(map(str, case.values()))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
+from builders.token_collections import random_texts
 
 from muvera import LearnedConfig, LearnedEncoder, MultiVectors, MuveraIndex, chamfer_matrix, load_encoder
 from muvera.encoders.learned.landmarks import mixed_documents, sample_tokens
@@ -14,12 +15,6 @@ from muvera.encoders.registry import read_encoder
 from muvera.numerics.int8_matmul import quantize_columns
 
 SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 64}
-
-
-def random_texts(count: int, seed: int = 0, dimension: int = 20, most: int = 9) -> MultiVectors:
-    rng = np.random.default_rng(seed)
-    arrays = [rng.normal(size=(int(rng.integers(1, most + 1)), dimension)) for _ in range(count)]
-    return MultiVectors.from_arrays([a / np.linalg.norm(a, axis=1, keepdims=True) for a in arrays])
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from builders import peer_oracles as oracle
 from builders.paths import GOLDEN
-from builders.peer_programs import muvfde_fdes, needs_muvfde
+from builders.peer_programs import muvfde_fdes, needs_muvfde, reference_cases
 
 from muvera.encoders.fde.draws import reference
 from muvera.encoders.fde.draws.sizes import DrawSizes
@@ -42,25 +42,9 @@ def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE * max(1.0, np.abs(expected).max()))
 
 
-CASES = [
-    {
-        "dimension": dimension,
-        "num_repetitions": 3,
-        "num_simhash_projections": k,
-        "kind": kind,
-        "projection_dimension": p,
-        "fill": fill,
-        "final_dimension": final,
-        "seed": seed,
-    }
-    for k, (kind, p), fill, final, (dimension, seed) in itertools.product(
-        range(7),
-        [("identity", 0), ("count_sketch", 7), ("count_sketch", 16)],
-        [False, True],
-        [0, 50],
-        [(16, 1), (33, 42), (128, 2**31 - 8)],
-    )
-]
+CASES = reference_cases(
+    [("identity", 0), ("count_sketch", 7), ("count_sketch", 16)], [(16, 1), (33, 42), (128, 2**31 - 8)]
+)
 
 
 @needs_muvfde
