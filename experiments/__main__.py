@@ -6,6 +6,7 @@ import typer
 
 from .attack.command import attack
 from .bench.cold_reads import cold
+from .bench.distractor_command import distractors
 from .bench.growth_command import grow
 from .bench.token_command import tokens
 from .commands import add_commands
@@ -17,6 +18,7 @@ app.command()(page)
 app.command()(tokens)
 app.command()(cold)
 app.command()(grow)
+app.command()(distractors)
 app.add_typer(attack, name="attack")
 
 

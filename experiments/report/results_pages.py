@@ -7,7 +7,7 @@ from typing import Any
 
 from muvera.utils.atomic_files import write_bytes
 
-from ..bench import growth_tables, speed_tables
+from ..bench import distractor_report, growth_tables, speed_tables
 from ..bench import tokens as token_codecs
 from .markdown import markdown_table
 from .stored_results import default_encoders, load_results
@@ -48,7 +48,7 @@ SUBJECTS = {
     ),
 }
 
-_SPEED, _TOKENS, _GROWN = "speed", "tokens", "growth"
+_SPEED, _TOKENS, _GROWN, _DISTRACTORS = "speed", "tokens", "growth", "distractors"
 
 # Said of results that are older than the defaults of today.
 _FORMER_DEFAULTS = (
@@ -88,6 +88,12 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     grown = load_results(_GROWN, results)
     if grown:
         pages[_GROWN] = ("An index at growing numbers of documents", growth_tables.markdown(grown))
+    distracted = load_results(_DISTRACTORS, results)
+    if distracted:
+        pages[_DISTRACTORS] = (
+            "Candidates needed as distractors are added",
+            distractor_report.markdown(distracted),
+        )
     contents = "\n".join(f"- [{title}]({name}.md)" for name, (title, _) in pages.items())
     texts = {name: f"# {title}\n\n{text}\n" for name, (title, text) in pages.items()}
     main = load_results(MAIN, results)

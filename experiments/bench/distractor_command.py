@@ -1,0 +1,60 @@
+"""The command that counts candidates as distractors are added."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..datasets.discovery import CACHE, DATA, find_collections
+from ..datasets.loading import load_collection
+from ..report.markdown import text_table
+from ..report.stored_results import RESULTS, save_results
+from ..runner.provenance import machine
+from .distractor_report import table, write_figure
+from .distractors import KINDS, measure
+
+__all__ = ["distractors"]
+
+
+def distractors(
+    size: Annotated[list[int] | None, typer.Option(help="Documents; may be repeated.")] = None,
+    collection: Annotated[str, typer.Option()] = "cranfield-minilm",
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help=f"Folder of collections. Default: {DATA} and what `encode` made."),
+    ] = None,
+    queries: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    cache: Annotated[Path, typer.Option(help="Where embeddings are kept that `encode` made.")] = CACHE,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to draw the made documents' figure in.")
+    ] = None,
+    save: Annotated[
+        bool,
+        typer.Option("--save", help=f"Store the counts in {RESULTS.name}/, from which `results` writes."),
+    ] = False,
+) -> None:
+    """Count the candidates that each kind of vector needs as distractors are added to a collection."""
+    try:
+        read = load_collection(find_collections(data, cache, [collection])[collection])
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    sizes = size or [len(read.documents), 3000, 10_000, 30_000]
+    kinds = {}
+    for kind in KINDS:
+        try:
+            found = measure(read, sizes, kind, queries=queries)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        typer.echo(f"{kind}:\n{text_table(*table(found))}")
+        kinds[kind] = found
+    if figures is not None:
+        for path in write_figure(kinds[KINDS[0]], figures):
+            typer.echo(str(path))
+    if save:
+        stored = {kind: [asdict(one) for one in found] for kind, found in kinds.items()}
+        count = min(queries, len(read.queries))
+        values = {"collection": collection, "queries": count, "machine": machine(), "kinds": stored}
+        save_results("distractors", values)

@@ -1,0 +1,96 @@
+"""Candidates needed as distractors are added."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from experiments.__main__ import app
+from experiments.bench.distractor_report import markdown, table, write_figure
+from experiments.bench.distractors import (
+    KINDS,
+    Kind,
+    Needed,
+    documents_of,
+    measure,
+    needed_rank,
+    slope,
+)
+from experiments.datasets.synthetic import synthetic_collection
+from muvera import MultiVectors
+
+MEAN = {"mean": {"encoder": "mean"}, "FDE": {"num_repetitions": 5, "num_simhash_projections": 2}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_real_documents_come_first_and_distractors_stay(kind: Kind) -> None:
+    real = synthetic_collection("quick-wide", documents=60).documents
+    few, more = (MultiVectors.concatenate(list(documents_of(real, kind, 0, stop))) for stop in (80, 100))
+    assert len(few) == 80
+    assert len(more) == 100
+    np.testing.assert_array_equal(more[:60].tokens, real.tokens.astype(more.tokens.dtype))
+    first = int(few.lengths[:80].sum()) if kind == "made" else int(few.lengths[:60].sum())
+    np.testing.assert_array_equal(few.tokens[:first], more.tokens[:first])
+    np.testing.assert_allclose(np.linalg.norm(more.tokens.astype(np.float32), axis=1), 1, atol=2e-3)
+
+
+def test_noise_has_the_mean_and_covariance_of_the_tokens() -> None:
+    real = synthetic_collection("quick-cone", documents=200).documents
+    noise = MultiVectors.concatenate(list(documents_of(real, "noise", 200, 1200))).tokens.astype(np.float64)
+    tokens = real.tokens.astype(np.float64)
+    assert np.linalg.norm(noise.mean(axis=0) - tokens.mean(axis=0)) < 0.05
+    assert np.linalg.norm(np.cov(noise.T) - np.cov(tokens.T)) < 0.35 * np.linalg.norm(np.cov(tokens.T))
+    with pytest.raises(ValueError, match=r"^start must be 0 or 200, the number of real documents, got 7\.$"):
+        next(documents_of(real, "noise", 7, 300))
+
+
+def test_candidates_do_not_fall_where_noise_is_added() -> None:
+    collection = synthetic_collection("quick-wide")
+    found = measure(collection, [150, 600], "noise", encoders=MEAN)
+    assert [(one.encoder, one.documents) for one in found] == [
+        ("mean", 150), ("mean", 600), ("FDE", 150), ("FDE", 600),
+    ]  # fmt: skip
+    assert found[0].floats == 129
+    for before, after in (found[:2], found[2:]):
+        assert 10 <= before.candidates <= after.candidates <= 600
+        assert before.distractors == 0
+        assert 0 <= after.recall <= 1
+    with pytest.raises(
+        ValueError,
+        match=r"^Every size must be at least 150, the number of documents of quick-wide, got 20\.$",
+    ):
+        measure(collection, [20])
+
+
+def test_ranks_and_slopes() -> None:
+    assert needed_rank(np.array([[1, 2, 3, 100]]), 0.75) == 3
+    assert needed_rank(np.array([[1, 2, 3, 100]]), 0.76) == 100
+    assert slope([1000, 10_000], [50, 50]) == pytest.approx(0)
+    assert slope([1000], [50]) is None
+
+
+def test_table_section_and_figure(tmp_path: Path) -> None:
+    found = [
+        Needed("mean", 129, size, candidates, 0.9, 0.25) for size, candidates in ((1000, 50), (10_000, 200))
+    ]
+    header, rows = table(found)
+    assert header[:5] == ["vectors", "floats", "n=1,000", "n=10,000", "slope"]
+    assert rows == [["mean", "129", "50", "200", "0.60", "0.900", "0.250"]]
+    machine = {"processor": "some", "cores": 2}
+    stored = {
+        "collection": "some",
+        "queries": 3,
+        "machine": machine,
+        "kinds": {"made": [vars(one) for one in found]},
+    }
+    assert "| mean | 129 | 50 | 200 | 0.60 |" in markdown(stored)
+    light, dark = write_figure(found, tmp_path / "figures")
+    assert light.read_text().startswith("<svg")
+    assert dark.name == "distractors-dark.svg"
+
+
+def test_bad_input_is_one_sentence() -> None:
+    result = CliRunner().invoke(app, ["distractors", "--collection", "nothing-of-this-name"])
+    assert result.exit_code == 2
+    assert "nothing-of-this-name" in result.output
