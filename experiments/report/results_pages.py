@@ -34,6 +34,7 @@ SUBJECTS = {
             "variance",
             "losses",
             "final_projection",
+            "limit",
         ),
     ),
     "vectors": (

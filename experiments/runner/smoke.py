@@ -13,7 +13,7 @@ from ..datasets.collection import Collection
 from ..datasets.synthetic import NAMES, synthetic_collection
 from ..peers.environments import PEERS, is_made
 from ..systems.registry import SYSTEMS
-from .configuration import Entry, Experiment
+from .configuration import LARGEST, Entry, Experiment
 
 __all__ = ["smoke_collections", "smoke_experiment"]
 
@@ -70,13 +70,14 @@ def smoke_experiment(experiment: Experiment, cache: Path) -> Experiment:
         scaling = {**scaling, "sizes": list(_SIZES), "searches": searches, "queries": 5}
     sizes = (_PART, None) if len(experiment.documents) > 1 else (None,)
     tuned = any(entry.system == "tuned" for entry in entries)
+    named = any(name != LARGEST for name in experiment.collections)  # which are not among the tiny ones
     return replace(
         experiment,
         entries=tuple(entries),
         comparisons=comparisons,
         seeds=experiment.seeds[:2],
         documents=sizes,
-        collections=NAMES[:1] if tuned else experiment.collections,
+        collections=NAMES[:1] if tuned or named else experiment.collections,
         scaling=scaling,
     )
 

@@ -1,6 +1,7 @@
 """Candidates needed as distractors are added."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,10 @@ from experiments.bench.distractors import (
 from experiments.datasets.synthetic import synthetic_collection
 from muvera import MultiVectors
 
-MEAN = {"mean": {"encoder": "mean"}, "FDE": {"num_repetitions": 5, "num_simhash_projections": 2}}
+MEAN: dict[str, dict[str, Any]] = {
+    "mean": {"encoder": "mean"},
+    "FDE": {"num_repetitions": 5, "num_simhash_projections": 2},
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
