@@ -63,6 +63,11 @@ arXiv 2607.20393 (Jayaram, Lin, Mirrokni, Woodruff)
 So no vectors of a practical size, learned ones included, are good for every collection.  They find
 most of the best documents of real ones because real ones are not the worst case: what an encoder
 finds must be measured (:func:`muvera.diagnose`).
+
+arXiv 2601.20844
+    2 k floats are enough for vectors that reproduce the exact k best of given sets: few floats are no
+    obstacle in geometry.  What fails on collections such as LIMIT (arXiv 2508.21038) is that a map
+    finds such vectors from the tokens alone.
 """
 
 from __future__ import annotations
