@@ -66,8 +66,8 @@ finds must be measured (:func:`muvera.diagnose`).
 
 arXiv 2601.20844
     2 k floats are enough for vectors that reproduce the exact k best of given sets: few floats are no
-    obstacle in geometry.  What fails on collections such as LIMIT (arXiv 2508.21038) is that a map
-    finds such vectors from the tokens alone.
+    obstacle in geometry.  What collections such as LIMIT (arXiv 2508.21038) lack is a map that finds
+    such vectors from the tokens.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..data.multivectors import MultiVectors
 from ..encoders.registry import as_config
+from ..index.default_preset import default_preset
 from ..index.manifest import TEXTS
 from ..index.muvera_index import MuveraIndex
 from .database import DocumentDatabase
@@ -110,7 +112,10 @@ class TextIndex(SearchableTexts):
         database.put(names, found, values)
         if found:
             batches = _with_ids(encode_in_batches(model.encode_documents, found, progress), names)
-            index = MuveraIndex.build(batches, threads=threads, **settings)
+            first = next(batches)
+            if settings.get("config") is None:  # their number is known here, and not from the batches
+                settings["config"] = default_preset(len(found), first.dimension)
+            index = MuveraIndex.build(chain([first], batches), threads=threads, **settings)
         else:  # one text tells the dimension of an empty index
             config = as_config(settings.pop("config", None), model.encode_documents(["."]).dimension)
             index = MuveraIndex(config, **settings)

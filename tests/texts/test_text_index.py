@@ -11,6 +11,7 @@ from builders.text_encoders import HashEncoder
 from muvera import MuveraIndex, SparseVectors, TextIndex
 from muvera.data.filter_language import FilterError
 from muvera.data.multivectors import MultiVectors
+from muvera.index.two_stage_search import MIN_FIT_DOCUMENTS
 from muvera.texts.database import TextDocument
 
 TEXTS = [
@@ -46,6 +47,16 @@ def test_texts_in_answers_out(index: TextIndex) -> None:
     assert [ids(one)[0] for one in index.search(["lazy dog", "rows in pages"], k=1)] == ["fox", "db"]
     assert index.search([]) == []
     assert len(index.search("red", k=100)) == 4  # what there is
+
+
+def test_vectors_are_those_for_the_number_of_texts() -> None:
+    texts = [f"text number {i} of {i % 7} kinds" for i in range(MIN_FIT_DOCUMENTS)]
+    encoder = HashEncoder(24)  # whose moments are longer than the 256 floats
+    many = TextIndex.build(texts, encoder, exact_tokens=0).index.info().encoder
+    assert (many["encoder"], many["vector_dimension"]) == ("mean", 256)
+    few = TextIndex.build(texts[:-1], encoder, exact_tokens=0).index.info().encoder
+    chosen = TextIndex.build(texts, encoder, exact_tokens=0, config="default").index.info().encoder
+    assert few["encoder"] == chosen["encoder"] == "fde"
 
 
 class SpecialTokens(HashEncoder):
