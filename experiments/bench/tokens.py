@@ -151,9 +151,9 @@ def _speed(
     ]
 
 
-def _by_floats(documents: MultiVectors, early_exit: bool = False) -> Rank:
-    """Rank candidates by floats, as a rule without leaving any out."""
-    options = RerankOptions(K, early_exit=early_exit)
+def _by_floats(documents: MultiVectors) -> Rank:
+    """Rank candidates by floats without leaving any out."""
+    options = RerankOptions(K, early_exit=False)
 
     def rank(query: NDArray[np.float32], positions: NDArray[np.int64]) -> object:
         return rank_candidates(
@@ -174,7 +174,7 @@ def _by_codes(coded: CodedVectors) -> Rank:
 
 def _checked(coded: CodedVectors, documents: MultiVectors) -> Rank:
     """Rank by codes, and the best of these by float32."""
-    exactly = _by_floats(documents, early_exit=True)  # the best come first
+    exactly = _by_floats(documents)
 
     def rank(query: NDArray[np.float32], positions: NDArray[np.int64]) -> object:
         places = np.arange(len(positions))

@@ -32,6 +32,9 @@ _SEED = 0x70
 # tokens, k + _MORE are ordered by decoded ones.
 _MORE = 10
 
+# So many candidates by codes for each that is wanted pay for bounds.
+_BOUNDED = 4
+
 
 class CodeStore(TokenStore[CodedVectors]):
     """Store of one codec's codes."""
@@ -291,7 +294,10 @@ class TokenLevels:
             tokens = np.asarray(query, np.float32)
             scores = score_coded(tokens, codes.codec, codes.slices(best, False), len(best), threads=threads)
             best = best[best_first(scores, count)]
-        options = replace(options, patience=None)
+        # The best by codes are near the k best: bounds leave few of them out, and take longer than these.
+        options = replace(
+            options, patience=None, early_exit=options.early_exit and len(best) > _BOUNDED * options.k
+        )
         if floats is not None:
             floats.read_ahead(best)
             return rank_candidates(query, None, best, floats.slices, options, threads)
