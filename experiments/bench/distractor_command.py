@@ -14,7 +14,7 @@ from ..report.markdown import text_table
 from ..report.stored_results import RESULTS, save_results
 from ..runner.provenance import machine
 from .distractor_report import table, write_figure
-from .distractors import KINDS, measure
+from .distractors import ENCODERS, KINDS, fitted_encoders, measure
 
 __all__ = ["distractors"]
 
@@ -25,6 +25,9 @@ def distractors(
     data: Annotated[
         list[Path] | None,
         typer.Option(help=f"Folder of collections. Default: {DATA} and what `encode` made."),
+    ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help=f"May be repeated: {'; '.join(ENCODERS)}. Default: all.")
     ] = None,
     queries: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     cache: Annotated[Path, typer.Option(help="Where embeddings are kept that `encode` made.")] = CACHE,
@@ -42,12 +45,15 @@ def distractors(
     except (ValueError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
     sizes = size or [len(read.documents), 3000, 10_000, 30_000]
+    if min(sizes) < len(read.documents):  # before anything is fitted
+        raise typer.BadParameter(f"{collection} has {len(read.documents)} documents: give no --size below.")
+    try:
+        encoders = fitted_encoders(read.documents, encoder or tuple(ENCODERS))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     kinds = {}
     for kind in KINDS:
-        try:
-            found = measure(read, sizes, kind, queries=queries)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
+        found = measure(read, sizes, encoders, kind, queries=queries)
         typer.echo(f"{kind}:\n{text_table(*table(found))}")
         kinds[kind] = found
     if figures is not None:

@@ -8,7 +8,7 @@ of exact Chamfer's ten best.  Encoders are fitted on the real documents, as thos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,12 +17,24 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, chamfer_matrix
 from muvera.data.ranking import best_first
+from muvera.encoders.base import Encoder
 from muvera.encoders.registry import PRESETS, config_from_dict, make_encoder
 
 from ..datasets.collection import Collection
+from ..known_names import require_known
 from .grown_documents import GrownDocuments
 
-__all__ = ["ENCODERS", "KINDS", "Kind", "Needed", "documents_of", "measure", "needed_rank", "slope"]
+__all__ = [
+    "ENCODERS",
+    "KINDS",
+    "Kind",
+    "Needed",
+    "documents_of",
+    "fitted_encoders",
+    "measure",
+    "needed_rank",
+    "slope",
+]
 
 Kind = Literal["made", "noise"]
 
@@ -104,12 +116,32 @@ def documents_of(
         yield made.with_ids(np.arange(first, first + len(own)))
 
 
+def fitted_encoders(
+    real: MultiVectors, names: Sequence[str] = tuple(ENCODERS), threads: int | None = None
+) -> dict[str, Encoder]:
+    """Return encoders of ENCODERS by name, fitted on the real documents.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with the nearest.
+    """
+    made = {}
+    for name in names:
+        require_known(name, ENCODERS, "encoder")
+        made[name] = make_encoder(config_from_dict({**ENCODERS[name], "dimension": real.dimension}))
+    for encoder in made.values():
+        if encoder.needs_fit:
+            encoder.fit(real, threads=threads)
+    return made
+
+
 def measure(
     collection: Collection,
     sizes: Sequence[int],
+    encoders: Mapping[str, Encoder],
     kind: Kind = "made",
     *,
-    encoders: dict[str, dict[str, Any]] | None = None,
     queries: int = 100,
     threads: int | None = None,
 ) -> list[Needed]:
@@ -120,9 +152,9 @@ def measure(
     collection : Collection
     sizes : sequence of int
         Numbers of documents, the real ones among them.
+    encoders : dict
+        By name, fitted.
     kind : {"made", "noise"}
-    encoders : dict, optional
-        Parameters of configurations by name; default: ENCODERS.
     queries : int
         At most so many.
     threads : int, optional
@@ -143,10 +175,7 @@ def measure(
     scores = _scores(asked, real, kind, ordered[-1])
     best = {size: np.stack([best_first(row[:size], K) for row in scores]) for size in ordered}
     found = []
-    for name, values in (ENCODERS if encoders is None else encoders).items():
-        encoder = make_encoder(config_from_dict({**values, "dimension": real.dimension}))
-        if encoder.needs_fit:
-            encoder.fit(real, threads=threads)
+    for name, encoder in encoders.items():
         asked_vectors = encoder.encode_queries(asked, threads=threads)
         products = np.concatenate(
             [

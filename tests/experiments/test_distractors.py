@@ -1,7 +1,6 @@
 """Candidates needed as distractors are added."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from experiments.bench.distractors import (
     Kind,
     Needed,
     documents_of,
+    fitted_encoders,
     measure,
     needed_rank,
     slope,
@@ -21,10 +21,7 @@ from experiments.bench.distractors import (
 from experiments.datasets.synthetic import synthetic_collection
 from muvera import MultiVectors
 
-MEAN: dict[str, dict[str, Any]] = {
-    "mean": {"encoder": "mean"},
-    "FDE": {"num_repetitions": 5, "num_simhash_projections": 2},
-}
+NAMES = ("mean", "FDE, 640 + d + 1")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,9 +48,10 @@ def test_noise_has_the_mean_and_covariance_of_the_tokens() -> None:
 
 def test_candidates_do_not_fall_where_noise_is_added() -> None:
     collection = synthetic_collection("quick-wide")
-    found = measure(collection, [150, 600], "noise", encoders=MEAN)
+    encoders = fitted_encoders(collection.documents, NAMES)
+    found = measure(collection, [150, 600], encoders, "noise")
     assert [(one.encoder, one.documents) for one in found] == [
-        ("mean", 150), ("mean", 600), ("FDE", 150), ("FDE", 600),
+        (NAMES[0], 150), (NAMES[0], 600), (NAMES[1], 150), (NAMES[1], 600),
     ]  # fmt: skip
     assert found[0].floats == 129
     for before, after in (found[:2], found[2:]):
@@ -64,7 +62,7 @@ def test_candidates_do_not_fall_where_noise_is_added() -> None:
         ValueError,
         match=r"^Every size must be at least 150, the number of documents of quick-wide, got 20\.$",
     ):
-        measure(collection, [20])
+        measure(collection, [20], encoders)
 
 
 def test_ranks_and_slopes() -> None:
@@ -92,6 +90,11 @@ def test_table_section_and_figure(tmp_path: Path) -> None:
     light, dark = write_figure(found, tmp_path / "figures")
     assert light.read_text().startswith("<svg")
     assert dark.name == "distractors-dark.svg"
+
+
+def test_an_unknown_encoder_is_named() -> None:
+    with pytest.raises(ValueError, match="There is no encoder 'means'"):
+        fitted_encoders(synthetic_collection("quick-wide").documents, ["means"])
 
 
 def test_bad_input_is_one_sentence() -> None:
