@@ -89,7 +89,13 @@ def test_every_experiment_has_a_page() -> None:
 
 
 def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
-    known = {"speed", "tokens", "growth", *(name for _, names in SUBJECTS.values() for name in names)}
+    known = {
+        "speed",
+        "tokens",
+        "growth",
+        "distractors",
+        *(name for _, names in SUBJECTS.values() for name in names),
+    }
     assert {path.stem for path in RESULTS.glob("*.json")} <= known
     root = RESULTS.parents[1]
     for path in write_pages(tmp_path / "pages", RESULTS):
