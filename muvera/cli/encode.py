@@ -170,10 +170,9 @@ def _loading(encoded: _Encoded, out: Path, to: str | None, half: bool) -> str:
 
 def _preset_dimensions(dimension: int) -> dict[str, int]:
     """Return how many floats the vectors of each preset have, for tokens of this dimension."""
-    from ..encoders.registry import PRESETS
-    from .settings import configuration
+    from ..encoders.registry import possible_presets
 
-    return {name: configuration(dimension, name, None, {})[0].vector_dimension for name in PRESETS}
+    return {name: preset.vector_dimension for name, preset in possible_presets(dimension).items()}
 
 
 def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwrite: bool) -> None:

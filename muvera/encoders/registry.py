@@ -42,6 +42,7 @@ __all__ = [
     "is_encoder_folder",
     "load_encoder",
     "make_encoder",
+    "possible_presets",
     "preset_config",
     "read_encoder",
     "require_config",
@@ -124,6 +125,20 @@ def preset_config(name: str, dimension: int, **changes: Any) -> EncoderConfig:
     if name not in PRESETS:
         raise ValueError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
     return config_from_dict({"dimension": dimension, **PRESETS[name], **changes})
+
+
+def possible_presets(dimension: int) -> dict[str, EncoderConfig]:
+    """Return the configurations of all presets that tokens of `dimension` columns allow, by name.
+
+    Tokens of few columns have no covariance of hundreds of floats, and those of many too long a one.
+    """
+    found = {}
+    for name in PRESETS:
+        try:
+            found[name] = preset_config(name, dimension)
+        except ValueError:
+            continue
+    return found
 
 
 def require_config(config: Any) -> EncoderConfig:

@@ -8,7 +8,7 @@ few documents are not enough for it.
 
 from __future__ import annotations
 
-from ..encoders.registry import preset_config
+from ..encoders.registry import possible_presets
 from .two_stage_search import MIN_FIT_DOCUMENTS
 
 __all__ = ["FEW", "MANY", "default_preset"]
@@ -34,8 +34,4 @@ def default_preset(documents: int | None, dimension: int) -> str:
     """
     if documents is None or documents < MIN_FIT_DOCUMENTS:
         return FEW
-    try:
-        preset_config(MANY, dimension)
-    except ValueError:  # tokens of too few columns for so many floats, or of too many for a map
-        return FEW
-    return MANY
+    return MANY if MANY in possible_presets(dimension) else FEW

@@ -19,11 +19,19 @@ def test_every_kind_of_encoder_is_measured() -> None:
         "learned 1,024",
         "mean 65",
         "covariance 2,145",
+        "compact_covariance 256",
     ]
     assert encoders_to_measure(default)[PAPER] == FDEConfig.preset("paper", 64)
     other = FDEConfig(dimension=64, num_repetitions=3)
     assert list(encoders_to_measure(other)) == [*names, "given"]
     assert encoders_to_measure(other)["given"] == other
+
+
+@pytest.mark.parametrize("dimension", [8, 400])
+def test_encoders_that_tokens_do_not_allow_are_not_measured(dimension: int) -> None:
+    names = {name.split()[0] for name in encoders_to_measure(FDEConfig(dimension=dimension))}
+    assert names == {"FDE", "compact", "learned", "mean", "covariance"}
+    assert preset_name(FDEConfig(dimension=dimension)) == "default"
 
 
 KINDS = (FDEConfig, LearnedConfig, MeanConfig)

@@ -280,7 +280,7 @@ def test_every_encoder_is_measured_and_the_best_is_named() -> None:
     topics = np.repeat(rng.normal(size=(700, 1, 32)), 6, axis=0).reshape(700, 6, 32)
     found = diagnose(topics + 0.05 * rng.normal(size=(700, 6, 32)), sample=700)
     kinds = {row.name.split()[0] for row in found.encoders}
-    assert kinds == {"FDE", "mean", "covariance", "compact", "learned"}
+    assert kinds == {"FDE", "mean", "covariance", "compact_covariance", "compact", "learned"}
     assert found.recommended.name == "mean 33"
     text = " ".join(render(dataclasses.replace(found, exact_search=False, tokens=10**6)).split())
     assert "Use MeanConfig(dimension=32) (muvera index --preset mean), 33 floats" in text

@@ -16,6 +16,7 @@ from muvera.encoders.registry import (
     as_config,
     config_from_dict,
     make_encoder,
+    possible_presets,
     preset_config,
     read_encoder,
     require_config,
@@ -58,9 +59,17 @@ def test_one_list_of_presets() -> None:
         MuveraIndex.build(documents, "deep")
 
 
+@pytest.mark.parametrize("dimension", [8, 64, 400])
+def test_presets_that_do_not_suit_the_tokens_are_left_out(dimension: int) -> None:
+    """Tokens of 8 columns have a covariance of 36 floats, those of 400 one too long for a map."""
+    possible = possible_presets(dimension)
+    assert set(PRESETS) - set(possible) == (set() if dimension == 64 else {"compact_covariance"})
+    assert all(config == preset_config(name, dimension) for name, config in possible.items())
+
+
 def test_what_a_fit_needs() -> None:
     needs = {name for name in PRESETS if preset_config(name, 32).needs_fit_sample}
-    assert needs == {"compact", "learned"}
+    assert needs == {"compact", "compact_covariance", "learned"}
 
 
 @pytest.mark.parametrize(
