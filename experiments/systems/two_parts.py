@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class TwoParts(FirstStage):
             )
         self._sizes = (compact, learned)
         costs = {"num_landmarks": num_landmarks, "num_features": num_features}
-        self._costs = {name: value for name, value in costs.items() if value is not None}
+        self._costs: dict[str, Any] = {name: value for name, value in costs.items() if value is not None}
 
     def fitted_encoder(self, material: Material, documents: MultiVectors) -> Encoder:
         """Return both encoders as one, fitted and weighted."""

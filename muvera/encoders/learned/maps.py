@@ -14,6 +14,10 @@ values at sampled tokens, the landmarks, is a vector (LEMUR, arXiv 2601.21853):
 
 A constant is subtracted at each landmark, the sampled documents' mean.  That changes no ranking.
 
+With ``split_mean`` the values are those of the document's tokens less their mean: ``chamfer(Q, P) = <sum_q q,
+m> + chamfer(Q, P - m)`` for the mean token m, and the first term stands in floats of its own
+(:mod:`muvera.encoders.moments.blocks`).
+
 Sizes: n landmarks, F features, D floats of a vector, m sampled documents, d columns of a token.
 """
 
@@ -76,7 +80,7 @@ class LearnedMaps:
 
     def require_shape(self, config: LearnedConfig) -> None:
         """Raise ValueError where the maps belong to another configuration."""
-        count, size = len(self.landmarks), config.vector_dimension
+        count, size = len(self.landmarks), config.sketch_dimension
         wanted = {
             "landmarks": (count, config.dimension),
             "center": (config.dimension,),
@@ -147,7 +151,7 @@ def fit_maps(
     targets = product(activations.T, np.concatenate(shown).T, threads) / count
     functions = product(metric.T, scipy.linalg.cho_solve(shrunk, targets, check_finite=False), threads)
     moment = product(functions, functions.T, threads)
-    size = config.vector_dimension
+    size = config.sketch_dimension
     start = np.random.SeedSequence(config.seed, spawn_key=(_STARTING,))
     spread, axes = leading_eigenvectors(moment, size, start, threads)
     good = spread > 1e-7 * max(float(spread[0]), 1e-30)

@@ -31,6 +31,13 @@ def test_round_trip_and_hash() -> None:
         ({"ridge": "much"}, TypeError, "ridge must be a number, got str 'much'."),
         ({"training_epochs": -1}, ValueError, "training_epochs must be at least 0, got -1."),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1."),
+        ({"split_mean": 1}, TypeError, "split_mean must be a bool, got int 1."),
+        (
+            {"split_mean": True, "vector_dimension": 9},
+            ValueError,
+            "vector_dimension must be at least 10 with split_mean=True, of which the mean token and the bias take 9, "
+            "got 9. Use longer vectors, or split_mean=False.",
+        ),
     ],
 )
 def test_wrong_values(values: dict[str, Any], error: type[Exception], sentence: str) -> None:

@@ -162,6 +162,65 @@ def test_mixed_documents_are_halves_of_two(documents: MultiVectors) -> None:
     assert len(mixed_documents(documents, 0, seed=0)) == 0
 
 
+SPLIT: dict[str, Any] = {**SMALL, "vector_dimension": 45, "split_mean": True}
+
+
+@pytest.fixture(scope="module")
+def split(documents: MultiVectors) -> LearnedEncoder:
+    return LearnedEncoder(LearnedConfig(dimension=20, **SPLIT)).fit(documents)
+
+
+def test_with_the_mean_split_off_the_rest_is_learned(split: LearnedEncoder, documents: MultiVectors) -> None:
+    """The sketch is the map of the maxima of what the mean leaves; then come the blocks of the moments."""
+    maps, blocks = maps_of(split), split.blocks
+    assert blocks is not None and maps.documents.shape == (100, 24)
+    rests = [np.asarray(text, np.float64) for text in documents]
+    means = np.stack([rest.mean(axis=0) for rest in rests])
+    values = np.stack(
+        [(maps.landmarks @ (rest - mean).T).max(axis=1) for rest, mean in zip(rests, means, strict=True)]
+    )
+    exact = (values @ maps.documents - maps.offset) * blocks.coefficients[0] * blocks.units[0]
+    found = split.encode_documents(documents)
+    sketches = found[:, :24]
+    assert np.linalg.norm(sketches - exact) < 0.1 * np.linalg.norm(exact)
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    block = blocks.coefficients[2] * means + blocks.coefficients[3] * means / lengths
+    np.testing.assert_allclose(found[:, 24:44], (block - blocks.offset[:20]) * blocks.units[2], atol=1e-5)
+    queries = split.encode_queries(documents)
+    sums = np.stack([rest.sum(axis=0) for rest in rests])
+    np.testing.assert_allclose(queries[:, 24:44], sums / blocks.units[2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(queries[:, 44], documents.lengths / blocks.units[3], rtol=1e-5)
+
+
+def test_split_vectors_hold_what_all_vectors_hold(
+    split: LearnedEncoder, documents: MultiVectors, tmp_path: Path
+) -> None:
+    """Bits alone and together, on one thread and two; zero for no tokens; saved and loaded."""
+    together, queries = split.encode_documents(documents, threads=2), split.encode_queries(documents)
+    alone = np.concatenate([split.encode_documents(documents[i : i + 1], threads=1) for i in range(60)])
+    assert together.tobytes() == alone.tobytes()
+    alone = np.concatenate([split.encode_queries(documents[i : i + 1], threads=1) for i in range(60)])
+    assert queries.tobytes() == alone.tobytes()
+    again = LearnedEncoder(split.config).fit(documents, threads=1)
+    assert again.encode_documents(documents).tobytes() == together.tobytes()
+    empty = MultiVectors.from_flat(random_texts(1)[0], [0, len(random_texts(1)[0]), 0])
+    vectors = split.encode_documents(empty)
+    assert not vectors[0].any() and vectors[1].any() and not vectors[2].any()
+    halves = MultiVectors.from_arrays([np.asarray(t, np.float16) for t in random_texts(5, seed=8)])
+    floats = MultiVectors.from_arrays([np.asarray(t, np.float32) for t in halves])
+    assert split.encode_documents(halves).tobytes() == split.encode_documents(floats).tobytes()
+    split.save(tmp_path / "split")
+    loaded = load_encoder(tmp_path / "split")
+    assert loaded.config == split.config and not loaded.needs_fit
+    assert loaded.encode_documents(documents).tobytes() == together.tobytes()
+    assert loaded.encode_queries(documents).tobytes() == queries.tobytes()
+    fitted = maps_of(split)
+    with pytest.raises(ValueError, match="call fit"):
+        LearnedEncoder(split.config, maps=fitted).encode_documents(documents)
+    with pytest.raises(ValueError, match="the configuration has split_mean=False"):
+        LearnedEncoder(LearnedConfig(dimension=20, **SMALL), blocks=split.blocks)
+
+
 def test_a_tiny_sample_gives_zero_columns_not_noise() -> None:
     config = LearnedConfig(dimension=20, vector_dimension=60, num_landmarks=50, num_features=64)
     encoder = LearnedEncoder(config).fit(random_texts(2))
