@@ -17,6 +17,9 @@ from .tile import LANES, ROWS, tile_dot, tile_max
 # Entries that are fetched ahead of their use at most: they stay in the second-level cache until then.
 _AHEAD = 32768
 
+# Rows that are fetched once more so far ahead: the processor drops requests that it has no room for.
+_NEAR = 32
+
 # Bytes that a prefetch brings.
 _LINE = 64
 
@@ -34,8 +37,11 @@ def _read_floats(rows, first, last, depth, packed, best, ahead, ahead_stop):
     panels = best.shape[0] // LANES
     share = -(-ROWS * depth // panels)
     for row in range(first, last, ROWS):
+        near = (row + _NEAR) * depth
         for panel in range(panels):
+            _fetch(rows, near, min(near + share, last * depth), _LINE // 4)
             _fetch(rows, ahead, min(ahead + share, ahead_stop), _LINE // 4)
+            near += share
             ahead += share
             tile_max(rows, row, last - 1, depth, packed, panel, best, panel * LANES)
     _fetch(rows, ahead, ahead_stop, _LINE // 4)
@@ -51,8 +57,11 @@ def _read_halves(
     for row in range(first, last, ROWS):
         stop = min(row + ROWS, last)
         widen_halves(halves, row * depth, stop * depth, widened[(row - start) * depth :])
+        near = (row + _NEAR) * depth
         for panel in range(panels):
+            _fetch(halves, near, min(near + share, last * depth), _LINE // 2)
             _fetch(halves, ahead, min(ahead + share, ahead_stop), _LINE // 2)
+            near += share
             ahead += share
             tile_max(widened, row - start, last - start - 1, depth, packed, panel, best, panel * LANES)
     _fetch(halves, ahead, ahead_stop, _LINE // 2)
