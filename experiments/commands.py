@@ -23,6 +23,7 @@ from .bench.engines import COLUMNS as ENGINE_COLUMNS
 from .bench.engines import compare_engines
 from .bench.first_calls import first_calls
 from .bench.graphs import COLUMNS, compare_graphs
+from .bench.mixed_streams import measure_mixed_streams, mixed_encoders, mixed_results
 from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DATA, DatasetPath, find_collections
 from .datasets.encode_texts import encode_texts
@@ -57,7 +58,20 @@ Save = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the experiments' application."""
-    for command in (encode, run, check, results, speed, graphs, engines, distributed, machines, load, texts):
+    for command in (
+        encode,
+        run,
+        check,
+        results,
+        speed,
+        graphs,
+        engines,
+        distributed,
+        mixed,
+        machines,
+        load,
+        texts,
+    ):
         app.command()(command)
 
 
@@ -267,6 +281,26 @@ def engines(
                 found.append([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells])
                 typer.echo(" ".join(found[-1]), err=True)
     typer.echo(markdown_table(list(ENGINE_COLUMNS.values()), found))
+
+
+def mixed(
+    first: Annotated[str, typer.Argument(help="Name of a collection.")] = "cisi-e5",
+    second: Annotated[str, typer.Argument(help="Another one of the same model.")] = "lareqa-en-e5",
+    data: Data = None,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Let every encoder learn from one collection, add the other, and compare with having learned from both."""
+    try:
+        paths = find_collections(data, cache, [first, second])
+        one, other = (load_collection(paths[name]) for name in (first, second))
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    encoders = mixed_encoders(one.documents.dimension)
+    header, rows = measure_mixed_streams(one, other, encoders, partial(typer.echo, err=True))
+    typer.echo(markdown_table(header, rows))
+    if save:
+        save_results("mixed_streams", mixed_results(header, rows))
 
 
 def distributed(

@@ -39,7 +39,14 @@ SUBJECTS = {
     ),
     "vectors": (
         "Smaller vectors",
-        ("smaller_vectors", "fit_with_queries", "learned_costs", "two_parts", "quantization", "tuned"),
+        (
+            "smaller_vectors",
+            "fit_with_queries",
+            "learned_costs",
+            "two_parts",
+            "quantization",
+            "tuned",
+        ),
     ),
     "hybrid": ("Hybrid search", ("hybrid",)),
     "reranking": ("Exact ranking", ("reranking", "carving")),
@@ -48,6 +55,9 @@ SUBJECTS = {
         ("crossover", "collection_size", "scaling", "insertion_order"),
     ),
 }
+
+#: Experiments that have a command of their own in place of a configuration, behind a page's others.
+_BESIDE = {"vectors": ("mixed_streams",)}
 
 _SPEED, _TOKENS, _GROWN, _DISTRACTORS = "speed", "tokens", "growth", "distractors"
 
@@ -76,7 +86,9 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     pages: dict[str, tuple[str, str]] = {}
     for name, (title, experiments) in SUBJECTS.items():
         sections = [
-            experiment_section(stored) for one in experiments if (stored := load_results(one, results))
+            experiment_section(stored)
+            for one in (*experiments, *_BESIDE.get(name, ()))
+            if (stored := load_results(one, results))
         ]
         if sections:
             pages[name] = (title, "\n\n".join(sections))

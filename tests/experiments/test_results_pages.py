@@ -94,6 +94,7 @@ def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
         "tokens",
         "growth",
         "distractors",
+        "mixed_streams",
         *(name for _, names in SUBJECTS.values() for name in names),
     }
     assert {path.stem for path in RESULTS.glob("*.json")} <= known

@@ -39,8 +39,8 @@ class LearnedConfig(BaseConfig):
         default changes recall little.
     split_mean : bool
         Keep the document's mean token, calibrated, in ``dimension + 1`` of the floats, and learn what it
-        leaves.  Documents unlike those that were learned from are found far better, and so are all
-        where few could be learned from.  It costs recall where the mean takes up half of the floats.
+        leaves.  That finds as much or more, above all where few documents could be learned from or where
+        they were of another kind.  It costs recall where the mean takes up half of the floats.
     seed : int
         Fixes all random draws.
 
