@@ -5,9 +5,10 @@ from __future__ import annotations
 import typer
 
 from .attack.command import attack
-from .bench.cold_reads import cold
+from .bench.cold_command import cold
 from .bench.distractor_command import distractors
 from .bench.growth_command import grow
+from .bench.pruning_command import pruning
 from .bench.token_command import tokens
 from .commands import add_commands
 from .report.command import page
@@ -19,6 +20,7 @@ app.command()(tokens)
 app.command()(cold)
 app.command()(grow)
 app.command()(distractors)
+app.command()(pruning)
 app.add_typer(attack, name="attack")
 
 

@@ -37,8 +37,11 @@ __all__ = ["GrowthSettings", "K", "best_documents", "measure_size"]
 
 K = 10
 
-#: Queries whose exact best documents are known, and others that are timed, each once.
-JUDGED, TIMED = 50, 400
+#: Queries that are timed, each once: others than those whose exact best documents are known.
+TIMED = 200
+
+#: Searches: how their quantities are called -> candidates, the walk's breadth, candidates by codes that are rescored.
+SEARCHES = {"quick": (200, 200, 30), "thorough": (800, 2000, 100)}
 
 #: Documents that are added to a loaded index.
 ADDED = 1000
@@ -56,7 +59,8 @@ class GrowthSettings:
     backend: Backend = "hnsw"
     codec: str = "2bit"
     ef_construction: int = 100
-    candidates: int = 200
+    #: Queries whose exact best documents are found.
+    judged: int = 50
 
     def name(self, count: int) -> str:
         """Return how an index of so many documents is called, however it is searched."""
@@ -74,9 +78,10 @@ def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder
     """
     index = folder / f"{settings.name(count)}.index"
     found: dict[str, Any] = {"documents": count, **asdict(settings)}
-    for step in (_build, _truth, _search, _change):
-        name = f"search-{settings.candidates}" if step is _search else step.__name__.strip("_")
-        out = folder / f"{settings.name(count)}.{name}.json"
+    steps = {step: folder / f"{settings.name(count)}.{_name(step, settings)}.json" for step in _STEPS}
+    if not index.exists() and not (steps[_search].exists() and steps[_change].exists()):
+        steps[_build].unlink(missing_ok=True)  # what it built is needed again
+    for step, out in steps.items():
         if not out.exists():
             process = multiprocessing.get_context("spawn").Process(
                 target=_run, args=(step, path, settings, count, index, out)
@@ -91,6 +96,13 @@ def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder
         found |= json.loads(out.read_text(encoding="utf-8"))
     shutil.rmtree(index, ignore_errors=True)
     return found
+
+
+def _name(step: Any, settings: GrowthSettings) -> str:
+    """Return a step's name with the settings that what it finds depends on."""
+    parts = [step.__name__.strip("_")]
+    parts += [str(settings.judged)] * (step in (_search, _truth))
+    return "-".join(parts)
 
 
 def _run(step: Any, path: DatasetPath, settings: GrowthSettings, count: int, index: Path, out: Path) -> None:
@@ -150,29 +162,35 @@ def _build(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path
 
 def _truth(path: DatasetPath, settings: GrowthSettings, count: int, index: Path) -> dict[str, Any]:
     watch = _Stopwatch()
-    kept = index.parent / f"{settings.collection}-best"
-    kept.mkdir(exist_ok=True)
-    best_documents(load_collection(path), count, kept)
+    _best(load_collection(path), settings, count, index.parent)
     return watch.read("truth")
 
 
-def best_documents(collection: Collection, count: int, folder: Path) -> NDArray[np.int64]:
-    """Return the exact best documents of the judged queries, reading all that no file of `folder` knows of.
+def _best(collection: Collection, settings: GrowthSettings, count: int, folder: Path) -> NDArray[np.int64]:
+    kept = folder / f"{settings.collection}-best-{settings.judged}"
+    kept.mkdir(exist_ok=True)
+    return best_documents(collection, collection.queries[: settings.judged], count, kept)
+
+
+def best_documents(
+    collection: Collection, queries: MultiVectors, count: int, folder: Path
+) -> NDArray[np.int64]:
+    """Return the exact best documents of queries, reading all that no file of `folder` knows of.
 
     Parameters
     ----------
     collection : Collection
+    queries : MultiVectors
     count : int
         Documents, real and made ones.
     folder : Path
-        Of files with what is known, by the number of documents that were read.
+        Of files with what is known of these queries, by the number of documents that were read.
 
     Returns
     -------
     int64 (queries, K)
         Numbers of documents, best first.
     """
-    queries = collection.queries[:JUDGED]
     known = {int(file.stem): file for file in folder.glob("*.npz")}
     done = max((size for size in known if size <= count), default=0)
     ids, scores = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
@@ -201,29 +219,33 @@ def best_documents(collection: Collection, count: int, folder: Path) -> NDArray[
 
 def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
     collection = load_collection(path)
-    exact = best_documents(collection, count, folder.parent / f"{settings.collection}-best")
+    exact = _best(collection, settings, count, folder.parent)
     base = _memory()
     began = time.perf_counter()
     index = MuveraIndex.load(folder)
     loaded = time.perf_counter() - began
-    judged = collection.queries[:JUDGED]
-    timed = collection.queries[JUDGED : JUDGED + TIMED]
-    how: dict[str, Any] = {"candidates": settings.candidates, "threads": 1}
-    shares = []
-    for query, best in zip(judged, exact, strict=True):  # the first of them compile
-        shares.append(np.isin(best, index.search(query, K, **how)[0].ids).mean())
-    clock, processor = [], []
-    for query in timed:
-        begun = time.perf_counter(), time.thread_time()
-        index.search(query, K, **how)
-        clock.append(time.perf_counter() - begun[0])
-        processor.append(time.thread_time() - begun[1])
+    judged = collection.queries[: settings.judged]
+    timed = collection.queries[settings.judged :][:TIMED]
+    found: dict[str, float] = {}
+    for name, (candidates, ef, rescore) in SEARCHES.items():
+        how = {"candidates": candidates, "ef": ef, "rescore": rescore, "threads": 1}
+        shares = []
+        for query, best in zip(judged, exact, strict=True):  # the first of them compile
+            shares.append(np.isin(best, index.search(query, K, **how)[0].ids).mean())
+        clock, processor = [], []
+        for query in timed:
+            begun = time.perf_counter(), time.thread_time()
+            index.search(query, K, **how)
+            clock.append(time.perf_counter() - begun[0])
+            processor.append(time.thread_time() - begun[1])
+        found[f"{name}_recall"] = float(np.mean(shares))
+        for share in (50, 95, 99):
+            found[f"{name}_p{share}"] = 1000 * float(np.percentile(processor, share))
+            found[f"{name}_clock_p{share}"] = 1000 * float(np.percentile(clock, share))
     memory = _memory()
     return {
         "load_seconds": loaded,
-        "recall": float(np.mean(shares)),
-        **{f"p{share}": 1000 * float(np.percentile(processor, share)) for share in (50, 95, 99)},
-        **{f"clock_p{share}": 1000 * float(np.percentile(clock, share)) for share in (50, 95, 99)},
+        **found,
         "resident_bytes": memory["RssAnon"] + memory["RssFile"],
         "anonymous_bytes": memory["RssAnon"],
         "empty_process_bytes": base["RssAnon"] + base["RssFile"],
@@ -251,6 +273,9 @@ def _change(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
         "save_bytes": sum(size for name, size in files.items() if name not in before),
         "reload_seconds": time.perf_counter() - again,
     }
+
+
+_STEPS = (_build, _truth, _search, _change)
 
 
 def _memory() -> dict[str, int]:

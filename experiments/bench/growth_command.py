@@ -9,7 +9,7 @@ import typer
 
 from ..datasets.discovery import CACHE, find_collections
 from ..report.stored_results import RESULTS, save_results
-from .growth import GrowthSettings, K, measure_size
+from .growth import GrowthSettings, measure_size
 from .growth_tables import text
 
 __all__ = ["grow"]
@@ -24,7 +24,7 @@ def grow(
     encoder: Annotated[str, typer.Option(help="Preset of the vectors.")] = "mean",
     backend: Annotated[str, typer.Option(help="hnsw, usearch, int8, ...")] = "hnsw",
     codec: Annotated[str, typer.Option(help="How tokens are kept beside the exact ones.")] = "2bit",
-    candidates: Annotated[int, typer.Option(min=K)] = 200,
+    queries: Annotated[int, typer.Option(min=1, help="Those whose exact best documents are found.")] = 50,
     cache: Annotated[Path, typer.Option(help="Where indexes and what was measured are kept.")] = CACHE,
     save: Annotated[
         bool,
@@ -43,7 +43,7 @@ def grow(
         "encoder": encoder,
         "backend": backend,
         "codec": codec,
-        "candidates": candidates,
+        "judged": queries,
     }
     try:
         rows = [

@@ -79,6 +79,7 @@ PEERS = {
         Library("fast-plaid", "fast_plaid_jobs", "fast-plaid==1.4.6.2110"),
         Library("tachiom", "tachiom_jobs", "tachiom==0.4.0"),
         Library("qdrant-edge", "qdrant_edge_jobs", "qdrant-edge-py==0.9.0"),
+        Library("colbandit", "colbandit_jobs", "colbandit==0.1.0"),
         Library("xtr-warp", "xtr_warp_jobs", "xtr-warp-rs==2.1.0.2110"),
     )
 }
@@ -199,10 +200,10 @@ class Worker:
         reply = self._ask(operation=operation, repeat=repeat, options=options)
         return np.array([reply["seconds"], reply["processor"]])
 
-    def result(self, operation: str, folder: Path) -> NDArray[Any]:
-        """Return what a call returns."""
+    def result(self, operation: str, folder: Path, **options: Any) -> NDArray[Any]:
+        """Return what a call returns; the options are keywords of the operation."""
         path = folder / f"result-{self.library.name}-{operation}.npy"
-        self._ask(operation=operation, save=str(path))
+        self._ask(operation=operation, save=str(path), options=options)
         return np.asarray(np.load(path, allow_pickle=False))
 
     def each(

@@ -7,7 +7,8 @@ from typing import Any
 
 from muvera.utils.atomic_files import write_bytes
 
-from ..bench import distractor_report, growth_tables, speed_tables
+from ..bench import cold_tables, distractor_report, growth_tables, speed_tables
+from ..bench import pruning as pruned_ranking
 from ..bench import tokens as token_codecs
 from .markdown import markdown_table
 from .stored_results import default_encoders, load_results
@@ -59,7 +60,8 @@ SUBJECTS = {
 #: Experiments that have a command of their own in place of a configuration, behind a page's others.
 _BESIDE = {"vectors": ("mixed_streams",)}
 
-_SPEED, _TOKENS, _GROWN, _DISTRACTORS = "speed", "tokens", "growth", "distractors"
+_SPEED, _TOKENS, _DISTRACTORS = "speed", "tokens", "distractors"
+_GROWN, _COLD, _PRUNED = "growth", "cold", "pruning"
 
 # Said of results that are older than the defaults of today.
 _FORMER_DEFAULTS = (
@@ -98,6 +100,13 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     tokens = load_results(_TOKENS, results)
     if tokens:
         pages[_TOKENS] = ("Codes of tokens", token_codecs.markdown(tokens))
+    pruned = load_results(_PRUNED, results)
+    if pruned:
+        title, page = pages.get("reranking", (SUBJECTS["reranking"][0], ""))
+        pages["reranking"] = (title, f"{page}\n\n{pruned_ranking.markdown(pruned)}".strip())
+    cold = load_results(_COLD, results)
+    if cold:
+        pages[_COLD] = ("Tokens on the disk", cold_tables.markdown(cold))
     grown = load_results(_GROWN, results)
     if grown:
         pages[_GROWN] = ("An index at growing numbers of documents", growth_tables.markdown(grown))

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_exact_best_documents_go_on_where_they_were(
     collection = collection_of(real)
     whole = chamfer_matrix(collection.queries, joined(GrownDocuments(real), 5000))
     expected = np.argsort(-whole, axis=1, kind="stable")[:, : growth.K]
-    growth.best_documents(collection, 300, tmp_path)
+    growth.best_documents(collection, collection.queries, 300, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["300.npz"]
     read: list[tuple[int, int]] = []
     batches = GrownDocuments.batches
@@ -86,16 +87,17 @@ def test_exact_best_documents_go_on_where_they_were(
         return batches(self, stop, start)
 
     monkeypatch.setattr(GrownDocuments, "batches", noted)
-    np.testing.assert_array_equal(growth.best_documents(collection, 5000, tmp_path), expected)
+    np.testing.assert_array_equal(
+        growth.best_documents(collection, collection.queries, 5000, tmp_path), expected
+    )
     assert read == [(300, 5000)]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["300.npz", "5000.npz"]
-    growth.best_documents(collection, 5000, tmp_path)
+    growth.best_documents(collection, collection.queries, 5000, tmp_path)
     assert read[1:] == [(5000, 5000)]
 
 
 def test_a_size_is_measured_once(real: MultiVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "load_collection", lambda path: path)
-    monkeypatch.setattr(growth, "JUDGED", 3)
 
     class Process:
         """In this process, for the material is here."""
@@ -110,15 +112,25 @@ def test_a_size_is_measured_once(real: MultiVectors, tmp_path: Path, monkeypatch
 
     context = type("Context", (), {"Process": Process})
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)
-    settings = growth.GrowthSettings("small", candidates=50)
+    settings = growth.GrowthSettings("small", judged=3)
     path: Any = collection_of(real)
     found = [growth.measure_size(path, settings, count, tmp_path) for count in (400, 800)]
     again = growth.measure_size(path, settings, 800, tmp_path)
     assert again == found[1] == json.loads(json.dumps(found[1]))
     assert not list(tmp_path.glob("*.index"))
-    assert found[1]["recall"] > 0.9
+    other = growth.measure_size(path, replace(settings, judged=2), 400, tmp_path)  # builds it again
+    assert other["build_seconds"] != found[0]["build_seconds"]
+    assert other["add_seconds"] == found[0]["add_seconds"]
+    assert found[1]["quick_recall"] > 0.9
     assert 0 < found[1]["save_bytes"] < 2 * found[1]["disk_bytes"] + found[1]["exact_bytes"] * 3
-    shown = {"collection": "small", "encoder": "mean", "backend": "hnsw", "codec": "2bit", "candidates": 50}
+    shown = {
+        "collection": "small",
+        "encoder": "mean",
+        "backend": "hnsw",
+        "codec": "2bit",
+        "candidates": 50,
+        "judged": 3,
+    }
     for show in (growth_tables.text, growth_tables.markdown):
         page = show({**shown, "rows": found})
         assert "10-recall@10" in page and "100 million documents would take" in page
@@ -134,7 +146,7 @@ def test_an_exponent_is_that_of_a_power() -> None:
 def test_outlook_counts_machines() -> None:
     row = {
         "resident_bytes": 1_100_000, "empty_process_bytes": 100_000, "disk_bytes": 10**6, "exact_bytes": 0,
-        "build_processor_seconds": 0.36, "p50": 1.0, "documents": 1000,
+        "build_processor_seconds": 0.36, "thorough_p50": 1.0, "documents": 1000,
     }  # fmt: skip
     said = growth_tables.outlook({"rows": [{**row, "documents": 500}, row]})
     assert "100 million documents would take 100 GB in memory and 0.1 TB" in said

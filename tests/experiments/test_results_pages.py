@@ -95,6 +95,8 @@ def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
         "growth",
         "distractors",
         "mixed_streams",
+        "cold",
+        "pruning",
         *(name for _, names in SUBJECTS.values() for name in names),
     }
     assert {path.stem for path in RESULTS.glob("*.json")} <= known

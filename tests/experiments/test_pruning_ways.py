@@ -1,0 +1,42 @@
+"""Ways of leaving candidates unscored: each has its row, and the exact ones find the exact best."""
+
+import numpy as np
+
+from experiments.bench import pruning
+from experiments.datasets.collection import Collection, tokens_checksum
+from muvera import MultiVectors
+
+
+def test_every_way_has_a_row() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((1500, 16)).astype(np.float32)
+    documents = MultiVectors.from_flat(tokens, [6] * 250)
+    queries = MultiVectors.from_arrays([documents[i][:3] for i in range(5)])
+    names = [str(i) for i in range(250)]
+    checksum = tokens_checksum(documents, queries)
+    collection = Collection("small", documents, queries, checksum, names, names[:5])
+    rows = pruning.measure([collection], rounds=1, cache=None)
+    ways = [row["way"] for row in rows]
+    assert ways[:2] == ["all products", pruning.BASE] and len(ways) == 9
+    by_way = {row["way"]: row for row in rows}
+    for name in (pruning.BASE, "bounds, int8 codes' order", "bounds, 1bit codes' order"):
+        assert by_way[name]["same"] == 1
+        assert 0 < by_way[name]["products"] <= 1
+    assert by_way["bounds, alpha 0.1"]["same"] <= by_way["bounds, alpha 0.5"]["same"] <= 1
+    rows.append(
+        {"collection": "small", "way": "peer", "ms": 1.0, "ratio": 2.0, "same": 0.5, "products": None}
+    )
+    on = {"processor": "x", "cores": 2, "load": 0, "python": "3", "numpy": "2", "numba": "0"}
+    for show in (pruning.text, pruning.markdown):
+        shown = show({"rows": rows, "machine": on, "rounds": 1})
+        assert "small, all products" in shown and "Ten of 200 candidates" in shown
+    rows = [
+        {"collection": name, "way": way, "ms": 1.0, "ratio": ratio, "same": same, "products": None}
+        for name, way, ratio, same in (
+            ("a", pruning.BASE, 1.0, 1.0), ("a", "x", 2.0, 1.0), ("b", "x", 1.1, 0.9995), ("a", "y", 9.0, 0.99),
+        )
+    ]  # fmt: skip
+    found = {"rows": rows, "machine": on, "rounds": 1}
+    assert "\n\nx is faster on every collection" in pruning.text(found)
+    rows[2]["ratio"] = 0.9
+    assert "\n\nNo way is faster on every collection" in pruning.text(found)
