@@ -181,6 +181,10 @@ class TokenStore(Generic[_Texts]):
                 asked += ask_for(tokens.ctypes.data, starts, stops)
         return asked
 
+    def look_again(self) -> None:
+        """Look at the next request whether files are in memory, which is done after some requests else."""
+        self._requests = 0
+
     def _split(self, positions: NDArray[np.int64]) -> list[tuple[Segment[_Texts], int, int]]:
         """Return which slice of the ascending `positions` lies in each segment."""
         segments = self.segments

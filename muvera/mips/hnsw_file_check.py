@@ -9,6 +9,7 @@ vector the bytes of its upper links and, level by level, a count and `m` numbers
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
@@ -92,26 +93,32 @@ def _upper_lists(
     width = above + 1
     levels = np.zeros(count, np.int64)
     places: list[list[int]] = []
-    position = 0
-    for node in range(count):
-        if position + 4 > len(upper):
+    numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
+    # Most vectors have no links up here, which is a 0: from one that has some to the next.
+    filled = np.flatnonzero(numbers).tolist()
+    node = position = at = 0
+    while True:
+        at = bisect_left(filled, position, at)
+        empty = (filled[at] if at < len(filled) else len(numbers)) - position
+        if node + empty >= count:
+            position += count - node
+            break
+        node, position = node + empty, position + empty
+        if position == len(numbers):
             raise ValueError(f"{path} is cut off within the links of vector {node}.")
-        (length,) = struct.unpack_from("=I", upper, position)
-        position += 4
-        if not length:
-            continue
+        length = int(numbers[position])
+        position += 1
         level, rest = divmod(length, 4 * width)
-        if rest or position + length > len(upper):
+        if rest or 4 * position + length > len(upper):
             raise ValueError(f"{path} is damaged or cut off within the links of vector {node}.")
         levels[node] = level
         while len(places) < level:
             places.append([])
         for i in range(level):
-            places[i].append(position // 4 + i * width)
-        position += length
-    if position != len(upper):
-        raise ValueError(f"{path} is damaged: {len(upper) - position} bytes follow its end.")
-    numbers = np.frombuffer(upper, np.uint32)
+            places[i].append(position + i * width)
+        node, position = node + 1, position + length // 4
+    if 4 * position != len(upper):
+        raise ValueError(f"{path} is damaged: {len(upper) - 4 * position} bytes follow its end.")
     return levels, [numbers[np.add.outer(at, np.arange(width))] for at in places]
 
 
