@@ -228,7 +228,7 @@ def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
     timed = collection.queries[settings.judged :][:TIMED]
     found: dict[str, float] = {}
     for name, (candidates, ef, rescore) in SEARCHES.items():
-        how = {"candidates": candidates, "ef": ef, "rescore": rescore, "threads": 1}
+        how: dict[str, Any] = {"candidates": candidates, "ef": ef, "rescore": rescore, "threads": 1}
         shares = []
         for query, best in zip(judged, exact, strict=True):  # the first of them compile
             shares.append(np.isin(best, index.search(query, K, **how)[0].ids).mean())
