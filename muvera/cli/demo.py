@@ -55,7 +55,11 @@ def demo(
 
     def built() -> None:
         names = sample.documents.ids.tolist()
-        build.append(TextIndex.build(sample.texts, encoder, ids=names, exact_tokens=0, threads=threads))
+        # FDEs, whose making takes a second: what is learned from documents would take many of the demo's.
+        index = TextIndex.build(
+            sample.texts, encoder, ids=names, config="default", exact_tokens=0, threads=threads
+        )
+        build.append(index)
 
     building = _took(built)
     texts, index = build[0], build[0].index

@@ -78,7 +78,7 @@ def test_cranfield(tmp_path: Path) -> None:
         pytest.skip(f"the collection {CRANFIELD.name} is not beside the checkout")
     facts = answer("index", CRANFIELD, tmp_path / "index")
     assert facts["documents"] == 1400
-    assert facts["search"] == "exact" and facts["encoder"]["vector_dimension"] == 5249
+    assert facts["search"] == "exact" and facts["encoder"]["vector_dimension"] == 256
     assert answer("info", tmp_path / "index")["tokens"] == facts["tokens"]
     found = answer("search", tmp_path / "index", CRANFIELD, "-k", 10, "--candidates", 50)
     docs, queries = read(CRANFIELD), read(CRANFIELD, part="queries")
