@@ -59,7 +59,7 @@ def test_colbert_sample_through_candidates_finds_most(colbert: Path) -> None:
         len({r["id"] for r in a["results"]} & {r["id"] for r in b["results"]})
         for a, b in zip(exact, found, strict=True)
     ]
-    # Issue 2 asks for .88 of the exact ten among fifty candidates.
+    # Fifty candidates are to hold .88 of the exact ten.
     assert np.mean(hits) / 10 >= 0.88
 
 
@@ -93,5 +93,5 @@ def test_cranfield(tmp_path: Path) -> None:
         rows = [place[result["id"]] for result in query["results"]]
         np.testing.assert_allclose([result["score"] for result in query["results"]], scores[rows], atol=1e-4)
         hits += int((scores[rows] >= np.sort(scores)[-10] - 1e-4).sum())
-    # Issue 2 asks for .955 of the exact ten among fifty candidates.
+    # Fifty candidates are to hold .955 of the exact ten.
     assert hits / (10 * len(texts)) >= 0.955

@@ -1,22 +1,20 @@
-"""A run's page without a browser: reading, numbers, series, plots, tables, the file as a whole."""
+"""A run's page without a browser: series, plots, tables, the file as a whole."""
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from builders.read_pages import Elements, page_command
 from builders.run_folders import CANDIDATES, COLLECTIONS, DEPTHS, ENTRIES, SIZES, row, spread, write_run
-from typer.testing import CliRunner
 
-from experiments.__main__ import app
 from experiments.report import page_tables as tables
 from experiments.report.appearance import SERIES, marks_of
 from experiments.report.assembly import page_of
 from experiments.report.experiment_view import ExperimentView
-from experiments.report.numbers import Interval, compact_arguments, flattened, interval, number, quality
+from experiments.report.numbers import number
 from experiments.report.plots import plots_of
 from experiments.report.run_folder import Run, load_run
 from experiments.report.shapes import SHAPES
@@ -33,102 +31,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def page(run: Run) -> str:
     return page_of(run)
-
-
-def page_command(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["page", *map(str, arguments)])
-    return result.exit_code, result.stdout, result.stderr
-
-
-class Elements(HTMLParser):
-    """All elements with their attributes, and all text outside scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        self.inside = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self.inside not in ("script", "style"):
-            self.text += data
-
-
-# ---- Reading
-
-
-def test_a_folder_without_its_files_is_refused(tmp_path: Path) -> None:
-    code, _, err = page_command(tmp_path)
-    assert code == 2
-    assert err == (
-        f"error: {tmp_path} holds no manifest.json: give the folder that a finished run has written.\n"
-    )
-    (write_run(tmp_path) / "summary.json").unlink()
-    assert "holds no summary.json" in page_command(tmp_path)[2]
-    assert not (tmp_path / "page.html").exists()
-
-
-def test_broken_json_is_refused_with_its_place(tmp_path: Path) -> None:
-    (write_run(tmp_path) / "summary.json").write_text('{"rows": [\n1,,]}', encoding="utf-8")
-    code, _, err = page_command(tmp_path)
-    assert code == 2
-    assert err.startswith(f"error: {tmp_path / 'summary.json'} is not JSON")
-    assert "line 2, column 3" in err
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("summary", "says"),
-    [
-        ([], "must hold a JSON object, but holds a list"),
-        ({"rows": {}}, "holds no rows and 1 failures, the first: MemoryError"),
-        ({"rows": 3}, "'rows' must be a list, but is a int"),
-        ({"rows": [1]}, r"rows[0] must be an object, but is a int"),
-        ({"rows": [{"experiment": "a", "collection": "b"}]}, "rows[0] has no 'system'"),
-        (
-            {"rows": [row("a", "b", "muvera", 0.5), row("a", "b", "muvera", 0.5) | {"family": "theirs"}]},
-            "rows[1] has the family 'theirs'; it must be one of muvera, baseline, peer.",
-        ),
-    ],
-)
-def test_what_is_no_summary_is_refused(tmp_path: Path, summary: Any, says: str) -> None:
-    (write_run(tmp_path) / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    with pytest.raises(ValueError, match=re.escape(says)):
-        load_run(tmp_path)
-
-
-def test_numbers_that_are_none_are_missing(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, [row("a", "b", "muvera", float("nan"))])
-    assert "NaN" in (folder / "summary.json").read_text(encoding="utf-8")
-    (only,) = load_run(folder).rows
-    assert only["metrics"]["10-recall@10"]["mean"] is None
-    assert "Nothing" not in Elements(page_of(load_run(folder))).text  # it is a page all the same
-
-
-# ---- Numbers
-
-
-def test_numbers_have_three_digits() -> None:
-    values = (12345.6, 12345, 12.345, 0.00012345, 64.0, 99.96, -0.5, None, True, "a")
-    assert [number(value) for value in values] == [
-        *("12,346", "12,345", "12.3", "0.000123", "64.0", "100", "-0.500", "\N{EN DASH}", "yes", "a")
-    ]
-    assert [quality(0.87654), quality(0.0123, signed=True), quality(None)] == [
-        "0.877",
-        "+0.012",
-        "\N{EN DASH}",
-    ]
-    assert interval({"mean": 0.5, "high": 0.6}) == Interval(0.5, None, 0.6)
-    assert flattened({"a": 1, "hnsw": {"m": 16}}) == {"a": 1, "hnsw.m": 16}
-    assert compact_arguments({"n": 1000, "fill": False}) == "n=1,000, fill=no"
 
 
 # ---- Series and marks
