@@ -1,107 +1,29 @@
 """Runs with systems made to fail, to be interrupted and to be run again."""
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from filelock import FileLock
+from builders.small_runs import CALLS, faulty_system, run, small, summary
 
-from experiments.datasets.collection import Collection
 from experiments.datasets.discovery import DatasetPath
-from experiments.datasets.synthetic import synthetic_collection
 from experiments.report.special_tables import needed_candidates
 from experiments.runner.configuration import load_experiments
-from experiments.runner.outputs import _field
 from experiments.runner.raw_store import RawStore
 from experiments.runner.run import Options, run_experiments
-from experiments.runner.session import Failure
-from experiments.systems.base import Answers, Material
-from experiments.systems.exhaustive import Exhaustive
-from experiments.systems.registry import SYSTEMS
-from muvera import MultiVectors
 
 pytestmark = pytest.mark.compiled("searches whole collections")
-
-#: What the fake systems were asked to do.
-CALLS: list[str] = []
-
-
-class Faulty(Exhaustive):
-    """Answers exactly, but for its fault."""
-
-    name: ClassVar[str] = "faulty"
-
-    def __init__(self, *, fault: str = "none") -> None:
-        self.fault = fault
-
-    def build(self, material: Material) -> None:
-        CALLS.append(f"build {self.fault}")
-        if self.fault == "build":
-            raise RuntimeError("the process ended")
-        super().build(material)
-
-    def search(self, queries: MultiVectors, k: int, *, offset: int = 0) -> Answers:
-        CALLS.append(f"search {self.fault} {queries.ids.tolist()}")
-        if self.fault == "search":
-            raise RuntimeError("no answer")
-        if self.fault == "interrupt":
-            raise KeyboardInterrupt
-        answers = super().search(queries, k)
-        if self.fault == "duplicates":
-            answers.ids[1, 2] = answers.ids[1, 0]
-        if self.fault == "few":
-            answers.ids[2, 4:] = -1
-        if self.fault == "unknown":
-            answers.ids[0, 0] = 99_999
-        if self.fault == "gap":
-            answers.ids[0, 0] = -1
-        if self.fault == "scores":
-            answers.scores[0, 1] += 1
-        if self.fault == "rising":
-            answers.scores[1, 3] += 100
-        if self.fault == "nan":
-            answers.scores[1, 3] = np.nan
-        if self.fault == "shape":
-            return Answers(answers.ids[:, :1], answers.scores, answers.seconds)
-        return answers
-
-    def disagreement(self, queries: MultiVectors, k: int, **_: Any) -> str | None:
-        return "0.1 is not 0.2." if self.fault == "ways" else None
-
-    def close(self) -> None:
-        CALLS.append(f"close {self.fault}")
-        super().close()
 
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
-    CALLS.clear()
-    SYSTEMS.register("faulty", Faulty)
-    yield
-    SYSTEMS.unregister("faulty")
-
-
-def small() -> Collection:
-    return synthetic_collection("quick-wide", documents=40, queries=12)
-
-
-def run(folder: Path, systems: list[dict[str, Any]], **content: Any) -> list[Failure]:
-    path = folder / "mine.yaml"
-    filled = {"title": "Mine", "k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content}
-    path.write_text(yaml.safe_dump(filled))
-    options = Options(folder / "out", folder / "cache", 1, lambda _: None)
-    return run_experiments(load_experiments([str(path)]), [small()], options)
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "out" / "summary.json").read_text())
-    return found
+    with faulty_system():
+        yield
 
 
 @pytest.mark.parametrize(
@@ -355,73 +277,3 @@ def test_crossings_are_told_by_collection(tmp_path: Path) -> None:
     (table,) = summary(tmp_path)["tables"]
     assert [row[0] for row in table["rows"]] == ["quick-wide", "in use"]
     assert table["header"][1] == "tokens from which on all FDEs is faster than all tokens"
-
-
-def test_rankings_and_numbers_are_written_for_other_programs(tmp_path: Path) -> None:
-    run(tmp_path, [{"system": "exhaustive"}], timed=True)
-    lines = (tmp_path / "out" / "runs" / "mine" / "quick-wide" / "exhaustive.trec").read_text().splitlines()
-    assert len(lines) == 12 * 5
-    query, iteration, document, rank, score, tag = lines[0].split()
-    assert (query, iteration, rank, tag) == ("q0", "Q0", "1", "exhaustive")
-    assert document.startswith("d") and float(score) > float(lines[1].split()[4])
-    with (tmp_path / "out" / "results.csv").open(newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert (row["system"], row["collection"], float(row["5-recall@5"])) == ("exhaustive", "quick-wide", 1)
-
-
-def test_the_manifest_says_what_was_run_on_what(tmp_path: Path) -> None:
-    run(tmp_path, [{"system": "exhaustive"}])
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["experiments"]["mine"]["title"] == "Mine"
-    collection = manifest["collections"]["quick-wide"]
-    assert (collection["documents"], collection["queries"], collection["dimension"]) == (40, 12, 128)
-    assert collection["judged"] is True
-    assert manifest["asked"][0] | {"checksum": ""} == {
-        "experiment": "mine", "collection": "quick-wide", "documents": 40, "queries": 12, "checksum": ""
-    }  # fmt: skip
-    assert manifest["measured"][0]["machine"]["cores"] >= 1
-    assert {"muvera", "numpy", "commit"} <= manifest["versions"].keys()
-    assert (manifest["threads"], manifest["seed"], len(manifest["config_hash"])) == (1, 42, 16)
-
-
-def test_a_collection_that_is_not_there_is_a_failure_by_name(tmp_path: Path) -> None:
-    (failure,) = run(tmp_path, [{"system": "exhaustive"}], collections=["quick-wild"])
-    assert failure.collection == "quick-wild" and "Did you mean 'quick-wide'?" in failure.message
-
-
-def test_what_cannot_be_grown_is_a_failure_and_the_rest_is_kept(tmp_path: Path) -> None:
-    scaling = {"sizes": [50], "build": {"num_repetitions": -1}}
-    (failure,) = run(tmp_path, [], kind="scaling", scaling=scaling, metrics=[])
-    assert failure.experiment == "mine" and "num_repetitions" in failure.message
-    assert summary(tmp_path)["rows"] == []
-    with pytest.raises(ValueError, match=r"There is no key of scaling 'size'\. Did you mean 'sizes'\?"):
-        run(tmp_path, [], kind="scaling", scaling={"size": [50]}, metrics=[])
-    with pytest.raises(ValueError, match="documents must be a list of numbers and 'all', got 'al'"):
-        run(tmp_path, [{"system": "exhaustive"}], documents=[20, "al"])
-
-
-def test_rankings_of_samples_stand_apart_and_ids_are_kept(tmp_path: Path) -> None:
-    run(tmp_path, [{"system": "exhaustive"}], timed=True, documents=[20, "all"])
-    folders = sorted(path.name for path in (tmp_path / "out" / "runs" / "mine").iterdir())
-    assert folders == ["quick-wide-n=20", "quick-wide-n=40"]
-    assert _field("<dbpedia:Foo bar>") == "<dbpedia:Foo_bar>"
-
-
-def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    with (
-        FileLock(tmp_path / "out" / ".lock"),
-        pytest.raises(RuntimeError, match=r"Another run is writing to .*Give another folder with --out"),
-    ):
-        run(tmp_path, [{"system": "exhaustive"}])
-
-
-def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    SYSTEMS.register("absent", "no_such_file:Nothing")
-    try:
-        failures = run(tmp_path, [{"system": "absent"}, {"system": "exhaustive"}])
-    finally:
-        SYSTEMS.unregister("absent")
-    assert failures[0].system == "absent"
-    assert "pip install 'muvera-toolkit[experiments]'" in failures[0].message
-    assert len(summary(tmp_path)["rows"]) == 1

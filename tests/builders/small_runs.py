@@ -1,0 +1,101 @@
+"""Runs of one experiment on a tiny collection, with a system that fails as it is told."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import yaml
+
+from experiments.datasets.collection import Collection
+from experiments.datasets.synthetic import synthetic_collection
+from experiments.runner.configuration import load_experiments
+from experiments.runner.run import Options, run_experiments
+from experiments.runner.session import Failure
+from experiments.systems.base import Answers, Material
+from experiments.systems.exhaustive import Exhaustive
+from experiments.systems.registry import SYSTEMS
+from muvera import MultiVectors
+
+__all__ = ["CALLS", "Faulty", "faulty_system", "run", "small", "summary"]
+
+#: What the fake systems were asked to do.
+CALLS: list[str] = []
+
+
+class Faulty(Exhaustive):
+    """Answers exactly, but for its fault."""
+
+    name: ClassVar[str] = "faulty"
+
+    def __init__(self, *, fault: str = "none") -> None:
+        self.fault = fault
+
+    def build(self, material: Material) -> None:
+        CALLS.append(f"build {self.fault}")
+        if self.fault == "build":
+            raise RuntimeError("the process ended")
+        super().build(material)
+
+    def search(self, queries: MultiVectors, k: int, *, offset: int = 0) -> Answers:
+        CALLS.append(f"search {self.fault} {queries.ids.tolist()}")
+        if self.fault == "search":
+            raise RuntimeError("no answer")
+        if self.fault == "interrupt":
+            raise KeyboardInterrupt
+        answers = super().search(queries, k)
+        if self.fault == "duplicates":
+            answers.ids[1, 2] = answers.ids[1, 0]
+        if self.fault == "few":
+            answers.ids[2, 4:] = -1
+        if self.fault == "unknown":
+            answers.ids[0, 0] = 99_999
+        if self.fault == "gap":
+            answers.ids[0, 0] = -1
+        if self.fault == "scores":
+            answers.scores[0, 1] += 1
+        if self.fault == "rising":
+            answers.scores[1, 3] += 100
+        if self.fault == "nan":
+            answers.scores[1, 3] = np.nan
+        if self.fault == "shape":
+            return Answers(answers.ids[:, :1], answers.scores, answers.seconds)
+        return answers
+
+    def disagreement(self, queries: MultiVectors, k: int, **_: Any) -> str | None:
+        return "0.1 is not 0.2." if self.fault == "ways" else None
+
+    def close(self) -> None:
+        CALLS.append(f"close {self.fault}")
+        super().close()
+
+
+@contextmanager
+def faulty_system() -> Iterator[None]:
+    """Let configurations name the system "faulty"."""
+    CALLS.clear()
+    SYSTEMS.register("faulty", Faulty)
+    yield
+    SYSTEMS.unregister("faulty")
+
+
+def small() -> Collection:
+    """Return 40 made documents and 12 queries."""
+    return synthetic_collection("quick-wide", documents=40, queries=12)
+
+
+def run(folder: Path, systems: list[dict[str, Any]], **content: Any) -> list[Failure]:
+    """Run one experiment of these systems on them, in `folder`."""
+    path = folder / "mine.yaml"
+    filled = {"title": "Mine", "k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content}
+    path.write_text(yaml.safe_dump(filled))
+    options = Options(folder / "out", folder / "cache", 1, lambda _: None)
+    return run_experiments(load_experiments([str(path)]), [small()], options)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return what such a run wrote."""
+    found: dict[str, Any] = json.loads((folder / "out" / "summary.json").read_text())
+    return found
