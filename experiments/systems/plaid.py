@@ -79,17 +79,15 @@ class Plaid(WorkerSystem):
             Rank so many of the best again by exact Chamfer, whose scores are then returned: this reads
             the stored token vectors, which PLAID itself does without.  0 for PLAID as it is.
         """
-        self.hand_over(queries)
-        found, times = self.worker.each(
-            "search",
-            "queries",
-            self.folder,
-            index=str(self._index),
+        return self.asked(
+            queries,
+            k,
+            self._index,
+            candidates,
             top_k=max(k, candidates),
             n_ivf_probe=n_ivf_probe,
             n_full_scores=n_full_scores,
         )
-        return self.answers_of(queries, k, found, times[0], candidates)
 
     def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""

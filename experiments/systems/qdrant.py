@@ -48,17 +48,15 @@ class Qdrant(WorkerSystem):
         candidates : int
             Documents that are proposed for its MaxSim, or that the walk through the graph of tokens keeps.
         """
-        self.hand_over(queries)
-        found, times = self.worker.each(
-            "search",
-            "queries",
-            self.folder,
-            index=str(self._index),
+        return self.asked(
+            queries,
+            k,
+            self._index,
+            0,
             top_k=k,
             candidates=max(k, candidates),
             graph_of_tokens=self._graph_of_tokens,
         )
-        return self.answers_of(queries, k, found, times[0], 0)
 
     def reads_tokens(self, **_: Any) -> bool:
         """Return False: the shard holds the tokens."""

@@ -76,20 +76,18 @@ class Tachiom(WorkerSystem):
         candidates : int
             Rank so many of the best again by exact Chamfer, whose scores are then returned.  0: none.
         """
-        self.hand_over(queries)
         top = max(k, candidates)
-        found, times = self.worker.each(
-            "search",
-            "queries",
-            self.folder,
-            index=str(self._index),
+        return self.asked(
+            queries,
+            k,
+            self._index,
+            candidates,
             top_k=top,
             k_centroids=k_centroids,
             k_docs_to_score=max(top, k_docs_to_score),
             ef_search=max(30, k_centroids),
             alpha=alpha,
         )
-        return self.answers_of(queries, k, found, times[0], candidates)
 
     def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""

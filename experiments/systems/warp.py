@@ -57,17 +57,15 @@ class Warp(WorkerSystem):
         candidates : int
             Rank so many of the best again by exact Chamfer, whose scores are then returned.  0: none.
         """
-        self.hand_over(queries)
-        found, times = self.worker.each(
-            "search",
-            "queries",
-            self.folder,
-            index=str(self._index),
+        return self.asked(
+            queries,
+            k,
+            self._index,
+            candidates,
             top_k=max(k, candidates),
             nprobe=nprobe,
             t_prime=t_prime,
         )
-        return self.answers_of(queries, k, found, times[0], candidates)
 
     def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,6 +75,24 @@ class WorkerSystem(System):
         self.build_seconds = float(seconds[0].sum())
         for name in ("documents.npy", "documents_lengths.npy"):
             (material.folder / name).unlink()
+
+    def asked(self, queries: MultiVectors, k: int, index: Path, ranked_again: int, **options: Any) -> Answers:
+        """Return what the process finds for queries one at a time, or the best of it by exact Chamfer.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+        k : int
+        index : Path
+            What the process built.
+        ranked_again : int
+            Rank so many of the best again by exact Chamfer.  0: none.
+        **options
+            Keywords of the process's operation "search".
+        """
+        self.hand_over(queries)
+        found, times = self.worker.each("search", "queries", self.folder, index=str(index), **options)
+        return self.answers_of(queries, k, found, times[0], ranked_again)
 
     def hand_over(self, queries: MultiVectors) -> None:
         """Write queries where the process reads the input "queries"."""
