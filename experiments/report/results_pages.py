@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,17 @@ SUBJECTS = {
 #: Experiments that have a command of their own in place of a configuration, behind a page's others.
 _BESIDE = {"vectors": ("mixed_streams",)}
 
-_SPEED, _TOKENS, _DISTRACTORS = "speed", "tokens", "distractors"
-_GROWN, _COLD, _PRUNED = "growth", "cold", "pruning"
+#: Pages of commands with results of their own: name of the file and of the results -> title and text.
+_OWN_PAGES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "speed": ("Speed beside other libraries", speed_tables.markdown),
+    "tokens": ("Codes of tokens", token_codecs.markdown),
+    "cold": ("Tokens on the disk", cold_tables.markdown),
+    "growth": ("An index at growing numbers of documents", growth_tables.markdown),
+    "distractors": ("Candidates needed as distractors are added", distractor_report.markdown),
+}
+
+#: Results of such a command that stand at the end of the page of a subject.
+_PRUNED = ("pruning", "reranking")
 
 # Said of results that are older than the defaults of today.
 _FORMER_DEFAULTS = (
@@ -94,28 +104,14 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
         ]
         if sections:
             pages[name] = (title, "\n\n".join(sections))
-    speed = load_results(_SPEED, results)
-    if speed:
-        pages[_SPEED] = ("Speed beside other libraries", speed_tables.markdown(speed))
-    tokens = load_results(_TOKENS, results)
-    if tokens:
-        pages[_TOKENS] = ("Codes of tokens", token_codecs.markdown(tokens))
-    pruned = load_results(_PRUNED, results)
+    pruned = load_results(_PRUNED[0], results)
     if pruned:
-        title, page = pages.get("reranking", (SUBJECTS["reranking"][0], ""))
-        pages["reranking"] = (title, f"{page}\n\n{pruned_ranking.markdown(pruned)}".strip())
-    cold = load_results(_COLD, results)
-    if cold:
-        pages[_COLD] = ("Tokens on the disk", cold_tables.markdown(cold))
-    grown = load_results(_GROWN, results)
-    if grown:
-        pages[_GROWN] = ("An index at growing numbers of documents", growth_tables.markdown(grown))
-    distracted = load_results(_DISTRACTORS, results)
-    if distracted:
-        pages[_DISTRACTORS] = (
-            "Candidates needed as distractors are added",
-            distractor_report.markdown(distracted),
-        )
+        title, page = pages.get(_PRUNED[1], (SUBJECTS[_PRUNED[1]][0], ""))
+        pages[_PRUNED[1]] = (title, f"{page}\n\n{pruned_ranking.markdown(pruned)}".strip())
+    for name, (title, text_of) in _OWN_PAGES.items():
+        stored = load_results(name, results)
+        if stored:
+            pages[name] = (title, text_of(stored))
     contents = "\n".join(f"- [{title}]({name}.md)" for name, (title, _) in pages.items())
     texts = {name: f"# {title}\n\n{text}\n" for name, (title, text) in pages.items()}
     main = load_results(MAIN, results)
