@@ -19,6 +19,9 @@ from .row_operations import half_at
 #: Bytes of a factor.
 FACTOR_BYTES = 2
 
+# Entries among which the one is chosen that says how far a row was stretched.
+_PROBED = 16
+
 
 @kernel
 def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buckets):
@@ -32,13 +35,55 @@ def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buck
 
 
 @kernel
+def _find_exact(row, center, inverse_scales, thresholds, levels, scales, tolerance, buckets):
+    """Write the buckets that make the direction of `row` and return their norm; 0 where none do.
+
+    How far the row was stretched is not known.  But each level is reached at the largest entry by one stretch
+    alone, and the next entries refute the wrong ones.  Of several the farthest is taken.
+    """
+    dimension = row.shape[0]
+    largest = 0
+    for j in range(1, min(dimension, _PROBED)):
+        if abs(row[j]) > abs(row[largest]):
+            largest = j
+    if row[largest] == 0:
+        return 0.0
+    for i in range(levels.shape[0]):
+        level = levels[levels.shape[0] - 1 - i] if row[largest] > 0 else levels[i]
+        stretch = np.float64(center[largest] + scales[largest] * level) / row[largest]
+        if not stretch > 0:  # nor do the following ones
+            break
+        square = 0.0
+        for j in range(dimension):
+            value = np.float32((row[j] * stretch - center[j]) * inverse_scales[j])
+            bucket, last = 0, thresholds.shape[0]
+            while bucket < last:  # the number of thresholds below it, by halving
+                middle = (bucket + last) >> 1
+                if value > thresholds[middle]:
+                    bucket = middle + 1
+                else:
+                    last = middle
+            made = np.float64(center[j] + scales[j] * levels[bucket])
+            if abs(made - row[j] * stretch) > tolerance * stretch:
+                square = -1.0
+                break
+            buckets[j] = bucket
+            square += made * made
+        if square > 0:
+            return np.sqrt(square)
+    return 0.0
+
+
+@kernel
 def write_residuals(
-    rows, centers, numbers, inverse_scales, thresholds, levels, scales, bits, stretches, packed, norms
+    rows, centers, hints, numbers, inverse_scales, thresholds, levels, scales, bits, stretches, tolerance,
+    packed, norms,
 ):  # fmt: skip
     """Write the residuals' bits of each row and the norm of what its code will stand for.
 
     Only the direction of that counts, since it gets the token's length again.  So the row is stretched by
-    one of several factors, that of the smallest angle.
+    one of several factors, that of the smallest angle.  A row that a code of the hinted centroid stands for
+    gets that code.
 
     Parameters
     ----------
@@ -46,8 +91,10 @@ def write_residuals(
         Tokens.
     centers : float32 (K, d)
         Centroids.
+    hints : int64 (n,)
+        The centroid that each token was made with, if it was decoded.
     numbers : int64 (n,)
-        Centroid of each token.
+        The nearest centroid of each token, in whose place its hint is written where that one fits.
     inverse_scales, scales : float32 (d,)
         Inverse of each coordinate's scale, and the scale.
     thresholds : float32 (2 ** bits - 1,)
@@ -57,6 +104,8 @@ def write_residuals(
     bits : int
     stretches : float32 (s,)
         Factors to try, the first of equals is taken.
+    tolerance : float
+        How far an entry of a row of length 1 may be from what its code stands for, if it was decoded.
     packed : uint8 (n, bytes)
         Receives the bits; zero before.
     norms : float64 (n,)
@@ -66,19 +115,25 @@ def write_residuals(
     values, buckets = np.empty(dimension, np.float32), np.empty(dimension, np.uint8)
     chosen = np.empty(dimension, np.uint8)
     for t in range(count):
-        center = centers[numbers[t]]
-        largest = -np.inf
-        for stretch in stretches:
-            _find_buckets(rows[t], stretch, center, inverse_scales, thresholds, values, buckets)
-            square, inner = 0.0, 0.0
-            for j in range(dimension):
-                value = np.float64(center[j] + scales[j] * levels[buckets[j]])
-                square += value * value
-                inner += value * rows[t, j]
-            cosine = inner / np.sqrt(square) if square > 0 else 0.0
-            if cosine > largest:
-                largest, norms[t] = cosine, np.sqrt(square)
-                chosen[:] = buckets
+        norms[t] = _find_exact(
+            rows[t], centers[hints[t]], inverse_scales, thresholds, levels, scales, tolerance, chosen
+        )
+        if norms[t] > 0:
+            numbers[t] = hints[t]
+        else:
+            center = centers[numbers[t]]
+            largest = -np.inf
+            for stretch in stretches:
+                _find_buckets(rows[t], stretch, center, inverse_scales, thresholds, values, buckets)
+                square, inner = 0.0, 0.0
+                for j in range(dimension):
+                    value = np.float64(center[j] + scales[j] * levels[buckets[j]])
+                    square += value * value
+                    inner += value * rows[t, j]
+                cosine = inner / np.sqrt(square) if square > 0 else 0.0
+                if cosine > largest:
+                    largest, norms[t] = cosine, np.sqrt(square)
+                    chosen[:] = buckets
         place = 0
         for j in range(dimension):
             for bit in range(bits):

@@ -19,6 +19,9 @@ __all__ = ["Int8Codec"]
 # Entries of a token minus the mean token are whole numbers of factors up to this, plus _ZERO.
 _MOST, _ZERO = 127, 128
 
+# Of a typical token's factor, 1 to 2: with smaller steps float32 would round what is decoded to others of them.
+_LEAST_FACTOR = np.float32(2.0**-10)
+
 
 class Int8Codec(TokenCodec):
     """Codec of ``dimension + 2`` bytes a token, whose error does not change a ranking noticeably.
@@ -76,10 +79,9 @@ class Int8Codec(TokenCodec):
 
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
         centered = tokens - self._center
-        factors = np.abs(centered).max(axis=1) / (_MOST * self._unit)
+        factors = np.maximum(np.abs(centered).max(axis=1) / (_MOST * self._unit), _LEAST_FACTOR)
         out[:, :FACTOR_BYTES] = factor_bytes(factors)
         steps = out[:, :FACTOR_BYTES].copy().view("<f2").astype(np.float32) * self._unit
-        steps[steps == 0] = np.inf
         rounded = np.clip(np.rint(centered / steps), -_MOST, _MOST)
         out[:, FACTOR_BYTES:] = (rounded + _ZERO).astype(np.uint8)
 

@@ -35,6 +35,13 @@ _LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
 # Factors by which a token is stretched before it is coded, of which the best is taken.
 _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
 
+# Entries that carry a byte of a centroid's number: two bits each.
+_MARKS = 4
+
+# How far an entry of a token of length 1 is from what its code stands for, at most, where it was decoded: float32
+# rounds its rotation.
+_TOLERANCE = 5e-6
+
 # A sum of a centroid's and a residual's steps is at most this in size.
 _MOST = 126
 
@@ -46,6 +53,9 @@ _WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
 
 class ResidualCodec(TokenCodec):
     """Codec of 1, 2, 4 or 8 bits a coordinate, a centroid's number and a factor.
+
+    Encoding what was decoded gives the same codes, from 8 dimensions on.  What is decoded may be nearer to
+    another centroid than its own, so the two lowest bits of its first entries carry the number of its own.
 
     The token ``x`` stands as ``f * P (c + s * z)``: P is an orthogonal matrix that spreads every error over
     all coordinates, c one of the centroids, s a scale a coordinate, z a level a coordinate, and f the factor
@@ -221,10 +231,12 @@ class ResidualCodec(TokenCodec):
         packed = np.zeros((len(tokens), self._residual_bytes), np.uint8)
         norms = np.empty(len(tokens))
         write_residuals(
-            rotated, self._centroids, numbers, self._inverse_scales, self._thresholds, self._levels,
-            self._scales, self.bits, _STRETCHES, packed, norms,
+            rotated, self._centroids, self._marked_centroids(tokens), numbers, self._inverse_scales,
+            self._thresholds, self._levels, self._scales, self.bits, _STRETCHES, _TOLERANCE, packed, norms,
         )  # fmt: skip
         self.write_codes(numbers, lengths / np.where(norms == 0, 1, norms), packed, out)
+        factors = out[:, self._id_bytes : self._id_bytes + FACTOR_BYTES]
+        out[~factors.any(axis=1)] = 0  # all of these are decoded to zeros
 
     def write_codes(
         self,
@@ -259,6 +271,21 @@ class ResidualCodec(TokenCodec):
         scaled *= self._scales
         scaled *= factors[:, np.newaxis]
         out[:] = scaled if self._rotation is None else self._rotation.rotate_back(scaled)
+        self._mark_centroids(numbers, out)
+
+    def _mark_centroids(self, numbers: NDArray[np.int64], tokens: NDArray[np.float32]) -> None:
+        """Write the centroids' numbers to the two lowest bits of each of the first entries, zeros left out."""
+        for i in range(min(_MARKS * self._id_bytes, self.dimension)):
+            bits = tokens[:, i].view(np.uint32)
+            pair = (numbers >> 2 * i & 3).astype(np.uint32)
+            bits[:] = np.where(bits << np.uint32(1) == 0, bits, bits & ~np.uint32(3) | pair)
+
+    def _marked_centroids(self, tokens: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the numbers that :meth:`_mark_centroids` wrote; any where it did not."""
+        numbers = np.zeros(len(tokens), np.int64)
+        for i in range(min(_MARKS * self._id_bytes, self.dimension)):
+            numbers |= (tokens[:, i].view(np.uint32) & np.uint32(3)).astype(np.int64) << 2 * i
+        return np.minimum(numbers, len(self._centroids) - 1)
 
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
 from muvera.numerics.lloyd_max import normal_levels, thresholds_between
 from muvera.reranking.codecs.base import CodedVectors, TokenCodec
+from muvera.reranking.codecs.int8 import Int8Codec
 from muvera.reranking.codecs.registry import CODECS, fit_codec, read_codec, write_codec
 from muvera.reranking.codecs.residual import ResidualCodec
 
@@ -59,26 +61,80 @@ def test_what_is_lost_is_bounded(name: str) -> None:
     assert 1 - cosines.mean() < LOSS[name]
 
 
-@pytest.mark.parametrize("name", ["int8"])
-@given(st.integers(0, 99), st.integers(1, 40), st.floats(0.01, 100))
+@given(st.integers(0, 99), st.integers(1, 40), st.integers(1, 70), st.floats(0.01, 100))
 @settings(max_examples=30, deadline=None)
-def test_int8_codes_of_what_was_decoded_are_the_same(name: str, seed: int, count: int, scale: float) -> None:
-    some = tokens(seed, count, 7) * np.float32(scale)
-    codec = fit_codec(name, some)
+def test_int8_codes_of_what_was_decoded_are_the_same(
+    seed: int, count: int, dimension: int, scale: float
+) -> None:
+    some = tokens(seed, count, dimension) * np.float32(scale)
+    some[::3] *= np.float32(1e-6)  # nearer to each other than a typical token's steps
+    codec = Int8Codec.fit(some)
     codes = codec.encode(some)
     np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
 
 
+def any_codes(codec: ResidualCodec, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Codes of any centroids, factors and residuals: hardly one is that of the token nearest to it."""
+    packed = np.packbits(rng.integers(0, 2, (count, codec.dimension * codec.bits)), axis=1)
+    out = np.zeros((count, codec.bytes_per_token), np.uint8)
+    numbers = rng.integers(0, len(codec.to_arrays()["centroids"]), count)
+    codec.write_codes(numbers, 10 ** rng.uniform(-3, 3, count), packed, out)
+    return out
+
+
+@given(
+    st.integers(0, 99),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([8, 9, 15, 24, 48, 128, 130, 300]),
+    st.integers(1, 700),
+    st.floats(0.01, 100),
+)
+@settings(max_examples=60, deadline=None)
+def test_residual_codes_of_what_was_decoded_are_the_same(
+    seed: int, bits: int, dimension: int, fitted: int, scale: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    codec = ResidualCodec.fit(tokens(seed, fitted, dimension) * np.float32(scale), bits)
+    for codes in (
+        codec.encode(tokens(seed + 1, 30, dimension) * np.float32(scale)),
+        any_codes(codec, 30, rng),
+    ):
+        np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
+
+
+@given(st.integers(0, 99), st.sampled_from([1, 2, 4, 8]), st.sampled_from([30, 300, 70_000]))
+@settings(max_examples=20, deadline=None)
+def test_plaid_codes_of_what_was_decoded_are_the_same(seed: int, bits: int, centroids: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = (0.05 * ndtri((np.arange(2**bits) + 0.5) / 2**bits)).astype(np.float32)
+    codec = ResidualCodec.of_plaid(tokens(seed, centroids, 32), weights)
+    numbers = rng.integers(0, centroids, 20)
+    codes = codec.plaid_codes(numbers, rng.integers(0, 256, (20, 4 * bits)).astype(np.uint8))
+    np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_coding_again_and_again_drifts_less_than_coding_once(bits: int) -> None:
-    some = tokens(3, 500, 64)
-    codec = ResidualCodec.fit(tokens(2, 5000, 64), bits)
+@pytest.mark.parametrize("dimension", [2, 3, 7])
+def test_with_few_coordinates_coding_again_and_again_drifts_less_than_coding_once(
+    bits: int, dimension: int
+) -> None:
+    some = tokens(3, 500, dimension)
+    codec = ResidualCodec.fit(tokens(2, 5000, dimension), bits)
     once = codec.decode(codec.encode(some))
     again = once
     for _ in range(5):
         again = codec.decode(codec.encode(again))
     lost, drifted = ((some - once) ** 2).sum(), ((once - again) ** 2).sum()
     assert drifted < lost / 2
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_centroid_that_a_token_only_seems_to_name_does_not_matter(bits: int) -> None:
+    codec = ResidualCodec.fit(tokens(0, 3000, 24), bits)
+    some = tokens(1, 400, 24)
+    named = some.copy()
+    named[:, :4].view(np.uint32)[:] ^= np.random.default_rng(0).integers(0, 4, (400, 4)).astype(np.uint32)
+    np.testing.assert_array_equal(codec.encode(named), codec.encode(some))
 
 
 def test_codes_depend_on_the_token_alone(codec: TokenCodec) -> None:
