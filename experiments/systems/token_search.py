@@ -33,7 +33,7 @@ class TokenSearch:
         to documents.  "exact" reads every token for every query, on one thread: no graph, no error of
         one.
     m, ef_construction : int
-        Of the graph, see :class:`muvera.mips.HNSWSettings`; unit vectors make its space of no matter.
+        Of the graph, see :class:`muvera.mips.HNSWSettings`.
     seed : int
     threads : int
         With more than one the graph is not reproducible.

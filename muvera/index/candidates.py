@@ -197,7 +197,7 @@ class CandidateSearch:
         if self.recall is not None and self.recall < LOW_RECALL:
             found.append(
                 f"The graph finds only {self.recall:.1%} of the exact best FDEs: raise {self.search.kind} m or "
-                "ef, try hnsw with space 'inner_product', or use backend 'exact'."
+                "ef, or use backend 'exact'."
             )
         if self.fitted_on_too_few:
             found.append(

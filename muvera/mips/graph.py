@@ -1,4 +1,13 @@
-"""GraphSearch: base class of searches in a graph of another library, and what they share."""
+"""GraphSearch: base class of searches in a graph of another library, and what they share.
+
+A graph is walked by cosine, for by inner product parts of it become unreachable.  So that both order alike,
+every vector is filled up to the same length (Bachrach et al., "Speeding up the Xbox recommender system",
+RecSys 2014, section 3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / reach, and a query gets a zero.  What is
+filled in is spread over some coordinates, so that rounding all to bytes leaves as much of v.  The reach is
+what 95 of a hundred vectors of the first addition are no longer than: a few very long ones would leave little
+of all others' differences.  A vector beyond it has nothing to be filled up with: it gets zeros, it is divided
+by its own length, and the walk takes it for as short as the reach.  Inner products are right all the same.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +24,7 @@ from ..utils.npy_files import load_npy
 from ..utils.parallel import thread_count
 from .base import Found, Guard, VectorSearch, checked_labels, checked_queries, checked_vectors
 from .exact import score_among
-from .saved_graph import SavedGraph, read_added
+from .saved_graph import FILLING, SavedGraph, read_added
 
 __all__ = ["NORMS", "GraphSearch"]
 
@@ -24,12 +33,15 @@ NORMS = "vector_norms.npy"
 # Vectors read back at a time for exact scores.
 _BLOCK_BYTES = 32 << 20
 
+# Share of the first vectors that are filled up to the length of the others.
+_WITHIN_REACH = 0.95
+
 # Vectors that each thread adds before searches may come between.
 _ADDED_PER_THREAD = 32
 
 
 class GraphSearch(VectorSearch):
-    """Base class of approximate searches: a library's graph, the labels in it and the vectors' norms.
+    """Base class of approximate searches: a library's graph, the labels in it and what vectors were divided by.
 
     Parameters
     ----------
@@ -44,14 +56,10 @@ class GraphSearch(VectorSearch):
         super().__init__(dimension)
         self._labels: set[int] = set()
         self._spent: set[int] = set()  # removed, and never to be added again
-        self._norms = np.empty(0, np.float32)  # by label; 1 where unknown
+        self._reach = 0.0  # until something is added
+        self._norms = np.empty(0, np.float32)  # by label, what vectors were divided by; 1 where unknown
 
     # -- what differs ---------------------------------------------------------
-
-    @property
-    def _keeps_norms(self) -> bool:
-        """Whether the graph holds vectors of length 1, whose norms are kept here."""
-        return True
 
     @abstractmethod
     def _prepare(self, count: int) -> None:
@@ -89,29 +97,31 @@ class GraphSearch(VectorSearch):
             raise ValueError(f"label {first} {'was used already' if first in self._spent else 'is in use'}.")
         if len(labels) == 0:
             return
-        given, norms = rows, None
-        if self._keeps_norms:
-            norms = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1)).astype(np.float32)
-            norms[norms == 0] = 1  # a zero vector stays one
-            rows = rows / norms[:, np.newaxis]
+        lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
+        reach = self._reach or float(np.float32(np.quantile(lengths, _WITHIN_REACH))) or 1.0
+        norms = np.maximum(lengths, reach).astype(np.float32)
+        missing = np.sqrt(np.maximum(1 - np.square(lengths / reach), 0) / FILLING)
+        filled = np.empty((len(rows), self.dimension + FILLING), np.float32)
+        filled[:, : self.dimension] = rows / norms[:, np.newaxis]
+        filled[:, self.dimension :] = missing[:, np.newaxis]
         workers = thread_count(threads)
         step = _ADDED_PER_THREAD * workers
         try:
             with guard():
                 self._prepare(len(labels))
-                if norms is not None:
-                    self._keep_norms(labels, norms)
+                self._reach = reach
+                self._keep_norms(labels, norms)
             for start in range(0, len(labels), step):
                 part = labels[start : start + step]
                 with guard():
-                    self._insert(part, rows[start : start + step], workers)
+                    self._insert(part, filled[start : start + step], workers)
                     self._labels.update(part.tolist())
         except BaseException:
             with guard():
                 self._retire(labels)
             raise
         if self.saved is not None:
-            self.saved = self.saved.record(labels, given)
+            self.saved = self.saved.record(labels, rows)
 
     def _keep_norms(self, labels: NDArray[np.int64], norms: NDArray[np.float32]) -> None:
         needed = int(labels.max()) + 1
@@ -138,6 +148,15 @@ class GraphSearch(VectorSearch):
             raise KeyError(f"label {min(missing)} is not here.")
 
     # -- searching ------------------------------------------------------------
+
+    @staticmethod
+    def _asked(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return queries as the graph takes them: with zeros where vectors are filled up."""
+        return np.pad(queries, ((0, 0), (0, FILLING)))
+
+    def _given(self, labels: NDArray[np.int64], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the vectors as they were given, of rows of the graph."""
+        return rows[:, : self.dimension] * self._norms[labels, np.newaxis]
 
     def _search_among(
         self, labels: NDArray[np.int64], queries: NDArray[np.float32], k: int, threads: int | None = None
@@ -177,7 +196,7 @@ class GraphSearch(VectorSearch):
         """Write the vectors that the graph's file lacks, and all norms."""
         assert self.saved is not None
         self.saved.write(folder, self._labels)
-        save_array(folder / NORMS, self._norms)
+        self._save_norms(folder)
 
     def saved_in(self, folder: Path) -> None:
         """Take note that the graph's file is in `folder` now."""
@@ -188,21 +207,30 @@ class GraphSearch(VectorSearch):
         self.saved = SavedGraph(graph, len(self._labels) + len(self._spent))
         self.add(*read_added(folder, self.dimension))
 
-    def _save_norms(self, folder: Path, graph: Path, needed: int) -> None:
-        """Write the norms beside the graph's file, having checked that this has all its bytes."""
+    def _save_norms(self, folder: Path) -> None:
+        save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), self._norms]))
+
+    @staticmethod
+    def _require_whole(graph: Path, needed: int) -> None:
+        """Raise OSError where the graph's file lacks some of its bytes."""
         written = graph.stat().st_size
         if written != needed:
             raise OSError(
                 f"{graph} has {written} of its {needed} bytes: it was not written whole. Is the disk full?"
             )
-        save_array(folder / NORMS, self._norms)
 
-    def _load_norms(self, folder: Path) -> None:
-        norms: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
-        if not (np.isfinite(norms).all() and (norms > 0).all()):
+    def _load_norms(self, folder: Path, graph: Path, labels: NDArray[np.int64]) -> None:
+        """Read what :meth:`_save_norms` wrote, of these labels in the graph and perhaps of more."""
+        kept: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
+        if kept.dtype != np.float32 or kept.ndim != 1 or len(kept) == 0:
+            raise ValueError(f"{folder / NORMS} is damaged: it has {kept.dtype} {kept.shape} for norms.")
+        reach, norms = float(kept[0]), kept[1:]
+        if not np.isfinite(kept).all() or reach < 0 or not (norms > 0).all():
             raise ValueError(f"{folder / NORMS} is damaged: a norm is no positive number.")
-        self._norms = norms
-
-    def _require_norms(self, folder: Path, graph: Path, highest: int) -> None:
-        if self._keeps_norms and highest >= len(self._norms):
-            raise ValueError(f"{folder / NORMS} has no norm for vector {highest} of {graph}.")
+        if len(labels) == 0:
+            return
+        if labels.max() >= len(norms):
+            raise ValueError(f"{folder / NORMS} has no norm for vector {labels.max()} of {graph}.")
+        if reach == 0 or norms[labels].min() < reach:
+            raise ValueError(f"{folder / NORMS} is damaged: a norm is less than the graph's reach {reach:g}.")
+        self._reach, self._norms = reach, norms

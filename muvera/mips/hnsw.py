@@ -15,6 +15,7 @@ from ..utils.parallel import thread_count
 from .base import Found, SavedState, checked_allowed, checked_labels, checked_queries, none_found
 from .graph import GraphSearch
 from .hnsw_file_check import check_graph_file
+from .saved_graph import FILLING
 from .settings import HNSWSettings
 
 __all__ = ["HNSWSearch"]
@@ -57,13 +58,9 @@ class HNSWSearch(GraphSearch):
 
     def _graph(self) -> Any:
         library = import_extra("hnswlib", "hnswlib", "Backend 'hnsw'")
-        return library.Index(space="ip", dim=self.dimension)
+        return library.Index(space="ip", dim=self.dimension + FILLING)
 
     # -- changing -------------------------------------------------------------
-
-    @property
-    def _keeps_norms(self) -> bool:
-        return self.settings.space == "cosine"
 
     def _prepare(self, count: int) -> None:
         used, room = self._index.get_current_count(), self._index.get_max_elements()
@@ -117,30 +114,31 @@ class HNSWSearch(GraphSearch):
         found, scores = none_found(queries, k)
         if wanted == 0 or len(queries) == 0:
             return found, scores
-        fetched = min(max(wanted, ef), available) if self._keeps_norms else wanted
+        fetched = min(max(wanted, ef), available)  # for longer ones than the graph's reach
         if self._index.ef != ef:
             self._index.set_ef(ef)
         try:
             # hnswlib walks with max(ef, k): an answer does not depend on the k of searches beside it.
             # A Python filter needs the interpreter lock: several threads would wait in turn.
             labels, distances = self._index.knn_query(
-                queries, k=fetched, num_threads=1 if accept else thread_count(threads), filter=accept
+                self._asked(queries),
+                k=fetched,
+                num_threads=1 if accept else thread_count(threads),
+                filter=accept,
             )
         except RuntimeError:  # the graph led to fewer than were asked for
             candidates = self.labels() if allowed is None else np.array(sorted(present), np.int64)
             return self._search_among(candidates, queries, k, threads)
         labels = labels.astype(np.int64)
-        products = np.asarray(1 - distances, np.float32)
-        if self._keeps_norms:
-            products *= self._norms[labels]
-            order = np.argsort(-products, axis=1, kind="stable")[:, :wanted]
-            labels, products = np.take_along_axis(labels, order, 1), np.take_along_axis(products, order, 1)
-        found[:, :wanted], scores[:, :wanted] = labels, products
+        products = np.asarray(1 - distances, np.float32) * self._norms[labels]
+        order = np.argsort(-products, axis=1, kind="stable")[:, :wanted]
+        found[:, :wanted] = np.take_along_axis(labels, order, 1)
+        scores[:, :wanted] = np.take_along_axis(products, order, 1)
         return found, scores
 
     def _stored(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
         rows = np.asarray(self._index.get_items(labels.tolist(), return_type="numpy"), np.float32)
-        return rows * self._norms[labels, np.newaxis] if self._keeps_norms else rows
+        return self._given(labels, rows)
 
     # -- keeping --------------------------------------------------------------
 
@@ -154,7 +152,8 @@ class HNSWSearch(GraphSearch):
         """
         path = folder / self.file
         self._index.save_index(str(path))
-        self._save_norms(folder, path, self._index.index_file_size())
+        self._require_whole(path, self._index.index_file_size())
+        self._save_norms(folder)
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
@@ -167,18 +166,17 @@ class HNSWSearch(GraphSearch):
         """
         loaded = cls(dimension, saved.settings)
         path = saved.graph or folder / cls.file
-        count, marked = check_graph_file(path, dimension, loaded.settings.m)
-        loaded._load_norms(folder)
-        if count == 0:
+        kept, marked = check_graph_file(path, dimension, loaded.settings.m)
+        loaded._load_norms(folder, path, kept)
+        if len(kept) == 0:
             return loaded
         try:
             loaded._index = loaded._graph()
-            loaded._index.load_index(str(path), max_elements=count)
+            loaded._index.load_index(str(path), max_elements=len(kept))
         except RuntimeError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
         loaded._index.set_ef(loaded.settings.ef)  # hnswlib forgets it
-        labels = {int(label) for label in loaded._index.get_ids_list()}
-        loaded._require_norms(folder, path, max(labels))
+        labels = set(kept.tolist())
         loaded._spent = set(saved.removed.tolist()) & labels
         wrong = set(marked.tolist()) - loaded._spent
         if wrong:
@@ -197,6 +195,6 @@ class HNSWSearch(GraphSearch):
             "vectors": len(self),
             "removed": len(self._spent),
             "dimension": self.dimension,
-            "bytes_per_vector": 4 * self.dimension + 8 + 4 * (2 * self.settings.m + 1),
+            "bytes_per_vector": 4 * (self.dimension + FILLING) + 8 + 4 * (2 * self.settings.m + 1),
             **self.settings.to_dict(),
         }

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .saved_graph import FILLING
+
 __all__ = ["check_graph_file"]
 
 # offset of level 0, room, vectors, bytes a vector, offsets of label and floats; highest level,
@@ -29,14 +31,14 @@ _MARK = 2
 _BLOCK = 1 << 16
 
 
-def check_graph_file(path: Path, dimension: int, m: int) -> tuple[int, NDArray[np.uint64]]:
-    """Return the number of vectors in the file and the labels marked as removed, or raise ValueError.
+def check_graph_file(path: Path, dimension: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the labels of the vectors in the file, and those marked as removed, or raise ValueError.
 
     Parameters
     ----------
     path : Path
     dimension : int
-        Floats a vector must have.
+        Floats a vector must have, beside those that fill it up.
     m : int
         Links a node must have.
     """
@@ -48,12 +50,12 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[int, NDArray[n
     start, room, count, step, label_at, floats_at, top, entry, above, bottom, links, _, _ = _HEADER.unpack(
         head
     )
-    columns = (label_at - floats_at) // 4
+    columns = (label_at - floats_at) // 4 - FILLING
     consistent = (
         start == 0
         and floats_at == 4 * (bottom + 1)
         and (bottom, above) == (2 * links, links)
-        and label_at == floats_at + 4 * columns
+        and label_at == floats_at + 4 * (columns + FILLING)
         and step == label_at + 8
         and room >= count
     )
@@ -66,15 +68,15 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[int, NDArray[n
     if _HEADER.size + count * (step + 4) > size:
         raise ValueError(f"{path} is cut off: it is too short for its {count} vectors.")
     if count == 0:
-        return 0, np.empty(0, np.uint64)
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     bottom_bytes = np.memmap(path, np.uint8, "r", _HEADER.size, (count, step))
     for first in range(0, count, _BLOCK):
         block = np.ascontiguousarray(bottom_bytes[first : first + _BLOCK, :floats_at]).view(np.uint32)
         # The count is 16 bits; the mark of a removed vector stands beside it.
         _require_links(path, block[:, 0] & 0xFFFF, block[:, 1:], count)
     labels = np.ascontiguousarray(bottom_bytes[:, label_at:]).view(np.uint64).ravel()
-    if len(np.unique(labels)) != count:
-        raise ValueError(f"{path} is damaged: it has a label twice.")
+    if len(np.unique(labels)) != count or labels.max() >= 2**63:
+        raise ValueError(f"{path} is damaged: it has a label twice, or too large a one.")
     with path.open("rb") as stream:
         stream.seek(_HEADER.size + count * step)
         upper = stream.read()
@@ -83,7 +85,8 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[int, NDArray[n
         raise ValueError(f"{path} is damaged: its entry point {entry} is not at the highest level.")
     for level, block in enumerate(lists, start=1):
         _require_links(path, block[:, 0] & 0xFFFF, block[:, 1:], count, levels >= level)
-    return int(count), labels[bottom_bytes[:, _MARK] & 1 == 1]
+    numbers = labels.astype(np.int64)
+    return numbers, numbers[bottom_bytes[:, _MARK] & 1 == 1]
 
 
 def _upper_lists(

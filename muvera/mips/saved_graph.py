@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
 
-__all__ = ["SavedGraph", "read_added"]
+__all__ = ["FILLING", "SavedGraph", "read_added"]
 
 ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
+
+#: Numbers that fill a vector up in a graph, behind its own.
+FILLING = 16
 
 # More vectors than this, and than this part of the graph, are worth writing all of it: adding them again
 # takes a millisecond for some.

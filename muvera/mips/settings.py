@@ -9,9 +9,7 @@ from typing import Any, Literal, TypeVar, get_args
 from ..kernels.product_codes import CENTROIDS
 from ..utils.checks import given, require_choice, require_int
 
-__all__ = ["HNSWSettings", "PQSettings", "Precision", "Space", "USearchSettings", "settings_from"]
-
-Space = Literal["cosine", "inner_product"]
+__all__ = ["HNSWSettings", "PQSettings", "Precision", "USearchSettings", "settings_from"]
 
 Precision = Literal["bfloat16", "int8", "float32"]
 
@@ -28,13 +26,6 @@ class HNSWSettings:
 
     Parameters
     ----------
-    space : {"cosine", "inner_product"}
-        What the graph is built by; results are always ordered by inner product.
-        "cosine": vectors of length 1, their norms kept beside; the `ef` nearest are ordered
-        by inner product.  Every vector is reachable; right while norms differ by some ten
-        per cent, as those of FDEs do.  "inner_product": hnswlib's own, for norms that differ
-        by factors; parts of its graph can become unreachable, which a larger `ef` does not
-        mend and a larger `m` may.
     m : int
         Links a node.  More raise recall, memory (8 bytes each at the bottom, doubled) and
         build time.
@@ -47,14 +38,12 @@ class HNSWSettings:
         graph depends on their timing.
     """
 
-    space: Space = "cosine"
     m: int = 16
     ef_construction: int = 200
     ef: int = 200
     seed: int = 42
 
     def __post_init__(self) -> None:
-        require_choice("space", self.space, ("cosine", "inner_product"))
         for name, minimum in (("m", 2), ("ef_construction", 1), ("ef", 1), ("seed", 0)):
             object.__setattr__(self, name, require_int(name, getattr(self, name), minimum))
 

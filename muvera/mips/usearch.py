@@ -20,6 +20,7 @@ from ..utils.parallel import thread_count
 from .base import Found, SavedState, checked_allowed, checked_labels, checked_queries, none_found
 from .graph import GraphSearch
 from .int8 import quantize
+from .saved_graph import FILLING
 from .settings import USearchSettings
 from .usearch_file_check import check_usearch_file
 
@@ -35,9 +36,7 @@ _SCORED_SHARE = 0.1
 class USearchSearch(GraphSearch):
     """Approximate search in a navigable small-world graph of usearch.
 
-    Vectors are kept with length 1 and their norms beside them, as in space "cosine" of
-    :class:`muvera.mips.HNSWSearch`; results are ordered by inner product.  A loaded search reads its
-    file as it is needed; the first change reads all of it.
+    A loaded search reads its file as it is needed; the first change reads all of it.
 
     Parameters
     ----------
@@ -66,7 +65,7 @@ class USearchSearch(GraphSearch):
         library = import_extra("usearch.index", "usearch", "Backend 'usearch'")
         how = self.settings
         return library.Index(
-            ndim=self.dimension,
+            ndim=self.dimension + FILLING,
             metric="cos",
             dtype=_KEPT[how.precision][0],
             connectivity=how.m,
@@ -175,7 +174,7 @@ class USearchSearch(GraphSearch):
         with self._lock:
             self._index.expansion_search = ef
             # A zero vector of int8 must stay one, and a query's length does not change the order.
-            found = self._index.search(self._kept(queries), count, threads=thread_count(threads))
+            found = self._index.search(self._kept(self._asked(queries)), count, threads=thread_count(threads))
         shape = (len(queries), -1)
         return (
             np.asarray(found.keys).reshape(shape).astype(np.int64),
@@ -192,11 +191,11 @@ class USearchSearch(GraphSearch):
             lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1)).astype(np.float32)
             lengths[lengths == 0] = 1
             rows /= lengths[:, np.newaxis]
-        return np.asarray(rows * self._norms[labels, np.newaxis], np.float32)
+        return self._given(labels, rows)
 
     def info(self) -> dict[str, Any]:
         """Return kind, size, settings and bytes a vector."""
-        kept = _KEPT[self.settings.precision][1] * self.dimension
+        kept = _KEPT[self.settings.precision][1] * (self.dimension + FILLING)
         return {
             "kind": self.kind,
             "vectors": len(self),
@@ -222,7 +221,8 @@ class USearchSearch(GraphSearch):
             except RuntimeError as error:
                 raise OSError(f"{path} was not written whole ({error}). Is the disk full?") from error
             needed = self._index.serialized_length
-        self._save_norms(folder, path, needed)
+        self._require_whole(path, needed)
+        self._save_norms(folder)
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> USearchSearch:
@@ -237,10 +237,9 @@ class USearchSearch(GraphSearch):
         path = saved.graph or folder / cls.file
         how = loaded.settings
         kept = check_usearch_file(path, dimension, how.m, _KEPT[how.precision][0])
-        loaded._load_norms(folder)
+        loaded._load_norms(folder, path, kept)
         if len(kept) == 0:
             return loaded
-        loaded._require_norms(folder, path, int(kept.max()))
         try:
             loaded._index.view(str(path))
         except RuntimeError as error:

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .saved_graph import FILLING
+
 __all__ = ["check_usearch_file"]
 
 _SHAPE = struct.Struct("<2I")
@@ -47,7 +49,7 @@ def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray
     ----------
     path : Path
     dimension : int
-        Numbers a vector must have.
+        Numbers a vector must have, beside those that fill it up.
     m : int
         Links a node must have.
     kept : str
@@ -74,8 +76,8 @@ def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray
     nodes, above, bottom, top, entry = _GRAPH.unpack(sizes)
     if name != b"usearch" or major != 2 or (key, slot, many) != (_KEY, _SLOT, False):
         raise ValueError(f"{path} is damaged, or not a file of usearch 2: its header contradicts itself.")
-    if columns != dimension:
-        raise ValueError(f"{path} holds vectors of {columns} floats, but {dimension} are wanted.")
+    if columns != dimension + FILLING:
+        raise ValueError(f"{path} holds vectors of {columns - FILLING} floats, but {dimension} are wanted.")
     if number != _KINDS[kept] or metric != _COSINE:
         raise ValueError(f"{path} keeps numbers or compares vectors in another way than its settings say.")
     if above != m:
@@ -84,7 +86,7 @@ def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray
         nodes != rows
         or present + removed != nodes
         or bottom != 2 * m
-        or width != -(-dimension * _BITS[kept] // 8)
+        or width != -(-columns * _BITS[kept] // 8)
     ):
         raise ValueError(f"{path} is damaged, or not a file of usearch 2: its header contradicts itself.")
     if nodes == 0:

@@ -27,7 +27,7 @@ def test_an_index(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "index: an index of 30 documents, 1 of them without tokens" in out
     assert "through FDEs of 65 floats in a graph, which finds 100.0% of the best vectors" in out
-    assert "space=cosine, m=16, ef_construction=200, ef=200, never exact" in out
+    assert "m=16, ef_construction=200, ef=200, never exact" in out
     assert "num_repetitions=3" in out and "None" not in out
 
 

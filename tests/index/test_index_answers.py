@@ -273,7 +273,7 @@ def test_info_counts(tmp_path: Path) -> None:
     assert info.dimension == DIM and info.search == "hnsw" and info.warnings == ()
     assert info.vectors is not None and info.vectors["m"] == 8 and info.vectors["recall"] > 0.97
     assert info.encoder["vector_dimension"] == CONFIG.vector_dimension == 512 + 17
-    expected = live.num_tokens * DIM * 4 / 280 + 4 * 529 + 8 + 4 * 17
+    expected = live.num_tokens * DIM * 4 / 280 + 4 * (529 + 16) + 8 + 4 * 17
     assert info.bytes_per_document == pytest.approx(expected, abs=1)
     assert repr(index) == "MuveraIndex(280 documents, dimension=16, hnsw)"
     index.delete(index.ids[:150])
@@ -283,7 +283,7 @@ def test_info_counts(tmp_path: Path) -> None:
 
 def test_low_recall_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module, "_MEASURED_K", 10)
-    index = built(exact_tokens=0, backend="hnsw", hnsw={"m": 2, "ef_construction": 1, "ef": 1})
+    index = built(exact_tokens=0, backend="hnsw", hnsw={"m": 3, "ef_construction": 1, "ef": 1})
     assert vectors_of(index)["recall"] < 0.95
     assert "of the exact best FDEs: raise hnsw m or ef" in index.info().warnings[0]
 

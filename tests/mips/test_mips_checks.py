@@ -122,7 +122,6 @@ def test_more_than_there_are_gives_what_there_is(make: Any) -> None:
         ({"ef": 0}, "ef must be at least 1, got 0"),
         ({"ef_construction": True}, "ef_construction must be an int, got bool True"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"space": "l2"}, "space must be one of cosine, inner_product, got 'l2'"),
     ],
 )
 def test_settings_of_the_graph_are_checked(settings: dict[str, Any], message: str) -> None:
@@ -147,7 +146,7 @@ def test_settings_from_what_users_write() -> None:
     wide = HNSWSettings(m=32)
     assert settings_from(HNSWSettings, {"m": 32}, "hnsw") == settings_from(HNSWSettings, wide, "hnsw") == wide
     assert settings_from(PQSettings, None, "pq") == PQSettings()
-    with pytest.raises(ValueError, match=r"hnsw has no 'M'\. It has: space, m, ef_construction, ef, seed"):
+    with pytest.raises(ValueError, match=r"hnsw has no 'M'\. It has: m, ef_construction, ef, seed"):
         settings_from(HNSWSettings, {"M": 32}, "hnsw")
     with pytest.raises(ValueError, match="hnsw: m must be at least 2, got 1"):
         settings_from(HNSWSettings, {"m": 1}, "hnsw")
