@@ -7,19 +7,32 @@ from numpy.typing import NDArray
 
 from ...numerics.matmul import product
 
-__all__ = ["direction_centroids", "nearest_centroids"]
+__all__ = ["direction_centroids", "nearest_centroids", "unit_rows"]
 
 # Lloyd's rounds: later ones change the error by less than a hundredth.
 _ROUNDS = 5
+
+# Products of tokens with centroids in memory at a time.
+_PRODUCTS = 1 << 24
+
+
+def unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the rows scaled to length 1, where they are not zero, and their lengths."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return (rows / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32), lengths
 
 
 def nearest_centroids(
     tokens: NDArray[np.float32], centroids: NDArray[np.float32], threads: int | None = None
 ) -> NDArray[np.int64]:
     """Return the number of the nearest centroid of each token, int64 (n,)."""
-    products = product(tokens, np.ascontiguousarray(centroids.T), threads)
-    products -= np.einsum("ij,ij->i", centroids, centroids) / 2
-    numbers: NDArray[np.int64] = products.argmax(axis=1)
+    columns, halves = np.ascontiguousarray(centroids.T), np.einsum("ij,ij->i", centroids, centroids) / 2
+    rows = max(1, _PRODUCTS // len(centroids))
+    numbers = np.empty(len(tokens), np.int64)
+    for start in range(0, len(tokens), rows):
+        products = product(tokens[start : start + rows], columns, threads)
+        products -= halves
+        numbers[start : start + rows] = products.argmax(axis=1)
     return numbers
 
 

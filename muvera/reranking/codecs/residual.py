@@ -16,7 +16,7 @@ from ...kernels.token_codes import FACTOR_BYTES, write_residuals
 from ...numerics.lloyd_max import normal_levels, thresholds_between
 from ...numerics.matmul import product
 from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes
-from .clustering import direction_centroids, nearest_centroids
+from .clustering import direction_centroids, nearest_centroids, unit_rows
 from .query_bytes import packed_query, power_of_two
 from .rotation import Rotation, random_rotation
 
@@ -120,7 +120,8 @@ class ResidualCodec(TokenCodec):
         words = -(-self._residual_bytes * keys // 8) * 8 // keys
         self._shift = self._scaled_centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
         spread = self._scaled_centroids - self._shift
-        self._step = np.float32((np.abs(spread).max() + np.abs(self._levels).max()) / _MOST)
+        widest = np.float32(np.abs(spread).max() + np.abs(self._levels).max())
+        self._step = widest / _MOST if widest > 0 else np.float32(1)  # one centroid, and no residuals at all
         centers = np.rint(spread / self._step)
         table = np.rint(self._table / self._step)
         most = np.abs(centers).max(), np.abs(table).max()
@@ -160,8 +161,7 @@ class ResidualCodec(TokenCodec):
         """
         dimension = tokens.shape[1]
         streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)]
-        lengths = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
-        units = (tokens / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32)
+        units, lengths = unit_rows(tokens)
         rotation = random_rotation(dimension, streams[0])
         rotated = product(units, rotation, threads)
         most = max(1, min(NUM_CENTROIDS, len(tokens) // _TOKENS_PER_CENTROID))
@@ -224,8 +224,7 @@ class ResidualCodec(TokenCodec):
         return self._layout
 
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        lengths = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
-        units = (tokens / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32)
+        units, lengths = unit_rows(tokens)
         rotated = units if self._rotation is None else self._rotation.rotate(units)
         numbers = nearest_centroids(rotated, self._centroids, 1)
         packed = np.zeros((len(tokens), self._residual_bytes), np.uint8)
