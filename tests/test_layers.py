@@ -14,7 +14,8 @@ PACKAGE = ROOT / "muvera"
 FLOORS = [
     {"utils", "kernels"},
     {"data", "numerics"},
-    {"encoders", "mips", "reranking", "convert"},
+    {"encoders", "mips", "reranking"},
+    {"convert"},
     {"index"},
     {"texts", "engines", "distributed"},
     {"diagnostics", "tuning"},

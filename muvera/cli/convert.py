@@ -23,9 +23,12 @@ _POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert, colpali, whole-
 def convert(
     source: Source,
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="A new folder (npy) or file (npz, safetensors, parquet).")
+        Path,
+        typer.Argument(metavar="OUT", help="A new folder (npy, plaid) or file (npz, safetensors, parquet)."),
     ],
-    to: Annotated[str, typer.Option(help="What to write: npy, npz, safetensors or parquet.")] = "npy",
+    to: Annotated[
+        str, typer.Option(help="What to write: npy, npz, safetensors, parquet, or plaid, ColBERT's index.")
+    ] = "npy",
     format: Format = None,
     option: ReaderOption = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Bring every token to unit length.")] = False,
@@ -47,6 +50,13 @@ def convert(
         Path | None, typer.Option(help="vocab.txt or tokenizer.json, for whole words.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float16; else the source's.")] = None,
+    nbits: Annotated[
+        int | None,
+        typer.Option(help="plaid: bits a coordinate, 1, 2, 4 or 8. Default: codes as they are, else 2."),
+    ] = None,
+    bucket_means: Annotated[
+        bool, typer.Option("--bucket-means", help="plaid: buckets stand for their means, which loses less.")
+    ] = False,
     isolated: Annotated[
         bool,
         typer.Option("--isolated", help="Read SOURCE in a process with limits: for files from strangers."),
@@ -72,10 +82,12 @@ def convert(
     A ColBERT index, then an index of it:
       muvera convert COLBERT_INDEX tokens
       muvera index tokens MY_INDEX
+    A ColBERT index of an index:
+      muvera convert MY_INDEX COLBERT_INDEX --to plaid
     """
     from ..convert import pipeline
     from ..utils.npy_files import load_npy
-    from .index_source import IndexSource, is_index
+    from .index_source import is_index, open_index
 
     limits = _limits(isolated, time_limit, memory_limit)
     options = _given(
@@ -88,12 +100,14 @@ def convert(
         token_ids=None if token_ids is None else load_npy(token_ids),
         vocabulary=vocabulary,
         dtype=dtype,
+        nbits=nbits,
+        bucket_means=bucket_means or None,
     )
     options.update(parse_options(option or []))
     # A bar belongs on a terminal only: in a log its every step is a line.
     progress = not quiet and sys.stderr.isatty()
     report = pipeline.convert(
-        IndexSource(source) if format is None and is_index(source) else source,
+        open_index(source) if format is None and is_index(source) else source,
         out,
         to,
         format=format,

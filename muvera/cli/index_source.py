@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..convert.sources.base import collection_batches
+from ..convert.sources.plaid_codec import Codec
 from ..data.multivectors import MultiVectors
 from ..index.manifest import MANIFEST
 from ..index.muvera_index import MuveraIndex
+from ..index.settings import SOURCE_CODES
+from ..reranking.codecs.residual import ResidualCodec
 
-__all__ = ["IndexSource", "is_index"]
+__all__ = ["CodedIndexSource", "IndexSource", "is_index", "open_index"]
 
 # Documents read at a time.
 _DOCUMENTS = 1024
@@ -26,22 +33,16 @@ class IndexSource:
 
     Parameters
     ----------
-    path : Path
-        The index's folder.
-
-    Raises
-    ------
-    IndexFolderError
-        Where the index is damaged or of another version.
+    index : MuveraIndex
     """
 
     name = "muvera index"
     lossy = False
     nbits: int | None = None
 
-    def __init__(self, path: Path) -> None:
-        self._index = MuveraIndex.load(path.expanduser())
-        info = self._index.info()
+    def __init__(self, index: MuveraIndex) -> None:
+        self._index = index
+        info = index.info()
         self.dimension = info.dimension
         self.num_documents: int | None = info.documents
         self.num_tokens: int | None = info.tokens
@@ -51,3 +52,47 @@ class IndexSource:
         ids = self._index.ids
         for start in range(0, len(ids), _DOCUMENTS):
             yield from collection_batches(self._index.tokens(ids[start : start + _DOCUMENTS]), max_tokens)
+
+
+class CodedIndexSource(IndexSource):
+    """Codes that an index keeps as a PLAID index had them, see :class:`muvera.convert.sources.plaid_codec.CodedSource`.
+
+    Parameters
+    ----------
+    index : MuveraIndex
+    path : Path
+        The index's folder, for error messages.
+    codec : ResidualCodec
+        Of its codes.
+    """
+
+    lossy = True
+
+    def __init__(self, index: MuveraIndex, path: Path, codec: ResidualCodec) -> None:
+        super().__init__(index)
+        self.nbits = codec.bits
+        learned = codec.to_arrays()
+        self.codec = Codec(path, learned["centroids"], learned["levels"], codec.bits)
+
+    def coded_batches(
+        self, max_tokens: int
+    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+        """Yield documents, centroids of their tokens and packed residuals."""
+        for documents in self.batches(max_tokens):
+            coded = self._index.codes(documents.ids)
+            assert isinstance(coded.codec, ResidualCodec)
+            numbers, _, packed = coded.codec.split_codes(coded.tokens)
+            yield documents, numbers, packed
+
+
+def open_index(path: Path) -> IndexSource:
+    """Return the source of an index's folder.
+
+    Raises
+    ------
+    IndexFolderError
+        Where the index is damaged or of another version.
+    """
+    index = MuveraIndex.load(path.expanduser())
+    codec = index.codes([]).codec if index.settings.tokens.codec == SOURCE_CODES else None
+    return CodedIndexSource(index, path, codec) if isinstance(codec, ResidualCodec) else IndexSource(index)

@@ -13,7 +13,7 @@ from ..convert.sources.arrays import require_finite
 from ..convert.sources.base import Source
 from ..convert.sources.named_arrays import find, names_of
 from ..data.multivectors import MultiVectors
-from .index_source import IndexSource, is_index
+from .index_source import is_index, open_index
 from .options import parse_options
 
 __all__ = ["open_documents", "open_queries", "read_collections", "stream"]
@@ -31,7 +31,7 @@ def open_documents(
     if format is None and is_index(path):
         if given:
             raise ValueError(f"{path} is an index, which is read whole. Leave out --part and --option.")
-        return IndexSource(path)
+        return open_index(path)
     return open_source(path, format, **given)
 
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..data.multivectors import MultiVectors
 from .damage import naming_errors
 from .isolation import IsolationLimits
-from .registry import open_source, writer
+from .registry import open_source, writer, writer_options
 from .report import Report
 from .sources.arrays import require_finite
 from .sources.base import Source
+from .sources.plaid_codec import CodedSource, coded_source
 from .transforms.options import Options, option_names
 
 __all__ = ["convert", "read", "survey"]
 
 _BYTES_A_BATCH = 64 * 2**20
+
+_Batch = TypeVar("_Batch")
 
 
 def read(
@@ -124,9 +129,10 @@ def convert(
     source : path or object
         As for :func:`read`.
     target : path
-        A folder for ``"npy"``, a file for the other formats.
-    to : {"npy", "npz", "safetensors", "parquet"}
-        ``"npy"`` is what :meth:`MultiVectors.load` and the index read, memory-mapped.
+        A folder for ``"npy"`` and ``"plaid"``, a file for the other formats.
+    to : {"npy", "npz", "safetensors", "parquet", "plaid"}
+        ``"npy"`` is what :meth:`MultiVectors.load` and the index read, memory-mapped.  ``"plaid"`` is an
+        index that ColBERT searches.
     format : str, optional
         The source's.  Default: found out.
     overwrite : bool
@@ -138,7 +144,9 @@ def convert(
     isolated : bool or IsolationLimits
         As for :func:`read`; the target is written by this process.
     **options
-        Those of :class:`~muvera.convert.Options`, and of the format's reader.
+        Those of :class:`~muvera.convert.Options`, of the format's reader, and of the writer: ``"plaid"`` has
+        `nbits` and `bucket_means`, see :func:`muvera.convert.writers.plaid.write`.  Without these, the codes
+        of a source that has such are written as they are.
 
     Returns
     -------
@@ -154,12 +162,18 @@ def convert(
     """
     destination = Path(target).expanduser()
     module = writer(to)
+    writing = {name: options.pop(name) for name in writer_options(module) if name in options}
     opened, steps = _open(source, format, isolated, options)
     report = _report(opened, steps)
-    batches = _stream(opened, steps, report, max_tokens)
-    if progress:
-        batches = _with_progress(batches, opened, report)
-    module.write(batches, destination, overwrite=overwrite, place=_place(opened))
+    common: dict[str, Any] = {"overwrite": overwrite, "place": _place(opened)}
+    show = partial(_with_progress, source=opened, report=report) if progress else iter
+    write_codes = getattr(module, "write_codes", None)
+    coded = coded_source(opened)
+    if write_codes is None or writing or steps.given() or coded is None or coded.codec.own_layout:
+        module.write(show(_stream(opened, steps, report, max_tokens)), destination, **common, **writing)
+    else:
+        batches = _coded_stream(coded, opened, report, max_tokens)
+        write_codes(show(batches), coded.codec, destination, **common)
     report.to, report.target = module.NAME, str(target)
     return report
 
@@ -186,9 +200,7 @@ def _report(source: Source, steps: Options) -> Report:
 def _stream(
     source: Source, steps: Options, report: Report, max_tokens: int | None = None
 ) -> Iterator[MultiVectors]:
-    if max_tokens is None:
-        max_tokens = max(1, _BYTES_A_BATCH // (4 * source.dimension))
-    for batch in _at_least_one(source, max_tokens):
+    for batch in _at_least_one(source, _batch_tokens(source, max_tokens)):
         require_finite(batch, _place(source), report.read.documents)
         # Measured before the options, which name documents by how many came before.
         before = report.read.documents, report.read.tokens
@@ -203,6 +215,21 @@ def _stream(
     report.notes.extend([note] if note else [])
 
 
+def _coded_stream(
+    coded: CodedSource, source: Source, report: Report, max_tokens: int | None
+) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+    """Yield documents with their codes, as they are."""
+    with naming_errors(_place(source), source.name):
+        for documents, numbers, packed in coded.coded_batches(_batch_tokens(source, max_tokens)):
+            report.read.add(documents)
+            report.written.add(documents)
+            yield documents, numbers, packed
+
+
+def _batch_tokens(source: Source, given: int | None) -> int:
+    return max(1, _BYTES_A_BATCH // (4 * source.dimension)) if given is None else given
+
+
 def _at_least_one(source: Source, max_tokens: int) -> Iterator[MultiVectors]:
     """Yield the batches, or an empty one where there are none, which carries the dimension on."""
     batch = None
@@ -212,7 +239,7 @@ def _at_least_one(source: Source, max_tokens: int) -> Iterator[MultiVectors]:
         yield MultiVectors(np.empty((0, source.dimension), np.float32), [0])
 
 
-def _with_progress(batches: Iterator[MultiVectors], source: Source, report: Report) -> Iterator[MultiVectors]:
+def _with_progress(batches: Iterator[_Batch], source: Source, report: Report) -> Iterator[_Batch]:
     """Yield the batches under a bar that counts tokens, or texts where those are not known."""
     by_token = source.num_tokens is not None
     total = source.num_tokens if by_token else source.num_documents

@@ -16,7 +16,16 @@ from .parsing.plain_text import holds_texts
 from .readers.in_memory import open_object
 from .sources.base import Source
 
-__all__ = ["READERS", "WRITERS", "find_reader", "formats", "open_source", "reader", "writer"]
+__all__ = [
+    "READERS",
+    "WRITERS",
+    "find_reader",
+    "formats",
+    "open_source",
+    "reader",
+    "writer",
+    "writer_options",
+]
 
 #: Name to module, in the order of detection: folders that hold another format's files as well
 #: come before it, and a folder of plain arrays comes after every kind of index.
@@ -43,6 +52,7 @@ WRITERS = {
     "npz": "npz",
     "safetensors": "safetensors",
     "parquet": "parquet",
+    "plaid": "plaid",
 }
 
 
@@ -118,6 +128,13 @@ def writer(name: str) -> Writer:
         Where nothing writes it, naming what is written.
     """
     return cast(Writer, _module(f"{__package__}.writers", WRITERS, name, "to"))
+
+
+def writer_options(module: Writer) -> list[str]:
+    """Return the names of what a writer takes besides the parameters of all."""
+    known = inspect.signature(module.write).parameters.values()
+    names = [parameter.name for parameter in known if parameter.kind is parameter.KEYWORD_ONLY]
+    return [name for name in names if name not in inspect.signature(Writer.write).parameters]
 
 
 def formats() -> dict[str, str]:

@@ -14,6 +14,7 @@ from ..data.token_input import checked_texts
 from ..data.validation import Ids, TokenArray
 from ..encoders.base import Encoder, EncoderConfig
 from ..reranking.chamfer import Explanation, explain
+from ..reranking.codecs.base import CodedVectors
 from ..reranking.pruning import RerankOptions
 from .contents import IndexContents
 from .id_map import Missing
@@ -230,6 +231,19 @@ class SearchableIndex:
         """
         contents = self._contents
         return contents.texts(list(dict.fromkeys(contents.rows_of(as_id_list(ids, "ids")))))
+
+    def codes(self, ids: Iterable[Any]) -> CodedVectors:
+        """Return the codes of documents' tokens with their codec, in the order of `ids`, each once.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index.
+        ValueError
+            Where the index keeps no codes.
+        """
+        contents = self._contents
+        return contents.coded(list(dict.fromkeys(contents.rows_of(as_id_list(ids, "ids")))))
 
     def get(self, ids: Iterable[Any], missing: Missing = "raise") -> list[Document]:
         """Return documents by id, in the order of `ids`.

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..convert.sources.plaid_codec import Codec
+from ..convert.sources.plaid_codec import CodedSource, coded_source
 from ..data.multivectors import MultiVectors
 from ..data.sampling import as_batches
 from ..reranking.codecs.base import CodedVectors
 from ..reranking.codecs.residual import ResidualCodec
 from .settings import SOURCE_CODES, TokenSettings
 
-__all__ = ["CodedSource", "batches_with_codes"]
+__all__ = ["batches_with_codes"]
 
 # Tokens of a batch: 64 MiB of decoded floats at 128 dimensions.
 _TOKENS = 1 << 17
-
-
-@runtime_checkable
-class CodedSource(Protocol):
-    """Interface of sources that keep codes, such as :func:`muvera.convert.open_source` returns."""
-
-    codec: Codec
-
-    def coded_batches(
-        self, max_tokens: int
-    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-        """Yield documents, centroids of their tokens, and packed residuals."""
-        ...
 
 
 def batches_with_codes(
@@ -48,8 +34,8 @@ def batches_with_codes(
     """
     if settings.codec != SOURCE_CODES:
         return ((batch, None) for batch in as_batches(documents))
-    source = getattr(documents, "source", documents)  # that of a path checks what another one reads
-    if not isinstance(source, CodedSource):
+    source = coded_source(documents)
+    if source is None:
         raise TypeError(
             f"tokens='{SOURCE_CODES}' keeps the codes of a PLAID index, as muvera.convert.open_source opens it, but "
             f"the documents are {type(documents).__name__}. Give such a source, or choose another codec."

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
 from ..encoders.base import Encoder, EncoderConfig
-from ..reranking.codecs.base import TokenCodec
+from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
 from ..utils.group_lock import GroupLock
 from ..utils.growable_array import GrowingArray
@@ -101,6 +101,19 @@ class TwoStageSearch:
             return MultiVectors.from_arrays([], dimension=self.config.dimension).with_ids(ids)
         ascending = np.sort(wanted)
         return self.store.rows(ascending)[np.searchsorted(ascending, wanted)].with_ids(ids)
+
+    def coded(self, rows: list[int]) -> CodedVectors:
+        """Return the codes of the documents at `rows`, each once, in this order."""
+        if self.store.codes is None:
+            raise ValueError(
+                "This index keeps no codes of tokens. Build it with tokens='2bit' or another codec."
+            )
+        if not rows:
+            codec = self.store.codes.codec
+            return CodedVectors(codec, np.empty((0, codec.bytes_per_token), np.uint8), [0])
+        wanted = np.array(rows, np.int64)
+        ascending = np.sort(wanted)
+        return self.store.codes.rows(ascending)[np.searchsorted(ascending, wanted)]
 
     def search(self, queries: MultiVectors, plan: SearchPlan) -> list[Ranking]:
         """Return the best documents for each query, by ids and exact scores."""

@@ -70,7 +70,10 @@ def test_whole_words(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--to", "faiss"], "to must be one of npy, npz, safetensors, parquet, got 'faiss'"),
+        (["--to", "faiss"], "to must be one of npy, npz, safetensors, parquet, plaid, got 'faiss'"),
+        (["--nbits", "2"], "The npy reader has no option 'nbits'"),
+        (["--to", "plaid", "--nbits", "3"], "nbits must be one of 1, 2, 4, 8, got 3"),
+        (["--to", "plaid", "--nbits", "1"], "dimension=4 at --nbits 1 makes 4 bits. Use --nbits 8, or cut"),
         (["--format", "plaid"], "metadata.json"),
         (["--dtype", "int8"], "dtype must be 'float32' or 'float16', got 'int8'"),
         (

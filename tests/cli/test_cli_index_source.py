@@ -8,7 +8,7 @@ from builders.command_line import answer, fails, muvera, some_texts
 
 from muvera import MultiVectors, MuveraIndex
 from muvera.cli import index_source
-from muvera.cli.index_source import IndexSource, is_index
+from muvera.cli.index_source import is_index, open_index
 from muvera.convert import read
 
 
@@ -35,7 +35,7 @@ def same(found: MultiVectors, expected: MultiVectors) -> None:
 
 def test_all_documents_come_with_their_ids(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_source, "_DOCUMENTS", 13)
-    source = IndexSource(folder)
+    source = open_index(folder)
     expected = left(folder)
     assert (source.num_documents, source.num_tokens) == (58, expected.num_tokens)
     batches = list(source.batches(20))

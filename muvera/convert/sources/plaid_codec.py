@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -17,7 +17,7 @@ from ...kernels.residuals import byte_table, decode_residuals
 from ...utils.parallel import run_in_ranges, thread_count
 from .base import token_batches
 
-__all__ = ["Chunk", "Codec", "QuantizedSource"]
+__all__ = ["Chunk", "Codec", "CodedSource", "QuantizedSource", "coded_source"]
 
 _BLOCK = 2048  # tokens decoded at a time where the result is float16: 1 MB at 128 dimensions
 
@@ -176,6 +176,25 @@ class Codec:
 
     def _run(self, codes: NDArray[Any], packed: NDArray[Any], out: NDArray[np.float32]) -> None:
         decode_residuals(codes, packed, self._centroids, self._table, self._normalize, out)
+
+
+@runtime_checkable
+class CodedSource(Protocol):
+    """Interface of sources that keep codes, such as :func:`muvera.convert.open_source` returns."""
+
+    codec: Codec
+
+    def coded_batches(
+        self, max_tokens: int
+    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+        """Yield documents, centroids of their tokens (n_tokens,), and packed residuals (n_tokens, width)."""
+        ...
+
+
+def coded_source(documents: Any) -> CodedSource | None:
+    """Return the source that keeps codes, which others may wrap; None where there is none."""
+    source = getattr(documents, "source", documents)  # that of a path checks what another one reads
+    return source if isinstance(source, CodedSource) else None
 
 
 class QuantizedSource:
