@@ -188,7 +188,7 @@ class IdMap:
         kept = read_json(folder / IDS)
         alive = load_npy(folder / ALIVE, mmap=False)
         values, following = kept["ids"], kept["next"]
-        kinds = {type(value) for value in values}
+        kinds = set(map(type, values))
         if kinds - {int} and kinds - {str}:
             raise ValueError(f"{folder / IDS} is damaged: its ids are not all integers or all strings.")
         if type(following) is not int or alive.dtype != bool or alive.shape != (len(values),):
@@ -196,7 +196,8 @@ class IdMap:
         names = cls(following)
         names._ids = GrowingArray(np.array(values, object if kinds == {str} else np.int64))
         names._alive = GrowingArray(alive)
-        names._row_of = {values[row]: row for row in names.live.tolist()}
+        rows = names.live.tolist()
+        names._row_of = dict(zip(values if alive.all() else map(values.__getitem__, rows), rows, strict=True))
         if len(names._row_of) != len(names.live):
             raise ValueError(f"{folder / IDS} is damaged: it has an id twice.")
         return names

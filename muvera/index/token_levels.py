@@ -300,7 +300,9 @@ class TokenLevels:
         )
         if floats is not None:
             floats.read_ahead(best)
-            return rank_candidates(query, None, best, floats.slices, options, threads)
+            ranked = rank_candidates(query, None, best, floats.slices, options, threads)
+            floats.let_go(best)  # of so many texts, later queries hardly ever read the same
+            return ranked
         ascending = np.sort(best)
         if len(ascending) == 0:
             return ascending, np.empty(0, np.float32)

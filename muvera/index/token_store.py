@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..reranking.codecs.base import CodedVectors
 from ..utils.npy_files import load_npy
-from ..utils.page_cache import ask_for, resident_share
+from ..utils.page_cache import ask_for, forget, resident_share
 
 __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
 
@@ -31,6 +31,10 @@ _MAX_ASKED = 4096
 
 # After this many requests it is looked again whether files are in memory, at so many pages of each.
 _REQUESTS, _PAGES = 64, 32
+
+# Bytes of mapped files that this process may hold before it gives them up, and what it may hold beside a text:
+# the system maps what is in memory anyway around a byte that is touched, up to a large page.
+_HELD_BYTES, _AROUND = 256 << 20, 2 << 20
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
@@ -88,6 +92,7 @@ class TokenStore(Generic[_Texts]):
         self.segments: list[Segment[_Texts]] = []
         self.staging, self._staging_bytes = staging, staging_bytes
         self._requests, self._resident = 0, False
+        self._held = 0
 
     def __len__(self) -> int:
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
@@ -184,6 +189,24 @@ class TokenStore(Generic[_Texts]):
     def look_again(self) -> None:
         """Look at the next request whether files are in memory, which is done after some requests else."""
         self._requests = 0
+
+    def let_go(self, positions: NDArray[np.int64]) -> None:
+        """Count what was read at `positions`; give up the pages of all mapped files once they are many.
+
+        Files stay in the system's memory where there is room, and what is read again is read from there.
+        """
+        ascending = np.sort(positions)
+        for part, lo, hi in self._split(ascending):
+            if part.path is not None and hi > lo:
+                rows, offsets = ascending[lo:hi] - part.first, part.vectors.offsets
+                tokens = int((offsets[rows + 1] - offsets[rows]).sum())
+                self._held += tokens * part.vectors.tokens.strides[0] + _AROUND * len(rows)
+        if self._held < _HELD_BYTES:
+            return
+        self._held = 0
+        for part in self.segments:
+            if part.path is not None:
+                forget(part.vectors.tokens)
 
     def _split(self, positions: NDArray[np.int64]) -> list[tuple[Segment[_Texts], int, int]]:
         """Return which slice of the ascending `positions` lies in each segment."""

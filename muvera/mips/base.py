@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.validation import as_array
-from ..utils.checks import require_int
+from ..utils.checks import has_repeats, require_int
 from .saved_graph import SavedGraph
 
 __all__ = [
@@ -232,7 +232,7 @@ def checked_labels(labels: Any, count: int | None = None) -> NDArray[np.int64]:
         raise ValueError(f"There are {len(array)} labels for {count} vectors.")
     if len(array) and array.min() < 0:
         raise ValueError(f"labels must not be negative, got {array.min()}.")
-    if len(np.unique(array)) != len(array):
+    if has_repeats(array):
         raise ValueError("labels must be all different.")
     return array.astype(np.int64)
 

@@ -9,13 +9,14 @@ vector the bytes of its upper links and, level by level, a count and `m` numbers
 from __future__ import annotations
 
 import struct
-from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.graph_lists import find_lists
+from ..utils.checks import has_repeats
 from .saved_graph import FILLING
 
 __all__ = ["check_graph_file"]
@@ -75,7 +76,7 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[NDArray[np.int
         # The count is 16 bits; the mark of a removed vector stands beside it.
         _require_links(path, block[:, 0] & 0xFFFF, block[:, 1:], count)
     labels = np.ascontiguousarray(bottom_bytes[:, label_at:]).view(np.uint64).ravel()
-    if len(np.unique(labels)) != count or labels.max() >= 2**63:
+    if has_repeats(labels) or labels.max() >= 2**63:
         raise ValueError(f"{path} is damaged: it has a label twice, or too large a one.")
     with path.open("rb") as stream:
         stream.seek(_HEADER.size + count * step)
@@ -94,35 +95,18 @@ def _upper_lists(
 ) -> tuple[NDArray[np.int64], list[NDArray[np.uint32]]]:
     """Return every vector's level, and the lists of links of each level above the bottom."""
     width = above + 1
-    levels = np.zeros(count, np.int64)
-    places: list[list[int]] = []
+    levels, starts = np.zeros(count, np.int64), np.zeros(count, np.int64)
     numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
-    # Most vectors have no links up here, which is a 0: from one that has some to the next.
-    filled = np.flatnonzero(numbers).tolist()
-    node = position = at = 0
-    while True:
-        at = bisect_left(filled, position, at)
-        empty = (filled[at] if at < len(filled) else len(numbers)) - position
-        if node + empty >= count:
-            position += count - node
-            break
-        node, position = node + empty, position + empty
-        if position == len(numbers):
-            raise ValueError(f"{path} is cut off within the links of vector {node}.")
-        length = int(numbers[position])
-        position += 1
-        level, rest = divmod(length, 4 * width)
-        if rest or 4 * position + length > len(upper):
-            raise ValueError(f"{path} is damaged or cut off within the links of vector {node}.")
-        levels[node] = level
-        while len(places) < level:
-            places.append([])
-        for i in range(level):
-            places[i].append(position + i * width)
-        node, position = node + 1, position + length // 4
+    node, position = find_lists(numbers, len(upper), width, levels, starts)
+    if node < count:
+        raise ValueError(f"{path} is damaged or cut off within the links of vector {node}.")
     if 4 * position != len(upper):
         raise ValueError(f"{path} is damaged: {len(upper) - 4 * position} bytes follow its end.")
-    return levels, [numbers[np.add.outer(at, np.arange(width))] for at in places]
+    lists = []
+    for level in range(1, int(levels.max()) + 1):
+        at = starts[levels >= level] + (level - 1) * width
+        lists.append(numbers[np.add.outer(at, np.arange(width))])
+    return levels, lists
 
 
 def _require_links(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..utils.checks import has_repeats
 from .saved_graph import FILLING
 
 __all__ = ["check_usearch_file"]
@@ -114,7 +115,7 @@ def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray
         where = starts[there] + _NODE + 4 + 4 * bottom + (level - 1) * (4 + 4 * above)
         _require_links(path, _gather(tape, where, 4 + 4 * above), levels, level)
     alive: NDArray[np.uint64] = keys[keys != _REMOVED]
-    if len(alive) != present or len(np.unique(alive)) != present or (alive >= 2**63).any():
+    if len(alive) != present or has_repeats(alive) or (alive >= 2**63).any():
         raise ValueError(f"{path} is damaged: it has a label twice, or too many.")
     return alive.astype(np.int64)
 

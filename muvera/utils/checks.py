@@ -7,13 +7,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["given", "require_choice", "require_int", "require_number"]
+__all__ = ["given", "has_repeats", "require_choice", "require_int", "require_number"]
 
 
 def given(value: Any) -> str:
     """Return the kind and the shortened text of `value`, as messages say what was given."""
     return f"{type(value).__name__} {reprlib.repr(value)}"
+
+
+def has_repeats(values: NDArray[np.integer[Any]]) -> bool:
+    """Return whether a number is there twice."""
+    ordered = np.sort(values, kind="stable")  # which is fast where they are nearly in order, as labels are
+    return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def require_int(

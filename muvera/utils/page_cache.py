@@ -54,13 +54,23 @@ def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -
 
 
 def forget(array: NDArray[np.generic]) -> None:
-    """Give up a mapped array's pages in this process; its file still holds them."""
-    if _LIBC is None or array.nbytes == 0:
+    """Give up a mapped array's pages in this process; its file still holds them.
+
+    Nothing is done with an array that no file holds: it would be lost.
+    """
+    if _LIBC is None or array.nbytes == 0 or not _is_mapped(array):
         return
     low = array.ctypes.data // _PAGE * _PAGE
     size = array.ctypes.data + array.nbytes - low
     if _LIBC.madvise(ctypes.c_void_p(low), ctypes.c_size_t(size), _DONTNEED):
         raise OSError(ctypes.get_errno(), "madvise failed")
+
+
+def _is_mapped(array: NDArray[np.generic]) -> bool:
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
 
 
 def resident_share(array: NDArray[np.generic], samples: int | None = None) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from muvera import MultiVectors
+from muvera.index import token_store
 from muvera.index.token_store import Segment, TokenStore, mapped, write_tokens
 from muvera.utils import page_cache
 from muvera.utils.page_cache import ask_for, forget, resident_share
@@ -62,6 +63,43 @@ def test_nothing_is_asked_for_what_is_in_memory(store: TokenStore[MultiVectors])
     assert store.read_ahead(np.array([0, 9])) == 0
     assert resident_share(store.segments[0].vectors.tokens) == 1
     assert resident_share(store.segments[0].vectors.tokens, 5) == 1
+
+
+def test_what_no_file_holds_is_kept() -> None:
+    tokens = np.ones((4000, 128), np.float32)
+    forget(tokens[5:])
+    assert (tokens == 1).all()
+
+
+def resident_pages(path: Path) -> int:
+    """Bytes of a mapped file that this process holds, as Linux counts them."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            found += 1024 * int(line.split()[1])
+    return found
+
+
+@linux
+def test_what_was_read_is_given_up_once_it_is_much(
+    store: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text is 400 KB."""
+    paths = [part.path for part in store.segments if part.path is not None]
+    expected = [text.copy() for text in store.rows(np.arange(11))]
+    assert all(resident_pages(path) == path.stat().st_size // 4096 * 4096 + 4096 for path in paths)
+    monkeypatch.setattr(token_store, "_HELD_BYTES", 2_000_000)
+    monkeypatch.setattr(token_store, "_AROUND", 100_000)
+    store.let_go(np.array([9, 0, 10, 3]))  # two of one file, one of the other, one in memory
+    assert all(resident_pages(path) for path in paths)
+    store.let_go(np.array([5, 6]))
+    assert [resident_pages(path) for path in paths] == [0, 0]
+    for found, text in zip(store.rows(np.arange(11)), expected, strict=True):
+        np.testing.assert_array_equal(found, text)
+    store.let_go(np.array([5, 6]))  # it counts from the beginning
+    assert all(resident_pages(path) for path in paths)
 
 
 def test_other_systems_do_nothing(store: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch) -> None:
