@@ -9,7 +9,7 @@ __all__ = ["find_lists"]
 
 
 @kernel
-def find_lists(numbers, size, width, levels, starts):  # type: ignore[no-untyped-def]
+def find_lists(numbers, size, width, levels, starts):
     """Write how many lists each node has, and where they begin.
 
     Parameters
