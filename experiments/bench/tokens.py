@@ -173,13 +173,16 @@ def _by_codes(coded: CodedVectors) -> Rank:
 
 
 def _checked(coded: CodedVectors, documents: MultiVectors) -> Rank:
-    """Rank by codes, and the best of these by float32."""
-    exactly = _by_floats(documents)
+    """Rank by codes, and the best of these by float32, until the errors so far rule out the rest."""
 
     def rank(query: NDArray[np.float32], positions: NDArray[np.int64]) -> object:
         places = np.arange(len(positions))
         scores = score_coded(query, coded.codec, [(coded, positions, places)], len(positions), threads=1)
-        return exactly(query, positions[best_first(scores, CHECKED)])
+        order = best_first(scores, CHECKED)
+        options = RerankOptions(K, early_exit=False, estimates=scores[order])
+        return rank_candidates(
+            query, None, positions[order], lambda at, _: [(documents, at, np.arange(len(at)))], options, 1
+        )
 
     return rank
 

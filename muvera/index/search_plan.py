@@ -41,7 +41,7 @@ class SearchPlan:
     ef : int, optional
         Candidates that the walk through a graph keeps.
     rescore : int, optional
-        Best candidates by codes that exact tokens order, at least k.
+        Best candidates by codes that exact tokens order at most, at least k.
     threads : int, optional
         Default: all usable cores.
 

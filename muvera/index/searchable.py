@@ -103,9 +103,11 @@ class SearchableIndex:
             Candidates that the walk through a graph keeps; default: as the index was built.  More find
             more and take longer.  Searches with different `ef` wait for each other.
         rescore : int, optional
-            For an index of codes that keeps exact tokens, too: so many best candidates by codes, at least
-            k, are ordered by exact tokens.  More find more and read more from the disk.  Default:
-            2 k + 10.  `patience` and `ball_carving_tau` do not apply to codes.
+            For an index of codes that keeps exact tokens, too: up to so many best candidates by codes, at
+            least k, are ordered by exact tokens.  More find more and read more from the disk.  Default:
+            2 k + 10.  Fewer are scored where the next one would need an error of its codes of five standard
+            deviations to be one of the k best, by the errors of those before it, of at least 8 and k.
+            `patience` and `ball_carving_tau` do not apply to codes.
         threads : int, optional
             Default: all usable cores.
 

@@ -292,8 +292,12 @@ class TokenLevels:
         best = np.sort(rows)
         if len(best) > count:
             tokens = np.asarray(query, np.float32)
-            scores = score_coded(tokens, codes.codec, codes.slices(best, False), len(best), threads=threads)
-            best = best[best_first(scores, count)]
+            scores = score_coded(
+                tokens, codes.codec, codes.slices(best, False), len(best), mean=options.mean, threads=threads
+            )
+            order = best_first(scores, count)
+            best = best[order]
+            options = replace(options, estimates=scores[order])
         # The best by codes are near the k best: bounds leave few of them out, and take longer than these.
         options = replace(
             options, patience=None, early_exit=options.early_exit and len(best) > _BOUNDED * options.k

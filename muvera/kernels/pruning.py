@@ -21,6 +21,9 @@ _AHEAD = 32
 # Bytes that a prefetch brings.
 _LINE = 64
 
+# Errors of estimates that tell how large others are, and the standard deviations that are allowed for.
+_LEAST_ERRORS, _DEVIATIONS = 8, 5.0
+
 # Between these norms no product overflows, and what underflows is far below the slack.
 _MIN_NORM, _MAX_NORM = 1e-15, 1e15
 
@@ -126,6 +129,17 @@ def _enter(heap, score):
 
 
 @kernel
+def _hardly_reaches(estimate, errors, heap):
+    """Whether a score would have to differ from its `estimate` as no error so far makes likely, to enter `heap`."""
+    count = errors[0]
+    if count < max(heap.shape[0], _LEAST_ERRORS):
+        return False
+    mean = errors[1] / count
+    deviation = np.sqrt(max(0.0, errors[2] / count - mean * mean) * count / (count - 1))
+    return estimate + mean + _DEVIATIONS * deviation < heap[0]
+
+
+@kernel
 def _prefetch_rows(source, row, stop, depth, line):
     """Prefetch ROWS rows of `source` (flat) from `row` on, before `stop`, `line` entries at a time."""
     for i in range(row * depth, min(row + ROWS, stop) * depth, line):
@@ -184,13 +198,14 @@ def _score(
 @kernel
 def score_with_pruning(
     floats, halves, offsets, documents, packed, places, norms, cosines, sines, slack, longest, mean,
-    patience, heap, counts, out,
+    patience, estimates, errors, heap, counts, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
     The score is -inf for documents without tokens, for those that are certainly below the k best
-    before them, and for all documents after `patience` documents in a row that did not change
-    the k best.  Every other score has the bits that :func:`muvera.kernels.chamfer.score_documents` gives.
+    before them, for all documents after `patience` documents in a row that did not change the k best,
+    and from the first document on that by its estimate is hardly one of them.  Every other score has the
+    bits that :func:`muvera.kernels.chamfer.score_documents` gives.
 
     Parameters
     ----------
@@ -200,6 +215,10 @@ def score_with_pruning(
     longest : float32 (all documents,)
         Norm of each document's longest token, negative where unknown.  Norms that are measured
         here are kept in it.
+    estimates : float32 (c,)
+        Descending: what the score of each document is, up to errors that are alike.  May be empty.
+    errors : float64 (3,)
+        Number of the estimates' errors so far, their sum and the sum of their squares.  Updated.
     heap : float32 (k,)
         Min-heap of the k best scores so far, filled up with -inf.  Updated.  If it is empty,
         no document is left out.
@@ -219,6 +238,8 @@ def score_with_pruning(
     stopping = cosines.shape[0] > 0 and heap.shape[0] > 0
     out[:] = -np.inf
     for i in range(documents.shape[0]):
+        if estimates.shape[0] > 0 and _hardly_reaches(estimates[i], errors, heap):
+            counts[0] = patience
         if counts[0] >= patience:
             return
         document = documents[i]
@@ -252,6 +273,11 @@ def score_with_pruning(
                 rows, start, stop, depth, packed, places, norms, cosines, sines, slack, norm, mean,
                 least, best, bounds, counts, rows, begin, end, _LINE // 4, False,
             )  # fmt: skip
+        if estimates.shape[0] > 0 and out[i] > -np.inf:
+            error = np.float64(out[i]) - np.float64(estimates[i])
+            errors[0] += 1
+            errors[1] += error
+            errors[2] += error * error
         if out[i] > least:
             _enter(heap, out[i])
             counts[0] = 0

@@ -1,8 +1,9 @@
 """Cheaper reranking: candidates that cannot be, or are unlikely to be, among the k best are not scored.
 
 Candidates are scored in the order in which they are likely to be best.  The exact method stops scoring
-a document once bounds show that it is below the k best before it.  The approximate method (`patience`)
-ends after a number of candidates in a row that did not change the k best.
+a document once bounds show that it is below the k best before it.  Two methods are approximate: `patience`
+ends after a number of candidates in a row that did not change the k best, and `estimates` end where the errors
+of those so far make it unlikely that the next candidate is one of them.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ class RerankOptions:
         stay the same.
     patience : int, optional
         End after this number of candidates in a row that did not change the k best.
+    estimates : float32 (c,), optional
+        Scores of the candidates up to errors that are alike, descending, as those by codes are.  Ranking ends
+        before the first candidate that would need an error of five standard deviations to be one of the k best;
+        mean and deviation are those of the candidates before it, at least 8 and k.
     mean : bool
         Divide scores by the number of query tokens.
     products : list of int
@@ -59,8 +64,14 @@ class RerankOptions:
     k: int
     early_exit: bool = True
     patience: int | None = None
+    estimates: NDArray[np.float32] | None = None
     mean: bool = False
     products: list[int] = field(default_factory=list)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether each candidate decides whether the next one is scored."""
+        return self.patience is not None or self.estimates is not None
 
 
 def score_candidates(
@@ -83,11 +94,11 @@ def score_candidates(
     options : RerankOptions
         What is pruned.
     threads : int, optional
-        Default: all usable cores.  The k best do not depend on it.  With `patience` one thread
-        is used, because each candidate decides whether the next one is scored.
+        Default: all usable cores.  The k best do not depend on it.  One thread is used where each
+        candidate decides whether the next one is scored.
     """
     packed = PackedQuery(query, options)
-    workers = thread_count(threads) if options.patience is None else 1
+    workers = 1 if options.in_order else thread_count(threads)
     out = np.empty(size, np.float32)
     if workers == 1:
         packed.score(slices, out)
@@ -144,8 +155,8 @@ def rank_candidates(
     if ball_carving_tau is not None and _panels(tokens) > 1:
         carved, _ = carved_tokens(tokens, np.array([0, len(tokens)]), ball_carving_tau)
         choosing_tokens = carved if _panels(carved) < _panels(tokens) else tokens
-    # Patience counts candidates in order; without it any order gives the same, and that of the files is faster.
-    slices = slices_of(positions, options.patience is not None)
+    # Where the order does not matter, that of the files is faster.
+    slices = slices_of(positions, options.in_order)
     scores = score_candidates(choosing_tokens, slices, len(positions), options, threads)
     found, scores = _best(positions, scores, options.k)
     if choosing_tokens is not tokens:
@@ -197,16 +208,17 @@ class PackedQuery:
     def score(self, slices: Sequence[DocumentSlice], out: NDArray[np.float32]) -> None:
         """Write the scores of the candidates in `slices`, one after the other."""
         size = sum(len(positions) for _, positions, _ in slices)
-        keeps_best = self.options.patience is not None or (len(self.cosines) > 0 and self.options.k < size)
+        keeps_best = self.options.in_order or (len(self.cosines) > 0 and self.options.k < size)
         heap = np.full(self.options.k if keeps_best else 0, -np.inf, np.float32)
-        counts = np.zeros(2, np.int64)
+        counts, errors = np.zeros(2, np.int64), np.zeros(3)
+        estimates = np.empty(0, np.float32) if self.options.estimates is None else self.options.estimates
         patience = _NO_PATIENCE if self.options.patience is None else self.options.patience
         for documents, positions, places in slices:
             scores = np.empty(len(positions), np.float32)
             score_with_pruning(
                 *as_kernel_arrays(documents), documents.offsets, positions, self.packed, self.places,
                 self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, self.options.mean,
-                patience, heap, counts, scores,
+                patience, estimates[places] if len(estimates) else estimates, errors, heap, counts, scores,
             )  # fmt: skip
             out[places] = scores
         self.options.products.append(int(counts[1]))
