@@ -65,7 +65,7 @@ def test_codes_leave_most_candidates_no_chance_and_lose_none_of_the_best(name: s
     lengths = rng.integers(5, 30, 300)
     tokens = np.repeat(topics, lengths, axis=0) + rng.standard_normal((int(lengths.sum()), 32))
     documents = MultiVectors.from_flat(tokens.astype(np.float32), lengths)
-    codec = fit_codec(name, documents.tokens)
+    codec = fit_codec(name, np.asarray(documents.tokens, np.float32))
     coded = CodedVectors.of(codec, documents)
     scored, places = [], np.arange(100)
     for i in range(40):
