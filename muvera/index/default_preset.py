@@ -8,10 +8,14 @@ few documents are not enough for it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from ..data.multivectors import MultiVectors
 from ..encoders.registry import possible_presets
 from .two_stage_search import MIN_FIT_DOCUMENTS
 
-__all__ = ["FEW", "MANY", "default_preset"]
+__all__ = ["FEW", "MANY", "default_preset", "number_of_documents"]
 
 #: Presets for few documents, or an unknown number of them, and for many.
 FEW, MANY = "default", "compact_covariance"
@@ -35,3 +39,11 @@ def default_preset(documents: int | None, dimension: int) -> str:
     if documents is None or documents < MIN_FIT_DOCUMENTS:
         return FEW
     return MANY if MANY in possible_presets(dimension) else FEW
+
+
+def number_of_documents(documents: Any) -> int | None:
+    """Return how many documents are given; None of a stream."""
+    if isinstance(documents, (MultiVectors, Sequence)):
+        return len(documents)
+    count = getattr(documents, "num_documents", None)  # an opened source's, which may not know either
+    return count if isinstance(count, int) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -22,7 +22,7 @@ from ..mips import HNSWSettings, PQSettings, USearchSettings
 from ..reranking.codecs.base import CodedVectors
 from ..utils.parallel import thread_count
 from .contents import IndexContents
-from .default_preset import default_preset
+from .default_preset import default_preset, number_of_documents
 from .generations import Generation, staging_beside
 from .id_map import Missing
 from .manifest import TEXTS
@@ -183,7 +183,7 @@ class MuveraIndex(SearchableIndex):
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             first, codes = begun
             if config is None:
-                chosen = default_preset(_number_of(documents), first.dimension)
+                chosen = default_preset(number_of_documents(documents), first.dimension)
                 config = chosen if encoder is None else encoder.config
             index = cls(
                 as_config(config, first.dimension),
@@ -203,7 +203,7 @@ class MuveraIndex(SearchableIndex):
                     if progress is not None:
                         progress(len(batch))
             if path is not None:
-                index._save(_absolute(path), overwrite, {})
+                index._save(index._contents, _absolute(path), overwrite, {})
         return index
 
     def add(self, documents: Any, *, threads: int | None = None) -> None:
@@ -289,17 +289,30 @@ class MuveraIndex(SearchableIndex):
             rows = self._contents.rows_of(as_id_list(ids, "ids"), missing)
             self._contents.remove(np.unique(np.array(rows, np.int64)))
 
-    def rebuild(self, *, threads: int | None = None) -> None:
+    def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
         """Drop the memory of deleted documents: rows are numbered anew and vectors made again.
 
         Maps that were learned from few documents, or from documents unlike those that came later, as
         :meth:`info` warns, and product codes are learned again, so that candidates may differ from before.
 
-        All tokens are in memory until the next :meth:`save`, beside the old ones while it runs.
+        Parameters
+        ----------
+        path : path, optional
+            Save there too, in this index's folder or a new one; if that fails, the index stays as it was.
+            Token vectors then go to the disk as they come, so that memory holds a batch, the vectors and
+            their graph.  Without it, all tokens are in memory until the next :meth:`save`.
+        threads : int, optional
         """
         thread_count(threads)
-        with self._changed:
-            self._contents = self._contents.rebuilt(threads)
+        with self._changed, ExitStack() as stack:
+            if path is None:
+                self._contents = self._contents.rebuilt(threads)
+                return
+            target = _absolute(path)
+            staging = stack.enter_context(staging_beside(target, overwrite=True))
+            contents = self._contents.rebuilt(threads, staging)
+            self._save(contents, target, False, {})
+            self._contents = contents
 
     # -- keeping --------------------------------------------------------------
 
@@ -332,20 +345,23 @@ class MuveraIndex(SearchableIndex):
         FileExistsError
             Where the folder holds something else.
         """
-        self._save(_absolute(path), overwrite, attachments or {})
+        with self._changed:
+            self._save(self._contents, _absolute(path), overwrite, attachments or {})
 
     def _save(
-        self, target: Path, overwrite: bool, attachments: Mapping[str, Callable[[Path], object]]
+        self,
+        contents: IndexContents,
+        target: Path,
+        overwrite: bool,
+        attachments: Mapping[str, Callable[[Path], object]],
     ) -> None:
-        with self._changed:
-            kept: dict[str, Callable[[Path], object]] = {
-                name: partial(shutil.copyfile, path) for name, path in self._attachments.items()
-            }
-            files = {**kept, **attachments}
-            expected_generation = self._generations.get(target)
-            generation = write_contents(self._contents, target, expected_generation, overwrite, files)
-            self._generations[target] = generation
-            self._attachments = {name: target / generation.folder / name for name in files}
+        kept: dict[str, Callable[[Path], object]] = {
+            name: partial(shutil.copyfile, path) for name, path in self._attachments.items()
+        }
+        files = {**kept, **attachments}
+        generation = write_contents(contents, target, self._generations.get(target), overwrite, files)
+        self._generations[target] = generation
+        self._attachments = {name: target / generation.folder / name for name in files}
 
     def attachment(self, name: str) -> Path | None:
         """Return the file that was saved with the index under this name, or None."""
@@ -375,14 +391,6 @@ class MuveraIndex(SearchableIndex):
         texts = folder / generation.folder / TEXTS
         loaded._attachments = {TEXTS: texts} if texts.is_file() else {}
         return loaded
-
-
-def _number_of(documents: Any) -> int | None:
-    """Return how many documents are given; None of a stream."""
-    if isinstance(documents, (MultiVectors, Sequence)):
-        return len(documents)
-    count = getattr(documents, "num_documents", None)  # an opened source's, which may not know either
-    return count if isinstance(count, int) else None
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

@@ -10,7 +10,9 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..convert.sources.base import token_batches
 from ..data.multivectors import MultiVectors
+from ..data.offsets import running_total
 from ..reranking.codecs.base import CodedVectors
 from ..utils.npy_files import load_npy
 from ..utils.page_cache import ask_for, forget, resident_share
@@ -22,9 +24,8 @@ __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
 # merging would read a memory map into memory.
 _GROWTH, _MERGED_BYTES = 2, 64 << 20
 
-# Texts of one batch when all are read, and rows written at a time.
-_BATCH, _ROWS = 4096, 1 << 16
-
+# Texts and tokens of one batch when all are read, and rows written at a time.
+_BATCH, _BATCH_TOKENS, _ROWS = 4096, 1 << 18, 1 << 16
 
 # More rows than this are read one after the other, which needs no advice.
 _MAX_ASKED = 4096
@@ -123,10 +124,15 @@ class TokenStore(Generic[_Texts]):
             self.segments = self._staged(self.segments, self.staging)
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], _Texts]]:
-        """Yield (rows, texts) for ascending `rows`, some thousand at a time."""
+        """Yield (rows, texts) for ascending `rows`, as many at a time as have some hundred thousand tokens."""
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
-            yield part, self.rows(part)
+            lengths = [
+                segment.vectors.lengths[part[lo:hi] - segment.first] for segment, lo, hi in self._split(part)
+            ]
+            offsets = running_total(np.concatenate(lengths))
+            for first, stop in token_batches(offsets, _BATCH_TOKENS):
+                yield part[first:stop], self.rows(part[first:stop])
 
     def rows(self, positions: NDArray[np.int64]) -> _Texts:
         """Return the texts at these row numbers, ascending, at least one."""
