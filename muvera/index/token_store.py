@@ -93,7 +93,7 @@ class TokenStore(Generic[_Texts]):
         self.segments: list[Segment[_Texts]] = []
         self.staging, self._staging_bytes = staging, staging_bytes
         self._requests, self._resident = 0, False
-        self._held = 0
+        self._mapped_bytes = 0
 
     def __len__(self) -> int:
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
@@ -206,10 +206,10 @@ class TokenStore(Generic[_Texts]):
             if part.path is not None and hi > lo:
                 rows, offsets = ascending[lo:hi] - part.first, part.vectors.offsets
                 tokens = int((offsets[rows + 1] - offsets[rows]).sum())
-                self._held += tokens * part.vectors.tokens.strides[0] + _AROUND * len(rows)
-        if self._held < _HELD_BYTES:
+                self._mapped_bytes += tokens * part.vectors.tokens.strides[0] + _AROUND * len(rows)
+        if self._mapped_bytes < _HELD_BYTES:
             return
-        self._held = 0
+        self._mapped_bytes = 0
         for part in self.segments:
             if part.path is not None:
                 forget(part.vectors.tokens)
