@@ -111,12 +111,13 @@ def _one(collection: Collection, rounds: int, cache: Path | None, queries: int) 
 
 def _ways(documents: MultiVectors) -> dict[str, Way]:
     def rank(query: _Floats, rows: _Rows, *, bounds: bool = True) -> tuple[_Rows, float]:
-        how = RerankOptions(K, early_exit=bounds)
+        products: list[int] = []
+        how = RerankOptions(K, early_exit=bounds, products=products)
         best, _ = rank_candidates(
             query, None, rows, lambda at, _: [(documents, at, np.arange(len(at)))], how, 1
         )
         possible = int(documents.lengths[rows].sum()) * -(-len(query) // LANES)
-        return best, sum(how.products) / possible if bounds else 1.0
+        return best, sum(products) / possible if bounds else 1.0
 
     def ordered_by(name: str) -> Way:
         codec = fit_codec(name, np.asarray(documents.tokens), threads=1)

@@ -68,9 +68,10 @@ class ExactRanking(FirstStage):
                 scores = scores_at(query, self.documents, rows, threads=self.threads)[:, 0]
                 best = best_first(scores, k)
                 return rows[best], scores[best]
-            how = RerankOptions(k, early_exit=early_exit, patience=patience)
+            products: list[int] = []
+            how = RerankOptions(k, early_exit=early_exit, patience=patience, products=products)
             found = rank_candidates(query[0], ball_carving_tau, rows, self._slice, how, self.threads)
-            made[place] = sum(how.products) / possible
+            made[place] = sum(products) / possible
             return found
 
         answers = timed_search(queries, k, answer)

@@ -152,6 +152,8 @@ class TokenStore(Generic[_Texts]):
         Segment after segment, or exactly in the order of `positions` where `in_order`.
         """
         segments = self.segments
+        if len(segments) == 1:
+            return [(segments[0].vectors, positions, np.arange(len(positions)))]
         owner = np.searchsorted([part.first for part in segments], positions, side="right") - 1
         places = np.arange(len(positions)) if in_order else np.argsort(owner, kind="stable")
         edges = np.flatnonzero(np.diff(owner[places])) + 1

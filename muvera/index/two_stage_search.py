@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,7 +177,7 @@ class TwoStageSearch:
                 found, scores = self.store.rank(
                     queries[q],
                     rows[q],
-                    replace(how, products=[]),
+                    how,
                     threads if alone else 1,
                     ball_carving_tau=ball_carving_tau,
                     rescore=rescore,

@@ -193,8 +193,9 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDAr
     array = as_array(vectors, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be numbers, got dtype {array.dtype}.")
-    with np.errstate(over="ignore"):  # what is too large for float32 is an infinity, refused below
-        array = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype != np.float32 or not array.flags.c_contiguous:
+        with np.errstate(over="ignore"):  # what is too large for float32 is an infinity, refused below
+            array = np.ascontiguousarray(array, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != dimension:
         raise ValueError(f"{name} must have shape (n, {dimension}), got {array.shape}.")
     # A float64 sum of float32 is finite if and only if all its terms are.

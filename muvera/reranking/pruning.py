@@ -9,7 +9,7 @@ of those so far make it unlikely that the next candidate is one of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class RerankOptions:
         mean and deviation are those of the candidates before it, at least 8 and k.
     mean : bool
         Divide scores by the number of query tokens.
-    products : list of int
+    products : list of int, optional
         Each call appends the number of its products of a document token with a panel of LANES
         query tokens.
     """
@@ -66,7 +66,7 @@ class RerankOptions:
     patience: int | None = None
     estimates: NDArray[np.float32] | None = None
     mean: bool = False
-    products: list[int] = field(default_factory=list)
+    products: list[int] | None = None
 
     @property
     def in_order(self) -> bool:
@@ -221,7 +221,8 @@ class PackedQuery:
                 patience, estimates[places] if len(estimates) else estimates, errors, heap, counts, scores,
             )  # fmt: skip
             out[places] = scores
-        self.options.products.append(int(counts[1]))
+        if self.options.products is not None:
+            self.options.products.append(int(counts[1]))
 
 
 def require_patience(patience: Any) -> None:

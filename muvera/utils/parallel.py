@@ -50,6 +50,8 @@ def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> li
         Non-empty ranges that cover 0..n in order.
     """
     count = len(cumulative) - 1
+    if count == 1:
+        return [(0, 1)]
     ranges = []
     start = 0
     while start < count:

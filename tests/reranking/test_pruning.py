@@ -97,9 +97,9 @@ def test_candidates_far_from_the_query_cost_one_panel_each() -> None:
     near, far = [query] * 3, [-query] * 50
     documents = MultiVectors.from_arrays([*near, *far])
     case = (query.astype(np.float32), documents, np.arange(53), 3)
-    early = RerankOptions(3)
+    early = RerankOptions(3, products=[])
     scored(case, early)
-    full = RerankOptions(3, early_exit=False)
+    full = RerankOptions(3, early_exit=False, products=[])
     scored(case, full)
     assert full.products == [53 * 2 * LANES * 2]
     assert early.products == [(3 * 2 + 50) * 2 * LANES]
