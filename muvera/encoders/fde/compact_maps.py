@@ -40,8 +40,9 @@ from ...utils.parallel import run_in_ranges, split_by_weight
 
 __all__ = ["CompactMaps", "fit_maps", "sample_windows", "similarities_of"]
 
-# Most windows to learn from, and the bytes that their long FDEs may take.
-_WINDOWS, _BYTES = 5120, 256 << 20
+# Most windows to learn from, and the bytes that their long FDEs may take.  Of few documents fewer windows
+# say as much, and the time of fitting goes with their square.
+_WINDOWS, _BYTES, _PER_DOCUMENT = 5120, 256 << 20, 6
 
 # Tokens of a window.  Single tokens say most where all tokens are much alike, long windows where
 # they are not and the FDE is to be very short; a few serve both.
@@ -116,7 +117,7 @@ def sample_windows(
 ) -> MultiVectors:
     """Return short texts to learn from, windows of tokens: up to half of them from `queries`."""
     stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_PICKING,)))
-    room = max(1, min(_WINDOWS, _BYTES // (4 * long_dimension)))
+    room = max(1, min(_WINDOWS, _PER_DOCUMENT * len(documents), _BYTES // (4 * long_dimension)))
     parts: list[NDArray[np.float32]] = []
     if queries is not None:
         parts += _pick(queries, min(queries.num_tokens, -(-room // 2)), stream)
