@@ -11,12 +11,8 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors, as_kernel_arrays
 from ...data.sampling import DocumentSample, as_batches, mean_token
 from ...data.validation import validated_out
-from ...kernels.byte_product import pack_bytes
 from ...kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
-from ...kernels.landmark_maxima import largest_products
 from ...kernels.moments import document_moments
-from ...kernels.relu_features import sum_features
-from ...kernels.tile import LANES, pack_columns
 from ...numerics.int8_matmul import Int8Matrix, quantize_columns
 from ...numerics.matmul import product
 from ...utils.parallel import run_in_ranges, split_by_weight
@@ -26,6 +22,7 @@ from ..moments.calibration import Sketches, calibrate
 from .config import LearnedConfig
 from .landmarks import mixed_documents, sample_tokens, training_sample
 from .maps import LearnedMaps, draw_features, fit_maps
+from .token_products import Features, Landmarks
 from .training import train_features
 
 __all__ = ["LearnedEncoder"]
@@ -81,8 +78,8 @@ class LearnedEncoder(BaseEncoder):
 
     def _take(self, maps: LearnedMaps) -> None:
         maps.require_shape(self.config)
-        self._landmarks = _Landmarks(maps.landmarks, maps.center)
-        self._features = pack_columns(maps.features).reshape(-1)
+        self._landmarks = Landmarks(maps.landmarks, maps.center)
+        self._features = Features(maps.features, maps.center)
         self._documents, self._queries = Int8Matrix(maps.documents), Int8Matrix(maps.queries)
         if self.config.split_mean:
             rounded, units = quantize_columns(maps.documents)  # as documents are multiplied with it
@@ -139,16 +136,11 @@ class LearnedEncoder(BaseEncoder):
         features = draw_features(config)
         if config.training_epochs:
             some, tokens = training_sample(sample, asked, config.seed)
-            values = _Landmarks(tokens, center).values_of(some, threads)
+            values = Landmarks(tokens, center).values_of(some, threads)
             features = train_features(features, tokens, values, config.training_epochs, config.seed, threads)
-        packed, places = pack_columns(features).reshape(-1), np.arange(len(landmarks) + 1)
-        activations = np.empty((len(landmarks), config.num_features), np.float32)
-
-        def activate(start: int, stop: int) -> None:
-            sum_features(landmarks, places, start, stop, packed, activations[start:stop])
-
-        run_in_ranges(activate, split_by_weight(places, _TASK_QUERIES, _TASK_QUERIES), threads)
-        measured = _Landmarks(landmarks, center)
+        alone = MultiVectors(landmarks, np.arange(len(landmarks) + 1))
+        activations = Features(features, center).values_of(alone, threads)
+        measured = Landmarks(landmarks, center)
         wanting = max(0, _DOCUMENTS_A_FLOAT * config.vector_dimension - len(sample))
         values, mixed = (
             self._targets(texts, measured, landmarks, center, threads)
@@ -162,7 +154,7 @@ class LearnedEncoder(BaseEncoder):
     def _targets(
         self,
         texts: MultiVectors,
-        measured: _Landmarks,
+        measured: Landmarks,
         landmarks: NDArray[np.float32],
         center: NDArray[np.float32],
         threads: int | None,
@@ -228,7 +220,7 @@ class LearnedEncoder(BaseEncoder):
 
         def work(start: int, stop: int) -> None:
             values = np.empty((stop - start, len(maps.landmarks)), np.float32)
-            self._landmarks.write_values(floats, halves, texts.offsets, start, stop, values)
+            self._landmarks.write(floats, halves, texts.offsets, start, stop, values)
             rows = out[start:stop]
             self._documents.multiply(values, rows)
             rows -= maps.offset
@@ -243,11 +235,11 @@ class LearnedEncoder(BaseEncoder):
     def _write_query_sketches(
         self, texts: MultiVectors, out: NDArray[np.float32], threads: int | None
     ) -> None:
-        tokens = np.ascontiguousarray(texts.tokens, np.float32)
+        floats, halves = as_kernel_arrays(texts)
 
         def work(start: int, stop: int) -> None:
             sums = np.empty((stop - start, self.config.num_features), np.float32)
-            sum_features(tokens, texts.offsets, start, stop, self._features, sums)
+            self._features.write(floats, halves, texts.offsets, start, stop, sums)
             self._queries.multiply(sums, out[start:stop])
 
         run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, _TASK_QUERIES), threads)
@@ -296,35 +288,3 @@ def _means(
     out = np.empty((stop - start, dimension + 1), np.float32)
     document_moments(floats, halves, offsets, start, stop, 0, False, out)
     return np.ascontiguousarray(out[:, :-1])
-
-
-class _Landmarks:
-    """Landmarks in bytes, and the vector that is subtracted from tokens before these are rounded."""
-
-    def __init__(self, landmarks: NDArray[np.float32], center: NDArray[np.float32]) -> None:
-        self._count, dimension = landmarks.shape
-        width = -(-dimension // LANES) * LANES
-        rounded, self._units = quantize_columns(np.ascontiguousarray(landmarks.T))
-        self._packed = pack_bytes(np.pad(rounded, ((0, width - dimension), (0, 0))))
-        self._sums = (128 * rounded.sum(axis=0, dtype=np.int64)).astype(np.int32)
-        self._center = np.zeros(width, np.float32)
-        self._center[:dimension] = center
-
-    def write_values(
-        self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
-        """Write the largest inner products of documents start..stop, less the center's, to `out`."""
-        largest_products(
-            floats, halves, offsets, start, stop, self._center, self._packed, self._sums, self._units, out
-        )
-
-    def values_of(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
-        """Return the values of texts, float32 (len(texts), n)."""
-        out = np.empty((len(texts), self._count), np.float32)
-        floats, halves = as_kernel_arrays(texts)
-
-        def work(start: int, stop: int) -> None:
-            self.write_values(floats, halves, texts.offsets, start, stop, out[start:stop])
-
-        run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, max(1, len(texts))), threads)
-        return out

@@ -12,6 +12,7 @@ values at sampled tokens, the landmarks, is a vector (LEMUR, arXiv 2601.21853):
    functions differ most over the landmarks.  Both steps together are one matrix, from a
    document's values at the landmarks to its vector; another one maps ``sum_q psi(q)``.
 
+Tokens are multiplied with landmarks and with W in bytes, less the sampled documents' mean token.
 A constant is subtracted at each landmark, the sampled documents' mean.  That changes no ranking.
 
 With ``split_mean`` the values are those of the document's tokens less their mean: ``chamfer(Q, P) = <sum_q q,
