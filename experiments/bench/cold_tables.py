@@ -11,6 +11,9 @@ __all__ = ["markdown", "text"]
 # What is aimed at: plain mmap's time over that of asking first, by what the disk reads ahead at least.
 _TARGETS = ((1024, 10.0), (128, 3.0))
 
+# The same of files that are in memory anyway: asking may cost three hundredths.
+_WARM_TARGET = 0.97
+
 
 def _ways(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     times = run["milliseconds"]
@@ -18,7 +21,9 @@ def _ways(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     target = next((ratio for least, ratio in _TARGETS if ahead is not None and ahead >= least), None)
     rows = []
     for name, ms in times.items():
-        aimed = f"{target:.0f}x" if target is not None and name == "cold, asked first" else ""
+        aimed = f"{_WARM_TARGET:.2f}x" if name == "warm, asked first" else ""
+        if target is not None and name == "cold, asked first":
+            aimed = f"{target:.0f}x"
         rows.append([name, f"{ms:.2f}", f"{times[name.split(',')[0]] / ms:.2f}x", aimed])
     return [f"{run['documents']:,} documents", "ms", "plain mmap / this", "aimed at"], rows
 
@@ -46,7 +51,7 @@ def _sections(found: dict[str, Any]) -> list[tuple[str, str, tuple[list[str], li
             f"100 random documents of {run['tokens']} tokens in half precision out of a file of "
             f"{run['megabytes']:,} MB, one query of 32 tokens, one thread, by the clock; {on['processor']}, "
             f'{on["cores"]} cores (load {on["load"]} at the start). "Codes first": 2 bits a coordinate, in memory, '
-            "choose 30 whose tokens are read."
+            "choose up to 30 whose tokens are read."
         )
         sections.append((f"Read-ahead of {ahead}", caption, _ways(run)))
         if run["limited"]:

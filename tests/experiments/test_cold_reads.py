@@ -33,6 +33,8 @@ def test_every_way_is_measured_and_shown(tmp_path: Path) -> None:
             assert f"In 5 MB, read-ahead of {'an unknown' if kb is None else f'{kb:,} KB'}" in shown
             line = next(line for line in shown.splitlines() if "cold, asked first" in line)
             assert line.rstrip(" |").endswith(target)
+            warm = next(line for line in shown.splitlines() if "warm, asked first" in line)
+            assert warm.rstrip(" |").endswith("0.97x")
 
 
 def test_pages_that_stay_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
