@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, id_kind, string_array
 from ..utils.atomic_files import read_json, save_array, write_bytes
-from ..utils.checks import require_choice
+from ..utils.checks import has_repeats, require_choice
 from ..utils.growable_array import GrowingArray
 from ..utils.npy_files import load_npy
 
@@ -39,12 +39,20 @@ class IdMap:
     def __init__(self, first: int = 0) -> None:
         self._ids = GrowingArray(np.empty(0, np.int64))
         self._alive = GrowingArray(np.empty(0, bool))
-        self._row_of: dict[int | str, int] = {}
+        self._rows: dict[int | str, int] | None = {}
         self._live: NDArray[np.int64] | None = None
         self.next = first
 
     def __len__(self) -> int:
-        return len(self._row_of)
+        return len(self.live)
+
+    @property
+    def _row_of(self) -> dict[int | str, int]:
+        """The row of each id, made when it is first needed: searches never do."""
+        if self._rows is None:
+            rows = self.live
+            self._rows = dict(zip(self._ids.values[rows].tolist(), rows.tolist(), strict=True))
+        return self._rows
 
     def __contains__(self, name: object) -> bool:
         return _is_id(type(name)) and name in self._row_of
@@ -150,7 +158,8 @@ class IdMap:
         # Strings as objects: in an array of one width the longest would widen all.
         self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
         self._alive.extend(np.ones(len(ids), bool))
-        self._row_of.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
+        if self._rows is not None:
+            self._rows.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
         if ids.dtype.kind == "i" and len(ids):
             self.next = max(self.next, int(ids.max()) + 1)
         self._live = None
@@ -163,9 +172,10 @@ class IdMap:
 
     def drop(self, rows: NDArray[np.int64]) -> None:
         """Forget rows; their ids are free again, unless another row has them meanwhile."""
-        for name, row in zip(self.of(rows).tolist(), rows.tolist(), strict=True):
-            if self._row_of.get(name) == row:
-                del self._row_of[name]
+        if self._rows is not None:
+            for name, row in zip(self.of(rows).tolist(), rows.tolist(), strict=True):
+                if self._rows.get(name) == row:
+                    del self._rows[name]
         self._alive.values[rows] = False
         self._live = None
 
@@ -196,9 +206,9 @@ class IdMap:
         names = cls(following)
         names._ids = GrowingArray(np.array(values, object if kinds == {str} else np.int64))
         names._alive = GrowingArray(alive)
-        rows = names.live.tolist()
-        names._row_of = dict(zip(values if alive.all() else map(values.__getitem__, rows), rows, strict=True))
-        if len(names._row_of) != len(names.live):
+        names._rows = None
+        numbers = kinds != {str}
+        if has_repeats(names._ids.values[alive]) if numbers else len(names._row_of) != len(names):
             raise ValueError(f"{folder / IDS} is damaged: it has an id twice.")
         return names
 

@@ -24,6 +24,7 @@ from ..utils.npy_files import load_npy
 from ..utils.parallel import thread_count
 from .base import Found, Guard, VectorSearch, checked_labels, checked_queries, checked_vectors
 from .exact import score_among
+from .label_states import FREE, SPENT, USED, LabelStates
 from .saved_graph import FILLING, SavedGraph, read_added
 
 __all__ = ["NORMS", "GraphSearch"]
@@ -54,8 +55,7 @@ class GraphSearch(VectorSearch):
 
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
-        self._labels: set[int] = set()
-        self._spent: set[int] = set()  # removed, and never to be added again
+        self._states = LabelStates()
         self._reach = 0.0  # until something is added
         self._norms = np.empty(0, np.float32)  # by label, what vectors were divided by; 1 where unknown
 
@@ -80,7 +80,7 @@ class GraphSearch(VectorSearch):
     # -- changing -------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return self._states.num_used
 
     def add(
         self,
@@ -93,8 +93,9 @@ class GraphSearch(VectorSearch):
         rows = checked_vectors(vectors, self.dimension)
         labels = checked_labels(labels, len(rows))
         if not self.can_add(labels):
-            first = min(self._labels.union(self._spent).intersection(labels.tolist()))
-            raise ValueError(f"label {first} {'was used already' if first in self._spent else 'is in use'}.")
+            first = labels[self._states.of(labels) != FREE].min(keepdims=True)
+            was = "was used already" if self._states.of(first)[0] == SPENT else "is in use"
+            raise ValueError(f"label {first[0]} {was}.")
         if len(labels) == 0:
             return
         lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
@@ -115,7 +116,7 @@ class GraphSearch(VectorSearch):
                 part = labels[start : start + step]
                 with guard():
                     self._insert(part, filled[start : start + step], workers)
-                    self._labels.update(part.tolist())
+                    self._states.put(part, USED)
         except BaseException:
             with guard():
                 self._retire(labels)
@@ -135,17 +136,16 @@ class GraphSearch(VectorSearch):
 
     def can_add(self, labels: NDArray[np.int64]) -> bool:
         """Whether :meth:`add` would take all of these labels."""
-        new = labels.tolist()
-        return self._labels.isdisjoint(new) and self._spent.isdisjoint(new)
+        return bool((self._states.of(labels) == FREE).all())
 
     def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of `labels` that a search can return, ascending."""
-        return np.array(sorted(self._labels.intersection(labels.tolist())), np.int64)
+        return np.unique(labels[self._states.of(labels) == USED])
 
     def _require(self, labels: NDArray[np.int64]) -> None:
-        missing = [label for label in labels.tolist() if label not in self._labels]
-        if missing:
-            raise KeyError(f"label {min(missing)} is not here.")
+        missing = labels[self._states.of(labels) != USED]
+        if len(missing):
+            raise KeyError(f"label {missing.min()} is not here.")
 
     # -- searching ------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class GraphSearch(VectorSearch):
 
     def labels(self) -> NDArray[np.int64]:
         """Return the labels that a search can return, ascending."""
-        return np.array(sorted(self._labels), np.int64)
+        return self._states.used
 
     def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the stored vectors of `labels`, as exactly as they are kept."""
@@ -195,7 +195,7 @@ class GraphSearch(VectorSearch):
     def save_added(self, folder: Path) -> None:
         """Write the vectors that the graph's file lacks, and all norms."""
         assert self.saved is not None
-        self.saved.write(folder, self._labels)
+        self.saved.write(folder, self.existing)
         self._save_norms(folder)
 
     def saved_in(self, folder: Path) -> None:
@@ -204,7 +204,7 @@ class GraphSearch(VectorSearch):
 
     def _add_saved(self, graph: Path, folder: Path) -> None:
         """Add what was written to `folder` because the graph's file lacks it."""
-        self.saved = SavedGraph(graph, len(self._labels) + len(self._spent))
+        self.saved = SavedGraph(graph, self._states.num_used + self._states.num_spent)
         self.add(*read_added(folder, self.dimension))
 
     def _save_norms(self, folder: Path) -> None:

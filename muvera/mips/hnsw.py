@@ -15,6 +15,7 @@ from ..utils.parallel import thread_count
 from .base import Found, SavedState, checked_allowed, checked_labels, checked_queries, none_found
 from .graph import GraphSearch
 from .hnsw_file_check import check_graph_file
+from .label_states import FREE, SPENT, USED
 from .saved_graph import FILLING
 from .settings import HNSWSettings
 
@@ -71,20 +72,19 @@ class HNSWSearch(GraphSearch):
         self._index.add_items(rows, labels.astype(np.uint64), num_threads=threads)
 
     def _retire(self, labels: NDArray[np.int64]) -> None:
-        for label in labels.tolist():
-            self._labels.discard(label)
+        self._states.put(labels, FREE)
+        for label in labels:
             with suppress(RuntimeError):  # this one did not get in
                 self._index.mark_deleted(label)
-                self._spent.add(label)
+                self._states.put(label[np.newaxis], SPENT)
 
     def remove(self, labels: NDArray[np.int64]) -> None:
         """Mark vectors as removed; they still guide the search, and keep their memory."""
         known = checked_labels(labels)
         self._require(known)
-        for label in known.tolist():
+        for label in known:
             self._index.mark_deleted(label)
-            self._labels.discard(label)
-            self._spent.add(label)
+            self._states.put(label[np.newaxis], SPENT)
 
     # -- searching ------------------------------------------------------------
 
@@ -107,9 +107,9 @@ class HNSWSearch(GraphSearch):
         accept = None
         available = len(self)
         if allowed is not None:
-            present = self._labels.intersection(checked_allowed(allowed).tolist())
+            present = self.existing(checked_allowed(allowed))
             available = len(present)
-            accept = present.__contains__
+            accept = set(present.tolist()).__contains__
         wanted = min(k, available)
         found, scores = none_found(queries, k)
         if wanted == 0 or len(queries) == 0:
@@ -127,7 +127,7 @@ class HNSWSearch(GraphSearch):
                 filter=accept,
             )
         except RuntimeError:  # the graph led to fewer than were asked for
-            candidates = self.labels() if allowed is None else np.array(sorted(present), np.int64)
+            candidates = self.labels() if allowed is None else present
             return self._search_among(candidates, queries, k, threads)
         labels = labels.astype(np.int64)
         products = np.asarray(1 - distances, np.float32) * self._norms[labels]
@@ -176,15 +176,15 @@ class HNSWSearch(GraphSearch):
         except RuntimeError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
         loaded._index.set_ef(loaded.settings.ef)  # hnswlib forgets it
-        labels = set(kept.tolist())
-        loaded._spent = set(saved.removed.tolist()) & labels
-        wrong = set(marked.tolist()) - loaded._spent
-        if wrong:
-            raise ValueError(f"{path} has vector {min(wrong)} marked as removed, but it is in use.")
-        for label in loaded._spent:
+        loaded._states.put(kept, USED)
+        gone = loaded.existing(saved.removed)
+        wrong = np.setdiff1d(marked, gone)
+        if len(wrong):
+            raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
+        for label in gone:
             with suppress(RuntimeError):  # the file remembers the mark
                 loaded._index.mark_deleted(label)
-        loaded._labels = labels - loaded._spent
+        loaded._states.put(gone, SPENT)
         loaded._add_saved(path, folder)
         return loaded
 
@@ -193,7 +193,7 @@ class HNSWSearch(GraphSearch):
         return {
             "kind": self.kind,
             "vectors": len(self),
-            "removed": len(self._spent),
+            "removed": self._states.num_spent,
             "dimension": self.dimension,
             "bytes_per_vector": 4 * (self.dimension + FILLING) + 8 + 4 * (2 * self.settings.m + 1),
             **self.settings.to_dict(),

@@ -6,6 +6,7 @@ bytes in proportion to all of them, so that few are written beside it, and added
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,12 @@ class SavedGraph:
         self._vectors.append(vectors.copy())
         return self
 
-    def write(self, folder: Path, present: set[int]) -> None:
-        """Write what came since and is still there, if anything."""
+    def write(self, folder: Path, existing: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> None:
+        """Write what came since, if anything, of the labels that `existing` returns of those it is given."""
         if not self._labels:
             return
         labels = np.concatenate(self._labels)
-        kept = np.array([label in present for label in labels.tolist()], bool)
+        kept = np.isin(labels, existing(labels))
         if kept.any():
             save_array(folder / ADDED_LABELS, labels[kept])
             save_array(folder / ADDED, np.concatenate(self._vectors)[kept])

@@ -20,6 +20,7 @@ from ..utils.parallel import thread_count
 from .base import Found, SavedState, checked_allowed, checked_labels, checked_queries, none_found
 from .graph import GraphSearch
 from .int8 import quantize
+from .label_states import FREE, USED
 from .saved_graph import FILLING
 from .settings import USearchSettings
 from .usearch_file_check import check_usearch_file
@@ -89,8 +90,8 @@ class USearchSearch(GraphSearch):
 
     def _retire(self, labels: NDArray[np.int64]) -> None:
         with self._lock:
+            self._states.put(labels, FREE)
             for label in labels.tolist():
-                self._labels.discard(label)
                 self._index.remove(label)  # no error where it did not get in
 
     def _kept(self, vectors: NDArray[np.float32]) -> NDArray[Any]:
@@ -118,7 +119,7 @@ class USearchSearch(GraphSearch):
         with self._lock:
             self._make_writable()
             self._index.remove(known.astype(np.uint64))
-            self._labels.difference_update(known.tolist())
+            self._states.put(known, FREE)
 
     # -- searching ------------------------------------------------------------
 
@@ -244,7 +245,8 @@ class USearchSearch(GraphSearch):
             loaded._index.view(str(path))
         except RuntimeError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
-        loaded._mapped, loaded._labels = True, set(kept.tolist())
+        loaded._mapped = True
+        loaded._states.put(kept, USED)
         gone = loaded.existing(saved.removed)
         if len(gone):
             loaded.remove(gone)
