@@ -157,7 +157,7 @@ def score_codes(
     depth = packed.shape[0] // biases.shape[0]
     scratch = np.zeros(_BLOCK * words, table.dtype)
     rows = scratch.view(np.uint8)
-    factors = np.empty(_BLOCK, np.float32)
+    numbers, factors = np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.float32)
     best = np.empty(biases.shape[0], np.float32)
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
@@ -171,8 +171,9 @@ def score_codes(
             last = min(first + _BLOCK, stop)
             if table.shape[0] > 0:
                 unpack_residuals(
-                    codes, first, last, width, id_bytes, centers, table, nibbles, words, scratch, factors
-                )
+                    codes, first, last, width, id_bytes, centers, table, nibbles, words, numbers, scratch,
+                    factors,
+                )  # fmt: skip
             elif depth > dimension:
                 copy_bytes(codes, first, last, width, dimension, depth, rows, factors)
             else:

@@ -143,14 +143,16 @@ def write_residuals(
 
 
 @kernel
-def centroid_number(codes, start, id_bytes):
-    """Return the centroid's number of the code that begins at ``codes[start]`` (flat)."""
-    if id_bytes == 1:
-        return np.int64(codes[start])
-    number = 0
-    for i in range(id_bytes):
-        number |= np.int64(codes[start + i]) << (8 * i)
-    return number
+def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
+    """Write the centroids' numbers of the codes first..last, of which none is above `most`.
+
+    All at once: a call for each token would take as long as unpacking it.
+    """
+    for token in range(first, last):
+        number = np.int64(codes[token * width])
+        for i in range(1, id_bytes):
+            number |= np.int64(codes[token * width + i]) << (8 * i)
+        numbers[token - first] = min(number, most)
 
 
 @kernel
@@ -162,9 +164,11 @@ def write_factors(codes, first, last, width, start, factors):
 
 @kernel
 def unpack_residuals(
-    codes, first, last, width, id_bytes, centers, table, nibbles, words, out, factors
+    codes, first, last, width, id_bytes, centers, table, nibbles, words, numbers, out, factors
 ):  # fmt: skip
     """Write the codes first..last of `codes` (flat) to `out` as rows of `words` integers, and their factors.
+
+    Their centroids' numbers are written to `numbers` on the way.
 
     `table` holds the integer of each byte, `centers` (flat) `words` integers of each centroid; the type of
     all three is as wide as the coordinates that a byte stands for.  `nibbles`, which may be empty, holds the
@@ -173,34 +177,34 @@ def unpack_residuals(
     """
     residuals = id_bytes + FACTOR_BYTES
     count = width - residuals
-    last_center = centers.shape[0] // words - 1
     keys = table.itemsize
     whole = count * keys // CHUNK * CHUNK if nibbles.shape[0] > 0 else 0
     rows, center_bytes = out.view(np.uint8), centers.view(np.uint8)
     write_factors(codes, first, last, width, id_bytes, factors)
+    _write_numbers(codes, first, last, width, id_bytes, centers.shape[0] // words - 1, numbers)
     # A loop for each number of bits: with the choice inside, the tables are loaded again for every chunk.
     if keys == 8:
         for token in range(first, last):
             start, row = token * width, (token - first) * words * 8
-            center = min(centroid_number(codes, start, id_bytes), last_center) * words * 8
+            center = numbers[token - first] * words * 8
             for i in range(0, whole, CHUNK):
                 unpack_1(codes, start + residuals + i // 8, center_bytes, center + i, nibbles, rows, row + i)
     elif keys == 4:
         for token in range(first, last):
             start, row = token * width, (token - first) * words * 4
-            center = min(centroid_number(codes, start, id_bytes), last_center) * words * 4
+            center = numbers[token - first] * words * 4
             for i in range(0, whole, CHUNK):
                 unpack_2(codes, start + residuals + i // 4, center_bytes, center + i, nibbles, rows, row + i)
     elif keys == 2:
         for token in range(first, last):
             start, row = token * width, (token - first) * words * 2
-            center = min(centroid_number(codes, start, id_bytes), last_center) * words * 2
+            center = numbers[token - first] * words * 2
             for i in range(0, whole, CHUNK):
                 unpack_4(codes, start + residuals + i // 2, center_bytes, center + i, nibbles, rows, row + i)
     if whole < count * keys:
         for token in range(first, last):
             start, row = token * width, (token - first) * words
-            center = min(centroid_number(codes, start, id_bytes), last_center) * words
+            center = numbers[token - first] * words
             for i in range(whole // keys, count):
                 out[row + i] = centers[center + i] + table[codes[start + residuals + i]]
 
