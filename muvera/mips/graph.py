@@ -152,7 +152,9 @@ class GraphSearch(VectorSearch):
     @staticmethod
     def _asked(queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return queries as the graph takes them: with zeros where vectors are filled up."""
-        return np.pad(queries, ((0, 0), (0, FILLING)))
+        asked = np.zeros((len(queries), queries.shape[1] + FILLING), np.float32)
+        asked[:, : queries.shape[1]] = queries
+        return asked
 
     def _given(self, labels: NDArray[np.int64], rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the vectors as they were given, of rows of the graph."""
