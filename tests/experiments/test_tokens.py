@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.bench.tokens import markdown, measure, text
+from experiments.bench.tokens import PLAID, markdown, measure, text
 from experiments.datasets.collection import Collection, tokens_checksum
 from muvera import MultiVectors
 
@@ -17,7 +17,7 @@ def test_every_codec_and_way_is_measured() -> None:
         "small", documents, queries, tokens_checksum(documents, queries), names, names[:5]
     )
     found = measure([collection], rounds=1)
-    assert [row["codec"] for row in found["quality"]] == ["int8", "4bit", "2bit", "1bit"]
+    assert [row["codec"] for row in found["quality"]] == ["int8", "4bit", "2bit", "1bit", *PLAID]
     assert all(0 < row["recall_10"] <= row["recall_20"] <= 1 for row in found["quality"])
     assert [(row["way"], row["checked"]) for row in found["speed"]] == [
         ("float32", False),
