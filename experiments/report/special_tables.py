@@ -140,7 +140,7 @@ def crossover(results: Results, parts: list[Part]) -> list[Table]:
     """Return from which size on the second system stays faster than the first, and the third than the second.
 
     The configuration has three systems in the order of the sizes that they are for: all tokens, all vectors,
-    a graph of FDEs.  Times are median queries; between the measured sizes they are interpolated.
+    a graph of vectors.  Times are median queries; between the measured sizes they are interpolated.
     """
     experiment = parts[0].experiment
     points = [point.name for point in experiment.points()]
