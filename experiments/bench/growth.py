@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.data.ranking import best_first
+from muvera.index.default_preset import MANY
 from muvera.index.manifest import read_manifest
 from muvera.index.settings import Backend
 from muvera.utils.atomic_files import write_bytes, write_json
@@ -41,7 +42,7 @@ K = 10
 TIMED = 200
 
 #: Searches: how their quantities are called -> candidates, the walk's breadth, candidates by codes that are rescored.
-SEARCHES = {"quick": (200, 200, 30), "thorough": (800, 2000, 100)}
+SEARCHES = {"quick": (500, 1000, 30), "thorough": (800, 2000, 50)}
 
 #: Documents that are added to a loaded index.
 ADDED = 1000
@@ -55,16 +56,21 @@ class GrowthSettings:
     """What index is built, and how it is searched."""
 
     collection: str
-    encoder: str = "mean"
+    encoder: str = MANY
     backend: Backend = "hnsw"
     codec: str = "2bit"
+    #: Links a node of the graph, and candidates while it is built.
+    m: int = 16
     ef_construction: int = 100
+    #: Whether exact tokens are kept beside the codes, and order the best by these.
+    keep_exact: bool = True
     #: Queries whose exact best documents are found.
     judged: int = 50
 
     def name(self, count: int) -> str:
         """Return how an index of so many documents is called, however it is searched."""
-        *built, _ = asdict(self).values()
+        built = [self.collection, self.encoder, self.backend, self.codec, self.m, self.ef_construction]
+        built += ["alone"] * (not self.keep_exact)
         return "-".join(str(value) for value in (*built, count))
 
 
@@ -136,12 +142,12 @@ class _Stopwatch:
 
 def _build(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
     documents = GrownDocuments(load_collection(path).documents)
-    graph = {"ef_construction": settings.ef_construction}
+    graph = {"m": settings.m, "ef_construction": settings.ef_construction}
     watch = _Stopwatch()
     MuveraIndex.build(
         watch.without(documents.batches(count)),
         settings.encoder,
-        tokens={"codec": settings.codec, "keep_exact": True},
+        tokens={"codec": settings.codec, "keep_exact": settings.keep_exact},
         backend=settings.backend,
         hnsw=graph,
         usearch={**graph, "precision": "int8"},
@@ -221,14 +227,15 @@ def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
     collection = load_collection(path)
     exact = _best(collection, settings, count, folder.parent)
     base = _memory()
-    began = time.perf_counter()
+    watch = _Stopwatch()
     index = MuveraIndex.load(folder)
-    loaded = time.perf_counter() - began
+    loaded = watch.read("load")
     judged = collection.queries[: settings.judged]
     timed = collection.queries[settings.judged :][:TIMED]
     found: dict[str, float] = {}
     for name, (candidates, ef, rescore) in SEARCHES.items():
-        how: dict[str, Any] = {"candidates": candidates, "ef": ef, "rescore": rescore, "threads": 1}
+        how: dict[str, Any] = {"candidates": candidates, "ef": ef, "threads": 1}
+        how |= {"rescore": rescore} if settings.keep_exact else {}
         shares = []
         for query, best in zip(judged, exact, strict=True):  # the first of them compile
             shares.append(np.isin(best, index.search(query, K, **how)[0].ids).mean())
@@ -244,7 +251,7 @@ def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
             found[f"{name}_clock_p{share}"] = 1000 * float(np.percentile(clock, share))
     memory = _memory()
     return {
-        "load_seconds": loaded,
+        **loaded,
         **found,
         "resident_bytes": memory["RssAnon"] + memory["RssFile"],
         "anonymous_bytes": memory["RssAnon"],
@@ -257,21 +264,23 @@ def _change(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
     more = more[:ADDED].with_ids(np.arange(count, count + min(ADDED, len(more))))
     index = MuveraIndex.load(folder)
     before = set(read_manifest(folder)["files"])
-    began = time.perf_counter()
+    watch = _Stopwatch()
     index.add(more)
-    added = time.perf_counter()
+    added = watch.read("add")
+    watch = _Stopwatch()
     index.save(folder)
-    saved = time.perf_counter()
+    saved = watch.read("save")
     files = {name: entry["bytes"] for name, entry in read_manifest(folder)["files"].items()}
-    again = time.perf_counter()
+    watch = _Stopwatch()
     whole = len(MuveraIndex.load(folder))
+    again = watch.read("reload")
     if whole != count + len(more):
         raise RuntimeError(f"{folder} holds {whole} documents instead of {count + len(more)}.")
     return {
-        "add_seconds": added - began,
-        "save_seconds": saved - added,
+        **added,
+        **saved,
         "save_bytes": sum(size for name, size in files.items() if name not in before),
-        "reload_seconds": time.perf_counter() - again,
+        **again,
     }
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from muvera.index.default_preset import MANY
+
 from ..datasets.discovery import CACHE, find_collections
 from ..report.stored_results import RESULTS, save_results
 from .growth import GrowthSettings, measure_size
@@ -21,9 +23,15 @@ def grow(
         str, typer.Option(help="Its documents are the first, the others are made of them.")
     ] = ("lareqa-en-e5"),
     data: Annotated[list[Path] | None, typer.Option(help="Folder of collections.")] = None,
-    encoder: Annotated[str, typer.Option(help="Preset of the vectors.")] = "mean",
+    encoder: Annotated[str, typer.Option(help="Preset of the vectors.")] = MANY,
     backend: Annotated[str, typer.Option(help="hnsw, usearch, int8, ...")] = "hnsw",
     codec: Annotated[str, typer.Option(help="How tokens are kept beside the exact ones.")] = "2bit",
+    keep_exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact/--codes-alone", help="Whether exact tokens are kept, and order the best by codes."
+        ),
+    ] = True,
     queries: Annotated[int, typer.Option(min=1, help="Those whose exact best documents are found.")] = 50,
     cache: Annotated[Path, typer.Option(help="Where indexes and what was measured are kept.")] = CACHE,
     save: Annotated[
@@ -43,12 +51,13 @@ def grow(
         "encoder": encoder,
         "backend": backend,
         "codec": codec,
+        "keep_exact": keep_exact,
         "judged": queries,
     }
     try:
         rows = [
             measure_size(path, GrowthSettings(**settings), count, folder)
-            for count in sorted(set(size or [10_000, 100_000]))
+            for count in sorted(set(size or [10_000, 100_000, 300_000]))
         ]
     except RuntimeError as error:
         typer.echo(f"Error: {error}", err=True)

@@ -38,6 +38,7 @@ _QUANTITIES = [
     ("disk_bytes", "on disk without exact tokens, MB", 1e6, ",.0f"),
     ("exact_bytes", "exact tokens on disk, MB", 1e6, ",.0f"),
     ("load_seconds", "load, s", 1.0, ".2f"),
+    ("load_processor_seconds", "load, processor s", 1.0, ".2f"),
     *(
         (f"{way}_{name}", f"{way} search: {title}", 1.0, form)
         for way in SEARCHES
@@ -50,9 +51,11 @@ _QUANTITIES = [
         )
     ),
     ("add_seconds", "1,000 added, s", 1.0, ".2f"),
+    ("add_processor_seconds", "1,000 added, processor s", 1.0, ".2f"),
     ("save_seconds", "saved after that, s", 1.0, ".2f"),
     ("save_bytes", "written by that, MB", 1e6, ",.1f"),
     ("reload_seconds", "loaded after that, s", 1.0, ".2f"),
+    ("reload_processor_seconds", "loaded after that, processor s", 1.0, ".2f"),
 ]
 
 # Those of which a document's part, and the power of the number of documents, tell something.
@@ -132,21 +135,23 @@ def outlook(found: dict[str, Any], machine: Machine | None = None) -> str:
 
 
 def _caption(found: dict[str, Any]) -> str:
+    exact = found["keep_exact"]
     searches = " ".join(
-        f"A {way} search ranks {candidates} candidates that a walk of breadth {ef} finds, and {rescore} of them by "
-        "exact tokens."
+        f"A {way} search ranks {candidates} candidates that a walk of breadth {ef} finds"
+        + (f", and {rescore} of them by exact tokens." if exact else ".")
         for way, (candidates, ef, rescore) in SEARCHES.items()
     )
     last = found["rows"][-1]
     on = last["build_machine"]
     loads = ", ".join(str(row["build_machine"]["load"]) for row in found["rows"])
+    graph = f"m={last['m']}, ef_construction={last['ef_construction']}"
     return (
         f"{found['collection']}'s documents, and others of 48 to 80 tokens made of them; preset "
-        f"{found['encoder']!r}, backend {found['backend']!r}, codes of {found['codec']} beside exact tokens, "
-        f"one thread searches. {searches} Seconds of builds are without making documents. "
-        f"The exact ten are those of {found['judged']} queries of the collection; {TIMED} others are timed, each once. "
-        f"{on['processor']}, {on['cores']} cores, which others used at the same time (load {loads} at the starts), "
-        f"Python {on['python']}, NumPy {on['numpy']}, numba {on['numba']}."
+        f"{found['encoder']!r}, backend {found['backend']!r} ({graph}), codes of {found['codec']} "
+        f"{'beside exact tokens' if exact else 'alone'}, one thread searches. {searches} Seconds of builds are without "
+        f"making documents. The exact ten are those of {found['judged']} queries of the collection; {TIMED} others are "
+        f"timed, each once. {on['processor']}, {on['cores']} cores, which others used at the same time (load {loads} "
+        f"at the starts), Python {on['python']}, NumPy {on['numpy']}, numba {on['numba']}."
     )
 
 

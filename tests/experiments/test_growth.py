@@ -112,7 +112,7 @@ def test_a_size_is_measured_once(real: MultiVectors, tmp_path: Path, monkeypatch
 
     context = type("Context", (), {"Process": Process})
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)
-    settings = growth.GrowthSettings("small", judged=3)
+    settings = growth.GrowthSettings("small", encoder="mean", judged=3)
     path: Any = collection_of(real)
     found = [growth.measure_size(path, settings, count, tmp_path) for count in (400, 800)]
     again = growth.measure_size(path, settings, 800, tmp_path)
@@ -123,12 +123,14 @@ def test_a_size_is_measured_once(real: MultiVectors, tmp_path: Path, monkeypatch
     assert other["add_seconds"] == found[0]["add_seconds"]
     assert found[1]["quick_recall"] > 0.9
     assert 0 < found[1]["save_bytes"] < 2 * found[1]["disk_bytes"] + found[1]["exact_bytes"] * 3
+    alone = growth.measure_size(path, replace(settings, keep_exact=False), 400, tmp_path)
+    assert alone["exact_bytes"] == 0 < alone["quick_recall"]
     shown = {
         "collection": "small",
         "encoder": "mean",
         "backend": "hnsw",
         "codec": "2bit",
-        "candidates": 50,
+        "keep_exact": True,
         "judged": 3,
     }
     for show in (growth_tables.text, growth_tables.markdown):
