@@ -19,7 +19,7 @@ from .label_states import FREE, SPENT, USED
 from .saved_graph import FILLING
 from .settings import HNSWSettings
 
-__all__ = ["HNSWSearch"]
+__all__ = ["HNSWSearch", "bytes_in_graph"]
 
 # Vectors that an empty graph has room for.
 _ROOM = 1024
@@ -195,6 +195,11 @@ class HNSWSearch(GraphSearch):
             "vectors": len(self),
             "removed": self._states.num_spent,
             "dimension": self.dimension,
-            "bytes_per_vector": 4 * (self.dimension + FILLING) + 8 + 4 * (2 * self.settings.m + 1),
+            "bytes_per_vector": bytes_in_graph(self.dimension, self.settings.m),
             **self.settings.to_dict(),
         }
+
+
+def bytes_in_graph(floats: int, m: int) -> int:
+    """Return the bytes of a vector with what fills it up, its label, and its links at the bottom."""
+    return 4 * (floats + FILLING) + 8 + 4 * (2 * m + 1)

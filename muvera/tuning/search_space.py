@@ -14,6 +14,7 @@ from ..encoders.moments.config import MeanConfig
 from ..index.settings import Backend
 from ..kernels.tile import LANES
 from ..mips import PQSettings, VectorSearch, make_search
+from ..mips.hnsw import bytes_in_graph
 
 __all__ = ["STORAGES", "EncoderCandidate", "Storage", "encoder_candidates"]
 
@@ -103,7 +104,7 @@ class Storage:
         if self.backend == "int8":
             return floats + 4 + 8
         if m is not None:
-            return 4 * floats + 8 + 4 * (2 * m + 1)
+            return bytes_in_graph(floats, m)
         return 4 * LANES * -(-floats // LANES) + 8
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from experiments.systems.token_kernels import documents_in_order
 from experiments.systems.token_search import TokenSearch
 from muvera import MultiVectors
+from muvera.mips.hnsw import bytes_in_graph
 
 
 def search(documents: MultiVectors, backend: Any = "exact") -> TokenSearch:
@@ -62,8 +63,7 @@ def test_tokens_know_their_documents_and_what_they_cost() -> None:
     documents = unit_texts(0, [2, 1, 3])
     assert search(documents).document_of.tolist() == [0, 0, 1, 2, 2, 2]
     assert search(documents).bytes_per_token == 8
-    # Vector, label and links of m = 16.
-    assert search(documents, "hnsw").bytes_per_token == 8 + 4 * 16 + 8 + 4 * 33
+    assert search(documents, "hnsw").bytes_per_token == 8 + bytes_in_graph(16, 16)
 
 
 def test_an_unknown_backend_is_refused() -> None:

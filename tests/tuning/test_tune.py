@@ -12,6 +12,7 @@ from builders.realistic_collections import documents_like_real, queries_like_rea
 from builders.small_search_space import TUNE, small_encoders, use_small_encoders, without_times
 
 from muvera import MeanConfig, MultiVectors, MuveraIndex, Tuning, plot_tuning, tune
+from muvera.mips.hnsw import bytes_in_graph
 from muvera.tuning.report import render
 from muvera.tuning.result import TunedRow
 from muvera.tuning.sample import draw_sample
@@ -180,10 +181,10 @@ def test_large_collections_get_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TUNE, "STORAGES", TUNE.STORAGES[:1])
     found = tune(DOCUMENTS, QUERIES, candidates=30, max_floats=128)
     assert set(found.hnsw) == {"m", "ef"} and found.settings == {"backend": "auto", "hnsw": found.hnsw}
-    assert found.choice.bytes == 4 * found.choice.floats + 8 + 4 * (2 * found.hnsw["m"] + 1)
+    assert found.choice.bytes == bytes_in_graph(found.choice.floats, found.hnsw["m"])
     assert found.graph_recall is not None and found.graph_recall > 0.9
     assert "has a graph: with m=" in found.text
-    tight = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=4 * 16 + 8 + 4 * 33)
+    tight = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=bytes_in_graph(16, 16))
     assert tight.hnsw["m"] == 16 and tight.choice.floats == 16
 
 
