@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -40,6 +41,7 @@ class IdMap:
         self._ids = GrowingArray(np.empty(0, np.int64))
         self._alive = GrowingArray(np.empty(0, bool))
         self._rows: dict[int | str, int] | None = {}
+        self._making = RLock()  # of what is made when it is needed, which must not be while rows change
         self._live: NDArray[np.int64] | None = None
         self.next = first
 
@@ -49,10 +51,11 @@ class IdMap:
     @property
     def _row_of(self) -> dict[int | str, int]:
         """The row of each id, made when it is first needed: searches never do."""
-        if self._rows is None:
-            rows = self.live
-            self._rows = dict(zip(self._ids.values[rows].tolist(), rows.tolist(), strict=True))
-        return self._rows
+        with self._making:
+            if self._rows is None:
+                rows = self.live
+                self._rows = dict(zip(self._ids.values[rows].tolist(), rows.tolist(), strict=True))
+            return self._rows
 
     def __contains__(self, name: object) -> bool:
         return _is_id(type(name)) and name in self._row_of
@@ -65,9 +68,10 @@ class IdMap:
     @property
     def live(self) -> NDArray[np.int64]:
         """Rows that are there, ascending."""
-        if self._live is None:
-            self._live = np.flatnonzero(self._alive.values)
-        return self._live
+        with self._making:
+            if self._live is None:
+                self._live = np.flatnonzero(self._alive.values)
+            return self._live
 
     @property
     def deleted_rows(self) -> NDArray[np.int64]:
@@ -154,30 +158,33 @@ class IdMap:
 
     def append(self, ids: Ids) -> None:
         """Give the next rows these ids, also those that name other rows until now."""
-        first = len(self._ids)
-        # Strings as objects: in an array of one width the longest would widen all.
-        self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
-        self._alive.extend(np.ones(len(ids), bool))
-        if self._rows is not None:
-            self._rows.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
-        if ids.dtype.kind == "i" and len(ids):
-            self.next = max(self.next, int(ids.max()) + 1)
-        self._live = None
+        with self._making:
+            first = len(self._ids)
+            # Strings as objects: in an array of one width the longest would widen all.
+            self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
+            self._alive.extend(np.ones(len(ids), bool))
+            if self._rows is not None:
+                self._rows.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
+            if ids.dtype.kind == "i" and len(ids):
+                self.next = max(self.next, int(ids.max()) + 1)
+            self._live = None
 
     def reserve(self, count: int) -> None:
         """Leave the next `count` rows without a document for ever."""
-        self._ids.extend(np.full(count, "", object) if self._kind == "str" else np.zeros(count, np.int64))
-        self._alive.extend(np.zeros(count, bool))
-        self._live = None
+        with self._making:
+            self._ids.extend(np.full(count, "", object) if self._kind == "str" else np.zeros(count, np.int64))
+            self._alive.extend(np.zeros(count, bool))
+            self._live = None
 
     def drop(self, rows: NDArray[np.int64]) -> None:
         """Forget rows; their ids are free again, unless another row has them meanwhile."""
-        if self._rows is not None:
-            for name, row in zip(self.of(rows).tolist(), rows.tolist(), strict=True):
-                if self._rows.get(name) == row:
-                    del self._rows[name]
-        self._alive.values[rows] = False
-        self._live = None
+        with self._making:
+            if self._rows is not None:
+                for name, row in zip(self.of(rows).tolist(), rows.tolist(), strict=True):
+                    if self._rows.get(name) == row:
+                        del self._rows[name]
+            self._alive.values[rows] = False
+            self._live = None
 
     def save(self, folder: Path) -> None:
         """Write ``ids.json`` and ``alive.npy``."""

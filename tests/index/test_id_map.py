@@ -2,6 +2,7 @@
 
 import tracemalloc
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -179,3 +180,28 @@ def test_one_long_id_does_not_widen_all() -> None:
     assert names.of(np.array([100])).tolist() == ["1" * 10_000]
     names.reserve(1)
     assert names.rows(["3" * 10_000]) == [300]
+
+
+def test_rows_that_come_while_ids_are_looked_up_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = IdMap()
+    names.append(np.arange(3))
+    names.save(tmp_path)
+    loaded = IdMap.load(tmp_path)  # which makes nothing yet that a look-up needs
+    begun, added, find = Event(), Event(), np.flatnonzero
+
+    def slow(values: np.ndarray) -> np.ndarray:
+        found = find(values)
+        begun.set()
+        added.wait(0.2)
+        return found
+
+    monkeypatch.setattr(np, "flatnonzero", slow)
+    reader = Thread(target=loaded.__contains__, args=(0,))
+    reader.start()
+    assert begun.wait(10)
+    loaded.append(np.array([3]))
+    added.set()
+    reader.join()
+    assert 3 in loaded and len(loaded) == 4
