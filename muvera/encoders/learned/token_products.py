@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ __all__ = ["Features", "Landmarks"]
 _TASK_TOKENS = 16384
 
 
-class _RoundedVectors:
+class _RoundedVectors(ABC):
     """Vectors in bytes, and what is subtracted from tokens before these are rounded.
 
     Parameters
@@ -40,11 +41,11 @@ class _RoundedVectors:
         self._center = np.zeros(width, np.float32)
         self._center[:dimension] = center
 
+    @abstractmethod
     def write(
         self, floats: Any, halves: Any, offsets: Any, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
         """Write what texts start..stop have with the vectors to `out` (stop - start, n)."""
-        raise NotImplementedError
 
     def values_of(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
         """Return what texts have with the vectors, float32 (len(texts), n)."""
