@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera.index.candidates import GRAPH_FROM
+from muvera.index.candidates import graph_from
 from muvera.index.settings import EXACT_TOKENS
 
 from ..evaluation.summary import Part, Results
@@ -15,6 +15,9 @@ from ..runner.scaling import RECALL
 from .table_parts import Table, columns_of, make_table, with_interval
 
 __all__ = ["candidates", "crossing", "crossover", "losses", "needed_candidates", "scaling"]
+
+# Sizes of vectors whose number in use is said.
+_FLOATS = (256, 1024, 5249)
 
 # Recall that candidates are counted for.
 _SHARES = (0.8, 0.9, 0.95)
@@ -157,7 +160,8 @@ def crossover(results: Results, parts: list[Part]) -> list[Table]:
         cells = [crossing(tokens, medians[0], medians[1]), crossing(sizes, medians[1], medians[2])]
         rows.append([name, *cells, f"{sizes[-1]:,} documents, {tokens[-1]:,} tokens"])
     if rows:
-        rows.append(["in use", f"{EXACT_TOKENS:,}", f"{GRAPH_FROM:,}", ""])
+        in_use = ", ".join(f"{graph_from(floats):,} of {floats:,} floats" for floats in _FLOATS)
+        rows.append(["in use", f"{EXACT_TOKENS:,}", in_use, ""])
     header = [
         "collection",
         f"tokens from which on {points[1]} is faster than {points[0]}",

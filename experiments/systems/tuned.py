@@ -9,8 +9,8 @@ from muvera import Tuning, tune
 from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import PRESETS, preset_config
 from muvera.index.settings import IndexSettings
+from muvera.mips.exact import bytes_in_memory
 from muvera.tuning.arguments import MIN_QUERIES
-from muvera.tuning.search_space import STORAGES
 
 from ..known_names import require_known
 from .base import Material
@@ -55,9 +55,9 @@ class Tuned(FirstStage):
     def build(self, material: Material) -> None:
         """Tune unless another system has, and build what was chosen."""
         tuning = self._tuning(material)
-        limit = STORAGES[0].bytes_per_vector(
+        limit = bytes_in_memory(
             preset_config(self._preset, material.documents.dimension).vector_dimension
-        )
+        )  # without a graph, as below
         row = tuning.within(max_bytes=limit, by_pseudo_queries=self._by_windows and not tuning.pseudo_queries)
         self._chosen: EncoderConfig = row.config
         self._choice = f"{row.name}, {row.storage.name}"

@@ -14,15 +14,19 @@ from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..mips import GRAPHS, SEARCHES, SavedState, VectorSearch, available_graph, make_search
 from ..mips.base import Guard
+from ..mips.exact import MAX_ROUNDED
 from .quality import FirstStageRecall
 from .sample_profile import DRIFTED, SampleProfile
 from .settings import IndexSettings
 
-__all__ = ["CandidateSearch"]
+__all__ = ["CandidateSearch", "graph_from"]
 
-#: With backend "auto", a graph is built from this many vectors on: below, reading all is faster
-#: (`python -m experiments run crossover` measures where).
-GRAPH_FROM = 3000
+# With backend "auto", a graph is built from so many vectors of up to so many floats on: below, reading all is
+# faster (`python -m experiments run crossover` measures where).
+_GRAPH_FROM = ((512, 10_000), (MAX_ROUNDED, 6_000))
+
+# The same for longer vectors.
+_LONG_GRAPH_FROM = 3000
 
 #: Vectors encoded at a time while adding.
 _BLOCK_BYTES = 128 << 20
@@ -32,6 +36,11 @@ LOW_RECALL = 0.95
 
 # Best vectors that a graph is to find where its recall is measured.
 _MEASURED_K = 100
+
+
+def graph_from(dimension: int) -> int:
+    """Return the number of vectors of `dimension` floats from which on "auto" builds a graph."""
+    return next((count for most, count in _GRAPH_FROM if dimension <= most), _LONG_GRAPH_FROM)
 
 
 class CandidateSearch:
@@ -98,7 +107,8 @@ class CandidateSearch:
 
     def _change_to_graph(self, size: int, threads: int | None) -> None:
         """Replace reading all by a graph once there are many; a graph is not left again."""
-        if self.settings.backend != "auto" or self.search.kind in GRAPHS or size < GRAPH_FROM:
+        wanted = size >= graph_from(self.search.dimension)
+        if self.settings.backend != "auto" or self.search.kind in GRAPHS or not wanted:
             return
         graph, before = self._made(available_graph()), self.search
         rows = before.labels()

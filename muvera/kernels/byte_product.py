@@ -28,6 +28,7 @@ from .llvm_helpers import (
     new_sums,
     shuffle,
     store_vector,
+    sum_each,
     tile_rows,
 )
 from .tile import LANES, ROWS
@@ -40,6 +41,9 @@ STEP = 4
 
 #: Panels of a strip, which has two rows: those of a single query in two bytes.
 STRIP = ROWS // 2
+
+#: Bytes of a vector register, and vectors of signed bytes whose products with a query are summed together.
+SPAN, VECTORS = STEP * LANES, 4
 
 #: Maximum number of bytes in a row: 255 * 128 * MAX_DEPTH is below 2**31.
 MAX_DEPTH = 65536
@@ -123,6 +127,36 @@ def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any
     return context.get_dummy_value()
 
 
+def _emit_dots(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
+    """Emit the products of VECTORS vectors with both rows of a query: those of the high bytes, then of the low."""
+    vectors, vector, last, depth, queries, query, out, position = args
+    addresses = [
+        entry_address(context, builder, signature.args[0], vectors, builder.mul(place, depth))
+        for place in tile_rows(builder, vector, last, VECTORS)
+    ]
+    first = builder.mul(query, ir.Constant(query.type, 2))
+    asked = [
+        entry_address(
+            context, builder, signature.args[4], queries, builder.mul(builder.add(first, half), depth)
+        )
+        for half in (ir.Constant(first.type, 0), ir.Constant(first.type, 1))
+    ]
+    starts = [builder.bitcast(address, _SUMS.as_pointer()) for address in addresses]
+    halves = [builder.bitcast(address, _SUMS.as_pointer()) for address in asked]
+    sums = [new_sums(builder, _SUMS, VECTORS) for _ in halves]
+    with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, SPAN))) as loop:
+        unsigned = [builder.load(builder.gep(half, [loop.index]), align=1) for half in halves]
+        for i, start in enumerate(starts):
+            signed = builder.load(builder.gep(start, [loop.index]), align=1)
+            for half, totals in zip(unsigned, sums, strict=True):
+                builder.store(add(builder, builder.load(totals[i]), half, signed), totals[i])
+    for i, totals in enumerate(sums):
+        found = sum_each(builder, [builder.load(total) for total in totals])
+        place = builder.add(position, ir.Constant(position.type, i * VECTORS))
+        store_vector(builder, found, entry_address(context, builder, signature.args[6], out, place))
+    return context.get_dummy_value()
+
+
 def _add_vnni(builder: Any, total: Any, row: Any, column: Any) -> Any:
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(_SUMS, [_SUMS] * 3), "llvm.x86.avx512.vpdpbusd.512"
@@ -199,6 +233,13 @@ def _interpreted_strip(rows, row, last, depth, packed, panel, out, position):
             out[start : start + LANES] = sums[j]
 
 
+def _interpreted_dots(vectors, vector, last, depth, queries, query, out, position):
+    picked = np.minimum(np.arange(vector, vector + VECTORS), last)
+    signed = vectors[: (last + 1) * depth].reshape(-1, depth)[picked].astype(np.float64)
+    halves = queries[2 * query * depth : 2 * (query + 1) * depth].reshape(2, depth)
+    out[position : position + 2 * VECTORS] = (halves @ signed.T).ravel()
+
+
 def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
     best = out[position : position + LANES]
     best[:] = np.maximum(best, _interpreted_sums(rows, row, last, depth, packed, panel).max(axis=0))
@@ -238,18 +279,21 @@ if _HAS_VNNI:
     ADDITIONS["vnni"] = _add_vnni
 
 
-def make_tiles(addition: str) -> tuple[Any, Any, Any]:
-    """Return what writes sums, what raises maxima and what writes a strip, made of one of the ADDITIONS."""
+def make_tiles(addition: str) -> tuple[Any, Any, Any, Any]:
+    """Return what writes sums, raises maxima, writes a strip and writes dots, made of one of the ADDITIONS."""
     if INTERPRETED:
-        return _interpreted, _interpreted_max, _interpreted_strip
+        return _interpreted, _interpreted_max, _interpreted_strip, _interpreted_dots
     add = ADDITIONS[addition]
-    return _intrinsic(add, _emit_tile), _intrinsic(add, _emit_maxima), _intrinsic(add, _emit_strip)
+    emitted = (_emit_tile, _emit_maxima, _emit_strip, _emit_dots)
+    tile, maxima, strip, dots = (_intrinsic(add, emit) for emit in emitted)
+    return tile, maxima, strip, dots
 
 
 #: Write the tile's ROWS * LANES sums (int32) to ``out[position:]``, row by row; raise the LANES integers
 #: ``out[position : position + LANES]`` to the maxima over the tile's rows; write the sums of two rows with
-#: STRIP panels, row by row.
-byte_tile, byte_max, byte_strip = make_tiles(list(ADDITIONS)[-1])
+#: STRIP panels, row by row; write the products of VECTORS vectors with the two rows of a query, which
+#: is what needs no packed matrix and no room for more than one query.
+byte_tile, byte_max, byte_strip, byte_dots = make_tiles(list(ADDITIONS)[-1])
 
 #: Write the bytes of ``source[position : position + LANES]`` to ``out[start:]``: 128 and the value times
 #: ``per_unit``, rounded and kept within 1..255.
@@ -357,3 +401,56 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
                         sums[i * LANES + j], sums[(i + 1) * LANES + j], column_sums[first + j],
                         units[(row + i) // 2] * scales[first + j],
                     )  # fmt: skip
+
+
+@kernel
+def round_rows(vectors, slack, numbers, sums, units, errors):
+    """Round each row of `vectors` (n, d) to signed bytes in a unit of its own, 127ths of its greatest entry.
+
+    `numbers` int8 (n, depth) may have more columns than `vectors`; these are left as they are.  `sums` int32
+    (n,) gets 128 times the sum of a row's bytes, `units` float32 (n,) its unit, `errors` float32 (n,) the
+    length of what rounding has taken away and `slack` times that of the row, rounded up.
+    """
+    tiny = np.finfo(np.float32).tiny
+    for i in range(vectors.shape[0]):
+        peak = np.float32(0)
+        for j in range(vectors.shape[1]):
+            peak = max(peak, abs(vectors[i, j]))
+        unit = peak / np.float32(127)
+        # A unit that is no normal number has no accurate inverse: such a vector is as good as zero.
+        if unit < tiny:
+            unit = np.float32(0)
+        inverse = np.float32(1) / unit if unit > 0 else np.float32(0)
+        total = np.int32(0)
+        lost, square = 0.0, 0.0
+        for j in range(vectors.shape[1]):
+            value = vectors[i, j]
+            number = min(max(np.int32(np.rint(value * inverse)), np.int32(-127)), np.int32(127))
+            numbers[i, j] = number
+            total += number
+            lost += (value - np.float64(number) * unit) ** 2
+            square += np.float64(value) ** 2
+        sums[i] = 128 * total
+        units[i] = unit
+        # Below the normal numbers float32 has no relative precision.
+        errors[i] = (np.sqrt(lost) + slack * np.sqrt(square)) * 1.000001 + tiny
+
+
+@kernel
+def multiply_rows(numbers, start, stop, sums, units, asked, query_units, out):
+    """Write the products of the vectors start..stop with all queries to `out` (stop - start, m), float32.
+
+    `numbers`, `sums` and `units` as :func:`round_rows` has them, `asked` uint8 (2 m, depth) and `query_units`
+    float32 (m,) as :func:`split_to_bytes`; depth is a multiple of SPAN, and what follows the queries' own
+    columns may be anything where the vectors have zeros.
+    """
+    depth = asked.shape[1]
+    flat, queries = numbers.reshape(-1), asked.reshape(-1)
+    found = np.empty(2 * VECTORS, np.int32)
+    for row in range(start, stop, VECTORS):
+        for query in range(query_units.shape[0]):
+            byte_dots(flat, row, stop - 1, depth, queries, query, found, 0)
+            for i in range(min(VECTORS, stop - row)):
+                out[row - start + i, query] = _joined(
+                    found[i], found[VECTORS + i], sums[row + i], query_units[query] * units[row + i]
+                )

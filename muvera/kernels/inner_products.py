@@ -10,6 +10,17 @@ from .tile import LANES, ROWS, lane_dot
 
 
 @kernel
+def _tree_sum(tile, first):
+    """Return the sum of the LANES partial sums ``tile[first:]``, which are overwritten."""
+    half = LANES // 2
+    while half > 0:
+        for j in range(half):
+            tile[first + j] += tile[first + j + half]
+        half //= 2
+    return tile[first]
+
+
+@kernel
 def inner_products(vectors, start, stop, width, queries, count, out):
     """Write the products of vectors start..stop with all queries to `out` (stop - start, m).
 
@@ -21,10 +32,23 @@ def inner_products(vectors, start, stop, width, queries, count, out):
         for query in range(count):
             lane_dot(vectors, row, stop - 1, width, queries, query, tile, 0)
             for i in range(min(ROWS, stop - row)):
-                first = i * LANES
-                half = LANES // 2
-                while half > 0:
-                    for j in range(half):
-                        tile[first + j] += tile[first + j + half]
-                    half //= 2
-                out[row - start + i, query] = tile[first]
+                out[row - start + i, query] = _tree_sum(tile, i * LANES)
+
+
+@kernel
+def inner_products_at(vectors, positions, width, queries, count, out):
+    """Write the products of the vectors at `positions` with all queries to `out`, with the bits of all.
+
+    ROWS vectors at a time are copied side by side.
+    """
+    tile = np.empty(ROWS * LANES, np.float32)
+    block = np.empty(ROWS * width, np.float32)
+    for start in range(0, len(positions), ROWS):
+        used = min(ROWS, len(positions) - start)
+        for i in range(used):
+            source = positions[start + i] * width
+            block[i * width : (i + 1) * width] = vectors[source : source + width]
+        for query in range(count):
+            lane_dot(block, 0, used - 1, width, queries, query, tile, 0)
+            for i in range(used):
+                out[start + i, query] = _tree_sum(tile, i * LANES)

@@ -88,6 +88,33 @@ def sum_lanes(builder: Any, value: Any) -> Any:
     return builder.extract_element(value, ir.Constant(INT32, 0))
 
 
+def sum_each(builder: Any, values: list[Any]) -> Any:
+    """Emit the sums of the lanes of four vectors of integers, a vector of four lanes."""
+    one, two, three, four = values
+    lanes = one.type.count
+    total = _halved(
+        builder, _halved(builder, one, two, lanes, 1), _halved(builder, three, four, lanes, 1), lanes, 2
+    )
+    while lanes > 4:
+        lanes //= 2
+        parts = (shuffle(builder, total, total, list(range(start, start + lanes))) for start in (0, lanes))
+        total = builder.add(*parts)
+    return total
+
+
+def _halved(builder: Any, left: Any, right: Any, lanes: int, size: int) -> Any:
+    """Emit the sums of neighboring groups of `size` lanes: of each four lanes those of `left`, then of `right`."""
+    order = [
+        start + side * lanes + i
+        for start in range(0, lanes, 2 * size)
+        for side in (0, 1)
+        for i in range(size)
+    ]
+    return builder.add(
+        shuffle(builder, left, right, order), shuffle(builder, left, right, [place + size for place in order])
+    )
+
+
 def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
     """Emit the positions of `count` rows from `row` on; those past `last` repeat `last`.
 

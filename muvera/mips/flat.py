@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,16 @@ class FlatSearch(VectorSearch):
         Floats of a vector.
     columns : dict of arrays (0, ...)
         What is kept of a vector, a row of each, by the names of the files.
+    derived : sequence of arrays (0, ...)
+        What is kept beside and follows from them: not saved.
     """
 
-    def __init__(self, dimension: int, columns: dict[str, NDArray[Any]]) -> None:
+    def __init__(
+        self, dimension: int, columns: dict[str, NDArray[Any]], derived: Sequence[NDArray[Any]] = ()
+    ) -> None:
         super().__init__(dimension)
         self._files = tuple(columns)
-        self._columns = list(columns.values())
+        self._columns = [*columns.values(), *derived]
         self._labels = np.empty(0, np.int64)
         self._count = 0
         self._highest = -1  # of all labels that there ever were
@@ -198,7 +202,7 @@ class FlatSearch(VectorSearch):
 
     def save(self, folder: Path) -> None:
         """Write each column and the labels as ``.npy``."""
-        for name, column in zip(self._files, self._columns, strict=True):
+        for name, column in zip(self._files, self._columns, strict=False):
             save_array(folder / name, self._saved(column[: self._count]))
         save_array(folder / LABELS, self._labels[: self._count])
 

@@ -86,7 +86,7 @@ def _with_tokens(texts: MultiVectors, name: str, minimum: int) -> NDArray[np.int
 def within_limits(
     encoders: list[EncoderCandidate],
     storages: Sequence[Storage],
-    m: int | None,
+    documents: int,
     max_bytes: int | None,
     max_floats: int | None,
 ) -> list[EncoderCandidate]:
@@ -97,7 +97,9 @@ def within_limits(
     ValueError
         Where none can.
     """
-    sizes = [min(storage.bytes_per_vector(each.floats, m) for storage in storages) for each in encoders]
+    sizes = [
+        min(storage.bytes_per_vector(each.floats, documents) for storage in storages) for each in encoders
+    ]
     if max_bytes is not None:
         kept = [each for each, size in zip(encoders, sizes, strict=True) if size <= max_bytes]
         limit, smallest = f"max_bytes={max_bytes}", f"{min(sizes)} bytes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from ..index.candidates import GRAPH_FROM
+from ..index.candidates import graph_from
 from .result import TunedRow, Tuning
 
 __all__ = ["render"]
@@ -92,7 +92,7 @@ def _graph(found: Tuning) -> str:
     if found.graph_recall is None:
         return ""
     return (
-        f"From {GRAPH_FROM:,} documents on an index has a graph: with m={found.hnsw['m']} and "
+        f"From {graph_from(found.choice.floats):,} documents on an index has a graph: with m={found.hnsw['m']} and "
         f"ef={found.hnsw['ef']} it finds {found.graph_recall:.1%} of the exact best vectors of the sample, "
         "and less of more vectors."
     )

@@ -11,10 +11,12 @@ from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.learned.config import LearnedConfig
 from ..encoders.moments.config import MeanConfig
+from ..index.candidates import graph_from
 from ..index.settings import Backend
-from ..kernels.tile import LANES
 from ..mips import PQSettings, VectorSearch, make_search
+from ..mips.exact import bytes_in_memory
 from ..mips.hnsw import bytes_in_graph
+from .hnsw_settings import M_VALUES
 
 __all__ = ["STORAGES", "EncoderCandidate", "Storage", "encoder_candidates"]
 
@@ -97,15 +99,17 @@ class Storage:
         kind = "exact" if self.backend == "auto" else self.backend
         return make_search(kind, dimension, PQSettings(**self.pq) if kind == "pq" else None)
 
-    def bytes_per_vector(self, floats: int, m: int | None = None) -> int:
-        """Return the bytes of one vector, with its `m` links where it is in a graph."""
+    def has_graph(self, floats: int, documents: int) -> bool:
+        """Whether the vectors of so many documents are in a graph."""
+        return self.backend == "auto" and documents >= graph_from(floats)
+
+    def bytes_per_vector(self, floats: int, documents: int, m: int = min(M_VALUES)) -> int:
+        """Return the bytes of one of so many documents' vectors, with `m` links where it is in a graph."""
         if self.backend == "pq":
             return -(-floats // int(self.pq["subvector_size"])) + 8
         if self.backend == "int8":
             return floats + 4 + 8
-        if m is not None:
-            return bytes_in_graph(floats, m)
-        return 4 * LANES * -(-floats // LANES) + 8
+        return bytes_in_graph(floats, m) if self.has_graph(floats, documents) else bytes_in_memory(floats)
 
 
 #: From the most bytes to the fewest.

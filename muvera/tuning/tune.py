@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index.candidates import GRAPH_FROM
 from ..index.settings import EXACT_TOKENS
 from ..mips.product_quantizer import CENTROIDS
 from .arguments import require_values, texts_with_tokens, within_limits
@@ -110,26 +109,28 @@ def tune(
     advance = progress or (lambda _: None)
     drawn = draw_sample(texts, filled, given, size, seed, threads)
     advance(1)
-    m = min(M_VALUES) if len(filled) >= GRAPH_FROM else None
     storages = [one for one in STORAGES if one.backend != "pq" or len(drawn.fitting) >= 2 * CENTROIDS]
-    encoders = within_limits(encoder_candidates(texts.dimension), storages, m, max_bytes, max_floats)
+    encoders = within_limits(
+        encoder_candidates(texts.dimension), storages, len(filled), max_bytes, max_floats
+    )
     cutoffs = sorted({candidates, *(cutoff for cutoff in CUTOFFS if cutoff <= size // 2)})
     evaluator = Evaluator(drawn, max(cutoffs), threads, advance)
     left = _better(evaluator, encoders, candidates, size)
     evaluator.keep(each.source for each in left)
     rows = _Rows(evaluator, cutoffs, candidates, seed)
-    table = rows.measure(left, storages, m, max_bytes)
+    table = rows.measure(left, storages, len(filled), max_bytes)
     choice = _choose(rows, left, table, target_recall)
     hnsw: dict[str, int] = {}
     graph_recall = None
-    if m is not None and choice.storage.backend == "auto":
+    if choice.storage.has_graph(choice.floats, len(filled)):
         allowed = [
             each
             for each in M_VALUES
-            if max_bytes is None or choice.storage.bytes_per_vector(choice.floats, each) <= max_bytes
+            if max_bytes is None
+            or choice.storage.bytes_per_vector(choice.floats, len(filled), each) <= max_bytes
         ]
         hnsw, graph_recall = _tune_graph(evaluator, choice, candidates, allowed)
-        choice = replace(choice, bytes=choice.storage.bytes_per_vector(choice.floats, hnsw["m"]))
+        choice = replace(choice, bytes=choice.storage.bytes_per_vector(choice.floats, len(filled), hnsw["m"]))
     found = Tuning(
         documents=len(filled),
         sampled_documents=size,
@@ -185,7 +186,7 @@ class _Rows:
         self,
         encoders: Sequence[EncoderCandidate],
         storages: Sequence[Storage],
-        m: int | None,
+        documents: int,
         max_bytes: int | None,
     ) -> tuple[TunedRow, ...]:
         """Return a row for each encoder in each storage that is within the limit, by bytes."""
@@ -196,11 +197,11 @@ class _Rows:
                 for each in encoders
                 if each.source == source
                 for storage in storages
-                if max_bytes is None or storage.bytes_per_vector(each.floats, m) <= max_bytes
+                if max_bytes is None or storage.bytes_per_vector(each.floats, documents) <= max_bytes
             ]
             measurements = self.evaluator.measure(source, pairs)
             for (each, storage), measurement in zip(pairs, measurements, strict=True):
-                size = storage.bytes_per_vector(each.floats, m)
+                size = storage.bytes_per_vector(each.floats, documents)
                 rows.append(self._row(each, storage, size, measurement))
         return tuple(sorted(rows, key=lambda row: (row.bytes, row.floats, row.name)))
 

@@ -49,7 +49,7 @@ def test_a_graph_goes_along(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_small_encoders(monkeypatch, "FDE")
-    monkeypatch.setattr(TUNE, "GRAPH_FROM", 300)
+    monkeypatch.setattr("muvera.tuning.search_space.graph_from", lambda _: 300)
     monkeypatch.setattr(TUNE, "STORAGES", TUNE.STORAGES[:1])
     docs, _ = folders
     file = tmp_path / "tuned.json"

@@ -12,6 +12,7 @@ from experiments.systems.base import NotApplicableError
 from experiments.systems.encoder_settings import fit_sample
 from experiments.systems.registry import SYSTEMS
 from muvera import FDEConfig, FDEEncoder, MultiVectors
+from muvera.mips.exact import bytes_in_memory
 from muvera.tuning.search_space import STORAGES
 
 SMALL = {"num_repetitions": 4, "num_simhash_projections": 2, "projection_dimension": 4}
@@ -143,11 +144,11 @@ def test_what_is_tuned_fits_in_the_bytes_and_is_tuned_once(
         found.append((system.facts(), system.bytes_per_document()))
     assert len(given.shared) == 1
     (_, most), (_, least) = found
-    assert most <= 4 * 2560 + 8 and least <= 4 * 1024 + 8
+    assert most <= bytes_in_memory(2560) and least <= bytes_in_memory(1024)
     storages = {storage.name: storage for storage in STORAGES}
     for facts, size in found:
         storage = storages[str(facts["choice"]).rpartition(", ")[2]]
-        assert size == storage.bytes_per_vector(int(float(facts["vector_dimension"])))
+        assert size == storage.bytes_per_vector(int(float(facts["vector_dimension"])), 0)
     answers = system.search(QUERIES, 5)
     assert (answers.ids >= 0).all()
 

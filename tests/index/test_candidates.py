@@ -14,6 +14,7 @@ from muvera.data.sampling import pseudo_queries
 from muvera.index.candidates import CandidateSearch
 from muvera.index.settings import IndexSettings
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings
+from muvera.mips.exact import MAX_ROUNDED
 
 DOCUMENTS = documents_like_real(300)
 QUERIES = queries_like_real(DOCUMENTS, 12)
@@ -64,7 +65,7 @@ def test_blocks_of_fdes_leave_no_trace(encoder: FDEEncoder, monkeypatch: pytest.
 def test_auto_changes_to_a_graph_when_there_are_many(
     encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GRAPH_FROM", 200)
+    monkeypatch.setattr(module, "graph_from", lambda _: 200)
     search = CandidateSearch(encoder, IndexSettings(hnsw=HNSWSettings(m=9)))
     search.add(np.arange(150), DOCUMENTS[:150])
     before_graph: Any = search.search
@@ -79,15 +80,21 @@ def test_auto_changes_to_a_graph_when_there_are_many(
     assert search.search.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
     among = [row for row in before[0].tolist() if row != 3]
     assert sorted(search.find(QUERIES, 500, np.array(among))[0]) == sorted(among)
-    monkeypatch.setattr(module, "GRAPH_FROM", 10**6)
+    monkeypatch.setattr(module, "graph_from", lambda _: 10**6)
     search.add(np.arange(300, 310), DOCUMENTS[:10])
     assert isinstance(search.search, HNSWSearch)  # a graph is not left again
+
+
+def test_short_vectors_are_read_longer_than_long_ones_before_a_graph() -> None:
+    limits = [module.graph_from(floats) for floats in (64, 512, 513, MAX_ROUNDED, MAX_ROUNDED + 1, 10_240)]
+    assert limits == sorted(limits, reverse=True) and limits[0] == limits[1] and limits[-2] == limits[-1]
+    assert len(set(limits)) == 3
 
 
 def test_auto_takes_usearch_where_hnswlib_is_not_installed(
     encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GRAPH_FROM", 200)
+    monkeypatch.setattr(module, "graph_from", lambda _: 200)
     monkeypatch.setattr(mips, "find_spec", lambda name: None if name == "hnswlib" else object())
     search = CandidateSearch(encoder, IndexSettings())
     search.add(np.arange(300), DOCUMENTS)

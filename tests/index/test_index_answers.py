@@ -63,7 +63,7 @@ def test_the_centre_is_learned_when_fdes_are_first_made() -> None:
 
 
 def test_growing_past_the_budget_makes_fdes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates_module, "GRAPH_FROM", 200)
+    monkeypatch.setattr(candidates_module, "graph_from", lambda _: 200)
     index = MuveraIndex(CONFIG, exact_tokens=500)
     seen = []
     for batch in batches(DOCUMENTS, 30):

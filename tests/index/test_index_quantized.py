@@ -80,7 +80,8 @@ def test_what_an_index_says_of_itself() -> None:
 def test_codes_are_learned_at_the_end_of_a_build_and_of_an_add_that_brings_enough() -> None:
     index = built(200)  # of which 11 are empty
     assert vectors_of(index)["fitted_on"] == 0
-    assert vectors_of(index)["bytes_per_vector"] == 4 * 544 + 8  # 529 floats in whole lanes
+    # 529 floats in whole lanes, their bytes in whole registers with three numbers, the label.
+    assert vectors_of(index)["bytes_per_vector"] == 4 * 544 + 576 + 12 + 8
     few = answers(index)
     assert few == answers(built(200, backend="exact"))
     index.add(documents_like_real(600)[200:280])

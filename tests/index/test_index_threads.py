@@ -82,7 +82,9 @@ def test_searches_see_all_of_a_change_or_nothing(
     """Without a lock a graph ended the process, and other searches found rows without an id."""
     if backend == "usearch":
         pytest.importorskip("usearch", reason="usearch is optional")
-    monkeypatch.setattr("muvera.index.candidates.GRAPH_FROM", 300)  # with "auto" it changes in between
+    monkeypatch.setattr(
+        "muvera.index.candidates.graph_from", lambda _: 300
+    )  # with "auto" it changes in between
     found = stress(seconds=1.7, folder=tmp_path / "index", **settings_of(backend))
     assert found.faults == []
     assert found.searches > 50 and found.changes > 5

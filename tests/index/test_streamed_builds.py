@@ -61,8 +61,9 @@ def test_an_index_that_was_built_on_the_disk_can_grow(folder: Path, monkeypatch:
 def test_memory_is_bounded_while_building_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """31 MB of tokens pass through in batches of 0.6 MB, 1 MB of them waiting in memory.
 
-    Those may stand twice while joined, and a batch is held by its maker too: 4 MB.  The rest, below 1 MB,
-    is in proportion to documents, not to tokens: FDEs of 32 floats with room to grow, ids and offsets.
+    Those may stand twice while joined, and a batch is held by its maker too: 4 MB.  The rest, below 1.3 MB,
+    is in proportion to documents, not to tokens: FDEs of 97 floats and their 140 bytes, both with room to
+    grow, ids and offsets.
     The documents that stand for queries at the end, 2 MB, come when the batches are gone.
     """
     monkeypatch.setattr(TokenStore.__init__, "__defaults__", (None, 1 << 20))
@@ -90,7 +91,7 @@ def test_memory_is_bounded_while_building_on_the_disk(folder: Path, monkeypatch:
         == 50 * 2400 * 64 * 4
     )
     assert len(index._contents.store.levels[0].segments) == 1
-    assert peak < (4 << 20) + 1000 * 1000
+    assert peak < (4 << 20) + 1000 * 1300
     assert index.search(pool[:5], k=1)[0].scores[0] > 0
 
 

@@ -8,11 +8,15 @@ import pytest
 from muvera.kernels import byte_product
 from muvera.kernels.byte_product import (
     MAX_DEPTH,
+    SPAN,
     STEP,
     STRIP,
+    VECTORS,
     multiply_bytes,
+    multiply_rows,
     multiply_split,
     pack_bytes,
+    round_rows,
     round_to_bytes,
     split_to_bytes,
 )
@@ -64,6 +68,28 @@ def test_a_strip_is_exact(addition: str) -> None:
     out = np.empty(2 * STRIP * LANES, np.int32)
     through(addition, 2)(rows.reshape(-1), 1, depth, pack_bytes(matrix), 1, out)
     np.testing.assert_array_equal(out.reshape(2, -1), rows.astype(np.int64) @ matrix[:, LANES:])
+
+
+@pytest.mark.parametrize("addition", byte_product.ADDITIONS)
+@pytest.mark.parametrize("extreme", [False, True])
+def test_products_of_vectors_with_a_query_are_exact(addition: str, extreme: bool) -> None:
+    rng = np.random.default_rng(2)
+    vectors = rng.integers(-128, 128, (VECTORS + 2, 3 * SPAN)).astype(np.int8)
+    queries = rng.integers(0, 256, (2 * 3, 3 * SPAN)).astype(np.uint8)
+    if extreme:
+        vectors[:], queries[:] = -128, 255
+    dots = byte_product.make_tiles(addition)[3]
+
+    @kernel
+    def call(vectors: Any, last: int, depth: int, queries: Any, query: int, out: Any) -> None:
+        dots(vectors, 3, last, depth, queries, query, out, 0)
+
+    out = np.empty(2 * VECTORS, np.int32)
+    for query in range(3):
+        call(vectors.reshape(-1), VECTORS + 1, 3 * SPAN, queries.reshape(-1), query, out)
+        wanted = queries[2 * query : 2 * query + 2].astype(np.int64) @ vectors[3:].T.astype(np.int64)
+        for half, exact in zip(out.reshape(2, VECTORS), wanted, strict=True):
+            np.testing.assert_array_equal(half[: VECTORS - 1], exact)
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 40])
@@ -132,3 +158,33 @@ def test_the_product_of_halves_is_that_of_integers(count: int, depth: int, colum
     whole = 256 * (rows[::2].astype(np.int64) - 128) + rows[1::2]
     exact = (whole @ matrix).astype(np.float64) * units[:, np.newaxis] * scales
     np.testing.assert_allclose(out, exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [1, 63, SPAN, 130])
+def test_rounded_vectors_and_their_products(columns: int) -> None:
+    """A vector's greatest entry has 127; the error is what rounding took, and the product that of integers."""
+    rng = np.random.default_rng(columns)
+    vectors = (rng.normal(size=(7, columns)) * 10.0 ** np.arange(-3, 4)[:, np.newaxis]).astype(np.float32)
+    vectors[2] = 0
+    vectors[4] = 1e-44  # no unit that small is a normal number
+    depth = -(-columns // SPAN) * SPAN
+    numbers, sums = np.zeros((7, depth), np.int8), np.empty(7, np.int32)
+    units, errors = np.empty(7, np.float32), np.empty(7, np.float32)
+    round_rows(vectors, 0.25, numbers, sums, units, errors)
+    assert set(abs(numbers).max(axis=1).tolist()) == {0, 127} and not numbers[:, columns:].any()
+    assert not numbers[[2, 4]].any() and not units[[2, 4]].any()
+    np.testing.assert_array_equal(sums, 128 * numbers.sum(axis=1, dtype=np.int64))
+    back = numbers[:, :columns] * units[:, np.newaxis].astype(np.float64)
+    assert (abs(back - vectors) <= 0.5001 * units[:, np.newaxis] + 1e-44).all()
+    lost = np.linalg.norm(vectors - back, axis=1) + 0.25 * np.linalg.norm(vectors.astype(np.float64), axis=1)
+    np.testing.assert_allclose(errors, lost, rtol=2e-6, atol=2e-38)
+    assert (errors >= lost).all()
+
+    queries = rng.normal(size=(3, columns)).astype(np.float32)
+    asked, query_units = np.zeros((6, depth), np.uint8), np.empty(3, np.float32)
+    split_to_bytes(queries, asked, query_units)
+    out = np.empty((5, 3), np.float32)
+    multiply_rows(numbers, 1, 6, sums, units, asked, query_units, out)
+    whole = (256 * (asked[::2].astype(np.int64) - 128) + asked[1::2])[:, :columns]
+    exact = (back[1:6] @ whole.T) * query_units
+    np.testing.assert_allclose(out, exact, rtol=1e-6, atol=1e-44)

@@ -157,3 +157,88 @@ def test_load_refuses_what_does_not_fit(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"vectors\.npy is (truncated|not a .npy file)"):
             ExactSearch.load(tmp_path, 7, SavedState())
+
+
+# -- bytes before floats -----------------------------------------------------------
+
+
+@pytest.fixture
+def bytes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BYTES_FROM", 0)
+    monkeypatch.setattr(module, "_MOST_READ", 1.0)
+
+
+def without_bytes(vectors: np.ndarray, asked: np.ndarray, k: int) -> Any:
+    search = filled(vectors)
+    search._rounded = False
+    return search.search(asked, k)
+
+
+@pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
+@pytest.mark.usefixtures("bytes_first")
+@pytest.mark.parametrize("kind", ["normal", "ties", "long tail", "one direction", "tiny", "huge", "zeros"])
+@pytest.mark.parametrize("dimension", [1, 3, 64, 129])
+def test_reading_bytes_first_gives_the_bits_of_reading_all(dimension: int, kind: str) -> None:
+    rng = np.random.default_rng([dimension, len(kind)])
+    vectors, asked = vectors_of(rng, 300, dimension), vectors_of(rng, 5, dimension)
+    if kind == "ties":
+        vectors = np.rint(vectors)
+        asked = np.rint(asked)
+    elif kind == "long tail":
+        vectors *= np.exp(3 * rng.standard_normal((300, 1))).astype(np.float32)
+        vectors /= np.arange(1, dimension + 1, dtype=np.float32) ** 2
+    elif kind == "one direction":
+        vectors = vectors[:1] + vectors * np.float32(1e-4)
+    elif kind == "tiny":
+        vectors, asked = vectors * np.float32(1e-30), asked * np.float32(1e-12)
+    elif kind == "huge":
+        vectors, asked = vectors * np.float32(1e25), asked * np.float32(1e12)
+    elif kind == "zeros":
+        vectors[::2] = 0
+        asked[1] = 0
+    for k in (1, 7, 40, 300):
+        found, scores = filled(vectors).search(asked, k)
+        expected, products = without_bytes(vectors, asked, k)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(scores, products)
+
+
+@pytest.mark.usefixtures("bytes_first")
+def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of vectors as learned maps make them, whose columns spread less and less."""
+    rng = np.random.default_rng(0)
+    vectors, asked = (vectors_of(rng, n, 256) / np.sqrt(np.arange(1.0, 257)) for n in (4000, 5))
+    read = []
+
+    def counted(self: ExactSearch, query: np.ndarray, places: np.ndarray) -> np.ndarray:
+        read.append(len(places))
+        return original(self, query, places)
+
+    original = ExactSearch._scores_at
+    monkeypatch.setattr(ExactSearch, "_scores_at", counted)
+    filled(vectors.astype(np.float32)).search(asked.astype(np.float32), 40)
+    assert len(read) == 5 and max(read) < 150
+
+
+@pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
+@pytest.mark.usefixtures("bytes_first")
+def test_bytes_stay_beside_their_floats(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    vectors, asked = vectors_of(rng, 200, 70), vectors_of(rng, 3, 70)
+    search = filled(vectors[:50])
+    search.add(np.arange(50, 200), vectors[50:], threads=2)
+    search.remove(np.arange(0, 200, 3))
+    kept = np.setdiff1d(np.arange(200), np.arange(0, 200, 3))
+    expected, products = without_bytes(vectors[kept], asked, 20)
+    search.save(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"vectors.npy", "vector_labels.npy"}
+    for each in (search, ExactSearch.load(tmp_path, 70, SavedState())):
+        found, scores = each.search(asked, 20)
+        np.testing.assert_array_equal(found, kept[expected])
+        np.testing.assert_array_equal(scores, products)
+
+
+def test_long_vectors_have_no_bytes_beside_them() -> None:
+    beside = 2048 + 3 * 4
+    assert ExactSearch(2048).info()["bytes_per_vector"] == 4 * 2048 + beside + 8
+    assert ExactSearch(2049).info()["bytes_per_vector"] == 4 * 2064 + 8

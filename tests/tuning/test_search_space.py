@@ -42,13 +42,14 @@ def test_sizes_are_those_that_searches_tell(storage: object, floats: int) -> Non
     search = storage.make_search(floats)  # type: ignore[attr-defined]
     search.add(np.arange(300), vectors)
     search.train()
-    assert search.info()["bytes_per_vector"] == storage.bytes_per_vector(floats)  # type: ignore[attr-defined]
+    assert search.info()["bytes_per_vector"] == storage.bytes_per_vector(floats, 300)  # type: ignore[attr-defined]
 
 
 def test_size_in_a_graph() -> None:
     graph = HNSWSearch(40, HNSWSettings(m=24))
-    assert STORAGES[0].bytes_per_vector(40, 24) == graph.info()["bytes_per_vector"]
-    assert STORAGES[1].bytes_per_vector(40, 24) == STORAGES[1].bytes_per_vector(40)
+    many = 100_000
+    assert STORAGES[0].bytes_per_vector(40, many, 24) == graph.info()["bytes_per_vector"]
+    assert STORAGES[1].bytes_per_vector(40, many, 24) == STORAGES[1].bytes_per_vector(40, 1)
 
 
 def test_the_cheapest_graph_that_finds_enough() -> None:

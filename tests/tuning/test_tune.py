@@ -177,7 +177,7 @@ def test_what_windows_would_have_chosen() -> None:
 
 
 def test_large_collections_get_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TUNE, "GRAPH_FROM", 300)
+    monkeypatch.setattr("muvera.tuning.search_space.graph_from", lambda _: 300)
     monkeypatch.setattr(TUNE, "STORAGES", TUNE.STORAGES[:1])
     found = tune(DOCUMENTS, QUERIES, candidates=30, max_floats=128)
     assert set(found.hnsw) == {"m", "ef"} and found.settings == {"backend": "auto", "hnsw": found.hnsw}
