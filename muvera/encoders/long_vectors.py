@@ -21,7 +21,7 @@ from ..utils.parallel import run_in_ranges, split_by_weight
 from .base import BaseEncoder, ReadArray, Side
 from .fde.compact_maps import CompactMaps, fit_maps, sample_windows, similarities_of
 from .fde.int8_projection import CompactProduct
-from .moments.blocks import MomentBlocks
+from .moments.blocks import MomentBlocks, moment_dimension
 from .moments.calibration import SAMPLE_DOCUMENTS, Sketches, calibrate
 
 __all__ = ["LongVectorEncoder", "read_learned"]
@@ -176,6 +176,7 @@ class LongVectorEncoder(BaseEncoder):
             self._all(sample, "documents", threads),
             similarities,
             config.compact_dimension,
+            moment_dimension(config.dimension, False) if config.split_mean else 0,
             config.seed,
             threads,
         )

@@ -184,11 +184,35 @@ def test_full_rank_finds_a_bilinear_target() -> None:
     target = 3 * tokens @ texts.T
     wanted = target - target.mean(axis=1, keepdims=True)
     maps = fit_maps(
-        tokens.astype(np.float32), texts.astype(np.float32), target.astype(np.float32), 12, seed=0
+        tokens.astype(np.float32), texts.astype(np.float32), target.astype(np.float32), 12, 0, seed=0
     )
     found = (tokens @ maps.queries) @ (texts @ maps.document_map - maps.offset).T
     # The map's entries are rounded to 127ths of their column's largest.
     np.testing.assert_allclose(found, wanted, atol=2e-2 * abs(wanted).max())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_means_that_the_sample_does_not_show_are_kept(seed: int) -> None:
+    """Documents of another kind vary where those of the sample hardly do, among them in their mean tokens."""
+    rng = np.random.default_rng(seed)
+    long, means, quiet = 60, 15, 7
+    spread = np.r_[np.ones(long - means), np.full(means - quiet, 2), np.full(quiet, 0.05)]
+    windows = rng.normal(size=(300, long)).astype(np.float32)
+    documents = (rng.normal(size=(200, long)) * spread).astype(np.float32)
+    others = np.zeros((100, long))
+    others[:, -quiet:] = rng.normal(size=(100, quiet))
+
+    def errors(mean_columns: int) -> tuple[float, float]:
+        """Root mean squares of what 30 columns miss of the products: of the sample, and of the others."""
+        maps = fit_maps(windows, documents.copy(), windows @ documents.T, 30, mean_columns, seed=0)
+        asked, moved = windows @ maps.queries, documents - documents.mean(axis=0)
+        found = [asked @ (each @ maps.document_map).T for each in (moved, others)]
+        exact = [windows @ each.T for each in (moved, others)]
+        return tuple(float(np.sqrt(np.mean((f - e) ** 2))) for f, e in zip(found, exact, strict=True))  # type: ignore[return-value]
+
+    (known, other), (known_with, other_with) = errors(0), errors(means)
+    assert other_with < 0.5 * other
+    assert known_with < 1.3 * known
 
 
 def test_small_samples_leave_columns_zero() -> None:
