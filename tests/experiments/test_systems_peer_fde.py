@@ -13,6 +13,7 @@ from experiments.peers.environments import PEERS, Library
 from experiments.peers.workers.serve import operations_of
 from experiments.systems import peer_fde
 from experiments.systems.registry import SYSTEMS
+from muvera.mips.exact import bytes_in_memory
 from muvera.mips.hnsw import bytes_in_graph
 
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -85,7 +86,7 @@ def test_answers_are_the_librarys_fdes_searched_and_ranked_exactly(
         assert answers.ids[i].tolist() == best.tolist()
         np.testing.assert_allclose(answers.scores[i], exact[i, best], rtol=1e-5)
     floats = 3 * 4 * 8
-    assert size == (bytes_in_graph(floats, 16) if backend == "hnsw" else 4 * floats + 8)
+    assert size == (bytes_in_graph(floats, 16) if backend == "hnsw" else bytes_in_memory(floats))
 
 
 def test_a_prepared_process_is_the_one_that_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
