@@ -22,7 +22,7 @@ from .settings import IndexSettings
 __all__ = ["CandidateSearch", "graph_from"]
 
 # With backend "auto", a graph is built from so many vectors of up to so many floats on: below, reading all is
-# faster (`python -m experiments run crossover` measures where).
+# faster (`python -m experiments run crossover` measures where, on collections; `scaling` reads and walks more).
 _GRAPH_FROM = ((512, 10_000), (MAX_ROUNDED, 6_000))
 
 # The same for longer vectors.
