@@ -6,7 +6,7 @@ exact integer, and all that follows is rounded alike on every machine.  The code
 are fetched while one is multiplied: in random order waiting for them takes longer than the products.
 
 Sizes: ``depth`` bytes of an unpacked row; M query tokens in panels of LANES columns, as
-:func:`muvera.kernels.byte_product.pack_bytes` packs them.
+:func:`muvera.kernels.byte_tile.pack_bytes` packs them.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .byte_product import ADDITIONS, STEP, emit_sums
+from .byte_tile import ADDITIONS, STEP, emit_sums
 from .jit import INTERPRETED, kernel
 from .llvm_helpers import FLOAT, broadcast, entry_address, load_vector, store_vector, tile_rows
 from .row_operations import prefetch

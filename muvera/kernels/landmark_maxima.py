@@ -1,7 +1,7 @@
 """Largest inner products of documents with landmarks, in bytes.
 
 Sizes: d columns of a token, `width` = d rounded up to LANES, n landmarks, packed in panels of LANES
-columns as :func:`muvera.kernels.byte_product.pack_bytes` has them, with `width` bytes each.
+columns as :func:`muvera.kernels.byte_tile.pack_bytes` has them, with `width` bytes each.
 
 Tokens are rounded to 127ths of their document's largest entry, after a vector that is the same for all
 documents is subtracted.  All sums are exact integers, so a document's values do not depend on the
@@ -10,7 +10,7 @@ machine, nor on the documents beside it.
 
 import numpy as np
 
-from .byte_product import byte_max, round_lanes
+from .byte_tile import byte_max, round_lanes
 from .jit import kernel
 from .load_tokens import load_rows
 from .tile import LANES, ROWS

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .byte_product import STEP
+from .byte_tile import STEP
 from .jit import kernel
 from .tile import LANES
 
@@ -24,7 +24,7 @@ def round_query(tokens, scales, shift, zero, depth, packed, biases, steps, produ
     depth : int
         Rows of a packed panel, a multiple of STEP, at least n.
     packed : int8
-        Panels as :func:`muvera.kernels.byte_product.pack_bytes` has them; zero before.
+        Panels as :func:`muvera.kernels.byte_tile.pack_bytes` has them; zero before.
     biases : float32 (panels * LANES,)
         Receives what the zeros of a document token add to a product of bytes; zero before.
     steps, products : float32 (m,)

@@ -1,7 +1,7 @@
 """Sums of ReLU features of tokens, in bytes.
 
 Sizes: d columns of a token, `width` = d rounded up to LANES, F features, packed in panels of LANES columns
-as :func:`muvera.kernels.byte_product.pack_bytes` has them, with `width` bytes each.
+as :func:`muvera.kernels.byte_tile.pack_bytes` has them, with `width` bytes each.
 
 Each token is rounded to 127ths of its largest entry, after a vector that is the same for all tokens is
 subtracted; its own products are added as floats.  Products are exact integers, and what a token adds
@@ -10,7 +10,7 @@ depends neither on the machine nor on the tokens beside it.
 
 import numpy as np
 
-from .byte_product import byte_tile, round_lanes
+from .byte_tile import byte_tile, round_lanes
 from .jit import kernel
 from .load_tokens import load_rows
 from .tile import LANES, ROWS

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.byte_product import SPAN, multiply_rows, round_rows, split_to_bytes
+from ..kernels.byte_product import multiply_rows, round_rows, split_to_bytes
+from ..kernels.byte_tile import SPAN
 from ..utils.parallel import run_in_ranges
 
 __all__ = ["bytes_of_rounded", "round_into", "rounded_columns", "rounded_products"]

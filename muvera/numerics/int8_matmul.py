@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.byte_product import STEP, multiply_split, pack_bytes, split_to_bytes
+from ..kernels.byte_product import multiply_split, split_to_bytes
+from ..kernels.byte_tile import STEP, pack_bytes
 
 __all__ = ["Int8Matrix", "quantize_columns"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from muvera import MultiVectors, chamfer_matrix
-from muvera.kernels.byte_product import ADDITIONS
+from muvera.kernels.byte_tile import ADDITIONS
 from muvera.kernels.code_scores import PAIR_ROWS, make_maxima
 from muvera.kernels.tile import LANES, ROWS
 from muvera.reranking.codecs.base import CodedVectors

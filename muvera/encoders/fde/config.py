@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from ...kernels.byte_product import MAX_DEPTH
+from ...kernels.byte_tile import MAX_DEPTH
 from ...utils.checks import given, require_choice, require_int, require_number
 from ..base import BaseConfig
 from ..moments.blocks import moment_dimension

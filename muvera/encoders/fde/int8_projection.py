@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kernels.byte_product import STEP, multiply_bytes, pack_bytes, round_to_bytes
+from ...kernels.byte_product import multiply_bytes, round_to_bytes
+from ...kernels.byte_tile import STEP, pack_bytes
 from .compact_maps import CompactMaps
 
 __all__ = ["CompactProduct"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors, as_kernel_arrays
-from ...kernels.byte_product import pack_bytes
+from ...kernels.byte_tile import pack_bytes
 from ...kernels.landmark_maxima import largest_products
 from ...kernels.relu_features import sum_features
 from ...kernels.tile import LANES

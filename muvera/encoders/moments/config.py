@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...kernels.byte_product import MAX_DEPTH
+from ...kernels.byte_tile import MAX_DEPTH
 from ...utils.checks import given, require_int
 from ..base import BaseConfig
 from .blocks import moment_dimension

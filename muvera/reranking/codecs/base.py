@@ -37,7 +37,7 @@ class CodeLayout:
     words : int
         Integers of an unpacked row.
     depth : int
-        Bytes of an unpacked row, a multiple of :data:`muvera.kernels.byte_product.STEP`.
+        Bytes of an unpacked row, a multiple of :data:`muvera.kernels.byte_tile.STEP`.
     """
 
     id_bytes: int

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.validation import read_only_view
-from ...kernels.byte_product import STEP
+from ...kernels.byte_tile import STEP
 from ...kernels.token_codes import FACTOR_BYTES
 from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes
 from .query_bytes import packed_query, power_of_two

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.validation import read_only_view
-from ...kernels.byte_product import STEP
 from ...kernels.byte_shuffles import HAS_SHUFFLES
+from ...kernels.byte_tile import STEP
 from ...kernels.residuals import byte_table, decode_residuals
 from ...kernels.token_codes import FACTOR_BYTES, write_residuals
 from ...numerics.lloyd_max import normal_levels, thresholds_between

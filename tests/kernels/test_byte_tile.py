@@ -1,0 +1,79 @@
+"""Tiles of bytes against NumPy's integers, whatever instructions they are made of."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from muvera.kernels import byte_tile
+from muvera.kernels.byte_tile import SPAN, STRIP, VECTORS, pack_bytes
+from muvera.kernels.jit import kernel
+from muvera.kernels.tile import LANES, ROWS
+
+
+def through(addition: str, which: int) -> Any:
+    """One of the tiles, made of one way to add."""
+    tile = byte_tile.make_tiles(addition)[which]
+
+    @kernel
+    def call(rows: Any, last: int, depth: int, packed: Any, panel: int, out: Any) -> None:
+        tile(rows, 0, last, depth, packed, panel, out, 0)
+
+    return call
+
+
+@pytest.mark.parametrize("addition", byte_tile.ADDITIONS)
+@pytest.mark.parametrize("extreme", [False, True])
+def test_a_tile_is_exact(addition: str, extreme: bool) -> None:
+    rng = np.random.default_rng(0)
+    depth, columns = 24, LANES + 3
+    rows = rng.integers(0, 256, (ROWS - 1, depth)).astype(np.uint8)
+    matrix = rng.integers(-128, 128, (depth, columns)).astype(np.int8)
+    if extreme:
+        rows[:], matrix[:] = 255, -128
+    exact = np.zeros((ROWS - 1, 2 * LANES), np.int64)
+    exact[:, :columns] = rows.astype(np.int64) @ matrix
+    out, best = np.empty(ROWS * LANES, np.int32), np.empty(LANES, np.int32)
+    write, raise_to_maxima = through(addition, 0), through(addition, 1)
+    for panel in range(2):
+        write(rows.reshape(-1), ROWS - 2, depth, pack_bytes(matrix), panel, out)
+        found = out.reshape(ROWS, LANES)[: ROWS - 1]
+        wanted = exact[:, panel * LANES : (panel + 1) * LANES]
+        np.testing.assert_array_equal(found, wanted)
+        for start in (-(2**31), 0):
+            best[:] = start
+            raise_to_maxima(rows.reshape(-1), ROWS - 2, depth, pack_bytes(matrix), panel, best)
+            np.testing.assert_array_equal(best, np.maximum(wanted.max(axis=0), start))
+
+
+@pytest.mark.parametrize("addition", byte_tile.ADDITIONS)
+def test_a_strip_is_exact(addition: str) -> None:
+    rng = np.random.default_rng(1)
+    depth, columns = 28, (STRIP + 1) * LANES
+    rows = rng.integers(0, 256, (2, depth)).astype(np.uint8)
+    matrix = rng.integers(-128, 128, (depth, columns)).astype(np.int8)
+    out = np.empty(2 * STRIP * LANES, np.int32)
+    through(addition, 2)(rows.reshape(-1), 1, depth, pack_bytes(matrix), 1, out)
+    np.testing.assert_array_equal(out.reshape(2, -1), rows.astype(np.int64) @ matrix[:, LANES:])
+
+
+@pytest.mark.parametrize("addition", byte_tile.ADDITIONS)
+@pytest.mark.parametrize("extreme", [False, True])
+def test_products_of_vectors_with_a_query_are_exact(addition: str, extreme: bool) -> None:
+    rng = np.random.default_rng(2)
+    vectors = rng.integers(-128, 128, (VECTORS + 2, 3 * SPAN)).astype(np.int8)
+    queries = rng.integers(0, 256, (2 * 3, 3 * SPAN)).astype(np.uint8)
+    if extreme:
+        vectors[:], queries[:] = -128, 255
+    dots = byte_tile.make_tiles(addition)[3]
+
+    @kernel
+    def call(vectors: Any, last: int, depth: int, queries: Any, query: int, out: Any) -> None:
+        dots(vectors, 3, last, depth, queries, query, out, 0)
+
+    out = np.empty(2 * VECTORS, np.int32)
+    for query in range(3):
+        call(vectors.reshape(-1), VECTORS + 1, 3 * SPAN, queries.reshape(-1), query, out)
+        wanted = queries[2 * query : 2 * query + 2].astype(np.int64) @ vectors[3:].T.astype(np.int64)
+        for half, exact in zip(out.reshape(2, VECTORS), wanted, strict=True):
+            np.testing.assert_array_equal(half[: VECTORS - 1], exact)
