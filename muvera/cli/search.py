@@ -60,15 +60,6 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the best document token for each query token.")
     ] = False,
-    mean: Annotated[
-        bool, typer.Option("--mean", help="Divide scores by the number of query tokens.")
-    ] = False,
-    ball_carving_tau: Annotated[
-        float | None,
-        typer.Option(
-            help="Rank candidates by sums of query tokens whose cosine is at least this, such as 0.7."
-        ),
-    ] = None,
     patience: Annotated[
         int | None,
         typer.Option(
@@ -112,7 +103,7 @@ def search(
         "candidates": max(100, k or 0) if candidates is None else candidates,
         "threads": threads,
     }
-    own = {"mean": mean, "ball_carving_tau": ball_carving_tau, "patience": patience}
+    own = {"patience": patience}
     found = _opened(index, plan, own, filter_file, where, rerank)
     if "rerank" not in plan:
         _require_vectors(queries, index, found)
@@ -145,8 +136,6 @@ def search(
                     "index": place,
                     "k": k,
                     "candidates": plan["candidates"],
-                    "mean": mean,
-                    "ball_carving_tau": ball_carving_tau,
                     "patience": patience,
                     "seconds": round(duration, 4),
                     "queries": [
@@ -201,8 +190,7 @@ def _opened(
 
     if filter_file is not None or any(own.values()):
         raise ValueError(
-            "--filter-file, --mean, --ball-carving-tau and --patience belong to an index. An engine's URL has "
-            "--where and --rerank."
+            "--filter-file and --patience belong to an index. An engine's URL has --where and --rerank."
         )
     if rerank not in (None, "auto", "here", "engine", "none"):
         raise ValueError(f"--rerank must be auto, here, engine or none, got {rerank!r}.")

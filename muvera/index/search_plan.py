@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..reranking.ball_carving import require_tau
 from ..reranking.pruning import require_patience
 from ..utils.checks import given, require_int
 from ..utils.parallel import thread_count
@@ -34,9 +33,7 @@ class SearchPlan:
         that is more.
     filter : collection of ids or callable, optional
         Documents that are searched.
-    mean : bool
-        Divide scores by the number of query tokens.
-    ball_carving_tau, patience
+    patience
         As for :meth:`muvera.MuveraIndex.search`.
     ef : int, optional
         Candidates that the walk through a graph keeps.
@@ -54,8 +51,6 @@ class SearchPlan:
     k: int = DEFAULT_K
     candidates: int | None = None
     filter: Filter | None = None
-    mean: bool = False
-    ball_carving_tau: float | None = None
     patience: int | None = None
     ef: int | None = None
     rescore: int | None = None
@@ -73,8 +68,6 @@ class SearchPlan:
                 raise ValueError(f"rescore={self.rescore} must be at least k={self.k}.")
         if self.ef is not None:
             require_int("ef", self.ef, 1)
-        if self.ball_carving_tau is not None:
-            require_tau(self.ball_carving_tau, "ball_carving_tau")
         require_patience(self.patience)
         thread_count(self.threads)  # refuse a wrong number also where one thread is enough
         if isinstance(self.filter, Mapping):

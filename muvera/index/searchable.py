@@ -69,8 +69,6 @@ class SearchableIndex:
         *,
         candidates: int | None = None,
         filter: Filter | None = None,
-        mean: bool = False,
-        ball_carving_tau: float | None = None,
         patience: int | None = None,
         ef: int | None = None,
         rescore: int | None = None,
@@ -89,16 +87,10 @@ class SearchableIndex:
         filter : collection of ids, or callable, optional
             Search only among these ids, or those for which the callable returns true.  An
             empty collection finds nothing; ids that are not in the index are ignored.
-        mean : bool
-            Scores divided by the number of query tokens; the order is the same.
-        ball_carving_tau : float, optional
-            Choose the k best candidates by the carved query, whose tokens with a cosine of at
-            least this are summed (:func:`muvera.carve_queries`; the paper takes 0.7).  Lower:
-            fewer products, fewer of the best.  Scores stay those of the whole query.
         patience : int, optional
             End the reranking once so many candidates in a row, best vector first, brought nothing
             new into the k best.  Smaller: fewer products, fewer of the best.  One query then
-            runs on one thread.  Where all documents are read, neither this nor `ball_carving_tau` applies.
+            runs on one thread.  It does not apply where all documents are read.
         ef : int, optional
             Candidates that the walk through a graph keeps; default: as the index was built.  More find
             more and take longer.  Searches with different `ef` wait for each other.
@@ -107,7 +99,7 @@ class SearchableIndex:
             least k, are ordered by exact tokens.  More find more and read more from the disk.  Default:
             2 k + 10.  Fewer are scored where the next one would need an error of its codes of five standard
             deviations to be one of the k best, by the errors of those before it, of at least 8 and k.
-            `patience` and `ball_carving_tau` do not apply to codes.
+            `patience` does not apply to codes.
         threads : int, optional
             Default: all usable cores.
 
@@ -130,8 +122,6 @@ class SearchableIndex:
             k=k,
             candidates=candidates,
             filter=filter,
-            mean=mean,
-            ball_carving_tau=ball_carving_tau,
             patience=patience,
             ef=ef,
             rescore=rescore,
@@ -146,7 +136,6 @@ class SearchableIndex:
         k: int | None = None,
         *,
         missing: Missing = "raise",
-        mean: bool = False,
         threads: int | None = None,
     ) -> list[Ranking]:
         """Order documents that another search proposed by exact Chamfer similarity.
@@ -160,8 +149,6 @@ class SearchableIndex:
             How many to return at most.  Default: all.
         missing : {"raise", "ignore"}
             What to do with ids that are not in the index.
-        mean : bool
-            Scores divided by the number of query tokens; the order is the same.
         threads : int, optional
             Default: all usable cores.
 
@@ -181,14 +168,14 @@ class SearchableIndex:
         given = as_id_list(ids, "ids")
         if len(given) != len(asked):
             raise ValueError(f"There are {len(given)} collections of ids for {len(asked)} queries.")
-        plan = SearchPlan(k=DEFAULT_K if k is None else k, mean=mean, threads=threads)
+        plan = SearchPlan(k=DEFAULT_K if k is None else k, threads=threads)
         contents = self._contents
         rows = [
             np.unique(np.array(contents.rows_of(as_id_list(one, f"ids[{i}]"), missing), np.int64))
             for i, one in enumerate(given)
         ]
         most = max(1, *map(len, rows)) if rows else 1
-        how = RerankOptions(most if k is None else min(k, most), mean=mean)
+        how = RerankOptions(most if k is None else min(k, most))
         return contents.rank(asked, rows, how, plan.threads)
 
     def explain(self, query: Any, id: Any) -> Explanation:

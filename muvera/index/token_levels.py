@@ -276,14 +276,13 @@ class TokenLevels:
         options: RerankOptions,
         threads: int | None,
         *,
-        ball_carving_tau: float | None = None,
         rescore: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the k best rows, best first, and their scores; ties go to the lower row."""
         floats, codes = self._pair
         if codes is None:
             assert floats is not None
-            return rank_candidates(query, ball_carving_tau, rows, floats.slices, options, threads)
+            return rank_candidates(query, rows, floats.slices, options, threads)
         if (
             rescore is None
         ):  # decoding takes longer than scoring, and codes differ little from what they stand for
@@ -292,9 +291,7 @@ class TokenLevels:
         best = np.sort(rows)
         if len(best) > count:
             tokens = np.asarray(query, np.float32)
-            scores = score_coded(
-                tokens, codes.codec, codes.slices(best, False), len(best), mean=options.mean, threads=threads
-            )
+            scores = score_coded(tokens, codes.codec, codes.slices(best, False), len(best), threads=threads)
             order = best_first(scores, count)
             best = best[order]
             options = replace(options, estimates=scores[order])
@@ -304,7 +301,7 @@ class TokenLevels:
         )
         if floats is not None:
             floats.read_ahead(best)
-            ranked = rank_candidates(query, None, best, floats.slices, options, threads)
+            ranked = rank_candidates(query, best, floats.slices, options, threads)
             floats.let_go(best)  # of so many texts, later queries hardly ever read the same
             return ranked
         ascending = np.sort(best)
@@ -312,7 +309,7 @@ class TokenLevels:
             return ascending, np.empty(0, np.float32)
         decoded = codes.rows(ascending).decoded(threads)
         found, scores = rank_candidates(
-            query, None, np.searchsorted(ascending, best),
+            query, np.searchsorted(ascending, best),
             lambda at, _: [(decoded, at, np.arange(len(at)))], options, threads,
         )  # fmt: skip
         return ascending[found], scores

@@ -24,6 +24,9 @@ __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
 # merging would read a memory map into memory.
 _GROWTH, _MERGED_BYTES = 2, 64 << 20
 
+# Memory that tokens take before they are written to the staging file.
+_STAGING_BYTES = 64 << 20
+
 # Texts and tokens of one batch when all are read, and rows written at a time.
 _BATCH, _BATCH_TOKENS, _ROWS = 4096, 1 << 18, 1 << 16
 
@@ -81,17 +84,13 @@ class TokenStore(Generic[_Texts]):
     staging : Path, optional
         A folder for tokens once there are many, so that memory stays bounded.  They go to the
         end of one file.
-    staging_bytes : int
-        Memory that tokens take before they go to the disk.
     """
 
-    def __init__(
-        self, make: Make[_Texts], prefix: str, staging: Path | None = None, staging_bytes: int = 64 << 20
-    ) -> None:
+    def __init__(self, make: Make[_Texts], prefix: str, staging: Path | None = None) -> None:
         self.make: Make[_Texts] = make
         self.prefix = prefix
         self.segments: list[Segment[_Texts]] = []
-        self.staging, self._staging_bytes = staging, staging_bytes
+        self.staging = staging
         self._requests, self._resident = 0, False
         self._mapped_bytes = 0
 
@@ -114,7 +113,7 @@ class TokenStore(Generic[_Texts]):
             last = Segment(before.first, self._join([before.vectors, last.vectors]))
         segments.append(last)
         memory = sum(part.vectors.tokens.nbytes for part in segments if part.path is None)
-        if self.staging is not None and memory >= self._staging_bytes:
+        if self.staging is not None and memory >= _STAGING_BYTES:
             segments = self._staged(segments, self.staging)
         self.segments = segments
 

@@ -137,10 +137,10 @@ class TwoStageSearch:
                 )
         # Rows keep their tokens and ids for ever, so that no change matters from here on.
         if found is None:
-            how = RerankOptions(k, mean=plan.mean)
+            how = RerankOptions(k)
             return self.rank(queries, [rows] * len(queries), how, plan.threads, rescore=plan.rescore)
-        how = RerankOptions(k, patience=plan.patience, mean=plan.mean)
-        return self.rank(queries, found, how, plan.threads, plan.ball_carving_tau, plan.rescore)
+        how = RerankOptions(k, patience=plan.patience)
+        return self.rank(queries, found, how, plan.threads, plan.rescore)
 
     def _filtered(self, wanted: Filter) -> NDArray[np.int64]:
         """Return the rows with tokens that a filter allows, ascending."""
@@ -159,7 +159,6 @@ class TwoStageSearch:
         rows: Sequence[NDArray[np.int64]],
         how: RerankOptions,
         threads: int | None,
-        ball_carving_tau: float | None = None,
         rescore: int | None = None,
     ) -> list[Ranking]:
         """Order each query's rows, the likely best first; a query without tokens finds nothing."""
@@ -179,7 +178,6 @@ class TwoStageSearch:
                     rows[q],
                     how,
                     threads if alone else 1,
-                    ball_carving_tau=ball_carving_tau,
                     rescore=rescore,
                 )
                 rankings[q] = Ranking(self.ids.of(found), scores, exact)

@@ -22,7 +22,6 @@ from ..kernels.chamfer import match_tokens, score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import require_int
 from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
-from .ball_carving import require_tau
 from .pruning import RerankOptions, rank_candidates, require_patience
 
 __all__ = ["Explanation", "chamfer", "chamfer_matrix", "explain", "rerank", "top_k"]
@@ -58,7 +57,7 @@ class Explanation:
         return float(np.float32(self.similarities.astype(np.float64).cumsum()[-1]))
 
 
-def chamfer(query: Any, document: Any, *, mean: bool = False) -> float:
+def chamfer(query: Any, document: Any) -> float:
     """Return the Chamfer similarity of one query and one document.
 
     Parameters
@@ -66,13 +65,11 @@ def chamfer(query: Any, document: Any, *, mean: bool = False) -> float:
     query : array_like (n_query_tokens, dim)
     document : array_like (n_document_tokens, dim)
         Both with at least one token.
-    mean : bool
-        Divide by the number of query tokens (BGE-M3's convention; ColBERT sums).
 
     Returns
     -------
     float
-        Higher is better.
+        Higher is better: a sum over query tokens.  Divide by ``len(query)`` for their mean.
 
     Examples
     --------
@@ -80,20 +77,16 @@ def chamfer(query: Any, document: Any, *, mean: bool = False) -> float:
     0.625
     """
     pair = (_one_text(query, "query"), _one_text(document, "document"))
-    return float(chamfer_matrix(*pair, mean=mean, threads=1)[0, 0])
+    return float(chamfer_matrix(*pair, threads=1)[0, 0])
 
 
-def chamfer_matrix(
-    queries: Any, documents: Any, *, mean: bool = False, threads: int | None = None
-) -> NDArray[np.float32]:
+def chamfer_matrix(queries: Any, documents: Any, *, threads: int | None = None) -> NDArray[np.float32]:
     """Return the Chamfer similarities of all queries with all documents.
 
     Parameters
     ----------
     queries, documents : MultiVectors, one array (tokens, dim) or a list of such arrays
         Every query must have a token.
-    mean : bool
-        Divide by the number of query tokens.
     threads : int, optional
         Default: all usable cores.
 
@@ -108,13 +101,11 @@ def chamfer_matrix(
         raise ValueError(f"queries[{empty[0]}] has no tokens: a query needs at least one. Leave it out.")
     out = np.empty((len(queries), len(documents)), np.float32)
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, len(queries)):
-        out[start:stop] = scores_at(queries[start:stop], documents, None, mean, threads).T
+        out[start:stop] = scores_at(queries[start:stop], documents, None, threads).T
     return out
 
 
-def top_k(
-    queries: Any, documents: Any, k: int, *, mean: bool = False, threads: int | None = None
-) -> list[Ranking]:
+def top_k(queries: Any, documents: Any, k: int, *, threads: int | None = None) -> list[Ranking]:
     """Return the `k` documents with the largest Chamfer similarity for each query.
 
     Parameters
@@ -122,7 +113,7 @@ def top_k(
     queries, documents : MultiVectors, one array (tokens, dim) or a list of such arrays
     k : int
         How many documents to return; of fewer with tokens, all.
-    mean, threads
+    threads : int, optional
         As for :func:`chamfer_matrix`.
 
     Returns
@@ -141,7 +132,7 @@ def top_k(
     rankings = []
     most = max(1, _HELD_SCORES // max(1, len(documents)))
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, most):
-        scores = scores_at(queries[start:stop], documents, None, mean, threads)
+        scores = scores_at(queries[start:stop], documents, None, threads)
         for q, row in enumerate(np.ascontiguousarray(scores.T), start):
             best = best_first(row, k) if len(queries[q]) else np.empty(0, np.int64)
             rankings.append(Ranking(ids[best], row[best]))
@@ -154,8 +145,6 @@ def rerank(
     candidates: Sequence[Any],
     k: int | None = None,
     *,
-    mean: bool = False,
-    ball_carving_tau: float | None = None,
     patience: int | None = None,
     threads: int | None = None,
 ) -> list[Ranking]:
@@ -173,13 +162,10 @@ def rerank(
         likely best first; documents without tokens are left out.
     k : int, optional
         How many to return at most.  Default: all.
-    ball_carving_tau : float, optional
-        Choose the k best by the query as :func:`muvera.carve_queries` makes it with this tau:
-        fewer products, fewer of the best.  Scores stay those of the whole query.
     patience : int, optional
         End once so many candidates in a row brought nothing new into the k best: fewer products,
         fewer of the best, and one thread.
-    mean, threads
+    threads : int, optional
         As for :func:`chamfer_matrix`.
 
     Returns
@@ -198,10 +184,8 @@ def rerank(
         raise ValueError(f"There are {len(candidates)} candidate lists for {len(queries)} queries.")
     if k is not None:
         require_int("k", k, 1)
-    elif ball_carving_tau is not None or patience is not None:
-        raise ValueError("ball_carving_tau and patience leave out what is not among the k best. Give k.")
-    if ball_carving_tau is not None:
-        require_tau(ball_carving_tau, "ball_carving_tau")
+    elif patience is not None:
+        raise ValueError("patience stops once the k best no longer change. Give k.")
     require_patience(patience)
     ids = documents.ids
     position_of = {name: i for i, name in enumerate(ids.tolist())} if documents.has_ids else None
@@ -214,10 +198,9 @@ def rerank(
             continue
         found, scores = rank_candidates(
             queries[i],
-            ball_carving_tau,
             positions,
             lambda at, _: [(documents, at, np.arange(len(at)))],
-            RerankOptions(len(positions) if k is None else k, patience=patience, mean=mean),
+            RerankOptions(len(positions) if k is None else k, patience=patience),
             threads,
         )
         rankings.append(Ranking(ids[found], scores))
@@ -260,7 +243,6 @@ def scores_at(
     queries: MultiVectors,
     documents: MultiVectors,
     positions: NDArray[np.int64] | None,
-    mean: bool = False,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
     """Return the scores of the documents at `positions` (default all), float32 (c, n_queries).
@@ -279,7 +261,7 @@ def scores_at(
 
     def work(start: int, stop: int) -> None:
         score_documents(
-            floats, halves, documents.offsets, positions[start:stop], packed, queries.offsets, mean,
+            floats, halves, documents.offsets, positions[start:stop], packed, queries.offsets, False,
             out[start:stop],
         )  # fmt: skip
 

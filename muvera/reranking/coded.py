@@ -23,8 +23,6 @@ def score_coded(
     codec: TokenCodec,
     slices: Sequence[CodedSlice],
     size: int,
-    *,
-    mean: bool = False,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates, float32 (size,), -inf for those without tokens.
@@ -41,8 +39,6 @@ def score_coded(
     slices : sequence of CodedSlice
     size : int
         Number of candidates in all slices.
-    mean : bool
-        Divide scores by the number of query tokens.
     threads : int, optional
         Default: all usable cores.  No score depends on it.
     """
@@ -60,7 +56,7 @@ def score_coded(
                     read_only_view(texts.tokens).reshape(-1), texts.offsets, own,
                     codec.bytes_per_token, codec.dimension, layout.id_bytes, layout.centers, layout.table,
                     layout.nibbles, layout.words, rounded.packed, rounded.biases, rounded.units,
-                    rounded.constants, mean, scores,
+                    rounded.constants, False, scores,
                 )  # fmt: skip
                 out[places[worker::workers]] = scores
 

@@ -21,7 +21,6 @@ from ..data.validation import read_only_view
 from ..kernels.pruning import prepare_bounds, score_with_pruning
 from ..kernels.tile import LANES, multiply, pack_columns
 from ..utils.parallel import run_in_ranges, thread_count
-from .ball_carving import carved_tokens
 
 __all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "require_patience", "score_candidates"]
 
@@ -54,8 +53,6 @@ class RerankOptions:
         Scores of the candidates up to errors that are alike, descending, as those by codes are.  Ranking ends
         before the first candidate that would need an error of five standard deviations to be one of the k best;
         mean and deviation are those of the candidates before it, at least 8 and k.
-    mean : bool
-        Divide scores by the number of query tokens.
     products : list of int, optional
         Each call appends the number of its products of a document token with a panel of LANES
         query tokens.
@@ -65,7 +62,6 @@ class RerankOptions:
     early_exit: bool = True
     patience: int | None = None
     estimates: NDArray[np.float32] | None = None
-    mean: bool = False
     products: list[int] | None = None
 
     @property
@@ -119,7 +115,6 @@ def score_candidates(
 
 def rank_candidates(
     query: NDArray[Any],
-    ball_carving_tau: float | None,
     positions: NDArray[np.int64],
     slices_of: Callable[[NDArray[np.int64], bool], Sequence[DocumentSlice]],
     options: RerankOptions,
@@ -131,10 +126,6 @@ def rank_candidates(
     ----------
     query : float32 or float16 (m, dimension)
         Tokens of the query, at least one.
-    ball_carving_tau : float, optional
-        Choose the k best by the query that :func:`muvera.carve_queries` makes with this tau; they
-        are then ordered and scored by the whole query.  If the carved query fills as many
-        panels of LANES tokens as the whole one, it would save nothing, and the whole query chooses.
     positions : int64 (c,)
         The candidates, each once, the likely best first.
     slices_of : callable
@@ -151,31 +142,11 @@ def rank_candidates(
         Ties go to the lower position; documents without tokens are left out.
     """
     tokens = np.asarray(query, np.float32)
-    choosing_tokens = tokens
-    if ball_carving_tau is not None and _panels(tokens) > 1:
-        carved, _ = carved_tokens(tokens, np.array([0, len(tokens)]), ball_carving_tau)
-        choosing_tokens = carved if _panels(carved) < _panels(tokens) else tokens
     # Where the order does not matter, that of the files is faster.
     slices = slices_of(positions, options.in_order)
-    scores = score_candidates(choosing_tokens, slices, len(positions), options, threads)
-    found, scores = _best(positions, scores, options.k)
-    if choosing_tokens is not tokens:
-        whole = RerankOptions(options.k, early_exit=False, mean=options.mean, products=options.products)
-        scores = score_candidates(tokens, slices_of(found, False), len(found), whole, threads)
-        found, scores = _best(found, scores, options.k)
-    return found, scores
-
-
-def _panels(tokens: NDArray[np.float32]) -> int:
-    """Return the number of panels of LANES columns that the tokens fill."""
-    return -(-len(tokens) // LANES)
-
-
-def _best(
-    positions: NDArray[np.int64], scores: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    scores = score_candidates(tokens, slices, len(positions), options, threads)
     order = np.argsort(positions)
-    best = order[best_first(scores[order], k)]
+    best = order[best_first(scores[order], options.k)]
     return positions[best], scores[best]
 
 
@@ -217,7 +188,7 @@ class PackedQuery:
             scores = np.empty(len(positions), np.float32)
             score_with_pruning(
                 *as_kernel_arrays(documents), documents.offsets, positions, self.packed, self.places,
-                self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, self.options.mean,
+                self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, False,
                 patience, estimates[places] if len(estimates) else estimates, errors, heap, counts, scores,
             )  # fmt: skip
             out[places] = scores

@@ -53,7 +53,7 @@ class SpanScore:
     document_score: float
 
 
-def score_spans(query: Any, document: Any, spans: Any, *, mean: bool = False) -> NDArray[np.float32]:
+def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
     """Return the Chamfer similarity of one query with each span of one document.
 
     Parameters
@@ -64,8 +64,6 @@ def score_spans(query: Any, document: Any, spans: Any, *, mean: bool = False) ->
     spans : int (m, 2)
         Start and stop of each, positions of tokens.  They may overlap and leave gaps; the time is in
         proportion to the tokens in them.
-    mean : bool
-        Divide by the number of query tokens.
 
     Returns
     -------
@@ -85,19 +83,17 @@ def score_spans(query: Any, document: Any, spans: Any, *, mean: bool = False) ->
     queries, documents = _one(query, "query"), _one(document, "document")
     if queries.dimension != documents.dimension:
         raise ValueError(f"query has {queries.dimension} columns, but document has {documents.dimension}.")
-    return _scores(queries, documents, _as_spans(spans, documents.num_tokens, "spans"), mean)
+    return _scores(queries, documents, _as_spans(spans, documents.num_tokens, "spans"))
 
 
-def _scores(
-    queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64], mean: bool = False
-) -> NDArray[np.float32]:
+def _scores(queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the scores of ranges of all documents' tokens, float32 (m,), with one query."""
     packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
     out = np.empty((len(bounds), 1), np.float32)
     floats, halves = as_kernel_arrays(documents)
     # The kernel reads text i from offsets[i] to offsets[i + 1]: every other one is a span.
     at = 2 * np.arange(len(bounds))
-    score_documents(floats, halves, bounds.reshape(-1), at, packed, queries.offsets, mean, out)
+    score_documents(floats, halves, bounds.reshape(-1), at, packed, queries.offsets, False, out)
     return out[:, 0]
 
 

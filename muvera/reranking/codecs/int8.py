@@ -56,7 +56,7 @@ class Int8Codec(TokenCodec):
         self._layout = CodeLayout(0, none, none, none, depth, depth)
 
     @classmethod
-    def fit(cls, tokens: NDArray[np.float32], seed: int = 0, threads: int | None = None) -> Int8Codec:
+    def fit(cls, tokens: NDArray[np.float32], threads: int | None = None) -> Int8Codec:
         """Return the codec for tokens like these (n, dimension), at least one."""
         center = tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
         peaks = np.abs(tokens - center).max(axis=1)

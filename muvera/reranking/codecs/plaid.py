@@ -44,7 +44,6 @@ def fit_plaid_codec(
     num_centroids: int,
     *,
     bucket_means: bool = False,
-    seed: int = 0,
     threads: int | None = None,
 ) -> ResidualCodec:
     """Return the codec for tokens like these, with ColBERT's recipe.
@@ -62,7 +61,6 @@ def fit_plaid_codec(
         At most; there are no more than tokens.
     bucket_means : bool
         Take the mean of each bucket, which leaves less than its middle does.
-    seed : int
     threads : int, optional
         Default: all usable cores.  The codec does not depend on it.
 
@@ -73,7 +71,7 @@ def fit_plaid_codec(
     """
     require_plaid_bits(nbits, tokens.shape[1])
     units, _ = unit_rows(tokens)
-    stream = np.random.default_rng(seed)
+    stream = np.random.default_rng(0)
     means = direction_centroids(units, num_centroids, stream, threads)
     centroids = unit_rows(means)[0].astype(np.float16).astype(np.float32)
     residuals = units - centroids[nearest_centroids(units, centroids, threads)]

@@ -24,7 +24,7 @@ FLOATS: dict[str, type[np.floating[Any]] | None] = {
     "float16": np.float16,
 }
 
-#: What fits a codec, by its name: tokens (n, dimension), a seed and a number of threads are given.
+#: What fits a codec, by its name: tokens (n, dimension) and a number of threads are given.
 CODECS: dict[str, Callable[..., TokenCodec]] = {
     "int8": Int8Codec.fit,
     **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
@@ -36,11 +36,9 @@ TOKEN_KINDS = (*FLOATS, *CODECS)
 _CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
 
 
-def fit_codec(
-    name: str, tokens: NDArray[np.float32], seed: int = 0, threads: int | None = None
-) -> TokenCodec:
+def fit_codec(name: str, tokens: NDArray[np.float32], threads: int | None = None) -> TokenCodec:
     """Return the codec of this name for tokens like these, float32 (n, dimension), at least one."""
-    return CODECS[name](tokens, seed=seed, threads=threads)
+    return CODECS[name](tokens, threads=threads)
 
 
 def write_codec(codec: TokenCodec, folder: Path) -> str:

@@ -13,10 +13,10 @@ from ...kernels.byte_shuffles import HAS_SHUFFLES
 from ...kernels.byte_tile import STEP
 from ...kernels.residuals import byte_table, decode_residuals
 from ...kernels.token_codes import FACTOR_BYTES, write_residuals
-from ...numerics.lloyd_max import normal_levels, thresholds_between
 from ...numerics.matmul import product
 from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes
 from .clustering import direction_centroids, nearest_centroids, unit_rows
+from .lloyd_max import normal_levels, thresholds_between
 from .query_bytes import packed_query, power_of_two
 from .rotation import Rotation, random_rotation
 
@@ -145,9 +145,7 @@ class ResidualCodec(TokenCodec):
         )
 
     @classmethod
-    def fit(
-        cls, tokens: NDArray[np.float32], bits: int, seed: int = 0, threads: int | None = None
-    ) -> ResidualCodec:
+    def fit(cls, tokens: NDArray[np.float32], bits: int, threads: int | None = None) -> ResidualCodec:
         """Return the codec for tokens like these.
 
         Parameters
@@ -155,12 +153,11 @@ class ResidualCodec(TokenCodec):
         tokens : float32 (n, dimension)
             At least one; some 50,000 are enough.
         bits : {1, 2, 4}
-        seed : int
         threads : int, optional
             Default: all usable cores.  The codec does not depend on it.
         """
         dimension = tokens.shape[1]
-        streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)]
+        streams = [np.random.default_rng(child) for child in np.random.SeedSequence(0).spawn(2)]
         units, lengths = unit_rows(tokens)
         rotation = random_rotation(dimension, streams[0])
         rotated = product(units, rotation, threads)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from muvera.numerics.lloyd_max import normal_levels, thresholds_between
 from muvera.reranking.codecs.base import CodedVectors, TokenCodec
 from muvera.reranking.codecs.int8 import Int8Codec
+from muvera.reranking.codecs.lloyd_max import normal_levels, thresholds_between
 from muvera.reranking.codecs.registry import CODECS, fit_codec, read_codec, write_codec
 from muvera.reranking.codecs.residual import ResidualCodec
 
