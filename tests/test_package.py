@@ -64,7 +64,11 @@ def dependencies() -> list[str]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    options = {"dependencies": ["numpy"], "compiled-graph": "hnswlib>=0.8", "ready-made-graph": "usearch>=2.26"}
+    options = {
+        "dependencies": ["numpy"],
+        "compiled-graph": "hnswlib>=0.8",
+        "ready-made-graph": "usearch>=2.26",
+    }
     metadata: dict[str, Any] = {}
     module.GraphHook(str(ROOT), options).update(metadata)
     names: list[str] = metadata["dependencies"]
