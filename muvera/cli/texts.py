@@ -133,7 +133,7 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Answer a question from an index of texts."""
-    from ..data.filter_language import FilterError
+    from ..metadata.filters import FilterError
     from ..texts.text_index import TextIndex
 
     try:

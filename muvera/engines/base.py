@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.filter_language import Filter
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids
+from ..metadata.filters import Filter
 from ..utils.checks import require_int
 
 __all__ = [
@@ -137,7 +137,7 @@ class SearchOptions:
     count : int
         Documents a query at most.
     where : mapping, optional
-        A condition on the metadata, see :mod:`muvera.data.filter_language`.
+        A condition on the metadata, see :mod:`muvera.metadata.filters`.
     ef : int
         Candidates that the walk through the engine's graph keeps.
     exact : bool

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ..convert.writers.store_limits import check_dimension
-from ..data.metadata import encode_metadata
 from ..data.multivectors import MultiVectors
 from ..data.sampling import as_batches
 from ..data.validation import Ids, as_ids
@@ -17,6 +16,7 @@ from ..encoders.base import EncoderConfig
 from ..encoders.registry import as_config, make_encoder
 from ..index.search_plan import as_id_list
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
+from ..metadata.values import encode_metadata
 from .base import Description, Rows
 from .encoder_bytes import encoder_hash, encoder_to_bytes
 from .reports import AddReport

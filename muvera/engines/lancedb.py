@@ -13,12 +13,12 @@ from urllib.parse import SplitResult, unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.filter_language import build_condition
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids
+from ..metadata.filters import build_condition
+from ..metadata.values import flatten
 from ..utils.optional_imports import import_extra
 from .base import Description, Engine, EngineError, Found, Location, Rows, SearchOptions, parts_of
-from .metadata import flatten
 from .sql_conditions import SQLConditions, quoted
 
 __all__ = ["LanceDBEngine"]

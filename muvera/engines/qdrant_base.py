@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..convert.writers.fde_text_rows import qdrant_id
-from ..data.filter_language import FilterError, build_condition
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids
+from ..metadata.filters import FilterError, build_condition
+from ..metadata.values import bound_name, flatten, present_term, value_term
 from .base import Description, Engine, EngineError, Found, Rows, SearchOptions
-from .metadata import bound_name, flatten, present_term, value_term
 
 __all__ = ["FDE", "TOKENS", "Models", "Point", "QdrantBase", "found_points"]
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..data.filter_language import Filter
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
 from ..data.token_input import checked_texts
@@ -17,6 +16,7 @@ from ..encoders.registry import as_config
 from ..index.muvera_index import MuveraIndex
 from ..index.quality import FirstStageRecall
 from ..index.search_plan import DEFAULT_CANDIDATES, DEFAULT_K, as_id_list
+from ..metadata.filters import Filter
 from ..reranking.chamfer import Explanation, explain, rerank, top_k
 from ..utils.checks import require_choice, require_int
 from .base import Description, Engine, EngineError, Found, GraphSettings, SearchOptions
@@ -108,7 +108,7 @@ class SearchedEngine:
         k : int
             How many documents to return; of fewer, all.
         where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.data.filter_language`, answered by the engine.
+            A condition on the metadata, see :mod:`muvera.metadata.filters`, answered by the engine.
         candidates : int, optional
             Documents that the engine proposes and exact Chamfer orders.  More find more and take longer.
             Default: 100, or k where that is more.

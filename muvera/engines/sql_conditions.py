@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from ..data.filter_language import COMPARISONS
-from .metadata import bound_name, present_term, value_term
+from ..metadata.filters import COMPARISONS
+from ..metadata.values import bound_name, present_term, value_term
 
 __all__ = ["SQLConditions", "quoted"]
 

@@ -6,10 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..reranking.pruning import require_patience
-from ..utils.checks import given, require_int
+from ..utils.checks import as_id_list, require_int
 from ..utils.parallel import thread_count
 
 __all__ = ["DEFAULT_K", "Filter", "SearchPlan", "as_id_list"]
@@ -81,10 +79,3 @@ class SearchPlan:
     def num_candidates(self) -> int:
         """Documents that vectors propose."""
         return max(DEFAULT_CANDIDATES, self.k) if self.candidates is None else self.candidates
-
-
-def as_id_list(values: Any, name: str) -> list[Any]:
-    """Return a collection of ids as a list, or raise TypeError for anything else."""
-    if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
-        raise TypeError(f"{name} must be a collection of ids, got {given(values)}. For one id give [id].")
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)

@@ -14,9 +14,9 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from ..data.filter_language import Filter
 from ..data.multivectors import MultiVectors
 from ..data.validation import as_array
+from ..metadata.filters import Filter
 from ..texts.encoders.base import Side, TextEncoder, from_matrices, require_text_encoder
 from ..texts.encoders.registry import load_text_encoder
 from ..texts.text_index import TextIndex
@@ -58,7 +58,7 @@ class MuveraVectorStore(VectorStore):
     """A :class:`muvera.TextIndex` as LangChain's vector store.
 
     Scores are Chamfer similarities, sums over query tokens; filters are those of
-    :mod:`muvera.data.filter_language`, such as ``{"year": {"$gte": 2000}}``.
+    :mod:`muvera.metadata.filters`, such as ``{"year": {"$gte": 2000}}``.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
-from ..data.filter_language import Filter, FilterError, matches
+from ..metadata.filters import Filter, FilterError, matches
 from ..reranking.chamfer import top_k
 from ..texts.encoders.base import TextEncoder, require_text_encoder
 from ..texts.encoders.registry import load_text_encoder

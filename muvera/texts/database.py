@@ -13,8 +13,8 @@ from threading import RLock
 from typing import Any, Literal
 from urllib.parse import quote
 
-from ..data.filter_language import Filter
-from ..data.metadata import comparable_values, encode_metadata
+from ..metadata.filters import Filter
+from ..metadata.values import comparable_values, encode_metadata
 from .filters import to_sql
 
 __all__ = ["DocumentDatabase", "TextDocument"]
@@ -230,7 +230,7 @@ class DocumentDatabase:
         Raises
         ------
         FilterError
-            See :mod:`muvera.data.filter_language`.
+            See :mod:`muvera.metadata.filters`.
         """
         expression, parameters = to_sql(condition)
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..data.filter_language import COMPARISONS, Filter, build_condition, kind_of
+from ..metadata.filters import COMPARISONS, Filter, build_condition, kind_of
 
 __all__ = ["to_sql"]
 
@@ -15,7 +15,7 @@ def to_sql(condition: Filter) -> tuple[str, list[Any]]:
     Parameters
     ----------
     condition : mapping
-        See :mod:`muvera.data.filter_language`.  An empty one keeps every document.
+        See :mod:`muvera.metadata.filters`.  An empty one keeps every document.
 
     Returns
     -------

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..data.filter_language import Filter
 from ..data.ranking import Ranking
 from ..index.hybrid import hybrid_search
 from ..index.muvera_index import MuveraIndex
+from ..metadata.filters import Filter
 from ..reranking.fusion import Method
 from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.checks import require_choice, require_int
@@ -61,7 +61,7 @@ class SearchableTexts:
         k : int
             At most so many; fewer where there are fewer.
         where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.data.filter_language`.
+            A condition on the metadata, see :mod:`muvera.metadata.filters`.
         ids : sequence of int or of str, optional
             Only among these; ids that are not there are ignored.
         candidates : int

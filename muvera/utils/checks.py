@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["given", "has_repeats", "require_choice", "require_int", "require_number"]
+__all__ = ["as_id_list", "given", "has_repeats", "require_choice", "require_int", "require_number"]
 
 
 def given(value: Any) -> str:
     """Return the kind and the shortened text of `value`, as messages say what was given."""
     return f"{type(value).__name__} {reprlib.repr(value)}"
+
+
+def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
+    """Return a collection of ids as a list.
+
+    Raises
+    ------
+    TypeError
+        For a single id, such as a string, which would otherwise count as a collection of its characters.
+    """
+    if isinstance(ids, np.ndarray) and ids.ndim == 1:
+        return list(ids.tolist())
+    if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
+        kinds = {str: "the string", bytes: "the bytes", int: "the integer"}
+        kind = kinds.get(type(ids), f"the {type(ids).__name__}")
+        raise TypeError(f"{name} must be a collection of ids, got {kind} {ids!r:.80}. Give [{ids!r:.80}].")
+    return list(ids)
 
 
 def has_repeats(values: NDArray[np.integer[Any]]) -> bool:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, LearnedConfig, MultiVectors, MuveraIndex, top_k
-from muvera.data.filter_language import FilterError, matches
 from muvera.engines import EngineError, EngineIndex, GraphSettings
-from muvera.engines.metadata import flatten
+from muvera.metadata.filters import FilterError, matches
+from muvera.metadata.values import flatten
 
 DOCUMENTS = documents_like_real(300, ids=[f"text {i}" for i in range(300)], dtype=np.float16)
 FILLED = DOCUMENTS[np.flatnonzero(DOCUMENTS.lengths > 0)]

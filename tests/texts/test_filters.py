@@ -7,7 +7,7 @@ from builders.filter_conditions import CONDITIONS, METADATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera.data.filter_language import FilterError, matches
+from muvera.metadata.filters import FilterError, matches
 from muvera.texts.database import DocumentDatabase
 from muvera.texts.filters import to_sql
 

@@ -9,9 +9,9 @@ import pytest
 from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, SparseVectors, TextIndex
-from muvera.data.filter_language import FilterError
 from muvera.data.multivectors import MultiVectors
 from muvera.index.two_stage_search import MIN_FIT_DOCUMENTS
+from muvera.metadata.filters import FilterError
 from muvera.texts.database import TextDocument
 
 TEXTS = [

@@ -1,0 +1,258 @@
+"""The filter language: conditions on metadata, written as nested dictionaries.
+
+``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both conditions.  A
+:class:`Builder` translates a condition for one database; :func:`matches` evaluates it in Python and is the
+reference for all translations.
+
+A field is a key of the metadata; ``"author.name"`` is a key of a nested object.  A list satisfies a
+comparison if one of its elements does.  A missing or null field satisfies no comparison, so ``$ne``, ``$nin``
+and ``$not`` select that document.  Numbers compare with numbers (true is 1), and strings with strings, by
+code point.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+__all__ = [
+    "COMPARISONS",
+    "OPERATORS",
+    "Builder",
+    "Filter",
+    "FilterError",
+    "build_condition",
+    "kind_of",
+    "matches",
+]
+
+#: A condition on metadata.
+Filter = Mapping[str, Any]
+
+#: Operators of a field and their meaning.
+OPERATORS = {
+    "$eq": "equal to",
+    "$ne": "not equal to",
+    "$lt": "less than",
+    "$lte": "at most",
+    "$gt": "greater than",
+    "$gte": "at least",
+    "$in": "one of",
+    "$nin": "none of",
+    "$exists": "present and not null (true), or absent or null (false)",
+}
+
+#: Order operators: their SQL sign and their Python function.
+COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "$lt": ("<", operator.lt),
+    "$lte": ("<=", operator.le),
+    "$gt": (">", operator.gt),
+    "$gte": (">=", operator.ge),
+}
+
+# Limits of one filter.  SQLite allows expressions 1,000 levels deep and, by default, 32,766 parameters.
+_MAX_DEPTH, _MAX_CONDITIONS, _MAX_VALUES = 50, 200, 10_000
+
+
+class FilterError(ValueError):
+    """An invalid filter; the message names the part and what is allowed there."""
+
+
+_Built = TypeVar("_Built")
+
+
+class Builder(Protocol[_Built]):
+    """Interface of translators from the filter language to one engine's conditions."""
+
+    def all_of(self, parts: list[_Built]) -> _Built:
+        """Combine conditions with "and"; an empty list is always true."""
+        ...
+
+    def any_of(self, parts: list[_Built]) -> _Built:
+        """Combine conditions with "or"; an empty list is never true."""
+        ...
+
+    def negation(self, part: _Built) -> _Built:
+        """Negate a condition."""
+        ...
+
+    def exists(self, field: str) -> _Built:
+        """Test that a field is present and not null."""
+        ...
+
+    def order(self, field: str, name: str, value: Any) -> _Built:
+        """Compare an element of a field with a value by the order operator `name`."""
+        ...
+
+    def any_equal(self, field: str, values: list[Any]) -> _Built:
+        """Test that an element of a field equals one of the values."""
+        ...
+
+
+def build_condition(condition: Filter, build: Builder[_Built]) -> _Built:
+    """Translate a condition with a builder.
+
+    Raises
+    ------
+    FilterError
+        For an unknown operator, a value of the wrong type, or a filter that is too deep or too long.
+    """
+    built: _Built = _Walk(build).condition(condition, 0)
+    return built
+
+
+def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
+    """Return True if the metadata of one document satisfies a condition.
+
+    Parameters
+    ----------
+    condition, metadata : mapping
+
+    Raises
+    ------
+    FilterError
+        As for :func:`build_condition`.
+
+    Examples
+    --------
+    >>> matches({"tag": {"$in": ["a", "b"]}}, {"tag": ["x", "b"]})
+    True
+    """
+    return build_condition(condition, _Evaluation(metadata))
+
+
+def kind_of(value: Any) -> str | None:
+    """Return "text" or "number", the values that `value` compares with, or None if it compares with none."""
+    if isinstance(value, str):
+        return "text"
+    return "number" if isinstance(value, (bool, int, float)) else None
+
+
+class _Evaluation:
+    """Builder that evaluates conditions on the metadata of one document."""
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self._metadata = metadata
+
+    def all_of(self, parts: list[bool]) -> bool:
+        return all(parts)
+
+    def any_of(self, parts: list[bool]) -> bool:
+        return any(parts)
+
+    def negation(self, part: bool) -> bool:
+        return not part
+
+    def exists(self, field: str) -> bool:
+        return self._value(field) is not None
+
+    def order(self, field: str, name: str, value: Any) -> bool:
+        compare = COMPARISONS[name][1]
+        return any(compare(element, value) for element in self._elements(field, kind_of(value)))
+
+    def any_equal(self, field: str, values: list[Any]) -> bool:
+        return any(value in self._elements(field, kind_of(value)) for value in values)
+
+    def _elements(self, field: str, kind: str | None) -> list[Any]:
+        value = self._value(field)
+        elements = value if isinstance(value, list) else [value]
+        return [element for element in elements if kind_of(element) == kind]
+
+    def _value(self, field: str) -> Any:
+        value: Any = self._metadata
+        for key in field.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                return None
+            value = value[key]
+        return value
+
+
+class _Walk:
+    """Parse one filter, check it, and call the builder."""
+
+    def __init__(self, build: Any) -> None:
+        self._build, self._conditions, self._values = build, 0, 0
+
+    def condition(self, condition: Any, depth: int) -> Any:
+        if not isinstance(condition, Mapping):
+            raise FilterError(
+                "A filter must be a dictionary such as {'year': {'$gte': 2000}}, got "
+                f"{type(condition).__name__} {condition!r:.80}."
+            )
+        if depth > _MAX_DEPTH:
+            raise FilterError(f"A filter may be nested at most {_MAX_DEPTH} levels deep. Flatten it.")
+        self._conditions += len(condition)
+        if self._conditions > _MAX_CONDITIONS:
+            raise FilterError(
+                f"A filter may have at most {_MAX_CONDITIONS} conditions. Use $in for long lists."
+            )
+        parts = []
+        for key, value in condition.items():
+            if not isinstance(key, str):
+                raise FilterError(f"A field's name must be a string, got {type(key).__name__} {key!r}.")
+            if key in ("$and", "$or"):
+                inner = [self.condition(part, depth + 1) for part in self._list(key, value)]
+                parts.append(self._build.all_of(inner) if key == "$and" else self._build.any_of(inner))
+            elif key == "$not":
+                parts.append(self._build.negation(self.condition(value, depth + 1)))
+            elif key.startswith("$"):
+                raise FilterError(
+                    f"{key!r} does not combine conditions. Use $and, $or or $not; {', '.join(OPERATORS)} belong "
+                    "below a field."
+                )
+            else:
+                parts.append(self._field(key, value))
+        return self._build.all_of(parts)
+
+    def _field(self, field: str, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return self._build.any_equal(field, [_scalar(field, "$eq", value)])
+        if not value:
+            raise FilterError(f"The field {field!r} has no operator. Give one of {', '.join(OPERATORS)}.")
+        return self._build.all_of([self._operator(field, name, operand) for name, operand in value.items()])
+
+    def _operator(self, field: str, name: Any, operand: Any) -> Any:
+        build = self._build
+        if name not in OPERATORS:
+            raise FilterError(
+                f"The field {field!r} has the unknown operator {name!r}. Use one of {', '.join(OPERATORS)}."
+            )
+        if name == "$exists":
+            if not isinstance(operand, bool):
+                raise FilterError(f"$exists of {field!r} must be true or false, got {operand!r}.")
+            return build.exists(field) if operand else build.negation(build.exists(field))
+        if name in COMPARISONS:
+            limit = _scalar(field, name, operand)
+            if isinstance(limit, bool):
+                raise FilterError(f"{name} of {field!r} must be a number or a string, got {limit!r}.")
+            return build.order(field, name, limit)
+        operands = self._list(f"{name} of {field!r}", operand) if name in ("$in", "$nin") else [operand]
+        equal = build.any_equal(field, [_scalar(field, name, element) for element in operands])
+        return build.negation(equal) if name in ("$ne", "$nin") else equal
+
+    def _list(self, name: str, value: Any) -> list[Any]:
+        if not isinstance(value, (list, tuple)):
+            raise FilterError(f"{name} must be a list, got {type(value).__name__} {value!r:.80}.")
+        self._values += len(value)
+        if self._values > _MAX_VALUES:
+            raise FilterError(
+                f"The lists of a filter may have at most {_MAX_VALUES} values, got {self._values}."
+            )
+        return list(value)
+
+
+def _scalar(field: str, name: str, value: Any) -> Any:
+    if isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if value is None:
+        raise FilterError(f"{name} of {field!r} is null. Use {{'$exists': false}} to find absent fields.")
+    raise FilterError(
+        f"{name} of {field!r} must be a string, a finite number, true or false, got "
+        f"{type(value).__name__} {value!r:.80}."
+    )
