@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..convert.sources.base import collection_batches
-from ..convert.sources.plaid_codec import Codec
+from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
 from ..index.manifest import MANIFEST
 from ..index.muvera_index import MuveraIndex
@@ -55,24 +54,22 @@ class IndexSource:
 
 
 class CodedIndexSource(IndexSource):
-    """Codes that an index keeps as a PLAID index had them, see :class:`muvera.convert.sources.plaid_codec.CodedSource`.
+    """Codes that an index keeps as a PLAID index had them, see :class:`muvera.data.batches.CodedSource`.
 
     Parameters
     ----------
     index : MuveraIndex
-    path : Path
-        The index's folder, for error messages.
     codec : ResidualCodec
         Of its codes.
     """
 
     lossy = True
 
-    def __init__(self, index: MuveraIndex, path: Path, codec: ResidualCodec) -> None:
+    def __init__(self, index: MuveraIndex, codec: ResidualCodec) -> None:
         super().__init__(index)
         self.nbits = codec.bits
         learned = codec.to_arrays()
-        self.codec = Codec(path, learned["centroids"], learned["levels"], codec.bits)
+        self.centroids, self.bucket_weights = learned["centroids"], learned["levels"]
 
     def coded_batches(
         self, max_tokens: int
@@ -95,4 +92,4 @@ def open_index(path: Path) -> IndexSource:
     """
     index = MuveraIndex.load(path.expanduser())
     codec = index.codes([]).codec if index.settings.tokens.codec == SOURCE_CODES else None
-    return CodedIndexSource(index, path, codec) if isinstance(codec, ResidualCodec) else IndexSource(index)
+    return CodedIndexSource(index, codec) if isinstance(codec, ResidualCodec) else IndexSource(index)

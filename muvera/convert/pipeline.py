@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MultiVectors
 from .damage import naming_errors
 from .isolation import IsolationLimits
@@ -19,7 +20,6 @@ from .registry import open_source, writer, writer_options
 from .report import Report
 from .sources.arrays import require_finite
 from .sources.base import Source
-from .sources.plaid_codec import CodedSource, coded_source
 from .transforms.options import Options, option_names
 
 __all__ = ["convert", "read", "survey"]
@@ -169,11 +169,11 @@ def convert(
     show = partial(_with_progress, source=opened, report=report) if progress else iter
     write_codes = getattr(module, "write_codes", None)
     coded = coded_source(opened)
-    if write_codes is None or writing or steps.given() or coded is None or coded.codec.own_layout:
+    if write_codes is None or writing or steps.given() or coded is None:
         module.write(show(_stream(opened, steps, report, max_tokens)), destination, **common, **writing)
     else:
         batches = _coded_stream(coded, opened, report, max_tokens)
-        write_codes(show(batches), coded.codec, destination, **common)
+        write_codes(show(batches), coded.centroids, coded.bucket_weights, destination, **common)
     report.to, report.target = module.NAME, str(target)
     return report
 

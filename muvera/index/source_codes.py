@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..convert.sources.plaid_codec import CodedSource, coded_source
+from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MultiVectors
 from ..data.sampling import as_batches
 from ..reranking.codecs.base import CodedVectors
@@ -29,8 +29,6 @@ def batches_with_codes(
     ------
     TypeError
         Where the source has none.
-    ValueError
-        Where its codes have another layout than PLAID's.
     """
     if settings.codec != SOURCE_CODES:
         return ((batch, None) for batch in as_batches(documents))
@@ -40,16 +38,11 @@ def batches_with_codes(
             f"tokens='{SOURCE_CODES}' keeps the codes of a PLAID index, as muvera.convert.open_source opens it, but "
             f"the documents are {type(documents).__name__}. Give such a source, or choose another codec."
         )
-    if source.codec.own_layout:
-        raise ValueError(
-            f"{source.codec.folder} packs its codes in a layout of its own, and tokens='{SOURCE_CODES}' keeps "
-            "those of PLAID's. Choose another codec."
-        )
     return _batches(source)
 
 
 def _batches(source: CodedSource) -> Iterator[tuple[MultiVectors, CodedVectors]]:
-    codec = ResidualCodec.of_plaid(source.codec.centroids, source.codec.weights)
+    codec = ResidualCodec.of_plaid(source.centroids, source.bucket_weights)
     for documents, numbers, packed in source.coded_batches(_TOKENS):
         codes = codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
         yield documents, CodedVectors(codec, codes, documents.offsets)

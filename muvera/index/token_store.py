@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..convert.sources.base import token_batches
+from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
 from ..data.offsets import running_total
 from ..reranking.codecs.base import CodedVectors

@@ -11,12 +11,12 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_lengths, running_total
 from ...data.validation import Ids, as_ids
 from ..parsing.index_files import read_json_object
 from ..parsing.torch_file import StoredTensor, read_torch
-from ..sources.base import token_batches
 
 __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.batches import collection_batches
 from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray, as_array, as_ids, as_tokens
 from ..sources.arrays import PaddedSource, require_finite
-from ..sources.base import CollectionSource, Source, collection_batches
+from ..sources.base import CollectionSource, Source
 from ..sources.documents import Document, RowSource
 
 __all__ = ["open_object"]

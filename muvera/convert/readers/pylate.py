@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, as_lengths, running_total
 from ...data.validation import as_ids
 from ...utils.npy_files import load_npy
 from ..parsing.pylate_id_maps import MappedSource, has_map, has_pylate_maps, read_map, same_kind
 from ..parsing.voyager_file import read_voyager
-from ..sources.base import CollectionSource, Source, token_batches
+from ..sources.base import CollectionSource, Source
 from . import fast_plaid, plaid
 
 __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, offsets_from_lengths, running_total
 from ...utils.npy_files import load_npy
 from ..parsing.torch_file import read_array
-from ..sources.base import token_batches
 from ..sources.plaid_codec import Codec
 
 __all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]

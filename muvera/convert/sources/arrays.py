@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.validation import Ids
-from .base import Source, token_batches
+from .base import Source
 
 __all__ = ["Bfloat16Rows", "FlatSource", "JoinedSource", "PaddedSource", "Rows", "require_finite"]
 

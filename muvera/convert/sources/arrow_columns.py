@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import Ids
 from ...utils.optional_imports import import_extra
 from .arrays import require_finite
-from .base import token_batches
 from .named_arrays import ids_of
 
 __all__ = ["batches_of", "columns", "dimension_of", "documents_of", "import_pyarrow", "lengths_of"]

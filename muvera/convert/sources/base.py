@@ -18,13 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ...data.batches import collection_batches
 from ...data.multivectors import MultiVectors
-from ...utils.checks import require_int
 
-__all__ = ["CollectionSource", "Source", "collection_batches", "token_batches"]
+__all__ = ["CollectionSource", "Source"]
 
 
 @runtime_checkable
@@ -72,17 +69,14 @@ class CollectionSource:
         Its ids go along only where some were given.
     name : str
         The format it came from.
-    lossy, nbits
-        As in :class:`Source`.
     """
 
-    def __init__(
-        self, collection: MultiVectors, name: str = "memory", *, lossy: bool = False, nbits: int | None = None
-    ) -> None:
+    lossy = False
+    nbits: int | None = None
+
+    def __init__(self, collection: MultiVectors, name: str = "memory") -> None:
         self.collection = collection
         self.name = name
-        self.lossy = lossy
-        self.nbits = nbits
         self.dimension = collection.dimension
         self.num_documents: int | None = len(collection)
         self.num_tokens: int | None = collection.num_tokens
@@ -90,50 +84,3 @@ class CollectionSource:
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield slices that share memory with the collection."""
         return collection_batches(self.collection, max_tokens)
-
-
-def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, stop) of consecutive runs of texts with at most `max_tokens` tokens.
-
-    A longer text stands alone.  No texts at all are one empty run, so that its batch carries the
-    dimension on.
-
-    Parameters
-    ----------
-    offsets : int64 (n + 1,)
-        Where each text begins.
-    max_tokens : int
-        At least 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where `max_tokens` is no such number.
-    """
-    require_int("max_tokens", max_tokens, 1)
-    count = len(offsets) - 1
-    if count == 0:
-        yield 0, 0
-    first = 0
-    while first < count:
-        stop = int(np.searchsorted(offsets, offsets[first] + max_tokens, side="right")) - 1
-        # Empty texts weigh nothing: without this cap a run of them would be one batch.
-        stop = min(max(stop, first + 1), first + max_tokens)
-        yield first, stop
-        first = stop
-
-
-def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
-    """Yield consecutive slices of whole texts, as :func:`token_batches` cuts them.
-
-    The slices share memory with `collection`, and have ids only where it has some.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`token_batches`.
-    """
-    for first, stop in token_batches(collection.offsets, max_tokens):
-        bounds = collection.offsets[first : stop + 1]
-        ids = collection.ids[first:stop] if collection.has_ids else None
-        yield MultiVectors(collection.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import Ids, TokenArray, as_ids, read_only_view
 from ...kernels.residuals import byte_table, decode_residuals
 from ...utils.parallel import run_in_ranges, thread_count
-from .base import token_batches
 
-__all__ = ["Chunk", "Codec", "CodedSource", "QuantizedSource", "coded_source"]
+__all__ = ["Chunk", "Codec", "QuantizedSource"]
 
 _BLOCK = 2048  # tokens decoded at a time where the result is float16: 1 MB at 128 dimensions
 
@@ -112,7 +112,6 @@ class Codec:
             byte_table(np.asarray(weights, np.float32), self.nbits) if table is None else table
         )
         self.weights = np.asarray(weights, np.float32)
-        self.own_layout = table is not None
         self._normalize = normalize
         self._threads = thread_count(threads)
 
@@ -178,25 +177,6 @@ class Codec:
         decode_residuals(codes, packed, self._centroids, self._table, self._normalize, out)
 
 
-@runtime_checkable
-class CodedSource(Protocol):
-    """Interface of sources that keep codes, such as :func:`muvera.convert.open_source` returns."""
-
-    codec: Codec
-
-    def coded_batches(
-        self, max_tokens: int
-    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-        """Yield documents, centroids of their tokens (n_tokens,), and packed residuals (n_tokens, width)."""
-        ...
-
-
-def coded_source(documents: Any) -> CodedSource | None:
-    """Return the source that keeps codes, which others may wrap; None where there is none."""
-    source = getattr(documents, "source", documents)  # that of a path checks what another one reads
-    return source if isinstance(source, CodedSource) else None
-
-
 class QuantizedSource:
     """Source over a quantized index, decoded batch by batch.
 
@@ -228,6 +208,8 @@ class QuantizedSource:
         self.dimension = codec.dimension
         self.nbits: int | None = codec.nbits
         self.codec = codec
+        self.centroids = codec.centroids
+        self.bucket_weights = codec.weights
         self._chunks = list(chunks)
         self.num_documents: int | None = sum(len(chunk.lengths) for chunk in self._chunks)
         self.num_tokens: int | None = int(sum(chunk.lengths.sum() for chunk in self._chunks))

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.batches import collection_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import Ids, as_ids
 from ...reranking.codecs.plaid import fit_plaid_codec, plaid_centroids, require_plaid_bits
 from ...reranking.codecs.residual import ResidualCodec
 from ...utils.atomic_files import write_json
-from ..sources.base import collection_batches
-from ..sources.plaid_codec import Codec
 from .base import NpyStream, gather, new_folder, scratch_beside
 from .torch_file import write_torch
 
@@ -78,20 +77,25 @@ def write(
         tokens = np.memmap(scratch, gathered.dtype, "r", scratch.tell(), shape)
         fitted = _fitted(tokens, nbits, bucket_means)
         learned = fitted.to_arrays()
-        codec = Codec(target, learned["centroids"], learned["levels"], nbits)
         documents = MultiVectors.from_flat(tokens, lengths=gathered.lengths, ids=gathered.ids)
-        _fill(folder, _coded(documents, fitted), codec, place)
+        _fill(folder, _coded(documents, fitted), learned["centroids"], learned["levels"], place)
 
 
 def write_codes(
-    batches: Iterator[Coded], codec: Codec, target: Path, *, overwrite: bool, place: str = "the source"
+    batches: Iterator[Coded],
+    centroids: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    target: Path,
+    *,
+    overwrite: bool,
+    place: str = "the source",
 ) -> None:
-    """Write a PLAID index of these codes, which are `codec`'s.
+    """Write a PLAID index of codes that refer to `centroids` and bucket `weights`.
 
     Parameters and errors are those of every writer: see :class:`muvera.convert.registry.Writer`.
     """
     with new_folder(target, overwrite, _OWN_FILES) as folder:
-        _fill(folder, batches, codec, place)
+        _fill(folder, batches, centroids, weights, place)
 
 
 def _require_tokens(count: int, place: str) -> None:
@@ -113,21 +117,27 @@ def _coded(documents: MultiVectors, codec: ResidualCodec) -> Iterator[Coded]:
         yield batch, numbers, packed
 
 
-def _fill(folder: Path, batches: Iterator[Coded], codec: Codec, place: str) -> None:
+def _fill(
+    folder: Path,
+    batches: Iterator[Coded],
+    centroids: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    place: str,
+) -> None:
     chunks = _Chunks(folder)
     for batch in batches:
         chunks.add(*batch)
     chunks.finish()
     _require_tokens(chunks.num_tokens, place)
-    _write_codec(folder, codec)
-    _write_inverted_lists(folder, chunks, codec.num_centroids)
+    _write_codec(folder, centroids, weights)
+    _write_inverted_lists(folder, chunks, len(centroids))
     ids = chunks.ids(place)
     if ids is not None:
         write_json(folder / "pid_docid_map.json", {str(i): str(name) for i, name in enumerate(ids)})
     counts = {
-        "config": {"dim": codec.dimension, "nbits": codec.nbits},
+        "config": {"dim": int(centroids.shape[1]), "nbits": len(weights).bit_length() - 1},
         "num_chunks": chunks.count,
-        "num_partitions": codec.num_centroids,
+        "num_partitions": len(centroids),
     }
     total, mean = chunks.num_tokens, chunks.num_tokens / chunks.num_documents
     write_json(folder / "plan.json", counts | {"num_embeddings_est": total, "avg_doclen_est": mean})
@@ -200,11 +210,10 @@ class _Chunks:
         return np.concatenate(self._numbers).astype(np.int64), np.repeat(np.arange(len(lengths)), lengths)
 
 
-def _write_codec(folder: Path, codec: Codec) -> None:
-    weights = codec.weights
-    halves = codec.centroids.astype(np.float16)
-    exact = np.array_equal(halves, codec.centroids)
-    write_torch(folder / "centroids.pt", halves if exact else codec.centroids)
+def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
+    halves = centroids.astype(np.float16)
+    exact = np.array_equal(halves, centroids)
+    write_torch(folder / "centroids.pt", halves if exact else centroids)
     write_torch(folder / "buckets.pt", (weights[1:] + weights[:-1]) / 2, weights)
     # What a coordinate is away from its centroid's on average, which ColBERT reads and does not use.
     write_torch(folder / "avg_residual.pt", np.abs(weights).mean().astype(np.float16).reshape(()))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera.convert.report import Measure
-from muvera.convert.sources.base import collection_batches
 from muvera.convert.transforms.options import Options, cast, drop_zero_rows, normalize, truncate_dimension
+from muvera.data.batches import collection_batches
 from muvera.data.multivectors import MultiVectors
 
 WORDS = ["[CLS]", "a", "##b", "c"]

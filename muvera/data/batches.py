@@ -1,0 +1,88 @@
+"""Documents in batches of bounded size, and documents that come with PLAID codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..utils.checks import require_int
+from .multivectors import MultiVectors
+
+__all__ = ["CodedSource", "coded_source", "collection_batches", "token_batches"]
+
+
+def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens each.
+
+    A longer document forms a run of its own.  An empty collection yields one empty run, so that
+    the batch made from it still carries the dimension.
+
+    Parameters
+    ----------
+    offsets : int64 (n + 1,)
+        Row where each document begins.
+    max_tokens : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `max_tokens` is not a positive integer.
+    """
+    require_int("max_tokens", max_tokens, 1)
+    count = len(offsets) - 1
+    if count == 0:
+        yield 0, 0
+    start = 0
+    while start < count:
+        stop = int(np.searchsorted(offsets, offsets[start] + max_tokens, side="right")) - 1
+        # Empty documents add no tokens: without this cap any number of them would be one run.
+        stop = min(max(stop, start + 1), start + max_tokens)
+        yield start, stop
+        start = stop
+
+
+def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
+    """Yield consecutive slices of `collection`, as :func:`token_batches` cuts them.
+
+    The slices share memory with `collection` and have ids only if it has ids.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`token_batches`.
+    """
+    for start, stop in token_batches(collection.offsets, max_tokens):
+        bounds = collection.offsets[start : stop + 1]
+        ids = collection.ids[start:stop] if collection.has_ids else None
+        yield MultiVectors(collection.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids)
+
+
+@runtime_checkable
+class CodedSource(Protocol):
+    """Source of documents whose tokens are stored as centroid numbers and packed residuals.
+
+    Attributes
+    ----------
+    centroids : float32 (k, dimension)
+    bucket_weights : float32 (2 ** nbits,)
+        Value that each residual bucket adds to a coordinate.
+    """
+
+    centroids: NDArray[np.float32]
+    bucket_weights: NDArray[np.float32]
+
+    def coded_batches(
+        self, max_tokens: int
+    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+        """Yield documents, centroid numbers (n_tokens,) and packed residuals (n_tokens, bytes)."""
+        ...
+
+
+def coded_source(documents: Any) -> CodedSource | None:
+    """Return `documents`, or the source it wraps, if that has PLAID codes; otherwise None."""
+    source = getattr(documents, "source", documents)
+    return source if isinstance(source, CodedSource) else None
