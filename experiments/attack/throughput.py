@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from muvera import MuveraIndex
 
-from ..evaluation.intervals import ratio_interval
+from ..evaluation.statistics import ratio_interval
 from .threads import STABLE, query_of, settings_of, small_index
 
 __all__ = ["Throughput", "measure_throughput", "throughput_table"]

@@ -14,7 +14,7 @@ from muvera.encoders.registry import make_encoder, preset_config
 from muvera.index.sample_profile import SampleProfile
 
 from ..datasets.collection import Collection
-from ..evaluation.recall import recall
+from ..evaluation.metrics import recall
 from ..report.stored_results import default_encoders
 from ..runner.provenance import machine
 

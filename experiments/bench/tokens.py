@@ -22,7 +22,7 @@ from muvera.reranking.coded import score_coded
 from muvera.reranking.pruning import RerankOptions, rank_candidates
 
 from ..datasets.collection import Collection
-from ..evaluation.recall import recall
+from ..evaluation.metrics import recall
 from ..report.markdown import markdown_table, text_table
 
 __all__ = ["TARGETS", "markdown", "measure", "text"]

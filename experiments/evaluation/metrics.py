@@ -1,44 +1,47 @@
-"""Metrics of what a system returned, one value a query.
+"""Metrics of rankings, one value per query.
 
-"10-recall@50" is the share of exact Chamfer's ten best among the first 50; "10-recall@50 unseen" is the
-same among the documents that a system's maps were not learned from.  All other names are ir-measures'
-(nDCG@10, R@100, RR@10, ...) and need judgements.
+"10-recall@50" is the share of exact Chamfer's top 10 among the first 50; "10-recall@50 unseen" ignores the
+documents that an encoder was fitted on.  All other names are those of ir-measures (nDCG@10, R@100, RR@10,
+...) and need judgements.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import ir_measures
 import numpy as np
 from numpy.typing import NDArray
 
-from .exact import ExactBest
-from .recall import first_unseen, recall
+from muvera import top_k
 
-__all__ = ["Judge", "Metric", "parse_metric"]
+from ..datasets.collection import Collection
 
-_AGAINST_EXACT = re.compile(r"(\d+)-recall@(\d+)( unseen)?")
+__all__ = ["ExactAnswers", "ExactBest", "Judge", "Metric", "first_unseen", "parse_metric", "recall"]
+
+_RECALL_NAME = re.compile(r"(\d+)-recall@(\d+)( unseen)?")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name, taken apart.
+    """A parsed metric name.
 
     Parameters
     ----------
     name : str
     measure : str
-        What ir-measures calls it, where it needs judgements.
+        The name in ir-measures, for metrics that need judgements.
     exact : int
-        How many of exact Chamfer's best count as relevant; 0: the judgements count.
+        How many of exact Chamfer's best documents count as relevant; 0: judgements count instead.
     cutoff : int
-        How many documents of a ranking it looks at.
+        How many documents of a ranking count.
     unseen : bool
-        Whether documents that maps were learned from are left out of both.
+        Ignore the documents that the encoder was fitted on.
     """
 
     name: str
@@ -49,7 +52,12 @@ class Metric:
 
 
 def parse_metric(name: str) -> Metric:
-    """Take a metric's name apart.
+    """Parse a metric's name.
+
+    Raises
+    ------
+    ValueError
+        If the name is of neither kind.
 
     Examples
     --------
@@ -57,38 +65,119 @@ def parse_metric(name: str) -> Metric:
     Metric(name='10-recall@50', measure='R@50', exact=10, cutoff=50, unseen=False)
     >>> parse_metric("nDCG@10").exact
     0
-
-    Raises
-    ------
-    ValueError
-        For a name that is neither of the two kinds.
     """
-    against_exact = _AGAINST_EXACT.fullmatch(name)
-    if against_exact:
-        exact, cutoff = (int(number) for number in against_exact.groups()[:2])
+    match = _RECALL_NAME.fullmatch(name)
+    if match:
+        exact, cutoff = int(match[1]), int(match[2])
         if min(exact, cutoff) < 1:
             raise ValueError(f"{name}: both numbers must be at least 1.")
-        return Metric(name, f"R@{cutoff}", exact, cutoff, against_exact[3] is not None)
+        return Metric(name, f"R@{cutoff}", exact, cutoff, match[3] is not None)
     try:
         measure = ir_measures.parse_measure(name)
     except (ValueError, NameError) as error:
         raise ValueError(
-            f"There is no metric {name!r}. There are 10-recall@50 and the like against exact Chamfer, and "
-            "ir-measures' names, such as nDCG@10, against judgements."
+            f"There is no metric {name!r}. Use a recall such as 10-recall@50 against exact Chamfer, or a name "
+            "of ir-measures such as nDCG@10 against judgements."
         ) from error
     return Metric(name, name, 0, int(measure.params.get("cutoff", 1)))
 
 
+def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of each query's `best` documents among its `ids`, float64 (n_queries,).
+
+    Parameters
+    ----------
+    ids : int64 (n_queries, m)
+        Positions of documents; negative: no document.
+    best : int64 (n_queries, k)
+        Positions of the exact best.
+
+    Examples
+    --------
+    >>> recall(np.array([[1, 5, 0], [3, 4, -1]]), np.array([[0, 1], [2, 3]]))
+    array([1. , 0.5])
+    """
+    share: NDArray[np.float64] = (best[:, :, np.newaxis] == ids[:, np.newaxis, :]).any(axis=2).mean(axis=1)
+    return share
+
+
+def first_unseen(ids: NDArray[np.int64], seen: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return each row's first `count` positions that are not in `seen`, filled up with -1.
+
+    Examples
+    --------
+    >>> first_unseen(np.array([[4, 2, 7, 1], [2, 7, -1, -1]]), np.array([2, 3]), 2)
+    array([[ 4,  7],
+           [ 7, -1]])
+    """
+    unseen = np.full((len(ids), count), -1, np.int64)
+    for target, row in zip(unseen, ids, strict=True):
+        positions = row[(row >= 0) & ~np.isin(row, seen)][:count]
+        target[: len(positions)] = positions
+    return unseen
+
+
+class ExactBest(Protocol):
+    """The exact best documents of a collection's queries, as :class:`Judge` reads them."""
+
+    @property
+    def documents(self) -> int:
+        """Number of documents."""
+        ...
+
+    def best(self, count: int) -> NDArray[np.int64]:
+        """Return the best documents of every query, int64 (n_queries, min(count, documents))."""
+        ...
+
+
+class ExactAnswers:
+    """Exact Chamfer's answers to a collection's queries, cached under the collection's checksum.
+
+    Parameters
+    ----------
+    collection : Collection
+    cache : Path
+        Folder of the cached files.
+    """
+
+    def __init__(self, collection: Collection, cache: Path) -> None:
+        self._collection, self._cache = collection, cache.expanduser()
+
+    @property
+    def documents(self) -> int:
+        """Number of documents."""
+        return len(self._collection.documents)
+
+    def best(self, count: int) -> NDArray[np.int64]:
+        """Return the positions of the best documents, int64 (n_queries, min(count, documents)).
+
+        The earlier of two documents with equal scores comes first, so a longer answer begins with a shorter.
+        """
+        count = min(count, self.documents)
+        for path in self._cache.glob(f"top*-{self._collection.checksum}.npy"):
+            if int(path.name.removeprefix("top").partition("-")[0]) >= count:
+                return np.asarray(np.load(path, allow_pickle=False)[:, :count], np.int64)
+        rankings = top_k(self._collection.queries, self._collection.documents, count)
+        best = np.stack([ranking.ids for ranking in rankings]).astype(np.int64)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        path = self._cache / f"top{count}-{self._collection.checksum}.npy"
+        # Another run may read the file at any time, so it appears complete or not at all.
+        partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.save(file, best)
+        partial.replace(path)
+        return best
+
+
 class Judge:
-    """Judges rankings of one collection's queries.
+    """Computes metrics of rankings of one collection's queries.
 
     Parameters
     ----------
     metrics : sequence of str
     exact : ExactBest
-        Exact Chamfer's best documents.
     judgements : sequence of dict, optional
-        For each query the grades of documents by position; an empty one where there are none.
+        Grades of documents by position, for each query; empty for a query without judgements.
     """
 
     def __init__(
@@ -96,10 +185,8 @@ class Judge:
     ) -> None:
         self._metrics = [parse_metric(name) for name in metrics]
         self._exact = exact
-        self._judged = None
-        if judgements is not None:
-            judged = [metric for metric in self._metrics if not metric.exact]
-            self._judged = _Judgements(judged, judgements) if judged else None
+        judged = [metric for metric in self._metrics if not metric.exact]
+        self._judged = _Judgements(judged, judgements) if judged and judgements is not None else None
 
     def values(
         self, ids: NDArray[np.int64], fitted_on: NDArray[np.int64] | None = None
@@ -109,48 +196,47 @@ class Judge:
         Parameters
         ----------
         ids : int64 (n_queries, k)
-            Positions of documents, best first; -1 where there are fewer.
+            Positions of documents, best first, filled up with -1.
         fitted_on : int64 (m,), optional
-            Positions of the documents that the system's maps were learned from; default: all.
+            Positions of the documents that the system's encoder was fitted on.  Default: all.
 
         Returns
         -------
         dict of float64 (n_queries,)
-            NaN where a query has no judgement.  A metric is missing that needs judgements where there are
-            none, or unseen documents where maps were learned from all.
+            NaN for a query without judgements.  Metrics that cannot be computed are missing: without any
+            judgements, or for unseen documents without any.
 
         Raises
         ------
         ValueError
-            Where the rankings are too short to hold as many unseen documents as a metric looks at.
+            If the rankings are too short for a metric of unseen documents.
         """
-        found: dict[str, NDArray[np.float64]] = {}
+        values: dict[str, NDArray[np.float64]] = {}
         for metric in self._metrics:
             if metric.unseen:
                 if fitted_on is not None and len(fitted_on):
-                    found[metric.name] = self._recall_of_unseen(metric, ids, fitted_on)
+                    values[metric.name] = self._recall_of_unseen(metric, ids, fitted_on)
             elif metric.exact:
-                found[metric.name] = recall(ids[:, : metric.cutoff], self._exact.best(metric.exact))
-        return found if self._judged is None else found | self._judged.values(ids)
+                values[metric.name] = recall(ids[:, : metric.cutoff], self._exact.best(metric.exact))
+        return values if self._judged is None else values | self._judged.values(ids)
 
     def _recall_of_unseen(
         self, metric: Metric, ids: NDArray[np.int64], fitted_on: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         unseen = self._exact.documents - len(fitted_on)
-        found = first_unseen(ids, fitted_on, metric.cutoff)
-        cut_off = (ids >= 0).all(axis=1)  # a shorter ranking holds all that the system found
-        if (cut_off & ((found >= 0).sum(axis=1) < min(metric.cutoff, unseen))).any():
+        first = first_unseen(ids, fitted_on, metric.cutoff)
+        full = (ids >= 0).all(axis=1)  # a ranking with -1 holds everything that the system returned
+        if (full & ((first >= 0).sum(axis=1) < min(metric.cutoff, unseen))).any():
             raise ValueError(
-                f"{metric.name} looks at {metric.cutoff} documents that maps were not learned from, and a "
+                f"{metric.name} needs {metric.cutoff} documents that the encoder was not fitted on, but a "
                 f"ranking of k={ids.shape[1]} holds fewer. Raise k."
             )
-        wanted = min(metric.exact, unseen)
-        count = 8 * metric.exact
+        wanted, count = min(metric.exact, unseen), 8 * metric.exact
         best = first_unseen(self._exact.best(count), fitted_on, wanted)
         while (best < 0).any():
             count *= 2
             best = first_unseen(self._exact.best(count), fitted_on, wanted)
-        return recall(found, best)
+        return recall(first, best)
 
 
 class _Judgements:
@@ -158,23 +244,22 @@ class _Judgements:
 
     def __init__(self, metrics: Sequence[Metric], judgements: Sequence[dict[int, int]]) -> None:
         relevant = {
-            str(i): {str(p): int(grade) for p, grade in row.items()}
-            for i, row in enumerate(judgements)
-            if row
+            str(query): {str(position): int(grade) for position, grade in grades.items()}
+            for query, grades in enumerate(judgements)
+            if grades
         }
         measures = [ir_measures.parse_measure(metric.measure) for metric in metrics]
         self._names = {str(one): metric.name for one, metric in zip(measures, metrics, strict=True)}
         self._evaluator: Any = ir_measures.evaluator(measures, relevant)
-        self._has_judgement = np.array([str(i) in relevant for i in range(len(judgements))])
+        self._has_judgement = np.array([str(query) in relevant for query in range(len(judgements))])
 
     def values(self, ids: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        # The ranks are the scores: a measure must not order ties anew.
+        # Ranks serve as scores, so that ir-measures does not reorder ties.
         run = {
-            str(i): {str(p): float(-rank) for rank, p in enumerate(row) if p >= 0}
-            for i, row in enumerate(ids.tolist())
+            str(query): {str(p): float(-rank) for rank, p in enumerate(row) if p >= 0}
+            for query, row in enumerate(ids.tolist())
         }
-        run = {query: ranking for query, ranking in run.items() if ranking}
-        found = {name: np.where(self._has_judgement, 0.0, np.nan) for name in self._names.values()}
-        for one in self._evaluator.iter_calc(run):
-            found[self._names[str(one.measure)]][int(one.query_id)] = one.value
-        return found
+        values = {name: np.where(self._has_judgement, 0.0, np.nan) for name in self._names.values()}
+        for one in self._evaluator.iter_calc({query: ranking for query, ranking in run.items() if ranking}):
+            values[self._names[str(one.measure)]][int(one.query_id)] = one.value
+        return values

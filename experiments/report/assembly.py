@@ -16,7 +16,6 @@ from . import page_tables as tables
 from .appearance import DARK, LIGHT, Mark, css_variables
 from .charts import DASHES
 from .experiment_view import ExperimentView, marks_of_views
-from .findings import findings
 from .numbers import flattened, number
 from .page_data import page_data
 from .plots import Kind, Plot, plots_of
@@ -93,7 +92,6 @@ def _experiment(
     reproduces = configured.get("reproduces")
     return {
         "name": view.title,
-        "finding": findings(view),
         "identity": f"experiment-{run.experiments.index(view.name)}",
         "about": f"{view.caption} {_asked(run, view.name)}".strip(),
         "reproduces": f"After {reproduces}." if reproduces else "",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.intervals import ratio_interval
+from ..evaluation.statistics import ratio_interval
 from ..evaluation.summary import Part, Results
 from ..runner.configuration import Experiment
 from .special_tables import candidates, crossover, losses, scaling

@@ -153,7 +153,6 @@ def experiment_section(stored: dict[str, Any]) -> str:
         f"## {content['title']}",
         f"{' '.join(content.get('caption', '').split())}{source}",
         f"{stored.get('note') or _conditions(content)} {_measured_on(stored)}".strip(),
-        "\n".join(f"- {sentence}" for sentence in stored.get("findings", [])),
     ]
     for table in stored["tables"]:
         title = table["title"].removeprefix(f"{content['title']}: ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,12 @@ class Run:
         Paired differences with their intervals.
     tables : list of dict
         Tables that the run made itself: experiment, title, caption, header, rows.
-    speedups : list of dict
-        By how much the fastest points of timed experiments are faster than others, with intervals.
     """
 
     manifest: dict[str, Any]
     rows: list[Row]
     comparisons: list[dict[str, Any]]
     tables: list[dict[str, Any]]
-    speedups: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_quick(self) -> bool:
@@ -113,7 +110,6 @@ def load_run(folder: Path) -> Run:
         rows=rows,
         comparisons=_list_of(summary, "comparisons", ("experiment", "collection"), folder),
         tables=_list_of(summary, "tables", ("experiment", "header", "rows"), folder),
-        speedups=_list_of(summary, "speedups", ("experiment", "collection", "fastest", "over"), folder),
     )
 
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..evaluation.pareto import TARGETS, pareto_front
+from ..evaluation.statistics import pareto_front
 from ..evaluation.summary import Part, Results
 from ..runner.configuration import Entry
 from .table_parts import Table, make_table
 
 __all__ = ["seconds_at", "speed_at_recall"]
+
+#: Recalls that each system's speed is interpolated at.
+TARGETS = (0.8, 0.9, 0.95, 0.99)
 
 # Means of recalls are rounded.
 _ROUNDING = 1e-9

@@ -9,8 +9,6 @@ from typing import Any
 from muvera import FDEConfig, LearnedConfig
 from muvera.utils.atomic_files import write_bytes
 
-from .experiment_view import ExperimentView
-from .findings import findings
 from .run_folder import load_run
 
 __all__ = ["RESULTS", "default_encoders", "load_results", "save_results", "save_run"]
@@ -35,7 +33,7 @@ def save_results(name: str, values: dict[str, Any], folder: Path = RESULTS) -> N
 
 
 def save_run(run: Path, folder: Path = RESULTS) -> list[str]:
-    """Store findings and tables of a finished run, and return the names of the experiments.
+    """Store tables of a finished run, and return the names of the experiments.
 
     Parameters
     ----------
@@ -54,7 +52,6 @@ def save_run(run: Path, folder: Path = RESULTS) -> list[str]:
             "machine": manifest["machine"],
             "threads": manifest["threads"],
             "commits": sorted({str(one.get("commit")) for one in manifest.get("measured", [])}),
-            "findings": findings(ExperimentView(found, name)).sentences,
             "tables": [table for table in tables if table["experiment"] == name],
         }
         save_results(name, stored, folder)

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation.intervals import mean_interval
+from ..evaluation.statistics import mean_interval
 from ..evaluation.summary import Part, Results
 from ..runner.configuration import Experiment
 

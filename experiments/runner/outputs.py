@@ -80,7 +80,6 @@ def write_run(
     summary = {
         "rows": results.rows,
         "comparisons": results.comparisons,
-        "speedups": results.speedups,
         "tables": tables,
     }
     write_json(out / "summary.json", summary)

@@ -16,7 +16,7 @@ from muvera.utils.atomic_files import write_json
 from ..datasets.collection import Collection
 from ..datasets.discovery import DatasetPath
 from ..datasets.loading import load_collection
-from ..evaluation.summary import Part, Results, add_comparisons, add_rows, add_speedups
+from ..evaluation.summary import Part, Results, add_comparisons, add_rows
 from ..known_names import require_known
 from ..report.result_tables import result_tables
 from .configuration import LARGEST, Experiment
@@ -122,7 +122,6 @@ def _run(
             measure(session, experiment, asked, seed)
         add_rows(results, session, part, asked)
     add_comparisons(results, parts)
-    add_speedups(results, parts)
     manifest = manifest_of(options.out.name, created, experiments, loaded, parts, options.threads, versions)
     manifest["quick"] = options.smoke
     manifest["failures"] = [vars(failure) for failure in session.failures]

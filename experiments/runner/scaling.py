@@ -24,9 +24,8 @@ from muvera.index.settings import IndexSettings
 from muvera.mips import ExactSearch
 
 from ..datasets.collection import Collection
-from ..evaluation.intervals import mean_interval
-from ..evaluation.latency import latency
-from ..evaluation.recall import recall
+from ..evaluation.metrics import recall
+from ..evaluation.statistics import latency, mean_interval
 from ..known_names import require_known
 from ..systems.encoder_settings import encoder_config
 

@@ -60,7 +60,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest: Any) -> Path:
     """Write manifest.json and summary.json, of about 500 rows unless they are given.
 
-    ``comparisons`` and ``speedups`` go into the summary, all else that is given into the manifest.
+    ``comparisons`` go into the summary, all else that is given into the manifest.
     """
     made = list(_rows(np.random.default_rng(0))) if rows is None else rows
     whole = {
@@ -85,7 +85,6 @@ def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest
     summary = {
         "rows": made,
         "comparisons": whole.pop("comparisons", list(_comparisons())),
-        "speedups": whole.pop("speedups", []),
         "tables": _tables(),
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from builders.paths import SHARED
 from experiments.datasets.discovery import DatasetPath, find_collections
 from experiments.datasets.loading import load_collection
 from experiments.datasets.synthetic import synthetic_collection
-from experiments.evaluation.exact import ExactAnswers
+from experiments.evaluation.metrics import ExactAnswers
 from muvera import MultiVectors
 
 

@@ -178,17 +178,6 @@ def test_every_series_has_a_color_and_a_shape_of_its_own(tab: Tab) -> None:
         assert len(set(colors)) == len(set(shapes)) == len(colors) > 0
 
 
-def test_the_page_opens_with_its_findings(tab: Tab) -> None:
-    assert tab.page.locator("main h2").first.inner_text() == "Findings"
-    assert (
-        "Pareto front of 10-recall@10 and queries per second"
-        in tab.page.locator("#findings li").first.inner_text()
-    )
-    assert tab.page.locator("#findings").evaluate(
-        "(box) => box.getBoundingClientRect().top < window.innerHeight"
-    )
-
-
 def test_hovering_a_point_shows_what_its_row_says(tab: Tab) -> None:
     tip = tab.page.locator("#tip")
     assert tip.is_hidden()
