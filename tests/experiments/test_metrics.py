@@ -71,7 +71,7 @@ def test_unseen_documents_are_ranked_among_themselves() -> None:
 def test_too_short_a_ranking_has_no_recall_of_unseen_documents() -> None:
     exact = np.stack([np.arange(60), np.arange(60)[::-1]])
     judge = Judge(["5-recall@15 unseen"], Known(exact))
-    with pytest.raises(ValueError, match="15 documents.*k=20"):
+    with pytest.raises(ValueError, match=r"15 documents.*k=20"):
         judge.values(exact[:, :20], np.arange(10))
     short = np.full((2, 20), -1)  # ends early: everything that the system returned
     short[:, :6] = exact[:, :6]
