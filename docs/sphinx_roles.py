@@ -1,4 +1,4 @@
-"""Hook of the site: roles of docstrings, as :class:`muvera.MuveraIndex`, become code, linked where it can be."""
+"""MkDocs hook: turn Sphinx roles in docstrings, such as :class:`muvera.MuveraIndex`, into links or code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod):<code>~?([\w.]+)</co
 
 
 def without_roles(html: str) -> str:
-    """Return a page whose roles are code; names that begin with "muvera." are links to the reference.
+    """Replace roles by code; names that begin with "muvera." become links to the reference.
 
     Examples
     --------
@@ -22,7 +22,7 @@ def without_roles(html: str) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Change each page before links are resolved."""
+    """Replace the roles of a page before MkDocs resolves links."""
     return without_roles(html)
 
 
