@@ -67,7 +67,7 @@ class CandidateSearch:
         self.search = self._made("exact" if backend == "auto" else backend)
 
     def _made(self, kind: str) -> VectorSearch:
-        return make_search(kind, self.encoder.config.vector_dimension, self.settings.of(kind))
+        return make_search(kind, self.encoder.config.vector_dimension, self.settings.search_settings(kind))
 
     def add(
         self,
@@ -276,7 +276,7 @@ class CandidateSearch:
         kind = state["kind"]
         graph = state.get("graph")
         file = None if graph is None else folder.parent / graph
-        saved = SavedState(settings.of(kind), state["search_fitted_on"], removed, file)
+        saved = SavedState(settings.search_settings(kind), state["search_fitted_on"], removed, file)
         loaded.search = SEARCHES[kind].load(folder, encoder.config.vector_dimension, saved)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         measured = state["first_stage"]

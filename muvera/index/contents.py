@@ -13,7 +13,7 @@ from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS, pseudo_queries
 from ..data.validation import Ids
 from ..encoders.registry import make_encoder
-from ..reranking.codecs.base import CodedVectors, TokenCodec
+from ..reranking.codecs.base import CodedVectors
 from .candidates import CandidateSearch
 from .info import IndexInfo
 from .quality import (
@@ -94,10 +94,6 @@ class IndexContents(TwoStageSearch):
             self.lengths.extend(documents.lengths)
             self.ids.append(ids)
             self._remove(replaced)
-
-    def use_codec(self, codec: TokenCodec) -> None:
-        """Keep the tokens of all documents, which are still to come, as codes of this codec."""
-        self.store = TokenLevels(self.settings.tokens, self.config.dimension, codec)
 
     def _require_fitting(self) -> None:
         """Raise before vectors of two kinds stand side by side."""

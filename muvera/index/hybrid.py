@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..data.ranking import Ranking
 from ..reranking.fusion import Method, fuse
-from ..utils.checks import require_int
+from ..utils.checks import as_id_list, require_int
 from .muvera_index import MuveraIndex
-from .search_plan import Filter, as_id_list
 
 __all__ = ["MAXSIM", "hybrid_search"]
 
@@ -26,7 +25,7 @@ def hybrid_search(
     candidates: int = 100,
     weights: Mapping[str, float] | None = None,
     method: Method = "minmax",
-    filter: Filter | None = None,
+    ids: Iterable[Any] | None = None,
     threads: int | None = None,
 ) -> list[Ranking]:
     """Return the best of what an index and other first stages found.
@@ -49,8 +48,8 @@ def hybrid_search(
         :func:`muvera.tune_weights` finds them.  Default: order by exact Chamfer similarity alone.
     method : {"minmax", "zscore", "sum", "rrf"}
         How scores of different kinds are made comparable, see :func:`muvera.fuse`.
-    filter : collection of ids, or callable, optional
-        Only among these ids, whatever found them.
+    ids : collection of ids, optional
+        Search only among these documents.
     threads : int, optional
         Default: all usable cores.
 
@@ -78,13 +77,11 @@ def hybrid_search(
     require_int("candidates", candidates, 0)
     if MAXSIM in rankings:
         raise ValueError(f"{MAXSIM!r} is the name of the exact scores. Give the source another one.")
-    allowed = filter
-    if filter is not None and not callable(filter):
-        allowed = as_id_list(filter, "filter")
+    allowed = None if ids is None else as_id_list(ids)
     found: dict[str, Sequence[Ranking]] = dict(rankings)
     if candidates:
         # The index's own candidates have exact scores already; they are ranked anew among the others.
-        own = index.search(queries, candidates, candidates=candidates, filter=allowed, threads=threads)
+        own = index.search(queries, candidates, candidates=candidates, ids=allowed, threads=threads)
         count = len(own)
     else:
         own, count = [], max(map(len, found.values()), default=0)
@@ -110,8 +107,6 @@ def _kept_by(allowed: Any, index: MuveraIndex) -> Any:
     """Return the function that keeps an id that is in the index and within the filter."""
     if allowed is None:
         return lambda name: name in index
-    if callable(allowed):
-        return lambda name: name in index and allowed(name)
     within = set(allowed)
     return lambda name: name in within and name in index
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,65 +17,80 @@ from typing import Any
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..data.ranking import Ranking
+from ..data.sampling import as_batches
+from ..data.token_input import checked_texts
+from ..data.validation import Ids, TokenArray
 from ..encoders.base import Encoder, EncoderConfig
-from ..encoders.registry import as_config, require_config
-from ..mips import HNSWSettings, PQSettings, USearchSettings
-from ..reranking.codecs.base import CodedVectors
+from ..encoders.registry import as_encoder
+from ..reranking.chamfer import Explanation, explain
+from ..reranking.codecs.base import CodedVectors, TokenCodec
+from ..reranking.codecs.residual import ResidualCodec
+from ..reranking.pruning import RerankOptions
+from ..utils.checks import as_id_list, require_int
 from ..utils.parallel import thread_count
 from .contents import IndexContents
-from .default_preset import default_preset, number_of_documents
 from .generations import Generation, staging_beside
 from .id_map import Missing
+from .info import IndexInfo
 from .manifest import TEXTS
 from .persistence import read_contents, write_contents
-from .search_plan import as_id_list
-from .searchable import SearchableIndex
-from .settings import EXACT_TOKENS, Backend, IndexSettings, Tokens, TokenSettings
-from .source_codes import batches_with_codes
+from .quality import FirstStageRecall
+from .search_plan import DEFAULT_CANDIDATES, DEFAULT_K, SearchPlan
+from .settings import IndexSettings
 
-__all__ = ["MuveraIndex"]
+__all__ = ["Document", "MuveraIndex"]
+
+# Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
+_PLAID_BATCH_TOKENS = 1 << 17
+
+_Batches = Iterator[tuple[MultiVectors, CodedVectors | None]]
+_Attachments = Mapping[str, Callable[[Path], object]]
 
 
-class MuveraIndex(SearchableIndex):
-    """A searchable collection of token sets: candidates by vectors, exact Chamfer ranking.
-
-    Small collections are searched exactly, without vectors; once they outgrow `exact_tokens`,
-    vectors are made of everything, and what is learned from documents (the mean token, the
-    maps of a ``compact_dimension`` or of a :class:`LearnedConfig`) is learned then and frozen.
-    Maps need 256 documents at least; until there are so many, all tokens are read.  A build
-    from an iterator of batches learns maps from the first 4,096 documents, and the mean token
-    from the batches that outgrow `exact_tokens`: give it the documents in random order, or an
-    encoder that is fitted on all of them, as ``muvera index`` and ``muvera encode`` do.
-
-    Several threads may search at once, also while another one adds, updates, deletes, saves or
-    rebuilds: a search sees all of a change or nothing of it.  Changes wait for each other.  A search
-    waits for the moments in which vectors are inserted, not for their encoding.
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A document of an index.
 
     Parameters
     ----------
-    config : EncoderConfig
-        How vectors are made: an FDEConfig, a LearnedConfig or another kind's.
-    backend : {"auto", "exact", "hnsw", "usearch", "int8", "pq"}
-        How vectors are searched, see :class:`muvera.index.settings.IndexSettings`.
-    hnsw : HNSWSettings or dict, optional
-        Of the graph, such as ``{"m": 32}``.
-    usearch : USearchSettings or dict, optional
-        Of the graph of usearch, such as ``{"precision": "int8"}``.
-    pq : PQSettings or dict, optional
-        Of product codes, such as ``{"rescore": 200}``.
-    exact_tokens : int
-        Search exactly up to this many tokens, also within a filter.  0: never.
-    tokens : str, TokenSettings or dict, optional
-        How tokens are kept, see :class:`muvera.index.settings.TokenSettings`: "as_given" (the default),
-        "float32", "float16", or as codes that are learned from the documents, "int8", "4bit", "2bit" or
-        "1bit"; ``{"codec": "2bit", "keep_exact": True}`` keeps exact tokens beside the codes.
-    encoder : Encoder, optional
-        A fitted encoder to use instead of learning from the documents.
+    id : int or str
+    tokens : float32 or float16 (n_tokens, dimension)
+        A view: treat it as immutable.
+    """
+
+    id: int | str
+    tokens: TokenArray
+
+
+class MuveraIndex:
+    """A searchable collection of token sets: vectors propose candidates, exact Chamfer similarity ranks them.
+
+    Small collections are searched exactly, without vectors.  When a collection outgrows `exact_tokens`, the
+    encoder is fitted on its documents and all documents are encoded; the encoder does not change after that.
+    Encoders that learn maps need at least 256 documents; with fewer, all tokens are read.  A build from an
+    iterator of batches fits the encoder on the first 4,096 documents: give them in random order, or give an
+    encoder that was fitted on a sample of all, as ``muvera index`` does.
+
+    Several threads may search at the same time, also while another thread adds, updates, deletes, saves or
+    rebuilds.  A search sees all of a change or nothing of it.  Changes wait for each other.
+
+    Parameters
+    ----------
+    encoder : str, configuration or fitted encoder
+        How documents become vectors: a preset's name (:data:`muvera.encoders.registry.PRESETS`), a configuration
+        such as a MomentsConfig, or an encoder that was fitted on other documents.
+    dimension : int, optional
+        Columns of a token vector.  Needed only with a preset's name.
+    settings : IndexSettings, optional
+        How tokens are stored and vectors are searched.
+    **changes
+        Single fields of :class:`muvera.IndexSettings`, such as ``backend="hnsw"`` or ``tokens="2bit"``.
 
     Raises
     ------
     TypeError, ValueError
-        For a wrong setting, or an encoder of another configuration.
+        For a wrong encoder or setting.
 
     Examples
     --------
@@ -88,35 +104,28 @@ class MuveraIndex(SearchableIndex):
 
     def __init__(
         self,
-        config: EncoderConfig,
+        encoder: str | EncoderConfig | Encoder = "moments",
         *,
-        backend: Backend = "auto",
-        hnsw: HNSWSettings | Mapping[str, Any] | None = None,
-        usearch: USearchSettings | Mapping[str, Any] | None = None,
-        pq: PQSettings | Mapping[str, Any] | None = None,
-        exact_tokens: int = EXACT_TOKENS,
-        tokens: Tokens = None,
-        encoder: Encoder | None = None,
+        dimension: int | None = None,
+        settings: IndexSettings | None = None,
+        **changes: Any,
     ) -> None:
-        require_config(config)
-        if encoder is not None and encoder.config != config:
-            raise ValueError(
-                f"The encoder has configuration {encoder.config.hash}, but the index is to have {config.hash}. "
-                "Give encoder.config, or leave the encoder out."
+        own = getattr(getattr(encoder, "config", encoder), "dimension", None)
+        if dimension is None and own is None and isinstance(encoder, str):
+            raise TypeError(
+                f"The preset {encoder!r} needs the columns of a token vector. Give dimension=, such as 128."
             )
-        settings = IndexSettings.from_dict(
-            {
-                "backend": backend,
-                "hnsw": hnsw,
-                "usearch": usearch,
-                "pq": pq,
-                "exact_tokens": exact_tokens,
-                "tokens": tokens,
-            }
-        )
-        super().__init__(IndexContents(config, settings, encoder=encoder))
-        self._changed = RLock()
-        self._generations: dict[Path, Generation] = {}  # by folder: what was read or written there last
+        if dimension is not None:
+            require_int("dimension", dimension, 1)
+        config, fitted = as_encoder(encoder, own if dimension is None else dimension)
+        if dimension is not None and config.dimension != dimension:
+            raise ValueError(
+                f"dimension={dimension} does not fit the encoder, which has dimension={config.dimension}. "
+                "Drop one of them."
+            )
+        self._contents = IndexContents(config, IndexSettings.of(settings, **changes), encoder=fitted)
+        self._changing = RLock()
+        self._generations: dict[Path, Generation] = {}  # by folder, as last read or written
         self._attachments: dict[str, Path] = {}
 
     # -- building -------------------------------------------------------------
@@ -125,38 +134,28 @@ class MuveraIndex(SearchableIndex):
     def build(
         cls,
         documents: Any,
-        config: EncoderConfig | str | None = None,
+        encoder: str | EncoderConfig | Encoder = "moments",
         *,
+        settings: IndexSettings | None = None,
         path: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
-        backend: Backend = "auto",
-        hnsw: HNSWSettings | Mapping[str, Any] | None = None,
-        usearch: USearchSettings | Mapping[str, Any] | None = None,
-        pq: PQSettings | Mapping[str, Any] | None = None,
-        exact_tokens: int = EXACT_TOKENS,
-        tokens: Tokens = None,
-        encoder: Encoder | None = None,
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
+        **changes: Any,
     ) -> MuveraIndex:
         """Build an index.
 
         Parameters
         ----------
         documents : MultiVectors, a list of arrays, or an iterable of MultiVectors
-            An iterable is read once, a batch at a time.  With ``tokens="source"``: a PLAID index as
-            :func:`muvera.convert.open_source` opens it, whose codes are kept.
-        config : EncoderConfig or str, optional
-            A configuration, or a preset's name, such as "learned" (:data:`muvera.encoders.registry.PRESETS`).
-            Default: that of `encoder`, or what suits the number of documents: see
-            :func:`muvera.index.default_preset.default_preset`.
-        path : path, optional
-            Save there too.  Token vectors then go to the disk as they come, so that memory
-            holds a batch, the vectors and their graph.
-        overwrite : bool
-            Replace the index in `path`, once the new one is complete.
-        backend, hnsw, usearch, pq, exact_tokens, tokens, encoder
+            An iterable is read once, one batch at a time.
+        encoder, settings, **changes
             As for the class.
+        path : path, optional
+            Also save the index there.  Token vectors then go to disk as they come, so memory holds only one batch,
+            the document vectors and their graph.
+        overwrite : bool
+            Replace the index in `path` when the new one is complete.
         threads : int, optional
             Default: all usable cores.  Only the HNSW graph depends on it.
         progress : callable, optional
@@ -169,42 +168,106 @@ class MuveraIndex(SearchableIndex):
         Raises
         ------
         TypeError, ValueError
-            For documents or settings that cannot be used, or no documents.
+            For wrong documents or settings, or no documents.
         FileExistsError
-            Where `path` exists and is not to be replaced, or is no index.
+            If `path` exists and `overwrite` is False, or it is not an index.
         """
+        chosen = IndexSettings.of(settings, **changes)
+        batches: _Batches = ((batch, None) for batch in as_batches(documents))
+        return cls._built(batches, encoder, chosen, path, overwrite, threads, progress)
+
+    @classmethod
+    def from_plaid(
+        cls,
+        source: Any,
+        encoder: str | EncoderConfig | Encoder = "moments",
+        *,
+        settings: IndexSettings | None = None,
+        path: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+        threads: int | None = None,
+        progress: Callable[[int], object] | None = None,
+        **changes: Any,
+    ) -> MuveraIndex:
+        """Build an index that keeps the token codes of a PLAID index, bit for bit.
+
+        Parameters
+        ----------
+        source : path, or a source
+            A PLAID index's folder, or what :func:`muvera.convert.open_source` returned for one.
+        encoder, settings, path, overwrite, threads, progress, **changes
+            As for :meth:`build`; ``tokens=`` and ``keep_exact=`` do not apply.
+
+        Returns
+        -------
+        MuveraIndex
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the source has no codes, or codes in a layout other than PLAID's.
+        """
+        from ..convert import open_source
+        from ..convert.sources.plaid_codec import coded_source
+
+        chosen = IndexSettings.of(settings, **changes)
+        if chosen.tokens is not None:
+            raise ValueError(
+                f"from_plaid keeps the codes of the PLAID index, got tokens={chosen.tokens!r}. Drop tokens=, or "
+                "use MuveraIndex.build."
+            )
+        opened = open_source(source) if isinstance(source, (str, os.PathLike)) else source
+        coded = coded_source(opened)
+        if coded is None:
+            raise TypeError(
+                f"from_plaid needs a PLAID index, got {type(opened).__name__} without codes. Use MuveraIndex.build."
+            )
+        if coded.codec.own_layout:
+            raise ValueError(
+                f"{coded.codec.folder} packs its codes in a layout other than PLAID's. Use MuveraIndex.build with "
+                "tokens='2bit' or another kind of codes."
+            )
+        codec = ResidualCodec.of_plaid(coded.codec.centroids, coded.codec.weights)
+
+        def batches() -> _Batches:
+            for documents, numbers, packed in coded.coded_batches(_PLAID_BATCH_TOKENS):
+                codes = codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
+                yield documents, CodedVectors(codec, codes, documents.offsets)
+
+        return cls._built(batches(), encoder, chosen, path, overwrite, threads, progress, codec)
+
+    @classmethod
+    def _built(
+        cls,
+        batches: _Batches,
+        encoder: str | EncoderConfig | Encoder,
+        settings: IndexSettings,
+        path: str | os.PathLike[str] | None,
+        overwrite: bool,
+        threads: int | None,
+        progress: Callable[[int], object] | None,
+        codec: TokenCodec | None = None,
+    ) -> MuveraIndex:
         with ExitStack() as stack:
             staging = None
             if path is not None:
                 staging = stack.enter_context(staging_beside(_absolute(path), overwrite))
-            batches = batches_with_codes(documents, TokenSettings.of(tokens))
-            begun = next(batches, None)
-            if begun is None:
+            first = next(batches, None)
+            if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            first, codes = begun
-            if config is None:
-                chosen = default_preset(number_of_documents(documents), first.dimension)
-                config = chosen if encoder is None else encoder.config
-            index = cls(
-                as_config(config, first.dimension),
-                backend=backend,
-                hnsw=hnsw,
-                usearch=usearch,
-                pq=pq,
-                exact_tokens=exact_tokens,
-                tokens=tokens,
-                encoder=encoder,
-            )
-            if codes is not None:
-                index._contents.use_codec(codes.codec)
+            config, fitted = as_encoder(encoder, first[0].dimension)
+            index = cls(config, settings=settings)
+            index._contents = IndexContents(config, settings, encoder=fitted, codec=codec)
             with index._contents.filling(threads, staging):
-                for batch, codes in chain([begun], batches):
-                    index._add(batch, threads, codes)
+                for documents, codes in chain([first], batches):
+                    index._add(documents, threads, codes)
                     if progress is not None:
-                        progress(len(batch))
+                        progress(len(documents))
             if path is not None:
-                index._save(index._contents, _absolute(path), overwrite, {})
+                index._save(path, overwrite=overwrite)
         return index
+
+    # -- changing -------------------------------------------------------------
 
     def add(self, documents: Any, *, threads: int | None = None) -> None:
         """Add documents under new ids.
@@ -212,37 +275,37 @@ class MuveraIndex(SearchableIndex):
         Parameters
         ----------
         documents : MultiVectors or a list of arrays
-            Without ids of their own they get the next integers.
+            Documents without ids get the next integers.
         threads : int, optional
 
         Raises
         ------
         TypeError, ValueError
-            For an id that is in use (see :meth:`update`), another dimension, a number that is
-            not finite, or no number of threads; nothing is added then.
+            For an id that is in use (see :meth:`update`), another dimension, or a number that is not finite.
+            Nothing is added then.
         """
-        with self._changed:
-            drifted = self._contents.has_drifted
+        with self._changing:
+            had_drifted = self._contents.has_drifted
             self._add(documents, threads)
-            self._contents.measure(threads)
-            self._warn_of_drift(drifted)
+            self._after_adding(had_drifted, threads)
 
     def _add(self, documents: Any, threads: int | None, codes: CodedVectors | None = None) -> None:
-        thread_count(threads)  # also where nothing needs any
-        documents = self._checked(documents, "documents")
-        self._contents.append(self._contents.ids.new_ids(documents), documents, threads, codes)
+        thread_count(threads)
+        checked = self._checked(documents, "documents")
+        self._contents.append(self._contents.ids.new_ids(checked), checked, threads, codes)
 
-    def _warn_of_drift(self, before: bool) -> None:
-        """Warn at the first change after which the added documents are unlike the encoder's sample."""
+    def _after_adding(self, had_drifted: bool, threads: int | None) -> None:
+        """Measure recall if it is due; warn when the documents begin to differ from the encoder's sample."""
+        self._contents.measure(threads)
         candidates = self._contents.candidates
-        if before or candidates is None or candidates.profile is None:
+        if had_drifted or candidates is None or candidates.profile is None:
             return
         sentence = candidates.profile.warning
         if sentence is not None:
             warnings.warn(sentence, stacklevel=3)
 
     def update(self, documents: MultiVectors, *, threads: int | None = None) -> None:
-        """Add documents, replacing those whose id is in use.
+        """Add documents and replace those whose id is in use.
 
         Parameters
         ----------
@@ -253,136 +316,402 @@ class MuveraIndex(SearchableIndex):
         Raises
         ------
         ValueError
-            For documents without ids, another dimension, or a number that is not finite; nothing is
-            changed then.
+            For documents without ids, another dimension, or a number that is not finite.  Nothing is changed
+            then.
         TypeError
             For ids of another kind than the index has.
         """
         thread_count(threads)
-        documents = self._checked(documents, "documents")
-        if not documents.has_ids:
-            raise ValueError("update needs documents with ids, which say what they replace. Use add.")
-        with self._changed:
-            self._contents.ids.require_kind(documents.ids)
-            drifted = self._contents.has_drifted
-            self._contents.append(documents.ids, documents, threads)
-            self._contents.measure(threads)
-            self._warn_of_drift(drifted)
+        checked = self._checked(documents, "documents")
+        if not checked.has_ids:
+            raise ValueError(
+                "update replaces documents by id, but these documents have no ids. Use with_ids, or add."
+            )
+        with self._changing:
+            self._contents.ids.require_kind(checked.ids)
+            had_drifted = self._contents.has_drifted
+            self._contents.append(checked.ids, checked, threads)
+            self._after_adding(had_drifted, threads)
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
         """Delete documents by id.
 
         Parameters
         ----------
-        ids : iterable of int or of str
+        ids : collection of int or of str
         missing : {"raise", "ignore"}
-            What to do with ids that are not in the index.
+            What to do about ids that are not in the index.
 
         Raises
         ------
         KeyError
-            For an id that is not in the index, unless it is to be ignored; nothing is deleted then.
+            For an id that is not in the index, with ``missing="raise"``.  Nothing is deleted then.
         TypeError
-            For ids of another kind than the index has, a bool and a float among them.
+            For a single id, or ids of another kind than the index has.
         """
-        with self._changed:
-            rows = self._contents.rows_of(as_id_list(ids, "ids"), missing)
+        with self._changing:
+            rows = self._contents.rows_of(as_id_list(ids), missing)
             self._contents.remove(np.unique(np.array(rows, np.int64)))
 
     def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
-        """Drop the memory of deleted documents: rows are numbered anew and vectors made again.
+        """Free the memory of deleted documents: number the rows anew and encode all documents again.
 
-        Maps that were learned from few documents, or from documents unlike those that came later, as
-        :meth:`info` warns, and product codes are learned again, so that candidates may differ from before.
+        An encoder is fitted again if it was fitted on few documents, or if later documents are unlike those, as
+        :meth:`info` warns.  Candidates may then differ from before.
 
         Parameters
         ----------
         path : path, optional
-            Save there too, in this index's folder or a new one; if that fails, the index stays as it was.
-            Token vectors then go to the disk as they come, so that memory holds a batch, the vectors and
-            their graph.  Without it, all tokens are in memory until the next :meth:`save`.
+            Also save the index there, in its own folder or a new one; if that fails, the index stays unchanged.
+            Token vectors then go to disk as they come, so memory holds only one batch, the document vectors and
+            their graph.  Without `path`, all tokens are in memory until the next :meth:`save`.
         threads : int, optional
         """
         thread_count(threads)
-        with self._changed, ExitStack() as stack:
+        with self._changing, ExitStack() as stack:
             if path is None:
                 self._contents = self._contents.rebuilt(threads)
                 return
-            target = _absolute(path)
-            staging = stack.enter_context(staging_beside(target, overwrite=True))
+            staging = stack.enter_context(staging_beside(_absolute(path), overwrite=True))
             contents = self._contents.rebuilt(threads, staging)
-            self._save(contents, target, False, {})
+            self._save(path, contents=contents)
             self._contents = contents
 
-    # -- keeping --------------------------------------------------------------
+    # -- searching ------------------------------------------------------------
 
-    def save(
+    def _checked(self, texts: Any, name: str) -> MultiVectors:
+        return checked_texts(texts, name, self.config.dimension, "this index")
+
+    def search(
         self,
-        path: str | os.PathLike[str],
+        queries: Any,
+        k: int = DEFAULT_K,
         *,
-        overwrite: bool = False,
-        attachments: Mapping[str, Callable[[Path], object]] | None = None,
-    ) -> None:
-        """Write the index to a folder, or its changes to a folder that it was loaded from or saved to.
+        ids: Iterable[Any] | None = None,
+        candidates: int | None = None,
+        patience: int | None = None,
+        ef: int | None = None,
+        rescore: int | None = None,
+        threads: int | None = None,
+    ) -> list[Ranking]:
+        """Return the `k` best documents for each query.
 
-        The folder always holds a whole index, the old or the new one, whatever interrupts
-        the writing; token vectors that are in it already are not written again.
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        k : int
+            Number of documents to return; all, if there are fewer.
+        ids : collection of ids, optional
+            Search only among these documents.  An empty collection finds nothing; ids that are not in the index
+            are ignored.
+        candidates : int, optional
+            Documents that the vectors propose and exact Chamfer similarity ranks, at least k.  More raise recall
+            and take longer, in proportion.  Default: 100, or k if that is more.
+        patience : int, optional
+            Stop ranking after this many candidates in a row, best vector first, that did not change the k best.
+            Smaller values are faster and lower recall.  One query then runs on one thread.  It has no effect if
+            all documents are read, or with codes.
+        ef : int, optional
+            Candidates that the graph search keeps; default: as the index was built.  More raise recall and take
+            longer.
+        rescore : int, optional
+            For codes with ``keep_exact=True``: the exact tokens rank at most this many of the best candidates by
+            codes, at least k.  More raise recall and read more from disk.  Default: 2 k + 10.  Scoring stops early
+            once the next candidate would need a five-sigma coding error to enter the k best (estimated from at
+            least max(8, k) candidates).
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        list of Ranking
+            One per query, with at most k documents.  Scores are sums over query tokens; higher is better.  Ties go
+            to the document that was added first.  Documents without tokens are never returned, and a query
+            without tokens finds nothing.
+
+        Raises
+        ------
+        TypeError
+            For queries that are not token vectors, a single id, or ids of another kind than the index has.
+        ValueError
+            For queries of another dimension, numbers that are not finite, or a wrong setting.
+        """
+        plan = SearchPlan(
+            k=k,
+            ids=None if ids is None else as_id_list(ids),
+            candidates=candidates,
+            patience=patience,
+            ef=ef,
+            rescore=rescore,
+            threads=threads,
+        )
+        return self._contents.search(self._checked(queries, "queries"), plan)
+
+    def rerank(
+        self,
+        queries: Any,
+        ids: Iterable[Iterable[Any]],
+        k: int | None = None,
+        *,
+        missing: Missing = "raise",
+        threads: int | None = None,
+    ) -> list[Ranking]:
+        """Rank the documents that another search proposed by exact Chamfer similarity.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        ids : sequence of collections of ids
+            The documents to rank, one collection per query.
+        k : int, optional
+            Number of documents to return, at most.  Default: all.
+        missing : {"raise", "ignore"}
+            What to do about ids that are not in the index.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        list of Ranking
+            One per query; ties go to the document that was added first.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index, with ``missing="raise"``.
+        TypeError, ValueError
+            As for :meth:`search`, and unless there is one collection per query.
+        """
+        texts = self._checked(queries, "queries")
+        proposals = as_id_list(ids)
+        if len(proposals) != len(texts):
+            raise ValueError(
+                f"There are {len(proposals)} collections of ids for {len(texts)} queries. Give one per query."
+            )
+        plan = SearchPlan(k=DEFAULT_K if k is None else k, threads=threads)
+        contents = self._contents
+        rows = [
+            np.unique(np.array(contents.rows_of(as_id_list(own, f"ids[{i}]"), missing), np.int64))
+            for i, own in enumerate(proposals)
+        ]
+        longest = max(map(len, rows), default=1) or 1
+        options = RerankOptions(longest if k is None else min(k, longest))
+        return contents.rank(texts, rows, options, plan.threads)
+
+    def explain(self, query: Any, id: Any) -> Explanation:
+        """Find the token of the document `id` that matches each token of one query best.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index.
+        """
+        return explain(query, self.tokens([id])[0])
+
+    def measure_recall(
+        self,
+        queries: Any,
+        *,
+        k: int = DEFAULT_K,
+        candidates: int = DEFAULT_CANDIDATES,
+        threads: int | None = None,
+    ) -> FirstStageRecall | None:
+        """Return the share of the exact best documents among the candidates, for real queries.
+
+        All tokens are read for each query, so this takes as long as an exact search.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            Queries without tokens are skipped.
+        k : int
+            Number of exact best documents.
+        candidates : int
+            Documents that the vectors propose for each query, at least k.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        FirstStageRecall or None
+            None if the index reads all tokens, which finds everything.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For wrong numbers, queries that do not fit, or queries without any token.
+        """
+        texts = self._checked(queries, "queries")
+        texts = texts[np.flatnonzero(texts.lengths > 0)]
+        if len(texts) == 0:
+            raise ValueError("queries have no tokens, so nothing can be measured. Give other queries.")
+        plan = SearchPlan(k=k, candidates=candidates, threads=threads)
+        contents = self._contents
+        with contents.lock.shared():
+            return contents.measure_first_stage(
+                texts, k=plan.k, candidates=plan.num_candidates, threads=plan.threads
+            )
+
+    # -- reading --------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._contents.ids)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._contents.ids
+
+    def __iter__(self) -> Iterator[int | str]:
+        """Yield the ids of all documents, in the order they were added."""
+        yield from self.ids.tolist()
+
+    def __repr__(self) -> str:
+        return f"MuveraIndex({len(self)} documents, dimension={self.config.dimension}, {self._contents.kind})"
+
+    @property
+    def config(self) -> EncoderConfig:
+        """Configuration of the encoder."""
+        return self._contents.config
+
+    @property
+    def settings(self) -> IndexSettings:
+        """How tokens are stored and vectors are searched."""
+        return self._contents.settings
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The fitted encoder; None while the index reads all tokens."""
+        candidates = self._contents.candidates
+        return None if candidates is None else candidates.encoder
+
+    @property
+    def codec(self) -> TokenCodec | None:
+        """The codec of the token codes; None if tokens are stored as floats, or too few to fit one."""
+        return self._contents.store.codec
+
+    @property
+    def ids(self) -> Ids:
+        """Ids of all documents, in the order they were added."""
+        contents = self._contents
+        with contents.lock.shared():
+            return contents.ids.of(contents.ids.live)
+
+    def tokens(self, ids: Iterable[Any]) -> MultiVectors:
+        """Return the token vectors of documents, in the order of `ids`, each document once.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index.
+        """
+        contents = self._contents
+        return contents.texts(list(dict.fromkeys(contents.rows_of(as_id_list(ids)))))
+
+    def codes(self, ids: Iterable[Any]) -> CodedVectors:
+        """Return the token codes of documents and their codec, in the order of `ids`, each document once.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index.
+        ValueError
+            If the index stores no codes.
+        """
+        contents = self._contents
+        return contents.coded(list(dict.fromkeys(contents.rows_of(as_id_list(ids)))))
+
+    def get(self, ids: Iterable[Any], missing: Missing = "raise") -> list[Document]:
+        """Return documents by id, in the order of `ids`.
+
+        Parameters
+        ----------
+        ids : collection of int or of str
+        missing : {"raise", "ignore"}
+            What to do about ids that are not in the index.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index, with ``missing="raise"``.
+        """
+        contents = self._contents
+        rows = contents.rows_of(as_id_list(ids), missing)
+        positions = {row: position for position, row in enumerate(dict.fromkeys(rows))}
+        texts = contents.texts(list(positions))
+        names = texts.ids.tolist()
+        return [Document(names[positions[row]], texts[positions[row]]) for row in rows]
+
+    def info(self) -> IndexInfo:
+        """Return sizes, settings, measured recall and warnings."""
+        return self._contents.info()
+
+    # -- saving ---------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the index to a new folder, or its changes to the folder it was loaded from or saved to.
+
+        The folder holds a complete index at every moment, the old one or the new one.  Token vectors that are
+        already in the folder are not written again.
 
         Parameters
         ----------
         path : path
         overwrite : bool
-            Replace another index in that folder, once this one is complete.
-        attachments : mapping of str to callable, optional
-            Files to keep with the index in the same step, by their names in
-            :data:`muvera.index.manifest.FILE_PATTERNS`; each callable writes the file of the path that it is
-            given.  Those that an index was loaded with are kept where no others are given.
+            Replace another index in that folder when this one is complete.
 
         Raises
         ------
         IndexFolderError
-            Where another process is writing the folder or has changed it since this index read or wrote it.
+            If another process is writing the folder, or has changed it since this index read or wrote it.
         FileExistsError
-            Where the folder holds something else.
+            If the folder holds anything else.
         """
-        with self._changed:
-            self._save(self._contents, _absolute(path), overwrite, attachments or {})
+        self._save(path, overwrite=overwrite)
 
     def _save(
         self,
-        contents: IndexContents,
-        target: Path,
-        overwrite: bool,
-        attachments: Mapping[str, Callable[[Path], object]],
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        attachments: _Attachments | None = None,
+        contents: IndexContents | None = None,
     ) -> None:
-        kept: dict[str, Callable[[Path], object]] = {
-            name: partial(shutil.copyfile, path) for name, path in self._attachments.items()
-        }
-        files = {**kept, **attachments}
-        generation = write_contents(contents, target, self._generations.get(target), overwrite, files)
-        self._generations[target] = generation
-        self._attachments = {name: target / generation.folder / name for name in files}
+        """Save `contents` (default: the index's own) together with files that callables write.
 
-    def attachment(self, name: str) -> Path | None:
-        """Return the file that was saved with the index under this name, or None."""
+        Names of `attachments` must match :data:`muvera.index.manifest.FILE_PATTERNS`.  Earlier attachments are
+        copied unless they are given again.
+        """
+        target = _absolute(path)
+        with self._changing:
+            files: dict[str, Callable[[Path], object]] = {
+                name: partial(shutil.copyfile, file) for name, file in self._attachments.items()
+            }
+            files.update(attachments or {})
+            generation = write_contents(
+                contents or self._contents, target, self._generations.get(target), overwrite, files
+            )
+            self._generations[target] = generation
+            self._attachments = {name: target / generation.folder / name for name in files}
+
+    def _attachment(self, name: str) -> Path | None:
+        """Return the attached file of this name, or None."""
         return self._attachments.get(name)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:
-        """Load an index; token vectors stay on the disk and are mapped.
+        """Load an index; token vectors stay on disk and are memory-mapped.
 
         Parameters
         ----------
         path : path
             A folder that :meth:`save` wrote.
         verify_files : bool, optional
-            True: compare the checksum of every file.  False: sizes alone.  Default: checksums
-            of files up to 256 MiB, sizes of larger ones.
+            True: compare the checksums of all files.  False: compare sizes only.  Default: checksums of files up
+            to 256 MiB, sizes of larger ones.
 
         Raises
         ------
         FileNotFoundError, IndexFolderError
-            Where the folder holds no index, or one that is damaged or of another version.
+            If the folder holds no index, or one that is damaged or of another format version.
         """
         folder = _absolute(path)
         contents, generation = read_contents(folder, verify_files)
@@ -394,5 +723,5 @@ class MuveraIndex(SearchableIndex):
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    # Resolved, for a folder is known to be the same by its name.
+    """Return the resolved path, so that one folder has one name."""
     return Path(path).resolve()

@@ -217,7 +217,7 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
             f"describes {config.hash}: the manifest was changed. Restore it from a copy."
         )
     files = folder / manifest["folder"]
-    settings = IndexSettings.from_dict(manifest["settings"])
+    settings = IndexSettings.of(**manifest["settings"])
     encoder = read_encoder(files, config) if manifest["encoder"] else None
     coded = manifest.get("codes")
     codec = None if coded is None else read_codec(files, coded["codec"], config.dimension)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..reranking.pruning import require_patience
-from ..utils.checks import as_id_list, require_int
+from ..utils.checks import require_int
 from ..utils.parallel import thread_count
 
-__all__ = ["DEFAULT_K", "Filter", "SearchPlan", "as_id_list"]
-
-#: Ids, or a function that tells for an id whether its document is wanted.
-Filter = Collection[Any] | Callable[[Any], bool]
+__all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "SearchPlan"]
 
 DEFAULT_K, DEFAULT_CANDIDATES = 10, 100
 
@@ -29,8 +25,8 @@ class SearchPlan:
     candidates : int, optional
         Documents that vectors propose and exact Chamfer orders, at least k.  Default: 100, or k where
         that is more.
-    filter : collection of ids or callable, optional
-        Documents that are searched.
+    ids : list of ids, optional
+        Search only among these documents.
     patience
         As for :meth:`muvera.MuveraIndex.search`.
     ef : int, optional
@@ -48,7 +44,7 @@ class SearchPlan:
 
     k: int = DEFAULT_K
     candidates: int | None = None
-    filter: Filter | None = None
+    ids: list[Any] | None = None
     patience: int | None = None
     ef: int | None = None
     rescore: int | None = None
@@ -68,12 +64,6 @@ class SearchPlan:
             require_int("ef", self.ef, 1)
         require_patience(self.patience)
         thread_count(self.threads)  # refuse a wrong number also where one thread is enough
-        if isinstance(self.filter, Mapping):
-            raise TypeError(
-                "filter must be a collection of ids or a function of an id, got a "
-                f"{type(self.filter).__name__}: an index knows ids and no fields. "
-                "Choose the ids whose fields match, and give those."
-            )
 
     @property
     def num_candidates(self) -> int:

@@ -17,7 +17,7 @@ from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.codecs.registry import CODECS, FLOATS, fit_codec
 from ..reranking.coded import score_coded
 from ..reranking.pruning import RerankOptions, rank_candidates
-from .settings import TokenSettings
+from .settings import IndexSettings
 from .token_store import Segment, TokenStore
 
 __all__ = ["CodeStore", "LevelsState", "TokenLevels"]
@@ -64,14 +64,14 @@ class TokenLevels:
 
     Parameters
     ----------
-    settings : TokenSettings
+    settings : IndexSettings
     dimension : int
         Columns of a token vector.
     codec : TokenCodec, optional
         A fitted codec to use from the start.
     """
 
-    def __init__(self, settings: TokenSettings, dimension: int, codec: TokenCodec | None = None) -> None:
+    def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:
         self.settings, self.dimension = settings, dimension
         self._staging: Path | None = None
         kept = codec is None or settings.keep_exact
@@ -95,6 +95,16 @@ class TokenLevels:
     def codec(self) -> TokenCodec | None:
         """The codec, once it is fitted."""
         return None if self.codes is None else self.codes.codec
+
+    @property
+    def kind(self) -> str:
+        """Name of how tokens are stored, such as "float32" or "2bit"."""
+        if self.settings.tokens is not None:
+            return self.settings.tokens
+        if self.codec is not None:
+            return self.codec.name
+        segments = self.levels[0].segments
+        return str(segments[0].vectors.tokens.dtype) if segments else "float32"
 
     @property
     def levels(self) -> list[TokenStore[Any]]:
@@ -134,7 +144,7 @@ class TokenLevels:
         return len(self.levels[0])
 
     def __repr__(self) -> str:
-        return f"TokenLevels({len(self)} texts, {self.settings.codec})"
+        return f"TokenLevels({len(self)} texts, {self.kind})"
 
     # -- changing -------------------------------------------------------------
 
@@ -163,7 +173,7 @@ class TokenLevels:
 
     def _as_kept(self, texts: MultiVectors) -> MultiVectors:
         """Return texts in the type of float that is kept."""
-        kind = FLOATS.get(self.settings.codec)
+        kind = FLOATS.get(self.settings.tokens or "")
         if kind is None or texts.tokens.dtype == kind:
             return texts
         with np.errstate(over="ignore"):
@@ -179,12 +189,12 @@ class TokenLevels:
     def fit_if_ready(self, threads: int | None, tokens: int = FIT_TOKENS) -> None:
         """Fit the codec where there are so many tokens, and make codes of all texts."""
         floats = self.floats
-        if self.codes is not None or floats is None or self.settings.codec not in CODECS:
+        if self.codes is not None or floats is None or self.settings.tokens not in CODECS:
             return
         total = sum(part.num_tokens for part in floats.segments)
         if total < tokens:
             return
-        codec = fit_codec(self.settings.codec, _sample(floats, total), threads=threads)
+        codec = fit_codec(self.settings.tokens, _sample(floats, total), threads=threads)
         codes = CodeStore(codec)
         codes.staging = self.staging
         for _, texts in floats.batches(np.arange(len(floats))):
@@ -240,7 +250,8 @@ class TokenLevels:
         floats = self.floats.segments if self.floats is not None and self.codes is not None else []
         exact = self.dimension * floats[0].vectors.tokens.itemsize if floats else 0
         return {
-            **self.settings.to_dict(),
+            "codec": self.kind,
+            "keep_exact": self.settings.keep_exact,
             "fitted": self.codec is not None,
             "bytes_per_token": self.bytes_per_token,
             "exact_bytes_per_token": exact,
@@ -257,8 +268,8 @@ class TokenLevels:
                 f"rescore={rescore} is for codes, but this index ranks every candidate by its tokens. Leave it out."
             )
         raise ValueError(
-            f"rescore={rescore} needs exact tokens, but this index keeps codes ({self.settings.codec}) alone. Build "
-            f'it with tokens={{"codec": "{self.settings.codec}", "keep_exact": True}}, or leave rescore out.'
+            f"rescore={rescore} needs exact tokens, but this index keeps only codes ({self.kind}). Build it "
+            "with keep_exact=True, or drop rescore."
         )
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:

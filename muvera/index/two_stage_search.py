@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from ..utils.parallel import run_in_ranges, split_by_weight
 from .candidates import CandidateSearch
 from .id_map import IdMap, Missing
 from .quality import FirstStageRecall, K, first_stage_recall
-from .search_plan import DEFAULT_CANDIDATES, Filter, SearchPlan, as_id_list
+from .search_plan import DEFAULT_CANDIDATES, SearchPlan
 from .settings import IndexSettings
 from .token_levels import TokenLevels
 
@@ -63,7 +64,7 @@ class TwoStageSearch:
         self.config, self.settings = config, settings
         self._encoder = encoder
         self.ids = IdMap(first_id)
-        self.store = TokenLevels(settings.tokens, config.dimension, codec)
+        self.store = TokenLevels(settings, config.dimension, codec)
         self.lengths = GrowingArray(np.empty(0, np.int64))
         self.candidates: CandidateSearch | None = None
         self.min_fit_documents = MIN_FIT_DOCUMENTS
@@ -120,8 +121,8 @@ class TwoStageSearch:
             self.store.require_rescore(plan.rescore)
             rows, tokens = self.searchable
             k, visible, allowed = min(plan.k, len(rows)), len(rows), None
-            if plan.filter is not None:
-                rows = allowed = self._filtered(plan.filter)
+            if plan.ids is not None:
+                rows = allowed = self._with_tokens(plan.ids)
                 tokens = int(self.lengths.values[rows].sum())
             few = len(rows) <= plan.num_candidates or tokens <= self.settings.exact_tokens
             found = None
@@ -142,16 +143,11 @@ class TwoStageSearch:
         how = RerankOptions(k, patience=plan.patience)
         return self.rank(queries, found, how, plan.threads, plan.rescore)
 
-    def _filtered(self, wanted: Filter) -> NDArray[np.int64]:
-        """Return the rows with tokens that a filter allows, ascending."""
-        if callable(wanted):
-            rows, _ = self.searchable
-            keep = np.array([bool(wanted(name)) for name in self.ids.of(rows).tolist()], bool)
-        else:
-            rows = self.ids.existing_rows(as_id_list(wanted, "filter"))
-            keep = self.lengths.values[rows] > 0
-        filtered: NDArray[np.int64] = rows[keep]
-        return filtered
+    def _with_tokens(self, ids: list[Any]) -> NDArray[np.int64]:
+        """Return the rows of these ids that have tokens, ascending."""
+        rows = self.ids.existing_rows(ids)
+        filled: NDArray[np.int64] = rows[self.lengths.values[rows] > 0]
+        return filled
 
     def rank(
         self,
