@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import convert
@@ -11,76 +11,83 @@ if TYPE_CHECKING:
     from .data.ranking import Ranking
     from .diagnostics import theory
     from .diagnostics.diagnose import diagnose
-    from .diagnostics.diagnosis import Diagnosis
     from .encoders.fde.config import FDEConfig
     from .encoders.fde.encoder import FDEEncoder
     from .encoders.learned.config import LearnedConfig
     from .encoders.learned.encoder import LearnedEncoder
-    from .encoders.moments.config import MeanConfig
-    from .encoders.moments.encoder import MeanEncoder
     from .encoders.registry import load_encoder
     from .index.hybrid import hybrid_search
+    from .index.info import IndexInfo
     from .index.muvera_index import MuveraIndex
-    from .mips.document_vectors import DenseVectors, SparseVectors
-    from .reranking.ball_carving import carve_queries
+    from .index.settings import IndexSettings
+    from .mips.settings import HNSWSettings
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
-    from .reranking.fusion import fuse, tune_weights
-    from .reranking.spans import rank_spans, score_spans
-    from .reranking.token_weights import inverse_document_frequency, weight_queries
+    from .reranking.fusion import fuse
+    from .texts.encoders.base import TextEncoder
     from .texts.encoders.registry import load_text_encoder
+    from .texts.hit import Hit
     from .texts.text_index import TextIndex
-    from .tuning.plot import plot_tuning
-    from .tuning.result import Tuning
     from .tuning.tune import tune
 
 __version__ = "0.1.0"
 
-#: Public names to the modules that have them; each is imported when it is first named, so that
-#: the command line answers ``--help`` without compiling or loading anything.
+# Public names and their modules.  A module is imported when one of its names is first used, so that the command
+# line answers ``--help`` without loading or compiling anything.
 _HOMES = {
-    "DenseVectors": "mips.document_vectors",
-    "Diagnosis": "diagnostics.diagnosis",
     "Explanation": "reranking.chamfer",
     "FDEConfig": "encoders.fde.config",
     "FDEEncoder": "encoders.fde.encoder",
+    "HNSWSettings": "mips.settings",
+    "Hit": "texts.hit",
+    "IndexInfo": "index.info",
+    "IndexSettings": "index.settings",
     "LearnedConfig": "encoders.learned.config",
     "LearnedEncoder": "encoders.learned.encoder",
-    "MeanConfig": "encoders.moments.config",
-    "MeanEncoder": "encoders.moments.encoder",
+    "MomentsConfig": "encoders.moments",
+    "MomentsEncoder": "encoders.moments",
     "MultiVectors": "data.multivectors",
     "MuveraIndex": "index.muvera_index",
     "Ranking": "data.ranking",
-    "SparseVectors": "mips.document_vectors",
+    "TextEncoder": "texts.encoders.base",
     "TextIndex": "texts.text_index",
-    "Tuning": "tuning.result",
-    "carve_queries": "reranking.ball_carving",
     "chamfer": "reranking.chamfer",
     "chamfer_matrix": "reranking.chamfer",
     "diagnose": "diagnostics.diagnose",
     "explain": "reranking.chamfer",
     "fuse": "reranking.fusion",
     "hybrid_search": "index.hybrid",
-    "inverse_document_frequency": "reranking.token_weights",
     "load_encoder": "encoders.registry",
     "load_text_encoder": "texts.encoders.registry",
-    "plot_tuning": "tuning.plot",
-    "rank_spans": "reranking.spans",
     "rerank": "reranking.chamfer",
-    "score_spans": "reranking.spans",
     "top_k": "reranking.chamfer",
     "tune": "tuning.tune",
-    "tune_weights": "reranking.fusion",
-    "weight_queries": "reranking.token_weights",
 }
 
-#: Public modules.
-_MODULES = {"convert": "convert", "theory": "diagnostics.theory"}
+# Submodules that ``muvera.NAME`` imports when it is first used.
+_MODULES = {
+    "cli": "cli",
+    "convert": "convert",
+    "data": "data",
+    "diagnostics": "diagnostics",
+    "distributed": "distributed",
+    "encoders": "encoders",
+    "engines": "engines",
+    "index": "index",
+    "integrations": "integrations",
+    "metadata": "metadata",
+    "mips": "mips",
+    "reranking": "reranking",
+    "serve": "serve",
+    "texts": "texts",
+    "theory": "diagnostics.theory",
+    "tuning": "tuning",
+}
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562)."""
+def __getattr__(name: str) -> object:
+    """Import a public name or a submodule when it is first used (PEP 562)."""
     if name in _HOMES:
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     elif name in _MODULES:
         value = import_module(f"{__name__}.{_MODULES[name]}")
     else:
@@ -90,27 +97,28 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Return the public names."""
+    return sorted({*__all__, *_MODULES})
 
 
 __all__ = [
-    "DenseVectors",
-    "Diagnosis",
     "Explanation",
     "FDEConfig",
     "FDEEncoder",
+    "HNSWSettings",
+    "Hit",
+    "IndexInfo",
+    "IndexSettings",
     "LearnedConfig",
     "LearnedEncoder",
-    "MeanConfig",
-    "MeanEncoder",
+    "MomentsConfig",
+    "MomentsEncoder",
     "MultiVectors",
     "MuveraIndex",
     "Ranking",
-    "SparseVectors",
+    "TextEncoder",
     "TextIndex",
-    "Tuning",
     "__version__",
-    "carve_queries",
     "chamfer",
     "chamfer_matrix",
     "convert",
@@ -118,16 +126,10 @@ __all__ = [
     "explain",
     "fuse",
     "hybrid_search",
-    "inverse_document_frequency",
     "load_encoder",
     "load_text_encoder",
-    "plot_tuning",
-    "rank_spans",
     "rerank",
-    "score_spans",
     "theory",
     "top_k",
     "tune",
-    "tune_weights",
-    "weight_queries",
 ]

@@ -57,7 +57,7 @@ def demo(
         names = sample.documents.ids.tolist()
         # FDEs, whose making takes a second: what is learned from documents would take many of the demo's.
         index = TextIndex.build(
-            sample.texts, encoder, ids=names, config="default", exact_tokens=0, threads=threads
+            sample.texts, encoder, ids=names, vectors="fde", exact_tokens=0, threads=threads
         )
         build.append(index)
 

@@ -27,7 +27,7 @@ from .output import megabytes, note, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
     from ..data.multivectors import MultiVectors
-    from ..encoders.base import EncoderConfig
+    from ..encoders.base import Encoder, EncoderConfig
     from ..index.info import IndexInfo
 
 __all__ = ["index"]
@@ -44,12 +44,11 @@ def index(
         str | None, typer.Option(help="docs (the default) or queries, where SOURCE has both.")
     ] = None,
     option: ReaderOption = None,
-    preset: Annotated[
+    encoder: Annotated[
         str | None,
         typer.Option(
-            help=f"What to start from: {PRESETS_TO_START_FROM}. Default: what suits the number of documents, "
-            "compact_covariance from 256 documents on and default for fewer; with --config or an FDE's "
-            "option: default."
+            help=f"How documents become vectors: {PRESETS_TO_START_FROM}. Default: moments; with --config or an "
+            "FDE's option: fde."
         ),
     ] = None,
     config: ConfigFile = None,
@@ -59,26 +58,28 @@ def index(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="auto, exact (reads every FDE), hnsw (walks a graph), usearch (walks one in half the memory), "
-            "int8 (a quarter of the memory) or pq (product codes, a 32nd of it, learned from the first "
-            "16,384 documents)."
+            help="auto, exact (reads every vector), hnsw (searches a graph) or usearch (a graph in half the memory)."
         ),
     ] = None,
     exact_tokens: Annotated[
         int | None,
-        typer.Option(help="Up to this many tokens, search exactly and without FDEs; 0: never."),
+        typer.Option(help="Search at most this many tokens exactly, without vectors; 0: never."),
     ] = None,
     tokens: Annotated[
         str | None,
         typer.Option(
-            help="How tokens are kept: as_given, float32, float16, or as codes, int8 (half of float16), 4bit, 2bit or "
-            "1bit (a quarter, a seventh and a thirteenth of it; fewer bits find fewer of the best); or source, the "
-            "codes of a PLAID index as they are."
+            help="How tokens are stored: float32, float16, or as codes: int8 (half of float16), 4bit, 2bit or 1bit "
+            "(1/4, 1/7 and 1/13 of it; fewer bits lower recall). Default: float16 stays float16, all else float32."
         ),
     ] = None,
     keep_exact: Annotated[
         bool,
-        typer.Option("--keep-exact", help="Keep exact tokens beside codes; they order the best few."),
+        typer.Option(
+            "--keep-exact", help="Also store exact tokens beside codes; they rank the best few again."
+        ),
+    ] = False,
+    keep_codes: Annotated[
+        bool, typer.Option("--keep-codes", help="Keep the codes of a PLAID index as they are.")
     ] = False,
     threads: Threads = None,
     overwrite: Annotated[
@@ -89,7 +90,8 @@ def index(
 ) -> None:
     """Build an index of token embeddings, a batch at a time.
 
-    OUT appears when it is complete.  --config may also say backend, hnsw, usearch, pq, exact_tokens and tokens.
+    OUT appears when it is complete.  --config may also hold backend, hnsw, usearch, exact_tokens, tokens and
+    keep_exact.
 
     \b
     Example: an index of your own arrays, one (tokens, dimension) array a document.
@@ -98,9 +100,7 @@ def index(
       muvera index docs docs.index
       muvera search docs.index docs -k 3
     """
-    from ..index.default_preset import FEW, default_preset
     from ..index.muvera_index import MuveraIndex
-    from ..index.settings import SOURCE_CODES, TokenSettings
     from .settings import configuration
     from .sources import open_documents, stream
 
@@ -111,30 +111,27 @@ def index(
         "num_simhash_projections": num_simhash_projections,
         "projection_dimension": projection_dimension,
     }
-    if preset is None:
+    if encoder is None:
         chosen = config is not None or any(value is not None for value in changes.values())
-        preset = FEW if chosen else default_preset(opened.num_documents, opened.dimension)
-        if not chosen and opened.num_documents is None and not quiet:
-            warn(
-                [
-                    "The source does not say how many documents it has, so that FDEs are made. For more than a "
-                    "few hundred documents --preset compact_covariance finds more with fewer floats."
-                ]
-            )
-    changes |= {"backend": backend, "exact_tokens": exact_tokens, "tokens": tokens}
-    fde, settings = configuration(opened.dimension, preset, config, changes)
-    if keep_exact:
-        settings["tokens"] = {**TokenSettings.of(settings.get("tokens")).to_dict(), "keep_exact": True}
+        encoder = "fde" if chosen else "moments"
+    changes |= {
+        "backend": backend,
+        "exact_tokens": exact_tokens,
+        "tokens": tokens,
+        "keep_exact": keep_exact or None,
+    }
+    configured, settings = configuration(opened.dimension, encoder, config, changes)
     _require_library(settings.get("backend"))
     begun = time.perf_counter()
-    settings |= _learned(opened, fde, settings, threads, quiet)
+    ready = _learned(opened, configured, settings, threads, quiet)
     if not quiet:
-        warn(_large(opened, fde, settings))
+        warn(_large(opened, configured))
     with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
-        given = {**settings, "threads": threads, "progress": advance}
-        coded = TokenSettings.of(settings.get("tokens")).codec == SOURCE_CODES
-        documents = opened if coded else _filled(stream(opened))
-        built = MuveraIndex.build(documents, fde, path=out, overwrite=overwrite, **given).info()
+        options = {**settings, "path": out, "overwrite": overwrite, "threads": threads, "progress": advance}
+        if keep_codes:
+            built = MuveraIndex.from_plaid(opened, ready, **options).info()
+        else:
+            built = MuveraIndex.build(_filled(stream(opened)), ready, **options).info()
     duration = time.perf_counter() - begun
     if json_:
         facts = {"index": str(out), "source": str(source), "seconds": round(duration, 3)}
@@ -169,8 +166,6 @@ def described(facts: IndexInfo) -> str:
     text = f"through {what} of {facts.encoder['vector_dimension']:,} floats"
     if vectors["kind"] == "exact":
         text += ", all of which are read"
-    elif vectors["kind"] in ("int8", "pq"):
-        text += f", read as {vectors['bytes_per_vector']:,} bytes each"
     else:
         recall = "an unknown share" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
         text += f" in a graph, which finds {recall} of the best vectors"
@@ -220,11 +215,8 @@ def _require_library(backend: str | None) -> None:
 
 def _learned(
     opened: Any, config: EncoderConfig, settings: dict[str, Any], threads: int | None, quiet: bool
-) -> dict[str, Any]:
-    """Return an encoder fitted on all documents, or on a sample of them, as encode does.
-
-    Few documents are left to the index, which learns from them once there are enough.
-    """
+) -> EncoderConfig | Encoder:
+    """Return an encoder fitted on a sample of all documents, or the configuration if there are few."""
     from ..encoders.registry import make_encoder
     from ..index.settings import EXACT_TOKENS
     from ..index.two_stage_search import MIN_FIT_DOCUMENTS
@@ -234,7 +226,7 @@ def _learned(
     few = opened.num_documents is not None and opened.num_documents < MIN_FIT_DOCUMENTS
     encoder = make_encoder(config)
     if small or (few and config.needs_fit_sample) or not encoder.needs_fit:
-        return {}
+        return config
     with progress_bar(opened.num_documents, "documents", "learning", quiet) as advance:
 
         def batches() -> Iterator[MultiVectors]:
@@ -242,20 +234,19 @@ def _learned(
                 yield batch
                 advance(len(batch))
 
-        return {"encoder": encoder.fit(batches(), threads=threads)}
+        return encoder.fit(batches(), threads=threads)
 
 
-def _large(opened: Any, config: EncoderConfig, settings: dict[str, Any]) -> list[str]:
-    """Return a warning where vectors will take much memory, with what takes less."""
-    if opened.num_documents is None or settings.get("backend", "auto") in ("int8", "pq"):
+def _large(opened: Any, config: EncoderConfig) -> list[str]:
+    """Return a warning if the vectors will take much memory, with what takes less."""
+    if opened.num_documents is None:
         return []
     size = 4 * config.vector_dimension * opened.num_documents
     if size < _MUCH_MEMORY:
         return []
     return [
-        f"{opened.num_documents:,} FDEs of {config.vector_dimension:,} floats take {size / 2**30:.0f} GiB of "
-        "memory: --preset learned or --preset compact make smaller ones, --backend int8 or pq keep them in "
-        "fewer bytes."
+        f"{opened.num_documents:,} vectors of {config.vector_dimension:,} floats take {size / 2**30:.0f} GiB of "
+        "memory. Vectors of --encoder moments or learned are smaller."
     ]
 
 

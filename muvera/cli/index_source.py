@@ -13,7 +13,6 @@ from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
 from ..index.manifest import MANIFEST
 from ..index.muvera_index import MuveraIndex
-from ..index.settings import SOURCE_CODES
 from ..reranking.codecs.residual import ResidualCodec
 
 __all__ = ["CodedIndexSource", "IndexSource", "is_index", "open_index"]
@@ -91,5 +90,5 @@ def open_index(path: Path) -> IndexSource:
         Where the index is damaged or of another version.
     """
     index = MuveraIndex.load(path.expanduser())
-    codec = index.codes([]).codec if index.settings.tokens.codec == SOURCE_CODES else None
+    codec = index.codec if index.settings.tokens is None else None
     return CodedIndexSource(index, codec) if isinstance(codec, ResidualCodec) else IndexSource(index)

@@ -69,7 +69,7 @@ def _index(path: Path, verify: bool) -> tuple[dict[str, Any], str]:
     facts = loaded.info()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     files = len(read_manifest(path)["files"])
-    file = loaded.attachment(TEXTS)
+    file = loaded._attachment(TEXTS)
     texts = None
     if file is not None:
         with closing(DocumentDatabase.open(file)) as database:

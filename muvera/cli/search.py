@@ -99,7 +99,7 @@ def search(
     from .sources import open_queries
 
     plan: dict[str, Any] = {
-        "k": k,
+        "k": 10 if k is None else k,
         "candidates": max(100, k or 0) if candidates is None else candidates,
         "threads": threads,
     }
@@ -116,7 +116,7 @@ def search(
             warn([f"{queries} holds documents and no queries: each of its documents is used as a query."])
         texts = read(opened)
         if filter_file is not None:
-            plan["filter"] = _filter(filter_file, found, quiet)
+            plan["ids"] = _filter(filter_file, found, quiet)
         begun = time.perf_counter()
         rankings = _rankings(found, texts, quiet, **plan)
         place = str(found.engine.location) if "rerank" in plan else index
@@ -134,7 +134,7 @@ def search(
             print_json(
                 {
                     "index": place,
-                    "k": k,
+                    "k": plan["k"],
                     "candidates": plan["candidates"],
                     "patience": patience,
                     "seconds": round(duration, 4),
@@ -199,7 +199,6 @@ def _opened(
     except ValueError as error:
         raise ValueError(f"--where must be JSON, got {where!r}: {error}.") from None
     plan["rerank"] = None if rerank == "none" else rerank or "auto"
-    plan["k"] = plan["k"] or 10
     return open_collection(index)
 
 
@@ -220,7 +219,7 @@ def _require_vectors(queries: Path, index: Any, found: Any) -> None:
     """Refuse a question that is asked where token vectors are expected."""
     from ..index.manifest import TEXTS
 
-    if not queries.exists() and found.attachment(TEXTS) is not None:
+    if not queries.exists() and found._attachment(TEXTS) is not None:
         raise ValueError(
             f"There is no file {str(queries)!r}, and this command takes token vectors. {index} is an index of texts: "
             f"muvera texts search {index} {shlex.quote(str(queries))} answers a question (--explain, --html)."

@@ -64,7 +64,7 @@ def serve(
             ]
         )
     vectors = MuveraIndex.load(index)
-    has_texts = vectors.attachment(TEXTS) is not None
+    has_texts = vectors._attachment(TEXTS) is not None
     loaded: TextIndex | MuveraIndex = TextIndex.load(index, encoder) if has_texts else vectors
     at = f"[{host}]" if ":" in host else host
 

@@ -11,7 +11,7 @@ from ..encoders.registry import PRESETS, config_from_dict
 __all__ = ["configuration", "read_config"]
 
 #: What a configuration file may say besides the encoder's parameters.
-INDEX_SETTINGS = ("backend", "hnsw", "usearch", "pq", "exact_tokens", "tokens")
+INDEX_SETTINGS = ("backend", "hnsw", "usearch", "exact_tokens", "tokens", "keep_exact")
 
 
 def configuration(
@@ -34,7 +34,7 @@ def configuration(
     -------
     FDEConfig or LearnedConfig
     dict
-        Those of backend, hnsw, usearch, pq, exact_tokens and tokens that were given.
+        Fields of IndexSettings that were given.
     """
     if preset not in PRESETS:
         raise ValueError(f"There is no preset {preset!r}. There are: {', '.join(PRESETS)}.")
@@ -55,7 +55,6 @@ def read_config(file: Path) -> dict[str, Any]:
     for name, example in (
         ("hnsw", '{"m": 32}'),
         ("usearch", '{"precision": "int8"}'),
-        ("pq", '{"rescore": 200}'),
     ):
         if not isinstance(values.get(name, {}), dict):
             raise ValueError(f"{file}: {name} must be an object such as {example}, got {values[name]!r}.")

@@ -92,7 +92,7 @@ def build(
     with progress_bar(len(found.texts), "texts", "encoding", quiet) as advance:
         index = TextIndex.build(
             found.texts, model, ids=found.ids, metadata=found.metadata, path=out, overwrite=overwrite,
-            config=preset, threads=threads, progress=advance,
+            vectors=preset or "moments", threads=threads, progress=advance,
         )  # fmt: skip
     duration = time.perf_counter() - begun
     if json_:

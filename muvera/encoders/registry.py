@@ -38,6 +38,7 @@ __all__ = [
     "PRESETS",
     "EncoderKind",
     "as_config",
+    "as_encoder",
     "config_from_dict",
     "is_encoder_folder",
     "load_encoder",
@@ -85,6 +86,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "compact": {"compact_dimension": 512},
     "learned": {"encoder": "learned"},
     "mean": {"encoder": "mean"},
+    "moments": {"encoder": "mean", "covariance": True, "compact_dimension": 256},
+    "fde": {},
     "covariance": {"encoder": "mean", "covariance": True},
     "compact_covariance": {"encoder": "mean", "covariance": True, "compact_dimension": 256},
 }
@@ -163,6 +166,18 @@ def as_config(config: EncoderConfig | str | None, dimension: int) -> EncoderConf
     if config is None or isinstance(config, str):
         return preset_config("default" if config is None else config, dimension)
     return require_config(config)
+
+
+def as_encoder(value: Any, dimension: int) -> tuple[EncoderConfig, Encoder | None]:
+    """Return the configuration that an ``encoder=`` argument stands for, and the encoder if it is fitted."""
+    if isinstance(value, str) or value is None:
+        name = "moments" if value is None else value
+        if name == "moments" and name not in possible_presets(dimension):
+            name = "covariance"
+        return preset_config(name, dimension), None
+    if hasattr(value, "encode_documents"):
+        return require_config(value.config), None if value.needs_fit else value
+    return require_config(value), None
 
 
 def make_encoder(config: EncoderConfig) -> Encoder:

@@ -14,9 +14,9 @@ from ..data.sampling import as_batches
 from ..data.validation import Ids, as_ids
 from ..encoders.base import EncoderConfig
 from ..encoders.registry import as_config, make_encoder
-from ..index.search_plan import as_id_list
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..metadata.values import encode_metadata
+from ..utils.checks import as_id_list
 from .base import Description, Rows
 from .encoder_bytes import encoder_hash, encoder_to_bytes
 from .reports import AddReport

@@ -15,10 +15,10 @@ from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_config
 from ..index.muvera_index import MuveraIndex
 from ..index.quality import FirstStageRecall
-from ..index.search_plan import DEFAULT_CANDIDATES, DEFAULT_K, as_id_list
+from ..index.search_plan import DEFAULT_CANDIDATES, DEFAULT_K
 from ..metadata.filters import Filter
 from ..reranking.chamfer import Explanation, explain, rerank, top_k
-from ..utils.checks import require_choice, require_int
+from ..utils.checks import as_id_list, require_choice, require_int
 from .base import Description, Engine, EngineError, Found, GraphSettings, SearchOptions
 from .encoder_bytes import encoder_from_bytes, encoder_hash, encoder_to_bytes
 from .registry import open_engine

@@ -23,7 +23,6 @@ from .quality import (
 )
 from .sample_profile import SAMPLE_SIZE, SampleProfile
 from .search_plan import DEFAULT_CANDIDATES
-from .token_levels import TokenLevels
 from .two_stage_search import TwoStageSearch
 
 __all__ = ["IndexContents"]

@@ -1,18 +1,24 @@
-"""Hybrid search: documents that several first stages found, ranked exactly or by fused scores."""
+"""Hybrid search: MuveraIndex together with BM25, sparse or dense vectors, or any other first stage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..data.ranking import Ranking
+import numpy as np
+from scipy import sparse
+
+from ..data.ranking import Ranking, best_first
+from ..data.validation import Ids, as_array, as_ids
+from ..mips.base import checked_vectors
+from ..mips.exact import ExactSearch
 from ..reranking.fusion import Method, fuse
 from ..utils.checks import as_id_list, require_int
 from .muvera_index import MuveraIndex
 
-__all__ = ["MAXSIM", "hybrid_search"]
+__all__ = ["MAXSIM", "DenseVectors", "SparseVectors", "hybrid_search"]
 
-#: The source whose scores are exact Chamfer similarities of all that any source found.
+#: Name of the exact Chamfer scores among the sources of a hybrid search.
 MAXSIM = "maxsim"
 
 
@@ -28,28 +34,28 @@ def hybrid_search(
     ids: Iterable[Any] | None = None,
     threads: int | None = None,
 ) -> list[Ranking]:
-    """Return the best of what an index and other first stages found.
+    """Return the best documents among those that an index and other first stages found.
 
-    Exact Chamfer similarity is computed for every document that any of them found.
+    Every document that any of them found gets its exact Chamfer similarity.
 
     Parameters
     ----------
     index : MuveraIndex
     queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
     rankings : mapping of str to sequence of Ranking
-        Of each other source, one ranking a query, such as those of BM25, of
-        :class:`muvera.SparseVectors` or of an engine.  Documents that the index does not have are ignored.
+        One ranking per query for each other source, such as BM25, :class:`SparseVectors` or an engine.  Documents
+        that are not in the index are ignored.
     k : int
-        How many to return at most.
+        Number of documents to return, at most.
     candidates : int
         Documents that the index's own vectors propose; 0: none.
     weights : mapping of str to float, optional
-        Order by the weighted sum of the sources' scores, that of "maxsim" among them;
-        :func:`muvera.tune_weights` finds them.  Default: order by exact Chamfer similarity alone.
+        Rank by the weighted sum of the sources' scores, including "maxsim";
+        :func:`muvera.reranking.fusion.tune_weights` finds weights.  Default: rank by exact Chamfer similarity.
     method : {"minmax", "zscore", "sum", "rrf"}
         How scores of different kinds are made comparable, see :func:`muvera.fuse`.
     ids : collection of ids, optional
-        Search only among these documents.
+        Return only these documents.
     threads : int, optional
         Default: all usable cores.
 
@@ -60,57 +66,229 @@ def hybrid_search(
 
     Raises
     ------
+    TypeError
+        For a single id.
     ValueError
-        For a source that is named "maxsim", a source without one ranking for each query, or weights of other
-        sources.
+        For a source named "maxsim", a source without one ranking per query, or weights of unknown sources.
 
     Examples
     --------
-    >>> from muvera import MuveraIndex, SparseVectors, hybrid_search
+    >>> from muvera import MuveraIndex, hybrid_search
     >>> index = MuveraIndex.build([[[1.0, 0.0]], [[0.0, 1.0]]])
     >>> words = SparseVectors([{"red": 1.0}, {"blue": 1.0}]).search([{"blue": 1.0}])
-    >>> found = hybrid_search(index, [[[1.0, 0.0]]], {"words": words}, weights={"maxsim": 0.2, "words": 0.8})
-    >>> found[0].ids.tolist()
+    >>> best = hybrid_search(index, [[[1.0, 0.0]]], {"words": words}, weights={"maxsim": 0.2, "words": 0.8})
+    >>> best[0].ids.tolist()
     [1, 0]
     """
     require_int("k", k, 1)
     require_int("candidates", candidates, 0)
     if MAXSIM in rankings:
-        raise ValueError(f"{MAXSIM!r} is the name of the exact scores. Give the source another one.")
+        raise ValueError(f"{MAXSIM!r} is the name of the exact scores. Give the source another name.")
     allowed = None if ids is None else as_id_list(ids)
-    found: dict[str, Sequence[Ranking]] = dict(rankings)
     if candidates:
-        # The index's own candidates have exact scores already; they are ranked anew among the others.
         own = index.search(queries, candidates, candidates=candidates, ids=allowed, threads=threads)
         count = len(own)
     else:
-        own, count = [], max(map(len, found.values()), default=0)
-    for name, one in found.items():
-        if len(one) != count:
-            raise ValueError(f"{name!r} has {len(one)} rankings for {count} queries. Give one for each.")
-    kept = _kept_by(allowed, index)
-    parts = [{name: _within(one[i], kept) for name, one in found.items()} for i in range(count)]
-    proposed = []
-    for i, part in enumerate(parts):
-        every = [*own[i : i + 1], *part.values()]
-        proposed.append(list(dict.fromkeys(name for ranking in every for name in ranking.ids.tolist())))
-    exact = index.rerank(queries, proposed, k if weights is None else None, missing="ignore", threads=threads)
+        own, count = [], max(map(len, rankings.values()), default=0)
+    for name, source in rankings.items():
+        if len(source) != count:
+            raise ValueError(f"{name!r} has {len(source)} rankings for {count} queries. Give one per query.")
+    within = None if allowed is None else set(allowed)
+    sources = [
+        {
+            name: _only(source[i], lambda id: id in index and (within is None or id in within))
+            for name, source in rankings.items()
+        }
+        for i in range(count)
+    ]
+    proposals = []
+    for i, others in enumerate(sources):
+        every = [*own[i : i + 1], *others.values()]
+        proposals.append(list(dict.fromkeys(id for ranking in every for id in ranking.ids.tolist())))
+    exact = index.rerank(
+        queries, proposals, k if weights is None else None, missing="ignore", threads=threads
+    )
     if weights is None:
         return exact
     return [
-        fuse({MAXSIM: ranking, **part}, weights, method, k)
-        for ranking, part in zip(exact, parts, strict=True)
+        fuse({MAXSIM: ranking, **others}, weights, method, k)
+        for ranking, others in zip(exact, sources, strict=True)
     ]
 
 
-def _kept_by(allowed: Any, index: MuveraIndex) -> Any:
-    """Return the function that keeps an id that is in the index and within the filter."""
-    if allowed is None:
-        return lambda name: name in index
-    within = set(allowed)
-    return lambda name: name in within and name in index
-
-
-def _within(ranking: Ranking, kept: Any) -> Ranking:
-    mask = [bool(kept(name)) for name in ranking.ids.tolist()]
+def _only(ranking: Ranking, wanted: Callable[[Any], bool]) -> Ranking:
+    """Return a ranking without the ids that are not wanted."""
+    mask = [wanted(id) for id in ranking.ids.tolist()]
     return ranking if all(mask) else Ranking(ranking.ids[mask], ranking.scores[mask], ranking.exact)
+
+
+class SparseVectors:
+    """Sparse vectors of documents, such as SPLADE or the lexical weights of BGE-M3.
+
+    A query takes time in proportion to the documents that share its terms.
+
+    Parameters
+    ----------
+    documents : sparse matrix (n, terms), or a sequence of mappings of term to weight
+        A SciPy matrix in any format; terms of mappings are strings or integers.
+    ids : sequence of int or of str, optional
+        Default: 0, 1, 2, ...
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else, a weight that is not finite, or not one id per document.
+
+    Examples
+    --------
+    >>> vectors = SparseVectors([{"red": 1.0, "apple": 2.0}, {"green": 1.0}], ids=["a", "b"])
+    >>> list(vectors.search([{"apple": 0.5, "unknown": 9.0}])[0])
+    [('a', 1.0)]
+    """
+
+    def __init__(self, documents: Any, ids: Sequence[int] | Sequence[str] | None = None) -> None:
+        self._columns: dict[Hashable, int] | None = None if sparse.issparse(documents) else {}
+        matrix = self._as_matrix(documents, "documents", learn=True)
+        self._ids = _ids_of(ids, matrix.shape[0])
+        self._dimension = int(matrix.shape[1])
+        self._postings = sparse.csr_array(matrix.T)
+        self._postings.sort_indices()
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self._ids)
+
+    def search(self, queries: Any, k: int = 100) -> list[Ranking]:
+        """Return the documents with the largest inner product for each query.
+
+        Parameters
+        ----------
+        queries : as the documents
+            Terms that no document has are ignored.
+        k : int
+            Number of documents to return, at most.
+
+        Returns
+        -------
+        list of Ranking
+            Ties go to the earlier document.  Documents whose inner product is 0 are not returned.
+        """
+        require_int("k", k, 1)
+        products = sparse.csr_array(self._as_matrix(queries, "queries", learn=False) @ self._postings)
+        products.sort_indices()
+        rankings = []
+        for start, stop in zip(products.indptr[:-1], products.indptr[1:], strict=True):
+            scores = np.asarray(products.data[start:stop], np.float32)
+            best = best_first(scores, min(k, len(scores)))
+            rankings.append(Ranking(self._ids[products.indices[start:stop][best]], scores[best]))
+        return rankings
+
+    def _as_matrix(self, value: Any, name: str, learn: bool) -> Any:
+        """Return texts as a sparse float64 matrix (n, terms); `learn`: new terms get new columns."""
+        if self._columns is None:
+            if not sparse.issparse(value):
+                raise TypeError(
+                    f"{name} must be a sparse matrix, as the documents are, got {type(value).__name__}."
+                )
+            matrix: Any = sparse.csr_array(value, dtype=np.float64)  # type: ignore[call-overload]
+            if not learn and matrix.shape[1] != self._dimension:
+                raise ValueError(
+                    f"{name} have {matrix.shape[1]} columns, but these documents have {self._dimension} terms."
+                )
+        else:
+            matrix = _matrix_of_mappings(value, name, self._columns, learn)
+        wrong = np.flatnonzero(~np.isfinite(matrix.data))
+        if len(wrong):
+            row = int(np.searchsorted(matrix.indptr, wrong[0], side="right")) - 1
+            raise ValueError(f"{name}[{row}] has the weight {matrix.data[wrong[0]]}: weights must be finite.")
+        return matrix
+
+
+def _matrix_of_mappings(value: Any, name: str, columns: dict[Hashable, int], learn: bool) -> Any:
+    if isinstance(value, (Mapping, str)) or not isinstance(value, Sequence):
+        raise TypeError(
+            f"{name} must be a sparse matrix or a sequence of mappings of term to weight, got "
+            f"{type(value).__name__}."
+        )
+    indices: list[int] = []
+    weights: list[float] = []
+    bounds = [0]
+    for i, terms in enumerate(value):
+        if not isinstance(terms, Mapping):
+            raise TypeError(f"{name}[{i}] must be a mapping of term to weight, got {type(terms).__name__}.")
+        for term, weight in terms.items():
+            if isinstance(term, bool) or not isinstance(term, (str, int, np.integer)):
+                raise TypeError(
+                    f"{name}[{i}] has the term {term!r}: terms must be strings or integers, got "
+                    f"{type(term).__name__}."
+                )
+            if learn:
+                columns.setdefault(term, len(columns))
+            if term in columns:
+                indices.append(columns[term])
+                weights.append(float(weight))
+        bounds.append(len(indices))
+    parts = (np.array(weights, np.float64), np.array(indices, np.int64), np.array(bounds, np.int64))
+    return sparse.csr_array(parts, shape=(len(value), len(columns)))
+
+
+class DenseVectors:
+    """One vector per document, such as those of an ordinary embedding model, searched exactly.
+
+    Parameters
+    ----------
+    documents : array_like (n, dimension)
+        Scale rows and queries to length 1 for cosine similarity.
+    ids : sequence of int or of str, optional
+        Default: 0, 1, 2, ...
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another shape, a number that is not finite, or not one id per document.
+
+    Examples
+    --------
+    >>> list(DenseVectors([[1.0, 0.0], [0.0, 1.0]], ids=["a", "b"]).search([[0.5, 0.25]], k=1)[0])
+    [('a', 0.5)]
+    """
+
+    def __init__(self, documents: Any, ids: Sequence[int] | Sequence[str] | None = None) -> None:
+        rows = as_array(documents, "documents")
+        if rows.ndim != 2 or rows.shape[1] == 0:
+            raise ValueError(f"documents must have shape (n, dimension), got {rows.shape}.")
+        vectors = checked_vectors(rows, rows.shape[1], "documents")
+        self._ids = _ids_of(ids, len(vectors))
+        self._search = ExactSearch(vectors.shape[1])
+        self._search.add(np.arange(len(vectors)), vectors)
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self._ids)
+
+    def search(self, queries: Any, k: int = 100, *, threads: int | None = None) -> list[Ranking]:
+        """Return the documents with the largest inner product for each query.
+
+        Parameters
+        ----------
+        queries : array_like (m, dimension)
+        k : int
+            Number of documents to return, at most.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        list of Ranking
+            Ties go to the earlier document.
+        """
+        require_int("k", k, 1)
+        rows = checked_vectors(as_array(queries, "queries"), self._search.dimension, "queries")
+        if not len(self._ids):
+            return [Ranking(self._ids, np.empty(0, np.float32)) for _ in rows]
+        labels, scores = self._search.search(rows, min(k, len(self._ids)), threads=threads)
+        return [Ranking(self._ids[best], own) for best, own in zip(labels, scores, strict=True)]
+
+
+def _ids_of(ids: Any, count: int) -> Ids:
+    return np.arange(count) if ids is None else as_ids(ids, count)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.batches import coded_source
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
 from ..data.sampling import as_batches
@@ -115,14 +116,8 @@ class MuveraIndex:
             raise TypeError(
                 f"The preset {encoder!r} needs the columns of a token vector. Give dimension=, such as 128."
             )
-        if dimension is not None:
-            require_int("dimension", dimension, 1)
-        config, fitted = as_encoder(encoder, own if dimension is None else dimension)
-        if dimension is not None and config.dimension != dimension:
-            raise ValueError(
-                f"dimension={dimension} does not fit the encoder, which has dimension={config.dimension}. "
-                "Drop one of them."
-            )
+        columns = own if dimension is None else require_int("dimension", dimension, 1)
+        config, fitted = as_encoder(encoder, columns)
         self._contents = IndexContents(config, IndexSettings.of(settings, **changes), encoder=fitted)
         self._changing = RLock()
         self._generations: dict[Path, Generation] = {}  # by folder, as last read or written
@@ -205,10 +200,9 @@ class MuveraIndex:
         Raises
         ------
         TypeError, ValueError
-            If the source has no codes, or codes in a layout other than PLAID's.
+            If the source has no codes in PLAID's layout.
         """
         from ..convert import open_source
-        from ..convert.sources.plaid_codec import coded_source
 
         chosen = IndexSettings.of(settings, **changes)
         if chosen.tokens is not None:
@@ -220,14 +214,10 @@ class MuveraIndex:
         coded = coded_source(opened)
         if coded is None:
             raise TypeError(
-                f"from_plaid needs a PLAID index, got {type(opened).__name__} without codes. Use MuveraIndex.build."
+                f"from_plaid needs a PLAID index, got {type(opened).__name__} without PLAID's codes. Use "
+                "MuveraIndex.build."
             )
-        if coded.codec.own_layout:
-            raise ValueError(
-                f"{coded.codec.folder} packs its codes in a layout other than PLAID's. Use MuveraIndex.build with "
-                "tokens='2bit' or another kind of codes."
-            )
-        codec = ResidualCodec.of_plaid(coded.codec.centroids, coded.codec.weights)
+        codec = ResidualCodec.of_plaid(coded.centroids, coded.bucket_weights)
 
         def batches() -> _Batches:
             for documents, numbers, packed in coded.coded_batches(_PLAID_BATCH_TOKENS):

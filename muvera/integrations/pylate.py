@@ -84,7 +84,7 @@ class MuveraPyLateIndex:
         for i in range(len(queries)):
             allowed = subset[i] if each and subset is not None else subset
             found += self.index.search(
-                queries[i : i + 1], k, candidates=max(self._candidates, k), filter=allowed
+                queries[i : i + 1], k, candidates=max(self._candidates, k), ids=allowed
             )
         return [[{"id": name, "score": score} for name, score in ranking] for ranking in found]
 

@@ -26,7 +26,7 @@ class IndexScores:
     candidates : int
         Documents that are ranked exactly.
     **settings
-        As for :meth:`muvera.MuveraIndex.build`, such as ``config="learned"``.
+        As for :meth:`muvera.MuveraIndex.build`, such as ``encoder="learned"``.
 
     Attributes
     ----------

@@ -71,7 +71,7 @@ class SearchableTexts:
             a model has no vector for.  0: none.
         rankings : mapping of str to sequence of Ranking, optional
             What other first stages found, one ranking a query by the source's name, such as those of
-            :class:`muvera.SparseVectors`: also ordered.
+            :class:`muvera.index.hybrid.SparseVectors`: also ordered.
         weights : mapping of str to float, optional
             Order by the weighted sum of scores: of "maxsim", of "words" where there are some, and of the other
             sources.  Default: by exact Chamfer similarity alone.
@@ -117,11 +117,11 @@ class SearchableTexts:
         if sources or weights is not None:
             found = hybrid_search(
                 self._index, encoded, sources, wanted,
-                candidates=candidates, weights=weights, method=method, filter=allowed, threads=threads,
+                candidates=candidates, weights=weights, method=method, ids=allowed, threads=threads,
             )  # fmt: skip
         else:
             found = self._index.search(
-                encoded, wanted, candidates=max(candidates, wanted), filter=allowed, threads=threads
+                encoded, wanted, candidates=max(candidates, wanted), ids=allowed, threads=threads
             )
         hits = []
         for i, ranking in enumerate(found):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ..data.multivectors import MultiVectors
-from ..encoders.registry import as_config
-from ..index.default_preset import default_preset
 from ..index.manifest import TEXTS
 from ..index.muvera_index import MuveraIndex
 from .database import DocumentDatabase
@@ -57,6 +54,7 @@ class TextIndex(SearchableTexts):
         texts: Iterable[str],
         encoder: TextEncoder | str = "minilm",
         *,
+        vectors: Any = "moments",
         ids: Sequence[int | str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         path: str | os.PathLike[str] | None = None,
@@ -75,6 +73,8 @@ class TextIndex(SearchableTexts):
         encoder : TextEncoder or str
             A name is one of :func:`muvera.load_text_encoder`.  An expensive model is best wrapped in
             :class:`muvera.texts.encoders.cache.CachedEncoder`: a build that was interrupted then goes on.
+        vectors : str, configuration or fitted encoder
+            How token vectors become one vector per text: ``encoder`` of :meth:`muvera.MuveraIndex.build`.
         ids : sequence of int or of str, optional
             Default: 0, 1, 2, ...
         metadata : sequence of dict, optional
@@ -88,7 +88,7 @@ class TextIndex(SearchableTexts):
         progress : callable, optional
             Called with the number of texts after each batch.
         **settings
-            As for :meth:`muvera.MuveraIndex.build`: config, backend, exact_tokens and the like.
+            As for :meth:`muvera.MuveraIndex.build`: settings, backend, exact_tokens and the like.
 
         Returns
         -------
@@ -112,13 +112,10 @@ class TextIndex(SearchableTexts):
         database.put(names, found, values)
         if found:
             batches = _with_ids(encode_in_batches(model.encode_documents, found, progress), names)
-            first = next(batches)
-            if settings.get("config") is None:  # their number is known here, and not from the batches
-                settings["config"] = default_preset(len(found), first.dimension)
-            index = MuveraIndex.build(chain([first], batches), threads=threads, **settings)
+            index = MuveraIndex.build(batches, vectors, threads=threads, **settings)
         else:  # one text tells the dimension of an empty index
-            config = as_config(settings.pop("config", None), model.encode_documents(["."]).dimension)
-            index = MuveraIndex(config, **settings)
+            columns = model.encode_documents(["."]).dimension
+            index = MuveraIndex(vectors, dimension=columns, **settings)
         made = cls(index, database, model)
         if path is not None:
             made.save(path, overwrite=overwrite)
@@ -223,7 +220,7 @@ class TextIndex(SearchableTexts):
             Replace another index in that folder.
         """
         with self._database.unchanged():
-            self._index.save(path, overwrite=overwrite, attachments={TEXTS: self._database.save})
+            self._index._save(path, overwrite=overwrite, attachments={TEXTS: self._database.save})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encoder: TextEncoder | str | None = None) -> TextIndex:
@@ -243,7 +240,7 @@ class TextIndex(SearchableTexts):
             For an index without texts, or another encoder than it was built with.
         """
         index = MuveraIndex.load(path)
-        file = index.attachment(TEXTS)
+        file = index._attachment(TEXTS)
         if file is None:
             raise ValueError(f"{path} is an index of token vectors without texts. Use MuveraIndex.load.")
         database = DocumentDatabase.open(file)
