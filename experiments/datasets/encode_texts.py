@@ -7,7 +7,7 @@ from pathlib import Path
 
 from muvera.texts.encoders.base import TextEncoder
 from muvera.texts.encoders.minilm import MiniLMTokenStates
-from muvera.texts.encoders.sentence_transformers import SentenceTransformersEncoder
+from muvera.texts.encoders.models import SentenceTransformersEncoder
 
 from .embed_collection import embed, read_texts, texts_digest
 from .public_texts import fetch_texts
@@ -28,7 +28,7 @@ def encode_texts(
         Default: under ``embeddings`` and a checksum in the cache, named after the texts and the model,
         where all commands find it again.
     model : str
-        "minilm", or a checkpoint for :class:`muvera.texts.encoders.sentence_transformers.SentenceTransformersEncoder`.
+        "minilm", or a checkpoint for :class:`muvera.texts.encoders.models.SentenceTransformersEncoder`.
     dimension : int, optional
         See :func:`experiments.datasets.embed_collection.embed`.
     split : str

@@ -7,6 +7,8 @@ import json
 import sys
 import textwrap
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +18,7 @@ from .options import Json, Quiet, Threads
 from .output import note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
-    from ..texts.explanation import TextExplanation
-    from ..texts.hit import Hit
-    from ..texts.text_index import TextIndex
+    from ..texts.hit import Hit, TextExplanation
 
 __all__ = ["texts"]
 
@@ -54,7 +54,9 @@ def build(
         ),
     ] = "minilm",
     field: Annotated[str, typer.Option(help="Key of the text in JSON lines.")] = "text",
-    preset: Annotated[str | None, typer.Option(help="How vectors are made, as of muvera index.")] = None,
+    vectors: Annotated[
+        str, typer.Option(help="Preset of the document vectors, as for muvera index.")
+    ] = "moments",
     cache: Annotated[
         Path | None, typer.Option(help="File that keeps encoded texts, so that an interrupted run goes on.")
     ] = None,
@@ -73,7 +75,7 @@ def build(
       muvera texts search my-index "a question" --where '{"language": "en"}'
       muvera serve my-index
     """
-    from ..texts.encoders.cache import CachedEncoder
+    from ..texts.encoders.base import CachedEncoder
     from ..texts.encoders.registry import load_text_encoder
     from ..texts.text_files import read_texts
     from ..texts.text_index import TextIndex
@@ -92,7 +94,7 @@ def build(
     with progress_bar(len(found.texts), "texts", "encoding", quiet) as advance:
         index = TextIndex.build(
             found.texts, model, ids=found.ids, metadata=found.metadata, path=out, overwrite=overwrite,
-            vectors=preset or "moments", threads=threads, progress=advance,
+            vectors=vectors, threads=threads, progress=advance,
         )  # fmt: skip
     duration = time.perf_counter() - begun
     if json_:
@@ -151,16 +153,20 @@ def search(
     found = TextIndex.load(index, encoder)
     options: dict[str, Any] = {
         "where": condition,
-        "unit": unit,
         "words": words,
-        "weights": weights,
         "candidates": max(candidates, k),
     }
+    if unit == "document":
+        answer = partial(found.search, k=k, weights=weights, **options)
+    elif weights is not None:
+        raise ValueError("--words-weight ranks whole texts. Leave it out, or give --unit document.")
+    else:
+        answer = partial(found.search_sentences, k=k, **options)
     if query is None:
-        _converse(found, k, options, explain)
+        _converse(answer, explain)
         return
     begun = time.perf_counter()
-    hits = found.search(query, k, explain=explain or as_html is not None, **options)
+    hits = answer(query, explain=explain or as_html is not None)
     duration = time.perf_counter() - begun
     if as_html is not None:
         _write_page(as_html, query, hits)
@@ -186,7 +192,7 @@ def _require_texts(index: Path) -> None:
         )
 
 
-def _converse(found: TextIndex, k: int, options: dict[str, Any], explain: bool) -> None:
+def _converse(answer: Callable[..., list[Hit]], explain: bool) -> None:
     """Answer questions from the terminal, or a pipe, until they end."""
     asked = sys.stdin.isatty()
     while True:
@@ -195,7 +201,7 @@ def _converse(found: TextIndex, k: int, options: dict[str, Any], explain: bool) 
         line = sys.stdin.readline()
         if not line.strip():
             return
-        _print(found.search(line.strip(), k, explain=explain, **options), explain)
+        _print(answer(line.strip(), explain=explain), explain)
 
 
 def _print(hits: list[Hit], explain: bool) -> None:

@@ -26,8 +26,8 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 
 from ..metadata.filters import Filter, FilterError, matches
 from ..reranking.chamfer import top_k
-from ..texts.encoders.base import TextEncoder, require_text_encoder
-from ..texts.encoders.registry import load_text_encoder
+from ..texts.encoders.base import TextEncoder
+from ..texts.encoders.registry import as_text_encoder
 from ..texts.text_index import TextIndex
 
 __all__ = ["MuveraNodePostprocessor", "MuveraVectorStore"]
@@ -217,9 +217,7 @@ class MuveraNodePostprocessor(BaseNodePostprocessor):
 
     def __init__(self, encoder: TextEncoder | str = "minilm", top_n: int = 10) -> None:
         super().__init__(top_n=top_n)
-        self._encoder = (
-            load_text_encoder(encoder) if isinstance(encoder, str) else require_text_encoder(encoder)
-        )
+        self._encoder = as_text_encoder(encoder)
 
     @classmethod
     def class_name(cls) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from mteb.models.model_meta import ModelMeta
 
-from ..texts.encoders.base import TextEncoder, require_text_encoder
-from ..texts.encoders.registry import load_text_encoder
+from ..texts.encoders.base import TextEncoder
+from ..texts.encoders.registry import as_text_encoder
 from ..texts.text_index import TextIndex
 
 __all__ = ["MuveraSearch"]
@@ -39,9 +39,7 @@ class MuveraSearch:
     def __init__(
         self, encoder: TextEncoder | str = "minilm", candidates: int = 100, words: int = 0, **settings: Any
     ) -> None:
-        self._encoder = (
-            load_text_encoder(encoder) if isinstance(encoder, str) else require_text_encoder(encoder)
-        )
+        self._encoder = as_text_encoder(encoder)
         self._candidates, self._words, self._settings = candidates, words, settings
         self._index: TextIndex | None = None
 

@@ -184,10 +184,15 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
 
 def _by_texts(server: _Server, body: Search, queries: list[str]) -> list[list[HitModel]]:
     texts = server.require_texts()
-    found = texts.search(
-        queries, body.k, where=body.where, candidates=max(body.candidates, body.k), words=body.words,
-        weights=body.weights, unit=body.unit, alpha=body.alpha, threads=1,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "where": body.where, "candidates": max(body.candidates, body.k), "words": body.words, "threads": 1,
+    }  # fmt: skip
+    if body.unit == "sentence":
+        if body.weights is not None:
+            raise HTTPException(422, "weights rank whole documents. Leave them out, or search documents.")
+        found = texts.search_sentences(queries, body.k, alpha=body.alpha, **options)
+    else:
+        found = texts.search(queries, body.k, weights=body.weights, **options)
     return [
         [
             HitModel(id=hit.id, score=hit.score, text=hit.text, metadata=hit.metadata, span=hit.span)

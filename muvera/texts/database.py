@@ -1,27 +1,25 @@
-"""Texts and metadata by id, in SQLite: the half of a text index that is not vectors."""
+"""Texts and metadata by id, in SQLite."""
 
 from __future__ import annotations
 
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from ..metadata.filters import Filter
+from ..metadata.filters import COMPARISONS, Filter, build_condition, kind_of
 from ..metadata.values import comparable_values, encode_metadata
-from .filters import to_sql
 
-__all__ = ["DocumentDatabase", "TextDocument"]
+__all__ = ["DocumentDatabase", "TextDocument", "require_ids", "to_sql"]
 
-# ``metadata_values`` has a row for every comparable value of every field, those of lists one by one, and
-# one of the kind "present" for every field that is not null: any condition is answered by ranges of its
-# key, whatever fields there are.
+# ``metadata_values`` has one row for each comparable value of each field (list elements one by one), and one
+# row of kind "present" for each field that is not null.  Its key answers conditions on any field.
 _SCHEMA = """
 CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
 CREATE TABLE metadata_values (field TEXT, kind TEXT, value, row INTEGER, PRIMARY KEY (field, kind, value, row))
@@ -31,10 +29,10 @@ CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
 CREATE VIRTUAL TABLE words USING fts5(text, content='documents', content_rowid='row', tokenize='porter unicode61');
 """
 
-# What SQLite's tokenizer takes for a word, and how many a query has.
-_WORD, _MOST_WORDS = re.compile(r"\w+"), 64
+# Words as SQLite's tokenizer splits them; a query uses at most 64.
+_WORD, _MAX_WORDS = re.compile(r"\w+"), 64
 
-# Parameters of one statement.
+# Ids in one statement.
 _STEP = 500
 
 
@@ -47,7 +45,7 @@ class TextDocument:
     id : int or str
     text : str
     metadata : dict
-        Values that JSON can hold.
+        JSON values.
     """
 
     id: int | str
@@ -58,27 +56,27 @@ class TextDocument:
 class DocumentDatabase:
     """Texts with metadata, found by id or by a condition on the metadata.
 
-    Every method may be called from any thread.  A database that was opened from a file never changes
-    that file: the first change copies it to a temporary one, and :meth:`save` writes a new file.
+    All methods are thread-safe.  A database opened from a file never changes that file: the first change copies
+    it to a temporary database, and :meth:`save` writes a new file.
     """
 
     def __init__(self) -> None:
         self._lock = RLock()
-        # A private temporary database: in memory while it is small, on the disk when it is not.
+        # A private temporary database: in memory while small, on disk when large.
         self._connection = _connect("")
         self._connection.executescript(_SCHEMA)
         self._writable = True
 
     @classmethod
     def open(cls, path: Path) -> DocumentDatabase:
-        """Open a file that :meth:`save` wrote.
+        """Open a file written by :meth:`save`.
 
         Raises
         ------
         FileNotFoundError
-            Where there is no such file.
+            If the file does not exist.
         ValueError
-            Where it is damaged or something else.
+            If the file is damaged or not a database of texts.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: it holds the texts. Restore it from a copy.")
@@ -86,22 +84,25 @@ class DocumentDatabase:
         opened._lock, opened._writable = RLock(), False
         opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
         try:
-            opened._connection.execute("SELECT row, id, text, metadata FROM documents LIMIT 1").fetchone()
-            opened._connection.execute(
-                "SELECT field, kind, value, row FROM metadata_values LIMIT 1"
-            ).fetchone()
+            for columns in (
+                "row, id, text, metadata FROM documents",
+                "field, kind, value, row FROM metadata_values",
+            ):
+                opened._connection.execute(f"SELECT {columns} LIMIT 1").fetchone()
         except sqlite3.Error as error:
             opened.close()
-            raise ValueError(f"{path} is no database of texts: {error}. Restore it from a copy.") from error
+            raise ValueError(
+                f"{path} is not a database of texts: {error}. Restore it from a copy."
+            ) from error
         return opened
 
     def close(self) -> None:
-        """Free the connection; nothing can be asked afterwards."""
+        """Close the connection."""
         with self._lock:
             self._connection.close()
 
     def __del__(self) -> None:
-        # Python 3.13 warns of connections that nobody closed.
+        # Python 3.13 warns about unclosed connections.
         if hasattr(self, "_connection"):
             self._connection.close()
 
@@ -109,9 +110,13 @@ class DocumentDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make the changes of a block together, or none of them where it raises."""
+        """Apply the changes of a block together, or none of them if it raises."""
         with self._lock:
-            self._make_writable()
+            if not self._writable:
+                copy = _connect("")
+                self._connection.backup(copy)
+                self._connection.close()
+                self._connection, self._writable = copy, True
             self._connection.execute("SAVEPOINT change")
             try:
                 yield
@@ -123,14 +128,14 @@ class DocumentDatabase:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Let no other thread change anything during a block."""
+        """Hold the write lock."""
         with self._lock:
             yield
 
     def put(
         self, ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Store documents, in place of those with the same ids.
+        """Store documents and replace those with the same ids.
 
         Parameters
         ----------
@@ -139,62 +144,51 @@ class DocumentDatabase:
         Raises
         ------
         TypeError, ValueError
-            For a text that is no string, or metadata that JSON cannot hold; nothing is stored then.
+            For repeated ids, texts that UTF-8 cannot encode, or metadata that JSON cannot hold.  Nothing is
+            stored then.
         """
         seen: set[int | str] = set()
         for identity in ids:
             if identity in seen:
                 raise ValueError(
-                    f"ids must be all different, and {identity!r} is used twice. Give each its own."
+                    f"ids must be unique, but {identity!r} occurs twice. Give each text its own id."
                 )
             seen.add(identity)
         with self.transaction():
-            self._remove(ids)
+            self.delete(ids)
             for identity, text, values in zip(ids, texts, metadata, strict=True):
-                row = (identity, require_text(text, identity), encode_metadata(values, identity))
-                inserted = self._connection.execute(
-                    "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)", row
-                )
-                self._connection.execute(
-                    "INSERT INTO words (rowid, text) VALUES (?, ?)", (inserted.lastrowid, text)
-                )
+                _require_utf8(text, f"The text of document {identity!r}")
+                stored = encode_metadata(values, identity)
+                row = self._connection.execute(
+                    "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)", (identity, text, stored)
+                ).lastrowid
+                self._connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, text))
                 self._connection.executemany(
                     "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
-                    ((*value, inserted.lastrowid) for value in comparable_values(values)),
+                    [(*value, row) for value in comparable_values(values)],
                 )
 
     def delete(self, ids: Sequence[int | str]) -> None:
-        """Delete documents; ids that are not there are ignored."""
+        """Delete documents; unknown ids are ignored."""
         with self.transaction():
-            self._remove(ids)
-
-    def _remove(self, ids: Sequence[int | str]) -> None:
-        for part, marks in _parts(ids):
-            rows = f"SELECT row FROM documents WHERE id IN ({marks})"
-            self._connection.execute(f"DELETE FROM metadata_values WHERE row IN ({rows})", part)
-            self._connection.execute(
-                "INSERT INTO words (words, rowid, text) "
-                f"SELECT 'delete', row, text FROM documents WHERE id IN ({marks})",
-                part,
-            )
-            self._connection.execute(f"DELETE FROM documents WHERE id IN ({marks})", part)
-
-    def _make_writable(self) -> None:
-        if not self._writable:
-            copy = _connect("")
-            self._connection.backup(copy)
-            self._connection.close()
-            self._connection, self._writable = copy, True
+            for batch, marks in _batches(ids):
+                among = f"FROM documents WHERE id IN ({marks})"
+                for statement in (
+                    f"DELETE FROM metadata_values WHERE row IN (SELECT row {among})",
+                    f"INSERT INTO words (words, rowid, text) SELECT 'delete', row, text {among}",
+                    f"DELETE {among}",
+                ):
+                    self._connection.execute(statement, batch)
 
     def set_property(self, name: str, value: str) -> None:
-        """Keep a text about the collection, such as the name of its encoder."""
+        """Store a property of the collection, such as the name of its encoder."""
         with self.transaction():
             self._connection.execute("INSERT OR REPLACE INTO properties VALUES (?, ?)", (name, value))
 
-    # -- looking --------------------------------------------------------------
+    # -- reading --------------------------------------------------------------
 
     def property(self, name: str) -> str | None:
-        """Return what :meth:`set_property` kept, or None."""
+        """Return a property stored by :meth:`set_property`, or None."""
         with self._lock:
             row = self._connection.execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
@@ -206,121 +200,235 @@ class DocumentDatabase:
     def get(
         self, ids: Sequence[int | str], *, missing: Literal["raise", "ignore"] = "raise"
     ) -> list[TextDocument]:
-        """Return the documents of `ids`, in their order.
+        """Return documents by id, in the order of `ids`.
 
         Raises
         ------
         KeyError
-            For an id that is not there, unless they are ignored.
+            For an unknown id, unless ``missing="ignore"``.
         """
-        found: dict[int | str, TextDocument] = {}
+        documents: dict[int | str, TextDocument] = {}
         with self._lock:
-            for part, marks in _parts(ids):
+            for batch, marks in _batches(ids):
                 query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
-                for identity, text, metadata in self._connection.execute(query, part):
-                    found[identity] = TextDocument(identity, text, json.loads(metadata))
-        absent = [identity for identity in ids if identity not in found]
+                for identity, text, metadata in self._connection.execute(query, batch):
+                    documents[identity] = TextDocument(identity, text, json.loads(metadata))
+        absent = [identity for identity in ids if identity not in documents]
         if absent and missing == "raise":
             raise KeyError(f"id {absent[0]!r} is not in the index.")
-        return [found[identity] for identity in ids if identity in found]
+        return [documents[identity] for identity in ids if identity in documents]
 
-    def select(self, condition: Filter) -> list[int | str]:
-        """Return the ids of the documents that satisfy a condition, in the order of adding.
+    def select(self, where: Filter) -> list[int | str]:
+        """Return the ids of documents that satisfy a condition, in insertion order.
 
         Raises
         ------
         FilterError
-            See :mod:`muvera.metadata.filters`.
+            For an invalid condition, see :mod:`muvera.metadata.filters`.
         """
-        expression, parameters = to_sql(condition)
+        expression, parameters = to_sql(where)
+        query = f"SELECT id FROM documents WHERE {expression} ORDER BY row"
         with self._lock:
-            query = f"SELECT id FROM documents WHERE {expression} ORDER BY row"
             return [identity for (identity,) in self._connection.execute(query, parameters)]
 
-    def match_words(
-        self, text: str, k: int, condition: Filter | None = None
-    ) -> list[tuple[int | str, float]]:
-        """Return the documents that share words with a text, by BM25, best first.
+    def match_words(self, text: str, k: int, where: Filter | None = None) -> list[tuple[int | str, float]]:
+        """Return documents that share words with a text, best first by BM25.
 
         Parameters
         ----------
         text : str
-            Its words, stemmed, each once; the first 64 of them.
+            Its first 64 distinct words are stemmed and searched.
         k : int
-            How many to return at most.
-        condition : mapping, optional
-            Only documents that satisfy it.
+            Maximum number of documents.
+        where : mapping, optional
+            Return only documents that satisfy this condition.
 
         Returns
         -------
         list of (id, score)
-            Higher is better; documents without any of the words never appear.
+            Higher is better.  Documents without any of the words are not returned.
         """
-        words = list(dict.fromkeys(_WORD.findall(text)))[:_MOST_WORDS]
+        words = list(dict.fromkeys(_WORD.findall(text)))[:_MAX_WORDS]
         if not words:
             return []
-        found = "SELECT rowid, rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
-        given: list[Any] = [k]
-        if condition:
-            expression, parameters = to_sql(condition)
-            found = (
-                "SELECT words.rowid AS rowid, rank FROM words JOIN documents ON documents.row = words.rowid "
-                f"WHERE words MATCH ? AND {expression} ORDER BY rank LIMIT ?"
-            )
-            given = [*parameters, k]
+        joined, condition = "", ""
+        parameters: list[Any] = []
+        if where:
+            expression, parameters = to_sql(where)
+            joined, condition = "JOIN documents ON documents.row = words.rowid", f"AND {expression}"
         query = (
-            f"SELECT documents.id, -found.rank FROM ({found}) AS found "
-            "JOIN documents ON documents.row = found.rowid ORDER BY found.rank, documents.row"
+            "SELECT documents.id, -best.rank FROM "
+            f"(SELECT words.rowid AS rowid, rank FROM words {joined} WHERE words MATCH ? {condition} "
+            "ORDER BY rank LIMIT ?) AS best "
+            "JOIN documents ON documents.row = best.rowid ORDER BY best.rank, documents.row"
         )
         match = " OR ".join(f'"{word}"' for word in words)
         with self._lock:
-            return list(self._connection.execute(query, [match, *given]))
+            return list(self._connection.execute(query, [match, *parameters, k]))
 
     def documents(self) -> Iterator[TextDocument]:
-        """Yield all documents in the order of adding, as they were when this was called."""
-        with self._lock:
-            ids = [
-                identity for (identity,) in self._connection.execute("SELECT id FROM documents ORDER BY row")
-            ]
+        """Yield all documents in insertion order, from the list of ids at the first call."""
+        ids = self.select({})
         for start in range(0, len(ids), _STEP):
             yield from self.get(ids[start : start + _STEP], missing="ignore")
 
     def save(self, path: Path) -> None:
-        """Write everything to a new file."""
+        """Write the database to a new file."""
         with self._lock:
             self._connection.execute("VACUUM INTO ?", (str(path),))
 
 
-def require_text(text: Any, identity: Any) -> str:
-    """Return `text` where it is a string that UTF-8 can encode, or raise.
+def require_ids(ids: Sequence[Any]) -> list[int | str]:
+    """Return ids as a list of plain integers and strings.
 
     Raises
     ------
     TypeError
-        For anything but a string.
+        For an id that is neither an integer nor a string.
     ValueError
-        For a string with lone surrogates or a NUL.
+        For an integer outside 64 bits, or a string that UTF-8 cannot encode.
     """
-    if not isinstance(text, str):
-        raise TypeError(f"The text of document {identity!r} must be a string, got {type(text).__name__}.")
+    checked: list[int | str] = []
+    for identity in ids:
+        if hasattr(identity, "item"):  # a NumPy scalar
+            identity = identity.item()
+        if isinstance(identity, str):
+            _require_utf8(identity, f"The id {identity!r}")
+        elif isinstance(identity, bool) or not isinstance(identity, int):
+            raise TypeError(
+                f"An id must be an integer or a string, got {type(identity).__name__} {identity!r}."
+            )
+        elif not -(2**63) <= identity < 2**63:
+            raise ValueError(
+                f"The id {identity} does not fit into 64 bits. Use the string {str(identity)!r}."
+            )
+        checked.append(identity)
+    return checked
+
+
+def _require_utf8(text: str, name: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"The text of document {identity!r} has a lone surrogate at {error.start}, which UTF-8 cannot "
-            "encode. Decode the text again with errors='replace'."
+            f"{name} has a lone surrogate at {error.start}, which UTF-8 cannot encode. Decode it again with "
+            "errors='replace'."
         ) from None
-    return text
 
 
-def _parts(ids: Iterable[int | str]) -> Iterator[tuple[list[int | str], str]]:
-    """Cut ids into parts of one statement, with as many question marks."""
-    every = list(ids)
-    for start in range(0, len(every), _STEP):
-        part = every[start : start + _STEP]
-        yield part, ", ".join("?" * len(part))
+def _batches(ids: Sequence[int | str]) -> Iterator[tuple[list[int | str], str]]:
+    """Yield ids in batches of one statement, each with as many question marks."""
+    for start in range(0, len(ids), _STEP):
+        batch = list(ids[start : start + _STEP])
+        yield batch, ", ".join("?" * len(batch))
 
 
 def _connect(name: str) -> sqlite3.Connection:
-    # One connection behind a lock of its own serves all threads.
+    # All threads share one connection behind a lock.
     return sqlite3.connect(name, uri=name.startswith("file:"), check_same_thread=False, isolation_level=None)
+
+
+# -- conditions ---------------------------------------------------------------
+
+#: An SQL expression and its parameters.
+_Expression = tuple[str, list[Any]]
+
+
+def to_sql(where: Filter) -> _Expression:
+    """Translate a condition into SQL on the tables of :class:`DocumentDatabase`.
+
+    Parameters
+    ----------
+    where : mapping
+        See :mod:`muvera.metadata.filters`.  An empty condition selects every document.
+
+    Returns
+    -------
+    expression : str
+        On the column ``documents.row``; never NULL.
+    parameters : list
+        Values of its question marks, in order.
+
+    Raises
+    ------
+    FilterError
+        For an invalid condition.
+
+    Examples
+    --------
+    >>> to_sql({"year": {"$gte": 2000}})[1]
+    ['year', 'number', 2000]
+    """
+    return build_condition(where, _SQLBuilder()).as_set
+
+
+class _Term(NamedTuple):
+    """A condition in the two forms that SQLite can answer.
+
+    ``as_set`` reads matching rows from the index of values, which is fast if few rows match.  ``as_probe`` checks
+    the values of one document, which is fast if other conditions leave few documents.  ``selective`` is true if
+    few documents are likely to match, as for an equality.
+    """
+
+    as_set: _Expression
+    as_probe: _Expression
+    selective: bool
+
+
+class _SQLBuilder:
+    """Builder of SQL; fields and values become parameters, never text."""
+
+    def all_of(self, parts: list[_Term]) -> _Term:
+        probes = [part.as_probe for part in parts]
+        lead = next((i for i, part in enumerate(parts) if part.selective), None)
+        sets = [part.as_set for part in parts]
+        if lead is not None:
+            sets = [parts[lead].as_set, *probes[:lead], *probes[lead + 1 :]]
+        return _Term(_joined(" AND ", sets, "1"), _joined(" AND ", probes, "1"), lead is not None)
+
+    def any_of(self, parts: list[_Term]) -> _Term:
+        return _Term(
+            _joined(" OR ", [part.as_set for part in parts], "0"),
+            _joined(" OR ", [part.as_probe for part in parts], "0"),
+            all(part.selective for part in parts),
+        )
+
+    def negation(self, part: _Term) -> _Term:
+        as_set, as_probe = ((f"(NOT {sql})", values) for sql, values in (part.as_set, part.as_probe))
+        return _Term(as_set, as_probe, False)
+
+    def exists(self, field: str) -> _Term:
+        return _values(field, "present", "", [], selective=False)
+
+    def order(self, field: str, name: str, value: Any) -> _Term:
+        comparison = f" AND value {COMPARISONS[name][0]} ?"
+        return _values(field, kind_of(value), comparison, [value], selective=False)
+
+    def any_equal(self, field: str, values: list[Any]) -> _Term:
+        parts = []
+        for kind in ("text", "number"):
+            operands = [value for value in values if kind_of(value) == kind]
+            if operands:
+                comparison = f" AND value IN ({', '.join('?' * len(operands))})"
+                parts.append(_values(field, kind, comparison, operands, selective=True))
+        return self.any_of(parts)
+
+
+def _values(field: str, kind: str | None, comparison: str, values: list[Any], *, selective: bool) -> _Term:
+    matching = f"field = ? AND kind = ?{comparison}"
+    as_set = f"documents.row IN (SELECT row FROM metadata_values WHERE {matching})"
+    as_probe = (
+        "EXISTS (SELECT 1 FROM metadata_values AS v INDEXED BY values_of_a_row "
+        f"WHERE v.row = documents.row AND {matching})"
+    )
+    parameters = [field, kind, *values]
+    return _Term((as_set, parameters), (as_probe, parameters), selective)
+
+
+def _joined(word: str, expressions: list[_Expression], nothing: str) -> _Expression:
+    if not expressions:
+        return nothing, []
+    return (
+        f"({word.join(sql for sql, _ in expressions)})",
+        [value for _, values in expressions for value in values],
+    )

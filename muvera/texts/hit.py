@@ -1,33 +1,140 @@
-"""Hit: one answer of a search among texts."""
+"""Hit and TextExplanation: the answers of a text search, and which words matched."""
 
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from .explanation import TextExplanation
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Hit"]
+from ..reranking.chamfer import explain
+from ..reranking.spans import score_spans, spans_from_characters
+
+__all__ = ["Hit", "SentenceScore", "TextExplanation", "WordMatch", "explain_texts", "sentences_of"]
+
+# The end of a sentence: a mark and closing quotes before a space, a CJK mark, or an empty line.
+_END = re.compile(
+    "(?<=[.!?\u2026])[\"'\u201d\u2019)\\]]*(?=\\s+[^\\sa-z])|(?<=[\u3002\uff01\uff1f])|\\n\\s*\\n"
+)
+_WORD = re.compile("\\w+(?:['\u2019-]\\w+)*")
+
+# A period after one of these does not end a sentence.
+_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|etc|Dr|Mr|Mrs|Ms|Prof|Fig|Eq|No|St)|\b[A-Z])\.$")
+
+
+@dataclass(frozen=True)
+class WordMatch:
+    """The best match of one query token.
+
+    Parameters
+    ----------
+    query : (start, stop)
+        Characters of the query; start == stop for a special token.
+    document : (start, stop)
+        Characters of the document's word that contains the best matching token.
+    similarity : float
+        Inner product of the two token vectors.  The similarities of all tokens add up to the score.
+    """
+
+    query: tuple[int, int]
+    document: tuple[int, int]
+    similarity: float
+
+
+@dataclass(frozen=True)
+class SentenceScore:
+    """Chamfer similarity of the query with one sentence of the document.
+
+    Parameters
+    ----------
+    start, stop : int
+        Characters.
+    score : float
+    """
+
+    start: int
+    stop: int
+    score: float
+
+
+@dataclass(frozen=True)
+class TextExplanation:
+    """Matches between a query and a text; notebooks display it as shaded text.
+
+    Parameters
+    ----------
+    query, text : str
+    score : float
+        Chamfer similarity, the sum of the matches' similarities.
+    matches : list of WordMatch
+        One for each query token, in order.
+    sentences : list of SentenceScore
+        In the order of the text.
+    """
+
+    query: str
+    text: str
+    score: float
+    matches: list[WordMatch]
+    sentences: list[SentenceScore]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON values."""
+        return asdict(self)
+
+    def weights(self) -> dict[tuple[int, int], float]:
+        """Return the score that each matched word of the text contributed, by its characters."""
+        weights: dict[tuple[int, int], float] = {}
+        for match in self.matches:
+            if match.document[1] > match.document[0]:
+                weights[match.document] = weights.get(match.document, 0.0) + max(0.0, match.similarity)
+        return weights
+
+    def to_html(self) -> str:
+        """Return the text as escaped HTML with words shaded by their contribution."""
+        weights = self.weights()
+        most = max(weights.values(), default=1.0) or 1.0
+        pieces, position = [], 0
+        for (start, stop), weight in sorted(weights.items()):
+            words = [
+                self.query[slice(*match.query)] for match in self.matches if match.document == (start, stop)
+            ]
+            title = html.escape(", ".join(dict.fromkeys(word for word in words if word)))
+            shade = f"background:rgba(255,170,0,{0.15 + 0.65 * weight / most:.2f});color:inherit"
+            pieces.append(html.escape(self.text[position:start]))
+            pieces.append(
+                f'<mark style="{shade}" title="{title} {weight:.2f}">{html.escape(self.text[start:stop])}</mark>'
+            )
+            position = stop
+        pieces.append(html.escape(self.text[position:]))
+        return f'<p style="white-space:pre-wrap">{"".join(pieces)}</p>'
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer of a search.
+    """One result of a text search.
 
     Parameters
     ----------
     id : int or str
     score : float
-        Chamfer similarity of the query with the text, higher is better; with ``unit="sentence"`` that of the
-        sentence plus alpha times that of the text; with ``weights=`` the weighted sum of the sources' scores.
+        Chamfer similarity of query and text, higher is better.  For a sentence: its own similarity plus alpha
+        times that of the text.  With ``weights=``: the weighted sum of the sources' scores.
     text : str
         The text, or the sentence.
     metadata : dict
     span : (start, stop) or None
         Characters of the sentence within the text.
     explanation : TextExplanation or None
-        Which words answered which, where the search was asked to explain; a notebook then shows them shaded.
+        Word matches, if the search was called with ``explain=True``.
     """
 
     id: int | str
@@ -42,12 +149,79 @@ class Hit:
         return f"<strong>{html.escape(str(self.id))}</strong> {self.score:.3f}{shown}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as values of JSON."""
-        return {
-            "id": self.id,
-            "score": self.score,
-            "text": self.text,
-            "metadata": self.metadata,
-            "span": None if self.span is None else list(self.span),
-            "explanation": None if self.explanation is None else self.explanation.to_dict(),
-        }
+        """Return all fields as JSON values."""
+        return {**asdict(self), "span": None if self.span is None else list(self.span)}
+
+
+def explain_texts(
+    query: str,
+    text: str,
+    query_tokens: NDArray[Any],
+    document_tokens: NDArray[Any],
+    query_spans: Sequence[tuple[int, int]],
+    document_spans: Sequence[tuple[int, int]],
+) -> TextExplanation:
+    """Match query tokens with document tokens, and widen both to words.
+
+    Parameters
+    ----------
+    query, text : str
+    query_tokens, document_tokens : float (n, dimension)
+    query_spans, document_spans : sequence of (start, stop)
+        Characters of each token.
+
+    Returns
+    -------
+    TextExplanation
+    """
+    best = explain(query_tokens, document_tokens)
+    query_words, document_words = _word_spans(query, query_spans), _word_spans(text, document_spans)
+    matches = [
+        WordMatch(word, document_words[token], similarity)
+        for word, token, similarity in zip(
+            query_words, best.tokens.tolist(), best.similarities.tolist(), strict=True
+        )
+    ]
+    sentences = sentences_of(text)
+    scores = score_spans(query_tokens, document_tokens, spans_from_characters(sentences, document_spans))
+    scored = [
+        SentenceScore(start, stop, score)
+        for (start, stop), score in zip(sentences, scores.tolist(), strict=True)
+        if np.isfinite(score)
+    ]
+    return TextExplanation(query, text, best.score, matches, scored)
+
+
+def sentences_of(text: str) -> list[tuple[int, int]]:
+    """Split a text into sentences, (start, stop) without surrounding space.
+
+    Examples
+    --------
+    >>> text = "Dr. No came, e.g. by boat. Did he? Yes."
+    >>> [text[a:b] for a, b in sentences_of(text)]
+    ['Dr. No came, e.g. by boat.', 'Did he?', 'Yes.']
+    """
+    bounds = [0]
+    for match in _END.finditer(text):
+        if not _ABBREVIATION.search(text[bounds[-1] : match.end()]):
+            bounds.append(match.end())
+    bounds.append(len(text))
+    sentences = []
+    for start, stop in pairwise(bounds):
+        stripped = text[start:stop].strip()
+        if stripped:
+            start = text.index(stripped, start)
+            sentences.append((start, start + len(stripped)))
+    return sentences
+
+
+def _word_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the word around each token, or the token itself if it is not inside a word."""
+    words = [match.span() for match in _WORD.finditer(text)]
+    starts = np.array([start for start, _ in words], np.int64)
+    widened = []
+    for start, stop in spans:
+        i = int(np.searchsorted(starts, start, side="right")) - 1
+        inside = stop > start and i >= 0 and start < words[i][1]
+        widened.append(words[i] if inside else (start, stop))
+    return widened

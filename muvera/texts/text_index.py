@@ -1,41 +1,70 @@
-"""TextIndex: from texts to ranked, filtered, explained answers."""
+"""TextIndex: index texts with metadata, and search, filter and explain them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..data.ranking import Ranking
+from ..encoders.base import Encoder, EncoderConfig
+from ..index.hybrid import hybrid_search
 from ..index.manifest import TEXTS
 from ..index.muvera_index import MuveraIndex
-from .database import DocumentDatabase
-from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts, require_text_encoder
-from .encoders.registry import load_text_encoder
-from .searchable_texts import SearchableTexts
+from ..index.settings import IndexSettings
+from ..metadata.filters import Filter
+from ..reranking.fusion import Method
+from ..reranking.spans import rank_spans, spans_from_characters
+from ..utils.checks import as_id_list, require_int
+from .database import DocumentDatabase, TextDocument, require_ids
+from .encoders.base import Side, TextEncoder, as_texts, encode_in_batches, encode_texts
+from .encoders.registry import as_text_encoder
+from .hit import Hit, TextExplanation, explain_texts, sentences_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["TextIndex"]
 
-# The database's property that names the encoder.
-_ENCODER = "text_encoder"
-
-Progress = Callable[[int], object]
+# The source name of BM25 scores, and the database property that holds the encoder's name.
+_WORDS, _ENCODER = "words", "text_encoder"
 
 
-class TextIndex(SearchableTexts):
-    """A searchable collection of texts with metadata: an encoder, a :class:`MuveraIndex`, a database.
+class _Options(TypedDict, total=False):
+    where: Filter | None
+    ids: Iterable[int | str] | None
+    candidates: int
+    words: int
+    explain: bool
+    threads: int | None
 
-    Searching is safe from several threads at once, also while another one adds, updates or deletes.
+
+class _SearchOptions(_Options, total=False):
+    rankings: Mapping[str, Sequence[Ranking]] | None
+    weights: Mapping[str, float] | None
+    method: Method
+
+
+class _SentenceOptions(_Options, total=False):
+    alpha: float
+
+
+class TextIndex:
+    """A searchable collection of texts with metadata: a text encoder, a :class:`MuveraIndex` and a database.
+
+    Several threads may search at once, also while another thread adds, updates or deletes.
 
     Parameters
     ----------
     index : MuveraIndex
-        Of the texts' token vectors, under the same ids.
+        The texts' token vectors, under the same ids.
     database : DocumentDatabase
-        Of the texts and their metadata.
+        The texts and their metadata.
     encoder : TextEncoder
 
     Examples
@@ -46,6 +75,9 @@ class TextIndex(SearchableTexts):
     'a red apple'
     """
 
+    def __init__(self, index: MuveraIndex, database: DocumentDatabase, encoder: TextEncoder) -> None:
+        self._index, self._database, self._encoder = index, database, encoder
+
     # -- building and changing ------------------------------------------------
 
     @classmethod
@@ -54,41 +86,41 @@ class TextIndex(SearchableTexts):
         texts: Iterable[str],
         encoder: TextEncoder | str = "minilm",
         *,
-        vectors: Any = "moments",
+        vectors: str | EncoderConfig | Encoder = "moments",
         ids: Sequence[int | str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         path: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
+        settings: IndexSettings | None = None,
         threads: int | None = None,
-        progress: Progress | None = None,
-        **settings: Any,
+        progress: Callable[[int], object] | None = None,
+        **changes: Any,
     ) -> TextIndex:
         """Build an index of texts.
 
         Parameters
         ----------
         texts : iterable of str
-            May be empty: an index to add to.  A blank text is kept, but has no token vectors, and no search
-            finds it.
+            May be empty.  A blank text is stored without token vectors, and no search returns it.
         encoder : TextEncoder or str
-            A name is one of :func:`muvera.load_text_encoder`.  An expensive model is best wrapped in
-            :class:`muvera.texts.encoders.cache.CachedEncoder`: a build that was interrupted then goes on.
+            A name is loaded by :func:`muvera.load_text_encoder`.  Wrap an expensive model in
+            :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted build.
         vectors : str, configuration or fitted encoder
-            How token vectors become one vector per text: ``encoder`` of :meth:`muvera.MuveraIndex.build`.
+            How token vectors become one vector per text: the ``encoder`` of :meth:`muvera.MuveraIndex.build`.
         ids : sequence of int or of str, optional
             Default: 0, 1, 2, ...
         metadata : sequence of dict, optional
-            One for each text; what filters can ask for.
+            One for each text, for filters.
         path : path, optional
-            Save there too.
+            Save the index there too.
         overwrite : bool
-            Replace what is at `path` once the new index is complete.
+            Replace the folder at `path` once the new index is complete.
         threads : int, optional
             Default: all usable cores.
         progress : callable, optional
             Called with the number of texts after each batch.
-        **settings
-            As for :meth:`muvera.MuveraIndex.build`: settings, backend, exact_tokens and the like.
+        settings, **changes
+            Index settings, as for :meth:`muvera.MuveraIndex.build`, such as ``tokens="int8"``.
 
         Returns
         -------
@@ -97,29 +129,30 @@ class TextIndex(SearchableTexts):
         Raises
         ------
         TypeError, ValueError
-            For texts that are no strings, metadata that JSON cannot hold, or ids that are used twice.
+            For texts that are not strings, metadata that JSON cannot hold, or repeated ids.
         FileExistsError
-            Where `path` exists and `overwrite` is False.
+            If `path` exists and `overwrite` is False.
         """
         if path is not None and not overwrite and Path(path).exists():
             raise FileExistsError(f"{path} exists. Give another name, or overwrite=True to replace it.")
-        model = load_text_encoder(encoder) if isinstance(encoder, str) else require_text_encoder(encoder)
-        found = as_texts(texts)
-        names = list(range(len(found))) if ids is None else _one_each(ids, found, "ids")
-        values = [{}] * len(found) if metadata is None else _one_each(metadata, found, "metadata")
+        model, contents = as_text_encoder(encoder), as_texts(texts)
+        names: list[int | str] = list(range(len(contents)))
+        if ids is not None:
+            names = _ids_for(contents, ids)
         database = DocumentDatabase()
         database.set_property(_ENCODER, model.name)
-        database.put(names, found, values)
-        if found:
-            batches = _with_ids(encode_in_batches(model.encode_documents, found, progress), names)
-            index = MuveraIndex.build(batches, vectors, threads=threads, **settings)
-        else:  # one text tells the dimension of an empty index
+        database.put(names, contents, _metadata_for(contents, metadata))
+        options = {"settings": settings, **changes}
+        if contents:
+            batches = _with_ids(encode_in_batches(model.encode_documents, contents, progress), names)
+            index = MuveraIndex.build(batches, vectors, threads=threads, **options)
+        else:  # encode one text to learn the dimension
             columns = model.encode_documents(["."]).dimension
-            index = MuveraIndex(vectors, dimension=columns, **settings)
-        made = cls(index, database, model)
+            index = MuveraIndex(vectors, dimension=columns, **options)
+        built = cls(index, database, model)
         if path is not None:
-            made.save(path, overwrite=overwrite)
-        return made
+            built.save(path, overwrite=overwrite)
+        return built
 
     def add(
         self,
@@ -129,35 +162,35 @@ class TextIndex(SearchableTexts):
         metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> list[int | str]:
-        """Add texts under new ids, all or none of them.
+        """Add texts under new ids, all of them or none.
 
         Parameters
         ----------
         texts, ids, metadata
-            As for :meth:`build`; without ids they get the next integers.
+            As for :meth:`build`.  Default ids: the next integers.
         threads : int, optional
 
         Returns
         -------
         list of int or str
-            Their ids.
+            The ids of the texts.
 
         Raises
         ------
         ValueError
             For an id that is in use, see :meth:`update`.
         """
-        found = as_texts(texts)
-        values = [{}] * len(found) if metadata is None else _one_each(metadata, found, "metadata")
-        encoded = encode_texts(self._encoder.encode_documents, found)
+        contents = as_texts(texts)
+        values = _metadata_for(contents, metadata)
+        encoded = encode_texts(self._encoder.encode_documents, contents)
         if ids is not None:
-            encoded = encoded.with_ids(_one_each(ids, found, "ids"))
+            encoded = encoded.with_ids(_ids_for(contents, ids))
         with self._database.transaction():
             before = len(self._index.ids)
             self._index.add(encoded, threads=threads)
             names: list[int | str] = self._index.ids[before:].tolist()
             try:
-                self._database.put(names, found, values)
+                self._database.put(names, contents, values)
             except BaseException:
                 self._index.delete(names)
                 raise
@@ -171,20 +204,24 @@ class TextIndex(SearchableTexts):
         metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> None:
-        """Add texts under these ids, in place of those that have them; all or none of them.
+        """Add texts under these ids and replace those that use them, all of them or none.
 
         Parameters
         ----------
-        texts, ids, metadata
-            As for :meth:`build`; metadata replaces what was there.
+        texts, ids
+            As for :meth:`build`.
+        metadata : sequence of dict, optional
+            Replaces the stored metadata.  Default: keep the metadata of ids that are in use.
         threads : int, optional
         """
-        found = as_texts(texts)
-        names = _one_each(ids, found, "ids")
-        values = [{}] * len(found) if metadata is None else _one_each(metadata, found, "metadata")
-        encoded = encode_texts(self._encoder.encode_documents, found).with_ids(names)
+        contents = as_texts(texts)
+        names = _ids_for(contents, ids)
+        encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)
         with self._database.transaction():
-            self._database.put(names, found, values)
+            if metadata is None:
+                stored = {document.id: document.metadata for document in self.get(names, missing="ignore")}
+                metadata = [stored.get(name, {}) for name in names]
+            self._database.put(names, contents, _metadata_for(contents, metadata))
             self._index.update(encoded, threads=threads)
 
     def delete(self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise") -> None:
@@ -192,26 +229,24 @@ class TextIndex(SearchableTexts):
 
         Parameters
         ----------
-        ids : iterable of int or str
+        ids : iterable of int or of str
         missing : {"raise", "ignore"}
-            What to do about ids that are not there.
+            What to do with unknown ids.
 
         Raises
         ------
         KeyError
-            For an id that is not there, unless they are ignored; nothing is deleted then.
+            For an unknown id, unless ``missing="ignore"``.  Nothing is deleted then.
         """
-        names = list(ids)
+        names = require_ids(as_id_list(ids))
         with self._database.transaction():
-            self._index.delete(names, missing=missing)
             self._database.delete(names)
+            self._index.delete(names, missing=missing)
 
-    # -- keeping --------------------------------------------------------------
+    # -- saving and loading ---------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the index, the texts and the encoder's name to a folder, at once.
-
-        The folder always holds a whole index, the old or the new one, whatever interrupts the writing.
+        """Write the vectors, the texts and the encoder's name to a folder in one atomic step.
 
         Parameters
         ----------
@@ -229,15 +264,15 @@ class TextIndex(SearchableTexts):
         Parameters
         ----------
         path : path
-            A folder that :meth:`save` wrote.
+            A folder written by :meth:`save`.
         encoder : TextEncoder or str, optional
-            Must have the name that the index was built with.  Default: the one of that name, where
-            :func:`muvera.load_text_encoder` knows it.
+            Must have the name that the index was built with.  Default: load that name with
+            :func:`muvera.load_text_encoder`.
 
         Raises
         ------
         ValueError
-            For an index without texts, or another encoder than it was built with.
+            For an index without texts, or another encoder than the index was built with.
         """
         index = MuveraIndex.load(path)
         file = index._attachment(TEXTS)
@@ -245,28 +280,342 @@ class TextIndex(SearchableTexts):
             raise ValueError(f"{path} is an index of token vectors without texts. Use MuveraIndex.load.")
         database = DocumentDatabase.open(file)
         name = str(database.property(_ENCODER))
-        if encoder is None or isinstance(encoder, str):
-            model = load_text_encoder(name if encoder is None else encoder)
-        else:
-            model = require_text_encoder(encoder)
+        model = as_text_encoder(name if encoder is None else encoder)
         if model.name != name:
             raise ValueError(
-                f"{path} was built with the encoder {name!r}, got {model.name!r}: their vectors do not compare. "
-                "Load that one, or build the index again."
+                f"{path} was built with the encoder {name!r}, got {model.name!r}: their vectors are not comparable. "
+                "Load with the first, or build the index again."
             )
         if len(database) != len(index) or any(document.id not in index for document in database.documents()):
             raise ValueError(
-                f"{path} has {len(database)} texts and {len(index)} sets of token vectors that do not belong "
-                "together: vectors were changed without their texts. Build the index again."
+                f"{path} has {len(database)} texts but {len(index)} sets of token vectors, or other ids: the vectors "
+                "were changed without the texts. Build the index again."
             )
         return cls(index, database, model)
 
+    # -- searching ------------------------------------------------------------
 
-def _one_each(values: Any, texts: list[str], name: str) -> list[Any]:
-    found = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if len(found) != len(texts):
-        raise ValueError(f"There are {len(found)} {name} for {len(texts)} texts. Give one for each.")
-    return found
+    @overload
+    def search(  # type: ignore[overload-overlap]
+        self, queries: str, k: int = ..., **options: Unpack[_SearchOptions]
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self, queries: Sequence[str], k: int = ..., **options: Unpack[_SearchOptions]
+    ) -> list[list[Hit]]: ...
+
+    def search(
+        self,
+        queries: str | Sequence[str],
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        ids: Iterable[int | str] | None = None,
+        candidates: int = 100,
+        words: int = 0,
+        rankings: Mapping[str, Sequence[Ranking]] | None = None,
+        weights: Mapping[str, float] | None = None,
+        method: Method = "minmax",
+        explain: bool = False,
+        threads: int | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """Return the best texts for each query.
+
+        Parameters
+        ----------
+        queries : str or sequence of str
+            A blank query returns no hits.
+        k : int
+            Maximum number of hits for each query.
+        where : mapping, optional
+            A condition on the metadata, see :mod:`muvera.metadata.filters`.
+        ids : iterable of int or of str, optional
+            Search only these texts.  Unknown ids are ignored.
+        candidates : int
+            Texts that the vectors propose and exact Chamfer similarity ranks.  More raise recall and time.
+        words : int
+            Also rank up to this many texts that share words with the query (BM25).  Models are weak on rare
+            names and numbers.
+        rankings : mapping of str to sequence of Ranking, optional
+            Results of other searches by source name, one ranking for each query; these texts are ranked too.
+        weights : mapping of str to float, optional
+            Rank by the weighted sum of the scores of "maxsim", "words" and the other sources.  Default: rank by
+            exact Chamfer similarity alone.
+        method : {"minmax", "zscore", "sum", "rrf"}
+            Normalization of the scores of different sources, see :func:`muvera.fuse`.
+        explain : bool
+            Add word matches to each hit; takes less than a millisecond per hit.
+        threads : int, optional
+
+        Returns
+        -------
+        list of Hit, or list of such lists
+            For a single string its hits, else one list for each query.
+
+        Raises
+        ------
+        FilterError
+            For an invalid condition.
+        ValueError
+            For rankings and weights that do not match, see :func:`muvera.hybrid_search`.
+        """
+        require_int("k", k, 1)
+        contents = as_texts(queries, "queries")
+        best, _ = self._rank(
+            contents, k, where=where, ids=ids, candidates=candidates, words=words, rankings=rankings,
+            weights=weights, method=method, threads=threads,
+        )  # fmt: skip
+        hits = []
+        for ranking in best:
+            scores = dict(ranking)
+            documents = self._documents(ranking)
+            hits.append([Hit(found.id, scores[found.id], found.text, found.metadata) for found in documents])
+        return self._answer(queries, contents, hits, explain)
+
+    @overload
+    def search_sentences(  # type: ignore[overload-overlap]
+        self, queries: str, k: int = ..., **options: Unpack[_SentenceOptions]
+    ) -> list[Hit]: ...
+
+    @overload
+    def search_sentences(
+        self, queries: Sequence[str], k: int = ..., **options: Unpack[_SentenceOptions]
+    ) -> list[list[Hit]]: ...
+
+    def search_sentences(
+        self,
+        queries: str | Sequence[str],
+        k: int = 10,
+        *,
+        alpha: float = 1.0,
+        where: Filter | None = None,
+        ids: Iterable[int | str] | None = None,
+        candidates: int = 100,
+        words: int = 0,
+        explain: bool = False,
+        threads: int | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """Return the best sentences of the best texts for each query.
+
+        Parameters
+        ----------
+        queries, k, where, ids, candidates, words, explain, threads
+            As for :meth:`search`.
+        alpha : float
+            Weight of the whole text's score, added to the sentence's own.
+
+        Returns
+        -------
+        list of Hit, or list of such lists
+
+        Raises
+        ------
+        ValueError
+            If the encoder does not know the characters of its tokens.
+        """
+        require_int("k", k, 1)
+        contents = as_texts(queries, "queries")
+        best, encoded = self._rank(
+            contents, max(k, min(candidates, 10 * k)), where=where, ids=ids, candidates=candidates, words=words,
+            threads=threads,
+        )  # fmt: skip
+        hits = [self._sentences(encoded[i], ranking, k, alpha) for i, ranking in enumerate(best)]
+        return self._answer(queries, contents, hits, explain)
+
+    def _rank(
+        self,
+        queries: list[str],
+        k: int,
+        *,
+        where: Filter | None,
+        ids: Iterable[int | str] | None,
+        candidates: int,
+        words: int,
+        threads: int | None,
+        rankings: Mapping[str, Sequence[Ranking]] | None = None,
+        weights: Mapping[str, float] | None = None,
+        method: Method = "minmax",
+    ) -> tuple[list[Ranking], MultiVectors]:
+        """Return the best `k` texts for each query, and the encoded queries."""
+        require_int("words", words, 0)
+        allowed = None if ids is None else require_ids(as_id_list(ids))
+        if where:
+            selected = self._database.select(where)
+            within = None if allowed is None else set(allowed)
+            allowed = [name for name in selected if within is None or name in within]
+        encoded = encode_texts(self._encoder.encode_queries, queries)
+        sources = dict(rankings or {})
+        if words:
+            if _WORDS in sources:
+                raise ValueError(f"{_WORDS!r} is the source name of BM25. Rename that ranking.")
+            sources[_WORDS] = [self._match_words(query, words, where) for query in queries]
+        if sources or weights is not None:
+            best = hybrid_search(
+                self._index, encoded, sources, k, candidates=candidates, weights=weights, method=method,
+                ids=allowed, threads=threads,
+            )  # fmt: skip
+        else:
+            best = self._index.search(
+                encoded, k, candidates=max(candidates, k), ids=allowed, threads=threads
+            )
+        return best, encoded
+
+    def _match_words(self, query: str, k: int, where: Filter | None) -> Ranking:
+        matches = self._database.match_words(query, k, where)
+        names = np.array([name for name, _ in matches]) if matches else np.empty(0, np.int64)
+        return Ranking(names, np.array([score for _, score in matches], np.float32))
+
+    def _sentences(self, query: Any, ranking: Ranking, k: int, alpha: float) -> list[Hit]:
+        documents = self._documents(ranking)
+        if not documents:
+            return []
+        sentences = [sentences_of(document.text) for document in documents]
+        spans = [
+            spans_from_characters(bounds, self._spans(document.text, "document"))
+            for document, bounds in zip(documents, sentences, strict=True)
+        ]
+        tokens = self._index.tokens([document.id for document in documents])
+        scores = dict(ranking)
+        whole = [scores[document.id] for document in documents]
+        hits = []
+        for best in rank_spans(query, tokens, spans, k, alpha=alpha, document_scores=whole):
+            document = documents[best.document]
+            number = spans[best.document].tolist().index([best.start, best.stop])
+            start, stop = sentences[best.document][number]
+            text = document.text[start:stop]
+            hits.append(Hit(document.id, best.score, text, document.metadata, (start, stop)))
+        return hits
+
+    def _answer(
+        self, queries: Any, contents: list[str], hits: list[list[Hit]], explain: bool
+    ) -> list[Hit] | list[list[Hit]]:
+        """Explain hits if requested, and unpack those of a single string."""
+        if explain:
+            for query, own in zip(contents, hits, strict=True):
+                reasons = self.explain_all(query, [hit.id for hit in own])
+                own[:] = [replace(hit, explanation=reason) for hit, reason in zip(own, reasons, strict=True)]
+        return hits[0] if isinstance(queries, str) else hits
+
+    def _documents(self, ranking: Ranking) -> list[TextDocument]:
+        # Another thread may have deleted some of them since the search.
+        return self._database.get(ranking.ids.tolist(), missing="ignore")
+
+    def explain(self, query: str, id: int | str) -> TextExplanation:
+        """Find which words of a text match which words of a query.
+
+        Parameters
+        ----------
+        query : str
+        id : int or str
+
+        Returns
+        -------
+        TextExplanation
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        ValueError
+            For a blank query or text, or an encoder that does not know the characters of its tokens.
+        """
+        return self.explain_all(query, [id])[0]
+
+    def explain_all(self, query: str, ids: Iterable[int | str]) -> list[TextExplanation]:
+        """Explain several texts, and encode the query once.  See :meth:`explain`."""
+        documents = self.get(ids)
+        if not documents:
+            return []
+        contents = [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]
+        for name, text in contents:
+            if not text.strip():
+                raise ValueError(f"The {name} is blank: it has no words to explain. Give another one.")
+        query_spans = self._spans(query, "query")
+        query_tokens = self._encoder.encode_queries([query])[0]
+        return [
+            explain_texts(
+                query,
+                document.text,
+                query_tokens,
+                np.asarray(self._index.tokens([document.id])[0]),
+                query_spans,
+                self._spans(document.text, "document"),
+            )
+            for document in documents
+        ]
+
+    def _spans(self, text: str, side: Side) -> list[tuple[int, int]]:
+        spans = self._encoder.token_spans(text, side)
+        if spans is None:
+            raise ValueError(
+                f"The encoder {self._encoder.name} does not return the characters of its tokens, which words and "
+                "sentences need. Search whole texts, or use another encoder."
+            )
+        return spans
+
+    # -- reading --------------------------------------------------------------
+
+    def get(
+        self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise"
+    ) -> list[TextDocument]:
+        """Return texts and metadata by id, in the order of `ids`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id, unless ``missing="ignore"``.
+        """
+        return self._database.get(require_ids(as_id_list(ids)), missing=missing)
+
+    def select(self, where: Filter) -> list[int | str]:
+        """Return the ids of texts that satisfy a condition, in insertion order; ``{}`` selects all.
+
+        Raises
+        ------
+        FilterError
+            For an invalid condition.
+        """
+        return self._database.select(where)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._index
+
+    def __iter__(self) -> Iterator[TextDocument]:
+        return self._database.documents()
+
+    def __repr__(self) -> str:
+        return f"TextIndex({len(self)} texts, encoder={self._encoder.name!r})"
+
+    @property
+    def index(self) -> MuveraIndex:
+        """The index of token vectors.  Change texts only through this TextIndex."""
+        return self._index
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The text encoder."""
+        return self._encoder
+
+
+def _ids_for(texts: list[str], ids: Any) -> list[int | str]:
+    names = require_ids(as_id_list(ids))
+    _require_one_each(names, texts, "ids")
+    return names
+
+
+def _metadata_for(texts: list[str], metadata: Iterable[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+    values = [{}] * len(texts) if metadata is None else list(metadata)
+    _require_one_each(values, texts, "metadata")
+    return values
+
+
+def _require_one_each(values: Sequence[Any], texts: list[str], name: str) -> None:
+    if len(values) != len(texts):
+        raise ValueError(f"There are {len(values)} {name} for {len(texts)} texts. Give one for each.")
 
 
 def _with_ids(batches: Iterator[MultiVectors], ids: list[Any]) -> Iterator[MultiVectors]:

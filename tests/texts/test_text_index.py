@@ -98,11 +98,11 @@ def test_filters_are_pushed_down(index: TextIndex) -> None:
 
 
 def test_sentences_compete_with_their_texts(index: TextIndex) -> None:
-    best = index.search("ripe", unit="sentence", alpha=0.0)[0]
+    best = index.search_sentences("ripe", alpha=0.0)[0]
     assert (best.id, best.text, best.span) == ("apple", "It was ripe.", (32, 44))
     assert TEXTS[1][32:44] == "It was ripe."
     assert best.score == pytest.approx(1, abs=1e-5)
-    with_text = index.search("ripe", unit="sentence", alpha=1.0)[0]
+    with_text = index.search_sentences("ripe", alpha=1.0)[0]
     assert with_text.score == pytest.approx(2, abs=1e-5)
 
 
@@ -182,7 +182,7 @@ def test_encoders_without_positions_say_so() -> None:
     with pytest.raises(ValueError, match="hash does not say which characters"):
         index.explain("red", 1)
     with pytest.raises(ValueError, match="hash does not say which characters"):
-        index.search("red", unit="sentence")
+        index.search_sentences("red")
 
 
 def test_adding_updating_deleting(index: TextIndex) -> None:
@@ -222,7 +222,6 @@ def test_integers_go_on_where_none_are_given() -> None:
         (lambda i: i.update(["x"], ids=["new"], metadata=[{"a": {1}}]), TypeError, "set is no value of JSON"),
         (lambda i: i.search(3), TypeError, "queries must be a string or strings, got int"),
         (lambda i: i.search("x", k=0), ValueError, "k must be at least 1"),
-        (lambda i: i.search("x", unit="page"), ValueError, "unit must be"),
     ],
 )
 def test_what_is_refused_changes_nothing(

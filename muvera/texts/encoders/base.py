@@ -1,16 +1,22 @@
-"""The protocol of text encoders, and what all of them share."""
+"""TextEncoder: the interface of late-interaction models, and helpers for all of them."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import as_array
 
 __all__ = [
+    "CachedEncoder",
     "Side",
     "TextEncoder",
     "as_texts",
@@ -22,19 +28,19 @@ __all__ = [
 
 Side = Literal["document", "query"]
 
-#: Texts that are encoded between two reports of progress.
-BATCH = 64
+# Texts between two progress reports.
+_BATCH = 64
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """A late-interaction model: texts to token vectors, one set a text.
+    """A late-interaction model that turns texts into token vectors.
 
     Attributes
     ----------
     name : str
-        What made the vectors, with everything that changes them, such as the checkpoint and its revision.
-        An index stores it and refuses another one.
+        Identifies everything that changes the vectors, such as checkpoint and revision.  An index stores it and
+        refuses encoders with another name.
     """
 
     name: str
@@ -48,25 +54,79 @@ class TextEncoder(Protocol):
         ...
 
     def token_spans(self, text: str, side: Side) -> list[tuple[int, int]] | None:
-        """Return where each token vector of a text comes from, or None where the model does not say.
+        """Return the characters (start, stop) of each token vector, or None if the model does not know them.
 
-        Returns
-        -------
-        list of (start, stop) or None
-            Positions of characters, one pair a vector; start == stop for a vector of no part of the text,
-            such as that of a special token.
+        Special tokens have start == stop.
         """
         ...
 
 
-def require_text_encoder(encoder: Any) -> TextEncoder:
-    """Return `encoder` where it is a text encoder, or raise.
+class CachedEncoder:
+    """A text encoder that stores vectors in a file, so that an interrupted build can resume.
 
-    Raises
-    ------
-    TypeError
-        Naming what is missing.
+    Parameters
+    ----------
+    encoder : TextEncoder
+    path : path
+        An SQLite file, created if it does not exist.  Several encoders may share it.
     """
+
+    def __init__(self, encoder: TextEncoder, path: str | os.PathLike[str]) -> None:
+        self.name = encoder.name
+        self._encoder = encoder
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, check_same_thread=False)
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, dtype TEXT, columns INTEGER, content BLOB)"
+        )
+
+    def __del__(self) -> None:
+        # Python 3.13 warns about unclosed connections.
+        if hasattr(self, "_connection"):
+            self._connection.close()
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as documents."""
+        return self._encode(texts, "document", self._encoder.encode_documents)
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as queries."""
+        return self._encode(texts, "query", self._encoder.encode_queries)
+
+    def token_spans(self, text: str, side: Side) -> list[tuple[int, int]] | None:
+        """Return the characters of each token vector."""
+        return self._encoder.token_spans(text, side)
+
+    def _encode(
+        self, texts: Sequence[str], side: Side, encode: Callable[[Sequence[str]], MultiVectors]
+    ) -> MultiVectors:
+        if not texts:
+            return encode([])
+        keys = [hashlib.sha256(f"{self.name}\0{side}\0{text}".encode()).digest() for text in texts]
+        matrices = {key: stored for key in set(keys) if (stored := self._read(key)) is not None}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in matrices}
+        if missing:
+            encoded = [np.ascontiguousarray(matrix) for matrix in encode(list(missing.values()))]
+            matrices.update(zip(missing, encoded, strict=True))
+            with self._connection:
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)",
+                    [
+                        (key, matrix.dtype.str, matrix.shape[1], matrix.tobytes())
+                        for key, matrix in zip(missing, encoded, strict=True)
+                    ],
+                )
+        return from_matrices([matrices[key] for key in keys])
+
+    def _read(self, key: bytes) -> NDArray[Any] | None:
+        row = self._connection.execute(
+            "SELECT dtype, columns, content FROM vectors WHERE key = ?", (key,)
+        ).fetchone()
+        return None if row is None else np.frombuffer(row[2], np.dtype(row[0])).reshape(-1, row[1])
+
+
+def require_text_encoder(encoder: Any) -> TextEncoder:
+    """Return `encoder`, or raise TypeError that names the missing method."""
     wanted = ("name", "encode_documents", "encode_queries", "token_spans")
     missing = [name for name in wanted if not hasattr(encoder, name)]
     if missing:
@@ -79,37 +139,31 @@ def require_text_encoder(encoder: Any) -> TextEncoder:
 
 
 def as_texts(texts: Any, name: str = "texts") -> list[str]:
-    """Return a collection of texts as a list; one string alone is one text.
-
-    Raises
-    ------
-    TypeError
-        For anything but strings.
-    """
+    """Return a string or a collection of strings as a list, or raise TypeError."""
     if isinstance(texts, str):
         return [texts]
     if not isinstance(texts, Iterable):
         raise TypeError(f"{name} must be a string or strings, got {type(texts).__name__}.")
-    found = list(texts)
-    for i, text in enumerate(found):
+    strings = list(texts)
+    for i, text in enumerate(strings):
         if not isinstance(text, str):
             raise TypeError(
-                f"{name}[{i}] must be a string, got {type(text).__name__}. Token vectors go into a MuveraIndex."
+                f"{name}[{i}] must be a string, got {type(text).__name__}. Token vectors belong in a MuveraIndex."
             )
-    return found
+    return strings
 
 
 def from_matrices(matrices: Iterable[Any], dimension: int | None = None) -> MultiVectors:
-    """Return the matrices that a model's library gave, (tokens, dimension) each, as one collection."""
+    """Convert matrices (tokens, dimension) to MultiVectors of float16 or float32."""
     arrays = [as_array(matrix, f"matrices[{i}]") for i, matrix in enumerate(matrices)]
     arrays = [array if array.dtype == np.float16 else array.astype(np.float32) for array in arrays]
     return MultiVectors.from_arrays(arrays, dimension=arrays[0].shape[1] if arrays else dimension)
 
 
 def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequence[str]) -> MultiVectors:
-    """Return the token vectors of texts, in order; a blank text has none, for it says nothing.
+    """Encode texts in order, and drop the vectors of blank texts.
 
-    Models give a blank text the vectors of special tokens, which resemble everything a little.
+    Models return special tokens for a blank text, which resemble everything a little.
 
     Parameters
     ----------
@@ -120,7 +174,7 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
     Raises
     ------
     ValueError
-        Where the encoder returns another number of sets of vectors.
+        If the encoder returns another number of texts.
     """
     encoded = encode(texts)
     if len(encoded) != len(texts):
@@ -138,22 +192,10 @@ def encode_in_batches(
     encode: Callable[[Sequence[str]], MultiVectors],
     texts: Sequence[str],
     progress: Callable[[int], object] | None = None,
-    batch: int = BATCH,
 ) -> Iterator[MultiVectors]:
-    """Yield the vectors of some texts at a time, so that memory holds one batch and progress moves.
-
-    Parameters
-    ----------
-    encode : callable
-        ``encode_documents`` or ``encode_queries`` of an encoder.
-    texts : sequence of str
-    progress : callable, optional
-        Called with the number of texts after each batch.
-    batch : int
-        Texts at a time.
-    """
-    for start in range(0, len(texts), batch):
-        part = texts[start : start + batch]
-        yield encode_texts(encode, part)
+    """Yield the vectors of 64 texts at a time, and call `progress` with the number of texts of each batch."""
+    for start in range(0, len(texts), _BATCH):
+        batch = texts[start : start + _BATCH]
+        yield encode_texts(encode, batch)
         if progress is not None:
-            progress(len(part))
+            progress(len(batch))

@@ -1,65 +1,62 @@
-"""Text encoders by name: what the command line and a server take."""
+"""Text encoders by name, for Python, the command line and saved indexes."""
 
 from __future__ import annotations
 
-from .base import TextEncoder
+from typing import Any
 
-__all__ = ["ENCODERS", "load_text_encoder"]
+from .base import TextEncoder, require_text_encoder
 
-#: What can be named, and what stands behind it.
+__all__ = ["ENCODERS", "as_text_encoder", "load_text_encoder"]
+
+#: Names of text encoders and their meaning.
 ENCODERS = {
     "minilm": "token states of all-MiniLM-L6-v2, 384 dimensions, without a download",
     "minilm-demo": "the same in the demo's 128 dimensions",
     "sentence-transformers:CHECKPOINT[@REVISION]": "a MultiVectorEncoder of sentence-transformers 6 or newer",
     "pylate:CHECKPOINT[@REVISION]": "a ColBERT model of PyLate",
     "fastembed:MODEL": "a late-interaction model of fastembed",
-    "http://HOST/PATH#MODEL": "a server that speaks vLLM's pooling interface (https, too)",
+    "http://HOST/PATH#MODEL": "a server with vLLM's pooling interface (or https)",
 }
 
 
 def load_text_encoder(name: str) -> TextEncoder:
-    """Return the text encoder of a name.
+    """Load a text encoder by name.
 
     Parameters
     ----------
     name : str
-        One of ``ENCODERS``.  Models that are not on this machine are downloaded by their library.
+        One of ``ENCODERS``.  The model's library downloads checkpoints that are not on this machine.
 
     Raises
     ------
     ValueError
         For an unknown name.
     ImportError
-        Where the library that runs the model is missing; the message names the extra.
+        If the model's library is missing; the message names the extra.
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {type(name).__name__}.")
+    if name in ("minilm", "minilm-demo"):
+        from .minilm import MiniLMEncoder
+
+        return MiniLMEncoder() if name == "minilm" else MiniLMEncoder.of_the_demo()
+    from . import models
+
     kind, _, rest = name.partition(":")
     model, _, revision = rest.rpartition("@") if "@" in rest else (rest, "", "")
-    if name == "minilm":
-        from .minilm import MiniLMEncoder
-
-        return MiniLMEncoder()
-    if name == "minilm-demo":
-        from .minilm import MiniLMEncoder
-
-        return MiniLMEncoder.of_the_demo()
     if kind == "sentence-transformers" and model:
-        from .sentence_transformers import SentenceTransformersEncoder
-
-        return SentenceTransformersEncoder(model, revision=revision or None)
+        return models.SentenceTransformersEncoder(model, revision=revision or None)
     if kind == "pylate" and model:
-        from .pylate import PyLateEncoder
-
-        return PyLateEncoder(model, revision=revision or None)
+        return models.PyLateEncoder(model, revision=revision or None)
     if kind == "fastembed" and rest:
-        from .fastembed import FastembedEncoder
-
-        return FastembedEncoder(rest)
+        return models.FastembedEncoder(rest)
     if kind in ("http", "https") and "#" in rest:
-        from .http import HTTPEncoder
-
         url, _, served = name.rpartition("#")
-        return HTTPEncoder(url, served)
-    known = "; ".join(f"{known} ({what})" for known, what in ENCODERS.items())
-    raise ValueError(f"There is no text encoder {name!r}. There are: {known}.")
+        return models.HTTPEncoder(url, served)
+    known = "; ".join(f"{known} ({meaning})" for known, meaning in ENCODERS.items())
+    raise ValueError(f"There is no text encoder {name!r}. Use one of: {known}.")
+
+
+def as_text_encoder(encoder: Any) -> TextEncoder:
+    """Return the text encoder of a name, or `encoder` itself if it is a text encoder; else raise TypeError."""
+    return load_text_encoder(encoder) if isinstance(encoder, str) else require_text_encoder(encoder)

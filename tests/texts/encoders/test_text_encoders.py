@@ -11,13 +11,20 @@ import numpy as np
 import pytest
 from builders.text_encoders import HashEncoder
 
-from muvera.texts.encoders.base import TextEncoder, as_texts, encode_in_batches, require_text_encoder
-from muvera.texts.encoders.cache import CachedEncoder
-from muvera.texts.encoders.fastembed import FastembedEncoder
-from muvera.texts.encoders.http import HTTPEncoder
-from muvera.texts.encoders.pylate import PyLateEncoder
+from muvera.texts.encoders.base import (
+    CachedEncoder,
+    TextEncoder,
+    as_texts,
+    encode_in_batches,
+    require_text_encoder,
+)
+from muvera.texts.encoders.models import (
+    FastembedEncoder,
+    HTTPEncoder,
+    PyLateEncoder,
+    SentenceTransformersEncoder,
+)
 from muvera.texts.encoders.registry import ENCODERS, load_text_encoder
-from muvera.texts.encoders.sentence_transformers import SentenceTransformersEncoder
 
 TEXTS = ["one two three", "four", "five six"]
 

@@ -1,0 +1,239 @@
+"""Text encoders that run models of other libraries, or of a server."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.multivectors import MultiVectors
+from ...utils.optional_imports import import_extra
+from .base import Side, from_matrices
+
+__all__ = ["FastembedEncoder", "HTTPEncoder", "PyLateEncoder", "SentenceTransformersEncoder"]
+
+# Larger HTTP answers are not the vectors of one batch.
+_MAX_BYTES = 1 << 30
+
+
+class _WithoutSpans:
+    """Base of encoders that do not know the characters of their tokens."""
+
+    name: str
+
+    def token_spans(self, text: str, side: Side) -> None:
+        """Return None: the model does not report the characters of its tokens."""
+        return None
+
+
+class SentenceTransformersEncoder(_WithoutSpans):
+    """A MultiVectorEncoder of sentence-transformers (version 6 or newer), with the checkpoint's own prompts.
+
+    Parameters
+    ----------
+    model : str or MultiVectorEncoder
+        A checkpoint's name or folder, or a loaded model.
+    revision : str, optional
+        Revision of a named checkpoint.
+
+    Raises
+    ------
+    ImportError
+        Without sentence-transformers 6 or newer.
+    """
+
+    def __init__(self, model: Any, *, revision: str | None = None) -> None:
+        if isinstance(model, str):
+            library = import_extra("sentence_transformers", "sentence-transformers", "This encoder")
+            if not hasattr(library, "MultiVectorEncoder"):
+                raise ImportError(
+                    f"sentence-transformers {library.__version__} has no MultiVectorEncoder: version 6 or newer "
+                    "is needed. Install it with: pip install 'muvera-toolkit[sentence-transformers]'"
+                )
+            self.name = f"sentence-transformers:{model}" + (f"@{revision}" if revision else "")
+            self._model = library.MultiVectorEncoder(model, revision=revision)
+        else:
+            card = getattr(model, "model_card_data", None)
+            base = getattr(card, "base_model", None) or type(model).__name__
+            self.name, self._model = f"sentence-transformers:{base}", model
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as documents."""
+        return self._encode(self._model.encode_document, texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as queries."""
+        return self._encode(self._model.encode_query, texts)
+
+    def _encode(self, encode: Any, texts: Sequence[str]) -> MultiVectors:
+        matrices = encode(
+            list(texts), show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
+        )
+        dimension = getattr(self._model, "get_sentence_embedding_dimension", lambda: None)()
+        return from_matrices(matrices, dimension)
+
+
+class PyLateEncoder(_WithoutSpans):
+    """A ColBERT model run by PyLate.
+
+    PyLate pins an older sentence-transformers than :class:`SentenceTransformersEncoder` needs, so install the two
+    in separate environments.
+
+    Parameters
+    ----------
+    model : str or pylate.models.ColBERT
+        A checkpoint's name or folder, or a loaded model.
+    revision : str, optional
+        Revision of a named checkpoint.
+
+    Raises
+    ------
+    ImportError
+        Without PyLate.
+    """
+
+    def __init__(self, model: Any, *, revision: str | None = None) -> None:
+        if isinstance(model, str):
+            library = import_extra("pylate.models", "pylate", "This encoder")
+            self.name = f"pylate:{model}" + (f"@{revision}" if revision else "")
+            self._model = library.ColBERT(model_name_or_path=model, revision=revision)
+        else:
+            self.name, self._model = f"pylate:{type(model).__name__}", model
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as documents."""
+        return from_matrices(self._model.encode(list(texts), is_query=False, show_progress_bar=False))
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as queries, which the model expands with mask tokens."""
+        return from_matrices(self._model.encode(list(texts), is_query=True, show_progress_bar=False))
+
+
+class FastembedEncoder(_WithoutSpans):
+    """A late-interaction model run by fastembed on onnxruntime, without torch.
+
+    Parameters
+    ----------
+    model : str or fastembed.LateInteractionTextEmbedding
+        A model name such as ``"colbert-ir/colbertv2.0"``, or a loaded model.
+
+    Raises
+    ------
+    ImportError
+        Without fastembed.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if isinstance(model, str):
+            library = import_extra("fastembed", "fastembed", "This encoder")
+            self.name = f"fastembed:{model}"
+            self._model = library.LateInteractionTextEmbedding(model_name=model)
+        else:
+            self.name = f"fastembed:{getattr(model, 'model_name', type(model).__name__)}"
+            self._model = model
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as documents."""
+        return from_matrices(self._model.embed(list(texts), batch_size=32))
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as queries."""
+        return from_matrices(self._model.query_embed(list(texts)))
+
+
+class HTTPEncoder(_WithoutSpans):
+    """A model behind an HTTP endpoint with vLLM's pooling interface (``vllm serve --task token_embed``).
+
+    A request is ``{"model", "input"}``; an answer is ``{"data": [{"index": 0, "data": [[...], ...]}, ...]}``,
+    where ``embedding`` may replace the inner ``data``.
+
+    Parameters
+    ----------
+    url : str
+        Such as ``"http://127.0.0.1:8000/pooling"``.  User and password go into a header.
+    model : str
+        The server's name of the model.
+    query_prefix : str
+        Prepended to each query, if the model was trained with a prefix.
+    token : str, optional
+        Sent as ``Authorization: Bearer``.
+    timeout : float
+        Seconds to wait for one answer.
+
+    Raises
+    ------
+    ValueError
+        For a URL that is not HTTP.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        query_prefix: str = "",
+        token: str | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"url must start with http:// or https:// and name a host, got {url!r}.")
+        credentials, _, host = parts.netloc.rpartition("@")
+        self._url = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
+        self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        elif credentials:
+            self._headers["Authorization"] = f"Basic {b64encode(unquote(credentials).encode()).decode()}"
+        self.name = f"http:{model}" + (f" {query_prefix!r}" if query_prefix else "")
+        self._model, self._prefix, self._timeout = model, query_prefix, timeout
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as documents."""
+        return self._encode(list(texts))
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as queries."""
+        return self._encode([self._prefix + text for text in texts])
+
+    def _encode(self, texts: list[str]) -> MultiVectors:
+        if not texts:
+            return from_matrices([], 1)
+        body = json.dumps({"model": self._model, "input": texts}).encode()
+        request = urllib.request.Request(self._url, data=body, headers=self._headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout) as response:
+                content = response.read(_MAX_BYTES)
+        except urllib.error.HTTPError as error:
+            detail = error.read(300).decode("utf-8", "replace")
+            raise ConnectionError(f"{self._url} answered {error.code} {error.reason}: {detail}") from error
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise ConnectionError(
+                f"{self._url} did not answer ({reason}). Is the server running at that address?"
+            ) from error
+        try:
+            rows = sorted(json.loads(content)["data"], key=lambda row: row.get("index", 0))
+            matrices = [_matrix(row.get("data", row.get("embedding"))) for row in rows]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{self._url} did not answer with token vectors ({error!r:.200}). Serve the model for token "
+                "embeddings."
+            ) from error
+        if len(matrices) != len(texts):
+            raise ValueError(f"{self._url} answered {len(matrices)} sets of vectors for {len(texts)} texts.")
+        return from_matrices(matrices)
+
+
+def _matrix(values: Any) -> NDArray[np.float32]:
+    matrix = np.asarray(values, np.float32)
+    if matrix.ndim != 2:
+        raise ValueError(f"vectors have shape {matrix.shape} instead of (tokens, dimension)")
+    return matrix
