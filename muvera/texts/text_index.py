@@ -456,9 +456,7 @@ class TextIndex:
                 ids=allowed, threads=threads,
             )  # fmt: skip
         else:
-            best = self._index.search(
-                encoded, k, candidates=max(candidates, k), ids=allowed, threads=threads
-            )
+            best = self._index.search(encoded, k, candidates=max(candidates, k), ids=allowed, threads=threads)
         return best, encoded
 
     def _match_words(self, query: str, k: int, where: Filter | None) -> Ranking:
