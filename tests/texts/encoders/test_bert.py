@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from muvera.texts.encoders.bert import Bert
+from muvera.texts.encoders.minilm import Bert
 
 WIDTH, INNER, HEADS, LAYERS, VOCABULARY = 8, 12, 2, 2, 20
 TEXTS = [
