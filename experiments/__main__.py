@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from .attack.command import attack
 from .bench.cold_command import cold
 from .bench.distractor_command import distractors
 from .bench.growth_command import grow
@@ -21,7 +20,6 @@ app.command()(cold)
 app.command()(grow)
 app.command()(distractors)
 app.command()(pruning)
-app.add_typer(attack, name="attack")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import pytest
 from builders.realistic_collections import CONFIG, documents_like_real, queries_like_real
 from builders.searched_indexes import every_way
 
-from experiments.attack.threads import BACKENDS, settings_of, stress
 from muvera import MuveraIndex
 
 DOCUMENTS = documents_like_real(400)
@@ -72,22 +71,6 @@ def test_changes_wait_for_each_other() -> None:
     assert len(index) == 400 + 8 * 9
     best = index.search(parts[3][5], k=1)[0]
     assert best.ids.tolist() == [4005] and index.search(DOCUMENTS[7], k=1)[0].ids.tolist() == [7]
-
-
-@pytest.mark.compiled("counts what is done in two seconds")
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_searches_see_all_of_a_change_or_nothing(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without a lock a graph ended the process, and other searches found rows without an id."""
-    if backend == "usearch":
-        pytest.importorskip("usearch", reason="usearch is optional")
-    monkeypatch.setattr(
-        "muvera.index.candidates.graph_from", lambda _: 300
-    )  # with "auto" it changes in between
-    found = stress(seconds=1.7, folder=tmp_path / "index", **settings_of(backend))
-    assert found.faults == []
-    assert found.searches > 50 and found.changes > 5
 
 
 def test_a_filter_that_changes_the_index_is_refused() -> None:

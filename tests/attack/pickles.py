@@ -1,12 +1,8 @@
-"""Pickles that would run a program, fill the memory or never end, had they been loaded."""
-
-from __future__ import annotations
+"""Pickles that run a program, fill the memory or never end if they are loaded."""
 
 import pickle
 
-__all__ = ["HOSTILE_PICKLES", "MARKER"]
-
-#: The file whose existence shows that a pickle ran a program; in the folder of the process.
+#: Its existence in the working directory shows that a pickle ran a program.
 MARKER = "ran-a-program"
 
 
@@ -22,15 +18,15 @@ HOSTILE_PICKLES = (
     _calling("builtins", "eval", f"open({MARKER!r}, 'w')"),
     _calling("subprocess", "getoutput", f"touch {MARKER}"),
     _calling("pathlib", "Path", MARKER),
-    # A look-up through attributes of a name that is allowed.
+    # An attribute of an allowed name.
     b"\x80\x04\x8c\x0bcollections\x8c\x15OrderedDict.__class__\x93.",
-    # A place in the memo so far away that it takes 8 GiB.
+    # A memo index that takes 8 GiB.
     b"\x80\x02K\x01r\x00\x00\x00\x20.",
-    # A key that takes 2 ** 40 steps to hash, and one list in another for ever.
+    # A key that takes 2 ** 40 steps to hash, and deep nesting.
     b"\x80\x02}K\x01" + b"2\x86" * 40 + b"K\x01s.",
     b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".",
     b"\x80\x02" + b"(" * 200_000 + b"t" * 200_000 + b".",
-    # Lengths that the file does not have.
+    # Lengths beyond the file's end.
     b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7fx.",
     b"\x80\x04B\xff\xff\xff\x7fx.",
     b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7fN.",

@@ -1,1 +1,0 @@
-"""Attempts to break readers and indexes: hostile files, threads, kills, random changes."""

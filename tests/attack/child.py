@@ -1,0 +1,96 @@
+"""A process with limits that reads damaged samples: a path per line in, the outcome per line out."""
+
+import json
+import os
+import pickle
+import re
+import resource
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from builders.text_encoders import HashEncoder
+
+from muvera import MuveraIndex, TextIndex, load_encoder
+from muvera.convert import read
+
+#: Limits for one sample: processor seconds, seconds and bytes of address space.
+PROCESSOR_SECONDS, SECONDS, MEMORY = 20, 120, 6 << 30
+
+#: The promised types; a subclass is another library's error.
+PROMISED = (ValueError, TypeError, MemoryError, ImportError)
+
+
+def use(path: Path) -> None:
+    """Read a sample and use it; raise AssertionError if the content is wrong."""
+    query = np.ones((2, 4), np.float32)
+    if (path / "encoder.json").exists():
+        found = load_encoder(path).encode_documents([query, query[:1]], threads=1)
+        assert found.dtype == np.float32 and found.ndim == 2
+    elif (path / "manifest.json").exists() and list(path.rglob("texts.sqlite")):
+        texts = TextIndex.load(path, HashEncoder(4))
+        texts.search("a cat", k=3)
+        assert len(list(texts)) == len(texts)
+    elif (path / "manifest.json").exists():
+        index = MuveraIndex.load(path, verify_files=True)
+        index.search(query, k=3, threads=1)
+    else:
+        documents = read(path)
+        offsets, tokens = documents.offsets, documents.tokens
+        assert offsets[0] == 0 and offsets[-1] == len(tokens) and (np.diff(offsets) >= 0).all(), "offsets"
+        assert np.isfinite(tokens).all(), "tokens that are not finite"
+        assert len(set(documents.ids.tolist())) == len(documents), "ids that are not unique"
+
+
+def outcome_of(path: Path) -> tuple[str, str]:
+    """Return "read", "refused" or what is wrong, and the message."""
+    before = _listing(path)
+    try:
+        use(path)
+        outcome = "read", ""
+    except AssertionError as error:
+        outcome = "unsound", str(error)
+    except Exception as error:
+        outcome = _judged(error, path)
+    return outcome if _listing(path) == before else ("unsound", "reading changed the folder")
+
+
+def _judged(error: Exception, path: Path) -> tuple[str, str]:
+    text = f"{type(error).__name__}: {error}"
+    promised = type(error) in PROMISED or type(error).__module__.startswith("muvera")
+    promised = promised or isinstance(error, pickle.UnpicklingError)
+    promised = promised or (isinstance(error, OSError) and not re.match(r"\[Errno", str(error)))
+    if not promised or not str(error).endswith((".", "?")) or "\n" in str(error):
+        return "raw", text
+    # Errors of foreign files name the file; those of the library's own folders need not.
+    named = str(path) in str(error) or (path / "manifest.json").exists() or (path / "encoder.json").exists()
+    return ("refused" if named else "nameless"), text
+
+
+def _listing(path: Path) -> list[str]:
+    return sorted(str(entry) for entry in (path.rglob("*") if path.is_dir() else path.parent.iterdir()))
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print
+    for line in sys.stdin:
+        path = Path(json.loads(line))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        most = int(used.ru_utime + used.ru_stime) + PROCESSOR_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+        signal.alarm(SECONDS)  # ends the process, too
+        os.chdir(path.parent)  # where a pickle's program leaves its mark
+        outcome: Any = outcome_of(path)
+        os.chdir("/")
+        answers.write(json.dumps(outcome) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Small valid files and folders of every kind that the library reads: the mutations start from these."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from builders.foreign_indexes import random_index, write_fast_plaid, write_plaid, write_pt
+from builders.paths import ROOT
+from builders.text_encoders import HashEncoder
+
+from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex, TextIndex
+from muvera.convert import convert
+from muvera.encoders.registry import make_encoder, preset_config
+
+GOLDEN = ROOT / "tests" / "golden" / "convert"
+NAMES, DIMENSION = ("a", "b", "c", "d", "é"), 4
+DOCUMENTS = MultiVectors.from_flat(
+    np.random.default_rng(0).normal(size=(10, DIMENSION)).astype(np.float32), (3, 0, 1, 2, 4), ids=NAMES
+)
+
+#: Writes a sample into an empty folder and returns its path.
+Make = Callable[[Path], Path]
+
+
+def converted(format: str) -> Make:
+    def make(place: Path) -> Path:
+        convert(DOCUMENTS, place / f"a.{format}", format)
+        return place / f"a.{format}"
+
+    return make
+
+
+def golden(name: str) -> Make:
+    return lambda place: Path(shutil.copytree(GOLDEN / name, place / name))
+
+
+def npz(compressed: bool) -> Make:
+    def make(place: Path) -> Path:
+        if compressed:
+            named = {"tokens": DOCUMENTS.tokens, "lengths": DOCUMENTS.lengths, "ids": DOCUMENTS.ids}
+            np.savez_compressed(place / "a.npz", **named)
+        else:
+            documents: dict[str, Any] = {f"emb_{i}": tokens for i, tokens in enumerate(DOCUMENTS)}
+            np.savez(place / "a.npz", **documents)
+        return place / "a.npz"
+
+    return make
+
+
+def padded(place: Path) -> Path:
+    np.save(place / "x.npy", np.ones((3, 4, DIMENSION), np.float32))
+    np.save(place / "x_lengths.npy", np.array([2, 4, 0]))
+    return place / "x.npy"
+
+
+def rows(row: Callable[[str, list[Any]], Any], name: str = "rows.jsonl") -> Make:
+    def make(place: Path) -> Path:
+        values = [row(i, tokens.tolist()) for i, tokens in zip(NAMES, DOCUMENTS, strict=True)]
+        text = json.dumps(values) if name == "a.json" else "".join(json.dumps(one) + "\n" for one in values)
+        (place / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+        return place / name
+
+    return make
+
+
+def warp(place: Path) -> Path:
+    index = random_index(2, [[3, 0, 5, 1, 7, 2]], 16, 4)
+    lengths, codes = index["lengths"][0], index["codes"][0]
+    order = np.argsort(codes, kind="stable")
+    np.save(place / "centroids.npy", index["centroids"].astype(np.float32))
+    np.save(place / "bucket_weights.npy", index["weights"])
+    sizes = np.bincount(codes, minlength=len(index["centroids"])).astype(np.int64)
+    owners = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
+    for name, array in (("sizes", sizes), ("codes", owners[order]), ("residuals", index["packed"][0][order])):
+        write_pt(place / f"{name}.compacted.pt", array)
+    return place
+
+
+def byaldi(place: Path) -> Path:
+    (place / "embeddings").mkdir()
+    for start in (0, 2):
+        pages = [np.full((2 + page, DIMENSION), start + page + 0.5, np.float32) for page in range(2)]
+        halves = [(page.view(np.uint32) >> 16).astype(np.uint16) for page in pages]
+        write_pt(place / "embeddings" / f"embeddings_{start}.pt", *halves, container="list")
+    names = {str(i): {"doc_id": i, "page_id": 1} for i in range(4)}
+    for name, value in (("embed_id_to_doc_id", names), ("index_config", {})):
+        (place / f"{name}.json.gz").write_bytes(gzip.compress(json.dumps(value).encode()))
+    return place
+
+
+def qdrant(place: Path) -> Path:
+    library: Any = import_module("qdrant_client")
+    models = library.models
+    comparator = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    tokens = models.VectorParams(size=4, distance=models.Distance.DOT, multivector_config=comparator)
+    client = library.QdrantClient(path=str(place / "db"))
+    client.create_collection("docs", {"colbert": tokens})
+    for i, value in enumerate(DOCUMENTS):
+        vector: Any = {"colbert": value.tolist()} if len(value) else {}
+        client.upsert("docs", [models.PointStruct(id=i, vector=vector, payload={"key": NAMES[i]})])
+    client.close()
+    return place / "db"
+
+
+def lancedb(place: Path) -> Path:
+    database: Any = import_module("lancedb").connect(str(place / "db"))
+    table: Any = import_module("pyarrow").table({"id": list(NAMES), "tokens": DOCUMENTS.to_arrow()})
+    database.create_table("docs", table)
+    return place / "db"
+
+
+def arrow(stream: bool) -> Make:
+    def make(place: Path) -> Path:
+        pa: Any = import_module("pyarrow")
+        lists = pa.array([tokens.tolist() for tokens in DOCUMENTS], pa.large_list(pa.list_(pa.float64())))
+        table = pa.table({"id": list(NAMES), "tokens": lists if stream else DOCUMENTS.to_arrow()})
+        opener: Any = pa.ipc.new_stream if stream else pa.ipc.new_file
+        with opener(str(place / "a.arrow"), table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+        return place / "a.arrow"
+
+    return make
+
+
+def zarr(place: Path) -> Path:
+    group: Any = import_module("zarr").create_group(str(place / "a.zarr"), zarr_format=3)
+    for name, values in (("tokens", DOCUMENTS.tokens), ("offsets", DOCUMENTS.offsets)):
+        group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(4, *values.shape[1:]))[:] = (
+            values
+        )
+    return place / "a.zarr"
+
+
+def hdf5(place: Path) -> Path:
+    h5py: Any = import_module("h5py")
+    with h5py.File(place / "a.h5", "w") as file:
+        file.create_dataset("tokens", data=DOCUMENTS.tokens, chunks=(4, DIMENSION), compression="gzip")
+        file["offsets"] = DOCUMENTS.offsets
+        file["ids"] = list(NAMES)
+    return place / "a.h5"
+
+
+def index(**settings: Any) -> Make:
+    def make(place: Path) -> Path:
+        config = FDEConfig(dimension=DIMENSION, num_repetitions=2, num_simhash_projections=1)
+        MuveraIndex.build(DOCUMENTS, config, path=place / "index", exact_tokens=0, threads=1, **settings)
+        return place / "index"
+
+    return make
+
+
+def texts(place: Path) -> Path:
+    metadata = [{"year": i} for i in range(4)]
+    TextIndex.build(
+        ["a cat", "a dog", "", "the sky"], HashEncoder(4), metadata=metadata, path=place / "index"
+    )
+    return place / "index"
+
+
+def encoder(name: str) -> Make:
+    def make(place: Path) -> Path:
+        config: Any = {
+            "moments": lambda: preset_config("mean", DIMENSION),
+            "fde": lambda: FDEConfig(dimension=DIMENSION, num_repetitions=2),
+            "reference": lambda: preset_config("reference", DIMENSION, num_repetitions=2),
+            "projected": lambda: preset_config(
+                "paper", DIMENSION, final_projection="count_sketch", final_projection_dimension=8
+            ),
+            "learned": lambda: LearnedConfig(
+                dimension=DIMENSION, vector_dimension=8, num_landmarks=256, num_features=16, training_epochs=0
+            ),
+        }[name]()
+        tokens = np.random.default_rng(1).normal(size=(900, DIMENSION)).astype(np.float32)
+        made = make_encoder(config).fit(MultiVectors.from_flat(tokens, [3] * 300))
+        made.save(place / "encoder")
+        return place / "encoder"
+
+    return make
+
+
+#: Libraries that a sample needs, and what writes it.
+SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
+    "npy": ((), lambda place: (DOCUMENTS.save(place / "docs"), place / "docs")[1]),
+    "npy_padded": ((), padded),
+    "npz": ((), converted("npz")),
+    "npz_compressed": ((), npz(compressed=True)),
+    "npz_documents": ((), npz(compressed=False)),
+    "safetensors": ((), converted("safetensors")),
+    "jsonl": ((), rows(lambda i, t: {"id": i, "tokens": t})),
+    "jsonl_gz": ((), rows(lambda i, t: {"id": i, "tokens": t}, "rows.jsonl.gz")),
+    "json": ((), rows(lambda i, t: {"id": i, "embeddings": t}, "a.json")),
+    "jsonl_qdrant": ((), rows(lambda i, t: {"id": i, "payload": {"n": 1}, "vector": {"colbert": t}})),
+    "plaid": ((), lambda place: write_plaid(place / "plaid", random_index(0, [[3, 0, 2], [1, 4]]))),
+    "next_plaid": ((), lambda place: write_fast_plaid(place / "next", random_index(0, [[3, 0, 2], [1, 4]]))),
+    "fast_plaid": ((), golden("fast_plaid_1.4.6")),
+    "fast_plaid_small": ((), golden("fast_plaid_1.4.6_small")),
+    "pylate_scann": ((), golden("pylate_scann")),
+    "pylate_fast_plaid": ((), golden("pylate_fast_plaid")),
+    "pylate_plaid": ((), golden("pylate_stanford_plaid")),
+    "pylate_voyager": ((), golden("pylate_voyager")),
+    "warp": ((), warp),
+    "byaldi": ((), byaldi),
+    "qdrant": (("qdrant_client",), qdrant),
+    "lancedb": (("lancedb", "pyarrow"), lancedb),
+    "parquet": (("pyarrow",), converted("parquet")),
+    "arrow_file": (("pyarrow",), arrow(stream=False)),
+    "arrow_stream": (("pyarrow",), arrow(stream=True)),
+    "zarr": (("zarr",), zarr),
+    "hdf5": (("h5py",), hdf5),
+    "index_exact": ((), index(backend="exact")),
+    "index_graph": (("hnswlib",), index(backend="hnsw")),
+    "texts": ((), texts),
+    **{
+        f"encoder_{name}": ((), encoder(name))
+        for name in ("moments", "fde", "reference", "projected", "learned")
+    },
+}
+
+
+def make_sample(name: str, folder: Path) -> Path | None:
+    """Write a sample; return None if a library that it needs is not installed."""
+    needs, make = SAMPLES[name]
+    if any(find_spec(module) is None for module in needs):
+        return None
+    (folder / "sample").mkdir()
+    return make(folder / "sample")

@@ -1,0 +1,130 @@
+"""Damaged files and folders are read, or refused in one sentence: no crash, no hang, no raw error.
+
+``MUVERA_ATTACK=1000`` tries so many mutations of each sample instead of a few.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attack.child import outcome_of
+from attack.mutations import change_pickle, mutate
+from attack.pickles import HOSTILE_PICKLES, MARKER
+from attack.samples import SAMPLES, make_sample
+from builders.paths import ROOT
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits processes as Linux does")
+
+MUTATIONS = int(os.environ.get("MUVERA_ATTACK", "25"))
+
+
+class Reader:
+    """The child process that reads samples; a new one starts after each death."""
+
+    def __init__(self, *command: str) -> None:
+        self.command = command or (sys.executable, str(ROOT / "tests" / "attack" / "child.py"))
+        self.process: subprocess.Popen[str] | None = None
+
+    def read(self, path: Path) -> tuple[str, str]:
+        """Return the outcome for a sample and its message."""
+        if self.process is None:
+            variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+            pipe, none = subprocess.PIPE, subprocess.DEVNULL
+            self.process = subprocess.Popen(
+                self.command, stdin=pipe, stdout=pipe, stderr=none, text=True, env=variables
+            )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(str(path)) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            self.close()
+            kind = "hang" if -code in (signal.SIGXCPU, signal.SIGALRM) else "abort"
+            return kind, f"the process ended with {code}"
+        kind, text = json.loads(line)
+        return ("unsound", "a program was run") if (path.parent / MARKER).exists() else (kind, text)
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    made = Reader()
+    yield made
+    made.close()
+
+
+@pytest.mark.compiled("interpreted kernels would be too slow")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.xfail(reason="from_arrays does not check integer arrays yet")])
+        if name in ("encoder_fde", "encoder_projected")
+        else name
+        for name in SAMPLES
+    ],
+)
+def test_damage_is_read_or_refused_in_a_sentence(reader: Reader, tmp_path: Path, name: str) -> None:
+    sample = make_sample(name, tmp_path)
+    if sample is None:
+        pytest.skip(f"{' and '.join(SAMPLES[name][0])} must be installed")
+    assert reader.read(sample) == ("read", "")
+    counts: Counter[str] = Counter()
+    faults = []
+    for number in range(MUTATIONS):
+        case = tmp_path / f"case-{number}"
+        case.mkdir()
+        copy = case / sample.name
+        (shutil.copytree if sample.is_dir() else shutil.copyfile)(sample, copy)
+        damage = mutate(copy, name, number)
+        kind, text = reader.read(copy)
+        counts[kind] += 1
+        if kind not in ("read", "refused"):
+            faults.append(f"{number}, {damage}: {kind}: {text[:200]}")
+        shutil.rmtree(case)
+    assert not faults, "\n".join(faults)
+    assert counts["refused"] > 0
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ("os.abort()", "abort"),
+        ("signal.alarm(1); time.sleep(60)", "hang"),
+        ("resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile True: pass", "hang"),
+        (f'Path(path.parent, {MARKER!r}).touch(); print(\'["read", ""]\', flush=True)', "unsound"),
+    ],
+)
+def test_deaths_loops_and_programs_are_noticed(tmp_path: Path, script: str, kind: str) -> None:
+    start = "import json, os, resource, signal, sys, time\nfrom pathlib import Path\n"
+    reader = Reader(sys.executable, "-c", f"{start}path = Path(json.loads(sys.stdin.readline()))\n{script}")
+    assert reader.read(tmp_path / "file")[0] == kind
+    reader.close()
+
+
+def test_outcomes_and_mutations_are_what_they_claim(tmp_path: Path) -> None:
+    sample = make_sample("npz", tmp_path)
+    assert sample is not None and outcome_of(sample) == ("read", "")
+    content, seen = sample.read_bytes(), []
+    for number in (*range(8), *range(8)):
+        sample.write_bytes(content)
+        mutate(sample, "npz", number)
+        seen.append(sample.read_bytes())
+    assert seen[:8] == seen[8:] and len(set(seen)) > 4
+    sample.write_bytes(b"PK")
+    assert outcome_of(sample)[0] == "refused"
+    pickles = {change_pickle(b"\x80\x04N.", random.Random(number)) for number in range(1500)}
+    assert set(HOSTILE_PICKLES) <= pickles
