@@ -80,7 +80,7 @@ class Stress:
         document = int(stream.integers(STABLE))
         query = np.zeros((2, DIMENSION), np.float32)
         query[0, :-1], query[1, -1] = self.bases[document], 1
-        ways = ({}, {"ef": 60}, {"filter": range(STABLE)}, {"candidates": 2000}, {"patience": 30})
+        ways = ({}, {"ef": 60}, {"ids": range(STABLE)}, {"candidates": 2000}, {"patience": 30})
         way: dict[str, Any] = {"candidates": 40, "threads": 1, **ways[int(stream.integers(len(ways)))]}
         start = time.perf_counter()
         ranking = self.index.search(query, 5, **way)[0]
@@ -164,7 +164,7 @@ def compare(index: MuveraIndex, held: dict[int, np.ndarray], stream: np.random.G
     exact = {
         i: (query.astype(float) @ held[i].T.astype(float)).max(axis=1).sum() for i in among if len(held[i])
     }
-    way: dict[str, Any] = {} if len(among) == len(held) else {"filter": among}
+    way: dict[str, Any] = {} if len(among) == len(held) else {"ids": among}
     ranking = index.search(query, 10, candidates=max(10, len(exact) - 1), threads=1, **way)[0]
     best = sorted(exact.values(), reverse=True)[:11]
     possible = [(best[:i] + best[i + 1 :])[:10] for i in range(len(best))] if len(best) > 10 else [best]
