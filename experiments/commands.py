@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits
 from muvera.engines import open_engine
 
 from .bench import speed as speeds
-from .bench import speed_tables
 from .bench.distributed import COLUMNS as DISTRIBUTED_COLUMNS
 from .bench.distributed import ENGINES, encode_distributed
 from .bench.engines import COLUMNS as ENGINE_COLUMNS
@@ -28,10 +27,11 @@ from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DATA, DatasetPath, find_collections
 from .datasets.encode_texts import encode_texts
 from .datasets.loading import load_collection
-from .report.machines import HEADER, Machine, machine_rows, search_costs
-from .report.markdown import markdown_table
+from .report.machines import Machine, machine_table, search_costs
 from .report.results_pages import write_pages
 from .report.stored_results import RESULTS, save_results, save_run
+from .report.studies import study_text
+from .report.table import Table, markdown
 from .runner.check import check_run, record_run
 from .runner.configuration import load_experiments
 from .runner.provenance import machine
@@ -204,7 +204,7 @@ def speed(
         found["first_calls"] = first_calls()
     if save:
         save_results("speed", found)
-    typer.echo(json.dumps(found) if as_json else speed_tables.text(found))
+    typer.echo(json.dumps(found) if as_json else study_text("speed", found))
 
 
 def graphs(
@@ -226,7 +226,7 @@ def graphs(
                 [f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in COLUMNS]
             )
             typer.echo(" ".join(found[-1]), err=True)
-    typer.echo(markdown_table(list(COLUMNS.values()), found))
+    typer.echo(markdown(Table("", list(COLUMNS.values()), found)))
 
 
 def load(
@@ -280,7 +280,7 @@ def engines(
                 cells = ["" if (value := row[name]) is None else value for name in ENGINE_COLUMNS]
                 found.append([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells])
                 typer.echo(" ".join(found[-1]), err=True)
-    typer.echo(markdown_table(list(ENGINE_COLUMNS.values()), found))
+    typer.echo(markdown(Table("", list(ENGINE_COLUMNS.values()), found)))
 
 
 def mixed(
@@ -298,7 +298,7 @@ def mixed(
         raise typer.BadParameter(str(error)) from error
     encoders = mixed_encoders(one.documents.dimension)
     header, rows = measure_mixed_streams(one, other, encoders, partial(typer.echo, err=True))
-    typer.echo(markdown_table(header, rows))
+    typer.echo(markdown(Table("", header, rows)))
     if save:
         save_results("mixed_streams", mixed_results(header, rows))
 
@@ -325,7 +325,7 @@ def distributed(
     for row in encode_distributed(loaded, names):
         rows.append([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()])
         typer.echo(" ".join(rows[-1]), err=True)
-    typer.echo(markdown_table(list(DISTRIBUTED_COLUMNS.values()), rows))
+    typer.echo(markdown(Table("", list(DISTRIBUTED_COLUMNS.values()), rows)))
 
 
 def machines(
@@ -341,7 +341,7 @@ def machines(
 ) -> None:
     """Compute machines and queries a second of large collections from the stored results."""
     sizes = documents or [100_000_000, 10_000_000_000]
-    typer.echo(markdown_table(HEADER, machine_rows(sizes, Machine(memory, cores, rate))))
+    typer.echo(markdown(machine_table(sizes, Machine(memory, cores, rate))))
     for cost in search_costs():
         typer.echo(
             f"{cost.name}: measured to {cost.documents:,} documents, time as their power {cost.exponent:.2f}"

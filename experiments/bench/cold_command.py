@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from ..report.stored_results import RESULTS, load_results, save_results
+from ..report.studies import study_text
 from ..runner.provenance import machine
 from .cold_reads import measure
-from .cold_tables import text
 from .disk_settings import read_ahead_of
 from .limited_memory import under_limit
 
@@ -62,4 +62,4 @@ def cold(
         stored = load_results("cold")
         kept = [one for one in stored.get("runs", []) if one["read_ahead_kb"] != kb]
         save_results("cold", {"runs": [*kept, found]})
-    typer.echo(text({"runs": [found]}))
+    typer.echo(study_text("cold", {"runs": [found]}))

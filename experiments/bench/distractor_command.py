@@ -10,10 +10,9 @@ import typer
 
 from ..datasets.discovery import CACHE, DATA, find_collections
 from ..datasets.loading import load_collection
-from ..report.markdown import text_table
 from ..report.stored_results import RESULTS, save_results
+from ..report.studies import study_text
 from ..runner.provenance import machine
-from .distractor_report import table, write_figure
 from .distractors import ENCODERS, KINDS, fitted_encoders, measure
 
 __all__ = ["distractors"]
@@ -31,9 +30,6 @@ def distractors(
     ] = None,
     queries: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     cache: Annotated[Path, typer.Option(help="Where embeddings are kept that `encode` made.")] = CACHE,
-    figures: Annotated[
-        Path | None, typer.Option(help="Folder to draw the made documents' figure in.")
-    ] = None,
     save: Annotated[
         bool,
         typer.Option("--save", help=f"Store the counts in {RESULTS.name}/, from which `results` writes."),
@@ -51,16 +47,11 @@ def distractors(
         encoders = fitted_encoders(read.documents, encoder or tuple(ENCODERS))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    kinds = {}
-    for kind in KINDS:
-        found = measure(read, sizes, encoders, kind, queries=queries)
-        typer.echo(f"{kind}:\n{text_table(*table(found))}")
-        kinds[kind] = found
-    if figures is not None:
-        for path in write_figure(kinds[KINDS[0]], figures):
-            typer.echo(str(path))
+    kinds = {
+        kind: [asdict(one) for one in measure(read, sizes, encoders, kind, queries=queries)] for kind in KINDS
+    }
+    count = min(queries, len(read.queries))
+    values = {"collection": collection, "queries": count, "machine": machine(), "kinds": kinds}
     if save:
-        stored = {kind: [asdict(one) for one in found] for kind, found in kinds.items()}
-        count = min(queries, len(read.queries))
-        values = {"collection": collection, "queries": count, "machine": machine(), "kinds": stored}
         save_results("distractors", values)
+    typer.echo(study_text("distractors", values))

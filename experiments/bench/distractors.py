@@ -33,7 +33,6 @@ __all__ = [
     "fitted_encoders",
     "measure",
     "needed_rank",
-    "slope",
 ]
 
 Kind = Literal["made", "noise"]
@@ -223,16 +222,3 @@ def needed_rank(ranks: NDArray[np.int64], share: float) -> int:
     """
     ordered = np.sort(ranks, axis=None)
     return int(ordered[max(0, int(np.ceil(share * ordered.size - 1e-9)) - 1)])
-
-
-def slope(sizes: Sequence[int], candidates: Sequence[int]) -> float | None:
-    """Return the exponent of the candidates' growth: the slope of their logarithms; None for one size.
-
-    Examples
-    --------
-    >>> round(slope([100, 1000, 10000], [10, 20, 40]), 3)
-    0.301
-    """
-    if len(sizes) < 2:
-        return None
-    return float(np.polyfit(np.log(sizes), np.log(candidates), 1)[0])

@@ -11,8 +11,8 @@ from muvera.index.default_preset import MANY
 
 from ..datasets.discovery import CACHE, find_collections
 from ..report.stored_results import RESULTS, save_results
+from ..report.studies import study_text
 from .growth import GrowthSettings, measure_size
-from .growth_tables import text
 
 __all__ = ["grow"]
 
@@ -65,4 +65,4 @@ def grow(
     found = {**settings, "rows": rows}
     if save:
         save_results("growth", found)
-    typer.echo(text(found))
+    typer.echo(study_text("growth", found))

@@ -25,9 +25,8 @@ from muvera.reranking.pruning import RerankOptions, rank_candidates
 
 from ..datasets.collection import Collection
 from ..peers.environments import PEERS, Worker, save_texts
-from ..report.markdown import markdown_table, text_table
 
-__all__ = ["CANDIDATES", "markdown", "measure", "text"]
+__all__ = ["CANDIDATES", "measure"]
 
 K, CANDIDATES = 10, 200
 
@@ -36,9 +35,6 @@ _ALPHAS = (0.5, 0.4, 0.3, 0.2, 0.1)
 
 # Col-Bandit's one knob: its own default, and the careful end of its range.
 _BANDITS = (0.2, 1.0)
-
-# What a way may lose of the exact ten to be worth having.
-_LOSS = 0.001
 
 #: The way that others are compared with.
 BASE = "bounds, first stage's order"
@@ -179,54 +175,3 @@ def _bandits(
                     }
                 )
     return rows
-
-
-def _table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    header = ["", "ms", f"{BASE} / this", "of the exact ten", "products made"]
-    return header, [
-        [
-            f"{row['collection']}, {row['way']}",
-            f"{row['ms']:.2f}",
-            f"{row['ratio']:.2f}x",
-            f"{row['same']:.3f}",
-            "" if row["products"] is None else f"{row['products']:.2f}",
-        ]
-        for row in found["rows"]
-    ]
-
-
-def _caption(found: dict[str, Any]) -> str:
-    on = found["machine"]
-    return (
-        f"Ten of {CANDIDATES} candidates, the best by the mean token; one thread, processor time, median of "
-        f"{found['rounds']} rounds; {on['processor']}, {on['cores']} cores (load {on['load']} at the start), Python "
-        f"{on['python']}, NumPy {on['numpy']}, numba {on['numba']}. Alpha leaves candidates whose first-stage score is "
-        "further below the tenth best than that part of it. Col-Bandit packs each query's candidates before the clock "
-        "starts."
-    )
-
-
-def _finding(found: dict[str, Any]) -> str:
-    """Say which ways are faster than the library's everywhere, and lose nothing."""
-    ways = dict.fromkeys(row["way"] for row in found["rows"] if row["way"] != BASE)
-    better = [
-        way
-        for way in ways
-        if all(row["ratio"] > 1 and row["same"] >= 1 - _LOSS for row in found["rows"] if row["way"] == way)
-    ]
-    what = ", ".join(better) if better else "No way"
-    return (
-        f"{what} {'are' if len(better) > 1 else 'is'} faster on every collection than what the library does ({BASE}) "
-        f"and loses at most {_LOSS} of the exact ten."
-    )
-
-
-def text(found: dict[str, Any]) -> str:
-    """Return the table for the terminal."""
-    return f"{text_table(*_table(found))}\n\n{_finding(found)}\n\n{_caption(found)}"
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """Return a section with the table as Markdown."""
-    table = markdown_table(*_table(found))
-    return f"## Leaving candidates unscored\n\n{_finding(found)}\n\n{_caption(found)}\n\n{table}"

@@ -10,8 +10,9 @@ import typer
 from ..datasets.discovery import CACHE, find_collections
 from ..datasets.loading import load_collection
 from ..report.stored_results import RESULTS, save_results
+from ..report.studies import study_text
 from ..runner.provenance import machine
-from .pruning import measure, text
+from .pruning import measure
 
 __all__ = ["pruning"]
 
@@ -38,4 +39,4 @@ def pruning(
     found = {"machine": on, "rounds": rounds, "rows": measure(collections, rounds, cache if peers else None)}
     if save:
         save_results("pruning", found)
-    typer.echo(text(found))
+    typer.echo(study_text("pruning", found))

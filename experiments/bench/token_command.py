@@ -11,8 +11,9 @@ from threadpoolctl import threadpool_limits
 from ..datasets.discovery import CACHE, DATA, find_collections
 from ..datasets.loading import load_collection
 from ..report.stored_results import RESULTS, save_results
+from ..report.studies import study_text
 from ..runner.provenance import machine
-from .tokens import measure, text
+from .tokens import measure
 
 __all__ = ["tokens"]
 
@@ -46,4 +47,4 @@ def tokens(
     found |= {"machine": measured_on, "rounds": rounds}
     if save:
         save_results("tokens", found)
-    typer.echo(text(found))
+    typer.echo(study_text("tokens", found))

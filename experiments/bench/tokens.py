@@ -6,7 +6,7 @@ Times are of one thread, in processor time, every way once a round, so that all 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -23,20 +23,10 @@ from muvera.reranking.pruning import RerankOptions, rank_candidates
 
 from ..datasets.collection import Collection
 from ..evaluation.metrics import recall
-from ..report.markdown import markdown_table, text_table
 
-__all__ = ["TARGETS", "markdown", "measure", "text"]
+__all__ = ["measure"]
 
 K, CANDIDATES, CHECKED, RESCORED = 10, 100, 20, 30
-
-#: 10-recall@10 by codes alone that is aimed at, and the ratio of times to float32, by codec.
-TARGETS = {
-    "float16": (None, 1.0, None),
-    "int8": (0.99, 3.0, 2.2),
-    "4bit": (0.965, None, None),
-    "2bit": (0.90, 2.7, 2.0),
-    "1bit": (0.79, None, None),
-}
 
 #: Tokens that codecs are fitted on, and queries that are timed in a round.
 _FITTED, _TIMED = 50_000, 20
@@ -204,76 +194,3 @@ def _checked(coded: CodedVectors, documents: MultiVectors) -> Rank:
         )
 
     return rank
-
-
-def _tables(results: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    quality = [
-        [
-            f"{row['collection']}, {row['codec']}",
-            str(row["bytes"]),
-            *(f"{row[key]:.3f}" for key in ("recall_10", "recall_20", "rescored_30")),
-            _recall_target(row["codec"]),
-            f"{row['error']:.4f}",
-            f"{row['fit_seconds']:.1f}",
-            f"{row['encode_microseconds']:.1f}",
-        ]
-        for row in results["quality"]
-    ]
-    speed = [
-        [
-            f"{row['collection']}, {row['way']}" + (f", best {CHECKED} by float32" if row["checked"] else ""),
-            f"{row['milliseconds']:.2f}",
-            f"{row['ratio']:.2f}x",
-            f"{row['least']:.2f} - {row['greatest']:.2f}",
-            _target(row),
-        ]
-        for row in results["speed"]
-    ]
-    return [
-        (
-            "What codecs find among all documents",
-            [
-                "", "bytes a token", "10-recall@10", "@20", f"@{RESCORED}, rescored @10", "target @10",
-                "squared error", "fit, s", "encode, us a token",
-            ],
-            quality,
-        ),
-        (
-            f"{CANDIDATES} candidates in random order, one thread",
-            ["", "ms", "float32 / this", "least - greatest", "target"],
-            speed,
-        ),
-    ]  # fmt: skip
-
-
-def _recall_target(codec: str) -> str:
-    target = TARGETS.get(codec, (None, None, None))[0]
-    return "" if target is None else f"{target:.3f}"
-
-
-def _target(row: dict[str, Any]) -> str:
-    target = TARGETS.get(row["way"], (None, None, None))[2 if row["checked"] else 1]
-    return "" if target is None else f"{target:.1f}x"
-
-
-def _caption(results: dict[str, Any]) -> str:
-    on = results["machine"]
-    return (
-        f"Processor time of one thread, median of {results['rounds']} interleaved rounds; {on['processor']}, "
-        f"{on['cores']} cores (load {on['load']} at the start), Python {on['python']}, NumPy {on['numpy']}, "
-        f"numba {on['numba']}."
-    )
-
-
-def text(results: dict[str, Any]) -> str:
-    """Return the tables for the terminal."""
-    tables: Sequence[tuple[str, list[str], list[list[str]]]] = _tables(results)
-    return "\n\n".join(
-        [*(f"{title}\n{text_table(head, rows)}" for title, head, rows in tables), _caption(results)]
-    )
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """Return the tables as Markdown."""
-    parts = [f"## {title}\n\n{markdown_table(head, rows)}" for title, head, rows in _tables(results)]
-    return "\n\n".join([_caption(results), *parts])

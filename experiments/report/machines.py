@@ -1,8 +1,8 @@
-"""Machines and queries a second for collections too large to measure here, by arithmetic from stored results.
+"""Machines and queries per second for large collections, computed from the stored results.
 
-Bytes a document and the growth of a search's time with the documents are those of the experiment ``scaling``;
-encoding a query and ranking its candidates are those of ``end_to_end``, with the graph of its own small
-collection in them.  Times beyond the largest measured size follow a power of the number of documents.
+Bytes per document, and the growth of search time with the number of documents, come from the experiment
+``scaling``; the time of encoding a query and ranking its candidates comes from ``end_to_end`` and includes the
+graph of its small collection.  Beyond the largest measured size, time follows a power of the documents.
 """
 
 from __future__ import annotations
@@ -10,78 +10,69 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
+from ..evaluation.statistics import growth_exponent
 from .stored_results import load_results
+from .table import Column, Table
 
-__all__ = ["HEADER", "Machine", "SearchCost", "machine_rows", "query_ms", "search_costs"]
+__all__ = ["Machine", "SearchCost", "machine_table", "query_ms", "search_costs"]
 
-#: Collection, system and searches of the stored tables that are read.
+#: Collection, system and searches in the stored tables.
 COLLECTION, SYSTEM, SEARCHES = "cosqa-minilm", "muvera learned, candidates=100", ("int8", "hnsw")
-
-HEADER = [
-    "documents", "first stage", "in memory", "shards", "documents a shard", "ms of a core a query",
-    "queries/s of one set of shards", "sets", "machines",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine has, and how many queries a second all of them shall answer."""
+    """A machine, and the queries per second that all machines must answer together."""
 
     memory_gb: float = 128
     cores: int = 16
     rate: float = 1000
-    #: Part of the memory that vectors and links may take.
+    #: Share of the memory for vectors and links.
     share: float = 0.75
 
 
 @dataclass(frozen=True)
 class SearchCost:
-    """What a first stage costs, as it was measured."""
+    """Measured cost of a first stage."""
 
     name: str
     bytes_document: float
-    #: Largest measured size and milliseconds of its median query.
+    #: Largest measured size, and milliseconds of its median query.
     documents: int
     ms: float
-    #: Of the documents, in the time of a query.
+    #: Search time grows with this power of the documents.
     exponent: float
 
     def ms_of(self, documents: float) -> float:
-        """Return the milliseconds of a query among this many documents."""
+        """Return the milliseconds of a query over this many documents."""
         return self.ms * math.pow(documents / self.documents, self.exponent)
 
 
 def search_costs() -> list[SearchCost]:
-    """Return the stored costs of searches; the exponent is fitted to all their sizes."""
+    """Return the stored costs of searches, with the exponent fitted to all their sizes."""
     table = load_results("scaling")["tables"][0]
-    column = {name: number for number, name in enumerate(table["header"])}
-    found = []
+    columns = [table["header"].index(name) for name in ("documents", "p50, ms", "bytes/document")]
+    costs = []
     for name in SEARCHES:
-        rows = [row for row in table["rows"] if row[column["search"]] == name]
-        sizes = np.array([_number(row[column["documents"]]) for row in rows])
-        ms = np.array([_number(row[column["p50, ms"]]) for row in rows])
-        exponent = float(np.polyfit(np.log(sizes), np.log(ms), 1)[0])
-        size = _number(rows[-1][column["bytes/document"]])
-        found.append(SearchCost(name, size, int(sizes[-1]), float(ms[-1]), exponent))
-    return found
+        rows = [[_number(row[c]) for c in columns] for row in table["rows"] if row[0] == name]
+        exponent = growth_exponent([row[0] for row in rows], [row[1] for row in rows]) or 0.0
+        documents, ms, size = rows[-1]
+        costs.append(SearchCost(name, size, int(documents), ms, exponent))
+    return costs
 
 
 def query_ms() -> float:
     """Return the stored milliseconds of a whole query: encoding, a small graph, ranking."""
-    table: dict[str, Any] = next(
-        one for one in load_results("end_to_end")["tables"] if "queries per second" in one["title"]
-    )
+    tables = load_results("end_to_end")["tables"]
+    table = next(table for table in tables if "queries per second" in table["title"])
     row = next(row for row in table["rows"] if row[0] == SYSTEM)
     cell: str = row[table["header"].index(COLLECTION)]
     return _number(cell.partition("(")[2].partition("/")[0])
 
 
-def machine_rows(documents: Iterable[int], machine: Machine) -> list[list[str]]:
-    """Return a row of :data:`HEADER` for each size and each first stage."""
+def machine_table(documents: Iterable[int], machine: Machine) -> Table:
+    """Return a row for each size and each first stage."""
     rest, rows = query_ms(), []
     for count in documents:
         for cost in search_costs():
@@ -89,15 +80,17 @@ def machine_rows(documents: Iterable[int], machine: Machine) -> list[list[str]]:
             shards = math.ceil(total / (machine.memory_gb * 1e9 * machine.share))
             ms = cost.ms_of(count / shards) + rest
             rate = 1000 * machine.cores / ms
-            sets = math.ceil(machine.rate / rate)
-            row = [f"{count:,}", cost.name, _bytes(total), f"{shards:,}", f"{count / shards:,.0f}"]
-            rows.append([*row, f"{ms:,.1f}", f"{rate:,.0f}", f"{sets:,}", f"{shards * sets:,}"])
-    return rows
+            copies = math.ceil(machine.rate / rate)
+            memory = f"{total / 1e12:.1f} TB" if total >= 1e12 else f"{total / 1e9:.0f} GB"
+            rows.append([count, cost.name, memory, shards, count / shards, ms, rate, copies, shards * copies])
+    whole = "{:,.0f}"
+    columns = [
+        *("documents", "first stage", "memory", "shards", Column("documents per shard", format=whole)),
+        *(Column("core ms per query", format="{:,.1f}"), Column("queries/s per copy", format=whole)),
+        *("copies", "machines"),
+    ]
+    return Table("", columns, rows)
 
 
 def _number(text: str) -> float:
     return float(text.strip().replace(",", ""))
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e12:.1f} TB" if count >= 1e12 else f"{count / 1e9:.0f} GB"

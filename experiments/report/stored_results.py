@@ -1,8 +1,9 @@
-"""The store of results that documents are generated from: one JSON file an experiment."""
+"""The stored results that documents are generated from: one JSON file per experiment."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +12,104 @@ from muvera.utils.atomic_files import write_bytes
 
 from .run_folder import load_run
 
-__all__ = ["RESULTS", "default_encoders", "load_results", "save_results", "save_run"]
+__all__ = [
+    "RESULTS",
+    "default_encoders",
+    "has_current_defaults",
+    "load_results",
+    "plain",
+    "save_results",
+    "save_run",
+]
 
 #: Where results are stored.
 RESULTS = Path(__file__).parents[1] / "results"
 
+# Hashes of default configurations with other fields, but the same vectors as today's.
+_SAME_DEFAULTS = ["f80ef2dd4fb7ff4a", "1c0d27953187c101"]
+
+# Names in results that were measured before the names changed -> today's names.
+_RENAMED = [
+    (r"\bcompact[_ ]covariance\b", "moments"),
+    (r"(^|muvera | minus | over )default\b", r"\1fde"),
+    (r"^(target of the default|default FDE|FDE, default)$", "fde"),
+    (r"^FDE, the paper's recipe$", "paper"),
+    (r"\basked first\b", "prefetched"),
+    (r"\bcodes first\b", "2-bit pre-ranking"),
+    (r"\b(\d+) asked\b", r"\1 queries"),
+    (r", outside$", ", unseen documents"),
+    (r"\buntil nothing new, patience=", "patience="),
+    (r"^by the depth$", "lost by fewer candidates"),
+    (r"^by the graph$", "lost by the graph"),
+    (r"^together$", "total"),
+    (r"^system, recall to be reached$", "system, recall"),
+    (r"(\S+): candidates that reach it$", r"candidates needed for a \1"),
+    (r"\bseconds of a build$", "build seconds"),
+    (
+        r"\bbytes of a document \(with the token vectors that are read\)$",
+        "bytes per document (with token vectors)",
+    ),
+    (r"^bytes of a document with its tokens$", "bytes per document with tokens"),
+    (r"\bqueries per second at a (\S+) of \.\.\.", r"queries per second by \1"),
+    (r"\bdifferences over the same queries$", "paired differences"),
+    (r"^median time of a query$", "median latency"),
+]
+
+
+def plain(value: Any) -> Any:
+    """Return stored results with today's names in all their texts and keys."""
+    if isinstance(value, dict):
+        return {plain(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    if isinstance(value, str):
+        for pattern, name in _RENAMED:
+            value = re.sub(pattern, name, value)
+    return value
+
 
 def load_results(name: str, folder: Path = RESULTS) -> dict[str, Any]:
-    """Return stored results, an empty dictionary where there are none."""
+    """Return stored results, or an empty dictionary if there are none."""
     path = folder / f"{name}.json"
     if not path.exists():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return results
 
 
 def save_results(name: str, values: dict[str, Any], folder: Path = RESULTS) -> None:
-    """Store results, one entry of the lists in them a line, so that changes can be read."""
+    """Store results, each entry of their lists on a line of its own, for readable diffs."""
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / f"{name}.json", f"{_lines(values)}\n".encode())
 
 
-def save_run(run: Path, folder: Path = RESULTS) -> list[str]:
-    """Store tables of a finished run, and return the names of the experiments.
+def save_run(folder: Path, results: Path = RESULTS) -> list[str]:
+    """Store the tables of a finished run, and return the names of its experiments.
 
     Parameters
     ----------
-    run : Path
-        Folder of the run.
     folder : Path
+        Folder of the run.
+    results : Path
+        Folder of the stored results.
     """
-    found = load_run(run)
-    manifest, tables = found.manifest, found.tables
-    names = [name for name in manifest["experiments"] if any(name == table["experiment"] for table in tables)]
-    for name in names:
-        stored = {
-            "experiment": name,
-            "configuration": manifest["experiments"][name],
-            "defaults": default_encoders(),
-            "machine": manifest["machine"],
-            "threads": manifest["threads"],
-            "commits": sorted({str(one.get("commit")) for one in manifest.get("measured", [])}),
-            "tables": [table for table in tables if table["experiment"] == name],
-        }
-        save_results(name, stored, folder)
+    run = load_run(folder)
+    manifest = run.manifest
+    names = []
+    for name, configuration in manifest["experiments"].items():
+        tables = [table for table in run.tables if table["experiment"] == name]
+        if tables:
+            names.append(name)
+            stored = {
+                "experiment": name,
+                "configuration": configuration,
+                "defaults": default_encoders(),
+                "machine": manifest["machine"],
+                "threads": manifest["threads"],
+                "commits": sorted({str(one.get("commit")) for one in manifest.get("measured", [])}),
+                "tables": tables,
+            }
+            save_results(name, stored, results)
     return names
 
 
@@ -63,12 +118,17 @@ def default_encoders() -> list[str]:
     return [FDEConfig(dimension=128).hash, LearnedConfig(dimension=128).hash]
 
 
+def has_current_defaults(stored: dict[str, Any]) -> bool:
+    """Return True if results were measured with today's default encoders."""
+    return stored.get("defaults") in (default_encoders(), _SAME_DEFAULTS)
+
+
 def _lines(value: Any, indent: int = 0) -> str:
-    inner = " " * (indent + 1)
+    inner, end = " " * (indent + 1), "\n" + " " * indent
     if isinstance(value, dict) and any(isinstance(part, (dict, list)) for part in value.values()):
         parts = [f"{inner}{json.dumps(key)}: {_lines(part, indent + 1)}" for key, part in value.items()]
-        return "{\n" + ",\n".join(parts) + "\n" + " " * indent + "}"
+        return "{\n" + ",\n".join(parts) + end + "}"
     if isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value):
         parts = [f"{inner}{_lines(part, indent + 1)}" for part in value]
-        return "[\n" + ",\n".join(parts) + "\n" + " " * indent + "]"
+        return "[\n" + ",\n".join(parts) + end + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,157 @@
+"""Tables: one model, rendered to Markdown, to HTML and to the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from typing import Any
+
+__all__ = ["Column", "Table", "html", "markdown", "number", "text"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Parameters
+    ----------
+    title : str
+    unit : str
+        Stands behind the title.
+    format : str
+        A template of ``str.format`` for numbers, such as ``"{:.2f}x"``.  Default: :func:`number`.
+    """
+
+    title: str
+    unit: str = ""
+    format: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Title and unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    def cell(self, value: Any) -> str:
+        """Return a value as text: nothing for None, mean and interval for a dictionary of them."""
+        if value is None or isinstance(value, str):
+            return value or ""
+        if isinstance(value, Mapping):
+            mean, low, high = (self.cell(value.get(name)) for name in ("mean", "low", "high"))
+            return f"{mean} [{low}, {high}]" if low and high else mean
+        return self.format.format(value) if self.format else number(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Parameters
+    ----------
+    title : str
+    columns : sequence of Column or str
+    rows : sequence of sequence
+        Numbers, texts, None, or dictionaries of "mean", "low" and "high".
+    caption : str
+    """
+
+    title: str
+    columns: Sequence[Column | str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+
+    @property
+    def header(self) -> list[str]:
+        """Headings of the columns."""
+        return [column if isinstance(column, str) else column.heading for column in self.columns]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """All rows as text."""
+        columns = [Column(column) if isinstance(column, str) else column for column in self.columns]
+        return [[column.cell(v) for column, v in zip(columns, row, strict=True)] for row in self.rows]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers alone and are aligned to the right; never the first."""
+        filled = [[cell for cell in column if cell] for column in zip(*self.cells, strict=True)]
+        return [
+            k > 0 and all(cell.lstrip(".+-[")[:1].isdigit() for cell in column)
+            for k, column in enumerate(filled or [[]] * len(self.columns))
+        ]
+
+    def without_empty_columns(self) -> Table:
+        """Drop the columns in which no row has a value."""
+        kept = [k for k, column in enumerate(zip(*self.cells, strict=True)) if any(column)]
+        rows = [[row[k] for k in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[k] for k in kept], rows=rows)
+
+
+def number(value: Any) -> str:
+    """Return three significant digits of a float, and thousands separators.
+
+    Examples
+    --------
+    >>> [number(value) for value in (12345.6, 12345, 12.345, 0.00012345, True, "a")]
+    ['12,346', '12,345', '12.3', '0.000123', 'yes', 'a']
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+    return str(value)
+
+
+def markdown(table: Table) -> str:
+    """Return the table without title and caption.
+
+    Examples
+    --------
+    >>> print(markdown(Table("", ["what", Column("time", "ms")], [["a|b", 1.5]])))
+    | what | time, ms |
+    | --- | ---: |
+    | a/b | 1.50 |
+    """
+    rule = ["---:" if numeric else "---" for numeric in table.numeric]
+    rows = [[cell.replace("|", "/") for cell in row] for row in (table.header, *table.cells)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
+
+
+def text(table: Table) -> str:
+    """Return title, aligned columns and caption for the terminal.
+
+    Examples
+    --------
+    >>> print(text(Table("", ["what", "ms"], [["one", 1.5], ["three", 10]])))
+    what     ms
+    -----  ----
+    one    1.50
+    three    10
+    """
+    rows = [table.header, *table.cells]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = []
+    for row in rows:
+        aligned = zip(row, widths, table.numeric, strict=True)
+        lines.append("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in aligned).rstrip())
+    return "\n".join(part for part in (table.title, *lines, table.caption) if part)
+
+
+def html(table: Table) -> str:
+    """Return the table as HTML, in a box that scrolls."""
+    sides = ["" if numeric else ' class="t"' for numeric in table.numeric]
+    title = f"<b>{escape(table.title)}</b> " if table.title else ""
+    head = "".join(
+        f'<th scope="col"{side}>{escape(name)}</th>' for side, name in zip(sides, table.header, strict=True)
+    )
+    body = "".join(
+        "<tr>" + "".join(f"<td{s}>{escape(c)}</td>" for s, c in zip(sides, row, strict=True)) + "</tr>\n"
+        for row in table.cells
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table><caption>{title}{escape(table.caption)}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
+    )
