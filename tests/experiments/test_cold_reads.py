@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.bench import cold_reads, cold_tables, disk_settings, limited_memory
+from experiments.bench import cold_reads, disk_settings, limited_memory
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="files of Linux")
 
@@ -22,19 +22,6 @@ def test_every_way_is_measured_and_shown(tmp_path: Path) -> None:
     states = [f"{state}{way}" for state in ("warm", "cold") for way in ("", ", asked first", ", codes first")]
     assert list(found["milliseconds"]) == states
     assert found["documents"] == (16 << 20) // (32 * 256)
-    limited = [
-        {"way": way, "queries": 7, "p50": 1.0, "p95": 2.0, "p99": 3.0, "faults": 4.0, "resident": 0.25}
-        for way in limited_memory.WAYS
-    ]
-    run = {**found, "megabytes": 16, "tokens": 32, "memory": 5, "machine": MACHINE, "limited": limited}
-    for kb, target in ((8192, "10x"), (128, "3x"), (None, "")):
-        for show in (cold_tables.text, cold_tables.markdown):
-            shown = show({"runs": [{**run, "read_ahead_kb": kb}]})
-            assert f"In 5 MB, read-ahead of {'an unknown' if kb is None else f'{kb:,} KB'}" in shown
-            line = next(line for line in shown.splitlines() if "cold, asked first" in line)
-            assert line.rstrip(" |").endswith(target)
-            warm = next(line for line in shown.splitlines() if "warm, asked first" in line)
-            assert warm.rstrip(" |").endswith("0.97x")
 
 
 def test_pages_that_stay_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

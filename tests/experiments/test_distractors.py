@@ -1,22 +1,17 @@
 """Candidates needed as distractors are added."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from experiments.__main__ import app
-from experiments.bench.distractor_report import markdown, table, write_figure
 from experiments.bench.distractors import (
     KINDS,
     Kind,
-    Needed,
     documents_of,
     fitted_encoders,
     measure,
     needed_rank,
-    slope,
 )
 from experiments.datasets.synthetic import synthetic_collection
 from muvera import MultiVectors
@@ -65,31 +60,9 @@ def test_candidates_do_not_fall_where_noise_is_added() -> None:
         measure(collection, [20], encoders)
 
 
-def test_ranks_and_slopes() -> None:
+def test_ranks() -> None:
     assert needed_rank(np.array([[1, 2, 3, 100]]), 0.75) == 3
     assert needed_rank(np.array([[1, 2, 3, 100]]), 0.76) == 100
-    assert slope([1000, 10_000], [50, 50]) == pytest.approx(0)
-    assert slope([1000], [50]) is None
-
-
-def test_table_section_and_figure(tmp_path: Path) -> None:
-    found = [
-        Needed("mean", 129, size, candidates, 0.9, 0.25) for size, candidates in ((1000, 50), (10_000, 200))
-    ]
-    header, rows = table(found)
-    assert header[:5] == ["vectors", "floats", "n=1,000", "n=10,000", "slope"]
-    assert rows == [["mean", "129", "50", "200", "0.60", "0.900", "0.250"]]
-    machine = {"processor": "some", "cores": 2}
-    stored = {
-        "collection": "some",
-        "queries": 3,
-        "machine": machine,
-        "kinds": {"made": [vars(one) for one in found]},
-    }
-    assert "| mean | 129 | 50 | 200 | 0.60 |" in markdown(stored)
-    light, dark = write_figure(found, tmp_path / "figures")
-    assert light.read_text().startswith("<svg")
-    assert dark.name == "distractors-dark.svg"
 
 
 def test_an_unknown_encoder_is_named() -> None:

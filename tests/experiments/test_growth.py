@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.bench import growth, growth_tables
+from experiments.bench import growth
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets.collection import Collection, tokens_checksum
 from muvera import MultiVectors, chamfer_matrix
@@ -125,32 +125,3 @@ def test_a_size_is_measured_once(real: MultiVectors, tmp_path: Path, monkeypatch
     assert 0 < found[1]["save_bytes"] < 2 * found[1]["disk_bytes"] + found[1]["exact_bytes"] * 3
     alone = growth.measure_size(path, replace(settings, keep_exact=False), 400, tmp_path)
     assert alone["exact_bytes"] == 0 < alone["quick_recall"]
-    shown = {
-        "collection": "small",
-        "encoder": "mean",
-        "backend": "hnsw",
-        "codec": "2bit",
-        "keep_exact": True,
-        "judged": 3,
-    }
-    for show in (growth_tables.text, growth_tables.markdown):
-        page = show({**shown, "rows": found})
-        assert "10-recall@10" in page and "100 million documents would take" in page
-    assert "One size says nothing" in growth_tables.outlook({"rows": found[:1]})
-
-
-def test_an_exponent_is_that_of_a_power() -> None:
-    rows = [{"documents": n, "x": 3 * n**1.5} for n in (10, 100, 1000)]
-    assert growth_tables.exponent(rows, "x") == pytest.approx(1.5)
-    assert growth_tables.exponent(rows[:1], "x") is None
-
-
-def test_outlook_counts_machines() -> None:
-    row = {
-        "resident_bytes": 1_100_000, "empty_process_bytes": 100_000, "disk_bytes": 10**6, "exact_bytes": 0,
-        "build_processor_seconds": 0.36, "thorough_p50": 1.0, "documents": 1000,
-    }  # fmt: skip
-    said = growth_tables.outlook({"rows": [{**row, "documents": 500}, row]})
-    assert "100 million documents would take 100 GB in memory and 0.1 TB" in said
-    assert "needs 2 machines, each a shard of 50 million" in said
-    assert "10 billion documents would take 10,000 GB" in said and "needs 105 machines" in said

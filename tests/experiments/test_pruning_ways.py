@@ -23,20 +23,3 @@ def test_every_way_has_a_row() -> None:
         assert by_way[name]["same"] == 1
         assert 0 < by_way[name]["products"] <= 1
     assert by_way["bounds, alpha 0.1"]["same"] <= by_way["bounds, alpha 0.5"]["same"] <= 1
-    rows.append(
-        {"collection": "small", "way": "peer", "ms": 1.0, "ratio": 2.0, "same": 0.5, "products": None}
-    )
-    on = {"processor": "x", "cores": 2, "load": 0, "python": "3", "numpy": "2", "numba": "0"}
-    for show in (pruning.text, pruning.markdown):
-        shown = show({"rows": rows, "machine": on, "rounds": 1})
-        assert "small, all products" in shown and "Ten of 200 candidates" in shown
-    rows = [
-        {"collection": name, "way": way, "ms": 1.0, "ratio": ratio, "same": same, "products": None}
-        for name, way, ratio, same in (
-            ("a", pruning.BASE, 1.0, 1.0), ("a", "x", 2.0, 1.0), ("b", "x", 1.1, 0.9995), ("a", "y", 9.0, 0.99),
-        )
-    ]  # fmt: skip
-    found = {"rows": rows, "machine": on, "rounds": 1}
-    assert "\n\nx is faster on every collection" in pruning.text(found)
-    rows[2]["ratio"] = 0.9
-    assert "\n\nNo way is faster on every collection" in pruning.text(found)

@@ -12,7 +12,7 @@ import yaml
 from builders.small_runs import CALLS, faulty_system, run, small, summary
 
 from experiments.datasets.discovery import DatasetPath
-from experiments.report.special_tables import needed_candidates
+from experiments.report.result_tables import needed_candidates
 from experiments.runner.configuration import load_experiments
 from experiments.runner.raw_store import RawStore
 from experiments.runner.run import Options, run_experiments
@@ -201,7 +201,7 @@ def test_differences_are_taken_over_the_same_queries(tmp_path: Path) -> None:
     assert (one["a"], one["b"], one["collection"]) == ("exhaustive", "faulty", "quick-wide")
     assert one["difference"] == pytest.approx(4 * 0.2 / 12)
     assert 0 <= one["low"] < one["difference"] < one["high"]
-    (rows,) = [t["rows"] for t in summary(tmp_path)["tables"] if t["title"].endswith("same queries")]
+    (rows,) = [t["rows"] for t in summary(tmp_path)["tables"] if t["title"].endswith("paired differences")]
     times = {row["point"]: row["latency_ms"]["p50"] for row in summary(tmp_path)["rows"]}
     assert rows[1][:2] == ["exhaustive over faulty", "median time of a query"]
     # Times are kept to a tenth of a microsecond.
@@ -211,7 +211,7 @@ def test_differences_are_taken_over_the_same_queries(tmp_path: Path) -> None:
     (path,) = (tmp_path / "out" / "raw").rglob("faulty-*.npz")
     path.unlink()
     run(tmp_path, systems, timed=True, compare=compare)
-    (rows,) = [t["rows"] for t in summary(tmp_path)["tables"] if t["title"].endswith("same queries")]
+    (rows,) = [t["rows"] for t in summary(tmp_path)["tables"] if t["title"].endswith("paired differences")]
     assert rows[1][2] == ""
 
 
@@ -224,7 +224,7 @@ def test_candidates_are_counted_for_a_recall(tmp_path: Path) -> None:
     ]
     assert run(tmp_path, systems, tables=["candidates"]) == []
     (table,) = summary(tmp_path)["tables"]
-    assert table["title"] == "Mine: 5-recall@5: candidates that reach it"
+    assert table["title"] == "Mine: candidates needed for a 5-recall@5"
     labels = [row[0] for row in table["rows"]]
     assert labels == [f"{name}, .{share}" for share in ("80", "90", "95") for name in ("long", "short")]
     assert float(table["rows"][5][1].split(" ")[0]) <= 40  # all forty documents are enough
@@ -276,4 +276,4 @@ def test_crossings_are_told_by_collection(tmp_path: Path) -> None:
     assert run(tmp_path, systems, timed=True, documents=[20, "all"], tables=["crossover"]) == []
     (table,) = summary(tmp_path)["tables"]
     assert [row[0] for row in table["rows"]] == ["quick-wide", "in use"]
-    assert table["header"][1] == "tokens from which on all FDEs is faster than all tokens"
+    assert table["header"][1] == "tokens from which all FDEs is faster than all tokens"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.bench import speed, speed_tables
+from experiments.bench import speed
 from experiments.bench.speed import Job, Line, Sizes
 from experiments.peers import environments as peers
 from experiments.peers.environments import MUVERA, PEERS, Library, Worker, process_environment, save_texts
@@ -101,18 +101,6 @@ def test_every_line_names_operations_that_exist() -> None:
         for job in (line.muvera, *line.others):
             module = importlib.import_module(f"experiments.peers.workers.{job.library.worker}")
             assert job.operation in operations_of(module), job.name
-
-
-def test_tables_print_target_and_measured() -> None:
-    line = {"name": "a / b", "unit": "ms", "muvera": 1.0, "other": 250.0, "ratio": 250.0, "least": 9.0}
-    line |= {"greatest": 300.0, "processor_ratio": None, "target": "3x"}
-    on = {"processor": "p", "cores": 2, "load": 0.1, "python": "3", "numpy": "2", "numba": "0"}
-    results = {"lines": [line], "checks": {"gap": 1e-6}, "rounds": 3, "machine": on, "share": 0.9}
-    results["first_calls"] = [{"name": "import muvera", "seconds": 0.5}]
-    shown = speed_tables.text(results)
-    for part in ("250x", "9.00 - 300", "3x", "under 1 s", "gap: 1e-06"):
-        assert part in shown
-    assert "| a / b |" in speed_tables.markdown(results)
 
 
 def test_ragged_inputs_come_back(tmp_path: Path) -> None:

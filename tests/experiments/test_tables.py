@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.paths import ROOT
-from typer.testing import CliRunner
 
-from experiments.__main__ import app
 from experiments.evaluation.summary import Part, Results
 from experiments.report import studies
 from experiments.report.machines import Machine, machine_table, query_ms, search_costs
@@ -23,13 +21,15 @@ INTERVAL = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3}
 
 def test_one_table_has_the_same_cells_in_every_form() -> None:
     columns = ["system", "words", Column("recall", format="{:.2f}"), Column("time", "ms"), "empty"]
-    table = Table("Title", columns, [["<a|b>", "x", INTERVAL, 1234.5, None], ["c", "1", None, 0.001234, None]])
+    table = Table(
+        "Title", columns, [["<a|b>", "x", INTERVAL, 1234.5, None], ["c", "1", None, 0.001234, None]]
+    )
     assert table.header == ["system", "words", "recall", "time, ms", "empty"]
     assert table.cells == [["<a|b>", "x", "0.50 [0.25, 0.75]", "1,234", ""], ["c", "1", "", "0.00123", ""]]
     assert table.numeric[:4] == [False, False, True, True]
     assert table.without_empty_columns().header == table.header[:4]
     assert markdown(table).splitlines()[2] == "| <a/b> | x | 0.50 [0.25, 0.75] | 1,234 |  |"
-    assert text(table).splitlines()[0] == "Title" and "0.50 [0.25, 0.75]    1,234" in text(table)
+    assert text(table).splitlines()[0] == "Title" and "0.50 [0.25, 0.75]     1,234" in text(table)
     page = html(table)
     assert "&lt;a|b&gt;" in page and "<a|b>" not in page
     assert page.count("<td") == 10 and page.count("<th") - page.count("<thead") == 5
@@ -67,7 +67,10 @@ def test_growth_is_extrapolated() -> None:
 
 
 def test_old_names_are_mapped() -> None:
-    old = {"way": "cold, asked first", "a": ["muvera default, candidates=5 minus default", "compact_covariance"]}
+    old = {
+        "way": "cold, asked first",
+        "a": ["muvera default, candidates=5 minus default", "compact_covariance"],
+    }
     assert plain(old) == {"way": "cold, prefetched", "a": ["muvera fde, candidates=5 minus fde", "moments"]}
     assert plain({"asked first": 1.5}) == {"prefetched": 1.5}
     assert plain("the default, not at the start") == "the default, not at the start"
@@ -93,10 +96,9 @@ def test_machines_are_counted_from_stored_costs() -> None:
 
 
 def test_the_documents_have_the_commands_table() -> None:
-    done = CliRunner().invoke(app, ["machines"])
-    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
-    assert done.exit_code == 0
-    assert "\n".join(table) in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert markdown(machine_table([10**8, 10**10], Machine())) in (ROOT / "docs" / "scale.md").read_text(
+        encoding="utf-8"
+    )
 
 
 # ---- Tables of single experiments

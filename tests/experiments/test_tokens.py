@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.bench.tokens import PLAID, markdown, measure, text
+from experiments.bench.tokens import PLAID, measure
 from experiments.datasets.collection import Collection, tokens_checksum
 from muvera import MultiVectors
 
@@ -24,7 +24,3 @@ def test_every_codec_and_way_is_measured() -> None:
         ("float16", False),
         *((name, checked) for name in ("int8", "4bit", "2bit", "1bit") for checked in (False, True)),
     ]
-    on = {"processor": "x", "cores": 2, "load": 0, "python": "3", "numpy": "2", "numba": "0"}
-    for show in (text, markdown):
-        shown = show({**found, "machine": on, "rounds": 1})
-        assert "small, 2bit, best 20 by float32" in shown and "10-recall@10" in shown
