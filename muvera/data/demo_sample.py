@@ -1,4 +1,4 @@
-"""The bundled sample: short texts and questions with real token vectors, see ``sample/README.md``."""
+"""The bundled sample: short texts and questions with token vectors of a real model, see ``sample/README.md``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DemoSample:
 
 
 def load_demo_sample() -> DemoSample:
-    """Read the sample that comes with the package.
+    """Read the bundled sample.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""MultiVectors: a collection of texts, each a set of token vectors."""
+"""MultiVectors: a collection of texts, each a set of token vectors; and its checks of user input."""
 
 from __future__ import annotations
 
@@ -11,42 +11,51 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..utils.atomic_files import atomic_folder, read_json, save_array, write_json
+from ..utils.checks import given
 from ..utils.npy_files import load_npy
+from ..utils.optional_imports import import_extra
 from ..utils.sibling_folders import recover_folder
-from .layouts import arrow_lists, from_arrow_lists, join_arrays, padded_rows
-from .offsets import as_offsets, offsets_from_lengths, running_total
-from .validation import Ids, TokenArray, as_ids, as_tokens, first_unusable, read_only_view
+from .offsets import as_offsets, offsets_from_lengths, rows_of_texts
+from .validation import (
+    Ids,
+    TokenArray,
+    as_array,
+    as_ids,
+    as_tokens,
+    first_unusable,
+    id_kind,
+    read_only_view,
+)
 
-__all__ = ["MULTIVECTORS_FILES", "MultiVectors", "as_kernel_arrays"]
+__all__ = [
+    "MULTIVECTORS_FILES",
+    "MultiVectors",
+    "as_kernel_arrays",
+    "as_multivectors",
+    "checked_text",
+    "checked_texts",
+]
 
-#: What a folder of MultiVectors holds.
+#: Files of a saved MultiVectors folder.
 MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
-
-
-def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """Return the tokens as kernels take them: (float32, float16 bits), one of them empty."""
-    tokens = read_only_view(texts.tokens)
-    if tokens.dtype == np.float16:
-        return read_only_view(np.empty((0, texts.dimension), np.float32)), tokens.view(np.uint16)
-    return tokens, read_only_view(np.empty((0, texts.dimension), np.uint16))
 
 
 class MultiVectors:
     """A sequence of texts (or images), each a set of token vectors.
 
-    Stored flat: text i is ``tokens[offsets[i] : offsets[i + 1]]``.  Texts without any token
-    are legal: they keep their place and are never returned by a search.
+    Stored flat: text i is ``tokens[offsets[i] : offsets[i + 1]]``.  Texts without tokens are legal: they
+    keep their position and are never returned by a search.
 
-    Treat the arrays as immutable: slices share memory with them, and checks are remembered.
+    Treat the arrays as immutable: slices share memory with them, and results of checks are cached.
 
     Parameters
     ----------
     tokens : float32 or float16 (n_tokens, dimension)
-        All token vectors, one text after the other.  A memory map stays one.
+        All token vectors, one text after another.  A memory map is not read.
     offsets : int64 (n + 1,)
-        Where each text begins; the last entry is n_tokens.
+        First row of each text, then n_tokens.
     ids : sequence of int or of str, optional
-        External names, unique.  Default: the positions 0..n-1.
+        External ids, unique.  Default: the positions 0..n-1.
 
     Examples
     --------
@@ -76,7 +85,7 @@ class MultiVectors:
         self._finite = False
         self._longest: NDArray[np.float32] | None = None
 
-    # -- making ---------------------------------------------------------------
+    # -- constructors ---------------------------------------------------------
 
     @classmethod
     def from_arrays(
@@ -88,28 +97,27 @@ class MultiVectors:
         dtype: Any = None,
         name: str = "documents",
     ) -> MultiVectors:
-        """Join one (tokens, dimension) array a text; tensors on any device are taken.
+        """Join one (tokens, dimension) array per text; tensors on any device are accepted.
 
         Parameters
         ----------
         arrays : iterable of array_like (t_i, dimension)
-            ``t_i`` may be 0.  An iterable is consumed.
+            ``t_i`` may be 0.
         ids : sequence of int or of str, optional
             Default: positions.
         dimension : int, optional
-            Needed only where no text has a token, nor the shape (0, dimension).
+            Needed only if no text has a token or the shape (0, dimension).
         dtype : float32 or float16, optional
-            Default: float16 where all texts are, else float32.
+            Default: float16 if all texts are, else float32.
         name : str
-            What errors call the texts.
+            Name of the texts in error messages.
 
         Raises
         ------
         TypeError, ValueError
-            For arrays of other shapes, of different widths or of integers, and where no text has a
-            token to take the dimension from.
+            If an array has another shape or width or holds integers, or the dimension is unknown.
         """
-        tokens, lengths = join_arrays(arrays, dimension, dtype, name)
+        tokens, lengths = _joined(arrays, dimension, dtype, name)
         return cls.from_flat(tokens, lengths, ids=ids)
 
     @classmethod
@@ -121,80 +129,85 @@ class MultiVectors:
         offsets: ArrayLike | None = None,
         ids: Any = None,
     ) -> MultiVectors:
-        """Take flat tokens with either the texts' `lengths` or their `offsets`.
+        """Make texts from flat tokens and either their `lengths` or their `offsets`.
 
         Parameters
         ----------
         tokens : (n_tokens, dimension)
-            A float32 or float16 memory map stays one; other floats become float32.
+            A float32 or float16 memory map is not read; other floats become float32.
         lengths : integers (n,)
             Tokens of each text.
         offsets : integers (n + 1,)
-            Where each text begins, and n_tokens.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where both or neither are given, or they do not fit the tokens.
-        """
-        if (lengths is None) == (offsets is None):
-            raise TypeError("Give either lengths or offsets.")
-        if lengths is not None:
-            offsets = offsets_from_lengths(lengths, len(tokens))
-        assert offsets is not None  # for the type checker: one of the two was given
-        return cls(tokens, offsets, ids)
-
-    @classmethod
-    def from_padded(cls, array: Any, mask: Any = None, ids: Any = None) -> MultiVectors:
-        """Take a padded batch: rows where `mask` is true, in order.
-
-        Parameters
-        ----------
-        array : (n, longest, dimension)
-            Padded token vectors.
-        mask : (n, longest), optional
-            True (or non-zero) for real tokens.  Without it the rows that are entirely zero,
-            wherever they stand, are the padding.
+            First row of each text, then n_tokens.
         ids : sequence of int or of str, optional
             Default: positions.
 
         Raises
         ------
         TypeError, ValueError
-            For arrays of other shapes or of integers, and a mask that does not fit.
+            If both or neither are given, or they do not fit the tokens.
         """
-        return cls.from_flat(*padded_rows(array, mask), ids=ids)
+        if lengths is not None and offsets is None:
+            return cls(tokens, offsets_from_lengths(lengths, len(tokens)), ids)
+        if offsets is None or lengths is not None:
+            raise TypeError("Give either lengths or offsets.")
+        return cls(tokens, offsets, ids)
+
+    @classmethod
+    def from_padded(cls, array: Any, mask: Any = None, ids: Any = None) -> MultiVectors:
+        """Make texts from a padded batch: the rows whose `mask` is true, in order.
+
+        Parameters
+        ----------
+        array : (n, longest, dimension)
+        mask : (n, longest), optional
+            True (or non-zero) for real tokens.  Default: rows that are all zero are padding.
+        ids : sequence of int or of str, optional
+            Default: positions.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the array has another shape or holds integers, or the mask does not fit.
+        """
+        padded = as_tokens(array, "array")
+        if padded.ndim != 3:
+            raise ValueError(f"array must have shape (n, longest, dimension), got {padded.shape}.")
+        keep = padded.any(axis=2) if mask is None else as_array(mask, "mask").astype(bool)
+        if keep.shape != padded.shape[:2]:
+            raise ValueError(f"mask has shape {keep.shape}, but array needs {padded.shape[:2]}.")
+        return cls.from_flat(padded[keep], keep.sum(axis=1), ids=ids)
 
     @classmethod
     def from_arrow(cls, array: Any, ids: Any = None) -> MultiVectors:
-        """Take an Arrow array or chunked array of lists of fixed-size lists of floats, a list a text.
+        """Make texts from an Arrow array of lists of fixed-size lists of floats, one list per text.
 
         Needs ``muvera-toolkit[parquet]``.
 
         Parameters
         ----------
         array : pyarrow.Array or pyarrow.ChunkedArray
-            Such as a column of a table; single and half precision are not copied.
+            For example, a table's column; single and half precision are not copied.
         ids : sequence of int or of str, optional
             Default: positions.
 
         Raises
         ------
         TypeError, ValueError
-            For an array of another type, with nulls, or with vectors of different widths.
+            If the array has another type, nulls, or vectors of different widths.
         ImportError
-            Where pyarrow is missing.
+            If pyarrow is not installed.
         """
-        return cls.from_flat(*from_arrow_lists(array), ids=ids)
+        return cls.from_flat(*_from_arrow_lists(array), ids=ids)
 
     @classmethod
     def concatenate(cls, parts: Sequence[MultiVectors]) -> MultiVectors:
-        """Join collections; ids must stay unique, and positions count on where none were given.
+        """Join collections.  Ids must stay unique; positions continue if no collection has ids.
 
         Raises
         ------
         TypeError, ValueError
-            For no collections, different dimensions, and ids of two kinds or twice the same.
+            If there are no collections, or their dimensions or kinds of ids differ, or an id repeats.
         """
         if not parts:
             raise ValueError("There is nothing to concatenate.")
@@ -209,17 +222,16 @@ class MultiVectors:
         tokens = np.concatenate([part.tokens for part in parts]).astype(dtype, copy=False)
         ids = None
         if any(part.has_ids for part in parts):
-            kinds = {"int" if part.ids.dtype.kind == "i" else "str" for part in parts}
-            if len(kinds) > 1:
+            if len({id_kind(part.ids) for part in parts}) > 1:
                 raise TypeError("Collections with int ids and with str ids cannot be joined.")
             ids = [name for part in parts for name in part.ids.tolist()]
         return cls.from_flat(tokens, lengths, ids=ids)
 
-    # -- looking --------------------------------------------------------------
+    # -- access ---------------------------------------------------------------
 
     @property
     def dimension(self) -> int:
-        """Width of a token vector."""
+        """Columns of a token vector."""
         return int(self.tokens.shape[1])
 
     @property
@@ -234,7 +246,7 @@ class MultiVectors:
 
     @property
     def has_ids(self) -> bool:
-        """Whether ids were given; where not, they are the positions."""
+        """True if ids were given, False if they are the positions."""
         return self._ids is not None
 
     @property
@@ -244,13 +256,13 @@ class MultiVectors:
 
     @property
     def longest_tokens(self) -> NDArray[np.float32]:
-        """Norm of each text's longest token where a rerank has measured it, else -1, float32 (n,)."""
+        """Largest token norm of each text, float32 (n,); -1 until a rerank has measured it."""
         if self._longest is None:
             self._longest = np.full(len(self), -1, np.float32)
         return self._longest
 
     def with_ids(self, ids: Any) -> MultiVectors:
-        """Return the same texts under other ids."""
+        """Return the same texts with other ids."""
         return self._view(self.tokens, self.offsets, as_ids(ids, len(self)))
 
     def __len__(self) -> int:
@@ -269,8 +281,8 @@ class MultiVectors:
     def __getitem__(self, key: Any) -> TokenArray | MultiVectors:
         """Return one text's tokens (int) or a collection (slice, positions or boolean mask).
 
-        Consecutive texts share memory with this collection; others are copied.  The ids go
-        along, also where they are the positions.
+        The collection keeps the ids of its texts, even if they are positions.  Consecutive texts share
+        memory with this collection; others are copied.
         """
         if isinstance(key, (int, np.integer)):
             i = range(len(self))[int(key)]  # raises IndexError, and counts from the end
@@ -282,80 +294,77 @@ class MultiVectors:
             first = int(positions[0]) if count else 0
             bounds = self.offsets[first : first + count + 1]
             return self._view(self.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids)
-        lengths = self.lengths[positions]
-        offsets = running_total(lengths)
-        rows = np.repeat(self.offsets[positions] - offsets[:-1], lengths) + np.arange(offsets[-1])
         if len(np.unique(positions)) != count:
             raise ValueError("A text was picked twice, but ids must be unique.")
+        rows, offsets = rows_of_texts(self.offsets, positions)
         return self._view(self.tokens[rows], offsets, ids)
 
     def _view(self, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids) -> MultiVectors:
-        part = object.__new__(MultiVectors)
-        part.tokens, part.offsets, part._ids, part._finite = tokens, offsets, ids, self._finite
-        part._longest = None
-        return part
+        view = object.__new__(MultiVectors)
+        view.tokens, view.offsets, view._ids, view._finite = tokens, offsets, ids, self._finite
+        view._longest = None
+        return view
 
     def __repr__(self) -> str:
         size = f"{len(self)} texts, {self.num_tokens} tokens, dimension={self.dimension}"
         return f"MultiVectors({size}, {self.tokens.dtype})"
 
-    # -- checking -------------------------------------------------------------
+    # -- checks ---------------------------------------------------------------
 
     def require_finite(self, name: str = "documents", first: int = 0, place: str | None = None) -> None:
-        """Check once that every number is finite and below 1e12 in size; the result is remembered.
+        """Check that every number is finite and below 1e12 in size; the result is cached.
 
         Parameters
         ----------
         name : str
-            What the message calls the texts.
+            Name of the texts in the message.
         first : int
-            How many texts came before these, in the place that they are from.
+            Number of texts before these in the same file or collection.
         place : str, optional
-            The file that they are from.
+            Name of the file.
 
         Raises
         ------
         ValueError
-            Naming the text, the token and the coordinate of the first NaN, infinity, or number so
-            large that products with it overflow float32 and rank at random.
+            With the text, token and coordinate of the first NaN, infinity or too large number.  Products
+            with larger numbers would overflow float32.
         """
         if self._finite:
             return
-        found = first_unusable(self.tokens)
-        if found is None:
+        unusable = first_unusable(self.tokens)
+        if unusable is None:
             self._finite = True
             return
-        row, column, bound = found
+        row, column, bound = unusable
         text, token = self.text_of(row)
-        called = self.text_name(text, name, first, place)
         raise ValueError(
-            f"{called} has {self.tokens[row, column]!s} in its token {token}, coordinate {column}: every number "
-            f"must be {bound}. Drop or repair that text."
+            f"{self.text_name(text, name, first, place)} has {self.tokens[row, column]!s} in its token {token}, "
+            f"coordinate {column}: every number must be {bound}. Drop or repair that text."
         )
 
     def text_of(self, row: int) -> tuple[int, int]:
-        """Return the text that this row of the tokens belongs to, and which of its tokens it is."""
+        """Return the text that a row of the tokens belongs to, and the token's position in it."""
         text = int(np.searchsorted(self.offsets, row, side="right")) - 1
         return text, row - int(self.offsets[text])
 
     def text_name(self, text: int, name: str = "documents", first: int = 0, place: str | None = None) -> str:
-        """Return what messages call a text; parameters as of :meth:`require_finite`."""
+        """Return a text's name in messages; parameters as of :meth:`require_finite`."""
         called = f"{name}[{first + text}]" if place is None else f"{place}: document {first + text}"
         if not self.has_ids and (first or place is not None):
-            return called  # what stands for ids here counts from the batch's beginning
+            return called  # positions count from the start of the batch and would mislead
         return f"{called} (id {self.ids[text : text + 1].tolist()[0]!r})"
 
     def require_dimension(self, dimension: int, name: str, owner: str) -> None:
-        """Raise ValueError unless tokens have `dimension` columns; `owner` says who asks."""
+        """Raise ValueError unless tokens have `dimension` columns, the dimension of `owner`."""
         if self.dimension != dimension:
             raise ValueError(f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}.")
 
-    # -- keeping --------------------------------------------------------------
+    # -- files ----------------------------------------------------------------
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write ``tokens.npy``, ``lengths.npy`` and, where ids were given, ``ids.json``.
+        """Write ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``.
 
-        The folder appears under its name only when it is complete.
+        The folder appears under its name once it is complete.
         """
         with atomic_folder(folder, overwrite, own=MULTIVECTORS_FILES) as beside:
             save_array(beside / "tokens.npy", self.tokens)
@@ -363,28 +372,22 @@ class MultiVectors:
             if self._ids is not None:
                 write_json(beside / "ids.json", self._ids.tolist())
 
-    def to_arrow(self) -> Any:
-        """Return the token vectors as a pyarrow.Array of lists of fixed-size lists, without a copy.
-
-        Needs ``muvera-toolkit[parquet]``.
-
-        Raises
-        ------
-        ImportError
-            Where pyarrow is missing.
-        """
-        return arrow_lists(self.tokens, self.offsets)
-
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, mmap: bool = True) -> MultiVectors:
-        """Read what :meth:`save` wrote; tokens stay on the disk where `mmap`.
+        """Read a folder that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        folder : path
+        mmap : bool
+            Map the tokens instead of reading them into memory.
 
         Raises
         ------
         FileNotFoundError
-            Where a file is missing.
+            If a file is missing.
         ValueError
-            Where one is damaged, or does not fit the others.
+            If a file is damaged or does not fit the others.
         """
         path = Path(folder)
         recover_folder(path)
@@ -397,3 +400,198 @@ class MultiVectors:
         lengths = load_npy(path / "lengths.npy", mmap=False)
         ids = read_json(path / "ids.json") if (path / "ids.json").is_file() else None
         return cls.from_flat(tokens, lengths, ids=ids)
+
+    def to_arrow(self) -> Any:
+        """Return a pyarrow array of lists of fixed-size lists, without copying the numbers.
+
+        Needs ``muvera-toolkit[parquet]``.
+
+        Raises
+        ------
+        ImportError
+            If pyarrow is not installed.
+        """
+        pa = import_extra("pyarrow", "parquet", "Writing Arrow")
+        vectors = pa.FixedSizeListArray.from_arrays(
+            pa.array(np.asarray(self.tokens).reshape(-1)), self.dimension
+        )
+        if self.num_tokens <= np.iinfo(np.int32).max:
+            return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), vectors)
+        return pa.LargeListArray.from_arrays(pa.array(self.offsets), vectors)
+
+
+def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """Return the tokens for kernels: (float32, float16 bits), one of them empty."""
+    tokens = read_only_view(texts.tokens)
+    if tokens.dtype == np.float16:
+        return read_only_view(np.empty((0, texts.dimension), np.float32)), tokens.view(np.uint16)
+    return tokens, read_only_view(np.empty((0, texts.dimension), np.uint16))
+
+
+def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
+    """Return `value` as MultiVectors.
+
+    Parameters
+    ----------
+    value : MultiVectors, array_like (tokens, dimension), or sequence of such arrays
+        One 2-D array is one text.  A 3-D array is a batch without padding; use
+        :meth:`MultiVectors.from_padded` for a padded one.
+    name : str
+        Name of the texts in error messages.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is anything else.
+    """
+    if isinstance(value, MultiVectors):
+        return value
+    if hasattr(value, "ndim"):
+        array = as_array(value, name)
+        if array.ndim not in (2, 3):
+            raise ValueError(
+                f"{name} has shape {array.shape}; expected (tokens, dimension) for one text, (n, tokens, "
+                "dimension) for several, a list of arrays or MultiVectors."
+            )
+        return MultiVectors.from_arrays([array] if array.ndim == 2 else list(array), name=name)
+    if isinstance(value, (str, bytes)):
+        as_tokens(value, name)  # raises
+    if not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} must be MultiVectors or arrays of token vectors, got {given(value)}.")
+    return MultiVectors.from_arrays(value, name=name)
+
+
+def checked_texts(
+    value: Any,
+    name: str,
+    dimension: int | None = None,
+    owner: str = "",
+    *,
+    empty_dimension: int | None = None,
+) -> MultiVectors:
+    """Return `value` as MultiVectors of finite numbers.
+
+    Parameters
+    ----------
+    value : MultiVectors, array_like (tokens, dimension), or sequence of such arrays
+    name : str
+        Name of the texts in error messages.
+    dimension : int, optional
+        Required columns.
+    owner : str
+        Name of the object with that dimension, such as "this index".
+    empty_dimension : int, optional
+        Columns of an empty sequence if `dimension` is not given.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not token vectors, for example a text.
+    ValueError
+        If the dimension differs or a number is not finite.
+    """
+    columns = empty_dimension if dimension is None else dimension
+    if columns is not None and isinstance(value, (list, tuple)) and not value:
+        return MultiVectors.from_arrays([], dimension=columns)
+    texts = as_multivectors(value, name)
+    if dimension is not None:
+        texts.require_dimension(dimension, name, owner)
+    texts.require_finite(name)
+    return texts
+
+
+def checked_text(value: Any, name: str) -> MultiVectors:
+    """Return one array (tokens, dimension) as MultiVectors of one text: finite, with at least one token."""
+    several = isinstance(value, (list, tuple)) and bool(value) and getattr(value[0], "ndim", 0) == 2
+    if several or isinstance(value, MultiVectors):
+        raise ValueError(f"{name} must be one array (tokens, dimension), got {len(value)} texts. Give one.")
+    array = as_array(value, name)
+    if array.dtype.kind in "US":
+        as_tokens(value, name)  # raises
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{name} must have shape (tokens, dimension) with at least one token, got {array.shape}."
+        )
+    return checked_texts(array, name)
+
+
+def _joined(
+    arrays: Iterable[Any], dimension: int | None, dtype: Any, name: str
+) -> tuple[TokenArray, NDArray[np.int64]]:
+    """Join one array (t_i, dimension) per text to flat tokens and lengths."""
+    required = dimension
+    rows: list[TokenArray | None] = []
+    empty_dimension = None
+    for i, value in enumerate(arrays):
+        array = as_tokens(value, f"{name}[{i}]")
+        if array.size == 0 and array.ndim <= 2:
+            if array.ndim == 2 and array.shape[1]:
+                empty_dimension = array.shape[1]
+            rows.append(None)
+            continue
+        if array.ndim != 2:
+            raise ValueError(
+                f"{name}[{i}] has shape {array.shape}; each must have shape (tokens, dimension). "
+                "Use from_padded for a padded batch."
+            )
+        dimension = array.shape[1] if dimension is None else dimension
+        if array.shape[1] != dimension:
+            expected = f"those before have {dimension}" if required is None else f"needs dimension={required}"
+            raise ValueError(f"{name}[{i}] has {array.shape[1]} columns, but {expected}.")
+        rows.append(array)
+    dimension = empty_dimension if dimension is None else dimension
+    if dimension is None:
+        raise ValueError("No text has a token, so the dimension is unknown. Give dimension=.")
+    if dtype is None:
+        halves = [row.dtype == np.float16 for row in rows if row is not None]
+        dtype = np.float16 if halves and all(halves) else np.float32
+    lengths = np.array([0 if row is None else len(row) for row in rows], np.int64)
+    tokens = np.empty((int(lengths.sum()), dimension), dtype)
+    position = 0
+    for row in rows:
+        if row is not None:
+            tokens[position : position + len(row)] = row
+            position += len(row)
+    return tokens, lengths
+
+
+def _from_arrow_lists(array: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return an Arrow array of lists of lists of floats as flat tokens (n_tokens, dimension) and lengths."""
+    pa = import_extra("pyarrow", "parquet", "Reading Arrow")
+    import_extra("pyarrow.compute", "parquet", "Reading Arrow")
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+
+    def is_list(kind: Any) -> bool:
+        types = pa.types
+        return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+    def lengths_of(lists: Any) -> NDArray[np.int64]:
+        values: NDArray[Any] = pa.compute.list_value_length(lists).to_numpy(zero_copy_only=False)
+        return values.astype(np.int64)
+
+    if not isinstance(array, pa.Array) or not is_list(array.type) or not is_list(array.type.value_type):
+        kind = array.type if isinstance(array, pa.Array) else given(array)
+        raise TypeError(f"array must be an Arrow array of lists of lists of floats, got {kind}.")
+    array.validate(full=True)
+    vectors = _without_null(array, "text's vectors").flatten()
+    numbers = _without_null(vectors, "vector").flatten()
+    if not pa.types.is_floating(numbers.type):
+        raise TypeError(f"array must hold floats, got {numbers.type}. Convert them to float32 first.")
+    if pa.types.is_fixed_size_list(vectors.type):
+        dimension = vectors.type.list_size
+    else:
+        widths = np.unique(lengths_of(vectors))
+        if len(widths) != 1:
+            shown = f"vectors of {widths[0]} and of {widths[-1]} floats" if len(widths) else "no vectors"
+            raise ValueError(f"array must hold vectors of one width, got {shown}.")
+        dimension = int(widths[0])
+    values = _without_null(numbers, "number").to_numpy(zero_copy_only=False)
+    return values.reshape(-1, dimension), lengths_of(array)
+
+
+def _without_null(array: Any, expected: str) -> Any:
+    if array.null_count:
+        position = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
+        raise ValueError(f"array has a null instead of a {expected} at position {position}. Drop or fill it.")
+    return array

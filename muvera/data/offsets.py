@@ -1,8 +1,8 @@
-"""Lengths and offsets: the one check of where each text's tokens lie.
+"""Lengths and offsets: where each text's tokens are.
 
-Kernels read ``tokens[offsets[i] : offsets[i + 1]]`` without looking whether those rows exist, so
-that whatever is not proven here is read outside the array.  Sums of foreign numbers can wrap
-around 2**64; nothing is added up here before it is known to be small.
+Kernels read ``tokens[offsets[i] : offsets[i + 1]]`` without bounds checks, so offsets are checked here and
+nowhere else.  Sums of unchecked integers can wrap around 2**64: nothing is summed before it is known to be
+small.
 """
 
 from __future__ import annotations
@@ -12,26 +12,31 @@ from numpy.typing import ArrayLike, NDArray
 
 from .validation import as_array
 
-__all__ = ["as_integers", "as_lengths", "as_offsets", "offsets_from_lengths", "running_total"]
+__all__ = [
+    "as_integers",
+    "as_lengths",
+    "as_offsets",
+    "offsets_from_lengths",
+    "rows_of_texts",
+    "running_total",
+]
 
-#: Largest whole number up to which float64 has them all.
+# Float64 represents every integer up to this one.
 _LARGEST_EXACT_FLOAT = 2**53
 
-#: Largest sum of lengths: half of what int64 holds, so that a sum in float64 decides safely.
+# Largest sum of lengths: half of what int64 holds, so that a float64 sum decides safely.
 _LARGEST_TOTAL = 2**62
 
 
 def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
-    """Return `values` as a new int64 array (n,).
-
-    Some tools store counts as float64, so that whole floats are taken; bools are not.
+    """Return `values` as a new int64 array (n,); floats without a fraction are accepted, bools are not.
 
     Raises
     ------
     TypeError
-        For anything but whole numbers.
+        If `values` are not whole numbers.
     ValueError
-        For more than one axis, or a number outside 64 bits.
+        If there is more than one axis, or a number outside 64 bits.
     """
     try:
         array = as_array(values, name)
@@ -40,12 +45,12 @@ def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
     if array.ndim != 1:
         raise ValueError(f"{name} must have one axis, got shape {array.shape}.")
     if isinstance(values, (list, tuple)) and any(isinstance(value, (bool, np.bool_)) for value in values):
-        raise TypeError(f"{name} must be whole numbers, got a bool among them.")
+        raise TypeError(f"{name} must be whole numbers, got a bool.")
     if not array.size:
         return np.empty(0, np.int64)
     if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
         i = int(np.argmax(array))
-        raise ValueError(f"{name}[{i}] is {array[i]}, which is outside 64 bits with a sign.")
+        raise ValueError(f"{name}[{i}] is {array[i]}, which is outside signed 64 bits.")
     if array.dtype.kind in "iu":
         return array.astype(np.int64)
     if array.dtype.kind != "f":
@@ -54,26 +59,26 @@ def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
     whole[whole] = array[whole] == np.rint(array[whole])
     if not whole.all():
         i = int(np.argmin(whole))
-        raise TypeError(f"{name} must be whole numbers, got dtype {array.dtype} with {array[i]} at {i}.")
+        raise TypeError(f"{name} must be whole numbers, but {name}[{i}] is {array[i]} ({array.dtype}).")
     return array.astype(np.int64)
 
 
 def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[np.int64]:
-    """Return `values` as lengths (n,): none is negative, and their sum fits in int64.
+    """Return `values` as lengths (n,): not negative, with a sum that fits in int64.
 
     Parameters
     ----------
     values : integers (n,)
         Tokens of each text.
     name : str
-        What messages call them: a parameter or a file.
+        Name of the parameter or file in error messages.
     rows : int, optional
-        How many token vectors there are, where that is known: the sum must be as many.
+        Number of token vectors, which the sum must equal.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`as_integers`, and naming the first length that is negative or exceeds `rows`.
+        As :func:`as_integers`; the message names the first length that is negative or exceeds `rows`.
     """
     lengths = as_integers(values, name)
     if (lengths < 0).any():
@@ -83,12 +88,12 @@ def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray
         i = int(np.argmax(lengths > rows))
         raise ValueError(f"{name}[{i}] is {lengths[i]}, but there are {rows} token vectors in all.")
     if float(lengths.sum(dtype=np.float64)) > _LARGEST_TOTAL:
-        raise ValueError(f"{name} add up to more than {_LARGEST_TOTAL} token vectors, which nothing holds.")
+        raise ValueError(f"{name} add up to more than {_LARGEST_TOTAL} token vectors.")
     total = int(lengths.sum())
     if rows is not None and total != rows:
         raise ValueError(
-            f"{name} add up to {total}, but there are {rows} token vectors. Is a part missing, truncated or "
-            "from another export?"
+            f"{name} add up to {total}, but there are {rows} token vectors. Check that both are complete and "
+            "from the same export."
         )
     return lengths
 
@@ -102,34 +107,37 @@ def running_total(lengths: ArrayLike) -> NDArray[np.int64]:
 
 
 def offsets_from_lengths(values: ArrayLike, rows: int, name: str = "lengths") -> NDArray[np.int64]:
-    """Return the offsets (n + 1,) of texts with these lengths, which must add up to `rows`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`as_lengths`.
-    """
+    """Return the offsets (n + 1,) of texts with these lengths; raise as :func:`as_lengths`."""
     return running_total(as_lengths(values, name, rows))
 
 
 def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[np.int64]:
-    """Return `values` as offsets (n + 1,) that run from 0 to `rows` without falling.
+    """Return `values` as offsets (n + 1,) that rise from 0 to `rows`.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`as_integers`, and naming the first offset that falls or lies outside the rows.
+        As :func:`as_integers`; the message names the first offset that falls.
     """
     offsets = as_integers(values, name)
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != rows:
-        ends = f"{offsets[0]} to {offsets[-1]}" if len(offsets) else "nothing"
+        ends = f"{offsets[0]} to {offsets[-1]}" if len(offsets) else "none"
         raise ValueError(
-            f"{name} must run from 0 to the {rows} token vectors, got {ends}. Is a part "
-            "missing, truncated or from another export?"
+            f"{name} must run from 0 to the {rows} token vectors, got {ends}. Check that both are complete "
+            "and from the same export."
         )
-    # Compared, not subtracted: a difference could wrap.  What does not fall stays within its ends.
+    # Compared, not subtracted: a difference could wrap.  Offsets that never fall stay within their ends.
     falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if len(falls):
         i = int(falls[0])
         raise ValueError(f"{name} must not fall, but entry {i + 1} is {offsets[i + 1]} after {offsets[i]}.")
     return offsets
+
+
+def rows_of_texts(
+    offsets: NDArray[np.int64], positions: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of the texts at `positions`, int64 (n_tokens,), and the offsets of these texts."""
+    lengths = offsets[positions + 1] - offsets[positions]
+    own = running_total(lengths)
+    return np.repeat(offsets[positions] - own[:-1], lengths) + np.arange(own[-1]), own

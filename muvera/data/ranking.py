@@ -1,4 +1,4 @@
-"""Rankings: what a search returns, and the one rule that orders it."""
+"""Ranking: the result of a search, and the rule that orders it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .validation import Ids
 
 __all__ = ["Ranking", "best_first"]
 
-# So many scores are sorted sooner than the best of them are found.
+# Up to this many scores, sorting them all is faster than selecting the best first.
 _SORTED = 256
 
 
@@ -26,11 +26,9 @@ class Ranking:
     ids : int64 or str (n,)
         External ids.
     scores : float32 (n,)
-        Chamfer similarities (higher is better), as sums over query tokens unless the mean
-        was asked for.
+        Chamfer similarities, summed over query tokens; higher is better.
     exact : bool
-        Whether the scores are of the tokens as they were given; false: of those that an index's codes
-        stand for.
+        True if the scores are those of the original tokens, False if of decoded ones.
 
     Examples
     --------
@@ -61,20 +59,20 @@ class Ranking:
     def __getitem__(self, key: slice) -> Ranking: ...
 
     def __getitem__(self, key: Any) -> tuple[int | str, float] | Ranking:
-        """Return the text at a rank from 0 as (id, score), or the ranking of a slice of ranks."""
+        """Return (id, score) at a rank from 0, or the ranking of a slice of ranks."""
         if isinstance(key, slice):
             return Ranking(self.ids[key], self.scores[key], self.exact)
         rank = range(len(self))[key]  # raises IndexError, and counts from the end
         return self.ids[rank : rank + 1].tolist()[0], float(self.scores[rank])
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Return plain values: "ids" and "scores", best first."""
+        """Return lists: "ids" and "scores", best first."""
         return {"ids": self.ids.tolist(), "scores": self.scores.tolist()}
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name!r}: {score:.4g}" for name, score in list(self)[:3])
-        how = "" if self.exact else ", of coded tokens"
-        return f"Ranking({{{shown}{', ...' if len(self) > 3 else ''}}}{how})"
+        decoded = "" if self.exact else ", decoded tokens"
+        return f"Ranking({{{shown}{', ...' if len(self) > 3 else ''}}}{decoded})"
 
 
 def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -85,6 +83,6 @@ def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         best = positions[np.argsort(-scores[positions], kind="stable")][:k]
     else:
         best = np.argsort(-scores, kind="stable")[:k]
-    if len(best) and scores[best[-1]] == -np.inf:  # the last of them all
+    if len(best) and scores[best[-1]] == -np.inf:  # the lowest of them
         best = best[scores[best] > -np.inf]
     return best

@@ -1,4 +1,4 @@
-"""Samples of documents that come in batches, their mean token, and windows of them as pseudo-queries."""
+"""Samples of streamed documents, their mean token, and windows of documents as pseudo-queries."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..utils.checks import given
-from .multivectors import MultiVectors
-from .token_input import as_multivectors
+from .multivectors import MultiVectors, as_multivectors
 
 __all__ = [
     "MAX_FIT_DOCUMENTS",
@@ -23,30 +22,30 @@ __all__ = [
     "pseudo_queries",
 ]
 
-#: Most documents of a sample.
+#: Largest number of documents in a sample.
 MAX_FIT_DOCUMENTS = 4096
 
-# Bytes that what is kept of them may take, and those of their tokens.
+# Memory for the vectors that an encoder makes of the sample, and for the sample's tokens.
 _BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
 
-# Least and largest share of a sample that encoders are fitted on: from less than half they would
-# learn too little to stand for a fit on MAX_FIT_DOCUMENTS, and queries are cut out of the others.
+# Smallest and largest share of a sample that encoders are fitted on if quality is measured on the rest.
+# With less than half, the fit would differ too much from one on MAX_FIT_DOCUMENTS.
 _MIN_FIT_SHARE, _MAX_FIT_SHARE = 0.5, 0.75
 
-# Rows added up at a time: float64 copies of a block, not of the collection.
+# Rows summed at a time, so that only a block is copied to float64.
 _BLOCK = 65536
 
-# A child of the configuration's seed; those of the random matrices have other keys.
+# Spawn keys of the configuration's seed; those of the random matrices differ.
 _SAMPLING, _SHRINKING = 0xC0, 0xC3
 
 
 def as_batches(documents: Any) -> Iterator[MultiVectors]:
-    """Return `documents` as collections: an iterable of them streams, all else is one.
+    """Return `documents` as an iterator of collections: the given ones, or one with everything.
 
     Raises
     ------
     TypeError
-        For a text or a path instead of vectors.
+        If `documents` is a text or a path.
     """
     if isinstance(documents, (str, bytes, os.PathLike)):
         kind = "path" if isinstance(documents, os.PathLike) else "text"
@@ -66,62 +65,62 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
 
 
 class DocumentSample:
-    """A uniform sample of the documents that pass by, in bounded memory.
+    """A uniform sample of streamed documents, in bounded memory (reservoir sampling).
 
-    The same documents in the same order give the same sample, however they are batched.  Where their
-    tokens would take too much memory, the sample becomes smaller.
+    The same documents in the same order give the same sample, however they are batched.  The sample
+    shrinks if its tokens would take too much memory.
 
     Parameters
     ----------
     floats : int
-        What will be kept of each document, which bounds how many are sampled.
+        Size of a document's vector, which bounds the number of sampled documents.
     seed : int
     most : int
-        Documents at most.
+        Largest number of documents.
     """
 
     def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
         self.size = max(1, min(most, _BYTES // (4 * floats)))
         self._stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLING,)))
         self._shrinking = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHRINKING,)))
-        self._kept: list[NDArray[np.generic]] = []
+        self._sampled: list[NDArray[np.generic]] = []
         self._seen = self._token_bytes = 0
 
     def sample_while_yielding(self, batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
-        """Yield the batches after a share of each was taken."""
+        """Yield the batches unchanged, after sampling from each."""
         for batch in batches:
             filled = np.flatnonzero(batch.lengths > 0)
             for i, draw in zip(filled.tolist(), self._stream.random(len(filled)).tolist(), strict=True):
                 self._seen += 1
-                place = len(self._kept) if self._seen <= self.size else int(draw * self._seen)
-                if place < self.size:
-                    # A copy: the batch itself must be free to go.
-                    self._keep(place, np.array(batch[i]))
+                slot = len(self._sampled) if self._seen <= self.size else int(draw * self._seen)
+                if slot < self.size:
+                    # A copy, so that the batch can be freed.
+                    self._store(slot, np.array(batch[i]))
             yield batch
 
-    def _keep(self, place: int, tokens: NDArray[np.generic]) -> None:
-        self._token_bytes += tokens.nbytes - sum(old.nbytes for old in self._kept[place : place + 1])
-        self._kept[place : place + 1] = [tokens]
-        while self._token_bytes > _TOKEN_BYTES and len(self._kept) > 1:
-            # Without any of them the sample is still a uniform one.
-            dropped = int(self._shrinking.integers(len(self._kept)))
-            self._token_bytes -= self._kept[dropped].nbytes
-            self._kept[dropped] = self._kept[-1]
-            del self._kept[-1]
-            self.size = len(self._kept)
+    def _store(self, slot: int, tokens: NDArray[np.generic]) -> None:
+        self._token_bytes += tokens.nbytes - sum(old.nbytes for old in self._sampled[slot : slot + 1])
+        self._sampled[slot : slot + 1] = [tokens]
+        while self._token_bytes > _TOKEN_BYTES and len(self._sampled) > 1:
+            # Dropping any of them leaves a uniform sample.
+            dropped = int(self._shrinking.integers(len(self._sampled)))
+            self._token_bytes -= self._sampled[dropped].nbytes
+            self._sampled[dropped] = self._sampled[-1]
+            del self._sampled[-1]
+            self.size = len(self._sampled)
 
     def documents(self, dimension: int) -> MultiVectors:
         """Return the sample of the documents so far."""
-        return MultiVectors.from_arrays(self._kept, dimension=dimension)
+        return MultiVectors.from_arrays(self._sampled, dimension=dimension)
 
 
 def fit_share(documents: int) -> float:
-    """Return the share of a sample to fit encoders on where quality is measured on the sample.
+    """Return the share of a sample to fit encoders on if quality is measured on the rest.
 
     Parameters
     ----------
     documents : int
-        Documents of the whole collection, of which an index fits on up to MAX_FIT_DOCUMENTS.
+        Documents of the whole collection; an index fits on up to MAX_FIT_DOCUMENTS of them.
 
     Examples
     --------
@@ -137,7 +136,7 @@ def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.fl
     Raises
     ------
     ValueError
-        Where there is no token, a number that is not finite, or another dimension.
+        If there is no token, a number is not finite, or the dimension differs.
     """
     total = np.zeros(dimension)
     count = 0
@@ -148,37 +147,37 @@ def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.fl
             total += batch.tokens[start : start + _BLOCK].astype(np.float64).sum(axis=0)
         count += batch.num_tokens
     if count == 0:
-        raise ValueError("fit needs documents with at least one token, and these have none.")
+        raise ValueError("fit needs documents with at least one token, got 0 tokens.")
     return np.asarray(total / count, np.float32)
 
 
 def pseudo_queries(
     documents: MultiVectors, count: int, length: int, rng: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Cut windows of consecutive tokens out of documents, to stand in for queries.
+    """Cut windows of consecutive tokens out of documents, to use as queries.
 
-    Their tokens come from the document encoder, so that they miss whatever sets a model's
-    queries apart.  With the own document left out they are near to real queries, and not on
-    one side of them: easier on a model with a query prefix, harder on long documents.
+    Their tokens come from the document encoder, so they lack whatever sets a model's queries apart.
+    With the source document excluded they behave much like real queries: easier with a model that adds
+    a query prefix, harder on long documents.
 
     Parameters
     ----------
     documents : MultiVectors
         Each with a token.
     count : int
-        At most the number of documents; each gives one window at most.
+        At most the number of documents; each gives at most one window.
     length : int
-        Tokens of a window; a shorter document gives all that it has.
+        Tokens of a window; a shorter document gives all its tokens.
     rng : numpy Generator
 
     Returns
     -------
     queries : MultiVectors
-    own : int64 (count,)
-        The document that each was cut out of, which would match it perfectly.
+    sources : int64 (count,)
+        Position of the document that each window was cut out of.
     """
-    own = np.sort(rng.permutation(len(documents))[:count])
-    lengths = np.minimum(documents.lengths[own], length)
-    first = documents.offsets[own] + rng.integers(0, documents.lengths[own] - lengths + 1)
+    sources = np.sort(rng.permutation(len(documents))[:count])
+    lengths = np.minimum(documents.lengths[sources], length)
+    first = documents.offsets[sources] + rng.integers(0, documents.lengths[sources] - lengths + 1)
     windows = [documents.tokens[a : a + n] for a, n in zip(first.tolist(), lengths.tolist(), strict=True)]
-    return MultiVectors.from_arrays(windows, dimension=documents.dimension), own
+    return MultiVectors.from_arrays(windows, dimension=documents.dimension), sources

@@ -1,4 +1,4 @@
-"""Checks of what users give: token vectors, ids and arrays to write to."""
+"""Checks of user input: token vectors, ids, output arrays."""
 
 from __future__ import annotations
 
@@ -25,44 +25,43 @@ __all__ = [
     "validated_out",
 ]
 
-#: Token vectors: float32 or float16, rows are tokens.
+#: Token vectors: float32 or float16, one per row.
 TokenArray = NDArray[np.float32] | NDArray[np.float16]
 
-#: External ids, one a text: int64, or strings as :func:`string_array` holds them.
+#: External ids, one per text: int64, or strings as :func:`string_array` stores them.
 Ids = NDArray[np.int64] | NDArray[np.str_] | NDArray[np.object_]
 
-#: Most characters of an id: what the most generous vector store holds (Milvus' VARCHAR).
+#: Largest number of characters of an id, from Milvus' VARCHAR.
 MAX_ID_LENGTH = 65_535
 
-#: No number of a token may be as large: products of two, summed over a thousand dimensions and
-#: ten thousand tokens, must stay within float32.
+#: Every number of a token must be smaller: products, summed over a thousand dimensions and ten thousand
+#: tokens, must stay within float32.
 TOO_LARGE = 1e12
 
-# Of a float of so many bytes: its bits, all of them but the sign, and the first that is refused.
-# Every finite float16 is small enough.
+# By the bytes of a float: its unsigned type, all bits but the sign, and the first refused value.  Every
+# finite float16 is small enough.
 _BITS = {
     2: (np.uint16, 0x7FFF, 0x7C00),
     4: (np.uint32, 0x7FFFFFFF, int(np.float32(TOO_LARGE).view(np.uint32))),
 }
 
-# Types that need no look at their names, which takes longer than a query's other checks.
+# Types accepted without looking at their names, which takes longer than a query's other checks.
 _READY = (np.dtype(np.float32), np.dtype(np.float16))
 
-# So many characters are always held as NumPy's strings.
+# Strings with at most this many characters in all are always NumPy strings.
 _NARROW_STRINGS = 1 << 18
 
 
 def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
-    """Return `value` as a NumPy array, taking tensors without importing their library.
+    """Return `value` as a NumPy array, from any device, without importing a tensor library.
 
-    Anything with ``detach()``, ``cpu()`` and ``numpy()`` is taken as a tensor on any
-    device; bfloat16, which NumPy does not have, becomes float32.
+    Objects with ``detach()``, ``cpu()`` and ``numpy()`` are treated as tensors.  bfloat16, which NumPy
+    lacks, becomes float32.
 
     Raises
     ------
     TypeError
-        For a masked array with masked entries, whose numbers are not meant to be used, also among
-        the rows of a list.
+        If `value`, or an element of a list, is a masked array with masked entries.
     """
     if isinstance(value, (list, tuple)):
         for i, row in enumerate(value):
@@ -72,8 +71,8 @@ def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
         masked = int(np.ma.getmaskarray(value).sum())
         if masked:
             raise TypeError(
-                f"{name} is a masked array with {masked} masked entries, which have no value here. "
-                "Leave those tokens out, or fill them with array.filled(...)."
+                f"{name} is a masked array with {masked} masked entries. Drop those tokens, or fill them "
+                "with array.filled(...)."
             )
         return np.asarray(value.data)
     if isinstance(value, np.ndarray):
@@ -87,75 +86,94 @@ def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
 
 
 def as_tokens(value: Any, name: str) -> TokenArray:
-    """Return `value` as a C-contiguous float32 or float16 array, memory maps unread.
+    """Return `value` as a C-contiguous float32 or float16 array; memory maps are not read.
 
     Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite` refuses.
 
     Raises
     ------
     TypeError
-        For numbers that are not floating point, and for masked arrays.
+        If the numbers are not floating point, or the array is masked.
     ValueError
-        For nested lists of different lengths.
+        If nested lists have different lengths.
     """
     try:
         array = as_array(value, name)
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array of numbers: {error}.") from None
-    if array.dtype in _READY:
-        return np.ascontiguousarray(array) if not array.flags.c_contiguous else array
-    if array.dtype.name == "bfloat16" or array.dtype.kind == "f":
-        if array.dtype.itemsize not in (2, 4) or array.dtype.name == "bfloat16":
-            with np.errstate(over="ignore"):
-                array = array.astype(np.float32)
-    elif array.dtype.kind in "US":
+    if array.dtype not in _READY:
+        array = _as_floats(array, value, name)
+    return np.ascontiguousarray(array) if not array.flags.c_contiguous else array
+
+
+def _as_floats(array: NDArray[Any], value: Any, name: str) -> NDArray[Any]:
+    if array.dtype.kind in "US":
         raise TypeError(
             f"{name} must be token vectors, got the text {given(value)}. Encode it with your model first."
         )
-    elif array.size:
+    is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    if array.size and not is_float:
         raise TypeError(
             f"{name} has dtype {array.dtype}, but token vectors must be floating point. "
             "Convert them to float32 first; quantized vectors need their scale for that."
         )
-    else:
-        array = array.astype(np.float32)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return np.ascontiguousarray(array) if not array.flags.c_contiguous else array
+    if not is_float or array.dtype.itemsize not in (2, 4) or array.dtype.name == "bfloat16":
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
-    """Return the row and column of the first number that no product may have, and what it must be.
-
-    None where all numbers are finite and below :data:`TOO_LARGE` in size.
-    """
+    """Return row, column and requirement of the first number that is not finite or too large, or None."""
     unsigned, magnitude, limit = _BITS[tokens.dtype.itemsize]
     bits = read_only_view(tokens).reshape(-1).view(unsigned)
-    where = int(first_beyond(bits, unsigned(magnitude), unsigned(limit)))
-    if where < 0:
+    index = int(first_beyond(bits, unsigned(magnitude), unsigned(limit)))
+    if index < 0:
         return None
-    row, column = divmod(where, tokens.shape[1])
+    row, column = divmod(index, tokens.shape[1])
     if np.isfinite(tokens[row, column]):
-        return row, column, f"below {TOO_LARGE:g} in size, for products overflow"
+        return row, column, f"below {TOO_LARGE:g} in size, because products overflow"
     return row, column, "finite"
 
 
 def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only plain view: one compiled variant serves arrays of any origin."""
+    """Return a read-only plain view, so that kernels are compiled once for arrays of any origin."""
     view = np.asarray(array).view(np.ndarray)
     view.flags.writeable = False
     return view
 
 
+def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the caller's `out`, or a new float32 array of `shape`.
+
+    Raises
+    ------
+    ValueError
+        If `out` has another dtype or shape, is not contiguous or is read-only.
+    """
+    if out is None:
+        return np.empty(shape, np.float32)
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
+        actual = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ValueError(f"out must be a float32 array of shape {shape}, got {actual}.")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError("out must be C-contiguous and writeable.")
+    return out.view(np.ndarray)
+
+
+# -- ids ----------------------------------------------------------------------
+
+
 def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
-    """Return `values` as int64 or string ids, checked to be `count` and all different.
+    """Return `values` as `count` unique int64 or string ids.
 
     Raises
     ------
     TypeError
-        For anything but a sequence of integers or of strings.
+        If `values` is not a sequence of integers or of strings.
     ValueError
-        For a wrong number of ids, a duplicate, a string that ends in NUL, and one of more than
-        :data:`MAX_ID_LENGTH` characters.
+        If the number of ids is wrong, or an id is repeated, ends in NUL or is longer than
+        :data:`MAX_ID_LENGTH`.
     """
     if isinstance(values, (str, bytes, dict, set, frozenset)):
         raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}.")
@@ -165,22 +183,22 @@ def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
         for v in values
     }
     if not kinds <= {int} and not all(issubclass(kind, str) for kind in kinds):
-        found = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise TypeError(f"{name} must be all int or all str, got {found}.")
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise TypeError(f"{name} must be all int or all str, got {names}.")
     if len(values) != count:
-        raise ValueError(f"{name} has {len(values)} entries for {count} texts; there must be one for each.")
+        raise ValueError(f"{name} has {len(values)} entries for {count} texts. Give one per text.")
     if kinds <= {int}:
         try:
             ids: Ids = np.asarray(values, np.int64)
         except OverflowError:
             raise ValueError(f"{name} has an integer outside 64 bits. Use strings for such ids.") from None
     else:
-        ids = _as_strings(values, name)
+        ids = _string_ids(values, name)
     _require_unique(ids, name)
     return ids
 
 
-def _as_strings(values: list[str], name: str) -> NDArray[np.str_] | NDArray[np.object_]:
+def _string_ids(values: list[str], name: str) -> NDArray[np.str_] | NDArray[np.object_]:
     for i, value in enumerate(values):
         if len(value) > MAX_ID_LENGTH:
             raise ValueError(
@@ -188,15 +206,12 @@ def _as_strings(values: list[str], name: str) -> NDArray[np.str_] | NDArray[np.o
                 f"Use a shorter one; this begins {value[:40]!r}."
             )
         if value.endswith("\0"):
-            raise ValueError(f"{name} has a string that ends in a NUL character, which cannot be kept.")
+            raise ValueError(f"{name}[{i}] ends in a NUL character, which cannot be stored. Remove it.")
     return string_array([str(value) for value in values])
 
 
 def string_array(values: list[str]) -> NDArray[np.str_] | NDArray[np.object_]:
-    """Return strings as an array of NumPy's, or of Python's where one long one would widen all.
-
-    In an array of NumPy's every string takes four bytes for each character of the longest.
-    """
+    """Return strings as a NumPy string array, or as Python objects if one long string would widen all."""
     longest, total = max(map(len, values), default=0), sum(map(len, values))
     if longest * len(values) <= max(_NARROW_STRINGS, 16 * total):
         return np.array(values, np.str_)
@@ -216,26 +231,5 @@ def _require_unique(ids: Ids, name: str) -> None:
         return
     first: dict[int | str, int] = {}
     for i, value in enumerate(listed):
-        if value in first:
-            raise ValueError(
-                f"{name} must be unique, but {value!r} stands at positions {first[value]} and {i}."
-            )
-        first[value] = i
-
-
-def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return an array of `shape` to write float32 rows to: the caller's `out`, or a new one.
-
-    Raises
-    ------
-    ValueError
-        Where `out` has another dtype or shape, is not contiguous, or may not be written to.
-    """
-    if out is None:
-        return np.empty(shape, np.float32)
-    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
-        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"out must be a float32 array of shape {shape}, got {found}.")
-    if not (out.flags.c_contiguous and out.flags.writeable):
-        raise ValueError("out must be C-contiguous and writeable.")
-    return out.view(np.ndarray)
+        if first.setdefault(value, i) != i:
+            raise ValueError(f"{name} must be unique, but {value!r} is at positions {first[value]} and {i}.")

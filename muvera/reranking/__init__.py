@@ -1,1 +1,1 @@
-"""Exact Chamfer similarity, and ranking by it with as few products as the answer needs."""
+"""Exact Chamfer similarity, and reranking by it with few products; codecs, spans, fusion."""

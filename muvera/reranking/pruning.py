@@ -1,9 +1,9 @@
-"""Cheaper reranking: candidates that cannot be, or are unlikely to be, among the k best are not scored.
+"""Cheaper reranking: skip candidates that cannot be, or are unlikely to be, among the k best.
 
-Candidates are scored in the order in which they are likely to be best.  The exact method stops scoring
-a document once bounds show that it is below the k best before it.  Two methods are approximate: `patience`
-ends after a number of candidates in a row that did not change the k best, and `estimates` end where the errors
-of those so far make it unlikely that the next candidate is one of them.
+Candidates are scored in the order in which they are likely to be best.  The exact method stops scoring a
+document once bounds show that it is worse than the k best so far.  Two methods are approximate: `patience`
+stops after a number of candidates in a row that did not change the k best, and `estimates` stop once the
+next candidate is unlikely to be among them, judged by the errors of the estimates so far.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..kernels.pruning import prepare_bounds, score_with_pruning
 from ..kernels.tile import LANES, multiply, pack_columns
 from ..utils.parallel import run_in_ranges, thread_count
 
-__all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "require_patience", "score_candidates"]
+__all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "score_candidates"]
 
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic in the tokens.
 _MAX_BOUNDED_TOKENS = 512
@@ -32,7 +32,7 @@ _MAX_NORM = 1e15
 
 _NO_PATIENCE = np.iinfo(np.int64).max
 
-#: Documents, positions of candidates in them, and the places of their scores in the result.
+#: Documents, positions of candidates in them, and the positions of their scores in the result.
 DocumentSlice = tuple[MultiVectors, NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -43,19 +43,17 @@ class RerankOptions:
     Parameters
     ----------
     k : int
-        Number of best candidates that are wanted.
+        Number of best candidates to find.
     early_exit : bool
-        Stop scoring a document once it cannot be among the k best.  The k best and their scores
-        stay the same.
+        Stop scoring a document once it cannot be among the k best.  The result stays the same.
     patience : int, optional
-        End after this number of candidates in a row that did not change the k best.
+        Stop after this many candidates in a row that did not change the k best.
     estimates : float32 (c,), optional
-        Scores of the candidates up to errors that are alike, descending, as those by codes are.  Ranking ends
-        before the first candidate that would need an error of five standard deviations to be one of the k best;
-        mean and deviation are those of the candidates before it, at least 8 and k.
+        Estimated scores of the candidates, descending.  Ranking stops before the first candidate that would
+        need a five-sigma error to be among the k best, judged by the errors of at least 8 and at least k
+        candidates before it.
     products : list of int, optional
-        Each call appends the number of its products of a document token with a panel of LANES
-        query tokens.
+        Each call appends its number of products of a document token with a panel of LANES query tokens.
     """
 
     k: int
@@ -66,7 +64,7 @@ class RerankOptions:
 
     @property
     def in_order(self) -> bool:
-        """Whether each candidate decides whether the next one is scored."""
+        """True if the score of a candidate decides whether the next one is scored."""
         return self.patience is not None or self.estimates is not None
 
 
@@ -77,7 +75,7 @@ def score_candidates(
     options: RerankOptions,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's candidates, float32 (size,), -inf for those that were pruned.
+    """Return the scores of one query's candidates, float32 (size,), -inf for pruned ones.
 
     Parameters
     ----------
@@ -88,12 +86,10 @@ def score_candidates(
     size : int
         Number of candidates in all slices.
     options : RerankOptions
-        What is pruned.
     threads : int, optional
-        Default: all usable cores.  The k best do not depend on it.  One thread is used where each
-        candidate decides whether the next one is scored.
+        Default: all usable cores.  The k best do not depend on it.  Only one is used if ``in_order``.
     """
-    packed = PackedQuery(query, options)
+    packed = _PackedQuery(query, options)
     workers = 1 if options.in_order else thread_count(threads)
     out = np.empty(size, np.float32)
     if workers == 1:
@@ -102,7 +98,7 @@ def score_candidates(
 
     def work(start: int, stop: int) -> None:
         for worker in range(start, stop):
-            # Contiguous, or the kernel is compiled once more for steps.
+            # Contiguous: the kernel would be compiled again for strided arrays.
             own_slices = [
                 (documents, np.ascontiguousarray(positions[worker::workers]), places[worker::workers])
                 for documents, positions, places in slices
@@ -127,31 +123,28 @@ def rank_candidates(
     query : float32 or float16 (m, dimension)
         Tokens of the query, at least one.
     positions : int64 (c,)
-        The candidates, each once, the likely best first.
+        The candidates, without repeats, the likely best first.
     slices_of : callable
-        Given positions and whether the slices must follow their order, returns the slices of those
-        documents; the places of their scores are those in the positions that it was given.
+        Called with positions and ``options.in_order``; returns the slices of these documents, in the given
+        order if that is true.
     options : RerankOptions
-        What is pruned.
     threads : int, optional
         Default: all usable cores.
 
     Returns
     -------
     int64 (n,), float32 (n,)
-        Ties go to the lower position; documents without tokens are left out.
+        Ties go to the lower position; documents without tokens are skipped.
     """
-    tokens = np.asarray(query, np.float32)
-    # Where the order does not matter, that of the files is faster.
     slices = slices_of(positions, options.in_order)
-    scores = score_candidates(tokens, slices, len(positions), options, threads)
+    scores = score_candidates(np.asarray(query, np.float32), slices, len(positions), options, threads)
     order = np.argsort(positions)
     best = order[best_first(scores[order], options.k)]
     return positions[best], scores[best]
 
 
-class PackedQuery:
-    """One query packed for the kernel, with the angles between its tokens where they bound scores."""
+class _PackedQuery:
+    """One query packed for the kernel, with the angles between its tokens if they bound scores."""
 
     def __init__(self, tokens: NDArray[np.float32], options: RerankOptions) -> None:
         count, depth = tokens.shape
@@ -177,7 +170,7 @@ class PackedQuery:
         self.packed = packed.reshape(-1)
 
     def score(self, slices: Sequence[DocumentSlice], out: NDArray[np.float32]) -> None:
-        """Write the scores of the candidates in `slices`, one after the other."""
+        """Write the scores of the candidates in `slices`, one after another."""
         size = sum(len(positions) for _, positions, _ in slices)
         keeps_best = self.options.in_order or (len(self.cosines) > 0 and self.options.k < size)
         heap = np.full(self.options.k if keeps_best else 0, -np.inf, np.float32)
@@ -194,21 +187,3 @@ class PackedQuery:
             out[places] = scores
         if self.options.products is not None:
             self.options.products.append(int(counts[1]))
-
-
-def require_patience(patience: Any) -> None:
-    """Raise unless `patience` is None or an int of at least 1.
-
-    Raises
-    ------
-    TypeError
-        If it is neither None nor an int.
-    ValueError
-        If it is below 1.
-    """
-    if patience is None:
-        return
-    if isinstance(patience, bool) or not isinstance(patience, (int, np.integer)):
-        raise TypeError(f"patience must be an int or None, got {type(patience).__name__}.")
-    if patience < 1:
-        raise ValueError(f"patience must be at least 1, got {patience}. Use None to score every candidate.")

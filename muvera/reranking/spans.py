@@ -1,12 +1,8 @@
-"""Chamfer similarity of parts of a document: sentences, windows, any range of its tokens (AGRaME).
+"""Chamfer similarity of spans: sentences, windows, any range of a document's tokens (AGRaME, arXiv 2405.15028).
 
-A document is encoded once; a span is a range of its token vectors.  The span's score is the Chamfer similarity
-of the query with these tokens alone, ``sum_i max_{start <= r < stop} <q_i, p_r>``, and spans of different
-documents compete by ``score(span) + alpha * score(document)`` (arXiv 2405.15028): the document's own score
-says whether the span stands in the right context.
-
-Tokens of no word, such as [CLS] and [SEP], belong to no span where spans come from characters, so that spans
-which cut a text into parts need not reach the document's score.
+A document is encoded once; a span is a range of its token vectors.  Its score is the Chamfer similarity of the
+query with these tokens alone, ``sum_i max_{start <= r < stop} <q_i, p_r>``.  Spans of different documents
+compete by ``score(span) + alpha * score(document)``: the document's score tells whether the context is right.
 """
 
 from __future__ import annotations
@@ -18,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_kernel_arrays
+from ..data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors, checked_text
 from ..data.offsets import as_lengths, running_total
-from ..data.token_input import as_multivectors
 from ..data.validation import as_array
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
@@ -31,7 +26,7 @@ __all__ = ["SpanScore", "rank_spans", "score_spans", "spans_from_characters", "s
 
 @dataclass(frozen=True)
 class SpanScore:
-    """A span among the best.
+    """One of the best spans.
 
     Parameters
     ----------
@@ -40,7 +35,7 @@ class SpanScore:
     start, stop : int
         Its tokens within the document.
     score : float
-        What ranked it: of the span, plus alpha times that of the document.
+        Score of the span plus alpha times that of the document; spans are ranked by it.
     span_score, document_score : float
         Chamfer similarities of the query with the span and with the whole document.
     """
@@ -59,42 +54,30 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
     Parameters
     ----------
     query : array_like (n_query_tokens, dimension)
-        Rows of a query's own matrix make a sub-query; scores of a query's parts add up to its own.
+        Rows of a query's matrix make a sub-query; the scores of a query's parts add up to its score.
     document : array_like (n_document_tokens, dimension)
     spans : int (m, 2)
-        Start and stop of each, positions of tokens.  They may overlap and leave gaps; the time is in
-        proportion to the tokens in them.
+        Start and stop of each span, in tokens.  Spans may overlap and leave gaps.
 
     Returns
     -------
     float32 (m,)
-        -inf for an empty span.
+        Sums over query tokens; -inf for an empty span.
 
     Raises
     ------
     TypeError, ValueError
-        For spans of another shape or beyond the document.
+        If `spans` have another shape or exceed the document.
 
     Examples
     --------
     >>> score_spans([[1.0, 0.0]], [[0.5, 0.0], [0.75, 0.0], [1.0, 0.0]], [[0, 2], [2, 3]])
     array([0.75, 1.  ], dtype=float32)
     """
-    queries, documents = _one(query, "query"), _one(document, "document")
+    queries, documents = checked_text(query, "query"), checked_text(document, "document")
     if queries.dimension != documents.dimension:
         raise ValueError(f"query has {queries.dimension} columns, but document has {documents.dimension}.")
     return _scores(queries, documents, _as_spans(spans, documents.num_tokens, "spans"))
-
-
-def _scores(queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the scores of ranges of all documents' tokens, float32 (m,), with one query."""
-    packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
-    out = np.empty((len(bounds), 1), np.float32)
-    floats, halves = as_kernel_arrays(documents)
-    # The kernel reads text i from offsets[i] to offsets[i + 1]: every other one is a span.
-    at = 2 * np.arange(len(bounds))
-    score_documents(floats, halves, bounds.reshape(-1), at, packed, queries.offsets, False, out)
-    return out[:, 0]
 
 
 def rank_spans(
@@ -112,28 +95,29 @@ def rank_spans(
     ----------
     query : array_like (n_query_tokens, dimension)
     documents : MultiVectors or a list of arrays
-        Such as the best documents of a search.
+        For example, the best documents of a search.
     spans : sequence of int (m, 2) arrays
         Spans of each document.
     k : int
-        How many to return at most.
+        Largest number of spans to return.
     alpha : float
-        Weight of the document's own score; 0 compares spans alone.
+        Weight of the document's score; 0 compares spans alone.
     document_scores : float (n,), optional
-        Chamfer similarities of the documents, where a search has computed them already, which halves the time.
+        Chamfer similarities of the documents, if known; they save half the time.
 
     Returns
     -------
     list of SpanScore
-        Best first; ties go to the earlier document, then to the earlier span.  Empty spans never appear.
+        Best first; ties go to the earlier document, then to the earlier span.  Empty spans are never
+        returned.
 
     Raises
     ------
-    ValueError
-        Where there are not as many collections of spans as documents, or a span is beyond its document.
+    TypeError, ValueError
+        If the number of span collections differs from that of documents, or a span exceeds its document.
     """
     texts = as_multivectors(documents, "documents")
-    queries = _one(query, "query")
+    queries = checked_text(query, "query")
     require_int("k", k, 1)
     if len(spans) != len(texts):
         raise ValueError(f"There are spans of {len(spans)} documents for {len(texts)} documents.")
@@ -143,14 +127,16 @@ def rank_spans(
         return []
     queries.require_dimension(texts.dimension, "query", "documents")
     texts.require_finite("documents")
-    bounds, owners = _all_spans(spans, texts.lengths)
-    starts = texts.offsets[owners][:, np.newaxis]
-    scores = _scores(queries, texts, bounds + starts).astype(np.float64)
+    arrays = [
+        _as_spans(own, tokens, f"spans[{i}]")
+        for i, (own, tokens) in enumerate(zip(spans, texts.lengths.tolist(), strict=True))
+    ]
+    bounds = np.concatenate(arrays)
+    owners = np.repeat(np.arange(len(arrays)), [len(own) for own in arrays])
+    scores = _scores(queries, texts, bounds + texts.offsets[owners][:, np.newaxis]).astype(np.float64)
     if document_scores is None:
-        whole = np.stack([texts.offsets[:-1], texts.offsets[1:]], axis=1)
-        of_documents = _scores(queries, texts, whole).astype(np.float64)
-    else:
-        of_documents = np.asarray(document_scores, np.float64)
+        document_scores = _scores(queries, texts, np.stack([texts.offsets[:-1], texts.offsets[1:]], axis=1))
+    of_documents = np.asarray(document_scores, np.float64)
     filled = bounds[:, 1] > bounds[:, 0]
     totals = np.full(len(bounds), -np.inf)
     totals[filled] = scores[filled] + alpha * of_documents[owners[filled]]
@@ -175,23 +161,21 @@ def windows(tokens: int, size: int, stride: int) -> NDArray[np.int64]:
     require_int("tokens", tokens, 0)
     require_int("size", size, 1)
     require_int("stride", stride, 1)
+    if not tokens:
+        return np.empty((0, 2), np.int64)
     starts = np.arange(0, max(1, tokens - size + 1), stride, dtype=np.int64)
     if tokens > size and starts[-1] + size < tokens:
         starts = np.append(starts, tokens - size)
-    return (
-        np.stack([starts, np.minimum(starts + size, tokens)], axis=1)
-        if tokens
-        else np.empty((0, 2), np.int64)
-    )
+    return np.stack([starts, np.minimum(starts + size, tokens)], axis=1)
 
 
 def spans_from_lengths(lengths: Any) -> NDArray[np.int64]:
-    """Return spans that follow each other, of so many tokens each, int64 (m, 2).
+    """Return consecutive spans of these lengths in tokens, int64 (m, 2).
 
     Raises
     ------
     TypeError, ValueError
-        For anything but whole numbers that are not negative.
+        If the lengths are not whole numbers or negative.
 
     Examples
     --------
@@ -210,44 +194,38 @@ def spans_from_characters(
     Parameters
     ----------
     ranges : sequence of (start, stop)
-        Characters of the text, such as sentences.
+        Characters of the text, for example its sentences.
     token_spans : sequence of (start, stop)
-        Characters of each token vector, ascending; start == stop for tokens of no character, as
-        :meth:`muvera.texts.encoders.base.TextEncoder.token_spans` returns them.
+        Characters of each token vector, ascending, as
+        :meth:`muvera.texts.encoders.base.TextEncoder.token_spans` returns them; start == stop for tokens
+        without characters such as [CLS], which belong to no span.
 
     Returns
     -------
     int64 (m, 2)
-        The tokens that begin within each range; (0, 0) where none does.
+        The tokens that begin within each range; (0, 0) if none does.
 
     Examples
     --------
     >>> spans_from_characters([(0, 5), (6, 9)], [(0, 0), (0, 2), (3, 5), (6, 9), (0, 0)]).tolist()
     [[1, 3], [3, 4]]
     """
-    found = []
+    spans = []
     for start, stop in ranges:
         inside = [i for i, (a, b) in enumerate(token_spans) if b > a and start <= a < stop]
-        found.append((inside[0], inside[-1] + 1) if inside else (0, 0))
-    return np.array(found, np.int64).reshape(-1, 2)
+        spans.append((inside[0], inside[-1] + 1) if inside else (0, 0))
+    return np.array(spans, np.int64).reshape(-1, 2)
 
 
-def _all_spans(spans: Sequence[Any], lengths: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the spans of all documents one after the other, int64 (m, 2), and whose they are, int64 (m,)."""
-    arrays = [
-        one
-        if isinstance(one, np.ndarray) and one.dtype == np.int64 and one.ndim == 2 and one.shape[1] == 2
-        else _as_spans(one, tokens, f"spans[{i}]")
-        for i, (one, tokens) in enumerate(zip(spans, lengths.tolist(), strict=True))
-    ]
-    bounds = np.concatenate(arrays)
-    owners = np.repeat(np.arange(len(arrays)), [len(one) for one in arrays])
-    starts, stops = bounds[:, 0], bounds[:, 1]
-    wrong = np.flatnonzero((starts < 0) | (stops < starts) | (stops > lengths[owners]))
-    if len(wrong):
-        i = int(owners[wrong[0]])
-        _as_spans(arrays[i], int(lengths[i]), f"spans[{i}]")  # raises
-    return bounds, owners
+def _scores(queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the scores of ranges of all documents' tokens, float32 (m,), with one query."""
+    packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
+    out = np.empty((len(bounds), 1), np.float32)
+    floats, halves = as_kernel_arrays(documents)
+    # The kernel reads text i from offsets[i] to offsets[i + 1]: every second one is a span.
+    at = 2 * np.arange(len(bounds))
+    score_documents(floats, halves, bounds.reshape(-1), at, packed, queries.offsets, False, out)
+    return out[:, 0]
 
 
 def _as_spans(spans: Any, tokens: int, name: str) -> NDArray[np.int64]:
@@ -263,14 +241,3 @@ def _as_spans(spans: Any, tokens: int, name: str) -> NDArray[np.int64]:
             f"{name}[{wrong[0]}] is {start}..{stop}, but the document has {tokens} tokens: a span must lie within."
         )
     return np.ascontiguousarray(array, np.int64)
-
-
-def _one(value: Any, name: str) -> MultiVectors:
-    array = as_array(value, name)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
-            f"{name} must have shape (tokens, dimension) with at least one token, got {array.shape}."
-        )
-    checked = as_multivectors(array, name)
-    checked.require_finite(name)
-    return checked

@@ -1,1 +1,65 @@
-"""Codecs of token vectors: a few bytes a token instead of its floats, and the similarities of what is coded."""
+"""Codecs of token vectors: a few bytes per token instead of floats.  Made by name, saved and loaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...utils.npy_files import load_npy
+from .base import TokenCodec
+from .int8 import Int8Codec
+from .residual import ResidualCodec
+
+__all__ = ["CODECS", "FLOATS", "TOKEN_KINDS", "fit_codec", "read_codec", "write_codec"]
+
+#: Tokens stored as floats, and their type; None: unchanged.
+FLOATS: dict[str, type[np.floating[Any]] | None] = {
+    "as_given": None,
+    "float32": np.float32,
+    "float16": np.float16,
+}
+
+#: Functions that fit a codec, by its name; they take tokens (n, dimension) and a number of threads.
+CODECS: dict[str, Callable[..., TokenCodec]] = {
+    "int8": Int8Codec.fit,
+    **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
+}
+
+#: All ways to store tokens.
+TOKEN_KINDS = (*FLOATS, *CODECS)
+
+_CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
+
+
+def fit_codec(name: str, tokens: NDArray[np.float32], threads: int | None = None) -> TokenCodec:
+    """Fit the codec `name` to tokens, float32 (n, dimension), at least one."""
+    return CODECS[name](tokens, threads=threads)
+
+
+def write_codec(codec: TokenCodec, folder: Path) -> str:
+    """Write a codec as ``codec_*.npy`` and return its kind, which :func:`read_codec` takes."""
+    for name, array in codec.to_arrays().items():
+        np.save(folder / f"codec_{name}.npy", array)
+    return codec.kind
+
+
+def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
+    """Read a codec that :func:`write_codec` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown or a file is damaged.
+    FileNotFoundError
+        If a file is missing.
+    """
+    if kind not in _CLASSES:
+        raise ValueError(f"Unknown kind of codec {kind!r}. Known kinds: {', '.join(_CLASSES)}.")
+    return _CLASSES[kind].from_arrays(
+        lambda name: load_npy(folder / f"codec_{name}.npy", mmap=False), dimension
+    )

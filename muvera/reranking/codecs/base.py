@@ -1,9 +1,10 @@
-"""The interface of token codecs, and coded texts."""
+"""TokenCodec: the base class of token codecs; CodedVectors: texts stored as codes, and their scores."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,11 +12,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.offsets import as_offsets, offsets_from_lengths, running_total
-from ...data.validation import TokenArray
-from ...utils.parallel import run_in_ranges
+from ...data.offsets import as_offsets, offsets_from_lengths, rows_of_texts
+from ...data.validation import TokenArray, read_only_view
+from ...kernels.code_scores import score_codes
+from ...kernels.query_bytes import round_query
+from ...kernels.tile import LANES
+from ...kernels.token_codes import FACTOR_BYTES
+from ...utils.parallel import run_in_ranges, thread_count
 
-__all__ = ["CodeLayout", "CodeQuery", "CodedVectors", "TokenCodec", "factor_bytes"]
+__all__ = [
+    "CodeLayout",
+    "CodeQuery",
+    "CodedSlice",
+    "CodedVectors",
+    "TokenCodec",
+    "factor_bytes",
+    "factors_of",
+    "power_of_two",
+    "round_to_bytes",
+    "score_coded",
+]
 
 # Tokens that one task encodes or decodes.
 _BLOCK = 8192
@@ -23,17 +39,18 @@ _BLOCK = 8192
 
 @dataclass(frozen=True, eq=False)
 class CodeLayout:
-    """What the kernels read besides codes, see :func:`muvera.kernels.token_codes.unpack_residuals`.
+    """Arrays that the scoring kernel reads besides codes, see :mod:`muvera.kernels.token_codes`.
 
     Parameters
     ----------
     id_bytes : int
         Bytes of a centroid's number.
     centers : unsigned (K * words,)
+        Centroids in bytes.
     table : unsigned (256,)
-        Empty where a code holds a byte a coordinate.
+        Unpacked coordinates of each byte; empty if a code holds one byte per coordinate.
     nibbles : uint8
-        Tables of half bytes; empty where whole bytes are looked up.
+        The same for half bytes; empty if whole bytes are looked up.
     words : int
         Integers of an unpacked row.
     depth : int
@@ -50,7 +67,7 @@ class CodeLayout:
 
 @dataclass(frozen=True, eq=False)
 class CodeQuery:
-    """A query in bytes, as :func:`muvera.kernels.code_scores.score_codes` takes it.
+    """A query rounded to bytes, as :func:`muvera.kernels.code_scores.score_codes` takes it.
 
     Parameters
     ----------
@@ -67,37 +84,27 @@ class CodeQuery:
 
 
 class TokenCodec(ABC):
-    """Base class of codecs, which are fitted when they are made.
+    """Base class of codecs, which turn each token vector into a few bytes.
 
-    Codes of a token depend on the token and the codec alone: on no other token, nor on the number of
+    The code of a token depends only on the token and the codec, not on other tokens or the number of
     threads.
 
     Parameters
     ----------
+    name : str
+        Public name, such as "2bit".
     dimension : int
         Columns of a token vector.
+    bytes_per_token : int
+    layout : CodeLayout
     """
 
-    #: The class's name in a saved index.
+    #: Name of the class in a saved index.
     kind: ClassVar[str]
 
-    def __init__(self, dimension: int) -> None:
-        self.dimension = dimension
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What users call it, such as "2bit"."""
-
-    @property
-    @abstractmethod
-    def bytes_per_token(self) -> int:
-        """Bytes of a code."""
-
-    @property
-    @abstractmethod
-    def layout(self) -> CodeLayout:
-        """What the scoring kernel reads besides codes."""
+    def __init__(self, name: str, dimension: int, bytes_per_token: int, layout: CodeLayout) -> None:
+        self.name, self.dimension = name, dimension
+        self.bytes_per_token, self.layout = bytes_per_token, layout
 
     @abstractmethod
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
@@ -105,7 +112,7 @@ class TokenCodec(ABC):
 
     @abstractmethod
     def _decode(self, codes: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
-        """Write the tokens that codes stand for to `out`."""
+        """Write the decoded tokens to `out`."""
 
     @abstractmethod
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
@@ -113,21 +120,21 @@ class TokenCodec(ABC):
 
     @abstractmethod
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what was learned, by name."""
+        """Return the fitted arrays by name."""
 
     @classmethod
     @abstractmethod
     def from_arrays(cls, read: Callable[[str], NDArray[Any]], dimension: int) -> TokenCodec:
-        """Return the codec of the arrays that `read` returns by name.
+        """Make the codec from its arrays; `read` returns an array by name.
 
         Raises
         ------
         ValueError
-            For arrays that do not fit each other or the dimension, or are not finite.
+            If the arrays do not fit each other or the dimension, or are not finite.
         """
 
     def encode(self, tokens: TokenArray, threads: int | None = None) -> NDArray[np.uint8]:
-        """Return codes, uint8 (n, bytes_per_token).
+        """Return the codes of tokens, uint8 (n, bytes_per_token).
 
         Parameters
         ----------
@@ -139,12 +146,12 @@ class TokenCodec(ABC):
         Raises
         ------
         ValueError
-            For tokens of another dimension.
+            If the tokens have another dimension.
         """
         if tokens.shape[1] != self.dimension:
             raise ValueError(
-                f"The tokens have {tokens.shape[1]} columns, but the codec was fitted on tokens of "
-                f"dimension={self.dimension}. Fit a codec on these."
+                f"The tokens have {tokens.shape[1]} columns, but the codec was fitted to "
+                f"dimension={self.dimension}. Fit a codec to these tokens."
             )
         out = np.zeros((len(tokens), self.bytes_per_token), np.uint8)
 
@@ -155,7 +162,7 @@ class TokenCodec(ABC):
         return out
 
     def decode(self, codes: NDArray[np.uint8], threads: int | None = None) -> NDArray[np.float32]:
-        """Return the tokens that codes stand for, float32 (n, dimension)."""
+        """Return the decoded tokens, float32 (n, dimension)."""
         out = np.empty((len(codes), self.dimension), np.float32)
 
         def work(start: int, stop: int) -> None:
@@ -165,7 +172,7 @@ class TokenCodec(ABC):
         return out
 
     def require_codes(self, codes: NDArray[Any], name: str) -> None:
-        """Raise ValueError unless these can be this codec's codes; `name` says where they are from."""
+        """Raise ValueError unless `codes` has the dtype and width of this codec's codes."""
         if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != self.bytes_per_token:
             raise ValueError(
                 f"{name} holds {codes.dtype} of shape {codes.shape}, but codes of {self.name} at "
@@ -190,7 +197,7 @@ class CodedVectors:
     Raises
     ------
     ValueError
-        For codes of another codec, or offsets that do not fit them.
+        If the codes are not this codec's, or the offsets do not fit them.
     """
 
     __slots__ = ("codec", "offsets", "tokens")
@@ -202,12 +209,12 @@ class CodedVectors:
 
     @classmethod
     def from_lengths(cls, codec: TokenCodec, tokens: NDArray[np.uint8], lengths: ArrayLike) -> CodedVectors:
-        """Take flat codes with the number of tokens of each text."""
+        """Make texts from flat codes and the number of tokens of each text."""
         return cls(codec, tokens, offsets_from_lengths(lengths, len(tokens)))
 
     @classmethod
     def of(cls, codec: TokenCodec, texts: MultiVectors, threads: int | None = None) -> CodedVectors:
-        """Return the codes of texts."""
+        """Encode texts."""
         return cls(codec, codec.encode(texts.tokens, threads), texts.offsets)
 
     def __len__(self) -> int:
@@ -225,24 +232,119 @@ class CodedVectors:
 
     @property
     def dimension(self) -> int:
-        """Columns of the array that is kept: bytes of a code."""
+        """Columns of the stored array: bytes of a code."""
         return self.codec.bytes_per_token
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> CodedVectors:
         """Return the texts of a slice or at positions."""
-        positions = np.arange(len(self))[key]
-        lengths = self.lengths[positions]
-        offsets = running_total(lengths)
-        rows = np.repeat(self.offsets[positions] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        rows, offsets = rows_of_texts(self.offsets, np.arange(len(self))[key])
         return CodedVectors(self.codec, np.ascontiguousarray(self.tokens[rows]), offsets)
 
     def decoded(self, threads: int | None = None) -> MultiVectors:
-        """Return the tokens that the codes stand for."""
+        """Decode the texts."""
         return MultiVectors.from_flat(self.codec.decode(self.tokens, threads), offsets=self.offsets)
 
 
+#: Coded texts, positions of candidates in them, and the positions of their scores in the result.
+CodedSlice = tuple[CodedVectors, NDArray[np.int64], NDArray[np.int64]]
+
+
+def score_coded(
+    query: NDArray[np.float32],
+    codec: TokenCodec,
+    slices: Sequence[CodedSlice],
+    size: int,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Return the scores of one query's candidates, float32 (size,), -inf for those without tokens.
+
+    They are Chamfer similarities of the decoded tokens with the query, both rounded to bytes: accurate
+    enough to choose the best few, which are then scored without that rounding.
+
+    Parameters
+    ----------
+    query : float32 (m, dimension)
+        Tokens of the query, at least one.
+    codec : TokenCodec
+        The codec of all slices.
+    slices : sequence of CodedSlice
+    size : int
+        Number of candidates in all slices.
+    threads : int, optional
+        Default: all usable cores.  No score depends on it.
+    """
+    rounded, layout = codec.query(query), codec.layout
+    out = np.empty(size, np.float32)
+    workers = thread_count(threads)
+
+    def work(start: int, stop: int) -> None:
+        for worker in range(start, stop):
+            for texts, positions, places in slices:
+                # Contiguous: the kernel would be compiled again for strided arrays.
+                own = np.ascontiguousarray(positions[worker::workers])
+                scores = np.empty(len(own), np.float32)
+                score_codes(
+                    read_only_view(texts.tokens).reshape(-1), texts.offsets, own,
+                    codec.bytes_per_token, codec.dimension, layout.id_bytes, layout.centers, layout.table,
+                    layout.nibbles, layout.words, rounded.packed, rounded.biases, rounded.units,
+                    rounded.constants, False, scores,
+                )  # fmt: skip
+                out[places[worker::workers]] = scores
+
+    run_in_ranges(work, [(worker, worker + 1) for worker in range(workers)], threads)
+    return out
+
+
 def factor_bytes(factors: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Return non-negative factors as float16, little-endian bytes (n, 2); what is too large becomes 65504."""
+    """Return non-negative factors as little-endian float16 bytes (n, 2), at most 65504."""
     rounded = np.minimum(factors, 65504).astype("<f2")
-    pairs: NDArray[np.uint8] = rounded.view(np.uint8).reshape(-1, 2)
+    pairs: NDArray[np.uint8] = rounded.view(np.uint8).reshape(-1, FACTOR_BYTES)
     return pairs
+
+
+def factors_of(pairs: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the factors that :func:`factor_bytes` wrote, float32 (n,)."""
+    return np.ascontiguousarray(pairs).view("<f2").reshape(-1).astype(np.float32)
+
+
+def power_of_two(value: float) -> float:
+    """Return the largest power of two that is at most `value`; 1 if it is not positive."""
+    return 2.0 ** math.floor(math.log2(value)) if value > 0 else 1.0
+
+
+def round_to_bytes(
+    tokens: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    depth: int,
+    zero: float,
+    unit: np.float32,
+    *,
+    shift_before_factor: bool,
+) -> CodeQuery:
+    """Round each query token, multiplied by `scales`, to 127ths of its largest entry.
+
+    Parameters
+    ----------
+    tokens : float32 (m, n)
+    scales : float32 (n,)
+    shift : float32 (n,)
+        Added to the decoded bytes of a document token.
+    depth : int
+        Bytes of an unpacked row.
+    zero : float
+        The unpacked byte that stands for 0.
+    unit : float
+        Multiplied with a code's factor.
+    shift_before_factor : bool
+        Multiply the shift, too, by the code's factor.
+    """
+    count = len(tokens)
+    padded = -(-count // LANES) * LANES
+    packed, biases = np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32)
+    steps, products = np.empty(count, np.float32), np.empty(count, np.float32)
+    round_query(np.ascontiguousarray(tokens), scales, shift, zero, depth, packed, biases, steps, products)
+    if shift_before_factor:
+        biases[:count] -= products / steps
+        products = np.zeros(count, np.float32)
+    return CodeQuery(packed, biases, steps * unit, products)

@@ -1,65 +1,86 @@
-"""ResidualCodec: a centroid, and a few bits a coordinate for what it leaves."""
+"""ResidualCodec: a centroid's number and a few bits per coordinate; ColBERT's PLAID codec is one, too."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from ...data.validation import read_only_view
 from ...kernels.byte_shuffles import HAS_SHUFFLES
 from ...kernels.byte_tile import STEP
+from ...kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
 from ...kernels.residuals import byte_table, decode_residuals
 from ...kernels.token_codes import FACTOR_BYTES, write_residuals
-from ...numerics.matmul import product
-from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes
-from .clustering import direction_centroids, nearest_centroids, unit_rows
-from .lloyd_max import normal_levels, thresholds_between
-from .query_bytes import packed_query, power_of_two
-from .rotation import Rotation, random_rotation
+from ...utils.checks import require_choice
+from ...utils.parallel import run_in_ranges
+from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes, factors_of, power_of_two, round_to_bytes
 
-__all__ = ["ResidualCodec"]
+__all__ = [
+    "NUM_CENTROIDS",
+    "PLAID_BITS",
+    "ResidualCodec",
+    "fit_plaid_codec",
+    "normal_levels",
+    "plaid_centroids",
+    "require_plaid_bits",
+    "thresholds_between",
+]
 
-#: Centroids where they are learned: their number takes one byte.
+#: Largest number of fitted centroids: their numbers take one byte.
 NUM_CENTROIDS = 256
 
-# Tokens that a centroid is the mean of, on average at least: of fewer, it leaves too little of them.
+#: Bits per coordinate that PLAID supports.
+PLAID_BITS = (1, 2, 4, 8)
+
+# A centroid is the mean of at least this many tokens on average.
 _TOKENS_PER_CENTROID = 16
 
-# A scale is at least this share of the typical one, so that bytes resolve all coordinates alike, and the
-# typical one at least this share of a token's length, where a sample has hardly more than one token.
+# A scale is at least this share of the typical scale, so that bytes resolve all coordinates alike.  The
+# typical scale is at least this share of a token's length, in case the sample has hardly more than one token.
 _LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
 
-# Factors by which a token is stretched before it is coded, of which the best is taken.
+# Factors by which a token is stretched before it is coded; the best of them is used.
 _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
 
-# Entries that carry a byte of a centroid's number: two bits each.
+# Entries that carry one byte of a centroid's number: two bits each.
 _MARKS = 4
 
-# How far an entry of a token of length 1 is from what its code stands for, at most, where it was decoded: float32
-# rounds its rotation.
+# Largest difference between an entry of a decoded unit token and its code's value: float32 rounds its rotation.
 _TOLERANCE = 5e-6
 
-# A sum of a centroid's and a residual's steps is at most this in size.
+# Largest size of a centroid's entry plus a residual, in steps.
 _MOST = 126
 
 # Tokens whose lengths are measured at a time.
 _ROWS = 8192
 
+# Rounds of k-means: later ones change the error by less than a hundredth.
+_ROUNDS = 5
+
+# Products of tokens with centroids in memory at a time, and rows of one task.
+_PRODUCTS, _TASK_ROWS = 1 << 24, 192
+
+# Rounds of the Lloyd-Max iteration; 16 levels have then converged in float64.
+_LEVEL_ROUNDS = 4000
+
 _WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
 
 
 class ResidualCodec(TokenCodec):
-    """Codec of 1, 2, 4 or 8 bits a coordinate, a centroid's number and a factor.
+    """Codec of 1, 2, 4 or 8 bits per coordinate, a centroid's number and a factor.
 
-    Encoding what was decoded gives the same codes, from 8 dimensions on.  What is decoded may be nearer to
-    another centroid than its own, so the two lowest bits of its first entries carry the number of its own.
+    A token is decoded to ``f * P (c + s * z)``: P is an orthogonal matrix that spreads every error over all
+    coordinates, c a centroid, s one scale per coordinate, z one level per coordinate.  The factor f restores
+    the token's length: without it, shortened tokens would rank too low.
 
-    The token ``x`` stands as ``f * P (c + s * z)``: P is an orthogonal matrix that spreads every error over
-    all coordinates, c one of the centroids, s a scale a coordinate, z a level a coordinate, and f the factor
-    that gives the token its own length again.  Without that factor, shortened tokens would rank too low.
+    Encoding a decoded token gives the same code, from 8 dimensions on.  A decoded token may be nearer to
+    another centroid, so the two lowest bits of its first entries carry the number of its own.
 
     Parameters
     ----------
@@ -68,17 +89,17 @@ class ResidualCodec(TokenCodec):
     levels : float32 (2 ** bits,)
         Ascending.
     thresholds : float32 (2 ** bits - 1,)
-        What lies above i of them has level i.
+        A value above i of them gets level i.
     scales : float32 (dimension,)
     rotation : float32 (dimension, dimension), optional
-        Rotated tokens are ``x @ rotation``.  Default: they are as they are.
+        Tokens are rotated to ``x @ rotation``.  Default: no rotation.
     unit : float
-        What a factor of 1 stands for.
+        Length of a token whose factor is 1.
 
     Raises
     ------
     ValueError
-        For arrays that do not fit each other, or numbers that are not finite.
+        If the arrays do not fit each other or are not finite.
     """
 
     kind: ClassVar[str] = "residual"
@@ -93,7 +114,7 @@ class ResidualCodec(TokenCodec):
         unit: float,
     ) -> None:
         _require_fitting(centroids, levels, thresholds, scales, rotation, unit)
-        super().__init__(centroids.shape[1])
+        dimension = centroids.shape[1]
         self.bits = len(levels).bit_length() - 1
         self._arrays = {
             "centroids": centroids,
@@ -105,40 +126,46 @@ class ResidualCodec(TokenCodec):
         self._centroids, self._levels = read_only_view(centroids), read_only_view(levels)
         self._thresholds, self._scales = read_only_view(thresholds), read_only_view(scales)
         self._inverse_scales = read_only_view(1 / scales)
-        self._rotation = None if rotation is None else Rotation(rotation)
+        self._rotation = rotation
+        if rotation is not None:
+            self._forward, self._back = pack_map(rotation), pack_map(np.ascontiguousarray(rotation.T))
         self._unit = np.float32(unit)
         self._id_bytes = 1 if len(centroids) <= 1 << 8 else 2 if len(centroids) <= 1 << 16 else 4
-        self._residual_bytes = -(-self.dimension * self.bits // 8)
+        self._residual_bytes = -(-dimension * self.bits // 8)
         self._scaled_centroids = read_only_view(centroids * self._inverse_scales)
         self._table = read_only_view(byte_table(levels, self.bits))
-        self._make_layout()
+        super().__init__(
+            f"{self.bits}bit" if rotation is not None else f"plaid-{self.bits}bit",
+            dimension,
+            self._id_bytes + FACTOR_BYTES + self._residual_bytes,
+            self._make_layout(dimension),
+        )
 
-    def _make_layout(self) -> None:
-        """Round centroids and levels to steps of one size, so that a sum of two of them is a byte."""
+    def _make_layout(self, dimension: int) -> CodeLayout:
+        """Round centroids and levels to steps of one size, so that the sum of two of them is a byte."""
         keys = 8 // self.bits
         kind = _WORDS[keys]
         words = -(-self._residual_bytes * keys // 8) * 8 // keys
-        self._shift = self._scaled_centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
-        spread = self._scaled_centroids - self._shift
+        shift = self._scaled_centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
+        spread = self._scaled_centroids - shift
         widest = np.float32(np.abs(spread).max() + np.abs(self._levels).max())
-        self._step = widest / _MOST if widest > 0 else np.float32(1)  # one centroid, and no residuals at all
-        centers = np.rint(spread / self._step)
-        table = np.rint(self._table / self._step)
+        step = widest / _MOST if widest > 0 else np.float32(1)  # 0: one centroid and no residuals
+        centers = np.rint(spread / step)
+        table = np.rint(self._table / step)
         most = np.abs(centers).max(), np.abs(table).max()
         self._zero = float(most[0] + most[1])
-        self._steps = read_only_view(self._scales * self._step)
-        self._shift_in_steps = read_only_view(self._shift / self._step)
+        self._steps = read_only_view(self._scales * step)
+        self._shift_in_steps = read_only_view(shift / step)
         rows = np.zeros((len(centers), words * keys), np.uint8)
-        rows[:, : self.dimension] = centers + most[0]
+        rows[:, :dimension] = centers + most[0]
         bytes_of = np.ascontiguousarray((table + most[1]).astype(np.uint8))
-        entries = bytes_of.view(kind).reshape(-1)
-        # Of the byte whose upper half is a nibble, the first half of the coordinates.
+        # For each half byte, the coordinates that it stands for as the upper half of a byte.
         nibbles = np.ascontiguousarray(bytes_of[::16, : keys // 2].T).reshape(-1)
         assert words * keys % STEP == 0
-        self._layout = CodeLayout(
+        return CodeLayout(
             self._id_bytes,
             read_only_view(rows.view(kind).reshape(-1)),
-            read_only_view(entries),
+            read_only_view(bytes_of.view(kind).reshape(-1)),
             read_only_view(nibbles if HAS_SHUFFLES else nibbles[:0]),
             words,
             words * keys,
@@ -146,84 +173,51 @@ class ResidualCodec(TokenCodec):
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], bits: int, threads: int | None = None) -> ResidualCodec:
-        """Return the codec for tokens like these.
+        """Fit the codec to tokens.
 
         Parameters
         ----------
         tokens : float32 (n, dimension)
-            At least one; some 50,000 are enough.
+            At least one; about 50,000 are enough.
         bits : {1, 2, 4}
         threads : int, optional
             Default: all usable cores.  The codec does not depend on it.
         """
-        dimension = tokens.shape[1]
-        streams = [np.random.default_rng(child) for child in np.random.SeedSequence(0).spawn(2)]
-        units, lengths = unit_rows(tokens)
-        rotation = random_rotation(dimension, streams[0])
-        rotated = product(units, rotation, threads)
+        rotation_stream, centroid_stream = map(np.random.default_rng, np.random.SeedSequence(0).spawn(2))
+        units, lengths = _unit_rows(tokens)
+        rotation = _random_rotation(tokens.shape[1], rotation_stream)
+        rotated = _product(units, pack_map(rotation), len(rotation), threads)
         most = max(1, min(NUM_CENTROIDS, len(tokens) // _TOKENS_PER_CENTROID))
-        centroids = direction_centroids(rotated, most, streams[1], threads)
-        residuals = rotated - centroids[nearest_centroids(rotated, centroids, threads)]
+        centroids = _direction_centroids(rotated, most, centroid_stream, threads)
+        residuals = rotated - centroids[_nearest_centroids(rotated, centroids, threads)]
         scales = np.sqrt(np.mean(residuals.astype(np.float64) ** 2, axis=0))
         typical = max(_LEAST_TYPICAL, float(np.sqrt(np.mean(scales**2))))
-        scales = np.maximum(scales, _LEAST_SCALE * typical)
+        scales = np.maximum(scales, _LEAST_SCALE * typical).astype(np.float32)
         levels = normal_levels(bits)
-        return cls(
-            centroids,
-            levels,
-            thresholds_between(levels),
-            scales.astype(np.float32),
-            rotation,
-            power_of_two(float(np.median(lengths))),
-        )
+        unit = power_of_two(float(np.median(lengths)))
+        return cls(centroids, levels, thresholds_between(levels), scales, rotation, unit)
 
     @classmethod
     def of_plaid(cls, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> ResidualCodec:
-        """Return the codec of a PLAID index: its own centroids, and its buckets' weights as levels."""
+        """Make the codec of a PLAID index: its centroids, and its bucket weights as levels."""
         levels = np.ascontiguousarray(weights, np.float32)
-        return cls(
-            np.array(centroids, np.float32),
-            levels,
-            thresholds_between(levels),
-            np.ones(centroids.shape[1], np.float32),
-            None,
-            1.0,
-        )
+        scales = np.ones(centroids.shape[1], np.float32)
+        return cls(np.array(centroids, np.float32), levels, thresholds_between(levels), scales, None, 1.0)
 
     def plaid_codes(self, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the codes of centroids' numbers (n,) and packed residuals, scaled to length 1 as PLAID does."""
+        """Make codes from centroid numbers (n,) and packed residuals; tokens get length 1, as in PLAID."""
         out = np.zeros((len(numbers), self.bytes_per_token), np.uint8)
         self.write_codes(numbers, np.ones(len(numbers)), packed, out)
         for start in range(0, len(out), _ROWS):
-            part = out[start : start + _ROWS]
-            lengths = np.linalg.norm(self.decode(part, 1).astype(np.float64), axis=1)
-            self.write_codes(
-                numbers[start : start + _ROWS],
-                1 / np.maximum(lengths, 1e-4),
-                packed[start : start + _ROWS],
-                part,
-            )
+            rows = slice(start, start + _ROWS)
+            lengths = np.linalg.norm(self.decode(out[rows], 1).astype(np.float64), axis=1)
+            self.write_codes(numbers[rows], 1 / np.maximum(lengths, 1e-4), packed[rows], out[rows])
         return out
 
-    @property
-    def name(self) -> str:
-        """What users call it."""
-        return f"{self.bits}bit" if self._rotation is not None else f"plaid-{self.bits}bit"
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes of a code."""
-        return self._id_bytes + FACTOR_BYTES + self._residual_bytes
-
-    @property
-    def layout(self) -> CodeLayout:
-        """What the scoring kernel reads besides codes."""
-        return self._layout
-
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        units, lengths = unit_rows(tokens)
-        rotated = units if self._rotation is None else self._rotation.rotate(units)
-        numbers = nearest_centroids(rotated, self._centroids, 1)
+        units, lengths = _unit_rows(tokens)
+        rotated = units if self._rotation is None else _product(units, self._forward, self.dimension)
+        numbers = _nearest_centroids(rotated, self._centroids, 1)
         packed = np.zeros((len(tokens), self._residual_bytes), np.uint8)
         norms = np.empty(len(tokens))
         write_residuals(
@@ -232,7 +226,7 @@ class ResidualCodec(TokenCodec):
         )  # fmt: skip
         self.write_codes(numbers, lengths / np.where(norms == 0, 1, norms), packed, out)
         factors = out[:, self._id_bytes : self._id_bytes + FACTOR_BYTES]
-        out[~factors.any(axis=1)] = 0  # all of these are decoded to zeros
+        out[~factors.any(axis=1)] = 0  # one code for all tokens that decode to zeros
 
     def write_codes(
         self,
@@ -241,7 +235,7 @@ class ResidualCodec(TokenCodec):
         packed: NDArray[np.uint8],
         out: NDArray[np.uint8],
     ) -> None:
-        """Write codes of centroids' numbers (n,), factors (n,) and packed residuals (n, bytes) to `out`."""
+        """Write codes of centroid numbers (n,), factors (n,) and packed residuals (n, bytes) to `out`."""
         start = self._id_bytes
         out[:, :start] = numbers.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :start]
         out[:, start : start + FACTOR_BYTES] = factor_bytes(factors / self._unit)
@@ -250,15 +244,14 @@ class ResidualCodec(TokenCodec):
     def split_codes(
         self, codes: NDArray[np.uint8]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
-        """Return the centroids' numbers, factors and packed residuals of codes (n, bytes_per_token)."""
+        """Return the centroid numbers, factors and packed residuals of codes (n, bytes_per_token)."""
         start = self._id_bytes
         ids = np.zeros((len(codes), 4), np.uint8)
         ids[:, :start] = codes[:, :start]
-        factors = codes[:, start : start + FACTOR_BYTES].copy().view("<f2").reshape(-1).astype(np.float32)
         packed = np.ascontiguousarray(codes[:, start + FACTOR_BYTES :])
-        # A damaged number is that of the last centroid, as in the kernel: none is read outside of them.
+        # A damaged number becomes the last centroid's, as in the kernel, which must not read beyond them.
         numbers = np.minimum(ids.view("<u4").reshape(-1).astype(np.int64), len(self._centroids) - 1)
-        return numbers, factors * self._unit, packed
+        return numbers, factors_of(codes[:, start : start + FACTOR_BYTES]) * self._unit, packed
 
     def _decode(self, codes: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
         numbers, factors, packed = self.split_codes(codes)
@@ -266,18 +259,18 @@ class ResidualCodec(TokenCodec):
         decode_residuals(numbers, packed, self._scaled_centroids, self._table, False, scaled)
         scaled *= self._scales
         scaled *= factors[:, np.newaxis]
-        out[:] = scaled if self._rotation is None else self._rotation.rotate_back(scaled)
+        out[:] = scaled if self._rotation is None else _product(scaled, self._back, self.dimension)
         self._mark_centroids(numbers, out)
 
     def _mark_centroids(self, numbers: NDArray[np.int64], tokens: NDArray[np.float32]) -> None:
-        """Write the centroids' numbers to the two lowest bits of each of the first entries, zeros left out."""
+        """Write the centroid numbers to the two lowest bits of the first entries that are not zero."""
         for i in range(min(_MARKS * self._id_bytes, self.dimension)):
             bits = tokens[:, i].view(np.uint32)
             pair = (numbers >> 2 * i & 3).astype(np.uint32)
             bits[:] = np.where(bits << np.uint32(1) == 0, bits, bits & ~np.uint32(3) | pair)
 
     def _marked_centroids(self, tokens: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the numbers that :meth:`_mark_centroids` wrote; any where it did not."""
+        """Return the numbers that :meth:`_mark_centroids` wrote; arbitrary ones for other tokens."""
         numbers = np.zeros(len(tokens), np.int64)
         for i in range(min(_MARKS * self._id_bytes, self.dimension)):
             numbers |= (tokens[:, i].view(np.uint32) & np.uint32(3)).astype(np.int64) << 2 * i
@@ -285,46 +278,29 @@ class ResidualCodec(TokenCodec):
 
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
-        rotated = tokens if self._rotation is None else self._rotation.rotate(tokens)
-        return packed_query(
-            rotated,
-            self._steps,
-            self._shift_in_steps,
-            self._layout.depth,
-            self._zero,
-            self._unit,
+        rotated = tokens if self._rotation is None else _product(tokens, self._forward, self.dimension)
+        return round_to_bytes(
+            rotated, self._steps, self._shift_in_steps, self.layout.depth, self._zero, self._unit,
             shift_before_factor=True,
-        )
+        )  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what was learned, by name."""
-        rotation = (
-            np.empty((0, self.dimension), np.float32) if self._rotation is None else self._rotation.matrix
-        )
-        return {**self._arrays, "rotation": rotation}
+        """Return the fitted arrays by name; an empty rotation stands for none."""
+        none = np.empty((0, self.dimension), np.float32)
+        return {**self._arrays, "rotation": none if self._rotation is None else self._rotation}
 
     @classmethod
     def from_arrays(cls, read: Callable[[str], NDArray[Any]], dimension: int) -> ResidualCodec:
-        """Return the codec of the arrays that `read` returns by name.
-
-        Raises
-        ------
-        ValueError
-            For arrays that do not fit each other or the dimension, or are not finite.
-        """
+        """Make the codec from its arrays; raise ValueError if they do not fit."""
         centroids, rotation, unit = read("centroids"), read("rotation"), read("unit")
         if centroids.ndim != 2 or centroids.shape[1] != dimension or unit.shape != (1,):
             raise ValueError(
                 f"The codec's centroids have shape {centroids.shape}, but the tokens have dimension={dimension}."
             )
         return cls(
-            centroids,
-            read("levels"),
-            read("thresholds"),
-            read("scales"),
-            rotation if len(rotation) else None,
-            float(unit[0]),
-        )
+            centroids, read("levels"), read("thresholds"), read("scales"),
+            rotation if len(rotation) else None, float(unit[0]),
+        )  # fmt: skip
 
 
 def _require_fitting(
@@ -346,11 +322,189 @@ def _require_fitting(
     dimension = centroids.shape[1]
     if len(levels) not in (2, 4, 16, 256) or levels.ndim != 1 or thresholds.shape != (len(levels) - 1,):
         raise ValueError(
-            f"The codec has {levels.shape} levels and {thresholds.shape} thresholds; 2, 4, 16 or 256 levels "
-            "are needed, and one threshold less."
+            f"The codec has {levels.shape} levels and {thresholds.shape} thresholds; it needs 2, 4, 16 or 256 "
+            "levels and one threshold less."
         )
     fits = scales.shape == (dimension,) and (rotation is None or rotation.shape == (dimension, dimension))
     if not fits or scales.min() <= 0 or not (np.isfinite(unit) and unit > 0):
         raise ValueError(
             f"The codec's scales or rotation do not fit dimension={dimension}, or are not positive."
         )
+
+
+# -- fitting to PLAID's layout ------------------------------------------------
+
+
+def plaid_centroids(num_tokens: int) -> int:
+    """Return ColBERT's number of centroids: the power of two below 16 times the square root of `num_tokens`.
+
+    Examples
+    --------
+    >>> plaid_centroids(56_658)
+    2048
+    """
+    return 1 << int(math.log2(16 * math.sqrt(max(1, num_tokens))))
+
+
+def require_plaid_bits(nbits: int, dimension: int) -> None:
+    """Raise ValueError unless a PLAID index can store tokens of `dimension` at `nbits` per coordinate."""
+    require_choice("nbits", nbits, PLAID_BITS)
+    if dimension * nbits % 8:
+        raise ValueError(
+            f"A PLAID index needs whole bytes per token, but dimension={dimension} at nbits={nbits} makes "
+            f"{dimension * nbits} bits. Use nbits=8, or cut the dimension to a multiple of {8 // nbits}."
+        )
+
+
+def fit_plaid_codec(
+    tokens: NDArray[np.float32],
+    nbits: int,
+    num_centroids: int,
+    *,
+    bucket_means: bool = False,
+    threads: int | None = None,
+) -> ResidualCodec:
+    """Fit a codec to tokens with ColBERT's recipe.
+
+    Centroids are directions, rounded to half precision.  All coordinates share the bucket weights; each
+    bucket holds equally many residuals.
+
+    Parameters
+    ----------
+    tokens : float32 (n, dimension)
+        At least one.
+    nbits : {1, 2, 4, 8}
+        Bits per coordinate.
+    num_centroids : int
+        Largest number of centroids; there are at most n.
+    bucket_means : bool
+        Decode a bucket to the mean of its values (smaller error), not to its midpoint (ColBERT's way).
+    threads : int, optional
+        Default: all usable cores.  The codec does not depend on it.
+
+    Raises
+    ------
+    ValueError
+        If the bits do not fill whole bytes.
+    """
+    require_plaid_bits(nbits, tokens.shape[1])
+    units, _ = _unit_rows(tokens)
+    means = _direction_centroids(units, num_centroids, np.random.default_rng(0), threads)
+    centroids = _unit_rows(means)[0].astype(np.float16).astype(np.float32)
+    residuals = units - centroids[_nearest_centroids(units, centroids, threads)]
+    count = 2**nbits
+    ordered = np.sort(residuals, axis=None)
+    if bucket_means:
+        edges = np.linspace(0, len(ordered), count + 1).astype(np.int64)
+        sums = np.add.reduceat(ordered, np.minimum(edges[:-1], len(ordered) - 1), dtype=np.float64)
+        weights = sums / np.maximum(np.diff(edges), 1)
+    else:
+        weights = np.quantile(ordered, (np.arange(count) + 0.5) / count)
+    return ResidualCodec.of_plaid(centroids, weights.astype(np.float32))
+
+
+# -- centroids, rotation and levels -------------------------------------------
+
+
+def _unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the rows scaled to length 1, zero rows unchanged, and their lengths."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return (rows / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32), lengths
+
+
+def _product(
+    rows: NDArray[np.float32], packed: NDArray[np.float32], columns: int, threads: int | None = 1
+) -> NDArray[np.float32]:
+    """Return the product (n, columns) of rows with a matrix packed by ``pack_map``, the same for any `threads`."""
+    rows = np.ascontiguousarray(rows)
+    out = np.zeros((len(rows), columns), np.float32)
+
+    def work(start: int, stop: int) -> None:
+        add_product(rows[start:stop], packed, PRODUCT_DEPTH, out[start:stop])
+
+    starts = range(0, len(rows), _TASK_ROWS)
+    run_in_ranges(work, [(start, min(start + _TASK_ROWS, len(rows))) for start in starts], threads)
+    return out
+
+
+def _random_rotation(dimension: int, stream: np.random.Generator) -> NDArray[np.float32]:
+    """Return a random orthogonal matrix."""
+    orthogonal, upper = np.linalg.qr(stream.standard_normal((dimension, dimension)))
+    return np.ascontiguousarray(orthogonal * np.where(np.diag(upper) < 0, -1, 1), np.float32)
+
+
+def _nearest_centroids(
+    tokens: NDArray[np.float32], centroids: NDArray[np.float32], threads: int | None = None
+) -> NDArray[np.int64]:
+    """Return the number of the nearest centroid of each token, int64 (n,)."""
+    packed = pack_map(np.ascontiguousarray(centroids.T))
+    halves = np.einsum("ij,ij->i", centroids, centroids) / 2
+    rows = max(1, _PRODUCTS // len(centroids))
+    numbers = np.empty(len(tokens), np.int64)
+    for start in range(0, len(tokens), rows):
+        products = _product(tokens[start : start + rows], packed, len(centroids), threads)
+        products -= halves
+        numbers[start : start + rows] = products.argmax(axis=1)
+    return numbers
+
+
+def _direction_centroids(
+    tokens: NDArray[np.float32], most: int, stream: np.random.Generator, threads: int | None = None
+) -> NDArray[np.float32]:
+    """Return at most `most` centroids by k-means: means of clusters of similar directions.
+
+    Parameters
+    ----------
+    tokens : float32 (n, dimension)
+        Of length 1, or zero.
+    most : int
+    stream : numpy.random.Generator
+        Draws the tokens that are the first centroids.
+    threads : int, optional
+    """
+    count = min(most, len(tokens))
+    centroids = tokens[np.sort(stream.permutation(len(tokens))[:count])]
+    for lap in range(_ROUNDS + 1):
+        numbers = _nearest_centroids(tokens, centroids, threads)
+        order = np.argsort(numbers, kind="stable")
+        used, starts = np.unique(numbers[order], return_index=True)
+        sums = np.add.reduceat(tokens[order].astype(np.float64), starts, axis=0)
+        if lap < _ROUNDS:
+            divisors = np.sqrt(np.einsum("ij,ij->i", sums, sums))
+        else:  # the mean leaves smaller residuals than its direction
+            divisors = np.diff(np.append(starts, len(tokens))).astype(np.float64)
+        moved = divisors > 0
+        centroids = centroids.copy()
+        centroids[used[moved]] = sums[moved] / divisors[moved, np.newaxis]
+    return np.ascontiguousarray(centroids, np.float32)
+
+
+@lru_cache(maxsize=8)
+def _half_levels(count: int) -> tuple[float, ...]:
+    """Return the positive half of 2 * `count` levels, ascending."""
+    levels = np.linspace(0, 3, 2 * count + 1)[1::2]
+    for _ in range(_LEVEL_ROUNDS):
+        edges = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [np.inf]])
+        density = np.exp(-0.5 * edges**2) / np.sqrt(2 * np.pi)
+        levels = (density[:-1] - density[1:]) / (ndtr(edges[1:]) - ndtr(edges[:-1]))
+    return tuple(levels.tolist())
+
+
+def normal_levels(bits: int) -> NDArray[np.float32]:
+    """Return the 2 ** `bits` Lloyd-Max levels of the standard normal distribution, ascending, float32.
+
+    They have the least squared error: each is the mean of the values nearest to it.
+
+    Examples
+    --------
+    >>> normal_levels(1).round(4)
+    array([-0.7979,  0.7979], dtype=float32)
+    """
+    half = np.array(_half_levels(2 ** (bits - 1)), np.float32)
+    return np.concatenate([-half[::-1], half])
+
+
+def thresholds_between(levels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the midpoints between ascending levels."""
+    midpoints: NDArray[np.float32] = ((levels[1:] + levels[:-1]) / 2).astype(np.float32)
+    return midpoints

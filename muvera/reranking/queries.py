@@ -1,0 +1,143 @@
+"""Transformations of queries before a search: merge similar tokens, weight tokens.
+
+Chamfer similarity with token weights, ``sum_i w_i max_j <q_i, p_j>``, is that of the query whose token
+vectors are multiplied by their weights, so every search accepts weighted queries.  Vectors of a query add up
+over its tokens and follow the weights, too, except that an FDE's soft cells depend on vector lengths, which
+changes candidates a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
+from ..data.validation import as_array, read_only_view
+from ..kernels.ball_carving import carve_balls
+from ..utils.checks import require_number
+
+__all__ = ["carve_queries", "inverse_document_frequency", "weight_queries"]
+
+# Largest rounding error of the cosine of a token with itself.
+_ROUNDING = 1e-12
+
+
+def carve_queries(queries: Any, tau: float) -> MultiVectors:
+    """Merge similar query tokens, so that a search needs fewer products (MUVERA, section 3.2).
+
+    Each ball of similar tokens is replaced by their sum.  The first token that belongs to no ball starts
+    the next one; every later free token whose cosine with it is at least `tau` joins.  A ball matches one
+    document token, so a score is at most the Chamfer similarity (up to rounding), and equal to it if all
+    tokens of each ball have the same best document token.
+
+    Parameters
+    ----------
+    queries : MultiVectors, one array (tokens, dim) or a list of such arrays
+    tau : float
+        Smallest cosine within a ball, above 0 and at most 1.  Lower: fewer vectors, larger changes of
+        scores.  1 merges only tokens of the same direction and changes no score.  The paper uses 0.7.
+
+    Returns
+    -------
+    MultiVectors
+        float32, with the same ids; a token alone in its ball is unchanged.
+
+    Raises
+    ------
+    TypeError
+        If `tau` is not a number or `queries` are not token vectors.
+    ValueError
+        If `tau` is out of range or `queries` have NaN or infinities.
+
+    Examples
+    --------
+    >>> carve_queries([[[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]], 0.7)[0]
+    array([[1.8, 0.6],
+           [0. , 1. ]], dtype=float32)
+    """
+    if not 0 < require_number("tau", tau) <= 1:
+        raise ValueError(f"tau must be above 0 and at most 1, got {tau}.")
+    queries = checked_texts(queries, "queries")
+    tokens, offsets = np.asarray(queries.tokens, np.float32), queries.offsets
+    sums, counts = np.zeros(tokens.shape), np.empty(len(queries), np.int64)
+    carve_balls(read_only_view(tokens), offsets, float(tau) - _ROUNDING, sums, counts)
+    # The kernel writes the sums of a query to the first of its rows.
+    rows = np.arange(len(sums)) - np.repeat(offsets[:-1], queries.lengths)
+    carved = sums[rows < np.repeat(counts, queries.lengths)].astype(np.float32)
+    return MultiVectors.from_flat(carved, counts, ids=queries.ids if queries.has_ids else None)
+
+
+def weight_queries(queries: Any, weights: Any) -> MultiVectors:
+    """Multiply the token vectors of queries by weights.
+
+    Parameters
+    ----------
+    queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+    weights : float (tokens,), or a sequence of such arrays
+        At least 0, one per token vector, in order; a single array covers all queries one after another.
+
+    Returns
+    -------
+    MultiVectors
+        float32, with the same ids.
+
+    Raises
+    ------
+    ValueError
+        If the number of weights differs from that of tokens, or a weight is negative or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weight_queries(np.eye(2), [2.0, 0.5]).tokens.tolist()
+    [[2.0, 0.0], [0.0, 0.5]]
+    """
+    texts = as_multivectors(queries, "queries")
+    if isinstance(weights, Sequence) and len(weights) and np.ndim(weights[0]):
+        weights = np.concatenate([np.asarray(as_array(one), np.float32) for one in weights])
+    flat = np.asarray(as_array(weights), np.float32)
+    if flat.shape != (texts.num_tokens,):
+        raise ValueError(
+            f"weights have shape {flat.shape} for {texts.num_tokens} query tokens. Give one per token."
+        )
+    wrong = np.flatnonzero(~(np.isfinite(flat) & (flat >= 0)))
+    if len(wrong):
+        raise ValueError(
+            f"weights[{wrong[0]}] is {flat[wrong[0]]}: weights must be finite and at least 0. A negative one "
+            "would search for the least similar token."
+        )
+    scaled = np.asarray(texts.tokens, np.float32) * flat[:, np.newaxis]
+    return MultiVectors(scaled, texts.offsets, texts.ids if texts.has_ids else None)
+
+
+def inverse_document_frequency(documents: Sequence[Any], queries: Sequence[Any]) -> list[NDArray[np.float32]]:
+    """Return BM25's weights of query tokens: the rarer a token is in documents, the larger.
+
+    Parameters
+    ----------
+    documents, queries : sequence of int arrays (tokens,)
+        Vocabulary ids of the tokens of each text.
+
+    Returns
+    -------
+    list of float32 arrays (tokens,)
+        For each query ``log(1 + (n - df + 0.5) / (df + 0.5))``, df the number of documents with the token.
+
+    Examples
+    --------
+    >>> [weights.tolist() for weights in inverse_document_frequency([[1, 1], [2]], [[1, 2]])]
+    [[0.6931471824645996, 0.6931471824645996]]
+    """
+    vocabulary, counts = np.unique(
+        np.concatenate([np.unique(np.asarray(tokens, np.int64)) for tokens in documents]), return_counts=True
+    )
+    weights = []
+    for query in queries:
+        tokens = np.asarray(query, np.int64)
+        index = np.minimum(np.searchsorted(vocabulary, tokens), len(vocabulary) - 1)
+        df = np.where(vocabulary[index] == tokens, counts[index], 0)
+        weights.append(np.log1p((len(documents) - df + 0.5) / (df + 0.5)).astype(np.float32))
+    return weights
