@@ -19,8 +19,8 @@ from muvera import MultiVectors
 from muvera.index.settings import TokenSettings
 from muvera.index.token_levels import LevelsState, TokenLevels
 from muvera.index.token_store import Segment, TokenStore, mapped, write_tokens
+from muvera.reranking.codecs import fit_codec
 from muvera.reranking.codecs.base import CodedVectors
-from muvera.reranking.codecs.registry import fit_codec
 from muvera.reranking.pruning import RerankOptions, rank_candidates
 from muvera.utils.page_cache import forget, resident_share
 

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from muvera import MeanConfig, MeanEncoder, MultiVectors
 from muvera.data.ranking import best_first
 from muvera.kernels.tile import LANES
-from muvera.reranking.codecs.base import CodedVectors
-from muvera.reranking.codecs.registry import fit_codec
-from muvera.reranking.coded import score_coded
+from muvera.reranking.codecs import fit_codec
+from muvera.reranking.codecs.base import CodedVectors, score_coded
 from muvera.reranking.pruning import RerankOptions, rank_candidates
 
 from ..datasets.collection import Collection

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, chamfer_matrix
 from muvera.data.ranking import best_first
-from muvera.reranking.codecs.base import CodedVectors, TokenCodec
-from muvera.reranking.codecs.plaid import fit_plaid_codec
-from muvera.reranking.codecs.registry import CODECS, fit_codec
-from muvera.reranking.codecs.residual import NUM_CENTROIDS
-from muvera.reranking.coded import score_coded
+from muvera.reranking.codecs import CODECS, fit_codec
+from muvera.reranking.codecs.base import CodedVectors, TokenCodec, score_coded
+from muvera.reranking.codecs.residual import NUM_CENTROIDS, fit_plaid_codec
 from muvera.reranking.pruning import RerankOptions, rank_candidates
 
 from ..datasets.collection import Collection

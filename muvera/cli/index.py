@@ -181,7 +181,7 @@ def described(facts: IndexInfo) -> str:
 
 def coded(facts: IndexInfo) -> str | None:
     """Return the name of the codes that a search reads instead of tokens, or None where it reads tokens."""
-    from ..reranking.codecs.registry import FLOATS
+    from ..reranking.codecs import FLOATS
 
     codec: str = facts.token_codec["codec"]
     return None if codec in FLOATS else codec

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.sampling import fit_share, pseudo_queries
-from ..data.token_input import as_multivectors
 from ..encoders.base import Encoder
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder

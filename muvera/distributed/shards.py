@@ -12,9 +12,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.ranking import Ranking
-from ..data.token_input import as_multivectors
 from ..index.muvera_index import MuveraIndex
 from ..utils.checks import require_choice, require_int
 

@@ -14,8 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors
-from ..data.token_input import checked_texts
+from ..data.multivectors import MultiVectors, checked_texts
 from ..utils.atomic_files import atomic_folder, write_json
 from ..utils.checksums import content_checksum, described_file
 

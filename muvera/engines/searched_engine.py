@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, checked_texts
 from ..data.ranking import Ranking
-from ..data.token_input import checked_texts
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_config

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..data.batches import coded_source
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, checked_texts
 from ..data.ranking import Ranking
 from ..data.sampling import as_batches
-from ..data.token_input import checked_texts
 from ..data.validation import Ids, TokenArray
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_encoder

@@ -14,8 +14,8 @@ from ..data.multivectors import MultiVectors
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
 from ..mips import VectorSearch
+from ..reranking.codecs import read_codec, write_codec
 from ..reranking.codecs.base import CodedVectors
-from ..reranking.codecs.registry import read_codec, write_codec
 from ..utils.atomic_files import save_array
 from ..utils.growable_array import GrowingArray
 from ..utils.npy_files import load_npy

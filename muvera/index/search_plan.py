@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..reranking.pruning import require_patience
 from ..utils.checks import require_int
 from ..utils.parallel import thread_count
 
@@ -62,7 +61,8 @@ class SearchPlan:
                 raise ValueError(f"rescore={self.rescore} must be at least k={self.k}.")
         if self.ef is not None:
             require_int("ef", self.ef, 1)
-        require_patience(self.patience)
+        if self.patience is not None:
+            require_int("patience", self.patience, 1, hint="Use None to score every candidate.")
         thread_count(self.threads)  # refuse a wrong number also where one thread is enough
 
     @property

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import best_first
-from ..reranking.codecs.base import CodedVectors, TokenCodec
-from ..reranking.codecs.registry import CODECS, FLOATS, fit_codec
-from ..reranking.coded import score_coded
+from ..reranking.codecs import CODECS, FLOATS, fit_codec
+from ..reranking.codecs.base import CodedVectors, TokenCodec, score_coded
 from ..reranking.pruning import RerankOptions, rank_candidates
 from .settings import IndexSettings
 from .token_store import Segment, TokenStore

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors
-from ..data.token_input import as_multivectors
+from ..data.multivectors import MultiVectors, as_multivectors
 from ..utils.checks import require_int
 from .sample import MIN_HELD_OUT
 from .search_space import EncoderCandidate, Storage

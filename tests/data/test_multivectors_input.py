@@ -8,7 +8,7 @@ import pytest
 from builders.token_collections import three
 
 from muvera import MultiVectors
-from muvera.data.token_input import as_multivectors
+from muvera.data.multivectors import as_multivectors
 
 flat, arrays = MultiVectors.from_flat, MultiVectors.from_arrays
 

@@ -10,7 +10,7 @@ import pytest
 from muvera import MultiVectors, MuveraIndex
 from muvera.index import token_levels
 from muvera.index.manifest import IndexFolderError, read_manifest
-from muvera.reranking.codecs.registry import CODECS
+from muvera.reranking.codecs import CODECS
 
 DIMENSION = 16
 

@@ -7,9 +7,8 @@ from muvera import MultiVectors, chamfer_matrix
 from muvera.kernels.byte_tile import ADDITIONS
 from muvera.kernels.code_scores import PAIR_ROWS, make_maxima
 from muvera.kernels.tile import LANES, ROWS
-from muvera.reranking.codecs.base import CodedVectors
-from muvera.reranking.codecs.registry import CODECS, fit_codec
-from muvera.reranking.coded import CodedSlice, score_coded
+from muvera.reranking.codecs import CODECS, fit_codec
+from muvera.reranking.codecs.base import CodedSlice, CodedVectors, score_coded
 
 
 def texts(seed: int, lengths: list[int], dimension: int) -> MultiVectors:

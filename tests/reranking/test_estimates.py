@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer_matrix
-from muvera.reranking.codecs.base import CodedVectors
-from muvera.reranking.codecs.registry import fit_codec
-from muvera.reranking.coded import score_coded
+from muvera.reranking.codecs import fit_codec
+from muvera.reranking.codecs.base import CodedVectors, score_coded
 from muvera.reranking.pruning import DocumentSlice, RerankOptions, score_candidates
 
 bitwise = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")

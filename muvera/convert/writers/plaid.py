@@ -17,8 +17,7 @@ from ...data.batches import collection_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import Ids, as_ids
-from ...reranking.codecs.plaid import fit_plaid_codec, plaid_centroids, require_plaid_bits
-from ...reranking.codecs.residual import ResidualCodec
+from ...reranking.codecs.residual import ResidualCodec, fit_plaid_codec, plaid_centroids, require_plaid_bits
 from ...utils.atomic_files import write_json
 from .base import NpyStream, gather, new_folder, scratch_beside
 from .torch_file import write_torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from muvera.reranking.codecs.plaid import fit_plaid_codec, plaid_centroids, require_plaid_bits
-from muvera.reranking.coded import score_coded
+from muvera.reranking.codecs.base import score_coded
+from muvera.reranking.codecs.residual import fit_plaid_codec, plaid_centroids, require_plaid_bits
 
 
 def tokens(seed: int, count: int, dimension: int = 32) -> np.ndarray:

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
+from muvera.reranking.codecs import CODECS, fit_codec, read_codec, write_codec
 from muvera.reranking.codecs.base import CodedVectors, TokenCodec
 from muvera.reranking.codecs.int8 import Int8Codec
-from muvera.reranking.codecs.lloyd_max import normal_levels, thresholds_between
-from muvera.reranking.codecs.registry import CODECS, fit_codec, read_codec, write_codec
-from muvera.reranking.codecs.residual import ResidualCodec
+from muvera.reranking.codecs.residual import ResidualCodec, normal_levels, thresholds_between
 
 #: Largest mean angle, as 1 - cosine, between a random unit token of 128 coordinates and what its code stands for:
 #: a little above the Gaussian rate-distortion of a scalar quantizer (.363, .118, .0095 of the variance).
