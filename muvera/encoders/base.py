@@ -1,4 +1,4 @@
-"""The interface of encoders and of their configurations, and what all of them share."""
+"""Base classes of encoders, of their configurations and of the arrays they keep."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,111 +22,50 @@ __all__ = [
     "ENCODER_FILE",
     "ENCODER_FORMAT",
     "ENCODER_FORMAT_VERSION",
-    "BaseConfig",
-    "BaseEncoder",
     "Encoder",
+    "EncoderArrays",
     "EncoderConfig",
     "ReadArray",
     "Side",
     "write_encoder_arrays",
 ]
 
-#: The format's name, the file that describes a saved encoder, and its version; see docs/index-format.md.
+#: Name of the format, file that describes a saved encoder, and version; see docs/index-format.md.
 ENCODER_FORMAT = "muvera-encoder"
 ENCODER_FILE = "encoder.json"
 ENCODER_FORMAT_VERSION = 1
 
-#: What is encoded.
+#: The two sides of a search.
 Side = Literal["documents", "queries"]
 
 #: Returns a saved array by its name.
 ReadArray = Callable[[str], NDArray[Any]]
 
-
-class EncoderConfig(Protocol):
-    """Interface of configurations: every choice that makes a vector, frozen and hashable."""
-
-    kind: ClassVar[str]
-
-    @property
-    def dimension(self) -> int:
-        """Columns of a token vector."""
-        ...
-
-    @property
-    def vector_dimension(self) -> int:
-        """Floats of a vector that the encoder makes."""
-        ...
-
-    @property
-    def needs_fit_sample(self) -> bool:
-        """Whether fitting needs a fair sample of many documents; a mean token needs a few."""
-        ...
-
-    @property
-    def hash(self) -> str:
-        """Sixteen hexadecimal digits that depend on every value and on nothing else."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, "encoder" among them: the kind."""
-        ...
+_Config = TypeVar("_Config", bound="EncoderConfig")
+_Arrays = TypeVar("_Arrays", bound="EncoderArrays")
 
 
-class Encoder(Protocol):
-    """Interface of encoders: token sets become vectors whose inner products rank documents."""
-
-    @property
-    def config(self) -> EncoderConfig:
-        """What makes this encoder."""
-        ...
-
-    @property
-    def needs_fit(self) -> bool:
-        """Whether something is still to be learned from documents."""
-        ...
-
-    def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> Encoder:
-        """Learn what the configuration asks for, and return this encoder."""
-        ...
-
-    def encode_documents(
-        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
-    ) -> NDArray[np.float32]:
-        """Return the documents' vectors, float32 (n, vector_dimension)."""
-        ...
-
-    def encode_queries(
-        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
-    ) -> NDArray[np.float32]:
-        """Return the queries' vectors, float32 (n, vector_dimension)."""
-        ...
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what was drawn and learned, by name."""
-        ...
-
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the encoder to a folder, which :func:`muvera.load_encoder` reads."""
-        ...
-
-
-_Config = TypeVar("_Config", bound="BaseConfig")
-
-
-class BaseConfig:
-    """Base class of configurations that are frozen dataclasses."""
+class EncoderConfig:
+    """Base class of configurations: frozen dataclasses that hold every choice that makes a vector."""
 
     #: Name of the kind of encoder, see :data:`muvera.encoders.registry.ENCODERS`.
     kind: ClassVar[str]
 
+    #: Columns of a token vector.
+    dimension: int
+
+    @property
+    def vector_dimension(self) -> int:
+        """Floats of a vector."""
+        raise NotImplementedError
+
     @property
     def needs_fit_sample(self) -> bool:
-        """Whether fitting needs a fair sample of many documents; a mean token needs a few."""
+        """Whether fitting needs a sample of many documents; a mean token needs only a few."""
         return False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that :meth:`from_dict` takes; "encoder" is the kind."""
+        """Return plain values for :meth:`from_dict`; "encoder" is the kind."""
         return {"encoder": self.kind, **dataclasses.asdict(self)}  # type: ignore[call-overload]
 
     @classmethod
@@ -157,15 +96,47 @@ class BaseConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class BaseEncoder(ABC):
-    """Base class of encoders: the two verbs, saving, and the check of what is encoded."""
+class EncoderArrays:
+    """Base class of frozen dataclasses whose fields are the arrays of an encoder."""
 
-    config: Any
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays by name, as they are saved."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_arrays(cls: type[_Arrays], read: ReadArray, prefix: str = "") -> _Arrays:
+        """Return the arrays that `read` returns by name, each name after `prefix`."""
+        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: np.ascontiguousarray(read(prefix + name)) for name in names})
+
+    def require(self, expected: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
+        """Raise ValueError unless each array has the expected shape and dtype.
+
+        Compiled code reads these arrays without bounds checks.
+        """
+        for name, array in self.to_arrays().items():
+            shape, dtype = expected[name]
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"The encoder's array {name!r} has shape {array.shape} and dtype {array.dtype}, but its "
+                    f"configuration needs {shape} and {np.dtype(dtype)}. Restore the encoder from a copy."
+                )
+
+
+class Encoder(ABC):
+    """Base class of encoders: token sets become vectors whose inner products rank documents."""
+
+    #: The choices that make this encoder.
+    config: EncoderConfig
 
     @property
     @abstractmethod
     def needs_fit(self) -> bool:
-        """Whether something is still to be learned from documents."""
+        """Whether :meth:`fit` must run before encoding."""
+
+    @abstractmethod
+    def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> Encoder:
+        """Fit the encoder to a sample of documents, and return it."""
 
     def encode_documents(
         self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
@@ -177,27 +148,28 @@ class BaseEncoder(ABC):
         documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
             A document without tokens gets the zero vector.
         out : float32 (n, vector_dimension), optional
-            Where to write, such as a memory map; C-contiguous.
+            Array to write to, such as a memory map; C-contiguous.
         threads : int, optional
             Default: all usable cores.  The result does not depend on it.
 
         Returns
         -------
         float32 (n, vector_dimension)
-            Its inner product with a query's vector approximates ``chamfer(query, document)``, up to a
-            constant a query; of an FDE without ``split_mean``, ``num_repetitions`` times that.
+            The inner product with a query's vector approximates ``chamfer(query, document)`` up to a
+            constant per query.  For an FDE without ``split_mean`` it approximates ``num_repetitions``
+            times that.
 
         Raises
         ------
         ValueError
-            Where the encoder is not fitted, or the documents do not suit it.
+            If the encoder is not fitted, or the documents do not fit it.
         """
         return self._encode(documents, "documents", out, threads)
 
     def encode_queries(
         self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
     ) -> NDArray[np.float32]:
-        """Encode queries: sums of what their tokens ask for, where a document's vector has means.
+        """Encode queries.  Their vectors are sums over tokens; those of documents are means.
 
         Parameters
         ----------
@@ -213,7 +185,7 @@ class BaseEncoder(ABC):
         Raises
         ------
         ValueError
-            Where the encoder is not fitted, or the queries do not suit it.
+            If the encoder is not fitted, or the queries do not fit it.
         """
         return self._encode(queries, "queries", out, threads)
 
@@ -221,36 +193,36 @@ class BaseEncoder(ABC):
     def _encode(
         self, values: Any, side: Side, out: NDArray[np.float32] | None, threads: int | None
     ) -> NDArray[np.float32]:
-        """Return the vectors of documents or of queries, or raise where they do not suit."""
+        """Return the vectors of documents or of queries."""
 
     @abstractmethod
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what was drawn and learned, by name.
+        """Return the drawn and fitted arrays by name.
 
         Raises
         ------
         ValueError
-            Where the encoder still :attr:`needs_fit`.
+            If the encoder is not fitted.
         """
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write configuration and arrays to a folder, which :func:`muvera.load_encoder` reads.
+        """Write configuration and arrays to a folder for :func:`muvera.load_encoder`.
 
         The folder appears under its name only when it is complete.
 
         Parameters
         ----------
         path : path
-            The folder, which is made.
+            The folder to create.
         overwrite : bool
             Replace an encoder's folder.
 
         Raises
         ------
         ValueError
-            Where the encoder is not fitted.
+            If the encoder is not fitted.
         FileExistsError
-            Where `path` exists and is not to be replaced, or holds anything else.
+            If `path` exists and `overwrite` is False, or if it holds anything but an encoder.
         """
         arrays = self.to_arrays()
         with atomic_folder(path, overwrite, own=(ENCODER_FILE, "encoder_*.npy")) as folder:
@@ -265,11 +237,21 @@ class BaseEncoder(ABC):
             write_json(folder / ENCODER_FILE, {**state, "sha256": content_checksum(state)})
 
     def _checked(self, texts: Any, name: str) -> MultiVectors:
-        """Return what is to be encoded as finite MultiVectors of the encoder's dimension, or raise."""
+        """Return `texts` as finite MultiVectors of the encoder's dimension, or raise."""
         return checked_texts(texts, name, self.config.dimension, "this encoder")
+
+    def _require_fit(self) -> None:
+        if self.needs_fit:
+            raise ValueError("This encoder is not fitted. Call fit(documents) first.")
+
+    def _require_no_fit(self) -> None:
+        if not self.needs_fit:
+            raise ValueError(
+                "This encoder is fitted already, and vectors of two fits cannot be compared. Make a new encoder."
+            )
 
 
 def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:
-    """Write an encoder's arrays as ``encoder_*.npy``; its configuration is the caller's to keep."""
+    """Write the arrays as ``encoder_*.npy``; the caller stores the configuration."""
     for name, array in arrays.items():
         np.save(folder / f"encoder_{name}.npy", array)

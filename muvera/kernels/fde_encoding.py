@@ -10,8 +10,8 @@ lane (panels, width / LANES, LANES) for a matrix whose entries are zero unless r
 basis; an empty `projection` is the identity.
 
 A cell's *code* has bit j set when hyperplane j of its repetition has a positive product.
-`position` (C,) is the position of a code's block in the repetition, `code_at` (C,) the
-inverse: the cell numberings of this library and of others differ only there.
+`position` (C,) is the position of a code's block in the repetition: the cell numberings of this
+library and of the C++ reference differ only there.
 """
 
 import math
@@ -21,16 +21,9 @@ import numpy as np
 from .jit import kernel
 from .load_tokens import load_rows, mix_rows
 from .row_operations import add_scaled, set_scaled, square_sum
-from .simhash_cells import nearest_cell_token, nearest_token
 from .tile import LANES, ROWS, lane_dot, lane_signs, tile_dot, tile_signs
 
-# What fills an empty document cell: nothing; the token whose code differs least, the first of
-# ties; or the first token of the nearest occupied cell, the lowest position of ties.
-FILL_NONE = 0
-FILL_NEAREST_TOKEN = 1
-FILL_NEAREST_CELL = 2
-
-# What stands for the tokens of a document cell: their mean, its direction with length 1, or its
+# Value of a document cell: the mean of its tokens, its direction with length 1, or its
 # direction with the mean length of the tokens.
 CELL_MEAN = 0
 CELL_UNIT = 1
@@ -73,6 +66,23 @@ def write_blocks(
 
 
 @kernel
+def nearest_token(code, codes, count):
+    """Return the token whose code differs from `code` in the fewest bits, the first of ties."""
+    best, chosen = 64, 0
+    for t in range(count):
+        distance = 0
+        value = codes[t] ^ code
+        while value:
+            value &= value - 1
+            distance += 1
+        if distance < best:
+            best, chosen = distance, t
+            if distance == 1:  # an empty cell has no token at 0
+                break
+    return chosen
+
+
+@kernel
 def subtract_mean(rows, count, width, mean):
     """Write the mean of the first `count` rows to `mean` and subtract it from each of them."""
     one = np.float32(1.0)
@@ -87,7 +97,7 @@ def subtract_mean(rows, count, width, mean):
 @kernel
 def encode_documents(
     floats, halves, offsets, first, last, center, mixing, places, planes, lane_planes, repetitions, bits,
-    position, code_at, projection, lane_projection, block, fill, cell_values, split, weight, out,
+    position, projection, lane_projection, block, fill, cell_values, split, weight, out,
 ):  # fmt: skip
     """Write the FDEs of documents first..last to ``out[0 : last - first]``.
 
@@ -112,7 +122,6 @@ def encode_documents(
     slot_of = np.empty(cells, np.int64)
     slot_codes = np.empty(cells, np.int64)
     counts = np.empty(cells, np.int64)
-    first_token = np.empty(cells, np.int64)
     sums = np.empty((cells + ROWS) * width, np.float32)
     scales = np.empty(cells, np.float32)
     measured = cell_values == CELL_LENGTH or (split and cell_values == CELL_UNIT)
@@ -149,7 +158,6 @@ def encode_documents(
             at = (repetition * bits) >> 4
             shift = (repetition * bits) & 15
             slot_of[:] = -1
-            first_token[:] = -1
             slots = 0
             for t in range(count):
                 word = np.int64(masks[t * step + at]) | (np.int64(masks[t * step + at + 1]) << 16)
@@ -160,7 +168,6 @@ def encode_documents(
                     slot_of[code] = slots
                     slot_codes[slots] = code
                     counts[slots] = 1
-                    first_token[code] = t
                     if measured:
                         cell_lengths[slots] = lengths[t]
                     set_scaled(values, t * width, width, one, sums, slots * width)
@@ -174,14 +181,11 @@ def encode_documents(
                 for code in range(cells):
                     if slot_of[code] >= 0:
                         continue
-                    if fill == FILL_NONE:
+                    if not fill:
                         begin = (repetition * cells + position[code]) * block
                         fde[begin : begin + block] = 0.0
                         continue
-                    if fill == FILL_NEAREST_TOKEN:
-                        t = nearest_token(code, codes, count)
-                    else:
-                        t = nearest_cell_token(code, first_token, code_at)
+                    t = nearest_token(code, codes, count)
                     slot_codes[slots] = code
                     counts[slots] = 1
                     if measured:

@@ -84,14 +84,14 @@ def document_moments(floats, halves, offsets, first, last, at, second, out):
 
 
 @kernel
-def weigh_moments(offsets, first, last, at, depth, second, coefficients, units, center, out):
+def weigh_moments(offsets, first, last, at, size, coefficients, units, center, out):
     """Turn the moments of documents first..last in ``out[0 : last - first]`` into their vectors.
 
     With m the mean token and n the number of tokens the blocks become ``c0 * triangle``,
     ``c1 m + c2 m / |m|`` and ``c3 |m| + c4 |m|**2 + c5 log n``, all minus `center` and times the
     block's unit (three `units`).  A document without tokens stays zero.
     """
-    size = depth * (depth + 1) // 2 if second else 0
+    depth = center.shape[0] - size - 1
     for document in range(first, last):
         count = offsets[document + 1] - offsets[document]
         if count == 0:

@@ -1,14 +1,13 @@
-"""FDEConfig: every choice that makes an FDE, and the named presets."""
+"""FDEConfig: configuration of Fixed Dimensional Encodings, and its presets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from ...kernels.byte_tile import MAX_DEPTH
 from ...utils.checks import given, require_choice, require_int, require_number
-from ..base import BaseConfig
-from ..moments.blocks import moment_dimension
+from ..base import EncoderConfig
+from ..moment_blocks import moment_dimension
 
 __all__ = ["PRESETS", "Dialect", "FDEConfig"]
 
@@ -17,20 +16,19 @@ FinalProjection = Literal["rademacher", "count_sketch"]
 DocumentCells = Literal["mean", "unit", "length"]
 Hyperplanes = Literal["orthogonal", "gaussian"]
 
-#: Whose random streams, cell numbering, fill and tie rules: this library's or another program's.
-Dialect = Literal["muvera", "reference", "fastembed", "weaviate"]
+#: Whose random draws and cell numbering: this library's or those of Google's C++ reference.
+Dialect = Literal["muvera", "reference"]
 
-#: 2**k cells a repetition; more could not be held.
-MOST_PROJECTIONS = 16
+# 2**k cells per repetition; more would not fit into memory.
+_MAX_PROJECTIONS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class FDEConfig(BaseConfig):
-    """What makes an FDE.  The default is the setting that found most across collections.
+class FDEConfig(EncoderConfig):
+    """Configuration of an FDE.  The defaults had the best recall across collections.
 
     A vector is a sketch of ``num_repetitions * 2**num_simhash_projections * projection_dimension``
-    floats, with which recall, time and memory grow, and blocks that have no error: with `split_mean`
-    ``dimension + 1`` floats more.
+    floats; recall, time and memory grow with it.  With `split_mean` it has ``dimension + 1`` floats more.
 
     Parameters
     ----------
@@ -43,13 +41,12 @@ class FDEConfig(BaseConfig):
         k: hyperplanes of a partition, 2**k cells.  More separate tokens more finely (better
         with long documents), and leave more cells empty.
     projection_dimension : int, optional
-        p: columns that a token keeps in a block.  Default 16, at most `dimension` (but for
-        "count_sketch").
+        p: columns of a token in a block.  Default 16, at most `dimension` (except for "count_sketch").
     projection : {"complementary", "rademacher", "count_sketch", "identity"}
         How d columns become p.  "complementary": every d/p repetitions share the rows of one
         random rotation, so that together they lose nothing; never worse than independent
-        draws at the same size.  "rademacher": the paper's dense +-1/sqrt(p).
-        "count_sketch": one +-1 a column.  "identity": p = d.
+        draws of the same size.  "rademacher": the paper's dense +-1/sqrt(p).
+        "count_sketch": one +-1 per column.  "identity": p = d.
     hyperplanes : {"orthogonal", "gaussian"}
         "gaussian": the paper's.  "orthogonal": rows of random rotations, each with a third of the
         columns or more (all of them up to 80 columns); the same recall, and signs for a seventh
@@ -59,40 +56,30 @@ class FDEConfig(BaseConfig):
         cells are decided.  Chamfer's ranking does not change; on models whose vectors share
         a direction (mean cosine above .3) recall rises much.  Needs ``fit``.
     fill_empty_partitions : bool
-        Give an empty document cell the nearest token (paper, section 2).  Together with
-        `center`, leaving it empty (which then means: the average token) is better.
+        Give an empty document cell the nearest token (paper, section 2).  With `center` an empty
+        cell stands for the average token, which is better.
     document_cells : {"mean", "unit", "length"}
-        What stands for the tokens of a document's cell.  "mean": their mean, as in the paper; it is
-        shorter than they are.  "unit": its direction, with length 1.  "length": its direction, with
-        the mean length of the tokens; what `split_mean` leaves is of many lengths.
+        Value of a document's cell.  "mean": the mean of its tokens, as in the paper, which is shorter
+        than they are.  "unit": the direction of the mean, with length 1.  "length": its direction, with
+        the mean length of the tokens, for the residuals of `split_mean`, whose lengths differ.
     split_mean : bool
-        Keep the document's own mean token apart, which Chamfer contains exactly, and sketch only what
-        it leaves of the tokens; add a bias for the document's spread and length, and weight all of them
-        by coefficients that ``fit`` learns (see :mod:`muvera.encoders.moments.blocks`).  On models
-        whose vectors share a direction most of the ranking is in those ``dimension + 1`` floats.
-    covariance : bool
-        Keep the covariance of the document's tokens, too: ``dimension * (dimension + 1) / 2`` floats
-        without any random draw.  They find most on models that were trained for late interaction.
-        Needs `split_mean`.
+        Store the document's own mean token apart, which Chamfer contains exactly, and sketch only the
+        residuals; add a bias for the document's spread and length, and weight all terms by coefficients
+        that ``fit`` finds (see :mod:`muvera.encoders.moment_blocks`).  On models whose vectors share a
+        direction most of the ranking is in those ``dimension + 1`` floats.
     soft_query_cells : float
         tau: a query token at distance m from its nearest hyperplane also goes to the cell
         across it, with weight exp(-m / tau) / 2.  0 switches it off.  Costs nothing at search
         time.
     final_projection : {"rademacher", "count_sketch"}, optional
-        A last map of the whole FDE to `final_projection_dimension` floats.
+        A last map of the whole sketch to `final_projection_dimension` floats.
     final_projection_dimension : int, optional
-        Size after the last map.  A long FDE mapped down finds more than a short one, and
+        Size after the last map.  A long sketch mapped down finds more than a short one, and
         takes longer to encode ("rademacher": a dense product).
-    compact_dimension : int, optional
-        Size after a map that is learned from documents (see :mod:`muvera.encoders.fde.compact_maps`) instead
-        of drawn: 512 floats find less than the long FDE and more than the paper's 10,240, in a
-        fraction of the memory and search time.  Encoding takes a third to twice as long again;
-        queries beside the documents in ``fit`` help much where the two differ.  An index keeps
-        both maps, 5 bytes times this times ``long_dimension`` (at most 65,536).  Needs ``fit``.
     seed : int
-        Fixes all random draws.
-    dialect : {"muvera", "reference", "fastembed", "weaviate"}
-        Use :meth:`preset` to reproduce another program.
+        Seed of all random draws.
+    dialect : {"muvera", "reference"}
+        Use :meth:`preset` to reproduce the C++ reference.
 
     Examples
     --------
@@ -116,35 +103,28 @@ class FDEConfig(BaseConfig):
     fill_empty_partitions: bool = False
     document_cells: DocumentCells = "length"
     split_mean: bool = True
-    covariance: bool = False
     soft_query_cells: float = 0.05
     final_projection: FinalProjection | None = None
     final_projection_dimension: int | None = None
     seed: int = 42
     dialect: Dialect = "muvera"
-    compact_dimension: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("dimension", "num_repetitions"):
             require_int(name, getattr(self, name), 1)
-        require_int("num_simhash_projections", self.num_simhash_projections, 0, MOST_PROJECTIONS)
+        require_int("num_simhash_projections", self.num_simhash_projections, 0, _MAX_PROJECTIONS)
         require_int("seed", self.seed, 0)
         for name, kind in (
             ("projection", Projection),
             ("hyperplanes", Hyperplanes),
             ("dialect", Dialect),
             ("document_cells", DocumentCells),
-            ("final_projection", FinalProjection | None),
         ):
-            require_choice(name, getattr(self, name), _choices(kind))
-        for name in ("center", "fill_empty_partitions", "split_mean", "covariance"):
+            require_choice(name, getattr(self, name), get_args(kind))
+        require_choice("final_projection", self.final_projection, [None, *get_args(FinalProjection)])
+        for name in ("center", "fill_empty_partitions", "split_mean"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {given(getattr(self, name))}.")
-        if self.covariance and not self.split_mean:
-            raise ValueError(
-                "covariance=True needs split_mean=True: it is the covariance about the document's mean, got "
-                "split_mean=False."
-            )
         self._settle_projection_dimension()
         tau = require_number("soft_query_cells", self.soft_query_cells, 0, 10, hint="0 switches it off.")
         object.__setattr__(self, "soft_query_cells", tau)
@@ -155,19 +135,6 @@ class FDEConfig(BaseConfig):
             )
         if self.final_projection_dimension is not None:
             require_int("final_projection_dimension", self.final_projection_dimension, 1)
-        if self.compact_dimension is not None:
-            require_int("compact_dimension", self.compact_dimension, 1, self.long_dimension)
-            if self.long_dimension > MAX_DEPTH:
-                raise ValueError(
-                    f"compact_dimension needs a long FDE of at most {MAX_DEPTH} floats, got "
-                    f"{self.long_dimension}. Lower num_repetitions, num_simhash_projections or "
-                    "projection_dimension."
-                )
-            if self.final_projection is not None:
-                raise ValueError(
-                    f"compact_dimension={self.compact_dimension} and final_projection="
-                    f"{self.final_projection!r} both map the FDE down. Use one of them."
-                )
         self._require_dialect()
 
     def _settle_projection_dimension(self) -> None:
@@ -175,9 +142,10 @@ class FDEConfig(BaseConfig):
         if width is None:
             width = self.dimension if self.projection == "identity" else min(16, self.dimension)
             object.__setattr__(self, "projection_dimension", width)
-        # A count sketch may spread columns out, and Weaviate's p is 16 whatever the dimension.
-        widens = self.projection == "count_sketch" or self.dialect == "weaviate"
-        require_int("projection_dimension", width, 1, None if widens else self.dimension)
+        # A count sketch may widen tokens.
+        require_int(
+            "projection_dimension", width, 1, None if self.projection == "count_sketch" else self.dimension
+        )
         if self.projection == "identity" and width != self.dimension:
             raise ValueError(
                 f"projection='identity' keeps all {self.dimension} columns, got "
@@ -185,22 +153,19 @@ class FDEConfig(BaseConfig):
             )
 
     def _require_dialect(self) -> None:
-        """Another program's draws exist only for the settings that the program has."""
+        """Raise ValueError for settings that the C++ reference does not have."""
         if self.dialect == "muvera":
             return
-        allowed = _DIALECT_PROJECTIONS[self.dialect]
-        if self.projection not in allowed:
-            raise ValueError(
-                f"dialect={self.dialect!r} has projection {' or '.join(map(repr, allowed))}, "
-                f"got {self.projection!r}."
-            )
-        if self.hyperplanes != "gaussian":
-            raise ValueError(
-                f"dialect={self.dialect!r} has hyperplanes='gaussian', got {self.hyperplanes!r}."
-            )
-        final = self.final_projection
-        if final is not None and not (self.dialect == "reference" and final == "count_sketch"):
-            raise ValueError(f"dialect={self.dialect!r} has no final_projection={final!r}.")
+        for name, allowed in (
+            ("projection", ("count_sketch", "identity")),
+            ("hyperplanes", ("gaussian",)),
+            ("final_projection", (None, "count_sketch")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"dialect='reference' needs {name} {' or '.join(map(repr, allowed))}, "
+                    f"got {getattr(self, name)!r}."
+                )
 
     @classmethod
     def preset(cls, name: str, dimension: int, **changes: Any) -> FDEConfig:
@@ -208,16 +173,16 @@ class FDEConfig(BaseConfig):
 
         Parameters
         ----------
-        name : {"default", "paper", "reference", "fastembed", "weaviate"}
-            "paper": arXiv 2405.19504, section 2, at 10,240 floats.  "reference": the C++
-            reference (google/graph-mining) itself, same seed, same FDE up to float32
-            rounding, as built with GNU libstdc++: other C++ standard libraries draw other
-            numbers.  "fastembed", "weaviate": what those programs compute.
+        name : {"fde", "paper", "reference"}
+            "fde": the defaults.  "paper": arXiv 2405.19504, section 2, with 10,240 floats.
+            "reference": Google's C++ reference (google/graph-mining): the same FDE from the same seed
+            up to float32 rounding, if it was built with GNU libstdc++; other C++ standard libraries
+            draw other numbers.
         dimension : int
             Columns of a token vector.
         """
         if name not in PRESETS:
-            raise ValueError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
+            raise ValueError(f"There is no FDE preset {name!r}. The FDE presets are: {', '.join(PRESETS)}.")
         return cls(**{"dimension": dimension, **PRESETS[name], **changes})
 
     @property
@@ -237,27 +202,11 @@ class FDEConfig(BaseConfig):
         return self.num_repetitions * self.num_cells * self.block_width
 
     @property
-    def long_dimension(self) -> int:
-        """Floats before a compact map: the sketch and the blocks beside it."""
-        blocks = moment_dimension(self.dimension, self.covariance) if self.split_mean else 0
-        return (self.final_projection_dimension or self.sketch_dimension) + blocks
-
-    @property
     def vector_dimension(self) -> int:
         """Floats of an FDE."""
-        return self.compact_dimension or self.long_dimension
+        blocks = moment_dimension(self.dimension, covariance=False) if self.split_mean else 0
+        return (self.final_projection_dimension or self.sketch_dimension) + blocks
 
-    @property
-    def needs_fit_sample(self) -> bool:
-        """Whether maps are learned from documents, and not a mean token and coefficients alone."""
-        return self.compact_dimension is not None
-
-
-_DIALECT_PROJECTIONS: dict[str, tuple[str, ...]] = {
-    "reference": ("count_sketch", "identity"),
-    "fastembed": ("rademacher", "identity"),
-    "weaviate": ("rademacher",),
-}
 
 _PAPER: dict[str, Any] = {
     "num_repetitions": 20,
@@ -271,23 +220,9 @@ _PAPER: dict[str, Any] = {
     "soft_query_cells": 0.0,
 }
 
-#: Named configurations: what each changes of the defaults.
+#: Named configurations: the parameters that differ from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "fde": {},
     "paper": _PAPER,
     "reference": {**_PAPER, "projection": "count_sketch", "seed": 1, "dialect": "reference"},
-    "fastembed": {**_PAPER, "dialect": "fastembed"},
-    "weaviate": {
-        **_PAPER,
-        "num_repetitions": 10,
-        "num_simhash_projections": 4,
-        "projection_dimension": 16,
-        "seed": 0x532CA5105169B1DF,
-        "dialect": "weaviate",
-    },
 }
-
-
-def _choices(kind: Any) -> list[Any]:
-    choices = [c for part in (get_args(kind) or (kind,)) for c in (get_args(part) or (part,))]
-    return [None if choice is type(None) else choice for choice in choices]

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.validation import as_array
-from ..base import ReadArray, Side
-from ..long_vectors import LongVectorEncoder, read_learned
-from ..moments.blocks import MomentBlocks
-from .compact_maps import CompactMaps
+from ...data.multivectors import MultiVectors, as_kernel_arrays
+from ...data.sampling import DocumentSample, as_batches, mean_token
+from ...data.validation import as_array, validated_out
+from ...utils.parallel import run_in_ranges, split_by_weight
+from ..base import Encoder, ReadArray, Side
+from ..calibration import SAMPLE_DOCUMENTS, Sketches, calibrate
+from ..moment_blocks import BlockWriter, KernelArrays, MomentBlocks
 from .config import FDEConfig
-from .final_projection import FinalProjection
 from .matrices import FDEMatrices, draw_matrices
-from .sketch import Sketch
+from .sketch import FinalProjection, Sketch
 
 __all__ = ["FDEEncoder"]
 
-# Sketches held by one thread before a final projection.
+# Tokens of a task: enough to hide its start, few enough to balance the threads.
+_TASK_TOKENS = 2048
+
+# Sketches that one thread holds before a final projection.
 _BLOCK_BYTES = 64 << 20
 
 
-class FDEEncoder(LongVectorEncoder):
+class FDEEncoder(Encoder):
     """Turn token sets into vectors whose inner product approximates Chamfer.
 
     Parameters
     ----------
     config : FDEConfig
-        With ``split_mean``, ``center`` or ``compact_dimension`` the encoder needs :meth:`fit` first.
+        With ``split_mean`` or ``center`` the encoder needs :meth:`fit` first.
     matrices : FDEMatrices, optional
-        Instead of drawing them from the configuration: those of a saved index.
+        Those of a saved encoder, instead of drawing them.
     center : float32 (dimension,), optional
-        Instead of fitting: the mean token of a saved index.
+        Mean token of a saved encoder, instead of fitting.
     blocks : MomentBlocks, optional
-        Instead of fitting: the blocks of a saved index.
-    compact : CompactMaps, optional
-        Instead of fitting: the maps of a saved index.
+        Those of a saved encoder, instead of fitting.
 
     Examples
     --------
@@ -60,58 +61,64 @@ class FDEEncoder(LongVectorEncoder):
         matrices: FDEMatrices | None = None,
         center: Any = None,
         blocks: MomentBlocks | None = None,
-        compact: CompactMaps | None = None,
     ) -> None:
         if not isinstance(config, FDEConfig):
             raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
+        self.config = config
         self.matrices = draw_matrices(config) if matrices is None else matrices
-        super().__init__(config, blocks, compact)
+        self.matrices.require_shape(config)
         self._sketch = Sketch(config, self.matrices)
+        self._final: FinalProjection | None = None
+        if config.final_projection is not None:
+            self._final = FinalProjection(config, self.matrices)
         self._center: NDArray[np.float32] | None = None
         if center is not None:
             vector = as_array(center, "center").astype(np.float32).reshape(-1)
             if vector.shape != (config.dimension,):
                 raise ValueError(f"center has {vector.size} entries, but dimension={config.dimension}.")
-            self._take_center(vector)
-        self._final: FinalProjection | None = None
-        if config.final_projection is not None:
-            self._final = FinalProjection(config, self.matrices)
-            self._task_texts = max(1, _BLOCK_BYTES // (4 * config.sketch_dimension))
+            self._use_center(vector)
+        self.blocks: MomentBlocks | None = None
+        if blocks is not None:
+            self._use_blocks(blocks)
+
+    def _use_center(self, center: NDArray[np.float32]) -> None:
+        if self.config.center:
+            self._sketch.center_at(center)
+            self._center = center
+
+    def _use_blocks(self, blocks: MomentBlocks) -> None:
+        if not self.config.split_mean:
+            raise ValueError("blocks were given, but the configuration has split_mean=False.")
+        blocks.require_shape(self.config.dimension, covariance=False)
+        self._writer = BlockWriter(blocks)
+        self.blocks = blocks
 
     # -- fitting --------------------------------------------------------------
 
     @property
     def needs_fit(self) -> bool:
-        """Whether something is still to be learned from documents before encoding."""
-        return super().needs_fit or (self.config.center and self._center is None)
+        """Whether :meth:`fit` must run before encoding."""
+        return (self.config.center and self._center is None) or (
+            self.config.split_mean and self.blocks is None
+        )
 
     @property
     def center(self) -> NDArray[np.float32]:
         """The vector that is subtracted, float32 (dimension,); zero without ``center``."""
         self._require_fit()
-        if self._center is None:
-            return np.zeros(self.config.dimension, np.float32)
-        return self._center
-
-    def _take_center(self, center: NDArray[np.float32]) -> None:
-        if self.config.center:
-            self._sketch.center_at(center)
-            self._center = center
+        return np.zeros(self.config.dimension, np.float32) if self._center is None else self._center
 
     def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> FDEEncoder:
-        """Learn what the configuration asks for: the mean token, the coefficients, the compact maps.
+        """Fit the mean token and the coefficients, if the configuration has them.
 
         Parameters
         ----------
         documents : MultiVectors, arrays, or an iterable of MultiVectors
             A sample is enough: some thousand tokens for the mean, a thousand documents for the
-            coefficients, as many as there are up to 4,096 for the maps (of more, a random sample is
-            used, held in memory).  Very few leave the coefficients near their defaults.
-            Fitting again is an error once something was encoded with the old fit, so it is
-            not offered: make a new encoder.
+            coefficients (of more, a random sample is used, held in memory).  With very few documents
+            the coefficients stay near their defaults.
         queries : MultiVectors or arrays, optional
-            Queries to learn the coefficients and the compact maps from beside the documents' own
-            tokens, which stand in for them otherwise.
+            Queries to fit the coefficients to.  Otherwise the documents' own tokens stand in for them.
         threads : int, optional
             Default: all usable cores.
 
@@ -123,80 +130,121 @@ class FDEEncoder(LongVectorEncoder):
         Raises
         ------
         ValueError
-            Where it is fitted already, or the documents have no tokens, numbers that are not finite, or
+            If it is fitted already, or the documents have no tokens, numbers that are not finite, or
             another dimension.
         """
         config = self.config
-        if not config.center and not config.split_mean and config.compact_dimension is None:
+        if not config.center and not config.split_mean:
             return self
-        if not self.needs_fit or self._center is not None:
-            raise ValueError(
-                "This encoder is fitted, and FDEs of two fits do not compare. Make a new encoder."
-            )
+        self._require_no_fit()
+        texts = None if queries is None else self._checked(queries, "queries")
+        batches = as_batches(documents)
+        if not config.split_mean:
+            self._use_center(mean_token(batches, config.dimension))
+            return self
+        sampling = DocumentSample(config.vector_dimension, config.seed, SAMPLE_DOCUMENTS)
+        self._use_center(mean_token(sampling.sample_while_yielding(batches), config.dimension))
         try:
-            self._learn(documents, queries, threads)
+            self._use_blocks(
+                calibrate(
+                    sampling.documents(config.dimension),
+                    texts,
+                    covariance=False,
+                    sketches=Sketches(
+                        lambda texts: self._sketches(texts, "documents", threads),
+                        lambda texts: self._sketches(texts, "queries", threads),
+                        float(config.num_repetitions),
+                    ),
+                    balance="length",
+                    seed=config.seed,
+                    threads=threads,
+                )
+            )
         except BaseException:
-            self._center = self._blocks = self.compact = None  # to be fitted again, not half fitted
+            self._center = None  # not half fitted
             raise
         return self
 
-    def _require_fit(self) -> None:
-        if self.needs_fit:
-            size = self.config.compact_dimension
-            asks, instead = "center=True", "center=False"
-            if self.config.split_mean:
-                asks, instead = "split_mean=True", "split_mean=False and center=False"
-            if size is not None:
-                asks, instead = f"compact_dimension={size}", "compact_dimension=None"
-            raise ValueError(
-                f"This configuration has {asks}, which is learned from documents: call fit(documents) "
-                f"first, or use {instead}."
-            )
-
     # -- encoding -------------------------------------------------------------
+
+    def _write_sketch(
+        self, side: Side, arrays: KernelArrays, start: int, stop: int, weight: float, out: NDArray[np.float32]
+    ) -> None:
+        if self._final is None:
+            self._sketch.write(side, arrays, start, stop, weight, out)
+            return
+        block = np.empty((stop - start, self.config.sketch_dimension), np.float32)
+        self._sketch.write(side, arrays, start, stop, weight, block)
+        self._final.write(block, out[:, : self._final.dimension])
+
+    def _sketches(self, texts: MultiVectors, side: Side, threads: int | None) -> NDArray[np.float32]:
+        """Return the unweighted sketches of texts."""
+        out = np.empty((len(texts), self._sketch_columns), np.float32)
+        arrays = (*as_kernel_arrays(texts), texts.offsets)
+
+        def work(start: int, stop: int) -> None:
+            self._write_sketch(side, arrays, start, stop, 1.0, out[start:stop])
+
+        run_in_ranges(work, self._ranges(texts), threads)
+        return out
 
     @property
     def _sketch_columns(self) -> int:
         return self.config.final_projection_dimension or self.config.sketch_dimension
 
-    @property
-    def _sketch_scale(self) -> float:
-        return float(self.config.num_repetitions)
+    def _ranges(self, texts: MultiVectors) -> list[tuple[int, int]]:
+        most = max(1, len(texts))
+        if self._final is not None:
+            most = max(1, _BLOCK_BYTES // (4 * self.config.sketch_dimension))
+        return split_by_weight(texts.offsets, _TASK_TOKENS, most)
 
-    def _write_sketch(
-        self, side: Side, arrays: Any, start: int, stop: int, weight: float, out: NDArray[np.float32]
-    ) -> None:
-        write = self._sketch.write_documents if side == "documents" else self._sketch.write_queries
-        if self._final is None:
-            write(arrays, start, stop, out, weight)
-            return
-        block = np.empty((stop - start, self.config.sketch_dimension), np.float32)
-        write(arrays, start, stop, block, weight)
-        self._final.write(block, out[:, : self._final.dimension])
+    def _encode(
+        self, values: Any, side: Side, out: NDArray[np.float32] | None, threads: int | None
+    ) -> NDArray[np.float32]:
+        self._require_fit()
+        texts = self._checked(values, side)
+        out = validated_out(out, (len(texts), self.config.vector_dimension))
+        arrays = (*as_kernel_arrays(texts), texts.offsets)
+        columns, blocks = self._sketch_columns, self.blocks
 
-    # -- keeping --------------------------------------------------------------
+        def work(start: int, stop: int) -> None:
+            rows = out[start:stop]
+            if blocks is None:
+                self._write_sketch(side, arrays, start, stop, 1.0, rows)
+            elif side == "documents":
+                weight = float(blocks.coefficients[0]) / self.config.num_repetitions * float(blocks.units[0])
+                self._write_sketch(side, arrays, start, stop, weight, rows)
+                self._writer.write_documents(arrays, start, stop, columns, rows)
+            else:
+                self._write_sketch(side, arrays, start, stop, 1 / float(blocks.units[0]), rows)
+                self._writer.write_queries(arrays, start, stop, columns, rows)
+
+        run_in_ranges(work, self._ranges(texts), threads)
+        return out
+
+    # -- saving ---------------------------------------------------------------
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the matrices, the center, the blocks and the compact maps by name.
+        """Return the matrices, the center and the blocks by name.
 
-        Matrices are kept although the seed gives them, since random streams may change between
-        versions of NumPy.
+        Matrices are included although the seed determines them, since random streams may change
+        between versions of NumPy.
 
         Raises
         ------
         ValueError
-            Where the encoder is not fitted.
+            If the encoder is not fitted.
         """
-        return {**self.matrices.to_arrays(), "center": self.center, **self._learned_arrays()}
+        blocks = {} if self.blocks is None else self.blocks.to_arrays()
+        moments = {f"moments_{name}": array for name, array in blocks.items()}
+        return {**self.matrices.to_arrays(), "center": self.center, **moments}
 
     @classmethod
     def from_arrays(cls, config: FDEConfig, read: ReadArray) -> FDEEncoder:
         """Return the encoder whose :meth:`to_arrays` `read` reads by name."""
-        blocks, maps = read_learned(config, read)
         return cls(
             config,
-            matrices=FDEMatrices(**{f.name: read(f.name) for f in fields(FDEMatrices)}),
+            matrices=FDEMatrices.from_arrays(read),
             center=read("center") if config.center else None,
-            blocks=blocks,
-            compact=maps,
+            blocks=MomentBlocks.from_arrays(read, "moments_") if config.split_mean else None,
         )

@@ -1,4 +1,4 @@
-"""LearnedConfig: every choice that makes a learned vector."""
+"""LearnedConfig: configuration of learned vectors."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...kernels.byte_tile import MAX_DEPTH
-from ...utils.checks import given, require_int, require_number
-from ..base import BaseConfig
-from ..moments.blocks import moment_dimension
+from ...utils.checks import require_int, require_number
+from ..base import EncoderConfig
 
 __all__ = ["LearnedConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnedConfig(BaseConfig):
-    """What makes a learned vector, see :mod:`muvera.encoders.learned.encoder`.
+class LearnedConfig(EncoderConfig):
+    """Configuration of a learned vector, see :mod:`muvera.encoders.learned.maps`.
 
     Parameters
     ----------
@@ -25,28 +24,24 @@ class LearnedConfig(BaseConfig):
         Floats of a vector.  More find more; memory and search time grow in proportion.
     num_landmarks : int
         Tokens at which documents are measured.  More find more; encoding documents takes time
-        in proportion: ``2 * num_landmarks * dimension`` operations a document token.
+        in proportion: ``2 * num_landmarks * dimension`` operations per document token.
     num_features : int
         Features of a token, at least `vector_dimension` and at most 65,536.  More find more;
         encoding queries takes time in proportion, encoding documents does not, and fitting takes
         time with their cube.
     training_epochs : int
-        How often features are trained on each of some ten thousand sampled tokens; 0 leaves them
-        random, which finds less and saves most of the time of fitting.  Trained features find what
-        random ones of twice the number do, or more.
+        Number of passes over some ten thousand sampled tokens that train the features.  0 keeps them
+        random, which finds less and saves most of the time of fitting.  Trained features find as much as
+        twice as many random ones, or more.
     ridge : float
         Pull towards zero, in units of the features' mean variance.  A third or three times the
         default changes recall little.
-    split_mean : bool
-        Keep the document's mean token, calibrated, in ``dimension + 1`` of the floats, and learn what it
-        leaves.  That finds as much or more, above all where few documents could be learned from or where
-        they were of another kind.  It costs recall where the mean takes up half of the floats.
     seed : int
-        Fixes all random draws.
+        Seed of all random draws.
 
     Notes
     -----
-    An index keeps ``4 * (num_landmarks + num_features) * (vector_dimension + dimension)`` bytes
+    An index stores ``4 * (num_landmarks + num_features) * (vector_dimension + dimension)`` bytes
     of maps.
 
     Examples
@@ -63,7 +58,6 @@ class LearnedConfig(BaseConfig):
     num_features: int = 2048
     training_epochs: int = 8
     ridge: float = 0.03
-    split_mean: bool = False
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -75,25 +69,12 @@ class LearnedConfig(BaseConfig):
             raise ValueError(f"num_features must be at most {MAX_DEPTH}, got {self.num_features}.")
         if self.vector_dimension > self.num_features:
             raise ValueError(
-                f"vector_dimension must be at most num_features={self.num_features}, got {self.vector_dimension}. "
-                "Raise num_features, too."
+                f"vector_dimension must be at most num_features={self.num_features}, got "
+                f"{self.vector_dimension}. Raise num_features, too."
             )
         object.__setattr__(self, "ridge", require_number("ridge", self.ridge, 0.001, 100))
-        if not isinstance(self.split_mean, bool):
-            raise TypeError(f"split_mean must be a bool, got {given(self.split_mean)}.")
-        if self.sketch_dimension < 1:
-            raise ValueError(
-                f"vector_dimension must be at least {self.dimension + 2} with split_mean=True, of which the mean "
-                f"token and the bias take {self.dimension + 1}, got {self.vector_dimension}. Use longer vectors, or "
-                "split_mean=False."
-            )
-
-    @property
-    def sketch_dimension(self) -> int:
-        """Floats that are learned: all but the mean token and the bias."""
-        return self.vector_dimension - (moment_dimension(self.dimension, False) if self.split_mean else 0)
 
     @property
     def needs_fit_sample(self) -> bool:
-        """True: the maps are learned from documents."""
+        """True: the maps are fitted to documents."""
         return True

@@ -1,63 +1,69 @@
-"""What a learned encoder knows, and how it is learned.
+"""Maps of a learned encoder, and how they are fitted.
 
 Chamfer is a sum over query tokens, ``chamfer(Q, P) = sum_q g_P(q)`` with ``g_P(x) = max_p
-<x, p>``.  So a document is a function of one token, and a function that is fitted to its
-values at sampled tokens, the landmarks, is a vector (LEMUR, arXiv 2601.21853):
+<x, p>``.  So a document is a function of one token, and a fit of this function to its values at sampled
+tokens, the landmarks, is a vector (LEMUR, arXiv 2601.21853):
 
 1. ``g_P(x) ~ <w_P, psi(x)>`` with features ``psi(x) = max(W x, 0)``, whose W is random at first and then
    trained (:mod:`muvera.encoders.learned.training`).  Like g_P they grow in proportion to x, so the
    length of tokens does not matter.  The weights w_P are a ridge regression on the values at the
-   landmarks, hence linear in these.
-2. The weights are cut to the `vector_dimension` directions along which the sampled documents'
+   landmarks, hence linear in these values.
+2. The weights are reduced to the `vector_dimension` directions along which the sampled documents'
    functions differ most over the landmarks.  Both steps together are one matrix, from a
-   document's values at the landmarks to its vector; another one maps ``sum_q psi(q)``.
+   document's values at the landmarks to its vector; another matrix maps ``sum_q psi(q)``.
 
-Tokens are multiplied with landmarks and with W in bytes, less the sampled documents' mean token.
-A constant is subtracted at each landmark, the sampled documents' mean.  That changes no ranking.
-
-With ``split_mean`` the values are those of the document's tokens less their mean: ``chamfer(Q, P) = <sum_q q,
-m> + chamfer(Q, P - m)`` for the mean token m, and the first term stands in floats of its own
-(:mod:`muvera.encoders.moments.blocks`).
+Tokens are multiplied with landmarks and with W in bytes, after the sampled documents' mean token is
+subtracted.  The sampled documents' mean at each landmark is subtracted, too; that changes no ranking.
 
 Sizes: n landmarks, F features, D floats of a vector, m sampled documents, d columns of a token.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from ...numerics.eigenvectors import leading_eigenvectors
-from ...numerics.int8_matmul import quantize_columns
-from ...numerics.matmul import one_blas_thread, product
+from ...data.multivectors import MultiVectors
+from ..base import EncoderArrays
+from ..matmul import leading_eigenvectors, one_blas_thread, product, quantize_columns
 from .config import LearnedConfig
 
-__all__ = ["LearnedMaps", "draw_features", "fit_maps"]
+__all__ = [
+    "LearnedMaps",
+    "draw_features",
+    "fit_maps",
+    "mixed_documents",
+    "sample_tokens",
+    "training_sample",
+]
 
-# Keeps the metric invertible in float32, in units of the covariance's mean eigenvalue: rounding is some
+# Keeps the metric invertible in float32, in units of the covariance's mean eigenvalue: rounding is about
 # 1e-7 of the largest one, which on a narrow cone is almost the sum of all.
 _FLOOR = 1e-3
 
-# Of mixed documents in the documents' second moment: its root.
+# Weight of mixed documents in the documents' second moment: its root.
 _MIXED_WEIGHT = np.float32(0.3)
 
+# Largest numbers of documents and tokens that features are trained on.
+_TRAINING_DOCUMENTS, _TRAINING_TOKENS = 1024, 40_000
+
 # Children of the configuration's seed.
-_FEATURES, _STARTING = 0xE0, 0xE1
+_FEATURES, _STARTING, _LANDMARKS, _MIXING, _TRAINING = 0xE0, 0xE1, 0xE2, 0xE3, 0xE5
 
 
 @dataclass(frozen=True)
-class LearnedMaps:
-    """Everything that a learned encoder multiplies by.
+class LearnedMaps(EncoderArrays):
+    """The arrays of a learned encoder.
 
     Parameters
     ----------
     landmarks : float32 (n, d)
         Tokens at which documents are measured.
     center : float32 (d,)
-        Subtracted from documents' tokens, so that bytes hold what is left more finely.
+        Subtracted from tokens before they are rounded to bytes, so that less is lost.
     features : float32 (F, d)
         W, the directions of the features.
     documents : float32 (n, D)
@@ -75,33 +81,75 @@ class LearnedMaps:
     queries: NDArray[np.float32]
     offset: NDArray[np.float32]
 
-    def to_arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return the arrays by name, as they are saved."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
     def require_shape(self, config: LearnedConfig) -> None:
-        """Raise ValueError where the maps belong to another configuration."""
-        count, size = len(self.landmarks), config.sketch_dimension
-        wanted = {
-            "landmarks": (count, config.dimension),
-            "center": (config.dimension,),
-            "features": (config.num_features, config.dimension),
-            "documents": (count, size),
-            "queries": (config.num_features, size),
-            "offset": (size,),
-        }
-        for name, array in self.to_arrays().items():
-            if array.shape != wanted[name]:
-                raise ValueError(
-                    f"The learned maps' {name} has shape {array.shape}, but the configuration asks for "
-                    f"{wanted[name]}."
-                )
+        """Raise ValueError if the maps belong to another configuration."""
+        count, size, features = len(self.landmarks), config.vector_dimension, config.num_features
+        self.require(
+            {
+                "landmarks": ((count, config.dimension), np.float32),
+                "center": ((config.dimension,), np.float32),
+                "features": ((features, config.dimension), np.float32),
+                "documents": ((count, size), np.float32),
+                "queries": ((features, size), np.float32),
+                "offset": ((size,), np.float32),
+            }
+        )
+
+
+def _stream(seed: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def draw_features(config: LearnedConfig) -> NDArray[np.float32]:
     """Return the random directions W, float32 (F, d)."""
-    stream = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_FEATURES,)))
-    return stream.standard_normal((config.num_features, config.dimension), np.float32)
+    shape = (config.num_features, config.dimension)
+    return _stream(config.seed, _FEATURES).standard_normal(shape, np.float32)
+
+
+def sample_tokens(
+    documents: MultiVectors, queries: MultiVectors | None, count: int, seed: int, purpose: int = _LANDMARKS
+) -> NDArray[np.float32]:
+    """Return up to `count` tokens, float32 (n, d); up to half of them are from `queries`.
+
+    Queries' own tokens show where documents will be compared; documents' tokens stand in for them.
+    `purpose` separates the random streams.
+    """
+    stream = _stream(seed, purpose)
+    tokens = [] if queries is None else [_pick(queries, -(-count // 2), stream)]
+    tokens.append(_pick(documents, count - sum(map(len, tokens)), stream))
+    return np.concatenate(tokens)
+
+
+def training_sample(
+    documents: MultiVectors, queries: MultiVectors | None, seed: int
+) -> tuple[MultiVectors, NDArray[np.float32]]:
+    """Return the documents and the tokens, float32 (t, d), that features are trained on."""
+    count = min(_TRAINING_DOCUMENTS, len(documents))
+    rows = _stream(seed, _TRAINING, 1).choice(len(documents), count, replace=False)
+    return documents[np.sort(rows)], sample_tokens(documents, queries, _TRAINING_TOKENS, seed, _TRAINING)
+
+
+def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> NDArray[np.float32]:
+    rows = np.sort(stream.choice(texts.num_tokens, min(count, texts.num_tokens), replace=False))
+    return np.asarray(texts.tokens[rows], np.float32)
+
+
+def mixed_documents(documents: MultiVectors, count: int, seed: int) -> MultiVectors:
+    """Return `count` documents, each made of half the tokens of one document and half of another.
+
+    They differ in directions that a small sample does not show.
+    """
+    stream = _stream(seed, _MIXING)
+    mixed = []
+    for pair in stream.integers(0, len(documents), (count, 2)).tolist():
+        spans = []
+        for i in pair:
+            length = int(documents.lengths[i])
+            half = -(-length // 2)
+            start = int(documents.offsets[i]) + int(stream.integers(0, length - half + 1))
+            spans.append(documents.tokens[start : start + half])
+        mixed.append(np.concatenate(spans))
+    return MultiVectors.from_arrays(mixed, dimension=documents.dimension)
 
 
 @one_blas_thread()
@@ -115,7 +163,7 @@ def fit_maps(
     mixed: NDArray[np.float32],
     threads: int | None = None,
 ) -> LearnedMaps:
-    """Learn the maps; the same bits on any number of threads and cores.
+    """Fit the maps; the same bits on any number of threads and cores.
 
     Parameters
     ----------
@@ -126,9 +174,9 @@ def fit_maps(
     activations : float32 (n, F)
         Features of the landmarks.
     values : float32 (m, n)
-        The sampled documents' largest inner products with the landmarks, up to a constant a landmark.
+        The sampled documents' largest inner products with the landmarks, up to a constant per landmark.
     mixed : float32 (x, n)
-        Those of documents that are mixed of them, which have a say in the second step alone.
+        Those of mixed documents, which count only in the second step.
     threads : int, optional
         Default: all usable cores.
 
@@ -144,28 +192,28 @@ def fit_maps(
     shrunk = scipy.linalg.cho_factor(
         _raised(covariance, config.ridge * level), lower=True, check_finite=False
     )
-    # metric @ metric.T is the covariance: |metric.T w| is how much a function varies over the landmarks.
+    # metric @ metric.T is the covariance: |metric.T w| is the spread of a function over the landmarks.
     metric = scipy.linalg.cholesky(_raised(covariance, _FLOOR * level), lower=True, check_finite=False)
-    shown = [values - mean]
+    samples = [values - mean]
     if len(mixed):
-        shown.append(_MIXED_WEIGHT * (mixed - mixed.mean(axis=0)))
-    targets = product(activations.T, np.concatenate(shown).T, threads) / count
+        samples.append(_MIXED_WEIGHT * (mixed - mixed.mean(axis=0)))
+    targets = product(activations.T, np.concatenate(samples).T, threads) / count
     functions = product(metric.T, scipy.linalg.cho_solve(shrunk, targets, check_finite=False), threads)
     moment = product(functions, functions.T, threads)
-    size = config.sketch_dimension
+    size = config.vector_dimension
     start = np.random.SeedSequence(config.seed, spawn_key=(_STARTING,))
     spread, axes = leading_eigenvectors(moment, size, start, threads)
     good = spread > 1e-7 * max(float(spread[0]), 1e-30)
     spread, axes = spread[good], axes[:, good]
-    # Both sides get the root of the spread: products stay, and neither is much longer than the other.
+    # Both sides get the root of the spread: products stay the same, and neither side is much longer.
     root = (spread / len(values)) ** 0.25
     documents = np.zeros((len(landmarks), size), np.float32)
     queries = np.zeros((len(features), size), np.float32)
-    kept = len(spread)
+    rank = len(spread)
     weights = scipy.linalg.cho_solve(shrunk, metric @ (axes / root), check_finite=False)
-    documents[:, :kept] = product(activations, weights.astype(np.float32), threads) / count
-    queries[:, :kept] = scipy.linalg.solve_triangular(metric.T, axes * root, check_finite=False)
-    rounded, units = quantize_columns(documents)  # as documents are multiplied with it
+    documents[:, :rank] = product(activations, weights.astype(np.float32), threads) / count
+    queries[:, :rank] = scipy.linalg.solve_triangular(metric.T, axes * root, check_finite=False)
+    rounded, units = quantize_columns(documents)  # as the encoder rounds them
     return LearnedMaps(landmarks, center, features, documents, queries, mean @ (rounded * units))
 
 

@@ -1,17 +1,16 @@
-"""Training of the features: directions that span the documents' functions better than random ones.
+"""Training of the features: directions that fit the documents' functions better than random ones.
 
 A document is a function of a token, ``g_P(x) = max_p <x, p>``, and learned vectors are fits of these
-functions by features ``max(W x, 0)``.  Random directions W span them, and trained ones of half the number
-span them better (LEMUR, arXiv 2601.21853): W and one linear layer behind it learn the values of sampled
-documents at sampled tokens by gradient descent, and the layer is thrown away.
+functions by features ``max(W x, 0)``.  Trained directions W fit them better than twice as many random ones
+(LEMUR, arXiv 2601.21853).  W and one linear layer behind it learn the values of sampled documents at
+sampled tokens by gradient descent; then the layer is dropped.
 
-1. The targets are the values of m documents at t tokens, less each token's and each document's mean, in
+1. The targets are the values of m documents at t tokens, minus each token's and each document's mean, in
    the r directions along which the documents differ most, scaled to the same variance.
 2. The layer starts as the ridge regression of the targets on the random features.
 3. Adam minimizes the mean squared error over batches of tokens, at a rate that falls to zero.
 
-All sums are made by :func:`muvera.numerics.matmul.product` or on one thread: the same bits on any number
-of threads.
+All sums use :func:`muvera.encoders.matmul.product` or one thread: the same bits on any number of threads.
 """
 
 from __future__ import annotations
@@ -20,19 +19,18 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from ...kernels.adam import adam_step
-from ...numerics.eigenvectors import leading_eigenvectors
-from ...numerics.matmul import one_blas_thread, product
+from ...kernels.learned import adam_step
+from ..matmul import leading_eigenvectors, one_blas_thread, product
 
 __all__ = ["train_features"]
 
 # Directions of the targets, and tokens in a batch.
 _DIRECTIONS, _BATCH = 192, 512
 
-# Adam's rates in the beginning, of W and of the layer behind it.
+# Adam's first rates, of W and of the layer behind it.
 _RATES = (3e-3, 1e-3)
 
-# Pull of the first layer towards zero, in units of the features' mean variance.
+# Ridge of the first layer, in units of the features' mean variance.
 _RIDGE = 0.03
 
 # A child of the configuration's seed.
@@ -48,7 +46,7 @@ def train_features(
     seed: int,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return trained directions; of fewer tokens than two batches nothing is learned.
+    """Return trained directions; with fewer tokens than two batches, return `features` unchanged.
 
     Parameters
     ----------
@@ -56,9 +54,9 @@ def train_features(
         Random directions to start from.
     tokens : float32 (t, d)
     values : float32 (m, t)
-        The documents' values at the tokens, up to a constant a token; they are overwritten.
+        The documents' values at the tokens, up to a constant per token.  Overwritten.
     epochs : int
-        How often each token is seen.
+        Passes over the tokens.
     seed : int
     threads : int, optional
         Default: all usable cores.
@@ -73,35 +71,35 @@ def train_features(
     weights = np.ascontiguousarray(features.T) / np.float32(np.sqrt(features.shape[1]))
     layer = _first_layer(weights, tokens, targets, threads)
     stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_BATCHES,)))
-    state = [[np.zeros_like(part), np.zeros_like(part)] for part in (weights, layer)]
+    moments = [[np.zeros_like(layer_weights) for _ in range(2)] for layer_weights in (weights, layer)]
     steps = epochs * (len(tokens) // _BATCH)
     order = np.empty(0, np.int64)
     for step in range(steps):
         if len(order) < _BATCH:
             order = stream.permutation(len(tokens))
-        picked, order = order[:_BATCH], order[_BATCH:]
-        batch = tokens[picked]
+        rows, order = order[:_BATCH], order[_BATCH:]
+        batch = tokens[rows]
         active = product(batch, weights, threads)
         np.maximum(active, 0, out=active)
         error = product(active, layer, threads)
-        error -= targets[picked]
+        error -= targets[rows]
         error *= np.float32(2 / error.size)
         back = product(error, layer.T, threads)
         back *= active > 0
         gradients = product(batch.T, back, threads), product(active.T, error, threads)
-        left = 1 - step / steps
-        for part, gradient, (first, second), rate in zip(
-            (weights, layer), gradients, state, _RATES, strict=True
+        remaining = 1 - step / steps
+        for layer_weights, gradient, (first, second), rate in zip(
+            (weights, layer), gradients, moments, _RATES, strict=True
         ):
             adam_step(
-                part.reshape(-1), gradient.reshape(-1), first.reshape(-1), second.reshape(-1), step + 1,
-                np.float32(rate * left),
+                layer_weights.reshape(-1), gradient.reshape(-1), first.reshape(-1), second.reshape(-1),
+                step + 1, np.float32(rate * remaining),
             )  # fmt: skip
     return np.ascontiguousarray(weights.T)
 
 
 def _targets(values: NDArray[np.float32], seed: int, threads: int | None) -> NDArray[np.float32]:
-    """Return the tokens' targets, float32 (t, r): of variance 1 in each direction."""
+    """Return the tokens' targets, float32 (t, r), of variance 1 in each direction."""
     values -= values.mean(axis=0)
     values -= values.mean(axis=1, keepdims=True)
     moment = product(values, values.T, threads)
@@ -122,12 +120,12 @@ def _first_layer(
     threads: int | None,
 ) -> NDArray[np.float32]:
     """Return the ridge regression of the targets on the features of some tokens, float32 (F, r)."""
-    some = slice(None, None, max(1, len(tokens) // (4 * weights.shape[1])))
-    active = np.maximum(product(tokens[some], weights, threads), 0)
+    rows = slice(None, None, max(1, len(tokens) // (4 * weights.shape[1])))
+    active = np.maximum(product(tokens[rows], weights, threads), 0)
     covariance = product(active.T, active, threads)
     covariance.flat[:: len(covariance) + 1] += np.float32(_RIDGE * np.trace(covariance) / len(covariance))
-    wanted = product(active.T, targets[some], threads)
+    correlations = product(active.T, targets[rows], threads)
     layer: NDArray[np.float32] = scipy.linalg.cho_solve(
-        scipy.linalg.cho_factor(covariance, lower=True, check_finite=False), wanted, check_finite=False
+        scipy.linalg.cho_factor(covariance, lower=True, check_finite=False), correlations, check_finite=False
     )
     return np.ascontiguousarray(layer, np.float32)

@@ -1,9 +1,13 @@
-"""Random numbers of GNU libstdc++, replayed in NumPy.
+"""Random draws of the C++ reference (google/graph-mining, ``sketching/point_cloud``), replayed in NumPy.
 
-The C++ standard fixes the words of ``std::mt19937`` but not what the distributions make of them: libc++
-(Clang, macOS) and Microsoft's library give other numbers from the same seed.  Everything here is what
-libstdc++ does, as shipped with GCC 11 and later (checked with 12 and 14); GCC 10 and older draw integers
-by division instead of multiplication, which moves at most ``size**2 / 2**33`` of the draws.
+Every repetition starts a fresh ``std::mt19937(seed + r)``, once for its hyperplanes and once more for its
+projection, so repetition r does not depend on how many there are, and seed s + 1 shares all but one
+repetition with seed s.
+
+The C++ standard fixes the words of ``std::mt19937`` but not the distributions: libc++ (Clang, macOS) and
+Microsoft's library draw other numbers from the same seed.  These are the draws of GNU libstdc++ as shipped
+with GCC 11 and later (checked with 12 and 14).  GCC 10 and older draw integers by division instead of
+multiplication, which changes at most ``size**2 / 2**33`` of the draws.
 """
 
 import numpy as np
@@ -13,48 +17,49 @@ _WORD = 2**32
 _BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
-def mt19937(seed: int) -> np.random.RandomState:
-    """Return a generator of the words of ``std::mt19937(seed)``.
+def hyperplanes(seed: int, dimension: int, repetitions: int, bits: int) -> NDArray[np.float32]:
+    """Draw Gaussian normals, float32 (repetitions * bits, dimension).
 
-    Parameters
-    ----------
-    seed : int
-        Reduced modulo 2**32, as the conversion to C++'s ``uint32_t`` does.
-
-    Returns
-    -------
-    numpy.random.RandomState
-        Its stream is frozen by NumPy's compatibility policy, unlike that of ``Generator``.
+    They equal the C++ draws except for the last bits of 0.3 % of the entries, see
+    :func:`standard_normals`.
     """
-    return np.random.RandomState(seed % _WORD)
+    # The C++ matrix is (d, k) and filled column by column: a hyperplane's entries are neighbors.
+    blocks = [standard_normals(seed + r, bits * dimension) for r in range(repetitions)]
+    return np.concatenate(blocks).reshape(repetitions * bits, dimension)
+
+
+def count_sketches(seed: int, dimension: int, repetitions: int, block: int) -> NDArray[np.float32]:
+    """Draw one -1 or 1 per column (the reference's ``AMS_SKETCH``), float32 (R, block, dimension).
+
+    They equal the C++ draws.  They are not scaled, and used even if block = dimension.
+    """
+    sketches = np.zeros((repetitions, block, dimension), np.float32)
+    for r, sketch in enumerate(sketches):
+        targets, signs = count_sketch(seed + r, dimension, block)
+        sketch[targets, np.arange(dimension)] = signs
+    return sketches
 
 
 def words(engine: np.random.RandomState, count: int) -> NDArray[np.uint32]:
-    """Next words of an engine, in order.
-
-    Parameters
-    ----------
-    engine : numpy.random.RandomState
-        From `mt19937`; it moves on by `count` words.
-    count : int
-        How many words.
-
-    Returns
-    -------
-    ndarray of uint32, shape (count,)
+    """Return the next `count` words of an engine, in order.
 
     Examples
     --------
     The C++ standard prescribes the 10,000th word of the default seed.
 
-    >>> int(words(mt19937(5489), 10_000)[-1])
+    >>> int(words(np.random.RandomState(5489), 10_000)[-1])
     4123659995
     """
     return engine.randint(0, _WORD, size=count, dtype=np.uint32)
 
 
+def _engine(seed: int) -> np.random.RandomState:
+    """Return ``std::mt19937(seed)``; NumPy keeps the stream of RandomState between versions."""
+    return np.random.RandomState(seed % _WORD)
+
+
 def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
-    """Draws of ``std::normal_distribution<float>(0, 1)`` from a fresh ``std::mt19937(seed)``.
+    """Draw ``std::normal_distribution<float>(0, 1)`` from a fresh ``std::mt19937(seed)``.
 
     Marsaglia's polar method: two uniforms in (-1, 1) make a point, points outside the unit disc (or at
     its center) are dropped, and a point gives two values, that of its second coordinate first.
@@ -64,11 +69,10 @@ def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
     seed : int
         Seed of the engine, modulo 2**32.
     count : int
-        How many values.
 
     Returns
     -------
-    ndarray of float32, shape (count,)
+    float32 (count,)
 
     Notes
     -----
@@ -76,14 +80,14 @@ def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
     ``logf`` is not correctly rounded: with glibc 2.41, 0.3 % of the values differ from the C++ program's,
     by at most 3 units in the last place.
     """
-    engine = mt19937(seed)
+    engine = _engine(seed)
     needed = (count + 1) // 2
-    points: list[NDArray[np.float32]] = []
-    squares: list[NDArray[np.float32]] = []
-    kept = 0
-    while kept < needed:
-        # pi/4 of the points survive; a fifth more than that needs a second round only in small draws.
-        batch = words(engine, 2 * (int(1.5 * (needed - kept)) + 8))
+    points: list[NDArray[np.float32]] = [np.empty((0, 2), np.float32)]
+    squares: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
+    drawn = 0
+    while drawn < needed:
+        # pi/4 of the points survive; 1.5 times as many need a second round only in small draws.
+        batch = words(engine, 2 * (int(1.5 * (needed - drawn)) + 8))
         # generate_canonical<float>: one word over 2**32.  Rounding a large word to 24 bits can reach 1,
         # which the library then pulls back below 1.
         uniform = np.minimum(batch.astype(np.float32) / np.float32(_WORD), _BELOW_ONE)
@@ -92,9 +96,7 @@ def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
         inside = (square <= 1) & (square != 0)
         points.append(candidates[inside])
         squares.append(square[inside])
-        kept += int(np.count_nonzero(inside))
-    if not points:
-        return np.empty(0, dtype=np.float32)
+        drawn += int(np.count_nonzero(inside))
     point = np.concatenate(points)[:needed]
     square = np.concatenate(squares)[:needed]
     logarithm = np.log(square.astype(np.float64)).astype(np.float32)
@@ -105,7 +107,7 @@ def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
 
 
 def count_sketch(seed: int, rows: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Pairs of ``uniform_int_distribution(0, size - 1)`` and ``2 * bernoulli_distribution(0.5) - 1``.
+    """Draw pairs of ``uniform_int_distribution(0, size - 1)`` and ``2 * bernoulli_distribution(0.5) - 1``.
 
     One fresh ``std::mt19937(seed)`` serves both, a pair per row.
 
@@ -114,20 +116,20 @@ def count_sketch(seed: int, rows: int, size: int) -> tuple[NDArray[np.int64], ND
     seed : int
         Seed of the engine, modulo 2**32.
     rows : int
-        How many pairs.
+        Number of pairs.
     size : int
         Number of targets, 1 to 2**31.
 
     Returns
     -------
-    targets : ndarray of int64, shape (rows,)
+    targets : int64 (rows,)
         Values in ``[0, size)``.
-    signs : ndarray of float32, shape (rows,)
+    signs : float32 (rows,)
         Values -1 and 1.
     """
-    engine = mt19937(seed)
+    engine = _engine(seed)
     drawn = words(engine, 3 * rows)
-    # The integer is Lemire's: the high half of word * size, redrawn when the low half falls below the
+    # The integer is Lemire's: the high half of word * size, redrawn if the low half is below the
     # threshold.  A redraw shifts all later words by one; it is rare (size in 2**32), so each one is cut
     # out of the stream in turn instead of looping over the rows.
     threshold = _WORD % size

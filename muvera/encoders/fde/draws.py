@@ -18,7 +18,7 @@ Below width 96 they would be so few that signs are visibly not those of random h
 import numpy as np
 from numpy.typing import NDArray
 
-from ....kernels.tile import LANES
+from ...kernels.tile import LANES
 
 _HYPERPLANES, _PROJECTION, _FINAL, _MIXING = range(4)
 
@@ -148,13 +148,11 @@ def count_sketches(seed: int, dimension: int, repetitions: int, block: int) -> N
     return out
 
 
-def final_count_sketch(
-    *, input_dimension: int, final_dimension: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Draw where each of `input_dimension` floats goes, and its sign."""
+def final_count_sketch(seed: int, rows: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Draw the target (below `size`) and the sign of each of `rows` floats."""
     stream = generator(seed, _FINAL)
-    targets = stream.integers(0, final_dimension, input_dimension)
-    return targets, (stream.integers(0, 2, input_dimension) * 2 - 1).astype(np.float32)
+    targets = stream.integers(0, size, rows)
+    return targets, (stream.integers(0, 2, rows) * 2 - 1).astype(np.float32)
 
 
 def final_signs(seed: int, repetition: int, rows: int, final: int) -> NDArray[np.uint16]:

@@ -1,0 +1,198 @@
+"""Matrix products and eigenvectors whose bits do not depend on the number of threads.
+
+BLAS splits a product by its number of threads, which changes the order of its sums: maps that are
+fitted on two cores would differ from maps that are fitted on four.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from ..kernels.byte_product import multiply_split, split_to_bytes
+from ..kernels.byte_tile import STEP, pack_bytes
+from ..kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
+from ..utils.parallel import run_in_ranges
+
+__all__ = [
+    "Int8Matrix",
+    "PackedBytes",
+    "leading_eigenvectors",
+    "one_blas_thread",
+    "product",
+    "quantize_columns",
+]
+
+# Rows of a task; each task reads the whole right matrix once.
+_TASK_ROWS = 192
+
+# Extra columns of the subspace iteration, and its rounds.
+_EXTRA, _ROUNDS = 64, 4
+
+
+def product(
+    left: NDArray[np.float32], right: NDArray[np.float32], threads: int | None = None
+) -> NDArray[np.float32]:
+    """Return ``left @ right``, float32 (n, m), by the library's own kernel.
+
+    Parameters
+    ----------
+    left : float32 (n, k)
+    right : float32 (k, m)
+    threads : int, optional
+        Default: all usable cores.
+    """
+    left = np.ascontiguousarray(left, np.float32)
+    out = np.zeros((len(left), right.shape[1]), np.float32)
+    packed = pack_map(np.asarray(right, np.float32))
+
+    def work(start: int, stop: int) -> None:
+        add_product(left[start:stop], packed, PRODUCT_DEPTH, out[start:stop])
+
+    starts = range(0, len(left), _TASK_ROWS)
+    run_in_ranges(work, [(start, min(start + _TASK_ROWS, len(left))) for start in starts], threads)
+    return out
+
+
+def leading_eigenvectors(
+    matrix: NDArray[np.float32], count: int, start: np.random.SeedSequence, threads: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return up to `count` leading eigenvalues and eigenvectors of a symmetric matrix.
+
+    Parameters
+    ----------
+    matrix : float32 (n, n)
+        Symmetric, positive semi-definite.
+    count : int
+        Number of eigenvectors, at most n.
+    start : SeedSequence
+        Seed of the random columns that the subspace iteration starts from.
+    threads : int, optional
+        Default: all usable cores.
+
+    Returns
+    -------
+    values : float32 (c,)
+        Eigenvalues in descending order.
+    vectors : float32 (n, c)
+        Eigenvectors in columns.
+    """
+    size = len(matrix)
+    count = min(count, size)
+    largest = float(np.abs(matrix).max())
+    scale = largest if largest > 0 else 1.0
+    scaled = matrix / np.float32(scale)
+    stream = np.random.default_rng(start)
+    basis = stream.standard_normal((size, min(size, count + _EXTRA)), np.float32)
+    for _ in range(_ROUNDS):
+        basis = scipy.linalg.qr(product(scaled, basis, threads), mode="economic", check_finite=False)[0]
+    inner = basis.T @ product(scaled, basis, threads)
+    values, vectors = scipy.linalg.eigh((inner + inner.T) / 2)
+    order = slice(None, -count - 1, -1)
+    return values[order] * np.float32(scale), basis @ vectors[:, order]
+
+
+def quantize_columns(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return `matrix` rounded to int8 and the unit of each column: ``int8 * units`` is close to it."""
+    units = np.abs(matrix).max(axis=0) / np.float32(127)
+    units[units == 0] = 1
+    return np.rint(matrix / units).astype(np.int8), units
+
+
+class PackedBytes:
+    """An int8 matrix (L, D), packed for the byte kernels.
+
+    Parameters
+    ----------
+    matrix : int8 (L, D)
+        L is at most 65,536, so that sums are exact.
+    multiple : int
+        The packed matrix has L rounded up to this number of rows.
+    """
+
+    def __init__(self, matrix: NDArray[np.int8], multiple: int = STEP) -> None:
+        #: Rows of the packed matrix.
+        self.depth = -(-len(matrix) // multiple) * multiple
+        #: The matrix as :func:`muvera.kernels.byte_tile.pack_bytes` packs it.
+        self.panels = pack_bytes(np.pad(matrix, ((0, self.depth - len(matrix)), (0, 0))))
+        #: 128 times the sum of each column: rows are stored with an offset of 128.
+        self.sums = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
+
+
+class Int8Matrix:
+    """A matrix (L, D) in 8 bits, which multiplies rows in 16 bits.
+
+    For a single query the time of a product is the time to read the matrix; in 8 bits that is a quarter.
+    Each column is rounded to 127ths of its largest absolute entry.
+
+    Parameters
+    ----------
+    matrix : float32 (L, D)
+        L is at most 65,536, so that sums are exact.
+    """
+
+    def __init__(self, matrix: NDArray[np.float32]) -> None:
+        rounded, self._scales = quantize_columns(matrix)
+        self._packed = PackedBytes(rounded)
+
+    def multiply(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Write the product of `block` (b, L) with the matrix to `out` (b, D), float32.
+
+        The sums are exact integers: a row's product does not depend on the other rows.
+        """
+        rows = np.zeros((2 * len(block), self._packed.depth), np.uint8)
+        rows[::2, block.shape[1] :] = 128  # a high byte of 128 stands for zero
+        units = np.empty(len(block), np.float32)
+        split_to_bytes(block, rows, units)
+        multiply_split(rows, self._packed.panels, self._packed.sums, units, self._scales, out)
+
+
+class _BlasLimit:
+    """One limit for all threads of the process; the last thread to leave restores the former limit."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+        self._limits: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limits = _libraries(len(sys.modules)).limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.restore_original_limits()
+
+
+_BLAS_LIMIT = _BlasLimit()
+
+
+@lru_cache(maxsize=1)
+def _libraries(num_modules: int) -> ThreadpoolController:
+    # Searching the libraries takes longer than a small product, and only an import adds one.
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit BLAS to one thread inside the context, and restore the former limit afterwards.
+
+    The limit applies to the whole process, so threads that are inside at the same time share it.
+    """
+    _BLAS_LIMIT.enter()
+    try:
+        yield
+    finally:
+        _BLAS_LIMIT.leave()

@@ -1,0 +1,243 @@
+"""MomentBlocks: a document's mean token, a bias and its covariance, as columns of a vector.
+
+For any vector m, ``chamfer(Q, P) = <sum_q q, m> + chamfer(Q, P - m)``, since ``max_p <q, p> =
+<q, m> + max_p <q, p - m>``.  With m the document's mean token the first term is a block of d floats
+without any error, and a sketch has to approximate only the second, whose tokens are shorter.  A noisy
+sketch deserves less than its full weight, and a maximum over many tokens exceeds their mean by an amount
+that depends on the document's spread and length: six coefficients weight these terms
+(:mod:`muvera.encoders.calibration`).
+
+If the residuals P - m are nearly normal with covariance C_P, the maximum over n tokens exceeds the mean by
+``sqrt(2 log n) sqrt(q' C_P q)``.  This root is linearized at the documents' mean covariance C, which
+makes it one more inner product, of r * (r + 1) / 2 floats.  For tokens of more than MAX_DIRECTIONS columns
+the covariance is taken in the r principal directions of tokens around their own document's mean; the mean
+token keeps all columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors, as_kernel_arrays
+from ..kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
+from ..kernels.moments import document_moments, query_moments, weigh_moments
+from ..kernels.tile import LANES, pack_columns
+from .base import EncoderArrays
+from .matmul import leading_eigenvectors, product
+
+__all__ = [
+    "DEFAULT_COEFFICIENTS",
+    "MAX_DIRECTIONS",
+    "TERMS",
+    "BlockWriter",
+    "KernelArrays",
+    "MomentBlocks",
+    "covariance_directions",
+    "default_blocks",
+    "mean_tokens",
+    "moment_dimension",
+    "principal_directions",
+]
+
+#: Tokens as float32, as float16 bit patterns (one of both is empty), and the texts' offsets.
+KernelArrays = tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64]]
+
+#: The terms of the coefficients: the sketch, the covariance, the mean m, m / |m|, and of the bias
+#: |m|, |m|**2 and the logarithm of the number of tokens.
+TERMS = ("sketch", "covariance", "mean", "direction", "length", "square_length", "log_count")
+
+#: Coefficients without documents to fit them to: the identity, with the weight that a sketch of
+#: some thousand floats gets on most models.
+DEFAULT_COEFFICIENTS = (0.5, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0)
+
+#: Largest number of directions of the covariance.
+MAX_DIRECTIONS = 128
+
+# Tokens whose deviations give the directions, and the bytes that the deviations may take.
+_DIRECTION_TOKENS, _DIRECTION_BYTES = 16384, 128 << 20
+
+# A child of the configuration's seed.
+_DIRECTIONS = 0xC5
+
+# Rows that are projected together: few enough to stay in the cache.
+_PROJECTED_ROWS = 192
+
+
+def covariance_directions(dimension: int, covariance: bool) -> int:
+    """Return r, the directions of the covariance; 0 without one."""
+    return min(dimension, MAX_DIRECTIONS) if covariance else 0
+
+
+def moment_dimension(dimension: int, covariance: bool) -> int:
+    """Return the floats of the blocks: covariance (if any), mean and bias."""
+    directions = covariance_directions(dimension, covariance)
+    return directions * (directions + 1) // 2 + dimension + 1
+
+
+@dataclass(frozen=True)
+class MomentBlocks(EncoderArrays):
+    """Coefficients and arrays of the blocks.
+
+    Parameters
+    ----------
+    coefficients : float64 (7,)
+        Of the :data:`TERMS`.
+    units : float32 (4,)
+        Documents' blocks are multiplied and queries' blocks divided by them: sketch, covariance, mean,
+        bias.  Products stay the same, and both sides become about equally long, which graphs and
+        rounding need.
+    offset : float32 (w,)
+        The sampled documents' mean blocks, which are subtracted; no ranking changes.
+    metric : float32 (r, r), or (0, 0) without covariance
+        C, the documents' mean covariance.
+    directions : float32 (r, d), or (0, 0) if r is d or there is no covariance
+        Orthonormal rows: the directions of the covariance.
+    """
+
+    coefficients: NDArray[np.float64]
+    units: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    metric: NDArray[np.float32]
+    directions: NDArray[np.float32]
+
+    def require_shape(self, dimension: int, covariance: bool) -> None:
+        """Raise ValueError if the blocks belong to another configuration."""
+        size = covariance_directions(dimension, covariance)
+        self.require(
+            {
+                "coefficients": ((len(TERMS),), np.float64),
+                "units": ((4,), np.float32),
+                "offset": ((moment_dimension(dimension, covariance),), np.float32),
+                "metric": ((size, size), np.float32),
+                "directions": ((size, dimension) if 0 < size < dimension else (0, 0), np.float32),
+            }
+        )
+
+
+class BlockWriter:
+    """Writes the blocks of texts into the columns of vectors.
+
+    Parameters
+    ----------
+    blocks : MomentBlocks
+    """
+
+    def __init__(self, blocks: MomentBlocks) -> None:
+        self._blocks = blocks
+        size = len(blocks.metric)
+        self._triangle = size * (size + 1) // 2
+        width = -(-size // LANES) * LANES
+        padded = np.zeros((width, width), np.float32)
+        padded[:size, :size] = blocks.metric
+        self._metric = pack_columns(padded).reshape(-1)
+        self._directions = pack_map(blocks.directions.T) if blocks.directions.size else None
+
+    def write_moments(
+        self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the unweighted moments of documents start..stop to the columns of `out` from `at` on."""
+        if self._directions is None:
+            document_moments(*arrays, start, stop, at, self._triangle > 0, out)
+            return
+        # The mean in the directions is written after the triangle, and overwritten by the whole mean.
+        document_moments(*self._projected(arrays, start, stop), 0, stop - start, at, True, out)
+        document_moments(*arrays, start, stop, at + self._triangle, False, out)
+
+    def write_documents(
+        self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the blocks of documents start..stop to the columns of `out` from `at` on."""
+        blocks = self._blocks
+        self.write_moments(arrays, start, stop, at, out)
+        weigh_moments(
+            arrays[2], start, stop, at, self._triangle, blocks.coefficients[1:], blocks.units[1:],
+            blocks.offset, out,
+        )  # fmt: skip
+
+    def write_queries(
+        self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the blocks of queries start..stop to the columns of `out` from `at` on."""
+        units = self._blocks.units[1:]
+        if self._directions is None:
+            query_moments(*arrays, start, stop, at, self._metric, units, out)
+            return
+        projected = self._projected(arrays, start, stop)
+        query_moments(*projected, 0, stop - start, at, self._metric, units, out)
+        query_moments(*arrays, start, stop, at + self._triangle, self._metric[:0], units, out)
+
+    def _projected(self, arrays: KernelArrays, start: int, stop: int) -> KernelArrays:
+        """Return the tokens of texts start..stop in the directions of the covariance."""
+        floats, halves, offsets = arrays
+        first, last = int(offsets[start]), int(offsets[stop])
+        size = len(self._blocks.directions)
+        projected = np.zeros((last - first, size), np.float32)
+        for row in range(first, last, _PROJECTED_ROWS):
+            rows = slice(row, min(row + _PROJECTED_ROWS, last))
+            tokens = floats[rows] if len(floats) else halves[rows].view(np.float16).astype(np.float32)
+            assert self._directions is not None
+            add_product(tokens, self._directions, PRODUCT_DEPTH, projected[row - first : rows.stop - first])
+        return projected, np.empty((0, size), np.uint16), offsets[start : stop + 1] - first
+
+
+def default_blocks(
+    dimension: int,
+    covariance: bool,
+    metric: NDArray[np.float32] | None = None,
+    directions: NDArray[np.float32] | None = None,
+) -> MomentBlocks:
+    """Return blocks with the :data:`DEFAULT_COEFFICIENTS`."""
+    size = covariance_directions(dimension, covariance)
+    if directions is None:
+        shape = (size, dimension) if 0 < size < dimension else (0, 0)
+        directions = np.eye(*shape, dtype=np.float32)
+    return MomentBlocks(
+        np.array(DEFAULT_COEFFICIENTS),
+        np.ones(4, np.float32),
+        np.zeros(moment_dimension(dimension, covariance), np.float32),
+        np.eye(size, dtype=np.float32) if metric is None else metric,
+        directions,
+    )
+
+
+def mean_tokens(arrays: KernelArrays, start: int, stop: int) -> NDArray[np.float32]:
+    """Return the mean tokens of texts start..stop, float32 (stop - start, d)."""
+    dimension = max(arrays[0].shape[1], arrays[1].shape[1])
+    out = np.empty((stop - start, dimension + 1), np.float32)
+    document_moments(*arrays, start, stop, 0, False, out)
+    return np.ascontiguousarray(out[:, :-1])
+
+
+def principal_directions(
+    documents: MultiVectors, count: int, seed: int, threads: int | None = None
+) -> NDArray[np.float32]:
+    """Return the leading directions of tokens around their own document's mean.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        A sample; of many tokens a part is used.
+    count : int
+        r, the number of directions.
+    seed : int
+    threads : int, optional
+        Default: all usable cores.
+
+    Returns
+    -------
+    float32 (r, d)
+        Orthonormal rows.
+    """
+    tokens = min(documents.num_tokens, _DIRECTION_TOKENS, _DIRECTION_BYTES // (4 * documents.dimension))
+    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS,)))
+    positions = np.sort(stream.choice(documents.num_tokens, tokens, replace=False))
+    owners = np.searchsorted(documents.offsets, positions, side="right") - 1
+    means = mean_tokens((*as_kernel_arrays(documents), documents.offsets), 0, len(documents))
+    deviations: NDArray[Any] = np.asarray(documents.tokens[positions], np.float32) - means[owners]
+    covariance = product(deviations.T, deviations, threads) / np.float32(max(1, tokens))
+    start = np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS, 1))
+    return np.ascontiguousarray(leading_eigenvectors(covariance, count, start, threads)[1].T)

@@ -1,1 +1,0 @@
-"""Moments of documents: the mean token, the covariance, and their calibration."""

@@ -1,0 +1,125 @@
+"""Learned vectors: largest products with landmarks, sums of ReLU features, and a step of Adam.
+
+Sizes: d columns of a token, `width` = d rounded up to LANES, n landmarks or features, packed in panels of
+LANES columns by :func:`muvera.kernels.byte_tile.pack_bytes`, `width` bytes each.
+
+Tokens are rounded to bytes after a center that is the same for all tokens is subtracted.  Products of
+bytes are exact integers, so a text's values depend neither on the machine nor on other texts.
+"""
+
+import numpy as np
+
+from .byte_tile import byte_max, byte_tile, round_lanes
+from .jit import kernel
+from .load_tokens import load_rows
+from .tile import LANES, ROWS
+
+# Smallest 32-bit integer: no sum is below it.
+_LEAST = -(2**31)
+
+
+@kernel
+def largest_products(floats, halves, offsets, first, last, center, packed, column_sums, units, out):
+    """Write the largest products of documents first..last with landmarks to `out` (last - first, n), float32.
+
+    Tokens minus `center` (width,) are rounded to 127ths of their document's largest entry.  Landmark j is
+    ``units[j]`` times its bytes, and ``column_sums[j]`` (int32) is 128 times their sum.  A document without
+    tokens gets zeros.
+    """
+    depth = max(floats.shape[1], halves.shape[1])
+    width = center.shape[0]
+    count = out.shape[1]
+    panels = (count + LANES - 1) // LANES
+    longest = 0
+    for document in range(first, last):
+        longest = max(longest, offsets[document + 1] - offsets[document])
+    rows = np.empty(longest * width + LANES, np.float32)
+    tokens = np.empty(longest * width, np.uint8)
+    best = np.empty(LANES, np.int32)
+    for document in range(first, last):
+        start = offsets[document]
+        size = offsets[document + 1] - start
+        values = out[document - first]
+        if size == 0:
+            values[:] = 0.0
+            continue
+        load_rows(floats, halves, start, start + size, depth, width, center, rows)
+        peak = np.float32(0.0)
+        for i in range(size * width):
+            peak = max(peak, abs(rows[i]))
+        per_unit = np.float32(127.0) / peak if peak > 0 else np.float32(0.0)
+        for i in range(0, size * width, LANES):
+            round_lanes(rows, i, per_unit, tokens, i)
+        unit = peak / np.float32(127.0)
+        for panel in range(panels):
+            best[:] = _LEAST
+            for row in range(0, size, ROWS):
+                byte_max(tokens, row, size - 1, width, packed, panel, best, 0)
+            column = panel * LANES
+            for j in range(min(LANES, count - column)):
+                exact = np.float32(best[j] - column_sums[column + j])
+                values[column + j] = unit * units[column + j] * exact
+
+
+@kernel
+def sum_features(floats, halves, offsets, first, last, center, packed, column_sums, units, start, out):
+    """Write ``sum(max(start + W (x - center), 0) for tokens x)`` of texts first..last to `out` (last - first, n).
+
+    Tokens minus `center` (width,) are rounded to 127ths of their own largest entry.  Row j of W is
+    ``units[j]`` times its bytes, and ``column_sums[j]`` (int32) is 128 times their sum.  `start` float32
+    (n,).  The sum runs over a text's tokens in their order.
+    """
+    depth = max(floats.shape[1], halves.shape[1])
+    width = center.shape[0]
+    count = out.shape[1]
+    longest = 0
+    for text in range(first, last):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    rows = np.empty(longest * width + LANES, np.float32)
+    tokens = np.empty(longest * width, np.uint8)
+    token_units = np.empty(longest, np.float32)
+    tile = np.empty(ROWS * LANES, np.int32)
+    total = np.empty(LANES, np.float32)
+    for text in range(first, last):
+        size = offsets[text + 1] - offsets[text]
+        load_rows(floats, halves, offsets[text], offsets[text + 1], depth, width, center, rows)
+        for i in range(size):
+            peak = np.float32(0)
+            for j in range(width):
+                peak = max(peak, abs(rows[i * width + j]))
+            token_units[i] = peak / np.float32(127)
+            per_unit = np.float32(127) / peak if peak > 0 else np.float32(0)
+            for j in range(i * width, (i + 1) * width, LANES):
+                round_lanes(rows, j, per_unit, tokens, j)
+        for panel in range((count + LANES - 1) // LANES):
+            column = panel * LANES
+            used = min(LANES, count - column)
+            total[:] = 0
+            for row in range(0, size, ROWS):
+                byte_tile(tokens, row, size - 1, width, packed, panel, tile, 0)
+                for i in range(min(ROWS, size - row)):
+                    unit = token_units[row + i]
+                    for j in range(used):
+                        exact = np.float32(tile[i * LANES + j] - column_sums[column + j])
+                        value = start[column + j] + unit * units[column + j] * exact
+                        total[j] += max(value, np.float32(0))
+            for j in range(used):
+                out[text - first, column + j] = total[j]
+
+
+@kernel
+def adam_step(weights, gradient, first, second, step, rate):
+    """Update `weights` (n,) by one step of Adam (Kingma and Ba, arXiv 1412.6980), in place.
+
+    `first` and `second` (n,) are the running moments of the gradient.  `step` counts from 1.
+    """
+    first_keep, second_keep = np.float32(0.9), np.float32(0.999)
+    one = np.float32(1.0)
+    first_bias = np.float32(1.0 / (1.0 - 0.9**step))
+    second_bias = np.float32(1.0 / (1.0 - 0.999**step))
+    floor = np.float32(1e-8)
+    for i in range(weights.shape[0]):
+        value = gradient[i]
+        first[i] = first_keep * first[i] + (one - first_keep) * value
+        second[i] = second_keep * second[i] + (one - second_keep) * value * value
+        weights[i] -= rate * first[i] * first_bias / (np.sqrt(second[i] * second_bias) + floor)

@@ -1,1 +1,0 @@
-"""Matrix products and eigenvectors with the same bits on any number of threads."""
