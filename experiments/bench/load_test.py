@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 from muvera import TextIndex
 from muvera.data.demo_sample import load_demo_sample
-from muvera.numerics.matmul import one_blas_thread
+from muvera.encoders.matmul import one_blas_thread
 
 from .load_writer import TOKEN, Writer
 

@@ -52,7 +52,7 @@ def diagnose(
 
     with progress_bar(None, "steps", "measuring", quiet) as advance:
         documents, given = read_collections(source, queries, format, part, option)
-        chosen = None if config is None else configuration(documents.dimension, "default", config, {})[0]
+        chosen = None if config is None else configuration(documents.dimension, "fde", config, {})[0]
         if chosen is not None and not isinstance(chosen, FDEConfig):
             raise ValueError(
                 f"--config must describe an FDE, and {config} describes another encoder. Leave it out: diagnose "

@@ -61,7 +61,7 @@ def encode(
         str | None, typer.Option(help="docs or queries, where SOURCE has both. Default: as --side says.")
     ] = None,
     option: ReaderOption = None,
-    preset: Preset = "default",
+    preset: Preset = "moments",
     config: ConfigFile = None,
     num_repetitions: Repetitions = None,
     num_simhash_projections: Planes = None,
@@ -99,7 +99,7 @@ def encode(
         "projection_dimension": projection_dimension,
     }
     if encoder is not None:
-        if config is not None or preset != "default" or any(v is not None for v in changes.values()):
+        if config is not None or preset != "moments" or any(v is not None for v in changes.values()):
             raise ValueError("--encoder has its configuration. Leave out --preset, --config and their like.")
         from .encoder_folder import load_encoder
 
@@ -170,9 +170,9 @@ def _loading(encoded: _Encoded, out: Path, to: str | None, half: bool) -> str:
 
 def _preset_dimensions(dimension: int) -> dict[str, int]:
     """Return how many floats the vectors of each preset have, for tokens of this dimension."""
-    from ..encoders.registry import possible_presets
+    from ..encoders.registry import PRESETS, preset_config
 
-    return {name: preset.vector_dimension for name, preset in possible_presets(dimension).items()}
+    return {name: preset_config(name, dimension).vector_dimension for name in PRESETS}
 
 
 def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwrite: bool) -> None:

@@ -52,9 +52,7 @@ ReaderOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="NAME=VALUE for the format's reader; may be repeated."),
 ]
-PRESETS_TO_START_FROM = (
-    "default, compact, learned, mean, covariance, compact_covariance, paper, reference, fastembed or weaviate"
-)
+PRESETS_TO_START_FROM = "moments, learned, mean, fde, paper or reference"
 Preset = Annotated[str, typer.Option(help=f"What to start from: {PRESETS_TO_START_FROM}.")]
 ConfigFile = Annotated[
     Path | None,

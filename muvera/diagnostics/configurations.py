@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import PRESETS as FDE_PRESETS
 from ..encoders.fde.config import FDEConfig
-from ..encoders.registry import config_from_dict, possible_presets, preset_config
+from ..encoders.registry import PRESETS, config_from_dict, preset_config
 
 __all__ = ["GIVEN", "PAPER", "constructor_call", "encoders_to_measure", "preset_name"]
 
@@ -35,16 +35,16 @@ def encoders_to_measure(config: FDEConfig) -> dict[str, EncoderConfig]:
         f"FDE {small.vector_dimension:,}": small,
         f"FDE {large.vector_dimension:,}": large,
     }
-    for preset, other in possible_presets(dimension).items():
+    for preset in PRESETS:
         if preset not in FDE_PRESETS:
+            other = preset_config(preset, dimension)
             encoders[f"{preset} {other.vector_dimension:,}"] = other
     return encoders if config in encoders.values() else {**encoders, GIVEN: config}
 
 
 def preset_name(config: EncoderConfig) -> str | None:
     """Return the preset that makes `config`, or None where no preset does."""
-    presets = possible_presets(config.dimension)
-    return next((name for name, preset in presets.items() if preset == config), None)
+    return next((name for name in PRESETS if preset_config(name, config.dimension) == config), None)
 
 
 def constructor_call(config: EncoderConfig) -> str:

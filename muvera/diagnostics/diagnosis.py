@@ -36,7 +36,7 @@ class MeasuredEncoder:
     Parameters
     ----------
     name : str
-    config : FDEConfig, LearnedConfig or MeanConfig
+    config : FDEConfig, LearnedConfig or MomentsConfig
     recall : dict of int to float or None
         Share of the exact 10 best among the first 10, 50 and 100 by the encoder's vectors; None
         where the sample has fewer than twice as many documents: most of them would be candidates.

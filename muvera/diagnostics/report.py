@@ -143,7 +143,7 @@ def _load(found: Diagnosis) -> str:
 def _fde_is_of_interest(found: Diagnosis) -> bool:
     """Whether the measured cells belong to what is recommended, or to what the caller gave."""
     chosen = found.recommended.config
-    cells_are_used = chosen.kind == found.config.kind and getattr(chosen, "compact_dimension", None) is None
+    cells_are_used = chosen.kind == found.config.kind
     return cells_are_used or any(row.name == GIVEN for row in found.encoders)
 
 

@@ -132,9 +132,7 @@ def calibrate(
     documents = _some(documents, SAMPLE_DOCUMENTS, rng)
     moments = np.zeros((len(documents), moment_dimension(dimension, covariance)), np.float32)
     writer = BlockWriter(default_blocks(dimension, covariance, None, directions))
-    writer.write_moments(
-        (*as_kernel_arrays(documents), documents.offsets), 0, len(documents), 0, moments
-    )
+    writer.write_moments((*as_kernel_arrays(documents), documents.offsets), 0, len(documents), 0, moments)
     defaults = default_blocks(
         dimension, covariance, _mean_covariance(moments, documents.lengths, size), directions
     )

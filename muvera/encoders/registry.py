@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ __all__ = [
     "DEFAULT_PRESET",
     "ENCODERS",
     "PRESETS",
+    "EncoderKind",
     "as_config",
     "as_encoder",
     "config_from_dict",
@@ -36,11 +37,19 @@ __all__ = [
     "read_encoder",
 ]
 
-#: Configuration and encoder of each kind, by the kind's name.
-ENCODERS: dict[str, tuple[type[EncoderConfig], Any]] = {
-    MomentsConfig.kind: (MomentsConfig, MomentsEncoder),
-    LearnedConfig.kind: (LearnedConfig, LearnedEncoder),
-    FDEConfig.kind: (FDEConfig, FDEEncoder),
+
+class EncoderKind(NamedTuple):
+    """The two classes of a kind of encoder."""
+
+    config: type[EncoderConfig]
+    encoder: Any
+
+
+#: Every kind of encoder, by the ``kind`` of its configuration.
+ENCODERS = {
+    "moments": EncoderKind(MomentsConfig, MomentsEncoder),
+    "learned": EncoderKind(LearnedConfig, LearnedEncoder),
+    "fde": EncoderKind(FDEConfig, FDEEncoder),
 }
 
 #: Parameters of each preset besides the dimension.
@@ -71,7 +80,7 @@ def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
     kind = values.get("encoder", MomentsConfig.kind)
     if kind not in ENCODERS:
         raise ValueError(f"encoder must be one of {', '.join(map(repr, ENCODERS))}, got {kind!r}.")
-    return ENCODERS[kind][0].from_dict(values)
+    return ENCODERS[kind].config.from_dict(values)
 
 
 def preset_config(name: str, dimension: int, **changes: Any) -> EncoderConfig:
@@ -100,8 +109,8 @@ def as_config(value: EncoderConfig | str | None, dimension: int) -> EncoderConfi
     if value is None or isinstance(value, str):
         return preset_config(value or DEFAULT_PRESET, dimension)
     kind = ENCODERS.get(getattr(value, "kind", ""))
-    if kind is None or type(value) is not kind[0]:
-        names = ", ".join(config.__name__ for config, _ in ENCODERS.values())
+    if kind is None or type(value) is not kind.config:
+        names = ", ".join(entry.config.__name__ for entry in ENCODERS.values())
         raise TypeError(
             f"encoder must be a preset's name, a fitted encoder or one of {names}, got {type(value).__name__}."
         )
@@ -139,7 +148,7 @@ def as_encoder(
 
 def make_encoder(config: EncoderConfig) -> Encoder:
     """Return a new encoder, which may need ``fit``."""
-    encoder: Encoder = ENCODERS[config.kind][1](config)
+    encoder: Encoder = ENCODERS[config.kind].encoder(config)
     return encoder
 
 
@@ -160,7 +169,7 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
             raise ValueError(f"{folder / f'encoder_{name}.npy'} is damaged: it has a NaN or an infinity.")
         return array
 
-    encoder: Encoder = ENCODERS[config.kind][1].from_arrays(config, read)
+    encoder: Encoder = ENCODERS[config.kind].encoder.from_arrays(config, read)
     return encoder
 
 

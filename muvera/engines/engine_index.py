@@ -65,7 +65,7 @@ class EngineIndex(SearchedEngine):
     >>> rng = np.random.default_rng(0)
     >>> documents = MultiVectors.from_arrays([rng.normal(size=(5, 8)) for _ in range(3)], ids=["a", "b", "c"])
     >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
-    ...     index = EngineIndex(f"lancedb:{folder}#docs", "default")
+    ...     index = EngineIndex(f"lancedb:{folder}#docs", "fde")
     ...     _ = index.add(documents, [{"year": 2001}, {"year": 2002}, {"year": 2003}])
     ...     index.search([documents[1]], k=1, where={"year": {"$gte": 2002}})[0].ids.tolist()
     ['b']
@@ -169,7 +169,7 @@ class EngineIndex(SearchedEngine):
                 if config.needs_fit_sample and len(filled) < MIN_FIT_DOCUMENTS:
                     raise ValueError(
                         f"This configuration is learned from {MIN_FIT_DOCUMENTS} documents at least, and the first "
-                        f"batch has {len(filled)}. Give more, a fitted encoder, or config='default'."
+                        f"batch has {len(filled)}. Give more, a fitted encoder, or config='fde'."
                     )
                 encoder.fit(filled, threads=threads)
         self._check_size(encoder.config, documents.dimension)
@@ -189,7 +189,7 @@ class EngineIndex(SearchedEngine):
         self._encoder, self._description = encoder, description
 
     def _check_size(self, config: EncoderConfig, dimension: int) -> None:
-        learned = {name: as_config(name, dimension).vector_dimension for name in ("learned", "compact")}
+        learned = {name: as_config(name, dimension).vector_dimension for name in ("learned", "moments")}
         half = self._precision == "float16" and len(self._engine.precisions) > 1
         check_dimension(config.vector_dimension, self._engine.kind, half=half, presets=learned)
 

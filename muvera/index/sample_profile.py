@@ -124,7 +124,7 @@ class SampleProfile:
             f"The {self._num_added} documents that came since the encoder's maps were learned are unlike "
             f"those that they were learned from (distance {distance:.2f}; 0 is alike, 1 nothing in common), and "
             "may be found less well: rebuild() learns the maps from all. A stream of documents of changing kinds "
-            "is better searched through FDEs (preset 'default'), which hardly depend on a sample."
+            "is better searched through FDEs (preset 'fde'), which hardly depend on a sample."
         )
 
     # -- keeping --------------------------------------------------------------

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import numpy as np
 
+from ..encoders.matmul import one_blas_thread
 from ..index.muvera_index import MuveraIndex
-from ..numerics.matmul import one_blas_thread
 from ..texts.text_index import TextIndex
 from ..utils.optional_imports import import_extra
 from .settings import ServerSettings

@@ -15,9 +15,8 @@ __all__ = ["plot_tuning", "require_plot"]
 # Okabe and Ito's colors, told apart by color-blind readers.
 _COLORS = {
     "mean": "#e69f00",
-    "covariance": "#cc79a7",
+    "moments": "#cc79a7",
     "FDE": "#0072b2",
-    "compact": "#009e73",
     "learned": "#d55e00",
 }
 

@@ -23,7 +23,7 @@ class TunedRow:
     Parameters
     ----------
     name : str
-    config : FDEConfig, LearnedConfig or MeanConfig
+    config : FDEConfig, LearnedConfig or MomentsConfig
     storage : Storage
         How the vectors are stored.
     bytes : int

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.learned.config import LearnedConfig
-from ..encoders.moments.config import MeanConfig
+from ..encoders.moments import MomentsConfig
 from ..index.candidates import graph_from
 from ..index.settings import Backend
 from ..mips import PQSettings, VectorSearch, make_search
@@ -39,14 +38,10 @@ FDE_SHAPES = (
 #: Floats of an FDE of as many repetitions as fit, with 8 cells and without projection.
 IDENTITY_FLOATS = 10240
 
-#: Floats of compact maps of the preset "compact", and of learned vectors.  One fit serves all sizes and
-#: takes time in proportion to the largest.
-COMPACT_SIZES = (128, 256, 512, 1024)
-COVARIANCE_SIZES = (128, 256, 512)
+#: Floats of compact moments, and of learned vectors.  One fit serves all sizes and takes time in
+#: proportion to the largest.
+MOMENTS_SIZES = (128, 256, 512)
 LEARNED_SIZES = (128, 256, 512, 1024, 2048)
-
-#: Largest covariances that are tried: those of wider tokens have more floats than any FDE.
-MAX_COVARIANCE_FLOATS = 20_480
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,8 @@ class EncoderCandidate:
     Parameters
     ----------
     name : str
-    config : FDEConfig, LearnedConfig or MeanConfig
-    source : FDEConfig, LearnedConfig or MeanConfig
+    config : FDEConfig, LearnedConfig or MomentsConfig
+    source : FDEConfig, LearnedConfig or MomentsConfig
         The configuration whose vectors' leading columns stand for this encoder's vectors during
         the search: one fit serves all sizes of a learned map.
     """
@@ -68,7 +63,7 @@ class EncoderCandidate:
 
     @property
     def kind(self) -> str:
-        """First word of the name: "mean", "covariance", "FDE", "compact" or "learned"."""
+        """First word of the name: "mean", "moments", "FDE" or "learned"."""
         return self.name.split()[0]
 
     @property
@@ -142,26 +137,17 @@ def encoder_candidates(dimension: int) -> list[EncoderCandidate]:
     )
     name = f"FDE R={unprojected.num_repetitions} k=3 identity"
     found.setdefault(unprojected, EncoderCandidate(name, unprojected, unprojected))
-    mean = MeanConfig(dimension=dimension)
+    mean = MomentsConfig(dimension=dimension, covariance=False, compact_dimension=None)
     found[mean] = EncoderCandidate(f"mean {mean.vector_dimension:,}", mean, mean)
-    covariance = MeanConfig(dimension=dimension, covariance=True)
-    if covariance.vector_dimension <= MAX_COVARIANCE_FLOATS:
-        name = f"covariance {covariance.vector_dimension:,}"
-        found[covariance] = EncoderCandidate(name, covariance, covariance)
-        found.update(_compact(covariance, "covariance", COVARIANCE_SIZES))
-    found.update(_compact(FDEConfig(dimension=dimension), "compact", COMPACT_SIZES))
+    whole = MomentsConfig(dimension=dimension, compact_dimension=None)
+    found[whole] = EncoderCandidate(f"moments {whole.vector_dimension:,}", whole, whole)
+    sizes = [size for size in MOMENTS_SIZES if size < whole.vector_dimension]
+    for size in sizes:
+        compact = dataclasses.replace(whole, compact_dimension=size)
+        source = dataclasses.replace(whole, compact_dimension=sizes[-1])
+        found[compact] = EncoderCandidate(f"moments {size:,}", compact, source)
     largest = LearnedConfig(dimension=dimension, vector_dimension=max(LEARNED_SIZES))
     for size in LEARNED_SIZES:
         learned = dataclasses.replace(largest, vector_dimension=size)
         found[learned] = EncoderCandidate(f"learned {size:,}", learned, largest)
     return sorted(found.values(), key=lambda candidate: candidate.floats)
-
-
-def _compact(
-    config: FDEConfig | MeanConfig, kind: str, sizes: Sequence[int]
-) -> dict[EncoderConfig, EncoderCandidate]:
-    """Return the compact sizes of an encoder's vectors, which are leading columns of the largest."""
-    smaller = [size for size in sizes if size < config.vector_dimension]
-    largest = dataclasses.replace(config, compact_dimension=max(smaller, default=1))
-    configs = [dataclasses.replace(config, compact_dimension=size) for size in smaller]
-    return {each: EncoderCandidate(f"{kind} {each.vector_dimension:,}", each, largest) for each in configs}

@@ -44,7 +44,7 @@ def tune(
 ) -> Tuning:
     """Find the encoder and the storage that suit documents and their queries.
 
-    The mean token, covariances, FDEs of many sizes, compact FDEs and learned vectors are compared
+    The mean token, moments, FDEs and learned vectors of many sizes are compared
     with exact Chamfer on a sample: all on a quarter of its documents, the better half of each kind
     on twice as many, and those that are left on all, as floats, in a byte per float and as product
     codes.  Two thirds of the queries select; the others estimate the recall of the choice.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from muvera.numerics.eigenvectors import leading_eigenvectors
+from muvera.encoders.matmul import leading_eigenvectors
 
 
 def test_equals_the_full_decomposition() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera.numerics.int8_matmul import Int8Matrix, quantize_columns
+from muvera.encoders.matmul import Int8Matrix, quantize_columns
 
 
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1))

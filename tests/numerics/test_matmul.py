@@ -12,7 +12,7 @@ from builders.realistic_collections import documents_like_real
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from muvera import FDEConfig, FDEEncoder, LearnedConfig, LearnedEncoder
-from muvera.numerics.matmul import one_blas_thread, product
+from muvera.encoders.matmul import one_blas_thread, product
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 1, 1), (200, 300, 33), (391, 17, 5)])
@@ -50,7 +50,7 @@ def test_a_blas_is_limited_though_it_is_loaded_later(library: str) -> None:
         pytest.skip(f"{library} is not installed")
     code = f"""
 import warnings
-from muvera.numerics.matmul import one_blas_thread
+from muvera.encoders.matmul import one_blas_thread
 with one_blas_thread():
     pass
 warnings.simplefilter("ignore")

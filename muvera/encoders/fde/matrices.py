@@ -110,9 +110,7 @@ def draw_matrices(config: FDEConfig) -> FDEMatrices:
     targets, signs = np.empty(0, np.int64), np.empty(0, np.float32)
     final = config.final_projection_dimension
     if config.final_projection == "count_sketch" and final is not None:
-        draw = (
-            reference_draws.count_sketch if config.dialect == "reference" else draws.final_count_sketch
-        )
+        draw = reference_draws.count_sketch if config.dialect == "reference" else draws.final_count_sketch
         targets, signs = draw(seed, config.sketch_dimension, final)
     return FDEMatrices(_padded(planes), projections, mixing, places, targets, signs)
 

@@ -200,14 +200,10 @@ class TokenProducts:
         self._center[: len(center)] = center
         self._center_products = product(center[np.newaxis], columns)[0]
 
-    def write_largest(
-        self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
+    def write_largest(self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
         """Write the largest products of documents start..stop, without the center's, to `out` (texts, n)."""
         packed = self._packed
-        largest_products(
-            *arrays, start, stop, self._center, packed.panels, packed.sums, self._units, out
-        )
+        largest_products(*arrays, start, stop, self._center, packed.panels, packed.sums, self._units, out)
 
     def write_feature_sums(
         self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ...data.demo_sample import DemoSample, load_demo_reduction
 from ...data.multivectors import MultiVectors
-from ...numerics.matmul import one_blas_thread
+from ...encoders.matmul import one_blas_thread
 from ...utils.optional_imports import import_extra
 from .base import Side, from_matrices
 

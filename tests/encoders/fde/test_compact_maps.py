@@ -13,7 +13,7 @@ import muvera.encoders.fde.compact_maps as compact_module
 import muvera.encoders.long_vectors as long_vectors
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.encoders.fde.compact_maps import CompactMaps, fit_maps, sample_windows
-from muvera.numerics.int8_matmul import quantize_columns
+from muvera.encoders.matmul import quantize_columns
 
 SAMPLE = ROOT / "muvera" / "data" / "sample"
 

@@ -11,8 +11,8 @@ from builders.token_collections import random_texts
 from muvera import LearnedConfig, LearnedEncoder, MultiVectors, MuveraIndex, chamfer_matrix, load_encoder
 from muvera.encoders.learned.landmarks import mixed_documents, sample_tokens
 from muvera.encoders.learned.maps import LearnedMaps
+from muvera.encoders.matmul import quantize_columns
 from muvera.encoders.registry import read_encoder
-from muvera.numerics.int8_matmul import quantize_columns
 
 SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 64}
 
