@@ -26,7 +26,7 @@ from .options import (
 from .output import note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
-    from ..convert.writers.base import Vectors
+    from ..convert.writers.vectors import Vectors
     from ..data.multivectors import MultiVectors
     from ..encoders.base import Encoder
 
@@ -44,11 +44,8 @@ def encode(
     ] = "documents",
     to: Annotated[
         str | None,
-        typer.Option(
-            help="With ids, for a store: npy (a folder), faiss, parquet, lancedb, pgvector, qdrant, milvus, opensearch."
-        ),
+        typer.Option(help="With ids: npy (a folder), parquet or opensearch."),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Half precision, for pgvector's halfvec.")] = False,
     encoder: Annotated[
         Path | None,
         typer.Option(help="Use the encoder in this folder: an index's, or one of --save-encoder."),
@@ -84,8 +81,6 @@ def encode(
     """
     if side not in ("documents", "queries"):
         raise ValueError(f"--side must be documents or queries, got {side!r}.")
-    if half and to is None:
-        raise ValueError("--half belongs to --to pgvector.")
     from .sources import open_documents, open_queries
 
     def opened() -> Any:
@@ -106,18 +101,6 @@ def encode(
         ready = load_encoder(encoder)
     else:
         ready = _new_encoder(first.dimension, preset, config, changes, side)
-    if to is not None:
-        from ..convert.writers.store_limits import LIMITS, check_dimension
-
-        if to not in LIMITS:
-            raise ValueError(f"--to must be one of {', '.join(LIMITS)}, got {to!r}.")
-        check_dimension(
-            ready.config.vector_dimension,
-            to,
-            half=half,
-            presets=_preset_dimensions(first.dimension),
-            token_dimension=first.dimension,
-        )
     begun = time.perf_counter()
     if ready.needs_fit:
         _fit(ready, opened(), first.num_documents, quiet)
@@ -128,11 +111,10 @@ def encode(
             )
     with progress_bar(first.num_documents, "texts", "encoding", quiet) as advance:
         encoded = _Encoded(first, ready, side, threads, advance)
-        _write(encoded, out, to, overwrite, half)
+        _write(encoded, out, to, overwrite)
     if save_encoder is not None:
         ready.save(save_encoder, overwrite=overwrite)
     duration = time.perf_counter() - begun
-    loading = _loading(encoded, out, to, half) if side == "documents" else ""
     facts = {
         "out": str(out),
         "to": to or "npy file",
@@ -142,7 +124,6 @@ def encode(
         "without_tokens": encoded.empty,
         "config": ready.config.to_dict(),
         "seconds": round(duration, 3),
-        "load": loading.splitlines(),
     }
     if json_:
         print_json(facts)
@@ -152,27 +133,6 @@ def encode(
         f"{out}: {encoded.count:,} vectors of {side}, {ready.config.vector_dimension:,} floats each{zeros}, "
         f"in {seconds(duration)}"
     )
-    if loading and not quiet:
-        kept = encoder or save_encoder
-        how = f"--encoder {kept}" if kept else "and the same options"
-        typer.echo(
-            f"\nTo load and search it, with query a row of: muvera encode QUERIES queries.npy --side queries {how}"
-        )
-        typer.echo(loading.rstrip())
-
-
-def _loading(encoded: _Encoded, out: Path, to: str | None, half: bool) -> str:
-    """Return the lines that load what was written into its store and search it."""
-    from ..convert.writers.loading_lines import Written, loading_lines
-
-    return loading_lines(to, Written(str(out), encoded.dimension, encoded.integer_ids, half))
-
-
-def _preset_dimensions(dimension: int) -> dict[str, int]:
-    """Return how many floats the vectors of each preset have, for tokens of this dimension."""
-    from ..encoders.registry import PRESETS, preset_config
-
-    return {name: preset_config(name, dimension).vector_dimension for name in PRESETS}
 
 
 def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwrite: bool) -> None:
@@ -241,7 +201,7 @@ class _Encoded:
     def __iter__(self) -> Iterator[Vectors]:
         import numpy as np
 
-        from ..convert.writers.base import Vectors
+        from ..convert.writers.vectors import Vectors
         from .sources import stream
 
         method = getattr(self._encoder, f"encode_{self._side}")
@@ -258,19 +218,10 @@ class _Encoded:
                 self._advance(len(texts))
 
 
-def _write(encoded: _Encoded, out: Path, to: str | None, overwrite: bool, half: bool) -> None:
-    if to is not None:
-        from ..convert.writers.fdes import write_vectors
+def _write(encoded: _Encoded, out: Path, to: str | None, overwrite: bool) -> None:
+    from ..convert.writers.vectors import write_array, write_vectors
 
-        write_vectors(iter(encoded), out, to, overwrite=overwrite, half=half)
-        return
-    import numpy as np
-
-    from ..convert.writers.base import NpyStream, atomic_file
-
-    # Written, not mapped: where the disk is full, a map would kill the process.
-    with atomic_file(out, overwrite) as file, file.open("wb") as raw:
-        rows = NpyStream(raw, encoded.dimension, np.dtype(np.float32))
-        for block in encoded:
-            rows.add(block.vectors)
-        rows.finish()
+    if to is None:
+        write_array(iter(encoded), out, encoded.dimension, overwrite=overwrite)
+    else:
+        write_vectors(iter(encoded), out, to, overwrite=overwrite)

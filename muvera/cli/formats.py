@@ -24,13 +24,13 @@ def formats(json_: Json = False) -> None:
     Example:
       muvera formats
     """
-    from ..convert.registry import WRITERS
+    from ..convert.pipeline import WRITERS
     from ..convert.registry import formats as readable
-    from ..convert.writers.store_limits import LIMITS
+    from ..convert.writers.vectors import FORMATS
 
     read = readable()
     if json_:
-        print_json({"read": read, "written": list(WRITERS), "stores": list(LIMITS)})
+        print_json({"read": read, "written": list(WRITERS), "stores": list(FORMATS)})
         return
     wide = max(map(len, read))
     lines = ["Formats of token embeddings that are read, and how each is recognized:"]
@@ -45,6 +45,6 @@ def formats(json_: Json = False) -> None:
         )
     lines += [
         f"What muvera convert --to writes: {', '.join(WRITERS)}.",
-        f"What muvera encode --to writes for: {', '.join(LIMITS)}.",
+        f"What muvera encode --to writes for: {', '.join(FORMATS)}.",
     ]
     typer.echo("\n".join(lines))

@@ -153,7 +153,7 @@ def _encoder(source: Path, dimension: int, folder: Path | None, preset: str, con
 
 def _require_size(engine: Any, encoder: Encoder) -> None:
     """Refuse vectors that the engine's index does not take before anything is learned."""
-    from ..convert.writers.store_limits import check_dimension
+    from ..engines.limits import check_dimension
 
     check_dimension(encoder.config.vector_dimension, engine.kind, half=engine.precisions[0] == "float16")
 

@@ -1,17 +1,16 @@
-"""Existing token embeddings, from wherever they are: one format a file.
+"""Read existing token embeddings in many formats, and write the neutral ones.
 
-:func:`read` returns a collection, :func:`convert` writes one, :func:`survey` reports on one;
-:func:`formats` says what can be read.
+:func:`read` returns a collection, :func:`convert` writes one, :func:`survey` reports on one, and
+:func:`formats` lists the readable formats.
 """
 
 from .isolation import IsolationLimits
+from .options import Options
 from .pipeline import convert, read, survey
+from .pooling import RULES, PoolingRule, Vocabulary, pool_tokens, pool_words
 from .registry import formats, open_source
 from .report import Measure, Report
 from .sources.base import Source
-from .transforms.options import Options
-from .transforms.ward_pooling import RULES, PoolingRule, pool_tokens
-from .transforms.word_pooling import Vocabulary, pool_words
 
 __all__ = [
     "RULES",

@@ -1,7 +1,7 @@
-"""The doorway of all readers: what a damaged file raises leaves as one sentence that names the file.
+"""Errors of readers: each leaves as one sentence that names the file.
 
-Readers call NumPy, zlib, json, SQLite, HDF5, Arrow and others, each of which reports damage by
-errors of its own.  :func:`naming_errors` turns all of them, so that no reader has to list them.
+Readers call NumPy, zlib, json, SQLite, HDF5, Arrow and others, and each of these reports damage in
+its own way.  :func:`naming_errors` converts all of them, so no reader has to list them.
 """
 
 from __future__ import annotations
@@ -13,29 +13,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..data.multivectors import MultiVectors
-from .parsing.safe_pickle import RefusedPickleError
-from .sources.arrays import require_finite
-from .sources.base import Source
+__all__ = ["ExplainedError", "ReadError", "ReadTypeError", "naming_errors"]
 
-__all__ = ["NamedSource", "naming_errors"]
+_MAX_DETAIL_LENGTH = 240
 
-#: Longest detail of another library's error that is quoted.
-_LONGEST_DETAIL = 240
+# Error numbers caused by a file's content, such as a seek to a negative position.
+_CONTENT_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
 
-#: Error numbers that report a file's content, not the system: seeking to before its begin.
-_OF_CONTENT = (errno.EINVAL, errno.EOVERFLOW)
+# Readers raise these with a sentence and without an error number; the system sets a number.
+_PLAIN_OS_ERRORS = (FileNotFoundError, BlockingIOError)
 
-#: Kinds of errors that stay what they are when they carry a sentence of this library, which
-#: raises them themselves; a kind derived from them is another library's.
-_KINDS: tuple[type[Exception], ...] = (
-    ValueError, TypeError, FileNotFoundError, BlockingIOError, RefusedPickleError,
-)  # fmt: skip
+
+class ExplainedError(Exception):
+    """Base of errors whose message is already a sentence for the user."""
+
+
+class ReadError(ExplainedError, ValueError):
+    """Error for content that a reader refuses, such as a damaged or incomplete file."""
+
+
+class ReadTypeError(ExplainedError, TypeError):
+    """Error for numbers, ids or arguments of a type that a reader refuses."""
 
 
 @contextmanager
 def naming_errors(place: str, format: str) -> Iterator[None]:
-    """Turn every error of the block into one sentence that names the file.
+    """Convert every error of the block to one sentence that names the file.
 
     Parameters
     ----------
@@ -47,20 +50,20 @@ def naming_errors(place: str, format: str) -> Iterator[None]:
     Raises
     ------
     ValueError
-        For damage, whatever a library raised for it.
+        If the file is damaged, whatever a library raised for it.
     OSError
-        Where the system refused to read, with its error number; of the same class.
+        If the system refuses to read: the same class and error number.
     MemoryError
-        Where there was not enough memory.
+        If memory runs out.
     ImportError
-        Unchanged: a library is missing, which has nothing to do with the file.
+        Unchanged: a missing library has nothing to do with the file.
     """
     try:
         yield
     except ImportError:
         raise
     except BaseException as error:
-        # A panic of a library in Rust is a BaseException, unlike an interrupt it is damage.
+        # Libraries in Rust report damage as a panic, which is a BaseException.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         named = _named(error, place, format)
@@ -69,103 +72,49 @@ def naming_errors(place: str, format: str) -> Iterator[None]:
         raise named from error
 
 
-class NamedSource:
-    """A source whose errors name the file that it reads, and whose numbers are all finite.
-
-    Parameters
-    ----------
-    source : Source
-        What a reader opened.
-    place : str
-        The file or folder.
-
-    Raises
-    ------
-    ValueError
-        Where a token vector has no numbers.
-    """
-
-    def __init__(self, source: Source, place: str) -> None:
-        if source.dimension < 1:
-            raise ValueError(f"{place} has token vectors without numbers; each must have at least one.")
-        self.source = source
-        self.place = place
-        self.name = source.name
-        self.dimension = source.dimension
-        self.num_documents = source.num_documents
-        self.num_tokens = source.num_tokens
-        self.lossy = source.lossy
-        self.nbits = source.nbits
-
-    @property
-    def note(self) -> str | None:
-        """What the reader wants to be known, if anything."""
-        return getattr(self.source, "note", None)
-
-    @property
-    def dropped_rows(self) -> int:
-        """Padding rows that the batches so far left out."""
-        return int(getattr(self.source, "dropped_rows", 0))
-
-    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the source's batches, at most `max_tokens` tokens at a time.
-
-        Raises
-        ------
-        ValueError
-            For damage and for numbers that are not finite, naming the file.
-        OSError, MemoryError
-            As :func:`naming_errors` says.
-        """
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-        count = 0
-        with naming_errors(self.place, self.name):
-            for batch in self.source.batches(max_tokens):
-                yield require_finite(batch, self.place, count)
-                count += len(batch)
-
-
 def _named(error: BaseException, place: str, format: str) -> BaseException:
-    """Return the error to raise, which is `error` itself where it is a sentence with the file."""
+    """Return the error to raise: `error` itself if its message is a sentence that names the file."""
     text = _text(error)
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         detail = f" ({text})" if text else ""
         return MemoryError(
-            f"{place} cannot be read in the memory there is{detail}. "
-            "Give this process more memory; a damaged file may ask for too much, too."
+            f"{place} does not fit in the available memory{detail}. Give this process more memory, or check "
+            "the file: damage can also cause huge requests."
         )
     if isinstance(error, OSError) and error.errno is not None and error.strerror is not None:
-        if error.errno not in _OF_CONTENT:
+        if error.errno not in _CONTENT_ERRNOS:
             return _system_error(error, place)
-    elif isinstance(error, Exception) and type(error) in _KINDS and text.endswith((".", "?")):
-        if _mentions(text, place) and "\n" not in str(error):
-            return error
-        kind = pickle.UnpicklingError if isinstance(error, RefusedPickleError) else type(error)
-        return kind(text if _mentions(text, place) else f"{place}: {text}")
-    named = isinstance(error, (ValueError, OSError)) and text
-    detail = text if named else f"{type(error).__name__}{': ' if text else ''}{text}"
+    elif isinstance(error, ExplainedError) or type(error) in _PLAIN_OS_ERRORS or _is_sentence(error, text):
+        kind: Any = pickle.UnpicklingError if isinstance(error, pickle.UnpicklingError) else type(error)
+        return error if _mentions(str(error), place) else kind(f"{place}: {text}")
+    plain = isinstance(error, (ValueError, OSError)) and text
+    detail = text if plain else f"{type(error).__name__}{': ' if text else ''}{text}"
     return ValueError(
         f"{place} is damaged, or is not in the format {format!r} ({detail.rstrip('.')}). "
         "Copy or export it again."
     )
 
 
+def _is_sentence(error: BaseException, text: str) -> bool:
+    """Return True for a plain error with a full stop (until all readers raise ReadError)."""
+    return type(error) in (ValueError, TypeError) and text.endswith((".", "?"))
+
+
 def _system_error(error: OSError, place: str) -> OSError:
     """Return an error of the same class and number, as a sentence."""
-    inside = str(error.filename) if error.filename is not None else place
-    which = "" if inside == place else f" ({inside})"
+    file = place if error.filename is None else str(error.filename)
+    which = "" if file == place else f" ({file})"
     named = type(error)(f"{place} cannot be read: {str(error.strerror).rstrip('.')}{which}.")
     named.errno = error.errno
     return named
 
 
 def _text(error: BaseException) -> str:
-    """Return the error's message in one line, shortened."""
+    """Return the error's message in one line; messages of libraries are shortened."""
     value: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = " ".join(str(value).split())
-    shortened = len(text) > _LONGEST_DETAIL and not text.endswith((".", "?"))
-    return f"{text[:_LONGEST_DETAIL]} ..." if shortened else text
+    shorten = len(text) > _MAX_DETAIL_LENGTH and not isinstance(error, ExplainedError)
+    return f"{text[:_MAX_DETAIL_LENGTH]} ..." if shorten and not text.endswith((".", "?")) else text
 
 
 def _mentions(text: str, place: str) -> bool:

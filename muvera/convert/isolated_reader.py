@@ -1,6 +1,6 @@
-"""The child process of :mod:`muvera.convert.isolation`: opens a file and sends its token vectors.
+"""The child process of :mod:`muvera.convert.isolation`: open a file and send its token vectors.
 
-It is started as ``python -m muvera.convert.isolated_reader`` and gets a request on its input.
+It is started as ``python -m muvera.convert.isolated_reader`` and reads a request from its input.
 """
 
 from __future__ import annotations
@@ -15,40 +15,47 @@ from typing import IO, Any
 
 import numpy as np
 
-from .isolation_headers import BatchHeader, EndHeader, ErrorHeader, SourceHeader, encoded
+from .isolation import BatchHeader, EndHeader, ErrorHeader, SourceHeader, encoded
 from .registry import open_source
 
 __all__: list[str] = []
 
+# Error classes that the parent knows, subclasses before their bases.
+_KINDS = (
+    pickle.UnpicklingError, FileNotFoundError, PermissionError, BlockingIOError, OSError, ImportError,
+    MemoryError, TypeError, ValueError,
+)  # fmt: skip
+
 
 def main() -> None:
-    """Answer one request: open the source, wait for the batches' size, send them."""
+    """Answer one request: open the source, wait for the batch size, send the batches."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
-    # The parent's own request; nothing is ever unpickled in the other direction.
+    os.dup2(2, 1)  # text that a library prints must not mix with the answers
+    # The request is the parent's own pickle; nothing is unpickled in the other direction.
     size = int.from_bytes(sys.stdin.buffer.read(8), "little")
     request = pickle.loads(sys.stdin.buffer.read(size))
-    sys.path[:] = [str(Path(entry).absolute()) for entry in sys.path]  # not from the user's folder
+    sys.path[:] = [str(Path(entry).absolute()) for entry in sys.path]  # before the folder changes
     os.chdir(request["folder"])
     _limit(request["seconds"], request["memory_bytes"])
     try:
         _answer(request, answers)
     except Exception as error:
+        kind = next((kind.__name__ for kind in _KINDS if isinstance(error, kind)), type(error).__name__)
         number = error.errno if isinstance(error, OSError) else None
-        answers.write(encoded(ErrorHeader(_kind(error), str(error), number)))
+        answers.write(encoded(ErrorHeader(kind, str(error), number)))
     answers.flush()
 
 
 def _limit(seconds: float, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    spent = resource.getrusage(resource.RUSAGE_SELF)  # until here, for imports
+    spent = resource.getrusage(resource.RUSAGE_SELF)  # by the imports
     _lower(resource.RLIMIT_CPU, math.ceil(spent.ru_utime + spent.ru_stime + seconds))
-    # Memory of its own alone, so that a file of any size can be mapped.
+    # Own memory only, so that a file of any size can be mapped.
     _lower(resource.RLIMIT_DATA, memory_bytes)
 
 
 def _lower(limit: int, value: int) -> None:
-    """Set a limit, unless there is a lower one already."""
+    """Set a limit unless it is lower already."""
     hard = resource.getrlimit(limit)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(limit, (value, value))
@@ -56,21 +63,18 @@ def _lower(limit: int, value: int) -> None:
 
 def _answer(request: dict[str, Any], answers: IO[bytes]) -> None:
     source = open_source(request["path"], request["format"], **request["options"])
-    answers.write(
-        encoded(
-            SourceHeader(
-                name=source.name,
-                dimension=source.dimension,
-                num_documents=source.num_documents,
-                num_tokens=source.num_tokens,
-                lossy=bool(source.lossy),
-                nbits=source.nbits,
-            )
-        )
+    header = SourceHeader(
+        name=source.name,
+        dimension=source.dimension,
+        num_documents=source.num_documents,
+        num_tokens=source.num_tokens,
+        lossy=bool(source.lossy),
+        nbits=source.nbits,
     )
+    answers.write(encoded(header))
     answers.flush()
     line = sys.stdin.buffer.readline()
-    if not line:  # the parent only wanted to know what there is
+    if not line:  # the parent needed only the header
         return
     for batch in source.batches(int(line)):
         ids = batch.ids.tolist() if batch.has_ids else None
@@ -80,19 +84,6 @@ def _answer(request: dict[str, Any], answers: IO[bytes]) -> None:
         answers.flush()
     dropped, note = int(getattr(source, "dropped_rows", 0)), getattr(source, "note", None)
     answers.write(encoded(EndHeader(dropped, note)))
-
-
-def _kind(error: Exception) -> str:
-    """Return the name of the error's nearest class that the parent knows, or of its own."""
-    known = (
-        pickle.UnpicklingError,
-        FileNotFoundError,
-        PermissionError,
-        BlockingIOError,
-        OSError,
-        ImportError,
-    )
-    return next((kind.__name__ for kind in known if isinstance(error, kind)), type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The ways of a source in batches: into memory, into a file, or counted alone."""
+"""Stream a source into memory, into a file, or into a report only."""
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,15 +17,25 @@ from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MultiVectors
 from .damage import naming_errors
 from .isolation import IsolationLimits
-from .registry import open_source, writer, writer_options
+from .options import Options, option_names
+from .registry import open_source
 from .report import Report
-from .sources.arrays import require_finite
 from .sources.base import Source
-from .transforms.options import Options, option_names
+from .writers.collections import write_npy, write_npz, write_parquet, write_safetensors
+from .writers.plaid import write_codes, write_plaid
 
-__all__ = ["convert", "read", "survey"]
+__all__ = ["WRITERS", "convert", "read", "survey"]
 
-_BYTES_A_BATCH = 64 * 2**20
+#: Writer of each format.
+WRITERS: dict[str, Callable[..., None]] = {
+    "npy": write_npy,
+    "npz": write_npz,
+    "safetensors": write_safetensors,
+    "parquet": write_parquet,
+    "plaid": write_plaid,
+}
+
+_BATCH_BYTES = 64 * 2**20
 
 _Batch = TypeVar("_Batch")
 
@@ -36,31 +47,31 @@ def read(
     isolated: bool | IsolationLimits = False,
     **options: Any,
 ) -> MultiVectors:
-    """Return existing token embeddings as a collection in memory.
+    """Read existing token embeddings into memory.
 
     Parameters
     ----------
     path_or_object : path or object
-        An index, a file, a folder or a vector store's; what an encoder returned; or a
+        An index, a file, a folder, or a vector store's folder; an encoder's output; or a
         :class:`~muvera.convert.Source`.
     format : str, optional
-        One of :func:`~muvera.convert.formats`.  Default: found out.
+        One of :func:`~muvera.convert.formats`.  Default: detected.
     isolated : bool or IsolationLimits
-        Read in a child process with limits on time and memory, as files from strangers should
-        be.  True stands for the default limits.
+        Read in a child process with limits on time and memory.  Use it for files you do not trust.
+        True uses the default limits.
     **options
-        Those of :class:`~muvera.convert.Options`, and of the format's reader.
+        Options of :class:`~muvera.convert.Options`, and of the format's reader.
 
     Raises
     ------
     FileNotFoundError, ValueError, OSError, MemoryError, pickle.UnpicklingError
-        For what is missing, damaged or in no known format, in a sentence that names it.
+        For a missing, damaged or unknown file, in a sentence that names it.
     TypeError
-        For an option that the reader does not have, and for what holds no token vectors.
+        For an option that the reader does not have, and for an object without token vectors.
     ImportError
-        Where the format's library is missing.
+        If the format's library is missing.
     ChildProcessError
-        Where the isolated process was ended.
+        If the isolated process crashed or exceeded its limits.
 
     Examples
     --------
@@ -71,27 +82,21 @@ def read(
     MultiVectors(2 texts, 5 tokens, dimension=4, float32)
     """
     source, steps = _open(path_or_object, format, isolated, options)
-    # Unchanged, a source in one batch is not copied: a memory map stays one.
-    whole = None if steps.given() else source.num_tokens or None
-    parts = list(_stream(source, steps, _report(source, steps), whole))
-    if len(parts) == 1:
-        return parts[0]
-    with naming_errors(_place(source), source.name):  # an id may stand in two batches
-        return MultiVectors.concatenate(parts)
+    # An unchanged source is read in one batch, which is not copied: a memory map stays one.
+    max_tokens = None if steps.changed() else source.num_tokens or None
+    batches = list(_stream(source, steps, _report(source, steps), max_tokens))
+    if len(batches) == 1:
+        return batches[0]
+    with naming_errors(_place(source), source.name):  # two batches may contain the same id
+        return MultiVectors.concatenate(batches)
 
 
-def survey(
-    path_or_object: Any,
-    format: str | None = None,
-    *,
-    isolated: bool | IsolationLimits = False,
-    **options: Any,
-) -> Report:
-    """Read everything once and report on it, keeping nothing.
+def survey(path_or_object: Any, *, isolated: bool | IsolationLimits = False, **options: Any) -> Report:
+    """Read everything once and report on it, without keeping it.
 
     Parameters
     ----------
-    path_or_object, format, isolated, **options
+    path_or_object, isolated, **options
         As for :func:`read`.
 
     Raises
@@ -99,7 +104,7 @@ def survey(
     FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError
         As for :func:`read`.
     """
-    source, steps = _open(path_or_object, format, isolated, options)
+    source, steps = _open(path_or_object, None, isolated, options)
     report = _report(source, steps)
     for _ in _stream(source, steps, report):
         pass
@@ -120,9 +125,8 @@ def convert(
 ) -> Report:
     """Write existing token embeddings in one of the neutral formats.
 
-    Batch after batch goes through, so that memory holds one at a time, however large the
-    source.  The target appears under its name when it is complete; work that fails or is
-    interrupted leaves nothing there.
+    Only one batch is in memory at a time, however large the source.  The target appears when it is
+    complete; work that fails or is interrupted leaves nothing.
 
     Parameters
     ----------
@@ -131,22 +135,23 @@ def convert(
     target : path
         A folder for ``"npy"`` and ``"plaid"``, a file for the other formats.
     to : {"npy", "npz", "safetensors", "parquet", "plaid"}
-        ``"npy"`` is what :meth:`MultiVectors.load` and the index read, memory-mapped.  ``"plaid"`` is an
-        index that ColBERT searches.
+        ``"npy"`` is the format that :meth:`MultiVectors.load` and the index map into memory.
+        ``"plaid"`` is an index that ColBERT searches.
     format : str, optional
-        The source's.  Default: found out.
+        The source's format.  Default: detected.
     overwrite : bool
         Replace an existing target.
     progress : bool
-        Show a bar on the error output.
+        Show a progress bar on standard error.
     max_tokens : int, optional
-        Tokens in a batch.  Default: as many as are 64 MiB of float32.
+        Tokens per batch.  Default: 64 MiB of float32.
     isolated : bool or IsolationLimits
-        As for :func:`read`; the target is written by this process.
+        As for :func:`read`; this process writes the target.
     **options
-        Those of :class:`~muvera.convert.Options`, of the format's reader, and of the writer: ``"plaid"`` has
-        `nbits` and `bucket_means`, see :func:`muvera.convert.writers.plaid.write`.  Without these, the codes
-        of a source that has such are written as they are.
+        Options of :class:`~muvera.convert.Options`, of the format's reader, and of the writer:
+        ``"plaid"`` has `nbits` and `bucket_means`, see
+        :func:`muvera.convert.writers.plaid.write_plaid`.  Without options, the codes of a source
+        that has PLAID codes are written unchanged.
 
     Returns
     -------
@@ -156,60 +161,61 @@ def convert(
     Raises
     ------
     FileExistsError
-        Where `target` exists and `overwrite` is False, or it holds something else.
+        If `target` exists and `overwrite` is False, or it contains something else.
     FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError, ChildProcessError
-        As for :func:`read`; an OSError also where the target cannot be written.
+        As for :func:`read`; also an OSError if the target cannot be written.
     """
     destination = Path(target).expanduser()
-    module = writer(to)
-    writing = {name: options.pop(name) for name in writer_options(module) if name in options}
+    if to not in WRITERS:
+        raise ValueError(f"to must be one of {', '.join(WRITERS)}, got {to!r}.")
+    write = WRITERS[to]
+    names = set(inspect.signature(write).parameters) - {"batches", "target", "overwrite", "place"}
+    writer_options = {name: options.pop(name) for name in names & options.keys()}
     opened, steps = _open(source, format, isolated, options)
     report = _report(opened, steps)
     common: dict[str, Any] = {"overwrite": overwrite, "place": _place(opened)}
     show = partial(_with_progress, source=opened, report=report) if progress else iter
-    write_codes = getattr(module, "write_codes", None)
-    coded = coded_source(opened)
-    if write_codes is None or writing or steps.given() or coded is None:
-        module.write(show(_stream(opened, steps, report, max_tokens)), destination, **common, **writing)
+    coded = coded_source(opened) if to == "plaid" and not writer_options and not steps.changed() else None
+    if coded is None:
+        write(show(_stream(opened, steps, report, max_tokens)), destination, **common, **writer_options)
     else:
         batches = _coded_stream(coded, opened, report, max_tokens)
         write_codes(show(batches), coded.centroids, coded.bucket_weights, destination, **common)
-    report.to, report.target = module.NAME, str(target)
+    report.to, report.target = to, str(target)
     return report
 
 
 def _open(
     value: Any, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
 ) -> tuple[Source, Options]:
-    """Open the source with its options, and return ours apart."""
-    ours = {name: options[name] for name in option_names() & options.keys()}
-    others = {name: option for name, option in options.items() if name not in ours}
-    steps = Options(**ours)
+    """Open the source with the reader's options, and return the transforms apart."""
+    transforms = {name: options[name] for name in option_names() & options.keys()}
+    others = {name: option for name, option in options.items() if name not in transforms}
+    steps = Options(**transforms)
     return open_source(value, format, isolated=isolated, **others), steps
 
 
 def _place(source: Source) -> str:
-    """Return what messages call a source: its file, where it has one."""
+    """Return the source's name in messages: its file, if it has one."""
     return str(getattr(source, "place", getattr(source, "path", source.name)))
 
 
 def _report(source: Source, steps: Options) -> Report:
-    return Report(source.name, source.lossy, source.nbits, steps.given())
+    return Report(source.name, source.lossy, source.nbits, steps.changed())
 
 
 def _stream(
     source: Source, steps: Options, report: Report, max_tokens: int | None = None
 ) -> Iterator[MultiVectors]:
     for batch in _at_least_one(source, _batch_tokens(source, max_tokens)):
-        require_finite(batch, _place(source), report.read.documents)
-        # Measured before the options, which name documents by how many came before.
+        batch.require_finite(first=report.read.documents, place=_place(source))
         before = report.read.documents, report.read.tokens
         report.read.add(batch)
         result, dropped = steps.apply(batch, *before)
         report.dropped_rows += dropped
         report.written.add(result)
         yield result
-    steps.done(report.read.tokens)
+    steps.require_all_used(report.read.tokens)
     report.dropped_rows += int(getattr(source, "dropped_rows", 0))
     note = getattr(source, "note", None)
     report.notes.extend([note] if note else [])
@@ -218,7 +224,7 @@ def _stream(
 def _coded_stream(
     coded: CodedSource, source: Source, report: Report, max_tokens: int | None
 ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-    """Yield documents with their codes, as they are."""
+    """Yield documents with their codes, unchanged."""
     with naming_errors(_place(source), source.name):
         for documents, numbers, packed in coded.coded_batches(_batch_tokens(source, max_tokens)):
             report.read.add(documents)
@@ -226,12 +232,12 @@ def _coded_stream(
             yield documents, numbers, packed
 
 
-def _batch_tokens(source: Source, given: int | None) -> int:
-    return max(1, _BYTES_A_BATCH // (4 * source.dimension)) if given is None else given
+def _batch_tokens(source: Source, max_tokens: int | None) -> int:
+    return max(1, _BATCH_BYTES // (4 * source.dimension)) if max_tokens is None else max_tokens
 
 
 def _at_least_one(source: Source, max_tokens: int) -> Iterator[MultiVectors]:
-    """Yield the batches, or an empty one where there are none, which carries the dimension on."""
+    """Yield the batches, or if there are none, an empty one, which carries the dimension."""
     batch = None
     for batch in source.batches(max_tokens):
         yield batch
@@ -240,7 +246,7 @@ def _at_least_one(source: Source, max_tokens: int) -> Iterator[MultiVectors]:
 
 
 def _with_progress(batches: Iterator[_Batch], source: Source, report: Report) -> Iterator[_Batch]:
-    """Yield the batches under a bar that counts tokens, or texts where those are not known."""
+    """Yield the batches under a bar that counts tokens, or texts if the number of tokens is unknown."""
     by_token = source.num_tokens is not None
     total = source.num_tokens if by_token else source.num_documents
     unit = " tokens" if by_token else " texts"

@@ -1,4 +1,4 @@
-"""Report of a conversion: documents and tokens, counted and measured while they pass."""
+"""Report of a conversion: counts and norms of the documents, measured while they pass."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..utils.wording import counted
 
 __all__ = ["Measure", "Report"]
 
-#: Norms this near to 1 count as normalized: bfloat16 keeps 8 bits, of which a norm loses one.
-TOLERANCE = 4e-3
+# A norm this close to 1 counts as normalized: bfloat16 has 8 bits, and a norm loses one.
+_TOLERANCE = 4e-3
 
 _ROWS_AT_ONCE = 65536
 
 
 class Measure:
-    """Counts and norms of batches, which do not depend on how the documents were cut into batches."""
+    """Counts and norms of batches; the division into batches does not matter."""
 
     def __init__(self) -> None:
         self.documents = 0
@@ -52,16 +52,16 @@ class Measure:
 
     @property
     def norms(self) -> tuple[float, float, float] | None:
-        """Least, mean and greatest norm of the tokens that are not zero; None without any."""
+        """Minimum, mean and maximum norm of the nonzero tokens; None without any."""
         count, total, least, greatest = self._totals[:4]
         return (float(least), float(total / count), float(greatest)) if count else None
 
     @property
     def normalized(self) -> bool | None:
-        """Whether all tokens have unit length, up to 0.004; None where there is no token."""
+        """True if all tokens have unit length up to 0.004; None without tokens."""
         if not self.tokens:
             return None
-        return bool(self._totals[4] <= TOLERANCE and not self.zero_rows)
+        return bool(self._totals[4] <= _TOLERANCE and not self.zero_rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -81,24 +81,24 @@ class Measure:
 
 @dataclass
 class Report:
-    """Report of what a conversion read, changed and wrote.
+    """Report of a conversion.
 
     Parameters
     ----------
     format : str
         The source's format.
     lossy, nbits
-        Whether the source was quantized, and to how many bits a coordinate.
+        Whether the source is quantized, and its bits per coordinate.
     options : dict
-        What was asked for on the way.
+        The transforms that were applied.
     read, written : Measure
-        Before and after the options.
+        Before and after the transforms.
     dropped_rows : int
-        Padding rows left out, by the reader or by `drop_zero_rows`.
+        Padding rows skipped by the reader or dropped by `drop_zero_rows`.
     notes : list of str
-        What the reader wants to be known.
+        Remarks of the reader.
     to, target : str, optional
-        Where it went.
+        Format and path that were written.
     """
 
     format: str
@@ -129,8 +129,8 @@ class Report:
 
     @property
     def text(self) -> str:
-        """Return the report as lines for people."""
-        quantized = f", {self.nbits} bits a coordinate" if self.nbits else ""
+        """The report as readable lines."""
+        quantized = f", {self.nbits} bits per coordinate" if self.nbits else ""
         kind = f"lossy{quantized}" if self.lossy else "exact"
         lines = [f"read     {self.format} ({kind}): {_sizes(self.read)}", f"         {_quality(self.read)}"]
         if self.dropped_rows:

@@ -175,7 +175,7 @@ class Engine(ABC):
     Every method that changes something is idempotent: what a killed process left can be done again.
     """
 
-    #: Of the engine, as in :data:`muvera.convert.writers.store_limits.LIMITS`.
+    #: Name of the engine.
     kind: ClassVar[str]
 
     #: Whether documents' tokens can be kept there, and whether it ranks by them itself.

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..convert.writers.store_limits import check_dimension
 from ..data.multivectors import MultiVectors
 from ..data.sampling import as_batches
 from ..data.validation import Ids, as_ids
@@ -19,6 +18,7 @@ from ..metadata.values import encode_metadata
 from ..utils.checks import as_id_list
 from .base import Description, Rows
 from .encoder_bytes import encoder_hash, encoder_to_bytes
+from .limits import check_dimension
 from .reports import AddReport
 from .searched_engine import SearchedEngine, no_ids
 
@@ -162,7 +162,7 @@ class EngineIndex(SearchedEngine):
         encoder = self._encoder
         if encoder is None:
             config = as_config("learned" if self._config is None else self._config, documents.dimension)
-            self._check_size(config, documents.dimension)
+            self._check_size(config)
             encoder = make_encoder(config)
             if encoder.needs_fit:
                 filled = documents[np.flatnonzero(documents.lengths > 0)]
@@ -172,7 +172,7 @@ class EngineIndex(SearchedEngine):
                         f"batch has {len(filled)}. Give more, a fitted encoder, or config='fde'."
                     )
                 encoder.fit(filled, threads=threads)
-        self._check_size(encoder.config, documents.dimension)
+        self._check_size(encoder.config)
         content = encoder_to_bytes(encoder)
         description = Description(
             vector_dimension=encoder.config.vector_dimension,
@@ -188,10 +188,9 @@ class EngineIndex(SearchedEngine):
         self._engine.create(description, content)
         self._encoder, self._description = encoder, description
 
-    def _check_size(self, config: EncoderConfig, dimension: int) -> None:
-        learned = {name: as_config(name, dimension).vector_dimension for name in ("learned", "moments")}
+    def _check_size(self, config: EncoderConfig) -> None:
         half = self._precision == "float16" and len(self._engine.precisions) > 1
-        check_dimension(config.vector_dimension, self._engine.kind, half=half, presets=learned)
+        check_dimension(config.vector_dimension, self._engine.kind, half=half)
 
     def _write(self, texts: MultiVectors, rows: list[Mapping[str, Any]], threads: int | None) -> None:
         vectors = self.encoder.encode_documents(texts, threads=threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -9,14 +10,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..convert.writers.fde_text_rows import qdrant_id
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids
 from ..metadata.filters import FilterError, build_condition
 from ..metadata.values import bound_name, flatten, present_term, value_term
 from .base import Description, Engine, EngineError, Found, Rows, SearchOptions
 
-__all__ = ["FDE", "TOKENS", "Models", "Point", "QdrantBase", "found_points"]
+__all__ = ["FDE", "TOKENS", "Models", "Point", "QdrantBase", "found_points", "qdrant_id"]
 
 #: Names of a point's vectors.
 FDE, TOKENS = "fde", "tokens"
@@ -35,6 +35,19 @@ class Models(NamedTuple):
     field: Any
     match_any: Any
     range: Any
+
+
+def qdrant_id(name: Any) -> int | str:
+    """Return the point id for a document's id: Qdrant accepts unsigned integers and UUIDs.
+
+    Any other id becomes the UUID of version 5 of its text, always the same.
+    """
+    if isinstance(name, int) and 0 <= name < 1 << 64:
+        return name
+    try:
+        return str(uuid.UUID(str(name)))
+    except ValueError:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, str(name)))
 
 
 def found_points(points: Sequence[Any]) -> tuple[list[Any], NDArray[np.float32]]:

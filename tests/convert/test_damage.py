@@ -1,4 +1,4 @@
-"""Whatever a reader raises leaves as one sentence that names the file."""
+"""Every error of a reader becomes one sentence that names the file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 
 from muvera.convert import convert, read
-from muvera.convert.damage import NamedSource, naming_errors
+from muvera.convert.damage import ReadError, ReadTypeError, naming_errors
+from muvera.convert.parsing.safe_pickle import RefusedPickleError
+from muvera.convert.registry import NamedSource
 from muvera.data.multivectors import MultiVectors
 
 PLACE = "/data/docs.npz"
 
 
 class PanicException(BaseException):
-    """As pyo3 calls the panic of a library that is written in Rust."""
+    """As pyo3 names the panic of a library in Rust."""
 
 
 def raised(error: BaseException) -> BaseException:
@@ -38,11 +40,7 @@ def raised(error: BaseException) -> BaseException:
         tokenize.TokenError("EOF in multi-line statement", (2, 0)),
         RecursionError("maximum recursion depth exceeded"),
         zlib.error("Error -3 while decompressing data"),
-        NotImplementedError("That compression method is not supported"),
-        OverflowError("Python int too large to convert to C long"),
-        SystemError("returned a result with an exception set"),
         AttributeError("'list' object has no attribute 'get'"),
-        ZeroDivisionError("integer modulo by zero"),
         KeyError("tokens"),
         TypeError("'NoneType' object is not iterable"),
         AssertionError(),
@@ -56,76 +54,70 @@ def raised(error: BaseException) -> BaseException:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_raw_error_becomes_a_sentence(error: BaseException) -> None:
+def test_errors_of_libraries_mean_damage(error: BaseException) -> None:
     named = raised(error)
     assert type(named) is ValueError
-    text = str(named)
-    assert text.startswith(f"{PLACE} is damaged, or is not in the format 'npz' (")
-    assert text.endswith("). Copy or export it again.") and "\n" not in text
+    assert PLACE in str(named) and "'npz'" in str(named) and "\n" not in str(named)
     assert named.__cause__ is error
-
-
-def test_a_long_detail_is_shortened() -> None:
     assert len(str(raised(RuntimeError("x" * 5000)))) < 400
 
 
-def test_a_sentence_with_the_file_stays() -> None:
-    for error in (ValueError(f"{PLACE} has no tokens. Export it again."), TypeError(f"{PLACE}: int8.")):
-        assert raised(error) is error
+@pytest.mark.parametrize("kind", [ReadError, ReadTypeError, FileNotFoundError, BlockingIOError])
+def test_errors_of_readers_keep_their_sentence(kind: type[Exception]) -> None:
+    error = kind(f"{PLACE} has no tokens. Export it again")
+    assert raised(error) is error
+    named = raised(kind("ids must be unique"))
+    assert type(named) is kind and str(named) == f"{PLACE}: ids must be unique"
+    refused = raised(RefusedPickleError("a file", "os.system"))
+    assert type(refused) is pickle.UnpicklingError and "os.system" in str(refused)
 
 
-@pytest.mark.parametrize("kind", [ValueError, TypeError, FileNotFoundError, BlockingIOError])
-def test_a_sentence_without_the_file_gets_it(kind: type[Exception]) -> None:
-    named = raised(kind("ids must be unique, but 'a' comes twice."))
-    assert type(named) is kind
-    assert str(named) == f"{PLACE}: ids must be unique, but 'a' comes twice."
-
-
-def test_what_the_system_refuses_keeps_its_number() -> None:
-    named = raised(PermissionError(errno.EACCES, "Permission denied", "/data/docs.npz"))
+def test_system_errors_keep_their_number() -> None:
+    named = raised(PermissionError(errno.EACCES, "Permission denied", PLACE))
     assert type(named) is PermissionError and named.errno == errno.EACCES
     assert str(named) == f"{PLACE} cannot be read: Permission denied."
-    inside = raised(OSError(errno.EIO, "Input/output error", "/data/other"))
-    assert str(inside) == f"{PLACE} cannot be read: Input/output error (/data/other)."
+    other = raised(OSError(errno.EIO, "Input/output error", "/data/other"))
+    assert str(other) == f"{PLACE} cannot be read: Input/output error (/data/other)."
 
 
 @pytest.mark.parametrize("error", [MemoryError("Unable to allocate 7 TiB"), OSError(errno.ENOMEM, "Cannot")])
-def test_too_little_memory_stays_a_memory_error(error: Exception) -> None:
+def test_memory_errors_stay_memory_errors(error: Exception) -> None:
     named = raised(error)
-    assert type(named) is MemoryError
-    assert str(named).startswith(f"{PLACE} cannot be read in the memory there is")
+    assert type(named) is MemoryError and str(named).startswith(PLACE)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ImportError("pip install it")])
-def test_what_is_not_of_the_file_passes(error: BaseException) -> None:
+def test_other_errors_pass(error: BaseException) -> None:
     assert raised(error) is error
 
 
-class Breaks:
+class Broken:
     name, dimension, num_documents, num_tokens, lossy, nbits = "npz", 2, None, None, False, None
     note, dropped_rows = "a note", 3
 
-    def __init__(self, last: object) -> None:
-        self.last = last
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         yield MultiVectors(np.ones((2, 2), np.float32), [0, 1, 2])
-        if isinstance(self.last, BaseException):
-            raise self.last
+        if self.error is not None:
+            raise self.error
         yield MultiVectors(np.full((1, 2), np.inf, np.float32), [0, 1])
 
 
-def test_batches_are_watched_to_the_end() -> None:
-    source = NamedSource(Breaks(zlib.error("Error -3")), PLACE)
-    assert (source.note, source.dropped_rows) == ("a note", 3)
+def test_all_batches_of_a_source_are_checked() -> None:
+    source = NamedSource(Broken(zlib.error("Error -3")), PLACE)
     batches = source.batches(5)
     assert len(next(batches)) == 2
-    with pytest.raises(ValueError, match=r"/data/docs\.npz is damaged, .* \(error: Error -3\)"):
+    with pytest.raises(ValueError, match=r"/data/docs\.npz .*\(error: Error -3\)"):
         next(batches)
+    assert (source.note, source.dropped_rows) == ("a note", 3)
     with pytest.raises(ValueError, match=r"/data/docs\.npz: document 2 has inf in its token 0, coordinate 0"):
-        list(NamedSource(Breaks(None), PLACE).batches(5))
-    with pytest.raises(ValueError, match=r"^max_tokens must be at least 1, got 0\.$"):
-        next(source.batches(0))
+        list(NamedSource(Broken(None), PLACE).batches(5))
+    with pytest.raises(ValueError, match=r"/data/docs\.npz has token vectors without numbers"):
+        flat = Broken(None)
+        flat.dimension = 0
+        NamedSource(flat, PLACE)
 
 
 def test_a_folder_of_damaged_files_names_the_folder(tmp_path: Path) -> None:
@@ -139,19 +131,10 @@ def test_a_folder_of_damaged_files_names_the_folder(tmp_path: Path) -> None:
     assert read(tmp_path / "docs").num_tokens == 2
 
 
-def test_tokens_have_numbers() -> None:
-    source = Breaks(None)
-    source.dimension = 0
-    with pytest.raises(ValueError, match=r"^/data/docs\.npz has token vectors without numbers"):
-        NamedSource(source, PLACE)
-
-
 @pytest.mark.parametrize("to", ["npy", "npz"])
 def test_an_id_in_two_batches_names_the_file(tmp_path: Path, to: str) -> None:
     rows = [{"id": "a", "tokens": [[1.0]]}, {"id": "a", "tokens": [[2.0]]}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(
-        ValueError, match=r"a\.jsonl: ids must be unique, but 'a' stands at positions 0 and 1"
-    ):
+    with pytest.raises(ValueError, match=r"a\.jsonl.* 'a' stands at positions 0 and 1"):
         convert(tmp_path / "a.jsonl", tmp_path / "out", to, max_tokens=1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

@@ -1,4 +1,4 @@
-"""Reading in a child process: the same answers, its errors as they are, its death in one sentence."""
+"""Reading in a child process: the same batches, its errors unchanged, a crash in one sentence."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ import pytest
 from builders.token_collections import assert_same, collection, everything
 
 from muvera import convert
-from muvera.convert.isolation import IsolatedSource, IsolationLimits
-from muvera.convert.isolation_headers import BatchHeader, EndHeader, ErrorHeader, SourceHeader, encoded
+from muvera.convert.isolation import (
+    BatchHeader,
+    EndHeader,
+    ErrorHeader,
+    IsolatedSource,
+    IsolationLimits,
+    SourceHeader,
+    encoded,
+)
 
 DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "dé"])
 
@@ -38,11 +45,11 @@ def children() -> set[str]:
     return set(Path("/proc/self/task", str(os.getpid()), "children").read_text().split())
 
 
-def test_the_same_batches_as_without(docs: Path) -> None:
+def test_the_batches_are_the_same(docs: Path) -> None:
     source = isolated(docs)
     assert (source.name, source.dimension, source.num_documents, source.num_tokens) == ("npy", 4, 4, 6)
     assert (source.lossy, source.nbits, source.note, source.dropped_rows) == (False, None, None, 0)
-    for max_tokens in (2, 100):  # the second time by another child
+    for max_tokens in (2, 100):  # each time by another child
         assert_same(everything(source, max_tokens), DOCS)
     assert [len(batch) for batch in source.batches(3)] == [2, 2]
 
@@ -71,10 +78,10 @@ class Hostile:
         return os.system, ("exit",)
 
 
-def test_its_errors_are_those_of_the_reader(tmp_path: Path, docs: Path) -> None:
+def test_errors_are_those_of_the_reader(tmp_path: Path, docs: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"/nothing does not exist\."):
         convert.read(tmp_path / "nothing", isolated=True)
-    with pytest.raises(TypeError, match=r"The npy reader has no option 'column'"):
+    with pytest.raises(TypeError, match="'column'"):
         convert.read(docs, column="x", isolated=True)
     with pytest.raises(ValueError, match=rf"{docs}.* is damaged"):
         (docs / "ids.json").write_text("[" * 200_000)
@@ -104,8 +111,8 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path, docs: Path) -> None:
         convert.read(docs, isolated=True)
 
 
-def test_only_what_is_on_the_disk_can_be_isolated() -> None:
-    with pytest.raises(TypeError, match=r"isolated=True belongs to a path, but got MultiVectors"):
+def test_only_paths_can_be_isolated() -> None:
+    with pytest.raises(TypeError, match=r"isolated=True .* MultiVectors"):
         convert.read(DOCS, isolated=True)
 
 
@@ -113,13 +120,13 @@ def test_only_what_is_on_the_disk_can_be_isolated() -> None:
     ("limits", "sentence"),
     [({"seconds": 0}, "seconds must be at least 1"), ({"memory_bytes": 1}, "memory_bytes must be at least")],
 )
-def test_limits_that_nothing_meets(limits: dict[str, Any], sentence: str) -> None:
+def test_bad_limits(limits: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         IsolationLimits(**limits)
 
 
 class Scripted(IsolatedSource):
-    """A source whose child does what a few lines of Python say."""
+    """A source whose child runs a few lines of Python."""
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, script: str) -> type[Scripted]:
@@ -132,30 +139,32 @@ def scripted(monkeypatch: pytest.MonkeyPatch, script: str) -> type[Scripted]:
     [
         ("import os; os.abort()", "was ended by the signal SIGABRT"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was ended by the signal SIGSEGV"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "took more processor time or memory"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "exceeded its limit"),
         (
             "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass",
-            "took more processor time or memory",
+            "exceeded its limit",
         ),
         ("raise SystemExit(3)", "ended with exit code 3"),
         ("import time; time.sleep(60)", "sent nothing for 4 seconds"),
-        ("import sys; sys.stdout.write('x' * 100); sys.stdout.flush()", "sent what is no answer"),
-        ("import os; os.write(1, b'\\x02' + bytes(7) + b'[]')", "sent what is no answer"),
+        ("import sys; sys.stdout.write('x' * 100); sys.stdout.flush()", "sent an invalid answer"),
+        ("import os; os.write(1, b'\\x02' + bytes(7) + b'[]')", "sent an invalid answer"),
     ],
 )
-def test_its_death_is_one_sentence(
-    docs: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str
-) -> None:
+def test_a_crash_is_one_sentence(docs: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str) -> None:
     before = children()
     with pytest.raises(ChildProcessError) as caught:
         scripted(monkeypatch, script)(docs, None, {}, IsolationLimits(1, 1 << 30))
-    text = str(caught.value)
-    assert text.startswith(f"{docs} could not be read: the process that read it {why}")
-    assert text.endswith("or needs more than 1 seconds or 1024 MiB.") and text.count(". ") == 1
+    assert str(caught.value).startswith(f"{docs} could not be read: the reading process {why}")
+    assert "1 seconds or 1024 MiB" in str(caught.value)
     assert children() == before
 
 
 SOURCE = SourceHeader("npy", 2, None, None, False, None)
+
+
+def as_json(header: Any) -> bytes:
+    content = json.dumps(header).encode()
+    return len(content).to_bytes(8, "little") + content
 
 
 @pytest.mark.parametrize(
@@ -166,25 +175,20 @@ SOURCE = SourceHeader("npy", 2, None, None, False, None)
         [SOURCE, BatchHeader(1, 1 << 62, "float32", None)],
         [SOURCE, BatchHeader(1, 1, "float32", None), np.int64(7).tobytes(), np.ones(2, "f4").tobytes()],
         [SOURCE, BatchHeader(1, 1, "float32", ["a", "b"]), np.int64(1).tobytes(), np.ones(2, "f4").tobytes()],
+        [as_json({})],
+        [as_json({"header": "SourceHeader"})],
+        [SOURCE, as_json({"header": "EndHeader", "dropped_rows": -1, "note": None})],
+        [as_json(7)],
     ],
-    ids=["no source", "no batch", "too large", "wrong lengths", "wrong ids"],
-)
-def test_answers_that_lie(docs: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any]) -> None:
+    ids=[
+        "no source", "no batch", "too large", "wrong lengths", "wrong ids", "empty", "no fields", "negative", "int",
+    ],
+)  # fmt: skip
+def test_false_answers(docs: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any]) -> None:
     sent = b"".join(answer if isinstance(answer, bytes) else encoded(answer) for answer in answers)
     kind = scripted(monkeypatch, f"import os, time; os.write(1, {sent!r}); time.sleep(30)")
-    with pytest.raises(ChildProcessError, match=r"the process that read it sent what is no answer"):
+    with pytest.raises(ChildProcessError, match=r"the reading process sent an invalid answer"):
         list(kind(docs, None, {}, IsolationLimits(5)).batches(10))
-
-
-@pytest.mark.parametrize(
-    "header", [{}, {"header": "SourceHeader"}, {"header": "EndHeader", "dropped_rows": -1, "note": None}, 7]
-)
-def test_headers_that_are_none(docs: Path, monkeypatch: pytest.MonkeyPatch, header: Any) -> None:
-    content = json.dumps(header).encode()
-    sent = len(content).to_bytes(8, "little") + content
-    kind = scripted(monkeypatch, f"import os, time; os.write(1, {sent!r}); time.sleep(30)")
-    with pytest.raises(ChildProcessError, match="sent what is no answer"):
-        kind(docs, None, {}, IsolationLimits(5))
 
 
 def test_an_unknown_kind_of_error_is_a_value_error(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +201,7 @@ def test_no_child_is_left(docs: Path) -> None:
     before = children()
     source = isolated(docs)
     assert len(children()) == len(before) + 1
-    next(source.batches(1)).tokens.sum()  # the rest is not asked for
+    next(source.batches(1)).tokens.sum()  # the rest is not read
     gc.collect()
     assert children() == before
     source = isolated(docs)

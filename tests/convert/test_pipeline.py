@@ -1,4 +1,4 @@
-"""From source to target: whole, in bounded memory, or not at all."""
+"""Formats of paths, and the stream from source to target: complete, in bounded memory, or nothing."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from builders.token_collections import collection
 
-from muvera.convert import convert, read, survey
-from muvera.convert.registry import WRITERS
+from muvera.convert import convert, formats, open_source, read, survey
+from muvera.convert.pipeline import WRITERS
+from muvera.convert.registry import READERS, find_reader, reader
 from muvera.data.multivectors import MultiVectors
 
 NAMES = {
@@ -22,42 +23,36 @@ NAMES = {
 DOCUMENTS = collection([3, 0, 5, 1], ids=["a", "b", "c", "d"])
 
 
-def require(to: str) -> None:
-    if to == "parquet":
+@pytest.fixture(params=WRITERS)
+def to(request: pytest.FixtureRequest) -> str:
+    if request.param == "parquet":
         pytest.importorskip("pyarrow")
+    return str(request.param)
 
 
-@pytest.mark.parametrize("to", [name for name in WRITERS if name != "plaid"])  # which keeps directions, coded
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_what_is_written_is_read_back(to: str, dtype: str, tmp_path: Path) -> None:
-    require(to)
-    report = convert(DOCUMENTS, tmp_path / NAMES[to], to, max_tokens=4, dtype=dtype)
-    found = read(tmp_path / NAMES[to])
-    np.testing.assert_array_equal(found.tokens, DOCUMENTS.tokens.astype(dtype))
-    assert found.offsets.tolist() == DOCUMENTS.offsets.tolist()
-    assert found.ids.tolist() == DOCUMENTS.ids.tolist()
-    assert report.written.dtype == dtype
-    assert (report.to, report.target) == (to, str(tmp_path / NAMES[to]))
+def test_a_target_is_read_back(to: str, dtype: str, tmp_path: Path) -> None:
+    target = tmp_path / NAMES[to]
+    report = convert(collection([3, 0, 5, 1], 8, ids=["a", "b", "c", "d"]), target, to, dtype=dtype)
+    stored = read(target)
+    assert stored.offsets.tolist() == DOCUMENTS.offsets.tolist()
+    assert stored.ids.tolist() == DOCUMENTS.ids.tolist()
+    assert (report.written.dtype, report.to, report.target) == (dtype, to, str(target))
 
 
-@pytest.mark.parametrize("to", WRITERS)
 @pytest.mark.parametrize("error", [ValueError("truncated"), KeyboardInterrupt()], ids=["error", "interrupt"])
-def test_work_that_stops_leaves_nothing(to: str, error: BaseException, tmp_path: Path) -> None:
-    require(to)
-
-    def stops() -> Iterator[np.ndarray]:
+def test_interrupted_work_leaves_nothing(to: str, error: BaseException, tmp_path: Path) -> None:
+    def interrupted() -> Iterator[np.ndarray]:
         yield np.ones((3, 4), np.float32)
         yield np.ones((3, 4), np.float32)
         raise error
 
     with pytest.raises(type(error)):
-        convert(stops(), tmp_path / NAMES[to], to, max_tokens=3)
+        convert(interrupted(), tmp_path / NAMES[to], to, max_tokens=3)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("to", WRITERS)
 def test_an_old_target_stays_until_the_new_one_is_complete(to: str, tmp_path: Path) -> None:
-    require(to)
     target = tmp_path / NAMES[to]
     convert([np.ones((2, 4))], target, to)
     with pytest.raises(FileExistsError, match="overwrite=True"):
@@ -71,35 +66,33 @@ def test_an_old_target_stays_until_the_new_one_is_complete(to: str, tmp_path: Pa
 
 
 class Watched:
-    """A source that says how much was asked of it at once."""
+    """A source that records the batch sizes that are requested."""
 
     name, dimension, num_documents, num_tokens, lossy, nbits = "watched", 128, 10**9, 10**12, True, 2
-    note = "exact vectors lie beside"
+    note = "exact vectors exist"
     dropped_rows = 7
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.sizes: list[int] = []
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        self.asked.append(max_tokens)
+        self.sizes.append(max_tokens)
         yield collection([2, 2], dimension=128)
 
 
-def test_memory_is_bounded_and_the_report_says_what_the_source_says(tmp_path: Path) -> None:
+def test_batches_are_bounded_and_the_report_describes_the_source(tmp_path: Path) -> None:
     source = Watched()
     report = convert(source, tmp_path / "out", drop_zero_rows="all")
-    assert source.asked == [64 * 2**20 // (4 * 128)]
+    assert source.sizes == [64 * 2**20 // (4 * 128)]
     content = report.to_dict()
     assert (content["format"], content["lossy"], content["nbits"]) == ("watched", True, 2)
-    assert content["dropped_rows"] == 7
-    assert content["notes"] == ["exact vectors lie beside"]
+    assert (content["dropped_rows"], content["notes"]) == (7, ["exact vectors exist"])
     assert content["options"] == {"drop_zero_rows": "all"}
-    text = report.text
-    assert "watched (lossy, 2 bits a coordinate): 2 documents, 4 tokens, dimension 128, float32" in text
-    assert "dropped  7 padding rows" in text and "note     exact vectors lie beside" in text
+    for part in ("watched", "2 bits", "2 documents, 4 tokens, dimension 128", "7 padding rows", source.note):
+        assert part in report.text
 
 
-def test_a_bar_counts_tokens_or_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_counts_tokens_or_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert(DOCUMENTS, tmp_path / "a", progress=True)
     assert "9.00/9.00 [" in capsys.readouterr().err
     convert(iter([np.ones((1, 4))]), tmp_path / "b", progress=True)
@@ -108,31 +101,63 @@ def test_a_bar_counts_tokens_or_texts(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr() == ("", "")
 
 
-def test_no_documents_carry_the_dimension_on(tmp_path: Path) -> None:
+def test_no_documents_keep_the_dimension(tmp_path: Path) -> None:
     nothing = MultiVectors(np.empty((0, 5), np.float32), [0])
     report = convert(nothing, tmp_path / "out")
     assert report.written.to_dict()["documents"] == 0
-    assert MultiVectors.load(tmp_path / "out").dimension == 5
-    assert read(nothing).dimension == 5
+    assert MultiVectors.load(tmp_path / "out").dimension == read(nothing).dimension == 5
 
 
-def test_a_memory_map_that_is_not_changed_stays_one(tmp_path: Path) -> None:
+def test_an_unchanged_memory_map_stays_one(tmp_path: Path) -> None:
     DOCUMENTS.save(tmp_path / "docs")
     assert isinstance(read(tmp_path / "docs").tokens, np.memmap)
     assert survey(tmp_path / "docs").read.tokens == 9
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "sentence"),
+    ("change", "kind", "message"),
     [
-        ({"to": "faiss"}, ValueError, "to must be one of npy, npz, safetensors, parquet, plaid, got 'faiss'"),
-        ({"normalised": True}, TypeError, "The memory reader has no option 'normalised'"),
-        ({"pooling": "x"}, ValueError, "pooling must be one of"),
+        ({"to": "faiss"}, ValueError, "npy, npz, safetensors, parquet, plaid, got 'faiss'"),
+        ({"normalised": True}, TypeError, "'normalised'"),
+        ({"nbits": 2}, TypeError, "'nbits'"),
+        ({"pooling": "x"}, ValueError, "'x'"),
     ],
 )
-def test_bad_arguments_are_refused_before_anything_is_written(
-    change: dict[str, Any], kind: type[Exception], sentence: str, tmp_path: Path
+def test_bad_arguments_leave_nothing(
+    change: dict[str, Any], kind: type[Exception], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(kind, match=sentence):
+    with pytest.raises(kind, match=message):
         convert(DOCUMENTS, tmp_path / "out", **change)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_readers_and_detection(tmp_path: Path) -> None:
+    assert [reader(name).NAME for name in READERS] == list(READERS) == list(formats())
+    (tmp_path / "notes.txt").write_bytes(b"\x80 a text")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none.bin").touch()
+    for name in READERS:
+        for path in [*tmp_path.iterdir(), tmp_path, tmp_path / "missing"]:
+            assert not reader(name).matches(path)
+    DOCUMENTS.save(tmp_path / "docs")
+    assert find_reader(tmp_path / "docs").NAME == "npy"
+    source = open_source(str(tmp_path / "docs"))
+    assert (source.name, source.dimension, source.num_documents, source.lossy) == ("npy", 4, 4, False)
+    with pytest.raises(ValueError, match=r"max_tokens must be at least 1, got 0"):
+        next(source.batches(0))
+
+
+def test_paths_and_options_that_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"weights\.bin"):
+        (tmp_path / "weights.bin").touch()
+        read(tmp_path)
+    for format in (None, "npy"):
+        with pytest.raises(FileNotFoundError, match="nothing does not exist"):
+            read(tmp_path / "nothing", format=format)
+    with pytest.raises(ValueError, match=r"format must be one of pylate, .*, got 'faiss'"):
+        read(tmp_path, format="faiss")
+    with pytest.raises(TypeError, match=r"format='npy' .* list"):
+        read([np.ones((1, 2))], format="npy")
+    np.savez(tmp_path / "a.npz", tokens=np.ones((2, 3), np.float32), lengths=[2])
+    with pytest.raises(TypeError, match="'collumn'; it has part"):
+        read(tmp_path / "a.npz", collumn="x")

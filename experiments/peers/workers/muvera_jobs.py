@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
+from muvera.convert.pooling import pool_tokens, token_clusters
 from muvera.convert.sources.plaid_codec import Codec
-from muvera.convert.transforms.ward_pooling import pool_tokens, token_clusters
 from muvera.reranking.chamfer import scores_at
 
 Inputs = Mapping[str, Any]
@@ -105,13 +105,13 @@ def fill(_: Inputs) -> Work:
 def pooling(inputs: Inputs) -> Work:
     """Pool a collection."""
     documents = MultiVectors.from_arrays(inputs["pooled"])
-    return lambda: pool_tokens(documents, FACTOR, threads=1)
+    return lambda: pool_tokens(documents, FACTOR)
 
 
 def pooling_labels(inputs: Inputs) -> Work:
     """Return the clusters."""
     documents = MultiVectors.from_arrays(inputs["pooled"])
-    return lambda: token_clusters(documents, FACTOR, threads=1)[0]
+    return lambda: token_clusters(documents, FACTOR)[0]
 
 
 def pooling_scipy(inputs: Inputs) -> Work:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.npy_files import load_npy, read_npy_header
+from ..damage import ExplainedError
 from .pickle_scan import scan_pickle
 
 __all__ = ["RefusedPickleError", "Unpickler", "load_npy_safely", "load_plain", "read_objects"]
@@ -34,7 +35,7 @@ _DAMAGE = (
 _SMALL = 1 << 16
 
 
-class RefusedPickleError(pickle.UnpicklingError):
+class RefusedPickleError(ExplainedError, pickle.UnpicklingError):
     """Error for a pickle that asks for something that is not plain data."""
 
     def __init__(self, source: str, name: str) -> None:

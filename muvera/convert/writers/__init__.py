@@ -1,1 +1,1 @@
-"""Writers of token embeddings, one format a file."""
+"""Writers of token embeddings and of document vectors."""

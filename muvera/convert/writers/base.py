@@ -1,4 +1,4 @@
-"""Parts that writers share: targets that appear when they are complete, and batches joined to one array."""
+"""Shared by the writers: targets that appear when they are complete, and checks over batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,38 +20,21 @@ from ...utils.atomic_files import atomic_folder, sync
 __all__ = [
     "Gathered",
     "NpyStream",
-    "Vectors",
     "atomic_file",
     "gather",
-    "naming_target",
     "new_folder",
     "packed_strings",
     "scratch_beside",
 ]
 
 
-class Vectors(NamedTuple):
-    """Consecutive documents' FDEs."""
-
-    #: float32 (n, dimension).
-    vectors: NDArray[np.float32]
-    #: int64 or str (n,).
-    ids: Ids
-
-
 @contextmanager
-def naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the system refuses while `target` is written into one sentence that names it.
-
-    Raises
-    ------
-    OSError
-        Of the same class and with the same number, such as on a full disk.
-    """
+def _naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Convert a system error, such as a full disk, to one of the same class that names the target."""
     try:
         yield
     except OSError as error:
-        # With a file's name, or without the system's words, it is a sentence already.
+        # With a file name, or without the system's words, the message is already a sentence.
         if error.errno is None or error.strerror is None or error.filename is not None:
             raise
         named = type(error)(f"{target} could not be written: {' '.join(error.strerror.split()).rstrip('.')}.")
@@ -61,54 +44,54 @@ def naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def new_folder(target: str | os.PathLike[str], overwrite: bool, own: Sequence[str]) -> Iterator[Path]:
-    """Give a folder to fill that becomes `target`, as :func:`~muvera.utils.atomic_files.atomic_folder`.
+    """Yield a folder that becomes `target` at the end, see :func:`~muvera.utils.atomic_files.atomic_folder`.
 
     Raises
     ------
     FileExistsError
-        Where `target` exists and `overwrite` is False, or holds other files than `own`.
+        If `target` exists and `overwrite` is False, or it contains files other than `own`.
     OSError
-        Where it cannot be written; the message names it.
+        If it cannot be written; the message names it.
     """
-    with naming_target(target), atomic_folder(target, overwrite, own=own) as folder:
+    with _naming_target(target), atomic_folder(target, overwrite, own=own) as folder:
         yield folder
 
 
 @contextmanager
 def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
-    """Give a new file's path that becomes `target` when the block ends without an error.
+    """Yield the path of a new file that becomes `target` if the block succeeds.
 
     Raises
     ------
     FileExistsError
-        Where `target` exists and `overwrite` is False, or is a folder.
+        If `target` exists and `overwrite` is False, or it is a folder.
     OSError
-        Where it cannot be written; the message names it.
+        If it cannot be written; the message names it.
     """
-    given, target = target, Path(target).absolute()
-    if target.is_dir():
-        raise FileExistsError(f"{target} is a folder; a file is written here. Give another name.")
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists. Give another name, or overwrite=True to replace it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.partial-", dir=target.parent)
+    path = Path(target).absolute()
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a folder, but the target is a file. Give another name.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Give another name, or overwrite=True to replace it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
     os.close(descriptor)
-    beside = Path(name)
+    partial = Path(name)
     try:
-        with naming_target(given):
-            yield beside
-            beside.chmod(0o644)
-            sync(beside)
-            beside.replace(target)
-            sync(target.parent)
+        with _naming_target(target):
+            yield partial
+            partial.chmod(0o644)
+            sync(partial)
+            partial.replace(path)
+            sync(path.parent)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
 def scratch_beside(target: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Give a temporary file on `target`'s disk, for formats that must state sizes first."""
+    """Yield a temporary file on `target`'s disk, for formats that state sizes first."""
     folder = Path(target).absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder, prefix=".muvera-") as stream:
@@ -116,9 +99,9 @@ def scratch_beside(target: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 class NpyStream:
-    """A .npy file (rows, columns) whose number of rows is not known at first.
+    """A .npy file (rows, columns) that is written before its number of rows is known.
 
-    NumPy leaves room in the header for a longer count, so that it can be written again.
+    NumPy pads the header, so a longer count fits when it is written again.
     """
 
     def __init__(self, stream: IO[bytes], columns: int, dtype: np.dtype[Any]) -> None:
@@ -126,9 +109,9 @@ class NpyStream:
         self.columns = columns
         self.dtype = dtype
         self.rows = 0
-        self._begins = stream.tell()
-        self._header()
-        self._size = stream.tell() - self._begins
+        self._start = stream.tell()
+        self._write_header()
+        self._header_size = stream.tell() - self._start
 
     def add(self, block: NDArray[Any]) -> None:
         """Append rows."""
@@ -136,22 +119,24 @@ class NpyStream:
         self.rows += len(block)
 
     def finish(self) -> None:
-        """Write the header with the rows that were added."""
-        self.stream.seek(self._begins)
-        self._header()
-        if self.stream.tell() - self._begins != self._size:  # NumPy promises otherwise
-            raise RuntimeError(f"NumPy {np.__version__} wrote another .npy header for {self.rows} rows.")
+        """Write the final number of rows into the header."""
+        self.stream.seek(self._start)
+        self._write_header()
+        if self.stream.tell() - self._start != self._header_size:
+            raise RuntimeError(
+                f"NumPy {np.__version__} wrote a .npy header of another size for {self.rows} rows."
+            )
 
-    def _header(self) -> None:
+    def _write_header(self) -> None:
         header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.columns)}
         np.lib.format.write_array_header_1_0(self.stream, header)
 
 
 class Gathered:
-    """Collector of the lengths and ids of batches, and of the shape and type of their tokens.
+    """Collector of lengths and ids of all batches, and of the dtype of their tokens.
 
-    The first batch decides: half-precision tokens of later ones become single precision where
-    its own are, and ids are in all batches or in none.
+    The first batch sets the dtype: later float16 batches are converted to float32 if it is
+    float32.  Either all batches have ids or none.
     """
 
     def __init__(self, first: MultiVectors, place: str) -> None:
@@ -164,13 +149,13 @@ class Gathered:
         self._lengths: list[NDArray[np.int64]] = []
         self._ids: list[Any] = []
 
-    def take(self, batch: MultiVectors) -> MultiVectors:
-        """Return `batch` in the common type, and remember its lengths and ids.
+    def add(self, batch: MultiVectors) -> MultiVectors:
+        """Record a batch's lengths and ids, and return the batch in the common dtype.
 
         Raises
         ------
         ValueError
-            Where its dimension, precision or having of ids differs from the first batch's.
+            If its dimension, precision or presence of ids differs from the first batch's.
         """
         where = f"{self.place}: the documents from number {self.num_documents} on"
         if batch.dimension != self.dimension:
@@ -204,42 +189,35 @@ class Gathered:
 
     @property
     def ids(self) -> Ids | None:
-        """All ids, checked to be unique over the batches; None where there are none."""
+        """All ids, checked to be unique over the batches; None without ids."""
         return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self.has_ids else None
 
 
 def gather(batches: Iterator[MultiVectors], place: str) -> tuple[Gathered, Iterator[MultiVectors]]:
-    """Return a collector of lengths and ids, and the batches, which it notes as they pass.
-
-    Parameters
-    ----------
-    batches : iterator of MultiVectors
-    place : str
-        Where they are from, for messages.
+    """Return a collector of lengths and ids, and the batches, which it records as they pass.
 
     Raises
     ------
     ValueError
-        Where there is no batch at all: not even the dimension is known then.
+        If there is no batch: then not even the dimension is known.
     """
     first = next(iter(batches), None)
     if first is None:
         raise ValueError(f"There is nothing to write: {place} has no documents.")
     gathered = Gathered(first, place)
 
-    def passing() -> Iterator[MultiVectors]:
-        yield gathered.take(first)
+    def recorded() -> Iterator[MultiVectors]:
+        yield gathered.add(first)
         for batch in batches:
-            yield gathered.take(batch)
+            yield gathered.add(batch)
 
-    return gathered, passing()
+    return gathered, recorded()
 
 
 def packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
-    """Return string ids as two arrays: their UTF-8 bytes, and where each begins.
+    """Return string ids as two arrays: their UTF-8 bytes, and the offset of each.
 
-    :func:`muvera.convert.sources.named_arrays.source_of` reads them.  No id takes more room for
-    another's length, as all do in an array of NumPy's strings.
+    Readers of named arrays decode them.  In an array of NumPy strings, one long id would widen all.
     """
     encoded = [value.encode() for value in values]
     content = np.frombuffer(b"".join(encoded), np.uint8)

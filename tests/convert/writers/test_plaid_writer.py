@@ -1,8 +1,9 @@
-"""PLAID indexes written: codes that are kept, codes that are made, and what ColBERT looks for besides."""
+"""PLAID indexes: codes kept, codes fitted, and the files that ColBERT and torch expect."""
 
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from builders.command_line import answer
 from builders.foreign_indexes import decode_index, random_index, write_fast_plaid, write_plaid
 from builders.paths import GOLDEN, SHARED
 from builders.token_collections import collection
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from muvera import MuveraIndex
 from muvera.convert import convert, open_source, read
 from muvera.convert.parsing.torch_file import read_array, read_torch
 from muvera.convert.writers import plaid
+from muvera.convert.writers.plaid import write_torch
 from muvera.data.multivectors import MultiVectors
 
 COLBERT = GOLDEN / "convert" / "colbert"
@@ -44,12 +49,21 @@ def lost(documents: MultiVectors, folder: Path) -> float:
 
 @pytest.mark.parametrize(
     "folder",
-    [COLBERT, pytest.param(REAL, marks=pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data"))],
+    [
+        COLBERT,
+        pytest.param(
+            REAL,
+            marks=[
+                pytest.mark.shared,
+                pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data"),
+            ],
+        ),
+    ],
     ids=["golden", "real"],
 )
 def test_codes_of_an_index_of_colbert_are_written_back(folder: Path, tmp_path: Path) -> None:
     """Straight, and through an index that keeps them."""
-    MuveraIndex.build(open_source(folder), tokens="source", path=tmp_path / "index")
+    MuveraIndex.from_plaid(folder, path=tmp_path / "index")
     convert(folder, tmp_path / "straight", to="plaid", max_tokens=100)
     answer("convert", tmp_path / "index", tmp_path / "through", "--to", "plaid")
     for found in (tmp_path / "straight", tmp_path / "through"):
@@ -120,14 +134,13 @@ def test_tokens_are_coded_as_well_as_so_many_bits_allow(nbits: int, tmp_path: Pa
     np.testing.assert_allclose(np.linalg.norm(found.tokens, axis=1), 1, atol=1e-5)
     # A scalar quantizer of normal numbers loses .363, .118 and .0095 of their variance, which is at most 1 here.
     assert lost(documents, tmp_path / "out") < {1: 0.363, 2: 0.118, 4: 0.0095, 8: 0.0005}[nbits]
-    MuveraIndex.build(open_source(tmp_path / "out"), tokens="source")
+    MuveraIndex.from_plaid(tmp_path / "out")
 
 
-@pytest.mark.parametrize("nbits", [1, 2, 4])
-def test_bucket_means_lose_less(nbits: int, tmp_path: Path) -> None:
+def test_bucket_means_lose_less(tmp_path: Path) -> None:
     documents = unit_tokens([20] * 60, 64)
     for name, means in (("middles", False), ("means", True)):
-        convert(documents, tmp_path / name, to="plaid", nbits=nbits, bucket_means=means)
+        convert(documents, tmp_path / name, to="plaid", nbits=2, bucket_means=means)
     assert lost(documents, tmp_path / "means") < lost(documents, tmp_path / "middles")
 
 
@@ -139,15 +152,12 @@ def test_the_same_tokens_make_the_same_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("ids", [["b", "a", "x y"], [7, 3, 5]])
-def test_ids_are_kept_as_names(ids: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids", [["b", "a", "x y"], [7, 3, 5], [0, 1, 2]])
+def test_ids_are_kept_as_names_unless_they_are_positions(ids: Any, tmp_path: Path) -> None:
     convert(unit_tokens([2, 1, 3], 8, ids=ids), tmp_path / "out", to="plaid")
-    assert read(tmp_path / "out").ids.tolist() == [str(name) for name in ids]
-
-
-def test_positions_are_no_names(tmp_path: Path) -> None:
-    convert(unit_tokens([2, 1, 3], 8, ids=[0, 1, 2]), tmp_path / "out", to="plaid")
-    assert not (tmp_path / "out" / "pid_docid_map.json").exists()
+    positions = ids == [0, 1, 2]
+    assert read(tmp_path / "out").ids.tolist() == (ids if positions else [str(name) for name in ids])
+    assert (tmp_path / "out" / "pid_docid_map.json").exists() != positions
 
 
 def test_changed_tokens_and_other_bits_are_coded_anew(tmp_path: Path) -> None:
@@ -158,17 +168,68 @@ def test_changed_tokens_and_other_bits_are_coded_anew(tmp_path: Path) -> None:
     assert lost(read(source), tmp_path / "four") < 0.0095
 
 
-def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    cases: list[tuple[MultiVectors, dict[str, Any], str]] = [
-        (collection([2], 4), {"nbits": 1}, "dimension=4 at nbits=1 makes 4 bits. Use nbits=8, or cut"),
-        (collection([2], 4), {"nbits": 3}, "nbits must be one of 1, 2, 4, 8, got 3"),
-        (collection([0, 0], 8), {}, "memory has no token vectors, and there is no PLAID index without any"),
+@pytest.mark.parametrize(
+    ("documents", "options", "message"),
+    [
+        (collection([2], 4), {"nbits": 1}, "dimension=4 .* nbits=8"),
+        (collection([2], 4), {"nbits": 3}, "1, 2, 4, 8, got 3"),
+        (collection([0, 0], 8), {}, "memory has no token vectors"),
         (collection([], 8), {}, "memory has no token vectors"),
-    ]
-    for documents, options, sentence in cases:
-        with pytest.raises(ValueError, match=sentence.replace(".", r"\.")):
-            convert(documents, tmp_path / "out", to="plaid", **options)
-    empty = write_plaid(tmp_path / "plaid", random_index(3, [[0, 0]]))
-    with pytest.raises(ValueError, match="plaid has no token vectors"):
-        convert(empty, tmp_path / "out", to="plaid")
-    assert [path.name for path in tmp_path.iterdir()] == ["plaid"]
+        (random_index(3, [[0, 0]]), {}, "plaid has no token vectors"),
+    ],
+)
+def test_bad_input_leaves_nothing(
+    documents: Any, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    if isinstance(documents, dict):
+        documents = write_plaid(tmp_path / "plaid", documents)
+    with pytest.raises(ValueError, match=message):
+        convert(documents, tmp_path / "out", to="plaid", **options)
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["plaid"])
+
+
+TENSORS = st.sampled_from(["<f4", "<f2", "<i8", "<i4", "|u1"]).flatmap(
+    lambda kind: arrays(kind, array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
+)
+
+
+@settings(max_examples=30)
+@given(st.lists(TENSORS, min_size=1, max_size=3))
+def test_any_tensors_are_read_back(
+    tmp_path_factory: pytest.TempPathFactory, tensors: list[np.ndarray]
+) -> None:
+    path = tmp_path_factory.mktemp("torch") / "some.pt"
+    write_torch(path, *tensors)
+    content = read_torch(path)
+    for tensor, stored in zip(tensors, content if len(tensors) > 1 else [content], strict=True):
+        array = stored.numpy()
+        assert array.dtype == tensor.dtype and array.shape == tensor.shape
+        np.testing.assert_array_equal(array, tensor)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [np.arange(24, dtype=np.int32).reshape(4, 6)[::2, 1:5].T, np.empty((0, 1 << 33), np.uint8)],
+    ids=["strided", "long shape"],
+)
+def test_unusual_tensors(tensor: np.ndarray, tmp_path: Path) -> None:
+    write_torch(tmp_path / "some.pt", tensor)
+    np.testing.assert_array_equal(read_array(tmp_path / "some.pt"), tensor)
+
+
+@pytest.mark.parametrize(
+    "name", ["0.codes", "1.residuals", "centroids", "avg_residual", "buckets", "ivf.pid"]
+)
+def test_files_have_the_layout_of_torch(name: str, tmp_path: Path) -> None:
+    theirs = read_torch(COLBERT / f"{name}.pt")
+    tensors = [part.numpy() for part in (theirs if isinstance(theirs, tuple) else (theirs,))]
+    path = tmp_path / f"{name}.pt"
+    write_torch(path, *tensors)
+    with zipfile.ZipFile(COLBERT / f"{name}.pt") as expected, zipfile.ZipFile(path) as written:
+        members = {member for member in expected.namelist() if "/." not in member}  # those are optional
+        assert set(written.namelist()) == members
+        for member in members:
+            if not member.endswith("data.pkl"):
+                assert written.read(member) == expected.read(member)
+    for part in read_torch(path) if isinstance(theirs, tuple) else (read_torch(path),):
+        assert part.raw.ctypes.data % 64 == 0 or part.raw.size == 0

@@ -1,14 +1,14 @@
-"""What happens on the way, and that it does not depend on how documents are batched."""
+"""Transforms between source and target, and that they do not depend on the batches."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muvera.convert.options import Options, cast, drop_zero_rows, normalize, truncate_dimension
 from muvera.convert.report import Measure
-from muvera.convert.transforms.options import Options, cast, drop_zero_rows, normalize, truncate_dimension
 from muvera.data.batches import collection_batches
 from muvera.data.multivectors import MultiVectors
 
@@ -42,9 +42,7 @@ def test_zero_rows_as_an_error() -> None:
     assert drop_zero_rows(clean, "error") is clean
     with pytest.raises(ValueError, match=r"documents\[3\] \(id 'y'\) token 1 is entirely zero"):
         drop_zero_rows(documents([[1, 2]], [[1, 1], Z], ids=["x", "y"]), "error", first=2)
-    with pytest.raises(
-        ValueError, match="drop_zero_rows must be one of trailing, leading, all, error, got 'b'"
-    ):
+    with pytest.raises(ValueError, match="got 'b'"):
         drop_zero_rows(clean, "b")
 
 
@@ -52,7 +50,7 @@ def test_normalize() -> None:
     found = normalize(documents([[3, 4]], [[0, 2]], ids=["x", "y"]))
     np.testing.assert_allclose(np.asarray(found.tokens), np.array([[0.6, 0.8], [0, 1]]), atol=1e-7)
     assert found.ids.tolist() == ["x", "y"]
-    with pytest.raises(ValueError, match=r"documents\[5\] token 1 is entirely zero and cannot be normalized"):
+    with pytest.raises(ValueError, match=r"documents\[5\] token 1 "):
         normalize(documents([[1, 1], Z]), first=5)
 
 
@@ -60,9 +58,7 @@ def test_truncate_dimension_renormalizes() -> None:
     tokens = np.array([[3, 4, 12]], np.float32) / 13
     found = truncate_dimension(MultiVectors.from_arrays([tokens]), 2)
     np.testing.assert_allclose(found.tokens, [[0.6, 0.8]], atol=1e-7)
-    with pytest.raises(
-        ValueError, match="truncate_dimension=4 must lie within 1 and the source's dimension=3"
-    ):
+    with pytest.raises(ValueError, match=r"truncate_dimension=4 .* dimension=3"):
         truncate_dimension(MultiVectors.from_arrays([tokens]), 4)
     with pytest.raises(TypeError, match="truncate_dimension must be an int, got float"):
         truncate_dimension(MultiVectors.from_arrays([tokens]), 2.0)  # type: ignore[arg-type]
@@ -74,7 +70,7 @@ def test_cast() -> None:
     assert cast(found, "float16") is found
     with pytest.raises(ValueError, match=r"documents\[0\] \(id 0\) token 1 has a number beyond 65504"):
         cast(documents([[1, 2], [1e5, 0]]), "float16")
-    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
+    with pytest.raises(ValueError, match="got 'int8'"):
         cast(found, "int8")
 
 
@@ -90,6 +86,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_results_do_not_depend_on_the_batches(change: dict[str, Any], data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=8))
@@ -149,23 +146,23 @@ def test_normalized_is_measured(norm: float, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
-        ({"drop_zero_rows": "both"}, "drop_zero_rows must be one of"),
-        ({"dtype": "int8"}, "dtype must be 'float32' or 'float16', got 'int8'"),
-        ({"pooling": "mean"}, "pooling must be one of"),
+        ({"drop_zero_rows": "both"}, "'both'"),
+        ({"dtype": "int8"}, "float32, float16, got 'int8'"),
+        ({"pooling": "mean"}, "'mean'"),
         ({"pooling": "pylate", "pool_factor": 0}, "pool_factor must be at least 1, got 0"),
-        ({"pooling": "whole-word"}, "needs token_ids and vocabulary"),
+        ({"pooling": "whole-word"}, "token_ids and vocabulary"),
     ],
 )
-def test_bad_options_are_refused_before_anything_is_read(change: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
+def test_bad_options(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Options(**change)
 
 
 def test_token_ids_that_do_not_fit() -> None:
     options = Options(pooling="whole-word", token_ids=[0, 1], vocabulary=WORDS)
-    with pytest.raises(ValueError, match="token_ids has 2 entries, but the source has at least 3 tokens"):
+    with pytest.raises(ValueError, match="2 entries, but the source has at least 3"):
         options.apply(documents([[1, 1], [1, 1], [1, 1]]))
-    with pytest.raises(ValueError, match="token_ids has 2 entries, but the source has 1 tokens"):
-        options.done(1)
+    with pytest.raises(ValueError, match="2 entries, but the source has 1"):
+        options.require_all_used(1)

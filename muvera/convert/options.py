@@ -1,8 +1,8 @@
-"""Transforms of token vectors between a source and its target, one document at a time.
+"""Transforms of token vectors between a source and its target.
 
-Each function takes a batch and returns one; no document's result depends on its batch.
-:class:`Options` puts them in order: zero rows are dropped, columns cut off, vectors
-normalized, tokens pooled, numbers narrowed.
+Each function takes a batch and returns one; a document's result does not depend on its batch.
+:class:`Options` applies them in a fixed order: drop zero rows, truncate columns, normalize, pool,
+cast.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors
-from ...data.offsets import running_total
-from ...kernels.norms import unit_rows
-from ...utils.checks import require_choice, require_int, require_number
-from .ward_pooling import RULES, pool_tokens, pooling_rule, unit
-from .word_pooling import Vocabulary, pool_words
+from ..data.multivectors import MultiVectors
+from ..data.offsets import running_total
+from ..kernels.norms import unit_rows
+from ..utils.checks import require_choice, require_int, require_number
+from .pooling import RULES, Vocabulary, pool_tokens, pool_words, pooling_rule, unit
 
 __all__ = ["Options", "cast", "drop_zero_rows", "normalize", "option_names", "truncate_dimension"]
 
@@ -28,34 +27,28 @@ _LARGEST_HALF = 65504.0
 
 
 def drop_zero_rows(documents: MultiVectors, which: str = "all", first: int = 0) -> MultiVectors:
-    """Drop tokens that are entirely zero: padding, which would score 0 instead of nothing.
+    """Drop tokens that are entirely zero: padding, which would otherwise score 0.
 
     Parameters
     ----------
     documents : MultiVectors
-        A document of nothing but zeros stays as an empty one.
+        A document of zeros only becomes an empty one.
     which : {"trailing", "leading", "all", "error"}
-        Those after a document's last real token, before its first, all; or raise ValueError
-        where there is one.
+        Zero rows after a document's last real token, before its first, or all; "error" raises
+        ValueError for the first zero row.
     first : int
-        How many documents came before, for messages.
+        Number of documents before this batch, for messages.
 
     Raises
     ------
     ValueError
-        For another `which`, and under "error" for the first token that is entirely zero.
+        For another `which`, and under "error" for the first zero row.
     """
-    return _keep(documents, real_rows(documents, which, first))
+    return _select(documents, _real_rows(documents, which, first))
 
 
-def real_rows(documents: MultiVectors, which: str, first: int = 0) -> NDArray[np.bool_]:
-    """Return which tokens stay, bool (n_tokens,); parameters as in :func:`drop_zero_rows`.
-
-    Raises
-    ------
-    ValueError
-        As :func:`drop_zero_rows`.
-    """
+def _real_rows(documents: MultiVectors, which: str, first: int) -> NDArray[np.bool_]:
+    """Return True for each token to keep; parameters as in :func:`drop_zero_rows`."""
     require_choice("drop_zero_rows", which, _DROPS)
     real: NDArray[np.bool_] = np.asarray(documents.tokens.any(axis=1))
     if which == "all" or real.all():
@@ -76,15 +69,14 @@ def real_rows(documents: MultiVectors, which: str, first: int = 0) -> NDArray[np
 
 
 def truncate_dimension(documents: MultiVectors, dimension: int, first: int = 0) -> MultiVectors:
-    """Keep the first `dimension` columns, brought to unit length again.
+    """Keep the first `dimension` columns, scaled to unit length again.
 
-    Only for models trained for it (Matryoshka); others lose their meaning with the columns.
+    Only for models trained for it (Matryoshka).
 
     Raises
     ------
     TypeError, ValueError
-        For `dimension` that is no int from 1 to the dimension, and for a token that becomes entirely
-        zero.
+        If `dimension` is not an int from 1 to the source's dimension, or a token becomes zero.
     """
     dimension = require_int("truncate_dimension", dimension)
     if not 1 <= dimension <= documents.dimension:
@@ -95,12 +87,12 @@ def truncate_dimension(documents: MultiVectors, dimension: int, first: int = 0) 
 
 
 def normalize(documents: MultiVectors, first: int = 0) -> MultiVectors:
-    """Bring every token to unit length, in the dtype it has.
+    """Scale every token to unit length, in its dtype.
 
     Raises
     ------
     ValueError
-        Naming the token that is entirely zero and so has no direction.
+        For a token that is entirely zero.
     """
     rows = np.array(documents.tokens, np.float32, order="C")
     zero = int(unit_rows(rows))
@@ -118,10 +110,9 @@ def cast(documents: MultiVectors, dtype: str, first: int = 0) -> MultiVectors:
     Raises
     ------
     ValueError
-        For another type, and for a number that float16 does not hold.
+        For another type, and for a number too large for float16.
     """
-    if dtype not in ("float32", "float16"):
-        raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}.")
+    require_choice("dtype", dtype, ("float32", "float16"))
     if documents.tokens.dtype == dtype:
         return documents
     if dtype == "float16" and documents.num_tokens:
@@ -148,24 +139,22 @@ class Options:
     normalize : bool
         See :func:`normalize`.
     pooling : str, optional
-        A rule of :mod:`~muvera.convert.transforms.ward_pooling`, ``"whole-word"``, or ``"colberter"`` (unique
-        whole words, not renormalized).
+        A rule of :data:`~muvera.convert.RULES`, ``"whole-word"``, or ``"colberter"`` (unique whole
+        words, not renormalized).
     pool_factor : float
-        For the rules: a document keeps about ``1 / pool_factor`` of its tokens.
+        For the rules: about ``1 / pool_factor`` of a document's tokens remain.
     protected, renormalize : optional
-        Change those of the pooling.
+        Replace those of the pooling.
     token_ids, vocabulary : optional
-        For whole words: the vocabulary id of every token of the source, in its order, and
-        what :class:`~muvera.convert.transforms.word_pooling.Vocabulary` takes.
+        For whole words: the vocabulary id of every token of the source, in order, and an argument
+        for :class:`~muvera.convert.Vocabulary`.
     dtype : {"float32", "float16"}, optional
         See :func:`cast`.
-    threads : int, optional
-        For pooling; None for all cores.
 
     Raises
     ------
     TypeError, ValueError
-        For settings that are unknown, or do not fit each other.
+        For settings that are unknown or do not fit each other.
     """
 
     drop_zero_rows: str | None = None
@@ -178,15 +167,13 @@ class Options:
     token_ids: Any = None
     vocabulary: Any = None
     dtype: str | None = None
-    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.drop_zero_rows is not None:
             require_choice("drop_zero_rows", self.drop_zero_rows, _DROPS)
         if self.dtype is not None:
             name = np.dtype(self.dtype).name
-            if name not in ("float32", "float16"):
-                raise ValueError(f"dtype must be 'float32' or 'float16', got {name!r}.")
+            require_choice("dtype", name, ("float32", "float16"))
             object.__setattr__(self, "dtype", name)
         if self.pooling in _WORDS:
             if self.token_ids is None or self.vocabulary is None:
@@ -204,83 +191,71 @@ class Options:
     def apply(
         self, batch: MultiVectors, first_document: int = 0, first_token: int = 0
     ) -> tuple[MultiVectors, int]:
-        """Return `batch` transformed, and how many zero rows were dropped.
+        """Return the transformed batch, and the number of dropped zero rows.
 
         Parameters
         ----------
         batch : MultiVectors
-            Some consecutive documents of the source.
+            Consecutive documents of the source.
         first_document, first_token : int
-            How many of each the source had before: for messages and for `token_ids`.
+            Number of documents and tokens before this batch, for messages and for `token_ids`.
 
         Raises
         ------
         TypeError, ValueError
             For documents or token ids that a transform refuses.
         """
-        tokens = batch.num_tokens
-        ids: Any = None
-        if self.pooling in _WORDS:
-            ids = self._ids_of(first_token, tokens)
+        count = batch.num_tokens
+        ids = self._token_ids(first_token, count) if self.pooling in _WORDS else None
         if self.drop_zero_rows is not None:
-            real = real_rows(batch, self.drop_zero_rows, first_document)
-            batch = _keep(batch, real)
-            ids = ids if ids is None else ids[real]
-        dropped = tokens - batch.num_tokens
+            real = _real_rows(batch, self.drop_zero_rows, first_document)
+            batch = _select(batch, real)
+            ids = None if ids is None else ids[real]
+        dropped = count - batch.num_tokens
         if self.truncate_dimension is not None:
             batch = truncate_dimension(batch, self.truncate_dimension, first_document)
         elif self.normalize:
             batch = normalize(batch, first_document)
         if self.pooling in _WORDS:
-            batch = self._pool_words(batch, ids)
+            unique = self.pooling == "colberter"
+            renormalize = not unique if self.renormalize is None else self.renormalize
+            batch = pool_words(batch, ids, self.vocabulary, unique=unique, renormalize=renormalize)
         elif self.pooling is not None:
             rule = pooling_rule(self.pooling, self.protected, self.renormalize)
-            batch = pool_tokens(batch, self.pool_factor, rule, threads=self.threads)
+            batch = pool_tokens(batch, self.pool_factor, rule)
         if self.normalize and self.pooling is not None:
             batch = unit(batch)
         if self.dtype is not None:
             batch = cast(batch, self.dtype, first_document)
         return batch, dropped
 
-    def _pool_words(self, batch: MultiVectors, ids: Any) -> MultiVectors:
-        unique = self.pooling == "colberter"
-        renormalize = not unique if self.renormalize is None else self.renormalize
-        return pool_words(batch, ids, self.vocabulary, unique=unique, renormalize=renormalize)
-
-    def _ids_of(self, first: int, count: int) -> Any:
+    def _token_ids(self, first: int, count: int) -> Any:
         if len(self.token_ids) < first + count:
             raise ValueError(
                 f"token_ids has {len(self.token_ids)} entries, but the source has at least {first + count} "
                 "tokens; give one for each."
             )
-        return self.token_ids[first : first + count]
+        return np.asarray(self.token_ids[first : first + count])
 
-    def done(self, tokens: int) -> None:
-        """Check after the last batch that `token_ids` had an entry for each of the source's `tokens`.
-
-        Raises
-        ------
-        ValueError
-            Where it had more or fewer.
-        """
+    def require_all_used(self, tokens: int) -> None:
+        """Raise ValueError if `token_ids` does not have one entry for each of the source's tokens."""
         if self.pooling in _WORDS and len(self.token_ids) != tokens:
             raise ValueError(
                 f"token_ids has {len(self.token_ids)} entries, but the source has {tokens} tokens; "
                 "give one for each."
             )
 
-    def given(self) -> dict[str, Any]:
+    def changed(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults, without the arrays for words."""
         return {
             field.name: getattr(self, field.name)
             for field in fields(self)
-            if field.name not in ("token_ids", "vocabulary", "threads")
-            and getattr(self, field.name) != field.default
+            if field.name not in ("token_ids", "vocabulary") and getattr(self, field.name) != field.default
         }
 
 
 def option_names() -> frozenset[str]:
-    """Return the names of the options, as keyword arguments of ``read`` and ``convert``."""
+    """Return the names of the options of ``read`` and ``convert``."""
     return frozenset(field.name for field in fields(Options))
 
 
@@ -293,9 +268,8 @@ def _with(documents: MultiVectors, tokens: Any) -> MultiVectors:
     return MultiVectors(tokens, documents.offsets, documents.ids if documents.has_ids else None)
 
 
-def _keep(documents: MultiVectors, kept: NDArray[np.bool_]) -> MultiVectors:
-    if kept.all():
+def _select(documents: MultiVectors, rows: NDArray[np.bool_]) -> MultiVectors:
+    if rows.all():
         return documents
-    count = running_total(kept)
     ids = documents.ids if documents.has_ids else None
-    return MultiVectors(documents.tokens[kept], count[documents.offsets], ids)
+    return MultiVectors(documents.tokens[rows], running_total(rows)[documents.offsets], ids)

@@ -1,1 +1,0 @@
-"""Transforms of token vectors between a source and its target: pooling, normalization, narrowing."""

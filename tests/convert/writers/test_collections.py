@@ -1,0 +1,149 @@
+"""Writers of arrays: their files read back the same, are written in a stream, and appear when complete."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders.token_collections import assert_same, collection, collections, cuts, everything
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from muvera.convert import open_source
+from muvera.convert.pipeline import WRITERS
+from muvera.convert.registry import find_reader
+from muvera.convert.writers import collections as writers
+from muvera.data.multivectors import MultiVectors
+
+NAMES = {"npy": "out", "npz": "out.npz", "safetensors": "out.safetensors", "parquet": "out.parquet"}
+Writer = tuple[Callable[..., None], str]
+
+
+@pytest.fixture(params=list(NAMES))
+def writer(request: pytest.FixtureRequest) -> Writer:
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
+    return WRITERS[request.param], NAMES[request.param]
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(docs=collections(), size=st.integers(1, 4), max_tokens=st.integers(1, 9))
+def test_a_round_trip_keeps_everything(
+    writer: Writer, docs: MultiVectors, size: int, max_tokens: int
+) -> None:
+    write, name = writer
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "new" / name
+        write(cuts(docs, size), target, overwrite=False)
+        assert WRITERS[find_reader(target).NAME] is write
+        source = open_source(target)
+        assert (source.dimension, source.lossy, source.nbits) == (docs.dimension, False, None)
+        assert_same(everything(source, max_tokens), docs)
+        assert [path.name for path in target.parent.iterdir()] == [name], "nothing else remains"
+
+
+def test_no_documents_keep_the_dimension(writer: Writer, tmp_path: Path) -> None:
+    write, name = writer
+    write(cuts(collection([], dimension=6), 1), tmp_path / name, overwrite=False)
+    source = open_source(tmp_path / name)
+    assert source.dimension == 6
+    assert sum(len(batch) for batch in source.batches(10)) == 0
+
+
+@pytest.mark.parametrize(
+    ("batches", "kind", "message"),
+    [
+        ([], ValueError, "the source has no documents"),
+        ([collection([2]), collection([1], dimension=5)], ValueError, "number 1 .* dimension=5.*dimension=4"),
+        ([collection([2]), collection([1], ids=[4])], ValueError, "number 1 on have ids"),
+        ([collection([2], ids=[4]), collection([1])], ValueError, "number 1 on have no ids"),
+        ([collection([2], ids=[4]), collection([1], ids=[4])], ValueError, "4 stands at"),
+        ([collection([1], dtype=np.float16), collection([1])], ValueError, "number 1 on are float32"),
+        ([collection([1], ids=[4]), collection([1], ids=["a"])], TypeError, "int"),
+    ],
+)
+def test_batches_that_do_not_fit_each_other(
+    writer: Writer, tmp_path: Path, batches: list[MultiVectors], kind: type[Exception], message: str
+) -> None:
+    write, name = writer
+    with pytest.raises(kind, match=message):
+        write(iter(batches), tmp_path / name, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_float16_batches_after_float32(writer: Writer, tmp_path: Path) -> None:
+    write, name = writer
+    parts = [collection([2], ids=["a"]), collection([1], ids=["b"], dtype=np.float16, seed=2)]
+    write(iter(parts), tmp_path / name, overwrite=False)
+    assert_same(everything(open_source(tmp_path / name)), MultiVectors.concatenate(parts))
+
+
+def test_batches_are_written_as_they_come(writer: Writer, tmp_path: Path) -> None:
+    """At most two batches are in memory at a time."""
+    write, name = writer
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def watched() -> Iterator[MultiVectors]:
+        for i in range(6):
+            gc.collect()
+            assert sum(reference() is not None for reference in alive) <= 2
+            batch = collection([4, 4], seed=i)
+            alive.append(weakref.ref(batch.tokens))
+            yield batch
+            del batch
+
+    write(watched(), tmp_path / name, overwrite=False)
+    assert len(alive) == 6
+
+
+def test_a_full_disk_is_an_error_that_names_the_target(writer: Writer, tmp_path: Path) -> None:
+    """A limit on file sizes stands in for the disk."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit of file sizes")
+    write, name = writer
+    docs = collection([64] * 64, dimension=16)  # 256 KiB
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(OSError, match=str(tmp_path)):
+            write(iter([docs]), tmp_path / name, overwrite=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numpy_reads_npy_and_npz(tmp_path: Path) -> None:
+    docs = collection([2, 0, 3], ids=["a", "b", "cé"])
+    writers.write_npy(cuts(docs, 1), tmp_path / "out", overwrite=False)
+    assert_same(MultiVectors.load(tmp_path / "out"), docs)
+    writers.write_npz(cuts(docs, 2), tmp_path / "out.npz", overwrite=False)
+    with np.load(tmp_path / "out.npz") as archive:
+        np.testing.assert_array_equal(archive["tokens"], docs.tokens)
+        assert archive["lengths"].tolist() == [2, 0, 3]
+        assert archive["ids"].tolist() == ["a", "b", "cé"]
+
+
+@pytest.mark.parametrize("ids", [None, [5, -7, 1], ["a", "b", "cé"], ["a long one", "", "é"]])
+def test_the_safetensors_library_reads_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: list[int] | list[str] | None
+) -> None:
+    library = pytest.importorskip("safetensors", reason="safetensors is not installed")
+    monkeypatch.setattr(writers, "_MAX_METADATA_IDS", 20)
+    docs = collection([2, 0, 3], ids=ids, dtype=np.float16, dimension=3)
+    path = tmp_path / "out.safetensors"
+    writers.write_safetensors(cuts(docs, 2), path, overwrite=False)
+    assert_same(everything(open_source(path)), docs)
+    with library.safe_open(path, "np") as opened:
+        np.testing.assert_array_equal(opened.get_tensor("tokens"), docs.tokens)
+        assert opened.get_tensor("offsets").tolist() == [0, 2, 2, 5]
+        if ids and isinstance(ids[0], int):
+            assert opened.get_tensor("ids").tolist() == ids
+        elif ids and "" not in ids:
+            assert json.loads(opened.metadata()["ids"]) == ids
+        else:
+            assert "ids" not in opened.metadata()

@@ -1,0 +1,119 @@
+"""Vectors for other searches: npy, Parquet, and OpenSearch's files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from muvera.convert.writers import vectors as writers
+from muvera.convert.writers.vectors import Vectors, opensearch_index, write_array, write_vectors
+from muvera.engines.base import GraphSettings
+
+IDS = {"int": [5, -7, 2**40], "str": ["a", 'q"\\ \t', "é\n\u2028"]}
+VECTORS = (np.random.default_rng(0).normal(size=(3, 16)) * 10.0 ** np.arange(-12, 4)).astype(np.float32)
+
+
+def batches(ids: Any = None, vectors: Any = VECTORS, size: int = 2) -> Iterator[Vectors]:
+    names = np.asarray(IDS["int"] if ids is None else ids)
+    for start in range(0, len(vectors), size):
+        yield Vectors(vectors[start : start + size], names[start : start + size])
+
+
+def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the action's id and the document of every pair of lines."""
+    pairs: list[tuple[str, dict[str, Any]]] = []
+    for path in sorted(folder.glob("bulk-*.ndjson")):
+        content = path.read_text(encoding="utf-8")
+        assert content.endswith("\n")
+        lines = [json.loads(line) for line in content[:-1].split("\n")]
+        pairs += [(a["index"]["_id"], d) for a, d in zip(lines[::2], lines[1::2], strict=True)]
+    return pairs
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
+def test_npy(tmp_path: Path, ids: Any) -> None:
+    assert write_vectors(batches(ids), tmp_path / "out", "npy") == 3
+    write_array(batches(ids), tmp_path / "out.npy", 16)
+    for file in (tmp_path / "out" / "vectors.npy", tmp_path / "out.npy"):
+        stored = np.load(file)
+        assert stored.dtype == np.float32 and stored.flags.c_contiguous
+        np.testing.assert_array_equal(stored, VECTORS)
+    assert json.loads((tmp_path / "out" / "ids.json").read_text(encoding="utf-8")) == ids
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
+def test_parquet(tmp_path: Path, ids: Any) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="the parquet extra is not installed")
+    write_vectors(batches(ids), tmp_path / "out.parquet", "parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column("id").to_pylist() == ids
+    np.testing.assert_array_equal(np.array(table.column("vector").to_pylist(), np.float32), VECTORS)
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_opensearch(tmp_path: Path, kind: str) -> None:
+    assert write_vectors(batches(IDS[kind]), tmp_path / "out", "opensearch") == 3
+    documents = bulk_documents(tmp_path / "out")
+    assert [name for name, _ in documents] == [str(name) for name in IDS[kind]]
+    assert [row["id"] for _, row in documents] == IDS[kind]
+    np.testing.assert_array_equal(np.array([row["vector"] for _, row in documents], np.float32), VECTORS)
+    body = json.loads((tmp_path / "out" / "mapping.json").read_text(encoding="utf-8"))
+    assert body == opensearch_index(16, kind == "int")
+    fields = body["mappings"]["properties"]
+    assert fields["id"]["type"] == {"int": "long", "str": "keyword"}[kind]
+    assert fields["vector"]["method"]["space_type"] == "innerproduct"
+    graph = GraphSettings()
+    assert fields["vector"]["method"]["parameters"] == {
+        "m": graph.m,
+        "ef_construction": graph.ef_construction,
+    }
+    with pytest.raises(FileExistsError, match=r"notes\.txt"):
+        (tmp_path / "out" / "notes.txt").touch()
+        write_vectors(batches(IDS[kind]), tmp_path / "out", "opensearch", overwrite=True)
+
+
+def test_bulk_files_stay_below_the_limit_of_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = len("-1.2345678e-38,") * 16_000
+    assert writers._BULK_CHARACTERS + 2 * longest < 100 << 20
+    monkeypatch.setattr(writers, "_BULK_CHARACTERS", 1000)
+    many = np.tile(VECTORS, (20, 1))
+    write_vectors(batches(range(60), many), tmp_path / "out", "opensearch")
+    files = sorted((tmp_path / "out").glob("bulk-*"))
+    assert len(files) > 3 and all(path.stat().st_size < 2000 for path in files)
+    assert [row["id"] for _, row in bulk_documents(tmp_path / "out")] == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("to", "ids", "vectors", "message"),
+    [
+        ("opensearch", ["a", "", "c"], VECTORS, "'' has 0"),
+        ("opensearch", ["a", "é" * 257, "c"], VECTORS, "has 514"),
+        ("opensearch", [1], np.ones((1, 16_001)), "16000 dimensions, but these vectors have 16001"),
+        ("npy", [1, 2, 1], VECTORS, "1 stands at positions 0 and 2"),
+        ("npy", [1, 2, 3], np.where(np.arange(3)[:, None] == 2, np.inf, VECTORS), r"document 2 \(id 3\)"),
+        ("qdrant", [1, 2, 3], VECTORS, "'qdrant'"),
+    ],
+)
+def test_bad_input_leaves_nothing(tmp_path: Path, to: str, ids: Any, vectors: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_vectors(batches(ids, vectors), tmp_path / "out", to)
+    with pytest.raises(ValueError, match="nothing to write"):
+        write_vectors(iter([]), tmp_path / "out", "npy")
+    with pytest.raises(ValueError, match=r"number 1 .*\(1, 3\)"):
+        odd = [Vectors(np.ones((1, width), np.float32), np.array([width])) for width in (4, 3)]
+        write_vectors(iter(odd), tmp_path / "out", "npy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"muvera-toolkit\[parquet\]"):
+        write_vectors(batches(), tmp_path / "out", "parquet")
