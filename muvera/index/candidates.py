@@ -163,11 +163,7 @@ class CandidateSearch:
         return [row[keep][:count] for row, keep in zip(found, kept, strict=True)]
 
     def measure(self, queries: MultiVectors, threads: int | None = None) -> float | None:
-        """Learn what the search is still to learn; measure and keep its recall of the exact best vectors.
-
-        Quantized vectors have nothing exact to be compared with: their recall stays None.
-        """
-        self.search.train(threads)
+        """Measure the recall of the exact best vectors."""
         vectors = self.encoder.encode_queries(queries, threads=threads)
         self.recall = self.search.measure_recall(vectors, _MEASURED_K, threads)
         self.recall_size = len(self.search)
@@ -177,7 +173,7 @@ class CandidateSearch:
     def recall_is_stale(self) -> bool:
         """Whether something is to be learned, or there are twice as many as when recall was measured."""
         doubled = self.recall_size == 0 or len(self.search) > 2 * self.recall_size
-        return self.search.ready_to_train or doubled
+        return doubled
 
     @property
     def fitted_on_too_few(self) -> bool:
@@ -218,7 +214,7 @@ class CandidateSearch:
             found.append(self.profile.warning)
         if self.first_stage is not None and self.first_stage.warning is not None:
             found.append(self.first_stage.warning)
-        return [*found, *self.search.warnings()]
+        return found
 
     # -- keeping --------------------------------------------------------------
 
@@ -238,7 +234,6 @@ class CandidateSearch:
         return {
             **({} if graph is None else {"graph": graph}),
             "kind": self.search.kind,
-            "search_fitted_on": self.search.fitted_on,
             "fitted_on": self.fitted_on,
             "recall": self.recall,
             "recall_size": self.recall_size,
@@ -276,7 +271,7 @@ class CandidateSearch:
         kind = state["kind"]
         graph = state.get("graph")
         file = None if graph is None else folder.parent / graph
-        saved = SavedState(settings.search_settings(kind), state["search_fitted_on"], removed, file)
+        saved = SavedState(settings.search_settings(kind), removed, file)
         loaded.search = SEARCHES[kind].load(folder, encoder.config.vector_dimension, saved)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         measured = state["first_stage"]

@@ -1,4 +1,4 @@
-"""Maximum inner product search over single vectors: exact, quantized and HNSW behind one interface."""
+"""Maximum inner product search over single vectors, exact or in a graph, behind one interface."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -6,9 +6,7 @@ from importlib.util import find_spec
 from .base import SavedState, VectorSearch
 from .exact import ExactSearch
 from .hnsw import HNSWSearch
-from .int8 import Int8Search
-from .pq import PQSearch
-from .settings import HNSWSettings, PQSettings, USearchSettings
+from .settings import HNSWSettings, USearchSettings
 from .usearch import USearchSearch
 
 __all__ = [
@@ -17,10 +15,8 @@ __all__ = [
     "ExactSearch",
     "HNSWSearch",
     "HNSWSettings",
-    "Int8Search",
-    "PQSearch",
-    "PQSettings",
     "SavedState",
+    "Settings",
     "USearchSearch",
     "USearchSettings",
     "VectorSearch",
@@ -28,15 +24,15 @@ __all__ = [
     "make_search",
 ]
 
-#: Settings of a kind of search that has any.
-Settings = HNSWSettings | USearchSettings | PQSettings
+#: Settings of a graph.
+Settings = HNSWSettings | USearchSettings
 
-#: Every kind of search by its name.
+#: Every search class by its kind.
 SEARCHES: dict[str, type[VectorSearch]] = {
-    search.kind: search for search in (ExactSearch, Int8Search, PQSearch, HNSWSearch, USearchSearch)
+    search.kind: search for search in (ExactSearch, HNSWSearch, USearchSearch)
 }
 
-#: Kinds of graphs and the libraries that they need, the preferred one first.
+#: Kinds of graphs and the libraries they need, the preferred one first.
 GRAPHS = {"hnsw": "hnswlib", "usearch": "usearch"}
 
 
@@ -46,18 +42,18 @@ def available_graph() -> str:
     Raises
     ------
     ImportError
-        Where neither is.
+        If neither library is installed.
     """
     for kind, library in GRAPHS.items():
         if find_spec(library) is not None:
             return kind
     raise ImportError(
-        "So many documents need a graph, and neither hnswlib nor usearch is installed. Install one with: "
+        "A collection of this size needs a graph, but neither hnswlib nor usearch is installed. Install one with: "
         "pip install usearch"
     )
 
 
 def make_search(kind: str, dimension: int, settings: Settings | None = None) -> VectorSearch:
-    """Return an empty search of this kind; `settings` are those of its kind, where it has any."""
+    """Return an empty search of this kind, with `settings` if it is a graph."""
     make: Callable[..., VectorSearch] = SEARCHES[kind]
     return make(dimension) if settings is None else make(dimension, settings)

@@ -1,4 +1,4 @@
-"""The one interface of single-vector search, and the checks before any engine."""
+"""VectorSearch: the interface of single-vector search, and the checks of its arrays."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ __all__ = [
     "Guard",
     "SavedState",
     "VectorSearch",
-    "checked_allowed",
-    "checked_dimension",
     "checked_labels",
     "checked_queries",
     "checked_vectors",
-    "none_found",
+    "no_results",
 ]
 
+#: Labels int64 (m, k) and inner products float32 (m, k), best first; label -1 if fewer were found.
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 
-
-#: Returns what is to be held while vectors of a search are replaced: nobody may search meanwhile.
+#: Returns the lock to hold while a search's arrays are replaced: no other thread may search then.
 Guard = Callable[[], AbstractContextManager[Any]]
 
 
 class VectorSearch(ABC):
-    """Base class of searches by largest inner product; vectors are known by the caller's int64 labels.
+    """Base class of maximum inner product searches; int64 labels of the caller identify the vectors.
 
-    Several threads may search at once.  One may add at the same time where every search holds a lock
-    that excludes the `guard` of :meth:`add`; :meth:`remove` is to be guarded by the caller.
+    Several threads may search at once.  One thread may add at the same time if every search holds a lock that
+    excludes the `guard` of :meth:`add`.  Callers guard :meth:`remove` themselves.
 
     Parameters
     ----------
@@ -48,20 +46,18 @@ class VectorSearch(ABC):
         Floats of a vector.
     """
 
-    #: The name of this kind, "backend" of an index.
+    #: Name of this kind: the "backend" of an index.
     kind: ClassVar[str]
 
-    #: Where a graph was written, as long as what came since is little enough to be written beside it.
+    #: The file of a saved graph, while few enough vectors were added to write only those.
     saved: SavedGraph | None = None
 
     def __init__(self, dimension: int) -> None:
-        self.dimension = checked_dimension(dimension)
+        self.dimension = require_int("dimension", dimension, 1)
 
     @abstractmethod
     def __len__(self) -> int:
-        """Vectors that a search can return."""
-
-    # -- changing -------------------------------------------------------------
+        """Return the number of vectors that a search can return."""
 
     @abstractmethod
     def add(
@@ -71,11 +67,11 @@ class VectorSearch(ABC):
         threads: int | None = None,
         guard: Guard = nullcontext,
     ) -> None:
-        """Add vectors, float32 (n, dimension), under new labels (n,); all of them or none."""
+        """Add vectors, float32 (n, dimension), under new labels (n,): all of them or none."""
 
     @abstractmethod
     def can_add(self, labels: NDArray[np.int64]) -> bool:
-        """Whether :meth:`add` would take all of these labels."""
+        """Return True if :meth:`add` would accept all of these labels."""
 
     @abstractmethod
     def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -83,17 +79,13 @@ class VectorSearch(ABC):
 
     @abstractmethod
     def remove(self, labels: NDArray[np.int64]) -> None:
-        """Never return these labels again."""
+        """Remove the vectors with these labels.
 
-    @property
-    def ready_to_train(self) -> bool:
-        """Whether :meth:`train` would learn something."""
-        return False
-
-    def train(self, threads: int | None = None) -> None:  # noqa: B027 (most kinds learn nothing)
-        """Learn what is to be learned from the vectors that are there, where :attr:`ready_to_train`."""
-
-    # -- searching ------------------------------------------------------------
+        Raises
+        ------
+        KeyError
+            For a label that does not exist.
+        """
 
     @abstractmethod
     def search(
@@ -105,19 +97,24 @@ class VectorSearch(ABC):
         *,
         ef: int | None = None,
     ) -> Found:
-        """Return labels and inner products (m, k), best first; label -1 where fewer were found.
+        """Return the labels and inner products of the `k` best vectors of each query.
 
-        `allowed` restricts the search to these labels.  `ef` is for graphs: how many candidates the
-        walk keeps, by default as its settings say; searches with different `ef` exclude each other.
+        Parameters
+        ----------
+        queries : float32 (m, dimension)
+        k : int
+        allowed : int64 (n,), optional
+            Search only among these labels; unknown ones are ignored.
+        threads : int, optional
+        ef : int, optional
+            Candidates that a graph search keeps; default: as in its settings.
         """
 
+    @abstractmethod
     def measure_recall(
         self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
-    ) -> float | None:
-        """Return which share of the exact k best is found; None where the exact vectors are not kept."""
-        return None
-
-    # -- looking --------------------------------------------------------------
+    ) -> float:
+        """Return the share of the exact k best vectors that :meth:`search` finds, averaged over queries."""
 
     @abstractmethod
     def labels(self) -> NDArray[np.int64]:
@@ -125,34 +122,23 @@ class VectorSearch(ABC):
 
     @abstractmethod
     def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the stored vectors of `labels`, float32 (n, dimension), as exactly as they are kept."""
-
-    @property
-    def fitted_on(self) -> int:
-        """How many vectors something was learned from; 0 where nothing was."""
-        return 0
+        """Return the stored vectors of `labels`, float32 (n, dimension)."""
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
-        """Return kind, size, settings and bytes a vector."""
-
-    def warnings(self) -> list[str]:
-        """Return what a user should know, in sentences."""
-        return []
-
-    # -- keeping --------------------------------------------------------------
+        """Return kind, size, settings and bytes per vector."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write this search's files into `folder`."""
 
     def save_added(self, folder: Path) -> None:
-        """Write what :attr:`saved`'s file lacks into `folder`."""
-        raise NotImplementedError(f"{type(self).__name__} is no graph: it is written whole.")
+        """Write into `folder` only what the file of :attr:`saved` lacks; for graphs only."""
+        raise NotImplementedError(f"{type(self).__name__} is not a graph.")
 
     def saved_in(self, folder: Path) -> None:
-        """Take note that what :meth:`save` wrote is in `folder` now."""
-        self.saved = None  # but for graphs
+        """Record the folder that :meth:`save`'s files are in now."""
+        self.saved = None
 
     @classmethod
     @abstractmethod
@@ -162,28 +148,24 @@ class VectorSearch(ABC):
         Raises
         ------
         ValueError
-            For files of another dimension or of other settings, and for damaged ones.
+            For damaged files, or files of another dimension or other settings.
         """
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """What the files of a search do not say.
+    """What an index knows about the files of a search.
 
     Parameters
     ----------
-    settings : HNSWSettings, PQSettings or None
-        Of the search.
-    fitted_on : int
-        How many vectors something was learned from.
+    settings : HNSWSettings, USearchSettings or None
     removed : int64 (n,)
-        Labels that are never to be returned, whatever the files say.
+        Labels that were removed, even if the files still contain them.
     graph : Path, optional
-        File of a graph that lies elsewhere, to which the folder's vectors are added.
+        The graph's file, if it is in another folder; the vectors in this folder are added to it.
     """
 
     settings: Any = None
-    fitted_on: int = 0
     removed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     graph: Path | None = None
 
@@ -194,11 +176,11 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDAr
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be numbers, got dtype {array.dtype}.")
     if array.dtype != np.float32 or not array.flags.c_contiguous:
-        with np.errstate(over="ignore"):  # what is too large for float32 is an infinity, refused below
+        with np.errstate(over="ignore"):  # the check below refuses the infinities
             array = np.ascontiguousarray(array, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != dimension:
         raise ValueError(f"{name} must have shape (n, {dimension}), got {array.shape}.")
-    # A float64 sum of float32 is finite if and only if all its terms are.
+    # A float64 sum of float32 values is finite if and only if all of them are.
     with np.errstate(invalid="ignore"):
         sums = np.asarray(array.sum(axis=1, dtype=np.float64))
     if not np.isfinite(sums).all():
@@ -206,41 +188,26 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDAr
     return array
 
 
-def checked_queries(queries: Any, dimension: int, k: Any) -> NDArray[np.float32]:
-    """Return the queries as :func:`checked_vectors` does, having checked k."""
+def checked_queries(queries: Any, dimension: int, k: int) -> NDArray[np.float32]:
+    """Return the queries as :func:`checked_vectors` does, after a check of k."""
     require_int("k", k, 1)
     return checked_vectors(queries, dimension, "queries")
 
 
-def checked_dimension(dimension: Any) -> int:
-    """Return `dimension` where it is an int of at least 1, or raise."""
-    return require_int("dimension", dimension, 1)
-
-
-def none_found(queries: NDArray[np.float32], k: int) -> Found:
-    """Return labels of -1 and scores of -inf, (m, k), to be overwritten by what is found."""
-    return np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-
-
 def checked_labels(labels: Any, count: int | None = None) -> NDArray[np.int64]:
-    """Return labels as int64 (n,), non-negative and all different, or raise."""
-    array = as_array(labels, "labels")
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
+    """Return labels as int64 (n,), non-negative and different, or raise."""
+    array = np.asarray(labels)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise TypeError(f"labels must be integers (n,), got {array.dtype} {array.shape}.")
     if count is not None and len(array) != count:
         raise ValueError(f"There are {len(array)} labels for {count} vectors.")
     if len(array) and array.min() < 0:
         raise ValueError(f"labels must not be negative, got {array.min()}.")
     if has_repeats(array):
-        raise ValueError("labels must be all different.")
+        raise ValueError("labels must be different, but one occurs twice.")
     return array.astype(np.int64)
 
 
-def checked_allowed(allowed: Any) -> NDArray[np.int64]:
-    """Return the labels that a search is restricted to as int64 (n,); unknown ones are harmless."""
-    array = as_array(allowed, "allowed")
-    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-        raise TypeError(f"allowed must be integer labels (n,), got {array.dtype} {array.shape}.")
-    return array.astype(np.int64)
+def no_results(count: int, k: int) -> Found:
+    """Return labels of -1 and scores of -inf, (count, k), which results overwrite."""
+    return np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)

@@ -1,13 +1,15 @@
-"""Exact search: every vector is read, in blocks, by a compiled product.
+"""ExactSearch: read every vector, as bytes before floats.
 
-Beside the floats stand the same vectors in bytes, with the length of what rounding took from each.  A
-query's product with that is at most the product of both lengths, so that the bytes' products tell which
-vectors can be among the best: the floats of these alone are read.  The result has the bits of reading all.
+Each vector is also stored in signed bytes, with an upper bound of its rounding error.  For every query q, the
+product computed from bytes differs from the exact one, and from that of the float32 kernel, by at most the
+bound times the length of q.  So the products from bytes show which vectors can be among the best, and only
+these are read as floats.  The result has the same bits as reading all floats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,89 +18,58 @@ from numpy.typing import NDArray
 
 from ..data.ranking import best_first
 from ..data.validation import read_only_view
+from ..kernels.byte_product import multiply_rows, round_rows, split_to_bytes
+from ..kernels.byte_tile import SPAN
 from ..kernels.inner_products import inner_products, inner_products_at
 from ..kernels.possible_best import group_floors, places_above
 from ..kernels.tile import LANES
+from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
 from ..utils.parallel import run_in_ranges
-from .base import Found, SavedState, checked_dimension, none_found
-from .flat import LABELS, Best, FlatSearch, blocks
-from .rounded_rows import bytes_of_rounded, round_into, rounded_columns, rounded_products
+from .base import (
+    Found,
+    Guard,
+    SavedState,
+    VectorSearch,
+    checked_labels,
+    checked_queries,
+    checked_vectors,
+    no_results,
+)
 
 __all__ = ["MAX_ROUNDED", "ExactSearch", "bytes_in_memory", "score_all", "score_among"]
 
-#: Vectors of more floats have no bytes beside them.  The bound grows with the root of their number: at the
-#: default FDE's 5,249 it left a tenth or more of all vectors to read.
+#: Longer vectors have no bytes: the error bound grows with the root of their length, and with 5,249 floats a tenth
+#: or more of all vectors was left to read.
 MAX_ROUNDED = 2048
 
-VECTORS = "vectors.npy"
+VECTORS, LABELS = "vectors.npy", "vector_labels.npy"
 
-# Vectors of one task.
-_TASK_BYTES = 4 << 20
+# Bytes of floats and of bytes that one task reads.
+_FLOAT_TASK, _BYTE_TASK = 4 << 20, 1 << 20
 
-# From so many queries together on, the floats are read once for all of them, and the bytes save nothing.
+# Bytes of rows copied at a time.
+_BLOCK = 32 << 20
+
+# Queries whose scores are in memory at once, and the bytes that they may take.
+_QUERIES, _SCORE_BYTES = 64, 256 << 20
+
+# With this many queries the floats are read once for all of them, and bytes save nothing.
 _TOGETHER = 8
 
-# Floats of all vectors from which on reading bytes first is faster, and the share of the vectors whose floats
-# would have to be read after it that makes reading all of them in their order as fast.
+# Total floats from which reading bytes first is faster, and the share of vectors left to read above which it
+# is not.
 _BYTES_FROM, _MOST_READ = 1 << 20, 0.25
 
-# Groups of vectors for each of the k best: of two best in one group only the better counts for the bound.
+# Groups of vectors per wanted vector: if two of the best are in one group, only one counts for the bound.
 _GROUPS = 8
 
 
-def score_all(
-    vectors: NDArray[np.float32], queries: NDArray[np.float32], threads: int | None = None
-) -> NDArray[np.float32]:
-    """Return the inner products of all vectors with all queries, float32 (n, m).
-
-    Both are float32 rows of one width, a multiple of LANES.
-    """
-    width = vectors.shape[1]
-    out = np.empty((len(vectors), len(queries)), np.float32)
-    flat, packed = read_only_view(vectors).reshape(-1), read_only_view(queries).reshape(-1)
-    step = max(1, _TASK_BYTES // (4 * width))
-    ranges = [(start, min(start + step, len(vectors))) for start in range(0, len(vectors), step)]
-
-    def work(start: int, stop: int) -> None:
-        inner_products(flat, start, stop, width, packed, len(queries), out[start:stop])
-
-    run_in_ranges(work, ranges, threads)
-    return out
-
-
-def score_among(
-    labels: NDArray[np.int64],
-    stored: Callable[[NDArray[np.int64]], NDArray[np.float32]],
-    queries: NDArray[np.float32],
-    k: int,
-    dimension: int,
-    block_bytes: int,
-    threads: int | None = None,
-) -> Found:
-    """Return the k best of `labels`, whose vectors `stored` returns, scored one by one, a block at a time."""
-    found, scores = none_found(queries, k)
-    width = -(-dimension // LANES) * LANES
-    padded = np.zeros((len(queries), width), np.float32)
-    padded[:, :dimension] = queries
-    step = max(1, block_bytes // (4 * width))
-    for start in range(0, len(labels), step):
-        part = labels[start : start + step]
-        rows = np.zeros((len(part), width), np.float32)
-        rows[:, :dimension] = stored(part)
-        products = score_all(rows, padded, threads).T
-        merged = np.concatenate([scores, products], axis=1)
-        names = np.concatenate([found, np.broadcast_to(part, products.shape)], axis=1)
-        best = np.argsort(-merged, axis=1, kind="stable")[:, :k]
-        scores, found = np.take_along_axis(merged, best, 1), np.take_along_axis(names, best, 1)
-    return found, scores
-
-
-class ExactSearch(FlatSearch):
+class ExactSearch(VectorSearch):
     """Search by computing every inner product.
 
-    Recall is 1 by definition.  Time and memory traffic grow with ``n * dimension``; for
-    short vectors and up to some 100,000 of them this beats a graph.
+    Recall is 1.  Time and memory traffic grow with ``n * dimension``; for short vectors and up to some 100,000 of
+    them this is faster than a graph.
 
     Parameters
     ----------
@@ -109,61 +80,163 @@ class ExactSearch(FlatSearch):
     kind = "exact"
 
     def __init__(self, dimension: int) -> None:
-        self._width = -(-checked_dimension(dimension) // LANES) * LANES
-        columns = {VECTORS: np.empty((0, self._width), np.float32)}
-        self._rounded = dimension <= MAX_ROUNDED
-        super().__init__(dimension, columns, rounded_columns(dimension) if self._rounded else ())
+        super().__init__(dimension)
+        self._width = -(-self.dimension // LANES) * LANES
+        # A row per vector in the order of adding: floats, and bytes, sums, units and errors.
+        self._columns: list[NDArray[Any]] = [np.empty((0, self._width), np.float32)]
+        if self.dimension <= MAX_ROUNDED:
+            self._columns += [
+                np.empty((0, _depth(self.dimension)), np.int8),
+                *(np.empty(0, kind) for kind in (np.int32, np.float32, np.float32)),
+            ]
+        self._labels = np.empty(0, np.int64)
+        self._count = 0
+        self._highest = -1  # of all labels ever added
 
-    def _write(self, start: int, vectors: NDArray[np.float32], threads: int | None) -> None:
-        self._columns[0][start : start + len(vectors), : self.dimension] = vectors
-        if self._rounded:
-            round_into(self._columns[1:], start, vectors, threads)
+    def __len__(self) -> int:
+        return self._count
 
-    def _products(
-        self, queries: NDArray[np.float32], picked: NDArray[np.int64] | None, threads: int | None
-    ) -> NDArray[np.float32]:
-        padded = np.zeros((len(queries), self._width), np.float32)
-        padded[:, : self.dimension] = queries
-        rows = self._columns[0]
-        if picked is None:
-            return score_all(rows[: self._count], padded, threads)
-        out = np.empty((len(picked), len(queries)), np.float32)
-        for start, part in blocks(picked, 4 * self._width):
-            out[start : start + len(part)] = score_all(rows[part], padded, threads)
-        return out
+    def add(
+        self,
+        labels: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        threads: int | None = None,
+        guard: Guard = nullcontext,
+    ) -> None:
+        """Add vectors under new labels; capacity grows by half, so that adding takes linear time."""
+        vectors = checked_vectors(vectors, self.dimension)
+        labels = checked_labels(labels, len(vectors))
+        if not self.can_add(labels):
+            raise ValueError(f"label {self.existing(labels)[0]} is in use.")
+        start, stop = self._count, self._count + len(vectors)
+        if stop > len(self._labels):
+            with guard():
+                self._reserve(max(stop, len(self._labels) * 3 // 2))
+        # These rows are not searched yet.
+        self._columns[0][start:stop, : self.dimension] = vectors
+        if len(self._columns) > 1:
+            _round_into(self._columns[1:], start, vectors, threads)
+        with guard():
+            self._labels[start:stop] = labels
+            self._count = stop
+            self._highest = max(self._highest, int(labels.max(initial=-1)))
+
+    def _reserve(self, capacity: int) -> None:
+        for i, column in enumerate(self._columns):
+            grown = np.zeros((capacity, *column.shape[1:]), column.dtype)
+            grown[: self._count] = column[: self._count]
+            self._columns[i] = grown
+        self._labels = np.resize(self._labels, capacity)
+
+    def can_add(self, labels: NDArray[np.int64]) -> bool:
+        """Return True if :meth:`add` would accept all of these labels."""
+        # An index numbers its rows upwards, so one comparison usually decides.
+        return int(labels.min(initial=self._highest + 1)) > self._highest or not len(self.existing(labels))
+
+    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of `labels` that a search can return, ascending."""
+        return np.intersect1d(labels, self._labels[: self._count])
+
+    def remove(self, labels: NDArray[np.int64]) -> None:
+        """Remove vectors; the others keep their order."""
+        keep = ~np.isin(self._labels[: self._count], labels)
+        if keep.sum() != self._count - len(labels):
+            raise KeyError(f"label {np.setdiff1d(labels, self._labels[: self._count])[0]} does not exist.")
+        # Move rows in place, a block at a time: a second copy might not fit into memory.
+        rows = np.flatnonzero(keep)
+        first = len(rows) if keep.all() else int(np.argmin(keep))
+        for column in self._columns:
+            for start, block in _blocks(rows[first:], column[:1].nbytes):
+                column[first + start : first + start + len(block)] = column[block]
+        self._labels[: len(rows)] = self._labels[rows]
+        self._count = len(rows)
+
+    # -- searching ------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+        *,
+        ef: int | None = None,
+    ) -> Found:
+        """Return the k best labels and their inner products; ties go to the vector that was added first."""
+        queries = checked_queries(queries, self.dimension, k)
+        labels = self._labels[: self._count]
+        rows = None
+        if allowed is not None:
+            rows = np.flatnonzero(np.isin(labels, allowed))
+            labels = labels[rows]
+        best_labels, best_scores = no_results(len(queries), k)
+        step = max(1, min(_QUERIES, _SCORE_BYTES // (4 * max(1, len(labels)))))
+        for start in range(0, len(queries), step):
+            results = self._best(queries[start : start + step], rows, k, threads)
+            for i, (best, scores) in enumerate(results, start):
+                best_labels[i, : len(best)] = labels[best]
+                best_scores[i, : len(best)] = scores
+        return best_labels, best_scores
 
     def _best(
-        self, queries: NDArray[np.float32], picked: NDArray[np.int64] | None, k: int, threads: int | None
-    ) -> Iterator[Best]:
-        """Yield for each query the places of its k best within `picked`, and their scores."""
-        count = self._count
-        small = count * self._width < _BYTES_FROM or k > _MOST_READ * count
-        if not self._rounded or small or picked is not None or len(queries) >= _TOGETHER:
-            yield from super()._best(queries, picked, k, threads)
+        self, queries: NDArray[np.float32], rows: NDArray[np.int64] | None, k: int, threads: int | None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield for each query the positions of the k best within `rows`, and their scores."""
+        small = self._count * self._width < _BYTES_FROM or k > _MOST_READ * self._count
+        if len(self._columns) == 1 or small or rows is not None or len(queries) >= _TOGETHER:
+            yield from self._best_by_floats(queries, rows, k, threads)
             return
-        products = rounded_products(self._columns[1:], count, queries, threads)
-        for query, row in zip(queries, np.ascontiguousarray(products.T), strict=True):
-            places = self._possible_best(query, row, k)
-            if places is None:
-                yield from super()._best(query[np.newaxis], None, k, threads)
+        products = self._byte_products(queries, threads)
+        for query, own in zip(queries, np.ascontiguousarray(products.T), strict=True):
+            positions = self._possible_best(query, own, k)
+            if positions is None:
+                yield from self._best_by_floats(query[np.newaxis], None, k, threads)
                 continue
-            scores = self._scores_at(query, places)
-            best = best_first(scores, k)
-            yield places[best], scores[best]
+            scores = np.empty((len(positions), 1), np.float32)
+            packed = self._padded(query[np.newaxis])[0]
+            inner_products_at(self._columns[0].reshape(-1), positions, self._width, packed, 1, scores)
+            best = best_first(scores[:, 0], k)
+            yield positions[best], scores[best, 0]
 
-    def _scores_at(self, query: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
-        padded = np.zeros(self._width, np.float32)
-        padded[: self.dimension] = query
-        out = np.empty((len(places), 1), np.float32)
-        inner_products_at(self._columns[0].reshape(-1), places, self._width, padded, 1, out)
-        return out[:, 0]
+    def _best_by_floats(
+        self, queries: NDArray[np.float32], rows: NDArray[np.int64] | None, k: int, threads: int | None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        padded, floats = self._padded(queries), self._columns[0]
+        if rows is None:
+            products = score_all(floats[: self._count], padded, threads)
+        else:
+            products = np.empty((len(rows), len(queries)), np.float32)
+            for start, block in _blocks(rows, 4 * self._width):
+                products[start : start + len(block)] = score_all(floats[block], padded, threads)
+        for scores in np.ascontiguousarray(products.T):
+            best = best_first(scores, k)
+            yield best, scores[best]
+
+    def _padded(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        padded = np.zeros((len(queries), self._width), np.float32)
+        padded[:, : self.dimension] = queries
+        return padded
+
+    def _byte_products(self, queries: NDArray[np.float32], threads: int | None) -> NDArray[np.float32]:
+        """Return the products of all rounded vectors with queries that are rounded to 16 bits, (n, m)."""
+        numbers, sums, units, _ = self._columns[1:]
+        halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
+        query_units = np.empty(len(queries), np.float32)
+        split_to_bytes(queries, halves, query_units)
+        out = np.empty((self._count, len(queries)), np.float32)
+
+        def work(start: int, stop: int) -> None:
+            multiply_rows(numbers, start, stop, sums, units, halves, query_units, out[start:stop])
+
+        run_in_ranges(work, _ranges(self._count, _BYTE_TASK // numbers.shape[1]), threads)
+        return out
 
     def _possible_best(
         self, query: NDArray[np.float32], products: NDArray[np.float32], k: int
     ) -> NDArray[np.int64] | None:
-        """Return the places that can be among the k best by their products in bytes; None where most can."""
+        """Return the positions of vectors that can be among the k best; None if they are too many."""
         length = np.float32(np.sqrt(np.square(query, dtype=np.float64).sum()) * 1.000001)
-        # Below the normal numbers float32 has no relative precision.
+        # Subnormal numbers of float32 have no relative precision.
         least = np.float32(self._width) * np.finfo(np.float32).tiny
         errors = self._columns[-1][: self._count]
         size = max(1, self._count // (_GROUPS * k))
@@ -172,17 +245,9 @@ class ExactSearch(FlatSearch):
         edge = np.partition(floors, len(floors) - k)[len(floors) - k]
         if not np.isfinite(edge) or not np.isfinite(products).all():
             return None
-        places = np.empty(int(_MOST_READ * self._count), np.int64)
-        count = places_above(products, errors, length, least, edge, places)
-        return places[:count] if count <= len(places) else None
-
-    def _read(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._columns[0][positions, : self.dimension]
-
-    @property
-    def floats(self) -> NDArray[np.float32]:
-        """The vectors in the order of adding, a view."""
-        return self._columns[0][: self._count, : self.dimension]
+        positions = np.empty(int(_MOST_READ * self._count), np.int64)
+        count = places_above(products, errors, length, least, edge, positions)
+        return positions[:count] if count <= len(positions) else None
 
     def measure_recall(
         self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
@@ -190,8 +255,38 @@ class ExactSearch(FlatSearch):
         """Return 1: every vector is read."""
         return 1.0
 
-    def _saved(self, column: NDArray[Any]) -> NDArray[Any]:
-        return column[:, : self.dimension]
+    # -- reading and saving ---------------------------------------------------
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the labels that a search can return, ascending."""
+        return np.sort(self._labels[: self._count])
+
+    def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the stored vectors of `labels`."""
+        stored = self._labels[: self._count]
+        missing = np.setdiff1d(labels, stored)
+        if len(missing):
+            raise KeyError(f"label {missing[0]} does not exist.")
+        order = np.argsort(stored)
+        rows = order[np.searchsorted(stored, labels, sorter=order)]
+        floats: NDArray[np.float32] = self._columns[0][rows, : self.dimension]
+        return floats
+
+    def info(self) -> dict[str, Any]:
+        """Return kind, size and bytes per vector."""
+        size = bytes_in_memory(self.dimension)
+        return {
+            "kind": self.kind,
+            "vectors": len(self),
+            "dimension": self.dimension,
+            "bytes_per_vector": size,
+            "recall": 1.0,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the vectors and the labels as ``.npy``."""
+        save_array(folder / VECTORS, self._columns[0][: self._count, : self.dimension])
+        save_array(folder / LABELS, self._labels[: self._count])
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> ExactSearch:
@@ -200,21 +295,91 @@ class ExactSearch(FlatSearch):
         Raises
         ------
         ValueError
-            For files of another dimension or damaged ones.
+            For damaged files, or files of another dimension.
         """
         loaded = cls(dimension)
-        # Mapped, for `add` copies: memory holds them once.
-        vectors = load_npy(folder / VECTORS)
-        labels = load_npy(folder / LABELS, mmap=False)
-        loaded.add(labels, vectors)
+        # Memory-mapped because `add` copies: memory holds the vectors once.
+        loaded.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
         return loaded
-
-    def info(self) -> dict[str, Any]:
-        """Return kind, size, and bytes a vector."""
-        return {**super().info(), "bytes_per_vector": bytes_in_memory(self.dimension), "recall": 1.0}
 
 
 def bytes_in_memory(dimension: int) -> int:
-    """Return the bytes of a vector of so many floats: these, its bytes beside them and its label."""
-    rounded = bytes_of_rounded(dimension) if dimension <= MAX_ROUNDED else 0
+    """Return the bytes that a vector takes in memory: floats, bytes and label."""
+    rounded = _depth(dimension) + 4 + 4 + 4 if dimension <= MAX_ROUNDED else 0
     return 4 * LANES * -(-dimension // LANES) + rounded + 8
+
+
+def score_all(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], threads: int | None = None
+) -> NDArray[np.float32]:
+    """Return the inner products of vectors and queries, float32 (n, m).
+
+    Both are float32 rows of one width, a multiple of LANES.
+    """
+    width = vectors.shape[1]
+    out = np.empty((len(vectors), len(queries)), np.float32)
+    flat, packed = read_only_view(vectors).reshape(-1), read_only_view(queries).reshape(-1)
+
+    def work(start: int, stop: int) -> None:
+        inner_products(flat, start, stop, width, packed, len(queries), out[start:stop])
+
+    run_in_ranges(work, _ranges(len(vectors), _FLOAT_TASK // (4 * width)), threads)
+    return out
+
+
+def score_among(
+    labels: NDArray[np.int64],
+    read: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    queries: NDArray[np.float32],
+    k: int,
+    threads: int | None = None,
+) -> Found:
+    """Return the k best of `labels`, reading their vectors with `read`, a block at a time."""
+    best_labels, best_scores = no_results(len(queries), k)
+    dimension = queries.shape[1]
+    width = -(-dimension // LANES) * LANES
+    padded = np.zeros((len(queries), width), np.float32)
+    padded[:, :dimension] = queries
+    for _, block in _blocks(labels, 4 * width):
+        rows = np.zeros((len(block), width), np.float32)
+        rows[:, :dimension] = read(block)
+        products = score_all(rows, padded, threads).T
+        scores = np.concatenate([best_scores, products], axis=1)
+        names = np.concatenate([best_labels, np.broadcast_to(block, products.shape)], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        best_scores, best_labels = np.take_along_axis(scores, best, 1), np.take_along_axis(names, best, 1)
+    return best_labels, best_scores
+
+
+def _depth(dimension: int) -> int:
+    """Return the bytes of a rounded vector."""
+    return -(-dimension // SPAN) * SPAN
+
+
+def _round_into(
+    columns: list[NDArray[Any]], start: int, vectors: NDArray[np.float32], threads: int | None
+) -> None:
+    """Round finite vectors (n, dimension) into the rows of `columns` from `start` on."""
+    dimension = vectors.shape[1]
+    root = float(np.sqrt(dimension))
+    # What else the error holds, in units of the vector's length.  A query's entries are off by half of 1/32,767 of
+    # the greatest, times the rounded vector, which may be longer than the vector is; float32 sums are off by half
+    # a unit in the last place per entry (twice that is counted here, and some more).
+    slack = root / 65_000 * (1 + root / 254) + (dimension + 16) * 2.0**-23
+
+    def work(first: int, stop: int) -> None:
+        round_rows(vectors[first:stop], slack, *(column[start + first : start + stop] for column in columns))
+
+    run_in_ranges(work, _ranges(len(vectors), _BYTE_TASK // (4 * dimension)), threads)
+
+
+def _ranges(count: int, step: int) -> list[tuple[int, int]]:
+    step = max(1, step)
+    return [(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _blocks(rows: NDArray[np.int64], row_bytes: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield (start, block) of rows, as many as fit into _BLOCK bytes."""
+    step = max(1, _BLOCK // max(1, row_bytes))
+    for start in range(0, len(rows), step):
+        yield start, rows[start : start + step]

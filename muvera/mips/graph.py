@@ -1,12 +1,12 @@
-"""GraphSearch: base class of searches in a graph of another library, and what they share.
+"""GraphSearch: base class of searches in another library's graph.
 
-A graph is walked by cosine, for by inner product parts of it become unreachable.  So that both order alike,
-every vector is filled up to the same length (Bachrach et al., "Speeding up the Xbox recommender system",
-RecSys 2014, section 3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / reach, and a query gets a zero.  What is
-filled in is spread over some coordinates, so that rounding all to bytes leaves as much of v.  The reach is
-what 95 of a hundred vectors of the first addition are no longer than: a few very long ones would leave little
-of all others' differences.  A vector beyond it has nothing to be filled up with: it gets zeros, it is divided
-by its own length, and the walk takes it for as short as the reach.  Inner products are right all the same.
+Graphs are searched by cosine, because by inner product some vectors become unreachable.  To make both rank
+alike, every vector is extended to the same length (Bachrach et al., "Speeding up the Xbox recommender system",
+RecSys 2014, section 3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / reach, and queries get zeros.  The extension is
+spread over several columns, so that rounding to bytes keeps more of v.  The reach is the 95th percentile of the
+lengths of the first vectors added: with a few very long vectors, their length would leave little of the
+differences between all others.  A longer vector gets zeros and is divided by its own length; the graph then
+treats it as short as the reach, but its inner products are exact.
 """
 
 from __future__ import annotations
@@ -24,25 +24,61 @@ from ..utils.npy_files import load_npy
 from ..utils.parallel import thread_count
 from .base import Found, Guard, VectorSearch, checked_labels, checked_queries, checked_vectors
 from .exact import score_among
-from .label_states import FREE, SPENT, USED, LabelStates
 from .saved_graph import FILLING, SavedGraph, read_added
 
-__all__ = ["NORMS", "GraphSearch"]
+__all__ = ["FREE", "NORMS", "SPENT", "USED", "GraphSearch", "LabelStates"]
 
 NORMS = "vector_norms.npy"
 
-# Vectors read back at a time for exact scores.
-_BLOCK_BYTES = 32 << 20
+#: States of a label: never used, or removed without a trace; in use; removed and never to be used again.
+FREE, USED, SPENT = 0, 1, 2
 
-# Share of the first vectors that are filled up to the length of the others.
+# Quantile of the first vectors' lengths that becomes the reach.
 _WITHIN_REACH = 0.95
 
-# Vectors that each thread adds before searches may come between.
+# Vectors that each thread adds before searches may run again.
 _ADDED_PER_THREAD = 32
 
 
+class LabelStates:
+    """States of the labels 0, 1, ..., one byte each; a set of a million labels would take a hundred times as much."""
+
+    def __init__(self) -> None:
+        self._states = np.zeros(0, np.uint8)
+        self._counts = np.zeros(3, np.int64)
+
+    def count(self, state: int) -> int:
+        """Return how many labels are USED or SPENT."""
+        return int(self._counts[state])
+
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """The labels in use, ascending."""
+        return np.flatnonzero(self._states == USED)
+
+    def of(self, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the states of any labels."""
+        states = np.zeros(len(labels), np.uint8)
+        known = (labels >= 0) & (labels < len(self._states))
+        states[known] = self._states[labels[known]]
+        return states
+
+    def put(self, labels: NDArray[np.int64], state: int) -> None:
+        """Set the state of labels, all different."""
+        if len(labels) == 0:
+            return
+        needed = int(labels.max()) + 1
+        if needed > len(self._states):
+            grown = np.zeros(max(needed, len(self._states) * 3 // 2), np.uint8)
+            grown[: len(self._states)] = self._states
+            self._states = grown
+        self._counts -= np.bincount(self._states[labels], minlength=3)
+        self._counts[state] += len(labels)
+        self._states[labels] = state
+
+
 class GraphSearch(VectorSearch):
-    """Base class of approximate searches: a library's graph, the labels in it and what vectors were divided by.
+    """Base class of graph searches: the states of labels, and what vectors were divided by.
 
     Parameters
     ----------
@@ -56,31 +92,29 @@ class GraphSearch(VectorSearch):
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
         self._states = LabelStates()
-        self._reach = 0.0  # until something is added
-        self._norms = np.empty(0, np.float32)  # by label, what vectors were divided by; 1 where unknown
-
-    # -- what differs ---------------------------------------------------------
+        self._reach = 0.0  # until the first vectors are added
+        self._norms = np.empty(0, np.float32)  # by label, what its vector was divided by
 
     @abstractmethod
     def _prepare(self, count: int) -> None:
-        """Make room in the graph for so many vectors more."""
+        """Make room in the graph for `count` more vectors."""
 
     @abstractmethod
     def _insert(self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int) -> None:
-        """Put rows into the graph, which :meth:`_prepare` made ready."""
+        """Insert rows into the graph after :meth:`_prepare`."""
 
     @abstractmethod
     def _retire(self, labels: NDArray[np.int64]) -> None:
-        """Take out of the graph, and out of the labels, what got in before an addition failed."""
+        """Take the vectors of a failed addition out of the graph and the labels."""
 
     @abstractmethod
     def _stored(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the vectors of labels that are here, as exactly as they are kept."""
+        """Return the vectors of labels in use."""
 
     # -- changing -------------------------------------------------------------
 
     def __len__(self) -> int:
-        return self._states.num_used
+        return self._states.count(USED)
 
     def add(
         self,
@@ -89,7 +123,7 @@ class GraphSearch(VectorSearch):
         threads: int | None = None,
         guard: Guard = nullcontext,
     ) -> None:
-        """Add vectors under new labels, some at a time, so that searches come between."""
+        """Add vectors under new labels, a few at a time, so that searches can run in between."""
         rows = checked_vectors(vectors, self.dimension)
         labels = checked_labels(labels, len(rows))
         if not self.can_add(labels):
@@ -111,12 +145,12 @@ class GraphSearch(VectorSearch):
             with guard():
                 self._prepare(len(labels))
                 self._reach = reach
-                self._keep_norms(labels, norms)
+                self._record_norms(labels, norms)
             for start in range(0, len(labels), step):
-                part = labels[start : start + step]
+                block = labels[start : start + step]
                 with guard():
-                    self._insert(part, filled[start : start + step], workers)
-                    self._states.put(part, USED)
+                    self._insert(block, filled[start : start + step], workers)
+                    self._states.put(block, USED)
         except BaseException:
             with guard():
                 self._retire(labels)
@@ -124,7 +158,7 @@ class GraphSearch(VectorSearch):
         if self.saved is not None:
             self.saved = self.saved.record(labels, rows)
 
-    def _keep_norms(self, labels: NDArray[np.int64], norms: NDArray[np.float32]) -> None:
+    def _record_norms(self, labels: NDArray[np.int64], norms: NDArray[np.float32]) -> None:
         needed = int(labels.max()) + 1
         if needed > len(self._norms):
             grown = np.ones(max(needed, len(self._norms) * 3 // 2), np.float32)
@@ -135,7 +169,7 @@ class GraphSearch(VectorSearch):
         self._norms[labels] = norms
 
     def can_add(self, labels: NDArray[np.int64]) -> bool:
-        """Whether :meth:`add` would take all of these labels."""
+        """Return True if :meth:`add` would accept all of these labels."""
         return bool((self._states.of(labels) == FREE).all())
 
     def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -145,54 +179,48 @@ class GraphSearch(VectorSearch):
     def _require(self, labels: NDArray[np.int64]) -> None:
         missing = labels[self._states.of(labels) != USED]
         if len(missing):
-            raise KeyError(f"label {missing.min()} is not here.")
+            raise KeyError(f"label {missing.min()} does not exist.")
 
     # -- searching ------------------------------------------------------------
 
-    @staticmethod
-    def _asked(queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return queries as the graph takes them: with zeros where vectors are filled up."""
-        asked = np.zeros((len(queries), queries.shape[1] + FILLING), np.float32)
-        asked[:, : queries.shape[1]] = queries
-        return asked
+    def _filled(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return queries with zeros in the columns that bring vectors to one length."""
+        filled = np.zeros((len(queries), self.dimension + FILLING), np.float32)
+        filled[:, : self.dimension] = queries
+        return filled
 
-    def _given(self, labels: NDArray[np.int64], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the vectors as they were given, of rows of the graph."""
+    def _original(self, labels: NDArray[np.int64], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the vectors as they were added, from rows of the graph."""
         return rows[:, : self.dimension] * self._norms[labels, np.newaxis]
 
     def _search_among(
         self, labels: NDArray[np.int64], queries: NDArray[np.float32], k: int, threads: int | None = None
     ) -> Found:
         """Score the vectors of `labels` one by one."""
-        return score_among(labels, self._stored, queries, k, self.dimension, _BLOCK_BYTES, threads)
+        return score_among(labels, self._stored, queries, k, threads)
 
     def measure_recall(
         self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
     ) -> float:
-        """Return which share of the k best of all kept vectors the graph finds, averaged over `queries`."""
+        """Return the share of the k best stored vectors that the graph finds, averaged over `queries`."""
         queries = checked_queries(queries, self.dimension, k)
         k = min(k, len(self))
         if k == 0 or len(queries) == 0:
             return 1.0
         exact, _ = self._search_among(self.labels(), queries, k, threads)
-        found, _ = self.search(queries, k, threads=threads, ef=ef)
-        return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, found, strict=True)])) / k
+        labels, _ = self.search(queries, k, threads=threads, ef=ef)
+        return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, labels, strict=True)])) / k
 
-    # -- looking --------------------------------------------------------------
+    # -- reading and saving ---------------------------------------------------
 
     def labels(self) -> NDArray[np.int64]:
         """Return the labels that a search can return, ascending."""
         return self._states.used
 
     def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the stored vectors of `labels`, as exactly as they are kept."""
-        labels = np.asarray(labels, np.int64)
+        """Return the vectors of `labels` as the graph stores them."""
         self._require(labels)
-        if len(labels) == 0:
-            return np.empty((0, self.dimension), np.float32)
-        return self._stored(labels)
-
-    # -- keeping --------------------------------------------------------------
+        return self._stored(labels) if len(labels) else np.empty((0, self.dimension), np.float32)
 
     def save_added(self, folder: Path) -> None:
         """Write the vectors that the graph's file lacks, and all norms."""
@@ -201,12 +229,12 @@ class GraphSearch(VectorSearch):
         self._save_norms(folder)
 
     def saved_in(self, folder: Path) -> None:
-        """Take note that the graph's file is in `folder` now."""
+        """Record that the graph's file is in `folder` now."""
         self.saved = SavedGraph(folder / self.file, len(self)) if len(self) else None
 
     def _add_saved(self, graph: Path, folder: Path) -> None:
-        """Add what was written to `folder` because the graph's file lacks it."""
-        self.saved = SavedGraph(graph, self._states.num_used + self._states.num_spent)
+        """Add the vectors in `folder` that the graph's file lacks."""
+        self.saved = SavedGraph(graph, self._states.count(USED) + self._states.count(SPENT))
         self.add(*read_added(folder, self.dimension))
 
     def _save_norms(self, folder: Path) -> None:
@@ -214,21 +242,19 @@ class GraphSearch(VectorSearch):
 
     @staticmethod
     def _require_whole(graph: Path, needed: int) -> None:
-        """Raise OSError where the graph's file lacks some of its bytes."""
+        """Raise OSError if the graph's file is shorter than it should be."""
         written = graph.stat().st_size
         if written != needed:
-            raise OSError(
-                f"{graph} has {written} of its {needed} bytes: it was not written whole. Is the disk full?"
-            )
+            raise OSError(f"{graph} has only {written} of {needed} bytes. Is the disk full?")
 
     def _load_norms(self, folder: Path, graph: Path, labels: NDArray[np.int64]) -> None:
-        """Read what :meth:`_save_norms` wrote, of these labels in the graph and perhaps of more."""
-        kept: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
-        if kept.dtype != np.float32 or kept.ndim != 1 or len(kept) == 0:
-            raise ValueError(f"{folder / NORMS} is damaged: it has {kept.dtype} {kept.shape} for norms.")
-        reach, norms = float(kept[0]), kept[1:]
-        if not np.isfinite(kept).all() or reach < 0 or not (norms > 0).all():
-            raise ValueError(f"{folder / NORMS} is damaged: a norm is no positive number.")
+        """Read what :meth:`_save_norms` wrote, and check the norms of `labels`."""
+        array: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
+        if array.dtype != np.float32 or array.ndim != 1 or len(array) == 0:
+            raise ValueError(f"{folder / NORMS} is damaged: it holds {array.dtype} {array.shape} for norms.")
+        reach, norms = float(array[0]), array[1:]
+        if not np.isfinite(array).all() or reach < 0 or not (norms > 0).all():
+            raise ValueError(f"{folder / NORMS} is damaged: a norm is not a positive number.")
         if len(labels) == 0:
             return
         if labels.max() >= len(norms):

@@ -1,9 +1,9 @@
-"""hnswlib's file, checked before hnswlib reads it.
+"""Check of hnswlib's file before hnswlib reads it.
 
-hnswlib follows the links of a file without looking whether they lead anywhere, so a damaged
-file ends the process.  The layout of version 0.8, native sizes: a header; for every vector
-its links at the bottom (a count and `2 m` numbers), its floats and its label; then for every
-vector the bytes of its upper links and, level by level, a count and `m` numbers.
+hnswlib follows a file's links without checking that their targets exist, so a damaged file ends the process.  The
+layout of version 0.8, native sizes: a header; for every vector its bottom links (a count and `2 m` numbers), its
+floats and its label; then for every vector the bytes of its upper links and, level by level, a count and `m`
+numbers.
 """
 
 from __future__ import annotations
@@ -15,33 +15,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.graph_lists import find_lists
+from ..kernels.jit import kernel
 from ..utils.checks import has_repeats
 from .saved_graph import FILLING
 
-__all__ = ["check_graph_file"]
+__all__ = ["check_graph_file", "find_lists"]
 
-# offset of level 0, room, vectors, bytes a vector, offsets of label and floats; highest level,
-# entry point; m above, m at the bottom, m; level factor; ef while building.
+# Offset of level 0, capacity, vectors, bytes per vector, offsets of label and floats; highest level, entry point; m
+# above, m at the bottom, m; level factor; ef while building.
 _HEADER = struct.Struct("=6QiI3QdQ")
 
-# Of a vector's bytes, the one whose lowest bit says that it was removed.
+# The byte of a vector whose lowest bit marks it as removed.
 _MARK = 2
 
-# Vectors whose links are looked at together.
+# Vectors whose links are checked together.
 _BLOCK = 1 << 16
 
 
 def check_graph_file(path: Path, dimension: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the labels of the vectors in the file, and those marked as removed, or raise ValueError.
+    """Return the labels of a file's vectors, and the labels marked as removed.
 
     Parameters
     ----------
     path : Path
     dimension : int
-        Floats a vector must have, beside those that fill it up.
+        Floats that a vector must have, without the filling.
     m : int
-        Links a node must have.
+        Links that a vector must have.
+
+    Raises
+    ------
+    ValueError
+        For a damaged file, or a file of other vectors.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -63,21 +68,21 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[NDArray[np.int
     if not consistent:
         raise ValueError(f"{path} is damaged, or not a file of hnswlib: its header contradicts itself.")
     if columns != dimension:
-        raise ValueError(f"{path} holds vectors of {columns} floats, but {dimension} are wanted.")
+        raise ValueError(f"{path} holds vectors of {columns} floats, but {dimension} are expected.")
     if links != m:
-        raise ValueError(f"{path} has m={links}, but m={m} is wanted.")
+        raise ValueError(f"{path} has m={links}, but m={m} is expected.")
     if _HEADER.size + count * (step + 4) > size:
         raise ValueError(f"{path} is cut off: it is too short for its {count} vectors.")
     if count == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    bottom_bytes = np.memmap(path, np.uint8, "r", _HEADER.size, (count, step))
+    vectors = np.memmap(path, np.uint8, "r", _HEADER.size, (count, step))
     for first in range(0, count, _BLOCK):
-        block = np.ascontiguousarray(bottom_bytes[first : first + _BLOCK, :floats_at]).view(np.uint32)
-        # The count is 16 bits; the mark of a removed vector stands beside it.
+        block = np.ascontiguousarray(vectors[first : first + _BLOCK, :floats_at]).view(np.uint32)
+        # The count has 16 bits; the next byte holds the mark of a removed vector.
         _require_links(path, block[:, 0] & 0xFFFF, block[:, 1:], count)
-    labels = np.ascontiguousarray(bottom_bytes[:, label_at:]).view(np.uint64).ravel()
+    labels = np.ascontiguousarray(vectors[:, label_at:]).view(np.uint64).ravel()
     if has_repeats(labels) or labels.max() >= 2**63:
-        raise ValueError(f"{path} is damaged: it has a label twice, or too large a one.")
+        raise ValueError(f"{path} is damaged: it has a label twice, or a label that is too large.")
     with path.open("rb") as stream:
         stream.seek(_HEADER.size + count * step)
         upper = stream.read()
@@ -87,13 +92,13 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[NDArray[np.int
     for level, block in enumerate(lists, start=1):
         _require_links(path, block[:, 0] & 0xFFFF, block[:, 1:], count, levels >= level)
     numbers = labels.astype(np.int64)
-    return numbers, numbers[bottom_bytes[:, _MARK] & 1 == 1]
+    return numbers, numbers[vectors[:, _MARK] & 1 == 1]
 
 
 def _upper_lists(
     path: Path, upper: bytes, count: int, above: int
 ) -> tuple[NDArray[np.int64], list[NDArray[np.uint32]]]:
-    """Return every vector's level, and the lists of links of each level above the bottom."""
+    """Return the level of every vector, and the link lists of each level above the bottom."""
     width = above + 1
     levels, starts = np.zeros(count, np.int64), np.zeros(count, np.int64)
     numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
@@ -109,19 +114,40 @@ def _upper_lists(
     return levels, lists
 
 
+@kernel
+def find_lists(numbers, size, width, levels, starts):
+    """Write how many lists each vector has to `levels`, and the position of the first one to `starts`.
+
+    `numbers` are the file's uint32 behind the vectors: for each vector the bytes of its lists, and these, of `width`
+    numbers each; `size` are their bytes, of which the last may be incomplete.  Returns the first vector whose lists
+    are incomplete (or their number), and the position behind the last list.
+    """
+    position = 0
+    for node in range(levels.shape[0]):
+        if position >= numbers.shape[0]:
+            return node, position
+        length = int(numbers[position])
+        position += 1
+        if length % (4 * width) != 0 or 4 * position + length > size:
+            return node, position
+        levels[node] = length // (4 * width)
+        starts[node] = position
+        position += length // 4
+    return levels.shape[0], position
+
+
 def _require_links(
     path: Path,
-    used: NDArray[Any],
+    counts: NDArray[Any],
     links: NDArray[np.uint32],
-    count: int,
-    reached: NDArray[np.bool_] | None = None,
+    vectors: int,
+    reachable: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Raise where a list is longer than its room or a link leads to no vector of its level."""
-    valid = np.arange(links.shape[1]) < used[:, np.newaxis]
-    targets = links[valid]
+    """Raise ValueError if a list is too long, or a link's target does not exist at its level."""
+    targets = links[np.arange(links.shape[1]) < counts[:, np.newaxis]]
     if (
-        (used > links.shape[1]).any()
-        or (targets >= count).any()
-        or (reached is not None and not reached[targets].all())
+        (counts > links.shape[1]).any()
+        or (targets >= vectors).any()
+        or (reachable is not None and not reachable[targets].all())
     ):
-        raise ValueError(f"{path} is damaged: it has links that lead nowhere.")
+        raise ValueError(f"{path} is damaged: a link's target does not exist.")

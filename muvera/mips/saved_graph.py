@@ -1,7 +1,7 @@
-"""SavedGraph: a graph's file, and the vectors that were added since it was written.
+"""SavedGraph: a graph's file and the vectors that were added since it was written.
 
-A graph is one file that cannot grow in place.  Writing it again for every few vectors would take time and
-bytes in proportion to all of them, so that few are written beside it, and added again when it is read.
+A graph's file cannot grow in place, and writing it takes time in proportion to all vectors.  So few new vectors
+are written beside it and added again when the index is loaded.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ __all__ = ["FILLING", "SavedGraph", "read_added"]
 
 ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
 
-#: Numbers that fill a vector up in a graph, behind its own.
+#: Columns of a graph that bring its vectors to one length.
 FILLING = 16
 
-# More vectors than this, and than this part of the graph, are worth writing all of it: adding them again
-# takes a millisecond for some.
+# The whole graph is written once more than this many vectors, and this share (1 in 100) of it, were added.
 _FEW, _SHARE = 1024, 100
 
 
 class SavedGraph:
-    """Where a graph was written, and what came since.
+    """A graph's file and what was added since.
 
     Parameters
     ----------
     path : Path
-        Of the graph's file.
+        The graph's file.
     vectors : int
-        How many are in it.
+        Number of vectors in it.
     """
 
     def __init__(self, path: Path, vectors: int) -> None:
@@ -45,7 +44,7 @@ class SavedGraph:
         self._vectors: list[NDArray[np.float32]] = []
 
     def record(self, labels: NDArray[np.int64], vectors: NDArray[np.float32]) -> SavedGraph | None:
-        """Take note of vectors that were added; return None where the graph is to be written again."""
+        """Record added vectors; return None if the whole graph should be written again."""
         if sum(map(len, self._labels)) + len(labels) > self._most:
             return None
         self._labels.append(labels.copy())
@@ -53,18 +52,18 @@ class SavedGraph:
         return self
 
     def write(self, folder: Path, existing: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> None:
-        """Write what came since, if anything, of the labels that `existing` returns of those it is given."""
+        """Write the added vectors, if any; `existing` returns those of some labels that were not removed."""
         if not self._labels:
             return
         labels = np.concatenate(self._labels)
-        kept = np.isin(labels, existing(labels))
-        if kept.any():
-            save_array(folder / ADDED_LABELS, labels[kept])
-            save_array(folder / ADDED, np.concatenate(self._vectors)[kept])
+        keep = np.isin(labels, existing(labels))
+        if keep.any():
+            save_array(folder / ADDED_LABELS, labels[keep])
+            save_array(folder / ADDED, np.concatenate(self._vectors)[keep])
 
 
 def read_added(folder: Path, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return labels and vectors that :meth:`SavedGraph.write` wrote; none where there is no file.
+    """Return the labels and vectors that :meth:`SavedGraph.write` wrote; none if there is no file.
 
     Raises
     ------

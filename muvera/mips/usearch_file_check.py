@@ -1,10 +1,9 @@
-"""usearch's file, checked before usearch reads it.
+"""Check of usearch's file before usearch reads it.
 
-usearch follows the links of a file without looking whether they lead anywhere, so a damaged file ends
-the process.  The layout of version 2, little-endian: the numbers of rows and of bytes a row (uint32
-each) and the rows; 64 bytes that say how numbers are kept; 40 bytes of the graph's sizes; for every
-node its level (int16); then node after node its key (uint64), level, a count and `2 m` slots at the
-bottom, and for each level above a count and `m` slots.
+usearch follows a file's links without checking that their targets exist, so a damaged file ends the process.  The
+layout of version 2, little-endian: the numbers of rows and of bytes per row (uint32 each) and the rows; 64 bytes
+with the types of numbers; 40 bytes with the graph's sizes; for every node its level (int16); then node after node
+its key (uint64), level, a count and `2 m` slots at the bottom, and for each level above a count and `m` slots.
 """
 
 from __future__ import annotations
@@ -22,44 +21,44 @@ __all__ = ["check_usearch_file"]
 
 _SHAPE = struct.Struct("<2I")
 
-# Name, version; kinds of metric, number, key and slot; vectors, removed ones, dimension, many a key.
+# Name, version; types of metric, number, key and slot; vectors, removed vectors, dimension, several per key.
 _HEAD = struct.Struct("<7s3H4B3Q?")
 _HEAD_SIZE = 64
 
 # Nodes, links above, links at the bottom, highest level, entry point.
 _GRAPH = struct.Struct("<5Q")
 
-#: How numbers are kept: usearch's names to the numbers in its files.
+# usearch's names of number types, with their numbers in a file and their bits.
 _KINDS = {"f32": 11, "bf16": 4, "i8": 23}
-
 _BITS = {"f32": 32, "bf16": 16, "i8": 8}
 
-#: The metric "cos", keys of 64 and slots of 32 bits.
+# The metric "cos", keys of 64 and slots of 32 bits.
 _COSINE, _KEY, _SLOT = 99, 14, 15
 
-#: The key of a removed node.
+# The key of a removed node.
 _REMOVED = np.uint64(2**64 - 1)
 
+# Bytes of a node's key and level.
 _NODE = 8 + 2
 
 
-def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray[np.int64]:
-    """Return the keys of the vectors in the file, or raise ValueError.
+def check_usearch_file(path: Path, dimension: int, m: int, precision: str) -> NDArray[np.int64]:
+    """Return the keys of a file's vectors.
 
     Parameters
     ----------
     path : Path
     dimension : int
-        Numbers a vector must have, beside those that fill it up.
+        Floats that a vector must have, without the filling.
     m : int
-        Links a node must have.
-    kept : str
-        usearch's name of how numbers must be kept.
+        Links that a node must have.
+    precision : str
+        usearch's name of the type of numbers.
 
     Raises
     ------
     ValueError
-        For a damaged file, or one of other vectors.
+        For a damaged file, or a file of other vectors.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -78,16 +77,16 @@ def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray
     if name != b"usearch" or major != 2 or (key, slot, many) != (_KEY, _SLOT, False):
         raise ValueError(f"{path} is damaged, or not a file of usearch 2: its header contradicts itself.")
     if columns != dimension + FILLING:
-        raise ValueError(f"{path} holds vectors of {columns - FILLING} floats, but {dimension} are wanted.")
-    if number != _KINDS[kept] or metric != _COSINE:
-        raise ValueError(f"{path} keeps numbers or compares vectors in another way than its settings say.")
+        raise ValueError(f"{path} holds vectors of {columns - FILLING} floats, but {dimension} are expected.")
+    if number != _KINDS[precision] or metric != _COSINE:
+        raise ValueError(f"{path} has another number type or metric than its settings.")
     if above != m:
-        raise ValueError(f"{path} has m={above}, but m={m} is wanted.")
+        raise ValueError(f"{path} has m={above}, but m={m} is expected.")
     if (
         nodes != rows
         or present + removed != nodes
         or bottom != 2 * m
-        or width != -(-columns * _BITS[kept] // 8)
+        or width != -(-columns * _BITS[precision] // 8)
     ):
         raise ValueError(f"{path} is damaged, or not a file of usearch 2: its header contradicts itself.")
     if nodes == 0:
@@ -116,7 +115,7 @@ def check_usearch_file(path: Path, dimension: int, m: int, kept: str) -> NDArray
         _require_links(path, _gather(tape, where, 4 + 4 * above), levels, level)
     alive: NDArray[np.uint64] = keys[keys != _REMOVED]
     if len(alive) != present or has_repeats(alive) or (alive >= 2**63).any():
-        raise ValueError(f"{path} is damaged: it has a label twice, or too many.")
+        raise ValueError(f"{path} is damaged: it has a label twice, or too many labels.")
     return alive.astype(np.int64)
 
 
@@ -128,9 +127,9 @@ def _gather(tape: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> N
 
 
 def _require_links(path: Path, lists: NDArray[np.uint8], levels: NDArray[np.int64], level: int) -> None:
-    """Raise where a list is longer than its room or a link leads to no node of its level."""
+    """Raise ValueError if a list is too long, or a link's target does not exist at its level."""
     numbers = lists.view("<u4")
     used, links = numbers[:, 0], numbers[:, 1:]
     targets = links[np.arange(links.shape[1]) < used[:, np.newaxis]]
     if (used > links.shape[1]).any() or (targets >= len(levels)).any() or (levels[targets] < level).any():
-        raise ValueError(f"{path} is damaged: it has links that lead nowhere.")
+        raise ValueError(f"{path} is damaged: a link's target does not exist.")

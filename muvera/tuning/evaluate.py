@@ -156,7 +156,6 @@ class Evaluator:
         fitting = self.sample.fitting[self.sample.fitting < len(documents)]
         vectors = np.ascontiguousarray(documents[:, : encoder.floats])
         search.add(fitting, vectors[fitting], self.threads)
-        search.train(self.threads)
         others = np.setdiff1d(np.arange(len(documents)), fitting)
         if len(others):
             search.add(others, vectors[others], self.threads)

@@ -64,8 +64,7 @@ class TunedRow:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of :class:`muvera.MuveraIndex` besides the configuration."""
-        settings: dict[str, Any] = {"backend": self.storage.backend}
-        return settings | ({"pq": dict(self.storage.pq)} if self.storage.pq else {})
+        return {"backend": self.storage.backend}
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
@@ -12,7 +11,7 @@ from ..encoders.learned.config import LearnedConfig
 from ..encoders.moments import MomentsConfig
 from ..index.candidates import graph_from
 from ..index.settings import Backend
-from ..mips import PQSettings, VectorSearch, make_search
+from ..mips import VectorSearch, make_search
 from ..mips.exact import bytes_in_memory
 from ..mips.hnsw import bytes_in_graph
 from .hnsw_settings import M_VALUES
@@ -81,18 +80,14 @@ class Storage:
     name : str
     backend : str
         As :class:`muvera.MuveraIndex` takes it.
-    pq : dict
-        Settings of product codes.
     """
 
     name: str
     backend: Backend
-    pq: dict[str, Any] = field(default_factory=dict)
 
     def make_search(self, dimension: int) -> VectorSearch:
         """Return an empty search that reads all vectors, also in place of a graph."""
-        kind = "exact" if self.backend == "auto" else self.backend
-        return make_search(kind, dimension, PQSettings(**self.pq) if kind == "pq" else None)
+        return make_search("exact" if self.backend == "auto" else self.backend, dimension)
 
     def has_graph(self, floats: int, documents: int) -> bool:
         """Whether the vectors of so many documents are in a graph."""
@@ -100,20 +95,11 @@ class Storage:
 
     def bytes_per_vector(self, floats: int, documents: int, m: int = min(M_VALUES)) -> int:
         """Return the bytes of one of so many documents' vectors, with `m` links where it is in a graph."""
-        if self.backend == "pq":
-            return -(-floats // int(self.pq["subvector_size"])) + 8
-        if self.backend == "int8":
-            return floats + 4 + 8
         return bytes_in_graph(floats, m) if self.has_graph(floats, documents) else bytes_in_memory(floats)
 
 
 #: From the most bytes to the fewest.
-STORAGES = (
-    Storage("float", "auto"),
-    Storage("int8", "int8"),
-    Storage("pq-4", "pq", {"subvector_size": 4}),
-    Storage("pq-8", "pq", {"subvector_size": 8}),
-)
+STORAGES = (Storage("float", "auto"),)
 
 
 def encoder_candidates(dimension: int) -> list[EncoderCandidate]:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..index.settings import EXACT_TOKENS
-from ..mips.product_quantizer import CENTROIDS
 from .arguments import require_values, texts_with_tokens, within_limits
 from .evaluate import CUTOFFS, Evaluator, Measurement, mean_recall
 from .hnsw_settings import M_VALUES, select_hnsw_settings
@@ -109,7 +108,7 @@ def tune(
     advance = progress or (lambda _: None)
     drawn = draw_sample(texts, filled, given, size, seed, threads)
     advance(1)
-    storages = [one for one in STORAGES if one.backend != "pq" or len(drawn.fitting) >= 2 * CENTROIDS]
+    storages = STORAGES
     encoders = within_limits(
         encoder_candidates(texts.dimension), storages, len(filled), max_bytes, max_floats
     )

@@ -1,0 +1,102 @@
+"""Bad arrays raise before hnswlib or usearch, which check nothing, can see them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, USearchSearch, USearchSettings
+from muvera.mips.settings import settings_from
+
+DIM = 6
+
+every_search = pytest.mark.parametrize("make", [ExactSearch, HNSWSearch, USearchSearch])
+
+
+@pytest.fixture(params=[ExactSearch, HNSWSearch, USearchSearch])
+def search(request: pytest.FixtureRequest) -> Any:
+    """Five vectors under the labels 0, 10, ..., 40, in a graph that must not be called any more."""
+    made = request.param(DIM)
+    made.add(np.arange(5) * 10, np.random.default_rng(0).standard_normal((5, DIM)))
+    if not isinstance(made, ExactSearch):
+        graph, made._index = made._index, object()
+        request.addfinalizer(lambda: setattr(made, "_index", graph))
+    return made
+
+
+def rows(n: int, dimension: int = DIM, **values: float) -> np.ndarray:
+    vectors = np.ones((n, dimension), np.float32)
+    vectors[1:2, 2] = values.get("entry", 1)
+    return vectors
+
+
+BAD_CALLS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
+    (lambda s: s.add(np.array([1, 2]), rows(2, 5)), ValueError, r"\(2, 5\)"),
+    (lambda s: s.add(np.array([1, 2]), rows(2).ravel()), ValueError, r"\(12,\)"),
+    (lambda s: s.add(np.array([1, 2, 3]), rows(3, entry=np.nan)), ValueError, r"vectors\[1\]"),
+    (lambda s: s.add(np.array([1, 2, 3]), rows(3, entry=-np.inf)), ValueError, r"vectors\[1\]"),
+    (lambda s: s.add(np.array([1]), np.full((1, DIM), 1e39)), ValueError, r"vectors\[0\]"),
+    (lambda s: s.add(np.array([1]), [["a"] * DIM]), TypeError, "<U1"),
+    (lambda s: s.add(np.array([1, 2]), rows(3)), ValueError, "2 labels for 3"),
+    (lambda s: s.add(np.array([1, 1]), rows(2)), ValueError, "labels"),
+    (lambda s: s.add(np.array([-1, 1]), rows(2)), ValueError, "-1"),
+    (lambda s: s.add(np.array([1.0, 2.0]), rows(2)), TypeError, "float64"),
+    (lambda s: s.add(np.array([9, 40, 10]), rows(3)), ValueError, "label 10"),
+    (lambda s: s.search(rows(1, 7), 1), ValueError, r"\(1, 7\)"),
+    (lambda s: s.search(rows(3, entry=np.nan), 1), ValueError, r"queries\[1\]"),
+    (lambda s: s.search(rows(1), 0), ValueError, "k must .* 0"),
+    (lambda s: s.search(rows(1), True), TypeError, "k must .* bool"),
+    (lambda s: s.vectors(np.array([10, 11])), KeyError, "11"),
+    (lambda s: s.remove(np.array([10, 11])), KeyError, "11"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD_CALLS)
+def test_bad_arrays(search: Any, call: Callable[[Any], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(search)
+    assert len(search) == 5 and search.labels().tolist() == [0, 10, 20, 30, 40]
+
+
+@every_search
+def test_few_or_no_vectors(make: Any) -> None:
+    search = make(DIM)
+    labels, scores = search.search(rows(2), 3)
+    assert labels.tolist() == [[-1] * 3] * 2 and (scores == -np.inf).all()
+    assert search.vectors(np.empty(0, np.int64)).shape == (0, DIM)
+    search.add(np.array([7, 3]), np.arange(2 * DIM).reshape(2, DIM) + 1)
+    labels, scores = search.search(rows(1), 4)
+    assert labels.tolist() == [[3, 7, -1, -1]] and (scores[0, 2:] == -np.inf).all()
+
+
+@every_search
+def test_number_types_and_layouts(make: Any) -> None:
+    values = np.arange(4 * DIM).reshape(4, DIM)
+    search, other = make(DIM), make(DIM)
+    search.add(np.arange(4, dtype=np.uint8), np.asfortranarray(values, np.float64))
+    other.add(np.arange(4)[::-1].copy()[::-1], values.astype(np.int16))
+    rounding = 2**-8 if make is USearchSearch else 1e-6  # bfloat16 has a significand of 8 bits
+    np.testing.assert_allclose(search.vectors(np.arange(4)), values, rtol=rounding)
+    np.testing.assert_array_equal(search.vectors(np.arange(4)), other.vectors(np.arange(4)))
+    assert search.search(values[1:2].astype(np.float16), 2)[0].tolist() == [[3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: HNSWSettings(m=1), "m must be at least 2, got 1"),
+        (lambda: HNSWSettings(ef_construction=True), "ef_construction .* True"),
+        (lambda: HNSWSettings(seed=-1), "seed .* -1"),
+        (lambda: USearchSettings(m=1), "m must be at least 2, got 1"),
+        (lambda: USearchSettings(precision="f16"), "precision .* 'f16'"),  # type: ignore[arg-type]
+        (lambda: settings_from(HNSWSettings, {"M": 32}, "hnsw"), "'M'"),
+        (lambda: settings_from(HNSWSettings, {"m": 1}, "hnsw"), "hnsw: m .* 1"),
+        (lambda: settings_from(HNSWSettings, [32], "hnsw"), "list"),
+        (lambda: ExactSearch(0), "dimension .* 0"),
+    ],
+)
+def test_bad_settings(make: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+    assert settings_from(HNSWSettings, {"m": 32}, "hnsw") == HNSWSettings(m=32)

@@ -1,0 +1,212 @@
+"""ExactSearch against NumPy, bit for bit in any batch, through additions, removals and the disk."""
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import strategies as some
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import muvera.mips.exact as module
+from muvera.mips import ExactSearch, SavedState
+
+needs_kernels = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
+
+
+def vectors_of(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
+    return rng.standard_normal((n, dimension)).astype(np.float32)
+
+
+def filled(vectors: np.ndarray, labels: Any = None) -> ExactSearch:
+    search = ExactSearch(vectors.shape[1])
+    search.add(np.arange(len(vectors)) if labels is None else np.asarray(labels), vectors)
+    return search
+
+
+@settings(max_examples=25)
+@given(some.seeds, some.dimensions, st.integers(1, 30), st.integers(0, 4), st.data())
+def test_search_sorts_all_products(
+    seed: int, dimension: int, count: int, queries: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    vectors, rows = vectors_of(rng, count, dimension), vectors_of(rng, queries, dimension)
+    labels = rng.permutation(1000)[:count]
+    k = data.draw(st.integers(1, count))
+    best, scores = filled(vectors, labels).search(rows, k)
+    exact = rows.astype(np.float64) @ vectors.T.astype(np.float64)
+    size = np.linalg.norm(rows, axis=1, keepdims=True) * np.linalg.norm(vectors, axis=1).max() + 1
+    assert best.shape == scores.shape == (queries, k) and (np.diff(scores, axis=1) <= 0).all()
+    position = np.argsort(labels)[np.searchsorted(np.sort(labels), best)]
+    # Up to ties: each product is its label's, and as large as the product of that rank.
+    for expected in (np.take_along_axis(exact, position, 1), -np.sort(-exact, axis=1)[:, :k]):
+        assert (np.abs(scores - expected) <= 1e-5 * size).all()
+    assert all(len(set(row)) == k for row in best.tolist())
+
+
+@needs_kernels
+def test_same_bits_in_any_batch_block_and_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    vectors, rows = vectors_of(rng, 70, 37), vectors_of(rng, 9, 37)
+    best, scores = filled(vectors).search(rows, 20)
+    for name, value in (("_FLOAT_TASK", 1000), ("_QUERIES", 2), ("_BLOCK", 700)):
+        monkeypatch.setattr(module, name, value)
+    for i in range(len(rows)):
+        alone = filled(vectors).search(rows[i : i + 1], 20, threads=2)
+        np.testing.assert_array_equal(alone, (best[i : i + 1], scores[i : i + 1]))
+        among = filled(vectors).search(rows[i : i + 1], 70, allowed=best[i])
+        np.testing.assert_array_equal(among[0][0, :20], best[i])
+        np.testing.assert_array_equal(among[1][0, :20], scores[i])
+
+
+def test_ties_go_to_the_earlier_vector() -> None:
+    search = filled(np.ones((5, 3), np.float32), [7, 3, 9, 1, 5])
+    assert search.search(np.ones((1, 3), np.float32), 4)[0].tolist() == [[7, 3, 9, 1]]
+    search.remove(np.array([3]))
+    search.add(np.array([3]), np.ones((1, 3), np.float32))  # a label is free after removal
+    assert search.search(np.ones((1, 3), np.float32), 5)[0].tolist() == [[7, 9, 1, 5, 3]]
+
+
+@pytest.mark.parametrize("allowed", [[], [4], [1, 4, 4, 99, -3], range(10)])
+def test_allowed_labels(allowed: Any) -> None:
+    rng = np.random.default_rng(2)
+    vectors, rows = vectors_of(rng, 6, 8), vectors_of(rng, 2, 8)
+    best, scores = filled(vectors).search(rows, 6, allowed=np.array(allowed, np.int64))
+    for row, own, expected in zip(best, scores, np.argsort(-(rows @ vectors.T), axis=1), strict=True):
+        wanted = [label for label in expected if label in allowed]
+        assert row.tolist() == wanted + [-1] * (6 - len(wanted)) and (own[len(wanted) :] == -np.inf).all()
+
+
+@settings(max_examples=20)
+@given(some.seeds)
+def test_steps_of_additions_and_removals(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    search = ExactSearch(5)
+    expected: dict[int, Any] = {}
+    for step in range(6):
+        labels = rng.permutation(np.arange(step * 10, step * 10 + rng.integers(0, 10)))
+        vectors = vectors_of(rng, len(labels), 5)
+        search.add(labels, vectors)
+        expected.update(zip(labels.tolist(), vectors, strict=True))
+        removed = rng.permutation(list(expected))[: rng.integers(0, len(expected) + 1)].astype(np.int64)
+        search.remove(removed)
+        for label in removed:
+            del expected[label]
+    assert len(search) == len(expected) and search.labels().tolist() == sorted(expected)
+    assert search.existing(np.arange(60)).tolist() == sorted(expected)
+    assert not expected or search.can_add(search.labels()[:1]) is False
+    if expected:
+        np.testing.assert_array_equal(
+            search.vectors(search.labels()), [expected[i] for i in sorted(expected)]
+        )
+
+
+def test_no_second_copy_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 MB of vectors; a block is 64 kB, the rest are masks and scores of 2,000 labels."""
+    monkeypatch.setattr(module, "_BLOCK", 1 << 16)
+    search = filled(np.ones((2000, 1024), np.float32))
+    tracemalloc.start()
+    try:
+        search.search(np.ones((1, 1024), np.float32), 5, allowed=np.arange(1, 2000))
+        search.remove(np.arange(0, 1000, 7))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    filled(np.eye(4, 7, dtype=np.float32)).save(tmp_path)
+    with pytest.raises(ValueError, match=r"\(n, 8\), got \(4, 7\)"):
+        ExactSearch.load(tmp_path, 8, SavedState())
+    np.save(tmp_path / "vector_labels.npy", np.arange(3))
+    with pytest.raises(ValueError, match="3 labels for 4 vectors"):
+        ExactSearch.load(tmp_path, 7, SavedState())
+    path = tmp_path / "vectors.npy"
+    whole = path.read_bytes()
+    for content in (b"", whole[:90], whole[:-5], b"garbage" * 40):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"vectors\.npy"):
+            ExactSearch.load(tmp_path, 7, SavedState())
+
+
+# -- bytes before floats -----------------------------------------------------------
+
+
+@pytest.fixture
+def bytes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BYTES_FROM", 0)
+    monkeypatch.setattr(module, "_MOST_READ", 1.0)
+
+
+def without_bytes(vectors: np.ndarray, rows: np.ndarray, k: int) -> Any:
+    search = filled(vectors)
+    search._columns = search._columns[:1]
+    return search.search(rows, k)
+
+
+@needs_kernels
+@pytest.mark.usefixtures("bytes_first")
+@pytest.mark.parametrize("kind", ["normal", "ties", "long tail", "one direction", "tiny", "huge", "zeros"])
+@pytest.mark.parametrize("dimension", [1, 3, 64, 129])
+def test_bytes_first_give_the_bits_of_all_floats(dimension: int, kind: str) -> None:
+    rng = np.random.default_rng([dimension, len(kind)])
+    vectors, rows = vectors_of(rng, 300, dimension), vectors_of(rng, 5, dimension)
+    if kind == "ties":
+        vectors, rows = np.rint(vectors), np.rint(rows)
+    elif kind == "long tail":
+        vectors *= np.exp(3 * rng.standard_normal((300, 1))).astype(np.float32)
+        vectors /= np.arange(1, dimension + 1, dtype=np.float32) ** 2
+    elif kind == "one direction":
+        vectors = vectors[:1] + vectors * np.float32(1e-4)
+    elif kind == "tiny":
+        vectors, rows = vectors * np.float32(1e-30), rows * np.float32(1e-12)
+    elif kind == "huge":
+        vectors, rows = vectors * np.float32(1e25), rows * np.float32(1e12)
+    elif kind == "zeros":
+        vectors[::2] = rows[1] = 0
+    for k in (1, 7, 40, 300):
+        np.testing.assert_array_equal(filled(vectors).search(rows, k), without_bytes(vectors, rows, k))
+
+
+@pytest.mark.usefixtures("bytes_first")
+def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For vectors like those of learned maps, whose columns spread less and less."""
+    rng = np.random.default_rng(0)
+    vectors, rows = (vectors_of(rng, n, 256) / np.sqrt(np.arange(1.0, 257)) for n in (4000, 5))
+    read = []
+
+    def counted(floats: Any, positions: np.ndarray, *others: Any) -> None:
+        read.append(len(positions))
+        original(floats, positions, *others)
+
+    original = module.inner_products_at
+    monkeypatch.setattr(module, "inner_products_at", counted)
+    filled(vectors.astype(np.float32)).search(rows.astype(np.float32), 40)
+    assert len(read) == 5 and max(read) < 150
+
+
+@needs_kernels
+@pytest.mark.usefixtures("bytes_first")
+def test_bytes_after_changes_and_a_reload(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    vectors, rows = vectors_of(rng, 200, 70), vectors_of(rng, 3, 70)
+    search = filled(vectors[:50])
+    search.add(np.arange(50, 200), vectors[50:], threads=2)
+    search.remove(np.arange(0, 200, 3))
+    rest = np.setdiff1d(np.arange(200), np.arange(0, 200, 3))
+    expected, products = without_bytes(vectors[rest], rows, 20)
+    search.save(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"vectors.npy", "vector_labels.npy"}
+    for each in (search, ExactSearch.load(tmp_path, 70, SavedState())):
+        np.testing.assert_array_equal(each.search(rows, 20), (rest[expected], products))
+    empty = ExactSearch(7)
+    empty.save(tmp_path)
+    assert len(ExactSearch.load(tmp_path, 7, SavedState())) == 0
+
+
+def test_bytes_per_vector() -> None:
+    assert ExactSearch(2048).info()["bytes_per_vector"] == 4 * 2048 + (2048 + 3 * 4) + 8
+    assert ExactSearch(2049).info()["bytes_per_vector"] == 4 * 2064 + 8
