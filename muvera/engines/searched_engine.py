@@ -12,9 +12,9 @@ from ..data.ranking import Ranking
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_config
+from ..index.info import FirstStageRecall
 from ..index.muvera_index import MuveraIndex
-from ..index.quality import FirstStageRecall
-from ..index.search_plan import DEFAULT_CANDIDATES, DEFAULT_K
+from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K
 from ..metadata.filters import Filter
 from ..reranking.chamfer import Explanation, explain, rerank, top_k
 from ..utils.checks import as_id_list, require_choice, require_int

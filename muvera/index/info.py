@@ -1,56 +1,95 @@
-"""IndexInfo: sizes, settings and warnings of an index."""
+"""IndexInfo and FirstStageRecall: sizes, settings and measured quality of an index."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .quality import FirstStageRecall
+__all__ = ["FirstStageRecall", "IndexInfo"]
 
-__all__ = ["IndexInfo"]
+# A first stage with less recall than this gets a warning.
+_LOW_RECALL = 0.9
+
+
+@dataclass(frozen=True)
+class FirstStageRecall:
+    """Share of the exact best documents that are among the candidates, and how it was measured.
+
+    Parameters
+    ----------
+    recall : float
+        Mean share of the `k` best documents by exact Chamfer similarity among the candidates.
+    k : int
+    candidates : int
+        Documents that the vectors propose for each query.
+    queries : int
+        Number of measured queries.
+    pseudo_queries : bool
+        Whether the queries are windows of document tokens, each measured without its own document.
+    documents : int
+        Documents in the index at that time.  With more documents, the same number of candidates finds less.
+    """
+
+    recall: float
+    k: int
+    candidates: int
+    queries: int
+    pseudo_queries: bool
+    documents: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence if the recall is low, otherwise None."""
+        if self.recall >= _LOW_RECALL:
+            return None
+        source = "windows of document tokens" if self.pseudo_queries else "queries"
+        return (
+            f"Only {self.recall:.0%} of the exact {self.k} best documents are among {self.candidates} candidates "
+            f"(measured with {self.queries} {source}). Search with more candidates, or find a better encoder with "
+            "muvera.diagnose or muvera.tune."
+        )
 
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index holds, how it searches, and what its user should know.
+    """Sizes, settings, measured quality and warnings of an index.
 
     Parameters
     ----------
     documents : int
-        Documents that are there.
     empty_documents : int
-        Those of them without tokens, which no search returns.
+        Documents without tokens, which no search returns.
     deleted_documents : int
-        Rows of deleted and replaced documents that still take memory.
+        Deleted and replaced documents that still take memory.
     tokens : int
-        Tokens of the documents that are there.
     dimension : int
         Columns of a token vector.
     search : str
-        What a search reads: "all tokens", or the kind of the vectors' search.
+        What a search reads: "all tokens", or the kind of vector search.
     exact_tokens : int
-        Up to how many tokens a search reads them all.
+        Number of tokens up to which a search reads them all.
     encoder : dict
         The encoder's configuration, and its "vector_dimension".
     vectors : dict or None
-        Of the vectors' search: kind, settings, "bytes_per_vector", and for a graph "recall", the share
-        of the exact best vectors that it finds; None while all tokens are read.
+        Kind, settings and "bytes_per_vector" of the vector search, and "recall": the share of the exact best
+        vectors that it finds.  None while all tokens are read.
     token_codec : dict
-        How tokens are kept: "codec", "keep_exact", whether a codec is "fitted", "bytes_per_token" that a
-        search reads of every candidate, and "exact_bytes_per_token" that it reads of the best few, 0 where
-        there are none.
+        How tokens are stored: "codec", "keep_exact", "fitted", "bytes_per_token" that a search reads of every
+        candidate, and "exact_bytes_per_token" that it reads of the best few (0 if there are none).
     first_stage : FirstStageRecall or None
-        Share of the exact best documents among the default number of candidates, as it was measured
-        when the index was built or had doubled; None where all tokens are read, every document is a
-        candidate, or there are too many tokens to read them all for it (see
+        Recall as it was measured when the index was built or had doubled.  None if all tokens are read, every
+        document is a candidate, or there are too many tokens to read them all (see
         :meth:`muvera.MuveraIndex.measure_recall`).
     drift : float or None
-        Distance of the documents that came since the encoder's maps were learned to those that they were
-        learned from, 0 for alike to 1 for nothing in common; None where no maps are learned, or few came.
+        Distance between the documents that the encoder was fitted on and those that came later, from 0 (alike) to
+        1 (nothing in common).  None if the encoder learns no maps, or few documents came later.
     bytes_per_document : int
-        Tokens, or their codes, and vectors of a document, on average; without exact tokens beside codes.
+        Average bytes of tokens (or codes) and vector, without exact tokens beside codes.
     warnings : tuple of str
-        Sentences.
     """
 
     documents: int

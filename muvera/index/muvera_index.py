@@ -29,15 +29,13 @@ from ..reranking.codecs.residual import ResidualCodec
 from ..reranking.pruning import RerankOptions
 from ..utils.checks import as_id_list, require_int
 from ..utils.parallel import thread_count
-from .contents import IndexContents
 from .generations import Generation, staging_beside
 from .id_map import Missing
-from .info import IndexInfo
+from .info import FirstStageRecall, IndexInfo
 from .manifest import TEXTS
 from .persistence import read_contents, write_contents
-from .quality import FirstStageRecall
-from .search_plan import DEFAULT_CANDIDATES, DEFAULT_K, SearchPlan
 from .settings import IndexSettings
+from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, SearchPlan
 
 __all__ = ["Document", "MuveraIndex"]
 
@@ -110,12 +108,14 @@ class MuveraIndex:
         settings: IndexSettings | None = None,
         **changes: Any,
     ) -> None:
-        own = getattr(getattr(encoder, "config", encoder), "dimension", None)
-        if dimension is None and own is None and isinstance(encoder, str):
+        if dimension is not None:
+            columns = require_int("dimension", dimension, 1)
+        elif isinstance(encoder, str):
             raise TypeError(
                 f"The preset {encoder!r} needs the columns of a token vector. Give dimension=, such as 128."
             )
-        columns = own if dimension is None else require_int("dimension", dimension, 1)
+        else:
+            columns = getattr(getattr(encoder, "config", encoder), "dimension", 0)
         config, fitted = as_encoder(encoder, columns)
         self._contents = IndexContents(config, IndexSettings.of(settings, **changes), encoder=fitted)
         self._changing = RLock()
@@ -247,7 +247,7 @@ class MuveraIndex:
             config, fitted = as_encoder(encoder, first[0].dimension)
             index = cls(config, settings=settings)
             index._contents = IndexContents(config, settings, encoder=fitted, codec=codec)
-            with index._contents.filling(threads, staging):
+            with index._contents.building(threads, staging):
                 for documents, codes in chain([first], batches):
                     index._add(documents, threads, codes)
                     if progress is not None:

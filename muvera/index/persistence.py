@@ -17,16 +17,15 @@ from ..mips import VectorSearch
 from ..reranking.codecs import read_codec, write_codec
 from ..reranking.codecs.base import CodedVectors
 from ..utils.atomic_files import save_array
-from ..utils.growable_array import GrowingArray
 from ..utils.npy_files import load_npy
 from ..utils.sibling_folders import recover_folder
 from .candidates import CandidateSearch
-from .contents import IndexContents
 from .generations import Generation, commit
-from .id_map import IdMap
+from .id_map import GrowingArray, IdMap
 from .manifest import IndexFolderError, read_manifest, verify
 from .settings import IndexSettings
 from .token_store import Segment, TokenStore, mapped, write_tokens
+from .two_stage_search import IndexContents
 
 __all__ = ["read_contents", "write_contents"]
 

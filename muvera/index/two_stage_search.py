@@ -1,8 +1,11 @@
-"""TwoStageSearch: the place where candidates by vectors meet exact ranking by tokens."""
+"""IndexContents: ids, tokens and vectors of documents; vectors propose candidates, tokens rank them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,46 +13,91 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
+from ..data.sampling import MAX_FIT_DOCUMENTS, pseudo_queries
+from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
+from ..encoders.registry import make_encoder
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
-from ..utils.group_lock import GroupLock
-from ..utils.growable_array import GrowingArray
-from ..utils.parallel import run_in_ranges, split_by_weight
+from ..utils.checks import require_int
+from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
+from ..utils.readers_writer_lock import ReadersWriterLock
 from .candidates import CandidateSearch
-from .id_map import IdMap, Missing
-from .quality import FirstStageRecall, K, first_stage_recall
-from .search_plan import DEFAULT_CANDIDATES, SearchPlan
+from .id_map import GrowingArray, IdMap, Missing
+from .info import FirstStageRecall, IndexInfo
+from .sample_profile import SAMPLE_SIZE, SampleProfile
 from .settings import IndexSettings
 from .token_levels import TokenLevels
 
-__all__ = ["MIN_FIT_DOCUMENTS", "TwoStageSearch"]
+__all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "MIN_FIT_DOCUMENTS", "IndexContents", "SearchPlan"]
 
-#: Minimum number of documents before maps are learned: from fewer they find little of others, so that
-#: all tokens are read until then.
+DEFAULT_K, DEFAULT_CANDIDATES = 10, 100
+
+#: Fewest documents to fit an encoder that learns maps: from fewer, the maps suit other documents poorly.
 MIN_FIT_DOCUMENTS = 256
 
-# Queries whose candidates are read from the disk while those before them are ranked.
+# Queries whose candidates are read from disk while earlier ones are ranked.
 _AHEAD = 4
 
+# Pseudo-queries to measure recall with, their tokens (as in ColBERT), and the exact best documents to find.
+_MAX_QUERIES, _WINDOW, _BEST = 64, 32, 10
 
-class TwoStageSearch:
+# Multiplications to spend on exact Chamfer similarity (some seconds), the fewest queries to spend them on, and the
+# most tokens to read for each.
+_PRODUCTS, _MIN_QUERIES, _MAX_TOKENS = 5 * 10**10, 16, 20_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """Checked arguments of a search, see :meth:`muvera.MuveraIndex.search`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong value.
+    """
+
+    k: int = DEFAULT_K
+    ids: list[Any] | None = None
+    candidates: int | None = None
+    patience: int | None = None
+    ef: int | None = None
+    rescore: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        require_int("k", self.k, 1)
+        for name in ("candidates", "rescore"):
+            value = getattr(self, name)
+            if value is not None and require_int(name, value, 1) < self.k:
+                raise ValueError(f"{name}={value} must be at least k={self.k}.")
+        for name in ("ef", "patience"):
+            if getattr(self, name) is not None:
+                require_int(name, getattr(self, name), 1)
+        thread_count(self.threads)
+
+    @property
+    def num_candidates(self) -> int:
+        """Number of documents that the vectors propose."""
+        return max(DEFAULT_CANDIDATES, self.k) if self.candidates is None else self.candidates
+
+
+class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
 
-    Vectors propose candidates, tokens order them; few documents are ordered without vectors.
+    One thread at a time may change the contents; others may search meanwhile.  Searches hold `lock` together;
+    changes hold it alone for the moments in which they become visible.
 
     Parameters
     ----------
     config : EncoderConfig
-        How vectors are made.
     settings : IndexSettings
-        How they are searched.
     encoder : Encoder, optional
-        A fitted encoder to use instead of learning from the documents.
+        A fitted encoder to use instead of fitting one on the documents.
     first_id : int
         The first id to give to documents without one.
     codec : TokenCodec, optional
-        A fitted codec of tokens to use instead of learning one.
+        A fitted token codec to use instead of fitting one.
     """
 
     def __init__(
@@ -67,34 +115,31 @@ class TwoStageSearch:
         self.store = TokenLevels(settings, config.dimension, codec)
         self.lengths = GrowingArray(np.empty(0, np.int64))
         self.candidates: CandidateSearch | None = None
-        self.min_fit_documents = MIN_FIT_DOCUMENTS
-        self.lock = GroupLock()
+        self.lock = ReadersWriterLock()
+        self._building = False
         self._searchable: tuple[NDArray[np.int64], int] | None = None
 
     @property
     def encoder(self) -> Encoder | None:
-        """The encoder in use, or the one given for when the collection has grown."""
+        """The encoder in use, or the given one if the collection is still small."""
         return self._encoder if self.candidates is None else self.candidates.encoder
 
     @property
     def searchable(self) -> tuple[NDArray[np.int64], int]:
-        """Rows that are there and have tokens, ascending, and the number of their tokens.
-
-        Kept until the next change, for it takes time in proportion to the collection.
-        """
+        """Live rows with tokens, ascending, and the number of their tokens; cached until the next change."""
         if self._searchable is None:
             live = self.ids.live
             lengths = self.lengths.values[live]
             self._searchable = live[lengths > 0], int(lengths.sum())
         return self._searchable
 
-    def rows_of(self, ids: list[object], missing: Missing = "raise") -> list[int]:
+    def rows_of(self, ids: list[Any], missing: Missing = "raise") -> list[int]:
         """Return the rows of `ids` in their order, see :meth:`IdMap.rows`."""
         with self.lock.shared():
             return self.ids.rows(ids, missing)
 
     def texts(self, rows: list[int]) -> MultiVectors:
-        """Return the documents at `rows`, each once, in this order, with their ids."""
+        """Return the documents at `rows`, all different, in this order, with their ids."""
         wanted = np.array(rows, np.int64)
         ids = self.ids.of(wanted)
         if len(rows) == 0:
@@ -103,31 +148,33 @@ class TwoStageSearch:
         return self.store.rows(ascending)[np.searchsorted(ascending, wanted)].with_ids(ids)
 
     def coded(self, rows: list[int]) -> CodedVectors:
-        """Return the codes of the documents at `rows`, each once, in this order."""
+        """Return the codes of the documents at `rows`, all different, in this order."""
         if self.store.codes is None:
             raise ValueError(
-                "This index keeps no codes of tokens. Build it with tokens='2bit' or another codec."
+                "This index stores no token codes. Build it with tokens='2bit' or another kind of codes."
             )
         if not rows:
             codec = self.store.codes.codec
             return CodedVectors(codec, np.empty((0, codec.bytes_per_token), np.uint8), [0])
-        wanted = np.array(rows, np.int64)
-        ascending = np.sort(wanted)
-        return self.store.codes.rows(ascending)[np.searchsorted(ascending, wanted)]
+        ascending = np.sort(np.array(rows, np.int64))
+        return self.store.codes.rows(ascending)[np.searchsorted(ascending, rows)]
+
+    # -- searching ------------------------------------------------------------
 
     def search(self, queries: MultiVectors, plan: SearchPlan) -> list[Ranking]:
-        """Return the best documents for each query, by ids and exact scores."""
-        with self.lock.shared(plan.ef):
+        """Return the best documents for each query."""
+        with self.lock.shared():
             self.store.require_rescore(plan.rescore)
             rows, tokens = self.searchable
             k, visible, allowed = min(plan.k, len(rows)), len(rows), None
             if plan.ids is not None:
-                rows = allowed = self._with_tokens(plan.ids)
+                rows = self.ids.existing_rows(plan.ids)
+                rows = allowed = rows[self.lengths.values[rows] > 0]
                 tokens = int(self.lengths.values[rows].sum())
             few = len(rows) <= plan.num_candidates or tokens <= self.settings.exact_tokens
-            found = None
+            candidates = None
             if self.candidates is not None and not few:
-                found = self.candidates.find(
+                candidates = self.candidates.find(
                     queries,
                     plan.num_candidates,
                     allowed,
@@ -136,70 +183,217 @@ class TwoStageSearch:
                     hidden=len(self.candidates.search) - visible,
                     below=self.ids.num_rows,
                 )
-        # Rows keep their tokens and ids for ever, so that no change matters from here on.
-        if found is None:
-            how = RerankOptions(k)
-            return self.rank(queries, [rows] * len(queries), how, plan.threads, rescore=plan.rescore)
-        how = RerankOptions(k, patience=plan.patience)
-        return self.rank(queries, found, how, plan.threads, plan.rescore)
-
-    def _with_tokens(self, ids: list[Any]) -> NDArray[np.int64]:
-        """Return the rows of these ids that have tokens, ascending."""
-        rows = self.ids.existing_rows(ids)
-        filled: NDArray[np.int64] = rows[self.lengths.values[rows] > 0]
-        return filled
+        # Rows keep their tokens and ids, so later changes do not matter.
+        if candidates is None:
+            return self.rank(queries, [rows] * len(queries), RerankOptions(k), plan.threads, plan.rescore)
+        options = RerankOptions(k, patience=plan.patience)
+        return self.rank(queries, candidates, options, plan.threads, plan.rescore)
 
     def rank(
         self,
         queries: MultiVectors,
         rows: Sequence[NDArray[np.int64]],
-        how: RerankOptions,
+        options: RerankOptions,
         threads: int | None,
         rescore: int | None = None,
     ) -> list[Ranking]:
-        """Order each query's rows, the likely best first; a query without tokens finds nothing."""
+        """Rank each query's rows, the likely best first; a query without tokens finds nothing."""
         exact = self.store.exact
-        none = Ranking(self.ids.of(np.empty(0, np.int64)), np.empty(0, np.float32), exact)
-        rankings = [none] * len(queries)
-        alone = len(queries) == 1
+        empty = Ranking(self.ids.of(np.empty(0, np.int64)), np.empty(0, np.float32), exact)
+        rankings = [empty] * len(queries)
+        own_threads = threads if len(queries) == 1 else 1
 
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
                 if q + _AHEAD < len(queries):
                     self.store.read_ahead(rows[q + _AHEAD])
-                if len(rows[q]) == 0 or len(queries[q]) == 0:
-                    continue
-                found, scores = self.store.rank(
-                    queries[q],
-                    rows[q],
-                    how,
-                    threads if alone else 1,
-                    rescore=rescore,
-                )
-                rankings[q] = Ranking(self.ids.of(found), scores, exact)
+                if len(rows[q]) and len(queries[q]):
+                    best, scores = self.store.rank(queries[q], rows[q], options, own_threads, rescore=rescore)
+                    rankings[q] = Ranking(self.ids.of(best), scores, exact)
 
         for first in rows[:_AHEAD]:
             self.store.read_ahead(first)
         run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
         return rankings
 
+    # -- changing -------------------------------------------------------------
+
+    @contextmanager
+    def building(self, threads: int | None, staging: Path | None = None) -> Iterator[None]:
+        """Fill new contents: fit the encoder on up to MAX_FIT_DOCUMENTS documents instead of the first 256.
+
+        With `staging`, a folder, tokens go there once there are many, see
+        :class:`muvera.index.token_store.TokenStore`.
+        """
+        self.store.staging = staging
+        self._building = True
+        try:
+            yield
+        finally:
+            self._building = False
+        rows, tokens = self.searchable
+        if self.candidates is None and self._needs_vectors(len(rows), tokens):
+            self.candidates = self._build_candidates(self.ids.live, threads)
+        self.measure(threads)
+        self.store.fit_if_ready(threads, tokens=1)
+        self.store.flush()
+
+    def append(
+        self, ids: Ids, documents: MultiVectors, threads: int | None, codes: CodedVectors | None = None
+    ) -> None:
+        """Add documents under these ids, replacing those that have them; `codes` are theirs, if known."""
+        if len(documents) == 0:
+            return
+        self._require_encoder_of_config()
+        replaced = self.ids.existing_rows(ids)
+        rows = np.arange(len(self.store), len(self.store) + len(documents))
+        before, candidates = self.store.state, self.candidates
+        try:
+            self.store.append(documents, threads, codes)
+            if candidates is not None:
+                candidates.add(rows, documents, threads, self.lock.exclusive)
+            elif self._needs_vectors(*self._sizes_after(replaced, documents)):
+                live = np.setdiff1d(self.ids.live, replaced, assume_unique=True)
+                candidates = self._build_candidates(np.concatenate([live, rows]), threads)
+            if candidates is not None or not self._building:  # else vectors are still made of exact tokens
+                self.store.fit_if_ready(threads)
+        except BaseException:
+            with self.lock.exclusive():
+                self.store.state = before
+                self._retire(rows)
+            raise
+        with self.lock.exclusive():
+            self.candidates = candidates
+            self.lengths.extend(documents.lengths)
+            self.ids.append(ids)
+            self._remove(replaced)
+
+    def _require_encoder_of_config(self) -> None:
+        encoder = self.encoder
+        if encoder is not None and encoder.config != self.config:
+            raise ValueError(
+                f"The index's encoder was fitted for configuration {encoder.config.hash}, but the index has "
+                f"{self.config.hash}: their vectors are not comparable. Build a new index."
+            )
+
+    def _sizes_after(self, replaced: NDArray[np.int64], documents: MultiVectors) -> tuple[int, int]:
+        """Return how many documents with tokens, and how many tokens, there will be."""
+        rows, tokens = self.searchable
+        gone = self.lengths.values[replaced]
+        count = len(rows) + int((documents.lengths > 0).sum()) - int((gone > 0).sum())
+        return count, tokens + documents.num_tokens - int(gone.sum())
+
+    def _needs_vectors(self, documents: int, tokens: int) -> bool:
+        """Return True if the collection is large enough to need vectors, and to fit the encoder on."""
+        if tokens <= self.settings.exact_tokens:
+            return False
+        if self._encoder is not None or not self.config.needs_fit_sample:
+            return True
+        return documents >= (MAX_FIT_DOCUMENTS if self._building else MIN_FIT_DOCUMENTS)
+
+    def _retire(self, rows: NDArray[np.int64]) -> None:
+        """Skip these row numbers if a graph has already used one of them."""
+        if self.candidates is not None and not self.candidates.search.can_add(rows):
+            self.store.append_empty(len(rows))
+            self.lengths.extend(np.zeros(len(rows), np.int64))
+            self.ids.reserve(len(rows))
+
+    def _build_candidates(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
+        """Encode these rows, after fitting the encoder on them if none was given."""
+        encoder = make_encoder(self.config) if self._encoder is None else self._encoder
+        fits = encoder.needs_fit
+        if fits:
+            encoder.fit((texts for _, texts in self.store.batches(rows)), threads=threads)
+        candidates = CandidateSearch(encoder, self.settings)
+        for batch, texts in self.store.batches(rows):
+            candidates.add(batch, texts, threads)
+        if fits:
+            candidates.fitted_on = len(candidates.search)
+        candidates.profile = self._profile(rows)
+        return candidates
+
+    def _profile(self, rows: NDArray[np.int64]) -> SampleProfile | None:
+        """Return the profile of a sample of these rows, if the encoder learns maps from documents."""
+        if not self.config.needs_fit_sample:
+            return None
+        if len(rows) > SAMPLE_SIZE:
+            rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE_SIZE, replace=False))
+        texts = self.store.rows(rows)
+        filled = np.flatnonzero(texts.lengths > 0)
+        return SampleProfile.of(texts[filled]) if len(filled) else None
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Delete documents."""
+        with self.lock.exclusive():
+            self._remove(rows)
+
+    def _remove(self, rows: NDArray[np.int64]) -> None:
+        self.ids.drop(rows)
+        self._searchable = None
+        if self.candidates is not None:
+            self.candidates.remove(rows)
+
+    def rebuilt(self, threads: int | None, staging: Path | None = None) -> IndexContents:
+        """Return new contents of the same documents without the rows of deleted ones, see :meth:`building`."""
+        current, encoder = self.candidates, self.encoder
+        drifted = current is not None and current.has_drifted
+        if current is not None and current.fitted_on_too_few:
+            encoder = None
+        if drifted:  # fit on a sample of all documents, not on the first ones
+            batches = (texts for _, texts in self.store.batches(self.ids.live))
+            encoder = make_encoder(self.config).fit(batches, threads=threads)
+        fresh = IndexContents(
+            self.config, self.settings, encoder=encoder, first_id=self.ids.next, codec=self.store.codec
+        )
+        with fresh.building(threads, staging):
+            for rows, texts, codes in self.store.coded_batches(self.ids.live):
+                fresh.append(self.ids.of(rows), texts, threads, codes)
+        if drifted and fresh.candidates is not None:
+            fresh.candidates.fitted_on = len(fresh.candidates.search)
+            fresh.candidates.profile = fresh._profile(fresh.ids.live)
+        return fresh
+
+    # -- measuring ------------------------------------------------------------
+
+    def measure(self, threads: int | None) -> None:
+        """Measure the recall of both stages if it is unknown or the index has doubled since.
+
+        Queries are windows of documents, because real queries are not known here.
+        """
+        rows, tokens = self.searchable
+        if self.candidates is None or not self.candidates.recall_is_stale or len(rows) == 0:
+            return
+        stream = np.random.default_rng(0)
+        picked = np.sort(stream.choice(rows, min(_MAX_QUERIES, len(rows)), replace=False))
+        with self.lock.shared():
+            documents = self.store.rows(picked)
+            queries, sources = pseudo_queries(documents, len(documents), _WINDOW, stream)
+            self.candidates.measure(queries, threads)
+            count = min(len(queries), num_measured_queries(tokens, self.config.dimension))
+            some = np.sort(stream.permutation(len(queries))[:count])
+            self.candidates.first_stage = (
+                self.measure_first_stage(queries[some], picked[sources[some]], threads=threads)
+                if count and len(rows) > DEFAULT_CANDIDATES + 1
+                else None
+            )
+
     def measure_first_stage(
         self,
         queries: MultiVectors,
         sources: NDArray[np.int64] | None = None,
         *,
-        k: int = K,
+        k: int = _BEST,
         candidates: int = DEFAULT_CANDIDATES,
         threads: int | None = None,
     ) -> FirstStageRecall | None:
-        """Return the share of the exact best among the candidates; None where all tokens are read.
+        """Return the share of the exact best documents among the candidates; None if all tokens are read.
 
         Parameters
         ----------
         queries : MultiVectors
             Each with a token.
         sources : int64 (n_queries,), optional
-            Rows of the documents that the queries were cut out of.
+            Row of the document that each query is a window of, which does not count.
         k, candidates : int
         threads : int, optional
         """
@@ -208,13 +402,69 @@ class TwoStageSearch:
             return None
         more = int(sources is not None)
         exact = self.rank(queries, [rows] * len(queries), RerankOptions(min(k + more, len(rows))), threads)
-        best = [np.array(self.ids.rows(ranking.ids.tolist()), np.int64) for ranking in exact]
-        found = self.candidates.find(queries, candidates + more, threads=threads)
+        proposals = self.candidates.find(queries, candidates + more, threads=threads)
+        shares = []
+        for query, (ranking, proposed) in enumerate(zip(exact, proposals, strict=True)):
+            best = np.array(self.ids.rows(ranking.ids.tolist()), np.int64)
+            if sources is not None:
+                best, proposed = best[best != sources[query]], proposed[proposed != sources[query]]
+            shares.append(np.isin(best[:k], proposed[:candidates]).mean())
         return FirstStageRecall(
-            recall=first_stage_recall(best, found, sources, k, candidates),
+            recall=float(np.mean(shares)),
             k=k,
             candidates=candidates,
             queries=len(queries),
             pseudo_queries=sources is not None,
             documents=len(rows),
         )
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether added documents differ from those that the encoder was fitted on."""
+        return self.candidates is not None and self.candidates.has_drifted
+
+    @property
+    def kind(self) -> str:
+        """What a search reads: "all tokens", or the kind of vector search."""
+        return "all tokens" if self.candidates is None else self.candidates.search.kind
+
+    def info(self) -> IndexInfo:
+        """Return sizes, settings, measured recall and warnings."""
+        with self.lock.shared():
+            live, deleted = len(self.ids), len(self.store) - len(self.ids)
+            filled, tokens = self.searchable
+            store, candidates = self.store.info(), self.candidates
+            vectors = None if candidates is None else candidates.info()
+            warnings = [] if candidates is None else candidates.warnings()
+        if candidates is None and tokens > self.settings.exact_tokens and len(filled):
+            warnings.append(
+                f"{len(filled)} documents are too few to fit the encoder, so searches read all tokens. Add documents "
+                f"until there are {MIN_FIT_DOCUMENTS}, or give an encoder that was fitted on others."
+            )
+        if deleted > max(100, live // 2):
+            warnings.append(f"{deleted} deleted documents still take memory: call rebuild().")
+        per_document = tokens * store["bytes_per_token"] / max(1, live)
+        return IndexInfo(
+            documents=live,
+            empty_documents=live - len(filled),
+            deleted_documents=deleted,
+            tokens=tokens,
+            dimension=self.config.dimension,
+            search=self.kind,
+            exact_tokens=self.settings.exact_tokens,
+            encoder={**self.config.to_dict(), "vector_dimension": self.config.vector_dimension},
+            vectors=vectors,
+            token_codec=store,
+            first_stage=None if candidates is None else candidates.first_stage,
+            drift=None if candidates is None or candidates.profile is None else candidates.profile.distance,
+            bytes_per_document=round(per_document + (vectors["bytes_per_vector"] if vectors else 0)),
+            warnings=tuple(warnings),
+        )
+
+
+def num_measured_queries(tokens: int, dimension: int) -> int:
+    """Return how many pseudo-queries to measure in an index of so many tokens; 0 if they are too many."""
+    if tokens > _MAX_TOKENS:
+        return 0
+    affordable = _PRODUCTS // max(1, tokens * dimension * _WINDOW)
+    return min(_MAX_QUERIES, max(_MIN_QUERIES, affordable))

@@ -115,7 +115,7 @@ def _upper_lists(
 
 
 @kernel
-def find_lists(numbers, size, width, levels, starts):
+def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) -> tuple[int, int]:
     """Write how many lists each vector has to `levels`, and the position of the first one to `starts`.
 
     `numbers` are the file's uint32 behind the vectors: for each vector the bytes of its lists, and these, of `width`

@@ -91,7 +91,8 @@ class USearchSearch(GraphSearch):
         # Subnormal steps have no accurate inverse: such vectors become zeros.
         steps[steps < np.finfo(np.float32).tiny] = 0
         inverse = np.divide(1, steps, out=np.zeros_like(steps), where=steps > 0)
-        return np.clip(np.rint(rows * inverse), -127, 127).astype(np.int8)
+        rounded: NDArray[np.int8] = np.clip(np.rint(rows * inverse), -127, 127).astype(np.int8)
+        return rounded
 
     def _make_writable(self) -> None:
         """Read a mapped graph into memory: usearch ends the process if a mapped graph is changed."""
