@@ -1,1 +1,1 @@
-"""What shape a model's token vectors have, what encoders find of the exact best, and what theory promises."""
+"""Geometry of token vectors, recall of encoders on them, and calculators of the paper's theorems."""

@@ -1,84 +1,200 @@
-"""diagnose: the geometry of a model's token vectors, and the recall of every encoder on them."""
+"""diagnose: the geometry of a model's token vectors, and the recall of every preset on them."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors
-from ..data.sampling import fit_share, pseudo_queries
-from ..encoders.base import Encoder
+from ..data.sampling import fit_share
+from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
-from ..encoders.registry import make_encoder
+from ..encoders.registry import PRESETS, as_config, make_encoder, preset_config
 from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..utils.checks import require_int
-from .capacity import CellCapacity, cell_capacity
-from .configurations import PAPER, encoders_to_measure
-from .diagnosis import Diagnosis, MaxSimSpread, MeasuredEncoder
+from ..utils.wording import counted
 from .geometry import CellUse, TokenGeometry, cell_use, token_geometry
-from .intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
-from .recall import RecallEvaluator
-from .report import render
+from .sample import WINDOW, AnsweredQueries, K, encoder_ranks, query_count, windows_of
 
-__all__ = ["diagnose"]
+__all__ = ["Diagnosis", "MaxSimSpread", "MeasuredEncoder", "diagnose"]
 
-#: Numbers of candidates at which recall is measured.
-CUTOFFS = (10, 50, 100)
+# Numbers of candidates at which recall is measured, and the one that decides.
+_CUTOFFS, _DECISIVE = (10, 50, 100), 50
 
-#: Mean cosines of token pairs up to which anisotropy is low and medium; above it is high.
-LOW_ANISOTROPY, MEDIUM_ANISOTROPY = 0.3, 0.5
+# Largest mean cosine of token pairs for low and medium anisotropy.
+_LOW_ANISOTROPY, _MEDIUM_ANISOTROPY = 0.3, 0.5
 
-#: Smaller vectors are recommended where they lose no more than this of recall at 50 candidates.
-TOLERATED_LOSS = 0.02
+# Smaller vectors are recommended if they lose at most this much recall at 50 candidates.
+_TOLERATED_LOSS = 0.02
 
-# Queries, tokens of a pseudo-query (ColBERT's queries have 32), and multiplications of exact
-# Chamfer, some seconds' worth: longer or wider tokens mean fewer queries, but at least 20.
-_QUERIES, _WINDOW, _PRODUCTS, _MIN_QUERIES = 200, 32, 2 * 10**11, 20
+# Recall that the advice calls enough.
+_ENOUGH = 0.95
 
-# Vectors and neighbors for the intrinsic dimension; among fewer vectors it is not measured.
-_VECTORS, _NEIGHBORS, _MIN_VECTORS = 2000, 100, 100
+# Largest number of queries; fewer are measured if tokens are many or wide.
+_QUERIES = 200
 
-# Tokens for geometry and cells, and their float64 numbers: more would not change what is printed.
+# Tokens for the geometry, and their float64 numbers: more would not change what is printed.
 _TOKENS, _ENTRIES = 50_000, 1 << 24
+
+# Presets that are measured; the last one is never recommended.
+_MEASURED = ("mean", "moments", "learned", "fde", "paper")
+
+_WIDTH = 96
+
+
+@dataclass(frozen=True)
+class MaxSimSpread:
+    """Exact Chamfer similarity per query token, averaged over queries.
+
+    Parameters
+    ----------
+    best, tenth, median : float
+        Of the best, the tenth best and the median document.
+    """
+
+    best: float
+    tenth: float
+    median: float
+
+
+@dataclass(frozen=True)
+class MeasuredEncoder:
+    """Recall of one encoder on the sample.
+
+    Parameters
+    ----------
+    name : str
+        Name of a preset, or "given" for the caller's encoder.
+    config : MomentsConfig, LearnedConfig or FDEConfig
+    recall : dict of int to float or None
+        Share of the exact 10 best among the first 10, 50 and 100 candidates; None if the sample has fewer
+        than twice as many documents.
+    """
+
+    name: str
+    config: EncoderConfig
+    recall: dict[int, float | None]
+
+    @property
+    def floats(self) -> int:
+        """Floats of a vector."""
+        return self.config.vector_dimension
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        recall = {str(cutoff): value for cutoff, value in self.recall.items()}
+        return {"name": self.name, "floats": self.floats, "recall": recall, "config": self.config.to_dict()}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Result of :func:`muvera.diagnose`.
+
+    Parameters
+    ----------
+    documents, empty_documents, sampled_documents : int
+        All documents, those without tokens, and those measured.
+    tokens : int
+        Tokens of all documents.
+    tokens_per_document : dict
+        min, median, p95 and max over all documents with tokens.
+    queries : int
+        Number of measured queries.
+    query_tokens : float
+        Median number of their tokens.
+    pseudo_queries : bool
+        True if the queries are windows of document tokens, because none were given.
+    anisotropy : {"low", "medium", "high"}
+        From the mean cosine of token pairs: up to .3, up to .5, above.
+    geometry : TokenGeometry
+        Geometry of document tokens.
+    query_cosine : float or None
+        Mean cosine of query tokens with document tokens; None for pseudo-queries.
+    maxsim : MaxSimSpread
+    cells, centered_cells : CellUse
+        Use of the cells of the preset "fde", without and with centering.
+    encoders : tuple of MeasuredEncoder
+        The presets and the given encoder.  Those that are fitted need 256 documents for that.
+    recommended : MeasuredEncoder
+        The smallest vectors whose recall at 50 candidates is within .02 of the highest.
+    exact_search : bool
+        True if the collection is so small that an index reads all tokens and needs no vectors.
+    """
+
+    documents: int
+    empty_documents: int
+    sampled_documents: int
+    tokens: int
+    tokens_per_document: dict[str, float]
+    queries: int
+    query_tokens: float
+    pseudo_queries: bool
+    anisotropy: str
+    geometry: TokenGeometry
+    query_cosine: float | None
+    maxsim: MaxSimSpread
+    cells: CellUse
+    centered_cells: CellUse
+    encoders: tuple[MeasuredEncoder, ...]
+    recommended: MeasuredEncoder
+    exact_search: bool
+
+    @property
+    def text(self) -> str:
+        """The diagnosis as text, several lines."""
+        return "\n".join([*_measures(self), "", *_recall_table(self), "", *_advice(self)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, ready for JSON, with the text."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("geometry", "maxsim", "cells", "centered_cells"):
+            values[name] = asdict(values[name])
+        values["geometry"]["norms"] = list(self.geometry.norms)
+        values["encoders"] = [encoder.to_dict() for encoder in self.encoders]
+        values["recommended"] = self.recommended.to_dict()
+        return {**values, "text": self.text}
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def diagnose(
     documents: Any,
     queries: Any = None,
-    config: FDEConfig | None = None,
+    encoder: EncoderConfig | str | None = None,
     *,
     sample: int = 1000,
     seed: int = 0,
     threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Diagnosis:
-    """Measure token vectors and all encoders of them on a sample, and recommend one.
+    """Measure token vectors and the presets on a sample, and recommend one preset.
 
     Parameters
     ----------
     documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
-        At least 2 with tokens.  Recall needs 20 documents.  Encoders that learn maps need 256
-        documents to learn from, a quarter to a half of the sample being kept for queries.
+        At least 2 with tokens.  Recall needs 20 documents; presets that are fitted need 256 for that, and a
+        quarter to a half of the sample is reserved for queries.
     queries : the same, optional
-        Real queries of the same model; up to 200 are used.  Without them windows of 32
-        document tokens stand in, each with its source document left out.  On three collections
-        their recall at 50 candidates was between .02 lower and .05 higher than that of real
-        queries.
-    config : FDEConfig, optional
-        A configuration to measure besides the others.  Default: the default one.
+        Real queries of the same model; up to 200 are used.  Default: windows of 32 document tokens, each
+        without its source document.  On three collections their recall at 50 candidates was between .02
+        lower and .05 higher than that of real queries.
+    encoder : str or configuration, optional
+        Measured in addition to the presets.
     sample : int
-        Documents to measure.  Time grows in proportion.  Larger samples are more accurate: in a
-        larger collection the same number of candidates finds less.
+        Documents to measure.  Time grows in proportion.  Larger samples are more accurate: in a larger
+        collection the same number of candidates finds less.
     seed : int
         Fixes which documents, tokens and queries are drawn.
     threads : int, optional
-        For scoring and encoding.  Default: all usable cores.
+        Default: all usable cores.
     progress : callable, optional
         Called with 1 after the exact scores and after each encoder.
 
@@ -89,10 +205,10 @@ def diagnose(
     Raises
     ------
     TypeError
-        Where `config` is no FDEConfig, or `sample` or `seed` is no int.
+        If `encoder` is not a preset or configuration, or `sample` or `seed` is not an int.
     ValueError
-        For fewer than 2 documents with tokens, queries without any token, another dimension, a
-        number that is not finite, or a sample or seed that is too small.
+        If fewer than 2 documents or no queries have tokens, the dimensions differ, a number is not finite,
+        or the sample or seed is too small.
 
     Examples
     --------
@@ -104,10 +220,11 @@ def diagnose(
     ('high', False)
     """
     texts = as_multivectors(documents, "documents")
-    config = FDEConfig(dimension=texts.dimension) if config is None else config
-    if not isinstance(config, FDEConfig):
-        raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
-    texts.require_dimension(config.dimension, "documents", "config")
+    configs = {name: preset_config(name, texts.dimension) for name in _MEASURED}
+    if encoder is not None:
+        own = as_config(encoder, texts.dimension)
+        if own not in configs.values():
+            configs["given"] = own
     require_int("sample", sample, 2)
     require_int("seed", seed, 0)
     advance = progress or (lambda _: None)
@@ -118,179 +235,106 @@ def diagnose(
     document_stream, token_stream, query_stream, fit_stream = streams
     sampled = texts[np.sort(document_stream.permutation(filled)[:sample])]
     sampled.require_finite("sample of documents")
-    fitting, others = _split(len(sampled), len(filled), fit_stream)
-    # Maps know the documents that they were learned from better than others: no pseudo-query may
-    # come from these.  Where there are too few documents to learn from, none are kept apart.
-    learn_maps = len(fitting) >= MIN_FIT_DOCUMENTS
-    if not learn_maps:
+    fitted = round(fit_share(len(filled)) * len(sampled))
+    order = fit_stream.permutation(len(sampled))
+    fitting, others = np.sort(order[:fitted]), np.sort(order[fitted:])
+    # Fitted encoders are better on the documents they were fitted to, so pseudo-queries come from the others.
+    can_fit = len(fitting) >= MIN_FIT_DOCUMENTS
+    if not can_fit:
         fitting = others = np.arange(len(sampled))
 
-    given = None if queries is None else _real_queries(queries, config)
-    selected, sources = _queries(sampled, given, others, query_stream)
-    k = min(10, len(sampled) - (sources is not None))
-    evaluator = RecallEvaluator(sampled, selected, sources, k=k, threads=threads)
+    sources = None
+    if queries is None:
+        count = query_count(sampled, WINDOW, _QUERIES)
+        drawn, sources = windows_of(sampled, others, count, query_stream)
+    else:
+        given = _with_tokens(queries, texts.dimension)
+        count = query_count(sampled, max(1, given.num_tokens // len(given)), _QUERIES)
+        drawn = given[np.sort(query_stream.permutation(len(given))[:count])]
+    answered = AnsweredQueries.of(drawn, sampled, sources, threads)
+    k = min(K, len(sampled) - (sources is not None))
     advance(1)
-    part = _with_tokens(sampled, token_stream)
+    part = _part_of(sampled, token_stream)
     geometry = token_geometry(part.tokens)
-    encoders: dict[str, Encoder] = {}
+    cutoffs = [cutoff for cutoff in _CUTOFFS if 2 * cutoff <= len(sampled)]
     measured = []
-    for name, each in encoders_to_measure(config).items():
-        if learn_maps or not each.needs_fit_sample:
-            encoders[name] = make_encoder(each).fit(sampled[fitting], threads=threads)
-            measured.append(_measure(name, encoders[name], evaluator))
+    for name, config in configs.items():
+        if can_fit or not config.needs_fit_sample:
+            recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
+            if cutoffs:
+                fit = make_encoder(config).fit(sampled[fitting], threads=threads)
+                ranks = encoder_ranks(fit, sampled, answered, k, max(cutoffs), threads)
+                recall.update({cutoff: float((ranks < cutoff).mean()) for cutoff in cutoffs})
+            measured.append(MeasuredEncoder(name, config, recall))
         advance(1)
-    recommended = _recommended(measured)
-    planes = FDEEncoder(config).matrices.dense_hyperplanes[:, : config.dimension]
-    center = part.tokens.astype(np.float64).mean(axis=0)
-    cells = cell_use(part, planes, config.num_repetitions)
-    centered_cells = cell_use(part, planes, config.num_repetitions, center)
-    tokens_per_cell = _tokens_per_cell(part, centered_cells if config.center else cells)
-    query_tokens, maxsim = float(np.median(selected.lengths)), _spread(evaluator.scores, selected.lengths)
-    query_cosine = None if given is None else _mean_cosine(selected.tokens, part.tokens)
-    found = Diagnosis(
+    fde = FDEConfig(dimension=texts.dimension)
+    planes = FDEEncoder(fde).matrices.dense_hyperplanes[:, : texts.dimension]
+    lengths = texts.lengths[filled]
+    return Diagnosis(
         documents=len(texts),
         empty_documents=len(texts) - len(filled),
         sampled_documents=len(sampled),
         tokens=texts.num_tokens,
-        tokens_per_document=_length_summary(texts.lengths[filled]),
-        queries=len(selected),
-        query_tokens=query_tokens,
-        pseudo_queries=given is None,
+        tokens_per_document={
+            "min": int(lengths.min()),
+            "median": float(np.median(lengths)),
+            "p95": float(np.percentile(lengths, 95)),
+            "max": int(lengths.max()),
+        },
+        queries=len(drawn),
+        query_tokens=float(np.median(drawn.lengths)),
+        pseudo_queries=queries is None,
         anisotropy=_anisotropy(geometry.mean_cosine),
         geometry=geometry,
-        query_cosine=query_cosine,
-        maxsim=maxsim,
-        config=config,
-        cells=cells,
-        centered_cells=centered_cells,
-        tokens_per_cell=tokens_per_cell,
-        capacity=_capacity(
-            config, geometry, maxsim, query_cosine, query_tokens, tokens_per_cell, len(filled)
+        query_cosine=None if queries is None else _mean_cosine(drawn.tokens, part.tokens),
+        maxsim=_spread(answered),
+        cells=cell_use(part, planes, fde.num_repetitions),
+        centered_cells=cell_use(
+            part, planes, fde.num_repetitions, part.tokens.astype(np.float64).mean(axis=0)
         ),
         encoders=tuple(measured),
-        recommended=recommended,
-        intrinsic_dimension=_intrinsic_dimension(encoders[recommended.name], sampled, seed, threads),
+        recommended=_recommended(measured, texts.dimension),
         exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
-    return replace(found, text=render(found))
 
 
-def _split(
-    sampled: int, documents: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return positions in the sample to fit encoders on, and the others."""
-    fitting, others = np.split(rng.permutation(sampled), [round(fit_share(documents) * sampled)])
-    return np.sort(fitting), np.sort(others)
-
-
-def _real_queries(queries: Any, config: FDEConfig) -> MultiVectors:
+def _with_tokens(queries: Any, dimension: int) -> MultiVectors:
     texts = as_multivectors(queries, "queries")
-    if texts.dimension != config.dimension:
+    if texts.dimension != dimension:
         raise ValueError(
-            f"queries have {texts.dimension} columns, but documents have {config.dimension}. Give queries of the "
-            "same model."
+            f"queries have {texts.dimension} columns, but documents have {dimension}. Give queries of the same model."
         )
     texts.require_finite("queries")
     filled = np.flatnonzero(texts.lengths > 0)
     if not len(filled):
-        raise ValueError("queries have no tokens at all. Leave them out, and windows of documents stand in.")
+        raise ValueError(
+            f"None of the {len(texts)} queries has tokens. Drop them to use windows of documents."
+        )
     return texts[filled]
 
 
-def _queries(
-    documents: MultiVectors,
-    given: MultiVectors | None,
-    others: NDArray[np.int64],
-    rng: np.random.Generator,
-) -> tuple[MultiVectors, NDArray[np.int64] | None]:
-    """Return as many queries as exact scores have time for, and their source documents if any."""
-    length = _WINDOW if given is None else max(1, given.num_tokens // len(given))
-    products = documents.num_tokens * documents.dimension * length
-    count = min(_QUERIES, max(_MIN_QUERIES, _PRODUCTS // products))
-    if given is None:
-        windows, sources = pseudo_queries(documents[others], min(count, len(others)), _WINDOW, rng)
-        return windows, others[sources]
-    return given[np.sort(rng.permutation(len(given))[:count])], None
-
-
-def _with_tokens(documents: MultiVectors, rng: np.random.Generator) -> MultiVectors:
-    """Return whole documents of about as many tokens as geometry takes, at least two."""
-    order = rng.permutation(len(documents))
+def _part_of(documents: MultiVectors, stream: np.random.Generator) -> MultiVectors:
+    """Return random documents with about as many tokens as the geometry needs, at least two."""
+    order = stream.permutation(len(documents))
     tokens = min(_TOKENS, _ENTRIES // documents.dimension)
     most = int(np.searchsorted(np.cumsum(documents.lengths[order]), tokens, side="right"))
     return documents[np.sort(order[: max(2, most)])]
 
 
-def _measure(name: str, encoder: Encoder, evaluator: RecallEvaluator) -> MeasuredEncoder:
-    cutoffs = [cutoff for cutoff in CUTOFFS if 2 * cutoff <= len(evaluator.documents)]
-    values = dict(zip(cutoffs, evaluator.recall(encoder, cutoffs), strict=True)) if cutoffs else {}
-    return MeasuredEncoder(name, encoder.config, {cutoff: values.get(cutoff) for cutoff in CUTOFFS})
-
-
-def _recommended(measured: list[MeasuredEncoder]) -> MeasuredEncoder:
-    """Return the smallest of those that find about the most; unmeasured, the default FDE."""
-    default = next(row for row in measured if row.config == FDEConfig(dimension=row.config.dimension))
-    values = {row.name: row.recall[50] for row in measured if row.name != PAPER}
+def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEncoder:
+    """Return the smallest of the best encoders; "moments" if recall was not measured."""
+    values = {row.name: row.recall[_DECISIVE] for row in measured if row.name != "paper"}
     known = [value for value in values.values() if value is not None]
     if not known:
-        return default
-    good = [row for row in measured if (values.get(row.name) or 0.0) >= max(known) - TOLERATED_LOSS]
+        return MeasuredEncoder("moments", preset_config("moments", dimension), dict.fromkeys(_CUTOFFS))
+    good = [row for row in measured if (values.get(row.name) or 0.0) >= max(known) - _TOLERATED_LOSS]
     return min((row for row in good if row.name in values), key=lambda row: row.floats)
 
 
-def _tokens_per_cell(documents: MultiVectors, cells: CellUse) -> float:
-    """Return the mean number of tokens of a document in one of its cells that has any."""
-    return float(documents.lengths.mean() / (cells.cells * cells.used_per_document))
-
-
-def _capacity(
-    config: FDEConfig,
-    geometry: TokenGeometry,
-    maxsim: MaxSimSpread,
-    query_cosine: float | None,
-    query_tokens: float,
-    tokens_per_cell: float,
-    documents: int,
-) -> CellCapacity | None:
-    """Return the capacity of the cells, where tokens are the unit vectors of its model."""
-    similarity = maxsim.best - (geometry.mean_cosine if query_cosine is None else query_cosine)
-    if not geometry.unit_norms or not 0 < similarity <= 1:
-        return None
-    return cell_capacity(
-        tokens_per_cell,
-        None if config.projection == "identity" else config.block_width,
-        config.num_repetitions,
-        geometry.cosine_deviation,
-        documents - 1,
-        similarity=similarity,
-        query_tokens=max(1, round(query_tokens)),
-    )
-
-
-def _intrinsic_dimension(
-    encoder: Encoder, documents: MultiVectors, seed: int, threads: int | None
-) -> IntrinsicDimension | None:
-    """Return that of the documents' vectors in the space that a graph of them has by default."""
-    some = documents[:_VECTORS]
-    if len(some) < _MIN_VECTORS:
-        return None
-    vectors = encoder.encode_documents(some, threads=threads)
-    return intrinsic_dimension(vectors, min(_NEIGHBORS, len(some) // 10), seed=seed)
-
-
 def _anisotropy(mean_cosine: float) -> str:
-    if mean_cosine <= LOW_ANISOTROPY:
+    if mean_cosine <= _LOW_ANISOTROPY:
         return "low"
-    return "medium" if mean_cosine <= MEDIUM_ANISOTROPY else "high"
-
-
-def _length_summary(lengths: NDArray[np.int64]) -> dict[str, float]:
-    return {
-        "min": int(lengths.min()),
-        "median": float(np.median(lengths)),
-        "p95": float(np.percentile(lengths, 95)),
-        "max": int(lengths.max()),
-    }
+    return "medium" if mean_cosine <= _MEDIUM_ANISOTROPY else "high"
 
 
 def _mean_cosine(left: NDArray[np.floating], right: NDArray[np.floating]) -> float:
@@ -302,11 +346,140 @@ def _mean_cosine(left: NDArray[np.floating], right: NDArray[np.floating]) -> flo
     return float(means[0] @ means[1])
 
 
-def _spread(scores: NDArray[np.float32], lengths: NDArray[np.int64]) -> MaxSimSpread:
-    best, tenth, median = [], [], []
-    for row, length in zip(scores, lengths, strict=True):
+def _spread(answered: AnsweredQueries) -> MaxSimSpread:
+    values = []
+    for row, length in zip(answered.scores, answered.queries.lengths, strict=True):
         ordered = np.sort(row[row > -np.inf])[::-1].astype(np.float64) / length
-        best.append(ordered[0])
-        tenth.append(ordered[min(9, len(ordered) - 1)])
-        median.append(np.median(ordered))
-    return MaxSimSpread(float(np.mean(best)), float(np.mean(tenth)), float(np.mean(median)))
+        values.append((ordered[0], ordered[min(9, len(ordered) - 1)], np.median(ordered)))
+    return MaxSimSpread(*(float(value) for value in np.mean(values, axis=0)))
+
+
+# -- text ---------------------------------------------------------------------
+
+
+def _measures(found: Diagnosis) -> list[str]:
+    shape, lengths, spread = found.geometry, found.tokens_per_document, found.maxsim
+    least, mean, largest = shape.norms
+    plain, centered = found.cells, found.centered_cells
+    norms = "unit" if shape.unit_norms else "not unit"
+    zero = f", {counted(shape.zero_tokens, 'zero vector')}" if shape.zero_tokens else ""
+    rows = {
+        "documents": f"{found.documents:,}, {found.empty_documents:,} of them without tokens; "
+        f"{found.sampled_documents:,} measured",
+        "tokens": f"{found.tokens:,} of dimension {shape.dimension}; per document {lengths['min']:.0f} / "
+        f"{lengths['median']:.0f} / {lengths['p95']:.0f} / {lengths['max']:.0f} (min / median / p95 / max)",
+        "queries": f"{found.queries:,}, {'windows of documents' if found.pseudo_queries else 'given'}, "
+        f"{found.query_tokens:.0f} tokens (median)",
+        "norms": f"{least:.3f} / {mean:.3f} / {largest:.3f} (min / mean / max): {norms}{zero}",
+        "mean cosine": f"{shape.mean_cosine:.3f} of token pairs, standard deviation "
+        f"{shape.cosine_deviation:.3f}: {found.anisotropy} anisotropy",
+        "query cosine": ""
+        if found.query_cosine is None
+        else f"{found.query_cosine:.3f} of query tokens with document tokens",
+        "mean token": f"{shape.mean_norm:.3f} of a token's norm",
+        "effective rank": f"{shape.effective_rank:.1f} of {shape.dimension}, "
+        f"{shape.centered_effective_rank:.1f} after centering",
+        "MaxSim": f"{spread.best:.3f} / {spread.tenth:.3f} / {spread.median:.3f} per query token "
+        "(best / 10th / median document)",
+        "cells": f"{plain.effective_cells:.1f} effective of {plain.cells}, {centered.effective_cells:.1f} after "
+        f"centering; a document uses {plain.used_per_document:.0%} and {centered.used_per_document:.0%}",
+    }
+    return [f"{name:<15}{value}" for name, value in rows.items() if value]
+
+
+def _recall_table(found: Diagnosis) -> list[str]:
+    if all(value is None for row in found.encoders for value in row.recall.values()):
+        return [f"recall         not measured: it needs 20 documents, got {found.sampled_documents}"]
+    lines = [
+        "recall of the exact 10 best" + "".join(f"{f'@{cutoff}':>8}" for cutoff in _CUTOFFS) + "    floats"
+    ]
+    for row in found.encoders:
+        mark = "*" if row == found.recommended else " "
+        values = "".join(f"{'-' if value is None else f'{value:.3f}':>8}" for value in row.recall.values())
+        lines.append(f"{f'{mark} {row.name}':<27}{values}{row.floats:>10,}")
+    return lines
+
+
+def _advice(found: Diagnosis) -> list[str]:
+    sentences = [_use(found)]
+    if found.anisotropy != "low":
+        sentences.append(
+            f"Anisotropy is {found.anisotropy}: tokens share a direction, and hyperplanes through the origin "
+            "separate them badly. An FDE needs center=True here, which is the default."
+        )
+    if not found.geometry.unit_norms:
+        sentences.append(
+            "Norms are not 1: a long token counts more in every score. If the model was trained with cosine "
+            "similarity, normalize the vectors (muvera convert --normalize)."
+        )
+    if _recall_is_low(found):
+        spread = found.maxsim
+        sentences.append(
+            f"All encoders find few of the exact best: the MaxSim of the best document ({spread.best:.3f}) is "
+            f"near that of the tenth ({spread.tenth:.3f}) and of the median document ({spread.median:.3f}). Search "
+            "exactly (muvera index --exact-tokens), and check that the model was trained for MaxSim."
+        )
+    elif not found.exact_search:
+        sentences.append(_expect(found))
+    if not found.exact_search and not any(row.config.needs_fit_sample for row in found.encoders):
+        sentences.append(
+            f"The presets moments and learned were not measured: fitting them needs {MIN_FIT_DOCUMENTS} "
+            "documents. Sample more documents."
+        )
+    if found.pseudo_queries:
+        sentences.append(
+            "The queries are windows of documents, each without its source document. Real queries may be "
+            "harder; give some to be sure."
+        )
+    lines: list[str] = []
+    for sentence in filter(None, sentences):
+        lines += textwrap.wrap(sentence, _WIDTH, initial_indent="- ", subsequent_indent="  ")
+    return lines
+
+
+def _recall_is_low(found: Diagnosis) -> bool:
+    """Return True if the recommended encoder finds less than half of what chance misses at 50 candidates."""
+    value, chance = found.recommended.recall[_DECISIVE], _DECISIVE / found.sampled_documents
+    return value is not None and value - chance < 0.5 * (1 - chance)
+
+
+def _use(found: Diagnosis) -> str:
+    row = found.recommended
+    call = (
+        "your encoder"
+        if row.name not in PRESETS
+        else f"encoder={row.name!r} (muvera index --encoder {row.name})"
+    )
+    setting = f"{call}, {row.floats:,} floats"
+    if found.exact_search:
+        return (
+            f"The collection has {found.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
+            f"If the collection grows, use {setting}."
+        )
+    recall = row.recall[_DECISIVE]
+    if recall is None:
+        return f"Start with {setting}, and run diagnose again with more documents."
+    sentence = f"Use {setting}: its recall at {_DECISIVE} candidates is {recall:.1%}"
+    others = [other for other in found.encoders if other.name not in ("paper", row.name)]
+    best = max(others, key=lambda other: other.recall[_DECISIVE] or 0.0, default=None)
+    if best is None:
+        return sentence + "."
+    return (
+        f"{sentence}; that of {best.name} is {best.recall[_DECISIVE] or 0.0:.1%} with {best.floats:,} floats."
+    )
+
+
+def _expect(found: Diagnosis) -> str:
+    measured = {cutoff: value for cutoff, value in found.recommended.recall.items() if value is not None}
+    if not measured:
+        return ""
+    cutoff = next((cutoff for cutoff, value in measured.items() if value >= _ENOUGH), max(measured))
+    sentence = f"Expect {measured[cutoff]:.0%} of the exact 10 best among {cutoff} candidates"
+    if measured[cutoff] < _ENOUGH:
+        sentence += "; rank more candidates, or use larger vectors"
+    if found.documents > found.sampled_documents:
+        sentence += (
+            f". This was measured among {found.sampled_documents:,} documents: among all {found.documents:,} the "
+            "same number of candidates finds less, so rank more"
+        )
+    return sentence + "."

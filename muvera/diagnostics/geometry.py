@@ -1,4 +1,4 @@
-"""Geometry of token vectors: their mean, anisotropy, effective rank, and use of SimHash cells."""
+"""Geometry of token vectors: mean, anisotropy, effective rank, and use of SimHash cells."""
 
 from __future__ import annotations
 
@@ -12,37 +12,33 @@ from ..data.validation import as_array
 
 __all__ = ["CellUse", "TokenGeometry", "cell_use", "token_geometry"]
 
-#: Norms this near to 1 count as unit: bfloat16 keeps 8 bits, of which a norm loses one.
-UNIT_TOLERANCE = 4e-3
+# Norms within this distance of 1 count as unit: bfloat16 has 8 bits, and a norm loses one of them.
+_UNIT_TOLERANCE = 4e-3
 
 
 @dataclass(frozen=True)
 class TokenGeometry:
-    """Shape of a set of token vectors; zero vectors have no direction and are left out.
+    """Shape of a set of token vectors, without the zero vectors.
 
     Parameters
     ----------
-    tokens : int
-        Vectors that were measured.
-    zero_tokens : int
-        Vectors that are entirely zero.
+    tokens, zero_tokens : int
+        Number of measured vectors, and of vectors that are all zero.
     dimension : int
-        Their columns.
     mean_cosine, cosine_deviation : float
-        Mean and standard deviation of the cosine over all pairs of different tokens: 0 and
-        1 / sqrt(dimension) where directions are uniform, near 1 and near 0 where anisotropy is
-        high.
+        Mean and standard deviation of the cosine over all pairs of tokens: 0 and 1 / sqrt(dimension) for
+        uniform directions; near 1 and near 0 for high anisotropy.
     mean_norm : float
-        Norm of the mean token, divided by the mean norm of the tokens: 1 where all have one
-        direction, 1 / sqrt(tokens) where directions are uniform.
+        Norm of the mean token divided by the mean norm of the tokens: 1 if all have one direction,
+        1 / sqrt(tokens) for uniform directions.
     effective_rank, centered_effective_rank : float
-        (sum of eigenvalues)**2 / sum of squared eigenvalues of the second moments about zero
-        and about the mean: the number of dimensions that the tokens fill, at most `dimension`.
-        A direction that all tokens share brings the first near 1 and does not change the second.
+        (sum of eigenvalues)**2 / sum of squared eigenvalues of the second moments about zero and about the
+        mean: the number of dimensions that the tokens use.  A direction that all tokens share lowers the
+        first towards 1 and does not change the second.
     norms : tuple of float
-        Least, mean and greatest norm.
+        Smallest, mean and largest norm.
     unit_norms : bool
-        Whether every norm is 1, up to 0.004.
+        True if every norm is 1, up to 0.004.
     """
 
     tokens: int
@@ -59,7 +55,7 @@ class TokenGeometry:
 
 @dataclass(frozen=True)
 class CellUse:
-    """Spread of tokens over the SimHash cells of a configuration, as means over repetitions.
+    """Distribution of tokens over SimHash cells, averaged over repetitions.
 
     Parameters
     ----------
@@ -68,9 +64,9 @@ class CellUse:
     used_per_document : float
         Mean share of the cells in which a document has a token.
     entropy : float
-        Entropy of the distribution of tokens over cells, in bits, at most k.
+        Entropy of the distribution of tokens over cells in bits, at most k.
     effective_cells : float
-        2**entropy: so many equally full cells have the same entropy.
+        2**entropy, the number of equally full cells with the same entropy.
     """
 
     cells: int
@@ -82,8 +78,8 @@ class CellUse:
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
     """Return the geometry of token vectors.
 
-    All pairs count, without a sample: with u the unit vectors, the cosines of all pairs sum to
-    ``|sum u|**2 - n`` and their squares to ``|sum u u^T|**2 - n`` (Frobenius).
+    All pairs count: with u the unit vectors, the cosines of all pairs sum to ``|sum u|**2 - n`` and their
+    squares to ``|sum u u^T|**2 - n`` (Frobenius).
 
     Parameters
     ----------
@@ -93,7 +89,7 @@ def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
     Raises
     ------
     ValueError
-        For fewer rows that are not zero.
+        If fewer rows are not zero.
 
     Examples
     --------
@@ -116,9 +112,8 @@ def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
     else:
         units = rows / lengths[:, np.newaxis]
         directions, unit_moments = units.mean(axis=0), units.T @ units / count
-    pairs = count - 1  # both sums are means over n already
-    mean_cosine = (count * float(directions @ directions) - 1) / pairs
-    square_cosine = (count * float((unit_moments**2).sum()) - 1) / pairs
+    mean_cosine = (count * float(directions @ directions) - 1) / (count - 1)
+    square_cosine = (count * float((unit_moments**2).sum()) - 1) / (count - 1)
     return TokenGeometry(
         tokens=count,
         zero_tokens=zeros,
@@ -129,7 +124,7 @@ def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
         effective_rank=_effective_rank(moments),
         centered_effective_rank=_effective_rank(moments - np.outer(mean, mean)),
         norms=(float(lengths.min()), float(lengths.mean()), float(lengths.max())),
-        unit_norms=bool(np.abs(lengths - 1).max() <= UNIT_TOLERANCE and not zeros),
+        unit_norms=bool(np.abs(lengths - 1).max() <= _UNIT_TOLERANCE and not zeros),
     )
 
 
@@ -139,17 +134,16 @@ def cell_use(
     repetitions: int,
     center: NDArray[np.floating] | None = None,
 ) -> CellUse:
-    """Return how the tokens of `documents` spread over SimHash cells.
+    """Return how the tokens of `documents` are distributed over SimHash cells.
 
     Parameters
     ----------
     documents : MultiVectors
-        At least one token.
+        With at least one token.
     hyperplanes : float (repetitions * k, dimension)
-        Normals in the tokens' own basis, such as
-        ``encoder.matrices.dense_hyperplanes[:, :dimension]``.
+        Normals, such as ``encoder.matrices.dense_hyperplanes[:, :dimension]``.
     repetitions : int
-        Number of partitions, each of which has an equal share of the hyperplanes.
+        Number of partitions, each with k of the hyperplanes.
     center : float (dimension,), optional
         Subtracted from the tokens first.
 
@@ -167,18 +161,16 @@ def cell_use(
     if center is not None:
         rows = rows - as_array(center, "center").astype(np.float32, copy=False)
     owners = np.repeat(np.arange(len(documents), dtype=np.int64), documents.lengths)
-    holders = max(1, int((documents.lengths > 0).sum()))
-    used, entropies, effective = 0.0, 0.0, 0.0
+    filled = max(1, int((documents.lengths > 0).sum()))
+    used, entropies = np.empty(repetitions), np.empty(repetitions)
     for r in range(repetitions):
         planes = np.asarray(hyperplanes[r * bits : (r + 1) * bits], np.float32)
         codes = ((rows @ planes.T > 0) << np.arange(bits)).sum(axis=1, dtype=np.int64)
-        used += len(np.unique(owners * cells + codes)) / (holders * cells)
+        used[r] = len(np.unique(owners * cells + codes)) / (filled * cells)
         shares = np.bincount(codes, minlength=cells) / len(codes)
         shares = shares[shares > 0]
-        entropy = float(-(shares * np.log2(shares)).sum())
-        entropies += entropy
-        effective += 2**entropy
-    return CellUse(cells, used / repetitions, entropies / repetitions + 0.0, effective / repetitions)
+        entropies[r] = abs((shares * np.log2(shares)).sum())
+    return CellUse(cells, float(used.mean()), float(entropies.mean()), float((2**entropies).mean()))
 
 
 def _effective_rank(moments: NDArray[np.float64]) -> float:

@@ -1,73 +1,70 @@
 """Parameters that Theorems 2.1 and 2.2 of the paper (arXiv 2405.19504) require, and limits of any reduction.
 
-The theorems state their parameters up to constants.  Here the constants of the proofs in the
-paper's appendix A are carried through, so that every bound below holds as written.
+The theorems state their parameters up to constants.  Here the constants of the proofs in appendix A are
+carried through, so that every bound holds as written.
 
-Throughout, tokens are unit vectors, document cells are filled, m = |Q| + |P|, NChamfer is
-Chamfer / |Q|, and L = log(m^2 / (eps * delta)).
+Tokens are unit vectors, document cells are filled, m = |Q| + |P|, NChamfer is Chamfer / |Q|, and
+L = log(m^2 / (eps * delta)).
 
-Where each constant comes from
-------------------------------
+Origin of each constant
+-----------------------
 Claim A.4, inequality (7).
-    A token of P has a Hamming distance from a query token within ``a * k`` of its mean,
-    k * angle / pi, except with probability 2 exp(-2 a^2 k) (Hoeffding).  With
-    k >= L / (2 a^2), and at most m^2 / 4 pairs of tokens, all pairs keep to it except with
-    probability eps * delta / 2.
+    The Hamming distance of a token of P from a query token is within ``a * k`` of its mean, k * angle / pi,
+    except with probability 2 exp(-2 a^2 k) (Hoeffding).  With k >= L / (2 a^2) and at most m^2 / 4 pairs of
+    tokens, this holds for all pairs except with probability eps * delta / 2.
 Displays (8) and (9).
-    The token that stands for the best one is then at most 2 pi a further from the query token
-    in angle (the paper writes pi sqrt(eps) with a = sqrt(eps); both distances may be off, which
-    makes it twice that), and similarity falls by at most
-    2 sin(best angle + pi a) sin(pi a).  Half of eps is spent on it.
+    The token chosen instead of the best one is at most 2 pi a further from the query token in angle (the
+    paper writes pi sqrt(eps) with a = sqrt(eps); both distances may be off, hence twice that), and
+    similarity falls by at most 2 sin(best angle + pi a) sin(pi a).  Half of eps is spent on it.
 Fact A.2.
-    With p rows of +-1, an inner product of vectors of length at most 1 is off by more than e
-    with probability at most 4 exp(-p (e^2 / 4 - e^3 / 6)): Achlioptas' bound for the squared
-    lengths of x + y and x - y.  The other half of eps is spent on it, and eps * delta / 2 of
-    probability over the same pairs.
+    With p rows of +-1, an inner product of vectors of length at most 1 is off by more than e with
+    probability at most 4 exp(-p (e^2 / 4 - e^3 / 6)): Achlioptas' bound for the squared lengths of x + y
+    and x - y.  The other half of eps is spent on it, and eps * delta / 2 of probability over the same pairs.
 Display (11).
-    The mean of R variables in [-1, 1] is off by more than t with probability at most
-    2 exp(-R t^2 / 2) (Hoeffding), for each of n documents.
+    The mean of R variables in [-1, 1] is off by more than t with probability at most 2 exp(-R t^2 / 2)
+    (Hoeffding), for each of n documents.
 Display (12).
-    An error of eps / 2 on either side makes eps (the paper's last line has 6 eps for what its
-    first two make 4 eps; it rescales eps anyway).
+    An error of eps / 2 on either side makes eps (the first two lines of the paper make 4 eps, its last line
+    6 eps; it rescales eps anyway).
 
-Where the proof of the first version needs care
------------------------------------------------
-Display (8) of version 1 (May 2024) says that an angle of order sqrt(eps) costs a similarity of
-order eps, by expanding the cosine at 0.  That holds only where the best document token is itself
-within an angle of order sqrt(eps) of the query token.  Elsewhere it costs sqrt(eps), and k must
-be of order log(m / delta) / eps^2.  With k of order 1 / eps, the Hamming distances of a best
-token that is orthogonal to the query token and of one that is 2 eps worse differ by less than
-their spread once eps is below about 1 / (32 L): the worse one is then taken about as often as not.
+Corrections to version 1
+------------------------
+Display (8) of version 1 (May 2024) says that an angle of order sqrt(eps) costs a similarity of order eps,
+by expanding the cosine at 0.  That holds only if the best document token is itself within such an angle of
+the query token.  Otherwise it costs sqrt(eps), and k must be of order log(m / delta) / eps^2.  With k of
+order 1 / eps, the Hamming distances of a best token that is orthogonal to the query token and of one that
+is 2 eps worse differ by less than their spread once eps is below about 1 / (32 L): the worse one is then
+chosen about half the time.
 
-Version 2 of the paper (arXiv 2405.19504v2, June 2026) corrects the dimension in Theorem 2.1 to
-m^O(1 / eps^2).  ``any_angle_simhash_projections`` is that theorem with its constant;
-``num_simhash_projections`` is that of version 1, which holds under the angle ``largest_angle``.
+Version 2 (arXiv 2405.19504v2, June 2026) corrects the dimension in Theorem 2.1 to m^O(1 / eps^2).
+``any_angle_simhash_projections`` is that theorem with its constant; ``num_simhash_projections`` is that of
+version 1, which holds under the angle ``largest_angle``.
 
-The proof of Theorem 2.2 bounds each repetition by 1, which inner projections can break.
-Nothing is lost: given the partitions, R projections of p rows are one of R * p independent
-rows, off by more than e with probability at most 2 exp(-R p e^2 / (12 + 8 e)) (a Bernstein
-bound by the same moments as Achlioptas'), and e = eps / 10 fits beside the other errors.
+The proof of Theorem 2.2 bounds each repetition by 1, which inner projections can break.  Nothing is lost:
+given the partitions, R projections of p rows are one of R * p independent rows, off by more than e with
+probability at most 2 exp(-R p e^2 / (12 + 8 e)) (a Bernstein bound by the same moments as Achlioptas'),
+and e = eps / 10 fits beside the other errors.
 
-What no reduction to one vector can do
---------------------------------------
-Two papers of 2026 bound from below, as their abstracts state, the floats of any map of token sets
-to vectors whose inner products are within eps of NChamfer for all sets of m unit vectors.
+Lower bounds
+------------
+Two papers of 2026 bound the floats of any map of token sets to vectors whose inner products are within eps
+of NChamfer for all sets of m unit vectors, as their abstracts state.
 
 arXiv 2606.23475 (Jayaram)
     (eps^2 m)^Omega(1 / eps) floats.
 arXiv 2607.20393 (Jayaram, Lin, Mirrokni, Woodruff)
-    m^(c / eps^(2 - 2 delta)) floats, c depending on delta, for every fixed delta in (0, 1), small
-    eps and m of at least a power of 1 / eps; already for queries of one token, and also for maps
-    that depend on the data.  The exponent of Theorem 2.1 is thus nearly the best possible.
+    m^(c / eps^(2 - 2 delta)) floats, c depending on delta, for every fixed delta in (0, 1), small eps and m
+    of at least a power of 1 / eps; even for queries of one token, and for maps that depend on the data.
+    The exponent of Theorem 2.1 is thus nearly the best possible.
 
-So no vectors of a practical size, learned ones included, are good for every collection.  They find
-most of the best documents of real ones because real ones are not the worst case: what an encoder
-finds must be measured (:func:`muvera.diagnose`).
+So no vectors of a practical size, learned ones included, are good for every collection.  They find most of
+the best documents of real collections because these are not the worst case, so recall must be measured
+(:func:`muvera.diagnose`).
 
 arXiv 2601.20844
-    2 k floats are enough for vectors that reproduce the exact k best of given sets: few floats are no
-    obstacle in geometry.  What collections such as LIMIT (arXiv 2508.21038) lack is a map that finds
-    such vectors from the tokens.
+    Vectors of 2 k floats can reproduce the exact k best of given sets, so few floats are no obstacle in
+    principle.  What collections such as LIMIT (arXiv 2508.21038) lack is a map from the tokens to such
+    vectors.
 """
 
 from __future__ import annotations
@@ -77,14 +74,13 @@ from dataclasses import dataclass
 
 from ..encoders.fde.config import FDEConfig
 from ..utils.checks import require_int
-from .capacity import CellCapacity, cell_capacity
 
-__all__ = ["CellCapacity", "Parameters", "cell_capacity", "compare", "theorem_2_1", "theorem_2_2"]
+__all__ = ["Parameters", "compare", "theorem_2_1", "theorem_2_2"]
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of an FDE that a theorem requires, and what they guarantee.
+    """Parameters of an FDE that a theorem requires.
 
     Parameters
     ----------
@@ -101,9 +97,9 @@ class Parameters:
     num_simhash_projections : int
         k, of order log(m / delta) / eps as version 1 of the theorem states it.
     any_angle_simhash_projections : int
-        k of order log(m / delta) / eps^2, as version 2 states it, which needs no `largest_angle`.
+        k of order log(m / delta) / eps^2, as version 2 states it, without `largest_angle`.
     projection_dimension : int
-        p.  Where it exceeds the tokens' dimension, the identity is enough.
+        p.  If it exceeds the tokens' dimension, the identity is enough.
     largest_angle : float
         Radians within which the best document token of every query token must lie for
         `num_simhash_projections` to be enough.
@@ -123,7 +119,7 @@ class Parameters:
 
     @property
     def log10_vector_dimension(self) -> float:
-        """Logarithm to base 10 of R * 2^k * p, which is far too large to write out."""
+        """Logarithm to base 10 of R * 2^k * p."""
         return (
             math.log10(self.num_repetitions)
             + self.num_simhash_projections * math.log10(2)
@@ -132,11 +128,11 @@ class Parameters:
 
 
 def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_tokens: int) -> Parameters:
-    """Return the parameters that make the estimate of one pair of FDEs good (Theorem 2.1).
+    """Return the parameters for which the product of one pair of FDEs is accurate (Theorem 2.1).
 
     With these, NChamfer - eps <= <Fq(Q), Fd(P)> / |Q| <= NChamfer + eps, in expectation and
     with probability at least 1 - delta, for any sets of unit vectors whose best tokens lie
-    within ``largest_angle`` (see the module's text).
+    within ``largest_angle`` (see the module's docstring).
 
     Parameters
     ----------
@@ -150,20 +146,19 @@ def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_to
     Returns
     -------
     muvera.theory.Parameters
-        k = 4 pi^2 L / eps, from a^2 = eps / (8 pi^2) in (7): then the best token lies within
+        k = 4 pi^2 L / eps, from a^2 = eps / (8 pi^2) in (7): the best token lies within
         pi a = sqrt(eps / 8), and (8) costs at most 4 pi^2 a^2 = eps / 2.
-        For any angle k = 8 pi^2 L / eps^2, from a = eps / (4 pi): (8) costs at most
-        2 pi a = eps / 2.
+        For any angle k = 8 pi^2 L / eps^2, from a = eps / (4 pi): (8) costs at most 2 pi a = eps / 2.
         p = log(2 m^2 / (eps delta)) / (e^2 / 4 - e^3 / 6) with e = eps / 2, from Fact A.2.
-        R = 1.  In all of them delta counts as at most 1/2: the rare failures cost the
-        expectation at most eps * delta, which must fit into eps / 2.
+        R = 1.  delta counts as at most 1/2 in all of them: failures cost the expectation at most
+        eps * delta, which must fit into eps / 2.
 
     Raises
     ------
     TypeError
-        For a number of tokens that is no int.
+        If a number of tokens is not an int.
     ValueError
-        For a value out of its range.
+        If a value is out of range.
 
     Examples
     --------
@@ -202,7 +197,7 @@ def theorem_2_2(
     num_document_tokens: int,
     num_documents: int,
 ) -> Parameters:
-    """Return the parameters that make the document of the largest FDE product an eps-best one (Theorem 2.2).
+    """Return the parameters for which the document with the largest FDE product is eps-best (Theorem 2.2).
 
     With these, the document whose FDE has the largest inner product with the query's has an
     NChamfer of at least the best one's minus eps, with probability at least 1 - delta, under
@@ -224,17 +219,17 @@ def theorem_2_2(
     Returns
     -------
     muvera.theory.Parameters
-        k and p of Theorem 2.1 at eps / 4 and delta = 1/10, as the proof sets it: each
-        repetition's expectation is then within 0.15 eps.
+        k and p of Theorem 2.1 at eps / 4 and delta = 1/10, as in the proof: each repetition's
+        expectation is then within 0.15 eps.
         R = 32 log(4 n / delta) / eps^2, from (11) with t = eps / 4 and half of delta.
         The projections take 0.1 eps and the other half.  Together eps / 2, which is (12).
 
     Raises
     ------
     TypeError
-        For a number of tokens or documents that is no int.
+        If a number of tokens or documents is not an int.
     ValueError
-        For a value out of its range.
+        If a value is out of range.
 
     Examples
     --------
@@ -263,7 +258,7 @@ def theorem_2_2(
 
 
 def compare(config: FDEConfig, parameters: Parameters) -> str:
-    """Return sentences that compare a configuration with the parameters that a theorem requires.
+    """Compare a configuration with the parameters that a theorem requires.
 
     Parameters
     ----------
@@ -274,12 +269,12 @@ def compare(config: FDEConfig, parameters: Parameters) -> str:
     Returns
     -------
     str
-        Several lines.
+        Several lines of text.
 
     Raises
     ------
     TypeError
-        Where `config` is no FDEConfig.
+        If `config` is not an FDEConfig.
 
     Examples
     --------
@@ -290,7 +285,7 @@ def compare(config: FDEConfig, parameters: Parameters) -> str:
       6.4 degrees of each query token; 124,013 for any angle.
     - projected columns: 16 here, 27,144 required (0.059 % of it); all 128 would do.
     - floats: 10,240 here, 10^1871 required.
-    The theorem promises nothing for this configuration: what it finds must be measured.
+    The theorem guarantees nothing for this configuration: measure its recall.
     """
     if not isinstance(config, FDEConfig):
         raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
@@ -325,7 +320,7 @@ def compare(config: FDEConfig, parameters: Parameters) -> str:
     lines.append(
         "The theorem holds for this configuration."
         if enough
-        else "The theorem promises nothing for this configuration: what it finds must be measured."
+        else "The theorem guarantees nothing for this configuration: measure its recall."
     )
     return "\n".join(lines)
 
@@ -337,30 +332,27 @@ def _line(name: str, here: int, required: int) -> str:
 
 
 def _departures(config: FDEConfig) -> list[str]:
-    """Return what a configuration does that the proofs do not have."""
+    """Return the features of a configuration that the proofs do not cover."""
     reasons = []
     if not config.fill_empty_partitions:
-        reasons.append("empty document cells stay empty, and the proof fills them")
+        reasons.append("empty document cells stay empty, but the proof fills them")
     if config.center:
-        reasons.append("document tokens are centered, so they are no unit vectors")
+        reasons.append("document tokens are centered, so they are not unit vectors")
     if config.split_mean:
-        reasons.append("the document's mean is split off, and the blocks have learned coefficients")
+        reasons.append("the document's mean is split off, and its coefficients are fitted")
     if config.document_cells != "mean":
-        reasons.append(
-            "cells' means are scaled to length 1"
-            if config.document_cells == "unit"
-            else "cells' means are scaled to their tokens' mean length"
-        )
+        length = "length 1" if config.document_cells == "unit" else "their tokens' mean length"
+        reasons.append(f"the means of cells are scaled to {length}")
     if config.soft_query_cells:
-        reasons.append("a query token is shared between two cells")
+        reasons.append("a query token is split between two cells")
     if config.hyperplanes != "gaussian":
-        reasons.append("orthogonal hyperplanes are not independent, as inequality (7) has them")
+        reasons.append("orthogonal hyperplanes are not independent, but those of inequality (7) are")
     if config.projection == "complementary":
-        reasons.append("complementary projections are not independent, and not of +-1 (Fact A.2)")
+        reasons.append("complementary projections are neither independent nor of +-1 (Fact A.2)")
     if config.projection == "count_sketch":
-        reasons.append("a count sketch is no dense matrix of +-1 (Fact A.2)")
+        reasons.append("a count sketch is not a dense matrix of +-1 (Fact A.2)")
     if config.final_projection is not None:
-        reasons.append("the final projection comes after what the proof bounds")
+        reasons.append("the proof does not cover the final projection")
     return reasons
 
 

@@ -1,1 +1,1 @@
-"""From documents, and queries where there are any, to the configuration that suits them."""
+"""Find the encoder and graph settings that suit a collection."""

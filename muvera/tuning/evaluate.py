@@ -1,4 +1,4 @@
-"""Recall of encoders in every storage; the vectors of one encoder are in memory at a time."""
+"""The sample of a tuning, and the measurements on it: recall of encoders and of graphs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,135 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.multivectors import MultiVectors
+from ..data.sampling import fit_share
+from ..diagnostics.sample import (
+    WINDOW,
+    AnsweredQueries,
+    K,
+    exact_search,
+    query_count,
+    ranks_of_best,
+    windows_of,
+)
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
-from ..mips import VectorSearch
-from .sample import K, QuerySet, TuningSample
-from .search_space import EncoderCandidate, Storage
+from ..mips import HNSWSearch, HNSWSettings
+from .search_space import EncoderCandidate
 
-__all__ = ["CUTOFFS", "Evaluator", "Measurement", "mean_recall", "ranks_of_best"]
+__all__ = [
+    "MIN_HELD_OUT",
+    "M_VALUES",
+    "Evaluator",
+    "Measurement",
+    "TuningSample",
+    "draw_sample",
+    "mean_recall",
+    "select_hnsw_settings",
+]
 
-#: Numbers of candidate documents at which recall is measured.
-CUTOFFS = (10, 20, 50, 100, 200, 500, 1000)
+#: Smallest number of held-out queries if there are twice as many queries.
+MIN_HELD_OUT = 15
+
+# Largest number of queries; fewer are measured if tokens are many or wide.
+_QUERIES = 300
+
+#: Values of HNSW's m to try, the cheapest first; and of its ef.
+M_VALUES = (16, 32)
+_EF_VALUES = (100, 200, 400, 800)
+
+# Recall of the exact best vectors from which a graph is good enough.
+_TARGET_RECALL = 0.98
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class TuningSample:
+    """Documents and queries on which encoders are measured.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        In random order, so that the first documents are a smaller sample.
+    fitting : int64 (n,)
+        Positions of the documents that encoders are fitted to.  Pseudo-queries come from the others.
+    selection, held_out : AnsweredQueries
+        Queries that select the encoder, and queries that estimate its recall.
+    pseudo_queries : AnsweredQueries or None
+        If queries were given: pseudo-queries, to compare their selection.
+    """
+
+    documents: MultiVectors
+    fitting: NDArray[np.int64]
+    selection: AnsweredQueries
+    held_out: AnsweredQueries
+    pseudo_queries: AnsweredQueries | None
+
+
+def draw_sample(
+    documents: MultiVectors,
+    filled: NDArray[np.int64],
+    queries: MultiVectors | None,
+    size: int,
+    seed: int,
+    threads: int | None = None,
+) -> TuningSample:
+    """Draw a random sample with exact answers to its queries.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+    filled : int64 (n,)
+        Positions of the documents with tokens; no others are read.
+    queries : MultiVectors, optional
+        Each with a token.
+    size : int
+        Largest number of documents.
+    seed : int
+    threads : int, optional
+
+    Raises
+    ------
+    ValueError
+        If a number in the documents is not finite.
+    """
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
+    document_stream, query_stream, split_stream, fit_stream = streams
+    sampled = documents[filled[document_stream.permutation(len(filled))[:size]]]
+    sampled = MultiVectors(sampled.tokens, sampled.offsets)  # without ids
+    sampled.require_finite("documents")
+    order = fit_stream.permutation(len(sampled))
+    fitting, others = np.split(order, [round(fit_share(len(filled)) * len(sampled))])
+    fitting, others = np.sort(fitting), np.sort(others)
+    length = WINDOW if queries is None else max(1, queries.num_tokens // len(queries))
+    count = query_count(sampled, length, _QUERIES)
+    if queries is None:
+        drawn, sources = windows_of(sampled, others, count, query_stream)
+    else:
+        drawn = queries[np.sort(query_stream.permutation(len(queries))[:count])]
+        sources = np.full(len(drawn), -1)
+    order = split_stream.permutation(len(drawn))
+    held_out = max(round(len(drawn) / 3), min(MIN_HELD_OUT, len(drawn) // 2))
+    selection, estimation = (
+        AnsweredQueries.of(drawn[rows], sampled, sources[rows], threads)
+        for rows in (np.sort(order[held_out:]), np.sort(order[:held_out]))
+    )
+    windows = None
+    if queries is not None:
+        cut, sources = windows_of(sampled, others, len(selection.queries), query_stream)
+        windows = AnsweredQueries.of(cut, sampled, sources, threads)
+    return TuningSample(sampled, fitting, selection, estimation, windows)
+
+
+@dataclass(frozen=True, eq=False)
 class Measurement:
-    """Ranks of the exact best documents by one encoder's vectors in one storage, and times.
+    """Ranks of the exact best documents by one encoder's vectors, and times.
 
     Parameters
     ----------
     selection, held_out : int64 (n_queries, K)
-        Ranks that :func:`ranks_of_best` returns, for the two sets of queries.
+        Ranks for the two sets of queries, from 0.
     pseudo_queries : int64 (n_queries, K) or None
-        The same for pseudo-queries, where they were drawn besides real queries.
+        The same for pseudo-queries, if they were drawn besides real queries.
     encode_seconds : float
         Per document.
     query_seconds : float
@@ -45,15 +152,15 @@ class Measurement:
 
 
 class Evaluator:
-    """Measures encoders on a sample; keeps fitted encoders, but not their vectors.
+    """Measures encoders on a sample.  It stores fitted encoders, and one encoder's vectors at a time.
 
     Parameters
     ----------
     sample : TuningSample
     max_rank : int
-        Number of candidate documents up to which ranks are measured.
+        Number of candidates up to which ranks are measured.
     threads : int, optional
-        Changes times, but not ranks.
+        Changes times, not ranks.
     advance : callable
         Called with 1 after each step of the work.
     """
@@ -65,7 +172,7 @@ class Evaluator:
         self._encoders: dict[EncoderConfig, Encoder] = {}
 
     def encoder(self, config: EncoderConfig) -> Encoder:
-        """Return the encoder of `config`, fitted on the sample's documents for fitting alone."""
+        """Return the encoder of `config`, fitted to the sample's documents for fitting."""
         if config not in self._encoders:
             documents = self.sample.documents[self.sample.fitting]
             self._encoders[config] = make_encoder(config).fit(documents, threads=self.threads)
@@ -73,140 +180,105 @@ class Evaluator:
 
     def keep(self, configs: Iterable[EncoderConfig]) -> None:
         """Drop the fitted encoders of all other configurations."""
-        kept = set(configs)
-        self._encoders = {config: one for config, one in self._encoders.items() if config in kept}
+        self._encoders = {config: self._encoders[config] for config in configs if config in self._encoders}
 
-    def recall(
-        self, encoders: Sequence[EncoderCandidate], storage: Storage, count: int, candidates: int
-    ) -> list[float]:
-        """Return the encoders' mean recall with the queries for selection.
-
-        Parameters
-        ----------
-        encoders : sequence of EncoderCandidate
-        storage : Storage
-        count : int
-            Measure on the first so many documents of the sample.
-        candidates : int
-            Documents that a search would rank exactly.
-        """
+    def recall(self, encoders: Sequence[EncoderCandidate], count: int, candidates: int) -> list[float]:
+        """Return the encoders' mean recall with the selection queries, among the first `count` documents."""
         queries = self.sample.selection
         best = queries.best(count)
-        found: dict[EncoderCandidate, float] = {}
-        for source in dict.fromkeys(each.source for each in encoders):
+        recalls: dict[EncoderCandidate, float] = {}
+        for source in dict.fromkeys(candidate.source for candidate in encoders):
             encoder = self.encoder(source)
             documents = encoder.encode_documents(self.sample.documents[:count], threads=self.threads)
             vectors = encoder.encode_queries(queries.queries, threads=self.threads)
-            for each in (each for each in encoders if each.source == source):
-                search = self._filled_search(each, storage, documents)
+            for candidate in (one for one in encoders if one.source == source):
+                search = exact_search(documents[:, : candidate.floats], self.threads)
                 ranks = ranks_of_best(
-                    search, vectors[:, : each.floats], queries, best, min(candidates, count), self.threads
+                    search,
+                    vectors[:, : candidate.floats],
+                    queries,
+                    best,
+                    min(candidates, count),
+                    self.threads,
                 )
-                found[each] = mean_recall(ranks, candidates)
+                recalls[candidate] = mean_recall(ranks, candidates)
             self._advance(1)
-        return [found[each] for each in encoders]
+        return [recalls[candidate] for candidate in encoders]
 
-    def measure(
-        self, source: EncoderConfig, pairs: Sequence[tuple[EncoderCandidate, Storage]]
-    ) -> list[Measurement]:
-        """Return measurements of one source's encoders in storages, on the whole sample.
-
-        Each kind of work is done once before it is timed.
-        """
-        sample, encoder = self.sample, self.encoder(source)
-        self._warm_up(encoder)
+    def measure(self, source: EncoderConfig, encoders: Sequence[EncoderCandidate]) -> list[Measurement]:
+        """Measure encoders of one source on the whole sample; compilation is not timed."""
+        sample, encoder, threads = self.sample, self.encoder(source), self.threads
+        encoder.encode_documents(sample.documents[:1], threads=threads)
+        encoder.encode_queries(sample.selection.queries[:1], threads=threads)
         begun = time.perf_counter()
-        documents = encoder.encode_documents(sample.documents, threads=self.threads)
+        documents = encoder.encode_documents(sample.documents, threads=threads)
         encode_seconds = (time.perf_counter() - begun) / len(documents)
-        sets = [
-            each for each in (sample.selection, sample.held_out, sample.pseudo_queries) if each is not None
-        ]
+        sets = [one for one in (sample.selection, sample.held_out, sample.pseudo_queries) if one is not None]
         begun = time.perf_counter()
-        vectors = [encoder.encode_queries(each.queries, threads=self.threads) for each in sets]
+        vectors = [encoder.encode_queries(one.queries, threads=threads) for one in sets]
         count = sum(map(len, vectors))
         encode_query_seconds = (time.perf_counter() - begun) / count
-        best = [each.best(len(documents)) for each in sets]
-        found = []
-        for each, storage in pairs:
-            search = self._filled_search(each, storage, documents)
-            search.search(np.ascontiguousarray(vectors[0][:1, : each.floats]), 1, threads=self.threads)
+        best = [one.best(len(documents)) for one in sets]
+        measurements = []
+        for candidate in encoders:
+            search = exact_search(documents[:, : candidate.floats], threads)
+            search.search(np.ascontiguousarray(vectors[0][:1, : candidate.floats]), 1, threads=threads)
             begun = time.perf_counter()
             ranks = [
-                ranks_of_best(search, rows[:, : each.floats], queries, top, self.max_rank, self.threads)
+                ranks_of_best(search, rows[:, : candidate.floats], queries, top, self.max_rank, threads)
                 for rows, queries, top in zip(vectors, sets, best, strict=True)
             ]
-            search_seconds = (time.perf_counter() - begun) / count
+            query_seconds = encode_query_seconds + (time.perf_counter() - begun) / count
             pseudo = ranks[2] if len(ranks) > 2 else None
-            found.append(
-                Measurement(ranks[0], ranks[1], pseudo, encode_seconds, encode_query_seconds + search_seconds)
-            )
+            measurements.append(Measurement(ranks[0], ranks[1], pseudo, encode_seconds, query_seconds))
         self._advance(1)
-        return found
-
-    def _warm_up(self, encoder: Encoder) -> None:
-        """Encode one text of each side: times that follow are without compilation."""
-        encoder.encode_documents(self.sample.documents[:1], threads=self.threads)
-        encoder.encode_queries(self.sample.selection.queries[:1], threads=self.threads)
-
-    def _filled_search(
-        self, encoder: EncoderCandidate, storage: Storage, documents: NDArray[np.float32]
-    ) -> VectorSearch:
-        """Return a search over the documents' vectors; codes learn from the documents for fitting."""
-        search = storage.make_search(encoder.floats)
-        fitting = self.sample.fitting[self.sample.fitting < len(documents)]
-        vectors = np.ascontiguousarray(documents[:, : encoder.floats])
-        search.add(fitting, vectors[fitting], self.threads)
-        others = np.setdiff1d(np.arange(len(documents)), fitting)
-        if len(others):
-            search.add(others, vectors[others], self.threads)
-        return search
+        return measurements
 
 
 def mean_recall(ranks: NDArray[np.int64], candidates: int) -> float:
     """Return the mean of recall among `candidates` and among half as many.
 
-    Where all encoders find nearly everything among the candidates, half as many still tell them
-    apart.
+    If all encoders find nearly everything among the candidates, half as many still tell them apart.
     """
     half = max(K, candidates // 2)
     return float(np.mean([(ranks < cutoff).mean() for cutoff in (half, candidates)]))
 
 
-def ranks_of_best(
-    search: VectorSearch,
+def select_hnsw_settings(
     vectors: NDArray[np.float32],
-    queries: QuerySet,
-    best: NDArray[np.int64],
-    max_rank: int,
-    threads: int | None = None,
-) -> NDArray[np.int64]:
-    """Return the rank at which a search finds each of `best`.
+    queries: NDArray[np.float32],
+    candidates: int,
+    m_values: Sequence[int] = M_VALUES,
+) -> tuple[dict[str, int], float]:
+    """Choose the cheapest m and ef that nearly match exact search, or those of the highest recall.
 
     Parameters
     ----------
-    search : VectorSearch
-        Its labels are positions of documents.
     vectors : float32 (n, dimension)
-        Of the queries.
-    queries : QuerySet
-        The same queries; their source documents have no rank.
-    best : int64 (n, K)
-    max_rank : int
-        Number of ranks to search.
+        More than `candidates`.
+    queries : float32 (m, dimension)
+    candidates : int
+        Number of best vectors to find.
+    m_values : sequence of int
+        Values of m to try, at least one.
 
     Returns
     -------
-    int64 (n, K)
-        From 0; at least `max_rank` where the document was not found.
+    dict
+        m and ef for :class:`muvera.HNSWSettings`.
+    float
+        The graph's recall of the exact best vectors; it is lower in a graph of more vectors.
     """
-    count = len(search)
-    missing = max_rank + 1
-    labels, _ = search.search(np.ascontiguousarray(vectors), min(missing, count), threads=threads)
-    rank_of = np.full((len(labels), count + 1), missing)
-    np.put_along_axis(rank_of, labels, np.broadcast_to(np.arange(labels.shape[1]), labels.shape), axis=1)
-    # The last column stands for source documents that are not among those searched.
-    rank_of[:, count] = missing
-    ranks = np.take_along_axis(rank_of, best, axis=1)
-    searched = (queries.source_documents >= 0) & (queries.source_documents < count)
-    sources = np.where(searched, queries.source_documents, count)[:, np.newaxis]
-    return ranks - (np.take_along_axis(rank_of, sources, axis=1) < ranks)
+    best: dict[str, int] = {}
+    highest = -1.0
+    for m in m_values:
+        graph = HNSWSearch(vectors.shape[1], HNSWSettings(m=m))
+        graph.add(np.arange(len(vectors)), vectors, 1)  # one thread: the same graph each time
+        # hnswlib searches with an ef of at least `candidates`, so smaller values would repeat a setting.
+        for ef in sorted({max(ef, candidates) for ef in _EF_VALUES}):
+            recall = graph.measure_recall(queries, candidates, 1, ef=ef)
+            if recall > highest:
+                best, highest = {"m": m, "ef": ef}, recall
+            if recall >= _TARGET_RECALL:
+                return best, recall
+    return best, highest

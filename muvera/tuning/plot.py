@@ -12,15 +12,10 @@ from .result import Tuning
 
 __all__ = ["plot_tuning", "require_plot"]
 
-# Okabe and Ito's colors, told apart by color-blind readers.
-_COLORS = {
-    "mean": "#e69f00",
-    "moments": "#cc79a7",
-    "FDE": "#0072b2",
-    "learned": "#d55e00",
-}
+# Okabe and Ito's colors, which color-blind readers can distinguish.
+_COLORS = {"mean": "#e69f00", "moments": "#009e73", "FDE": "#0072b2", "learned": "#d55e00"}
 
-# Pixels per point of a PNG: sharp in print.
+# Pixels per point of a PNG, sharp in print.
 _PNG_SCALE = 2
 
 
@@ -30,31 +25,31 @@ def require_plot(path: Path) -> None:
     Raises
     ------
     ValueError
-        For an ending that is neither .svg nor .png.
+        If the suffix is neither .svg nor .png.
     ImportError
-        Without altair or vl-convert-python.
+        If altair or vl-convert-python is not installed.
     """
     if path.suffix not in (".svg", ".png"):
-        raise ValueError(f"A plot is written as .svg or .png, got {path.name}. Give another name.")
+        raise ValueError(f"The plot must be .svg or .png, got {path.name}. Rename it.")
     for module in ("altair", "vl_convert"):
         import_extra(module, "plot", "Drawing a plot")
 
 
 def plot_tuning(tuning: Tuning, path: str | os.PathLike[str]) -> None:
-    """Draw held-out recall over bytes of every measured configuration, the choice in a ring.
+    """Plot held-out recall over bytes of every measured encoder, with a ring around the choice.
 
     Parameters
     ----------
     tuning : Tuning
     path : path
-        A name that ends in .svg or .png.  The file appears when it is complete.
+        Its suffix is .svg or .png.
 
     Raises
     ------
     ValueError
-        For another ending.
+        If the suffix is another one.
     ImportError
-        Without the extra "plot".
+        If the extra "plot" is not installed.
     """
     path = Path(path)
     require_plot(path)
@@ -68,13 +63,12 @@ def plot_tuning(tuning: Tuning, path: str | os.PathLike[str]) -> None:
 
 
 def _chart(tuning: Tuning) -> dict[str, Any]:
-    """Return all rows as points, the Pareto front as a line and the choice in a ring."""
+    """Return a chart: rows as points, the Pareto front as a line, a ring around the choice."""
     alt = import_extra("altair", "plot", "Drawing a plot")
     points = [
         {
             "name": row.name,
             "kind": row.name.split()[0],
-            "stored as": row.storage.name,
             "bytes": row.bytes,
             "recall": row.held_out,
         }
@@ -89,7 +83,7 @@ def _chart(tuning: Tuning) -> dict[str, Any]:
     dots = (
         alt.Chart(alt.InlineData(points))
         .mark_point(filled=True, size=60)
-        .encode(x, y, color=alt.Color("kind:N", scale=colors, title=None), shape=alt.Shape("stored as:N"))
+        .encode(x, y, color=alt.Color("kind:N", scale=colors, title=None))
     )
     line = alt.Chart(alt.InlineData(front)).mark_line(color="#888888", strokeWidth=1).encode(x, y)
     ring = (

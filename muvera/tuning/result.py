@@ -1,52 +1,51 @@
-"""Plain data of a tuning: every measured configuration, and the one to use."""
+"""Tuning: the measured configurations, the chosen one, and both as text."""
 
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..encoders.base import EncoderConfig
+from ..index.candidates import graph_from
 from ..utils.atomic_files import write_json
-from .search_space import Storage
-from .successive_halving import pareto_fronts
+from .search_space import pareto_fronts
 
 __all__ = ["TunedRow", "Tuning", "select_row"]
+
+_WIDTH = 96
 
 
 @dataclass(frozen=True)
 class TunedRow:
-    """One encoder in one storage, measured on the whole sample.
+    """One encoder, measured on the whole sample.
 
     Parameters
     ----------
     name : str
-    config : FDEConfig, LearnedConfig or MomentsConfig
-    storage : Storage
-        How the vectors are stored.
+    config : MomentsConfig, LearnedConfig or FDEConfig
     bytes : int
-        Of a document's vector, its graph links included where there will be a graph.
+        Bytes of a document's vector, with its graph links if there will be a graph.
     recall : dict of int to float
-        Recall by number of candidates, of the queries for selection.
+        Recall by number of candidates, of the selection queries.
     mean_recall : float
-        Mean of recall among the tuning's candidates and among half as many, by which rows are
-        compared: where all find nearly everything, half as many still tell them apart.
+        Mean of recall among the tuning's candidates and among half as many; rows are compared by it.
     pseudo_query_recall : float or None
-        Mean recall of pseudo-queries, measured where real queries were given.
+        Mean recall of pseudo-queries, measured if real queries were given.
     held_out : float
         Recall at the tuning's candidates, of the held-out queries.
     interval : tuple of float
         95 per cent confidence interval of `held_out` (bootstrap over queries).
     encode_seconds, query_seconds : float
-        Encoding a document; encoding a query and searching the sample.  They depend on the
-        machine and have no influence on the choice.
+        Time to encode a document; time to encode a query and search the sample.  They do not influence the
+        choice.
     """
 
     name: str
     config: EncoderConfig
-    storage: Storage
     bytes: int
     recall: dict[int, float]
     mean_recall: float
@@ -58,49 +57,50 @@ class TunedRow:
 
     @property
     def floats(self) -> int:
-        """Floats of a vector before it is stored in fewer bytes."""
+        """Floats of a vector."""
         return self.config.vector_dimension
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings of :class:`muvera.MuveraIndex` besides the configuration."""
-        return {"backend": self.storage.backend}
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        recall = {str(cutoff): value for cutoff, value in self.recall.items()}
+        return {
+            **values, "config": self.config.to_dict(), "floats": self.floats, "recall": recall,
+            "interval": list(self.interval),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """Result of :func:`muvera.tune`: every measured configuration, and the one to use.
+    """Result of :func:`muvera.tune`.
 
     Parameters
     ----------
     documents, sampled_documents : int
-        Those with tokens, and those that were measured.
+        Documents with tokens, and those measured.
     queries, held_out_queries : int
-        Those for selection, and those held out.
+        Number of selection queries, and of held-out queries.
     pseudo_queries : bool
-        Whether both are windows of documents, because no real queries were given.
+        True if both are windows of documents, because no queries were given.
     candidates : int
-        Documents that a search is to rank exactly.
+        Documents that a search will rank exactly.
     target_recall : float or None
     target_reached : bool or None
-        Whether the choice reaches the target with the queries for selection; ``choice.held_out``
-        is the recall of the others.
+        True if the choice reaches the target with the selection queries; compare ``choice.held_out``.
     min_candidates : int or None
-        Smallest measured number of candidates with which the choice reaches the target with the
-        queries for selection; None where none does or there is no target.
+        Smallest measured number of candidates with which the choice reaches the target; None if none does
+        or there is no target.
     choice : TunedRow
-        The encoder and storage to use.
+        The encoder to use.
     hnsw : dict
-        m and ef of the graph; empty where no graph is needed.
+        m and ef of the graph; empty if no graph is needed.
     graph_recall : float or None
         Share of the exact best vectors that such a graph of the sample finds.
     rows : tuple of TunedRow
-        All that were left after halving, by bytes.  Smaller sizes of a learned map are measured as
-        the leading columns of its largest; `choice` is measured with maps of its own.
+        All encoders left after halving, by bytes.  Smaller sizes of a fitted map are measured as the
+        leading columns of its largest; `choice` is measured with its own map.
     exact_search : bool
-        Whether the collection is so small that an index reads all tokens and needs no vectors.
-    text : str
-        The table and the choice, in lines for people.
+        True if the collection is so small that an index reads all tokens and needs no vectors.
     """
 
     documents: int
@@ -117,7 +117,6 @@ class Tuning:
     graph_recall: float | None
     rows: tuple[TunedRow, ...]
     exact_search: bool
-    text: str = field(default="", compare=False, repr=False)
 
     @property
     def config(self) -> EncoderConfig:
@@ -127,131 +126,169 @@ class Tuning:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings for ``MuveraIndex.build(documents, tuning.config, **tuning.settings)``."""
-        return self.choice.settings | ({"hnsw": dict(self.hnsw)} if self.hnsw else {})
+        return {"hnsw": dict(self.hnsw)} if self.hnsw else {}
 
     @property
     def pareto(self) -> tuple[TunedRow, ...]:
-        """Rows whose recall no row of equal or fewer bytes exceeds, by the queries for selection."""
+        """Rows whose recall no row of equal or fewer bytes exceeds, by the selection queries."""
         values = [row.mean_recall for row in self.rows]
         return tuple(self.rows[i] for i in pareto_fronts([row.bytes for row in self.rows], values)[0])
 
-    def within(
-        self, *, max_bytes: int | None = None, max_floats: int | None = None, by_pseudo_queries: bool = False
-    ) -> TunedRow:
-        """Return the row of the highest recall within a limit, by the queries for selection.
+    def within(self, max_bytes: int | None = None, *, by_pseudo_queries: bool = False) -> TunedRow:
+        """Return the row of the highest recall within a limit, by the selection queries.
 
         Parameters
         ----------
-        max_bytes, max_floats : int, optional
+        max_bytes : int, optional
         by_pseudo_queries : bool
             Compare the recall of the pseudo-queries, which were measured besides given queries.
 
         Raises
         ------
         ValueError
-            Where no row is so small, or pseudo-queries were not measured besides real ones.
+            If no row is small enough, or `by_pseudo_queries` although no queries were given.
         """
-        rows = self._by_pseudo_queries() if by_pseudo_queries else self.rows
-        found = select_row(rows, self.candidates, None, max_bytes, max_floats)
-        return self.rows[rows.index(found)]
+        rows = [row for row in self.rows if max_bytes is None or row.bytes <= max_bytes]
+        if not rows:
+            least = min(row.bytes for row in self.rows)
+            raise ValueError(f"No configuration has max_bytes={max_bytes}: the smallest has {least} bytes.")
+        if not by_pseudo_queries:
+            return select_row(rows, self.candidates, None)
+        if self.pseudo_queries:
+            raise ValueError(
+                "by_pseudo_queries=True compares pseudo-queries with real ones, but tune got no queries. Give some."
+            )
+        compared = [replace(row, mean_recall=row.pseudo_query_recall or 0.0) for row in rows]
+        return rows[compared.index(select_row(compared, self.candidates, None))]
 
     @property
     def pseudo_query_choice(self) -> TunedRow | None:
-        """Row of the highest recall by pseudo-queries; None where no real queries were given."""
-        if self.pseudo_queries:
-            return None
-        return self.within(by_pseudo_queries=True)
-
-    def _by_pseudo_queries(self) -> tuple[TunedRow, ...]:
-        if self.pseudo_queries:
-            raise ValueError(
-                "The rows were selected by pseudo-queries already, because no queries were given. Give tune "
-                "real queries to compare both."
-            )
-        return tuple(replace(row, mean_recall=row.pseudo_query_recall or 0.0) for row in self.rows)
+        """Row of the highest recall by pseudo-queries; None if no real queries were given."""
+        return None if self.pseudo_queries else self.within(by_pseudo_queries=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the configuration as a JSON file that ``muvera index --config`` reads."""
+        """Write the configuration as a JSON file for ``muvera index --config``."""
         write_json(Path(path), {**self.config.to_dict(), **self.settings})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, ready for JSON, the text among them."""
-        pareto = self.pareto
-        return {
-            "documents": self.documents,
-            "sampled_documents": self.sampled_documents,
-            "queries": self.queries,
-            "held_out_queries": self.held_out_queries,
-            "pseudo_queries": self.pseudo_queries,
-            "candidates": self.candidates,
-            "target_recall": self.target_recall,
-            "target_reached": self.target_reached,
-            "min_candidates": self.min_candidates,
-            "config": self.config.to_dict(),
-            "settings": self.settings,
-            "graph_recall": self.graph_recall,
-            "exact_search": self.exact_search,
-            "choice": _plain(self.choice, True),
-            "rows": [_plain(row, row in pareto) for row in self.rows],
-            "text": self.text,
-        }
+        """Return everything as plain values, ready for JSON, with the text."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        del values["hnsw"]
+        values["config"], values["settings"] = self.config.to_dict(), self.settings
+        values["choice"] = {**self.choice.to_dict(), "pareto": True}
+        values["rows"] = [{**row.to_dict(), "pareto": row in self.pareto} for row in self.rows]
+        return {**values, "text": self.text}
+
+    @property
+    def text(self) -> str:
+        """The table and the choice as text, several lines."""
+        lines = [*_measured(self), "", *_table(self), ""]
+        for sentence in filter(None, [_choice(self), _target(self), _graph(self), *_limits(self)]):
+            lines += textwrap.wrap(sentence, _WIDTH, initial_indent="- ", subsequent_indent="  ")
+        return "\n".join(lines)
 
 
-def select_row(
-    rows: Sequence[TunedRow],
-    candidates: int,
-    target_recall: float | None,
-    max_bytes: int | None = None,
-    max_floats: int | None = None,
-) -> TunedRow:
-    """Return the smallest row that reaches the target, or else the row of the highest recall.
+def select_row(rows: Sequence[TunedRow], candidates: int, target_recall: float | None) -> TunedRow:
+    """Return the smallest row that reaches the target, or else the row of the highest recall."""
+    ordered = sorted(rows, key=lambda row: (row.bytes, row.floats))
+    if target_recall is not None:
+        good = [row for row in ordered if row.recall[candidates] >= target_recall]
+        if good:
+            return max((row for row in good if row.bytes == good[0].bytes), key=lambda row: row.mean_recall)
+    return max(ordered, key=lambda row: row.mean_recall)
 
-    Parameters
-    ----------
-    rows : sequence of TunedRow
-        At least one.
-    candidates : int
-    target_recall : float, optional
-    max_bytes, max_floats : int, optional
 
-    Raises
-    ------
-    ValueError
-        Where no row is within the limits.
-    """
-    inside = [
-        row
-        for row in rows
-        if (max_bytes is None or row.bytes <= max_bytes) and (max_floats is None or row.floats <= max_floats)
+# -- text ---------------------------------------------------------------------
+
+
+def _measured(found: Tuning) -> list[str]:
+    source = "windows of documents" if found.pseudo_queries else "given"
+    return [
+        f"documents   {found.documents:,}, {found.sampled_documents:,} of them measured",
+        f"queries     {found.queries + found.held_out_queries:,}, {source}: {found.queries:,} for selection, "
+        f"{found.held_out_queries:,} held out",
+        f"recall      of the exact ten best; held out: among {found.candidates} candidates; mean: of that and "
+        "among half as many candidates",
     ]
-    if not inside:
-        limit, least = (
-            (f"max_bytes={max_bytes}", min(row.bytes for row in rows))
-            if max_floats is None
-            else (f"max_floats={max_floats}", min(row.floats for row in rows))
+
+
+def _table(found: Tuning) -> list[str]:
+    """Return the rows on the Pareto front, and the choice with a mark."""
+    rows = [row for row in found.rows if row in found.pareto or row.config == found.config]
+    wide = max(len(row.name) for row in rows)
+    header = f"  {'':{wide}}  {'floats':>6}  {'bytes':>7}"
+    lines = [f"{header}  mean recall  held out (95 %)      ms per document  ms per query"]
+    for row in rows:
+        mark = "*" if row.config == found.config else " "
+        low, high = row.interval
+        lines.append(
+            f"{mark} {row.name:<{wide}}  {row.floats:>6,}  {row.bytes:>7,}  "
+            f"{row.mean_recall:>11.3f}  {row.held_out:.3f} ({low:.3f}-{high:.3f})"
+            f"  {1e3 * row.encode_seconds:>15.2f}  {1e3 * row.query_seconds:>12.2f}"
         )
-        raise ValueError(f"Nothing is as small as {limit}. The smallest that was measured is {least}.")
-    inside.sort(key=lambda row: (row.bytes, row.floats))
-    good = [row for row in inside if target_recall is not None and row.recall[candidates] >= target_recall]
-    if good:
-        # Of the same bytes, the one of the higher recall.
-        return max((row for row in good if row.bytes == good[0].bytes), key=lambda row: row.mean_recall)
-    return max(inside, key=lambda row: row.mean_recall)
+    return lines
 
 
-def _plain(row: TunedRow, pareto: bool) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "storage": row.storage.name,
-        "floats": row.floats,
-        "bytes": row.bytes,
-        "pareto": pareto,
-        "recall": {str(cutoff): value for cutoff, value in row.recall.items()},
-        "mean_recall": row.mean_recall,
-        "pseudo_query_recall": row.pseudo_query_recall,
-        "held_out": row.held_out,
-        "interval": list(row.interval),
-        "encode_seconds": row.encode_seconds,
-        "query_seconds": row.query_seconds,
-        "config": row.config.to_dict(),
-    }
+def _choice(found: Tuning) -> str:
+    row = found.choice
+    low, high = row.interval
+    own = "" if row in found.rows else ", fitted at its own size; the table's is cut from a larger one"
+    return (
+        f"Use {row.name}, {row.bytes:,} bytes per document: held-out queries estimate its recall of the exact "
+        f"ten best among {found.candidates} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%}){own}."
+    )
+
+
+def _target(found: Tuning) -> str:
+    if found.target_recall is None:
+        return ""
+    if not found.target_reached:
+        start = (
+            f"No configuration reaches {found.target_recall:.1%} among {found.candidates} candidates; this one "
+            "has the highest recall."
+        )
+        if found.min_candidates is None:
+            return f"{start} It does not reach the target among {max(found.choice.recall)} candidates either."
+        return f"{start} It reaches the target among {found.min_candidates} candidates."
+    reached = (
+        f"It is the smallest that reaches {found.target_recall:.1%} with the selection queries; it needs at least "
+        f"{found.min_candidates} candidates."
+    )
+    if found.choice.held_out < found.target_recall:
+        reached += " Held-out recall is below the target: set a higher target or rank more candidates."
+    return reached
+
+
+def _graph(found: Tuning) -> str:
+    if found.graph_recall is None:
+        return ""
+    return (
+        f"From {graph_from(found.choice.floats):,} documents on an index uses a graph: with m={found.hnsw['m']} and "
+        f"ef={found.hnsw['ef']} it finds {found.graph_recall:.1%} of the exact best vectors of the sample, and "
+        "a smaller share among more vectors."
+    )
+
+
+def _limits(found: Tuning) -> list[str]:
+    sentences = []
+    if found.documents > found.sampled_documents:
+        sentences.append(
+            f"Recall was measured among {found.sampled_documents:,} documents: among all {found.documents:,} the "
+            "same number of candidates finds less, so rank more."
+        )
+    if found.pseudo_queries:
+        sentences.append(
+            "The queries are windows of documents, each without its source document. Give real queries to be sure."
+        )
+    other = found.pseudo_query_choice if found.target_recall is None else None
+    if other is not None and other.held_out != found.choice.held_out:
+        sentences.append(
+            f"Windows of documents instead of your queries would have selected {other.name}, {other.bytes:,} "
+            f"bytes; its recall with held-out queries is {other.held_out:.1%}."
+        )
+    if found.exact_search:
+        sentences.append(
+            "The collection is so small that an index reads all tokens and is exact. It uses the configuration "
+            "once the collection has grown, or with exact_tokens=0."
+        )
+    return sentences

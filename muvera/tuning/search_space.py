@@ -1,25 +1,20 @@
-"""The search space: encoders of many sizes, and ways to store their vectors."""
+"""The search space: encoders of many sizes; and successive halving, which narrows it."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.learned.config import LearnedConfig
 from ..encoders.moments import MomentsConfig
-from ..index.candidates import graph_from
-from ..index.settings import Backend
-from ..mips import VectorSearch, make_search
-from ..mips.exact import bytes_in_memory
-from ..mips.hnsw import bytes_in_graph
-from .hnsw_settings import M_VALUES
 
-__all__ = ["STORAGES", "EncoderCandidate", "Storage", "encoder_candidates"]
+__all__ = ["EncoderCandidate", "encoder_candidates", "halve", "pareto_fronts"]
 
-#: (num_repetitions, num_simhash_projections, projection_dimension) of FDEs: 640 to 20,480 floats of sketch.
-FDE_SHAPES = (
+# (num_repetitions, num_simhash_projections, projection_dimension) of FDEs: sketches of 640 to 20,480 floats.
+_FDE_SHAPES = (
     (20, 2, 8),
     (20, 3, 8),
     (40, 2, 8),
@@ -34,13 +29,14 @@ FDE_SHAPES = (
     (40, 5, 16),
 )
 
-#: Floats of an FDE of as many repetitions as fit, with 8 cells and without projection.
-IDENTITY_FLOATS = 10240
+# Floats of an FDE with 8 cells, no projection and as many repetitions as fit.
+_IDENTITY_FLOATS = 10240
 
-#: Floats of compact moments, and of learned vectors.  One fit serves all sizes and takes time in
-#: proportion to the largest.
-MOMENTS_SIZES = (128, 256, 512)
-LEARNED_SIZES = (128, 256, 512, 1024, 2048)
+# Floats of moments and learned vectors.  One fit serves all sizes; its time grows with the largest.
+_MOMENTS_SIZES = (128, 256, 512)
+_LEARNED_SIZES = (128, 256, 512, 1024, 2048)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -50,10 +46,11 @@ class EncoderCandidate:
     Parameters
     ----------
     name : str
-    config : FDEConfig, LearnedConfig or MomentsConfig
-    source : FDEConfig, LearnedConfig or MomentsConfig
-        The configuration whose vectors' leading columns stand for this encoder's vectors during
-        the search: one fit serves all sizes of a learned map.
+        Its first word is the kind: "mean", "moments", "FDE" or "learned".
+    config : MomentsConfig, LearnedConfig or FDEConfig
+    source : MomentsConfig, LearnedConfig or FDEConfig
+        During the search, the leading columns of this configuration's vectors are used instead of an own
+        fit, so that one fit serves all sizes.
     """
 
     name: str
@@ -62,7 +59,7 @@ class EncoderCandidate:
 
     @property
     def kind(self) -> str:
-        """First word of the name: "mean", "moments", "FDE" or "learned"."""
+        """First word of the name."""
         return self.name.split()[0]
 
     @property
@@ -71,69 +68,89 @@ class EncoderCandidate:
         return self.config.vector_dimension
 
 
-@dataclass(frozen=True)
-class Storage:
-    """A way to store and search vectors.
-
-    Parameters
-    ----------
-    name : str
-    backend : str
-        As :class:`muvera.MuveraIndex` takes it.
-    """
-
-    name: str
-    backend: Backend
-
-    def make_search(self, dimension: int) -> VectorSearch:
-        """Return an empty search that reads all vectors, also in place of a graph."""
-        return make_search("exact" if self.backend == "auto" else self.backend, dimension)
-
-    def has_graph(self, floats: int, documents: int) -> bool:
-        """Whether the vectors of so many documents are in a graph."""
-        return self.backend == "auto" and documents >= graph_from(floats)
-
-    def bytes_per_vector(self, floats: int, documents: int, m: int = min(M_VALUES)) -> int:
-        """Return the bytes of one of so many documents' vectors, with `m` links where it is in a graph."""
-        return bytes_in_graph(floats, m) if self.has_graph(floats, documents) else bytes_in_memory(floats)
-
-
-#: From the most bytes to the fewest.
-STORAGES = (Storage("float", "auto"),)
-
-
 def encoder_candidates(dimension: int) -> list[EncoderCandidate]:
     """Return the encoders to try for tokens of `dimension` columns, small vectors first."""
-    found: dict[EncoderConfig, EncoderCandidate] = {}
-    for repetitions, planes, width in FDE_SHAPES:
-        kept = min(width, dimension)
-        config = FDEConfig(
+    mean = MomentsConfig(dimension=dimension, covariance=False, compact_dimension=None)
+    whole = MomentsConfig(dimension=dimension, compact_dimension=None)
+    moments = MomentsConfig(dimension=dimension, compact_dimension=max(_MOMENTS_SIZES))
+    learned = LearnedConfig(dimension=dimension, vector_dimension=max(_LEARNED_SIZES))
+    rows: list[tuple[str, EncoderConfig, EncoderConfig]] = [("mean", mean, mean), ("moments", whole, whole)]
+    rows += [("moments", replace(moments, compact_dimension=size), moments) for size in _MOMENTS_SIZES]
+    rows += [("learned", replace(learned, vector_dimension=size), learned) for size in _LEARNED_SIZES]
+    candidates: dict[EncoderConfig, EncoderCandidate] = {}
+    for kind, config, source in rows:
+        candidate = EncoderCandidate(f"{kind} {config.vector_dimension:,}", config, source)
+        candidates.setdefault(config, candidate)
+    for repetitions, planes, width in _FDE_SHAPES:
+        columns = min(width, dimension)
+        fde = FDEConfig(
             dimension=dimension,
             num_repetitions=repetitions,
             num_simhash_projections=planes,
-            projection_dimension=kept,
+            projection_dimension=columns,
         )
-        name = f"FDE R={repetitions} k={planes} p={kept}"
-        found.setdefault(config, EncoderCandidate(name, config, config))
-    unprojected = FDEConfig(
+        name = f"FDE R={repetitions} k={planes} p={columns}"
+        candidates.setdefault(fde, EncoderCandidate(name, fde, fde))
+    repetitions = max(1, _IDENTITY_FLOATS // (8 * dimension))
+    fde = FDEConfig(
         dimension=dimension,
-        num_repetitions=max(1, IDENTITY_FLOATS // (8 * dimension)),
+        num_repetitions=repetitions,
         num_simhash_projections=3,
         projection="identity",
     )
-    name = f"FDE R={unprojected.num_repetitions} k=3 identity"
-    found.setdefault(unprojected, EncoderCandidate(name, unprojected, unprojected))
-    mean = MomentsConfig(dimension=dimension, covariance=False, compact_dimension=None)
-    found[mean] = EncoderCandidate(f"mean {mean.vector_dimension:,}", mean, mean)
-    whole = MomentsConfig(dimension=dimension, compact_dimension=None)
-    found[whole] = EncoderCandidate(f"moments {whole.vector_dimension:,}", whole, whole)
-    sizes = [size for size in MOMENTS_SIZES if size < whole.vector_dimension]
-    for size in sizes:
-        compact = dataclasses.replace(whole, compact_dimension=size)
-        source = dataclasses.replace(whole, compact_dimension=sizes[-1])
-        found[compact] = EncoderCandidate(f"moments {size:,}", compact, source)
-    largest = LearnedConfig(dimension=dimension, vector_dimension=max(LEARNED_SIZES))
-    for size in LEARNED_SIZES:
-        learned = dataclasses.replace(largest, vector_dimension=size)
-        found[learned] = EncoderCandidate(f"learned {size:,}", learned, largest)
-    return sorted(found.values(), key=lambda candidate: candidate.floats)
+    candidates.setdefault(fde, EncoderCandidate(f"FDE R={repetitions} k=3 identity", fde, fde))
+    return sorted(candidates.values(), key=lambda candidate: candidate.floats)
+
+
+def pareto_fronts(sizes: Sequence[float], values: Sequence[float]) -> list[list[int]]:
+    """Return positions by Pareto front: no position of equal or smaller size exceeds those of the first.
+
+    Each front starts with the smallest size.  Of two equal positions the first is in the earlier front.
+
+    Examples
+    --------
+    >>> pareto_fronts([1, 2, 3, 2], [0.5, 0.7, 0.6, 0.4])
+    [[0, 1], [3, 2]]
+    """
+    left = sorted(range(len(sizes)), key=lambda i: (sizes[i], -values[i], i))
+    fronts = []
+    while left:
+        front: list[int] = []
+        for i in left:
+            if not front or values[i] > values[front[-1]]:
+                front.append(i)
+        fronts.append(front)
+        left = [i for i in left if i not in front]
+    return fronts
+
+
+def halve(
+    candidates: Sequence[_T],
+    rungs: Sequence[int],
+    size: Callable[[_T], float],
+    measure: Callable[[Sequence[_T], int], Sequence[float]],
+) -> list[_T]:
+    """Return the candidates that are left after successive halving.
+
+    Parameters
+    ----------
+    candidates : sequence
+    rungs : sequence of int
+        Sizes of the samples to measure on, ascending.  After each, whole Pareto fronts are kept, the best
+        first, until they are at least half of the candidates.
+    size : callable
+        Returns the size of a candidate; smaller is better.
+    measure : callable
+        Returns the candidates' values on a sample of a given size; larger is better.
+    """
+    left = list(candidates)
+    for rung in rungs:
+        if len(left) < 2:
+            break
+        best: list[int] = []
+        for front in pareto_fronts([size(candidate) for candidate in left], measure(left, rung)):
+            best += front
+            if 2 * len(best) >= len(left):
+                break
+        left = [left[i] for i in sorted(best)]
+    return left

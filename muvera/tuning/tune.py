@@ -1,4 +1,4 @@
-"""tune: compare encoders and storages on a sample; held-out queries estimate the recall of the choice."""
+"""tune: compare encoders on a sample; held-out queries estimate the recall of the choice."""
 
 from __future__ import annotations
 
@@ -9,17 +9,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.multivectors import MultiVectors, as_multivectors
+from ..diagnostics.sample import K
+from ..index.candidates import graph_from
 from ..index.settings import EXACT_TOKENS
-from .arguments import require_values, texts_with_tokens, within_limits
-from .evaluate import CUTOFFS, Evaluator, Measurement, mean_recall
-from .hnsw_settings import M_VALUES, select_hnsw_settings
-from .report import render
+from ..mips.exact import bytes_in_memory
+from ..mips.hnsw import bytes_in_graph
+from ..utils.checks import require_int
+from .evaluate import (
+    M_VALUES,
+    MIN_HELD_OUT,
+    Evaluator,
+    Measurement,
+    draw_sample,
+    mean_recall,
+    select_hnsw_settings,
+)
 from .result import TunedRow, Tuning, select_row
-from .sample import K, draw_sample
-from .search_space import STORAGES, EncoderCandidate, Storage, encoder_candidates
-from .successive_halving import halve
+from .search_space import EncoderCandidate, encoder_candidates, halve
 
-__all__ = ["tune"]
+__all__ = ["MIN_DOCUMENTS", "MIN_QUERIES", "tune"]
+
+#: Smallest number of documents, and of given queries.
+MIN_DOCUMENTS, MIN_QUERIES = 50, 2 * MIN_HELD_OUT
+
+# Numbers of candidates at which recall is measured.
+_CUTOFFS = (10, 20, 50, 100, 200, 500, 1000)
 
 # Smallest number of documents to compare encoders on.
 _MIN_RUNG = 200
@@ -41,96 +56,117 @@ def tune(
     threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Tuning:
-    """Find the encoder and the storage that suit documents and their queries.
+    """Find the encoder that suits documents and their queries.
 
-    The mean token, moments, FDEs and learned vectors of many sizes are compared
-    with exact Chamfer on a sample: all on a quarter of its documents, the better half of each kind
-    on twice as many, and those that are left on all, as floats, in a byte per float and as product
-    codes.  Two thirds of the queries select; the others estimate the recall of the choice.
-    Encoders are fitted on documents alone.
+    Mean tokens, moments, learned vectors and FDEs of many sizes are compared with exact Chamfer on a
+    sample: all on a quarter of its documents, the better half of each kind on half of them, and the rest on
+    all.  Two thirds of the queries select; the others estimate the recall of the choice.  Encoders are
+    fitted to documents only.
 
     Parameters
     ----------
     documents : MultiVectors or a list of arrays (tokens, dimension)
     queries : MultiVectors or a list of arrays, optional
-        Of the same model; at most 300 are used, fewer where tokens are many or wide.  Default:
-        windows of the documents' tokens, which stand in for them
-        (``python -m experiments run tuned`` measures what that costs).
+        Queries of the same model; at most 300 are used, fewer if tokens are many or wide.  Default: windows
+        of the documents' tokens (``python -m experiments run tuned`` measures the difference).
     target_recall : float, optional
-        Select the smallest vectors with which this share of the exact ten best is among the
-        candidates.  Default: select the highest mean of recall among the candidates and among
-        half as many.
+        Select the smallest vectors for which this share of the exact ten best is among the candidates.
+        Default: select the highest mean of recall among the candidates and among half as many.
     max_bytes : int, optional
-        Of a document's vector, its links in a graph included.  Maps and codebooks, once for all
-        documents, are not counted.
+        Limit of a document's vector in bytes, with its graph links.
     max_floats : int, optional
-        Of a document's vector, in any storage.
+        Limit of a document's vector in floats.
     candidates : int, optional
         Documents that a search ranks exactly.  Default: 100, at most a quarter of the sample.
     sample : int
-        Documents to measure; time grows in proportion.  Among more documents the same number of
+        Documents to measure; time grows in proportion.  In a larger collection the same number of
         candidates finds less.
     seed : int
-        Fixes what is drawn.  The choice depends on it and on the data alone.
+        Fixes what is drawn.  The choice depends only on it and the data.
     threads : int, optional
         Default: all usable cores.
     progress : callable, optional
-        Called with 1 after each step, the first of them the exact scores.
+        Called with 1 after each step.
 
     Returns
     -------
     Tuning
-        ``config`` and ``settings`` for :meth:`MuveraIndex.build`, ``save`` for
-        ``muvera index --config``, ``rows`` and ``text``.
+        ``config`` and ``settings`` for :meth:`MuveraIndex.build`, ``save`` for ``muvera index --config``,
+        ``rows`` and ``text``.
 
     Raises
     ------
     TypeError
-        For a value that is no int.
+        If a number is not an int.
     ValueError
-        For fewer than 50 documents or 30 queries with tokens, a wrong value, or a limit that
-        nothing meets.
+        If fewer than 50 documents or 30 queries have tokens, a value is out of range, or no encoder is
+        within the limit.
 
     Examples
     --------
     >>> tuning = tune(documents, queries, max_bytes=1024)  # doctest: +SKIP
     >>> index = MuveraIndex.build(documents, tuning.config, **tuning.settings)  # doctest: +SKIP
     """
-    require_values(target_recall, max_bytes, max_floats, candidates, sample, seed)
-    texts, filled, given = texts_with_tokens(documents, queries)
+    if max_bytes is not None and max_floats is not None:
+        raise ValueError(f"Give max_bytes={max_bytes} or max_floats={max_floats}, not both.")
+    if target_recall is not None and not 0 < target_recall <= 1:
+        raise ValueError(f"target_recall must be above 0 and at most 1, got {target_recall}.")
+    limits = {"max_bytes": max_bytes, "max_floats": max_floats, "candidates": candidates}
+    for name, value in limits.items():
+        if value is not None:
+            require_int(name, value, 1)
+    require_int("sample", sample, MIN_DOCUMENTS)
+    require_int("seed", seed, 0)
+    texts = as_multivectors(documents, "documents")
+    filled = _with_tokens(texts, "documents", MIN_DOCUMENTS)
+    given = None if queries is None else _checked_queries(queries, texts.dimension)
     size = min(sample, len(filled))
     candidates = min(100, size // 4) if candidates is None else int(candidates)
     if not K <= candidates <= size // 2:
         raise ValueError(
-            f"candidates must be between {K} and half of the {size} sampled documents, got {candidates}: "
-            "among more, every configuration finds nearly everything. Sample more documents."
+            f"candidates must be between {K} and half of the {size} sampled documents, got {candidates}: among more, "
+            "every encoder finds nearly everything. Sample more documents."
+        )
+    encoders = [
+        each
+        for each in encoder_candidates(texts.dimension)
+        if (max_bytes is None or _bytes(each.floats, len(filled)) <= max_bytes)
+        and (max_floats is None or each.floats <= max_floats)
+    ]
+    if not encoders:
+        least = min(each.floats for each in encoder_candidates(texts.dimension))
+        raise ValueError(
+            f"No encoder is within max_bytes={max_bytes}, max_floats={max_floats}: the smallest has "
+            f"{_bytes(least, len(filled))} bytes, {least} floats. Raise the limit."
         )
     advance = progress or (lambda _: None)
     drawn = draw_sample(texts, filled, given, size, seed, threads)
     advance(1)
-    storages = STORAGES
-    encoders = within_limits(
-        encoder_candidates(texts.dimension), storages, len(filled), max_bytes, max_floats
-    )
-    cutoffs = sorted({candidates, *(cutoff for cutoff in CUTOFFS if cutoff <= size // 2)})
+    cutoffs = sorted({candidates, *(cutoff for cutoff in _CUTOFFS if cutoff <= size // 2)})
     evaluator = Evaluator(drawn, max(cutoffs), threads, advance)
     left = _better(evaluator, encoders, candidates, size)
-    evaluator.keep(each.source for each in left)
-    rows = _Rows(evaluator, cutoffs, candidates, seed)
-    table = rows.measure(left, storages, len(filled), max_bytes)
+    evaluator.keep({each.source for each in left})
+    rows = _Rows(evaluator, cutoffs, candidates, seed, len(filled))
+    table = rows.measure(left)
     choice = _choose(rows, left, table, target_recall)
     hnsw: dict[str, int] = {}
     graph_recall = None
-    if choice.storage.has_graph(choice.floats, len(filled)):
-        allowed = [
-            each
-            for each in M_VALUES
-            if max_bytes is None
-            or choice.storage.bytes_per_vector(choice.floats, len(filled), each) <= max_bytes
-        ]
-        hnsw, graph_recall = _tune_graph(evaluator, choice, candidates, allowed)
-        choice = replace(choice, bytes=choice.storage.bytes_per_vector(choice.floats, len(filled), hnsw["m"]))
-    found = Tuning(
+    if len(filled) >= graph_from(choice.floats):
+        m_values = [m for m in M_VALUES if max_bytes is None or bytes_in_graph(choice.floats, m) <= max_bytes]
+        encoder = evaluator.encoder(choice.config)
+        hnsw, graph_recall = select_hnsw_settings(
+            encoder.encode_documents(drawn.documents, threads=threads),
+            encoder.encode_queries(drawn.selection.queries, threads=threads),
+            candidates,
+            m_values,
+        )
+        choice = replace(choice, bytes=bytes_in_graph(choice.floats, hnsw["m"]))
+    reaching = [
+        cutoff
+        for cutoff, recall in choice.recall.items()
+        if target_recall is not None and recall >= target_recall
+    ]
+    return Tuning(
         documents=len(filled),
         sampled_documents=size,
         queries=len(drawn.selection.queries),
@@ -139,89 +175,89 @@ def tune(
         candidates=candidates,
         target_recall=target_recall,
         target_reached=None if target_recall is None else choice.recall[candidates] >= target_recall,
-        min_candidates=_min_candidates(choice, target_recall),
+        min_candidates=min(reaching, default=None),
         choice=choice,
         hnsw=hnsw,
         graph_recall=graph_recall,
         rows=table,
         exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
-    return replace(found, text=render(found))
+
+
+def _checked_queries(queries: Any, dimension: int) -> MultiVectors:
+    texts = as_multivectors(queries, "queries")
+    texts.require_dimension(dimension, "queries", "documents")
+    texts.require_finite("queries")
+    texts = texts[_with_tokens(texts, "queries", MIN_QUERIES)]
+    return MultiVectors(texts.tokens, texts.offsets)
+
+
+def _with_tokens(texts: MultiVectors, name: str, minimum: int) -> NDArray[np.int64]:
+    filled = np.flatnonzero(texts.lengths > 0)
+    if len(filled) < minimum:
+        instead = "Give more" if name == "documents" else "Give more, or none to use windows of documents"
+        raise ValueError(f"tune needs at least {minimum} {name} with tokens, got {len(filled)}. {instead}.")
+    return filled
+
+
+def _bytes(floats: int, documents: int) -> int:
+    """Return the bytes of a vector in an index of this many documents."""
+    graph = documents >= graph_from(floats)
+    return bytes_in_graph(floats, min(M_VALUES)) if graph else bytes_in_memory(floats)
 
 
 def _better(
     evaluator: Evaluator, encoders: Sequence[EncoderCandidate], candidates: int, size: int
 ) -> list[EncoderCandidate]:
-    """Return the encoders that are left after successive halving on parts of the sample.
+    """Return the encoders left after successive halving.
 
-    Each kind is halved by itself: one that is behind among few documents may be ahead among all.
+    Each kind is halved on its own: the worse one among few documents may be the better one among all.
     """
 
     def recall(left: Sequence[EncoderCandidate], count: int) -> list[float]:
         # The same share of the documents, so that sizes differ in a small sample as in a large one.
-        return evaluator.recall(left, STORAGES[0], count, max(K, round(candidates * count / size)))
+        return evaluator.recall(left, count, max(K, round(candidates * count / size)))
 
     rungs = [count for count in (size // 4, size // 2) if count >= _MIN_RUNG]
-    kinds = dict.fromkeys(each.kind for each in encoders)
-    return [
-        each
-        for kind in kinds
-        for each in halve(
-            [one for one in encoders if one.kind == kind], rungs, lambda one: one.floats, recall
-        )
-    ]
+    left: list[EncoderCandidate] = []
+    for kind in dict.fromkeys(each.kind for each in encoders):
+        own = [each for each in encoders if each.kind == kind]
+        left += halve(own, rungs, lambda each: each.floats, recall)
+    return left
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Makes rows of measurements: what all of them share."""
+    """Makes rows of measurements."""
 
     evaluator: Evaluator
     cutoffs: Sequence[int]
     candidates: int
     seed: int
+    documents: int
 
-    def measure(
-        self,
-        encoders: Sequence[EncoderCandidate],
-        storages: Sequence[Storage],
-        documents: int,
-        max_bytes: int | None,
-    ) -> tuple[TunedRow, ...]:
-        """Return a row for each encoder in each storage that is within the limit, by bytes."""
+    def measure(self, encoders: Sequence[EncoderCandidate]) -> tuple[TunedRow, ...]:
+        """Return a row for each encoder, by bytes."""
         rows = []
         for source in dict.fromkeys(each.source for each in encoders):
-            pairs = [
-                (each, storage)
-                for each in encoders
-                if each.source == source
-                for storage in storages
-                if max_bytes is None or storage.bytes_per_vector(each.floats, documents) <= max_bytes
-            ]
-            measurements = self.evaluator.measure(source, pairs)
-            for (each, storage), measurement in zip(pairs, measurements, strict=True):
-                size = storage.bytes_per_vector(each.floats, documents)
-                rows.append(self._row(each, storage, size, measurement))
+            own = [each for each in encoders if each.source == source]
+            rows += map(self._row, own, self.evaluator.measure(source, own))
         return tuple(sorted(rows, key=lambda row: (row.bytes, row.floats, row.name)))
 
     def alone(self, encoder: EncoderCandidate, row: TunedRow) -> TunedRow:
-        """Return a row measured with maps of its own size, where a larger one's columns stood for it."""
+        """Return the encoder's row, measured with its own fit."""
         if encoder.source == encoder.config:
             return row
-        alone = EncoderCandidate(encoder.name, encoder.config, encoder.config)
-        measurement = self.evaluator.measure(alone.source, [(alone, row.storage)])[0]
-        return self._row(alone, row.storage, row.bytes, measurement)
+        own = EncoderCandidate(encoder.name, encoder.config, encoder.config)
+        return self.measure([own])[0]
 
-    def _row(
-        self, encoder: EncoderCandidate, storage: Storage, size: int, measurement: Measurement
-    ) -> TunedRow:
+    def _row(self, encoder: EncoderCandidate, measurement: Measurement) -> TunedRow:
         held_out = (measurement.held_out < self.candidates).mean(axis=1)
         pseudo = measurement.pseudo_queries
         return TunedRow(
             name=encoder.name,
             config=encoder.config,
-            storage=storage,
-            bytes=size,
+            bytes=_bytes(encoder.floats, self.documents),
             recall={cutoff: float((measurement.selection < cutoff).mean()) for cutoff in self.cutoffs},
             mean_recall=mean_recall(measurement.selection, self.candidates),
             pseudo_query_recall=None if pseudo is None else mean_recall(pseudo, self.candidates),
@@ -242,44 +278,26 @@ def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
 def _choose(
     rows: _Rows, encoders: Sequence[EncoderCandidate], table: Sequence[TunedRow], target_recall: float | None
 ) -> TunedRow:
-    """Return the row to use, measured with maps of its own size.
+    """Return the row to use, measured with the encoder's own fit.
 
-    These may find less than the leading columns of larger maps, which stood for them: where the
-    row then misses the target, or another row exceeds it, that one is measured next.
+    An own fit may find less than the leading columns of a larger one: if the row then misses the target or
+    another row exceeds it, that one is measured next.
     """
     measured: list[TunedRow] = []
     left = list(table)
-    # Where nothing turns out to reach the target, the highest recall is chosen as without one.
+    # If no row reaches the target, the highest recall is chosen.
     for target in (target_recall, None):
         while left:
             row = select_row(left, rows.candidates, target)
             if target is not None:
-                enough = row.recall[rows.candidates] >= target
+                promising = row.recall[rows.candidates] >= target
             else:
-                enough = all(row.mean_recall > one.mean_recall for one in measured)
-            if not enough:
+                promising = all(row.mean_recall > other.mean_recall for other in measured)
+            if not promising:
                 break
             alone = rows.alone(next(each for each in encoders if each.config == row.config), row)
             measured.append(alone)
-            left = [other for other in left if other is not row]
+            left.remove(row)
             if target is not None and alone.recall[rows.candidates] >= target:
                 return alone
-    return max(measured, key=lambda one: one.mean_recall)
-
-
-def _min_candidates(choice: TunedRow, target_recall: float | None) -> int | None:
-    if target_recall is None:
-        return None
-    return min((cutoff for cutoff, found in choice.recall.items() if found >= target_recall), default=None)
-
-
-def _tune_graph(
-    evaluator: Evaluator, row: TunedRow, candidates: int, m_values: Sequence[int]
-) -> tuple[dict[str, int], float]:
-    encoder, drawn = evaluator.encoder(row.config), evaluator.sample
-    return select_hnsw_settings(
-        encoder.encode_documents(drawn.documents, threads=evaluator.threads),
-        encoder.encode_queries(drawn.selection.queries, threads=evaluator.threads),
-        candidates,
-        m_values,
-    )
+    return max(measured, key=lambda row: row.mean_recall)
