@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from muvera import Tuning, tune
+from muvera import tune
 from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import PRESETS, preset_config
 from muvera.index.settings import IndexSettings
 from muvera.mips.exact import bytes_in_memory
-from muvera.tuning.arguments import MIN_QUERIES
+from muvera.tuning.result import Tuning
+from muvera.tuning.tune import MIN_QUERIES
 
 from ..known_names import require_known
 from .base import Material
@@ -58,12 +59,11 @@ class Tuned(FirstStage):
         limit = bytes_in_memory(
             preset_config(self._preset, material.documents.dimension).vector_dimension
         )  # without a graph, as below
-        row = tuning.within(max_bytes=limit, by_pseudo_queries=self._by_windows and not tuning.pseudo_queries)
+        row = tuning.within(limit, by_pseudo_queries=self._by_windows and not tuning.pseudo_queries)
         self._chosen: EncoderConfig = row.config
-        self._choice = f"{row.name}, {row.storage.name}"
+        self._choice = row.name
         # Without the graph that "auto" may build: presets stand beside it without one, too.
-        backend = "exact" if row.storage.backend == "auto" else row.storage.backend
-        self._settings = IndexSettings.from_dict({"backend": backend, "pq": dict(row.storage.pq) or None})
+        self._settings = IndexSettings(backend="exact")
         super().build(material)
 
     def config(self, material: Material) -> EncoderConfig:

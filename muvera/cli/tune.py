@@ -1,4 +1,4 @@
-"""``muvera tune``: the encoder and the storage that suit documents and their queries."""
+"""``muvera tune``: the encoder that suits documents and their queries."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ def tune(
     option: ReaderOption = None,
     target_recall: Annotated[
         float | None,
-        typer.Option(help="Select the smallest vectors of this recall. Default: those of the highest."),
+        typer.Option(help="Select the smallest vectors with this recall. Default: the highest recall."),
     ] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Of a document's vector, as it is stored.")] = None,
-    max_floats: Annotated[int | None, typer.Option(help="Of a document's vector, in any storage.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Limit of a document's vector in bytes.")] = None,
+    max_floats: Annotated[int | None, typer.Option(help="Limit of a document's vector in floats.")] = None,
     candidates: Annotated[
         int | None, typer.Option(help="Documents that a search will rank exactly. Default: 100.")
     ] = None,
     sample: Annotated[int, typer.Option(help="Documents to measure; time grows in proportion.")] = 1500,
-    seed: Annotated[int, typer.Option(help="Fixes what is drawn, and with it the choice.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Write the configuration here, for muvera index --config.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw recall over bytes, as .svg or .png; needs the extra 'plot'.")
+        Path | None,
+        typer.Option(help="Plot recall over bytes to a .svg or .png file; needs the extra 'plot'."),
     ] = None,
     threads: Threads = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare encoders and storages on a sample; held-out queries estimate the recall of the choice.
+    """Compare encoders on a sample; held-out queries estimate the recall of the choice.
 
-    Takes some minutes.  --format and --option are for SOURCE; the format of --queries is found
-    out, and of a folder that has documents and queries the queries are read.
+    Takes some minutes.  --format and --option apply to SOURCE.  The format of --queries is detected; from a
+    folder with documents and queries, the queries are read.
 
     \b
     Example:
@@ -54,7 +55,7 @@ def tune(
     from ..tuning.tune import tune as run
     from .sources import read_collections
 
-    # Before the minutes that tuning takes.
+    # Checked before the tuning, which takes minutes.
     for path in (out, plot):
         if path is not None and not path.parent.is_dir():
             raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into. Make it.")
