@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.finite_check import first_beyond
+from ..kernels.norms import first_beyond
 from ..utils.checks import given
 
 __all__ = [

@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from ..kernels.byte_product import multiply_split, split_to_bytes
 from ..kernels.byte_tile import STEP, pack_bytes
-from ..kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
+from ..kernels.products import PRODUCT_DEPTH, add_product, pack_map
 from ..utils.parallel import run_in_ranges
 
 __all__ = [

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
-from ..kernels.final_projections import PRODUCT_DEPTH, add_product, pack_map
 from ..kernels.moments import document_moments, query_moments, weigh_moments
+from ..kernels.products import PRODUCT_DEPTH, add_product, pack_map
 from ..kernels.tile import LANES, pack_columns
 from .base import EncoderArrays
 from .matmul import leading_eigenvectors, product

@@ -19,8 +19,7 @@ import math
 import numpy as np
 
 from .jit import kernel
-from .load_tokens import load_rows, mix_rows
-from .row_operations import add_scaled, set_scaled, square_sum
+from .row_operations import add_scaled, load_rows, mix_rows, set_scaled, square_sum
 from .tile import LANES, ROWS, lane_dot, lane_signs, tile_dot, tile_signs
 
 # Value of a document cell: the mean of its tokens, its direction with length 1, or its

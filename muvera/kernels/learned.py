@@ -11,7 +11,7 @@ import numpy as np
 
 from .byte_tile import byte_max, byte_tile, round_lanes
 from .jit import kernel
-from .load_tokens import load_rows
+from .row_operations import load_rows
 from .tile import LANES, ROWS
 
 # Smallest 32-bit integer: no sum is below it.

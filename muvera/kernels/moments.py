@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from .jit import kernel
-from .load_tokens import load_rows
+from .row_operations import load_rows
 from .tile import LANES, ROWS, tile_dot
 
 

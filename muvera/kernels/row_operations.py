@@ -1,6 +1,11 @@
-"""Vectorized operations on single rows of floats: scale, add, sum of squares, convert, prefetch.
+"""Operations on single rows of floats: scale, add, sum of squares, convert, prefetch, load tokens.
 
-All take flat arrays and a position in each.  A ``count`` is cut to whole vectors of LANES entries.
+The intrinsics take flat arrays and a position in each.  A ``count`` is cut to whole vectors of LANES
+entries.
+
+Tokens come as float32 (`floats`, n x d) or as float16 bit patterns (`halves`, n x d); the other array is
+empty, so that one compiled variant serves both.  A loaded row has `width` floats, d rounded up to LANES;
+the padding is zero, so that loops run over whole vectors.
 """
 
 from typing import Any
@@ -24,7 +29,7 @@ from .llvm_helpers import (
     store_vector,
     sum_lanes,
 )
-from .tile import LANES
+from .tile import LANES, ROWS, lane_dot
 
 _VECTOR = ir.VectorType(FLOAT, LANES)
 _HALF_VECTOR = ir.VectorType(ir.HalfType(), LANES)
@@ -180,3 +185,43 @@ def widen_halves(halves, start, stop, out):
         for i in range(whole, stop - start):
             tail[i - whole] = halves[start + i]
         _halves_to_floats(tail, 0, out, whole)
+
+
+@kernel
+def load_rows(floats, halves, start, stop, depth, width, center, out):
+    """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
+    count = stop - start
+    if halves.shape[0] > 0:
+        flat = halves.reshape(-1)
+        for i in range(count):
+            row = out[i * width : (i + 1) * width + LANES]
+            widen_halves(flat, (start + i) * depth, (start + i + 1) * depth, row)
+            for j in range(depth):
+                row[j] -= center[j]
+    else:
+        flat_floats = floats.reshape(-1)
+        for i in range(count):
+            row = out[i * width : (i + 1) * width]
+            source = flat_floats[(start + i) * depth : (start + i + 1) * depth]
+            for j in range(depth):
+                row[j] = source[j] - center[j]
+    if width > depth:
+        for i in range(count):
+            out[i * width + depth : (i + 1) * width] = 0.0
+
+
+@kernel
+def mix_rows(rows, count, width, mixing, places, tile, out):
+    """Write the rows' coordinates in the mixed basis to `out`, flat like `rows`.
+
+    `mixing` (panels, width / LANES, LANES) holds LANES interleaved orthogonal blocks;
+    coordinate i of their product goes to ``places[i]``, so that each block of a second
+    product mixes coordinates of many blocks of the first.
+    """
+    for panel in range(width // LANES):
+        for row in range(0, count, ROWS):
+            lane_dot(rows, row, count - 1, width, mixing, panel, tile, 0)
+            for i in range(min(ROWS, count - row)):
+                start = (row + i) * width
+                for j in range(LANES):
+                    out[start + places[panel * LANES + j]] = tile[i * LANES + j]

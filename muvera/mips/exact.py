@@ -20,8 +20,7 @@ from ..data.ranking import best_first
 from ..data.validation import read_only_view
 from ..kernels.byte_product import multiply_rows, round_rows, split_to_bytes
 from ..kernels.byte_tile import SPAN
-from ..kernels.inner_products import inner_products, inner_products_at
-from ..kernels.possible_best import group_floors, places_above
+from ..kernels.products import group_floors, inner_products, inner_products_at, places_above
 from ..kernels.tile import LANES
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.validation import as_array, read_only_view
-from ..kernels.ball_carving import carve_balls
+from ..kernels.queries import carve_balls
 from ..utils.checks import require_number
 
 __all__ = ["carve_queries", "inverse_document_frequency", "weight_queries"]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muvera.kernels.byte_shuffles import CHUNK, SHUFFLES, make_unpack
 from muvera.kernels.jit import kernel
+from muvera.kernels.token_codes import CHUNK, SHUFFLES, make_unpack
 
 
 @pytest.mark.parametrize("shuffles", SHUFFLES)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from muvera.kernels.finite_check import first_beyond
+from muvera.kernels.norms import first_beyond
 
 
 def test_the_first_beyond_a_limit() -> None:

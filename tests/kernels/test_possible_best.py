@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera.kernels.possible_best import group_floors, places_above
+from muvera.kernels.products import group_floors, places_above
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 9), st.data())

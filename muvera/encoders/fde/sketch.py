@@ -12,7 +12,7 @@ from ...kernels.fde_encoding import (
     encode_documents,
     encode_queries,
 )
-from ...kernels.final_projections import add_count_sketch, add_rademacher
+from ...kernels.products import add_count_sketch, add_rademacher
 from ...kernels.tile import LANES
 from ..base import Side
 from ..moment_blocks import KernelArrays

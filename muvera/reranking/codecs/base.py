@@ -15,7 +15,7 @@ from ...data.multivectors import MultiVectors
 from ...data.offsets import as_offsets, offsets_from_lengths, rows_of_texts
 from ...data.validation import TokenArray, read_only_view
 from ...kernels.code_scores import score_codes
-from ...kernels.query_bytes import round_query
+from ...kernels.queries import round_query
 from ...kernels.tile import LANES
 from ...kernels.token_codes import FACTOR_BYTES
 from ...utils.parallel import run_in_ranges, thread_count

@@ -1,8 +1,53 @@
-"""Ball carving: greedy clusters of similar query tokens, each replaced by the sum of its tokens."""
+"""Query tokens for reranking: rounded to bytes and packed, or carved into balls."""
 
 import numpy as np
 
+from .byte_tile import STEP
 from .jit import kernel
+from .tile import LANES
+
+#: Largest absolute value of a byte.
+MOST = 127
+
+
+@kernel
+def round_query(tokens, scales, shift, zero, depth, packed, biases, steps, products):
+    """Write each scaled token as whole multiples of its step, a 127th of its largest entry.
+
+    Parameters
+    ----------
+    tokens : float32 (m, n)
+    scales, shift : float32 (n,)
+        A token is multiplied by the scales; its product with the shift is written, too.
+    zero : float
+        What a byte of a document token has where it stands for 0.
+    depth : int
+        Rows of a packed panel, a multiple of STEP, at least n.
+    packed : int8
+        Panels as :func:`muvera.kernels.byte_tile.pack_bytes` has them; zero before.
+    biases : float32 (panels * LANES,)
+        Receives what the zeros of a document token add to a product of bytes; zero before.
+    steps, products : float32 (m,)
+        Receive the steps and the products with the shift.
+    """
+    for i in range(tokens.shape[0]):
+        product, peak = 0.0, np.float32(0)
+        for j in range(tokens.shape[1]):
+            value = tokens[i, j] * scales[j]
+            product += np.float64(value) * np.float64(shift[j])
+            peak = max(peak, abs(value))
+        step = peak / np.float32(MOST) if peak > 0 else np.float32(1)
+        inverse = np.float32(1) / step
+        total = 0
+        panel = i // LANES * depth * LANES + i % LANES * STEP
+        for j in range(tokens.shape[1]):
+            number = int(np.rint(tokens[i, j] * scales[j] * inverse))
+            number = max(-MOST, min(MOST, number))
+            packed[panel + j // STEP * LANES * STEP + j % STEP] = number
+            total += number
+        biases[i] = zero * total
+        steps[i] = step
+        products[i] = product
 
 
 @kernel

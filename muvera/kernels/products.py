@@ -1,12 +1,13 @@
-"""Products with the maps that shorten long FDEs, a block of documents and a repetition at a time.
+"""Products of float32 rows with matrices, maps and vectors.
 
-Sizes: b rows of the block, n columns of one repetition, D columns of the result.
+Sizes: b rows of a block, D columns of the result; n `vectors` and m `queries` of `width` floats, whole
+vectors of LANES, flat.
 """
 
 import numpy as np
 
 from .jit import kernel
-from .tile import LANES, ROWS, pack_columns, tile_dot
+from .tile import LANES, ROWS, lane_dot, pack_columns, tile_dot
 
 # Depth of the expanded sign panel: 256 * 16 floats stay in the first-level cache.
 _DEPTH = 256
@@ -89,3 +90,77 @@ def add_count_sketch(block, targets, signs, out):
     for row in range(block.shape[0]):
         for i in range(block.shape[1]):
             out[row, targets[i]] += signs[i] * block[row, i]
+
+
+@kernel
+def _tree_sum(tile, first):
+    """Return the sum of the LANES partial sums ``tile[first:]``, which are overwritten."""
+    half = LANES // 2
+    while half > 0:
+        for j in range(half):
+            tile[first + j] += tile[first + j + half]
+        half //= 2
+    return tile[first]
+
+
+@kernel
+def inner_products(vectors, start, stop, width, queries, count, out):
+    """Write the products of vectors start..stop with all queries to `out` (stop - start, m).
+
+    LANES partial sums run along the width and are added as a tree: the bits do not depend
+    on how many vectors or queries there are.  ROWS vectors are read for all queries.
+    """
+    tile = np.empty(ROWS * LANES, np.float32)
+    for row in range(start, stop, ROWS):
+        for query in range(count):
+            lane_dot(vectors, row, stop - 1, width, queries, query, tile, 0)
+            for i in range(min(ROWS, stop - row)):
+                out[row - start + i, query] = _tree_sum(tile, i * LANES)
+
+
+@kernel
+def inner_products_at(vectors, positions, width, queries, count, out):
+    """Write the products of the vectors at `positions` with all queries to `out`, with the bits of all.
+
+    ROWS vectors at a time are copied side by side.
+    """
+    tile = np.empty(ROWS * LANES, np.float32)
+    block = np.empty(ROWS * width, np.float32)
+    for start in range(0, len(positions), ROWS):
+        used = min(ROWS, len(positions) - start)
+        for i in range(used):
+            source = positions[start + i] * width
+            block[i * width : (i + 1) * width] = vectors[source : source + width]
+        for query in range(count):
+            lane_dot(block, 0, used - 1, width, queries, query, tile, 0)
+            for i in range(used):
+                out[start + i, query] = _tree_sum(tile, i * LANES)
+
+
+@kernel
+def group_floors(products, errors, length, least, size, out):
+    """Write the greatest of each `size` products, each as low as it can be, to `out`.
+
+    The k-th best of these is at most the k-th best of all, for they belong to different products.
+    """
+    for group in range(len(out)):
+        best = np.float32(-np.inf)
+        for i in range(group * size, min((group + 1) * size, len(products))):
+            best = max(best, products[i] - (errors[i] * length + least))
+        out[group] = best
+
+
+@kernel
+def places_above(products, errors, length, least, edge, places):
+    """Write the places of the products that can be `edge` or more to `places`; return how many they are.
+
+    Ends with one more than `places` has room for.
+    """
+    count = 0
+    for i in range(len(products)):
+        if products[i] + (errors[i] * length + least) >= edge:
+            if count == len(places):
+                return count + 1
+            places[count] = i
+            count += 1
+    return count
