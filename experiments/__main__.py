@@ -10,7 +10,7 @@ from .bench.growth_command import grow
 from .bench.pruning_command import pruning
 from .bench.token_command import tokens
 from .commands import add_commands
-from .report.command import page
+from .report.page import page
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 add_commands(app)

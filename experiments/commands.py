@@ -27,6 +27,7 @@ from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DATA, DatasetPath, find_collections
 from .datasets.encode_texts import encode_texts
 from .datasets.loading import load_collection
+from .report.figures import write_figures
 from .report.machines import Machine, machine_table, search_costs
 from .report.results_pages import write_pages
 from .report.stored_results import RESULTS, save_results, save_run
@@ -173,9 +174,10 @@ def check(
 def results(
     out: Annotated[Path | None, typer.Option(help="Folder of the pages. Default: docs/results.")] = None,
 ) -> None:
-    """Write the stored results as Markdown pages."""
+    """Write the stored results as Markdown pages with figures."""
     root = Path(__file__).parents[1]
-    for path in write_pages(out or root / "docs" / "results", RESULTS):
+    folder = out or root / "docs" / "results"
+    for path in [*write_pages(folder, RESULTS), *write_figures(folder / "figures", RESULTS)]:
         typer.echo(str(path))
 
 

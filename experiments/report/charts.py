@@ -1,284 +1,212 @@
-"""The plots' drawings in Vega-Lite, the same for the page and for figures.
-
-Data have the fields x, y, low, high (of the quality, with its interval), series, family, variant and,
-where no marks are given, color and shape.
-"""
+"""Charts as Vega-Lite specifications, the same for the page of a run and for figures of documents."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import cos, pi, sin
 from typing import Any
 
-import altair as alt
+__all__ = ["CSS", "DARK", "LIGHT", "Axis", "Mark", "Plot", "chart", "concat", "config", "marks_of"]
 
-from .appearance import Mark, Theme
+#: Colors of text, lines and background.  CSS names the variables that page.css defines.
+LIGHT = {"paper": "#ffffff", "ink": "#1c2127", "muted": "#59636e", "rule": "#dde1e6"}
+DARK = {"paper": "#0d1117", "ink": "#e6e9ee", "muted": "#9aa4b0", "rule": "#2d343d"}
+CSS = {name: f"var(--{name})" for name in LIGHT}
 
-__all__ = ["DASHES", "FONT", "sweep_chart", "themed", "tradeoff_chart"]
+# Text of the interval, in Vega's expressions.
+_INTERVAL = "isValid(datum.low) ? format(datum.low, '.3f') + ' - ' + format(datum.high, '.3f') : ''"
 
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
-
-#: Strokes of the lines of one series; the first is solid.
-DASHES = ((1, 0), (6, 3), (2, 2), (9, 3, 2, 3), (14, 4), (1, 4))
-
-#: Ticks of logarithmic axes; those outside a plot's range are not drawn.
-_TICKS = [float(f"{digit}e{power}") for power in range(-2, 9) for digit in (1, 2, 5)]
-
-#: Short, for a title must not be longer than its axis.
-_COSTS = {"speed": "queries per second", "size": "bytes per document, with tokens"}
-
-#: By how many pixels a tick's label may reach over its axis; others are left out.
-_BOUND = 4
-
-#: Longest titles in pixels: of the axis up in a plot of the least height, and of the one across on a phone.
-_LONGEST_UP, _LONGEST_ACROSS = 210, 280
-
-#: Below this size (bytes) the axis of sizes is linear, so that zero has a place.
-_LINEAR_BYTES = 1000
-
-#: By how much the least and the greatest value are exceeded; an axis of costs then has a tick at least.
-_COST_STRETCH, _QUALITY_STRETCH = 1.25, 1.002
-
-#: Areas of points in square pixels: the library's own, and others'.
-_MUVERA, _OTHERS = 110, 62
+# Okabe and Ito's colors for color-blind readers (without yellow), and others that are visible on both papers.
+_COLORS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a828c", "#874bd2"),
+    *("#78c31e", "#c32d69", "#786900", "#f087ff", "#00c3a5", "#965a5a", "#1e87ff", "#96961e"),
+)
 
 
-def tradeoff_chart(
-    kind: str,
-    quality_title: str,
-    marks: Mapping[str, Mark] | None,
-    theme: Theme,
-    data: alt.InlineData | None = None,
-    legend: alt.Legend | None = None,
-) -> alt.LayerChart:
-    """Quality against a cost, with each series' frontier and that of all.
+def _polygon(tips: int, inner: float = 1.0, turn: float = 0.0, outer: float = 1.2) -> str:
+    """Return a star as an SVG path, or a polygon of twice as many corners if both radii are equal."""
+    corners = [(outer if k % 2 == 0 else inner, pi * (k / tips + turn)) for k in range(2 * tips)]
+    return "M" + "L".join(f"{r * sin(angle):.3g},{-r * cos(angle):.3g}" for r, angle in corners) + "Z"
+
+
+# Family -> SVG paths: this library's points are round or stars, baselines have right angles, peers triangles.
+_SHAPES = {
+    "muvera": ("M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z", *(_polygon(n, 0.55, 0, 1.35) for n in (4, 5, 6))),
+    "baseline": (
+        *("M-0.9,-0.9H0.9V0.9H-0.9Z", _polygon(2, 1.15, 0, 1.15)),
+        "M-0.4,-1.1H0.4V-0.4H1.1V0.4H0.4V1.1H-0.4V0.4H-1.1V-0.4H-0.4Z",
+        "M-0.5,-1.2H0.5V1.2H-0.5Z",
+    ),
+    "peer": tuple(_polygon(3, 0.62, turn, 1.3) for turn in (0, 1, 0.5, 1.5)),
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Color and shape (an SVG path around the origin) of a series."""
+
+    color: str
+    shape: str
+
+
+def marks_of(series: Mapping[str, str]) -> dict[str, Mark]:
+    """Return a mark for each series, given its family; no color is used twice."""
+    marks: dict[str, Mark] = {}
+    for k, (name, family) in enumerate(series.items()):
+        # Past the last color, hues follow the golden angle.
+        color = _COLORS[k] if k < len(_COLORS) else f"hsl({k * 137.508 % 360:.1f}, 55%, 50%)"
+        used = [mark.shape for mark in marks.values()]
+        marks[name] = Mark(color, min(_SHAPES[family], key=used.count))
+    return marks
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis.
 
     Parameters
     ----------
-    kind : {"speed", "size"}
-        Queries per second (more is better) or bytes per document (fewer is better).
-    quality_title : str
-        Label of the horizontal axis.
-    marks : dict, optional
-        Name of a series -> color and shape; left out where the data bring them.
-    theme : Theme
-    data : altair.InlineData, optional
-        Left out in the page, which brings its own.
-    legend : altair.Legend, optional
-        Left out in the page, whose filters are one.
+    title : str
+    log : bool
+    ticks : sequence of float
+        Default: chosen by Vega.
     """
-    across = alt.Scale(zero=False, nice=False, padding=14)
-    x = alt.X("x:Q", title=quality_title, scale=across, axis=alt.Axis(tickCount=6, labelBound=_BOUND))
-    y = _cost_axis("y:Q", kind)
-    color = _color(marks, legend)
-    base = alt.Chart(data if data is not None else alt.NamedData("points")).transform_calculate(
-        gain="datum.y" if kind == "speed" else "-datum.y"
+
+    title: str
+    log: bool = False
+    ticks: Sequence[float] = ()
+
+    def encoding(self, name: str) -> dict[str, Any]:
+        """Return the Vega-Lite channel for the field `name`."""
+        scale = {"nice": False, "padding": 14, **({"type": "log"} if self.log else {"zero": False})}
+        axis: dict[str, Any] = {"format": ",.4~r", "labelOverlap": "greedy", "labelSeparation": 6}
+        axis |= {"values": sorted(set(self.ticks))} if self.ticks else {"tickCount": 5}
+        return {"field": name, "type": "quantitative", "title": self.title, "scale": scale, "axis": axis}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A chart of one collection.
+
+    Parameters
+    ----------
+    collection : str
+    x, y : Axis
+    points : list of dict
+        "x", "y", "series", "name", and, if known, "low" and "high" (of the quality) and "line" (points of one
+        line share it).
+    better : str
+        "more" or "less" of `y` for a trade-off of quality (x) and cost (y), drawn with its Pareto fronts.
+        Empty for lines.
+    quality : str
+        "x", "y", or empty: the axis that shows the quality.
+    """
+
+    collection: str
+    x: Axis
+    y: Axis
+    points: list[dict[str, Any]] = field(default_factory=list)
+    better: str = ""
+    quality: str = ""
+
+    @property
+    def title(self) -> str:
+        """What is drawn against what."""
+        first, second = (self.x, self.y) if self.better else (self.y, self.x)
+        return f"{first.title} by {second.title}"
+
+
+def chart(plot: Plot, marks: Mapping[str, Mark], theme: Mapping[str, str]) -> dict[str, Any]:
+    """Return a plot as Vega-Lite, without size and configuration; `marks` has those of its series."""
+    colors, shapes = (
+        {"domain": list(marks), "range": [getattr(mark, name) for mark in marks.values()]}
+        for name in ("color", "shape")
     )
-    overall = (
-        _frontier(base, [])
-        .mark_line(strokeWidth=7, opacity=0.16, color=theme.ink, strokeCap="round", strokeJoin="round")
-        .encode(x=x, y=y)
-    )
-    own = (
-        _frontier(base, ["series"])
-        .mark_line(strokeWidth=1.4)
-        .encode(x=x, y=y, color=color, detail="series:N")
-    )
-    spread = (
-        base.transform_filter("isValid(datum.low) && isValid(datum.high)")
-        .mark_rule(strokeWidth=1.2, opacity=0.4)
-        .encode(x=alt.X("low:Q", title=quality_title), x2="high:Q", y=y, color=color)
-    )
-    return alt.LayerChart(
-        layer=[
-            _room(base, x, y, _COST_STRETCH),
-            overall,
-            spread,
-            own,
-            _points(base, x, y, marks, theme, legend),
+    line = {"type": "line", "strokeWidth": 1.5}
+    if plot.better:
+        band = {**line, "strokeWidth": 7, "opacity": 0.16, "strokeCap": "round", "strokeJoin": "round"}
+        ink = {"color": {"value": theme["ink"]}}
+        own = {"detail": {"field": "series", "type": "nominal"}}
+        lines = [
+            {"transform": _front(plot.better, []), "mark": band, "encoding": ink},
+            {"transform": _front(plot.better, ["series"]), "mark": line, "encoding": own},
         ]
-    )
-
-
-def sweep_chart(
-    x_title: str,
-    x_ticks: str,
-    y_title: str,
-    marks: Mapping[str, Mark] | None,
-    theme: Theme,
-    *,
-    logarithmic: bool,
-    speed: bool,
-    variants: Sequence[str] = (),
-    data: alt.InlineData | None = None,
-    legend: alt.Legend | None = None,
-) -> alt.LayerChart:
-    """Quality, or queries per second, against one parameter: a line for each setting of all else.
-
-    Parameters
-    ----------
-    x_title, y_title : str
-        Labels of the axes.
-    x_ticks : str
-        The parameter's values as a Vega expression, such as ``"[1, 2, 4]"``: ticks stand there.
-    marks : dict, optional
-        Name of a series -> color and shape; left out where the data bring them.
-    theme : Theme
-    logarithmic : bool
-        Whether the parameter's axis is.
-    speed : bool
-        Queries per second instead of quality.
-    variants : sequence of str
-        Names of the lines of one series for a legend; the data's `variant` is a position in it.
-    data : altair.InlineData, optional
-        Left out in the page, which brings its own.
-    legend : altair.Legend, optional
-        Left out in the page, whose filters are one.
-    """
-    scale = (
-        alt.Scale(type="log", nice=False, padding=14)
-        if logarithmic
-        else alt.Scale(zero=False, nice=False, padding=14)
-    )
-    ticks = alt.Axis(
-        values=alt.ExprRef(x_ticks), format=",~f", labelOverlap="greedy", labelSeparation=6, labelBound=_BOUND
-    )
-    x = alt.X("x:Q", title=x_title, scale=scale, axis=ticks)
-    color = _color(marks, legend)
-
-    def y(field: str) -> alt.Y:
-        if speed:
-            return _cost_axis(field, "speed")
-        up = alt.Scale(zero=False, padding=14)
-        return alt.Y(field, title=y_title, scale=up, axis=alt.Axis(tickCount=6, labelBound=_BOUND))
-
-    base = alt.Chart(data if data is not None else alt.NamedData("points"))
-    line = base.mark_line(strokeWidth=1.6).encode(
-        x=x, y=y("mean(y):Q"), color=color, detail="series:N", strokeDash=_dashes(variants)
-    )
-    layers: list[alt.Chart] = [_room(base, x, y("y:Q"), _COST_STRETCH if speed else _QUALITY_STRETCH), line]
-    if not speed:
-        spread = (
-            base.transform_filter("isValid(datum.low) && isValid(datum.high)")
-            .mark_rule(strokeWidth=1.2, opacity=0.4)
-            .encode(x=x, y=y("low:Q"), y2="high:Q", color=color)
-        )
-        layers.append(spread)
-    return alt.LayerChart(layer=[*layers, _points(base, x, y("y:Q"), marks, theme, legend)])
-
-
-def themed(chart: alt.TopLevelMixin, theme: Theme) -> dict[str, Any]:
-    """Return the chart as Vega-Lite, with the theme's lines and letters."""
-    text = {"labelColor": theme.muted, "titleColor": theme.ink, "labelFont": FONT, "titleFont": FONT}
-    specification: dict[str, Any] = chart.to_dict()
-    specification["config"] = {
-        "background": "transparent",
-        "aria": False,  # the page and the documents describe a plot as a whole
-        "font": FONT,
-        "view": {"stroke": None},
-        "axis": {
-            **text,
-            "labelFontSize": 11,
-            "titleFontSize": 12,
-            "titleFontWeight": "normal",
-            "titlePadding": 8,
-            "gridColor": theme.rule,
-            "gridOpacity": 0.8,
-            "domainColor": theme.muted,
-            "tickColor": theme.muted,
-            "tickSize": 4,
-            "domain": False,
-        },
-        "axisX": {"titleLimit": _LONGEST_ACROSS},
-        "axisY": {"titleLimit": _LONGEST_UP},
-        "legend": {
-            **text,
-            "labelColor": theme.ink,
-            "labelFontSize": 12,
-            "titleFontSize": 12,
-            "labelLimit": 400,
-            "symbolOpacity": 1,
-        },
-        "title": {"color": theme.ink, "font": FONT, "fontSize": 13, "anchor": "start", "fontWeight": 600},
-    }
-    return specification
-
-
-def _frontier(base: alt.Chart, groups: list[str]) -> alt.Chart:
-    """Keep the points that nothing of as good a quality beats, of each group alone."""
-    # In the order of falling quality, a point is kept where it gains on the best before it.
-    order: list[alt.SortField | dict[str, str]] = [
-        alt.SortField("x", order="descending"),
-        alt.SortField("gain", order="descending"),
-    ]
-    kept: alt.Chart = (
-        base.transform_window(reached="max(gain)", frame=[None, 0], sort=order, groupby=groups)
-        .transform_window(before="lag(reached)", frame=[None, 0], sort=order, groupby=groups)
-        .transform_filter("!isValid(datum.before) || datum.gain > datum.before")
-    )
-    return kept
-
-
-def _cost_axis(field: str, kind: str) -> alt.Y:
-    if kind == "speed":
-        scale, ticks = alt.Scale(type="log", nice=False, padding=14), _TICKS
     else:
-        scale = alt.Scale(type="symlog", constant=_LINEAR_BYTES, zero=False, nice=False, padding=14)
-        ticks = [0, *(tick for tick in _TICKS if tick >= _LINEAR_BYTES)]
-    axis = alt.Axis(values=ticks, format=",~f", labelOverlap="greedy", labelSeparation=6, labelBound=_BOUND)
-    return alt.Y(field, title=_COSTS[kind], scale=scale, axis=axis)
+        mean = {"aggregate": "mean", "field": "y", "type": "quantitative"}  # over seeds
+        lines = [{"mark": line, "encoding": {"y": mean, "detail": {"field": "line", "type": "nominal"}}}]
+    if plot.quality:
+        ends = {plot.quality: {"field": "low", "type": "quantitative"}, f"{plot.quality}2": {"field": "high"}}
+        valid = [{"filter": "isValid(datum.low) && isValid(datum.high)"}]
+        lines.append({"transform": valid, "mark": {"type": "rule", "opacity": 0.4}, "encoding": ends})
+    tip = [
+        {"field": "name", "type": "nominal", "title": "configuration"},
+        {"field": "x", "type": "quantitative", "title": plot.x.title, "format": ",.4~r"},
+        {"field": "y", "type": "quantitative", "title": plot.y.title, "format": ",.4~r"},
+        {"field": "interval", "type": "nominal", "title": "95% interval"},
+    ]
+    points = {
+        "mark": {
+            "type": "point",
+            "filled": True,
+            "opacity": 1,
+            "size": 100,
+            "stroke": theme["paper"],
+            "strokeWidth": 1,
+        },
+        "encoding": {"shape": {"field": "series", "type": "nominal", "scale": shapes}, "tooltip": tip},
+    }
+    color = {"field": "series", "type": "nominal", "scale": colors}
+    return {
+        "data": {"values": plot.points},
+        "transform": [{"calculate": _INTERVAL, "as": "interval"}],
+        "encoding": {"x": plot.x.encoding("x"), "y": plot.y.encoding("y"), "color": color},
+        "layer": [*lines, points],
+        "usermeta": {"quality": plot.quality, "title": plot.title},
+    }
 
 
-def _color(marks: Mapping[str, Mark] | None, legend: alt.Legend | None) -> alt.Color:
-    if marks is None:
-        return alt.Color("color:N", scale=None)
-    colors = [mark.color for mark in marks.values()]
-    return alt.Color("series:N", scale=alt.Scale(domain=list(marks), range=colors), legend=legend)
+def config(theme: Mapping[str, str], *, legend: bool) -> dict[str, Any]:
+    """Return Vega-Lite's configuration: colors and sizes of axes, titles and legends."""
+    text = {"labelColor": theme["muted"], "titleColor": theme["ink"], "titleFontWeight": "normal"}
+    look = {"gridColor": theme["rule"], "tickColor": theme["muted"], "domain": False, "titlePadding": 8}
+    bottom = {
+        "orient": "bottom",
+        "title": None,
+        "labelColor": theme["ink"],
+        "labelLimit": 400,
+        "columnPadding": 24,
+    }
+    return {
+        "background": theme["paper"] if legend else "transparent",
+        "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif",
+        "view": {"stroke": None},
+        "aria": False,  # the page describes each chart as a whole
+        "axis": {**text, **look, "labelFontSize": 11, "titleFontSize": 12, "labelBound": 4},
+        "axisX": {"titleLimit": 280},
+        "axisY": {"titleLimit": 210},
+        "legend": {**bottom, "columns": 4, "symbolOpacity": 1} if legend else {"disable": True},
+        "title": {"color": theme["ink"], "fontSize": 13, "anchor": "start"},
+    }
 
 
-def _shape(marks: Mapping[str, Mark] | None, legend: alt.Legend | None) -> alt.Shape:
-    if marks is None:
-        return alt.Shape("shape:N", scale=None)
-    shapes = [mark.shape for mark in marks.values()]
-    return alt.Shape("series:N", scale=alt.Scale(domain=list(marks), range=shapes), legend=legend)
+def concat(plots: Sequence[Plot], marks: Mapping[str, Mark], theme: Mapping[str, str]) -> dict[str, Any]:
+    """Return a figure of one panel per plot, three in a row, with a common legend."""
+    size = {"width": 270, "height": 220} if len(plots) > 1 else {"width": 560, "height": 300}
+    panels = [{**chart(plot, marks, theme), **size, "title": plot.collection} for plot in plots]
+    shared = {"scale": {"color": "shared", "shape": "shared"}}
+    whole = {"concat": panels, "columns": 3, "resolve": shared, "padding": 12}
+    return {**whole, "config": config(theme, legend=True)}
 
 
-def _room(base: alt.Chart, x: alt.X, y: alt.Y, stretch: float) -> alt.Chart:
-    """Widen the axes by what is not seen: values that are all the same would span no axis."""
-    corners: alt.Chart = (
-        base.transform_aggregate(x_least="min(x)", x_most="max(x)", y_least="min(y)", y_most="max(y)")
-        .transform_calculate(x="datum.x_least * 0.998", y=f"datum.y_least / {stretch}")
-        .transform_calculate(x2="datum.x_most * 1.002", y2=f"max(datum.y_most * {stretch}, 1e-3)")
-        .mark_rule(opacity=0)
-        .encode(x=x, x2="x2:Q", y=y, y2="y2:Q")
-    )
-    return corners
-
-
-def _dashes(variants: Sequence[str]) -> alt.StrokeDash:
-    scale = alt.Scale(domain=list(range(len(DASHES))), range=[list(dash) for dash in DASHES])
-    legend = None
-    if len(variants) > 1:
-        names = json.dumps(list(variants))
-        shown = list(range(min(len(variants), len(DASHES))))
-        legend = alt.Legend(title=None, orient="bottom", values=shown, labelExpr=f"{names}[datum.value]")
-    return alt.StrokeDash("variant:O", scale=scale, legend=legend)
-
-
-def _points(
-    base: alt.Chart,
-    x: alt.X,
-    y: alt.Y,
-    marks: Mapping[str, Mark] | None,
-    theme: Theme,
-    legend: alt.Legend | None,
-) -> alt.Chart:
-    points = base.mark_point(filled=True, opacity=1, stroke=theme.paper, strokeWidth=0.8)
-    encoded: alt.Chart = points.encode(
-        x=x,
-        y=y,
-        color=_color(marks, legend),
-        size=alt.condition("datum.family === 'muvera'", alt.value(_MUVERA), alt.value(_OTHERS)),
-        shape=_shape(marks, legend),
-    )
-    return encoded
+def _front(better: str, groups: list[str]) -> list[dict[str, Any]]:
+    """Keep the points that no point of as good a quality beats in cost, within each group."""
+    order = [{"field": "x", "order": "descending"}, {"field": "gain", "order": "descending"}]
+    window = {"frame": [None, 0], "sort": order, "groupby": groups}
+    # In the order of falling quality, a point stays if it gains on the best before it.
+    return [
+        {"calculate": "datum.y" if better == "more" else "-datum.y", "as": "gain"},
+        {"window": [{"op": "max", "field": "gain", "as": "reached"}], **window},
+        {"window": [{"op": "lag", "field": "reached", "as": "before"}], **window},
+        {"filter": "!isValid(datum.before) || datum.gain > datum.before"},
+    ]

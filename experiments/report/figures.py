@@ -1,144 +1,86 @@
-"""Figures for documents: an experiment's plots as SVG, for light and dark pages."""
+"""Figures for documents, drawn from the stored results as SVG for light and dark pages."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import altair as alt
-import vl_convert
-
 from muvera.utils.atomic_files import write_bytes
 
-from ..known_names import require_known
-from .appearance import DARK, LIGHT, Mark, Theme
-from .charts import sweep_chart, themed, tradeoff_chart
-from .experiment_view import ExperimentView, marks_of_views
-from .plots import Plot, plots_of
-from .points import points_of, variants_of
-from .run_folder import Run
+from .charts import DARK, LIGHT, Axis, Plot, concat, marks_of
+from .stored_results import load_results, plain
 
-__all__ = ["write_figures"]
+__all__ = ["candidates_plot", "speed_plots", "write_figures"]
 
-#: Pixels across and up of a panel, and panels in a row.
-_WIDTH, _HEIGHT, _COLUMNS = 270, 220, 3
-
-#: Pixels of a letter in a wide font, by how much it may be wider than in the font that is measured, and pixels
-#: of a legend's symbol with the space around it.
-_LETTER, _WIDER, _SYMBOL = 7.5, 1.6, 32
-
-#: What a viewer does not need: roles (figures are described where they are shown) and defaults.
-_NEEDLESS = re.compile(r' (?:aria-[a-z]+|role|class|pointer-events)="[^"]*"| opacity="1"')
-_FONT_FAMILY = re.compile(r' font-family="([^"]*)"')
+# Attributes that a viewer does not need, and numbers with more digits than it shows.
+_NEEDLESS = re.compile(r' (?:aria-[a-z]+|role|class|pointer-events)="[^"]*"')
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 
-def write_figures(run: Run, folder: Path, names: Collection[str] = ()) -> Iterator[Path]:
-    """Write a figure for each experiment and kind of plot: all collections beside each other.
-
-    NAME.svg is for light pages (on white, so that it can be read anywhere), NAME-dark.svg for dark ones; a
-    ``<picture>`` with ``prefers-color-scheme`` chooses.
+def write_figures(folder: Path, results: Path) -> list[Path]:
+    """Write NAME.svg and NAME-dark.svg of every figure whose results are stored.
 
     Parameters
     ----------
-    run : Run
     folder : Path
-        Made where it is missing.
-    names : collection of str
-        Only these figures, such as ``end_to_end-speed``; all where it is empty.
-
-    Raises
-    ------
-    ValueError
-        Where a name is not one of the run's figures.
-
-    Yields
-    ------
-    Path
-        Every file, once it is written.
+        Folder of the figures.
+    results : Path
+        Folder of the stored results.
     """
+    import vl_convert  # here, so that other commands do not need it
+
     folder.mkdir(parents=True, exist_ok=True)
-    version = vl_convert.get_vegalite_versions()[-1]
-    views = [ExperimentView(run, name) for name in run.experiments]
-    figures = [
-        (view, marks, name, plots)
-        for view, marks in zip(views, marks_of_views(views), strict=True)
-        for name, plots in _figures(view).items()
-    ]
-    for name in names:
-        require_known(name, [one for _, _, one, _ in figures], "figure")
-    for view, marks, name, plots in figures:
-        if names and name not in names:
-            continue
-        for theme, suffix in ((LIGHT, ""), (DARK, "-dark")):
-            drawing = _drawing(view, plots, marks, theme)
-            path = folder / f"{name}{suffix}.svg"
-            write_bytes(path, _smaller(vl_convert.vegalite_to_svg(drawing, vl_version=version)).encode())
-            yield path
-
-
-def _smaller(svg: str) -> str:
-    """Return a figure with hundredths of pixels, its font named once, and without what a viewer does not need."""
-    family = _FONT_FAMILY.search(svg)
-    svg = _FONT_FAMILY.sub("", _NEEDLESS.sub("", svg))
-    svg = _LONG_NUMBER.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
-    return svg.replace("<svg ", f"<svg{family[0]} ", 1) if family else svg
-
-
-def _legend(names: Collection[str]) -> alt.Legend:
-    """Return a legend whose columns do not meet where the viewer's font is wider than the measured one."""
-    longest = max(map(len, names), default=0)
-    columns = int(_COLUMNS * _WIDTH // (longest * _LETTER + _SYMBOL))
-    padding = int(longest * _WIDER) + 10
-    return alt.Legend(title=None, orient="bottom", columns=max(1, columns), columnPadding=padding)
-
-
-def _figures(view: ExperimentView) -> dict[str, list[Plot]]:
-    found: dict[str, list[Plot]] = {}
-    for plot in plots_of(view):
-        parts = [view.name, plot.kind, *([plot.parameter] if plot.kind.startswith("sweep") else [plot.title])]
-        name = re.sub(r"[^A-Za-z0-9_]+", "-", " ".join(parts)).strip("-")
-        found.setdefault(name, []).append(plot)
-    return found
-
-
-def _drawing(
-    view: ExperimentView, plots: list[Plot], marks: Mapping[str, Mark], theme: Theme
-) -> dict[str, Any]:
-    used = {view.series_of(i).name for plot in plots for i in plot.rows}
-    shown = {name: mark for name, mark in marks.items() if name in used}
-    variants = variants_of(plots)
-    panels = [_panel(view, plot, shown, theme, variants) for plot in plots]
-    together = alt.concat(*panels, columns=_COLUMNS)
-    drawing = themed(together.resolve_scale(color="shared", shape="shared", strokeDash="shared"), theme)
-    drawing["background"] = theme.paper
-    drawing["padding"] = 12
-    return drawing
-
-
-def _panel(
-    view: ExperimentView, plot: Plot, marks: Mapping[str, Mark], theme: Theme, variants: list[str]
-) -> alt.LayerChart:
-    measure = plot.title or view.main_measure
-    data = alt.InlineData(values=points_of(view, plot, measure, variants))
-    legend = _legend(marks)
-    if plot.kind in ("speed", "size"):
-        chart = tradeoff_chart(plot.kind, measure, marks, theme, data, legend)
-    else:
-        chart = sweep_chart(
-            plot.parameter,
-            json.dumps(sorted(set(plot.values))),
-            measure,
-            marks,
-            theme,
-            logarithmic=plot.logarithmic,
-            speed=plot.kind == "sweep-speed",
-            variants=variants,
-            data=data,
-            legend=legend,
+    paths = []
+    for name, experiment, plots_of in (
+        ("end_to_end-speed", "end_to_end", speed_plots),
+        ("distractors", "distractors", candidates_plot),
+    ):
+        stored = plain(load_results(experiment, results))
+        plots = plots_of(stored) if stored else []
+        series = dict.fromkeys(point["series"] for plot in plots for point in plot.points)
+        marks = marks_of(
+            {s: "muvera" if name == "distractors" or "muvera" in s else "baseline" for s in series}
         )
-    titled: alt.LayerChart = chart.properties(width=_WIDTH, height=_HEIGHT, title=plot.collection)
-    return titled
+        for theme, suffix in ((LIGHT, ""), (DARK, "-dark")):
+            if plots:
+                path = folder / f"{name}{suffix}.svg"
+                svg = _NEEDLESS.sub("", vl_convert.vegalite_to_svg(concat(plots, marks, theme)))
+                svg = _LONG_NUMBER.sub(lambda match: f"{float(match[0]):.4g}", svg)
+                write_bytes(path, svg.encode())
+                paths.append(path)
+    return paths
+
+
+def speed_plots(stored: dict[str, Any]) -> list[Plot]:
+    """Return recall by queries per second, a plot per collection, from a timed experiment's tables."""
+    tables = {table["title"].rpartition(": ")[2]: table for table in stored["tables"]}
+    recall = next(table for title, table in tables.items() if "recall@" in title)
+    speed = next(table for title, table in tables.items() if title.startswith("queries per second"))
+    speeds = {row[0]: row for row in speed["rows"]}
+    quality, points = recall["title"].rpartition(": ")[2], defaultdict(list)
+    for row in recall["rows"]:
+        for k, collection in enumerate(recall["header"][1:], start=1):
+            if row[k] and row[0] in speeds:
+                mean, low, high = map(float, re.findall(r"[\d.]+", row[k]))
+                rate = float(speeds[row[0]][k].partition(" ")[0].replace(",", ""))
+                series = row[0].partition(", candidates=")[0]
+                point = {"x": mean, "y": rate, "low": low, "high": high, "series": series, "name": row[0]}
+                points[collection].append(point)
+    return [
+        Plot(name, Axis(quality), Axis("queries per second", log=True), found, "more", "x")
+        for name, found in points.items()
+    ]
+
+
+def candidates_plot(stored: dict[str, Any]) -> list[Plot]:
+    """Return candidates needed by number of documents, with distractors made of the real documents."""
+    rows = next(iter(stored["kinds"].values()))
+    sizes = [row["documents"] for row in rows]
+    points = [
+        {"x": row["documents"], "y": row["candidates"], "series": row["encoder"], "line": row["encoder"]}
+        for row in rows
+    ]
+    y = Axis("candidates for a 10-recall of .95", log=True)
+    return [Plot(stored["collection"], Axis("documents", True, sizes), y, points)]

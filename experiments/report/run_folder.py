@@ -1,4 +1,4 @@
-"""Read a run's folder: what was run (manifest.json) and what was found (summary.json)."""
+"""Read a run's folder: what was run (manifest.json) and what was measured (summary.json)."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ __all__ = ["FAMILIES", "Row", "Run", "load_run"]
 
 Row = dict[str, Any]
 
-#: Who made a system, in the order in which systems are shown, with the word for it.
-FAMILIES = {"muvera": "this library", "baseline": "baseline", "peer": "peer"}
-
-_NAMES = ("experiment", "collection", "system")
+#: Families of systems, in the order in which they are shown.
+FAMILIES = {"muvera": "this library", "baseline": "baselines", "peer": "peers"}
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run as its folder tells it.
+    """A run.
 
     Parameters
     ----------
     manifest : dict
-        What was run and on what.
+        What was run, and on what.
     rows : list of dict
-        One entry a measured configuration; any number in it may be None.
+        One entry per measured configuration; any number in it may be None.
     comparisons : list of dict
         Paired differences with their intervals.
     tables : list of dict
-        Tables that the run made itself: experiment, title, caption, header, rows.
+        Tables that the run made: experiment, title, caption, header, rows.
     """
 
     manifest: dict[str, Any]
@@ -39,45 +37,33 @@ class Run:
     tables: list[dict[str, Any]]
 
     @property
-    def is_quick(self) -> bool:
-        """Whether small versions of the experiments were run on made-up collections."""
-        return bool(self.manifest.get("quick"))
-
-    @property
     def name(self) -> str:
         """Name of the run."""
         return str(self.manifest.get("run") or "unnamed")
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """What could not be measured, and why."""
+        """What failed, and why."""
         return list(self.manifest.get("failures") or [])
 
     @property
     def experiments(self) -> list[str]:
-        """Names of the experiments: those configured first, then any others that left a trace."""
-        named = list(self.manifest.get("experiments") or {})
-        found = [str(part["experiment"]) for part in (*self.rows, *self.tables, *self.comparisons)]
-        return list(dict.fromkeys([*named, *found]))
+        """Names of the experiments: those configured, then any others that were measured."""
+        measured = [str(part["experiment"]) for part in (*self.rows, *self.tables, *self.comparisons)]
+        return list(dict.fromkeys([*(self.manifest.get("experiments") or {}), *measured]))
 
     @property
     def collections(self) -> list[str]:
-        """Names of the collections that were measured, in the manifest's order."""
+        """Names of the measured collections, in the manifest's order."""
         measured = dict.fromkeys(row["collection"] for row in self.rows)
         described = [name for name in self.manifest.get("collections") or {} if name in measured]
         return list(dict.fromkeys([*described, *measured]))
 
     @property
     def systems(self) -> dict[str, str]:
-        """Name of a system -> its family; muvera first, then baselines, then peers."""
+        """Name of a system -> its family, in the order of the families."""
         families = {row["system"]: row["family"] for row in self.rows}
-        order = list(FAMILIES)
-        return dict(sorted(families.items(), key=lambda item: order.index(item[1])))
-
-    @property
-    def measures(self) -> list[str]:
-        """Names of all quality measures, in the order in which they are met."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.get("metrics") or {}))
+        return dict(sorted(families.items(), key=lambda item: list(FAMILIES).index(item[1])))
 
 
 def load_run(folder: Path) -> Run:
@@ -86,25 +72,22 @@ def load_run(folder: Path) -> Run:
     Raises
     ------
     FileNotFoundError
-        Where a file is missing.
+        If a file is missing.
     ValueError
-        Where a file is not JSON or not what a run writes, or nothing was measured.
+        If a file is not JSON or not what a run writes, or if nothing was measured.
     """
     manifest, summary = (_read(folder, name) for name in ("manifest.json", "summary.json"))
-    rows = _list_of(summary, "rows", (*_NAMES, "family"), folder)
+    rows = _list_of(summary, "rows", ("experiment", "collection", "system", "family"), folder)
     for i, row in enumerate(rows):
         if row["family"] not in FAMILIES:
             raise ValueError(
-                f"{folder / 'summary.json'}: rows[{i}] has the family {row['family']!r}; it must be one of "
+                f"{folder / 'summary.json'}: rows[{i}] has the family {row['family']!r}. It must be one of "
                 f"{', '.join(FAMILIES)}."
             )
     failures = _list_of(manifest, "failures", (), folder)
     if not rows:
         first = f" and {len(failures)} failures, the first: {failures[0].get('message')}" if failures else ""
-        raise ValueError(
-            f"{folder / 'summary.json'} holds no rows{first or ', so that there is nothing to show'}. "
-            "Run the experiments again."
-        )
+        raise ValueError(f"{folder / 'summary.json'} holds no rows{first}. Run the experiments again.")
     return Run(
         manifest=manifest,
         rows=rows,
@@ -116,22 +99,21 @@ def load_run(folder: Path) -> Run:
 def _read(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {name}: give the folder that a finished run has written.")
+        raise FileNotFoundError(f"{folder} has no {name}. Give the folder of a finished run.")
     try:
-        # A number that is none, NaN, is as good as missing.
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{path} is not JSON ({error.msg}, {place}). Run the experiments again.") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text in UTF-8. Run the experiments again.") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object, but holds a {type(found).__name__}.")
-    return found
+        # NaN counts as missing.
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Run the experiments again.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")
+    return content
 
 
-def _list_of(found: dict[str, Any], key: str, needed: tuple[str, ...], folder: Path) -> list[dict[str, Any]]:
-    entries = found.get(key) or []
+def _list_of(
+    content: dict[str, Any], key: str, needed: tuple[str, ...], folder: Path
+) -> list[dict[str, Any]]:
+    entries = content.get(key) or []
     if not isinstance(entries, list):
         raise ValueError(f"{folder}: {key!r} must be a list, but is a {type(entries).__name__}.")
     for i, entry in enumerate(entries):

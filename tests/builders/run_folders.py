@@ -1,92 +1,79 @@
-"""A made-up run of the size of a full study, with names that need escaping and numbers that are missing."""
+"""A generated run with names that need escaping and numbers that are missing."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-#: Label -> system, family, what it is built with.  Some names are hostile.
+#: Label -> system, family, build arguments.  Some names are hostile.
 ENTRIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "muvera": ("muvera", "muvera", {"hnsw": {"m": 16}}),
-    "muvera, 512 floats": ("muvera", "muvera", {"compact_dimension": 512}),
     "muvera paper": ("muvera", "muvera", {"preset": "paper"}),
     "exhaustive": ("exhaustive", "baseline", {}),
-    "bm25": ("bm25", "baseline", {}),
-    "mean <token>": ("pooled", "baseline", {}),
-    "fastembed": ("fastembed", "peer", {}),
     'plaid & "warp"': ("plaid", "peer", {}),
     "xtr": ("</script><b>xtr", "peer", {}),
 }
-FAMILIES = {system: family for system, family, _ in ENTRIES.values()} | {"fde": "muvera"}
-COLLECTIONS = [
-    "cranfield-minilm",
-    "scifact-minilm",
-    "cosqa-minilm",
-    "cisi-minilm",
-    "lareqa-en-e5",
-    "lotte500",
-]
+FAMILIES = {system: family for system, family, _ in ENTRIES.values()} | {"fde": "muvera", "bm25": "baseline"}
+COLLECTIONS = ["cranfield-minilm", "lotte500"]
 SIZES = [500, 1000, 2000, 4000]
-CANDIDATES = [10, 20, 50, 100, 200, 500]
+CANDIDATES = [10, 20, 50, 100]
 DEPTHS = [1, 10, 50, 100, 500]
-SHAPES = [(5, 3, 8), (10, 3, 8), (20, 3, 8), (20, 4, 8), (20, 5, 8), (20, 5, 16), (40, 6, 16)]
+SHAPES = [(5, 3), (10, 3), (20, 4), (40, 6)]
 
 #: The experiments' configurations; of the systems only what names their arguments.
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "end_to_end": {
         "title": "End to <end>",
-        "caption": "One thread, all systems in turns.",
-        "reproduces": "MUVERA paper, figures 6 and 7",
         "timed": True,
-        "systems": [
-            {"build": {"hnsw": {"m": 16}, "preset": "paper", "compact_dimension": 512}},
-            {"sweep": {"candidates": CANDIDATES}},
-        ],
+        "systems": [{"build": {"hnsw": {"m": 16}, "preset": "paper"}}, {"sweep": {"candidates": CANDIDATES}}],
     },
     "vector_dimension": {
-        "title": "FDE recall against dimension",
-        "systems": [
-            {"grid": {"preset": ["paper", "default"]}},
-            {"variants": [{"num_repetitions": 20, "num_simhash_projections": 5, "projection_dimension": 16}]},
-        ],
+        "title": "FDE recall by dimension",
+        "systems": [{"grid": {"preset": [], "num_repetitions": [], "num_simhash_projections": []}}],
     },
-    "collection_size": {"title": "Cost against size", "timed": True, "systems": [], "documents": SIZES},
+    "collection_size": {"title": "Cost by size", "timed": True, "systems": [], "documents": SIZES},
     "nearest_neighbor": {"title": "The nearest among the first N", "systems": [{"grid": {"preset": []}}]},
 }
 
 
 def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest: Any) -> Path:
-    """Write manifest.json and summary.json, of about 500 rows unless they are given.
-
-    ``comparisons`` go into the summary, all else that is given into the manifest.
-    """
-    made = list(_rows(np.random.default_rng(0))) if rows is None else rows
+    """Write manifest.json and summary.json; `manifest` replaces entries of the manifest."""
+    about = {"documents": 5183, "tokens": 1_200_345, "queries": 300, "dimension": 128, "judged": True}
+    failure = {
+        "experiment": "end_to_end",
+        "collection": "lotte500",
+        "system": "plaid",
+        "message": "<needed> 12 GB",
+    }
     whole = {
         "run": "study <1>",
         "created": "2026-11-25T03:00:00+00:00",
         "machine": {"processor": "AMD EPYC", "cores": 2, "load": None},
-        "versions": {"muvera": "0.1.0", "numpy": "2.4.6", "commit": None},
+        "versions": {"muvera": "0.1.0", "commit": None},
         "threads": 1,
         "seed": 42,
         "config_hash": "3f1c9a7be0d2",
         "experiments": EXPERIMENTS,
-        "collections": {name: _collection(name) for name in COLLECTIONS},
-        "failures": [
-            {
-                "experiment": "end_to_end",
-                "collection": "cisi-minilm",
-                "system": "fastembed",
-                "message": "MemoryError: <needed> 12 GB & more",
-            }
-        ],
+        "collections": dict.fromkeys(COLLECTIONS, about),
+        "failures": [failure],
     } | manifest
     summary = {
-        "rows": made,
-        "comparisons": whole.pop("comparisons", list(_comparisons())),
-        "tables": _tables(),
-    }
+        "rows": list(_rows()) if rows is None else rows,
+        "comparisons": [
+            {
+                "experiment": "end_to_end", "collection": name, "metric": "10-recall@10", "n": 5183,
+                "a": "xtr, candidates=100", "b": "muvera, candidates=100",
+                "difference": difference, "low": difference - 0.012, "high": difference + 0.012,
+            }
+            for name, difference in zip(COLLECTIONS, (0.03, 0.01), strict=True)
+        ],
+        "tables": [
+            {
+                "experiment": "end_to_end", "title": "End to <end>: 10-recall@10", "caption": "",
+                "header": ["system", *COLLECTIONS], "rows": [["xtr", "0.800 [0.7, 0.9]", ""]],
+            }
+        ],
+    }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps(whole), encoding="utf-8")
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
@@ -96,7 +83,7 @@ def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest
 def row(experiment: str, collection: str, system: str, recall: float | None, **rest: Any) -> dict[str, Any]:
     """Return one row; `rest` replaces what it would hold."""
     speed = rest.get("queries_per_second", 100.0)
-    parts = {"p50": 0.9, "p95": 1.6, "p99": 2.4, "mean": 1.0}
+    times = {"p50": 0.9, "p95": 1.6, "p99": 2.4, "mean": 1.0}
     return {
         "experiment": experiment,
         "collection": collection,
@@ -109,10 +96,10 @@ def row(experiment: str, collection: str, system: str, recall: float | None, **r
         "seed": 42,
         "metrics": {"10-recall@10": spread(recall)},
         "queries_per_second": speed,
-        "latency_ms": None if speed is None else {name: part * 1000 / speed for name, part in parts.items()},
+        "latency_ms": speed and {name: time * 1000 / speed for name, time in times.items()},
         "build_seconds": 12.5,
         "bytes_per_document": 4096.0,
-        "total_bytes_per_document": rest.get("bytes_per_document", 4096.0),
+        "total_bytes_per_document": 8192.0,
     } | rest
 
 
@@ -121,127 +108,43 @@ def spread(mean: float | None) -> dict[str, float] | None:
     return None if mean is None else {"mean": mean, "low": mean - 0.012, "high": min(1.0, mean + 0.011)}
 
 
-def _collection(name: str) -> dict[str, Any]:
-    judged = "minilm" in name
-    about = {"documents": 5183, "tokens": 1_200_345, "queries": 300, "dimension": 128, "judged": judged}
-    return about | {"checksum": "9b2f00aa51c3"}
-
-
-def _rows(random: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _rows() -> Iterator[dict[str, Any]]:
     for collection in COLLECTIONS:
-        yield from _end_to_end(collection, random)
-        yield from _dimensions(collection)
-        yield from _depths(collection)
-    for size in SIZES:
-        for system in ("muvera", "exhaustive"):
-            speed = 2e5 / size if system == "exhaustive" else 400 - 20 * float(np.log2(size))
-            recall = 1.0 if system == "exhaustive" else 0.97 - size / 2e5
-            built = {"n": size, "vector_dimension": 10240.0}
-            yield row("collection_size", "lotte500", system, recall, build=built, queries_per_second=speed)
-    yield row("collection_size", "lotte500", "bm25", None, build={"n": 500}, latency_ms=None)
-
-
-def _end_to_end(collection: str, random: np.random.Generator) -> Iterator[dict[str, Any]]:
-    ease = float(random.uniform(0.0, 0.06))
-    for label, (system, family, build) in ENTRIES.items():
-        lead = {"muvera": 0.7, "baseline": 0.0, "peer": 0.4}[family] + float(random.uniform(-0.2, 0.2))
-        pace = float(random.uniform(0.6, 1.6)) * 900
-        small = 0.06 if "floats" in label else 1.0
-        for candidates in CANDIDATES:
-            once = system == "exhaustive"
-            recall = 1.0 if once else 1 - (0.42 - ease) * float(np.exp(-lead - np.log2(candidates / 20) / 2))
-            made = row(
-                "end_to_end",
-                collection,
-                system,
-                recall,
-                label=label,
-                point=label if once else f"{label}, candidates={candidates}",
-                build=build | {"vector_dimension": 10240.0},
-                query={} if once else {"candidates": candidates},
-                queries_per_second=9.5 if once else pace / (candidates / 20) ** 0.7 * (2 - small),
-                bytes_per_document=0 if once else 40968 * small * (0.5 + lead / 2),
-            )
-            made["metrics"]["nDCG@10"] = spread(recall * 0.6) if "minilm" in collection else None
-            yield made
-            if once:
-                break
-
-
-def _dimensions(collection: str) -> Iterator[dict[str, Any]]:
-    names = ("num_repetitions", "num_simhash_projections", "projection_dimension")
-    for preset, lead in (("paper", 0.0), ("default", 0.4)):
-        for shape in SHAPES:
-            size = shape[0] * 2 ** shape[1] * shape[2]
-            recall = 1 - float(np.exp(-lead - np.log2(size / 100) / 3))
-            for seed in (42, 43):
+        for k, (label, (system, _, build)) in enumerate(ENTRIES.items()):
+            for candidates in CANDIDATES if system != "exhaustive" else [1]:
+                made = row(
+                    "end_to_end",
+                    collection,
+                    system,
+                    1.0 if candidates == 1 else 1 - (0.4 - 0.05 * k) * 10 / candidates,
+                    label=label,
+                    point=label if candidates == 1 else f"{label}, candidates={candidates}",
+                    build=build | {"vector_dimension": 10240.0},
+                    query={} if candidates == 1 else {"candidates": candidates},
+                    queries_per_second=9.5 if candidates == 1 else (1 + k) * 3000 / candidates**0.7,
+                    total_bytes_per_document=4096.0 * (k + 1),
+                )
+                made["metrics"]["nDCG@10"] = spread(0.5 + k / 100) if collection == COLLECTIONS[0] else None
+                yield made
+        for preset, lead in (("paper", 0.1), ("fde", 0.2)):
+            for repetitions, bits in SHAPES:
                 yield row(
                     "vector_dimension",
                     collection,
                     "fde",
-                    recall + (seed - 42) * 0.004,
-                    label=f"{preset} R={shape[0]} k={shape[1]} p={shape[2]}",
+                    lead + repetitions / 60,
+                    label=f"{preset} R={repetitions}",
                     build={
-                        "preset": preset,
-                        **dict(zip(names, shape, strict=True)),
-                        "vector_dimension": size,
+                        "preset": preset, "num_repetitions": repetitions, "num_simhash_projections": bits,
+                        "vector_dimension": repetitions * 2**bits * 8,
                     },
-                    seed=seed,
                     queries_per_second=None,
-                    build_seconds=None,
-                    bytes_per_document=4.0 * size + 8,
-                )
-
-
-def _depths(collection: str) -> Iterator[dict[str, Any]]:
-    for preset, lead in (("paper", 1.0), ("default", 1.6)):
-        metrics = {
-            f"1-recall@{depth}": spread(1 - float(np.exp(-lead - np.log(depth) / 2))) for depth in DEPTHS
-        }
-        yield row(
-            "nearest_neighbor",
-            collection,
-            "fde",
-            None,
-            label=preset,
-            build={"preset": preset},
-            metrics=metrics,
-            queries_per_second=None,
-        )
-
-
-def _comparisons() -> Iterator[dict[str, Any]]:
-    for k, collection in enumerate(COLLECTIONS):
-        for other in ("fastembed", "bm25"):
-            difference = 0.03 - 0.01 * k
-            yield {
-                "experiment": "end_to_end",
-                "collection": collection,
-                "metric": "10-recall@10",
-                "a": f"{other}, candidates=100",
-                "b": "muvera, candidates=100",
-                "difference": difference,
-                "low": difference - 0.012,
-                "high": difference + 0.012,
-                "n": 5183,
-            }
-
-
-def _tables() -> list[dict[str, Any]]:
-    rows: list[list[Any]] = [
-        [
-            label if label == "exhaustive" else f"{label}, candidates=100",
-            *(f"{0.8 + 0.013 * k:.3f} [0.801, 0.899]" for k in range(len(COLLECTIONS))),
-        ]
-        for label in ENTRIES
-    ]
-    rows[4][2] = ""
-    return [
-        {
-            "experiment": "end_to_end",
-            "title": "End to <end>: 10-recall@10",
-            "caption": "One thread, all systems in turns.",
-            "header": ["system", *COLLECTIONS],
-            "rows": rows,
-        }
-    ]
+                )  # fmt: skip
+            metrics = {f"1-recall@{depth}": spread(lead + depth / 1000) for depth in DEPTHS}
+            build, rest = {"preset": preset}, {"metrics": metrics, "queries_per_second": None}
+            yield row("nearest_neighbor", collection, "fde", None, label=preset, build=build, **rest)
+    for size in SIZES:
+        for system in ("muvera", "exhaustive"):
+            speed = 2e5 / size if system == "exhaustive" else 400 - size / 100
+            yield row("collection_size", "lotte500", system, 0.9, build={"n": size}, queries_per_second=speed)
+    yield row("collection_size", "lotte500", "bm25", None, build={"n": 500}, queries_per_second=None)
