@@ -11,7 +11,7 @@ from ..utils.checks import given, require_choice, require_int
 
 __all__ = ["CODES", "EXACT_TOKENS", "Backend", "IndexSettings", "TokenKind"]
 
-Backend = Literal["auto", "exact", "hnsw", "usearch"]
+Backend = Literal["auto", "exact", "scan", "hnsw", "usearch"]
 
 TokenKind = Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"]
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from .base import SavedState, VectorSearch
 from .exact import ExactSearch
 from .hnsw import HNSWSearch
+from .scan import ScanSearch
 from .settings import HNSWSettings, USearchSettings
 from .usearch import USearchSearch
 
@@ -16,6 +17,7 @@ __all__ = [
     "HNSWSearch",
     "HNSWSettings",
     "SavedState",
+    "ScanSearch",
     "Settings",
     "USearchSearch",
     "USearchSettings",
@@ -29,7 +31,7 @@ Settings = HNSWSettings | USearchSettings
 
 #: Every search class by its kind.
 SEARCHES: dict[str, type[VectorSearch]] = {
-    search.kind: search for search in (ExactSearch, HNSWSearch, USearchSearch)
+    search.kind: search for search in (ExactSearch, ScanSearch, HNSWSearch, USearchSearch)
 }
 
 #: Kinds of graphs and the libraries they need, the preferred one first.

@@ -36,7 +36,15 @@ from .base import (
     no_results,
 )
 
-__all__ = ["MAX_ROUNDED", "ExactSearch", "bytes_in_memory", "score_all", "score_among"]
+__all__ = [
+    "MAX_ROUNDED",
+    "ExactSearch",
+    "byte_depth",
+    "bytes_in_memory",
+    "round_into",
+    "score_all",
+    "score_among",
+]
 
 #: Longer vectors have no bytes: the error bound grows with the root of their length, and with 5,249 floats a tenth
 #: or more of all vectors was left to read.
@@ -85,7 +93,7 @@ class ExactSearch(VectorSearch):
         self._columns: list[NDArray[Any]] = [np.empty((0, self._width), np.float32)]
         if self.dimension <= MAX_ROUNDED:
             self._columns += [
-                np.empty((0, _depth(self.dimension)), np.int8),
+                np.empty((0, byte_depth(self.dimension)), np.int8),
                 *(np.empty(0, kind) for kind in (np.int32, np.float32, np.float32)),
             ]
         self._labels = np.empty(0, np.int64)
@@ -114,7 +122,7 @@ class ExactSearch(VectorSearch):
         # These rows are not searched yet.
         self._columns[0][start:stop, : self.dimension] = vectors
         if len(self._columns) > 1:
-            _round_into(self._columns[1:], start, vectors, threads)
+            round_into(self._columns[1:], start, vectors, threads)
         with guard():
             self._labels[start:stop] = labels
             self._count = stop
@@ -304,7 +312,7 @@ class ExactSearch(VectorSearch):
 
 def bytes_in_memory(dimension: int) -> int:
     """Return the bytes that a vector takes in memory: floats, bytes and label."""
-    rounded = _depth(dimension) + 4 + 4 + 4 if dimension <= MAX_ROUNDED else 0
+    rounded = byte_depth(dimension) + 4 + 4 + 4 if dimension <= MAX_ROUNDED else 0
     return 4 * LANES * -(-dimension // LANES) + rounded + 8
 
 
@@ -350,12 +358,12 @@ def score_among(
     return best_labels, best_scores
 
 
-def _depth(dimension: int) -> int:
+def byte_depth(dimension: int) -> int:
     """Return the bytes of a rounded vector."""
     return -(-dimension // SPAN) * SPAN
 
 
-def _round_into(
+def round_into(
     columns: list[NDArray[Any]], start: int, vectors: NDArray[np.float32], threads: int | None
 ) -> None:
     """Round finite vectors (n, dimension) into the rows of `columns` from `start` on."""

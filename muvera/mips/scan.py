@@ -1,0 +1,396 @@
+"""ScanSearch: read a 4-bit code of every vector, then order the best by bytes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.ranking import best_first
+from ..data.validation import read_only_view
+from ..kernels.byte_product import multiply_rows, split_to_bytes
+from ..kernels.scan import BLOCK, CENTROIDS, encode_rows, fit_centroids, make_tables, scan_codes
+from ..utils.atomic_files import save_array
+from ..utils.npy_files import load_npy
+from ..utils.parallel import run_in_ranges, thread_count
+from .base import (
+    Found,
+    Guard,
+    SavedState,
+    VectorSearch,
+    checked_labels,
+    checked_queries,
+    checked_vectors,
+    no_results,
+)
+from .exact import byte_depth, round_into
+
+__all__ = ["ScanSearch"]
+
+CODES, BYTES, SUMS, UNITS, LABELS = (
+    f"vector_{name}.npy" for name in ("codes", "bytes", "sums", "units", "labels")
+)
+CENTROID_FILE, COLUMNS = "vector_centroids.npy", "vector_columns.npy"
+
+# Vectors to fit the centroids on, and iterations.  They are fitted again when the number of vectors has grown
+# fourfold, until they were fitted on a full sample.
+_SAMPLE, _ITERATIONS, _GROWTH = 16_384, 10, 4
+
+# Vectors that are ordered by bytes: this many per wanted vector of 256 floats, more of shorter vectors, whose codes
+# are less accurate, and never fewer than the minimum.
+_BY_BYTES, _MIN_BY_BYTES = 2, 256
+
+# Rows that a query scans before the next query's turn: their codes stay in the cache.
+_TILE = 4096
+
+# Queries that share the reading of codes; rows that are worth a thread of their own.
+_TOGETHER, _ROWS_PER_THREAD = 16, 1 << 17
+
+# Room for results, so that the best are selected rarely.
+_ROOM = 32 * BLOCK
+
+# Up to this many rows, all are ordered by bytes.
+_FEW = 2048
+
+
+class ScanSearch(VectorSearch):
+    """Search by reading a short code of every vector.
+
+    Each pair of columns has 16 centroids, so a code takes 4 bits per pair: 64 bytes for 256 floats.  A query scans the
+    codes of all vectors and orders the best of them by vectors in bytes: twice `k` of 256 floats, more of shorter
+    vectors.  Results have the same bits for any number of threads.  The centroids are fitted on the first vectors;
+    additions and removals are cheap, and there is no graph to build.
+
+    Parameters
+    ----------
+    dimension : int
+        Floats of a vector.
+    """
+
+    kind = "scan"
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__(dimension)
+        self._pairs = -(-self.dimension // 2)
+        self._groups = -(-self._pairs // 2)
+        self._columns: NDArray[np.int64] = np.arange(self.dimension)
+        self._centroids: NDArray[np.float32] = np.zeros((self._pairs, 2, CENTROIDS), np.float32)
+        self._fitted_on = 0
+        self._codes: NDArray[np.uint8] = np.empty((0, self._groups, BLOCK), np.uint8)
+        # A row per vector in the order of adding: bytes, 128 times their sum, and their unit.
+        self._bytes: NDArray[np.int8] = np.empty((0, byte_depth(self.dimension)), np.int8)
+        self._sums: NDArray[np.int32] = np.empty(0, np.int32)
+        self._units: NDArray[np.float32] = np.empty(0, np.float32)
+        self._labels: NDArray[np.int64] = np.empty(0, np.int64)
+        self._alive: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._count = 0
+        self._removed = 0
+        self._highest = -1
+
+    def __len__(self) -> int:
+        return self._count - self._removed
+
+    # -- changing -------------------------------------------------------------
+
+    def add(
+        self,
+        labels: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        threads: int | None = None,
+        guard: Guard = nullcontext,
+    ) -> None:
+        """Add vectors under new labels; capacity grows by half, so that adding takes linear time."""
+        vectors = checked_vectors(vectors, self.dimension)
+        labels = checked_labels(labels, len(vectors))
+        if not self.can_add(labels):
+            raise ValueError("A label was used before. Use each label once.")
+        if not len(labels):
+            return
+        start, stop = self._count, self._count + len(vectors)
+        if stop > len(self._labels):
+            capacity = -(-max(stop, len(self._labels) * 3 // 2) // BLOCK) * BLOCK
+            with guard():
+                self._reserve(capacity)
+        # These rows are not searched yet.
+        rows = slice(start, stop)
+        errors = np.empty(len(vectors), np.float32)
+        round_into([self._bytes[rows], self._sums[rows], self._units[rows], errors], 0, vectors, threads)
+        if self._fitted_on < _SAMPLE and stop >= _GROWTH * self._fitted_on:
+            self._fit(vectors, threads, guard)
+        self._encode(self._codes, start, vectors, threads)
+        with guard():
+            self._labels[rows] = labels
+            self._alive[rows] = 1
+            self._count = stop
+            self._highest = max(self._highest, int(labels.max()))
+
+    def _reserve(self, capacity: int) -> None:
+        def grown(array: NDArray[Any], size: int) -> NDArray[Any]:
+            larger = np.zeros((size, *array.shape[1:]), array.dtype)
+            larger[: min(len(array), size)] = array[:size]
+            return larger
+
+        self._codes = grown(self._codes, capacity // BLOCK)
+        self._bytes, self._sums, self._units, self._labels, self._alive = (
+            grown(array[: self._count], capacity)
+            for array in (self._bytes, self._sums, self._units, self._labels, self._alive)
+        )
+
+    def _fit(self, vectors: NDArray[np.float32], threads: int | None, guard: Guard) -> None:
+        """Fit the centroids on a sample of the stored vectors and of new ones, and encode the stored ones again."""
+        total = self._count + len(vectors)
+        picked = np.sort(np.random.default_rng(0).permutation(total)[:_SAMPLE])
+        sample = np.concatenate(
+            [
+                self._decoded(picked[picked < self._count]),
+                vectors[picked[picked >= self._count] - self._count],
+            ]
+        )
+        # Pair the column with the largest spread with that of the smallest: 4 bits per pair then go further.
+        order = np.argsort(-sample.astype(np.float64).var(axis=0), kind="stable")
+        columns = np.empty(self.dimension, np.int64)
+        columns[0::2] = order[: len(columns[0::2])]
+        columns[1::2] = order[len(columns[0::2]) :][::-1]
+        starts = np.random.default_rng(1).permutation(max(len(sample), CENTROIDS))[:CENTROIDS] % len(sample)
+        centroids = np.empty_like(self._centroids)
+        fit_centroids(self._paired(sample, columns), starts, _ITERATIONS, centroids)
+        before = self._columns, self._centroids
+        self._columns, self._centroids = columns, centroids
+        codes = np.zeros_like(self._codes)
+        try:
+            for first in range(0, self._count, _SAMPLE):
+                rows = np.arange(first, min(first + _SAMPLE, self._count))
+                self._encode(codes, first, self._decoded(rows), threads)
+        finally:
+            self._columns, self._centroids = before
+        with guard():
+            self._columns, self._centroids, self._codes = columns, centroids, codes
+            self._fitted_on = total
+
+    def _paired(self, vectors: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return vectors with their columns in the order of pairs, and a column of zeros if they are odd."""
+        paired = np.zeros((len(vectors), 2 * self._pairs), np.float32)
+        paired[:, : self.dimension] = vectors[:, columns]
+        return paired
+
+    def _encode(
+        self, codes: NDArray[np.uint8], first: int, vectors: NDArray[np.float32], threads: int | None
+    ) -> None:
+        flat = codes.reshape(-1)
+
+        def work(start: int, stop: int) -> None:
+            paired = self._paired(vectors[start:stop], self._columns)
+            encode_rows(paired, self._centroids, first + start, self._groups, flat)
+
+        ranges = [(start, min(start + _TILE, len(vectors))) for start in range(0, len(vectors), _TILE)]
+        run_in_ranges(work, ranges, threads)
+
+    def can_add(self, labels: NDArray[np.int64]) -> bool:
+        """Return True if :meth:`add` would accept all of these labels: each label is used once."""
+        new = int(labels.min(initial=self._highest + 1)) > self._highest
+        return new or not np.isin(labels, self._labels[: self._count]).any()
+
+    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of `labels` that a search can return, ascending."""
+        return np.intersect1d(labels, self.labels())
+
+    def remove(self, labels: NDArray[np.int64]) -> None:
+        """Skip these vectors in every later search; their rows remain until the index is rebuilt."""
+        rows = self._rows_of(labels)
+        self._alive[rows] = 0
+        self._removed += len(rows)
+
+    def _rows_of(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        alive = np.flatnonzero(self._alive[: self._count])
+        order = alive[np.argsort(self._labels[alive], kind="stable")]
+        stored = self._labels[order]
+        positions = np.searchsorted(stored, labels)
+        found = positions < len(stored)
+        found[found] = stored[positions[found]] == np.asarray(labels)[found]
+        if not found.all():
+            raise KeyError(f"label {np.asarray(labels)[~found][0]} does not exist.")
+        rows: NDArray[np.int64] = order[positions]
+        return rows
+
+    # -- searching ------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+        *,
+        ef: int | None = None,
+    ) -> Found:
+        """Return the k best labels by bytes among the best 2 k by codes; ties go to the vector added first."""
+        queries = checked_queries(queries, self.dimension, k)
+        labels, scores = no_results(len(queries), k)
+        mask = self._alive[: self._count]
+        if allowed is not None:
+            mask = mask * np.isin(self._labels[: self._count], allowed)
+        visible = len(self) if allowed is None else int(mask.sum())
+        wanted = max(k * max(_BY_BYTES, 256 * _BY_BYTES // self.dimension), _MIN_BY_BYTES)
+        if visible <= max(wanted, _FEW):
+            rows = np.flatnonzero(mask)
+            candidates = [rows] * len(queries)
+        else:
+            unmasked = allowed is None and not self._removed
+            candidates = self._scan(queries, mask[:0] if unmasked else mask, wanted, threads)
+
+        def work(start: int, stop: int) -> None:
+            for q in range(start, stop):
+                products = self._products(queries[q : q + 1], candidates[q])[:, 0]
+                best = best_first(products, k)
+                labels[q, : len(best)] = self._labels[candidates[q][best]]
+                scores[q, : len(best)] = products[best]
+
+        run_in_ranges(work, _cut(len(queries), _TOGETHER), threads)
+        return labels, scores
+
+    def _scan(
+        self, queries: NDArray[np.float32], mask: NDArray[np.uint8], wanted: int, threads: int | None
+    ) -> list[NDArray[np.int64]]:
+        """Return the `wanted` best rows by codes for each query, ascending."""
+        limit = min(255, 65_535 // self._pairs)
+        tables = np.empty((len(queries), self._groups * 2 * CENTROIDS), np.uint8)
+        scratch = np.empty((self._pairs, CENTROIDS), np.float32)
+        for table, query in zip(tables, self._paired(queries, self._columns), strict=True):
+            make_tables(query, self._centroids, limit, scratch, table)
+        parts = 1 if len(queries) > 1 else min(thread_count(threads), max(1, self._count // _ROWS_PER_THREAD))
+        step = -(-self._count // parts // BLOCK) * BLOCK + BLOCK
+        shares = [(start, min(start + step, self._count)) for start in range(0, self._count, step)]
+        together = min(_TOGETHER, -(-len(queries) // thread_count(threads)))
+        tasks = [(share, chunk) for chunk in _cut(len(queries), together) for share in shares]
+        codes = read_only_view(self._codes).reshape(-1)
+        room = wanted + _ROOM
+        sums = np.empty((len(shares), len(queries), room), np.uint16)
+        rows = np.empty((len(shares), len(queries), room), np.int64)
+        found = np.empty((len(shares), len(queries)), np.int64)
+
+        def work(start: int, stop: int) -> None:
+            for (begin, end), (first, last) in tasks[start:stop]:
+                share, own = shares.index((begin, end)), slice(first, last)
+                scan_codes(
+                    codes, self._groups, tables[own], read_only_view(mask), begin, end, _TILE, wanted,
+                    sums[share, own], rows[share, own], found[share, own],
+                )  # fmt: skip
+
+        run_in_ranges(work, [(i, i + 1) for i in range(len(tasks))], threads)
+        results = []
+        for q in range(len(queries)):
+            ends = found[:, q]
+            own_rows = np.concatenate([rows[s, q, :end] for s, end in enumerate(ends)])
+            if len(shares) > 1:
+                own_sums = np.concatenate([sums[s, q, :end] for s, end in enumerate(ends)])
+                own_rows = np.sort(own_rows[np.argsort(-own_sums.astype(np.int64), kind="stable")[:wanted]])
+            results.append(own_rows)
+        return results
+
+    def _products(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the products of the rows' bytes with queries that are rounded to 16 bits, (n, m)."""
+        numbers = np.ascontiguousarray(self._bytes[rows])
+        halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
+        query_units = np.empty(len(queries), np.float32)
+        split_to_bytes(queries, halves, query_units)
+        out = np.empty((len(rows), len(queries)), np.float32)
+        multiply_rows(numbers, 0, len(rows), self._sums[rows], self._units[rows], halves, query_units, out)
+        return out
+
+    def measure_recall(
+        self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
+    ) -> float:
+        """Return the share of the k best vectors by bytes that :meth:`search` finds, averaged over queries."""
+        queries = checked_queries(queries, self.dimension, k)
+        k = min(k, len(self))
+        if k == 0 or len(queries) == 0:
+            return 1.0
+        rows = np.flatnonzero(self._alive[: self._count])
+        labels, _ = self.search(queries, k, threads=threads)
+        shares = np.empty(len(queries))
+
+        def work(start: int, stop: int) -> None:
+            for q in range(start, stop):
+                best = rows[best_first(self._products(queries[q : q + 1], rows)[:, 0], k)]
+                shares[q] = np.isin(self._labels[best], labels[q]).mean()
+
+        run_in_ranges(work, _cut(len(queries), 1), threads)
+        return float(shares.mean())
+
+    # -- reading and saving ---------------------------------------------------
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the labels that a search can return, ascending."""
+        return np.sort(self._labels[: self._count][self._alive[: self._count] > 0])
+
+    def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of `labels` as their bytes store them."""
+        return self._decoded(self._rows_of(labels))
+
+    def _decoded(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._bytes[rows, : self.dimension] * self._units[rows, np.newaxis]
+
+    def info(self) -> dict[str, Any]:
+        """Return kind, size and bytes per vector."""
+        return {
+            "kind": self.kind,
+            "vectors": len(self),
+            "dimension": self.dimension,
+            "bytes_per_vector": self._groups + self._bytes.shape[1] + 4 + 4 + 8 + 1,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the codes, the bytes and the centroids as ``.npy``."""
+        count = self._count
+        save_array(folder / CODES, self._codes[: -(-count // BLOCK)])
+        save_array(folder / BYTES, self._bytes[:count])
+        save_array(folder / SUMS, self._sums[:count])
+        save_array(folder / UNITS, self._units[:count])
+        save_array(folder / LABELS, self._labels[:count])
+        save_array(folder / CENTROID_FILE, self._centroids)
+        save_array(folder / COLUMNS, self._columns)
+
+    @classmethod
+    def load(cls, folder: Path, dimension: int, saved: SavedState) -> ScanSearch:
+        """Map what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            For damaged files or files of another dimension.
+        """
+        loaded = cls(dimension)
+        labels = checked_labels(load_npy(folder / LABELS, mmap=False))
+        count = len(labels)
+
+        def read(name: str, wanted: NDArray[Any], length: int | None, mmap: bool = False) -> NDArray[Any]:
+            array = load_npy(folder / name, mmap=mmap)
+            shape = wanted.shape if length is None else (length, *wanted.shape[1:])
+            if array.dtype != wanted.dtype or array.shape != shape:
+                raise ValueError(
+                    f"{folder / name} must be {wanted.dtype} {shape}, got {array.dtype} {array.shape}."
+                )
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{folder / name} is damaged: it has a NaN or an infinity.")
+            return array
+
+        loaded._codes = read(CODES, loaded._codes, -(-count // BLOCK), mmap=True)
+        loaded._bytes = read(BYTES, loaded._bytes, count, mmap=True)
+        loaded._sums, loaded._units = read(SUMS, loaded._sums, count), read(UNITS, loaded._units, count)
+        loaded._centroids = read(CENTROID_FILE, loaded._centroids, None)
+        loaded._columns = read(COLUMNS, loaded._columns, None)
+        if not np.array_equal(np.sort(loaded._columns), np.arange(dimension)):
+            raise ValueError(f"{folder / COLUMNS} must be a permutation of 0 to {dimension - 1}.")
+        loaded._labels, loaded._count, loaded._fitted_on = labels, count, count
+        loaded._highest = int(labels.max(initial=-1))
+        loaded._alive = (~np.isin(labels, saved.removed)).astype(np.uint8)
+        loaded._removed = count - int(loaded._alive.sum())
+        return loaded
+
+
+def _cut(count: int, size: int) -> list[tuple[int, int]]:
+    """Cut 0..count into ranges of at most `size`."""
+    return [(start, min(start + size, count)) for start in range(0, count, max(1, size))]
