@@ -25,12 +25,12 @@ CANDIDATES, QUERIES = 50, 100
 
 _BEST = 10
 
-_TITLE = "Documents of another kind than those that an encoder learned from"
+_TITLE = "Adding documents of another kind"
 
 _CAPTION = (
-    "10-recall@50 of the added collection's queries in both collections together. Before: encoders learned from "
-    "the first collection alone; rebuilt: from both, as `rebuild()` does. The last row is the distance that "
-    "`info().drift` says, from 0 (alike) to 1 (nothing in common)."
+    "10-recall@50 of the added collection's queries over both collections. Before: encoders fitted on the first "
+    "collection alone. Rebuilt: fitted on both, as `rebuild()` does. The last row is the distance in "
+    "`info().drift`, from 0 (alike) to 1 (nothing in common)."
 )
 
 

@@ -80,7 +80,7 @@ def test_every_kind_is_compared_and_stored_as_a_section() -> None:
     assert encoders["small FDE"].vector_dimension < encoders["learned"].vector_dimension
     stored: dict[str, Any] = mixed_results(["encoder", "floats"], [["mean", "65"]])
     text = experiment_section(stored)
-    assert "| mean | 65 |" in text and text.startswith("## Documents of another kind")
+    assert "| mean | 65 |" in text and text.startswith("## Adding documents of another kind")
 
 
 def test_the_page_of_vectors_shows_it(tmp_path: Path) -> None:
