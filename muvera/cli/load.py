@@ -119,9 +119,9 @@ def _index(
     if new or folder is not None or config is not None or preset != "learned":
         ready = _encoder(source, opened.dimension, folder, preset, config)
         if ready.needs_fit and new:
-            _require_size(engine, ready)
+            engine.require_dimension(ready.config.vector_dimension, precision)
             _fit(ready, open_documents(source, *reading), opened.num_documents, quiet)
-        given |= {"config": ready.config} if ready.needs_fit else {"encoder": ready}
+        given["encoder"] = ready.config if ready.needs_fit else ready
     return EngineIndex(engine, **given)
 
 
@@ -149,13 +149,6 @@ def _encoder(source: Path, dimension: int, folder: Path | None, preset: str, con
         if own is not None:
             return own
     return make_encoder(configuration(dimension, preset, config, {})[0])
-
-
-def _require_size(engine: Any, encoder: Encoder) -> None:
-    """Refuse vectors that the engine's index does not take before anything is learned."""
-    from ..engines.limits import check_dimension
-
-    check_dimension(encoder.config.vector_dimension, engine.kind, half=engine.precisions[0] == "float16")
 
 
 def _fit(encoder: Encoder, source: Any, total: int | None, quiet: bool) -> None:

@@ -1,9 +1,17 @@
 """Vector databases as the first stage: one interface, and an index that encodes, filters and ranks."""
 
-from .base import Description, Engine, EngineError, GraphSettings, Rows, SearchOptions
-from .engine_index import EngineIndex
-from .registry import SCHEMES, is_engine_url, open_engine
-from .reports import AddReport, EngineInfo
+from .base import (
+    SCHEMES,
+    Description,
+    Engine,
+    EngineError,
+    GraphSettings,
+    Rows,
+    SearchOptions,
+    is_engine_url,
+    open_engine,
+)
+from .engine_index import AddReport, EngineIndex, EngineInfo
 
 __all__ = [
     "SCHEMES",

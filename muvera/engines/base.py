@@ -1,59 +1,83 @@
-"""Engine: the one interface of vector databases, and what passes through it.
+"""Engine: the interface of vector databases, and code that all engines share.
 
-An engine stores what it is given and finds the nearest vectors; encoding, ranking, batching and checks of
-input are :class:`muvera.engines.EngineIndex`'s.
+An engine stores documents and finds the nearest vectors.  :class:`muvera.engines.EngineIndex` encodes, ranks,
+splits into batches and checks arguments.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any, ClassVar, Literal
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids
-from ..metadata.filters import Filter
+from ..metadata.filters import COMPARISONS, Filter
+from ..metadata.values import bound_name, present_term, value_term
 from ..utils.checks import require_int
 
 __all__ = [
+    "SCHEMES",
     "Description",
     "Engine",
     "EngineError",
-    "Found",
     "GraphSettings",
+    "Hits",
     "Location",
     "Rows",
+    "SQLConditions",
     "SearchOptions",
-    "parts_of",
+    "folder_of",
+    "is_engine_url",
+    "open_engine",
+    "quoted",
 ]
 
-#: Ids, best first, and the engine's scores of them, for each query.
-Found = list[tuple[list[Any], NDArray[np.float32]]]
+#: Ids, best first, and the engine's scores, for each query.
+Hits = list[tuple[list[Any], NDArray[np.float32]]]
 
-#: Bytes of a part of the encoder: what every engine takes in one value.
-PART_BYTES = 1 << 20
+Precision = Literal["float32", "float16"]
+
+#: URL schemes, with the module and class that open them.
+SCHEMES: dict[str, tuple[str, str]] = {
+    "postgresql": ("pgvector", "PgVectorEngine"),
+    "postgres": ("pgvector", "PgVectorEngine"),
+    "qdrant": ("qdrant", "QdrantEngine"),
+    "qdrants": ("qdrant", "QdrantEngine"),
+    "qdrant-edge": ("qdrant", "QdrantEdgeEngine"),
+    "lancedb": ("lancedb", "LanceDBEngine"),
+    "milvus": ("milvus", "MilvusEngine"),
+}
+
+# Collection names that all engines accept.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
 class EngineError(ValueError):
-    """An engine cannot be reached, refuses, or holds something else; the message never has a password."""
+    """The engine cannot be reached, refuses, or holds something else.  Messages never contain a password."""
 
 
 @dataclass(frozen=True)
 class GraphSettings:
-    """How an engine builds its graph.
+    """Settings of an engine's graph.
 
     Parameters
     ----------
     m : int
-        Links a node.  More raise recall, memory and build time.
+        Links per node.  More raise recall, memory and build time.
     ef_construction : int
         Candidates while building.  More raise recall and build time.
     from_documents : int
-        Fewer documents are all read, which finds everything and is as fast; PostgreSQL decides itself.
+        Smaller collections have no graph, which is exact and as fast.  PostgreSQL always builds one.
     """
 
     m: int = 16
@@ -68,20 +92,20 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class Description:
-    """What a collection in an engine is, as it was created.
+    """Properties of a collection, fixed when it was created.
 
     Parameters
     ----------
     vector_dimension : int
-        Floats of a vector.
+        Floats per vector.
     token_dimension : int
         Columns of a token vector.
     tokens : bool
-        Whether the engine keeps the documents' tokens, in half precision.
+        True if the engine stores the documents' tokens, in half precision.
     integer_ids : bool
-        Whether ids are integers; else they are strings.
+        True if ids are integers, False if they are strings.
     precision : {"float32", "float16"}
-        Of the vectors, where the engine has both.
+        Precision of the stored vectors.
     graph : GraphSettings
     config : str
         Hash of the encoder's configuration.
@@ -93,33 +117,34 @@ class Description:
     token_dimension: int
     tokens: bool
     integer_ids: bool
-    precision: Literal["float32", "float16"]
+    precision: Precision
     graph: GraphSettings
     config: str
     encoder: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that :meth:`from_dict` takes."""
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Description:
-        """Return the description that :meth:`to_dict` made."""
+    def from_json(cls, content: bytes) -> Description:
+        """Read a description written by :meth:`to_json`."""
+        values = json.loads(content)
         return cls(**{**values, "graph": GraphSettings(**values["graph"])})
+
+    def to_json(self) -> bytes:
+        """Return the description as JSON text."""
+        return json.dumps(asdict(self)).encode()
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Documents on their way to an engine.
+    """Documents to store.
 
     Parameters
     ----------
     ids : int64 or str (n,)
     vectors : float32 (n, vector_dimension)
     metadata : sequence of dict
-        Checked.
+        JSON values.
     tokens : MultiVectors or None
-        In half precision, where the engine keeps them.
+        Half-precision tokens, if the collection stores them.
     """
 
     ids: Ids
@@ -130,36 +155,39 @@ class Rows:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How an engine searches.
+    """Options of an engine's search.
 
     Parameters
     ----------
     count : int
-        Documents a query at most.
+        Maximum number of documents per query.
     where : mapping, optional
         A condition on the metadata, see :mod:`muvera.metadata.filters`.
+    ids : list of ids, optional
+        Search only these documents.
     ef : int
-        Candidates that the walk through the engine's graph keeps.
+        Candidates that the graph search keeps.
     exact : bool
-        Read all vectors instead.
+        Read all vectors instead of the graph.
     """
 
     count: int
     where: Filter | None = None
+    ids: list[Any] | None = None
     ef: int = 128
     exact: bool = False
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where a collection is.
+    """Location of a collection.
 
     Parameters
     ----------
     url : str
         Without a password.
     name : str
-        Of the collection or table.
+        Name of the collection or table.
     """
 
     url: str
@@ -170,97 +198,162 @@ class Location:
 
 
 class Engine(ABC):
-    """Interface of one collection in a vector database.
+    """Base class of one collection in a vector database.
 
-    Every method that changes something is idempotent: what a killed process left can be done again.
+    A second collection, ``NAME_encoder``, stores the description (part 0) and the encoder (the other parts).  All
+    changes are idempotent, so they can be repeated after a process was killed.
+
+    Parameters
+    ----------
+    location : Location
+    secret : str, optional
+        A password or key that error messages must not contain.
     """
 
-    #: Name of the engine.
     kind: ClassVar[str]
 
-    #: Whether documents' tokens can be kept there, and whether it ranks by them itself.
+    #: True if the engine can store tokens, and if it can rank by them.
     keeps_tokens: ClassVar[bool] = False
     reranks: ClassVar[bool] = False
 
-    #: How vectors can be kept, the default first.
-    precisions: ClassVar[tuple[Literal["float32", "float16"], ...]] = ("float32",)
+    #: Precisions of stored vectors with the maximum dimension (None: unlimited); the default first.
+    precisions: ClassVar[Mapping[Precision, int | None]] = {"float32": None}
 
-    def __init__(self, location: Location) -> None:
-        self.location = location
+    def __init__(self, location: Location, secret: str | None = None) -> None:
+        self.location, self._secret = location, secret
+        self._name, self._encoder_name = location.name, f"{location.name}_encoder"
+        #: Set by :meth:`describe` and :meth:`create`; None if the collection does not exist.
+        self.description: Description | None = None
+
+    @property
+    def stored(self) -> Description:
+        """The description of the collection; raises EngineError if it does not exist."""
+        if self.description is None:
+            raise EngineError(f"{self.location} is empty. Add documents first.")
+        return self.description
+
+    def require_dimension(self, floats: int, precision: Precision | None = None) -> None:
+        """Raise ValueError if the engine does not accept vectors of this dimension."""
+        chosen = precision or next(iter(self.precisions))
+        largest = self.precisions[chosen]
+        if largest is not None and floats > largest:
+            raise ValueError(
+                f"{self.kind} accepts at most {largest} dimensions in {chosen}, got {floats}. Use encoder='moments' or "
+                "a smaller configuration."
+            )
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Turn errors of the engine's library into one sentence without the password."""
+        try:
+            yield
+        except EngineError:
+            raise
+        except Exception as error:
+            text = " ".join(str(getattr(error, "message", error)).split()) or type(error).__name__
+            text = re.sub(r",? /\S+\.rs:\d+:\d+", "", text)  # positions in the library's source
+            if self._secret:
+                text = text.replace(self._secret, "***")
+            raise EngineError(f"{self.location} {what}: {text[:300].rstrip('.')}.") from None
 
     # -- the collection -------------------------------------------------------
 
-    @abstractmethod
     def describe(self) -> Description | None:
-        """Return what is there; None where nothing of this name is.
+        """Read the description of the collection; None if the collection does not exist.
 
         Raises
         ------
         EngineError
-            Where it cannot be reached, or something else has this name.
+            If the engine cannot be reached, or the name belongs to something else.
         """
+        with self._errors("cannot be read"):
+            names = self._existing_names()
+            parts = self._read_parts(0, 1) if self._encoder_name in names else []
+        if not parts:
+            if self._name in names and self._encoder_name not in names:
+                raise EngineError(f"{self.location} was not made by muvera. Give another name.")
+            self.description = None
+            return None
+        self.description = Description.from_json(parts[0])
+        with self._errors("cannot be read"):
+            change = self._change(names)
+        if change is not None:
+            raise EngineError(f"{self.location} {change}: the collection was changed. Load it again.")
+        return self.description
+
+    @abstractmethod
+    def _existing_names(self) -> set[str]:
+        """Return those of the two collection names that exist."""
+
+    @abstractmethod
+    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
+        """Return parts `start` to `stop` of the encoder collection, in order."""
+
+    @abstractmethod
+    def _change(self, names: set[str]) -> str | None:
+        """Return what differs between the stored collection and its description, or None."""
 
     @abstractmethod
     def create(self, description: Description, encoder: bytes) -> None:
-        """Make an empty collection that keeps the encoder: all of it or nothing.
+        """Create an empty collection that stores the encoder, completely or not at all.
 
         Raises
         ------
         EngineError
-            Where something of this name is there.
+            If the collection exists.
         """
 
-    @abstractmethod
     def read_encoder(self) -> bytes:
-        """Return what :meth:`create` kept."""
+        """Return the encoder stored by :meth:`create`."""
+        with self._errors("cannot be read"):
+            return b"".join(self._read_parts(1, None))
 
-    @abstractmethod
-    def finish(self) -> None:
-        """Build the index of what was added, where the engine does not by itself."""
+    def finish(self) -> None:  # noqa: B027 (optional)
+        """Build or update the graph, if the engine does not do so by itself."""
 
     @abstractmethod
     def drop(self) -> None:
-        """Remove the collection, its encoder and its index; nothing happens where there is none."""
+        """Remove the collection, its encoder and its graph, if they exist."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free connections and files."""
+        """Close connections and files."""
 
     # -- documents ------------------------------------------------------------
 
     @abstractmethod
     def add(self, rows: Rows) -> None:
-        """Store documents, in place of those with the same ids: all of a call or none of it."""
+        """Store documents and replace those with the same ids, all of them or none."""
 
     @abstractmethod
-    def existing(self, ids: Ids) -> set[Any]:
-        """Return those of some ids that are there."""
+    def existing(self, ids: list[Any]) -> set[Any]:
+        """Return the ids that are in the collection."""
 
     @abstractmethod
-    def delete(self, ids: Ids) -> None:
-        """Remove documents; ids that are not there are ignored."""
+    def delete(self, ids: list[Any]) -> None:
+        """Delete documents; unknown ids are ignored."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Documents that are there."""
+        """Return the number of documents."""
 
     @abstractmethod
-    def metadata(self, ids: Sequence[Any]) -> dict[Any, dict[str, Any]]:
-        """Return the metadata of documents by id; ids that are not there are left out."""
+    def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
+        """Return the metadata of documents by id, without unknown ids."""
 
-    def tokens(self, ids: Sequence[Any]) -> MultiVectors:
-        """Return the tokens of those documents that are there, with ids, in any order."""
-        raise EngineError(f"{self.kind} keeps no tokens.")
+    def tokens(self, ids: list[Any]) -> MultiVectors:
+        """Return the tokens of documents with their ids, in any order and without unknown ids."""
+        raise EngineError(f"{self.kind} does not store tokens.")
 
     def all_tokens(self) -> Iterator[MultiVectors]:
-        """Yield the tokens of all documents, with ids, a batch at a time."""
-        raise EngineError(f"{self.kind} keeps no tokens.")
+        """Yield the tokens of all documents with their ids, in batches."""
+        raise EngineError(f"{self.kind} does not store tokens.")
 
     # -- searching ------------------------------------------------------------
 
     @abstractmethod
-    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Found:
-        """Return the documents of the largest inner products for each query's vector, float32 (m, dimension).
+    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Hits:
+        """Return the documents with the largest inner products for each query vector, float32 (m, dimension).
 
         Raises
         ------
@@ -270,15 +363,144 @@ class Engine(ABC):
 
     def search_and_rank(
         self, vectors: NDArray[np.float32], queries: MultiVectors, k: int, options: SearchOptions
-    ) -> Found:
-        """Return the `k` best by Chamfer similarity of what :meth:`search` finds, ranked by the engine."""
+    ) -> Hits:
+        """Return the `k` best results of :meth:`search` by Chamfer similarity, ranked by the engine."""
         raise EngineError(f"{self.kind} does not rank by tokens. Use rerank='here'.")
 
     def size_bytes(self) -> int | None:
-        """Return the bytes of documents and index in the engine; None where it does not say."""
+        """Return the bytes of documents and graph, or None if the engine does not report them."""
         return None
 
 
-def parts_of(encoder: bytes) -> list[bytes]:
-    """Cut an encoder into parts that every engine takes as one value."""
-    return [encoder[start : start + PART_BYTES] for start in range(0, len(encoder), PART_BYTES)]
+def encoder_parts(encoder: bytes, size: int = 1 << 20) -> list[bytes]:
+    """Split an encoder into parts that fit into one value of an engine."""
+    return [encoder[start : start + size] for start in range(0, len(encoder), size)]
+
+
+def id_batches(ids: list[Any], size: int) -> Iterator[list[Any]]:
+    """Split ids into batches of one request."""
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
+
+
+def no_hits() -> tuple[list[Any], NDArray[np.float32]]:
+    """Return the empty result of one query."""
+    return [], np.empty(0, np.float32)
+
+
+# -- URLs ---------------------------------------------------------------------
+
+
+def is_engine_url(text: str) -> bool:
+    """Return True if a text is the URL of an engine, not a path.
+
+    Examples
+    --------
+    >>> is_engine_url("postgresql://localhost/search"), is_engine_url("folder/my.index")
+    (True, False)
+    """
+    return text.partition(":")[0] in SCHEMES and ":" in text
+
+
+def open_engine(url: str) -> Engine:
+    """Open the collection of a URL.
+
+    Parameters
+    ----------
+    url : str
+        ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE#NAME``; ``qdrant://HOST:PORT#NAME`` (``qdrants://`` with
+        TLS; the key is the password or in ``QDRANT_API_KEY``); ``qdrant-edge:FOLDER#NAME``;
+        ``lancedb:FOLDER#NAME``; ``milvus:FILE.db#NAME`` or ``milvus://HOST:PORT#NAME``.  The default NAME is
+        "muvera".
+
+    Raises
+    ------
+    ValueError
+        For any other URL.
+    EngineError
+        If the engine cannot be reached.
+    ImportError
+        If the engine's client is not installed.
+    """
+    if not is_engine_url(url):
+        raise ValueError(f"An engine's URL must begin with {', '.join(f'{name}:' for name in SCHEMES)}.")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise EngineError(f"The URL of the engine is wrong: {error}.") from None
+    name = parts.fragment or "muvera"
+    if not _NAME.fullmatch(name):
+        raise EngineError(
+            f"{name!r} is not a collection name. Use up to 48 letters, digits and underscores, not a digit first."
+        )
+    module, class_name = SCHEMES[parts.scheme]
+    engine: Engine = getattr(import_module(f"muvera.engines.{module}"), class_name).from_url(parts, name)
+    return engine
+
+
+def folder_of(url: SplitResult) -> str:
+    """Return the folder of a URL without a host, such as ``lancedb:FOLDER``."""
+    path = f"/{url.netloc}{unquote(url.path)}" if url.netloc else unquote(url.path)
+    if not path:
+        raise EngineError(f"The URL names no folder. Give {url.scheme}:FOLDER.")
+    return path
+
+
+# -- conditions as SQL text ---------------------------------------------------
+
+
+def quoted(value: Any) -> str:
+    """Return a number or a string as an SQL literal.
+
+    Examples
+    --------
+    >>> quoted("it's")
+    "'it''s'"
+    """
+    if isinstance(value, bool):
+        return str(int(value))
+    return repr(value) if isinstance(value, (int, float)) else "'" + str(value).replace("'", "''") + "'"
+
+
+class SQLConditions(ABC):
+    """Base class of builders of conditions as text; conditions are never NULL.
+
+    ``and_``, ``or_`` and ``not_`` are the engine's words, and ``always`` and ``never`` its constants.
+    """
+
+    always, never = "true", "false"
+    and_, or_, not_ = "AND", "OR", "NOT"
+
+    def all_of(self, parts: list[str]) -> str:
+        """Combine conditions with "and"."""
+        return f"({f' {self.and_} '.join(parts)})" if parts else self.always
+
+    def any_of(self, parts: list[str]) -> str:
+        """Combine conditions with "or"."""
+        return f"({f' {self.or_} '.join(parts)})" if parts else self.never
+
+    def negation(self, part: str) -> str:
+        """Negate a condition."""
+        return f"({self.not_} {part})"
+
+    def exists(self, field: str) -> str:
+        """Test that a field is present and not null."""
+        return self.has_any([present_term(field)])
+
+    def any_equal(self, field: str, values: list[Any]) -> str:
+        """Test that an element of a field equals one of the values."""
+        return self.has_any([value_term(field, value) for value in values]) if values else self.never
+
+    def order(self, field: str, name: str, value: Any) -> str:
+        """Compare an element of a field with a value by an order operator."""
+        side = "high" if name in ("$gt", "$gte") else "low"
+        return self.compare(side, bound_name(field, value), COMPARISONS[name][0], value)
+
+    @abstractmethod
+    def has_any(self, terms: list[str]) -> str:
+        """Test that a document has one of the terms."""
+
+    @abstractmethod
+    def compare(self, side: str, name: str, sign: str, value: Any) -> str:
+        """Compare the "low" or "high" bound of this name with a value."""

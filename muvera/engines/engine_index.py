@@ -2,60 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
+import io
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, checked_texts
+from ..data.ranking import Ranking
 from ..data.sampling import as_batches
-from ..data.validation import Ids, as_ids
-from ..encoders.base import EncoderConfig
-from ..encoders.registry import as_config, make_encoder
+from ..encoders.base import Encoder, EncoderConfig
+from ..encoders.registry import as_encoder, load_encoder, make_encoder
+from ..index.muvera_index import MuveraIndex
+from ..index.quality import FirstStageRecall
+from ..index.search_plan import DEFAULT_CANDIDATES, DEFAULT_K
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
+from ..metadata.filters import Filter
 from ..metadata.values import encode_metadata
-from ..utils.checks import as_id_list
-from .base import Description, Rows
-from .encoder_bytes import encoder_hash, encoder_to_bytes
-from .limits import check_dimension
-from .reports import AddReport
-from .searched_engine import SearchedEngine, no_ids
+from ..reranking.chamfer import Explanation, explain, rerank, top_k
+from ..utils.checks import as_id_list, require_choice, require_int
+from .base import (
+    Description,
+    Engine,
+    EngineError,
+    GraphSettings,
+    Hits,
+    Precision,
+    Rows,
+    SearchOptions,
+    open_engine,
+)
 
-__all__ = ["EngineIndex"]
+__all__ = ["AddReport", "EngineIndex", "EngineInfo"]
 
-#: Bytes of vectors and tokens that are written at a time.
+Rerank = Literal["auto", "here", "engine"]
+
+# Bytes of vectors and tokens in one write.
 _BATCH_BYTES = 8 << 20
 
+# Queries whose candidates' tokens are in memory at once.
+_QUERIES = 64
 
-class EngineIndex(SearchedEngine):
+
+@dataclass(frozen=True)
+class AddReport:
+    """Result of an addition.
+
+    Parameters
+    ----------
+    added : int
+        Documents that were written.
+    skipped : int
+        Documents that existed already.
+    without_tokens : int
+        Documents that were left out because no search could return them.
+    """
+
+    added: int = 0
+    skipped: int = 0
+    without_tokens: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """Return plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """Facts about a collection in an engine.
+
+    Parameters
+    ----------
+    engine : str
+    location : str
+        Without a password.
+    documents : int
+    description : Description or None
+        None before the first documents.
+    bytes : int or None
+        Size of documents and graph, if the engine reports it.
+    """
+
+    engine: str
+    location: str
+    documents: int
+    description: Description | None
+    bytes: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+class EngineIndex:
     """A collection in a vector database, searched by vectors there and ranked by exact Chamfer similarity.
 
-    The encoder that makes the vectors is fitted once and kept in the database beside the documents, so that
-    any process can query; what was encoded by another one is refused.
+    The encoder is fitted once and stored in the database, so any process can search.  Vectors of another encoder
+    are refused.
 
     Parameters
     ----------
     engine : Engine or str
-        A URL such as ``"postgresql://user@host/database#docs"`` or ``"lancedb:folder#docs"``, see
+        Such as ``"postgresql://user@host/database#docs"`` or ``"lancedb:folder#docs"``, see
         :func:`muvera.engines.open_engine`.
-    config : EncoderConfig or str, optional
-        How vectors are made, for a new collection; compared with that of one that exists.  Default:
-        "learned", whose 1,024 floats every engine's graph takes.
-    encoder : Encoder, optional
-        A fitted one to use, or to compare with the one that is there.
+    encoder : str, configuration or fitted encoder, optional
+        Makes the vectors of a new collection, and must agree with that of an existing one.  Default: the stored
+        encoder, or "moments" for a new collection.
     tokens : "engine", MuveraIndex or None
-        Where the tokens for exact ranking are: in the engine, in half precision, in a local index of the
-        same documents, or nowhere.  Default: in the engine, where it keeps tokens.
+        Where the tokens for exact ranking are: in the engine (half precision), in a local index of the same
+        documents, or nowhere.  Default: in the engine, if it stores tokens.
     precision : {"float32", "float16"}, optional
-        Of the vectors in a new collection.  Default: the engine's own.
+        Precision of the vectors in a new collection.  Default: the engine's own.
     graph : GraphSettings, optional
-        Of a new collection.
+        Graph of a new collection.
 
     Raises
     ------
     EngineError
-        Where the engine cannot be reached, or holds something else or vectors of another encoder.
+        If the engine cannot be reached, or holds something else or vectors of another encoder.
     TypeError, ValueError
         For a wrong setting.
 
@@ -65,11 +135,55 @@ class EngineIndex(SearchedEngine):
     >>> rng = np.random.default_rng(0)
     >>> documents = MultiVectors.from_arrays([rng.normal(size=(5, 8)) for _ in range(3)], ids=["a", "b", "c"])
     >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
-    ...     index = EngineIndex(f"lancedb:{folder}#docs", "fde")
+    ...     index = EngineIndex(f"lancedb:{folder}#docs", "mean")
     ...     _ = index.add(documents, [{"year": 2001}, {"year": 2002}, {"year": 2003}])
     ...     index.search([documents[1]], k=1, where={"year": {"$gte": 2002}})[0].ids.tolist()
     ['b']
     """
+
+    def __init__(
+        self,
+        engine: Engine | str,
+        encoder: str | EncoderConfig | Encoder | None = None,
+        *,
+        tokens: Literal["engine"] | MuveraIndex | None = "engine",
+        precision: Precision | None = None,
+        graph: GraphSettings | None = None,
+    ) -> None:
+        self._engine = open_engine(engine) if isinstance(engine, str) else engine
+        try:
+            if precision is not None:
+                require_choice("precision", precision, self._engine.precisions)
+            if tokens == "engine" and not self._engine.keeps_tokens:
+                tokens = None
+            self._tokens, self._precision = tokens, precision or next(iter(self._engine.precisions))
+            self._graph = graph or GraphSettings()
+            self._requested = encoder
+            self._encoder: Encoder | None = None
+            stored = self._engine.describe()
+            if stored is not None:
+                self._require_same_encoder(stored)
+                if tokens == "engine" and not stored.tokens:
+                    self._tokens = None
+        except BaseException:
+            if isinstance(engine, str):
+                self._engine.close()
+            raise
+
+    def _require_same_encoder(self, stored: Description) -> None:
+        """Raise if the collection has another encoder or configuration than the requested one."""
+        if self._requested is None:
+            return
+        config, encoder = as_encoder(self._requested, stored.token_dimension)
+        name, ours, theirs = "configuration", config.hash, stored.config
+        if encoder is not None:
+            name, ours, theirs = "encoder", _hash(_to_bytes(encoder)), stored.encoder
+        if ours != theirs:
+            raise EngineError(
+                f"{self._engine.location} was filled with the {name} {theirs[:16]}, got {ours[:16]}: their vectors are "
+                "not comparable. Leave the encoder out, or use another collection."
+            )
+        self._encoder = encoder
 
     # -- changing -------------------------------------------------------------
 
@@ -82,17 +196,17 @@ class EngineIndex(SearchedEngine):
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> AddReport:
-        """Write documents in batches, in place of those with the same ids; the first ones make the collection.
+        """Write documents in batches and replace those with the same ids; the first call creates the collection.
 
         Parameters
         ----------
         documents : MultiVectors, a list of arrays, or an iterable of MultiVectors
-            With ids; those without are numbered from 0, in an empty collection or where `resume` is set.
-            A new collection's encoder is fitted on the first batch: give an iterable an encoder of its own.
+            With ids.  Documents without ids are numbered from 0, if the collection is empty or `resume` is set.
+            A new collection's encoder is fitted on the first batch; for an iterable, give a fitted encoder.
         metadata : iterable of dict, optional
-            One for each document, in their order; what `where` asks for.
+            One for each document, in order, for `where`.
         resume : bool
-            Leave documents alone whose ids are there: an addition that was interrupted goes on.
+            Skip documents whose ids exist, to continue an interrupted addition.
         threads : int, optional
             Default: all usable cores.
         progress : callable, optional
@@ -105,30 +219,31 @@ class EngineIndex(SearchedEngine):
         Raises
         ------
         TypeError, ValueError
-            For documents or metadata that do not fit.  Batches before that one are kept.
+            For documents or metadata that do not fit.  Earlier batches stay written.
         EngineError
-            Where the engine fails.
+            If the engine fails.
         """
         values = None if metadata is None else iter(metadata)
         position = added = skipped = empty = 0
         for whole in as_batches(documents):
-            for batch in _parts(whole, self._row_bytes(whole)):
-                texts = batch if whole.has_ids else batch.with_ids(np.arange(position, position + len(batch)))
-                if not whole.has_ids and not resume and position == 0 and len(self):
-                    raise ValueError(
-                        "The documents have no ids, and the collection has documents that they would replace. "
-                        "Give them ids, or set resume to go on with an addition."
-                    )
+            if not whole.has_ids and not resume and position == 0 and len(self):
+                raise ValueError(
+                    "The documents have no ids and would replace documents of the collection. Give them ids, or "
+                    "resume=True to continue an addition."
+                )
+            for batch in self._batches(whole):
+                numbers = np.arange(position, position + len(batch))
+                texts = batch if whole.has_ids else batch.with_ids(numbers)
                 rows = _metadata_of(values, texts, position)
                 position += len(texts)
                 self._prepare(whole, texts, threads)
                 keep = texts.lengths > 0
                 empty += int((~keep).sum())
                 if resume:
-                    there = self._engine.existing(texts.ids[keep])
-                    new = keep & ~np.isin(texts.ids, _ids(list(there), texts.ids))
-                    skipped += int(keep.sum() - new.sum())
-                    keep = new
+                    existing = self._engine.existing(texts.ids[keep].tolist())
+                    known = np.array([id in existing for id in texts.ids.tolist()], bool)
+                    skipped += int((keep & known).sum())
+                    keep &= ~known
                 chosen = np.flatnonzero(keep)
                 if len(chosen):
                     self._write(texts[chosen], [rows[i] for i in chosen.tolist()], threads)
@@ -137,84 +252,81 @@ class EngineIndex(SearchedEngine):
                     progress(len(texts))
         if values is not None and next(values, None) is not None:
             raise ValueError(f"There is more metadata than the {position} documents. Give one for each.")
-        if self._description is not None:
+        if self._engine.description is not None:
             self._engine.finish()
         return AddReport(added, skipped, empty)
 
-    def _row_bytes(self, documents: MultiVectors) -> int:
-        mean = 2 * documents.dimension * documents.num_tokens // max(1, len(documents))
-        return mean + 4 * (1024 if self._description is None else self._description.vector_dimension)
+    def _batches(self, documents: MultiVectors) -> Iterator[MultiVectors]:
+        floats = 1024 if self._engine.description is None else self._engine.description.vector_dimension
+        tokens = documents.dimension * documents.num_tokens // max(1, len(documents))
+        step = max(1, _BATCH_BYTES // (4 * floats + 2 * tokens))
+        for start in range(0, len(documents), step):
+            yield documents[start : start + step]
 
     def _prepare(self, whole: MultiVectors, texts: MultiVectors, threads: int | None) -> None:
-        """Make the collection where there is none; compare the documents with it where there is."""
+        """Create the collection if it does not exist, and check that the documents fit."""
         integers = texts.ids.dtype.kind == "i"
-        if self._description is None:
+        if self._engine.description is None:
             self._create(whole, integers, threads)
-        there = self._there()
-        texts.require_dimension(there.token_dimension, "documents", str(self._engine.location))
-        if there.integer_ids != integers:
-            kinds = ("integers", "strings") if there.integer_ids else ("strings", "integers")
-            raise TypeError(
-                f"{self._engine.location} has {kinds[0]} as ids, and the documents have {kinds[1]}."
-            )
+        stored, location = self._engine.stored, str(self._engine.location)
+        texts.require_dimension(stored.token_dimension, "documents", location)
+        if stored.integer_ids != integers:
+            kinds = ("integers", "strings") if stored.integer_ids else ("strings", "integers")
+            raise TypeError(f"{location} has {kinds[0]} as ids, but the documents have {kinds[1]}.")
 
     def _create(self, documents: MultiVectors, integers: bool, threads: int | None) -> None:
-        encoder = self._encoder
+        config, encoder = as_encoder(self._requested or "moments", documents.dimension)
+        documents.require_dimension(config.dimension, "documents", "the encoder")
+        self._engine.require_dimension(config.vector_dimension, self._precision)
         if encoder is None:
-            config = as_config("learned" if self._config is None else self._config, documents.dimension)
-            self._check_size(config)
             encoder = make_encoder(config)
+            filled = documents[np.flatnonzero(documents.lengths > 0)]
+            if config.needs_fit_sample and len(filled) < MIN_FIT_DOCUMENTS:
+                raise ValueError(
+                    f"This encoder is fitted on at least {MIN_FIT_DOCUMENTS} documents, but the first batch has "
+                    f"{len(filled)}. Give more, a fitted encoder, or encoder='mean'."
+                )
             if encoder.needs_fit:
-                filled = documents[np.flatnonzero(documents.lengths > 0)]
-                if config.needs_fit_sample and len(filled) < MIN_FIT_DOCUMENTS:
-                    raise ValueError(
-                        f"This configuration is learned from {MIN_FIT_DOCUMENTS} documents at least, and the first "
-                        f"batch has {len(filled)}. Give more, a fitted encoder, or config='fde'."
-                    )
                 encoder.fit(filled, threads=threads)
-        self._check_size(encoder.config)
-        content = encoder_to_bytes(encoder)
+        content = _to_bytes(encoder)
         description = Description(
-            vector_dimension=encoder.config.vector_dimension,
-            token_dimension=encoder.config.dimension,
+            vector_dimension=config.vector_dimension,
+            token_dimension=config.dimension,
             tokens=self._tokens == "engine",
             integer_ids=integers,
             precision=self._precision,
             graph=self._graph,
-            config=encoder.config.hash,
-            encoder=encoder_hash(content),
+            config=config.hash,
+            encoder=_hash(content),
         )
-        documents.require_dimension(description.token_dimension, "documents", "the encoder")
         self._engine.create(description, content)
-        self._encoder, self._description = encoder, description
+        self._encoder = encoder
 
-    def _check_size(self, config: EncoderConfig) -> None:
-        half = self._precision == "float16" and len(self._engine.precisions) > 1
-        check_dimension(config.vector_dimension, self._engine.kind, half=half)
-
-    def _write(self, texts: MultiVectors, rows: list[Mapping[str, Any]], threads: int | None) -> None:
+    def _write(self, texts: MultiVectors, metadata: list[Mapping[str, Any]], threads: int | None) -> None:
         vectors = self.encoder.encode_documents(texts, threads=threads)
         tokens = None
-        if self._there().tokens:
-            halves = texts.tokens.astype(np.float16, copy=False)
+        if self._engine.stored.tokens:
+            with np.errstate(over="ignore"):
+                halves = texts.tokens.astype(np.float16, copy=False)
             if not np.isfinite(halves).all():
-                raise ValueError("documents have a number beyond 65504, which half precision does not hold.")
+                raise ValueError(
+                    "documents have a number beyond 65504, the largest in half precision. Scale them."
+                )
             tokens = MultiVectors(halves, texts.offsets, texts.ids)
-        self._engine.add(Rows(texts.ids, vectors, rows, tokens))
+        self._engine.add(Rows(texts.ids, vectors, metadata, tokens))
 
     def delete(self, ids: Iterable[Any]) -> None:
-        """Delete documents by id; ids that are not there are ignored."""
-        if self._description is not None:
-            names = as_id_list(ids, "ids")
-            self._engine.delete(_ids(names, no_ids(self._description)))
+        """Delete documents by id; unknown ids are ignored."""
+        names = as_id_list(ids)
+        if self._engine.description is not None and names:
+            self._engine.delete(names)
 
     def drop(self) -> None:
-        """Remove the collection with its encoder and its index."""
+        """Remove the collection with its encoder and its graph."""
         self._engine.drop()
-        self._description = None
 
     def close(self) -> None:
-        """Free connections and files."""
+        """Close connections and files."""
         self._engine.close()
 
     def __enter__(self) -> EngineIndex:
@@ -223,11 +335,224 @@ class EngineIndex(SearchedEngine):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # -- searching ------------------------------------------------------------
 
-def _parts(documents: MultiVectors, row_bytes: int) -> Iterator[MultiVectors]:
-    step = max(1, _BATCH_BYTES // max(1, row_bytes))
-    for start in range(0, len(documents), step):
-        yield documents[start : start + step]
+    def search(
+        self,
+        queries: Any,
+        k: int = DEFAULT_K,
+        *,
+        where: Filter | None = None,
+        ids: Iterable[Any] | None = None,
+        candidates: int | None = None,
+        rerank: Rerank | None = "auto",
+        ef: int | None = None,
+        threads: int | None = None,
+    ) -> list[Ranking]:
+        """Return the `k` best documents for each query.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        k : int
+            Maximum number of documents per query.
+        where : mapping, optional
+            A condition on the metadata, see :mod:`muvera.metadata.filters`, answered by the engine.
+        ids : iterable of int or of str, optional
+            Search only these documents.  Unknown ids are ignored.
+        candidates : int, optional
+            Documents that the engine proposes and exact Chamfer similarity ranks.  More raise recall and time.
+            Default: 100, or k if that is more.
+        rerank : {"auto", "here", "engine"} or None
+            Where to rank the candidates: in this process, or in the engine with half-precision tokens.  None
+            keeps the order and scores of the vectors.  "auto": in the engine if it can, because sending the
+            tokens would dominate the latency.
+        ef : int, optional
+            Candidates that the engine's graph search keeps.  More raise recall and time.  Default: 128, or
+            `candidates` if that is more.
+        threads : int, optional
+            For encoding and ranking in this process.  Default: all usable cores.
+
+        Returns
+        -------
+        list of Ranking
+            One per query.  A query without tokens has an empty ranking.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For queries that do not fit, or a wrong setting.
+        FilterError
+            For a condition that is invalid, or that this engine cannot answer.
+        EngineError
+            If the engine fails, or stores no tokens to rank by.
+        """
+        require_int("k", k, 1)
+        count = max(DEFAULT_CANDIDATES, k) if candidates is None else require_int("candidates", candidates, 1)
+        if count < k:
+            raise ValueError(f"candidates={count} must be at least k={k}.")
+        if rerank is not None:
+            require_choice("rerank", rerank, ("auto", "here", "engine"))
+        allowed = None if ids is None else as_id_list(ids)
+        texts = self._checked(queries)
+        if rerank == "auto":
+            rerank = "engine" if self._engine.reranks and self._tokens == "engine" else "here"
+        if rerank == "here" and self._tokens is None:
+            raise EngineError(
+                f"{self._engine.location} stores no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "
+                "index of the same documents, or rerank=None."
+            )
+        walk = max(128, count) if ef is None else require_int("ef", ef, 1)
+        options = SearchOptions(k if rerank is None else count, where, allowed, walk)
+        rankings = self._as_rankings([([], np.empty(0, np.float32))] * len(texts))
+        filled = np.flatnonzero(texts.lengths > 0) if allowed != [] else np.empty(0, np.int64)
+        for start in range(0, len(filled), _QUERIES):
+            rows = filled[start : start + _QUERIES]
+            block = texts if len(rows) == len(texts) else texts[rows]
+            for i, ranking in zip(
+                rows.tolist(), self._search_block(block, k, rerank, options, threads), strict=True
+            ):
+                rankings[i] = ranking
+        return rankings
+
+    def _checked(self, queries: Any) -> MultiVectors:
+        dimension = self._engine.stored.token_dimension
+        return checked_texts(queries, "queries", dimension, str(self._engine.location))
+
+    def _search_block(
+        self, queries: MultiVectors, k: int, how: Rerank | None, options: SearchOptions, threads: int | None
+    ) -> list[Ranking]:
+        vectors = self.encoder.encode_queries(queries, threads=threads)
+        if how == "engine":
+            return self._as_rankings(self._engine.search_and_rank(vectors, queries, k, options))
+        hits = self._engine.search(vectors, options)
+        if how is None:
+            return self._as_rankings(hits)
+        proposals = [ids for ids, _ in hits]
+        if isinstance(self._tokens, MuveraIndex):
+            return self._tokens.rerank(queries, proposals, k, missing="ignore", threads=threads)
+        every = list(dict.fromkeys(id for ids in proposals for id in ids))
+        if not every:
+            return self._as_rankings(hits)
+        documents = self._engine.tokens(every)
+        present = set(documents.ids.tolist())  # another process may have deleted some since the search
+        proposals = [[id for id in ids if id in present] for ids in proposals]
+        return rerank(queries, documents, proposals, k, threads=threads)
+
+    def _as_rankings(self, hits: Hits) -> list[Ranking]:
+        kind = np.int64 if self._engine.stored.integer_ids else np.str_
+        return [Ranking(np.array(ids, kind), scores) for ids, scores in hits]
+
+    def explain(self, query: Any, id: Any) -> Explanation:
+        """Find the best token of the document `id` for each token of one query.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        EngineError
+            If there are no tokens.
+        """
+        if isinstance(self._tokens, MuveraIndex):
+            return self._tokens.explain(query, id)
+        documents = self._engine.tokens([id])
+        if len(documents) == 0:
+            raise KeyError(f"id {id!r} is not in {self._engine.location}.")
+        return explain(query, documents[0])
+
+    def measure_recall(
+        self,
+        queries: Any,
+        *,
+        k: int = DEFAULT_K,
+        candidates: int = DEFAULT_CANDIDATES,
+        ef: int | None = None,
+        threads: int | None = None,
+    ) -> FirstStageRecall:
+        """Return the share of the exact best documents among the candidates that the engine proposes.
+
+        Reads all tokens from the engine or the local index, so it takes as long as an exact search.
+
+        Raises
+        ------
+        EngineError
+            If there are no tokens.
+        """
+        texts = self._checked(queries)
+        texts = texts[np.flatnonzero(texts.lengths > 0)]
+        if len(texts) == 0:
+            raise ValueError("queries have no tokens, so there is nothing to measure. Give others.")
+        best: list[list[tuple[float, Any]]] = [[] for _ in range(len(texts))]
+        for documents in self._all_tokens():
+            for exact, ranking in zip(best, top_k(texts, documents, k, threads=threads), strict=True):
+                exact.extend((-score, id) for id, score in ranking)
+                exact.sort()
+                del exact[k:]
+        proposed = self.search(texts, candidates, candidates=candidates, rerank=None, ef=ef, threads=threads)
+        shares = [
+            np.mean([id in set(ranking.ids.tolist()) for _, id in exact])
+            for exact, ranking in zip(best, proposed, strict=True)
+        ]
+        return FirstStageRecall(float(np.mean(shares)), k, candidates, len(texts), False, len(self))
+
+    def _all_tokens(self) -> Iterator[MultiVectors]:
+        if not isinstance(self._tokens, MuveraIndex):
+            yield from self._engine.all_tokens()
+            return
+        ids = self._tokens.ids.tolist()
+        for start in range(0, len(ids), 1024):
+            batch = ids[start : start + 1024]
+            yield self._tokens.tokens(batch).with_ids(batch)
+
+    # -- reading --------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return 0 if self._engine.description is None else len(self._engine)
+
+    @property
+    def engine(self) -> Engine:
+        """The collection in the engine."""
+        return self._engine
+
+    @property
+    def encoder(self) -> Encoder:
+        """The fitted encoder, read from the engine if necessary.
+
+        Raises
+        ------
+        EngineError
+            Before the first documents.
+        ValueError
+            If the stored encoder is not the one that encoded the documents.
+        """
+        if self._encoder is None:
+            stored = self._engine.stored
+            self._encoder = _from_bytes(
+                self._engine.read_encoder(), stored.encoder, str(self._engine.location)
+            )
+        return self._encoder
+
+    def metadata(self, ids: Iterable[Any]) -> list[dict[str, Any]]:
+        """Return the metadata of documents, in the order of `ids`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        """
+        names = as_id_list(ids)
+        values = self._engine.metadata(names)
+        missing = [name for name in names if name not in values]
+        if missing:
+            raise KeyError(f"id {missing[0]!r} is not in {self._engine.location}.")
+        return [values[name] for name in names]
+
+    def info(self) -> EngineInfo:
+        """Return the collection's description and size."""
+        size = None if self._engine.description is None else self._engine.size_bytes()
+        return EngineInfo(
+            self._engine.kind, str(self._engine.location), len(self), self._engine.description, size
+        )
 
 
 def _metadata_of(
@@ -235,17 +560,49 @@ def _metadata_of(
 ) -> list[Mapping[str, Any]]:
     if values is None:
         return [{}] * len(texts)
-    found = list(islice(values, len(texts)))
-    if len(found) < len(texts):
+    rows = list(islice(values, len(texts)))
+    if len(rows) < len(texts):
         raise ValueError(
-            f"There is metadata for {position + len(found)} documents, and there are at least "
-            f"{position + len(texts)}. Give one for each."
+            f"There is metadata for {position + len(rows)} documents, but at least {position + len(texts)} "
+            "documents. Give one for each."
         )
-    for name, one in zip(texts.ids.tolist(), found, strict=True):
-        encode_metadata(one, name)
-    return found
+    for name, row in zip(texts.ids.tolist(), rows, strict=True):
+        encode_metadata(row, name)
+    return rows
 
 
-def _ids(names: Sequence[Any], like: Ids) -> Ids:
-    """Return ids as an array of the kind of `like`."""
-    return as_ids(list(names), len(names)) if len(names) else like[:0]
+# -- the encoder as bytes -----------------------------------------------------
+
+
+def _to_bytes(encoder: Encoder) -> bytes:
+    """Return a fitted encoder as a ZIP archive of its saved folder; equal encoders have equal bytes."""
+    stream = io.BytesIO()
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "encoder"
+        encoder.save(folder)
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(folder.iterdir()):
+                if path.is_file() and not path.name.startswith("."):
+                    archive.writestr(zipfile.ZipInfo(path.name, (1980, 1, 1, 0, 0, 0)), path.read_bytes())
+    return stream.getvalue()
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _from_bytes(content: bytes, expected: str, place: str) -> Encoder:
+    """Return the encoder of a ZIP archive with the checksum `expected`."""
+    if _hash(content) != expected:
+        raise ValueError(
+            f"The encoder in {place} has the checksum {_hash(content)[:16]}, but its documents were encoded by "
+            f"{expected[:16]}: it was changed or is incomplete. Load the documents again."
+        )
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(content):
+            raise ValueError(
+                f"The encoder in {place} unpacks to more bytes than it has. Load the documents again."
+            )
+        for name in archive.namelist():
+            (Path(folder) / Path(name).name).write_bytes(archive.read(name))
+        return load_encoder(folder)

@@ -1,29 +1,40 @@
-"""LanceDBEngine: a table of LanceDB, embedded or on object storage, with tokens as Arrow's lists."""
+"""LanceDBEngine: a table of LanceDB, in a folder or object storage, with tokens as Arrow lists."""
 
 from __future__ import annotations
 
 import json
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, ClassVar, Literal
-from urllib.parse import SplitResult, unquote
+from typing import Any
+from urllib.parse import SplitResult
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids
-from ..metadata.filters import build_condition
+from ..metadata.filters import FilterError, build_condition
 from ..metadata.values import flatten
 from ..utils.optional_imports import import_extra
-from .base import Description, Engine, EngineError, Found, Location, Rows, SearchOptions, parts_of
-from .sql_conditions import SQLConditions, quoted
+from .base import (
+    Description,
+    Engine,
+    EngineError,
+    Hits,
+    Location,
+    Rows,
+    SearchOptions,
+    SQLConditions,
+    encoder_parts,
+    folder_of,
+    id_batches,
+    no_hits,
+    quoted,
+)
 
 __all__ = ["LanceDBEngine"]
 
-# Documents of a batch where all tokens are read, and ids of one condition.
+# Documents per batch when all tokens are read, and ids per condition.
 _BATCH, _IDS = 1024, 1000
 
 _COLUMNS = ("id", "vector", "metadata", "terms")
@@ -37,259 +48,215 @@ class LanceDBEngine(Engine):
     path : str
         A folder or the URL of object storage.
     name : str
-        Of the table.
+        Name of the table.
 
     Raises
     ------
     ImportError
-        Where LanceDB is not installed.
+        Without LanceDB.
     """
 
     kind = "lancedb"
     keeps_tokens = True
-    precisions: ClassVar[tuple[Literal["float32", "float16"], ...]] = ("float32", "float16")
+    precisions = {"float32": None, "float16": None}  # noqa: RUF012
 
     def __init__(self, path: str, name: str) -> None:
         super().__init__(Location(f"lancedb:{path}", name))
         self._pa = import_extra("pyarrow", "lancedb", "LanceDB")
         library = import_extra("lancedb", "lancedb", "LanceDB")
-        try:
+        with self._errors("cannot be opened"):
             self._database = library.connect(path)
-        except Exception as error:
-            raise EngineError(f"{self.location.url} cannot be opened: {_first_line(error)}") from error
-        self._name = name
-        self._table_: Any = None
-        self._description: Description | None = None
+        self._opened: Any = None
 
     @classmethod
     def from_url(cls, url: SplitResult, name: str) -> LanceDBEngine:
         """Open ``lancedb:PATH#NAME``."""
-        path = unquote(url.path) if not url.netloc else f"/{url.netloc}{unquote(url.path)}"
-        if not path:
-            raise EngineError("The URL of LanceDB names no folder. Give lancedb:FOLDER.")
-        return cls(path, name)
+        return cls(folder_of(url), name)
 
     # -- the collection -------------------------------------------------------
 
-    @property
-    def _beside(self) -> str:
-        return f"{self._name}_encoder"
+    def _existing_names(self) -> set[str]:
+        tables = self._database.list_tables()
+        return set(getattr(tables, "tables", tables)) & {self._name, self._encoder_name}
 
-    def _names(self) -> set[str]:
-        try:
-            found = self._database.list_tables()
-            return set(getattr(found, "tables", found))
-        except Exception as error:
-            raise EngineError(f"{self.location.url} cannot be read: {_first_line(error)}") from error
+    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
+        where = f"part >= {start}" + ("" if stop is None else f" AND part < {stop}")
+        table = self._database.open_table(self._encoder_name)
+        columns = table.search().where(where).limit(None).to_arrow().to_pydict()
+        return [content for _, content in sorted(zip(columns["part"], columns["content"], strict=True))]
 
-    def describe(self) -> Description | None:
-        """Return what is there; None where nothing of this name is."""
-        names = self._names()
-        if self._beside not in names:
-            if self._name in names:
-                raise EngineError(f"{self.location} is a table of something else. Give another name.")
+    def _change(self, names: set[str]) -> str | None:
+        if self._name not in names:  # no documents yet
             return None
-        values = self._parts("part = 0")[0]
-        self._description = Description.from_dict(json.loads(values))
-        if self._name in names:
-            self._require_columns(self._table())
-        return self._description
-
-    def _require_columns(self, table: Any) -> None:
-        there = set(table.schema.names)
-        wanted = [*_COLUMNS, *(["tokens"] if self._there().tokens else [])]
-        missing = [name for name in wanted if name not in there]
-        width = self._there().vector_dimension
-        if missing or getattr(table.schema.field("vector").type, "list_size", 0) != width:
-            what = f"no column {missing[0]!r}" if missing else f"no vectors of {width} floats"
-            raise EngineError(f"{self.location} has {what} any more: its table was changed. Load it again.")
+        schema, width = self._table().schema, self.stored.vector_dimension
+        for column in (*_COLUMNS, *(["tokens"] if self.stored.tokens else [])):
+            if column not in schema.names:
+                return f"has no column {column!r}"
+        size = getattr(schema.field("vector").type, "list_size", 0)
+        return None if size == width else f"has vectors of {size} floats, not {width}"
 
     def create(self, description: Description, encoder: bytes) -> None:
-        """Make an empty collection that keeps the encoder."""
-        if self._names() & {self._name, self._beside}:
-            raise EngineError(f"{self.location} exists. Give another name, or drop it.")
-        parts = [json.dumps(description.to_dict()).encode(), *parts_of(encoder)]
-        pa = self._pa
-        table = pa.table(
-            {"part": pa.array(range(len(parts)), pa.int64()), "content": pa.array(parts, pa.binary())}
-        )
-        self._database.create_table(self._beside, table)
-        self._description = description
-
-    def read_encoder(self) -> bytes:
-        """Return what :meth:`create` kept."""
-        return b"".join(self._parts("part > 0"))
-
-    def _parts(self, where: str) -> list[bytes]:
-        found = self._database.open_table(self._beside).search().where(where).limit(None).to_arrow()
-        return [content for _, content in sorted(zip(*found.to_pydict().values(), strict=True))]
+        """Create an empty collection that stores the encoder."""
+        with self._errors("cannot be created"):
+            if self._existing_names():
+                raise EngineError(f"{self.location} exists. Give another name, or drop it.")
+            parts = [description.to_json(), *encoder_parts(encoder)]
+            columns = {
+                "part": self._pa.array(range(len(parts)), self._pa.int64()),
+                "content": self._pa.array(parts, self._pa.binary()),
+            }
+            self._database.create_table(self._encoder_name, self._pa.table(columns))
+        self.description = description
 
     def finish(self) -> None:
-        """Build the graph and the index of terms, or take new rows into them."""
-        table = self._table()
-        if table is None or table.count_rows() < self._there().graph.from_documents:
+        """Build the graph and the index of terms, or add new rows to them."""
+        table, graph = self._table(), self.stored.graph
+        if table is None or table.count_rows() < graph.from_documents:
             return
-        there = {column for index in table.list_indices() for column in index.columns}
-        if "vector" in there:
+        if "vector" in {column for index in table.list_indices() for column in index.columns}:
             table.optimize()
             return
         config = import_extra("lancedb.index", "lancedb", "LanceDB")
-        graph = self._there().graph
-        # One partition: a graph of all, as elsewhere; bytes of its vectors are refined by the floats.
-        how = config.HnswSq(
+        # One partition, so that one graph holds all vectors.  Its bytes are refined by the floats.
+        hnsw = config.HnswSq(
             distance_type="dot", num_partitions=1, m=graph.m, ef_construction=graph.ef_construction
         )
-        table.create_index("vector", config=how)
-        with suppress(Exception):  # conditions are answered without it, too
+        table.create_index("vector", config=hnsw)
+        with suppress(Exception):  # conditions work without it
             table.create_index("terms", config=config.LabelList())
 
     def drop(self) -> None:
         """Remove the collection."""
-        for name in self._names() & {self._name, self._beside}:
-            self._database.drop_table(name)
-        self._table_ = self._description = None
+        with self._errors("cannot be removed"):
+            for name in self._existing_names():
+                self._database.drop_table(name)
+        self._opened = self.description = None
 
     def close(self) -> None:
         """Forget the table; LanceDB keeps nothing open."""
-        self._table_ = None
-
-    def _there(self) -> Description:
-        if self._description is None:
-            raise EngineError(f"There is nothing in {self.location}.")
-        return self._description
+        self._opened = None
 
     def _table(self) -> Any:
-        if self._table_ is None and self._name in self._names():
-            self._table_ = self._database.open_table(self._name)
-        return self._table_
+        if self._opened is None and self._name in self._existing_names():
+            self._opened = self._database.open_table(self._name)
+        return self._opened
 
     # -- documents ------------------------------------------------------------
 
     def add(self, rows: Rows) -> None:
-        """Store documents, in place of those with the same ids: one version of the table."""
-        pa, there = self._pa, self._there()
-        flat = [flatten(values) for values in rows.metadata]
-        half = there.precision == "float16"
-        floats = np.ascontiguousarray(rows.vectors, np.float16 if half else np.float32)
+        """Store documents and replace those with the same ids, as one version of the table."""
+        with self._errors("did not take documents"):
+            data, table = self._arrow_table(rows), self._table()
+            if table is None:
+                self._opened = self._database.create_table(self._name, data)
+                return
+            new = [field for field in data.schema if field.name not in table.schema.names]
+            if new:
+                table.add_columns(self._pa.schema(new))
+            for field in table.schema:
+                if field.name not in data.schema.names:
+                    data = data.append_column(field, self._pa.nulls(len(data), field.type))
+            data = data.select(table.schema.names)
+            table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
+
+    def _arrow_table(self, rows: Rows) -> Any:
+        pa, stored = self._pa, self.stored
+        flat = [flatten(metadata) for metadata in rows.metadata]
+        kind = np.float16 if stored.precision == "float16" else np.float32
+        floats = pa.array(np.ascontiguousarray(rows.vectors, kind).reshape(-1))
         columns: dict[str, Any] = {
-            "id": pa.array(rows.ids.tolist(), pa.int64() if there.integer_ids else pa.string()),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(floats.reshape(-1)), there.vector_dimension),
-            "metadata": pa.array([json.dumps(dict(values)) for values in rows.metadata], pa.string()),
-            "terms": pa.array([one.terms for one in flat], pa.list_(pa.string())),
+            "id": pa.array(rows.ids.tolist(), pa.int64() if stored.integer_ids else pa.string()),
+            "vector": pa.FixedSizeListArray.from_arrays(floats, stored.vector_dimension),
+            "metadata": pa.array([json.dumps(dict(metadata)) for metadata in rows.metadata], pa.string()),
+            "terms": pa.array([values.terms for values in flat], pa.list_(pa.string())),
         }
         if rows.tokens is not None:
             columns["tokens"] = rows.tokens.to_arrow()
         for side in ("low", "high"):
-            for name in sorted({name for one in flat for name in getattr(one, side)}):
+            bounds = [getattr(values, side) for values in flat]
+            for name in sorted({name for values in bounds for name in values}):
                 kind = pa.string() if name.startswith("text_") else pa.float64()
-                columns[f"{side}_{name}"] = pa.array([getattr(one, side).get(name) for one in flat], kind)
-        data = pa.table(columns)
-        table = self._table()
-        try:
-            if table is None:
-                self._table_ = self._database.create_table(self._name, data)
-                return
-            new = [field for field in data.schema if field.name not in table.schema.names]
-            if new:
-                table.add_columns(pa.schema(new))
-            missing = [field for field in table.schema if field.name not in columns]
-            for field in missing:
-                data = data.append_column(field, pa.nulls(len(data), field.type))
-            data = data.select(table.schema.names)
-            table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
-        except Exception as error:
-            raise EngineError(f"{self.location} did not take documents: {_first_line(error)}") from error
+                columns[f"{side}_{name}"] = pa.array([values.get(name) for values in bounds], kind)
+        return pa.table(columns)
 
-    def existing(self, ids: Ids) -> set[Any]:
-        """Return those of some ids that are there."""
-        found = self._rows(ids.tolist(), ["id"])
-        return {name for part in found for name in part["id"].to_pylist()}
+    def existing(self, ids: list[Any]) -> set[Any]:
+        """Return the ids that are in the collection."""
+        return {id for batch in self._read(ids, ["id"]) for id in batch["id"].to_pylist()}
 
-    def delete(self, ids: Ids) -> None:
-        """Remove documents."""
+    def delete(self, ids: list[Any]) -> None:
+        """Delete documents."""
         table = self._table()
-        for condition in self._conditions(ids.tolist()) if table is not None else []:
-            table.delete(condition)
+        with self._errors("did not delete documents"):
+            for batch in id_batches(ids, _IDS) if table is not None else []:
+                table.delete(_among(batch))
 
     def __len__(self) -> int:
         table = self._table()
         return 0 if table is None else int(table.count_rows())
 
-    def metadata(self, ids: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+    def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
         """Return the metadata of documents by id."""
-        found: dict[Any, dict[str, Any]] = {}
-        for part in self._rows(list(ids), ["id", "metadata"]):
-            for name, text in zip(part["id"].to_pylist(), part["metadata"].to_pylist(), strict=True):
-                found[name] = json.loads(text)
-        return found
+        return {
+            id: json.loads(text)
+            for batch in self._read(ids, ["id", "metadata"])
+            for id, text in zip(batch["id"].to_pylist(), batch["metadata"].to_pylist(), strict=True)
+        }
 
-    def tokens(self, ids: Sequence[Any]) -> MultiVectors:
-        """Return the tokens of those documents that are there."""
-        parts = [self._texts(part) for part in self._rows(list(ids), ["id", "tokens"]) if len(part)]
-        return self._joined(parts)
+    def tokens(self, ids: list[Any]) -> MultiVectors:
+        """Return the tokens of documents."""
+        batches = [_texts(batch) for batch in self._read(ids, ["id", "tokens"]) if len(batch)]
+        if batches:
+            return MultiVectors.concatenate(batches)
+        return MultiVectors.from_arrays([], dimension=self.stored.token_dimension)
 
     def all_tokens(self) -> Iterator[MultiVectors]:
         """Yield the tokens of all documents."""
         table = self._table()
-        if table is None:
-            return
-        lance = table.search().select(["id", "tokens"]).limit(None).to_batches(batch_size=_BATCH)
-        for batch in lance:
-            if len(batch):
-                yield self._texts(self._pa.table(batch))
+        if table is not None:
+            reader = table.search().select(["id", "tokens"]).limit(None).to_batches(batch_size=_BATCH)
+            yield from (_texts(self._pa.table(batch)) for batch in reader if len(batch))
 
-    def _joined(self, parts: list[MultiVectors]) -> MultiVectors:
-        if parts:
-            return MultiVectors.concatenate(parts)
-        return MultiVectors.from_flat(
-            np.empty((0, self._there().token_dimension), np.float16), np.empty(0, int)
-        )
-
-    def _texts(self, table: Any) -> MultiVectors:
-        return MultiVectors.from_arrow(table["tokens"].combine_chunks(), ids=table["id"].to_pylist())
-
-    def _rows(self, ids: list[Any], columns: list[str]) -> Iterator[Any]:
+    def _read(self, ids: list[Any], columns: list[str]) -> Iterator[Any]:
         table = self._table()
-        for condition in self._conditions(ids) if table is not None else []:
-            yield table.search().where(condition).select(columns).limit(None).to_arrow()
-
-    def _conditions(self, ids: list[Any]) -> Iterator[str]:
-        for start in range(0, len(ids), _IDS):
-            yield f"id IN ({', '.join(quoted(name) for name in ids[start : start + _IDS])})"
+        for batch in id_batches(ids, _IDS) if table is not None else []:
+            with self._errors("cannot be read"):
+                rows = table.search().where(_among(batch)).select(columns).limit(None).to_arrow()
+            yield rows
 
     # -- searching ------------------------------------------------------------
 
-    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Found:
-        """Return the documents of the largest inner products for each query."""
+    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Hits:
+        """Return the documents with the largest inner products for each query."""
         table = self._table()
-        nothing: tuple[list[Any], NDArray[np.float32]] = ([], np.empty(0, np.float32))
-        condition = None
-        if table is not None and options.where:
-            condition = build_condition(options.where, _LanceConditions(set(table.schema.names)))
-        if table is None or condition == _LanceConditions.never:
-            return [nothing] * len(vectors)
-        if condition == _LanceConditions.always:
-            condition = None
-        return [self._one(table, vector, condition, options) for vector in vectors]
+        if table is None:
+            return [no_hits()] * len(vectors)
+        builder = _LanceConditions(set(table.schema.names))
+        conditions = [build_condition(options.where, builder)] if options.where else []
+        if options.ids is not None:
+            conditions.append(builder.any_of([_among(batch) for batch in id_batches(options.ids, _IDS)]))
+        if builder.never in conditions:
+            return [no_hits()] * len(vectors)
+        condition = builder.all_of([text for text in conditions if text != builder.always])
+        with self._errors("cannot be searched"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return [
+                self._search_one(table, vector, None if condition == builder.always else condition, options)
+                for vector in vectors
+            ]
 
-    def _one(
+    def _search_one(
         self, table: Any, vector: NDArray[np.float32], condition: str | None, options: SearchOptions
     ) -> tuple[list[Any], NDArray[np.float32]]:
         query = table.search(vector, vector_column_name="vector").distance_type("dot").limit(options.count)
-        # The graph keeps bytes: twice as many are found by them and ordered by the floats.
+        # The graph keeps bytes: find twice as many, and order them by the floats.
         query = query.ef(max(options.ef, 2 * options.count)).refine_factor(2).select(["id", "_distance"])
         if condition is not None:
             query = query.where(condition, prefilter=True)
         if options.exact:
             query = query.bypass_vector_index()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                found = query.to_arrow()
-            except Exception as error:
-                raise EngineError(f"{self.location} cannot be searched: {_first_line(error)}") from error
-        # Its distance is 1 - <q, v>.
-        return found["id"].to_pylist(), 1 - found["_distance"].to_numpy().astype(np.float32)
+        rows = query.to_arrow()
+        # The distance is 1 - <q, v>.
+        return rows["id"].to_pylist(), 1 - rows["_distance"].to_numpy().astype(np.float32)
 
     def size_bytes(self) -> int | None:
         """Return the bytes of the table's current version and its indexes."""
@@ -298,12 +265,12 @@ class LanceDBEngine(Engine):
 
 
 class _LanceConditions(SQLConditions):
-    """Builds text for DataFusion.
+    """Builder of conditions for DataFusion.
 
     Parameters
     ----------
     columns : set of str
-        Of the table; a bound that no document has satisfies nothing.
+        Columns of the table.  A bound without a column satisfies no comparison.
     """
 
     def __init__(self, columns: set[str]) -> None:
@@ -313,6 +280,8 @@ class _LanceConditions(SQLConditions):
         return f"array_has_any(terms, [{', '.join(map(quoted, terms))}])"
 
     def compare(self, side: str, name: str, sign: str, value: Any) -> str:
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise FilterError(f"LanceDB compares numbers as floats, which {value} exceeds. Use a string.")
         column = f"{side}_{name}"
         if column not in self._columns:
             return self.never
@@ -320,7 +289,9 @@ class _LanceConditions(SQLConditions):
         return f"({column} IS NOT NULL AND {column} {sign} {literal})"
 
 
-def _first_line(error: BaseException) -> str:
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    # Where in its source a library failed says nothing to a user.
-    return re.sub(r",? /\S+\.rs:\d+:\d+", "", text)[:200].rstrip(".") + "."
+def _texts(table: Any) -> MultiVectors:
+    return MultiVectors.from_arrow(table["tokens"].combine_chunks(), ids=table["id"].to_pylist())
+
+
+def _among(ids: list[Any]) -> str:
+    return f"id IN ({', '.join(map(quoted, ids))})"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote
@@ -13,122 +12,116 @@ from urllib.parse import SplitResult, unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.validation import Ids
-from ..metadata.filters import build_condition
+from ..metadata.filters import FilterError, build_condition
 from ..metadata.values import flatten
 from ..utils.optional_imports import import_extra
-from .base import Description, Engine, EngineError, Found, Location, Rows, SearchOptions
-from .sql_conditions import SQLConditions
+from .base import (
+    Description,
+    Engine,
+    EngineError,
+    Hits,
+    Location,
+    Rows,
+    SearchOptions,
+    SQLConditions,
+    encoder_parts,
+    id_batches,
+    no_hits,
+)
 
 __all__ = ["MilvusEngine"]
 
-# A string has at most 65,535 bytes: so many bytes of the encoder in base64, and parts of one request.
+# Bytes of an encoder part (a string has at most 65,535 bytes, in base64), and parts per request.
 _PART, _PARTS = 45_000, 64
 
-# Ids of one condition, terms of a document, and bytes of one.
-_IDS, _TERMS, _TERM = 500, 4096, 1024
+# Ids per condition, terms per document, and bytes per term.
+_IDS, _MAX_TERMS, _MAX_TERM = 500, 4096, 1024
 
 
 class MilvusEngine(Engine):
-    """A collection in Milvus; tokens are kept elsewhere, such as in a local :class:`muvera.MuveraIndex`.
+    """A collection in Milvus.  Store tokens elsewhere, such as in a local :class:`muvera.MuveraIndex`.
 
     Parameters
     ----------
     uri : str
-        Of a server, or a file's path for Milvus Lite.
+        URL of a server, or path of a file for Milvus Lite.
     name : str
-        Of the collection.
-    token : str, optional
+        Name of the collection.
+    secret : str, optional
         "USER:PASSWORD" or a key.
 
     Raises
     ------
     EngineError
-        Where it cannot be reached.
+        If the server cannot be reached.
     ImportError
-        Where pymilvus is not installed.
+        Without pymilvus.
     """
 
     kind = "milvus"
+    precisions = {"float32": 32_768}  # noqa: RUF012 (Milvus: page of limits)
 
-    def __init__(self, uri: str, name: str, token: str | None = None) -> None:
-        super().__init__(
-            Location(uri.replace("http://", "milvus://", 1) if "://" in uri else f"milvus:{uri}", name)
-        )
+    def __init__(self, uri: str, name: str, secret: str | None = None) -> None:
+        url = uri.replace("http://", "milvus://", 1) if "://" in uri else f"milvus:{uri}"
+        super().__init__(Location(url, name), (secret or "").partition(":")[2] or secret)
         self._library = import_extra("pymilvus", "milvus", "Milvus")
-        self._name, self._secret = name, token
-        self._description: Description | None = None
-        with self._asking("cannot be reached"):
-            self._client = self._library.MilvusClient(uri, token=token or "", timeout=10)
+        with self._errors("cannot be reached"):
+            self._client = self._library.MilvusClient(uri, token=secret or "", timeout=10)
 
     @classmethod
     def from_url(cls, url: SplitResult, name: str) -> MilvusEngine:
         """Open ``milvus:FILE.db#NAME`` or ``milvus://USER:PASSWORD@HOST:PORT#NAME``."""
         if not url.netloc:
             if not url.path.endswith(".db"):
-                raise EngineError("Milvus Lite keeps a file that ends in .db. Give milvus:FILE.db.")
+                raise EngineError("Milvus Lite needs a file that ends in .db. Give milvus:FILE.db.")
             return cls(str(Path(unquote(url.path)).resolve()), name)
-        token = f"{unquote(url.username or '')}:{unquote(url.password)}" if url.password else None
-        return cls(f"http://{url.hostname}:{url.port or 19530}", name, token)
-
-    @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except EngineError:
-            raise
-        except Exception as error:
-            text = " ".join(str(getattr(error, "message", error)).split())[:200]
-            if self._secret:
-                text = text.replace(self._secret, "***").replace(
-                    self._secret.partition(":")[2] or self._secret, "***"
-                )
-            raise EngineError(f"{self.location} {what}: {text.rstrip('.')}.") from None
+        secret = f"{unquote(url.username or '')}:{unquote(url.password)}" if url.password else None
+        return cls(f"http://{url.hostname}:{url.port or 19530}", name, secret)
 
     # -- the collection -------------------------------------------------------
 
-    @property
-    def _beside(self) -> str:
-        return f"{self._name}_encoder"
+    def _existing_names(self) -> set[str]:
+        names = {name for name in (self._name, self._encoder_name) if self._client.has_collection(name)}
+        for name in names:  # Milvus Lite unloads collections at the end of a process
+            self._client.load_collection(name)
+        return names
 
-    def describe(self) -> Description | None:
-        """Return what is there; None where nothing of this name is."""
-        with self._asking("cannot be read"):
-            there = {name for name in (self._name, self._beside) if self._client.has_collection(name)}
-            for name in there:  # which Milvus Lite forgets with the process
-                self._client.load_collection(name)
-            first = self._parts([0]) if self._beside in there else []
-        if not first:
-            if self._name in there and self._beside not in there:
-                raise EngineError(f"{self.location} is a collection of something else. Give another name.")
-            return None
-        self._description = Description.from_dict(json.loads(first[0]))
-        with self._asking("cannot be read"):
-            fields = self._client.describe_collection(self._name)["fields"] if self._name in there else []
-        sizes = {field["name"]: field.get("params", {}).get("dim") for field in fields}
-        if int(sizes.get("fde") or 0) != self._description.vector_dimension:
-            raise EngineError(
-                f"{self.location} has no vectors 'fde' of {self._description.vector_dimension} floats: its "
-                "collection was changed. Load it again."
+    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
+        parts: list[bytes] = []
+        while stop is None or start < stop:
+            end = start + _PARTS if stop is None else min(stop, start + _PARTS)
+            rows = self._client.query(
+                self._encoder_name,
+                filter=f"part in {list(range(start, end))}",
+                output_fields=["part", "content"],
             )
-        return self._description
+            parts += [base64.b64decode(row["content"]) for row in sorted(rows, key=lambda row: row["part"])]
+            if not rows:
+                break
+            start = end
+        return parts
+
+    def _change(self, names: set[str]) -> str | None:
+        fields = self._client.describe_collection(self._name)["fields"] if self._name in names else []
+        sizes = {field["name"]: int(field.get("params", {}).get("dim") or 0) for field in fields}
+        size, expected = sizes.get("fde", 0), self.stored.vector_dimension
+        return None if size == expected else f"has vectors 'fde' of {size} floats, not {expected}"
 
     def create(self, description: Description, encoder: bytes) -> None:
-        """Make an empty collection that keeps the encoder; its description is written last."""
+        """Create an empty collection that stores the encoder; the description is written last."""
         if self.describe() is not None:
             raise EngineError(f"{self.location} exists. Give another name, or drop it.")
         client, kinds = self._client, self._library.DataType
-        with self._asking("cannot be created"):
-            for leftover in (self._name, self._beside):
+        with self._errors("cannot be created"):
+            for leftover in (self._name, self._encoder_name):
                 client.drop_collection(leftover)
-            beside = client.create_schema()
-            beside.add_field("part", kinds.INT64, is_primary=True)
-            beside.add_field("content", kinds.VARCHAR, max_length=65_535)
-            beside.add_field("nothing", kinds.FLOAT_VECTOR, dim=2)  # a collection must have vectors
-            flat = client.prepare_index_params()
-            flat.add_index("nothing", index_type="FLAT", metric_type="IP")
-            client.create_collection(self._beside, schema=beside, index_params=flat)
-            schema = client.create_schema()
+            schema, graph = client.create_schema(), client.prepare_index_params()
+            schema.add_field("part", kinds.INT64, is_primary=True)
+            schema.add_field("content", kinds.VARCHAR, max_length=65_535)
+            schema.add_field("unused", kinds.FLOAT_VECTOR, dim=2)  # a collection must have vectors
+            graph.add_index("unused", index_type="FLAT", metric_type="IP")
+            client.create_collection(self._encoder_name, schema=schema, index_params=graph)
+            schema, graph = client.create_schema(), client.prepare_index_params()
             if description.integer_ids:
                 schema.add_field("id", kinds.INT64, is_primary=True)
             else:
@@ -137,46 +130,30 @@ class MilvusEngine(Engine):
             schema.add_field("metadata", kinds.JSON)
             schema.add_field("bounds", kinds.JSON)
             schema.add_field(
-                "terms", kinds.ARRAY, element_type=kinds.VARCHAR, max_capacity=_TERMS, max_length=_TERM
+                "terms",
+                kinds.ARRAY,
+                element_type=kinds.VARCHAR,
+                max_capacity=_MAX_TERMS,
+                max_length=_MAX_TERM,
             )
-            graph = client.prepare_index_params()
-            how = {"M": description.graph.m, "efConstruction": description.graph.ef_construction}
-            graph.add_index("fde", index_type="HNSW", metric_type="IP", params=how)
+            settings = {"M": description.graph.m, "efConstruction": description.graph.ef_construction}
+            graph.add_index("fde", index_type="HNSW", metric_type="IP", params=settings)
             client.create_collection(self._name, schema=schema, index_params=graph)
-            parts = [encoder[start : start + _PART] for start in range(0, len(encoder), _PART)]
             rows = [
-                {"part": number, "content": base64.b64encode(part).decode(), "nothing": [0.0, 0.0]}
-                for number, part in enumerate([json.dumps(description.to_dict()).encode(), *parts])
+                {"part": number, "content": base64.b64encode(part).decode(), "unused": [0.0, 0.0]}
+                for number, part in enumerate([description.to_json(), *encoder_parts(encoder, _PART)])
             ]
             for start in range(1, len(rows), _PARTS):
-                client.upsert(self._beside, rows[start : start + _PARTS])
-            client.upsert(self._beside, rows[:1])
-        self._description = description
-
-    def _parts(self, numbers: Sequence[int]) -> list[bytes]:
-        found = self._client.query(
-            self._beside, filter=f"part in {list(numbers)}", output_fields=["part", "content"]
-        )
-        parts = {row["part"]: base64.b64decode(row["content"]) for row in found}
-        return [parts[number] for number in numbers if number in parts]
-
-    def read_encoder(self) -> bytes:
-        """Return what :meth:`create` kept."""
-        found: list[bytes] = []
-        with self._asking("cannot be read"):
-            while some := self._parts(range(len(found) + 1, len(found) + 1 + _PARTS)):
-                found += some
-        return b"".join(found)
-
-    def finish(self) -> None:
-        """Do nothing: Milvus builds its graph by itself."""
+                client.upsert(self._encoder_name, rows[start : start + _PARTS])
+            client.upsert(self._encoder_name, rows[:1])
+        self.description = description
 
     def drop(self) -> None:
         """Remove the collection."""
-        with self._asking("cannot be removed"):
-            for name in (self._name, self._beside):
+        with self._errors("cannot be removed"):
+            for name in (self._name, self._encoder_name):
                 self._client.drop_collection(name)
-        self._description = None
+        self.description = None
 
     def close(self) -> None:
         """Close the client."""
@@ -185,100 +162,93 @@ class MilvusEngine(Engine):
     # -- documents ------------------------------------------------------------
 
     def add(self, rows: Rows) -> None:
-        """Store documents, in place of those with the same ids."""
-        made = []
-        for name, vector, values in zip(rows.ids.tolist(), rows.vectors, rows.metadata, strict=True):
-            flat = flatten(values)
-            if len(flat.terms) > _TERMS or any(len(term) > _TERM for term in flat.terms):
+        """Store documents and replace those with the same ids."""
+        entities = []
+        for id, vector, metadata in zip(rows.ids.tolist(), rows.vectors, rows.metadata, strict=True):
+            flat = flatten(metadata)
+            if len(flat.terms) > _MAX_TERMS or any(len(term) > _MAX_TERM for term in flat.terms):
                 raise ValueError(
-                    f"The metadata of document {name!r} has more than {_TERMS} values or one of more than {_TERM} "
-                    "characters, which Milvus does not filter. Shorten it."
+                    f"The metadata of document {id!r} has more than {_MAX_TERMS} values or a value of more than "
+                    f"{_MAX_TERM} characters, which Milvus cannot filter. Shorten it."
                 )
             bounds = {
-                f"{side}_{key}": value
-                for side in ("low", "high")
-                for key, value in getattr(flat, side).items()
+                **{f"low_{name}": value for name, value in flat.low.items()},
+                **{f"high_{name}": value for name, value in flat.high.items()},
             }
-            made.append(
-                {"id": name, "fde": vector, "metadata": dict(values), "bounds": bounds, "terms": flat.terms}
+            entities.append(
+                {"id": id, "fde": vector, "metadata": dict(metadata), "bounds": bounds, "terms": flat.terms}
             )
-        with self._asking("did not take documents"):
-            self._client.upsert(self._name, made)
+        with self._errors("did not take documents"):
+            self._client.upsert(self._name, entities)
 
-    def existing(self, ids: Ids) -> set[Any]:
-        """Return those of some ids that are there."""
-        return {row["id"] for row in self._read(ids.tolist(), ["id"])}
+    def existing(self, ids: list[Any]) -> set[Any]:
+        """Return the ids that are in the collection."""
+        return {row["id"] for row in self._read(ids, ["id"])}
 
-    def delete(self, ids: Ids) -> None:
-        """Remove documents."""
-        with self._asking("did not remove documents"):
-            for start in range(0, len(ids), _IDS):
-                self._client.delete(self._name, filter=_among(ids[start : start + _IDS].tolist()))
+    def delete(self, ids: list[Any]) -> None:
+        """Delete documents."""
+        with self._errors("did not delete documents"):
+            for batch in id_batches(ids, _IDS):
+                self._client.delete(self._name, filter=_among(batch))
 
     def __len__(self) -> int:
-        with self._asking("cannot be read"):
+        with self._errors("cannot be read"):
             return int(self._client.query(self._name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
-    def metadata(self, ids: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+    def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
         """Return the metadata of documents by id."""
-        return {row["id"]: dict(row["metadata"]) for row in self._read(list(ids), ["id", "metadata"])}
+        return {row["id"]: dict(row["metadata"]) for row in self._read(ids, ["id", "metadata"])}
 
     def _read(self, ids: list[Any], fields: list[str]) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(ids), _IDS):
-            with self._asking("cannot be read"):
-                found = self._client.query(
-                    self._name, filter=_among(ids[start : start + _IDS]), output_fields=fields
-                )
-            yield from found
+        for batch in id_batches(ids, _IDS):
+            with self._errors("cannot be read"):
+                rows = self._client.query(self._name, filter=_among(batch), output_fields=fields)
+            yield from rows
 
     # -- searching ------------------------------------------------------------
 
-    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Found:
-        """Return the documents of the largest inner products for each query."""
-        condition = build_condition(options.where, _MilvusConditions()) if options.where else ""
-        nothing: tuple[list[Any], NDArray[np.float32]] = ([], np.empty(0, np.float32))
-        if condition == _MilvusConditions.never or len(vectors) == 0:
-            return [nothing] * len(vectors)
-        with self._asking("cannot be searched"):
-            found = self._client.search(
+    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Hits:
+        """Return the documents with the largest inner products for each query."""
+        builder = _MilvusConditions()
+        conditions = [build_condition(options.where, builder)] if options.where else []
+        if options.ids is not None:
+            conditions.append(_among(options.ids))
+        if builder.never in conditions or len(vectors) == 0:
+            return [no_hits()] * len(vectors)
+        condition = builder.all_of([text for text in conditions if text != builder.always])
+        with self._errors("cannot be searched"):
+            results = self._client.search(
                 self._name,
                 list(vectors),
                 anns_field="fde",
-                filter="" if condition == _MilvusConditions.always else condition,
+                filter="" if condition == builder.always else condition,
                 limit=options.count,
                 search_params={"metric_type": "IP", "params": {"ef": max(options.ef, options.count)}},
                 consistency_level="Strong",
             )
         return [
             ([hit["id"] for hit in hits], np.array([hit["distance"] for hit in hits], np.float32))
-            for hits in found
+            for hits in results
         ]
 
 
-def _among(ids: list[Any]) -> str:
-    # pymilvus writes ids into its expressions without escaping them.
-    return f"id in [{', '.join(json.dumps(name, ensure_ascii=False) for name in ids)}]"
-
-
 class _MilvusConditions(SQLConditions):
-    """Builds Milvus's expressions."""
+    """Builder of Milvus expressions, which have no constants of their own."""
 
-    # Milvus has no constants that stand alone.
     always, never = "(1 == 1)", "(1 == 0)"
-
-    def negation(self, part: str) -> str:
-        return f"(not {part})"
-
-    def all_of(self, parts: list[str]) -> str:
-        return f"({' and '.join(parts)})" if parts else self.always
-
-    def any_of(self, parts: list[str]) -> str:
-        return f"({' or '.join(parts)})" if parts else self.never
+    and_, or_, not_ = "and", "or", "not"
 
     def has_any(self, terms: list[str]) -> str:
         return f"ARRAY_CONTAINS_ANY(terms, [{', '.join(map(json.dumps, terms))}])"
 
     def compare(self, side: str, name: str, sign: str, value: Any) -> str:
+        if isinstance(value, str) and not value.isascii():
+            raise FilterError(f"Milvus orders ASCII strings only, got {value!r:.80}. Store a number instead.")
         literal = json.dumps(value) if isinstance(value, str) else repr(value)
         key = f'bounds["{side}_{name}"]'
         return f"(exists {key} and {key} {sign} {literal})"
+
+
+def _among(ids: list[Any]) -> str:
+    # pymilvus does not escape ids in its expressions.
+    return f"id in [{', '.join(json.dumps(id, ensure_ascii=False) for id in ids)}]"

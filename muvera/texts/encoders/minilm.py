@@ -238,7 +238,7 @@ class SampleEncoder:
     name = "minilm-demo"
 
     def __init__(self, sample: DemoSample) -> None:
-        self._vectors: dict[Side, dict[str, FloatMatrix]] = {
+        self._vectors: dict[Side, dict[str, Any]] = {
             "document": dict(zip(sample.texts, sample.documents, strict=True)),
             "query": dict(zip(sample.query_texts, sample.queries, strict=True)),
         }
