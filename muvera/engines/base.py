@@ -234,7 +234,7 @@ class Engine(ABC):
 
     def require_dimension(self, floats: int, precision: Precision | None = None) -> None:
         """Raise ValueError if the engine does not accept vectors of this dimension."""
-        chosen = precision or next(iter(self.precisions))
+        chosen: Precision = precision or next(iter(self.precisions))
         largest = self.precisions[chosen]
         if largest is not None and floats > largest:
             raise ValueError(

@@ -156,7 +156,8 @@ class EngineIndex:
                 require_choice("precision", precision, self._engine.precisions)
             if tokens == "engine" and not self._engine.keeps_tokens:
                 tokens = None
-            self._tokens, self._precision = tokens, precision or next(iter(self._engine.precisions))
+            self._tokens = tokens
+            self._precision: Precision = precision or next(iter(self._engine.precisions))
             self._graph = graph or GraphSettings()
             self._requested = encoder
             self._encoder: Encoder | None = None

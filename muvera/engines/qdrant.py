@@ -133,7 +133,8 @@ class _Qdrant(Engine):
 
     def add(self, rows: Rows) -> None:
         """Store documents and replace those with the same ids."""
-        points, fields = [], set()
+        points = []
+        fields: set[str] = set()
         for i, (id, metadata) in enumerate(zip(rows.ids.tolist(), rows.metadata, strict=True)):
             flat = flatten(metadata)
             # Qdrant orders numbers only.

@@ -10,8 +10,8 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 from muvera import FDEConfig, FDEEncoder
 from muvera.engines import EngineError, EngineIndex, open_engine
-from muvera.engines.base import parts_of
-from muvera.engines.encoder_bytes import encoder_from_bytes, encoder_hash, encoder_to_bytes
+from muvera.engines.base import encoder_parts
+from muvera.engines.engine_index import _from_bytes, _hash, _to_bytes
 
 DOCUMENTS = documents_like_real(40, ids=[f"text {i}" for i in range(40)], dtype=np.float16)
 ENCODER = FDEEncoder(CONFIG).fit(DOCUMENTS)

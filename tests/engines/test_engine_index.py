@@ -47,7 +47,7 @@ def recall(found: Any, expected: Any) -> float:
 
 def test_it_finds_what_our_own_index_finds(open_collection: Any) -> None:
     index = filled(open_collection("docs"))
-    own = MuveraIndex.build(FILLED, encoder=index.encoder, backend="exact", exact_tokens=0)
+    own = MuveraIndex.build(FILLED, index.encoder, backend="exact", exact_tokens=0)
     assert own._contents.candidates is not None
     vectors = own._contents.candidates.find(QUERIES, 50)
     expected = [FILLED.ids[rows].tolist() for rows in vectors]
@@ -228,7 +228,7 @@ def test_another_encoder_or_configuration_is_refused(open_collection: Any) -> No
         EngineError, match=r"was filled by configuration [0-9a-f]{16}, but [0-9a-f]{16} is given"
     ):
         EngineIndex(open_collection("docs"), FDEConfig(dimension=DIM))
-    EngineIndex(open_collection("docs"), CONFIG, encoder=index.encoder)
+    EngineIndex(open_collection("docs"), index.encoder)
     with pytest.raises(ValueError, match="needs to be fitted"):
         EngineIndex(open_collection("none"), encoder=FDEEncoder(CONFIG))
 
