@@ -242,8 +242,10 @@ class _MilvusConditions(SQLConditions):
         return f"ARRAY_CONTAINS_ANY(terms, [{', '.join(map(json.dumps, terms))}])"
 
     def compare(self, side: str, name: str, sign: str, value: Any) -> str:
-        if isinstance(value, str) and not value.isascii():
-            raise FilterError(f"Milvus orders ASCII strings only, got {value!r:.80}. Store a number instead.")
+        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            raise FilterError(
+                f"Milvus orders printable ASCII strings only, got {value!r:.80}. Store a number instead."
+            )
         literal = json.dumps(value) if isinstance(value, str) else repr(value)
         key = f'bounds["{side}_{name}"]'
         return f"(exists {key} and {key} {sign} {literal})"

@@ -1,16 +1,15 @@
-"""Engines that are here, each with a way to open collections of its own."""
+"""Fixtures that open collections in every engine that is installed."""
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from builders.postgres import binaries, running_server
 
-#: What each engine needs here, and the reason to skip it.
+#: The package of each engine.
 NEEDS = {
     "lancedb": "lancedb",
     "qdrant-edge": "qdrant_edge",
@@ -19,12 +18,9 @@ NEEDS = {
     "milvus": "milvus_lite",
 }
 
-#: Opens a collection of this name, again and again the same.
-Open = Callable[[str], Any]
-
 
 def missing(kind: str) -> str | None:
-    """Why an engine cannot be tested here; None where it can."""
+    """Return why an engine cannot be tested here, or None."""
     if importlib.util.find_spec(NEEDS[kind]) is None:
         return f"{NEEDS[kind]} is not installed"
     if kind == "pgvector" and binaries() is None:
@@ -34,12 +30,10 @@ def missing(kind: str) -> str | None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Name the engines that were tested, and why others were not."""
-    ran = any(
-        report.nodeid.startswith("tests/engines/") for report in terminalreporter.stats.get("passed", [])
-    )
-    found = [f"{kind} ({reason})" if (reason := missing(kind)) else kind for kind in NEEDS]
-    if ran:
-        terminalreporter.write_line(f"Engines: {', '.join(found)}.")
+    passed = terminalreporter.stats.get("passed", [])
+    if any(report.nodeid.startswith("tests/engines/") for report in passed):
+        listed = [f"{kind} ({reason})" if (reason := missing(kind)) else kind for kind in NEEDS]
+        terminalreporter.write_line(f"Engines: {', '.join(listed)}.")
 
 
 @pytest.fixture(scope="session")
@@ -51,52 +45,49 @@ def postgres() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=list(NEEDS))
-def kind(request: pytest.FixtureRequest) -> str:
-    """Name of an engine that is here."""
-    if (reason := missing(request.param)) is not None:
-        pytest.skip(reason)
-    return str(request.param)
+class Collections:
+    """Opens collections of one engine by name, and closes and drops them at the end."""
 
+    def __init__(self, kind: str, url: str) -> None:
+        self.kind, self._url, self._client = kind, url, None
+        self._opened: dict[str, list[Any]] = {}
 
-@pytest.fixture
-def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """Where collections of a test are, without a name."""
-    if kind == "pgvector":
-        return str(request.getfixturevalue("postgres"))
-    return f"milvus:{tmp_path}/lite.db" if kind == "milvus" else f"{kind}:{tmp_path}"
+    def __call__(self, name: str) -> Any:
+        from muvera.engines import open_engine
 
-
-@pytest.fixture
-def open_collection(kind: str, url: str) -> Iterator[Open]:
-    """Open a collection; what was opened is dropped and closed after the test."""
-    from muvera.engines import Engine, open_engine
-
-    opened: list[Engine] = []
-    client: list[Any] = []
-
-    def opens(name: str) -> Engine:
-        if kind == "qdrant":
-            # A server cannot be had here: the client's own imitation of one, which reads all vectors.
+        opened = self._opened.setdefault(name, [])
+        if self.kind == "qdrant":  # the client's imitation of a server, which reads all vectors
             from qdrant_client import QdrantClient
 
             from muvera.engines.qdrant import QdrantEngine
 
-            client.extend([] if client else [QdrantClient(":memory:")])
-            opened.append(QdrantEngine(client[0], name))
+            self._client = self._client or QdrantClient(":memory:")
+            engine: Any = QdrantEngine(self._client, name)
         else:
-            for before in opened if kind == "qdrant-edge" else []:
-                before.close()  # one opening at a time
-            opened.append(open_engine(f"{url}#{name}"))
-        return opened[-1]
+            if self.kind == "qdrant-edge" and opened:
+                opened[-1].close()  # one process may open a folder only once
+            engine = open_engine(f"{self._url}#{name}")
+        opened.append(engine)
+        return engine
 
+    def close(self) -> None:
+        for name, opened in self._opened.items():
+            if self.kind == "pgvector":
+                self(name).drop()
+            for engine in opened:
+                engine.close()
+
+
+@pytest.fixture(scope="module", params=list(NEEDS))
+def collections(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Collections of one engine, for all tests of a module."""
+    kind = str(request.param)
+    if (reason := missing(kind)) is not None:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp(kind)
+    url = f"milvus:{folder}/lite.db" if kind == "milvus" else f"{kind}:{folder}"
+    opener = Collections(kind, request.getfixturevalue("postgres") if kind == "pgvector" else url)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the imitation: it has no indexes
-        yield opens
-        for engine in reversed(opened):
-            engine.close()
-    if kind == "pgvector":
-        for engine in opened:
-            again = open_engine(f"{url}#{engine.location.name}")
-            again.drop()
-            again.close()
+        warnings.simplefilter("ignore")  # the imitation of a server warns that it has no indexes
+        yield opener
+        opener.close()

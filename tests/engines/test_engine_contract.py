@@ -1,0 +1,243 @@
+"""The contract of EngineIndex, which every engine passes."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.filter_conditions import CONDITIONS, METADATA
+from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, top_k
+from muvera.engines import EngineError, EngineIndex, GraphSettings
+from muvera.metadata.filters import FilterError, matches
+
+COUNT = 280
+DOCUMENTS = documents_like_real(COUNT, ids=[f"text {i}" for i in range(COUNT)], dtype=np.float16)
+FILLED = DOCUMENTS[np.flatnonzero(DOCUMENTS.lengths > 0)]
+SOME = FILLED[:40]
+ENCODER = FDEEncoder(CONFIG).fit(FILLED)
+QUERIES = queries_like_real(DOCUMENTS, 8)
+METADATA_OF = [
+    {"year": 1990 + i % 30, "tags": ["a", "b"][: 1 + i % 2], "who": {"x": f"{i % 3}"}} for i in range(COUNT)
+]
+GRAPH = GraphSettings(from_documents=50)
+LOCAL = MuveraIndex.build(DOCUMENTS, CONFIG, exact_tokens=10**9)
+
+
+def opened(engine: Any, encoder: Any = ENCODER, **options: Any) -> EngineIndex:
+    """Open an index whose tokens are in the engine, or in LOCAL if the engine stores none."""
+    tokens = {} if engine.keeps_tokens else {"tokens": LOCAL}
+    return EngineIndex(engine, encoder, **{"graph": GRAPH, **tokens, **options})
+
+
+@pytest.fixture(scope="module")
+def filled(collections: Any) -> EngineIndex:
+    """All documents; tests must not change it."""
+    index = opened(collections("docs"), CONFIG)
+    index.add(DOCUMENTS, METADATA_OF)
+    return index
+
+
+def ids(rankings: Any) -> list[list[Any]]:
+    return [ranking.ids.tolist() for ranking in rankings]
+
+
+def recall(rankings: Any, expected: Any) -> float:
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(rankings, expected, strict=True)]))
+
+
+def test_search_returns_the_nearest_vectors_and_exact_scores(filled: EngineIndex) -> None:
+    products = filled.encoder.encode_queries(QUERIES) @ filled.encoder.encode_documents(FILLED).T
+    expected = [FILLED.ids[row].tolist() for row in np.argsort(-products, kind="stable")[:, :50]]
+    assert recall(ids(filled.search(QUERIES, 50, rerank=None, ef=200)), expected) > 0.98  # graph, float16
+    ranked, exact = filled.search(QUERIES, 10, candidates=200, rerank="here"), top_k(QUERIES, FILLED, 10)
+    assert ids(ranked) == ids(exact)
+    for a, b in zip(ranked, exact, strict=True):
+        np.testing.assert_array_equal(a.scores, b.scores)
+    assert filled.measure_recall(QUERIES, candidates=200).recall == 1.0
+    info = filled.info()
+    assert len(filled) == info.documents == len(FILLED)
+    assert info.description is not None and not info.description.integer_ids
+    empty = MultiVectors.from_arrays([QUERIES[0], np.empty((0, DIM), np.float32)], dimension=DIM)
+    assert [len(ranking) for ranking in filled.search(empty, 3)] == [3, 0]
+
+
+def test_the_engine_ranks_by_half_precision_tokens(filled: EngineIndex) -> None:
+    if not filled.engine.reranks:
+        with pytest.raises(EngineError):
+            filled.search(QUERIES, 5, rerank="engine")
+        return
+    there, here = filled.search(QUERIES, 5, rerank="engine"), filled.search(QUERIES, 5, rerank="here")
+    assert ids(filled.search(QUERIES, 5)) == ids(there)
+    assert recall(ids(there), ids(here)) > 0.98
+    for a, b in zip(there, here, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"year": {"$gte": 2000, "$lt": 2003}},
+        {"tags": "b", "who.x": {"$in": ["1", "2"]}},
+        {"$not": {"tags": "b"}},
+        {"none": {"$exists": True}},
+        {"none": {"$gt": 3}},
+        {},
+    ],
+)
+def test_where_and_ids_select_documents(filled: EngineIndex, where: dict[str, Any]) -> None:
+    wanted = [i for i in range(COUNT) if DOCUMENTS.lengths[i] and matches(where, METADATA_OF[i])]
+    hits = ids(filled.search(QUERIES[:2], COUNT, where=where, rerank=None))
+    assert [sorted(row) for row in hits] == [sorted(DOCUMENTS.ids[wanted].tolist())] * 2
+    some = DOCUMENTS.ids[:100].tolist()
+    hits = ids(filled.search(QUERIES[:2], COUNT, where=where, ids=[*some, "unknown"], rerank=None))
+    assert [sorted(row) for row in hits] == [
+        sorted(DOCUMENTS.ids[[i for i in wanted if i < 100]].tolist())
+    ] * 2
+    assert ids(filled.search(QUERIES[:1], 3, where=where, ids=[])) == [[]]
+
+
+def test_any_condition_selects_what_python_selects(collections: Any) -> None:
+    index = opened(collections("conditions"))
+
+    @settings(max_examples=4, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(st.lists(METADATA, min_size=40, max_size=40), st.lists(CONDITIONS, min_size=8, max_size=8))
+    def compare(metadata: list[dict[str, Any]], conditions: list[dict[str, Any]]) -> None:
+        index.add(SOME.with_ids(np.arange(40)), metadata)
+        for where in conditions:
+            wanted = [i for i, values in enumerate(metadata) if matches(where, values)]
+            try:
+                hits = index.search(QUERIES[:1], 40, where=where, rerank=None)
+            except FilterError:
+                assert collections.kind.startswith("qdrant")  # which orders numbers only
+                continue
+            assert sorted(hits[0].ids.tolist()) == wanted, where
+
+    compare()
+
+
+def test_conditions_that_an_engine_cannot_answer_are_refused(filled: EngineIndex) -> None:
+    large, kind = {"year": {"$lt": 2**53 + 1}}, filled.engine.kind
+    with pytest.raises(FilterError) if kind in ("lancedb", "qdrant") else nullcontext():
+        filled.search(QUERIES[:1], 1, where=large, rerank=None)
+    accent = {"who.x": {"$lt": "\u00e9"}}
+    with pytest.raises(FilterError) if kind in ("milvus", "qdrant") else nullcontext():
+        assert len(filled.search(QUERIES[:1], 1, where=accent, rerank=None)[0]) == 1
+    with pytest.raises(FilterError) if kind in ("pgvector", "qdrant", "milvus") else nullcontext():
+        filled.search(QUERIES[:1], 1, where={"who.x": {"$lt": "a\0"}}, rerank=None)
+
+
+def test_another_process_searches_with_the_stored_encoder(collections: Any) -> None:
+    index = opened(collections("again"))
+    index.add(SOME)
+    expected = index.search(QUERIES, 5)
+    again = opened(collections("again"), None)
+    for a, b in zip(again.search(QUERIES, 5), expected, strict=True):
+        assert a.to_dict() == b.to_dict()
+    np.testing.assert_array_equal(again.encoder.encode_documents(SOME), ENCODER.encode_documents(SOME))
+    for wrong in (FDEEncoder(CONFIG).fit(FILLED[:100]), FDEConfig(dimension=DIM), "mean"):
+        with pytest.raises(EngineError):
+            EngineIndex(collections("again"), wrong)
+    opened(collections("again"), CONFIG)
+
+
+def test_tokens_may_be_in_a_local_index(collections: Any) -> None:
+    index = opened(collections("local"), tokens=LOCAL)
+    index.add(DOCUMENTS)
+    assert ids(index.search(QUERIES, 10, candidates=200)) == ids(top_k(QUERIES, FILLED, 10))
+    assert index.measure_recall(QUERIES, candidates=200).recall == 1.0
+    assert index.explain(QUERIES[0], "text 3").score == LOCAL.explain(QUERIES[0], "text 3").score
+    expected = ids(index.search(QUERIES, 3, rerank=None))
+    without = EngineIndex(collections("local"))
+    with pytest.raises(EngineError):
+        without.search(QUERIES)
+    assert ids(without.search(QUERIES, 3, rerank=None)) == expected
+
+
+@pytest.mark.parametrize("integers", [True, False])
+def test_documents_are_replaced_deleted_and_resumed(collections: Any, integers: bool) -> None:
+    names: Any = np.arange(60) if integers else [f'it\'s "{i}" \\ \u2713' for i in range(60)]
+    texts, values = DOCUMENTS[:60].with_ids(names), METADATA_OF[:60]
+    count = int((texts.lengths > 0).sum())
+    index = EngineIndex(collections(f"lifecycle_{integers}"), ENCODER, graph=GRAPH)
+    ranks: Any = "here" if index.engine.keeps_tokens else None
+    report = index.add(texts, values)
+    assert (report.added, report.without_tokens) == (count, 60 - count)
+    assert index.add(texts, values) == report and len(index) == count
+    name, other = texts.ids[[3, 4]].tolist()
+    assert index.metadata([other, name]) == [values[4], values[3]]
+    for wrong in (str(name), 3):
+        with pytest.raises(TypeError):
+            index.delete(wrong)  # type: ignore[arg-type]
+    index.delete([name, texts.ids[20:21].tolist()[0], 10**6 if integers else "unknown"])
+    assert len(index) == count - 2
+    assert name not in ids(index.search([DOCUMENTS[3]], 60, candidates=60, rerank=ranks))[0]
+    for call in (lambda: index.metadata([name]), lambda: index.explain(DOCUMENTS[3], name)):
+        with pytest.raises((KeyError, EngineError)):
+            call()
+    report = index.add(texts, values, resume=True)
+    assert (report.added, report.skipped) == (2, count - 2)
+    assert ids(index.search([DOCUMENTS[3]], 1, rerank=ranks)) == [[name]]
+    index.add(texts[[5]].with_ids(texts.ids[[3]]), [{"year": 1}])
+    assert index.metadata([name]) == [{"year": 1}]
+    if ranks:
+        assert index.explain(DOCUMENTS[5], name).score == pytest.approx(len(DOCUMENTS[5]), rel=1e-2)
+    index.drop()
+    assert len(index) == 0
+    index.add(texts[:20])  # a new collection of the same name
+    assert len(index) == int((texts.lengths[:20] > 0).sum())
+
+
+def test_batches_and_progress(collections: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera.engines.engine_index._BATCH_BYTES", 64_000)
+    index = opened(collections("batches"))
+    seen: list[int] = []
+    batches = (DOCUMENTS[start : start + 50] for start in range(0, 100, 50))
+    index.add(batches, iter(METADATA_OF[:100]), progress=seen.append)
+    assert sum(seen) == 100 and max(seen) < 50 and len(index) == int((DOCUMENTS.lengths[:100] > 0).sum())
+    assert index.metadata(["text 99"]) == [METADATA_OF[99]]
+
+
+def test_what_does_not_fit_is_refused(collections: Any) -> None:
+    index = opened(collections("refused"))
+    with pytest.raises(EngineError):
+        index.search(QUERIES)
+    index.add(SOME)
+    big = MultiVectors.from_arrays([np.full((1, DIM), 1e5, np.float32)], ids=["big"])
+    for documents, metadata, kind in (
+        (MultiVectors.from_arrays([np.ones((3, 8), np.float32)], ids=["x"]), None, ValueError),
+        (SOME.with_ids(np.arange(40)), None, TypeError),
+        ([np.ones((3, DIM), np.float32)], None, ValueError),
+        (SOME[:3], METADATA_OF[:2], ValueError),
+        (SOME[:3], METADATA_OF[:4], ValueError),
+        (SOME[:3], [{"a": float("nan")}] * 3, ValueError),
+        *([(big, None, ValueError)] if index.engine.keeps_tokens else []),
+    ):
+        with pytest.raises(kind):
+            index.add(documents, metadata)
+    for wrong in ({"k": 0}, {"k": 5, "candidates": 4}, {"rerank": "there"}, {"ef": 0}):
+        with pytest.raises(ValueError, match=r"k|rerank|ef"):
+            index.search(QUERIES, **wrong)
+    with pytest.raises(TypeError):
+        index.search(QUERIES, ids="text 1")
+    with pytest.raises(ValueError, match="17"):
+        index.search([np.ones((3, 17), np.float32)])
+    with pytest.raises(FilterError):
+        index.search(QUERIES, where={"year": {"$near": 3}})
+    assert len(index) == len(SOME)
+
+
+def test_the_default_encoder_is_fitted_on_the_first_batch(collections: Any) -> None:
+    index = opened(collections("default"), "learned")
+    assert len(index) == 0 and index.info().description is None
+    with pytest.raises(ValueError, match="256"):
+        index.add(DOCUMENTS[:100])
+    assert collections("default").describe() is None  # nothing was created
+    index.delete(["x"])
+    index = opened(collections("default"), None)
+    index.add(DOCUMENTS)
+    assert index.encoder.config == MomentsConfig(DIM)
+    assert ids(index.search(QUERIES, 10, candidates=COUNT, rerank="here")) == ids(top_k(QUERIES, FILLED, 10))
