@@ -232,9 +232,14 @@ class Engine(ABC):
             raise EngineError(f"{self.location} is empty. Add documents first.")
         return self.description
 
+    @property
+    def default_precision(self) -> Precision:
+        """The first of ``precisions``."""
+        return next(iter(self.precisions))
+
     def require_dimension(self, floats: int, precision: Precision | None = None) -> None:
         """Raise ValueError if the engine does not accept vectors of this dimension."""
-        chosen: Precision = precision or next(iter(self.precisions))
+        chosen = precision or self.default_precision
         largest = self.precisions[chosen]
         if largest is not None and floats > largest:
             raise ValueError(

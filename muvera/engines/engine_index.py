@@ -19,10 +19,9 @@ from ..data.ranking import Ranking
 from ..data.sampling import as_batches
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_encoder, load_encoder, make_encoder
+from ..index.info import FirstStageRecall
 from ..index.muvera_index import MuveraIndex
-from ..index.quality import FirstStageRecall
-from ..index.search_plan import DEFAULT_CANDIDATES, DEFAULT_K
-from ..index.two_stage_search import MIN_FIT_DOCUMENTS
+from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCUMENTS
 from ..metadata.filters import Filter
 from ..metadata.values import encode_metadata
 from ..reranking.chamfer import Explanation, explain, rerank, top_k
@@ -157,7 +156,7 @@ class EngineIndex:
             if tokens == "engine" and not self._engine.keeps_tokens:
                 tokens = None
             self._tokens = tokens
-            self._precision: Precision = precision or next(iter(self._engine.precisions))
+            self._precision: Precision = precision or self._engine.default_precision
             self._graph = graph or GraphSettings()
             self._requested = encoder
             self._encoder: Encoder | None = None

@@ -239,5 +239,5 @@ def test_the_default_encoder_is_fitted_on_the_first_batch(collections: Any) -> N
     index.delete(["x"])
     index = opened(collections("default"), None)
     index.add(DOCUMENTS)
-    assert index.encoder.config == MomentsConfig(DIM)
+    assert index.encoder.config == MomentsConfig(dimension=DIM)
     assert ids(index.search(QUERIES, 10, candidates=COUNT, rerank="here")) == ids(top_k(QUERIES, FILLED, 10))
