@@ -170,7 +170,7 @@ def _opened(
     rerank: str | None,
 ) -> Any:
     """Open an index or a collection in an engine, and complete the plan by what it understands."""
-    from ..engines.registry import SCHEMES, is_engine_url
+    from ..engines.base import SCHEMES, is_engine_url
 
     if "://" in index and not is_engine_url(index):
         raise ValueError(

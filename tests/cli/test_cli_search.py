@@ -9,7 +9,7 @@ from builders.command_line import answer, fails, muvera, some_texts
 from builders.text_encoders import HashEncoder
 
 from muvera import MultiVectors, MuveraIndex, TextIndex, top_k
-from muvera.engines.registry import SCHEMES
+from muvera.engines.base import SCHEMES
 
 QUERIES = some_texts(6, seed=1)
 
