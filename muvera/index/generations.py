@@ -1,11 +1,10 @@
 """The folder of a saved index: generations of files behind one manifest.
 
-``manifest.json`` names every file with its size and checksum.  A new generation is written
-beside the old one; replacing the manifest, one rename, makes it the index; only then are
-files that it does not name removed.  So a crash, a kill or a full disk at any moment leaves
-the old index or the new one, and a reader that has mapped old files keeps them.  What it leaves
-beside that is removed by the next writer.  Writers hold a lock that the system frees when they
-die; readers need none.
+``manifest.json`` names every file with its size and checksum.  A save writes a new generation beside the old one,
+replaces the manifest with one rename, and then removes files that it does not name.  So a crash, a kill or a full
+disk at any moment leaves the old index or the new one, and readers keep the old files that they have mapped.  The
+next writer removes what was left over.  Writers hold a lock, which the system frees when they die; readers need
+none.
 """
 
 from __future__ import annotations
@@ -24,13 +23,7 @@ import filelock
 from ..utils.atomic_files import atomic_folder, sync
 from ..utils.checksums import described_file
 from ..utils.sibling_folders import remove_folder, remove_stale_siblings, sibling_folder
-from .manifest import (
-    MANIFEST,
-    IndexFolderError,
-    is_index_file,
-    read_manifest,
-    write_manifest,
-)
+from .manifest import MANIFEST, IndexFolderError, is_index_file, read_manifest, write_manifest
 
 __all__ = ["Generation", "commit", "require_place", "staging_beside"]
 
@@ -44,14 +37,14 @@ Fill = Callable[[Path, str, set[str]], tuple[dict[str, Any], list[str]]]
 
 @dataclass(frozen=True)
 class Generation:
-    """One state of a folder.
+    """One saved state of a folder.
 
     Parameters
     ----------
     number : int
-        Counts up from 1.
+        1, 2, ...
     stamp : str
-        Random, so that another index under the same name and number is told apart.
+        Random, to tell apart another index in the same folder with the same number.
     """
 
     number: int
@@ -64,12 +57,12 @@ class Generation:
 
     @property
     def folder(self) -> str:
-        """Name of its folder within that of the index."""
+        """Name of its folder within the index's folder."""
         return f"generation-{self.number:06d}"
 
 
 def require_place(target: Path, overwrite: bool = False) -> None:
-    """Raise FileExistsError where no index can be built: only an index is ever replaced."""
+    """Raise FileExistsError unless an index can be written to `target`: only an index is ever replaced."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir():
@@ -81,8 +74,8 @@ def require_place(target: Path, overwrite: bool = False) -> None:
         )
     if not (target / MANIFEST).is_file():
         raise FileExistsError(
-            f"{target} exists and is not empty, and is not a muvera index, so it is not replaced. Give "
-            "another name, or empty it yourself."
+            f"{target} exists and is not a muvera index, so it is not replaced. Give another name, or empty it "
+            "yourself."
         )
 
 
@@ -94,16 +87,15 @@ def commit(
     Parameters
     ----------
     target : Path
-        A new folder, or that of an index.
+        A new folder, or the folder of an index.
     fill : callable
-        Given a folder to fill, its later name within `target`, and the names of the files of
-        the current generation, relative to `target`; writes this generation's files and
-        returns the manifest's own entries and which of those names to keep.
+        Gets a folder to fill, its later name within `target`, and the names of the current generation's files
+        relative to `target`.  Writes the new generation's files; returns the manifest's entries and which of those
+        names to keep.
     expected_generation : Generation or None
-        What the caller loaded or wrote last in this folder; None for an index that was never
-        there.  Another one on the disk means that somebody else wrote since.
+        The generation that the caller last loaded from or wrote to this folder; None for a new index.
     overwrite : bool
-        Replace an index in `target`, whatever it holds, in one step.
+        Replace an index in `target`, whatever it is, in one step.
 
     Returns
     -------
@@ -113,9 +105,9 @@ def commit(
     Raises
     ------
     IndexFolderError
-        Where another process is writing the folder, or has changed it.
+        If another process is writing the folder, or has changed it.
     FileExistsError
-        Where the folder holds something else.
+        If the folder holds anything else.
     """
     remove_stale_siblings(target)
     if overwrite or not (target / MANIFEST).exists():
@@ -126,16 +118,16 @@ def commit(
         current = Generation.of(manifest)
         if current != expected_generation:
             if expected_generation is None:
-                since = "this index was made elsewhere"
+                reason = "this index was made elsewhere"
             elif expected_generation.number == current.number:
-                since = "it is another one than you loaded"
+                reason = "it is not the one you loaded"
             else:
-                since = f"you loaded {expected_generation.number}"
+                reason = f"you loaded generation {expected_generation.number}"
             raise IndexFolderError(
-                f"{target} holds generation {current.number}, but {since}. Saving would lose what is there: "
-                "load it and change that, save to another folder, or remove the folder first."
+                f"{target} holds generation {current.number}, but {reason}. Saving would lose it: load it and "
+                "change that, save to another folder, or remove the folder first."
             )
-        with suppress(OSError):  # what killed writers left: a folder holds one such generation at most
+        with suppress(OSError):  # left over by killed writers
             _remove_unnamed(target, set(manifest["files"]))
         return _write_generation(target, fill, current.number + 1, manifest["files"])
 
@@ -160,28 +152,27 @@ def _write_generation(target: Path, fill: Fill, number: int, old: dict[str, Any]
     name, final = new.folder, target / new.folder
     try:
         partial.mkdir()
-        entries, kept = fill(partial, name, set(old))
-        files = {key: old[key] for key in kept}
+        entries, reused = fill(partial, name, set(old))
+        files = {key: old[key] for key in reused}
         for path in sorted(partial.rglob("*")):
             if path.is_file():
                 sync(path)
-                relative = f"{name}/{path.relative_to(partial).as_posix()}"
-                files[relative] = described_file(path)
+                files[f"{name}/{path.relative_to(partial).as_posix()}"] = described_file(path)
         sync(partial)
         partial.replace(final)
         sync(target)
     except BaseException:
         remove_folder(partial)
         raise
-    described = {"generation": new.number, "stamp": new.stamp, "folder": name, **entries, "files": files}
+    content = {"generation": new.number, "stamp": new.stamp, "folder": name, **entries, "files": files}
     try:
-        write_manifest(target, described)
+        write_manifest(target, content)
     except BaseException:
-        # The rename may have happened: then the new files are the index.
+        # If the rename has happened, the new files are the index.
         if not _is_current(target, new):
             remove_folder(final)
         raise
-    with suppress(OSError):  # what is left is removed by the next writer
+    with suppress(OSError):  # the next writer removes the rest
         _remove_unnamed(target, set(files))
     return new
 
@@ -194,7 +185,7 @@ def _is_current(target: Path, generation: Generation) -> bool:
 
 
 def _remove_unnamed(target: Path, named: set[str]) -> None:
-    """Remove what writers wrote and no manifest names any more; nothing else, and nothing behind a link."""
+    """Remove files of writers that the manifest does not name; nothing else, and nothing behind a link."""
     for path in target.iterdir():
         if path.is_symlink():
             continue
@@ -213,12 +204,12 @@ def _remove_unnamed(target: Path, named: set[str]) -> None:
 
 @contextmanager
 def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Give a folder beside `target` for what is on its way there; it is removed in the end.
+    """Yield a folder beside `target` for tokens on their way there; remove it at the end.
 
     Raises
     ------
     FileExistsError
-        Where `target` cannot be written, see :func:`require_place`.
+        If `target` cannot be written, see :func:`require_place`.
     """
     require_place(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -228,12 +219,12 @@ def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, which the system frees when its process dies.
+    """Hold the lock of `folder`.
 
     Raises
     ------
     IndexFolderError
-        At once, where another process or thread holds it.
+        At once, if another process or thread holds it.
     """
     path = folder / LOCK
     if path.is_symlink():  # locking would empty the file behind it

@@ -1,4 +1,4 @@
-"""The manifest of an index's folder: what the folder holds, and how to know that it is whole."""
+"""The manifest of an index's folder: names, sizes and checksums of its files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = [
 ]
 
 FORMAT = "muvera-index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
-#: The database of texts and metadata of a text index.
+#: The database of a text index.
 TEXTS = "texts.sqlite"
 
-#: Names of the files that a generation has; see docs/index-format.md.  Nothing else is ever read or removed.
+#: Names of the files in a generation, see docs/index-format.md.  No other file is read or removed.
 FILE_PATTERNS = (
     "tokens-*.npy",
     "codes-*.npy",
@@ -47,36 +47,36 @@ FILE_PATTERNS = (
 
 
 class IndexFolderError(ValueError):
-    """A folder is not an index that can be read or written here; the message says why."""
+    """A folder does not hold an index that can be read or written."""
 
 
 def is_index_file(name: str) -> bool:
-    """Whether a file of this name, without folders, is one that a generation has."""
+    """Return True if a generation can contain a file of this name."""
     return any(fnmatch(name, pattern) for pattern in FILE_PATTERNS)
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write the manifest with its format, version and own checksum."""
+    """Write the manifest with its format, version and checksum."""
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
     write_json(folder / MANIFEST, {**content, "sha256": content_checksum(content)})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of `folder`, checked to be whole and to name nothing outside of the folder.
+    """Return the manifest of `folder`.
 
     Raises
     ------
     FileNotFoundError
-        Where there is no such folder, or no manifest in it; of token embeddings the message says what to do.
+        If the folder or its manifest does not exist.
     IndexFolderError
-        For a damaged manifest, another format or a newer version.
+        For a damaged manifest, another format version, or files outside of the folder.
     """
     path = folder / MANIFEST
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist. Give the folder of an index.")
     if (folder / "tokens.npy").is_file() and not path.is_file():
         raise FileNotFoundError(
-            f"{folder} is not a muvera index: it holds token embeddings. Build an index of them: "
+            f"{folder} is not a muvera index: it holds token embeddings. Build an index of them with: "
             f"muvera index {folder} INDEX."
         )
     if not path.is_file():
@@ -108,32 +108,35 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raise IndexFolderError unless all that is named lies in the folder, and all that is used is listed."""
-    files = manifest["files"]
-    used = [entry["file"] for entry in manifest["segments"]]
-    if manifest.get("codes") is not None:
-        used += [entry["file"] for entry in manifest["codes"]["segments"]]
+    """Raise IndexFolderError unless every file is inside the folder, and every file that is used is listed."""
+    files, codes, candidates = manifest["files"], manifest["codes"], manifest["candidates"]
+    segments = manifest["segments"] + ([] if codes is None else codes["segments"])
+    used = [segment["file"] for segment in segments]
+    if candidates is not None and candidates["graph"] is not None:
+        used.append(candidates["graph"])
     for name in [manifest["folder"], *files, *used]:
         parts = PurePosixPath(name).parts
         inside = parts and not PurePosixPath(name).is_absolute() and ".." not in parts and "\\" not in name
         if not inside or not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise IndexFolderError(
-                f"{folder / MANIFEST} names {name!r}, which does not lie within the folder. Put the files "
-                "themselves into the folder, not links to them."
+                f"{folder / MANIFEST} names {name!r}, which is not inside the folder. Put the files themselves "
+                "into the folder, not links to them."
             )
-    here = folder / manifest["folder"]
-    if here.is_dir():
-        used += [f"{manifest['folder']}/{path.name}" for path in here.iterdir() if is_index_file(path.name)]
+    generation = folder / manifest["folder"]
+    if generation.is_dir():
+        used += [
+            f"{manifest['folder']}/{path.name}" for path in generation.iterdir() if is_index_file(path.name)
+        ]
     for name in used:
         if name not in files:
             raise IndexFolderError(
-                f"{folder / name} is not listed in {MANIFEST}, so that nothing says whether it is whole. "
-                "Restore the folder from a copy."
+                f"{folder / name} is not listed in {MANIFEST}, so it cannot be checked. Restore the folder from "
+                "a copy."
             )
 
 
 def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) -> None:
-    """Check that every file of a manifest's "files" is there, whole and unchanged.
+    """Check that every file of a manifest exists and is unchanged.
 
     Parameters
     ----------
@@ -141,8 +144,8 @@ def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) ->
     files : dict
         Size and checksum by name.
     thorough : bool, optional
-        True: checksums of all files.  False: sizes alone.  Default: checksums of files up
-        to 256 MiB.
+        True: compare the checksums of all files.  False: compare sizes only.  Default: checksums of files up to
+        256 MiB.
 
     Raises
     ------

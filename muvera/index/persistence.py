@@ -1,4 +1,4 @@
-"""How an index's contents become files and contents again; generations.py makes a folder of the files."""
+"""Write an index's contents to files, and read them back; generations.py manages the folder."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ LENGTHS = "lengths.npy"
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
-# Times that a folder is read again because a writer replaced it meanwhile.
+# How often a folder is read if writers replace it meanwhile.
 _ATTEMPTS = 5
 
-# A segment that is not this many times the new tokens is written again together with them:
-# many small files would slow every search down, and a large one is written seldom.
+# A saved segment that is not this many times the new tokens is written again together with them: many small files
+# would slow down every search, and a large segment is written seldom.
 _GROWTH = 2
 
 
@@ -48,7 +48,7 @@ def write_contents(
     overwrite: bool = False,
     attachments: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> Generation:
-    """Write an index's contents to a folder, and read its tokens from there from now on.
+    """Write an index's contents to a folder; from then on its tokens are read from there.
 
     Parameters
     ----------
@@ -57,39 +57,48 @@ def write_contents(
     expected_generation, overwrite
         See :func:`muvera.index.generations.commit`.
     attachments : mapping of str to callable, optional
-        Files to keep with the index, by name; each callable writes the file of the path that it is given.
+        Further files of the index, by name; each callable writes the file at the path that it gets.
 
     Raises
     ------
     IndexFolderError, FileExistsError, OSError
-        As :meth:`muvera.MuveraIndex.save` says.
+        See :meth:`muvera.MuveraIndex.save`.
     """
-    written: list[tuple[TokenStore[Any], list[Segment[Any]]]] = []
-    searches: list[VectorSearch] = []  # those that were written whole
+    new_segments: list[tuple[TokenStore[Any], list[Segment[Any]]]] = []
+    new_graphs: list[VectorSearch] = []
 
     def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
         entries_of: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
-        kept_files: list[str] = []
+        reused: list[str] = []
         for level in contents.store.levels:
-            segments, kept = _write_level(level, folder, target, target / name, old)
-            written.append((level, segments))
-            files = [_relative(part, target) for part in segments]
+            segments, unchanged = _write_level(level, folder, target, target / name, old)
+            new_segments.append((level, segments))
+            files = [_relative(segment, target) for segment in segments]
             entries_of[level.prefix] = [
-                {"first": part.first, "file": file} for part, file in zip(segments, files, strict=True)
+                {"first": segment.first, "file": file} for segment, file in zip(segments, files, strict=True)
             ]
-            kept_files += files[:kept]
+            reused += files[:unchanged]
         codec = contents.store.codec
         codes = None
         if codec is not None:
             codes = {"codec": write_codec(codec, folder), "segments": entries_of["codes"]}
         save_array(folder / LENGTHS, contents.lengths.values)
         contents.ids.save(folder)
-        for attached, write in (attachments or {}).items():
-            write(folder / attached)
+        for file_name, write in (attachments or {}).items():
+            write(folder / file_name)
         encoder = contents.encoder
         fitted = encoder is not None and not encoder.needs_fit
         if encoder is not None and fitted:
             write_encoder_arrays(encoder.to_arrays(), folder)
+        candidates = None
+        if contents.candidates is not None:
+            search = contents.candidates.search
+            graph = None if search.saved is None else _name_in(search.saved.path, target, old)
+            candidates = contents.candidates.save(folder, graph)
+            if graph is None:
+                new_graphs.append(search)
+            else:
+                reused.append(graph)
         entries = {
             "config": contents.config.to_dict(),
             "config_hash": contents.config.hash,
@@ -97,22 +106,14 @@ def write_contents(
             "segments": entries_of["tokens"],
             "codes": codes,
             "encoder": fitted,
-            "candidates": None,
+            "candidates": candidates,
         }
-        if contents.candidates is not None:
-            saved = contents.candidates.search.saved
-            graph = None if saved is None else _name_in(saved.path, target, old)
-            entries["candidates"] = contents.candidates.save(folder, graph)
-            if graph is None:
-                searches.append(contents.candidates.search)
-            else:
-                kept_files.append(graph)
-        return entries, kept_files
+        return entries, reused
 
     generation = commit(target, fill, expected_generation, overwrite)
-    for search in searches:
+    for search in new_graphs:
         search.saved_in(target / generation.folder)
-    for level, segments in written:
+    for level, segments in new_segments:
         level.segments = segments
     contents.store.staging = None
     return generation
@@ -121,24 +122,24 @@ def write_contents(
 def _write_level(
     level: TokenStore[Any], folder: Path, target: Path, later: Path, old: set[str]
 ) -> tuple[list[Segment[Any]], int]:
-    """Write what is new of a level; return its segments, and how many of them stay where they are."""
-    kept, rest = _divide(level.segments, target, old)
-    segments = list(kept)
+    """Write the new tokens of a level; return its segments, and how many of them were in the folder already."""
+    unchanged, rest = _divide(level.segments, target, old)
+    segments = list(unchanged)
     if rest:
         file = f"{level.prefix}-{rest[0].first:012d}.npy"
         _write_segments(folder / file, rest, level.staging)
-        lengths = np.concatenate([part.vectors.lengths for part in rest])
+        lengths = np.concatenate([segment.vectors.lengths for segment in rest])
         segments.append(Segment(rest[0].first, mapped(folder / file, lengths, level.make), later / file))
-    return segments, len(kept)
+    return segments, len(unchanged)
 
 
-def _relative(part: Segment[Any], target: Path) -> str:
-    assert part.path is not None
-    return part.path.relative_to(target).as_posix()
+def _relative(segment: Segment[Any], target: Path) -> str:
+    assert segment.path is not None
+    return segment.path.relative_to(target).as_posix()
 
 
 def _name_in(path: Path | None, target: Path, names: set[str]) -> str | None:
-    """Return what a file is called in `target`, or None where it is not among the files there."""
+    """Return the name of a file within `target` if it is one of `names`, otherwise None."""
     if path is None or target not in path.parents:
         return None
     name = path.relative_to(target).as_posix()
@@ -148,25 +149,25 @@ def _name_in(path: Path | None, target: Path, names: set[str]) -> str | None:
 def _divide(
     segments: list[Segment[Any]], target: Path, old: set[str]
 ) -> tuple[list[Segment[Any]], list[Segment[Any]]]:
-    """Return the segments that stay in the folder as they are, and those to write."""
-    kept: list[Segment[Any]] = []
-    for part in segments:
-        if _name_in(part.path, target, old) is None:
+    """Return the segments that stay in the folder, and those to write."""
+    unchanged: list[Segment[Any]] = []
+    for segment in segments:
+        if _name_in(segment.path, target, old) is None:
             break
-        kept.append(part)
-    rest = segments[len(kept) :]
-    while rest and kept and kept[-1].num_tokens <= _GROWTH * sum(part.num_tokens for part in rest):
-        rest.insert(0, kept.pop())
-    return kept, rest
+        unchanged.append(segment)
+    rest = segments[len(unchanged) :]
+    while rest and unchanged and unchanged[-1].num_tokens <= _GROWTH * sum(each.num_tokens for each in rest):
+        rest.insert(0, unchanged.pop())
+    return unchanged, rest
 
 
-def _write_segments(path: Path, parts: list[Segment[Any]], staging: Path | None) -> None:
-    source = parts[0].path
-    if len(parts) == 1 and source is not None and staging is not None and source.parent == staging:
+def _write_segments(path: Path, segments: list[Segment[Any]], staging: Path | None) -> None:
+    source = segments[0].path
+    if len(segments) == 1 and source is not None and staging is not None and source.parent == staging:
         shutil.move(source, path)
     else:
-        # From what is mapped, not from the file: another process may have removed that.
-        write_tokens(path, [part.vectors for part in parts])
+        # From the mapping, because another process may have removed the file.
+        write_tokens(path, [segment.vectors for segment in segments])
 
 
 def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContents, Generation]:
@@ -175,7 +176,7 @@ def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContent
     Raises
     ------
     FileNotFoundError, IndexFolderError
-        As :meth:`muvera.MuveraIndex.load` says.
+        See :meth:`muvera.MuveraIndex.load`.
     """
     recover_folder(folder)
     manifest = read_manifest(folder)
@@ -186,7 +187,7 @@ def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContent
             latest = read_manifest(folder)
             if latest.get("stamp") == manifest.get("stamp"):
                 raise
-            manifest = latest  # a writer was faster and removed old files: what it wrote is whole
+            manifest = latest  # a writer has replaced the old files with a complete new generation
     return _read(folder, manifest, verify_files)
 
 
@@ -196,9 +197,7 @@ def _read(
     try:
         verify(folder, manifest["files"], verify_files)
         return _contents(folder, manifest), Generation.of(manifest)
-    except IndexFolderError:
-        raise
-    except (MemoryError, ImportError):
+    except (IndexFolderError, MemoryError, ImportError):
         raise
     except (KeyError, TypeError, AttributeError) as error:
         raise IndexFolderError(
@@ -218,7 +217,7 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     files = folder / manifest["folder"]
     settings = IndexSettings.of(**manifest["settings"])
     encoder = read_encoder(files, config) if manifest["encoder"] else None
-    coded = manifest.get("codes")
+    coded = manifest["codes"]
     codec = None if coded is None else read_codec(files, coded["codec"], config.dimension)
     loaded = IndexContents(config, settings, encoder=encoder, codec=codec)
     lengths = load_npy(files / LENGTHS, mmap=False)
@@ -227,9 +226,10 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     floats, codes = loaded.store.floats, loaded.store.codes
     if floats is not None:
         floats.segments = _read_segments(floats, folder, manifest["segments"], lengths)
-        for part in floats.segments:
-            part.vectors.require_dimension(config.dimension, f"The tokens in {part.path}", "its index")
-    if codes is not None and coded is not None:
+        for segment in floats.segments:
+            name = f"The tokens in {segment.path}"
+            segment.vectors.require_dimension(config.dimension, name, "its index")
+    if codes is not None:
         codes.segments = _read_segments(codes, folder, coded["segments"], lengths)
     for level in loaded.store.levels:
         rows = (loaded.ids.num_rows, len(lengths), len(level))
@@ -237,14 +237,14 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
             raise IndexFolderError(f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets.")
     if manifest["candidates"] is not None:
         if encoder is None:
-            raise IndexFolderError(f"{folder} has FDEs without the matrices that made them.")
+            raise IndexFolderError(f"{folder} has vectors, but not the encoder that made them.")
         loaded.candidates = CandidateSearch.load(
             files, encoder, settings, manifest["candidates"], loaded.ids.deleted_rows
         )
-        found, wanted = loaded.candidates.search.labels(), loaded.searchable[0]
-        if not np.array_equal(found, wanted):
+        labels, wanted = loaded.candidates.search.labels(), loaded.searchable[0]
+        if not np.array_equal(labels, wanted):
             raise IndexFolderError(
-                f"{folder} has FDEs of {len(found)} documents, but {len(wanted)} with tokens. "
+                f"{folder} has vectors of {len(labels)} documents, but {len(wanted)} documents with tokens. "
                 "Build the index again."
             )
     return loaded
@@ -254,13 +254,13 @@ def _read_segments(
     level: TokenStore[_Texts], folder: Path, entries: list[dict[str, Any]], lengths: NDArray[np.int64]
 ) -> list[Segment[_Texts]]:
     """Map the files of a level."""
-    ends = [entry["first"] for entry in entries[1:]] + [len(lengths)] * bool(entries)
-    found = []
-    for entry, end in zip(entries, ends, strict=True):
+    stops = [entry["first"] for entry in entries[1:]] + [len(lengths)] * bool(entries)
+    segments = []
+    for entry, stop in zip(entries, stops, strict=True):
         file = folder / entry["file"]
         try:
-            texts = mapped(file, lengths[entry["first"] : end], level.make)
+            texts = mapped(file, lengths[entry["first"] : stop], level.make)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-        found.append(Segment(entry["first"], texts, file))
-    return found
+        segments.append(Segment(entry["first"], texts, file))
+    return segments

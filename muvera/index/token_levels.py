@@ -1,4 +1,4 @@
-"""TokenLevels: tokens of an index as floats, as codes, or as codes before floats."""
+"""TokenLevels: an index's tokens as floats, as codes, or as codes with floats behind them."""
 
 from __future__ import annotations
 
@@ -21,33 +21,29 @@ from .token_store import Segment, TokenStore
 
 __all__ = ["CodeStore", "LevelsState", "TokenLevels"]
 
-#: Codecs are fitted on at most this many tokens, and earlier only when an index is complete.
+#: A codec is fitted when there are this many tokens, on as many, or when a build ends.
 FIT_TOKENS = 50_000
 
-# The stream that draws the tokens of a fit.
+# Seed of the sample that a codec is fitted on.
 _SEED = 0x70
 
-# Candidates by codes that exact tokens order, unless a search says otherwise: 2 k + _MORE; without exact
-# tokens, k + _MORE are ordered by decoded ones.
+# Best candidates by codes that are ranked again: 2 k + _MORE by exact tokens, or k + _MORE by decoded ones.
 _MORE = 10
 
-# So many candidates by codes for each that is wanted pay for bounds.
+# Bounds pay if there are this many times k candidates.
 _BOUNDED = 4
 
 
 class CodeStore(TokenStore[CodedVectors]):
-    """Store of one codec's codes."""
+    """TokenStore of one codec's codes."""
 
     def __init__(self, codec: TokenCodec) -> None:
         super().__init__(partial(CodedVectors.from_lengths, codec), "codes")
         self.codec = codec
 
 
-_Pair = tuple[TokenStore[MultiVectors] | None, CodeStore | None]
-
-
 class LevelsState(NamedTuple):
-    """What can be gone back to: the two levels and their segments."""
+    """Both levels and their segments."""
 
     floats: TokenStore[MultiVectors] | None
     float_segments: list[Segment[MultiVectors]]
@@ -56,10 +52,10 @@ class LevelsState(NamedTuple):
 
 
 class TokenLevels:
-    """Texts by row number 0, 1, 2, ..., as floats until there are enough to fit a codec.
+    """Texts by row number 0, 1, 2, ..., as floats until there are enough tokens to fit a codec.
 
-    Afterwards codes rank candidates, and the best few are ordered by floats: exact ones where these are
-    kept, else those that the codes stand for.  A codec is fitted once and then frozen.
+    After that, codes rank the candidates, and floats rank the best few again: exact ones if they are stored,
+    otherwise decoded ones.  A codec is fitted once and does not change.
 
     Parameters
     ----------
@@ -73,16 +69,16 @@ class TokenLevels:
     def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:
         self.settings, self.dimension = settings, dimension
         self._staging: Path | None = None
-        kept = codec is None or settings.keep_exact
-        # One tuple, which searches read once: they are not disturbed while a codec is fitted.
-        self._pair: _Pair = (
-            TokenStore(MultiVectors.from_flat, "tokens") if kept else None,
+        has_floats = codec is None or settings.keep_exact
+        # One tuple that a search reads once, so that fitting a codec does not disturb it.
+        self._pair: tuple[TokenStore[MultiVectors] | None, CodeStore | None] = (
+            TokenStore(MultiVectors.from_flat, "tokens") if has_floats else None,
             None if codec is None else CodeStore(codec),
         )
 
     @property
     def floats(self) -> TokenStore[MultiVectors] | None:
-        """Tokens as floats, where they are kept."""
+        """Tokens as floats, if they are stored."""
         return self._pair[0]
 
     @property
@@ -92,7 +88,7 @@ class TokenLevels:
 
     @property
     def codec(self) -> TokenCodec | None:
-        """The codec, once it is fitted."""
+        """The fitted codec."""
         return None if self.codes is None else self.codes.codec
 
     @property
@@ -107,8 +103,8 @@ class TokenLevels:
 
     @property
     def levels(self) -> list[TokenStore[Any]]:
-        """What holds tokens."""
-        return [level for level in (self.floats, self.codes) if level is not None]
+        """The stores that hold tokens."""
+        return [level for level in self._pair if level is not None]
 
     @property
     def staging(self) -> Path | None:
@@ -123,12 +119,13 @@ class TokenLevels:
 
     @property
     def state(self) -> LevelsState:
-        """What :attr:`state` may be set to again, which undoes all since."""
+        """The current state; assigning it again undoes all changes since."""
+        floats, codes = self._pair
         return LevelsState(
-            self.floats,
-            [] if self.floats is None else self.floats.segments,
-            self.codes,
-            [] if self.codes is None else self.codes.segments,
+            floats,
+            [] if floats is None else floats.segments,
+            codes,
+            [] if codes is None else codes.segments,
         )
 
     @state.setter
@@ -142,19 +139,16 @@ class TokenLevels:
     def __len__(self) -> int:
         return len(self.levels[0])
 
-    def __repr__(self) -> str:
-        return f"TokenLevels({len(self)} texts, {self.kind})"
-
     # -- changing -------------------------------------------------------------
 
     def append(
         self, texts: MultiVectors, threads: int | None = None, codes: CodedVectors | None = None
     ) -> None:
-        """Add texts under the next row numbers; `codes`: theirs, where they are known."""
+        """Add texts under the next row numbers; `codes` are theirs, if known."""
         before = self.state
         try:
             if self.floats is not None:
-                self.floats.append(self._as_kept(texts))
+                self.floats.append(self._converted(texts))
             if self.codes is not None:
                 self.codes.append(
                     CodedVectors.of(self.codes.codec, texts, threads) if codes is None else codes
@@ -170,30 +164,30 @@ class TokenLevels:
             like = level.segments[-1].vectors.tokens
             level.append(level.make(np.empty((0, like.shape[1]), like.dtype), lengths))
 
-    def _as_kept(self, texts: MultiVectors) -> MultiVectors:
-        """Return texts in the type of float that is kept."""
-        kind = FLOATS.get(self.settings.tokens or "")
-        if kind is None or texts.tokens.dtype == kind:
+    def _converted(self, texts: MultiVectors) -> MultiVectors:
+        """Return texts in the float type of the settings."""
+        dtype = FLOATS.get(self.settings.tokens or "")
+        if dtype is None or texts.tokens.dtype == dtype:
             return texts
         with np.errstate(over="ignore"):
-            tokens = texts.tokens.astype(kind)
+            tokens = texts.tokens.astype(dtype)
         if not np.isfinite(tokens).all():
             row = int(np.argmin(np.isfinite(tokens).all(axis=1)))
             raise ValueError(
                 f"{texts.text_name(texts.text_of(row)[0])} has a number above 65504, which float16 cannot hold. "
-                "Keep tokens as float32, or scale them."
+                "Use tokens='float32', or scale the tokens."
             )
         return MultiVectors.from_flat(tokens, offsets=texts.offsets)
 
-    def fit_if_ready(self, threads: int | None, tokens: int = FIT_TOKENS) -> None:
-        """Fit the codec where there are so many tokens, and make codes of all texts."""
-        floats = self.floats
-        if self.codes is not None or floats is None or self.settings.tokens not in CODECS:
+    def fit_if_ready(self, threads: int | None, tokens: int | None = None) -> None:
+        """Fit the codec if there are `tokens` tokens (default: FIT_TOKENS), and encode all texts."""
+        floats, kind = self.floats, self.settings.tokens
+        if self.codes is not None or floats is None or kind not in CODECS:
             return
-        total = sum(part.num_tokens for part in floats.segments)
-        if total < tokens:
+        total = sum(segment.num_tokens for segment in floats.segments)
+        if total < (FIT_TOKENS if tokens is None else tokens):
             return
-        codec = fit_codec(self.settings.tokens, _sample(floats, total), threads=threads)
+        codec = fit_codec(kind, _sample(floats, total), threads=threads)
         codes = CodeStore(codec)
         codes.staging = self.staging
         for _, texts in floats.batches(np.arange(len(floats))):
@@ -201,83 +195,75 @@ class TokenLevels:
         self._pair = floats if self.settings.keep_exact else None, codes
 
     def flush(self) -> None:
-        """Write what is in memory to the staging folder, where there is one."""
+        """Write what is in memory to the staging folder, if there is one."""
         for level in self.levels:
             level.flush()
 
-    # -- looking --------------------------------------------------------------
+    # -- reading --------------------------------------------------------------
 
-    def rows(self, positions: NDArray[np.int64]) -> MultiVectors:
-        """Return the texts at these row numbers, ascending, at least one, as exactly as they are kept."""
+    def rows(self, rows: NDArray[np.int64]) -> MultiVectors:
+        """Return the texts at `rows`, ascending, at least one; decoded if there are only codes."""
         if self.floats is not None:
-            return self.floats.rows(positions)
+            return self.floats.rows(rows)
         assert self.codes is not None
-        return self.codes.rows(positions).decoded()
+        return self.codes.rows(rows).decoded()
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], MultiVectors]]:
         """Yield (rows, texts) for ascending `rows`, some thousand at a time."""
-        for part, texts, _ in self.coded_batches(rows):
-            yield part, texts
+        for batch, texts, _ in self.coded_batches(rows):
+            yield batch, texts
 
     def coded_batches(
         self, rows: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], MultiVectors, CodedVectors | None]]:
-        """Yield rows, texts and, where there are, their codes."""
-        if self.codes is None:
-            assert self.floats is not None
-            for part, texts in self.floats.batches(rows):
-                yield part, texts, None
-            return
-        for part, coded in self.codes.batches(rows):
-            yield part, coded.decoded() if self.floats is None else self.floats.rows(part), coded
+        """Yield (rows, texts, codes) for ascending `rows`; codes are None if there are none."""
+        floats, codes = self._pair
+        if codes is not None:
+            for batch, coded in codes.batches(rows):
+                yield batch, coded.decoded() if floats is None else floats.rows(batch), coded
+        elif floats is not None:
+            for batch, texts in floats.batches(rows):
+                yield batch, texts, None
 
     @property
     def exact(self) -> bool:
         """Whether scores are of the tokens as they were given."""
         return self.floats is not None
 
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes that a search reads of every candidate's token."""
-        if self.codec is not None:
-            return self.codec.bytes_per_token
-        segments = self.levels[0].segments
-        return self.dimension * (segments[0].vectors.tokens.itemsize if segments else 4)
-
     def info(self) -> dict[str, Any]:
-        """Return how tokens are kept, and their bytes."""
-        floats = self.floats.segments if self.floats is not None and self.codes is not None else []
-        exact = self.dimension * floats[0].vectors.tokens.itemsize if floats else 0
+        """Return how tokens are stored, and their bytes."""
+        floats, codes = self._pair
+        segments = [] if floats is None else floats.segments
+        float_bytes = self.dimension * (segments[0].vectors.tokens.itemsize if segments else 4)
         return {
             "codec": self.kind,
             "keep_exact": self.settings.keep_exact,
-            "fitted": self.codec is not None,
-            "bytes_per_token": self.bytes_per_token,
-            "exact_bytes_per_token": exact,
+            "fitted": codes is not None,
+            "bytes_per_token": float_bytes if codes is None else codes.codec.bytes_per_token,
+            "exact_bytes_per_token": float_bytes if segments and codes is not None else 0,
         }
 
     # -- ranking --------------------------------------------------------------
 
     def require_rescore(self, rescore: int | None) -> None:
-        """Raise ValueError where no exact tokens can order the best by codes."""
+        """Raise ValueError if `rescore` is given but there are no exact tokens behind codes."""
         if rescore is None or (self.codes is not None and self.floats is not None):
             return
         if self.codes is None:
             raise ValueError(
-                f"rescore={rescore} is for codes, but this index ranks every candidate by its tokens. Leave it out."
+                f"rescore={rescore} applies to codes, but this index stores floats ({self.kind}). Drop rescore."
             )
         raise ValueError(
-            f"rescore={rescore} needs exact tokens, but this index keeps only codes ({self.kind}). Build it "
+            f"rescore={rescore} needs exact tokens, but this index stores only codes ({self.kind}). Build it "
             "with keep_exact=True, or drop rescore."
         )
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Let the system read what :meth:`rank` will read first of these rows, where it is on the disk."""
+        """Ask the system to read from disk what :meth:`rank` reads first of these rows."""
         floats, codes = self._pair
-        if codes is not None:
-            codes.read_ahead(rows)
-        elif floats is not None:
-            floats.read_ahead(rows)
+        level = floats if codes is None else codes
+        if level is not None:
+            level.read_ahead(rows)
 
     def rank(
         self,
@@ -293,9 +279,8 @@ class TokenLevels:
         if codes is None:
             assert floats is not None
             return rank_candidates(query, rows, floats.slices, options, threads)
-        if (
-            rescore is None
-        ):  # decoding takes longer than scoring, and codes differ little from what they stand for
+        if rescore is None:
+            # Decoded tokens take longer than exact ones, and change the order by codes less.
             rescore = (options.k if floats is None else 2 * options.k) + _MORE
         count = max(options.k, rescore)
         best = np.sort(rows)
@@ -305,32 +290,31 @@ class TokenLevels:
             order = best_first(scores, count)
             best = best[order]
             options = replace(options, estimates=scores[order])
-        # The best by codes are near the k best: bounds leave few of them out, and take longer than these.
-        options = replace(
-            options, patience=None, early_exit=options.early_exit and len(best) > _BOUNDED * options.k
-        )
+        # Few candidates are left, all near the k best: bounds would skip few of them and cost more.
+        bounded = options.early_exit and len(best) > _BOUNDED * options.k
+        options = replace(options, patience=None, early_exit=bounded)
         if floats is not None:
             floats.read_ahead(best)
             ranked = rank_candidates(query, best, floats.slices, options, threads)
-            floats.let_go(best)  # of so many texts, later queries hardly ever read the same
+            floats.let_go(best)  # later queries hardly ever read the same texts
             return ranked
         ascending = np.sort(best)
         if len(ascending) == 0:
             return ascending, np.empty(0, np.float32)
         decoded = codes.rows(ascending).decoded(threads)
-        found, scores = rank_candidates(
+        positions, scores = rank_candidates(
             query, np.searchsorted(ascending, best),
             lambda at, _: [(decoded, at, np.arange(len(at)))], options, threads,
         )  # fmt: skip
-        return ascending[found], scores
+        return ascending[positions], scores
 
 
 def _sample(store: TokenStore[MultiVectors], total: int) -> NDArray[np.float32]:
     """Return a uniform sample of the tokens, float32."""
     picked = np.sort(np.random.default_rng(_SEED).permutation(total)[:FIT_TOKENS])
-    parts, start = [], 0
-    for part in store.segments:
-        lo, hi = np.searchsorted(picked, [start, start + part.num_tokens])
-        parts.append(np.asarray(part.vectors.tokens[picked[lo:hi] - start], np.float32))
-        start += part.num_tokens
-    return np.concatenate(parts)
+    samples, start = [], 0
+    for segment in store.segments:
+        lo, hi = np.searchsorted(picked, [start, start + segment.num_tokens])
+        samples.append(np.asarray(segment.vectors.tokens[picked[lo:hi] - start], np.float32))
+        start += segment.num_tokens
+    return np.concatenate(samples)

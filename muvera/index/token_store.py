@@ -1,4 +1,4 @@
-"""TokenStore: token vectors or their codes by row number, in segments that are in memory or mapped."""
+"""TokenStore: token vectors, or their codes, by row number, in segments in memory or in mapped files."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ from ..utils.page_cache import ask_for, forget, resident_share
 
 __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
 
-# In memory, segments are merged until each is this many times its successor: adding one by
-# one stays cheap, and so does searching.  Larger segments than this stay as they were given:
-# merging would read a memory map into memory.
+# Segments in memory are merged until each is this many times its successor, so that adding one by one stays cheap,
+# and so do searches.  Larger segments than this are not merged: that would read a mapped file into memory.
 _GROWTH, _MERGED_BYTES = 2, 64 << 20
 
-# Memory that tokens take before they are written to the staging file.
+# Bytes of tokens in memory before they are written to the staging file.
 _STAGING_BYTES = 64 << 20
 
-# Texts and tokens of one batch when all are read, and rows written at a time.
+# Texts and tokens per batch, and rows written at a time.
 _BATCH, _BATCH_TOKENS, _ROWS = 4096, 1 << 18, 1 << 16
 
-# More rows than this are read one after the other, which needs no advice.
+# More rows than this are read one after another, which needs no advice to the system.
 _MAX_ASKED = 4096
 
-# After this many requests it is looked again whether files are in memory, at so many pages of each.
+# After this many requests, check again whether the files are in memory, at so many pages of each.
 _REQUESTS, _PAGES = 64, 32
 
-# Bytes of mapped files that this process may hold before it gives them up, and what it may hold beside a text:
-# the system maps what is in memory anyway around a byte that is touched, up to a large page.
+# Bytes of mapped files that this process may hold before it gives them up, and what each text counts for besides its
+# own bytes: the system maps up to a large page around a byte that is read.
 _HELD_BYTES, _AROUND = 256 << 20, 2 << 20
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
-#: Makes texts of an array with a row a token, and of the texts' lengths.
+#: Makes texts from an array with one row per token, and the lengths of the texts.
 Make = Callable[[NDArray[Any], NDArray[np.int64]], _Texts]
 
 
@@ -65,40 +64,39 @@ class Segment(Generic[_Texts]):
 
     @property
     def num_tokens(self) -> int:
-        """Token vectors of the segment."""
+        """Number of token vectors."""
         return self.vectors.num_tokens
 
 
 class TokenStore(Generic[_Texts]):
     """Texts by row number 0, 1, 2, ...; a row is never used twice.
 
-    Its list of segments is replaced, never changed: who kept the old list can go back to it,
-    and who reads from it is not disturbed.
+    The list of segments is copied on write: readers keep a snapshot, and a failed append can be rolled back.
 
     Parameters
     ----------
     make : callable
-        Makes texts, MultiVectors or CodedVectors, of an array and lengths.
+        Makes texts, MultiVectors or CodedVectors, from an array and lengths.
     prefix : str
-        How names of files begin.
+        First part of file names.
     staging : Path, optional
-        A folder for tokens once there are many, so that memory stays bounded.  They go to the
-        end of one file.
+        A folder for tokens once there are many, so that memory stays bounded.
     """
 
     def __init__(self, make: Make[_Texts], prefix: str, staging: Path | None = None) -> None:
         self.make: Make[_Texts] = make
-        self.prefix = prefix
+        self.prefix, self.staging = prefix, staging
         self.segments: list[Segment[_Texts]] = []
-        self.staging = staging
         self._requests, self._resident = 0, False
-        self._mapped_bytes = 0
+        self._held_bytes = 0
 
     def __len__(self) -> int:
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
 
+    # -- changing -------------------------------------------------------------
+
     def append(self, vectors: _Texts) -> None:
-        """Add texts under the next row numbers; all of them or none."""
+        """Add texts under the next row numbers: all of them or none."""
         if len(vectors) == 0:
             return
         last = Segment(len(self), self._join([vectors]))
@@ -112,147 +110,143 @@ class TokenStore(Generic[_Texts]):
             before = segments.pop()
             last = Segment(before.first, self._join([before.vectors, last.vectors]))
         segments.append(last)
-        memory = sum(part.vectors.tokens.nbytes for part in segments if part.path is None)
+        memory = sum(segment.vectors.tokens.nbytes for segment in segments if segment.path is None)
         if self.staging is not None and memory >= _STAGING_BYTES:
             segments = self._staged(segments, self.staging)
         self.segments = segments
 
     def flush(self) -> None:
-        """Write what is in memory to the staging folder, where there is one."""
-        if self.staging is not None and any(part.path is None for part in self.segments):
+        """Write what is in memory to the staging folder, if there is one."""
+        if self.staging is not None and any(segment.path is None for segment in self.segments):
             self.segments = self._staged(self.segments, self.staging)
 
-    def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], _Texts]]:
-        """Yield (rows, texts) for ascending `rows`, as many at a time as have some hundred thousand tokens."""
-        for start in range(0, len(rows), _BATCH):
-            part = rows[start : start + _BATCH]
-            lengths = [
-                segment.vectors.lengths[part[lo:hi] - segment.first] for segment, lo, hi in self._split(part)
-            ]
-            offsets = running_total(np.concatenate(lengths))
-            for first, stop in token_batches(offsets, _BATCH_TOKENS):
-                yield part[first:stop], self.rows(part[first:stop])
-
-    def rows(self, positions: NDArray[np.int64]) -> _Texts:
-        """Return the texts at these row numbers, ascending, at least one."""
-        return self._join(
-            [
-                part.vectors[positions[lo:hi] - part.first]
-                for part, lo, hi in self._split(positions)
-                if hi > lo
-            ]
-        )
-
-    def slices(
-        self, positions: NDArray[np.int64], in_order: bool
-    ) -> list[tuple[_Texts, NDArray[np.int64], NDArray[np.int64]]]:
-        """Return where the rows at `positions` (c, in any order) are, and their places in `positions`.
-
-        Segment after segment, or exactly in the order of `positions` where `in_order`.
-        """
-        segments = self.segments
-        if len(segments) == 1:
-            return [(segments[0].vectors, positions, np.arange(len(positions)))]
-        owner = np.searchsorted([part.first for part in segments], positions, side="right") - 1
-        places = np.arange(len(positions)) if in_order else np.argsort(owner, kind="stable")
-        edges = np.flatnonzero(np.diff(owner[places])) + 1
-        runs = np.split(places, edges) if len(places) else []
-        parts = [segments[owner[run[0]]] for run in runs]
-        return [
-            (part.vectors, positions[run] - part.first, run) for part, run in zip(parts, runs, strict=True)
-        ]
-
-    def read_ahead(self, positions: NDArray[np.int64]) -> int:
-        """Let the system read what is mapped of the rows at `positions`; it is not waited for.
-
-        Nothing is asked for while the files are in memory anyway.
-
-        Returns
-        -------
-        int
-            Number of ranges of the files that were asked for.
-        """
-        files = [part for part in self.segments if part.path is not None]
-        if not files or len(positions) > _MAX_ASKED:
-            return 0
-        if self._requests % _REQUESTS == 0:
-            shares = [resident_share(part.vectors.tokens, _PAGES) for part in files]
-            self._resident = all(share is None or share == 1 for share in shares)
-        self._requests += 1
-        if self._resident:
-            return 0
-        asked = 0
-        ascending = np.sort(positions)
-        for part, lo, hi in self._split(ascending):
-            if part.path is not None and hi > lo:
-                rows, tokens = ascending[lo:hi] - part.first, part.vectors.tokens
-                size = tokens.shape[1] * tokens.itemsize
-                offsets = part.vectors.offsets
-                filled = offsets[rows + 1] > offsets[rows]
-                starts, stops = offsets[rows][filled] * size, offsets[rows + 1][filled] * size
-                asked += ask_for(tokens.ctypes.data, starts, stops)
-        return asked
-
-    def look_again(self) -> None:
-        """Look at the next request whether files are in memory, which is done after some requests else."""
-        self._requests = 0
-
-    def let_go(self, positions: NDArray[np.int64]) -> None:
-        """Count what was read at `positions`; give up the pages of all mapped files once they are many.
-
-        Files stay in the system's memory where there is room, and what is read again is read from there.
-        """
-        ascending = np.sort(positions)
-        for part, lo, hi in self._split(ascending):
-            if part.path is not None and hi > lo:
-                rows, offsets = ascending[lo:hi] - part.first, part.vectors.offsets
-                tokens = int((offsets[rows + 1] - offsets[rows]).sum())
-                self._mapped_bytes += tokens * part.vectors.tokens.strides[0] + _AROUND * len(rows)
-        if self._mapped_bytes < _HELD_BYTES:
-            return
-        self._mapped_bytes = 0
-        for part in self.segments:
-            if part.path is not None:
-                forget(part.vectors.tokens)
-
-    def _split(self, positions: NDArray[np.int64]) -> list[tuple[Segment[_Texts], int, int]]:
-        """Return which slice of the ascending `positions` lies in each segment."""
-        segments = self.segments
-        edges: list[int] = np.searchsorted(positions, [part.first for part in segments]).tolist()
-        return list(zip(segments, edges, [*edges[1:], len(positions)], strict=True))
-
-    def _join(self, parts: list[_Texts]) -> _Texts:
-        """Concatenate without ids: a store knows texts by row."""
-        if len(parts) == 1:
-            return self.make(parts[0].tokens, parts[0].lengths)
-        tokens = np.concatenate([part.tokens for part in parts])
-        return self.make(tokens, np.concatenate([part.lengths for part in parts]))
-
     def _staged(self, segments: list[Segment[_Texts]], staging: Path) -> list[Segment[_Texts]]:
-        """Return the segments with those in memory written to the end of the last file, or a new one."""
-        memory = [part for part in segments if part.path is None]
-        kept: list[Segment[_Texts]] = segments[: len(segments) - len(memory)]
-        vectors = [part.vectors for part in memory]
-        dtype = np.result_type(*(part.tokens.dtype for part in vectors))
+        """Write the segments in memory to the end of the last file, or to a new one; return all segments."""
+        memory = [segment for segment in segments if segment.path is None]
+        files = segments[: len(segments) - len(memory)]
+        vectors = [segment.vectors for segment in memory]
+        dtype = np.result_type(*(texts.tokens.dtype for texts in vectors))
         first = memory[0].first
-        lengths: list[NDArray[np.int64]] = [part.lengths for part in vectors]
-        if kept and kept[-1].path is not None and kept[-1].vectors.tokens.dtype == dtype:
-            last = kept.pop()
+        lengths: list[NDArray[np.int64]] = [texts.lengths for texts in vectors]
+        if files and files[-1].path is not None and files[-1].vectors.tokens.dtype == dtype:
+            last = files.pop()
             assert last.path is not None
-            rows = last.num_tokens + sum(part.num_tokens for part in vectors)
+            rows = last.num_tokens + sum(segment.num_tokens for segment in memory)
             with last.path.open("r+b") as stream:
                 start = _write_header(stream, dtype, (rows, last.vectors.dimension))
-                # Where the segments before it end, not the file: an append may have failed half way.
+                # The end of the segments, not of the file: an earlier append may have failed half way.
                 stream.seek(start + last.vectors.tokens.nbytes)
-                for part in vectors:
-                    _write_rows(stream, part.tokens, dtype)
+                for texts in vectors:
+                    _write_rows(stream, texts.tokens, dtype)
                 stream.truncate()
             first, path, lengths = last.first, last.path, [last.vectors.lengths, *lengths]
         else:
             path = staging / f"{self.prefix}-{first:012d}.npy"
             write_tokens(path, vectors)
-        kept.append(Segment(first, mapped(path, np.concatenate(lengths), self.make), path))
-        return kept
+        files.append(Segment(first, mapped(path, np.concatenate(lengths), self.make), path))
+        return files
+
+    # -- reading --------------------------------------------------------------
+
+    def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], _Texts]]:
+        """Yield (rows, texts) for ascending `rows`, some hundred thousand tokens at a time."""
+        for start in range(0, len(rows), _BATCH):
+            block = rows[start : start + _BATCH]
+            lengths = [
+                segment.vectors.lengths[block[lo:hi] - segment.first]
+                for segment, lo, hi in self._split(block)
+            ]
+            for first, stop in token_batches(running_total(np.concatenate(lengths)), _BATCH_TOKENS):
+                yield block[first:stop], self.rows(block[first:stop])
+
+    def rows(self, rows: NDArray[np.int64]) -> _Texts:
+        """Return the texts at `rows`, ascending, at least one."""
+        return self._join(
+            [segment.vectors[rows[lo:hi] - segment.first] for segment, lo, hi in self._split(rows) if hi > lo]
+        )
+
+    def slices(
+        self, rows: NDArray[np.int64], in_order: bool
+    ) -> list[tuple[_Texts, NDArray[np.int64], NDArray[np.int64]]]:
+        """Return texts, positions in them, and positions in `rows` (any order) that together cover `rows`.
+
+        One segment after another, or exactly in the order of `rows` if `in_order`.
+        """
+        segments = self.segments
+        if len(segments) == 1:
+            return [(segments[0].vectors, rows, np.arange(len(rows)))]
+        owner = np.searchsorted([segment.first for segment in segments], rows, side="right") - 1
+        order = np.arange(len(rows)) if in_order else np.argsort(owner, kind="stable")
+        edges = np.flatnonzero(np.diff(owner[order])) + 1
+        slices = []
+        for run in np.split(order, edges) if len(order) else []:
+            segment = segments[owner[run[0]]]
+            slices.append((segment.vectors, rows[run] - segment.first, run))
+        return slices
+
+    def _split(self, rows: NDArray[np.int64]) -> list[tuple[Segment[_Texts], int, int]]:
+        """Return every segment with the range of the ascending `rows` that lies in it."""
+        segments = self.segments
+        edges: list[int] = np.searchsorted(rows, [segment.first for segment in segments]).tolist()
+        return list(zip(segments, edges, [*edges[1:], len(rows)], strict=True))
+
+    def _join(self, texts: list[_Texts]) -> _Texts:
+        """Concatenate texts, without ids."""
+        if len(texts) == 1:
+            return self.make(texts[0].tokens, texts[0].lengths)
+        tokens = np.concatenate([each.tokens for each in texts])
+        return self.make(tokens, np.concatenate([each.lengths for each in texts]))
+
+    # -- advice to the system -------------------------------------------------
+
+    def _mapped_rows(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[_Texts, NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield the texts of mapped files, and the first tokens and ends of the `rows` in them."""
+        ascending = np.sort(rows)
+        for segment, lo, hi in self._split(ascending):
+            if segment.path is not None and hi > lo:
+                local, offsets = ascending[lo:hi] - segment.first, segment.vectors.offsets
+                yield segment.vectors, offsets[local], offsets[local + 1]
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> int:
+        """Ask the system to read the mapped tokens of `rows`, without waiting; return the number of ranges.
+
+        Nothing is asked while the files are in memory.
+        """
+        files = [segment for segment in self.segments if segment.path is not None]
+        if not files or len(rows) > _MAX_ASKED:
+            return 0
+        if self._requests % _REQUESTS == 0:
+            shares = [resident_share(segment.vectors.tokens, _PAGES) for segment in files]
+            self._resident = all(share is None or share == 1 for share in shares)
+        self._requests += 1
+        if self._resident:
+            return 0
+        ranges = 0
+        for texts, starts, stops in self._mapped_rows(rows):
+            tokens, filled = texts.tokens, stops > starts
+            size = tokens.shape[1] * tokens.itemsize
+            ranges += ask_for(tokens.ctypes.data, starts[filled] * size, stops[filled] * size)
+        return ranges
+
+    def look_again(self) -> None:
+        """Check at the next request whether the files are in memory."""
+        self._requests = 0
+
+    def let_go(self, rows: NDArray[np.int64]) -> None:
+        """Count the mapped tokens of `rows` as held; give up all mapped pages once too many bytes are held.
+
+        The files stay in the system's page cache while there is room.
+        """
+        for texts, starts, stops in self._mapped_rows(rows):
+            self._held_bytes += int((stops - starts).sum()) * texts.tokens.strides[0] + _AROUND * len(starts)
+        if self._held_bytes < _HELD_BYTES:
+            return
+        self._held_bytes = 0
+        for segment in self.segments:
+            if segment.path is not None:
+                forget(segment.vectors.tokens)
 
 
 def mapped(path: Path, lengths: NDArray[np.int64], make: Make[_Texts]) -> _Texts:
@@ -260,18 +254,18 @@ def mapped(path: Path, lengths: NDArray[np.int64], make: Make[_Texts]) -> _Texts
     return make(load_npy(path), lengths)
 
 
-def write_tokens(path: Path, parts: list[_Texts]) -> None:
-    """Write the tokens of `parts`, one after the other, to a new ``.npy`` file."""
-    dtype = np.result_type(*(part.tokens.dtype for part in parts))
-    shape = (sum(part.num_tokens for part in parts), parts[0].dimension)
+def write_tokens(path: Path, texts: list[_Texts]) -> None:
+    """Write the tokens of `texts`, one after another, to a new ``.npy`` file."""
+    dtype = np.result_type(*(each.tokens.dtype for each in texts))
+    shape = (sum(each.num_tokens for each in texts), texts[0].dimension)
     with path.open("wb") as stream:
         _write_header(stream, dtype, shape)
-        for part in parts:
-            _write_rows(stream, part.tokens, dtype)
+        for each in texts:
+            _write_rows(stream, each.tokens, dtype)
 
 
 def _write_header(stream: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, int]) -> int:
-    """Write the head of a ``.npy`` file, which NumPy pads so that more rows fit in; return its size."""
+    """Write the header of a ``.npy`` file, which NumPy pads so that more rows fit in; return its size."""
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, described)
     return stream.tell()
