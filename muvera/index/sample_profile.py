@@ -86,7 +86,10 @@ class SampleProfile:
     def _counts(self, means: NDArray[np.float32]) -> NDArray[np.int64]:
         nearest, cosines = self._nearest(means)
         intervals = np.searchsorted(self.edges, cosines, side="right")
-        counts = [np.bincount(nearest, minlength=self._at), np.bincount(intervals, minlength=len(self.edges) + 1)]
+        counts = [
+            np.bincount(nearest, minlength=self._at),
+            np.bincount(intervals, minlength=len(self.edges) + 1),
+        ]
         return np.concatenate(counts).astype(np.int64)
 
     def _nearest(self, means: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
