@@ -8,7 +8,7 @@ many vectors as a register has bytes (André, Kermarrec and Le Scouarnec, "Cache
 
 Sizes: BLOCK vectors share a block of codes; ``groups`` bytes per vector, each with the codes of two pairs (the
 even pair in the low half).  A block is stored as ``groups`` rows of BLOCK bytes.  The tables are uint8
-(groups, 2, 16), flat.  No sum may exceed 65,535.
+(groups, 2, 16), flat.  No sum may exceed MAX_SUM.
 """
 
 from typing import Any
@@ -20,11 +20,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import INTERPRETED, kernel
-from .llvm_helpers import BYTE, constant, entry_address, load_vector, shuffle, store_vector, zeros
+from .llvm_helpers import BYTE, broadcast, constant, entry_address, load_vector, shuffle, store_vector, zeros
 from .token_codes import SHUFFLES
 
 #: Vectors of a block.
 BLOCK = 64
+
+#: Greatest sum of table entries: one less than a 16-bit number can hold.
+MAX_SUM = 65_534
 
 #: Centroids of a pair of columns.
 CENTROIDS = 16
@@ -35,14 +38,17 @@ _WORD = ir.IntType(16)
 
 
 def _emit_sums(size: int) -> Any:
-    """Return an intrinsic that adds the table entries of one block, `size` vectors at a time."""
+    """Return an intrinsic that adds the table entries of one block, `size` vectors at a time.
+
+    It writes the sums to `out` and returns a number with bit i set if sum i is at least `bound`.
+    """
     lookup = ir.VectorType(BYTE, size)
     sums = ir.VectorType(_WORD, size // 2)
     parts = BLOCK // size
 
     @intrinsic
-    def compiled(typingctx, codes, start, groups, tables, out):
-        signature = types.void(codes, types.intp, types.intp, tables, out)
+    def compiled(typingctx, codes, start, groups, tables, bound, out):
+        signature = types.uint64(codes, types.intp, types.intp, tables, types.uint16, out)
 
         def generate(context, builder, signature, args):
             kinds = signature.args
@@ -88,40 +94,68 @@ def _emit_sums(size: int) -> Any:
                         builder.store(
                             builder.add(builder.load(upper), builder.lshr(found, constant(sums, 8))), upper
                         )
+            hits = []
             for part in range(parts):
                 upper = builder.load(whole[1][part])
                 lower = builder.sub(builder.load(whole[0][part]), builder.shl(upper, constant(sums, 8)))
                 order = [i + side * (size // 2) for i in range(size // 2) for side in (0, 1)]
-                store_vector(
-                    builder,
-                    shuffle(builder, lower, upper, order),
-                    entry_address(context, builder, kinds[4], args[4], ir.Constant(word, part * size)),
-                    align=2,
-                )
-            return context.get_dummy_value()
+                total = shuffle(builder, lower, upper, order)
+                address = entry_address(context, builder, kinds[5], args[5], ir.Constant(word, part * size))
+                store_vector(builder, total, address, align=2)
+                hits.append(builder.icmp_unsigned(">=", total, broadcast(builder, args[4], size)))
+            bits = hits[0] if parts == 1 else shuffle(builder, hits[0], hits[1], list(range(BLOCK)))
+            return builder.bitcast(bits, ir.IntType(BLOCK))
 
         return signature, generate
 
     return compiled
 
 
-def _interpreted_sums(codes, start, groups, tables, out):
+def _interpreted_sums(codes, start, groups, tables, bound, out):
     block = codes[start : start + groups * BLOCK].reshape(groups, BLOCK)
     entries = tables.reshape(groups, 2, CENTROIDS).astype(np.int64)
     rows = np.arange(groups)[:, np.newaxis]
     out[:] = (entries[rows, 0, block & 15] + entries[rows, 1, block >> 4]).sum(axis=0)
+    return sum(1 << int(i) for i in np.flatnonzero(out >= bound))
 
 
 @kernel
-def _plain_sums(codes, start, groups, tables, out):
+def _plain_sums(codes, start, groups, tables, bound, out):
     for i in range(BLOCK):
         out[i] = 0
     for group in range(groups):
         row, table = start + group * BLOCK, group * 2 * CENTROIDS
         for i in range(BLOCK):
             code = codes[row + i]
-            out[i] += tables[table + (code & 15)] + tables[table + CENTROIDS + (code >> 4)]
+            out[i] += np.uint16(tables[table + (code & 15)]) + np.uint16(
+                tables[table + CENTROIDS + (code >> 4)]
+            )
+    hits = np.uint64(0)
+    for i in range(BLOCK):
+        if out[i] >= bound:
+            hits |= np.uint64(1) << np.uint64(i)
+    return hits
 
+
+@intrinsic
+def _compiled_lowest(typingctx, bits):
+    def generate(context, builder, signature, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+def _interpreted_lowest(bits):
+    return (int(bits) & -int(bits)).bit_length() - 1
+
+
+@kernel
+def _without_lowest(bits):
+    return bits & (bits - np.uint64(1))
+
+
+lowest_bit = _interpreted_lowest if INTERPRETED else _compiled_lowest
+without_lowest = (lambda bits: int(bits) & (int(bits) - 1)) if INTERPRETED else _without_lowest
 
 block_sums = (
     _interpreted_sums if INTERPRETED else _emit_sums(max(SHUFFLES.values())) if SHUFFLES else _plain_sums
@@ -129,18 +163,31 @@ block_sums = (
 
 
 @kernel
+def _edge_of(sums, count, wanted, counts):
+    """Return the `wanted`-th greatest of `count` sums, and how many are greater: a byte at a time, the upper first."""
+    above, prefix = 0, 0
+    for shift in (8, 0):
+        counts[:] = 0
+        for i in range(count):
+            if shift == 8:
+                counts[sums[i] >> 8] += 1
+            elif sums[i] >> 8 == prefix:
+                counts[sums[i] & 255] += 1
+        digit = 255
+        while above + counts[digit] < wanted:
+            above += counts[digit]
+            digit -= 1
+        prefix = prefix << 8 | digit
+    return prefix, above
+
+
+@kernel
 def _keep_best(sums, rows, count, wanted, counts):
     """Keep the `wanted` greatest of `count` sums, the earlier of equal ones, in order; return the least sum kept."""
-    for i in range(count):
-        counts[sums[i]] += 1
-    above, edge = 0, 65535
-    while above + counts[edge] < wanted:
-        above += counts[edge]
-        edge -= 1
+    edge, above = _edge_of(sums, count, wanted, counts)
     equal = wanted - above
     kept = 0
     for i in range(count):
-        counts[sums[i]] = 0
         if sums[i] > edge or (sums[i] == edge and equal > 0):
             if sums[i] == edge:
                 equal -= 1
@@ -160,8 +207,8 @@ def scan_codes(codes, groups, tables, mask, start, stop, tile, wanted, sums, row
     BLOCK.  Queries take turns at `tile` rows, which stay in the cache.
     """
     block = np.empty(BLOCK, np.uint16)
-    counts = np.zeros(65536, np.int32)
-    least = np.full(len(tables), -1, np.int64)
+    counts = np.empty(256, np.int64)
+    bounds = np.zeros(len(tables), np.uint16)
     room = sums.shape[1] - BLOCK
     masked = len(mask) > 0
     for query in range(len(tables)):
@@ -171,20 +218,17 @@ def scan_codes(codes, groups, tables, mask, start, stop, tile, wanted, sums, row
         for query in range(len(tables)):
             own_sums, own_rows, count = sums[query], rows[query], found[query]
             for first in range(begin, end, BLOCK):
-                block_sums(codes, first * groups, groups, tables[query], block)
-                best = np.uint16(0)
-                for i in range(BLOCK):
-                    best = max(best, block[i])
-                # Later rows lose ties, so only a greater sum can enter.
-                if int(best) <= least[query]:
-                    continue
-                for i in range(min(BLOCK, end - first)):
-                    if int(block[i]) > least[query] and (not masked or mask[first + i]):
+                hits = block_sums(codes, first * groups, groups, tables[query], bounds[query], block)
+                while hits:
+                    i = lowest_bit(hits)
+                    hits = without_lowest(hits)
+                    if first + i < end and (not masked or mask[first + i]):
                         own_sums[count] = block[i]
                         own_rows[count] = first + i
                         count += 1
                 if count > room:
-                    least[query] = _keep_best(own_sums, own_rows, count, wanted, counts)
+                    # Later rows lose ties, so only a greater sum can enter.
+                    bounds[query] = _keep_best(own_sums, own_rows, count, wanted, counts) + 1
                     count = wanted
             found[query] = count
     for query in range(len(tables)):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..data.ranking import best_first
 from ..data.validation import read_only_view
 from ..kernels.byte_product import multiply_rows, split_to_bytes
-from ..kernels.scan import BLOCK, CENTROIDS, encode_rows, fit_centroids, make_tables, scan_codes
+from ..kernels.scan import BLOCK, CENTROIDS, MAX_SUM, encode_rows, fit_centroids, make_tables, scan_codes
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
 from ..utils.parallel import run_in_ranges, thread_count
@@ -255,7 +255,7 @@ class ScanSearch(VectorSearch):
         self, queries: NDArray[np.float32], mask: NDArray[np.uint8], wanted: int, threads: int | None
     ) -> list[NDArray[np.int64]]:
         """Return the `wanted` best rows by codes for each query, ascending."""
-        limit = min(255, 65_535 // self._pairs)
+        limit = min(255, MAX_SUM // self._pairs)
         tables = np.empty((len(queries), self._groups * 2 * CENTROIDS), np.uint8)
         scratch = np.empty((self._pairs, CENTROIDS), np.float32)
         for table, query in zip(tables, self._paired(queries, self._columns), strict=True):
