@@ -48,8 +48,8 @@ def serve(
     """
     from ..index.manifest import TEXTS
     from ..index.muvera_index import MuveraIndex
+    from ..serve.run import ServerSettings
     from ..serve.run import serve as run
-    from ..serve.settings import ServerSettings
     from ..texts.text_index import TextIndex
     from ..utils.parallel import thread_count
 

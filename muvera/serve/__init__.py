@@ -1,1 +1,1 @@
-"""A server of one index: search, explanations, documents, and a page, over HTTP."""
+"""HTTP server of one index: search, explanations, documents, and a page."""

@@ -1,4 +1,4 @@
-"""The application: routes over one index, kernels in threads, errors as problem+json."""
+"""The ASGI application: routes over one index, with searches in threads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import Body, Depends, FastAPI, Request
 from fastapi.responses import FileResponse, Response
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -21,16 +23,15 @@ from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
-from .models import Deletion, DocumentModel, Documents, Explain, HitModel, Search, SearchAnswer
 from .problems import BodyLimit, require_token, show_problems
-from .settings import ServerSettings
+from .run import ServerSettings
 
 __all__ = ["make_app"]
 
 _PAGE = Path(__file__).parent / "page"
 _FILES = {"": "index.html", "page.css": "page.css", "page.js": "page.js", "icon.svg": "icon.svg"}
 
-# The page loads nothing but its own files and runs no other script.
+# The page may load only its own files and run only its own script.
 _SECURITY = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -42,6 +43,95 @@ _SECURITY = {
 }
 
 T = TypeVar("T")
+
+# -- bodies of requests and answers -------------------------------------------
+
+Id = StrictInt | StrictStr
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_known_fields(cls, body: Any) -> Any:
+        unknown = [name for name in body if name not in cls.model_fields] if isinstance(body, dict) else []
+        if unknown:
+            raise PydanticCustomError(
+                "unknown_field",
+                "There is no field {name}. The fields are {fields}",
+                {"name": repr(unknown[0]), "fields": ", ".join(cls.model_fields)},
+            )
+        return body
+
+
+class Search(_Strict):
+    """A search by texts, or by token vectors of the client's own model."""
+
+    query: str | None = Field(None, description="One text.")
+    queries: list[str] | None = Field(None, description="Several texts.")
+    vectors: list[list[list[float]]] | None = Field(
+        None, description="Token vectors (tokens, dimension) of each query."
+    )
+    k: int = Field(10, ge=1, description="Maximum number of hits per query.")
+    where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
+    candidates: int = Field(100, ge=1, description="Documents to rank exactly.")
+    words: int = Field(0, ge=0, description="Also rank up to this many documents that share words.")
+    weights: dict[str, float] | None = Field(
+        None, description="Rank by the weighted sum of 'maxsim' and 'words' scores. Default: by Chamfer."
+    )
+    unit: Literal["document", "sentence"] = "document"
+    alpha: float = Field(1.0, description="Weight of the document's score, added to its sentence's.")
+
+
+class DocumentModel(BaseModel):
+    """One document of the index."""
+
+    id: Id
+    text: str
+    metadata: dict[str, Any] = {}
+
+
+class HitModel(BaseModel):
+    """One hit."""
+
+    id: Id
+    score: float = Field(description="Chamfer similarity, or the weighted sum; higher is better.")
+    text: str | None = None
+    metadata: dict[str, Any] = {}
+    span: tuple[int, int] | None = Field(default=None, description="Characters of a sentence in its text.")
+
+
+class SearchAnswer(BaseModel):
+    """Hits of each query, best first."""
+
+    results: list[list[HitModel]]
+    seconds: float = Field(description="Duration of the search, without the wait for a free thread.")
+
+
+class Explain(_Strict):
+    """Word matches between a query and documents."""
+
+    query: str
+    ids: list[Id] = Field(description="Documents to explain.")
+
+
+class Documents(_Strict):
+    """Texts to add or update."""
+
+    texts: list[str]
+    ids: list[Id] | None = None
+    metadata: list[dict[str, Any]] | None = None
+
+
+class Deletion(_Strict):
+    """Documents to delete."""
+
+    ids: list[Id]
+    missing: Literal["raise", "ignore"] = "raise"
+
+
+# -- the application ----------------------------------------------------------
 
 
 def make_app(
@@ -56,13 +146,12 @@ def make_app(
     Parameters
     ----------
     index : TextIndex or MuveraIndex
-        The second answers searches by vectors alone.
+        A MuveraIndex answers only searches by vectors.
     settings : ServerSettings, optional
     save : callable, optional
-        Called once after a graceful stop where documents were changed.
+        Called once after a graceful stop if documents were changed.
     hosts : list of str, optional
-        Names that requests may be addressed to; another is a page of somebody else's that leads here.
-        Default: any.
+        Accepted Host headers, against DNS rebinding.  Default: any.
 
     Returns
     -------
@@ -104,29 +193,35 @@ def make_app(
 
 
 class _Server:
-    """What the routes share: the index, its limits, and the threads."""
+    """State that all routes share: the index, its limits and the threads."""
 
     def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings) -> None:
         self.settings, self.changed = settings, False
-        self.texts = index if isinstance(index, TextIndex) else None
+        self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
         self._limiter = anyio.CapacityLimiter(settings.threads)
 
+    @property
+    def texts(self) -> TextIndex:
+        if self.text_index is None:
+            raise HTTPException(422, "This index has no texts. Search it by vectors.")
+        return self.text_index
+
     async def run(self, work: Callable[[], T]) -> T:
-        """Do work in a thread, not more at once than there are threads for, and not for longer than allowed."""
+        """Run `work` in one of the threads, and raise TimeoutError after the timeout."""
         try:
             return await asyncio.wait_for(run_sync(work, limiter=self._limiter), self.settings.timeout)
-        except asyncio.TimeoutError as error:  # another class than TimeoutError before Python 3.11
+        except asyncio.TimeoutError as error:  # not the built-in TimeoutError before Python 3.11
             raise TimeoutError from error
-
-    def require_texts(self) -> TextIndex:
-        if self.texts is None:
-            raise HTTPException(422, "This index has no texts: it answers searches by vectors alone.")
-        return self.texts
 
     def require(self, name: str, value: int, most: int) -> None:
         if value > most:
-            raise HTTPException(422, f"{name} may be {most:,} in one request, got {value:,}.")
+            raise HTTPException(422, f"{name} may be at most {most:,} in one request, got {value:,}.")
+
+    def require_texts(self, texts: list[str], most: int, name: str) -> None:
+        self.require(f"The number of {name}", len(texts), most)
+        longest = max(map(len, texts), default=0)
+        self.require("The characters of a text", longest, self.settings.max_text_characters)
 
 
 def _add_reading(app: FastAPI, server: _Server) -> None:
@@ -134,84 +229,87 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
 
     @app.post("/search", summary="Search by texts or by vectors")
     async def search(body: Search) -> SearchAnswer:
-        given = [body.query is not None, body.queries is not None, body.vectors is not None]
-        if sum(given) != 1:
+        if [body.query, body.queries, body.vectors].count(None) != 2:
             raise HTTPException(422, "Give one of query, queries and vectors.")
         server.require("k", body.k, limits.max_k)
         server.require("candidates", body.candidates, limits.max_candidates)
         server.require("words", body.words, limits.max_candidates)
         queries = [body.query] if body.query is not None else body.queries or []
-        server.require("The number of queries", len(body.vectors or queries), limits.max_queries)
-        for query in queries:
-            server.require("The characters of a query", len(query), limits.max_text_characters)
+        server.require_texts(queries, limits.max_queries, "queries")
+        server.require("The number of queries", len(body.vectors or []), limits.max_queries)
 
         def work() -> SearchAnswer:
             begun = time.perf_counter()
-            results = (
-                _by_vectors(server, body) if body.vectors is not None else _by_texts(server, body, queries)
-            )
+            by_vectors = body.vectors is not None
+            results = _by_vectors(server, body) if by_vectors else _by_texts(server.texts, body, queries)
             return SearchAnswer(results=results, seconds=time.perf_counter() - begun)
 
         return await server.run(work)
 
-    @app.post("/explain", summary="Which words answered which")
+    @app.post("/explain", summary="Word matches")
     async def explain(body: Explain) -> dict[str, Any]:
-        texts = server.require_texts()
+        texts = server.texts
         server.require("The number of documents", len(body.ids), limits.max_k)
-        server.require("The characters of a query", len(body.query), limits.max_text_characters)
-        found = await server.run(lambda: texts.explain_all(body.query, body.ids))
-        return {"explanations": [one.to_dict() for one in found]}
+        server.require_texts([body.query], 1, "queries")
+        explanations = await server.run(lambda: texts.explain_all(body.query, body.ids))
+        return {"explanations": [explanation.to_dict() for explanation in explanations]}
 
-    @app.get("/documents/{identity}", summary="One document")
+    @app.get("/documents/{identity:path}", summary="One document")
     async def document(identity: str) -> DocumentModel:
-        texts = server.require_texts()
-        name: int | str = identity
-        if identity not in texts and identity.lstrip("-").isdigit():
-            name = int(identity)
-        found = await server.run(lambda: texts.get([name])[0])
-        return DocumentModel(id=found.id, text=found.text, metadata=found.metadata)
+        texts, name = server.texts, _as_id(server.texts, identity)
+        stored = (await server.run(lambda: texts.get([name])))[0]
+        return DocumentModel(id=stored.id, text=stored.text, metadata=stored.metadata)
 
-    @app.get("/health", summary="Whether the server answers")
+    @app.get("/health", summary="Health check")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/info", summary="Sizes and settings of the index")
     async def info() -> dict[str, Any]:
         facts = await server.run(lambda: server.vectors.info().to_dict())
-        encoder = None if server.texts is None else server.texts.encoder.name
+        encoder = None if server.text_index is None else server.texts.encoder.name
         return {"text_encoder": encoder, "writable": limits.writable, **facts}
 
 
-def _by_texts(server: _Server, body: Search, queries: list[str]) -> list[list[HitModel]]:
-    texts = server.require_texts()
-    options: dict[str, Any] = {
-        "where": body.where, "candidates": max(body.candidates, body.k), "words": body.words, "threads": 1,
-    }  # fmt: skip
-    if body.unit == "sentence":
-        if body.weights is not None:
-            raise HTTPException(422, "weights rank whole documents. Leave them out, or search documents.")
-        found = texts.search_sentences(queries, body.k, alpha=body.alpha, **options)
+def _as_id(texts: TextIndex, text: str) -> int | str:
+    """Return the integer that a path names in its only spelling, or else the string."""
+    if text in texts or not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
+        return text
+    return int(text) if str(int(text)) == text else text
+
+
+def _by_texts(texts: TextIndex, body: Search, queries: list[str]) -> list[list[HitModel]]:
+    candidates = max(body.candidates, body.k)
+    if body.unit == "document":
+        hits = texts.search(
+            queries, body.k, where=body.where, candidates=candidates, words=body.words, weights=body.weights,
+            threads=1,
+        )  # fmt: skip
+    elif body.weights is not None:
+        raise HTTPException(422, "weights rank documents, not sentences. Leave them out.")
     else:
-        found = texts.search(queries, body.k, weights=body.weights, **options)
+        hits = texts.search_sentences(
+            queries, body.k, alpha=body.alpha, where=body.where, candidates=candidates, words=body.words,
+            threads=1,
+        )  # fmt: skip
     return [
         [
             HitModel(id=hit.id, score=hit.score, text=hit.text, metadata=hit.metadata, span=hit.span)
-            for hit in hits
+            for hit in own
         ]
-        for hits in found
+        for own in hits
     ]
 
 
 def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
     if body.where is not None or body.words or body.weights is not None or body.unit != "document":
         raise HTTPException(422, "where, words, weights and unit need texts as queries.")
-    given = body.vectors or []
-    server.require("The number of token vectors", sum(map(len, given)), server.settings.max_tokens)
-    queries = MultiVectors.from_arrays(
-        given, dimension=server.vectors.config.dimension, dtype=np.float32, name="vectors"
-    )
-    found = server.vectors.search(queries, body.k, candidates=max(body.candidates, body.k), threads=1)
-    return [[HitModel(id=name, score=score) for name, score in ranking] for ranking in found]
+    vectors = body.vectors or []
+    server.require("The number of token vectors", sum(map(len, vectors)), server.settings.max_tokens)
+    dimension = server.vectors.config.dimension
+    queries = MultiVectors.from_arrays(vectors, dimension=dimension, dtype=np.float32, name="vectors")
+    rankings = server.vectors.search(queries, body.k, candidates=max(body.candidates, body.k), threads=1)
+    return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
 
 
 def _add_writing(app: FastAPI, server: _Server) -> None:
@@ -220,41 +318,40 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
     def authorized(request: Request) -> None:
         require_token(request, limits.token)
 
-    async def change(body: Documents, work: Callable[[TextIndex], Any]) -> Any:
-        server.require("The number of documents", len(body.texts), limits.max_documents)
-        for text in body.texts:
-            server.require("The characters of a text", len(text), limits.max_text_characters)
-        texts = server.require_texts()
-        result = await server.run(lambda: work(texts))
+    async def change(work: Callable[[], T]) -> T:
+        result = await server.run(work)
         server.changed = True
         return result
 
     @app.post("/documents", summary="Add documents", dependencies=[Depends(authorized)], status_code=201)
     async def add(body: Documents) -> dict[str, Any]:
-        ids = await change(
-            body, lambda texts: texts.add(body.texts, ids=body.ids, metadata=body.metadata, threads=1)
-        )
-        return {"ids": ids}
+        texts = server.texts
+        server.require_texts(body.texts, limits.max_documents, "documents")
+        return {
+            "ids": await change(
+                lambda: texts.add(body.texts, ids=body.ids, metadata=body.metadata, threads=1)
+            )
+        }
 
     @app.put("/documents", summary="Add or replace documents", dependencies=[Depends(authorized)])
     async def update(body: Documents) -> dict[str, Any]:
-        ids = body.ids
+        texts, ids = server.texts, body.ids
         if ids is None:
-            raise HTTPException(422, "ids say which documents are replaced. Give one for each text.")
-        await change(body, lambda texts: texts.update(body.texts, ids=ids, metadata=body.metadata, threads=1))
+            raise HTTPException(422, "PUT needs ids of the documents to replace. Give one for each text.")
+        server.require_texts(body.texts, limits.max_documents, "documents")
+        await change(lambda: texts.update(body.texts, ids=ids, metadata=body.metadata, threads=1))
         return {"ids": ids}
 
     @app.delete("/documents", summary="Delete documents", dependencies=[Depends(authorized)])
     async def delete(body: Annotated[Deletion, Body()]) -> dict[str, Any]:
+        texts = server.texts
         server.require("The number of documents", len(body.ids), limits.max_documents)
-        texts = server.require_texts()
-        await server.run(lambda: texts.delete(body.ids, missing=body.missing))
-        server.changed = True
+        await change(lambda: texts.delete(body.ids, missing=body.missing))
         return {"ids": body.ids}
 
 
 async def _refuse_writing() -> None:
-    raise HTTPException(403, "This server changes no documents. Start it with --writable and a token.")
+    raise HTTPException(403, "This server is read-only. Start it with --writable and a token.")
 
 
 def _file(name: str) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""Running the server until it is asked to stop."""
+"""Run the server until it is asked to stop."""
 
 from __future__ import annotations
 
@@ -8,19 +8,67 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..encoders.matmul import one_blas_thread
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
+from ..utils.checks import require_int, require_number
 from ..utils.optional_imports import import_extra
-from .settings import ServerSettings
 
-__all__ = ["serve"]
+__all__ = ["ServerSettings", "serve"]
 
-#: Seconds that requests may take to end once the server was asked to stop.
-GRACE = 30
+# Seconds that running requests may take after a stop.
+_GRACE = 30
+
+_LOCAL = ["127.0.0.1", "localhost", "::1"]
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Limits and rights of a server.
+
+    Parameters
+    ----------
+    token : str, optional
+        Bearer token that changes need.
+    writable : bool
+        Allow documents to be added, updated and deleted; needs a token.
+    threads : int
+        Concurrent searches.
+    timeout : float
+        Seconds until a request is answered with 504.
+    max_body_bytes : int
+        Larger requests are refused.
+    max_queries, max_k, max_candidates, max_documents, max_text_characters, max_tokens : int
+        Limits of one request: queries, hits per query, candidates, documents to write, characters of a text, and
+        token vectors.
+    """
+
+    token: str | None = None
+    writable: bool = False
+    threads: int = 2
+    timeout: float = 30.0
+    max_body_bytes: int = 16 << 20
+    max_queries: int = 64
+    max_k: int = 1000
+    max_candidates: int = 10_000
+    max_documents: int = 1000
+    max_text_characters: int = 1_000_000
+    max_tokens: int = 65_536
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name == "threads" or name.startswith("max_"):
+                require_int(name, value, 1)
+        require_number("timeout", self.timeout, 0.001)
+        if self.writable and not self.token:
+            raise ValueError(
+                "A writable server needs a token, or anyone who reaches it could change the index. Set MUVERA_TOKEN "
+                "or give --token-file."
+            )
 
 
 def serve(
@@ -32,24 +80,24 @@ def serve(
     save: Callable[[], None] | None = None,
     announce: Callable[[], None] | None = None,
 ) -> None:
-    """Serve an index until SIGINT or SIGTERM; what was changed is saved then.
+    """Serve an index until SIGINT or SIGTERM.
 
     Parameters
     ----------
     index : TextIndex or MuveraIndex
     settings : ServerSettings, optional
     host : str
-        The address to listen on.  Another than 127.0.0.1 lets other machines in.
+        Address to listen on.  Any other than 127.0.0.1 admits other machines.
     port : int
     save : callable, optional
-        Called after the last request where documents were changed.
+        Called after the last request if documents were changed.
     announce : callable, optional
-        Called once the port is the server's own.
+        Called once the server has the port.
 
     Raises
     ------
     OSError
-        For an address that this machine does not have, and a port that is in use.
+        For an address that is not of this machine, or a port in use.
     ImportError
         Without the extra "serve".
     """
@@ -57,39 +105,40 @@ def serve(
     import_extra("fastapi", "serve", "The server")
     from .app import make_app
 
-    # A name of this machine alone: another in a request's Host comes from a page that leads here.
-    hosts = ["127.0.0.1", "localhost", "[::1]"] if host in ("127.0.0.1", "localhost", "::1") else None
+    # On a local address, another Host header comes from a foreign page (DNS rebinding).
+    hosts = ["127.0.0.1", "localhost", "[::1]"] if host in _LOCAL else None
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # Searches run beside each other, one a core: threads of BLAS within one only wait for each other.
+    # Searches run in parallel, one per core: BLAS threads would only compete with them.
     with one_blas_thread(), listen(host, port) as listening:
         if announce is not None:
             announce()
-        _warm_up(index)
+        vectors = index.index if isinstance(index, TextIndex) else index
+        vectors.search(np.ones((1, vectors.config.dimension), np.float32), 1, threads=1)  # compile kernels
         config = uvicorn.Config(
             make_app(index, settings, save=save, hosts=hosts), log_level="warning",
-            timeout_graceful_shutdown=GRACE, server_header=False,
+            timeout_graceful_shutdown=_GRACE, server_header=False,
         )  # fmt: skip
-        with suppress(KeyboardInterrupt):  # raised again after a graceful stop
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful stop
             uvicorn.Server(config).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address; who connects already waits until requests are read.
+    """Return a listening socket; early connections wait in its backlog.
 
     Raises
     ------
     OSError
-        For an address that this machine does not have, and a port that is in use.
+        For an address that is not of this machine, or a port in use.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise OSError(f"There is no host {host!r}. Give an address of this machine.") from error
-    # A name can have addresses of both families: programs that try IPv6 first fall back to IPv4.
-    family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    # Prefer IPv4: clients that try IPv6 first fall back to it.
+    family, kind, protocol, _, address = min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
     listening = socket.socket(family, kind, protocol)
     try:
-        if os.name == "posix":  # elsewhere two servers could then have one port
+        if os.name == "posix":  # on Windows two servers could share the port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(2048)
@@ -98,12 +147,6 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise OSError(f"Port {port} of {host} is in use. Give another port.") from error
         if error.errno == errno.EADDRNOTAVAIL:
-            raise OSError(f"{host} is no address of this machine. Give one of its own.") from error
+            raise OSError(f"{host} is not an address of this machine. Give one of its own.") from error
         raise
     return listening
-
-
-def _warm_up(index: TextIndex | MuveraIndex) -> None:
-    """Search once, so that the first request does not wait for kernels to be loaded or compiled."""
-    vectors = index.index if isinstance(index, TextIndex) else index
-    vectors.search(np.ones((1, vectors.config.dimension), np.float32), 1, threads=1)
