@@ -1,4 +1,4 @@
-"""Lengths and offsets: no sum wraps, and nothing outside the rows gets through."""
+"""Lengths and offsets: no sum wraps, and nothing outside the rows is accepted."""
 
 from itertools import pairwise
 from typing import Any
@@ -9,107 +9,96 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
-from muvera.data.offsets import as_integers, as_lengths, as_offsets, offsets_from_lengths, running_total
+from muvera.data.offsets import (
+    as_integers,
+    as_lengths,
+    as_offsets,
+    offsets_from_lengths,
+    rows_of_texts,
+    running_total,
+)
 
 TOP = 2**63 - 1
 
 
 @pytest.mark.parametrize(
-    ("lengths", "message"),
+    ("lengths", "words"),
     [
-        ([TOP, TOP, 8], r"lengths\[0\] is 9223372036854775807, but there are 6 token vectors"),
-        ([4, TOP, 2**63 - 3], r"lengths\[1\] is 9223372036854775807, but there are 6"),
-        (
-            np.array([6, 2**64 - 1], np.uint64),
-            r"lengths\[1\] is 18446744073709551615, which is outside 64 bits",
-        ),
-        ([7, -1], r"lengths\[1\] is -1; a length must not be negative"),
-        ([2, 3], "lengths add up to 5, but there are 6 token vectors"),
-        ([6, 6], "lengths add up to 12, but there are 6"),
+        ([TOP, TOP, 8], rf"lengths\[0\] is {TOP}.* 6 "),  # the sum wraps to 6
+        ([4, TOP, 2**63 - 3], rf"lengths\[1\] is {TOP}.* 6 "),
+        (np.array([6, 2**64 - 1], np.uint64), r"lengths\[1\] is 18446744073709551615.* 64 bits"),
+        ([7, -1], r"lengths\[1\] is -1"),
+        ([2, 3], "5.* 6 "),
+        ([6, 6], "12.* 6 "),
     ],
 )
-def test_lengths_that_do_not_fit(lengths: Any, message: str) -> None:
-    """Those whose sum wraps to 6 reached the kernels before, which read outside the tokens."""
-    with pytest.raises(ValueError, match=message):
+def test_lengths_that_do_not_fit(lengths: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         offsets_from_lengths(lengths, 6)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=words):
         MultiVectors.from_flat(np.ones((6, 4), np.float32), lengths)
 
 
 @pytest.mark.parametrize(
-    ("offsets", "message"),
+    ("offsets", "words"),
     [
-        ([0, TOP, -2, 6], "offsets must not fall, but entry 2 is -2 after 9223372036854775807"),
-        ([0, -TOP - 1, TOP, 6], "entry 1 is -9223372036854775808 after 0"),
+        ([0, TOP, -2, 6], f"entry 2 is -2 after {TOP}"),  # the difference wraps
+        ([0, -TOP - 1, TOP, 6], f"entry 1 is -{TOP + 1} after 0"),
         ([0, 7, 6], "entry 2 is 6 after 7"),
-        ([0, 3, 7], "must run from 0 to the 6 token vectors, got 0 to 7"),
-        ([], "got nothing"),
+        ([0, 3, 7], "6 token vectors, got 0 to 7"),
+        ([], "6 token vectors"),
     ],
 )
-def test_offsets_that_do_not_fit(offsets: list[int], message: str) -> None:
-    """Differences of the first two wrap to positive numbers."""
-    with pytest.raises(ValueError, match=message):
+def test_offsets_that_do_not_fit(offsets: list[int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         as_offsets(offsets, 6)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=words):
         MultiVectors(np.ones((6, 4), np.float32), offsets)
 
 
-@pytest.mark.parametrize("numbers", [[2**61, 2**61 + 1024], [2**62] * 4, [TOP] * 3])
-def test_sums_without_rows_are_bounded_too(numbers: list[int]) -> None:
-    with pytest.raises(ValueError, match="x add up to more than 4611686018427387904 token vectors"):
-        as_lengths(numbers, "x")
-
-
 @pytest.mark.parametrize(
-    ("values", "kind", "message"),
+    ("values", "kind", "words"),
     [
-        ([1.5], TypeError, "x must be whole numbers, got dtype float64 with 1.5 at 0"),
-        ([1, np.nan], TypeError, "got dtype float64 with nan at 1"),
-        ([np.inf], TypeError, "with inf at 0"),
-        ([2.0**60], TypeError, r"with 1.15\S+ at 0"),
-        ([True, 2], TypeError, "got a bool among them"),
-        (np.array([True]), TypeError, "got dtype bool"),
-        (["2"], TypeError, "got dtype <U1"),
-        ([10**400], TypeError, "got dtype object"),
-        ([[1], [2, 3]], TypeError, "x must be whole numbers in one axis"),
-        ([[1]], ValueError, r"x must have one axis, got shape \(1, 1\)"),
-        (np.ma.masked_equal([1, 2], 2), TypeError, "x is a masked array with 1 masked entries"),
+        ([1.5], TypeError, r"x\[0\] is 1.5"),
+        ([1, np.nan], TypeError, r"x\[1\] is nan"),
+        ([2.0**60], TypeError, r"x\[0\] is 1.15"),
+        ([True, 2], TypeError, "bool"),
+        (np.array([True]), TypeError, "bool"),
+        (["2"], TypeError, "<U1"),
+        ([10**400], TypeError, "object"),
+        ([[1], [2, 3]], TypeError, "x "),
+        ([[1]], ValueError, r"\(1, 1\)"),
+        (np.ma.masked_equal([1, 2], 2), TypeError, "1 masked"),
     ],
 )
-def test_what_is_no_list_of_whole_numbers(values: Any, kind: type[Exception], message: str) -> None:
-    with pytest.raises(kind, match=message):
+def test_values_that_are_not_whole_numbers(values: Any, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
         as_integers(values, "x")
 
 
-def test_floats_without_fractions_are_taken() -> None:
-    """Some tools store counts so; the array is a new one."""
-    numbers = np.array([3.0, 0.0])
-    assert as_integers(numbers, "x").tolist() == [3, 0]
+def test_integers_are_copied_and_sums_bounded() -> None:
+    assert as_integers(np.array([3.0, 0.0]), "x").tolist() == [3, 0]
     assert as_integers([], "x").dtype == np.int64
     mine = np.array([1, 2])
     assert as_integers(mine, "x") is not mine
+    assert running_total([2, 0, 3]).tolist() == [0, 2, 2, 5] and running_total([]).tolist() == [0]
+    for numbers in ([2**61, 2**61 + 1024], [2**62] * 4, [TOP] * 3):
+        with pytest.raises(ValueError, match="4611686018427387904"):
+            as_lengths(numbers, "x")
+    rows, offsets = rows_of_texts(np.array([0, 2, 2, 5]), np.array([2, 1, 0]))
+    assert rows.tolist() == [2, 3, 4, 0, 1] and offsets.tolist() == [0, 3, 3, 5]
 
 
 @given(st.lists(st.integers(-(2**63), TOP) | st.integers(-1, 5), max_size=6), st.integers(0, 12))
-def test_whatever_passes_lies_within_the_rows(numbers: list[int], rows: int) -> None:
-    right = all(n >= 0 for n in numbers) and sum(numbers) == rows
-    try:
-        offsets = offsets_from_lengths(numbers, rows)
-    except ValueError:
-        assert not right
-    else:
-        assert right
-        assert offsets.tolist() == [sum(numbers[:i]) for i in range(len(numbers) + 1)]
+def test_accepted_values_stay_within_the_rows(numbers: list[int], rows: int) -> None:
     falls = any(b < a for a, b in pairwise(numbers))
-    right = numbers[:1] == [0] and numbers[-1] == rows and not falls
-    try:
-        assert as_offsets(numbers, rows).tolist() == numbers
-    except ValueError:
-        assert not right
-    else:
-        assert right
-
-
-def test_running_total() -> None:
-    assert running_total([2, 0, 3]).tolist() == [0, 2, 2, 5]
-    assert running_total([]).tolist() == [0]
+    totals = [sum(numbers[:i]) for i in range(len(numbers) + 1)]
+    for check, valid, expected in (
+        (offsets_from_lengths, all(n >= 0 for n in numbers) and sum(numbers) == rows, totals),
+        (as_offsets, numbers[:1] == [0] and numbers[-1] == rows and not falls, numbers),
+    ):
+        if valid:
+            assert check(numbers, rows).tolist() == expected
+        else:
+            with pytest.raises(ValueError):
+                check(numbers, rows)

@@ -1,55 +1,67 @@
-"""Batches of documents, and a sample of them."""
+"""Batches of documents, samples of them, and windows as queries."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import seeds
 
 from muvera import MultiVectors
 from muvera.data import sampling
-from muvera.data.sampling import DocumentSample, as_batches
+from muvera.data.sampling import DocumentSample, as_batches, pseudo_queries
 
 
-def test_what_is_read_as_batches() -> None:
+def test_input_of_as_batches() -> None:
     one = MultiVectors.from_arrays([np.ones((2, 3)), np.ones((1, 3))])
     assert [len(batch) for batch in as_batches(one)] == [2]
     assert [len(batch) for batch in as_batches(iter([one, one]))] == [2, 2]
     assert [len(batch) for batch in as_batches([np.ones((2, 3))] * 5)] == [5]
     assert [len(batch) for batch in as_batches(np.ones((4, 2, 3)))] == [4]
     assert list(as_batches([])) == []
+    with pytest.raises(TypeError, match="'docs'"):
+        as_batches("docs")
 
 
-def test_a_sample_is_bounded_uniform_and_reads_all() -> None:
-    many = [np.full((1, 2), i, np.float32) for i in range(1000)]
-    taken = []
+def sampled(texts: list[np.ndarray], seed: int, batch: int, most: int = 4096) -> MultiVectors:
+    sample = DocumentSample(512, seed, most)
+    batches = [MultiVectors.from_arrays(texts[i : i + batch]) for i in range(0, len(texts), batch)]
+    assert sum(len(part) for part in sample.sample_while_yielding(batches)) == len(texts)
+    return sample.documents(2)
+
+
+def test_a_sample_is_bounded_and_uniform() -> None:
+    texts = [np.full((1, 2), i, np.float32) for i in range(1000)]
+    means = []
     for seed in range(60):
-        sample = DocumentSample(512, seed, most=10)
-        parts = [MultiVectors.from_arrays(many[i : i + 90]) for i in range(0, 1000, 90)]
-        assert sum(len(batch) for batch in sample.sample_while_yielding(parts)) == 1000
-        kept = sample.documents(2)
-        assert len(kept) == len({float(row[0]) for row in kept.tokens}) == 10
-        taken.append(kept.tokens[:, 0].mean())
+        sample = sampled(texts, seed, 90, most=10)
+        assert len(sample) == len({float(row[0]) for row in sample.tokens}) == 10
+        means.append(sample.tokens[:, 0].mean())
     # 600 draws from 0..999: the mean's standard deviation is 12.
-    assert abs(np.mean(taken) - 499.5) < 50
+    assert abs(np.mean(means) - 499.5) < 50
 
 
-def test_a_sample_of_long_documents_is_smaller_and_still_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_of_long_documents_is_smaller_and_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_TOKEN_BYTES", 100 * 8)
-    # The later ones are ten times as long: of some hundred tokens' worth of them ten find room.
-    many = [np.full((1 if i < 500 else 10, 2), i, np.float32) for i in range(1000)]
+    # The later half is ten times as long: ten of them fit into a hundred tokens.
+    texts = [np.full((1 if i < 500 else 10, 2), i, np.float32) for i in range(1000)]
     late = []
     for seed in range(60):
-        sample = DocumentSample(512, seed)
-        passed = sample.sample_while_yielding([MultiVectors.from_arrays(many)])
-        assert sum(len(batch) for batch in passed) == 1000
-        kept = sample.documents(2)
-        assert kept.num_tokens <= 100 and 10 <= len(kept) == len(
-            set(kept.tokens[kept.offsets[:-1], 0].tolist())
-        )
-        late.append(float((kept.lengths == 10).mean()))
-        again = DocumentSample(512, seed)
-        for _ in again.sample_while_yielding(
-            [MultiVectors.from_arrays(many[:77]), MultiVectors.from_arrays(many[77:])]
-        ):
-            pass
-        assert again.documents(2).tokens.tobytes() == kept.tokens.tobytes()
-    # Half of all are late; shrinking favors neither, but ends when enough long ones were dropped.
+        sample = sampled(texts, seed, 1000)
+        assert sample.num_tokens <= 100 and len(sample) >= 10
+        assert len(sample) == len(set(sample.tokens[sample.offsets[:-1], 0].tolist()))
+        assert sampled(texts, seed, 77).tokens.tobytes() == sample.tokens.tobytes()
+        late.append(float((sample.lengths == 10).mean()))
+    # Half of all are late; shrinking favors neither, but ends once enough long ones are dropped.
     assert 0.3 < np.mean(late) < 0.6
+
+
+@given(seed=seeds, length=st.integers(1, 12), count=st.integers(1, 9))
+def test_windows_lie_in_their_documents(seed: int, length: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    documents = MultiVectors.from_arrays([rng.normal(size=(rng.integers(1, 9), 4)) for _ in range(9)])
+    queries, sources = pseudo_queries(documents, count, length, rng)
+    assert len(queries) == len(set(sources.tolist())) == count
+    for query, source in zip(queries, sources, strict=True):
+        text = documents[int(source)]
+        assert len(query) == min(length, len(text))
+        assert any(np.array_equal(text[i : i + len(query)], query) for i in range(len(text)))

@@ -1,4 +1,4 @@
-"""Fusion: one source alone is itself, sums are linear, ranks ignore scores, weights are found again."""
+"""Fusion: one source keeps its order, sums are linear, ranks ignore scores, weights are recovered."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,39 +21,28 @@ RANKINGS = st.dictionaries(st.integers(0, 9), st.integers(-50, 50), min_size=1, 
 METHODS = st.sampled_from(["sum", "minmax", "zscore", "rrf"])
 
 
-@given(RANKINGS, METHODS)
-def test_one_source_alone_keeps_its_order(one: Ranking, method: Any) -> None:
-    assert fuse({"a": one}, method=method).ids.tolist() == one.ids.tolist()
-
-
 @given(RANKINGS, RANKINGS, METHODS)
-def test_a_weight_of_zero_leaves_the_other_sources_order(one: Ranking, two: Ranking, method: Any) -> None:
+def test_a_source_with_all_weight_keeps_its_order(one: Ranking, two: Ranking, method: Any) -> None:
+    assert fuse({"a": one}, method=method).ids.tolist() == one.ids.tolist()
     fused = fuse({"a": one, "b": two}, {"a": 1, "b": 0}, method)
     assert set(fused.ids.tolist()) == {*one.ids.tolist(), *two.ids.tolist()}
-    if method != "sum":  # where what is missing is not above what was found
-        kept = [name for name in fused.ids.tolist() if name in one.ids]
-        assert kept == one.ids.tolist()
+    if method != "sum":  # a missing document could be above negative scores
+        assert [name for name in fused.ids.tolist() if name in one.ids] == one.ids.tolist()
 
 
 @given(RANKINGS, RANKINGS)
-def test_sums_are_linear(one: Ranking, two: Ranking) -> None:
-    fused = dict(fuse({"a": one, "b": two}, {"a": 0.5, "b": 2}, "sum"))
+def test_identities(one: Ranking, two: Ranking) -> None:
+    """Sums are linear; "rrf" ignores scores; "minmax" and "zscore" ignore units."""
     first, second = dict(one), dict(two)
-    for name, score in fused.items():
+    for name, score in fuse({"a": one, "b": two}, {"a": 0.5, "b": 2}, "sum"):
         assert score == pytest.approx(0.5 * first.get(name, 0) + 2 * second.get(name, 0))
-
-
-@given(RANKINGS, RANKINGS)
-def test_ranks_ignore_scores_and_scales_ignore_units(one: Ranking, two: Ranking) -> None:
     monotone = Ranking(one.ids, np.arange(len(one), 0, -1).astype(np.float32) ** 3)
-    assert list(fuse({"a": one, "b": two}, method="rrf")) == list(
-        fuse({"a": monotone, "b": two}, method="rrf")
-    )
+    by_ranks = [list(fuse({"a": source, "b": two}, method="rrf")) for source in (one, monotone)]
+    assert by_ranks[0] == by_ranks[1]
     scaled = Ranking(one.ids, 4 * one.scores + 8)  # exact in float32
     for method in ("minmax", "zscore"):
-        before = fuse({"a": one, "b": two}, method=method)
-        after = fuse({"a": scaled, "b": two}, method=method)
-        np.testing.assert_allclose(np.sort(before.scores), np.sort(after.scores), rtol=1e-5, atol=1e-6)
+        scores = [np.sort(fuse({"a": source, "b": two}, method=method).scores) for source in (one, scaled)]
+        np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-6)
 
 
 def test_ties_k_empty_sources_and_strings() -> None:
@@ -66,38 +55,34 @@ def test_ties_k_empty_sources_and_strings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "method", "message"),
+    ("weights", "method", "words"),
     [
-        ({"a": 1}, "sum", "weights must be of the sources a, b, got a"),
-        ({"a": 1, "b": -1}, "sum", "weight of 'b' must be a finite number of at least 0, got -1"),
-        (None, "max", "method must be one of sum, minmax, zscore, rrf, got 'max'"),
+        ({"a": 1}, "sum", "a, b.* a"),
+        ({"a": 1, "b": -1}, "sum", "'b'.*-1"),
+        (None, "max", "sum, minmax, zscore, rrf, got 'max'"),
     ],
 )
-def test_wrong_settings(weights: Any, method: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_bad_settings(weights: Any, method: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         fuse({"a": ranking({1: 1}), "b": ranking({2: 1})}, weights, method)
 
 
-def test_weights_are_found_again_and_estimated_by_queries_that_did_not_choose() -> None:
+def test_weights_are_recovered_and_estimated_by_held_out_queries() -> None:
     rng = np.random.default_rng(0)
     rankings, relevant = [], []
     for _ in range(40):
         good = int(rng.integers(20))
         signal = rng.normal(size=20)
         signal[good] += 2.5
-        rankings.append(
-            {
-                "signal": ranking(dict(enumerate(signal))),
-                "noise": ranking(dict(enumerate(rng.normal(size=20)))),
-            }
-        )
+        sources = {"signal": signal, "noise": rng.normal(size=20)}
+        rankings.append({name: ranking(dict(enumerate(scores))) for name, scores in sources.items()})
         relevant.append({good: 1})
     weights, estimate = tune_weights(rankings, relevant)
     assert weights["signal"] >= 0.7
     equal = np.mean([ndcg(fuse(both), judged, 10) for both, judged in zip(rankings, relevant, strict=True)])
     assert estimate > equal
     assert (weights, estimate) == tune_weights(rankings, relevant)
-    with pytest.raises(ValueError, match="at least 2 queries with something relevant, got 0"):
+    with pytest.raises(ValueError, match=r"got 0"):
         tune_weights(rankings, [{}] * 40)
-    with pytest.raises(ValueError, match="rankings of 40 queries and judgements of 1"):
+    with pytest.raises(ValueError, match=r"40 .* 1"):
         tune_weights(rankings, [{}])

@@ -1,4 +1,4 @@
-"""Cheaper reranking: early exit is exact, patience ends where it says, a carved query only chooses."""
+"""Cheaper reranking: early exit is exact; patience and estimates stop at the right candidate."""
 
 from typing import Any
 
@@ -8,8 +8,10 @@ import strategies as some
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from muvera import MultiVectors, carve_queries, chamfer_matrix, rerank
+from muvera import MultiVectors, chamfer_matrix, rerank
 from muvera.kernels.tile import LANES
+from muvera.reranking.codecs import fit_codec
+from muvera.reranking.codecs.base import CodedVectors, score_coded
 from muvera.reranking.pruning import DocumentSlice, RerankOptions, score_candidates
 
 bitwise = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
@@ -20,7 +22,7 @@ KINDS = ["topics", "whole numbers", "alike", "negative", "long and short", "tiny
 def collection(
     kind: str, seed: int, lengths: list[int], query_tokens: int, dimension: int, dtype: Any
 ) -> Any:
-    """A query and documents: of few directions, with ties, duplicates, any norms, and tokens of zeros."""
+    """A query and documents: of few directions, with ties, duplicates, any norms, and zero tokens."""
     rng = np.random.default_rng(seed)
     topics = rng.standard_normal((6, dimension))
     count = query_tokens + sum(lengths)
@@ -38,8 +40,7 @@ def collection(
         tokens *= rng.uniform(0.01, 30, (count, 1))
     if kind == "zeros":
         tokens[rng.random(count) < 0.4] = 0
-    size = {"tiny": 1e-18, "huge": 1e11}.get(kind, 1.0)
-    tokens = (tokens * size).astype(np.float32)
+    tokens = (tokens * {"tiny": 1e-18, "huge": 1e11}.get(kind, 1.0)).astype(np.float32)
     documents = MultiVectors.from_flat(tokens[query_tokens:].astype(dtype), lengths)
     return tokens[:query_tokens], documents
 
@@ -63,28 +64,19 @@ def scored(case: Any, options: RerankOptions, threads: int = 1) -> np.ndarray:
     return score_candidates(query, slices, len(candidates), options, threads)
 
 
-# -- early exit ---------------------------------------------------------------
-
-
 @bitwise
-@given(cases(), st.booleans(), st.sampled_from([1, 2, 3]))
-@example((*collection("topics", 0, [3] * 40, 40, 24, np.float32), np.arange(40), 1), False, 1)
-@example((*collection("whole numbers", 0, [2] * 40, 40, 2, np.float32), np.arange(40), 39), True, 2)
-def test_early_exit_equals_the_full_rerank(case: Any, mean: bool, threads: int) -> None:
-    """The ids, their order, the scores, the ties: whatever k, also all."""
+@given(cases(), st.sampled_from([1, 2, 3]))
+@example((*collection("topics", 0, [3] * 40, 40, 24, np.float32), np.arange(40), 1), 1)
+@example((*collection("whole numbers", 0, [2] * 40, 40, 2, np.float32), np.arange(40), 39), 2)
+def test_early_exit_equals_the_full_rerank(case: Any, threads: int) -> None:
+    """Ids, order, scores and ties for any k; scores that were not finished are below the k best."""
     query, documents, candidates, k = case
-    scores = chamfer_matrix([query], documents, mean=mean)[0]
+    scores = chamfer_matrix([query], documents)[0]
     filled = [i for i in candidates if documents.lengths[i]]
     expected = sorted(filled, key=lambda i: (-scores[i], i))[:k]
-    found = rerank([query], documents, [candidates], k, mean=mean, threads=threads)[0]
-    assert found.ids.tolist() == expected
-    assert found.scores.tolist() == scores[expected].tolist()
-
-
-@bitwise
-@given(cases())
-def test_what_is_left_is_below_the_k_best(case: Any) -> None:
-    _, _, _, k = case
+    for patience in (None, 10**9):
+        ranking = rerank([query], documents, [candidates], k, threads=threads, patience=patience)[0]
+        assert ranking.ids.tolist() == expected and ranking.scores.tolist() == scores[expected].tolist()
     full, left = scored(case, RerankOptions(k, early_exit=False)), scored(case, RerankOptions(k))
     stopped = left != full
     assert (left[stopped] == -np.inf).all()
@@ -94,18 +86,16 @@ def test_what_is_left_is_below_the_k_best(case: Any) -> None:
 def test_candidates_far_from_the_query_cost_one_panel_each() -> None:
     rng = np.random.default_rng(0)
     query = rng.standard_normal(32) + 0.1 * rng.standard_normal((2 * LANES, 32))
-    near, far = [query] * 3, [-query] * 50
-    documents = MultiVectors.from_arrays([*near, *far])
+    documents = MultiVectors.from_arrays([*[query] * 3, *[-query] * 50])
     case = (query.astype(np.float32), documents, np.arange(53), 3)
-    early = RerankOptions(3, products=[])
+    early, full = RerankOptions(3, products=[]), RerankOptions(3, early_exit=False, products=[])
     scored(case, early)
-    full = RerankOptions(3, early_exit=False, products=[])
     scored(case, full)
     assert full.products == [53 * 2 * LANES * 2]
     assert early.products == [(3 * 2 + 50) * 2 * LANES]
 
 
-def test_norms_are_remembered() -> None:
+def test_norms_are_cached() -> None:
     query, documents = collection("long and short", 1, [2, 3, 0, 4], 20, 20, np.float16)
     assert documents.longest_tokens.tolist() == [-1] * 4
     rerank([query], documents, [[0, 1, 2, 3]], 1, threads=1)
@@ -116,109 +106,102 @@ def test_norms_are_remembered() -> None:
     assert (known[[1, 3]] >= lengths).all()
 
 
-# -- patience -----------------------------------------------------------------
-
-
 def patient(scores: np.ndarray, order: np.ndarray, k: int, patience: int) -> list[int]:
-    """Candidates that are scored until `patience` in a row were not above the k best before them."""
+    """Candidates scored until `patience` in a row were not better than the k best before them."""
     seen: list[int] = []
     idle = 0
     for i in order:
         if idle == patience:
             break
-        best = sorted((scores[j] for j in seen), reverse=True)[:k]
-        news = scores[i] > -np.inf and (len([s for s in best if s > -np.inf]) < k or scores[i] > best[-1])
-        idle = 0 if news else idle + 1
+        best = sorted((scores[j] for j in seen if scores[j] > -np.inf), reverse=True)[:k]
+        changed = scores[i] > -np.inf and (len(best) < k or scores[i] > best[-1])
+        idle = 0 if changed else idle + 1
         seen.append(int(i))
     return seen
 
 
 @bitwise
 @given(cases(), st.integers(1, 8), st.sampled_from([1, 2]))
-def test_patience_ends_after_so_many_without_news(case: Any, patience: int, threads: int) -> None:
+def test_patience_stops_after_so_many_candidates(case: Any, patience: int, threads: int) -> None:
     query, documents, candidates, k = case
     scores = chamfer_matrix([query], documents)[0]
     seen = patient(scores, candidates, k, patience)
     expected = sorted((i for i in seen if documents.lengths[i]), key=lambda i: (-scores[i], i))[:k]
-    found = rerank([query], documents, [candidates], k, patience=patience, threads=threads)[0]
-    assert found.ids.tolist() == expected and found.scores.tolist() == scores[expected].tolist()
+    ranking = rerank([query], documents, [candidates], k, patience=patience, threads=threads)[0]
+    assert ranking.ids.tolist() == expected and ranking.scores.tolist() == scores[expected].tolist()
+
+
+def estimated(exact: np.ndarray, estimates: np.ndarray, k: int) -> int:
+    """Number of candidates that are scored before the errors leave the next one no chance."""
+    errors: list[float] = []
+    seen: list[float] = []
+    for i in range(len(exact)):
+        chance = estimates[i] + np.mean(errors) + 5 * np.std(errors, ddof=1) if len(errors) >= 8 else np.inf
+        if len(errors) >= k and chance < sorted(seen)[-k]:
+            return i
+        if exact[i] > -np.inf:
+            errors.append(float(exact[i]) - float(estimates[i]))
+            seen.append(float(exact[i]))
+    return len(exact)
 
 
 @bitwise
-@given(cases())
-def test_endless_patience_is_the_full_rerank(case: Any) -> None:
-    query, documents, candidates, k = case
-    found = rerank([query], documents, [candidates], k, patience=10**9)[0]
-    assert list(found) == list(rerank([query], documents, [candidates], k)[0])
-
-
-# -- ball carving -------------------------------------------------------------
-
-
-@bitwise
-@given(cases(), st.floats(0.05, 1.0))
-def test_the_carved_query_chooses_and_the_whole_one_scores(case: Any, tau: float) -> None:
-    query, documents, candidates, k = case
-    carved = carve_queries(query, tau)
-    exact = chamfer_matrix([query], documents)[0]
-    saves = -(-carved.num_tokens // LANES) < -(-len(query) // LANES)
-    rough = chamfer_matrix(carved, documents)[0] if saves else exact
-    filled = [i for i in candidates if documents.lengths[i]]
-    chosen = sorted(filled, key=lambda i: (-rough[i], i))[:k]
-    expected = sorted(chosen, key=lambda i: (-exact[i], i))
-    found = rerank([query], documents, [candidates], k, ball_carving_tau=tau)[0]
-    assert found.ids.tolist() == expected and found.scores.tolist() == exact[expected].tolist()
+@given(st.integers(0, 999), st.integers(1, 60), st.integers(1, 12), st.floats(0.001, 1), st.integers(1, 3))
+def test_estimates_stop_where_the_errors_say(seed: int, count: int, k: int, noise: float, parts: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 7, count)
+    tokens = np.repeat(rng.standard_normal((count, 16)), lengths, axis=0)
+    tokens += 0.5 * rng.standard_normal(tokens.shape)
+    query = rng.standard_normal((5, 16)).astype(np.float32)
+    documents = MultiVectors.from_flat(tokens.astype(np.float32), lengths)
+    exact = chamfer_matrix([query], documents, threads=1)[0]
+    estimates = exact - np.float32(2) + noise * rng.standard_normal(count)
+    order = np.argsort(-estimates, kind="stable")
+    estimates = estimates[order].astype(np.float32)
+    slices: list[DocumentSlice] = [
+        (documents, order[run], run) for run in np.array_split(np.arange(count), parts)
+    ]
+    expected = exact[order].copy()
+    expected[estimated(exact[order], estimates, k) :] = -np.inf
+    options = RerankOptions(k, early_exit=False, estimates=estimates)
+    for threads in (1, 2):
+        np.testing.assert_array_equal(score_candidates(query, slices, count, options, threads), expected)
 
 
 @bitwise
-@given(some.seeds, st.integers(1, 30))
-def test_tau_1_with_distinct_tokens_is_the_full_rerank(seed: int, k: int) -> None:
-    query, documents = collection("topics", seed, [5] * 30, 20, 16, np.float32)
-    order = np.random.default_rng(seed).permutation(30)
-    found = rerank([query], documents, [order], k, ball_carving_tau=1.0)[0]
-    assert list(found) == list(rerank([query], documents, [order], k)[0])
-
-
-def test_a_carved_query_of_as_many_panels_is_not_used() -> None:
-    """It would cost as much and choose worse."""
-    rng = np.random.default_rng(3)
-    documents = MultiVectors.from_arrays(list(rng.standard_normal((40, 4, 8)).astype(np.float32)))
-    chosen = []
-    for count in (LANES, LANES + 1):
-        query = rng.standard_normal((count, 8)).astype(np.float32)
-        full, carved = (
-            rerank([query], documents, [range(40)], 5, ball_carving_tau=tau)[0] for tau in (None, 0.01)
+@pytest.mark.parametrize(("name", "most"), [("int8", 20), ("4bit", 30)])
+def test_codes_skip_most_candidates_and_lose_none_of_the_best(name: str, most: int) -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 30, 300)
+    tokens = np.repeat(rng.standard_normal((300, 32)), lengths, axis=0)
+    tokens += rng.standard_normal(tokens.shape)
+    documents = MultiVectors.from_flat(tokens.astype(np.float32), lengths)
+    codec = fit_codec(name, np.asarray(documents.tokens, np.float32))
+    coded = CodedVectors.of(codec, documents)
+    counts = []
+    for i in range(20):
+        query = np.asarray(documents[i] + 0.5 * rng.standard_normal(documents[i].shape), np.float32)
+        exact = chamfer_matrix([query], documents, threads=1)[0]
+        rough = score_coded(query, codec, [(coded, np.arange(300), np.arange(300))], 300, threads=1)
+        order = np.argsort(-rough, kind="stable")[:100]
+        options = RerankOptions(10, early_exit=False, estimates=rough[order])
+        scores = score_candidates(query, [(documents, order, np.arange(100))], 100, options, 1)
+        assert set(order[np.argsort(-scores, kind="stable")[:10]]) == set(
+            np.argsort(-exact, kind="stable")[:10]
         )
-        chosen.append(list(full) == list(carved))
-    assert chosen == [True, False]
-
-
-# -- bad input ----------------------------------------------------------------
+        counts.append(int((scores > -np.inf).sum()))
+    assert np.mean(counts) < most
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "message"),
+    ("arguments", "kind", "words"),
     [
-        ({"k": 1, "patience": 0}, ValueError, "patience must be at least 1, got 0. Use None"),
-        ({"k": 1, "patience": 2.0}, TypeError, "patience must be an int or None, got float"),
-        ({"k": 1, "patience": True}, TypeError, "patience must be an int or None, got bool"),
-        (
-            {"k": 1, "ball_carving_tau": 1.2},
-            ValueError,
-            "ball_carving_tau must be above 0 and at most 1, .* got 1.2",
-        ),
-        (
-            {"ball_carving_tau": 0.7},
-            ValueError,
-            "ball_carving_tau and patience leave out what is not .* k best. Give k.",
-        ),
-        (
-            {"patience": 3},
-            ValueError,
-            "ball_carving_tau and patience leave out what is not .* k best. Give k.",
-        ),
+        ({"k": 1, "patience": 0}, ValueError, "patience .*0"),
+        ({"k": 1, "patience": 2.0}, TypeError, "patience .*float"),
+        ({"k": 1, "patience": True}, TypeError, "patience .*bool"),
+        ({"patience": 3}, ValueError, "patience=3"),
     ],
 )
-def test_bad_input_is_named(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
-    with pytest.raises(kind, match=message):
+def test_bad_input(arguments: dict[str, Any], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
         rerank(np.ones((2, 3)), MultiVectors.from_arrays([np.ones((1, 3))]), [[0]], **arguments)

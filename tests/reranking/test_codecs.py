@@ -1,0 +1,319 @@
+"""Token codecs: the stored format, the loss, and codes that depend only on the token and the codec."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtri
+
+from muvera import MultiVectors, chamfer_matrix
+from muvera.kernels.byte_tile import ADDITIONS
+from muvera.kernels.code_scores import PAIR_ROWS, make_maxima
+from muvera.kernels.jit import kernel
+from muvera.kernels.tile import LANES, ROWS
+from muvera.reranking.codecs import CODECS, fit_codec, read_codec, write_codec
+from muvera.reranking.codecs.base import CodedSlice, CodedVectors, TokenCodec, score_coded
+from muvera.reranking.codecs.int8 import Int8Codec
+from muvera.reranking.codecs.residual import (
+    ResidualCodec,
+    fit_plaid_codec,
+    normal_levels,
+    plaid_centroids,
+    require_plaid_bits,
+    thresholds_between,
+)
+
+#: Largest mean of 1 - cosine between a random unit token of 128 coordinates and its decoded code: a little
+#: above the Gaussian rate-distortion of a scalar quantizer (.363, .118, .0095 of the variance).
+LOSS = {"int8": 1e-4, "4bit": 0.008, "2bit": 0.07, "1bit": 0.21}
+
+
+def tokens(seed: int, count: int, dimension: int) -> np.ndarray:
+    """Unit tokens around some topics."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((20, dimension))[rng.integers(0, 20, count)]
+    rows = rows + rng.standard_normal((count, dimension))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+@pytest.fixture(params=CODECS)
+def name(request: pytest.FixtureRequest) -> str:
+    """A codec's name."""
+    return str(request.param)
+
+
+@pytest.fixture(params=CODECS)
+def codec(request: pytest.FixtureRequest) -> TokenCodec:
+    """A fitted codec of 24 coordinates."""
+    return fit_codec(request.param, tokens(0, 3000, 24), threads=1)
+
+
+def test_bytes_and_loss_of_128_coordinates(name: str) -> None:
+    sample = np.random.default_rng(5).standard_normal((6000, 128)).astype(np.float32)
+    codec, rest = fit_codec(name, sample[:5000]), sample[5000:]
+    codes = codec.encode(rest)
+    width = {"int8": 130, "4bit": 67, "2bit": 35, "1bit": 19}[name]
+    assert codes.shape == (1000, width) and codec.bytes_per_token == width
+    decoded, norms = codec.decode(codes), np.linalg.norm(rest, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), norms, rtol=5e-3 if name == "int8" else 6e-4)
+    cosines = (decoded * rest).sum(1) / norms / np.linalg.norm(decoded, axis=1)
+    assert 1 - cosines.mean() < LOSS[name]
+
+
+@given(st.integers(0, 99), st.integers(1, 40), st.integers(1, 70), st.floats(0.01, 100))
+@settings(max_examples=30)
+def test_int8_codes_of_decoded_tokens_are_the_same(
+    seed: int, count: int, dimension: int, scale: float
+) -> None:
+    rows = tokens(seed, count, dimension) * np.float32(scale)
+    rows[::3] *= np.float32(1e-6)  # closer to each other than a typical token's steps
+    codec = Int8Codec.fit(rows)
+    codes = codec.encode(rows)
+    np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
+
+
+@given(
+    st.integers(0, 99),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([8, 9, 15, 24, 48, 128, 130, 300]),
+    st.integers(1, 700),
+    st.floats(0.01, 100),
+)
+@settings(max_examples=40)
+def test_residual_codes_of_decoded_tokens_are_the_same(
+    seed: int, bits: int, dimension: int, fitted: int, scale: float
+) -> None:
+    """Also arbitrary codes, hardly one of which belongs to the nearest token."""
+    rng = np.random.default_rng(seed)
+    codec = ResidualCodec.fit(tokens(seed, fitted, dimension) * np.float32(scale), bits)
+    packed = np.packbits(rng.integers(0, 2, (30, dimension * bits)), axis=1)
+    arbitrary = np.zeros((30, codec.bytes_per_token), np.uint8)
+    numbers = rng.integers(0, len(codec.to_arrays()["centroids"]), 30)
+    codec.write_codes(numbers, 10 ** rng.uniform(-3, 3, 30), packed, arbitrary)
+    for codes in (codec.encode(tokens(seed + 1, 30, dimension) * np.float32(scale)), arbitrary):
+        np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
+
+
+@given(st.integers(0, 99), st.sampled_from([1, 2, 4, 8]), st.sampled_from([30, 300, 70_000]))
+@settings(max_examples=15)
+def test_plaid_codes_of_decoded_tokens_are_the_same(seed: int, bits: int, centroids: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = (0.05 * ndtri((np.arange(2**bits) + 0.5) / 2**bits)).astype(np.float32)
+    codec = ResidualCodec.of_plaid(tokens(seed, centroids, 32), weights)
+    numbers = rng.integers(0, centroids, 20)
+    codes = codec.plaid_codes(numbers, rng.integers(0, 256, (20, 4 * bits)).astype(np.uint8))
+    np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("dimension", [2, 3, 7])
+def test_few_coordinates_drift_less_than_they_lose(bits: int, dimension: int) -> None:
+    rows = tokens(3, 500, dimension)
+    codec = ResidualCodec.fit(tokens(2, 5000, dimension), bits)
+    once = again = codec.decode(codec.encode(rows))
+    for _ in range(5):
+        again = codec.decode(codec.encode(again))
+    assert ((once - again) ** 2).sum() < ((rows - once) ** 2).sum() / 2
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_low_bits_of_other_tokens_do_not_matter(bits: int) -> None:
+    codec = ResidualCodec.fit(tokens(0, 3000, 24), bits)
+    rows = tokens(1, 400, 24)
+    changed = rows.copy()
+    changed[:, :4].view(np.uint32)[:] ^= np.random.default_rng(0).integers(0, 4, (400, 4)).astype(np.uint32)
+    np.testing.assert_array_equal(codec.encode(changed), codec.encode(rows))
+
+
+def test_codes_depend_on_the_token_alone_and_fits_not_on_threads(codec: TokenCodec) -> None:
+    rows = tokens(1, 9000, 24)
+    codes = codec.encode(rows, threads=1)
+    np.testing.assert_array_equal(codec.encode(rows, threads=2), codes)
+    np.testing.assert_array_equal(codec.encode(rows[8500:8507], threads=1), codes[8500:8507])
+    np.testing.assert_array_equal(codec.decode(codes, 2)[8190:8200], codec.decode(codes[8190:8200], 1))
+    again = fit_codec(codec.name, tokens(0, 3000, 24), threads=2).to_arrays()
+    for key, array in codec.to_arrays().items():
+        np.testing.assert_array_equal(array, again[key])
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 5, 13, 48])
+def test_any_dimension_and_few_tokens(name: str, dimension: int) -> None:
+    for count in (1, 2, 300):
+        rows = tokens(0, count, dimension)
+        codec = fit_codec(name, rows)
+        decoded = codec.decode(codec.encode(rows))
+        assert decoded.shape == rows.shape and np.isfinite(decoded).all()
+        if count == 1:
+            np.testing.assert_allclose(decoded, rows, atol=5e-3)
+
+
+def test_constant_zero_and_long_tokens(name: str) -> None:
+    same = np.tile(np.array([0.6, 0.8, 0], np.float32), (50, 1))
+    codec = fit_codec(name, same)
+    np.testing.assert_allclose(codec.decode(codec.encode(same)), same, atol=5e-3)
+    zeros = np.zeros((5, 3), np.float32)
+    np.testing.assert_allclose(codec.decode(codec.encode(zeros)), zeros, atol=1e-2)
+    np.testing.assert_array_equal(fit_codec(name, zeros).decode(fit_codec(name, zeros).encode(zeros)), zeros)
+    rows = tokens(4, 2000, 16) * np.float32(1000)
+    rows[::7] *= np.float32(0.01)
+    codec = fit_codec(name, rows)
+    norms = np.linalg.norm(codec.decode(codec.encode(rows)), axis=1)
+    np.testing.assert_allclose(norms, np.linalg.norm(rows, axis=1), rtol=0.1 if name == "int8" else 2e-3)
+
+
+def decoded_by_hand(arrays: dict[str, np.ndarray], code: np.ndarray) -> np.ndarray:
+    """Decode a residual code with a one-byte centroid, as docs/index-format.md describes it."""
+    bits = int(np.log2(len(arrays["levels"])))
+    factor = np.frombuffer(code[1:3].tobytes(), "<f2")[0].astype(np.float64)
+    flat = np.unpackbits(code[3:])
+    total = []
+    for j, scale in enumerate(arrays["scales"]):
+        bucket = sum(int(flat[j * bits + i]) << i for i in range(bits))
+        total.append(arrays["centroids"][code[0], j] + scale * arrays["levels"][bucket])
+    rotated: np.ndarray = np.array(total) @ arrays["rotation"].T.astype(np.float64)
+    return np.asarray(factor * arrays["unit"][0] * rotated)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("dimension", [5, 24])
+def test_the_format_is_the_documented_one(bits: int, dimension: int) -> None:
+    codec = ResidualCodec.fit(tokens(0, 3000, dimension), bits)
+    codes = codec.encode(tokens(1, 20, dimension))
+    expected = np.array([decoded_by_hand(codec.to_arrays(), code) for code in codes])
+    np.testing.assert_allclose(codec.decode(codes), expected, atol=1e-5)
+    codes[3, 0] = 255  # a damaged number beyond the centroids
+    assert np.isfinite(ResidualCodec.fit(tokens(0, 20, dimension), bits).decode(codes)).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_levels_are_a_fixed_point(bits: int) -> None:
+    levels = normal_levels(bits).astype(np.float64)
+    known = {1: [0.7979], 2: [0.4528, 1.5104], 3: [0.2451, 0.7560, 1.3439, 2.1520]}
+    if bits in known:
+        np.testing.assert_allclose(levels[len(levels) // 2 :], known[bits], atol=1e-4)
+    grid = np.linspace(-9, 9, 2_000_001)
+    weights = np.exp(-(grid**2) / 2)
+    bucket = np.searchsorted(thresholds_between(levels.astype(np.float32)), grid)
+    means = np.bincount(bucket, weights * grid) / np.bincount(bucket, weights)
+    np.testing.assert_allclose(means, levels, atol=1e-4)
+
+
+def test_files_are_read_again_and_damaged_ones_refused(codec: TokenCodec, tmp_path: Path) -> None:
+    kind = write_codec(codec, tmp_path)
+    read = read_codec(tmp_path, kind, 24)
+    rows = tokens(1, 100, 24)
+    np.testing.assert_array_equal(read.encode(rows), codec.encode(rows))
+    assert read.name == codec.name
+    with pytest.raises(ValueError, match=r"25"):
+        read_codec(tmp_path, kind, 25)
+    for path in sorted(tmp_path.iterdir()):
+        before = np.load(path)
+        for damaged in (before[..., :-1], np.full_like(before, np.nan), before.astype(np.float64)):
+            if path.name != "codec_unit.npy" or damaged.dtype != np.float64:
+                np.save(path, damaged)
+                with pytest.raises(ValueError, match="codec"):
+                    read_codec(tmp_path, kind, 24)
+        np.save(path, before)
+    with pytest.raises(ValueError, match=r"'zip'.*int8, residual"):
+        read_codec(tmp_path, "zip", 24)
+
+
+def test_tokens_and_codes_of_another_codec_are_refused(codec: TokenCodec) -> None:
+    with pytest.raises(ValueError, match=r"8 columns.*dimension=24"):
+        codec.encode(tokens(0, 3, 8))
+    wrong: list[Any] = [np.zeros((3, 5), np.uint8), np.zeros((3, codec.bytes_per_token), np.int16)]
+    for codes in wrong:
+        with pytest.raises(ValueError, match=f"{codec.bytes_per_token} columns"):
+            CodedVectors.from_lengths(codec, codes, [3])
+
+
+# -- PLAID's codec ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nbits", [1, 2, 4, 8])
+def test_weights_are_the_midpoints_or_means_of_buckets(nbits: int) -> None:
+    rows, count = tokens(0, 3000, 32), 2**nbits
+    midpoints = fit_plaid_codec(rows, nbits, 16).to_arrays()
+    codec = fit_plaid_codec(rows, nbits, 16, bucket_means=True, threads=1)
+    means, centroids = codec.to_arrays(), midpoints["centroids"]
+    np.testing.assert_array_equal(centroids, means["centroids"])
+    assert centroids.shape == (16, 32)
+    np.testing.assert_array_equal(centroids, centroids.astype(np.float16).astype(np.float32))
+    np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=2e-3)
+    rest = np.sort(rows - centroids[(rows @ centroids.T).argmax(axis=1)], axis=None)
+    quantiles = np.quantile(rest, (np.arange(count) + 0.5) / count)
+    np.testing.assert_allclose(midpoints["levels"], quantiles, atol=1e-5)
+    expected = [bucket.mean() for bucket in np.array_split(rest, count)]
+    np.testing.assert_allclose(means["levels"], expected, atol=1e-4)
+    if nbits < 8:
+        other = ResidualCodec.of_plaid(centroids, midpoints["levels"])
+        losses = [((one.decode(one.encode(rows)) - rows) ** 2).sum() for one in (codec, other)]
+        assert losses[0] < losses[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_and_equal_tokens(count: int) -> None:
+    same = np.tile(np.full(8, 0.5, np.float32), (count, 1))
+    codec = fit_plaid_codec(same, 2, 16)
+    np.testing.assert_allclose(codec.decode(codec.encode(same)), same, rtol=1e-3)
+    score_coded(same, codec, [], 0)
+
+
+def test_centroids_and_bits_of_plaid() -> None:
+    assert [plaid_centroids(count) for count in (0, 1, 100, 56_658, 10**6)] == [16, 16, 128, 2048, 8192]
+    require_plaid_bits(4, 2)
+    with pytest.raises(ValueError, match=r"5"):
+        require_plaid_bits(5, 128)
+    with pytest.raises(ValueError, match=r"dimension=100 .*nbits=1 .*100 bits"):
+        fit_plaid_codec(tokens(0, 3, 100), 1, 4)
+
+
+# -- scores -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize(("dimension", "query_tokens"), [(1, 1), (6, 3), (13, 17), (128, 32)])
+def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_tokens: int) -> None:
+    documents = MultiVectors.from_flat(tokens(0, 78, dimension), [3, 0, 1, 40, 9, 8, 17])
+    query = tokens(1, query_tokens, dimension)
+    codec = fit_codec(name, tokens(2, 400, dimension))
+    coded = CodedVectors.of(codec, documents)
+    positions, places = np.array([6, 3, 1, 0, 4]), np.array([4, 0, 2, 1, 3])
+    slices: list[CodedSlice] = [(coded, positions, places)]
+    expected = chamfer_matrix(query, coded.decoded())[0][positions]
+    scores = [score_coded(query, codec, slices, 5, threads=threads)[places] for threads in (1, 2, 3)]
+    # Query and codes are rounded to 127ths of their largest entry: at most half a step per product.
+    np.testing.assert_allclose(scores[0], expected, atol=0.02 * query_tokens)
+    assert scores[0][2] == -np.inf
+    np.testing.assert_array_equal(scores[1], scores[0])
+    np.testing.assert_array_equal(scores[2], scores[0])
+
+
+@pytest.mark.parametrize("addition", ADDITIONS)
+@pytest.mark.parametrize("panels", [1, 2])
+def test_all_ways_to_add_give_the_same_bits(addition: str, panels: int) -> None:
+    rng = np.random.default_rng(0)
+    depth, count = 20, ROWS + 3
+    start, stride = 3, depth + 2
+    codes = rng.integers(0, 256, start + count * stride).astype(np.uint8)
+    rows = codes[start:].reshape(count, stride)[:, :depth]
+    step = ROWS if panels == 1 else PAIR_ROWS
+    columns = rng.integers(-127, 128, (panels, depth // 4, LANES, 4)).astype(np.int8)
+    biases = rng.standard_normal(panels * LANES).astype(np.float32) * 100
+    factors = rng.random(count).astype(np.float32)
+    best = np.full(panels * LANES, -np.inf, np.float32)
+    raising = make_maxima(addition)[panels - 1]
+
+    @kernel
+    def run(codes, columns, biases, factors, best):  # type: ignore[no-untyped-def]
+        last = factors.shape[0] - 1
+        for row in range(0, factors.shape[0], step):
+            raising(codes, start, stride, row, last, depth, columns, 0, biases, factors, best)
+
+    run(codes, columns.reshape(-1), biases, factors, best)
+    matrix = columns.transpose(0, 2, 1, 3).reshape(panels * LANES, depth).astype(np.int64)
+    sums = (rows.astype(np.int64) @ matrix.T).astype(np.float32)
+    np.testing.assert_array_equal(best, ((sums - biases) * factors[:, np.newaxis]).max(axis=0))

@@ -1,0 +1,122 @@
+"""Carved and weighted queries: against a plain loop, and identities with Chamfer."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import strategies as some
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer, chamfer_matrix
+from muvera.reranking.queries import carve_queries, inverse_document_frequency, weight_queries
+
+
+def carved_by_hand(tokens: np.ndarray, tau: float) -> list[np.ndarray]:
+    """The paper's greedy carving, with cosines for inner products."""
+    waiting = [token.astype(np.float64) for token in tokens]
+    sums = []
+    while waiting:
+        center = waiting.pop(0)
+        total, left = center.copy(), []
+        for token in waiting:
+            lengths = np.linalg.norm(center) * np.linalg.norm(token)
+            if lengths > 0 and center @ token / lengths >= tau:
+                total += token
+            else:
+                left.append(token)
+        sums.append(total)
+        waiting = left
+    return sums
+
+
+@given(st.data(), st.sampled_from([0.05, 0.3, 0.7, 0.95]))
+def test_balls_are_carved_greedily(data: st.DataObject, tau: float) -> None:
+    dimension = data.draw(some.dimensions)
+    # In one dimension all cosines are 1 or -1, and duplicates have 1: no cosine is near `tau`.
+    queries = [data.draw(some.token_arrays(dimension)) for _ in range(data.draw(st.integers(1, 4)))]
+    carved = carve_queries(MultiVectors.from_arrays(queries, dimension=dimension, dtype=np.float32), tau)
+    assert carved.tokens.dtype == np.float32
+    for actual, tokens in zip(carved, queries, strict=True):
+        expected = np.array(carved_by_hand(tokens, tau), np.float32).reshape(-1, dimension)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_tau_1_merges_only_equal_directions_and_no_zeros() -> None:
+    tokens = np.array([[3.0, 4.0], [0.0, 0.0], [-3.0, -4.0], [3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    expected = np.array([[6.3, 8.4], [0, 0], [-3, -4], [0, 0]], np.float32)
+    np.testing.assert_allclose(carve_queries(tokens, 1.0)[0], expected, rtol=1e-6)
+    distinct = np.random.default_rng(0).standard_normal((9, 12)).astype(np.float16)
+    np.testing.assert_array_equal(carve_queries(distinct, 1)[0], distinct.astype(np.float32))
+
+
+@given(some.seeds, st.floats(0.05, 1.0))
+def test_a_carved_score_is_at_most_chamfer(seed: int, tau: float) -> None:
+    rng = np.random.default_rng(seed)
+    queries = rng.standard_normal((3, 12, 8)).astype(np.float32)
+    documents = list(rng.standard_normal((4, 6, 8)).astype(np.float32))
+    scores = chamfer_matrix(carve_queries(queries, tau), documents)
+    assert (scores <= chamfer_matrix(queries, documents) + 1e-4).all()
+
+
+def test_ids_and_queries_without_tokens_stay() -> None:
+    queries = MultiVectors.from_arrays([np.ones((4, 3)), np.ones((0, 3))], ids=["a", "b"])
+    carved = carve_queries(queries, 0.7)
+    assert carved.ids.tolist() == ["a", "b"] and carved.lengths.tolist() == [1, 0]
+    assert carved[0].tolist() == [[4.0, 4.0, 4.0]]
+    assert not carve_queries(MultiVectors.from_flat(queries.tokens, queries.lengths), 0.7).has_ids
+    assert weight_queries(queries, np.ones(4)).ids.tolist() == ["a", "b"]
+
+
+def collection(seed: int, count: int) -> MultiVectors:
+    rng = np.random.default_rng(seed)
+    return MultiVectors.from_arrays([rng.normal(size=(rng.integers(2, 6), 8)) for _ in range(count)])
+
+
+def test_weighted_chamfer_is_the_weighted_sum_of_maxima() -> None:
+    queries, documents = collection(0, 3), collection(1, 5)
+    weights = [np.random.default_rng(2).random(len(query)) for query in queries]
+    weights[0][1:] = 0
+    for query, own, scaled in zip(queries, weights, weight_queries(queries, weights), strict=True):
+        for document in documents:
+            expected = float(own @ (np.asarray(query) @ np.asarray(document).T).max(axis=1))
+            assert chamfer(scaled, document) == pytest.approx(expected, abs=1e-5)
+    assert np.array_equal(weight_queries(queries, np.ones(queries.num_tokens)).tokens, queries.tokens)
+
+
+def test_a_query_fde_is_linear_in_the_weights() -> None:
+    queries = collection(0, 2)
+    config = FDEConfig(dimension=8, num_repetitions=2, center=False, soft_query_cells=0, split_mean=False)
+    encoder = FDEEncoder(config)
+    one, other = np.random.default_rng(3).random((2, queries.num_tokens))
+    parts = [encoder.encode_queries(weight_queries(queries, w)) for w in (one, other, one + other)]
+    assert parts[0] + parts[1] == pytest.approx(parts[2], abs=1e-4)
+
+
+def test_frequencies_count_documents_not_occurrences() -> None:
+    weights = inverse_document_frequency([[1, 1, 1], [1, 2], [3]], [[1, 2], [9]])
+    assert weights[0] == pytest.approx(np.log1p([(3 - 2 + 0.5) / 2.5, (3 - 1 + 0.5) / 1.5]), rel=1e-6)
+    assert weights[1] == pytest.approx(np.log1p([3.5 / 0.5]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda: carve_queries(np.ones((2, 3)), 0), ValueError, "tau .*0"),
+        (lambda: carve_queries(np.ones((2, 3)), 1.5), ValueError, "tau .*1.5"),
+        (lambda: carve_queries(np.ones((2, 3)), float("nan")), ValueError, "tau .*nan"),
+        (lambda: carve_queries(np.ones((2, 3)), True), TypeError, "tau .*bool"),
+        (
+            lambda: carve_queries(np.array([[1.0, np.inf]]), 0.7),
+            ValueError,
+            "inf in its token 0, coordinate 1",
+        ),
+        (lambda: weight_queries(np.eye(2), np.ones(3)), ValueError, r"\(3,\) .*2"),
+        (lambda: weight_queries(np.eye(2), [1.0, -1.0]), ValueError, r"weights\[1\] is -1"),
+        (lambda: weight_queries(np.eye(2), [np.nan, 1.0]), ValueError, r"weights\[0\] is nan"),
+        (lambda: weight_queries(np.eye(2), np.ones((2, 1))), ValueError, r"\(2, 1\)"),
+    ],
+)
+def test_bad_input(call: Any, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        call()
