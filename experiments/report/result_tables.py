@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..evaluation.statistics import mean_interval, pareto_front, ratio_interval
 from ..evaluation.summary import Part, Results
@@ -23,7 +25,8 @@ _ROUNDING = 1e-9
 
 _SHARE = "{:.3f}"
 
-Cell = Callable[[str, str, int], Any]
+#: Name, collection, number of documents.
+Key = tuple[str, str, int]
 
 
 def result_tables(results: Results, parts: Sequence[Part]) -> list[dict[str, Any]]:
@@ -39,7 +42,7 @@ def result_tables(results: Results, parts: Sequence[Part]) -> list[dict[str, Any
     for name in dict.fromkeys(part.experiment.name for part in parts):
         own = [part for part in parts if part.experiment.name == name]
         experiment = own[0].experiment
-        made = [table for kind in experiment.tables for table in _KINDS[kind](results, own)]
+        made = chain.from_iterable(_KINDS[kind](results, own) for kind in experiment.tables)
         for table in (*made, _differences(results, experiment)):
             if table.rows:
                 title = f"{experiment.title}: {table.title}" if table.title else experiment.title
@@ -58,121 +61,114 @@ def _heading(collection: str, size: int | None) -> str:
     return collection if size is None else f"{collection}, n={size:,}"
 
 
-def _grid(parts: Sequence[Part], title: str, names: Iterable[str], cell: Cell, format: str = "") -> Table:
-    """Return a row for each name and a column for each collection, without empty rows."""
+def _grid(
+    parts: Sequence[Part], title: str, cells: Mapping[Key, Any], format: str = "", first: str = "system"
+) -> Table:
+    """Return a row for each name and a column for each collection."""
     columns = _columns(parts)
-    rows = [[name, *(cell(name, *column) for column in columns)] for name in names]
-    headings = [Column(heading, format=format) for heading in columns.values()]
-    return Table(title, ["system", *headings], [row for row in rows if any(v is not None for v in row[1:])])
+    rows = [
+        [name, *(cells.get((name, *column)) for column in columns)]
+        for name in dict.fromkeys(name for (name, *_), value in cells.items() if value not in (None, ""))
+    ]
+    return Table(title, [first, *(Column(heading, format=format) for heading in columns.values())], rows)
 
 
-def _by_point(parts: Sequence[Part], title: str, cell: Cell, format: str = "") -> Table:
-    return _grid(parts, title, [point.name for point in parts[0].experiment.points()], cell, format)
-
-
-def _by_row(
-    results: Results, parts: Sequence[Part], title: str, value: Callable[[dict[str, Any]], Any],
-    by: str = "label", format: str = "",
-) -> Table:  # fmt: skip
-    """Return a table of the first seed's rows, by "label" or "point"."""
-    experiment, columns = parts[0].experiment, _columns(parts)
+def _rows(results: Results, parts: Sequence[Part], by: str) -> dict[Key, dict[str, Any]]:
+    """Return the first seed's rows, by "label" or "point"."""
+    experiment = parts[0].experiment
+    sizes = {part.collection: part.size for part in reversed(parts)}
     sized = len(experiment.documents) > 1
-    sizes = dict(reversed(list(columns)))
-    rows = {
+    return {
         (row[by], row["collection"], row["build"]["n"] if sized else sizes[row["collection"]]): row
         for row in results.rows
         if row["experiment"] == experiment.name and row["seed"] == experiment.seeds[0]
     }
 
-    def cell(*key: Any) -> Any:
-        return value(rows[key]) if key in rows else None
 
-    return _grid(parts, title, dict.fromkeys(key[0] for key in rows), cell, format)
+def _values(results: Results, parts: Sequence[Part], metric: str) -> dict[Key, NDArray[np.float64]]:
+    """Return a metric's values for every query."""
+    return {
+        (point, collection, size): values[metric]
+        for (name, collection, size, point), values in results.values.items()
+        if name == parts[0].experiment.name and metric in values
+    }
 
 
 def _metrics(results: Results, parts: list[Part]) -> list[Table]:
-    def cell(metric: str) -> Cell:
-        def value(point: str, collection: str, size: int) -> Any:
-            values = results.values.get((parts[0].experiment.name, collection, size, point), {}).get(metric)
-            return None if values is None else mean_interval(values)
-
-        return value
-
-    return [_by_point(parts, name, cell(name), _SHARE) for name in parts[0].experiment.metrics]
+    return [
+        _grid(parts, m, {k: mean_interval(v) for k, v in _values(results, parts, m).items()}, _SHARE)
+        for m in parts[0].experiment.metrics
+    ]
 
 
 def _variance(results: Results, parts: list[Part]) -> list[Table]:
     """Return mean and standard deviation over seeds."""
     experiment = parts[0].experiment
-
-    def cell(metric: str) -> Cell:
-        def value(point: str, collection: str, _: int) -> Any:
-            means = [
-                row["metrics"][metric]["mean"]
-                for row in results.rows
-                if row["experiment"] == experiment.name
-                and (row["collection"], row["point"]) == (collection, point)
-                and row["metrics"].get(metric) is not None
-            ]
-            return f"{np.mean(means):.3f} (sd {np.std(means, ddof=1):.4f})" if len(means) > 1 else None
-
-        return value
-
-    return [_by_point(parts, f"{m}, {len(experiment.seeds)} seeds", cell(m)) for m in experiment.metrics]
+    tables = []
+    for metric in experiment.metrics:
+        means: dict[tuple[str, str], list[float]] = {}
+        for row in results.rows:
+            if row["experiment"] == experiment.name and row["metrics"].get(metric) is not None:
+                means.setdefault((row["point"], row["collection"]), []).append(row["metrics"][metric]["mean"])
+        cells = {
+            (*key, size): f"{np.mean(values):.3f} (sd {np.std(values, ddof=1):.4f})"
+            for key, values in means.items()
+            for collection, size in _columns(parts)
+            if collection == key[1] and len(values) > 1
+        }
+        tables.append(_grid(parts, f"{metric}, {len(experiment.seeds)} seeds", cells))
+    return tables
 
 
 def _speed(results: Results, parts: list[Part]) -> list[Table]:
-    def rate(row: dict[str, Any]) -> str | None:
-        speed, times = row["queries_per_second"], row["latency_ms"]
-        if speed is None:
-            return None
-        percentiles = " / ".join(f"{times[name]:.3g}" for name in ("p50", "p95", "p99"))
-        return f"{speed:,.0f} ({percentiles})" if speed >= 10 else f"{speed:.2g} ({percentiles})"
-
-    return [_by_row(results, parts, "queries per second (p50 / p95 / p99, ms)", rate, "point")]
+    cells = {}
+    for key, row in _rows(results, parts, "point").items():
+        if row["queries_per_second"] is not None:
+            speed, times = row["queries_per_second"], row["latency_ms"]
+            percentiles = " / ".join(f"{times[name]:.3g}" for name in ("p50", "p95", "p99"))
+            cells[key] = f"{speed:,.0f} ({percentiles})" if speed >= 10 else f"{speed:.2g} ({percentiles})"
+    return [_grid(parts, "queries per second (p50 / p95 / p99, ms)", cells)]
 
 
 def _size(results: Results, parts: list[Part]) -> list[Table]:
-    def size(row: dict[str, Any]) -> str:
-        return f"{row['bytes_per_document']:,.0f} ({row['total_bytes_per_document']:,.0f})"
-
-    build = _by_row(results, parts, "build seconds", lambda row: row["build_seconds"], format="{:.2f}")
-    return [build, _by_row(results, parts, "bytes per document (with token vectors)", size)]
+    rows = _rows(results, parts, "label")
+    seconds = {key: row["build_seconds"] for key, row in rows.items()}
+    sizes = {
+        key: f"{row['bytes_per_document']:,.0f} ({row['total_bytes_per_document']:,.0f})"
+        for key, row in rows.items()
+    }
+    return [
+        _grid(parts, "build seconds", seconds, "{:.2f}"),
+        _grid(parts, "bytes per document (with token vectors)", sizes),
+    ]
 
 
 def _facts(results: Results, parts: list[Part]) -> list[Table]:
     """Return facts about the built indexes (those not configured), and facts about queries."""
-    experiment = parts[0].experiment
-    known = {name for point in experiment.points() for name in point.entry.build} | {"n", "vector_dimension"}
-    rows = [row for row in results.rows if row["experiment"] == experiment.name]
-    of_index = dict.fromkeys(name for row in rows for name in row["build"] if name not in known)
-    of_queries = dict.fromkeys(name for row in rows for name in row.get("facts", {}))
-    return [
-        *(
-            _by_row(
-                results, parts, name.replace("_", " "), lambda r, n=name: r["build"].get(n), format="{:.3g}"
-            )  # type: ignore[misc]
-            for name in of_index
-        ),
-        *(
-            _by_row(results, parts, name, lambda r, n=name: r.get("facts", {}).get(n), "point", _SHARE)  # type: ignore[misc]
-            for name in of_queries
-        ),
-    ]
+    known = {name for point in parts[0].experiment.points() for name in point.entry.build}
+    known |= {"n", "vector_dimension"}
+    facts: dict[tuple[str, str], dict[Key, Any]] = {}
+    for key, row in _rows(results, parts, "label").items():
+        for name in row["build"]:
+            if name not in known:
+                facts.setdefault((name.replace("_", " "), "{:.3g}"), {})[key] = row["build"][name]
+    for key, row in _rows(results, parts, "point").items():
+        for name, value in row.get("facts", {}).items():
+            facts.setdefault((name, _SHARE), {})[key] = value
+    return [_grid(parts, name, cells, form) for (name, form), cells in facts.items()]
 
 
 def _differences(results: Results, experiment: Experiment) -> Table:
     several = len(experiment.documents) > 1
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for one in results.comparisons:
-        if one["experiment"] != experiment.name:
-            continue
-        heading = _heading(one["collection"], one["n"] if several else None)
-        text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
-        cells.setdefault((f"{one['a']} minus {one['b']}", one["metric"]), {})[heading] = text
-        if experiment.timed:
-            ratio = _time_ratio(results, one)
-            cells.setdefault((f"{one['a']} over {one['b']}", "median latency"), {})[heading] = ratio
+        if one["experiment"] == experiment.name:
+            heading = _heading(one["collection"], one["n"] if several else None)
+            text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+            cells.setdefault((f"{one['a']} minus {one['b']}", one["metric"]), {})[heading] = text
+            if experiment.timed:
+                ratio = _time_ratio(results, one)
+                cells.setdefault((f"{one['a']} over {one['b']}", "median latency"), {})[heading] = ratio
     headings = list(dict.fromkeys(heading for row in cells.values() for heading in row))
     rows = [[*key, *(row.get(heading) for heading in headings)] for key, row in cells.items()]
     return Table("paired differences", ["difference", "metric", *headings], rows)
@@ -197,59 +193,49 @@ def _losses(results: Results, parts: list[Part]) -> list[Table]:
     several numbers of candidates.
     """
     experiment = parts[0].experiment
-    metric, points = experiment.metrics[0], list(experiment.points())
+    values = _values(results, parts, experiment.metrics[0])
+    points = {
+        backend: [point for point in experiment.points() if point.entry.build.get("backend") == backend]
+        for backend in ("exact", "hnsw")
+    }
     rows = []
-    for (collection, size), heading in _columns(parts).items():
-        found = {
-            point.name: values[metric]
-            for point in points
-            if (values := results.values.get((experiment.name, collection, size, point.name))) is not None
-        }
+    for column, heading in _columns(parts).items():
         exact = {
-            point.query["candidates"]: found[point.name]
-            for point in points
-            if point.entry.build.get("backend") == "exact" and point.name in found
+            point.query["candidates"]: values[(point.name, *column)]
+            for point in points["exact"]
+            if (point.name, *column) in values
         }
-        for point in points:
-            candidates = point.query.get("candidates")
-            if (
-                point.entry.build.get("backend") != "hnsw"
-                or point.name not in found
-                or candidates not in exact
-            ):
-                continue
-            deepest, same, graph = exact[max(exact)], exact[candidates], found[point.name]
-            lost = (1 - deepest, deepest - same, same - graph, 1 - graph)
-            rows.append([heading, point.query.get("ef"), candidates, *map(mean_interval, lost)])
+        for point in points["hnsw"]:
+            candidates = point.query["candidates"]
+            if (point.name, *column) in values and candidates in exact:
+                deepest, same, graph = exact[max(exact)], exact[candidates], values[(point.name, *column)]
+                lost = (1 - deepest, deepest - same, same - graph, 1 - graph)
+                rows.append([heading, point.query.get("ef"), candidates, *map(mean_interval, lost)])
     titles = ("lost by FDEs", "lost by fewer candidates", "lost by the graph", "total")
     shares = [Column(title, format=_SHARE) for title in titles]
-    return [Table(metric, ["collection", "ef", "candidates", *shares], rows)]
+    return [Table(experiment.metrics[0], ["collection", "ef", "candidates", *shares], rows)]
 
 
 def _candidates(results: Results, parts: list[Part]) -> list[Table]:
     """Return how many candidates each system needs, and how many times as many as the first system."""
-    experiment = parts[0].experiment
-    metric = experiment.metrics[0]
-    first: dict[tuple[str, int, float], float | None] = {}
-    cells: dict[tuple[str, str, int], str | None] = {}
+    entries, metric = parts[0].experiment.entries, parts[0].experiment.metrics[0]
+    values = _values(results, parts, metric)
+    cells: dict[Key, str] = {}
     for share in _CANDIDATE_RECALLS:
-        for entry in experiment.entries:
-            for collection, size in _columns(parts):
+        base: dict[tuple[str, int], float | None] = {}
+        for entry in entries:
+            for column in _columns(parts):
                 curve = [
-                    (point.query["candidates"], float(np.mean(values[metric])))
+                    (point.query["candidates"], float(np.mean(values[(point.name, *column)])))
                     for point in entry.points()
-                    if "candidates" in point.query
-                    and (values := results.values.get((experiment.name, collection, size, point.name)))
+                    if "candidates" in point.query and (point.name, *column) in values
                 ]
                 needed, cell = needed_candidates(curve, share)
-                base = first.setdefault((collection, size, share), needed)
-                if base is not None and needed is not None and entry is not experiment.entries[0]:
-                    cell += f" ({needed / base:.1f}x)"
-                name = f"{entry.label}, {share:.2f}".replace("0.", ".")
-                cells[name, collection, size] = cell or None
-    names = dict.fromkeys(name for name, _, _ in cells)
-    table = _grid(parts, f"candidates needed for a {metric}", names, lambda *key: cells[key])
-    return [Table(table.title, ["system, recall", *table.columns[1:]], table.rows)]
+                first = base.setdefault(column, needed)
+                if first is not None and needed is not None and entry is not entries[0]:
+                    cell += f" ({needed / first:.1f}x)"
+                cells[(f"{entry.label}, {share:.2f}".replace("0.", "."), *column)] = cell
+    return [_grid(parts, f"candidates needed for a {metric}", cells, first="system, recall")]
 
 
 def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple[float | None, str]:
@@ -269,39 +255,33 @@ def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple
     >>> needed_candidates([(10, 0.5), (100, 0.9)], 0.95)
     (None, 'over 100')
     """
-    ordered = sorted(curve)
-    if not ordered:
+    if not curve:
         return None, ""
-    before = ordered[0]
-    if before[1] >= share:
-        return None, f"at most {before[0]}"
-    for count, recall in ordered[1:]:
-        if recall >= share:
-            part = (share - before[1]) / (recall - before[1])
-            needed = float(before[0] * (count / before[0]) ** part)
-            return round(needed, 1), f"{needed:.0f}"
-        before = (count, recall)
-    return None, f"over {ordered[-1][0]}"
+    counts, recalls = map(np.array, zip(*sorted(curve), strict=True))
+    best = np.maximum.accumulate(recalls)
+    if best[0] >= share:
+        return None, f"at most {counts[0]}"
+    if best[-1] < share:
+        return None, f"over {counts[-1]}"
+    needed = float(np.exp(np.interp(share, best, np.log(counts))))
+    return round(needed, 1), f"{needed:.0f}"
 
 
 def _scaling(results: Results, parts: list[Part]) -> list[Table]:
     """Return time and memory of adding and searching by number of FDEs."""
-    ms, whole = "{:.3f}", "{:,.0f}"
     columns = [
-        *("search", "documents", Column("build", "s", "{:.2f}"), Column("build", "us/document", "{:.1f}")),
-        *(Column("bytes/document", format=whole), Column("resident bytes", format=whole)),
-        *(Column("p50", "ms", ms), Column("p95", "ms", ms), Column(RECALL, format=_SHARE)),
+        Column("search", "label"),
+        Column("documents", lambda row: row["build"]["n"]),
+        Column("build", "build_seconds", "{:.2f}", "s"),
+        Column("build", lambda row: row["build_seconds"] / row["build"]["n"] * 1e6, "{:.1f}", "us/document"),
+        Column("bytes/document", "bytes_per_document", "{:,.0f}"),
+        Column("resident bytes", lambda row: row["build"]["resident_bytes"], "{:,.0f}"),
+        Column("p50", lambda row: row["latency_ms"]["p50"], _SHARE, "ms"),
+        Column("p95", lambda row: row["latency_ms"]["p95"], _SHARE, "ms"),
+        Column(RECALL, lambda row: row["metrics"][RECALL] and row["metrics"][RECALL]["mean"], _SHARE),
     ]
-    rows = []
-    for row in results.rows:
-        if row["experiment"] == parts[0].experiment.name:
-            n, seconds, recall = row["build"]["n"], row["build_seconds"], row["metrics"][RECALL]
-            size = (row["bytes_per_document"], row["build"]["resident_bytes"])
-            times = (row["latency_ms"]["p50"], row["latency_ms"]["p95"])
-            rows.append(
-                [row["label"], n, seconds, seconds / n * 1e6, *size, *times, recall and recall["mean"]]
-            )
-    return [Table(f"FDEs of {parts[0].collection}, then synthetic ones", columns, rows)]
+    rows = [row for row in results.rows if row["experiment"] == parts[0].experiment.name]
+    return [Table.of(f"FDEs of {parts[0].collection}, then synthetic ones", columns, rows)]
 
 
 def _crossover(results: Results, parts: list[Part]) -> list[Table]:
@@ -358,49 +338,37 @@ def _speed_at_recall(results: Results, parts: list[Part]) -> list[Table]:
     experiment = parts[0].experiment
     several = len({(part.collection, part.size) for part in parts}) > len({part.collection for part in parts})
     levels = [f"{level:.2f}".removeprefix("0") for level in _SPEED_RECALLS]
-    columns = ["system", *levels, Column("bytes per document with tokens", format="{:,.0f}")]
-    columns += [Column("build", "s", "{:,.1f}")]
+    size = Column("bytes per document with tokens", format="{:,.0f}")
+    columns = ["system", *levels, size, Column("build", format="{:,.1f}", unit="s")]
     tables = []
     for part in parts:
-        builds = {
-            row["label"]: row
-            for row in results.rows
-            if (row["experiment"], row["collection"]) == (experiment.name, part.collection)
-            and row["seed"] == experiment.seeds[0]
-            and (experiment.documents == (None,) or row["build"].get("n") == part.size)
-        }
-        turns, base = _times_at(results, part, experiment.entries[0])
         rows = []
+        turns, base = _times_at(results, part, experiment.entries[0])
         for entry in experiment.entries:
-            if entry.label not in builds:
+            built = _rows(results, parts, "label").get((entry.label, part.collection, part.size))
+            if built is None:
                 continue
             own_turns, times = _times_at(results, part, entry)
-            compared = entry is not experiment.entries[0] and own_turns == turns
-            cells = []
-            for time, reference in zip(times, base, strict=True):
-                cell = "" if time is None else f"{1 / time:,.0f}"
-                if compared and time is not None and reference is not None:
-                    cell += f" ({time / reference:.2g}x)"
-                cells.append(cell)
-            built = builds[entry.label]
+            cells = ["" if time is None else f"{1 / time:,.0f}" for time in times]
+            if entry is not experiment.entries[0] and own_turns == turns:
+                for k, (time, reference) in enumerate(zip(times, base, strict=True)):
+                    if time is not None and reference is not None:
+                        cells[k] += f" ({time / reference:.2g}x)"
             rows.append([entry.label, *cells, built["total_bytes_per_document"], built["build_seconds"]])
         heading = _heading(part.collection, part.size if several else None)
-        title = f"queries per second by {experiment.metrics[0]}, {heading}"
-        tables.append(Table(title, columns, rows))
+        tables.append(Table(f"queries per second by {experiment.metrics[0]}, {heading}", columns, rows))
     return tables
 
 
 def _times_at(results: Results, part: Part, entry: Entry) -> tuple[str | None, list[float | None]]:
     """Return the turns that an entry was measured in, and its median query's seconds at each recall."""
-    experiment = part.experiment
     curve, turns = [], None
     for point in entry.points():
-        key = (experiment.name, part.collection, part.size, point.name)
+        key = (part.experiment.name, part.collection, part.size, point.name)
         if key in results.times and key in results.values and not np.isnan(results.times[key][1]).any():
             turns, seconds = results.times[key]
-            curve.append(
-                (float(np.mean(results.values[key][experiment.metrics[0]])), float(np.median(seconds)))
-            )
+            quality = results.values[key][part.experiment.metrics[0]]
+            curve.append((float(np.mean(quality)), float(np.median(seconds))))
     return turns, [seconds_at(curve, level) for level in _SPEED_RECALLS]
 
 
@@ -425,13 +393,9 @@ def seconds_at(curve: Sequence[tuple[float, float]], recall: float) -> float | N
     True
     """
     front = [curve[i] for i in pareto_front(curve)]
-    reaching = next((i for i, point in enumerate(front) if point[0] >= recall - _ROUNDING), None)
-    if reaching is None:
+    if not front or front[-1][0] < recall - _ROUNDING:
         return None
-    if reaching == 0:
-        return front[0][1]
-    (low, fast), (high, slow) = front[reaching - 1], front[reaching]
-    return round(fast + (recall - low) / (high - low) * (slow - fast), 9)
+    return round(float(np.interp(recall, *zip(*front, strict=True))), 9)
 
 
 _KINDS: dict[str, Callable[[Results, list[Part]], list[Table]]] = {

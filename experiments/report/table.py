@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -17,20 +17,27 @@ class Column:
     Parameters
     ----------
     title : str
-    unit : str
-        Stands behind the title.
+    key : str or callable
+        The value of a row that is a dictionary: its key, or a function of the row.
     format : str
         A template of ``str.format`` for numbers, such as ``"{:.2f}x"``.  Default: :func:`number`.
+    unit : str
+        Stands behind the title.
     """
 
     title: str
-    unit: str = ""
+    key: str | Callable[[dict[str, Any]], Any] = ""
     format: str = ""
+    unit: str = ""
 
     @property
     def heading(self) -> str:
         """Title and unit."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    def value(self, row: dict[str, Any]) -> Any:
+        """Return the column's value of a row."""
+        return row.get(self.key or self.title) if isinstance(self.key, str) else self.key(row)
 
     def cell(self, value: Any) -> str:
         """Return a value as text: nothing for None, mean and interval for a dictionary of them."""
@@ -59,6 +66,13 @@ class Table:
     columns: Sequence[Column | str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
+
+    @classmethod
+    def of(
+        cls, title: str, columns: Sequence[Column], rows: Iterable[dict[str, Any]], caption: str = ""
+    ) -> Table:
+        """Make a table from rows that are dictionaries."""
+        return cls(title, columns, [[column.value(row) for column in columns] for row in rows], caption)
 
     @property
     def header(self) -> list[str]:
@@ -109,7 +123,7 @@ def markdown(table: Table) -> str:
 
     Examples
     --------
-    >>> print(markdown(Table("", ["what", Column("time", "ms")], [["a|b", 1.5]])))
+    >>> print(markdown(Table("", ["what", Column("time", unit="ms")], [["a|b", 1.5]])))
     | what | time, ms |
     | --- | ---: |
     | a/b | 1.50 |

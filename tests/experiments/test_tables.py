@@ -20,7 +20,7 @@ INTERVAL = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3}
 
 
 def test_one_table_has_the_same_cells_in_every_form() -> None:
-    columns = ["system", "words", Column("recall", format="{:.2f}"), Column("time", "ms"), "empty"]
+    columns = ["system", "words", Column("recall", format="{:.2f}"), Column("time", unit="ms"), "empty"]
     table = Table(
         "Title", columns, [["<a|b>", "x", INTERVAL, 1234.5, None], ["c", "1", None, 0.001234, None]]
     )
