@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ..evaluation.statistics import mean_interval, pareto_front, ratio_interval
 from ..evaluation.summary import Part, Results
 from ..runner.configuration import Entry, Experiment
-from ..runner.scaling import RECALL
 from .table import Column, Table
 
 __all__ = ["crossing", "needed_candidates", "result_tables", "seconds_at"]
@@ -269,6 +268,8 @@ def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple
 
 def _scaling(results: Results, parts: list[Part]) -> list[Table]:
     """Return time and memory of adding and searching by number of FDEs."""
+    rows = [row for row in results.rows if row["experiment"] == parts[0].experiment.name]
+    recalls = dict.fromkeys(name for row in rows for name in row["metrics"])
     columns = [
         Column("search", "label"),
         Column("documents", lambda row: row["build"]["n"]),
@@ -278,9 +279,8 @@ def _scaling(results: Results, parts: list[Part]) -> list[Table]:
         Column("resident bytes", lambda row: row["build"]["resident_bytes"], "{:,.0f}"),
         Column("p50", lambda row: row["latency_ms"]["p50"], _SHARE, "ms"),
         Column("p95", lambda row: row["latency_ms"]["p95"], _SHARE, "ms"),
-        Column(RECALL, lambda row: row["metrics"][RECALL] and row["metrics"][RECALL]["mean"], _SHARE),
+        *(Column(n, lambda row, n=n: (row["metrics"][n] or {}).get("mean"), _SHARE) for n in recalls),  # type: ignore[misc]
     ]
-    rows = [row for row in results.rows if row["experiment"] == parts[0].experiment.name]
     return [Table.of(f"FDEs of {parts[0].collection}, then synthetic ones", columns, rows)]
 
 
