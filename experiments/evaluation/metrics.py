@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ir_measures
 import numpy as np
@@ -22,42 +22,28 @@ from muvera import top_k
 
 from ..datasets.collection import Collection
 
-__all__ = ["ExactAnswers", "ExactBest", "Judge", "Metric", "first_unseen", "parse_metric", "recall"]
+__all__ = ["ExactAnswers", "Judge", "Metric", "first_unseen", "parse_metric", "recall"]
 
 _RECALL_NAME = re.compile(r"(\d+)-recall@(\d+)( unseen)?")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A parsed metric name.
-
-    Parameters
-    ----------
-    name : str
-    measure : str
-        The name in ir-measures, for metrics that need judgements.
-    exact : int
-        How many of exact Chamfer's best documents count as relevant; 0: judgements count instead.
-    cutoff : int
-        How many documents of a ranking count.
-    unseen : bool
-        Ignore the documents that the encoder was fitted on.
-    """
+    """A parsed metric name."""
 
     name: str
+    #: The name in ir-measures, for metrics that need judgements.
     measure: str
+    #: How many of exact Chamfer's best documents count as relevant; 0: judgements count instead.
     exact: int
+    #: How many documents of a ranking count.
     cutoff: int
+    #: Ignore the documents that the encoder was fitted on.
     unseen: bool = False
 
 
 def parse_metric(name: str) -> Metric:
     """Parse a metric's name.
-
-    Raises
-    ------
-    ValueError
-        If the name is of neither kind.
 
     Examples
     --------
@@ -83,14 +69,7 @@ def parse_metric(name: str) -> Metric:
 
 
 def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of each query's `best` documents among its `ids`, float64 (n_queries,).
-
-    Parameters
-    ----------
-    ids : int64 (n_queries, m)
-        Positions of documents; negative: no document.
-    best : int64 (n_queries, k)
-        Positions of the exact best.
+    """Return the share of each query's `best` documents among its `ids`; negative ids are no documents.
 
     Examples
     --------
@@ -117,28 +96,8 @@ def first_unseen(ids: NDArray[np.int64], seen: NDArray[np.int64], count: int) ->
     return unseen
 
 
-class ExactBest(Protocol):
-    """The exact best documents of a collection's queries, as :class:`Judge` reads them."""
-
-    @property
-    def documents(self) -> int:
-        """Number of documents."""
-        ...
-
-    def best(self, count: int) -> NDArray[np.int64]:
-        """Return the best documents of every query, int64 (n_queries, min(count, documents))."""
-        ...
-
-
 class ExactAnswers:
-    """Exact Chamfer's answers to a collection's queries, cached under the collection's checksum.
-
-    Parameters
-    ----------
-    collection : Collection
-    cache : Path
-        Folder of the cached files.
-    """
+    """Exact Chamfer's answers to a collection's queries, cached in a folder under the collection's checksum."""
 
     def __init__(self, collection: Collection, cache: Path) -> None:
         self._collection, self._cache = collection, cache.expanduser()
@@ -172,16 +131,11 @@ class ExactAnswers:
 class Judge:
     """Computes metrics of rankings of one collection's queries.
 
-    Parameters
-    ----------
-    metrics : sequence of str
-    exact : ExactBest
-    judgements : sequence of dict, optional
-        Grades of documents by position, for each query; empty for a query without judgements.
+    Judgements are grades of documents by position, for each query; empty for a query without judgements.
     """
 
     def __init__(
-        self, metrics: Sequence[str], exact: ExactBest, judgements: Sequence[dict[int, int]] | None = None
+        self, metrics: Sequence[str], exact: ExactAnswers, judgements: Sequence[dict[int, int]] | None = None
     ) -> None:
         self._metrics = [parse_metric(name) for name in metrics]
         self._exact = exact
@@ -191,7 +145,10 @@ class Judge:
     def values(
         self, ids: NDArray[np.int64], fitted_on: NDArray[np.int64] | None = None
     ) -> dict[str, NDArray[np.float64]]:
-        """Return each metric's value for every query.
+        """Return each metric's value for every query, NaN for a query without judgements.
+
+        Metrics that cannot be computed are missing: those that need judgements if there are none, and those of
+        unseen documents if the encoder was fitted on all.
 
         Parameters
         ----------
@@ -199,12 +156,6 @@ class Judge:
             Positions of documents, best first, filled up with -1.
         fitted_on : int64 (m,), optional
             Positions of the documents that the system's encoder was fitted on.  Default: all.
-
-        Returns
-        -------
-        dict of float64 (n_queries,)
-            NaN for a query without judgements.  Metrics that cannot be computed are missing: without any
-            judgements, or for unseen documents without any.
 
         Raises
         ------

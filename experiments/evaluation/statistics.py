@@ -19,17 +19,7 @@ def mean_interval(values: NDArray[np.float64]) -> dict[str, float] | None:
     """Return the mean and its 95% interval by the percentile bootstrap.
 
     The same resamples serve every call with as many queries, so paired differences are compared on the same
-    queries.
-
-    Parameters
-    ----------
-    values : float64 (n,)
-        One per query; NaN is ignored.
-
-    Returns
-    -------
-    dict
-        "mean", "low", "high" and "n", the number of queries; None if every value is NaN.
+    queries.  NaN is ignored; None if every value is NaN.
     """
     counted = ~np.isnan(values)
     if not counted.any():
@@ -42,13 +32,7 @@ def mean_interval(values: NDArray[np.float64]) -> dict[str, float] | None:
 
 
 def ratio_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the ratio of two medians over the same queries, and its 95% interval.
-
-    Parameters
-    ----------
-    first, second : float64 (n,)
-        One per query, such as its seconds.
-    """
+    """Return the ratio of two medians over the same queries, and both ends of its 95% interval."""
     drawn = np.random.default_rng(0).integers(0, len(first), (_TIMES, len(first)))
     low, high = np.quantile(np.median(first[drawn], axis=1) / np.median(second[drawn], axis=1), _ENDS)
     return float(np.median(first) / np.median(second)), float(low), float(high)

@@ -29,26 +29,15 @@ _LEAST_TOP = 10
 
 @dataclass(frozen=True)
 class Part:
-    """An experiment on one collection at one size, without the token vectors.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    collection : str
-        Name of the collection.
-    document_ids, query_ids : list of str
-        Those that were measured.
-    tokens : int
-        Token vectors of all documents.
-    checksum, content : str
-        Checksums of the token vectors, and of everything that systems are built from.
-    """
+    """An experiment on one collection at one size, without the token vectors."""
 
     experiment: Experiment
     collection: str
     document_ids: list[str]
     query_ids: list[str]
+    #: Number of token vectors.
     tokens: int
+    #: Checksums of the token vectors, and of everything that systems are built from.
     checksum: str
     content: str
 
@@ -73,28 +62,17 @@ class Part:
 
 @dataclass
 class Results:
-    """Results so far.
-
-    Parameters
-    ----------
-    rows, comparisons : list of dict
-        As in ``summary.json``.
-    values : dict
-        Each point's metrics for every query, averaged over seeds.
-    raws : dict
-        Paths of each row's raw results, by the same key and the seed.
-    times : dict
-        For each timed point the turns that it was measured in (systems measured together share them), and the
-        seconds of every query.
-    provenances : dict
-        Each distinct provenance of the raw results.
-    """
+    """Results so far; rows and comparisons are those of ``summary.json``."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
+    #: Each point's metrics for every query, averaged over seeds.
     values: dict[Key, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
+    #: Paths of each row's raw results, by the same key and the seed.
     raws: dict[tuple[str, str, int, str, int], Path] = field(default_factory=dict)
+    #: Turns that a timed point was measured in (systems measured together share them), and its queries' seconds.
     times: dict[Key, tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
+    #: Each distinct provenance of the raw results.
     provenances: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -104,17 +82,9 @@ class Results:
 
 
 def add_rows(results: Results, session: Session, part: Part, collection: Collection) -> None:
-    """Compute the metrics of an experiment's raw results on one collection.
+    """Compute the metrics of a part's raw results, and add recorded faults to the session's failures.
 
-    Faults that were recorded beside them are added to the session's failures.
-
-    Parameters
-    ----------
-    results : Results
-    session : Session
-    part : Part
-    collection : Collection
-        The part with its token vectors.
+    `collection` is the part with its token vectors.
     """
     experiment = part.experiment
     exact = ExactAnswers(collection, session.cache)

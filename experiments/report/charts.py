@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import cos, pi, sin
 from typing import Any
 
@@ -63,15 +63,7 @@ def marks_of(series: Mapping[str, str]) -> dict[str, Mark]:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis.
-
-    Parameters
-    ----------
-    title : str
-    log : bool
-    ticks : sequence of float
-        Default: chosen by Vega.
-    """
+    """An axis; Vega chooses ticks unless some are given."""
 
     title: str
     log: bool = False
@@ -87,27 +79,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Plot:
-    """A chart of one collection.
-
-    Parameters
-    ----------
-    collection : str
-    x, y : Axis
-    points : list of dict
-        "x", "y", "series", "name", and, if known, "low" and "high" (of the quality) and "line" (points of one
-        line share it).
-    better : str
-        "more" or "less" of `y` for a trade-off of quality (x) and cost (y), drawn with its Pareto fronts.
-        Empty for lines.
-    quality : str
-        "x", "y", or empty: the axis that shows the quality.
-    """
+    """A chart of one collection."""
 
     collection: str
     x: Axis
     y: Axis
-    points: list[dict[str, Any]] = field(default_factory=list)
+    #: "x", "y", "series", "name", and, if known, "low" and "high" of the quality, and "line" (points of one line
+    #: share it).
+    points: list[dict[str, Any]]
+    #: "more" or "less" of `y` for a trade-off of quality (x) and cost (y), drawn with its Pareto fronts; else empty.
     better: str = ""
+    #: The axis that shows the quality: "x", "y", or empty.
     quality: str = ""
 
     @property

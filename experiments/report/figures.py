@@ -20,15 +20,7 @@ _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 
 def write_figures(folder: Path, results: Path) -> list[Path]:
-    """Write NAME.svg and NAME-dark.svg of every figure whose results are stored.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the figures.
-    results : Path
-        Folder of the stored results.
-    """
+    """Write NAME.svg and NAME-dark.svg into `folder` for every figure whose results are stored."""
     import vl_convert  # here, so that other commands do not need it
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,7 +87,7 @@ def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str,
     run = view.run
     groups: dict[str, list[dict[str, Any]]] = {}
     for plot in view.plots():
-        shown = {series for point in plot.points if (series := point["series"])}
+        shown = {point["series"] for point in plot.points}
         marks = {name: mark for name, mark in view.marks.items() if name in shown}
         groups.setdefault(plot.collection, []).append({"number": len(charts), "title": plot.title})
         charts.append(chart(plot, marks, CSS))
@@ -106,70 +107,44 @@ def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str,
         "key": [(name, system_of[name], mark) for name, mark in view.marks.items()] if groups else [],
         "groups": groups,
         "tables": [html(table) for table in tables],
-        "folded": {
-            table.title: html(table) for table in (_comparisons(view), _measurements(view)) if table.rows
-        },
+        "measurements": html(_measurements(view)) if view.rows else "",
     }
 
 
 def _measurements(view: ExperimentView) -> Table:
     """Return everything that was measured, one row per configuration."""
-    times = ("mean", "p50", "p95", "p99")
+
+    def inside(name: str, key: str) -> Callable[[dict[str, Any]], Any]:
+        return lambda row: (row.get(name) or {}).get(key)
+
+    def arguments(name: str) -> Callable[[dict[str, Any]], str]:
+        return lambda row: ", ".join(f"{k}={number(v)}" for k, v in flattened(row.get(name)).items())
+
     columns = [
-        *("collection", "system", "configuration", *(Column(name, format=_SHARE) for name in view.measures)),
-        *("queries/s", *(Column(name, "ms") for name in times), Column("build", "s")),
-        *("bytes per document", "with tokens", "seed", "build arguments", "query arguments"),
+        *(Column("collection"), Column("system")),
+        Column("configuration", lambda row: row.get("point") or row.get("label")),
+        *(Column(name, inside("metrics", name), _SHARE) for name in view.measures),
+        Column("queries/s", "queries_per_second"),
+        *(Column(name, inside("latency_ms", name), unit="ms") for name in ("mean", "p50", "p95", "p99")),
+        Column("build", "build_seconds", unit="s"),
+        *(
+            Column("bytes per document", "bytes_per_document"),
+            Column("with tokens", "total_bytes_per_document"),
+        ),
+        *(Column("seed"), Column("build arguments", arguments("build"))),
+        Column("query arguments", arguments("query")),
     ]
-    rows = []
-    for row in (view.run.rows[i] for i in view.rows):
-        metrics, latency = row.get("metrics") or {}, row.get("latency_ms") or {}
-        rows.append(
-            [
-                *(row["collection"], row["system"], row.get("point") or row.get("label")),
-                *(metrics.get(name) for name in view.measures),
-                *(row.get("queries_per_second"), *(latency.get(name) for name in times)),
-                *(
-                    row.get("build_seconds"),
-                    row.get("bytes_per_document"),
-                    row.get("total_bytes_per_document"),
-                ),
-                *(row.get("seed"), _arguments(row.get("build")), _arguments(row.get("query"))),
-            ]
-        )
+    rows = [view.run.rows[i] for i in view.rows]
     caption = "Means with 95% intervals over queries in brackets; times are of one query."
-    return Table(f"All measurements ({len(rows):,})", columns, rows, caption).without_empty_columns()
-
-
-def _comparisons(view: ExperimentView) -> Table:
-    """Return the paired differences of an experiment."""
-    rows = []
-    for one in view.run.comparisons:
-        if one["experiment"] == view.name:
-            low, high = one.get("low"), one.get("high")
-            clear = None if low is None or high is None else low > 0 or high < 0
-            difference = {"mean": one.get("difference"), "low": low, "high": high}
-            names = (one["collection"], one.get("n"), one.get("metric"), one.get("a"), one.get("b"))
-            rows.append([*names, difference, clear])
-    columns = [
-        "collection",
-        "documents",
-        "measure",
-        "a",
-        "b",
-        Column("a - b", format="{:+.3f}"),
-        "excludes 0",
-    ]
-    return Table(
-        "Paired differences", columns, rows, "Over the same queries, with 95% intervals in brackets."
-    )
+    return Table.of(f"{len(rows):,} measurements", columns, rows, caption).without_empty_columns()
 
 
 def _collections(run: Run) -> Table:
     described = run.manifest.get("collections") or {}
-    keys = ("documents", "tokens", "queries", "dimension", "judged", "checksum")
+    keys = ("name", "documents", "tokens", "queries", "dimension", "judged", "checksum")
     names = dict.fromkeys([*described, *run.collections])
-    rows = [[name, *((described.get(name) or {}).get(key) for key in keys)] for name in names]
-    return Table("Collections", ["collection", *keys], rows)
+    rows = [{**(described.get(name) or {}), "name": name} for name in names]
+    return Table.of("Collections", [Column(key) for key in keys], rows)
 
 
 def _facts(run: Run) -> dict[str, str]:
@@ -190,10 +165,6 @@ def _samples(run: Run, experiment: str) -> str:
         if one["experiment"] == experiment
         and any(one[k] < (whole.get(one["collection"]) or {}).get(k, 0) for k in ("documents", "queries"))
     )
-
-
-def _arguments(values: Any) -> str:
-    return ", ".join(f"{name}={number(value)}" for name, value in flattened(values).items())
 
 
 @cache

@@ -29,14 +29,7 @@ Key = tuple[str, str, int]
 
 
 def result_tables(results: Results, parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """Return all tables of a run as ``summary.json`` holds them; every cell is text.
-
-    Parameters
-    ----------
-    results : Results
-    parts : sequence of Part
-        Everything that was measured.
-    """
+    """Return all tables of a run as ``summary.json`` holds them; every cell is text."""
     tables = []
     for name in dict.fromkeys(part.experiment.name for part in parts):
         own = [part for part in parts if part.experiment.name == name]
@@ -240,12 +233,7 @@ def _candidates(results: Results, parts: list[Part]) -> list[Table]:
 def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple[float | None, str]:
     """Return how many candidates reach a recall of `share`, as a number and as text.
 
-    Between measured numbers, recall is interpolated over the logarithm of the candidates.
-
-    Parameters
-    ----------
-    curve : sequence of (candidates, recall)
-    share : float
+    The curve has pairs of candidates and recall, and is interpolated over the logarithm of the candidates.
 
     Examples
     --------
@@ -375,13 +363,8 @@ def _times_at(results: Results, part: Part, entry: Entry) -> tuple[str | None, l
 def seconds_at(curve: Sequence[tuple[float, float]], recall: float) -> float | None:
     """Return the seconds in which a curve reaches a recall, or None if it does not.
 
-    Seconds are interpolated linearly between neighbors on the curve's Pareto front.  A curve that begins
-    above the recall has its first point's seconds.
-
-    Parameters
-    ----------
-    curve : sequence of (recall, seconds)
-    recall : float
+    The curve has pairs of recall and seconds, and is interpolated linearly between neighbors on its Pareto
+    front.  A curve that begins above the recall has its first point's seconds.
 
     Examples
     --------

@@ -60,20 +60,7 @@ _FIGURES = {
 
 
 def write_pages(folder: Path, results: Path) -> list[Path]:
-    """Write a page for every subject with stored results, and an index of them with the main table.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the pages.
-    results : Path
-        Folder of the stored results.
-
-    Returns
-    -------
-    list of Path
-        The files that were written.
-    """
+    """Write a page into `folder` for every subject with stored results, and an index with the main table."""
     folder.mkdir(parents=True, exist_ok=True)
     pages: dict[str, str] = {}
     for name, (title, members) in SUBJECTS.items():
@@ -101,11 +88,7 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
 def experiment_section(stored: dict[str, Any]) -> str:
     """Return an experiment's section: what was measured and how, and its tables.
 
-    Parameters
-    ----------
-    stored : dict
-        As :func:`experiments.report.stored_results.save_run` stores it; a "note" replaces the configuration's
-        conditions if tables were measured under others.
+    A stored "note" replaces the configuration's conditions if tables were measured under others.
     """
     stored = plain(stored)
     content = stored["configuration"]

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FAMILIES", "Row", "Run", "load_run"]
-
-Row = dict[str, Any]
+__all__ = ["FAMILIES", "Run", "load_run"]
 
 #: Families of systems, in the order in which they are shown.
 FAMILIES = {"muvera": "this library", "baseline": "baselines", "peer": "peers"}
@@ -17,23 +15,10 @@ FAMILIES = {"muvera": "this library", "baseline": "baselines", "peer": "peers"}
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run.
-
-    Parameters
-    ----------
-    manifest : dict
-        What was run, and on what.
-    rows : list of dict
-        One entry per measured configuration; any number in it may be None.
-    comparisons : list of dict
-        Paired differences with their intervals.
-    tables : list of dict
-        Tables that the run made: experiment, title, caption, header, rows.
-    """
+    """A run: what was run, measured configurations (any number may be None), and tables."""
 
     manifest: dict[str, Any]
-    rows: list[Row]
-    comparisons: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
     tables: list[dict[str, Any]]
 
     @property
@@ -49,7 +34,7 @@ class Run:
     @property
     def experiments(self) -> list[str]:
         """Names of the experiments: those configured, then any others that were measured."""
-        measured = [str(part["experiment"]) for part in (*self.rows, *self.tables, *self.comparisons)]
+        measured = [str(part["experiment"]) for part in (*self.rows, *self.tables)]
         return list(dict.fromkeys([*(self.manifest.get("experiments") or {}), *measured]))
 
     @property
@@ -67,39 +52,25 @@ class Run:
 
 
 def load_run(folder: Path) -> Run:
-    """Read and check a run's folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If a file is not JSON or not what a run writes, or if nothing was measured.
-    """
-    manifest, summary = (_read(folder, name) for name in ("manifest.json", "summary.json"))
-    rows = _list_of(summary, "rows", ("experiment", "collection", "system", "family"), folder)
-    for i, row in enumerate(rows):
-        if row["family"] not in FAMILIES:
-            raise ValueError(
-                f"{folder / 'summary.json'}: rows[{i}] has the family {row['family']!r}. It must be one of "
-                f"{', '.join(FAMILIES)}."
-            )
-    failures = _list_of(manifest, "failures", (), folder)
+    """Read a run's folder; raises ValueError if nothing was measured."""
+    manifest, summary = (_read(folder / name) for name in ("manifest.json", "summary.json"))
+    rows, failures = summary.get("rows") or [], manifest.get("failures") or []
     if not rows:
         first = f" and {len(failures)} failures, the first: {failures[0].get('message')}" if failures else ""
         raise ValueError(f"{folder / 'summary.json'} holds no rows{first}. Run the experiments again.")
-    return Run(
-        manifest=manifest,
-        rows=rows,
-        comparisons=_list_of(summary, "comparisons", ("experiment", "collection"), folder),
-        tables=_list_of(summary, "tables", ("experiment", "header", "rows"), folder),
-    )
+    for i, row in enumerate(rows):
+        missing = [name for name in ("experiment", "collection", "system") if not row.get(name)]
+        if missing or row.get("family") not in FAMILIES:
+            raise ValueError(
+                f"{folder / 'summary.json'}: rows[{i}] needs an experiment, a collection, a system and a family of "
+                f"{', '.join(FAMILIES)}. Got {row}. Run the experiments again."
+            )
+    return Run(manifest, rows, summary.get("tables") or [])
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {name}. Give the folder of a finished run.")
+        raise FileNotFoundError(f"{path.parent} has no {path.name}. Give the folder of a finished run.")
     try:
         # NaN counts as missing.
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
@@ -108,18 +79,3 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")
     return content
-
-
-def _list_of(
-    content: dict[str, Any], key: str, needed: tuple[str, ...], folder: Path
-) -> list[dict[str, Any]]:
-    entries = content.get(key) or []
-    if not isinstance(entries, list):
-        raise ValueError(f"{folder}: {key!r} must be a list, but is a {type(entries).__name__}.")
-    for i, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise ValueError(f"{folder}: {key}[{i}] must be an object, but is a {type(entry).__name__}.")
-        for name in needed:
-            if entry.get(name) is None:
-                raise ValueError(f"{folder}: {key}[{i}] has no {name!r}.")
-    return entries

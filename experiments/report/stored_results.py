@@ -84,15 +84,7 @@ def save_results(name: str, values: dict[str, Any], folder: Path = RESULTS) -> N
 
 
 def save_run(folder: Path, results: Path = RESULTS) -> list[str]:
-    """Store the tables of a finished run, and return the names of its experiments.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the run.
-    results : Path
-        Folder of the stored results.
-    """
+    """Store the tables of a finished run, and return the names of its experiments."""
     run = load_run(folder)
     manifest = run.manifest
     names = []

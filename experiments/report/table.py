@@ -12,22 +12,14 @@ __all__ = ["Column", "Table", "html", "markdown", "number", "text"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
-
-    Parameters
-    ----------
-    title : str
-    key : str or callable
-        The value of a row that is a dictionary: its key, or a function of the row.
-    format : str
-        A template of ``str.format`` for numbers, such as ``"{:.2f}x"``.  Default: :func:`number`.
-    unit : str
-        Stands behind the title.
-    """
+    """A column."""
 
     title: str
+    #: Of rows that are dictionaries: the key of the value, or a function of the row.  Default: the title.
     key: str | Callable[[dict[str, Any]], Any] = ""
+    #: A template of ``str.format`` for numbers, such as ``"{:.2f}x"``.  Default: :func:`number`.
     format: str = ""
+    #: Stands behind the title.
     unit: str = ""
 
     @property
@@ -51,16 +43,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Parameters
-    ----------
-    title : str
-    columns : sequence of Column or str
-    rows : sequence of sequence
-        Numbers, texts, None, or dictionaries of "mean", "low" and "high".
-    caption : str
-    """
+    """A table; its cells are numbers, texts, None, or dictionaries of "mean", "low" and "high"."""
 
     title: str
     columns: Sequence[Column | str]

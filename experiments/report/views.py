@@ -34,14 +34,7 @@ Lines = list[list[int]]
 
 
 class ExperimentView:
-    """An experiment of a run; rows are positions in the run's rows.
-
-    Parameters
-    ----------
-    run : Run
-    name : str
-        Name of the experiment.
-    """
+    """An experiment of a run; its rows are positions in the run's rows."""
 
     def __init__(self, run: Run, name: str) -> None:
         self.run, self.name = run, name

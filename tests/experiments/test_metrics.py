@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from experiments.evaluation.metrics import Judge, parse_metric
+from experiments.evaluation.metrics import ExactAnswers, Judge, parse_metric
 from experiments.evaluation.statistics import mean_interval, pareto_front, ratio_interval
 
 
-class Known:
+class Known(ExactAnswers):
     """Exact answers given as an array."""
 
-    def __init__(self, top: np.ndarray, documents: int = 60) -> None:
-        self.top, self.documents = top, documents
+    documents = 60
+
+    def __init__(self, top: np.ndarray) -> None:
+        self.top = top
 
     def best(self, count: int) -> np.ndarray:
         return self.top[:, :count]
