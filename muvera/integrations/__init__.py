@@ -1,1 +1,1 @@
-"""Adapters: an index of texts behind the interfaces of the frameworks that people use."""
+"""Adapters for LangChain, Haystack, LlamaIndex, MTEB, sentence-transformers and PyLate."""

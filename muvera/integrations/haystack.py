@@ -1,7 +1,4 @@
-"""Haystack: a document store and a retriever whose documents are ranked by late interaction.
-
-Needs the extra "haystack".
-"""
+"""Haystack: a document store and a retriever that rank by late interaction.  Needs the extra "haystack"."""
 
 from __future__ import annotations
 
@@ -21,21 +18,21 @@ from ..texts.text_index import TextIndex
 
 __all__ = ["MuveraDocumentStore", "MuveraRetriever"]
 
-# Where the whole of a Haystack document is kept.
+# Metadata key of the whole Haystack document.
 _DOCUMENT = "document"
 
 
 class MuveraDocumentStore:
     """A :class:`muvera.TextIndex` as Haystack's document store.
 
-    Filters are Haystack's own and are evaluated by Haystack, one document after the other.
+    Haystack evaluates its own filters, one document after another.
 
     Parameters
     ----------
     encoder : TextEncoder or str
-        A late-interaction model; only a name can be written to a pipeline's file.
+        A late-interaction model.  Only a name can be written to a pipeline's file.
     path : str, optional
-        The index's folder: read where it exists, written by :meth:`save`.
+        Folder of the index: loaded if it exists, written by :meth:`save`.
     """
 
     def __init__(self, encoder: TextEncoder | str = "minilm", path: str | None = None) -> None:
@@ -46,16 +43,15 @@ class MuveraDocumentStore:
             self.index = TextIndex.build([], encoder)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what makes the store again."""
+        """Describe the store for :meth:`from_dict`."""
         name = self._encoder if isinstance(self._encoder, str) else self._encoder.name
-        data: dict[str, Any] = default_to_dict(self, encoder=name, path=self._path)
-        return data
+        return dict(default_to_dict(self, encoder=name, path=self._path))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MuveraDocumentStore:
-        """Make the store that :meth:`to_dict` described."""
-        made: MuveraDocumentStore = default_from_dict(cls, data)
-        return made
+        """Create the store described by :meth:`to_dict`."""
+        store: MuveraDocumentStore = default_from_dict(cls, data)
+        return store
 
     def save(self) -> None:
         """Write the index to its folder.
@@ -63,10 +59,10 @@ class MuveraDocumentStore:
         Raises
         ------
         ValueError
-            Where the store was made without a path.
+            If the store has no path.
         """
         if self._path is None:
-            raise ValueError("This store has no path. Give one when it is made.")
+            raise ValueError("This store has no path. Give one when you create it.")
         self.index.save(self._path)
 
     def count_documents(self) -> int:
@@ -75,62 +71,67 @@ class MuveraDocumentStore:
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """Return the documents that satisfy Haystack's filters."""
-        documents = [_document(one.metadata) for one in self.index]
-        return [one for one in documents if not filters or document_matches_filter(filters, one)]
+        documents = [_document(stored.metadata) for stored in self.index]
+        return [
+            document for document in documents if not filters or document_matches_filter(filters, document)
+        ]
 
     def write_documents(
         self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
     ) -> int:
-        """Write documents, and return how many were written.
+        """Write documents, and return the number written.
 
         Parameters
         ----------
         documents : list of Document
         policy : DuplicatePolicy
-            FAIL (the default), SKIP or OVERWRITE those whose id is in use.
+            What to do with ids in use: FAIL (default), SKIP or OVERWRITE.
 
         Raises
         ------
         ValueError
             For anything but documents.
         DuplicateDocumentError
-            For an id in use, where those are not skipped or overwritten.
+            For an id in use, unless the policy is SKIP or OVERWRITE.
         """
         if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
             raise ValueError("documents must be a list of haystack Documents.")
-        last = {one.id: one for one in documents}
-        used = [name for name in last if name in self.index]
+        last = {document.id: document for document in documents}
+        used = [id for id in last if id in self.index]
         if used and policy in (DuplicatePolicy.NONE, DuplicatePolicy.FAIL):
             raise DuplicateDocumentError(
-                f"The document {used[0]!r} exists. Skip or overwrite it by a policy."
+                f"The document {used[0]!r} exists. Give a policy to skip or overwrite."
             )
         if policy == DuplicatePolicy.SKIP:
-            last = {name: one for name, one in last.items() if name not in self.index}
+            last = {id: document for id, document in last.items() if id not in self.index}
         if last:
-            values = [{_DOCUMENT: json.dumps(one.to_dict(flatten=False))} for one in last.values()]
-            self.index.update([one.content or "" for one in last.values()], ids=list(last), metadata=values)
+            self.index.update(
+                [document.content or "" for document in last.values()],
+                ids=list(last),
+                metadata=[{_DOCUMENT: json.dumps(one.to_dict(flatten=False))} for one in last.values()],
+            )
         return len(last)
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:
-        """Delete documents; ids that are not there are ignored."""
+        """Delete documents; unknown ids are ignored."""
         self.index.delete(document_ids, missing="ignore")
 
     def search(
         self, query: str, top_k: int = 10, filters: dict[str, Any] | None = None, **options: Any
     ) -> list[Document]:
-        """Return the best documents, their scores Chamfer similarities.
+        """Return the best documents with Chamfer similarities as scores.
 
         Parameters
         ----------
         query : str
         top_k : int
         filters : dict, optional
-            Haystack's.
+            Haystack's filters.
         **options
             As for :meth:`muvera.TextIndex.search`.
         """
-        allowed = None if not filters else [one.id for one in self.filter_documents(filters)]
-        hits = self.index.search(query, top_k, ids=allowed, candidates=max(100, top_k), **options)
+        ids = None if not filters else [document.id for document in self.filter_documents(filters)]
+        hits = self.index.search(query, top_k, ids=ids, candidates=max(100, top_k), **options)
         return [replace(_document(hit.metadata), score=hit.score) for hit in hits]
 
 
@@ -151,27 +152,24 @@ class MuveraRetriever:
         self.document_store, self.filters, self.top_k = document_store, filters, top_k
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what makes the retriever again."""
-        data: dict[str, Any] = default_to_dict(
-            self, document_store=self.document_store.to_dict(), filters=self.filters, top_k=self.top_k
-        )
-        return data
+        """Describe the retriever for :meth:`from_dict`."""
+        store = self.document_store.to_dict()
+        return dict(default_to_dict(self, document_store=store, filters=self.filters, top_k=self.top_k))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MuveraRetriever:
-        """Make the retriever that :meth:`to_dict` described."""
+        """Create the retriever described by :meth:`to_dict`."""
         parameters = data["init_parameters"]
         parameters["document_store"] = MuveraDocumentStore.from_dict(parameters["document_store"])
-        made: MuveraRetriever = default_from_dict(cls, data)
-        return made
+        retriever: MuveraRetriever = default_from_dict(cls, data)
+        return retriever
 
     @component.output_types(documents=list[Document])
     def run(
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
         """Return ``{"documents": [...]}``, best first."""
-        found = self.document_store.search(query, top_k or self.top_k, filters or self.filters)
-        return {"documents": found}
+        return {"documents": self.document_store.search(query, top_k or self.top_k, filters or self.filters)}
 
 
 def _document(metadata: dict[str, Any]) -> Document:

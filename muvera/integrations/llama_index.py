@@ -1,7 +1,4 @@
-"""LlamaIndex: a vector store and a postprocessor that rank by late interaction.
-
-Needs the extra "llama-index".
-"""
+"""LlamaIndex: a vector store and a postprocessor that rank by late interaction.  Needs the extra "llama-index"."""
 
 from __future__ import annotations
 
@@ -32,10 +29,9 @@ from ..texts.text_index import TextIndex
 
 __all__ = ["MuveraNodePostprocessor", "MuveraVectorStore"]
 
-# The key under which LlamaIndex keeps the document that a node is a part of.
+# LlamaIndex's metadata key of a node's document.
 _DOCUMENT = "ref_doc_id"
 
-# Operators that are one of ours.
 _OPERATORS = {
     FilterOperator.EQ: "$eq",
     FilterOperator.NE: "$ne",
@@ -49,29 +45,29 @@ _OPERATORS = {
     FilterOperator.CONTAINS: "$eq",
 }
 
-# Operators that look into strings, which no index of values answers.
+# Operators on the content of strings, which the database cannot answer.
 _IN_STRINGS: dict[FilterOperator, Callable[[str, str], bool]] = {
     FilterOperator.TEXT_MATCH: operator.contains,
     FilterOperator.TEXT_MATCH_INSENSITIVE: lambda text, part: part.lower() in text.lower(),
 }
 
-# Documents that share words with the query, for each one that is wanted, in the hybrid mode.
-_WORDS_A_RESULT = 10
+# BM25 documents per requested result in hybrid mode.
+_WORDS_PER_RESULT = 10
 
 
 class MuveraVectorStore(BasePydanticVectorStore):
     """A :class:`muvera.TextIndex` as LlamaIndex's vector store.
 
-    Texts are encoded here, so that embeddings of LlamaIndex's own model are ignored: give a ``VectorStoreIndex``
-    ``embed_model=MockEmbedding(1)``.  A node's text is encoded without its metadata.  Similarities are Chamfer
+    The store encodes texts itself and ignores LlamaIndex's embeddings: give a ``VectorStoreIndex``
+    ``embed_model=MockEmbedding(1)``.  A node's text is encoded without its metadata.  Scores are Chamfer
     similarities.
 
     Parameters
     ----------
     index : TextIndex, optional
-        Default: an empty one.
+        Default: an empty index.
     encoder : TextEncoder or str
-        Of the empty index.
+        Text encoder of the empty index.
 
     Examples
     --------
@@ -99,41 +95,35 @@ class MuveraVectorStore(BasePydanticVectorStore):
         return self._index
 
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Add nodes, in place of those with the same ids; the last of equal ids wins.
-
-        Returns
-        -------
-        list of str
-            Their ids.
-        """
+        """Add nodes and replace those with the same ids; the last of equal ids wins.  Return their ids."""
         last = {node.node_id: node for node in nodes}
         if last:
             texts = [node.get_content(MetadataMode.NONE) for node in last.values()]
-            values = [_metadata(node) for node in last.values()]
-            self._index.update(texts, ids=list(last), metadata=values)
+            self._index.update(texts, ids=list(last), metadata=[_metadata(node) for node in last.values()])
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:
-        """Delete the nodes of a document; one that is not there is ignored."""
+        """Delete the nodes of a document; an unknown document is ignored."""
         self._index.delete(self._index.select({_DOCUMENT: ref_doc_id}), missing="ignore")
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
     ) -> None:
-        """Delete the nodes of these ids that satisfy the filters; nothing where neither is given."""
+        """Delete the nodes of these ids that satisfy the filters; nothing without ids and filters."""
         if node_ids is not None or filters is not None:
             self._index.delete(self._select(node_ids, filters), missing="ignore")
 
     def clear(self) -> None:
         """Delete all nodes."""
-        self._index.delete([one.id for one in self._index])
+        self._index.delete(self._index.select({}))
 
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Return the nodes of these ids that satisfy the filters; all where neither is given."""
-        found = self._index.get(self._select(node_ids, filters), missing="ignore")
-        return [_node(one.text, one.metadata) for one in found]
+        """Return the nodes of these ids that satisfy the filters; all without ids and filters."""
+        return [
+            _node(stored) for stored in self._index.get(self._select(node_ids, filters), missing="ignore")
+        ]
 
     def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """Return the best nodes of a query.
@@ -141,7 +131,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         Parameters
         ----------
         query : VectorStoreQuery
-            Its mode is "default", or "hybrid", which also ranks nodes that share words with the query.
+            With mode "default", or "hybrid" to rank nodes that share words with the query, too.
         **options
             As for :meth:`muvera.TextIndex.search`.
 
@@ -151,65 +141,50 @@ class MuveraVectorStore(BasePydanticVectorStore):
             For another mode, or a query without a text.
         """
         if query.query_str is None:
-            raise ValueError(
-                "A query of this store needs its text, query_str: it is encoded to many vectors, not one."
-            )
-        modes = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID)
-        if query.mode not in modes:
-            raise ValueError(
-                f"The mode of a query must be {' or '.join(mode.value for mode in modes)}, got {query.mode.value}."
-            )
+            raise ValueError("A query needs its text: set query_str. The store encodes it to many vectors.")
+        if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID):
+            raise ValueError(f"The mode of a query must be default or hybrid, got {query.mode.value}.")
         k = query.hybrid_top_k or query.similarity_top_k
         if query.mode == VectorStoreQueryMode.HYBRID:
-            options.setdefault("words", query.sparse_top_k or _WORDS_A_RESULT * k)
-        allowed = None
+            options.setdefault("words", query.sparse_top_k or _WORDS_PER_RESULT * k)
+        ids = None
         if query.node_ids or query.doc_ids or query.filters is not None:
-            # LlamaIndex's own index gives empty lists where nothing is to be limited.
-            allowed = self._select(query.node_ids or None, query.filters)
+            # LlamaIndex sends empty lists for "no limit".
+            ids = self._select(query.node_ids or None, query.filters)
         if query.doc_ids:
-            of_documents = set(self._index.select({_DOCUMENT: {"$in": query.doc_ids}}))
-            allowed = [name for name in allowed or [] if name in of_documents]
+            nodes = set(self._index.select({_DOCUMENT: {"$in": query.doc_ids}}))
+            ids = [id for id in ids or [] if id in nodes]
         options.setdefault("candidates", max(100, k))
-        hits = self._index.search(query.query_str, k, ids=allowed, **options)
+        hits = self._index.search(query.query_str, k, ids=ids, **options)
         return VectorStoreQueryResult(
-            nodes=[_node(hit.text, hit.metadata) for hit in hits],
+            nodes=[_node(hit) for hit in hits],
             similarities=[hit.score for hit in hits],
             ids=[str(hit.id) for hit in hits],
         )
 
     def persist(self, persist_path: str, fs: Any = None) -> None:
-        """Write the index to a folder.
-
-        Raises
-        ------
-        ValueError
-            For a file system other than the machine's own.
-        """
+        """Write the index to a folder of this machine; raise ValueError for another file system."""
         if fs is not None:
-            raise ValueError("This store writes to the machine's own files. Leave out fs.")
+            raise ValueError("This store writes to local files only. Leave out fs.")
         self._index.save(persist_path, overwrite=True)
 
     def _select(self, ids: list[str] | None, filters: MetadataFilters | None) -> list[int | str]:
-        found = self._index.select({}) if filters is None else self._satisfying(filters)
-        if ids is None:
-            return found
-        wanted = set(ids)
-        return [name for name in found if name in wanted]
-
-    def _satisfying(self, filters: MetadataFilters) -> list[int | str]:
-        if _looks_into_strings(filters):
-            return [one.id for one in self._index if _holds(filters, one.metadata)]
-        return self._index.select(_condition(filters))
+        if filters is not None and _looks_into_strings(filters):
+            selected = [stored.id for stored in self._index if _holds(filters, stored.metadata)]
+        else:
+            selected = self._index.select({} if filters is None else _condition(filters))
+        wanted = None if ids is None else set(ids)
+        return [id for id in selected if wanted is None or id in wanted]
 
 
 class MuveraNodePostprocessor(BaseNodePostprocessor):
-    """Orders nodes that any retriever found by exact Chamfer similarity.
+    """Reranks nodes of any retriever by exact Chamfer similarity.
 
     Parameters
     ----------
     encoder : TextEncoder or str
     top_n : int
-        How many nodes are kept.
+        Number of nodes to return.
     """
 
     top_n: int = 10
@@ -228,25 +203,23 @@ class MuveraNodePostprocessor(BaseNodePostprocessor):
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         if query_bundle is None:
-            raise ValueError("Nodes are ordered by a query. Give query_str or query_bundle.")
+            raise ValueError("Reranking needs a query. Give query_str or query_bundle.")
         if not nodes:
             return []
-        texts = self._encoder.encode_documents([one.node.get_content(MetadataMode.NONE) for one in nodes])
-        best = top_k(self._encoder.encode_queries([query_bundle.query_str]), texts, self.top_n)[0]
-        return [
-            NodeWithScore(node=nodes[i].node, score=score)
-            for i, score in zip(best.ids.tolist(), best.scores.tolist(), strict=True)
-        ]
+        texts = [scored.node.get_content(MetadataMode.NONE) for scored in nodes]
+        queries = self._encoder.encode_queries([query_bundle.query_str])
+        best = top_k(queries, self._encoder.encode_documents(texts), self.top_n)[0]
+        return [NodeWithScore(node=nodes[int(i)].node, score=score) for i, score in best]
 
 
 def _metadata(node: BaseNode) -> dict[str, Any]:
-    """Return what filters can ask for, and what makes the node again; empty values count as absent."""
+    """Return the metadata for filters and :func:`_node`; empty values count as absent."""
     metadata = node_to_metadata_dict(node, remove_text=True)
     return {key: value for key, value in metadata.items() if value not in ("", [], {}, None)}
 
 
-def _node(text: str, metadata: Mapping[str, Any]) -> BaseNode:
-    return metadata_dict_to_node(dict(metadata), text=text)
+def _node(stored: Any) -> BaseNode:
+    return metadata_dict_to_node(dict(stored.metadata), text=stored.text)
 
 
 def _looks_into_strings(filters: MetadataFilters | MetadataFilter) -> bool:
@@ -258,7 +231,7 @@ def _looks_into_strings(filters: MetadataFilters | MetadataFilter) -> bool:
 def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:
     """Translate LlamaIndex's filters."""
     if isinstance(filters, MetadataFilters):
-        parts = [_condition(one) for one in filters.filters]
+        parts = [_condition(part) for part in filters.filters]
         if not parts:
             return {}
         if filters.condition == FilterCondition.NOT:
@@ -270,15 +243,15 @@ def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:
         values = filters.value if isinstance(filters.value, list) else [filters.value]
         return {"$and": [{filters.key: value} for value in values]}
     if filters.operator not in _OPERATORS:
-        known = ", ".join(one.value for one in (*_OPERATORS, *_IN_STRINGS, FilterOperator.ALL))
-        raise FilterError(f"There is no operator {filters.operator!r}. There are: {known}, is_empty.")
+        known = ", ".join(name.value for name in (*_OPERATORS, *_IN_STRINGS, FilterOperator.ALL))
+        raise FilterError(f"The operator {filters.operator!r} is unknown. Use one of {known}, is_empty.")
     return {filters.key: {_OPERATORS[filters.operator]: filters.value}}
 
 
 def _holds(filters: MetadataFilters | MetadataFilter, metadata: Mapping[str, Any]) -> bool:
     """Evaluate filters on one node's metadata."""
     if isinstance(filters, MetadataFilters):
-        held = [_holds(one, metadata) for one in filters.filters]
+        held = [_holds(part, metadata) for part in filters.filters]
         if filters.condition == FilterCondition.NOT:
             return not any(held)
         return any(held) if filters.condition == FilterCondition.OR else all(held)

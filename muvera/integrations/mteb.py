@@ -1,10 +1,8 @@
-"""MTEB: an index of texts as a search model, which its retrieval and reranking tasks evaluate.
-
-Needs the extra "mteb".
-"""
+"""MTEB: an index of texts as a search model for retrieval and reranking tasks.  Needs the extra "mteb"."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,17 +16,17 @@ __all__ = ["MuveraSearch"]
 
 
 class MuveraSearch:
-    """A search model of MTEB (its ``SearchProtocol``): late interaction with an index instead of a full scan.
+    """A search model of MTEB (``SearchProtocol``) that uses an index instead of a full scan.
 
     Parameters
     ----------
     encoder : TextEncoder or str
     candidates : int
-        Documents that are ranked exactly.
+        Documents to rank exactly.
     words : int
-        Documents that share words with the query and are ranked, too.
+        Also rank up to this many documents that share words with the query.
     **settings
-        As for :meth:`muvera.MuveraIndex.build`.
+        As for :meth:`muvera.TextIndex.build`.
 
     Examples
     --------
@@ -45,16 +43,14 @@ class MuveraSearch:
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """What MTEB files the results under: the encoder's name."""
-        name = "".join(
-            letter if letter.isalnum() or letter in "-_." else "_" for letter in self._encoder.name
-        )
+        """Metadata of the results: the encoder's name, and the candidates as revision."""
+        name = re.sub(r"[^\w.-]", "_", self._encoder.name)
         return ModelMeta.create_empty(
             {"name": f"muvera/{name}", "revision": f"candidates={self._candidates}"}
         )
 
     def index(self, corpus: Any, **_: Any) -> None:
-        """Build the index of a corpus, its titles before its texts."""
+        """Build the index of a corpus; titles are prepended to texts."""
         texts = [f"{row.get('title') or ''} {row['text']}".strip() for row in corpus]
         ids = [row["id"] for row in corpus]
         self._index = TextIndex.build(texts, self._encoder, ids=ids, **self._settings)
@@ -72,36 +68,33 @@ class MuveraSearch:
         Parameters
         ----------
         queries : dataset
-            With "id" and "text", and an "instruction" that is put behind the text.
+            With "id" and "text", and an optional "instruction" that is appended to the text.
         top_k : int
         top_ranked : mapping of str to sequence of str, optional
-            Documents to rank, by query: those of a reranking task.
+            Documents to rank for each query, in reranking tasks.
 
         Raises
         ------
         RuntimeError
             Before :meth:`index`.
         TypeError
-            For queries that are no texts, such as conversations and images.
+            For queries that are not texts, such as conversations and images.
         """
         if self._index is None:
-            raise RuntimeError("There is nothing to search in. Call index first.")
-        names, texts = [], []
+            raise RuntimeError("There is no index yet. Call index first.")
+        texts = {}
         for row in queries:
-            text = row.get("text")
-            if not isinstance(text, str):
-                raise TypeError(f"Query {row['id']!r} must be a text, got {type(text).__name__}.")
-            names.append(row["id"])
-            texts.append(f"{text} {row.get('instruction') or ''}".strip())
+            if not isinstance(row.get("text"), str):
+                raise TypeError(f"Query {row['id']!r} must be a text, got {type(row.get('text')).__name__}.")
+            texts[row["id"]] = f"{row['text']} {row.get('instruction') or ''}".strip()
         if top_ranked is None:
-            found = self._index.search(
-                texts, top_k, candidates=max(self._candidates, top_k), words=self._words
-            )
+            candidates = max(self._candidates, top_k)
+            hits = self._index.search(list(texts.values()), top_k, candidates=candidates, words=self._words)
         else:
-            found = []
-            for name, text in zip(names, texts, strict=True):
-                given = list(top_ranked[name])
-                found.append(self._index.search(text, top_k, ids=given, candidates=max(top_k, len(given))))
-        return {
-            name: {str(hit.id): hit.score for hit in hits} for name, hits in zip(names, found, strict=True)
-        }
+            hits = [
+                self._index.search(
+                    text, top_k, ids=top_ranked[name], candidates=max(top_k, len(top_ranked[name]))
+                )
+                for name, text in texts.items()
+            ]
+        return {name: {str(hit.id): hit.score for hit in own} for name, own in zip(texts, hits, strict=True)}

@@ -1,15 +1,15 @@
-"""PyLate: an index that ``pylate.retrieve.ColBERT`` searches.
-
-Needs no import of PyLate: its retriever takes any object with these methods.
-"""
+"""PyLate: an index for ``pylate.retrieve.ColBERT``.  PyLate itself is not imported."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from ..data.multivectors import MultiVectors
+from ..data.validation import as_array
 from ..index.muvera_index import MuveraIndex
-from .token_arrays import multivectors_of
 
 __all__ = ["MuveraPyLateIndex"]
 
@@ -20,9 +20,9 @@ class MuveraPyLateIndex:
     Parameters
     ----------
     index : MuveraIndex, optional
-        With string ids.  Default: one is made by the first documents.
+        With string ids.  Default: built from the first documents.
     candidates : int
-        Documents that are ranked exactly.
+        Documents to rank exactly.
 
     Examples
     --------
@@ -38,18 +38,7 @@ class MuveraPyLateIndex:
     def add_documents(
         self, documents_ids: str | Sequence[str], documents_embeddings: Sequence[Any], **_: Any
     ) -> MuveraPyLateIndex:
-        """Add documents, in place of those with the same ids.
-
-        Parameters
-        ----------
-        documents_ids : str or sequence of str
-        documents_embeddings : sequence of (tokens, dimension) arrays or tensors
-
-        Returns
-        -------
-        MuveraPyLateIndex
-            Itself.
-        """
+        """Add arrays or tensors (tokens, dimension), and replace those with the same ids."""
         names = [documents_ids] if isinstance(documents_ids, str) else list(documents_ids)
         documents = multivectors_of(documents_embeddings).with_ids(names)
         if self.index is None:
@@ -59,7 +48,7 @@ class MuveraPyLateIndex:
         return self
 
     def remove_documents(self, documents_ids: Sequence[str]) -> MuveraPyLateIndex:
-        """Delete documents; ids that are not there are ignored."""
+        """Delete documents; unknown ids are ignored."""
         if self.index is not None:
             self.index.delete(documents_ids, missing="ignore")
         return self
@@ -73,23 +62,31 @@ class MuveraPyLateIndex:
         ----------
         queries_embeddings : (queries, tokens, dimension) array or tensor, or a sequence of matrices
         k : int
-        subset : sequence of str, or one such sequence a query, optional
-            Search only among these ids.
+        subset : sequence of str, or one such sequence per query, optional
+            Search only these ids.
         """
         queries = multivectors_of(queries_embeddings)
         if self.index is None:
             return [[] for _ in range(len(queries))]
-        each = subset is not None and len(subset) > 0 and not isinstance(subset[0], str)
-        found = []
+        per_query = subset is not None and len(subset) > 0 and not isinstance(subset[0], str)
+        rankings = []
         for i in range(len(queries)):
-            allowed = subset[i] if each and subset is not None else subset
-            found += self.index.search(
-                queries[i : i + 1], k, candidates=max(self._candidates, k), ids=allowed
-            )
-        return [[{"id": name, "score": score} for name, score in ranking] for ranking in found]
+            ids = subset[i] if subset is not None and per_query else subset
+            candidates = max(self._candidates, k)
+            rankings += self.index.search(queries[i : i + 1], k, candidates=candidates, ids=ids)
+        return [[{"id": id, "score": score} for id, score in ranking] for ranking in rankings]
 
     def get_documents_embeddings(self, documents_ids: Sequence[Sequence[str]]) -> list[list[Any]]:
         """Return the token vectors of documents, for each collection of ids."""
         if self.index is None:
-            raise KeyError("The index is empty: there are no documents to return.")
-        return [[document.tokens for document in self.index.get(list(names))] for names in documents_ids]
+            raise KeyError("The index is empty. Add documents first.")
+        return [[document.tokens for document in self.index.get(list(ids))] for ids in documents_ids]
+
+
+def multivectors_of(matrices: Iterable[Any], *, padded: bool = False) -> MultiVectors:
+    """Convert arrays or tensors (tokens, dimension) of any library; `padded` drops rows of zeros."""
+    arrays = [
+        as_array(matrix, f"embeddings[{i}]").astype(np.float32, copy=False)
+        for i, matrix in enumerate(matrices)
+    ]
+    return MultiVectors.from_arrays([array[array.any(axis=1)] for array in arrays] if padded else arrays)

@@ -1,7 +1,4 @@
-"""sentence-transformers: a score function that lets its evaluators search with an index.
-
-Needs the extra "sentence-transformers".
-"""
+"""sentence-transformers: a score function for its evaluators.  Needs the extra "sentence-transformers"."""
 
 from __future__ import annotations
 
@@ -10,28 +7,28 @@ from typing import Any
 import numpy as np
 
 from ..index.muvera_index import MuveraIndex
-from .token_arrays import multivectors_of
+from .pylate import multivectors_of
 
 __all__ = ["IndexScores"]
 
 
 class IndexScores:
-    """A score function whose scores are those of the documents that an index finds, and -inf for all others.
+    """A score function that scores the documents an index finds, and all others with -inf.
 
-    ``MultiVectorInformationRetrievalEvaluator`` then measures what a search would return, beside or in place of
-    its exhaustive MaxSim.  It scores a corpus in parts and calls this once for each: let one part hold all.
+    ``MultiVectorInformationRetrievalEvaluator`` then measures searches instead of exhaustive MaxSim.  The
+    evaluator calls it once per corpus chunk, so set one chunk for the whole corpus.
 
     Parameters
     ----------
     candidates : int
-        Documents that are ranked exactly.
+        Documents to rank exactly.
     **settings
         As for :meth:`muvera.MuveraIndex.build`, such as ``encoder="learned"``.
 
     Attributes
     ----------
     index : MuveraIndex or None
-        That of the last call.
+        The index of the last call.
 
     Examples
     --------
@@ -46,7 +43,7 @@ class IndexScores:
         self.index: MuveraIndex | None = None
 
     def __call__(self, queries: Any, documents: Any) -> Any:
-        """Return the scores of queries and documents, a tensor (queries, documents).
+        """Return scores as a tensor (queries, documents).
 
         Parameters
         ----------
@@ -55,10 +52,11 @@ class IndexScores:
         """
         import torch
 
-        asked, texts = multivectors_of(queries, padded=True), multivectors_of(documents, padded=True)
+        query_vectors = multivectors_of(queries, padded=True)
+        texts = multivectors_of(documents, padded=True)
         self.index = MuveraIndex.build(texts.with_ids(list(range(len(texts)))), **self._settings)
-        scores = np.full((len(asked), len(texts)), -np.inf, np.float32)
+        scores = np.full((len(query_vectors), len(texts)), -np.inf, np.float32)
         k = min(self._candidates, len(texts))
-        for row, ranking in zip(scores, self.index.search(asked, k, candidates=k), strict=True):
+        for row, ranking in zip(scores, self.index.search(query_vectors, k, candidates=k), strict=True):
             row[ranking.ids] = ranking.scores
         return torch.from_numpy(scores)

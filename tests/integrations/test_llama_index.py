@@ -164,11 +164,11 @@ def test_the_hybrid_mode_finds_words(store: MuveraVectorStore) -> None:
 
 
 def test_what_is_refused(store: MuveraVectorStore, tmp_path: object) -> None:
-    with pytest.raises(ValueError, match="needs its text, query_str"):
+    with pytest.raises(ValueError, match="query_str"):
         store.query(VectorStoreQuery(query_embedding=[0.0]))
-    with pytest.raises(ValueError, match="must be default or hybrid, got mmr"):
+    with pytest.raises(ValueError, match="mmr"):
         found(store, "red", mode=VectorStoreQueryMode.MMR)
-    with pytest.raises(ValueError, match="Leave out fs"):
+    with pytest.raises(ValueError, match="fs"):
         store.persist(str(tmp_path), fs=object())
 
 
@@ -190,5 +190,5 @@ def test_the_postprocessor_orders_by_chamfer() -> None:
     assert len(best) == 2
     assert best[0].score == pytest.approx(2, abs=1e-5)
     assert ranker.postprocess_nodes([], query_str="green") == []
-    with pytest.raises(ValueError, match="Give query_str or query_bundle"):
+    with pytest.raises(ValueError, match="query_str"):
         ranker.postprocess_nodes(given)
