@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..convert.sources.base import Source
 from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
 from ..index.manifest import MANIFEST
@@ -26,7 +27,7 @@ def is_index(path: Path) -> bool:
     return (path.expanduser() / MANIFEST).is_file()
 
 
-class IndexSource:
+class IndexSource(Source):
     """Tokens and ids of an index's documents, in the order they were added.
 
     Parameters
@@ -35,15 +36,13 @@ class IndexSource:
     """
 
     name = "muvera index"
-    lossy = False
-    nbits: int | None = None
 
     def __init__(self, index: MuveraIndex) -> None:
         self._index = index
         info = index.info()
         self.dimension = info.dimension
-        self.num_documents: int | None = info.documents
-        self.num_tokens: int | None = info.tokens
+        self.num_documents = info.documents
+        self.num_tokens = info.tokens
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents with their ids, at most `max_tokens` tokens at a time."""

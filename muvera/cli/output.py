@@ -28,8 +28,7 @@ _ON_COMMAND_LINE = {
 
 #: Options of readers, which are given with -o, and of FDEs, which have their own names.
 _OF_READERS = re.compile(
-    r"\b(column|id_column|table|collection|vector|id_field|field|group|lengths|uint16|row_format|packed_signs|"
-    r"cell_type|allow_pickle)=('?)(\w*)\2"
+    r"\b(column|id_column|table|collection|vector|id_field|field|group|lengths)=('?)(\w*)\2"
 )
 _OF_FDES = re.compile(r"\b(num_repetitions|num_simhash_projections|projection_dimension)=(\d+)")
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from ..convert import open_source, read
 from ..convert.registry import find_reader, reader
-from ..convert.sources.arrays import require_finite
 from ..convert.sources.base import Source
 from ..convert.sources.named_arrays import find, names_of
 from ..data.multivectors import MultiVectors
@@ -77,7 +76,7 @@ def stream(source: Source, batch_bytes: int | None = None) -> Iterator[MultiVect
     count = 0
     size = _BYTES_A_BATCH if batch_bytes is None else min(batch_bytes, _BYTES_A_BATCH)
     for batch in source.batches(max(1, size // (4 * source.dimension))):
-        require_finite(batch, getattr(source, "place", source.name), count)
+        batch.require_finite(first=count, place=getattr(source, "place", source.name))
         count += len(batch)
         yield batch
 

@@ -82,8 +82,7 @@ def _answer(request: dict[str, Any], answers: IO[bytes]) -> None:
         answers.write(np.ascontiguousarray(batch.lengths, np.int64).data)
         answers.write(np.ascontiguousarray(batch.tokens).data)
         answers.flush()
-    dropped, note = int(getattr(source, "dropped_rows", 0)), getattr(source, "note", None)
-    answers.write(encoded(EndHeader(dropped, note)))
+    answers.write(encoded(EndHeader(source.dropped_rows, source.note)))
 
 
 if __name__ == "__main__":

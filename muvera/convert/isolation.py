@@ -27,6 +27,7 @@ import numpy as np
 
 from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int, require_number
+from .sources.base import Source
 
 __all__ = [
     "BatchHeader",
@@ -158,7 +159,7 @@ def _require(holds: bool) -> None:
         raise ValueError("The reading process sent an invalid header.")
 
 
-class IsolatedSource:
+class IsolatedSource(Source):
     """Source that a child process reads.
 
     Parameters
@@ -200,8 +201,6 @@ class IsolatedSource:
             "memory_bytes": limits.memory_bytes,
         }
         self._child: subprocess.Popen[bytes] | None = None
-        self.note: str | None = None
-        self.dropped_rows = 0
         header = self._start()
         self.name = header.name
         self.dimension = header.dimension

@@ -216,9 +216,8 @@ def _stream(
         report.written.add(result)
         yield result
     steps.require_all_used(report.read.tokens)
-    report.dropped_rows += int(getattr(source, "dropped_rows", 0))
-    note = getattr(source, "note", None)
-    report.notes.extend([note] if note else [])
+    report.dropped_rows += source.dropped_rows
+    report.notes.extend([source.note] if source.note else [])
 
 
 def _coded_stream(

@@ -24,6 +24,7 @@ BPE with ``Ġ``.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,6 @@ from ..data.offsets import running_total
 from ..data.validation import as_array
 from ..kernels.norms import unit_rows
 from ..utils.checks import require_choice, require_int, require_number
-from .parsing.json_values import parse_json
 
 __all__ = [
     "RULES",
@@ -386,7 +386,7 @@ def _load(path: Path) -> Sequence[str] | Mapping[str, int]:
     if path.suffix != ".json":
         return text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")
     try:
-        content = parse_json(text)
+        content = json.loads(text)
         vocabulary = content["model"]["vocab"]
         added = {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -2,59 +2,33 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 from ..data.multivectors import MultiVectors
 from .damage import naming_errors
 from .isolation import IsolatedSource, IsolationLimits
-from .parsing.plain_text import holds_texts
+from .parsing.files import holds_texts
+from .readers import arrow, byaldi, json_lines, named_arrays, npy, plaid, pylate, qdrant, warp
 from .readers.in_memory import open_object
-from .sources.arrays import require_finite
-from .sources.base import Source
+from .sources.base import Reader, Source
 
 __all__ = ["READERS", "NamedSource", "find_reader", "formats", "open_source", "reader"]
 
-#: Format to module in ``readers/``, in the order of detection.  An index that also contains another
-#: format's files comes before that format; a folder of plain arrays comes after every kind of index.
-READERS = {
-    "pylate": "pylate",
-    "warp": "warp",
-    "plaid": "plaid",
-    "fast_plaid": "fast_plaid",
-    "byaldi": "byaldi",
-    "qdrant": "qdrant",
-    "lancedb": "lancedb",
-    "zarr": "zarr",
-    "npz": "npz",
-    "safetensors": "safetensors",
-    "hdf5": "hdf5",
-    "jsonl": "jsonl",
-    "npy": "npy",
-    "parquet": "parquet",
-    "arrow": "arrow_ipc",
+#: Reader by format, in the order of detection.  An index that also contains another format's files
+#: comes before that format; a folder of plain arrays comes after every kind of index.
+READERS: dict[str, Reader] = {
+    entry.name: entry
+    for module in (pylate, warp, plaid, byaldi, qdrant, named_arrays, json_lines, npy, arrow)
+    for entry in module.READERS
 }
 
 
-class Reader(Protocol):
-    """Interface of a module that reads a format."""
-
-    NAME: str
-    DESCRIPTION: str
-
-    def matches(self, path: Path) -> bool:
-        """Return True if `path` is in this format; cheap, and never raises."""
-
-    def open_source(self, path: Path, **options: Any) -> Source:
-        """Return the source."""
-
-
 def reader(name: str) -> Reader:
-    """Return the module that reads the format `name`.
+    """Return the reader of the format `name`.
 
     Raises
     ------
@@ -64,16 +38,16 @@ def reader(name: str) -> Reader:
     key = name.lower().replace("-", "_")
     if key not in READERS:
         raise ValueError(f"format must be one of {', '.join(READERS)}, got {name!r}.")
-    return cast(Reader, importlib.import_module(f"{__package__}.readers.{READERS[key]}"))
+    return READERS[key]
 
 
 def formats() -> dict[str, str]:
     """Return the name of every readable format, with the files that identify it."""
-    return {name: reader(name).DESCRIPTION for name in READERS}
+    return {name: entry.description for name, entry in READERS.items()}
 
 
 def find_reader(path: Path) -> Reader:
-    """Return the module that reads the format of `path`.
+    """Return the reader of the format of `path`.
 
     Raises
     ------
@@ -88,10 +62,9 @@ def find_reader(path: Path) -> Reader:
             f"{path} holds texts, not token vectors. Encode it with your model first, and give the vectors; or index "
             f"the texts: muvera texts index {path} INDEX (in Python TextIndex.build)."
         )
-    for name in READERS:
-        module = reader(name)
-        if module.matches(path):
-            return module
+    for entry in READERS.values():
+        if entry.matches(path):
+            return entry
     content = ""
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir()) or ["nothing"]
@@ -139,11 +112,11 @@ def open_source(
         if isolated:
             limits = IsolationLimits() if isolated is True else isolated
             return IsolatedSource(path, format, options, limits)
-        module = find_reader(path) if format is None else reader(format)
+        entry = find_reader(path) if format is None else reader(format)
         _require_existing(path)
-        _check_options(module.open_source, module.NAME, options)
-        with naming_errors(str(path), module.NAME):
-            source = module.open_source(path, **options)
+        _check_options(entry.open_source, entry.name, options)
+        with naming_errors(str(path), entry.name):
+            source = entry.open_source(path, **options)
         return NamedSource(source, str(path))
     if isolated:
         raise TypeError(
@@ -158,7 +131,7 @@ def open_source(
     return open_object(path_or_object, **options)
 
 
-class NamedSource:
+class NamedSource(Source):
     """A source whose errors name the file, and whose numbers are all finite.
 
     Parameters
@@ -185,16 +158,7 @@ class NamedSource:
         self.num_tokens = source.num_tokens
         self.lossy = source.lossy
         self.nbits = source.nbits
-
-    @property
-    def note(self) -> str | None:
-        """A remark of the reader for the report."""
-        return getattr(self.source, "note", None)
-
-    @property
-    def dropped_rows(self) -> int:
-        """Padding rows that the reader has skipped so far."""
-        return int(getattr(self.source, "dropped_rows", 0))
+        self.note = source.note
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the source's batches, at most `max_tokens` tokens each.
@@ -211,8 +175,10 @@ class NamedSource:
         count = 0
         with naming_errors(self.place, self.name):
             for batch in self.source.batches(max_tokens):
-                yield require_finite(batch, self.place, count)
+                batch.require_finite(first=count, place=self.place)
+                self.dropped_rows = self.source.dropped_rows
                 count += len(batch)
+                yield batch
 
 
 def _require_existing(path: Path) -> None:

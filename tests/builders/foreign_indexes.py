@@ -58,7 +58,7 @@ def random_index(
 
 def write_plaid(folder: Path, index: dict[str, Any]) -> Path:
     """Write `index` as colbert-ai lays it out."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_pt(folder / "centroids.pt", index["centroids"])
     cutoffs = np.zeros(2 ** index["nbits"] - 1, np.float32)
     write_pt(folder / "buckets.pt", cutoffs, index["weights"], container="tuple")
@@ -83,6 +83,28 @@ def write_fast_plaid(folder: Path, index: dict[str, Any]) -> Path:
     metadata = {"num_chunks": len(index["lengths"]), "nbits": index["nbits"], "next_plaid_compatible": True}
     (folder / "metadata.json").write_text(json.dumps(metadata))
     return folder
+
+
+def write_warp(folder: Path, index: dict[str, Any], *, repacked: bool = False) -> tuple[Path, NDArray[Any]]:
+    """Group a one-chunk index by centroid, as WARP's converter does; return the tokens in documents' order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    nbits, codes, packed = index["nbits"], index["codes"][0], index["packed"][0]
+    documents = np.repeat(np.arange(len(index["lengths"][0])), index["lengths"][0]).astype(np.int32)
+    order = np.argsort(codes, kind="stable")
+    np.save(folder / "centroids.npy", index["centroids"].astype(np.float32))
+    np.save(folder / "bucket_weights.npy", index["weights"])
+    sizes = np.bincount(codes, minlength=len(index["centroids"])).astype(np.int64)
+    write_pt(folder / "sizes.compacted.pt", sizes)
+    write_pt(folder / "codes.compacted.pt", documents[order])
+    bits = np.unpackbits(packed, axis=1).reshape(len(codes), -1, nbits)
+    buckets = (bits << np.arange(nbits)).sum(-1)
+    if repacked:  # bucket numbers, highest bit first, dimension after dimension
+        high_first = (buckets[..., None] >> np.arange(nbits)[::-1]) & 1
+        rows = np.packbits(high_first.astype(np.uint8).reshape(len(codes), -1), axis=1)
+        write_pt(folder / "residuals.repacked.compacted.pt", rows[order])
+    else:
+        write_pt(folder / "residuals.compacted.pt", packed[order])
+    return folder, np.asarray(index["centroids"][codes].astype(np.float32) + index["weights"][buckets])
 
 
 def decode_slowly(

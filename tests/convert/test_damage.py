@@ -18,6 +18,7 @@ from muvera.convert import convert, read
 from muvera.convert.damage import ReadError, ReadTypeError, naming_errors
 from muvera.convert.parsing.safe_pickle import RefusedPickleError
 from muvera.convert.registry import NamedSource
+from muvera.convert.sources.base import Source
 from muvera.data.multivectors import MultiVectors
 
 PLACE = "/data/docs.npz"
@@ -91,7 +92,7 @@ def test_other_errors_pass(error: BaseException) -> None:
     assert raised(error) is error
 
 
-class Broken:
+class Broken(Source):
     name, dimension, num_documents, num_tokens, lossy, nbits = "npz", 2, None, None, False, None
     note, dropped_rows = "a note", 3
 

@@ -11,6 +11,7 @@ from builders.token_collections import collection
 from muvera.convert import convert, formats, open_source, read, survey
 from muvera.convert.pipeline import WRITERS
 from muvera.convert.registry import READERS, find_reader, reader
+from muvera.convert.sources.base import Source
 from muvera.data.multivectors import MultiVectors
 
 NAMES = {
@@ -65,7 +66,7 @@ def test_an_old_target_stays_until_the_new_one_is_complete(to: str, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == [NAMES[to]]
 
 
-class Watched:
+class Watched(Source):
     """A source that records the batch sizes that are requested."""
 
     name, dimension, num_documents, num_tokens, lossy, nbits = "watched", 128, 10**9, 10**12, True, 2
@@ -132,7 +133,7 @@ def test_bad_arguments_leave_nothing(
 
 
 def test_names_of_readers_and_detection(tmp_path: Path) -> None:
-    assert [reader(name).NAME for name in READERS] == list(READERS) == list(formats())
+    assert [reader(name).name for name in READERS] == list(READERS) == list(formats())
     (tmp_path / "notes.txt").write_bytes(b"\x80 a text")
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.bin").touch()
@@ -140,7 +141,7 @@ def test_names_of_readers_and_detection(tmp_path: Path) -> None:
         for path in [*tmp_path.iterdir(), tmp_path, tmp_path / "missing"]:
             assert not reader(name).matches(path)
     DOCUMENTS.save(tmp_path / "docs")
-    assert find_reader(tmp_path / "docs").NAME == "npy"
+    assert find_reader(tmp_path / "docs").name == "npy"
     source = open_source(str(tmp_path / "docs"))
     assert (source.name, source.dimension, source.num_documents, source.lossy) == ("npy", 4, 4, False)
     with pytest.raises(ValueError, match=r"max_tokens must be at least 1, got 0"):

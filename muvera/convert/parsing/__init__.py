@@ -1,1 +1,1 @@
-"""Parsers of foreign files that run no code: pickles, torch files, id maps, rows of stores."""
+"""Parsers of foreign files that run no code."""

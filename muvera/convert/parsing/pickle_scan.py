@@ -1,8 +1,8 @@
-"""Check of a pickle's instructions before any of them is carried out.
+"""Check of a pickle's instructions before any of them runs.
 
-An allow-list of names does not stop a pickle from taking all memory or time by plain data: an
-index of 2**29 in the memo takes gigabytes, and the hash of a tuple of shared tuples takes
-2**40 steps.  What picklers never write is refused here, in a pass that makes no object.
+An allow-list of names does not keep a pickle of plain data from using all memory or time: an index of
+2**29 in the memo needs gigabytes, and the hash of a tuple of shared tuples needs 2**40 steps.  This
+check refuses whatever picklers never write, and creates no object.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 
 __all__ = ["scan_pickle"]
 
-#: Deepest nesting of what is open at a time; picklers end by a recursion error before.
-_DEEPEST = 1000
+#: Deepest nesting; picklers raise RecursionError before.
+_MAX_DEPTH = 1000
 
-#: Most bytes of an integer, and most digits of one that is written as text: 64 bits and a sign.
-#: Longer ones can be made to have one hash, so that a dict of them takes hours.
-_MOST_BYTES, _MOST_DIGITS = 9, 24
+#: Limits of integers in bytes, and in digits if written as text: 64 bits and a sign.  Longer ones can
+#: share one hash, so that a dict of them takes hours.
+_MAX_BYTES, _MAX_DIGITS = 9, 24
 
-#: Kinds of objects on the stack: what may be a key of a dict, and what may not.
+#: Kinds of objects on the stack: a tuple must not be a key of a dict.
 _PLAIN, _TUPLE = 0, 1
 
-# Runs of numbers of one kind are most of a map's and of a vector's bytes: each is passed over at once.
+# Maps and vectors consist mostly of runs of numbers of one kind; each run is skipped at once.
 _RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
 _BYTES_OF = {ord("G"): 9, ord("K"): 2, ord("M"): 3, ord("J"): 5}
 
@@ -39,11 +39,11 @@ _LENGTH_BYTES = {
 
 class _Instruction(NamedTuple):
     name: str
-    #: Bytes of its argument; or bytes of the argument's length, or lines of text.
+    #: Size of its argument: a fixed number of bytes, a length prefix of some bytes, or lines of text.
     fixed: int
     prefix: int
     lines: int
-    #: Whether it takes everything above the last mark, and how many objects below that.
+    #: Whether it pops everything above the last mark, and how many objects below that.
     to_mark: bool
     takes: int
     gives: int
@@ -72,11 +72,11 @@ _TABLE = _table()
 
 
 def scan_pickle(content: bytes) -> None:
-    """Raise ValueError, saying why, where `content` is no pickle of plain data.
+    """Raise ValueError with the reason if `content` is not a pickle of plain data.
 
-    Checked are: known instructions, arguments within the file, objects where they are taken, indices
-    of the memo below the number of instructions, no tuple or frozenset as a key or member (nothing
-    here needs one), and the nesting.
+    It must have known instructions only, arguments within the file, no pop from an empty stack, memo
+    indices below the number of instructions, no tuple or frozenset as a key or member of a set (no
+    format here needs one), and limited nesting.
     """
     _Scan(content).run()
 
@@ -84,7 +84,7 @@ def scan_pickle(content: bytes) -> None:
 class _Scan:
     def __init__(self, content: bytes) -> None:
         self.content = content
-        self.stack = bytearray()  # the kind of each object
+        self.stack = bytearray()  # kind of each object
         self.marks: list[int] = []
         self.memo: dict[int, int] = {}
         self.count = 0
@@ -108,7 +108,7 @@ class _Scan:
         raise ValueError("it ends before its last instruction")
 
     def argument(self, instruction: _Instruction, at: int) -> tuple[bytes, int]:
-        """Return the argument at `at` where an instruction needs it here, and where the next begins."""
+        """Return the argument at `at` if the scan needs it, and the position of the next instruction."""
         first, end = at, at + instruction.fixed
         if instruction.prefix:
             first = at + instruction.prefix
@@ -121,9 +121,9 @@ class _Scan:
             raise ValueError(
                 f"{instruction.name} needs {end - first} bytes, but {len(self.content) - first} follow"
             )
-        if instruction.name in ("INT", "LONG") and end - first > _MOST_DIGITS:
+        if instruction.name in ("INT", "LONG") and end - first > _MAX_DIGITS:
             raise ValueError(f"a number has {end - first} digits, more than fit in 64 bits")
-        if instruction.name in ("LONG1", "LONG4") and end - first > _MOST_BYTES:
+        if instruction.name in ("LONG1", "LONG4") and end - first > _MAX_BYTES:
             raise ValueError(f"an integer has {end - first} bytes, more than fit in 64 bits")
         if (
             instruction.name == "FRAME"
@@ -139,8 +139,8 @@ class _Scan:
             raise ValueError(f"{name} asks for something outside")
         if name == "MARK":
             self.marks.append(len(stack))
-            if len(self.marks) > _DEEPEST:
-                raise ValueError(f"it nests deeper than {_DEEPEST}")
+            if len(self.marks) > _MAX_DEPTH:
+                raise ValueError(f"it nests deeper than {_MAX_DEPTH}")
             return
         if name == "POP" and self.marks and self.marks[-1] == len(stack):
             self.marks.pop()
@@ -159,7 +159,7 @@ class _Scan:
         stack.extend(bytes([kind]) * instruction.gives)
 
     def take(self, instruction: _Instruction) -> None:
-        """Take the objects that an instruction uses, and look at those that will be hashed."""
+        """Pop the objects that an instruction uses, and check those that will be hashed."""
         stack, name = self.stack, instruction.name
         above = b""
         if instruction.to_mark:
@@ -200,7 +200,7 @@ class _Scan:
 def _index(argument: bytes, name: str) -> int:
     if name in ("GET", "PUT"):
         text: Any = argument.strip()
-        if not text.isdigit() or len(text) > _MOST_DIGITS:
+        if not text.isdigit() or len(text) > _MAX_DIGITS:
             raise ValueError(f"{name} with {text[:20]!r}, which is no index")
         return int(text)
     return int.from_bytes(argument, "little")

@@ -1,9 +1,8 @@
-"""Reader of pickles of plain data, which runs nothing that they ask for.
+"""Reader of pickles of plain data, which runs no code that they name.
 
-A pickle is a program: loading a foreign one may do anything.  Here its instructions are
-looked at first (:mod:`~muvera.convert.parsing.pickle_scan`), the names that it may look up
-are listed, and each is answered by a stand-in of this module, so that none of the pickle's
-own choosing is ever called.
+A pickle is a program: loading a foreign one can do anything.  Here
+:mod:`~muvera.convert.parsing.pickle_scan` checks its instructions first.  Only listed names can be
+looked up, and a stand-in of this module answers each, so nothing that the pickle chooses is called.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.npy_files import load_npy, read_npy_header
-from ..damage import ExplainedError
+from ..damage import ExplainedError, ReadError
 from .pickle_scan import scan_pickle
 
 __all__ = ["RefusedPickleError", "Unpickler", "load_npy_safely", "load_plain", "read_objects"]
 
 
-#: What unpickling a damaged file raises.
+#: Errors of unpickling a damaged file.
 _DAMAGE = (
     pickle.UnpicklingError, EOFError, IndexError, KeyError, AttributeError, TypeError, ValueError,
     OverflowError, MemoryError, RecursionError,
 )  # fmt: skip
 
-# Bytes that functions may be given however small the pickle is.
+# Bytes that functions may always get, however small the pickle is.
 _SMALL = 1 << 16
 
 
 class RefusedPickleError(ExplainedError, pickle.UnpicklingError):
-    """Error for a pickle that asks for something that is not plain data."""
+    """Error for a pickle that names something other than plain data."""
 
     def __init__(self, source: str, name: str) -> None:
         super().__init__(
@@ -46,7 +45,7 @@ class RefusedPickleError(ExplainedError, pickle.UnpicklingError):
 
 
 class _Call:
-    """A function that a pickle may call and not change: BUILD would set its attributes."""
+    """A function that a pickle may call but not change: BUILD would set its attributes."""
 
     __slots__ = ("_function", "_unpickler")
 
@@ -63,17 +62,17 @@ class _Call:
 
 
 class Unpickler(pickle.Unpickler):
-    """Unpickler that answers listed names only.
+    """Unpickler that resolves listed names only.
 
     Parameters
     ----------
     stream : binary file
-        It is read to its end, and everything in it is the pickle.
+        Read to its end; its whole content is the pickle.
     source : str
         The file's name, for the errors.
     names : dict
-        ``"module.name"`` to the class or function that stands in for it.  A function must not
-        return a tuple: :mod:`~muvera.convert.parsing.pickle_scan` takes its results for keys.
+        ``"module.name"`` to the class or function that stands in for it.  A function must not return a
+        tuple, because :mod:`~muvera.convert.parsing.pickle_scan` allows its results as keys.
     """
 
     def __init__(self, stream: IO[bytes], source: str, names: dict[str, Any]) -> None:
@@ -85,25 +84,19 @@ class Unpickler(pickle.Unpickler):
         self._budget = len(content) + _SMALL
 
     def spend(self, count: int) -> None:
-        """Count bytes that functions were given, for one text can be copied again and again.
+        """Count bytes passed to functions, because one text can be copied again and again.
 
         Raises
         ------
         ValueError
-            Where they are more than the pickle holds.
+            If they are more than the pickle holds.
         """
         self._budget -= count
         if self._budget < 0:
             raise ValueError("it copies more than it holds")
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in, or refuse by name.
-
-        Raises
-        ------
-        RefusedPickleError
-            For a name that is not listed.
-        """
+        """Return the stand-in of a listed name; refuse all others."""
         full = f"{module}.{name}"
         if full not in self._names:
             raise RefusedPickleError(self._source, full)
@@ -111,13 +104,7 @@ class Unpickler(pickle.Unpickler):
         return _Call(found, self) if isinstance(found, (FunctionType, MethodType)) else found
 
     def persistent_load(self, pid: Any) -> Any:
-        """Refuse: plain data refers to nothing outside.
-
-        Raises
-        ------
-        RefusedPickleError
-            Always.
-        """
+        """Refuse: plain data has no references to the outside."""
         raise RefusedPickleError(self._source, "an object stored elsewhere")
 
     def read(self) -> Any:
@@ -126,9 +113,9 @@ class Unpickler(pickle.Unpickler):
         Raises
         ------
         RefusedPickleError
-            For anything but plain data, naming it.
+            For anything but plain data.  The message names it.
         ValueError
-            For damage, and for what no pickler writes.
+            For damage, and for instructions that no pickler writes.
         """
         try:
             scan_pickle(self._content)
@@ -136,8 +123,8 @@ class Unpickler(pickle.Unpickler):
         except RefusedPickleError:
             raise
         except _DAMAGE as error:
-            raise ValueError(
-                f"{self._source} is damaged or not what its name says ({error}). Copy it again."
+            raise ReadError(
+                f"{self._source} is damaged or not a pickle of plain data ({error}). Copy it again."
             ) from error
 
 
@@ -214,9 +201,9 @@ def load_plain(content: Path | bytes, source: str | None = None) -> Any:
     Raises
     ------
     RefusedPickleError
-        Where it asks for anything else, naming that.
+        If it asks for anything else.  The message names it.
     ValueError
-        Where it is damaged.
+        If it is damaged.
     """
     if isinstance(content, Path):
         source, content = str(content), content.read_bytes()
@@ -224,15 +211,7 @@ def load_plain(content: Path | bytes, source: str | None = None) -> Any:
 
 
 def load_npy_safely(path: Path) -> NDArray[Any]:
-    """Return the array of a .npy file: numbers memory-mapped, objects as :func:`read_objects` reads them.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where there is no such file.
-    RefusedPickleError, ValueError
-        As :func:`read_objects`, and where the file is damaged.
-    """
+    """Return the array of a .npy file: numbers memory-mapped, objects as :func:`read_objects` reads them."""
     if path.is_file():
         with path.open("rb") as stream:
             if read_npy_header(stream, str(path)).dtype.hasobject:
@@ -241,7 +220,7 @@ def load_npy_safely(path: Path) -> NDArray[Any]:
 
 
 def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
-    """Return an array of objects, which NumPy pickles after the header of a .npy file.
+    """Return an array of objects, which NumPy stores as a pickle after the header of a .npy file.
 
     Parameters
     ----------
@@ -258,9 +237,9 @@ def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
     Raises
     ------
     RefusedPickleError
-        Where it asks for anything else, naming that.
+        If it asks for anything else.  The message names it.
     ValueError
-        Where it is damaged.
+        If it is damaged.
     """
     found = Unpickler(stream, source, _ARRAYS).read()
     try:
@@ -268,4 +247,4 @@ def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
             raise ValueError(f"a {type(found).__name__} instead of an array")
         return found.array(objects=True)
     except _DAMAGE as error:
-        raise ValueError(f"{source} is damaged ({error}). Copy it again.") from error
+        raise ReadError(f"{source} is damaged ({error}). Copy it again.") from error

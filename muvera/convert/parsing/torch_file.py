@@ -1,9 +1,8 @@
-"""Reader of ``.pt`` files that needs no torch.
+"""Reader of ``.pt`` files that does not need torch.
 
-Since torch 1.6 a ``.pt`` file is an uncompressed zip archive: ``<root>/data.pkl`` is a
-pickle that describes tensors, ``<root>/data/<key>`` the bytes of one storage each.  The
-pickle is read through an allow-list (see :mod:`muvera.convert.parsing.safe_pickle`), and the
-storages stay on the disk as memory maps.
+Since torch 1.6 a ``.pt`` file is an uncompressed zip archive: ``<root>/data.pkl`` is a pickle that
+describes tensors, ``<root>/data/<key>`` holds the bytes of one storage each.  An allow-list reads the
+pickle (see :mod:`muvera.convert.parsing.safe_pickle`); the storages stay on disk as memory maps.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..damage import ReadError
+from .files import stored_bytes
 from .safe_pickle import Unpickler
-from .zip_members import stored_bytes
 
 __all__ = ["StoredTensor", "read_array", "read_torch"]
 
-#: torch's name of a dtype: NumPy's code, and whether it is bfloat16 (read as uint16).
+#: NumPy's code of torch's dtypes; bfloat16 is read as uint16.
 _KINDS = {
     "float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "float64": "<f8", "int64": "<i8", "int32": "<i4",
     "int16": "<i2", "int8": "i1", "uint8": "u1", "bool": "?", "uint16": "<u2", "uint32": "<u4",
@@ -35,10 +35,9 @@ _STORAGES = {
     "DoubleStorage": "float64", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
     "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
-#: Most axes of an array.
-_MOST_AXES = 32
+_MAX_AXES = 32
 
-_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the magic number, pickled
+_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the pickled magic number
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class StoredTensor:
     Attributes
     ----------
     raw : ndarray
-        A view of the memory map; bfloat16 as its bits in uint16.
+        View of the memory map; bfloat16 as its bits in uint16.
     kind : str
         torch's name of the dtype, such as ``"bfloat16"``.
     """
@@ -62,7 +61,7 @@ class StoredTensor:
         return self.raw.shape
 
     def numpy(self) -> NDArray[Any]:
-        """Return the array: a view of the file, bfloat16 read into float32."""
+        """Return the array: a view of the file, or float32 for bfloat16."""
         if self.kind != "bfloat16":
             return self.raw
         wide: NDArray[np.uint32] = self.raw.astype(np.uint32) << np.uint32(16)
@@ -71,12 +70,12 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class _Name:
-    """Stand-in for a storage class or a dtype: ``kind`` is None for an untyped storage."""
+    """Stand-in for a storage class or a dtype: `kind` is None for an untyped storage."""
 
     kind: str | None
 
     def __setstate__(self, state: object) -> None:
-        raise ValueError("a state for a name")  # it is shared: a pickle must not change it
+        raise ValueError("a state for a name")  # it is shared, so a pickle must not change it
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class _Storage:
 
 
 class _TorchUnpickler(Unpickler):
-    """Unpickler of what ``torch.save`` describes, whose storages are views of the file's map."""
+    """Unpickler of torch's tensor descriptions; the storages are views of the mapped file."""
 
     def __init__(self, stream: IO[bytes], path: Path, archive: zipfile.ZipFile, root: str) -> None:
         names = {
@@ -101,18 +100,12 @@ class _TorchUnpickler(Unpickler):
         super().__init__(stream, str(path), names)
         self._archive = archive
         self._root = root
-        # One map for all: each would hold a file open.
+        # One map for all storages, because each map holds a file open.
         self._file: NDArray[np.uint8] = np.memmap(path, np.uint8, "r").view(np.ndarray)
         self._room = len(self._file)
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Find the storage that ``("storage", class, key, device, numbers)`` names.
-
-        Raises
-        ------
-        ValueError
-            Where there is none in the file, stored as torch does.
-        """
+        """Return the storage that ``("storage", class, key, device, count)`` names."""
         tag, name, key, _, _ = pid
         if tag != "storage" or not isinstance(name, _Name) or not isinstance(key, str):
             raise ValueError(f"a reference to {tag!r}")
@@ -130,12 +123,12 @@ class _TorchUnpickler(Unpickler):
         if count == 0:
             return StoredTensor(np.empty(shape, code), kind)
         last = first + sum((s - 1) * step for s, step in zip(shape, steps, strict=True))
-        # Strides of zero and tensors over each other make more numbers than the file has.
+        # Strides of zero and overlapping tensors can describe more numbers than the file has.
         self._room -= count * code.itemsize
         if last >= available or self._room < 0:
             raise ValueError(
-                f"a tensor of shape {shape} with strides {steps} from number {first} on, where a storage of "
-                f"{available} has too few"
+                f"a tensor of shape {shape} with strides {steps} from number {first} on, in a storage of "
+                f"{available} numbers"
             )
         flat = storage.content[: available * code.itemsize].view(code)
         view = np.lib.stride_tricks.as_strided(
@@ -164,7 +157,7 @@ class _TorchUnpickler(Unpickler):
 
 
 def _whole(sizes: Any) -> tuple[int, ...]:
-    if not isinstance(sizes, (list, tuple)) or len(sizes) > _MOST_AXES:
+    if not isinstance(sizes, (list, tuple)) or len(sizes) > _MAX_AXES:
         raise ValueError(f"a {type(sizes).__name__} for the sizes of a tensor")
     return tuple(operator.index(size) for size in sizes)
 
@@ -178,7 +171,7 @@ _NAMES: dict[str, Any] = {
 
 
 def read_torch(path: Path) -> Any:
-    """Read what ``torch.save`` wrote: tensors in tuples, lists and dicts.
+    """Read a file of ``torch.save``: tensors in tuples, lists and dicts.
 
     Parameters
     ----------
@@ -195,7 +188,7 @@ def read_torch(path: Path) -> Any:
     FileNotFoundError, ValueError
         For a missing, damaged, truncated or legacy file.
     RefusedPickleError
-        For a pickle that asks for anything but tensors, naming it.
+        For a pickle that asks for anything but tensors.  The message names it.
     """
     path = Path(path)
     if not path.is_file():
@@ -206,23 +199,23 @@ def read_torch(path: Path) -> Any:
         with path.open("rb") as stream:
             start = stream.read(len(_LEGACY))
         if start == _LEGACY:
-            raise ValueError(
+            raise ReadError(
                 f"{path} was written by torch before 1.6, which cannot be read without torch. "
                 "With torch: torch.save(torch.load(file), file) writes it anew."
             ) from None
         what = "is truncated" if start.startswith(b"PK") else "is not a .pt file of torch 1.6 or newer"
-        raise ValueError(f"{path} {what} ({error}). Copy it again from its origin.") from error
+        raise ReadError(f"{path} {what} ({error}). Copy it again from its origin.") from error
     with archive:
         if len(set(archive.namelist())) < len(archive.namelist()):
-            raise ValueError(f"{path} has two members of one name. Copy it again from its origin.")
+            raise ReadError(f"{path} has two members of one name. Copy it again from its origin.")
         roots = [name[: -len("data.pkl")] for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise ValueError(f"{path} is a zip file without a data.pkl, not a .pt file of torch.")
+            raise ReadError(f"{path} is a zip file without a data.pkl, not a .pt file of torch.")
         try:
             _require_little_endian(archive, roots[0])
             description = _stored(archive, f"{roots[0]}data.pkl")
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
-            raise ValueError(f"{path} cannot be read: {error}. Copy it again from its origin.") from error
+            raise ReadError(f"{path} cannot be read: {error}. Copy it again from its origin.") from error
         return _TorchUnpickler(io.BytesIO(description), path, archive, roots[0]).read()
 
 
@@ -232,7 +225,7 @@ def _require_little_endian(archive: zipfile.ZipFile, root: str) -> None:
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member that is stored, as torch does: a compressed one could be of any size."""
+    """Return an uncompressed member, as torch writes it: a compressed one can unpack to any size."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed")
     return archive.read(name)
@@ -244,9 +237,9 @@ def read_array(path: Path) -> NDArray[Any]:
     Raises
     ------
     FileNotFoundError, ValueError, RefusedPickleError
-        As :func:`read_torch`, and where it holds something else.
+        As :func:`read_torch`, and if it contains something else.
     """
     value = read_torch(path)
     if not isinstance(value, StoredTensor):
-        raise ValueError(f"{path} must hold one tensor; it holds a {type(value).__name__}.")
+        raise ReadError(f"{path} must hold one tensor, got {type(value).__name__}. Copy it again.")
     return value.numpy()

@@ -1,1 +1,1 @@
-"""Readers, one format a file."""
+"""Readers: each module lists the formats it opens in ``READERS``."""

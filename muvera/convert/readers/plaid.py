@@ -1,128 +1,208 @@
-"""Reader of the PLAID indexes of Stanford's ColBERT and of RAGatouille.
+"""Readers of PLAID indexes: of ColBERT and RAGatouille, and of fast-plaid and next-plaid.
 
-``centroids.pt`` and ``buckets.pt`` are the codec; chunk i is ``{i}.codes.pt``,
-``{i}.residuals.pt`` and ``doclens.{i}.json``.  Vectors come back with the loss of their
-1, 2, 4 or 8 bits a coordinate, and are normalized as ColBERT does before it scores.
-Read without torch.
+Chunk i is a list of codes, their packed residuals, and ``doclens.{i}.json``.  Vectors have the loss of
+their 1, 2, 4 or 8 bits per coordinate, and are normalized as the engines do before they score.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from ..parsing.index_files import chunk_count, chunk_lengths, read_json_object
-from ..parsing.pylate_id_maps import has_pylate_maps
+from ...data.multivectors import MultiVectors
+from ...data.offsets import as_lengths
+from ...utils.checks import require_int
+from ...utils.npy_files import load_npy
+from ..damage import ReadError
+from ..parsing.files import read_json_object
+from ..parsing.safe_pickle import load_npy_safely
 from ..parsing.torch_file import StoredTensor, read_array, read_torch
+from ..sources.base import CollectionSource, Reader, Source
 from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
 
-__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
-
-NAME = "plaid"
-DESCRIPTION = "metadata.json with centroids.pt (a ColBERT or RAGatouille index)"
+__all__ = ["READERS", "open_fast_plaid", "open_plaid"]
 
 
-def matches(path: Path) -> bool:
-    """Return whether `path` looks like a PLAID index that PyLate did not wrap."""
-    try:
-        return (path / "centroids.pt").is_file() and (
-            (path / "metadata.json").is_file() and not has_pylate_maps(path)
-        )
-    except OSError:
-        return False
+def open_plaid(path: Path, *, threads: int | None = None) -> QuantizedSource:
+    """Open an index of ColBERT or RAGatouille, without torch.
 
-
-def open_source(path: Path, *, dtype: DTypeLike = np.float32, threads: int | None = None) -> QuantizedSource:
-    """Return the source of a PLAID index.
-
-    Passages without a token keep their place.  Where RAGatouille's ``pid_docid_map.json``
-    is there, its document ids are the ids; a document of several passages gives
-    ``"id#0"``, ``"id#1"``, ... because ids are unique.
+    Passages without tokens keep their position.  RAGatouille's ``pid_docid_map.json`` gives the ids; a
+    document of several passages gets ``"id#0"``, ``"id#1"``, ... because ids are unique.
 
     Parameters
     ----------
     path : Path
         The index's folder.
-    dtype : float32 or float16
-        Of the decoded vectors.
     threads : int, optional
-        Default: all usable cores.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError, RefusedPickleError
-        For files that are missing or damaged, that do not belong together, or that ask for more
-        than plain data.
+        For decoding.  Default: all usable cores.
     """
-    path = Path(path)
     metadata = read_json_object(path / "metadata.json")
     config = metadata.get("config", {})
-    if not isinstance(config, dict):
-        raise ValueError(f"{path / 'metadata.json'} has a config that is no JSON object. Copy it again.")
-    count = chunk_count(path, metadata)
     centroids = read_array(path / "centroids.pt")
-    if "dim" in config and centroids.ndim == 2 and centroids.shape[1] != config["dim"]:
-        raise ValueError(
-            f"{path / 'centroids.pt'} has {centroids.shape[1]} columns, but metadata.json says "
-            f"dim={config['dim']}. The files are of different builds: copy the whole folder again."
+    if centroids.ndim == 2 and config.get("dim", centroids.shape[1]) != centroids.shape[1]:
+        raise ReadError(
+            f"{path / 'centroids.pt'} has {centroids.shape[1]} columns, but metadata.json has dim={config['dim']}. "
+            "The files are from different builds: copy the whole folder again."
         )
-    weights = _weights(path / "buckets.pt")
-    nbits = config.get("nbits", len(weights).bit_length() - 1)
-    codec = Codec(path, centroids, weights, nbits, dtype=dtype, threads=threads)
-    chunks = [_chunk(path, i) for i in range(count)]
-    documents = sum(len(chunk.lengths) for chunk in chunks)
-    return QuantizedSource(NAME, codec, chunks, _ragatouille_ids(path, documents))
+    buckets = read_torch(path / "buckets.pt")
+    if not isinstance(buckets, (tuple, list)) or [type(tensor) for tensor in buckets] != [StoredTensor] * 2:
+        raise ReadError(f"{path / 'buckets.pt'} must hold the pair (cutoffs, weights). Copy it again.")
+    weights = buckets[1].numpy()
+    nbits = config.get("nbits", weights.size.bit_length() - 1)
+    codec = Codec(path, centroids, weights, nbits, threads=threads)
+
+    def chunk(i: int) -> Chunk:
+        codes, residuals = path / f"{i}.codes.pt", path / f"{i}.residuals.pt"
+        for file in (codes, residuals):
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f"{file} is missing, but metadata.json has num_chunks={count}. Copy the whole folder again."
+                )
+        lengths = _lengths(path / f"doclens.{i}.json")
+        return Chunk(codes.name, lengths, lambda: (read_array(codes), read_array(residuals)))
+
+    count = _chunk_count(path, metadata)
+    chunks = [chunk(i) for i in range(count)]
+    names = path / "pid_docid_map.json"
+    ids = _ragatouille_ids(names, sum(len(chunk.lengths) for chunk in chunks)) if names.is_file() else None
+    return QuantizedSource("plaid", codec, chunks, ids)
 
 
-def _weights(path: Path) -> NDArray[Any]:
-    buckets = read_torch(path)
-    if (
-        not isinstance(buckets, (tuple, list))
-        or len(buckets) != 2
-        or not all(isinstance(part, StoredTensor) and len(part.shape) == 1 for part in buckets)
-    ):
-        raise ValueError(f"{path} must hold the pair (cutoffs, weights); it does not. Copy it again.")
-    return np.asarray(buckets[1].numpy())
+def _chunk_count(path: Path, metadata: dict[str, Any]) -> int:
+    return require_int(f"{path / 'metadata.json'}: num_chunks", metadata.get("num_chunks"), 0)
 
 
-def _chunk(path: Path, i: int) -> Chunk:
-    name = f"{i}.codes.pt"
-    for needed in (name, f"{i}.residuals.pt", f"doclens.{i}.json"):
-        if not (path / needed).is_file():
-            raise FileNotFoundError(
-                f"{path} has no {needed}, but metadata.json counts that chunk. Copy the whole folder again."
-            )
-
-    def load() -> tuple[NDArray[Any], NDArray[Any]]:
-        return read_array(path / name), read_array(path / f"{i}.residuals.pt")
-
-    return Chunk(name, chunk_lengths(path / f"doclens.{i}.json"), load)
+def _lengths(path: Path) -> NDArray[np.int64]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing. Copy the whole folder again.")
+    try:
+        return as_lengths(json.loads(path.read_bytes()), str(path))
+    except (ValueError, TypeError) as error:
+        raise ReadError(
+            f"{path} is not a list of lengths ({str(error).rstrip('.')}). Copy it again."
+        ) from error
 
 
-def _ragatouille_ids(path: Path, documents: int) -> list[str] | None:
-    file = path / "pid_docid_map.json"
-    if not file.is_file():
-        return None
+def _ragatouille_ids(file: Path, count: int) -> list[str]:
     names = read_json_object(file)
-    missing = next((pid for pid in range(documents) if str(pid) not in names), None)
+    missing = next((pid for pid in range(count) if str(pid) not in names), None)
     if missing is not None:
-        raise ValueError(
-            f"{file} names {len(names)} passages, but not passage {missing} of {documents}. "
+        raise ReadError(
+            f"{file} names {len(names)} passages, but not passage {missing} of {count}. "
             "Copy the folder again, or remove the file to number the passages."
         )
-    ordered = [str(names[str(pid)]) for pid in range(documents)]
-    seen: dict[str, int] = {}
-    for name in ordered:
-        seen[name] = seen.get(name, 0) + 1
-    counts: dict[str, int] = {}
+    ordered = [str(names[str(pid)]) for pid in range(count)]
+    totals, seen = Counter(ordered), Counter[str]()
     ids = []
     for name in ordered:
-        if seen[name] > 1:
-            part = counts.get(name, 0)
-            counts[name] = part + 1
-            name = f"{name}#{part}"
-        ids.append(name)
+        ids.append(f"{name}#{seen[name]}" if totals[name] > 1 else name)
+        seen[name] += 1
     return ids
+
+
+# -- fast-plaid and next-plaid ----------------------------------------------------
+
+_STALE_NOTE = "embeddings.npy does not match the index and was ignored; the residuals were decoded."
+
+
+def open_fast_plaid(path: Path, *, exact: bool = True, threads: int | None = None) -> Source:
+    """Open an index of fast-plaid or next-plaid.
+
+    Up to fast-plaid 1.6 each chunk has files of its own; since 1.7 all are in ``merged_codes.npy`` and
+    ``merged_residuals.npy``.  The documents of ``buffer.npy`` are also in the chunks.
+
+    Parameters
+    ----------
+    path : Path
+        The index's folder.
+    exact : bool
+        Prefer the exact vectors of a small index, which keeps them in ``embeddings.npy``.
+    threads : int, optional
+        For decoding.  Default: all usable cores.
+    """
+    metadata = read_json_object(path / "metadata.json")
+    lengths = [_lengths(path / f"doclens.{i}.json") for i in range(_chunk_count(path, metadata))]
+    note = None
+    if exact and (path / "embeddings.npy").is_file():
+        collection = _exact_vectors(path, np.concatenate([np.zeros(0, np.int64), *lengths]))
+        if collection is not None:
+            return CollectionSource(collection, "fast_plaid")
+        note = _STALE_NOTE
+    centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
+    codec = Codec(path, centroids, weights, metadata.get("nbits"), threads=threads)
+    rows = {kind: _merged_rows(path, kind, lengths) for kind in ("codes", "residuals")}
+
+    def chunk(i: int) -> Chunk:
+        def load() -> tuple[NDArray[Any], NDArray[Any]]:
+            return _rows(path, "codes", i, rows["codes"][i]), _rows(
+                path, "residuals", i, rows["residuals"][i]
+            )
+
+        return Chunk(f"{i}.codes.npy", lengths[i], load)
+
+    return QuantizedSource("fast_plaid", codec, [chunk(i) for i in range(len(lengths))], note=note)
+
+
+def _exact_vectors(path: Path, lengths: NDArray[np.int64]) -> MultiVectors | None:
+    """Return the exact vectors; None if they are not those of the index."""
+    beside = path / "embeddings_lengths.json"
+    if beside.is_file():  # next-plaid: one flat array
+        tokens, stored = load_npy(path / "embeddings.npy"), _lengths(beside)
+        if not np.array_equal(stored, lengths) or tokens.ndim != 2 or len(tokens) != stored.sum():
+            return None
+        return MultiVectors.from_flat(tokens, stored)
+    arrays = load_npy_safely(path / "embeddings.npy")  # fast-plaid: a pickle of arrays
+    if arrays.ndim == 0 or not all(isinstance(array, np.ndarray) for array in arrays):
+        return None
+    same = [len(array) for array in arrays] == lengths.tolist()
+    return MultiVectors.from_arrays(arrays) if same else None
+
+
+def _merged_rows(path: Path, kind: str, lengths: list[NDArray[np.int64]]) -> list[slice]:
+    """Return the rows of each chunk in the merged file."""
+    file = path / f"merged_{kind}.manifest.json"
+    manifest = read_json_object(file) if file.is_file() else {}
+    rows, start = [], 0
+    for i, chunk in enumerate(lengths):
+        entry = manifest.get(f"{i}.{kind}.npy", {"rows": int(chunk.sum())})
+        count = require_int(f"{file}: rows of chunk {i}", entry["rows"], 0)
+        rows.append(slice(start, start + count))
+        start += count
+    return rows
+
+
+def _rows(path: Path, kind: str, i: int, rows: slice) -> NDArray[Any]:
+    own, merged = path / f"{i}.{kind}.npy", path / f"merged_{kind}.npy"
+    if own.is_file():  # newer than the merged file if both exist
+        return load_npy(own)
+    if not merged.is_file():
+        raise FileNotFoundError(
+            f"{path} has neither {own.name} nor {merged.name}. Copy the whole folder again."
+        )
+    return load_npy(merged)[rows]
+
+
+def _is_fast_plaid(path: Path) -> bool:
+    names = ("metadata.json", "centroids.npy", "bucket_weights.npy")
+    return all((path / name).is_file() for name in names)
+
+
+READERS = (
+    Reader(
+        "plaid",
+        "metadata.json with centroids.pt (a ColBERT or RAGatouille index)",
+        lambda path: (path / "centroids.pt").is_file() and (path / "metadata.json").is_file(),
+        open_plaid,
+    ),
+    Reader(
+        "fast_plaid",
+        "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)",
+        _is_fast_plaid,
+        open_fast_plaid,
+    ),
+)

@@ -1,175 +1,223 @@
-"""Reader of PyLate's index folders, under the document ids that were given to it.
+"""Reader of PyLate's index folders, which returns the document ids that were given to PyLate.
 
-* Voyager: ``index.voyager`` holds every token vector, normalized; its library is not needed.
-* FastPlaid: ``fast_plaid_index/``, see :mod:`muvera.convert.readers.fast_plaid`.
-* StanfordPLAID (and the older PLAID): see :mod:`muvera.convert.readers.plaid`.
-* ScaNN: ``flattened_embeddings.npy``, the exact vectors.
+* FastPlaid: ``fast_plaid_index/`` with a map of positions to ids.
+* StanfordPLAID (and the older PLAID): ColBERT's files with the same map.
+* Voyager: ``index.voyager`` holds every token vector, and a map the tokens of each document.
+* ScaNN: ``flattened_embeddings.npy``, and a map the rows of each document.
 
-Documents that were removed are left out, also where their vectors are still there.
+Removed documents are skipped, even if their vectors still exist.  Maps are pickles of a dict, in older
+releases SQLite files of sqlitedict; neither runs code.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, as_lengths, running_total
 from ...data.validation import as_ids
 from ...utils.npy_files import load_npy
-from ..parsing.pylate_id_maps import MappedSource, has_map, has_pylate_maps, read_map, same_kind
-from ..parsing.voyager_file import read_voyager
-from ..sources.base import CollectionSource, Source
-from . import fast_plaid, plaid
+from ..damage import ReadError, ReadTypeError
+from ..parsing.files import open_table
+from ..parsing.safe_pickle import load_plain
+from ..sources.base import Reader, Source
+from .plaid import open_fast_plaid, open_plaid
 
-__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
+__all__ = ["READERS"]
 
-NAME = "pylate"
-DESCRIPTION = (
-    "plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)"
-)
-
-_VOYAGER = "document_ids_to_embeddings"
 _PLAID = "plaid_ids_to_documents_ids"
+_VOYAGER = "document_ids_to_embeddings"
 _SCANN = "doc_id_to_embedding_range"
 
 
-def matches(path: Path) -> bool:
-    """Return whether `path` looks like an index folder of PyLate."""
-    try:
-        if path.name == "fast_plaid_index" and has_pylate_maps(path.parent):
-            return True
-        return (
-            has_pylate_maps(path)
-            or ((path / "index.voyager").is_file() and has_map(path, _VOYAGER))
-            or (
-                (path / "flattened_embeddings.npy").is_file()
-                and (has_map(path, _SCANN) or (path / f"{_SCANN}.tsv").is_file())
-            )
-        )
-    except OSError:
-        return False
+def _matches(path: Path) -> bool:
+    if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID):
+        return True
+    return (
+        _has_map(path, _PLAID)
+        or ((path / "index.voyager").is_file() and _has_map(path, _VOYAGER))
+        or (path / "flattened_embeddings.npy").is_file()
+    )
 
 
-def open_source(path: Path, **options: Any) -> Source:
-    """Return the source of an index folder of PyLate.
+def _open(path: Path, **options: Any) -> Source:
+    """Open an index folder of PyLate.
 
     Parameters
     ----------
     path : Path
         ``<index_folder>/<index_name>``.
     **options
-        Go to :func:`muvera.convert.readers.fast_plaid.open_source` or
-        :func:`muvera.convert.readers.plaid.open_source`; the other kinds take none.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError, RefusedPickleError
-        As :func:`muvera.convert.readers.plaid.open_source`, and for maps that do not fit.
-    TypeError
-        For an option that the kind of index does not take.
+        For a PLAID index, those of the readers ``plaid`` and ``fast_plaid``; other kinds have none.
     """
-    path = Path(path)
-    if path.name == "fast_plaid_index" and has_pylate_maps(path.parent):
+    if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID):
         path = path.parent
-    if has_pylate_maps(path):
-        inner: Source
-        if (path / "fast_plaid_index").is_dir():
-            inner = fast_plaid.open_source(path / "fast_plaid_index", **options)
-        else:
-            inner = plaid.open_source(path, **options)
-        return MappedSource(inner, read_map(path, _PLAID), path, NAME)
+    if _has_map(path, _PLAID):
+        fast = path / "fast_plaid_index"
+        inner = open_fast_plaid(fast, **options) if fast.is_dir() else open_plaid(path, **options)
+        return _MappedSource(inner, _read_map(path, _PLAID), path)
     if options:
-        raise TypeError(f"{path} is no quantized index, so it takes no option {sorted(options)[0]!r}.")
+        raise ReadTypeError(f"{path} is not a PLAID index, so it has no option {sorted(options)[0]!r}.")
     if (path / "index.voyager").is_file():
-        return _VoyagerSource(path)
-    return _scann(path)
+        documents = {name: np.asarray(rows, np.int64) for name, rows in _read_map(path, _VOYAGER).items()}
+        tokens, labels = _voyager_vectors(path / "index.voyager")
+        return _TokenRows(path, tokens, labels, documents)
+    tokens = load_npy(path / "flattened_embeddings.npy")
+    table = path / f"{_SCANN}.tsv"
+    if table.is_file():  # releases after 1.6
+        lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
+        ranges = {name: (int(first), int(count)) for name, first, count in lines}
+    else:
+        ranges = _read_map(path, _SCANN)
+    rows = {name: np.arange(first, first + count) for name, (first, count) in ranges.items()}
+    return _TokenRows(path, tokens, np.arange(len(tokens)), rows)
 
 
-class _VoyagerSource:
-    """Source over a Voyager index, whose vectors are fetched batch by batch."""
+# -- maps -------------------------------------------------------------------------
 
-    name = NAME
 
-    def __init__(self, path: Path) -> None:
-        named = read_map(path, _VOYAGER)
-        self._index = read_voyager(path / "index.voyager")
-        known = len(self._index.ids)
-        try:
-            lengths = as_lengths([len(value) for value in named.values()], f"The map of {path}")
-            if lengths.sum() > known:
-                raise ValueError(f"it names {lengths.sum()} tokens, but index.voyager has {known}")
-            self._rows = as_integers([row for value in named.values() for row in value], "its tokens")
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} has a map that does not list tokens of its index: {str(error).rstrip('.')}. "
-                "Copy the whole folder again."
-            ) from None
-        if len(self._rows) and not 0 <= self._rows.min() <= self._rows.max() < known:
-            raise ValueError(
-                f"The map of {path} names token {self._rows.max()}, but index.voyager has {known}. "
-                "Map and index are of different times: copy the whole folder again."
+def _has_map(folder: Path, stem: str) -> bool:
+    return any((folder / f"{stem}{suffix}").is_file() for suffix in (".pkl", ".sqlite"))
+
+
+def _read_map(folder: Path, stem: str) -> dict[Any, Any]:
+    pickled, database = folder / f"{stem}.pkl", folder / f"{stem}.sqlite"
+    if pickled.is_file():
+        value = load_plain(pickled)
+        if not isinstance(value, dict):
+            raise ReadError(f"{pickled} must hold a dict, got {type(value).__name__}. Copy it again.")
+        return value
+    with closing(open_table(database, "unnamed", ("key", "value"), "sqlitedict")) as connection:
+        rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid").fetchall()
+    return {
+        key: load_plain(value, str(database)) if isinstance(value, bytes) else value for key, value in rows
+    }
+
+
+def _same_kind(ids: list[Any]) -> list[Any]:
+    """Return `ids` unchanged if all are int or all are str, else all as str."""
+    plain = [name.item() if isinstance(name, np.generic) else name for name in ids]
+    if all(isinstance(name, str) for name in plain) or all(type(name) is int for name in plain):
+        return plain
+    return [str(name) for name in plain]
+
+
+class _MappedSource(Source):
+    """Source over the documents of a PLAID index that a map of position to id names."""
+
+    name = "pylate"
+
+    def __init__(self, inner: Source, names: dict[Any, Any], folder: Path) -> None:
+        self._inner = inner
+        self.dimension = inner.dimension
+        self.lossy, self.nbits, self.note = inner.lossy, inner.nbits, inner.note
+        self.num_documents = len(names)
+        total = inner.num_documents or 0
+        self.num_tokens = inner.num_tokens if total == len(names) else None
+        keys = [int(key) if isinstance(key, str) else key for key in names]  # SQLite has texts
+        positions = as_integers(keys, f"The map's positions in {folder}")
+        if len(np.unique(positions)) < len(positions):
+            raise ReadError(f"The map of {folder} has a position twice. Copy the whole folder again.")
+        if len(positions) and not 0 <= positions.min() <= positions.max() < total:
+            raise ReadError(
+                f"The map of {folder} names documents {positions.min()} to {positions.max()}, but its index has "
+                f"{total}. Map and index are of different times: copy the whole folder again."
             )
+        self._names = dict(zip(positions.tolist(), _same_kind(list(names.values())), strict=True))
+
+    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
+        """Yield the named documents in the index's order."""
+        position = 0
+        for batch in self._inner.batches(max_tokens):
+            chosen = [i for i in range(len(batch)) if position + i in self._names]
+            names = [self._names[position + i] for i in chosen]
+            position += len(batch)
+            if chosen:
+                yield MultiVectors(batch.tokens, batch.offsets)[chosen].with_ids(names)
+
+
+class _TokenRows(Source):
+    """Source over documents whose token vectors a map looks up by label, in the order of the map."""
+
+    name = "pylate"
+
+    def __init__(
+        self,
+        path: Path,
+        tokens: NDArray[Any],
+        labels: NDArray[np.int64],
+        documents: dict[Any, NDArray[np.int64]],
+    ) -> None:
+        lengths = as_lengths([len(rows) for rows in documents.values()], f"The map of {path}")
+        wanted = np.concatenate([np.zeros(0, np.int64), *documents.values()])
+        order = np.argsort(labels, kind="stable")
+        at = np.minimum(np.searchsorted(labels, wanted, sorter=order), max(len(labels) - 1, 0))
+        self._rows = order[at] if len(labels) else at
+        if len(wanted) > len(labels) or not np.array_equal(labels[self._rows], wanted):
+            raise ReadError(
+                f"The map of {path} names {len(wanted)} tokens that are not all among the {len(labels)} of the "
+                "index. Map and index are of different times: copy the whole folder again."
+            )
+        self._tokens = tokens
         self._offsets = running_total(lengths)
-        self._ids = as_ids(same_kind(list(named)), len(lengths), f"The ids of {path}")
-        self.dimension = self._index.raw.shape[1]
-        self.num_documents: int | None = len(lengths)
-        self.num_tokens: int | None = len(self._rows)
-        self.nbits = self._index.nbits
-        self.lossy = self.nbits is not None
+        self._ids = as_ids(_same_kind(list(documents)), len(lengths), f"The ids of {path}")
+        self.dimension = int(tokens.shape[1])
+        self.num_documents = len(lengths)
+        self.num_tokens = len(wanted)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents in the order in which they were added."""
         for start, stop in token_batches(self._offsets, max_tokens):
             bounds = self._offsets[start : stop + 1]
-            tokens = self._index.vectors(self._rows[bounds[0] : bounds[-1]])
+            tokens = np.ascontiguousarray(self._tokens[self._rows[bounds[0] : bounds[-1]]])
             yield MultiVectors(tokens, bounds - bounds[0], self._ids[start:stop])
 
 
-def _scann(path: Path) -> CollectionSource:
-    tokens = load_npy(path / "flattened_embeddings.npy")
-    ranges = _scann_ranges(path)
-    starts = as_integers([start for start, _ in ranges.values()], f"The starts in {path / _SCANN}")
-    lengths = as_lengths([length for _, length in ranges.values()], f"The lengths in {path / _SCANN}")
-    outside = (starts < 0) | (lengths > len(tokens)) | (starts > len(tokens) - lengths)
-    if outside.any():
-        i = int(np.argmax(outside))
-        raise ValueError(
-            f"The ranges of {path} end at row {int(starts[i]) + int(lengths[i])}, but flattened_embeddings.npy "
-            f"has {len(tokens)}. They are of different times: copy the whole folder again."
-        )
-    ids = same_kind(list(ranges))
-    order = np.argsort(starts, kind="stable")
-    starts, lengths = starts[order], lengths[order]
-    filled = lengths > 0
-    shared = (starts + lengths)[filled][:-1] > starts[filled][1:]
-    if shared.any():
-        row = starts[filled][1:][shared][0]
-        raise ValueError(
-            f"The ranges of {path} give row {row} to two documents. Copy the whole folder again."
-        )
-    ends = running_total(lengths)
-    if not np.array_equal(starts[filled], ends[:-1][filled]):
-        # Gaps: PyLate deletes a document's range and leaves its rows.
-        tokens = tokens[np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])]
-    tokens = tokens[: ends[-1]]
-    return CollectionSource(MultiVectors(tokens, ends, [ids[i] for i in order]), NAME)
+_VOYAGER_HEAD = struct.Struct("<4siiBBfB")  # "VOYA", version, dimension, space, kind of numbers, norm, flag
+_VOYAGER_FLOAT32 = 0x20
+#: hnswlib's header: offset of the links, capacity, count, bytes of a record, offsets of the id and of the
+#: numbers in it, and nine numbers about the graph.
+_HNSWLIB_HEAD = struct.Struct("<QQQQQQiIQQQdQ")
 
 
-def _scann_ranges(path: Path) -> dict[Any, tuple[int, int]]:
-    """Return document id to (first row, number of rows), from the pickle or the TSV."""
-    table = path / f"{_SCANN}.tsv"
-    try:
-        if not has_map(path, _SCANN) and table.is_file():
-            lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
-            ranges = {name: (int(start), int(length)) for name, start, length in lines}
-            if len(ranges) < len(lines):
-                raise ValueError(f"{len(lines) - len(ranges)} documents stand twice")
-            return ranges
-        return {name: (int(start), int(length)) for name, (start, length) in read_map(path, _SCANN).items()}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path / _SCANN} must give a start and a length a document ({error}).") from error
+def _voyager_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the vectors of a Voyager index, memory-mapped, and their labels.
+
+    Version 1 with float32 is read, as PyLate writes it.  The graph's links are not used.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_VOYAGER_HEAD.size + _HNSWLIB_HEAD.size)
+    magic, version, dimension, _, numbers, _, transformed = _VOYAGER_HEAD.unpack_from(head)
+    if magic != b"VOYA" or version != 1 or numbers != _VOYAGER_FLOAT32 or transformed:
+        raise ReadError(
+            f"{path} is not a Voyager index of version 1 with float32. Build it with PyLate again."
+        )
+    _, _, count, size, label_at, numbers_at, *_ = _HNSWLIB_HEAD.unpack_from(head, _VOYAGER_HEAD.size)
+    record = np.dtype(
+        {
+            "names": ["numbers", "label"],
+            "formats": [("<f4", (dimension,)), "<i8"],
+            "offsets": [numbers_at, label_at],
+            "itemsize": size,
+        }
+    )
+    file = np.memmap(path, record, "r", len(head), (count,)) if count else np.empty(0, record)
+    return file["numbers"], np.asarray(file["label"])
+
+
+READERS = (
+    Reader(
+        "pylate",
+        "plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)",
+        _matches,
+        _open,
+    ),
+)

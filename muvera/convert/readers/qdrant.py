@@ -1,139 +1,190 @@
-"""Qdrant collections on the local disk, as the embedded client keeps them.
+"""Reader of Qdrant collections on the local disk, as ``QdrantClient(path=...)`` keeps them.
 
-The folder is the one given to ``QdrantClient(path=...)``; it is read without that client, see
-:mod:`muvera.convert.parsing.qdrant_points`.  A server's collection comes out through its
-scroll API as JSON: see the jsonl format.
+The client stores each point as a pickle in a SQLite file.  Here :mod:`sqlite3` opens that file for
+reading only, and an allow-list reads the pickles, so Qdrant's client is not needed.  Export a server's
+collection through its scroll API as JSON lines.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import re
+import sqlite3
 import sys
+import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..parsing.index_files import read_json
-from ..parsing.qdrant_points import Point, count_points, read_points
-from ..sources.base import Source
-from ..sources.documents import Document, RowSource
+from ..damage import ReadError, ReadTypeError
+from ..parsing.files import open_table, read_json_object
+from ..parsing.safe_pickle import Unpickler, load_plain
+from ..sources.base import Document, Reader, RowSource, Source
 
-__all__ = ["DESCRIPTION", "NAME", "matches", "open_source"]
-
-NAME = "qdrant"
-DESCRIPTION = "a folder of QdrantClient(path=...): meta.json and collection/"
+__all__ = ["READERS"]
 
 
-def matches(path: Path) -> bool:
-    """Say whether `path` is a local Qdrant folder."""
-    return path.is_dir() and (path / "meta.json").is_file() and (path / "collection").is_dir()
-
-
-def open_source(
+def _open(
     path: Path, *, collection: str | None = None, vector: str | None = None, id_field: str | None = None
 ) -> Source:
-    """Return the source of a local Qdrant collection; Qdrant itself is not needed.
+    """Open a local Qdrant collection.
 
-    A point without the vector is a document without tokens.  Vectors are returned as they were
-    added, also where the distance is cosine and a server would normalize them.  Points come in
-    the order of their ids, integers first.
+    A point without the vector is a document without tokens.  Vectors are returned as they were added,
+    even if the distance is cosine and a server would normalize them.  Points come in the order of their
+    ids, integers first.
 
     Parameters
     ----------
     path : Path
         The folder of the embedded client.
     collection : str, optional
-        Which collection.  Default: the only one.
+        Default: the only one.
     vector : str, optional
-        The named multi-vector.  Default: the only one.
+        Name of the multi-vector.  Default: the only one.
     id_field : str, optional
-        Take the ids from this field of the payload.  Default: the points' own ids.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        For a folder that is incomplete, damaged or in use.
-    pickle.UnpicklingError
-        For a point that is more than plain data: it could run any program.
+        Field of the payload with the ids.  Default: the points' own ids.
     """
-    path = Path(path)
-    found = _collections(path)
-    if collection is None and len(found) == 1:
-        collection = next(iter(found))
-    if collection is None or collection not in found:
+    collections = read_json_object(path / "meta.json")["collections"]
+    if collection is None and len(collections) == 1:
+        collection = next(iter(collections))
+    if collection is None or collection not in collections:
         wrong = "" if collection is None else f" no collection {collection!r}, but"
-        listed = ", ".join(sorted(found)) or "none"
-        raise ValueError(f"{path} has{wrong} the collections {listed}. Say which with collection=.")
+        listed = ", ".join(sorted(collections)) or "none"
+        raise ReadError(f"{path} has{wrong} the collections {listed}. Say which with collection=.")
     if Path(collection).name != collection or collection == "..":
-        raise ValueError(
-            f"{path / 'meta.json'} names the collection {collection!r}, which is no folder's name."
+        raise ReadError(
+            f"{path / 'meta.json'} has the collection {collection!r}, which is not a folder's name."
         )
     place = f"{path}: {collection}"
-    name, dimension = _vector(found[collection], vector, place)
+    name, dimension = _vector(collections[collection], vector, place)
     file = path / "collection" / collection / "storage.sqlite"
     _require_unlocked(path)
-    count = count_points(file)
+    with closing(_connect(file)) as connection:
+        count = len(_rows(connection, file))
 
     def documents() -> Iterator[Document]:
         _require_unlocked(path)
-        for point in read_points(file):
-            yield _document(point, name, id_field, place)
+        with closing(_connect(file)) as connection:
+            for identity, row in _rows(connection, file):
+                query = "SELECT point FROM points WHERE rowid = ?"
+                yield _document(
+                    connection.execute(query, (row,)).fetchone()[0], identity, name, id_field, place
+                )
 
-    return RowSource(documents, name=NAME, place=place, num_documents=count, dimension=dimension)
-
-
-def _collections(path: Path) -> dict[str, Any]:
-    content = read_json(path / "meta.json")
-    collections = content.get("collections") if isinstance(content, dict) else None
-    if not isinstance(collections, dict):
-        raise ValueError(f"{path / 'meta.json'} is damaged or not Qdrant's: it names no collections.")
-    return collections
+    return RowSource(documents, name="qdrant", place=place, num_documents=count, dimension=dimension)
 
 
 def _vector(collection: Any, wanted: str | None, place: str) -> tuple[str, int]:
-    """Return the multi-vector's name ("" where it is the collection's only one) and width."""
-    config = collection.get("vectors") if isinstance(collection, dict) else None
-    if not isinstance(config, dict):
-        config = {}
-    named = {"": config} if "size" in config else config
-    multi = {
-        key: value
-        for key, value in named.items()
-        if isinstance(value, dict) and value.get("multivector_config")
-    }
+    """Return the name of the multi-vector ("" if the collection has a single vector) and its width."""
+    vectors = (collection if isinstance(collection, dict) else {}).get("vectors") or {}
+    named = {"": vectors} if "size" in vectors else vectors
+    multi = {key: value for key, value in named.items() if value.get("multivector_config")}
     if wanted is None and len(multi) == 1:
         wanted = next(iter(multi))
     if wanted is None or wanted not in multi:
         listed = ", ".join(repr(key) for key in multi) or "none"
-        raise ValueError(f"{place} has these multi-vectors: {listed}. Say which with vector=.")
-    size = multi[wanted].get("size")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"{place}: the vector {wanted!r} has size={size!r}, which must be at least 1.")
-    return wanted, size
+        raise ReadError(f"{place} has these multi-vectors: {listed}. Say which with vector=.")
+    return wanted, int(multi[wanted]["size"])
 
 
-def _document(point: Point, name: str, id_field: str | None, place: str) -> Document:
-    value = point.vector.get(name) if isinstance(point.vector, dict) else point.vector
-    try:
-        tokens = np.asarray([] if value is None else value, np.float32)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{place}: the point {point.id} has no rows of numbers: {error}.") from None
-    identity: Any = point.id
-    if id_field is not None:
-        identity = point.payload.get(id_field) if isinstance(point.payload, dict) else None
-        if identity is None:
-            raise ValueError(f"{place}: the point {point.id} has no {id_field!r} in its payload.")
-        if not isinstance(identity, (int, str)) or isinstance(identity, bool):
-            raise TypeError(
-                f"{place}: the point {point.id} has a {type(identity).__name__} in {id_field!r}, but ids must "
-                "be integers or strings."
-            )
-    return Document(identity, tokens, f"point {point.id}")
+def _document(content: Any, identity: int | str, name: str, id_field: str | None, place: str) -> Document:
+    where = f"point {identity}"
+    stored = Unpickler(io.BytesIO(content), f"{place}, {where}", _NAMES).read()
+    fields = stored.fields if isinstance(stored, _StoredPoint) else {}
+    if "vector" not in fields or _canonical(fields.get("id")) != identity:
+        raise ReadError(f"{place}, {where} does not hold the point of its key. Copy or export it again.")
+    value, payload = fields["vector"], fields.get("payload")
+    if isinstance(value, dict):
+        value = value.get(name)
+    tokens = np.asarray([] if value is None else value, np.float32)
+    if id_field is None:
+        return Document(identity, tokens, where)
+    chosen = payload.get(id_field) if isinstance(payload, dict) else None
+    if not isinstance(chosen, (int, str)) or isinstance(chosen, bool):
+        raise ReadTypeError(
+            f"{place}, {where} has a {type(chosen).__name__} in the payload's {id_field!r}, but ids must be integers "
+            "or strings."
+        )
+    return Document(chosen, tokens, where)
+
+
+# -- stored points ----------------------------------------------------------------
+
+
+class _StoredPoint:
+    """Stand-in for Qdrant's PointStruct, a pydantic model."""
+
+    __slots__ = ("fields",)
+
+    def __setstate__(self, state: Any) -> None:
+        self.fields = dict(state["__dict__"])
+
+
+class _Opaque:
+    """Stand-in for values of a point that are never used: sparse vectors, dates."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_: Any) -> _Opaque:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __hash__(self) -> int:
+        raise TypeError("a date or a model as a key")
+
+
+_MODELS = "qdrant_client.http.models.models"
+_NAMES: dict[str, Any] = {
+    f"{_MODELS}.PointStruct": _StoredPoint,
+    **{f"{_MODELS}.{name}": _Opaque for name in ("SparseVector", "Document", "Image", "InferenceObject")},
+    **{f"datetime.{name}": _Opaque for name in ("datetime", "date", "time", "timedelta", "timezone")},
+    "uuid.UUID": _Opaque,
+    "decimal.Decimal": _Opaque,
+}
+
+#: Spellings of a UUID that Qdrant accepts for the same point.
+_UUID = re.compile(r"(urn:uuid:)?(?:[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
+
+
+def _rows(connection: sqlite3.Connection, file: Path) -> list[tuple[int | str, int]]:
+    """Return ids and row numbers in the client's scrolling order: integers first, then UUIDs.
+
+    A point that was written under several spellings of its UUID has several rows; the last one counts.
+    """
+    latest: dict[int | str, int] = {}
+    for row, key in connection.execute("SELECT rowid, id FROM points ORDER BY rowid"):
+        latest[_canonical(load_plain(base64.b64decode(key, validate=True), str(file)))] = row
+    return sorted(latest.items(), key=lambda entry: (isinstance(entry[0], str), entry[0]))
+
+
+def _canonical(identity: Any) -> int | str:
+    """Return an id as Qdrant compares it."""
+    if isinstance(identity, int) and not isinstance(identity, bool):
+        return identity
+    if isinstance(identity, str):
+        return str(uuid.UUID(identity)) if _UUID.fullmatch(identity) else identity
+    raise ValueError(f"a point's id must be an integer or a UUID, got {type(identity).__name__}")
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    if file.is_file():
+        return open_table(file, "points", ("id", "point"), "qdrant-client")
+    if any(file.parent.glob("storage.dbm*")):
+        raise ReadError(
+            f"{file.parent} was written by qdrant-client before 1.1.7, whose storage.dbm is not read. "
+            "Open it once with a newer qdrant-client, which converts it."
+        )
+    raise FileNotFoundError(f"{file} is missing, so the collection has no points. Copy the whole folder.")
 
 
 def _require_unlocked(path: Path) -> None:
-    """Raise where another Qdrant client has the folder open: it may be changing it."""
+    """Raise if another Qdrant client has the folder open: it may be changing it."""
     file = path / ".lock"
     if sys.platform == "win32" or not file.is_file():
         return
@@ -146,3 +197,13 @@ def _require_unlocked(path: Path) -> None:
             raise BlockingIOError(
                 f"{path} is in use by another Qdrant client. Close that first, or read a copy of the folder."
             ) from None
+
+
+READERS = (
+    Reader(
+        "qdrant",
+        "a folder of QdrantClient(path=...): meta.json and collection/",
+        lambda path: (path / "meta.json").is_file() and (path / "collection").is_dir(),
+        _open,
+    ),
+)

@@ -1,1 +1,1 @@
-"""Sources: what a reader returns, token vectors that are read a batch at a time."""
+"""Classes that yield token vectors in batches."""

@@ -1,86 +1,289 @@
-"""Interface of sources, which every reader returns: batches of token vectors in bounded memory.
-
-A format is one module with four names::
-
-    NAME: str                                     # "plaid"
-    DESCRIPTION: str                                # "metadata.json with centroids.pt"
-    def matches(path: Path) -> bool: ...            # cheap, never raises
-    def open_source(path: Path, **options: Any) -> Source: ...
-
-and a writer one with two::
-
-    NAME: str                                     # "npy"
-    def write(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool) -> None: ...
-"""
+"""Sources: token vectors of documents, read in batches of bounded size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-from ...data.batches import collection_batches
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.batches import collection_batches, token_batches
 from ...data.multivectors import MultiVectors
+from ...data.validation import Ids, TokenArray
+from ...utils.checks import require_int
+from ..damage import ReadError, ReadTypeError
 
-__all__ = ["CollectionSource", "Source"]
+__all__ = [
+    "CollectionSource", "Document", "FlatSource", "PaddedSource", "Reader", "RowSource", "Rows", "Source",
+]  # fmt: skip
 
 
-@runtime_checkable
-class Source(Protocol):
-    """Token vectors that are read in batches.  Plain attributes serve as well as properties."""
+class Source(ABC):
+    """Base of everything that yields token vectors in batches.
 
-    @property
-    def name(self) -> str:
-        """The format's name, such as ``"plaid"``."""
+    Attributes
+    ----------
+    name : str
+        The format, such as ``"plaid"``.
+    dimension : int
+        Columns of a token vector.
+    num_documents, num_tokens : int or None
+        None if they are unknown before everything is read.
+    lossy : bool
+        True if the stored vectors are quantized.
+    nbits : int or None
+        Bits per coordinate of quantized vectors.
+    note : str or None
+        A remark for the report.
+    dropped_rows : int
+        Padding rows that the batches have skipped so far.
+    """
 
-    @property
-    def dimension(self) -> int:
-        """Width of a token vector."""
+    name: str
+    dimension: int
+    num_documents: int | None = None
+    num_tokens: int | None = None
+    lossy: bool = False
+    nbits: int | None = None
+    note: str | None = None
+    dropped_rows: int = 0
 
-    @property
-    def num_documents(self) -> int | None:
-        """Number of texts; None where it is known only after reading."""
-
-    @property
-    def num_tokens(self) -> int | None:
-        """Number of token vectors; None where it is known only after reading."""
-
-    @property
-    def lossy(self) -> bool:
-        """Whether the stored vectors are approximations of the encoder's (quantized)."""
-
-    @property
-    def nbits(self) -> int | None:
-        """Bits a coordinate where quantized."""
-
+    @abstractmethod
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the texts in order, whole, at most `max_tokens` tokens at a time.
+        """Yield whole documents in order, at most `max_tokens` tokens per batch.
 
-        One text alone may exceed `max_tokens`.  Ids are explicit in every batch or in none:
-        they are given whenever the format has any.
+        A single document may exceed `max_tokens`.  Either every batch has ids or none has.
         """
 
 
-class CollectionSource:
-    """Source over a collection in memory, or memory-mapped.
+class Reader(NamedTuple):
+    """A readable format; each module of ``readers/`` lists its formats in ``READERS``."""
 
-    Parameters
-    ----------
-    collection : MultiVectors
-        Its ids go along only where some were given.
-    name : str
-        The format it came from.
-    """
+    #: Name for ``format=``.
+    name: str
+    #: The files that identify the format.
+    description: str
+    #: Return True if a path is in this format; cheap, and never raises.
+    matches: Callable[[Path], bool]
+    #: Open a path; the reader's options are keyword-only parameters.
+    open_source: Callable[..., Source]
 
-    lossy = False
-    nbits: int | None = None
+
+class CollectionSource(Source):
+    """Source over a collection in memory, or memory-mapped; its batches share that memory."""
 
     def __init__(self, collection: MultiVectors, name: str = "memory") -> None:
         self.collection = collection
         self.name = name
         self.dimension = collection.dimension
-        self.num_documents: int | None = len(collection)
-        self.num_tokens: int | None = collection.num_tokens
+        self.num_documents = len(collection)
+        self.num_tokens = collection.num_tokens
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield slices that share memory with the collection."""
+        """Yield slices of the collection."""
         return collection_batches(self.collection, max_tokens)
+
+
+class Rows(Protocol):
+    """An array whose rows are read by slices: a memory map, an HDF5 dataset, a zip member."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape; the first axis is the rows."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers."""
+
+    def __getitem__(self, key: slice, /) -> Any:
+        """Return the rows of a slice."""
+
+
+class FlatSource(Source):
+    """Source over the tokens of all documents in one array.
+
+    Parameters
+    ----------
+    tokens : rows (n_tokens, dimension)
+        Floating point.
+    offsets : int64 (n + 1,)
+        Row where each document begins, checked by :mod:`muvera.data.offsets`.
+    ids : Ids, optional
+        One per document.
+    name : str
+        The format's name.
+    """
+
+    def __init__(self, tokens: Rows, offsets: NDArray[np.int64], ids: Ids | None, *, name: str) -> None:
+        self.tokens = tokens
+        self.offsets = offsets
+        self.ids = ids
+        self.name = name
+        self.dimension = int(tokens.shape[1])
+        self.num_documents = len(offsets) - 1
+        self.num_tokens = int(offsets[-1])
+
+    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
+        """Yield the documents; a memory map stays unread until its batch is used."""
+        for start, stop in token_batches(self.offsets, max_tokens):
+            bounds = self.offsets[start : stop + 1]
+            # Members of a zip file may start at an odd address, which kernels do not accept.
+            tokens = np.require(self.tokens[int(bounds[0]) : int(bounds[-1])], requirements="A")
+            yield MultiVectors(tokens, bounds - bounds[0], None if self.ids is None else self.ids[start:stop])
+
+
+class PaddedSource(Source):
+    """Source over a padded array (n, longest, dimension); padding rows are dropped.
+
+    Parameters
+    ----------
+    array : rows (n, longest, dimension)
+        Floating point.
+    ids : Ids, optional
+        One per document.
+    name : str
+        The format's name.
+    mask : rows (n, longest), optional
+        True for real tokens.
+    lengths : int64 (n,), optional
+        Real tokens of each document, which come first.  Without mask and lengths, rows of zeros
+        are padding.
+    """
+
+    def __init__(
+        self,
+        array: Rows,
+        ids: Ids | None,
+        *,
+        name: str,
+        mask: Rows | None = None,
+        lengths: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.array = array
+        self.ids = ids
+        self.name = name
+        self.mask = mask
+        self.lengths = lengths
+        self.dimension = int(array.shape[2])
+        self.num_documents = int(array.shape[0])
+
+    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
+        """Yield the documents without their padding."""
+        count, longest = self.array.shape[:2]
+        self.dropped_rows = 0
+        for start, stop in token_batches(np.arange(count + 1, dtype=np.int64) * longest, max_tokens):
+            padded = np.asarray(self.array[start:stop])
+            mask: Any = None
+            if self.lengths is not None:
+                mask = np.arange(longest) < self.lengths[start:stop, None]
+            elif self.mask is not None:
+                mask = np.asarray(self.mask[start:stop])
+            batch = MultiVectors.from_padded(padded, mask, None if self.ids is None else self.ids[start:stop])
+            self.dropped_rows += padded.shape[0] * longest - batch.num_tokens
+            yield batch
+
+
+class Document(NamedTuple):
+    """A document as a reader finds it."""
+
+    #: Its external id, if it has one.
+    id: int | str | None
+    #: Token vectors (t, dimension); any empty array for a document without tokens.
+    tokens: TokenArray
+    #: Its place in the file, for messages: "line 7".
+    where: str
+
+
+class RowSource(Source):
+    """Source over documents that are read one at a time.
+
+    Parameters
+    ----------
+    documents : callable
+        Returns a new iterator over all documents.
+    name : str
+        The format's name.
+    place : str
+        The file, for messages.
+    num_documents : int, optional
+        If known.
+    dimension : int, optional
+        Default: that of the first document with a token.
+    """
+
+    def __init__(
+        self,
+        documents: Callable[[], Iterator[Document]],
+        *,
+        name: str,
+        place: str,
+        num_documents: int | None = None,
+        dimension: int | None = None,
+    ) -> None:
+        self.documents = documents
+        self.name = name
+        self.place = place
+        self.num_documents = num_documents
+        first = next((document.tokens for document in documents() if document.tokens.size), None)
+        if dimension is None:
+            if first is None:
+                raise ReadError(
+                    f"{place} has no document with a token, so its dimension is unknown. "
+                    "Check that it is the right file and complete."
+                )
+            dimension = first.shape[-1]
+        self.dimension = int(dimension)
+        # Batches without any token get the precision of the others.
+        self._empty_dtype = "float32" if first is None or first.dtype != np.float16 else "float16"
+
+    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
+        """Yield the documents, joined to batches."""
+        require_int("max_tokens", max_tokens, 1)
+        waiting: list[Document] = []
+        waiting_tokens = position = 0
+        with_ids: bool | None = None
+        for document in self.documents():
+            self._check(document, position, with_ids)
+            with_ids = document.id is not None
+            size = document.tokens.shape[0] if document.tokens.size else 0
+            if waiting and (waiting_tokens + size > max_tokens or len(waiting) >= max_tokens):
+                yield self._join(waiting)
+                waiting, waiting_tokens = [], 0
+            waiting.append(document)
+            waiting_tokens += size
+            position += 1
+        if waiting or not position:
+            yield self._join(waiting)
+
+    def _check(self, document: Document, position: int, with_ids: bool | None) -> None:
+        where, tokens = f"{self.place}, {document.where}", document.tokens
+        if tokens.size and tokens.ndim != 2:
+            raise ReadError(
+                f"{where}: document {position} has shape {tokens.shape}, not (tokens, dimension)."
+            )
+        if tokens.size and tokens.shape[1] != self.dimension:
+            raise ReadError(
+                f"{where}: document {position} has {tokens.shape[1]} columns, but this source has "
+                f"dimension={self.dimension}. All documents must come from the same model."
+            )
+        if with_ids is not None and with_ids != (document.id is not None):
+            has, others = ("no id", "have one") if with_ids else ("an id", "have none")
+            raise ReadError(
+                f"{where}: document {position} has {has}, but those before {others}. Give all an id or none."
+            )
+
+    def _join(self, waiting: list[Document]) -> MultiVectors:
+        arrays = [document.tokens for document in waiting]
+        ids = [document.id for document in waiting]
+        kinds = {type(value).__name__ for value in ids}
+        if len(kinds) > 1:
+            raise ReadTypeError(
+                f"{self.place} mixes ids of the types {', '.join(sorted(kinds))}, up to {waiting[-1].where}. "
+                "Use only integers or only strings."
+            )
+        dtype = None if any(array.size for array in arrays) else self._empty_dtype
+        named = None if None in ids or not ids else ids
+        return MultiVectors.from_arrays(arrays, named, dimension=self.dimension, dtype=dtype)

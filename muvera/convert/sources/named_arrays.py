@@ -1,7 +1,7 @@
-"""Source over named arrays, as npy folders, npz, safetensors, HDF5 and zarr hold them.
+"""Sources over named arrays, such as npy folders, npz, safetensors, HDF5 and zarr contain.
 
-The same few names are used everywhere: tokens beside lengths or offsets, perhaps ids and a
-mask; or one array a document.
+A container holds tokens beside lengths or offsets, perhaps with ids and a mask; or one array per
+document.  The same names work in every container.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from ...data.offsets import as_integers, as_offsets, offsets_from_lengths
 from ...data.validation import Ids, as_ids
-from .arrays import FlatSource, PaddedSource, Rows
-from .base import Source
-from .documents import Document, RowSource
+from ..damage import ReadError, ReadTypeError
+from .base import Document, FlatSource, PaddedSource, Rows, RowSource, Source
 
-__all__ = ["PARTS", "Names", "find", "ids_of", "offsets_of", "per_document", "source_of"]
+__all__ = ["Names", "find", "ids_of", "names_of", "source_of"]
 
 
 class Names(NamedTuple):
-    """Names under which a collection's arrays are found; the first that exists is taken."""
+    """Names of a collection's arrays; the first name that exists is used."""
 
     tokens: tuple[str, ...]
     lengths: tuple[str, ...]
@@ -34,7 +33,7 @@ class Names(NamedTuple):
 
 
 def _names(prefixes: tuple[str, ...], tokens: tuple[str, ...], plain: bool) -> Names:
-    """Return ``docs_tokens`` and the like for each prefix, and ``tokens`` itself if `plain`."""
+    """Return names such as ``docs_tokens`` for each prefix, and ``tokens`` itself if `plain`."""
 
     def every(*words: str) -> tuple[str, ...]:
         return (words if plain else ()) + tuple(f"{p}_{w}" for p in prefixes for w in words)
@@ -48,9 +47,7 @@ def _names(prefixes: tuple[str, ...], tokens: tuple[str, ...], plain: bool) -> N
     )
 
 
-#: For ``part="docs"`` and ``part="queries"``: ours, kANNolo's and TACHIOM's (documents, vectors,
-#: doclens, doc_ids; queries, queries_ids) and LEMUR's (train, train_counts; test, test_counts).
-PARTS = {
+_PARTS = {
     "docs": _names(("docs", "doc", "documents", "train"), ("documents", "train"), plain=True),
     "queries": _names(
         ("queries", "query", "test"), ("queries", "query_embedding", "query_embeddings", "test"), plain=False
@@ -59,194 +56,129 @@ PARTS = {
 
 
 def names_of(part: str) -> Names:
-    """Return the names of `part`, which must be "docs" or "queries".
-
-    Raises
-    ------
-    ValueError
-        For another part.
-    """
-    if part not in PARTS:
-        raise ValueError(f"part must be 'docs' or 'queries', got {part!r}.")
-    return PARTS[part]
+    """Return the names of `part`, which must be "docs" or "queries"."""
+    if part not in _PARTS:
+        raise ReadError(f"part must be 'docs' or 'queries', got {part!r}.")
+    return _PARTS[part]
 
 
-def find(names: tuple[str, ...], present: Iterable[str]) -> str | None:
-    """Return the first of `names` that is `present`."""
-    there = set(present)
-    return next((name for name in names if name in there), None)
-
-
-def require_floating(dtype: np.dtype[Any], place: str) -> None:
-    """Raise TypeError unless `dtype` is floating point."""
-    if dtype.kind != "f":
-        raise TypeError(
-            f"{place} has dtype {dtype}, but token vectors must be floating point. "
-            "Quantized vectors need their scale: convert them to float32 first."
-        )
-
-
-def offsets_of(values: Any, rows: int, place: str, *, lengths: bool | None = None) -> NDArray[np.int64]:
-    """Return offsets, from `values` that are lengths or offsets.
-
-    Parameters
-    ----------
-    values : integers (n,) or (n + 1,)
-        Whole numbers; some tools store them as float64.
-    rows : int
-        Token vectors there are.
-    place : str
-        Where `values` stand, for messages.
-    lengths : bool, optional
-        Whether they are lengths.  Default: offsets only where they cannot be lengths.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :mod:`muvera.data.offsets` says, with `place` in the message.
-    """
-    numbers = as_integers(values, place)
-    if lengths is None:
-        lengths = not _can_be_offsets(numbers, rows)
-    return offsets_from_lengths(numbers, rows, place) if lengths else as_offsets(numbers, rows, place)
-
-
-def _can_be_offsets(numbers: NDArray[np.int64], rows: int) -> bool:
-    """Return whether these cannot be lengths: they run from 0 to `rows`, and add up to more."""
-    ends = len(numbers) > 0 and numbers[0] == 0 and numbers[-1] == rows
-    return bool(ends and (numbers[1:] >= numbers[:-1]).all() and numbers[:-1].any())
-
-
-def ids_of(values: Any, count: int, place: str) -> Ids:
-    """Return ids as int64 or str, taking bytes as UTF-8; messages name `place`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`~muvera.data.validation.as_ids`, and for bytes that are no UTF-8.
-    """
-    listed = np.asarray(values).tolist() if not isinstance(values, list) else values
-    if isinstance(listed, list) and any(isinstance(value, bytes) for value in listed):
-        try:
-            listed = [v.decode("utf-8") if isinstance(v, bytes) else v for v in listed]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{place} holds an id that is not UTF-8: {error}.") from None
-    return as_ids(listed, count, place)
+def find(names: Iterable[str], present: Iterable[str]) -> str | None:
+    """Return the first of `names` that is in `present`."""
+    available = set(present)
+    return next((name for name in names if name in available), None)
 
 
 def source_of(
     arrays: Mapping[str, Rows], *, name: str, place: str, part: str = "docs", ids: Any = None
 ) -> Source:
-    """Return the source that `arrays` hold under their usual names.
+    """Return the source of a container's arrays.
 
     Parameters
     ----------
     arrays : mapping of str to rows
-        Everything in the container.
+        All arrays of the container.
     name, place : str
         The format's name; the file, for messages.
     part : {"docs", "queries"}
-        Which collection, where the container has both.
+        Which collection, if the container has both.
     ids : sequence, optional
-        Ids found elsewhere.  Default: the array of that name, if any.
-
-    Raises
-    ------
-    ValueError
-        Where no tokens are found, or they do not fit their lengths.
+        Ids that are stored elsewhere.  Default: the array with a usual name, if any.
     """
     names = names_of(part)
     key = find(names.tokens, arrays)
-    if key is None:
-        listed = ", ".join(sorted(arrays)) or "nothing"
-        raise ValueError(
-            f"{place} has no token vectors under a known name: looked for {', '.join(names.tokens)} "
-            f"(part={part!r}), found {listed}."
-        )
-    tokens = arrays[key]
-    require_floating(tokens.dtype, f"{place}: {key}")
     ids_key = find(names.ids, arrays)
-    lengths_key, offsets_key = find(names.lengths, arrays), find(names.offsets, arrays)
-
-    def ids_for(count: int) -> Ids | None:
-        if ids is not None:
-            return ids_of(ids, count, f"{place}: ids")
-        if ids_key is None and {"ids_utf8", "ids_offsets"} <= arrays.keys():
-            packed = _unpacked_ids(arrays["ids_utf8"][:], arrays["ids_offsets"][:], place)
-            return ids_of(packed, count, f"{place}: ids_utf8")
-        return None if ids_key is None else ids_of(arrays[ids_key][:], count, f"{place}: {ids_key}")
-
-    if len(tokens.shape) in (2, 3) and 0 in tokens.shape[1:]:
-        raise ValueError(
-            f"{place}: {key} must have shape (tokens, dimension), or padded (documents, longest, dimension), "
-            f"of which only the first may be 0; got {tuple(tokens.shape)}."
+    if ids is None and ids_key is not None:
+        ids = arrays[ids_key][:]
+    elif ids is None and {"ids_utf8", "ids_offsets"} <= arrays.keys():
+        ids = _unpacked_ids(arrays["ids_utf8"][:], arrays["ids_offsets"][:], place)
+    if key is None:
+        rest = {other: arrays[other] for other in arrays if other not in (*names.ids, "n")}
+        if not rest or any(len(array.shape) != 2 or array.dtype.kind != "f" for array in rest.values()):
+            raise ReadError(
+                f"{place} has no token vectors under a known name: looked for {', '.join(names.tokens)} "
+                f"(part={part!r}), found {', '.join(sorted(arrays)) or 'nothing'}."
+            )
+        return _per_document(rest, ids, name, place)
+    tokens = arrays[key]
+    shape = tuple(tokens.shape)
+    if tokens.dtype.kind != "f":
+        raise ReadTypeError(
+            f"{place}: {key} has dtype {tokens.dtype}, but token vectors must be floating point. Convert them to "
+            "float32 first; quantized vectors need their scale."
         )
-    if len(tokens.shape) == 3:
+    if len(shape) not in (2, 3) or 0 in shape[1:]:
+        raise ReadError(
+            f"{place}: {key} must have shape (tokens, dimension), or (documents, longest, dimension) if padded, "
+            f"got {shape}."
+        )
+    lengths_key, offsets_key = find(names.lengths, arrays), find(names.offsets, arrays)
+    if len(shape) == 3:
+        checked = None if ids is None else ids_of(ids, shape[0], place)
         mask_key = find(names.mask, arrays)
-        count = tokens.shape[0]
         mask = None if mask_key is None else arrays[mask_key]
-        if mask is not None and tuple(mask.shape) != tuple(tokens.shape[:2]):
-            raise ValueError(
-                f"{place}: {mask_key} has shape {tuple(mask.shape)}, but {key} needs "
-                f"{tuple(tokens.shape[:2])}."
+        if mask is not None and tuple(mask.shape) != shape[:2]:
+            raise ReadError(
+                f"{place}: {mask_key} has shape {tuple(mask.shape)}, but {key} needs {shape[:2]}."
             )
         lengths = None
         if mask is None and lengths_key is not None:
-            lengths = _padded_lengths(arrays[lengths_key][:], tokens.shape, f"{place}: {lengths_key}")
-        return PaddedSource(tokens, ids_for(count), name=name, place=place, mask=mask, lengths=lengths)
-    if len(tokens.shape) != 2:
-        raise ValueError(f"{place}: {key} must have shape (tokens, dimension), got {tuple(tokens.shape)}.")
+            lengths = as_integers(arrays[lengths_key][:], f"{place}: {lengths_key}")
+            if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
+                raise ReadError(
+                    f"{place}: {lengths_key} must hold one length of 0 to {shape[1]} for each of "
+                    f"{shape[0]} documents."
+                )
+        return PaddedSource(tokens, checked, name=name, mask=mask, lengths=lengths)
     bounds_key = offsets_key if lengths_key is None else lengths_key
     if bounds_key is None:
-        raise ValueError(
-            f"{place} has {tokens.shape[0]} token vectors in {key}, but nothing says where a document ends: "
-            f"looked for {', '.join(names.lengths + names.offsets)}."
+        raise ReadError(
+            f"{place} has {shape[0]} token vectors in {key}, but no lengths or offsets of documents: looked for "
+            f"{', '.join(names.lengths + names.offsets)}."
         )
-    # What is called offsets is offsets; what is called lengths is offsets in some exports.
-    bounds = arrays[bounds_key][:]
-    known = False if bounds_key in names.offsets else None
-    offsets = offsets_of(bounds, int(tokens.shape[0]), f"{place}: {bounds_key}", lengths=known)
-    return FlatSource(tokens, offsets, ids_for(len(offsets) - 1), name=name, place=place)
+    numbers = as_integers(arrays[bounds_key][:], f"{place}: {bounds_key}")
+    # Some exports store offsets under a name of lengths.
+    are_offsets = bounds_key in names.offsets or _must_be_offsets(numbers, shape[0])
+    convert = as_offsets if are_offsets else offsets_from_lengths
+    offsets = convert(numbers, shape[0], f"{place}: {bounds_key}")
+    checked = None if ids is None else ids_of(ids, len(offsets) - 1, place)
+    return FlatSource(tokens, offsets, checked, name=name)
+
+
+def _must_be_offsets(numbers: NDArray[np.int64], rows: int) -> bool:
+    """Return True if `numbers` run from 0 to `rows` and add up to more, so they are no lengths."""
+    ends = len(numbers) > 0 and numbers[0] == 0 and numbers[-1] == rows
+    return bool(ends and (numbers[1:] >= numbers[:-1]).all() and numbers[:-1].any())
+
+
+def ids_of(values: Any, count: int, place: str) -> Ids:
+    """Return ids as int64 or str; bytes are UTF-8."""
+    listed = values if isinstance(values, list) else np.asarray(values).tolist()
+    if isinstance(listed, list):
+        listed = [value.decode("utf-8") if isinstance(value, bytes) else value for value in listed]
+    return as_ids(listed, count, f"{place}: ids")
 
 
 def _unpacked_ids(content: Any, offsets: Any, place: str) -> list[bytes]:
-    """Return ids that stand in one array of bytes, as :func:`~..writers.base.packed_strings` writes them."""
+    """Return ids that our writers pack into one array of bytes."""
     text = bytes(np.asarray(content, np.uint8))
     bounds = as_offsets(offsets, len(text), f"{place}: ids_offsets").tolist()
     return [text[start:stop] for start, stop in pairwise(bounds)]
 
 
-def _padded_lengths(values: Any, shape: tuple[int, ...], place: str) -> NDArray[np.int64]:
-    lengths = as_integers(values, place)
-    if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
-        raise ValueError(f"{place} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents.")
-    return lengths
+def _per_document(arrays: Mapping[str, Rows], ids: Any, name: str, place: str) -> RowSource:
+    """Return a source over one array per document.
 
-
-def per_document(arrays: Mapping[str, Rows], *, name: str, place: str, ids: Any = None) -> RowSource | None:
-    """Return a source where every array is one document (tokens, dimension); None where not.
-
-    Arrays called ``emb_0, emb_1, ...`` come in the order of their numbers, with `ids` or
-    none; others in the container's order, under their names as ids.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For numbers with gaps, ids that do not fit, and where no document has a token.
+    Arrays ``emb_0, emb_1, ...`` come in the order of their numbers; the names of others are ids.
     """
     keys = list(arrays)
-    numbers = [re.fullmatch(r"emb_(\d+)", key) for key in keys]
-    numbered = bool(keys) and all(numbers)
-    if not keys or any(len(arrays[key].shape) != 2 or arrays[key].dtype.kind != "f" for key in keys):
-        return None
-    if numbered:
-        keys.sort(key=lambda key: int(key[4:]))
-        missing = next((i for i, key in enumerate(keys) if int(key[4:]) != i), None)
-        if missing is not None:
-            raise ValueError(f"{place} has no emb_{missing}, but {keys[-1]}. Is it complete?")
-    names: list[Any] = keys if not numbered else [None] * len(keys)
+    names: list[Any] = keys
+    if all(re.fullmatch(r"emb_\d+", key) for key in keys):
+        keys = sorted(keys, key=lambda key: int(key[4:]))
+        if keys != [f"emb_{i}" for i in range(len(keys))]:
+            raise ReadError(f"{place} has {len(keys)} documents up to {keys[-1]}: some are missing.")
+        names = [None] * len(keys)
     if ids is not None:
-        names = ids_of(ids, len(keys), f"{place}: ids").tolist()
+        names = ids_of(ids, len(keys), place).tolist()
 
     def documents() -> Iterator[Document]:
         for key, value in zip(keys, names, strict=True):

@@ -1,49 +1,30 @@
-"""Decoder of centroids with packed residuals, which all relatives of PLAID store in chunks."""
+"""Decoder of centroids with packed residuals, and the source of an index that stores chunks of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
-from ...data.validation import Ids, TokenArray, as_ids, read_only_view
+from ...data.validation import Ids, as_ids, read_only_view
 from ...kernels.residuals import byte_table, decode_residuals
 from ...utils.parallel import run_in_ranges, thread_count
+from ..damage import ReadError
+from .base import Source
 
 __all__ = ["Chunk", "Codec", "QuantizedSource"]
 
-_BLOCK = 2048  # tokens decoded at a time where the result is float16: 1 MB at 128 dimensions
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Consecutive documents of one pair of files.
-
-    Attributes
-    ----------
-    name : str
-        The file of the codes, for error messages.
-    lengths : int64 (n,)
-        Tokens of each document.
-    load : callable
-        Returns the codes (n_tokens,) and the packed residuals (n_tokens, width), both
-        usually memory maps.
-    """
-
-    name: str
-    lengths: NDArray[np.int64]
-    load: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
+_MIN_TOKENS_PER_TASK = 4096
 
 
 class Codec:
-    """Decoder of codes and packed residuals into vectors, on several threads.
+    """Decoder of codes and packed residuals into float32 vectors, on several threads.
 
     Parameters
     ----------
@@ -51,22 +32,15 @@ class Codec:
         The index, for error messages.
     centroids : float (k, dimension)
     weights : float (2 ** nbits,)
-        What each bucket adds to a coordinate.
+        Value that each bucket adds to a coordinate.
     nbits : int
         1, 2, 4 or 8.
     normalize : bool
-        Bring each vector to norm 1 again, as the engines do before they score.
+        Scale each vector to norm 1, as PLAID does before it scores.
     table : float32 (256, 8 // nbits), optional
-        Weights of each byte, for layouts other than PLAID's.
-    dtype : float32 or float16
-        Of the decoded vectors.  float16 takes half the memory and some time to round.
+        Weights of each byte, for other layouts than PLAID's.
     threads : int, optional
         Default: all usable cores.
-
-    Raises
-    ------
-    ValueError
-        Where the arrays do not fit each other, or hold numbers that are not finite.
     """
 
     def __init__(
@@ -78,107 +52,92 @@ class Codec:
         *,
         normalize: bool = True,
         table: NDArray[np.float32] | None = None,
-        dtype: DTypeLike = np.float32,
         threads: int | None = None,
     ) -> None:
         if nbits not in (1, 2, 4, 8) or isinstance(nbits, bool):
-            raise ValueError(f"{folder} has nbits={nbits!r}, but residuals of 1, 2, 4 or 8 bits are read.")
-        if centroids.ndim != 2 or not centroids.size:
-            raise ValueError(f"{folder} has centroids of shape {centroids.shape}; (k, dimension) is needed.")
+            raise ReadError(f"{folder} has nbits={nbits!r}, but must have 1, 2, 4 or 8.")
+        if centroids.ndim != 2 or not centroids.size or centroids.shape[1] * nbits % 8:
+            raise ReadError(
+                f"{folder} has centroids of shape {centroids.shape}, but needs (k, dimension), with "
+                f"dimension * {nbits} bits in whole bytes."
+            )
+        if weights.shape != (2**nbits,):
+            raise ReadError(
+                f"{folder} has {weights.size} bucket weights, but nbits={nbits} needs {2**nbits}. "
+                "Its files are from different builds: copy the whole folder again."
+            )
         self.folder = folder
         self.nbits = int(nbits)
         self.dimension = int(centroids.shape[1])
-        if self.dimension * self.nbits % 8:
-            raise ValueError(
-                f"{folder} has dimension={self.dimension} at nbits={nbits}, which does not fill whole bytes."
-            )
-        if weights.shape != (2**self.nbits,):
-            raise ValueError(
-                f"{folder} has {weights.size} bucket weights, but nbits={nbits} needs {2**self.nbits}. "
-                "Its files are of different builds: copy the whole folder again."
-            )
-        for name, array in (("centroids", centroids), ("bucket weights", weights)):
-            bad = np.argwhere(~np.isfinite(array))
-            if len(bad):
-                raise ValueError(
-                    f"The {name} of {folder} have {array[tuple(bad[0])]} at {bad[0].tolist()}: every number "
-                    "must be finite. Build the index anew, or copy it again."
-                )
-        self._dtype = np.dtype(dtype)
-        if self._dtype not in (np.dtype(np.float32), np.dtype(np.float16)):
-            raise ValueError(f"dtype must be float32 or float16, got {self._dtype}.")
-        self._centroids = read_only_view(np.ascontiguousarray(centroids, np.float32))
-        self._table = read_only_view(
-            byte_table(np.asarray(weights, np.float32), self.nbits) if table is None else table
-        )
+        self.centroids = read_only_view(np.ascontiguousarray(centroids, np.float32))
         self.weights = np.asarray(weights, np.float32)
+        self._table = read_only_view(byte_table(self.weights, self.nbits) if table is None else table)
         self._normalize = normalize
         self._threads = thread_count(threads)
 
-    @property
-    def width(self) -> int:
-        """Bytes of residuals a token."""
-        return self.dimension * self.nbits // 8
-
-    @property
-    def num_centroids(self) -> int:
-        """Number of centroids."""
-        return len(self._centroids)
-
-    @property
-    def centroids(self) -> NDArray[np.float32]:
-        """Centroids, float32 (k, dimension)."""
-        return self._centroids
-
-    def decode(self, codes: NDArray[Any], packed: NDArray[Any], name: str) -> TokenArray:
+    def decode(self, codes: NDArray[Any], packed: NDArray[Any], name: str) -> NDArray[np.float32]:
         """Return the vectors (n, dimension).
 
         Parameters
         ----------
         codes : integers (n,)
             Centroid of each token.
-        packed : uint8 (n, width)
+        packed : uint8 (n, dimension * nbits // 8)
             Residuals of each token.
         name : str
-            The file of the codes, for the error about a code out of range.
+            The file of the codes, for error messages.
 
         Raises
         ------
         ValueError
-            For a code that is no centroid's.
+            For arrays of other shapes or types, and for a code without a centroid.
         """
-        if len(codes):
-            least, most = int(codes.min()), int(codes.max())
-            if least < 0 or most >= self.num_centroids:
-                raise ValueError(
-                    f"{name} has code {least if least < 0 else most}, but {self.folder} has "
-                    f"{self.num_centroids} centroids. Its files are of different builds: copy it again."
-                )
+        width = self.dimension * self.nbits // 8
+        if codes.ndim != 1 or codes.dtype.kind not in "iu" or packed.dtype != np.uint8:
+            raise ReadError(
+                f"{self.folder}: {name} must hold integer codes (n,) and uint8 residuals, got {codes.dtype} of "
+                f"shape {codes.shape} and {packed.dtype}. Copy the folder again."
+            )
+        if packed.shape != (len(codes), width):
+            raise ReadError(
+                f"{self.folder}: {name} has residuals of shape {packed.shape}, but {len(codes)} tokens of "
+                f"dimension={self.dimension} at nbits={self.nbits} need {(len(codes), width)}. Copy the folder again."
+            )
+        if len(codes) and not 0 <= codes.min() <= codes.max() < len(self.centroids):
+            wrong = int(codes.min() if codes.min() < 0 else codes.max())
+            raise ReadError(
+                f"{self.folder}: {name} has code {wrong}, but there are {len(self.centroids)} centroids. "
+                "Its files are from different builds: copy the whole folder again."
+            )
         codes = read_only_view(codes if codes.dtype in (np.int32, np.int64) else codes.astype(np.int64))
         packed = read_only_view(np.ascontiguousarray(packed))
-        out = np.empty((len(codes), self.dimension), self._dtype)
+        out = np.empty((len(codes), self.dimension), np.float32)
 
         def work(start: int, stop: int) -> None:
-            if self._dtype == np.float32:
-                self._run(codes[start:stop], packed[start:stop], out[start:stop])
-                return
-            block = np.empty((min(_BLOCK, stop - start), self.dimension), np.float32)
-            for first in range(start, stop, _BLOCK):
-                last = min(first + _BLOCK, stop)
-                self._run(codes[first:last], packed[first:last], block[: last - first])
-                out[first:last] = block[: last - first]
+            rows = slice(start, stop)
+            decode_residuals(
+                codes[rows], packed[rows], self.centroids, self._table, self._normalize, out[rows]
+            )
 
-        share = max(4096, -(-len(codes) // (4 * self._threads)))
+        share = max(_MIN_TOKENS_PER_TASK, -(-len(codes) // (4 * self._threads)))
         ranges = [(i, min(i + share, len(codes))) for i in range(0, len(codes), share)]
         run_in_ranges(work, ranges, self._threads)
         return out
 
-    def _run(self, codes: NDArray[Any], packed: NDArray[Any], out: NDArray[np.float32]) -> None:
-        decode_residuals(codes, packed, self._centroids, self._table, self._normalize, out)
+
+class Chunk(NamedTuple):
+    """Consecutive documents of one pair of files."""
+
+    #: File of the codes, for error messages.
+    name: str
+    #: Tokens of each document, int64 (n,).
+    lengths: NDArray[np.int64]
+    #: Return the codes (n_tokens,) and packed residuals (n_tokens, bytes), usually memory maps.
+    load: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
 
 
-class QuantizedSource:
-    """Source over a quantized index, decoded batch by batch.
+class QuantizedSource(Source):
+    """Source over a quantized index, decoded batch by batch; a CodedSource of :mod:`muvera.data.batches`.
 
     Parameters
     ----------
@@ -187,46 +146,39 @@ class QuantizedSource:
     codec : Codec
     chunks : sequence of Chunk
         In order.
-    ids : sequence of int or of str, optional
-        One a document.
+    ids : sequence of int or str, optional
+        One per document.
     note : str, optional
-        What a person should know, such as that exact vectors lie beside.
+        A remark for the report.
     """
 
     lossy = True
 
     def __init__(
-        self,
-        name: str,
-        codec: Codec,
-        chunks: Sequence[Chunk],
-        ids: Any = None,
-        note: str | None = None,
+        self, name: str, codec: Codec, chunks: Sequence[Chunk], ids: Any = None, note: str | None = None
     ) -> None:
         self.name = name
         self.note = note
-        self.dimension = codec.dimension
-        self.nbits: int | None = codec.nbits
         self.codec = codec
+        self.dimension = codec.dimension
+        self.nbits = codec.nbits
         self.centroids = codec.centroids
         self.bucket_weights = codec.weights
         self._chunks = list(chunks)
-        self.num_documents: int | None = sum(len(chunk.lengths) for chunk in self._chunks)
-        self.num_tokens: int | None = int(sum(chunk.lengths.sum() for chunk in self._chunks))
-        self._ids: Ids | None = (
-            None if ids is None else as_ids(ids, self.num_documents, f"The ids of {codec.folder}")
-        )
+        self.num_documents = count = sum(len(chunk.lengths) for chunk in self._chunks)
+        self.num_tokens = int(sum(chunk.lengths.sum() for chunk in self._chunks))
+        self._ids: Ids | None = None if ids is None else as_ids(ids, count, f"The ids of {codec.folder}")
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the documents in order; one batch never spans two chunks."""
+        """Yield the documents in order; a batch never spans two chunks."""
         for documents, _, _ in self.coded_batches(max_tokens):
             yield documents
 
     def coded_batches(
         self, max_tokens: int
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-        """Yield the documents, their tokens' centroids (n_tokens,) and packed residuals (n_tokens, width)."""
-        done = 0
+        """Yield documents, their tokens' centroids (n_tokens,) and packed residuals (n_tokens, bytes)."""
+        position = 0
         for chunk in self._chunks:
             codes, packed = self._load(chunk)
             offsets = running_total(chunk.lengths)
@@ -234,29 +186,19 @@ class QuantizedSource:
                 bounds = offsets[start : stop + 1]
                 rows = slice(int(bounds[0]), int(bounds[-1]))
                 tokens = self.codec.decode(codes[rows], packed[rows], chunk.name)
-                ids = None if self._ids is None else self._ids[done + start : done + stop]
+                ids = None if self._ids is None else self._ids[position + start : position + stop]
                 yield MultiVectors(tokens, bounds - bounds[0], ids), codes[rows], packed[rows]
-            done += len(chunk.lengths)
+            position += len(chunk.lengths)
 
     def _load(self, chunk: Chunk) -> tuple[NDArray[Any], NDArray[Any]]:
         total = int(chunk.lengths.sum())
-        if total == 0:  # NumPy cannot map an empty file, and there is nothing to read
-            return np.empty(0, np.int64), np.empty((0, self.codec.width), np.uint8)
+        if total == 0:  # empty files cannot be memory-mapped
+            width = self.dimension * self.codec.nbits // 8
+            return np.empty(0, np.int64), np.empty((0, width), np.uint8)
         codes, packed = chunk.load()
-        where = f"{self.codec.folder}: {chunk.name}"
-        if codes.ndim != 1 or codes.dtype.kind not in "iu":
-            raise ValueError(
-                f"{where} must hold one integer a token, got {codes.dtype} of shape {codes.shape}."
-            )
         if len(codes) != total or len(packed) != total:
-            raise ValueError(
-                f"{where} has {len(codes)} codes and {len(packed)} residuals, but its lengths add "
-                f"up to {total} tokens. The chunk is incomplete: copy its files again."
-            )
-        if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != self.codec.width:
-            raise ValueError(
-                f"{where} has residuals {packed.dtype} of shape {packed.shape}, but dimension={self.dimension} at "
-                f"nbits={self.nbits} needs uint8 with {self.codec.width} columns. Correct nbits in "
-                "metadata.json, or copy the folder again."
+            raise ReadError(
+                f"{self.codec.folder}: {chunk.name} has {len(codes)} codes and {len(packed)} residuals, but its "
+                f"lengths add up to {total} tokens. The chunk is incomplete: copy its files again."
             )
         return codes, packed

@@ -93,7 +93,7 @@ def test_what_no_pickler_writes_is_refused(content: bytes, message: str) -> None
     with pytest.raises(ValueError, match=message):
         scan_pickle(content)
     start = time.process_time()
-    with pytest.raises(ValueError, match=f"^map.pkl is damaged or not what its name says .*{message}"):
+    with pytest.raises(ValueError, match=rf"^map\.pkl is damaged .*{message}"):
         load_plain(content, "map.pkl")
     assert time.process_time() - start < 5
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from muvera.convert import read
-from muvera.convert.parsing.plain_text import holds_texts
+from muvera.convert.parsing.files import holds_texts
 
 TEXTS = {
     "lines.txt": "A first text.\nAnother text, a longer one.\n",

@@ -41,7 +41,7 @@ def test_a_round_trip_keeps_everything(
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "new" / name
         write(cuts(docs, size), target, overwrite=False)
-        assert WRITERS[find_reader(target).NAME] is write
+        assert WRITERS[find_reader(target).name] is write
         source = open_source(target)
         assert (source.dimension, source.lossy, source.nbits) == (docs.dimension, False, None)
         assert_same(everything(source, max_tokens), docs)

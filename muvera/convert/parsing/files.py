@@ -1,0 +1,176 @@
+"""Small parsers that several readers share: JSON, zip members, SQLite tables and plain text."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import sqlite3
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..damage import ReadError
+
+__all__ = ["holds_texts", "open_table", "read_json_object", "stored_bytes"]
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file, which may be compressed by gzip.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is missing.
+    ValueError
+        If it is damaged or contains something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing. Copy the whole folder again.")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            value = json.loads(stream.read())
+    except Exception as error:
+        raise ReadError(
+            f"{path} is damaged or truncated ({str(error).rstrip('.')}). Copy it again."
+        ) from error
+    if not isinstance(value, dict):
+        raise ReadError(f"{path} must hold a JSON object, got {type(value).__name__}. Copy it again.")
+    return value
+
+
+# -- zip --------------------------------------------------------------------------
+
+_LOCAL_HEADER_BYTES = 30  # before the member's name
+
+
+def stored_bytes(file: NDArray[np.uint8], member: zipfile.ZipInfo) -> NDArray[np.uint8]:
+    """Return the bytes of an uncompressed member, as a view of the whole file's bytes.
+
+    Parameters
+    ----------
+    file : uint8 (n,)
+        The zip file, usually memory-mapped.
+    member : ZipInfo
+        From its directory.
+
+    Raises
+    ------
+    ValueError
+        If the member is compressed, or reaches beyond the file.
+    """
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise ValueError(f"{member.filename} is compressed or encrypted")
+    header: Any = file[member.header_offset : member.header_offset + _LOCAL_HEADER_BYTES]
+    if member.header_offset < 0 or len(header) < _LOCAL_HEADER_BYTES or bytes(header[:4]) != b"PK\x03\x04":
+        raise ValueError(f"{member.filename} has no local header")
+    # Writers pad the extra field of the local header only, so that the data is aligned.
+    lengths = int.from_bytes(bytes(header[26:28]), "little") + int.from_bytes(bytes(header[28:30]), "little")
+    start = member.header_offset + _LOCAL_HEADER_BYTES + lengths
+    if start + member.file_size > len(file):
+        raise ValueError(f"{member.filename} reaches beyond the end of the file")
+    return file[start : start + member.file_size]
+
+
+# -- SQLite -----------------------------------------------------------------------
+
+_WAL_BYTES = slice(18, 20)  # of SQLite's header: 2 if changes go to a second file first
+
+
+def open_table(file: Path, table: str, columns: tuple[str, ...], owner: str) -> sqlite3.Connection:
+    """Open a SQLite file that has a plain table, without creating or changing any file.
+
+    Parameters
+    ----------
+    file : Path
+        The database.
+    table : str
+        The table's name.  A view or a computed column is refused: it can run forever.
+    columns : tuple of str
+        Columns that the table must store.
+    owner : str
+        Library that writes such files, for messages.
+
+    Raises
+    ------
+    ValueError
+        For unfinished changes beside the file, and for a missing table.
+    sqlite3.Error
+        For a damaged file.
+    """
+    with file.open("rb") as stream:
+        wal = b"\x02" in stream.read(_WAL_BYTES.stop)[_WAL_BYTES]
+    for suffix in ("-wal", "-journal"):
+        beside = file.with_name(file.name + suffix)
+        if beside.is_file() and beside.stat().st_size:
+            raise ReadError(
+                f"{beside} holds changes that were not finished. Open the folder once with {owner}, "
+                "which finishes them, and close it."
+            )
+    # In WAL mode even reading creates a second file, unless the database is immutable.
+    uri = f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' if wal else ''}"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        entries = connection.execute(
+            "SELECT type, sql FROM sqlite_master WHERE name = ?", (table,)
+        ).fetchall()
+        plain = [
+            kind for kind, sql in entries if kind == "table" and re.match(r"\s*CREATE\s+TABLE\b", sql or "")
+        ]
+        stored = {
+            name for _, name, *_, hidden in connection.execute(f"PRAGMA table_xinfo({table})") if not hidden
+        }
+        if len(plain) != 1 or not stored.issuperset(columns):
+            raise ReadError(
+                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} makes it. "
+                "Copy or export it again."
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+# -- plain text -------------------------------------------------------------------
+
+_PROBED_BYTES = 1 << 16
+_TEXT_FIELDS = ("text", "contents", "content", "body", "passage", "document", "title", "sentence")
+_MIN_LETTERS = 0.6  # share of letters and spaces in texts; rows of numbers have less
+
+
+def holds_texts(path: Path) -> bool:
+    """Return True if a file holds texts instead of vectors: prose, or JSON without lists of numbers."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_PROBED_BYTES)
+        # The last character can be cut.
+        text = start.decode("utf-8", errors="strict" if len(start) < _PROBED_BYTES else "ignore").strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+    if not text or "\0" in text:
+        return False
+    if text[0] not in "{[":
+        return sum(letter.isalpha() or letter.isspace() for letter in text) >= _MIN_LETTERS * len(text)
+    try:
+        value: Any = json.JSONDecoder().raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return False
+    first = value[0] if isinstance(value, list) and value else value
+    if not isinstance(first, dict):
+        return isinstance(first, str)
+    texts = [key for key, v in first.items() if isinstance(v, str) and (key in _TEXT_FIELDS or " " in v)]
+    return bool(texts) and not any(map(_can_be_vectors, first.values()))
+
+
+def _can_be_vectors(value: Any) -> bool:
+    """Return True for null, lists and objects, and for pgvector's texts of them."""
+    return (
+        value is None
+        or isinstance(value, (list, dict))
+        or (isinstance(value, str) and value[:1] in ("[", "{"))
+    )

@@ -1,0 +1,362 @@
+"""Reader of Arrow tables: Parquet files, Arrow files and Hugging Face datasets, and LanceDB folders.
+
+A cell is one document: a list, large list or fixed-size list of tokens, each again one of those, of
+half, single or double precision.  Hugging Face's extension types are read as the lists they store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.batches import token_batches
+from ...data.multivectors import MultiVectors
+from ...data.offsets import running_total
+from ...data.validation import as_ids
+from ...utils.optional_imports import import_extra
+from ..damage import ReadError
+from ..sources.base import Reader, Source
+
+__all__ = ["READERS"]
+
+_TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")
+_IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id", "corpus-id")
+
+#: Rows read at once at most.
+_ROWS = 1024
+
+#: Return record batches with their file, for these columns and of about this many bytes.
+_Tables = Callable[[list[str], int], Iterator[tuple[str, Any]]]
+
+
+class TableSource(Source):
+    """Source over the rows of Arrow tables; a null document has no tokens.
+
+    Parameters
+    ----------
+    name : str
+        The format's name.
+    place : str
+        The file or folder, for messages.
+    schema : pyarrow.Schema
+    tables : callable
+        Returns the record batches with their file.
+    column, id_column : str, optional
+        Default: the only column of nested lists, or of several the one with a usual name; and a
+        column with a usual name of ids, if any.
+    num_documents : int, optional
+        If known.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        place: str,
+        schema: Any,
+        tables: _Tables,
+        column: str | None,
+        id_column: str | None,
+        num_documents: int | None = None,
+    ) -> None:
+        self.name = name
+        self.num_documents = num_documents
+        self._tables = tables
+        self._column, self._id_column = _columns(schema, column, id_column, place)
+        pa = import_extra("pyarrow", "parquet", "Reading Arrow tables")
+        inner = _storage(_storage(schema.field(self._column).type).value_type)
+        dimension = int(inner.list_size) if pa.types.is_fixed_size_list(inner) else None
+        if dimension is None:
+            for file, table in tables([self._column], 1 << 20):
+                tokens, _ = _documents(table.column(self._column), None, file, 0)
+                if tokens is not None:
+                    dimension = tokens.shape[1]
+                    break
+            else:
+                raise ReadError(f"{place} has no document with a token, so its dimension is unknown.")
+        self.dimension = dimension
+
+    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
+        """Yield the rows in order."""
+        position, current = 0, ""
+        columns = [name for name in (self._id_column, self._column) if name is not None]
+        for file, table in self._tables(columns, 4 * self.dimension * max_tokens):
+            position, current = (position if file == current else 0), file
+            tokens, offsets = _documents(table.column(self._column), self.dimension, file, position)
+            assert tokens is not None  # because the dimension is given
+            ids = None
+            if self._id_column is not None:
+                cells = table.column(self._id_column)
+                cells.validate(full=True)
+                ids = as_ids(cells.to_pylist(), len(cells), f"{file}: {self._id_column}")
+            for start, stop in token_batches(offsets, max_tokens):
+                bounds = offsets[start : stop + 1]
+                if stop > start or not position:
+                    named = None if ids is None else ids[start:stop]
+                    yield MultiVectors(tokens[bounds[0] : bounds[-1]], bounds - bounds[0], named)
+            position += len(offsets) - 1
+
+
+def _columns(schema: Any, column: str | None, id_column: str | None, place: str) -> tuple[str, str | None]:
+    nested = [field.name for field in schema if _depth(field.type) == 2]
+    available = ", ".join(schema.names)
+    if column is None:
+        usual = [name for name in _TOKENS if name in nested]
+        if len(nested) > 1 and len(usual) != 1:
+            raise ReadError(f"{place} has token vectors in {', '.join(nested)}. Say which with column=.")
+        if not nested:
+            raise ReadError(
+                f"{place} has no column of token vectors (a list of lists of floats per document); it has "
+                f"{available}."
+            )
+        column = nested[0] if len(nested) == 1 else usual[0]
+    elif column not in nested:
+        state = f"is {schema.field(column).type}" if column in schema.names else "does not exist"
+        raise ReadError(
+            f"{place}: the column {column!r} {state}, but must be a list of lists of floats. Columns: {available}."
+        )
+    if id_column is None:
+        id_column = next((name for name in _IDS if name in schema.names), None)
+    elif id_column not in schema.names:
+        raise ReadError(f"{place} has no column {id_column!r} for ids; it has {available}.")
+    return column, id_column
+
+
+def _storage(kind: Any) -> Any:
+    """Return the type that an extension type stores."""
+    while hasattr(kind, "storage_type"):
+        kind = kind.storage_type
+    return kind
+
+
+def _depth(kind: Any) -> int:
+    """Return the number of nested lists around floats; -1 if there are none."""
+    types = import_extra("pyarrow", "parquet", "Reading Arrow tables").types
+    depth, kind = 0, _storage(kind)
+    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        kind, depth = _storage(kind.value_type), depth + 1
+    return depth if types.is_floating(kind) else -1
+
+
+def _documents(
+    cells: Any, dimension: int | None, place: str, position: int
+) -> tuple[NDArray[Any] | None, NDArray[np.int64]]:
+    """Return the flat tokens (n_tokens, dimension) and offsets of an Arrow array of documents.
+
+    Tokens are None if there is neither a dimension nor a token.
+    """
+    pc = import_extra("pyarrow.compute", "parquet", "Reading Arrow tables")
+    cells.validate(full=True)  # Arrow itself follows any offset
+    while hasattr(cells, "storage"):
+        cells = cells.storage
+    lengths = pc.fill_null(pc.list_value_length(cells), 0)
+    offsets = running_total(lengths.to_numpy(zero_copy_only=False))
+    rows = cells.flatten()  # of this slice only, and without null documents
+    widths = pc.fill_null(pc.list_value_length(rows), -1).to_numpy(zero_copy_only=False)
+    if dimension is None:
+        if not len(widths):
+            return None, offsets
+        dimension = int(widths[0])
+    values = rows.flatten()
+    wrong = widths != dimension
+    if values.null_count and not wrong.any():
+        wrong[int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))) // dimension] = True
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        document = position + int(np.searchsorted(offsets, row, side="right")) - 1
+        what = "a null token" if widths[row] < 0 else f"a token of {widths[row]} numbers"
+        what = "a null in a token" if widths[row] == dimension else what
+        raise ReadError(
+            f"{place}: document {document} has {what}, but every token needs {dimension} numbers. "
+            "All documents must come from the same model."
+        )
+    return values.to_numpy(zero_copy_only=False).reshape(-1, dimension), offsets
+
+
+def _natural(path: Path) -> list[int | str]:
+    """Return a key that sorts part-10 after part-9."""
+    return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", path.name)]
+
+
+# -- Parquet ----------------------------------------------------------------------
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.glob("*.parquet"))
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) == b"PAR1"
+    except OSError:
+        return False
+
+
+def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
+    """Open Parquet files; needs ``muvera-toolkit[parquet]``.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or a folder whose .parquet files are read in the order of the numbers in their names.
+    column, id_column : str, optional
+        Columns of token vectors and of ids.  Default: found by type and name.
+    """
+    pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
+    files = sorted(path.glob("*.parquet"), key=_natural) if path.is_dir() else [path]
+    if not files:
+        raise FileNotFoundError(f"{path} has no .parquet file.")
+    count = sum(pq.read_metadata(file).num_rows for file in files)
+
+    def tables(columns: list[str], max_bytes: int) -> Iterator[tuple[str, Any]]:
+        for file in files:
+            # Without these options pyarrow holds the bytes of a whole row group.
+            with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 22) as opened:
+                if not set(columns) <= set(opened.schema_arrow.names):
+                    raise ReadError(
+                        f"{file} lacks one of the columns {', '.join(columns)} of {files[0].name}."
+                    )
+                for group in range(opened.num_row_groups):
+                    metadata = opened.metadata.row_group(group)
+                    row_bytes = max(metadata.total_byte_size / max(metadata.num_rows, 1), 1)
+                    rows = max(1, min(_ROWS, int(max_bytes / row_bytes)))
+                    for table in opened.iter_batches(rows, [group], columns):
+                        yield str(file), table
+
+    return TableSource("parquet", str(path), pq.read_schema(files[0]), tables, column, id_column, count)
+
+
+# -- Arrow IPC --------------------------------------------------------------------
+
+
+def _is_arrow(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.glob("*.arrow"))
+    return path.is_file() and path.suffix in (".arrow", ".feather")
+
+
+def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
+    """Open Arrow files or streams, memory-mapped; needs ``muvera-toolkit[parquet]``.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or a folder whose .arrow files are read in the order of the numbers in their names.
+    column, id_column : str, optional
+        As for Parquet.
+    """
+    pa = import_extra("pyarrow", "parquet", "Reading Arrow files")
+    files = sorted(path.glob("*.arrow"), key=_natural) if path.is_dir() else [path]
+
+    def opened(mapped: Any, file: Path) -> Any:
+        with file.open("rb") as stream:
+            is_file = stream.read(6) == b"ARROW1"
+        return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+
+    def tables(columns: list[str], max_bytes: int) -> Iterator[tuple[str, Any]]:
+        for file in files:
+            with pa.memory_map(str(file)) as mapped:
+                reader = opened(mapped, file)
+                if hasattr(reader, "get_batch"):
+                    yield from ((str(file), reader.get_batch(i)) for i in range(reader.num_record_batches))
+                else:
+                    yield from ((str(file), table) for table in reader)
+
+    with pa.memory_map(str(files[0])) as mapped:
+        schema = opened(mapped, files[0]).schema
+    return TableSource("arrow", str(path), schema, tables, column, id_column)
+
+
+# -- LanceDB ----------------------------------------------------------------------
+
+
+def _open_lancedb(
+    path: Path, *, table: str | None = None, column: str | None = None, id_column: str | None = None
+) -> Source:
+    """Open a LanceDB table; needs ``muvera-toolkit[lancedb]``.
+
+    Parameters
+    ----------
+    path : Path
+        The database's folder, or the ``<table>.lance`` in it.
+    table : str, optional
+        Default: the only one.
+    column, id_column : str, optional
+        As for Parquet.
+    """
+    lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
+    if path.suffix == ".lance":
+        path, table = path.parent, table or path.stem
+    available = sorted(folder.stem for folder in path.glob("*.lance"))
+    if table is None and len(available) == 1:
+        table = available[0]
+    if table not in available:
+        wrong = "" if table is None else f" no table {table!r}, but"
+        raise ReadError(
+            f"{path} has{wrong} the tables {', '.join(available) or 'none'}. Say which with table=."
+        )
+    place = f"{path}/{table}.lance"
+    for manifest in sorted(Path(place, "_versions").glob("*.manifest")):
+        _require_no_base_paths(manifest)
+    opened = lancedb.connect(str(path)).open_table(table)
+
+    def tables(columns: list[str], max_bytes: int) -> Iterator[tuple[str, Any]]:
+        for batch in opened.search().select(columns).to_batches(256):
+            yield place, batch
+
+    return TableSource("lancedb", place, opened.schema, tables, column, id_column, int(opened.count_rows()))
+
+
+_BASE_PATHS = 18  # number of the manifest's field, in Lance's table.proto
+
+
+def _require_no_base_paths(manifest: Path) -> None:
+    """Raise if a table's manifest names base paths: folders anywhere, which LanceDB would open."""
+    content = manifest.read_bytes()
+    at = int.from_bytes(content[-16:-8], "little")
+    message = memoryview(content)[at + 4 : at + 4 + int.from_bytes(content[at : at + 4], "little")]
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        number = shift = 0
+        while True:
+            byte = message[at]
+            at, number, shift = at + 1, number | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return number
+
+    while at < len(message):
+        key = varint()
+        if key >> 3 == _BASE_PATHS:
+            raise ReadError(
+                f"{manifest} names folders outside the table, which are not read. Copy the table with LanceDB, "
+                "which brings its rows together."
+            )
+        length = varint() if key & 7 in (0, 2) else {1: 8, 5: 4}[key & 7]
+        at += length if key & 7 else 0
+
+
+READERS = (
+    Reader(
+        "lancedb",
+        "a LanceDB folder with <table>.lance in it, or a .lance folder",
+        lambda path: path.is_dir() and (path.suffix == ".lance" or any(path.glob("*.lance"))),
+        _open_lancedb,
+    ),
+    Reader(
+        "parquet",
+        "a .parquet file, or a folder of them, with a column of lists of lists of floats",
+        _is_parquet,
+        _open_parquet,
+    ),
+    Reader(
+        "arrow",
+        "a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of floats",
+        _is_arrow,
+        _open_arrow,
+    ),
+)

@@ -1,0 +1,276 @@
+"""Reader of JSON and JSON lines: documents, answers of embedding APIs, rows of vector stores.
+
+JSON lines (.jsonl, .ndjson, also .gz) are read line by line in bounded memory.  A single JSON value
+(.json) is read whole.
+
+One table of field paths covers all stores.  A path such as ``vectors.colbert`` leads through objects,
+and through a list of objects to one value of each.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..damage import ReadError
+from ..sources.base import Document, Reader, RowSource, Source
+
+__all__ = ["READERS"]
+
+#: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate, Vespa and others.
+_ROWS = ("result.points", "hits.hits", "points", "result", "data", "objects", "documents", "rows")
+#: Objects of a row that contain named vectors: Elasticsearch, Vespa, Weaviate and Qdrant.  "" is the row.
+_CONTAINERS = ("_source", "fields", "vectors", "vector", "")
+#: Names that win if several fields could be token vectors.
+_TOKENS = (
+    "tokens", "embeddings", "embedding", "colbert_vecs", "token_embeddings", "vectors", "vector", "colbert",
+)  # fmt: skip
+_IDS = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key", "uuid", "put")
+
+_Rows = Iterator[tuple[str, dict[str, Any]]]
+
+#: Errors for a row of an unexpected form.
+_FORM_ERRORS = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError)
+
+
+def _open(path: Path, *, field: str | None = None, id_field: str | None = None) -> Source:
+    """Open a JSON or JSON lines file.
+
+    Parameters
+    ----------
+    path : Path
+        One document per line, or a JSON value that contains the documents: a list; the rows of a
+        store or an API; or an object of id to token vectors.
+    field, id_field : str, optional
+        Paths to the token vectors and the id in a row.  Default: found by form and name.
+    """
+    rows = _rows_of(path)
+    if field is None:
+        field = _first_field(rows(), path)
+
+    def documents() -> Iterator[Document]:
+        for where, row in rows():
+            with _naming_row(path, where):
+                document = Document(_id(row, id_field), _tokens(row, field), where)
+            yield document
+
+    return RowSource(documents, name="jsonl", place=str(path))
+
+
+@contextmanager
+def _naming_row(path: Path, where: str) -> Iterator[None]:
+    """Name the file and the row in errors about its form."""
+    try:
+        yield
+    except _FORM_ERRORS as error:
+        text = str(error) if isinstance(error, ValueError) else f"has an unknown form ({error!r})"
+        raise ReadError(f"{path}, {where} {text.rstrip('.')}.") from error
+
+
+# -- rows of a file ---------------------------------------------------------------
+
+
+def _rows_of(path: Path) -> Callable[[], _Rows]:
+    """Return a function that reads the rows from the beginning."""
+
+    def lines() -> _Rows:
+        with _open_text(path) as stream:
+            yield from _lines(stream, path)
+
+    if not path.name.removesuffix(".gz").endswith(".json"):
+        return lines
+    try:
+        with _open_text(path) as stream:
+            content = json.loads(stream.read())
+    except json.JSONDecodeError as error:
+        if error.msg.startswith("Extra data"):
+            return lines  # JSON lines under another name
+        raise ReadError(f"{path} is truncated or not JSON: {error}. Export it again.") from None
+    rows = _rows_in(content)
+    return lambda: ((f"row {i}", row) for i, row in enumerate(rows))
+
+
+def _open_text(path: Path) -> io.TextIOWrapper:
+    return io.TextIOWrapper(gzip.open(path) if path.suffix == ".gz" else path.open("rb"), encoding="utf-8")
+
+
+def _lines(stream: Iterable[str], path: Path) -> _Rows:
+    """Yield the rows of every line; action lines of Elasticsearch's bulk format give the ids."""
+    action: dict[str, Any] | None = None
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ReadError(
+                f"{path}, line {number} is truncated or not JSON: {error}. Export it again."
+            ) from None
+        if action is not None:
+            value, action = {**action, "_source": value}, None
+        elif isinstance(value, dict) and len(value) == 1:
+            content = value.get("index", value.get("create"))
+            if isinstance(content, dict):
+                action = content
+                continue
+        with _naming_row(path, f"line {number}"):
+            # A line with an empty list is a document without tokens.
+            rows = _rows_in(value) if value != [] else [{"tokens": []}]
+        for row in rows:
+            yield f"line {number}", row
+
+
+def _rows_in(value: Any) -> list[dict[str, Any]]:
+    """Return the rows that a JSON value contains; a value that is itself a row is the only one."""
+    if isinstance(value, list):
+        rows = [value] if _is_matrix(value) else value
+        return [row if isinstance(row, dict) else {"tokens": row} for row in rows]
+    if not isinstance(value, dict):
+        raise ValueError(f"is {json.dumps(value)[:40]}, which contains no documents.")
+    for path in _ROWS:
+        rows = _at(value, path)
+        if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) and (rows or "." in path):
+            # Answers of APIs are numbered, and can come in any order.
+            numbered = all(isinstance(row.get("index"), int) for row in rows)
+            return sorted(rows, key=lambda row: int(row["index"])) if numbered else rows
+    for key in _TOKENS:
+        if isinstance(value.get(key), list) and value[key] and _is_matrix(value[key][0]):
+            return [{"tokens": row} for row in value[key]]
+    mapped = all(tokens == [] or _is_matrix(tokens) for tokens in value.values())
+    if mapped and any(value.values()) and not set(_TOKENS) & set(value):
+        return [{"id": key, "tokens": tokens} for key, tokens in value.items()]
+    return [value]
+
+
+# -- fields of a row --------------------------------------------------------------
+
+
+def _at(value: Any, path: str) -> Any:
+    """Return the value at a path; None if there is none."""
+    if isinstance(value, list):
+        return [_at(item, path) for item in value]
+    if not isinstance(value, dict):
+        return None
+    if path in value:
+        return value[path]
+    step, _, rest = path.partition(".")
+    return _at(value.get(step), rest) if rest else None
+
+
+def _first_field(rows: _Rows, path: Path) -> str:
+    """Return the path to the token vectors, from the first row that has any."""
+    fields = None
+    for where, row in rows:
+        fields = fields or ", ".join(row) or "nothing"
+        with _naming_row(path, where):
+            field = _field(row)
+        if field is not None:
+            return field
+    if fields is None:
+        raise ReadError(f"{path} has no documents.")
+    raise ReadError(
+        f"{path} has no row with token vectors; its first has the fields {fields}. Token vectors are lists of "
+        "lists of numbers. Say where they are with field=."
+    )
+
+
+def _field(row: dict[str, Any]) -> str | None:
+    for container in _CONTAINERS:
+        fields = row.get(container) if container else row
+        if not isinstance(fields, dict):
+            continue
+        candidates = []
+        for key, value in fields.items():
+            if (
+                isinstance(value, list) and value and isinstance(value[0], dict)
+            ):  # Milvus: an array of structs
+                candidates += [f"{key}.{name}" for name, vector in value[0].items() if _is_vector(vector)]
+            elif container or key not in _CONTAINERS or not isinstance(value, dict):
+                candidates += [key] if _is_tokens(value) else []
+        usual = [key for key in candidates if key in _TOKENS]
+        if len(candidates) > 1 and len(usual) != 1:
+            raise ValueError(f"has token vectors in {', '.join(candidates)}. Say which with field=.")
+        if candidates:
+            return ".".join(filter(None, (container, (usual or candidates)[0])))
+    return None
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and type(value[0]) in (int, float)
+
+
+def _is_matrix(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and _is_vector(value[0])
+
+
+def _is_tokens(value: Any) -> bool:
+    """Return True for a list of lists, pgvector's texts, or Vespa's blocks."""
+    if isinstance(value, str):
+        return re.match(r'\s*\{\s*"\[', value) is not None
+    if isinstance(value, dict):
+        blocks = value.get("blocks", value)
+        numbered = isinstance(blocks, dict) and bool(blocks) and all(key.isdecimal() for key in blocks)
+        return "blocks" in value or (numbered and all(map(_is_vector, blocks.values())))
+    texts = isinstance(value, list) and bool(value) and isinstance(value[0], str) and value[0].startswith("[")
+    return texts or _is_matrix(value)
+
+
+def _tokens(row: dict[str, Any], field: str) -> Any:
+    """Return the token vectors of a row, float32 (t, dimension); none for null or an absent named vector."""
+    value = _at(row, field)
+    if value is None and field not in row and "." not in field:
+        raise ValueError(f"has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")
+    if isinstance(value, dict):
+        if "int8" in str(value.get("type")):
+            raise ValueError(f"has packed int8 cells in {field}, which are not read. Export float cells.")
+        blocks = value.get("blocks", value)
+        if isinstance(blocks, list):
+            blocks = {next(iter(block["address"].values())): block["values"] for block in blocks}
+        value = [blocks[key] for key in sorted(blocks, key=lambda key: (len(key), key))]  # "10" after "9"
+    elif isinstance(value, str):
+        value = json.loads(f"[{value.strip()[1:-1]}]")  # a Postgres array of quoted vectors
+    if not value:
+        return np.empty((0, 0), np.float32)
+    array = np.asarray([json.loads(vector) if isinstance(vector, str) else vector for vector in value])
+    if array.ndim != 2 or array.dtype.kind not in "if":
+        raise ValueError(
+            f"has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of equally long "
+            "lists of numbers."
+        )
+    with np.errstate(over="ignore"):  # the document is refused later, with its number
+        return array.astype(np.float32)
+
+
+def _id(row: dict[str, Any], id_field: str | None) -> int | str | None:
+    for path in _IDS if id_field is None else (id_field,):
+        value = _at(row, path)
+        if isinstance(value, str) and re.match(r"id:[^:]*:[^:]*:[^:]*:", value):
+            return value.split(":", 4)[4]  # the user's part of Vespa's id
+        if isinstance(value, (int, str)) and not isinstance(value, bool):
+            return value
+        if value is not None:
+            raise ValueError(f"has {path}={value!r}, but an id must be a whole number or a text.")
+    if id_field is not None:
+        raise ValueError(f"has no id in {id_field!r}; its fields are {', '.join(row)}.")
+    return None
+
+
+READERS = (
+    Reader(
+        "jsonl",
+        "a .jsonl, .ndjson or .json file (also .gz) of documents with lists of lists of numbers, of an embedding "
+        "API's answers, or of a vector store's rows",
+        lambda path: (
+            path.is_file() and path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json"))
+        ),
+        _open,
+    ),
+)

@@ -1,0 +1,447 @@
+"""PLAID, fast-plaid, PyLate, WARP and byaldi: indexes of the real libraries, random ones and damaged ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.foreign_indexes import (
+    decode_index,
+    random_index,
+    write_fast_plaid,
+    write_plaid,
+    write_pt,
+    write_warp,
+)
+from builders.paths import GOLDEN
+from builders.token_collections import everything
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muvera.convert import open_source, read
+from muvera.convert.parsing.safe_pickle import load_npy_safely
+from muvera.convert.registry import find_reader
+from muvera.convert.sources.base import CollectionSource
+from muvera.data.batches import coded_source
+from muvera.data.multivectors import MultiVectors
+
+FOLDER = GOLDEN / "convert"
+RELEASES = ("1.4.6", "1.7.0")
+
+
+def test_colbert_index_decodes_as_colbert_does() -> None:
+    source = open_source(FOLDER / "colbert")
+    assert (source.name, source.dimension, source.nbits, source.lossy) == ("plaid", 32, 2, True)
+    assert (source.num_documents, source.num_tokens) == (12, 383)
+    expected = np.load(FOLDER / "colbert" / "expected.npz")
+    documents = everything(source, 60)
+    assert documents.lengths.tolist() == expected["lengths"].tolist()
+    # ColBERT decodes in float32, but from centroids and weights in half precision: 1e-3.
+    np.testing.assert_allclose(documents.tokens, expected["decoded"], atol=1e-3)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_fast_plaid_index_with_chunks_updates_and_deletions(release: str) -> None:
+    folder = FOLDER / f"fast_plaid_{release}"
+    source = open_source(folder)
+    expected = np.load(folder / "expected.npz")
+    documents = everything(source, 50)
+    assert (source.name, source.dimension, source.nbits, len(documents)) == ("fast_plaid", 16, 4, 54)
+    assert documents.lengths.tolist() == expected["lengths"].tolist()
+    decoded = expected["decoded"] / np.linalg.norm(expected["decoded"], axis=1, keepdims=True)
+    np.testing.assert_allclose(documents.tokens, decoded, atol=2e-3)  # fast-plaid computes in half precision
+    # Documents of buffer.npy are also in the chunks, so they must not come twice.
+    buffered = list(load_npy_safely(folder / "buffer.npy"))
+    del buffered[5]  # document 55 was deleted, but the library's buffer kept it
+    for exact, approximate in zip(buffered, list(documents)[-6:], strict=True):
+        # 0.93 and more here; different documents stay below 0.51.
+        assert np.einsum("ij,ij->i", exact, approximate).mean() > 0.9
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_exact_vectors_of_fast_plaid_are_preferred(release: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER / f"fast_plaid_{release}_small", tmp_path / "index"))
+    exact, decoded = read(folder), read(folder, exact=False)
+    assert not open_source(folder).lossy and open_source(folder, exact=False).lossy
+    assert exact.lengths.tolist() == decoded.lengths.tolist()
+    np.testing.assert_allclose(np.linalg.norm(exact.tokens, axis=1), 1, atol=1e-6)
+    assert (np.einsum("ij,ij->i", exact.tokens, decoded.tokens) > 0.97).all()
+    evil = (FOLDER / "torch_files" / "malicious.pt").read_bytes()
+    file = folder / "embeddings.npy"
+    file.write_bytes(file.read_bytes()[:128] + evil[evil.index(b"\x80\x02") :])
+    with pytest.raises(
+        pickle.UnpicklingError, match=r"embeddings\.npy is a pickle that asks for posix\.system"
+    ):
+        read(folder)
+    assert len(read(folder, exact=False)) == 12
+
+
+def test_exact_vectors_of_next_plaid_are_preferred(tmp_path: Path) -> None:
+    index = random_index(3, [[2, 0], [4]])
+    folder = write_fast_plaid(tmp_path / "index", index)
+    exact = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)
+    np.save(folder / "embeddings.npy", exact)
+    (folder / "embeddings_lengths.json").write_text("[2, 0, 4]")
+    documents = read(folder)
+    assert np.array_equal(documents.tokens, exact) and documents.lengths.tolist() == [2, 0, 4]
+    np.testing.assert_allclose(read(folder, exact=False).tokens, decode_index(index), atol=1e-6)
+    (folder / "embeddings_lengths.json").write_text("[2, 4]")
+    stale = open_source(folder)
+    assert stale.lossy and "embeddings.npy" in str(stale.note)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from([8, 24, 96]),
+    st.lists(st.lists(st.integers(0, 4), max_size=5), min_size=1, max_size=12).filter(
+        lambda v: any(map(any, v))
+    ),
+    st.integers(1, 9),
+    st.sampled_from(["plaid", "fast_plaid", "merged"]),
+)
+def test_random_indexes(
+    seed: int, nbits: int, dimension: int, lengths: list[list[int]], max_tokens: int, kind: str
+) -> None:
+    """Empty documents and chunks anywhere, and chunks in the order 0, 1, 2, 10."""
+    index = random_index(seed, lengths, dimension, nbits)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "index"
+        if kind == "plaid":
+            write_plaid(folder, index)
+        else:
+            write_fast_plaid(folder, index)
+        if kind == "merged":  # as fast-plaid 1.7 leaves it, with rows of padding at the end
+            for part, arrays in (("codes", index["codes"]), ("residuals", index["packed"])):
+                padding = np.zeros((3, *arrays[0].shape[1:]), arrays[0].dtype)
+                np.save(folder / f"merged_{part}.npy", np.concatenate([*arrays, padding]))
+                for i in range(len(lengths)):
+                    (folder / f"{i}.{part}.npy").unlink()
+        source = open_source(folder)
+        documents = everything(source, max_tokens)
+        coded = coded_source(source)
+        assert coded is not None
+        codes = np.concatenate([codes for _, codes, _ in coded.coded_batches(max_tokens)])
+        np.testing.assert_array_equal(codes, np.concatenate(index["codes"]))
+    assert documents.lengths.tolist() == [length for chunk in lengths for length in chunk]
+    np.testing.assert_allclose(documents.tokens, decode_index(index), atol=1e-6)
+    assert not documents.has_ids
+
+
+def test_a_pending_chunk_beside_the_merged_file(tmp_path: Path) -> None:
+    """Chunk 1 grew after the merge: chunk 2 is still where the manifest says."""
+    index = random_index(3, [[2], [4], [3]])
+    folder = write_fast_plaid(tmp_path / "index", index)
+    for kind, parts in (("codes", index["codes"]), ("residuals", index["packed"])):
+        np.save(folder / f"merged_{kind}.npy", np.concatenate([parts[0], parts[1][:1], parts[2]]))
+        rows = {f"{i}.{kind}.npy": {"rows": n, "merged": True} for i, n in enumerate((2, 1, 3))}
+        (folder / f"merged_{kind}.manifest.json").write_text(json.dumps(rows))
+        for i in (0, 2):
+            (folder / f"{i}.{kind}.npy").unlink()
+    np.testing.assert_allclose(read(folder).tokens, decode_index(index), atol=1e-6)
+
+
+def test_ragatouille_ids_and_float_lengths(tmp_path: Path) -> None:
+    folder = write_plaid(tmp_path / "index", random_index(1, [[2, 1], [3]]))
+    (folder / "doclens.0.json").write_text("[2.0, 1.0]")
+    names = folder / "pid_docid_map.json"
+    names.write_text('{"0": "a", "1": "b", "2": "a"}')
+    assert read(folder).ids.tolist() == ["a#0", "b", "a#1"]
+    names.write_text('{"0": "a", "2": "c"}')
+    with pytest.raises(ValueError, match=r"pid_docid_map\.json names 2 passages, but not passage 1 of 3"):
+        read(folder)
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    metadata = json.loads((folder / "metadata.json").read_text())
+    (folder / "metadata.json").write_text(json.dumps(metadata | changes))
+
+
+Damage = Callable[[Path], Any]
+PLAID_DAMAGE: list[tuple[Damage, str]] = [
+    (lambda f: (f / "1.codes.pt").unlink(), r"1\.codes\.pt is missing, but .*num_chunks=2"),
+    (lambda f: cut(f / "1.residuals.pt", 200), r"1\.residuals\.pt is truncated"),
+    (lambda f: write_pt(f / "1.codes.pt", np.zeros(2, np.int32)), "2 codes and 3 residuals, .* up to 3"),
+    (lambda f: (f / "doclens.1.json").write_text("[3, 2]"), "3 codes and 3 residuals, .* up to 5"),
+    (lambda f: (f / "doclens.1.json").write_text("[3.5]"), r"doclens\.1\.json .*3\.5"),
+    (lambda f: (f / "doclens.1.json").write_text("[3, "), r"doclens\.1\.json is not a list of lengths"),
+    (lambda f: edit(f, config={"nbits": 4}), "has 4 bucket weights, but nbits=4 needs 16"),
+    (lambda f: edit(f, config={"nbits": 3}), "nbits=3, but must have 1, 2, 4 or 8"),
+    (lambda f: edit(f, config={"dim": 8}), r"centroids\.pt has 16 columns, but metadata\.json has dim=8"),
+    (lambda f: edit(f, num_chunks="two"), "num_chunks must be an int"),
+    (lambda f: write_pt(f / "1.residuals.pt", np.zeros((3, 8), np.uint8)), r"\(3, 8\), but .*\(3, 4\)"),
+    (
+        lambda f: write_pt(f / "1.codes.pt", np.array([0, 5, 1], np.int32)),
+        "code 5, but there are 5 centroids",
+    ),
+    (lambda f: write_pt(f / "1.codes.pt", np.array([0, -1, 1], np.int32)), "code -1"),
+    (lambda f: write_pt(f / "1.codes.pt", np.zeros(3, np.float32)), "integer codes .*float32"),
+    (lambda f: write_pt(f / "buckets.pt", np.zeros(4, np.float32)), r"buckets\.pt must hold the pair"),
+    (lambda f: write_pt(f / "centroids.pt", np.full((5, 16), np.nan, np.float32)), "has nan in its token 0"),
+]
+FAST_PLAID_DAMAGE: list[tuple[Damage, str]] = [
+    (lambda f: (f / "1.codes.npy").unlink(), r"neither 1\.codes\.npy nor merged_codes\.npy"),
+    (lambda f: cut(f / "1.residuals.npy", 3), r"1\.residuals\.npy is truncated"),
+    (lambda f: np.save(f / "0.residuals.npy", np.zeros((3, 3), np.uint8)), r"\(3, 3\), but .*\(3, 4\)"),
+    (lambda f: edit(f, nbits=None), "nbits=None, but must have 1, 2, 4 or 8"),
+    (lambda f: (f / "doclens.1.json").unlink(), r"doclens\.1\.json is missing"),
+    (
+        lambda f: ((f / "0.codes.npy").unlink(), np.save(f / "merged_codes.npy", np.zeros(2, np.int64))),
+        "2 codes and 3 residuals",
+    ),
+]
+
+
+def cut(file: Path, count: int) -> None:
+    file.write_bytes(file.read_bytes()[:-count])
+
+
+@pytest.mark.parametrize(
+    ("write", "damage", "message"),
+    [(write_plaid, *case) for case in PLAID_DAMAGE]
+    + [(write_fast_plaid, *case) for case in FAST_PLAID_DAMAGE],
+)
+def test_damage_is_one_sentence(tmp_path: Path, write: Any, damage: Damage, message: str) -> None:
+    folder = write(tmp_path / "index", random_index(1, [[2, 1], [3]]))
+    damage(folder)
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message) as caught:
+        read(folder)
+    assert str(folder) in str(caught.value)
+
+
+# -- WARP -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nbits", [2, 4])
+@pytest.mark.parametrize("repacked", [False, True])
+def test_warp_documents_are_put_together_again(tmp_path: Path, nbits: int, repacked: bool) -> None:
+    index = random_index(nbits, [[3, 0, 5, 1, 7, 2]], 16, nbits)
+    folder, tokens = write_warp(tmp_path / "index", index, repacked=repacked)
+    expected = MultiVectors.from_flat(tokens, index["lengths"][0])
+    source = open_source(folder)
+    assert (source.name, source.num_tokens, source.nbits, source.lossy) == ("warp", 18, nbits, True)
+    documents = everything(source, 6)
+    assert documents.lengths.tolist() == expected.lengths.tolist()
+    for got, wanted in zip(documents, expected, strict=True):  # the order in a document is not kept
+        assert np.array_equal(got[np.lexsort(got.T)], wanted[np.lexsort(wanted.T)])
+
+
+def test_warp_damage_and_a_plaid_index_beside(tmp_path: Path) -> None:
+    index = random_index(1, [[3, 2]])
+    folder, _ = write_warp(tmp_path / "index", index)
+    for name, array, message in (
+        ("residuals", np.zeros((5, 3), np.uint8), r"\(5, 3\), but .*\(5, 4\)"),
+        ("codes", np.zeros(4, np.int32), "add up to 5, but there are 4"),
+        ("codes", np.array([0, 0, -3, 1, 1], np.int32), "documents -3 to 1"),
+        ("codes", np.array([0, 0, 2**31 - 1, 1, 1], np.int32), "documents 0 to 2147483647"),
+        ("sizes", np.array([2**63 - 1, 2**63 - 1, 7, 0, 0]), "9223372036854775807, but there are 5"),
+    ):
+        write_warp(folder, index)
+        write_pt(folder / f"{name}.compacted.pt", array)
+        with pytest.raises(ValueError, match=message):
+            read(folder)
+    write_plaid(folder, index)  # keeps the order of tokens, so it is read instead
+    assert find_reader(folder).name == "plaid"
+
+
+# -- PyLate -----------------------------------------------------------------------
+
+GIVEN = np.load(FOLDER / "pylate_expected.npz")
+
+
+@pytest.mark.parametrize("kind", ["voyager", "fast_plaid", "stanford_plaid", "scann"])
+def test_pylate_folders_of_the_library(kind: str) -> None:
+    expected = MultiVectors.from_flat(GIVEN["tokens"], GIVEN["lengths"], ids=GIVEN["ids"])
+    if kind != "scann":  # which cannot remove documents
+        expected = expected[GIVEN["ids"] != GIVEN["removed"]]
+    source = open_source(FOLDER / f"pylate_{kind}", **({"exact": False} if kind == "fast_plaid" else {}))
+    documents = everything(source, 20)
+    assert source.name == "pylate" and source.num_documents == len(expected)
+    assert documents.ids.tolist() == expected.ids.tolist()
+    assert documents.lengths.tolist() == expected.lengths.tolist()
+    if kind in ("scann", "voyager"):
+        assert not source.lossy
+        np.testing.assert_allclose(documents.tokens, expected.tokens, atol=1e-6)  # Voyager normalizes again
+    else:
+        assert source.lossy and source.nbits == (4 if kind == "fast_plaid" else 2)
+        # 256 centroids for 299 tokens: decoded vectors are close to the exact ones.
+        assert np.einsum("ij,ij->i", documents.tokens, expected.tokens).mean() > 0.97
+
+
+def test_pylate_inner_folder_and_options() -> None:
+    inner = open_source(FOLDER / "pylate_fast_plaid" / "fast_plaid_index")
+    assert inner.name == "pylate" and not inner.lossy
+    with pytest.raises(TypeError, match="not a PLAID index, so it has no option 'threads'"):
+        open_source(FOLDER / "pylate_scann", threads=1)
+
+
+def mapped(tmp_path: Path, names: Any, *, database: bool = False) -> Path:
+    """Write a PLAID index of three documents with PyLate's map, as a pickle or as sqlitedict writes it."""
+    folder = write_plaid(tmp_path / "index", random_index(1, [[2, 0], [3]]))
+    file = folder / "plaid_ids_to_documents_ids"
+    if not database:
+        file.with_suffix(".pkl").write_bytes(pickle.dumps(names))
+        return folder
+    connection = sqlite3.connect(file.with_suffix(".sqlite"))
+    connection.execute('CREATE TABLE "unnamed" (key TEXT PRIMARY KEY, value BLOB)')
+    rows = [(str(key), pickle.dumps(value)) for key, value in names.items()]
+    connection.executemany('INSERT INTO "unnamed" VALUES (?, ?)', rows)
+    connection.commit()
+    connection.close()
+    return folder
+
+
+@pytest.mark.parametrize("database", [False, True])
+def test_pylate_maps_skip_removed_documents(tmp_path: Path, database: bool) -> None:
+    source = open_source(mapped(tmp_path, {2: "c", 0: "a"}, database=database))
+    documents = everything(source)
+    assert documents.ids.tolist() == ["a", "c"] and documents.lengths.tolist() == [2, 3]
+    assert (source.num_documents, source.num_tokens) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"), [({0: 7, 1: np.int64(9), 2: 8}, [7, 9, 8]), ({0: 7, 1: "x", 2: 8}, ["7", "x", "8"])]
+)
+def test_pylate_ids_of_other_kinds(tmp_path: Path, names: Any, ids: list[Any]) -> None:
+    assert read(mapped(tmp_path, names)).ids.tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({0: "a", 3: "b"}, "documents 0 to 3, but its index has 3"),
+        ({-1: "a"}, "documents -1 to -1"),
+        ({0: "a", "0": "b"}, "a position twice"),
+        ({0.5: "a"}, r"0\.5"),
+        ({"x": "a"}, "'x'"),
+        ({"9" * 4000: "a"}, "index"),
+        (["a"], "must hold a dict, got list"),
+    ],
+)
+def test_pylate_maps_that_do_not_fit(tmp_path: Path, names: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        read(mapped(tmp_path, names))
+
+
+def test_pylate_maps_run_no_code(tmp_path: Path) -> None:
+    folder = mapped(tmp_path / "a", {0: "a"})
+    (folder / "plaid_ids_to_documents_ids.pkl").write_bytes(b"cos\nsystem\n(S'echo never'\ntR.")
+    with pytest.raises(pickle.UnpicklingError, match=r"documents_ids\.pkl .* asks for os\.system"):
+        read(folder)
+    folder = mapped(tmp_path / "b", {0: "a"}, database=True)
+    (folder / "plaid_ids_to_documents_ids.sqlite").write_bytes(b"no database, but long enough" * 9)
+    with pytest.raises(ValueError, match="not a database"):
+        read(folder)
+
+
+def test_pylate_voyager_and_scann_maps_that_do_not_fit(tmp_path: Path) -> None:
+    voyager = Path(shutil.copytree(FOLDER / "pylate_voyager", tmp_path / "voyager"))
+    shared = list(range(200))
+    # One list under many names takes two bytes each, but would be read many times.
+    for named in ({"a": [0, 5000]}, {"a": "xyz"}, {"a": [-1]}, dict.fromkeys(range(50), shared), {"a": 5}):
+        (voyager / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps(named))
+        with pytest.raises(ValueError, match="voyager"):
+            read(voyager)
+    shutil.copy(FOLDER / "pylate_voyager" / "document_ids_to_embeddings.pkl", voyager)
+    cut(voyager / "index.voyager", 30_000)
+    with pytest.raises(ValueError, match=r"voyager is damaged"):
+        read(voyager)
+    scann = tmp_path / "scann"
+    scann.mkdir()
+    tokens = np.arange(24, dtype=np.float32).reshape(8, 3)
+    np.save(scann / "flattened_embeddings.npy", tokens)
+    table = scann / "doc_id_to_embedding_range.tsv"  # in place of the pickle since PyLate 1.7
+    table.write_text("late\t5\t3\nearly\t0\t2\nempty\t5\t0\n")
+    documents = read(scann)
+    assert documents.ids.tolist() == ["late", "early", "empty"] and documents.lengths.tolist() == [3, 2, 0]
+    assert np.array_equal(documents.tokens, tokens[[5, 6, 7, 0, 1]])
+    for ranges in ("a\t7\t3\n", "a\t-1\t2\n", f"a\t{2**63 - 1}\t1\n", "a\t7\n", "a\tx\t1\n"):
+        table.write_text(ranges)
+        with pytest.raises(ValueError, match="scann"):
+            read(scann)
+
+
+# -- byaldi -----------------------------------------------------------------------
+
+
+def bits(rows: Any) -> Any:
+    return (np.asarray(rows, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def byaldi_index(folder: Path, starts: tuple[int, ...] = (0, 2, 10)) -> Path:
+    """Two pages per file; the numbers of a page are its position."""
+    (folder / "embeddings").mkdir(parents=True)
+    for i, start in enumerate(starts):
+        pages = [bits(np.full((2 + page, 4), 2 * i + page)) for page in range(2)]
+        write_pt(folder / "embeddings" / f"embeddings_{start}.pt", *pages, container="list")
+    names = {str(i): {"doc_id": i // 3, "page_id": i % 3 + 1} for i in range(2 * len(starts))}
+    (folder / "embed_id_to_doc_id.json.gz").write_bytes(gzip.compress(json.dumps(names).encode()))
+    (folder / "index_config.json.gz").write_bytes(gzip.compress(b"{}"))
+    return folder
+
+
+def test_byaldi_pages_in_numeric_order_with_their_ids(tmp_path: Path) -> None:
+    source = open_source(byaldi_index(tmp_path / "index"))
+    assert (source.name, source.num_documents, source.num_tokens, source.lossy) == ("byaldi", 6, 15, False)
+    pages = everything(source, 4)
+    assert pages.ids.tolist() == ["0:1", "0:2", "0:3", "1:1", "1:2", "1:3"]
+    assert [page[0, 0] for page in pages] == [0, 1, 2, 3, 4, 5] and pages.tokens.dtype == np.float32
+
+
+def test_byaldi_list_of_torch(tmp_path: Path) -> None:
+    folder = byaldi_index(tmp_path / "index", ())
+    shutil.copy(FOLDER / "torch_files" / "list.pt", folder / "embeddings" / "embeddings_0.pt")
+    (folder / "embed_id_to_doc_id.json.gz").unlink()
+    pages = read(folder)
+    assert not pages.has_ids
+    assert np.array_equal(pages.tokens, np.load(FOLDER / "torch_files" / "expected.npz")["bfloat16"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: cut(f / "embed_id_to_doc_id.json.gz", 9), r"embed_id_to_doc_id\.json\.gz is damaged"),
+        (
+            lambda f: (f / "embed_id_to_doc_id.json.gz").write_bytes(gzip.compress(b'{"0": 1}')),
+            "lacks page 1 of 6",
+        ),
+        (
+            lambda f: write_pt(f / "embeddings" / "embeddings_2.pt", bits(np.ones((2, 5))), container="list"),
+            r"page 2 has shape \(2, 5\), but the first has \(2, 4\)",
+        ),
+        (
+            lambda f: write_pt(f / "embeddings" / "embeddings_2.pt", bits(np.ones((2, 4)))),
+            r"embeddings_2\.pt must hold a list of tensors",
+        ),
+        (lambda f: (f / "embeddings" / "embeddings_x.pt").write_bytes(b""), "'x'"),
+        (lambda f: [file.unlink() for file in (f / "embeddings").iterdir()], "has no page"),
+    ],
+)
+def test_byaldi_damage(tmp_path: Path, damage: Damage, message: str) -> None:
+    folder = byaldi_index(tmp_path / "index")
+    damage(folder)
+    with pytest.raises(ValueError, match=message):
+        read(folder)
+
+
+# -- detection --------------------------------------------------------------------
+
+
+def test_detection(tmp_path: Path) -> None:
+    folder = write_plaid(tmp_path / "index", random_index(1, [[2]]))
+    assert find_reader(folder).name == "plaid"
+    (folder / "plaid_ids_to_documents_ids.pkl").write_bytes(pickle.dumps({0: "a"}))
+    assert find_reader(folder).name == "pylate"
+    assert isinstance(open_source(FOLDER / "fast_plaid_1.7.0_small").source, CollectionSource)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="is in no known format"):
+        find_reader(tmp_path)

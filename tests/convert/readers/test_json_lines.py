@@ -1,0 +1,199 @@
+"""JSON and JSON lines: documents, answers of APIs, rows of vector stores, and damage."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.token_collections import assert_same, collection, everything
+
+from muvera.convert import open_source, read
+
+DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "d"])
+BARE = [tokens.tolist() for tokens in DOCS]
+TOKENS = dict(zip("abcd", BARE, strict=True))
+NAMED = [{"id": i, "tokens": t} for i, t in TOKENS.items()]
+
+#: A row's id and token vectors to the row.
+Row = Callable[[str, list[Any]], dict[str, Any]]
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def whole(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("max_tokens", [1, 3, 100])
+@pytest.mark.parametrize("name", ["docs.jsonl", "docs.ndjson", "docs.json", "docs.jsonl.gz"])
+def test_one_document_per_line(tmp_path: Path, name: str, max_tokens: int) -> None:
+    path = lines(tmp_path / name, NAMED)
+    if name.endswith("gz"):
+        path.write_bytes(gzip.compress("\n\n".join(map(json.dumps, NAMED)).encode()))
+    source = open_source(path)
+    assert source.name == "jsonl"
+    assert_same(everything(source, max_tokens), DOCS)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (NAMED, True),
+        (BARE, False),
+        ({"rows": NAMED}, True),
+        (TOKENS, True),
+        ({"colbert_vecs": BARE, "dense_vecs": [[1.0]] * 4}, False),
+        (
+            {
+                "data": [{"index": i, "embedding": BARE[i]} for i in (2, 0, 3, 1)],
+                "usage": {"total_tokens": 6},
+            },
+            False,
+        ),
+        ({"result": {"points": NAMED, "next_page_offset": None}}, True),
+        ({"took": 1, "hits": {"total": 4, "hits": NAMED}}, True),
+    ],
+)
+def test_one_json_value(tmp_path: Path, value: Any, named: bool) -> None:
+    expected = DOCS if named else collection([3, 0, 1, 2])
+    assert_same(everything(open_source(whole(tmp_path / "docs.json", value))), expected)
+    twice = everything(open_source(lines(tmp_path / "docs.jsonl", [value]), None))
+    assert_same(twice, expected)
+
+
+ROWS: dict[str, Row] = {
+    "qdrant": lambda i, t: {"id": i, "payload": {"n": 1}, "vector": t},
+    "qdrant named": lambda i, t: {"id": i, "payload": None, "vector": {"fde": [1.0, 2.0], "colbert": t}},
+    "qdrant without": lambda i, t: {"id": i, "vector": {"colbert": t} if t else {}},
+    "weaviate": lambda i, t: {"id": i, "class": "C", "properties": {"text": "x"}, "vectors": {"default": t}},
+    "weaviate one": lambda i, t: {"id": i, "properties": {}, "vector": {"colbert": t, "dense": [0.5]}},
+    "milvus": lambda i, t: {"id": i, "clips": [{"vec": v, "second": 1} for v in t], "title": "x"},
+    "elasticsearch": lambda i, t: {"_index": "x", "_id": i, "_source": {"colbert": t, "text": "x"}},
+    "elasticsearch without": lambda i, t: {"_id": i, "_source": {"colbert": t} if t else {"text": "x"}},
+    "pgvector": lambda i, t: {"id": i, "emb": "{" + ",".join(f'"{json.dumps(v)}"' for v in t) + "}"},
+    "pgvector list": lambda i, t: {"id": i, "emb": [json.dumps(v) for v in t] or None},
+    "vespa": lambda i, t: {"id": f"id:ns:doc::{i}", "fields": {"c": {"blocks": dict(enumerate(t))}}},
+    "vespa short": lambda i, t: {"put": f"id:ns:doc::{i}", "fields": {"t": "x", "c": dict(enumerate(t))}},
+    "vespa list": lambda i, t: {
+        "id": f"id:ns:doc:g=1:{i}",
+        "fields": {
+            "c": {
+                "type": "tensor<float>(dt{},x[4])",
+                "blocks": [{"address": {"dt": str(n)}, "values": v} for n, v in enumerate(t)],
+            }
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("store", ROWS)
+def test_rows_of_every_store(tmp_path: Path, store: str) -> None:
+    rows = [ROWS[store](name, tokens) for name, tokens in TOKENS.items()]
+    assert_same(read(lines(tmp_path / "rows.jsonl", rows)), DOCS)
+
+
+def test_elasticsearch_bulk_files(tmp_path: Path) -> None:
+    bulk: list[Any] = []
+    for i, t in TOKENS.items():
+        bulk += [{"index": {"_id": i, "_index": "x"}}, {"colbert": t}]
+    assert_same(read(lines(tmp_path / "bulk.jsonl", bulk)), DOCS)
+
+
+def test_vespa_blocks_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    blocks = {str(n): [float(n), 0.0] for n in (10, 9, 2, 0, 1, 11)}
+    row = {"id": "id:n:d::1", "fields": {"c": {"type": "tensor<float>(dt{},x[2])", "blocks": blocks}}}
+    assert read(lines(tmp_path / "rows.jsonl", [row])).tokens[:, 0].tolist() == [0, 1, 2, 9, 10, 11]
+    row["fields"]["c"]["type"] = "tensor<int8>(dt{},x[2])"  # type: ignore[index]
+    with pytest.raises(ValueError, match="line 1 has packed int8 cells"):
+        read(lines(tmp_path / "rows.jsonl", [row]))
+
+
+def test_paths_to_fields(tmp_path: Path) -> None:
+    rows = [{"n": i, "left": BARE[i], "meta": {"right": BARE[i], "key": f"k{i}"}} for i in range(4)]
+    path = lines(tmp_path / "docs.jsonl", rows)
+    assert_same(
+        read(path, field="meta.right", id_field="meta.key"), DOCS.with_ids([f"k{i}" for i in range(4)])
+    )
+    assert read(path, id_field="n").ids.tolist() == [0, 1, 2, 3]
+    for options, message in (
+        ({"field": "up"}, "line 1 has no 'up', only n, left, meta"),
+        ({"field": "left", "id_field": "up"}, "line 1 has no id in 'up'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(path, **options)
+    both = lines(tmp_path / "both.jsonl", [{"n": 1, "left": BARE[0], "right": BARE[0]}])
+    with pytest.raises(ValueError, match=r"line 1 has token vectors in left, right\. Say which with field="):
+        read(both)
+    structs = [{"id": i, "clips": [{"vec": v, "other": v[:2]} for v in t]} for i, t in TOKENS.items()]
+    assert_same(read(lines(tmp_path / "structs.jsonl", structs), field="clips.vec"), DOCS)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "x", "tokens": [[1, 2, 3]]}, "line 3: document 2 has 3 columns, but .* dimension=4"),
+        ({"id": "x", "tokens": [[1, 2, 3, 4], [1, 2]]}, "line 3"),
+        ({"id": "x", "tokens": [1, 2, 3, 4]}, r"line 3 has in tokens int64 of shape \(4,\)"),
+        ({"id": "x", "tokens": [["a", "b"]]}, "line 3"),
+        ({"id": "x", "tokens": [[1, None, 3, 4]]}, "line 3"),
+        ({"id": "x", "tokens": [[1, 10**400, 3, 4]]}, "line 3"),
+        ({"id": "x", "tokens": [[True, False, True, True]]}, "line 3"),
+        ({"id": "x", "error": "no"}, "line 3 has no 'tokens', only id, error"),
+        ({"tokens": [[1, 2, 3, 4]]}, "line 3: document 2 has no id"),
+        ({"id": 3, "tokens": [[1, 2, 3, 4]]}, "int, str"),
+        ({"id": 7.0, "tokens": [[1, 2, 3, 4]]}, r"line 3 has id=7\.0"),
+        ({"id": ["x"], "tokens": [[1, 2, 3, 4]]}, r"line 3 has id=\['x'\]"),
+        ({"id": "a", "tokens": [[1, 2, 3, 4]]}, "'a' .*0 and 2"),
+        ({"id": "x", "tokens": [[1, 2, 3, float("nan")]]}, r"document 2 \(id 'x'\) has nan .* coordinate 3"),
+        ({"id": "x", "tokens": [[1, 1e300, 3, 4]]}, r"document 2 \(id 'x'\) has inf .* coordinate 1"),
+        ("text", "line 3"),
+    ],
+)
+def test_bad_lines(tmp_path: Path, row: Any, message: str) -> None:
+    path = lines(tmp_path / "bad.jsonl", [*NAMED[:2], row])
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.jsonl",
+            json.dumps(NAMED[0]) + "\n" + json.dumps(NAMED[2])[:-9],
+            "line 2 is truncated or not JSON",
+        ),
+        ("a.json", json.dumps(NAMED)[:-9], "is truncated or not JSON"),
+        ("a.jsonl", "", "has no documents"),
+        ("a.jsonl", '{"id": 1, "n": 2}', "no row with token vectors; its first has the fields id, n"),
+        ("a.jsonl", '{"id": 1, "tokens": []}', "no row with token vectors"),
+        ("a.jsonl", "[" * 100_000, "line 1 is truncated or not JSON"),
+        ("a.jsonl", '{"id": 1, "emb": "{\\"[1,2]\\",\\"[1,2\\"}"}', "line 1"),
+        ("a.jsonl", '{"id": 1, "vector": {"c": [[1], 2]}}', "line 1"),
+        ("a.jsonl", '{"id": 1, "fields": {"c": {"blocks": {"0": null}}}}', "line 1"),
+        ("a.jsonl.gz", gzip.compress(json.dumps(NAMED[0]).encode() * 50)[:-20], "is damaged"),
+        ("a.json", b'["\xff"]', "is damaged"),
+    ],
+)
+def test_damage_is_one_sentence(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message) as caught:
+        read(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_numbers_are_float32(tmp_path: Path) -> None:
+    documents = read(
+        lines(tmp_path / "docs.jsonl", [{"id": 1, "tokens": [[1, 2]]}, {"id": 2, "tokens": [[0.5, 2]]}])
+    )
+    assert documents.tokens.dtype == np.float32 and documents.tokens.tolist() == [[1, 2], [0.5, 2]]

@@ -1,0 +1,524 @@
+"""npy folders, npz, safetensors, HDF5 and zarr: the same arrays in every container."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.token_collections import assert_same, collection, everything
+
+from muvera.convert import open_source, read
+from muvera.convert.parsing.safe_pickle import RefusedPickleError
+from muvera.convert.registry import find_reader
+
+LENGTHS = [3, 0, 1, 2]
+DOCS = collection(LENGTHS, ids=["a", "b", "c", "dé"])
+SAFETENSORS_NAMES = {
+    "f4": "F32",
+    "f2": "F16",
+    "f8": "F64",
+    "i8": "I64",
+    "i4": "I32",
+    "u8": "U64",
+    "b1": "BOOL",
+}
+
+Arrays = Mapping[str, Any]
+
+
+def write_npy(path: Path, arrays: Arrays) -> Path:
+    """Write each array as .npy, each list as .json."""
+    path.mkdir(parents=True)
+    for name, value in arrays.items():
+        if isinstance(value, list):
+            (path / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
+        else:
+            np.save(path / f"{name}.npy", value, allow_pickle=True)
+    return path
+
+
+def write_npz(path: Path, arrays: Arrays) -> Path:
+    np.savez(path.with_suffix(".npz"), **arrays)
+    return path.with_suffix(".npz")
+
+
+def write_compressed(path: Path, arrays: Arrays) -> Path:
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)
+    return path.with_suffix(".npz")
+
+
+def write_safetensors(path: Path, arrays: Arrays) -> Path:
+    """Write by hand; lists are ids in the metadata, and uint16 is bfloat16."""
+    path = path.with_suffix(".safetensors")
+    header: dict[str, Any] = {}
+    body = b""
+    for name, value in arrays.items():
+        if isinstance(value, list):
+            header["__metadata__"] = {name: json.dumps(value)}
+            continue
+        kind = "BF16" if value.dtype == np.uint16 else SAFETENSORS_NAMES[value.dtype.str[1:]]
+        offsets = [len(body), len(body) + value.nbytes]
+        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": offsets}
+        body += value.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return path
+
+
+def write_hdf5(path: Path, arrays: Arrays) -> Path:
+    h5py = pytest.importorskip("h5py", reason="the hdf5 extra is not installed")
+    with h5py.File(path.with_suffix(".h5"), "w") as file:
+        for name, value in arrays.items():
+            chunked = isinstance(value, np.ndarray) and value.ndim == 2 and len(value) > 1
+            options = {"chunks": (2, value.shape[1]), "compression": "gzip"} if chunked else {}
+            file.create_dataset(name, data=value, **options)
+    return path.with_suffix(".h5")
+
+
+def write_zarr(path: Path, arrays: Arrays, zarr_format: int = 3) -> Path:
+    zarr = pytest.importorskip("zarr", reason="the zarr extra is not installed")
+    group = zarr.create_group(str(path), zarr_format=zarr_format)
+    for name, value in arrays.items():
+        if isinstance(value, list):
+            group.create_array(name, shape=(len(value),), dtype=str)[:] = np.array(value, object)
+        else:
+            chunks = (2, *value.shape[1:]) if value.ndim == 2 else value.shape
+            group.create_array(name, shape=value.shape, dtype=value.dtype, chunks=chunks)[:] = value
+    return path
+
+
+def write_zarr2(path: Path, arrays: Arrays) -> Path:
+    return write_zarr(path, arrays, 2)
+
+
+WRITERS = {
+    "npy": write_npy,
+    "npz": write_npz,
+    "npz-compressed": write_compressed,
+    "safetensors": write_safetensors,
+    "hdf5": write_hdf5,
+    "zarr": write_zarr,
+    "zarr-2": write_zarr2,
+}
+Write = Callable[[Path, Arrays], Path]
+
+
+@pytest.fixture(params=WRITERS)
+def write(request: pytest.FixtureRequest) -> Write:
+    return WRITERS[request.param]
+
+
+@pytest.mark.parametrize("bounds", ["lengths", "offsets"])
+def test_flat_tokens(tmp_path: Path, write: Write, bounds: str) -> None:
+    arrays = {"tokens": DOCS.tokens, bounds: getattr(DOCS, bounds), "ids": DOCS.ids.tolist()}
+    path = write(tmp_path / "docs", arrays)
+    source = open_source(path)
+    assert source.name == find_reader(path).name
+    for max_tokens in (1, 4, 100):  # compressed members are read forward, then from the start again
+        assert_same(everything(source, max_tokens), DOCS)
+
+
+def test_docs_and_queries_in_one_container(tmp_path: Path, write: Write) -> None:
+    queries = collection([2, 1], seed=1, dtype=np.float16)
+    path = write(
+        tmp_path / "data",
+        {
+            "train": DOCS.tokens,
+            "train_counts": DOCS.lengths.astype(np.uint64),
+            "test": queries.tokens,
+            "test_counts": queries.lengths.astype(np.int32),
+        },
+    )
+    assert everything(open_source(path)).lengths.tolist() == LENGTHS
+    assert_same(everything(open_source(path, part="queries")), queries)
+    with pytest.raises(ValueError, match="part must be 'docs' or 'queries', got 'both'"):
+        open_source(path, part="both")
+
+
+def test_padded_with_a_mask_or_lengths(tmp_path: Path, write: Write) -> None:
+    padded, mask = np.zeros((4, 3, 4), np.float32), np.zeros((4, 3), bool)
+    for i, tokens in enumerate(DOCS):
+        padded[i, : len(tokens)], mask[i, : len(tokens)] = tokens, True
+    for name, extra in (("mask", {"mask": mask}), ("lengths", {"lengths": DOCS.lengths}), ("zeros", {})):
+        path = write(tmp_path / name, {"embeddings": padded, **extra})
+        source = open_source(path)
+        assert_same(everything(source, 5), collection(LENGTHS))
+        assert source.dropped_rows == 6
+    for name, extra in (("a", {"attention_mask": mask[:, :2]}), ("b", {"lengths": np.array([4, 0, 0, 0])})):
+        with pytest.raises(ValueError, match=r"(has shape \(4, 2\)|one length of 0 to 3 for each of 4)"):
+            open_source(write(tmp_path / name, {"embeddings": padded, **extra}))
+
+
+def test_one_array_per_document(tmp_path: Path, write: Write) -> None:
+    if write is write_npy:
+        pytest.skip("a folder of .npy files has known names")
+    named = write(tmp_path / "named", dict(zip(DOCS.ids.tolist(), DOCS, strict=True)))
+    assert_same(everything(open_source(named)), DOCS)
+    many = collection([1, 2, 0, 3, 1, 1, 1, 1, 1, 1, 2, 1])
+    arrays = {f"emb_{i}": tokens for i, tokens in enumerate(many)}
+    numbered = write(tmp_path / "numbered", dict(sorted(arrays.items())))
+    assert_same(everything(open_source(numbered)), many)
+    del arrays["emb_4"]
+    with pytest.raises(ValueError, match=r"has 11 documents up to emb_11: some are missing"):
+        open_source(write(tmp_path / "incomplete", arrays))
+    arrays["emb_4"] = np.ones((1, 5), np.float32)
+    with pytest.raises(ValueError, match=r"document 4 has 5 columns, but .* dimension=4"):
+        everything(open_source(write(tmp_path / "mixed", arrays)))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"lengths": np.array([3, 0, 1])}, "add up to 4, but there are 6"),
+        ({"lengths": np.array([2**63 - 1, 2**63 - 1, 8])}, r"\[0\] is 9223372036854775807, but there are 6"),
+        ({"lengths": np.array([7, -1, 0, 0])}, r"\[1\] is -1"),
+        ({"lengths": np.array([1.5, 4.5])}, r"1\.5"),
+        ({"lengths": np.array([[3, 3]])}, r"shape \(1, 2\)"),
+        ({"offsets": np.array([0, 3, 5])}, "from 0 to the 6 token vectors, got 0 to 5"),
+        ({"offsets": np.array([0, 4, 3, 6])}, "entry 2 is 3 after 4"),
+        ({"lengths": np.array(LENGTHS), "ids": ["a", "b"]}, "2 entries for 4"),
+        ({}, "has 6 token vectors in tokens, but no lengths"),
+        ({"tokens": np.ones((2, 0), np.float32)}, r"got \(2, 0\)"),
+        ({"tokens": np.ones((6, 4), np.int64)}, "dtype int64, but token vectors must be floating point"),
+    ],
+)
+@pytest.mark.parametrize("format", ["npy", "npz", "safetensors"])
+def test_arrays_that_do_not_fit(tmp_path: Path, format: str, arrays: Arrays, message: str) -> None:
+    path = WRITERS[format](tmp_path / "docs", {"tokens": DOCS.tokens, **arrays})
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        open_source(path)
+    assert str(path) in str(caught.value)
+
+
+def test_bounds_of_any_type_and_name(tmp_path: Path) -> None:
+    for i, bounds in enumerate(
+        [
+            {"doclens": np.array(LENGTHS, np.float64)},
+            {"doclens": LENGTHS},
+            {"offsets": np.array([0, 3, 3, 4, 6])},
+            {"doclens": np.array([0, 3, 3, 4, 6])},
+        ]
+    ):
+        path = write_npy(tmp_path / str(i), {"vectors": DOCS.tokens, **bounds})
+        assert everything(open_source(path)).lengths.tolist() == LENGTHS
+    # [0, 6] are the lengths of two documents, or the offsets of one: the name decides.
+    for name, expected in (("lengths", [0, 6]), ("offsets", [6])):
+        path = write_npy(tmp_path / name, {"tokens": DOCS.tokens, name: np.array([0, 6])})
+        assert everything(open_source(path)).lengths.tolist() == expected
+
+
+@pytest.mark.parametrize("write", [write_npy, write_npz, write_safetensors])
+def test_tokens_stay_on_disk(tmp_path: Path, write: Write) -> None:
+    path = write(tmp_path / "docs", {"x": np.ones(1), "tokens": DOCS.tokens, "lengths": DOCS.lengths})
+    tokens = next(open_source(path).batches(100)).tokens
+    base: Any = tokens
+    while base is not None and not isinstance(base, np.memmap):
+        base = base.base
+    assert tokens.flags.aligned and (isinstance(base, np.memmap) or write is write_npz)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite(tmp_path: Path, write: Write, value: float) -> None:
+    docs = collection([2, 0, 3, 1])
+    docs.tokens[3, 1] = value
+    source = open_source(write(tmp_path / "docs", {"tokens": docs.tokens, "lengths": docs.lengths}))
+    for max_tokens in (1, 100):
+        with pytest.raises(ValueError, match=rf"document 2 has {value} in its token 1, coordinate 1"):
+            list(source.batches(max_tokens))
+
+
+# -- npy --------------------------------------------------------------------------
+
+
+def test_npy_big_endian_doubles_and_fortran_order(tmp_path: Path) -> None:
+    tokens = np.asfortranarray(DOCS.tokens.astype(">f8"))
+    path = write_npy(tmp_path / "docs", {"tokens": tokens, "lengths": DOCS.lengths, "ids": DOCS.ids.tolist()})
+    assert_same(everything(open_source(path)), DOCS)
+
+
+def test_npy_one_file_with_its_lengths_beside(tmp_path: Path) -> None:
+    folder = write_npy(
+        tmp_path / "a", {"mine": DOCS.tokens, "mine_lengths": DOCS.lengths, "mine_ids": [4, 5, 6, 7]}
+    )
+    assert_same(everything(open_source(folder / "mine.npy")), DOCS.with_ids([4, 5, 6, 7]))
+    other = write_npy(tmp_path / "b", {"flat": DOCS.tokens, "counts_of_mine": DOCS.lengths})
+    source = open_source(other / "flat.npy", lengths=other / "counts_of_mine.npy")
+    assert everything(source).lengths.tolist() == LENGTHS
+    with pytest.raises(ValueError, match=r"flat\.npy has 6 token vectors"):
+        open_source(other / "flat.npy")
+
+
+def test_npy_folders_that_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    np.save(tmp_path / "index" / "tokens.npy", np.ones((3, 2)))
+    (tmp_path / "index" / "centroids.npy").touch()
+    with pytest.raises(ValueError, match="is in no known format"):
+        find_reader(tmp_path / "index")
+    with pytest.raises(ValueError, match=r"looked for tokens, .*found other"):
+        open_source(write_npy(tmp_path / "other", {"other": np.ones(3)}), "npy")
+    with pytest.raises(TypeError, match="has dtype uint16"):
+        open_source(write_npy(tmp_path / "bits", {"tokens": np.ones((3, 2), np.uint16)}))
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("echo this must never run",)
+
+
+def test_object_arrays_run_no_code(tmp_path: Path) -> None:
+    arrays = np.empty(4, object)
+    arrays[:] = list(DOCS)
+    path = write_npy(tmp_path / "docs", {"embeddings": arrays, "ids": DOCS.ids.tolist()})
+    assert_same(everything(open_source(path)), DOCS)
+    for value, kind, message in (
+        (
+            np.ones((2, 5), np.float32),
+            ValueError,
+            "document 1 has 5 columns, but this source has dimension=4",
+        ),
+        ("text", TypeError, "document 1 is str"),
+        (np.ones((1, 4), int), TypeError, "document 1 is int64"),
+        (
+            Malicious(),
+            RefusedPickleError.__base__,
+            r"embeddings\.npy is a pickle that asks for (posix|nt)\.system",
+        ),
+    ):
+        arrays[1] = value
+        np.save(path / "embeddings.npy", arrays, allow_pickle=True)
+        with pytest.raises(Exception, match=message) as caught:
+            everything(open_source(path))
+        assert isinstance(caught.value, kind) or value.__class__ is Malicious
+
+
+# -- npz --------------------------------------------------------------------------
+
+
+def test_npz_ids_as_bytes_and_objects(tmp_path: Path) -> None:
+    """muvera-python's fixtures have an object array of ids."""
+    names = DOCS.ids.astype(object)
+    arrays: dict[str, Any] = {f"emb_{i}": tokens for i, tokens in enumerate(DOCS)}
+    assert_same(
+        everything(open_source(write_npz(tmp_path / "a", {"ids": names, "n": np.array(4), **arrays}))), DOCS
+    )
+    encoded = np.array([name.encode() for name in DOCS.ids.tolist()])
+    flat = {"tokens": DOCS.tokens, "offsets": DOCS.offsets}
+    assert_same(everything(open_source(write_npz(tmp_path / "b", {**flat, "ids": encoded}))), DOCS)
+    unused = np.array([Decimal(1)], object)
+    assert len(read(write_npz(tmp_path / "c", {**flat, "other": unused}))) == 4
+    names[0] = Decimal(1)
+    with pytest.raises(Exception, match=r"ids\.npy is a pickle that asks for decimal\.Decimal"):
+        open_source(write_npz(tmp_path / "d", {**flat, "ids": names}))
+    names[0] = 1.5
+    with pytest.raises((ValueError, TypeError), match="float"):
+        open_source(write_npz(tmp_path / "e", {**flat, "ids": names}))
+
+
+def test_npz_damage(tmp_path: Path) -> None:
+    docs = collection([5000])
+    path = write_compressed(tmp_path / "docs", {"tokens": docs.tokens, "lengths": docs.lengths})
+    content = bytearray(path.read_bytes())
+    content[20_000:20_100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"docs\.npz is damaged"):
+        list(open_source(path).batches(100))
+    path = write_npz(tmp_path / "twice", {"tokens": DOCS.tokens, "lengths": DOCS.lengths})
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("tokens.npy", archive.read("tokens.npy"))
+    with pytest.raises(ValueError, match=r"tokens\.npy more than once"):
+        open_source(path)
+
+
+# -- safetensors ------------------------------------------------------------------
+
+
+def test_safetensors_of_the_library(tmp_path: Path) -> None:
+    library = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    path = tmp_path / "docs.safetensors"
+    arrays = {"tokens": DOCS.tokens, "offsets": DOCS.offsets}
+    library.save_file(arrays, path, {"ids": json.dumps(DOCS.ids.tolist())})
+    assert_same(everything(open_source(path)), DOCS)
+
+
+def test_safetensors_bfloat16_becomes_float32(tmp_path: Path) -> None:
+    exact = (DOCS.tokens.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    bits = (exact.view(np.uint32) >> 16).astype(np.uint16)
+    got = read(write_safetensors(tmp_path / "docs", {"tokens": bits, "lengths": DOCS.lengths}))
+    assert got.tokens.dtype == np.float32
+    np.testing.assert_array_equal(got.tokens, exact)
+
+
+def header(shape: Any, offsets: Any, dtype: Any = "F32") -> dict[str, Any]:
+    return {"tokens": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        header([2**64, 4], [0, 0]),
+        header([-1, -8], [0, 32]),
+        header([2, 4], [-32, 0]),
+        header([2, 4], [0, 32], "F8_E4M3"),
+        header([2, 4], [0, 16]),
+        header([2, 5], [0, 40]),
+        header([2, 4], ["0", 32]),
+        header([2, 4], [0, 32]) | {"__metadata__": {"ids": '["a"'}},
+        [1],
+    ],
+)
+def test_safetensors_headers_that_do_not_fit(tmp_path: Path, entries: Any) -> None:
+    text = json.dumps(entries).encode()
+    (tmp_path / "docs.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(32))
+    with pytest.raises(ValueError, match=r"docs\.safetensors"):
+        read(tmp_path / "docs.safetensors")
+    (tmp_path / "docs.safetensors").write_bytes(text[:5])
+    with pytest.raises(ValueError, match="is truncated or no safetensors file"):
+        read(tmp_path / "docs.safetensors")
+
+
+# -- HDF5 -------------------------------------------------------------------------
+
+
+def test_hdf5_groups(tmp_path: Path) -> None:
+    flat = {"docs/tokens": DOCS.tokens, "docs/lengths": DOCS.lengths}
+    queries = {"queries/queries": np.ones((2, 3, 4), np.float32)}
+    path = write_hdf5(tmp_path / "both", {**flat, **queries})
+    assert everything(open_source(path)).lengths.tolist() == LENGTHS
+    assert everything(open_source(path, part="queries")).lengths.tolist() == [3, 3]
+    path = write_hdf5(tmp_path / "two", {"left/tokens": DOCS.tokens, "right/deep/tokens": DOCS.tokens})
+    for options, message in (
+        ({}, r"has the groups left, right\. Say which with group="),
+        ({"group": "up"}, "has no group 'up'; it has left, right"),
+        ({"group": "right/deep"}, r"two\.h5:/right/deep has 6 token vectors"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_source(path, None, isolated=False, **options)
+
+
+@pytest.mark.parametrize("on_dataset", [True, False])
+def test_hdf5_ragged_rows(tmp_path: Path, on_dataset: bool) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "docs.h5"
+    with h5py.File(path, "w") as file:
+        rows = file.create_dataset("embeddings", (4,), h5py.vlen_dtype(np.float32))
+        for i, tokens in enumerate(DOCS):
+            rows[i] = tokens.reshape(-1)
+        file["ids"] = DOCS.ids.tolist()
+        (rows if on_dataset else file).attrs["dim"] = 4
+    assert_same(everything(open_source(path)), DOCS)
+    for dim, message in (
+        (5, "document 0 has 12 numbers at dimension=5"),
+        (0, "attribute 'dim' of at least 1"),
+    ):
+        with h5py.File(path, "r+") as file:
+            (file["embeddings"] if on_dataset else file).attrs["dim"] = dim
+        with pytest.raises(ValueError, match=message):
+            read(path)
+
+
+def link_out(h5py: Any, file: Any, secret: str) -> None:
+    file["tokens"] = h5py.ExternalLink(secret, "/tokens")
+
+
+def link_through_a_group(h5py: Any, file: Any, secret: str) -> None:
+    file["/a/elsewhere"] = h5py.ExternalLink(secret, "/")
+    file["tokens"] = h5py.SoftLink("/a/elsewhere/tokens")
+
+
+def link_nowhere(h5py: Any, file: Any, secret: str) -> None:
+    file["tokens"] = h5py.SoftLink("/nothing")
+
+
+def external_storage(h5py: Any, file: Any, secret: str) -> None:
+    file.create_dataset("tokens", (4, 4), "f4", external=[(secret, 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual(h5py: Any, file: Any, secret: str) -> None:
+    layout = h5py.VirtualLayout((4, 4), "f4")
+    layout[:] = h5py.VirtualSource(secret, "tokens", (4, 4))
+    file.create_virtual_dataset("tokens", layout)
+
+
+@pytest.mark.parametrize("make", [link_out, link_through_a_group, link_nowhere, external_storage, virtual])
+@pytest.mark.parametrize("group", ["docs", "inner/most"])
+def test_hdf5_opens_no_other_file(tmp_path: Path, make: Any, group: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    secret = write_hdf5(tmp_path / "secret", {"tokens": np.full((4, 4), 7, np.float32), "lengths": [4]})
+    with h5py.File(tmp_path / "docs.h5", "w") as file:
+        node = file.create_group(group)
+        node["lengths"] = [4]
+        make(h5py, node, str(secret))
+    with pytest.raises(ValueError, match=r"docs\.h5.*(to another file or to nothing|in other files)"):
+        read(tmp_path / "docs.h5", group=group)
+
+
+def test_hdf5_links_within_the_file(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = write_hdf5(tmp_path / "docs", {"kept/numbers": DOCS.tokens, "lengths": DOCS.lengths})
+    with h5py.File(path, "r+") as file:
+        file["tokens"] = h5py.SoftLink("/kept/numbers")
+    np.testing.assert_array_equal(read(path).tokens, DOCS.tokens)
+
+
+# -- zarr -------------------------------------------------------------------------
+
+
+def zarr_group(path: Path, zarr_format: int = 3) -> Path:
+    return write_zarr(
+        path, {"tokens": DOCS.tokens, "lengths": DOCS.lengths, "ids": DOCS.ids.tolist()}, zarr_format
+    )
+
+
+def change_json(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(("zarr_format", "chunk"), [(2, "tokens/2.0"), (3, "tokens/c/2/0")])
+def test_zarr_groups_and_partial_copies(tmp_path: Path, zarr_format: int, chunk: str) -> None:
+    inner = zarr_group(tmp_path / "docs" / "inner", zarr_format)
+    zarr_group(tmp_path / "outer", zarr_format)
+    inner.rename(tmp_path / "outer" / "inner")
+    assert_same(everything(open_source(tmp_path / "outer", group="inner")), DOCS)
+    (tmp_path / "outer" / "inner" / chunk).unlink()
+    with pytest.raises(ValueError, match="tokens has 2 of its 3 chunks"):
+        open_source(tmp_path / "outer", group="inner")
+
+
+def test_zarr_codecs_that_run_programs_are_refused(tmp_path: Path) -> None:
+    plain = {"name": "bytes", "configuration": {"endian": "little"}}
+    pickling = {"name": "numcodecs.pickle", "configuration": {"protocol": 5}}
+    shards = {"chunk_shape": [4], "codecs": [plain, pickling], "index_codecs": [plain]}
+    for i, codecs in enumerate([[plain, pickling], [{"name": "sharding_indexed", "configuration": shards}]]):
+        path = zarr_group(tmp_path / f"three{i}")
+        change_json(path / "lengths" / "zarr.json", codecs=codecs)
+        with pytest.raises(ValueError, match=r"lengths uses the codec 'numcodecs\.pickle'|is damaged"):
+            read(path)
+    path = zarr_group(tmp_path / "two", 2)
+    change_json(path / "ids" / ".zarray", filters=[{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}])
+    with pytest.raises(ValueError, match="two: ids uses the codec 'pickle'"):
+        read(path)
+
+
+def test_zarr_consolidated_metadata_does_not_lead_elsewhere(tmp_path: Path) -> None:
+    secret = zarr_group(tmp_path / "secret")
+    path = write_zarr(tmp_path / "docs", {})
+    names = ("tokens", "lengths")
+    inside = {f"../secret/{name}": json.loads((secret / name / "zarr.json").read_text()) for name in names}
+    metadata = {"kind": "inline", "must_understand": False, "metadata": inside}
+    change_json(path / "zarr.json", consolidated_metadata=metadata)
+    with pytest.raises(ValueError, match="docs has no token vectors under a known name"):
+        read(path)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("h5py", "hdf5"), ("zarr", "zarr")])
+def test_missing_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, extra: str) -> None:
+    monkeypatch.setitem(__import__("sys").modules, name, None)
+    with pytest.raises(ImportError, match=rf"pip install 'muvera-toolkit\[{extra}\]'"):
+        open_source(tmp_path, extra)

@@ -1,0 +1,238 @@
+"""Qdrant collections that its embedded client built, and folders that are incomplete or hostile."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import os
+import pickle
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.token_collections import assert_same, collection, everything
+
+from muvera.convert import open_source, read
+
+qdrant = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
+models = qdrant.models
+
+# qdrant-client leaves a database in memory open, of which Python 3.13 warns whenever it is collected,
+# and its lock file if another client holds the lock.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed (database|file):ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "d"])
+MAX_SIM = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+
+
+def tokens_of(distance: str = "Dot") -> Any:
+    return models.VectorParams(size=4, distance=distance, multivector_config=MAX_SIM)
+
+
+def make_collection(path: Path, named: bool = True, distance: str = "Dot", docs: Any = DOCS) -> Path:
+    """Build a collection in which the document without tokens is a point without the vector."""
+    vectors: Any = tokens_of(distance)
+    if named:
+        vectors = {"colbert": vectors, "fde": models.VectorParams(size=2, distance="Dot")}
+    client = qdrant.QdrantClient(path=str(path))
+    client.create_collection("docs", vectors_config=vectors)
+    points = []
+    for i, (name, value) in enumerate(zip(docs.ids.tolist(), docs, strict=True)):
+        vector: Any = value.tolist()
+        if named:
+            vector = {"fde": [1.0, 2.0], **({"colbert": vector} if vector else {})}
+        if vector:
+            points.append(models.PointStruct(id=i * 10, vector=vector, payload={"key": name}))
+    client.upsert("docs", points)
+    client.close()
+    return path
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_collections(tmp_path: Path, named: bool) -> None:
+    source = open_source(make_collection(tmp_path, named))
+    expected = DOCS if named else DOCS[[0, 2, 3]]
+    assert (source.name, source.dimension, source.num_documents) == ("qdrant", 4, len(expected))
+    for max_tokens in (1, 100):
+        got = everything(source, max_tokens)
+        assert got.ids.tolist() == ([0, 10, 20, 30] if named else [0, 20, 30])
+        np.testing.assert_array_equal(got.tokens, DOCS.tokens)
+    assert_same(read(tmp_path, id_field="key"), expected)
+
+
+def test_cosine_keeps_directions(tmp_path: Path) -> None:
+    """Versions of the client differ in whether they keep the norms."""
+    got = read(make_collection(tmp_path, distance="Cosine")).tokens
+    expected = DOCS.tokens / np.linalg.norm(DOCS.tokens, axis=1, keepdims=True)
+    np.testing.assert_allclose(got / np.linalg.norm(got, axis=1, keepdims=True), expected, rtol=1e-5)
+
+
+def test_what_the_client_scrolls_is_read(tmp_path: Path) -> None:
+    """With sparse vectors, dates, nested payloads and ids of both kinds, in the client's order."""
+    client = qdrant.QdrantClient(path=str(tmp_path))
+    sparse = {"words": models.SparseVectorParams()}
+    client.create_collection("docs", {"colbert": tokens_of()}, sparse_vectors_config=sparse)
+    names = ["8f2445d0-91e4-4e13-ab34-8929b619a9d4", 7, "00000000-0000-4000-8000-000000000000", 2**40]
+    for i, (name, value) in enumerate(zip(names, DOCS, strict=True)):
+        vector: Any = {"words": models.SparseVector(indices=[i], values=[1.0])}
+        if len(value):
+            vector["colbert"] = value.tolist()
+        payload = {
+            "key": f"k{i}",
+            "when": datetime.datetime(2024, 1, i + 1),
+            "deep": [{"a": None}, True, 2.5],
+        }
+        client.upsert("docs", [models.PointStruct(id=name, vector=vector, payload=payload)])
+    points, _ = client.scroll("docs", limit=10, with_vectors=True)
+    client.close()
+    docs = read(tmp_path, id_field="key")
+    assert docs.ids.tolist() == [point.payload["key"] for point in points]
+    for point, tokens in zip(points, docs, strict=True):
+        np.testing.assert_array_equal(tokens, np.reshape(point.vector.get("colbert", []), (-1, 4)))
+    with pytest.raises(TypeError, match="point 7 has a list in the payload's 'deep'"):
+        read(tmp_path, id_field="deep")
+
+
+def test_which_collection_vector_and_id(tmp_path: Path) -> None:
+    make_collection(tmp_path)
+    for options, message in (
+        ({"collection": "up"}, "has no collection 'up', but the collections docs"),
+        ({"vector": "fde"}, r"docs has these multi-vectors: 'colbert'\. Say which with vector="),
+        ({"id_field": "up"}, "point 0 has a NoneType in the payload's 'up'"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            read(tmp_path, **options)
+
+
+def test_a_folder_in_use(tmp_path: Path) -> None:
+    make_collection(tmp_path)
+    other = qdrant.QdrantClient(path=str(tmp_path))
+    with pytest.raises(BlockingIOError, match="is in use by another Qdrant client"):
+        read(tmp_path)
+    other.close()
+    assert len(read(tmp_path)) == 4
+
+
+class Hostile:
+    """A pickle that makes the file `marker` when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def storage(folder: Path) -> Path:
+    return folder / "collection" / "docs" / "storage.sqlite"
+
+
+def change(folder: Path, statement: str, *values: Any) -> None:
+    connection = sqlite3.connect(storage(folder))
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("column", ["point", "id"])
+def test_points_run_no_code(tmp_path: Path, column: str) -> None:
+    folder, marker = make_collection(tmp_path / "db"), tmp_path / "marker"
+    pickled: Any = pickle.dumps(Hostile(marker))
+    pickled = base64.b64encode(pickled).decode() if column == "id" else pickled
+    change(folder, f"UPDATE points SET {column} = ? WHERE rowid = 2", pickled)
+    with pytest.raises(pickle.UnpicklingError, match=rf"{folder}.* asks for (posix|nt)\.system"):
+        read(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_reading_creates_nothing(tmp_path: Path, mode: str) -> None:
+    make_collection(tmp_path)
+    (tmp_path / ".lock").unlink(missing_ok=True)
+    change(tmp_path, f"PRAGMA journal_mode = {mode}")
+
+    def listing() -> dict[str, tuple[int, int]]:
+        return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(tmp_path.rglob("*"))}
+
+    before = listing()
+    assert len(read(tmp_path)) == 4
+    assert listing() == before
+
+
+def replace_table(statement: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        change(folder, "DROP TABLE points")
+        change(folder, statement)
+
+    return damage
+
+
+def old_storage(folder: Path) -> None:
+    storage(folder).unlink()
+    storage(folder).with_suffix(".dbm").touch()
+
+
+def cut(folder: Path) -> None:
+    storage(folder).write_bytes(storage(folder).read_bytes()[:3000])
+
+
+def meta(vectors: Any, name: str = "docs") -> Callable[[Path], Any]:
+    content = json.dumps({"collections": {name: {"vectors": vectors}}})
+    return lambda folder: (folder / "meta.json").write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            replace_table(
+                "CREATE VIEW points AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
+                "SELECT id AS rowid, id, id AS point FROM n"
+            ),
+            "no table 'points' with the columns id and point",
+        ),
+        (
+            replace_table("CREATE TABLE points (id TEXT, point BLOB AS (zeroblob(1000000000)))"),
+            "no table 'points'",
+        ),
+        (replace_table("CREATE TABLE points (name TEXT)"), "no table 'points'"),
+        (
+            lambda f: storage(f).with_name("storage.sqlite-journal").write_bytes(b"x"),
+            "changes that were not finished",
+        ),
+        (cut, "is damaged.*malformed"),
+        (lambda f: storage(f).unlink(), r"storage\.sqlite is missing"),
+        (old_storage, r"qdrant-client before 1\.1\.7"),
+        (lambda f: (f / "meta.json").write_text("{"), r"meta\.json is damaged"),
+        (meta({"size": 4, "multivector_config": {}}), "these multi-vectors: none"),
+        (meta({"size": "x", "multivector_config": {"comparator": "max_sim"}}), "is damaged"),
+        (meta({}, "../docs"), r"has the collection '\.\./docs', which is not a folder's name"),
+        (meta([]), "these multi-vectors: none"),
+    ],
+)
+def test_folders_that_are_refused(tmp_path: Path, damage: Any, message: str) -> None:
+    folder = make_collection(tmp_path / "db")
+    damage(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        read(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_the_last_spelling_of_a_uuid_counts(tmp_path: Path) -> None:
+    """Older clients stored each spelling as a point of its own; the newest row is the point."""
+    make_collection(tmp_path)
+    name = "8f2445d0-91e4-4e13-ab34-8929b619a9d4"
+    for spelling, value in ((name, 1.0), (name.upper(), 2.0)):
+        point = models.PointStruct(id=spelling, vector={"colbert": [[value] * 4]}, payload={})
+        key = base64.b64encode(pickle.dumps(spelling)).decode()
+        change(tmp_path, "INSERT INTO points VALUES (?, ?)", key, pickle.dumps(point))
+    change(tmp_path, "DELETE FROM points WHERE rowid < 5")
+    docs = read(tmp_path)
+    assert docs.ids.tolist() == [name] and docs.tokens.tolist() == [[2.0] * 4]
