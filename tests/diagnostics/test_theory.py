@@ -1,4 +1,4 @@
-"""The theorems' parameters: each bound of the proofs put together again, and tried on hashed tokens."""
+"""The theorems' parameters: the bounds of the proofs recomputed, and tried on hashed tokens."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import FDEConfig
-from muvera.diagnostics.theory import Parameters, compare, theorem_2_1, theorem_2_2
+from muvera.diagnostics.theory import compare, theorem_2_1, theorem_2_2
 
 errors = st.floats(1e-3, 1.0)
 failures = st.floats(1e-9, 0.999)
@@ -24,7 +24,7 @@ def projection_failure(e: float, p: int) -> float:
 
 
 def worst_loss(deviation: float, largest_angle: float) -> float:
-    """What (8) costs at most, over best angles up to `largest_angle`; and (9), a cell's own tokens."""
+    """Largest cost of (8) over best angles up to `largest_angle`, and of (9), a cell's own tokens."""
     best = np.linspace(0, min(largest_angle, np.pi), 2001)
     other = np.minimum(best + 2 * np.pi * deviation, np.pi)
     own = 1 - math.cos(min(np.pi * deviation, np.pi))
@@ -33,17 +33,17 @@ def worst_loss(deviation: float, largest_angle: float) -> float:
 
 @given(errors, failures, counts, counts)
 def test_theorem_2_1_adds_up(eps: float, delta: float, queries: int, documents: int) -> None:
-    asked = theorem_2_1(eps, delta, queries, documents)
-    assert asked.num_repetitions == 1
+    required = theorem_2_1(eps, delta, queries, documents)
+    assert required.num_repetitions == 1
     tokens = queries + documents
     for k, angle in (
-        (asked.num_simhash_projections, asked.largest_angle),
-        (asked.any_angle_simhash_projections, np.pi),
+        (required.num_simhash_projections, required.largest_angle),
+        (required.any_angle_simhash_projections, np.pi),
     ):
-        # The deviation that this k makes as unlikely as inequality (7) has it.
+        # The deviation that has the probability of inequality (7) with this k.
         deviation = math.sqrt(math.log(tokens**2 / (eps * min(delta, 0.5))) / (2 * k))
         partition = 2 * queries * documents * math.exp(-2 * deviation**2 * k)
-        projection = queries * documents * projection_failure(eps / 2, asked.projection_dimension)
+        projection = queries * documents * projection_failure(eps / 2, required.projection_dimension)
         assert partition + projection <= eps * delta * (1 + 1e-9) <= delta * (1 + 1e-9)
         loss = worst_loss(deviation, angle)
         assert loss + eps / 2 <= eps * (1 + 1e-9)
@@ -53,17 +53,17 @@ def test_theorem_2_1_adds_up(eps: float, delta: float, queries: int, documents: 
 
 @given(errors, failures, counts, counts, st.integers(1, 10**9))
 def test_theorem_2_2_adds_up(eps: float, delta: float, queries: int, documents: int, n: int) -> None:
-    asked = theorem_2_2(eps, delta, queries, documents, n)
+    required = theorem_2_2(eps, delta, queries, documents, n)
     one = theorem_2_1(eps / 4, 0.1, queries, documents)
-    assert asked.num_simhash_projections == one.num_simhash_projections
-    assert asked.projection_dimension == one.projection_dimension
+    assert required.num_simhash_projections == one.num_simhash_projections
+    assert required.projection_dimension == one.projection_dimension
     tokens, small = queries + documents, eps / 4
     deviation = math.sqrt(math.log(tokens**2 / (small * 0.1)) / (2 * one.num_simhash_projections))
     partition = 2 * queries * documents * math.exp(-2 * deviation**2 * one.num_simhash_projections)
     bias = worst_loss(deviation, one.largest_angle) + 2 * partition
     assert bias <= 0.15 * eps * (1 + 1e-9)
-    averaged = 2 * n * math.exp(-asked.num_repetitions * (eps / 4) ** 2 / 2)
-    e, rows = eps / 10, asked.num_repetitions * asked.projection_dimension
+    averaged = 2 * n * math.exp(-required.num_repetitions * (eps / 4) ** 2 / 2)
+    e, rows = eps / 10, required.num_repetitions * required.projection_dimension
     projected = 2 * queries * n * math.exp(-rows * e**2 / (12 + 8 * e))
     assert averaged + projected <= delta * (1 + 1e-9)
     assert bias + eps / 4 + e <= eps / 2 * (1 + 1e-9)
@@ -94,7 +94,7 @@ def test_orders_of_growth(eps: float, delta: float, queries: int, documents: int
 def estimate(
     query: np.ndarray, document: np.ndarray, normals: np.ndarray, signs: np.ndarray | None = None
 ) -> float:
-    """<Fq, Fd> / |Q| for one repetition, cell by cell: 2**k blocks are far too many to write down."""
+    """<Fq, Fd> / |Q| for one repetition, cell by cell, because 2**k blocks do not fit into memory."""
     query_bits, document_bits = query @ normals.T > 0, document @ normals.T > 0
     if signs is not None:
         query, document = (x @ signs.T / math.sqrt(len(signs)) for x in (query, document))
@@ -124,32 +124,32 @@ def test_the_estimate_by_cells_is_the_oracle() -> None:
 
 @pytest.mark.parametrize("dimension", [8, 64])
 def test_theorem_2_1_holds_for_any_angle(dimension: int) -> None:
-    """With `any_angle_simhash_projections`: no failure in 20 draws that are allowed one at most."""
+    """No failure in 20 draws with `any_angle_simhash_projections`; one would be allowed."""
     eps, delta = 0.5, 0.05
-    asked = theorem_2_1(eps, delta, 4, 12)
+    required = theorem_2_1(eps, delta, 4, 12)
     rng = np.random.default_rng(dimension)
     for _ in range(20):
         query, document = unit(rng, 4, dimension), unit(rng, 12, dimension)
-        normals = rng.standard_normal((asked.any_angle_simhash_projections, dimension))
-        signs = rng.choice([-1.0, 1.0], (asked.projection_dimension, dimension))
+        normals = rng.standard_normal((required.any_angle_simhash_projections, dimension))
+        signs = rng.choice([-1.0, 1.0], (required.projection_dimension, dimension))
         exact = oracle.chamfer(query, document) / 4
         assert abs(estimate(query, document, normals, signs) - exact) <= eps
         assert exact - eps / 2 <= estimate(query, document, normals) <= exact + 1e-12
 
 
 def test_theorem_2_1_holds_under_its_angle() -> None:
-    """With the k of the theorem, where each query token has a document token within `largest_angle`."""
+    """With the k of the theorem, if each query token has a document token within `largest_angle`."""
     eps, delta, dimension = 0.5, 0.05, 16
-    asked = theorem_2_1(eps, delta, 4, 12)
+    required = theorem_2_1(eps, delta, 4, 12)
     rng = np.random.default_rng(1)
     for _ in range(40):
         query, document = unit(rng, 4, dimension), unit(rng, 12, dimension)
         off = unit(rng, 4, dimension)
         off -= (off * query).sum(axis=1, keepdims=True) * query
         off /= np.linalg.norm(off, axis=1, keepdims=True)
-        document[:4] = math.cos(asked.largest_angle) * query + math.sin(asked.largest_angle) * off
+        document[:4] = math.cos(required.largest_angle) * query + math.sin(required.largest_angle) * off
         exact = oracle.chamfer(query, document) / 4
-        normals = rng.standard_normal((asked.num_simhash_projections, dimension))
+        normals = rng.standard_normal((required.num_simhash_projections, dimension))
         assert exact - eps / 2 <= estimate(query, document, normals) <= exact + 1e-12
 
 
@@ -157,10 +157,10 @@ def test_the_k_of_the_theorem_is_not_enough_for_any_angle() -> None:
     """The gap at display (8): an orthogonal best token beside ten that are 2 eps worse.
 
     Their Hamming distances' means are 2 eps k / pi apart, their spread is sqrt(k / 2): with k of order
-    1 / eps a small eps drowns, with 1 / eps^2 it does not (but at this eps that is a billion hyperplanes).
+    1 / eps a small eps is lost, with 1 / eps^2 it is not (that is a billion hyperplanes at this eps).
     """
     eps, delta, rivals = 0.001, 0.05, 10
-    asked = theorem_2_1(eps, delta, 1, rivals + 1)
+    required = theorem_2_1(eps, delta, 1, rivals + 1)
     query = np.eye(1, rivals + 2)
     worse = math.asin(2 * eps)
     document = np.zeros((rivals + 1, rivals + 2))
@@ -171,19 +171,19 @@ def test_the_k_of_the_theorem_is_not_enough_for_any_angle() -> None:
     assert exact == 0.0
     rng = np.random.default_rng(2)
     misses = sum(
-        estimate(query, document, rng.standard_normal((asked.num_simhash_projections, rivals + 2)))
+        estimate(query, document, rng.standard_normal((required.num_simhash_projections, rivals + 2)))
         < exact - eps
         for _ in range(12)
     )
-    # Most of the draws, where one of 20 was promised.
+    # In most draws, although the theorem promises at most one in 20.
     assert misses >= 6
-    at = math.sqrt(2 * asked.any_angle_simhash_projections) * 2 * eps / math.pi
+    at = math.sqrt(2 * required.any_angle_simhash_projections) * 2 * eps / math.pi
     assert at > 20, "the means are this many standard deviations apart with the k for any angle"
 
 
 @pytest.mark.parametrize(("e", "p"), [(0.25, 200), (0.5, 40), (0.9, 20)])
 def test_the_constants_of_fact_a_2(e: float, p: int) -> None:
-    """The bound holds for vectors as one-sided as they come, where signs deviate most from Gaussians."""
+    """The bound holds for the most one-sided vectors, for which signs deviate most from Gaussians."""
     rng = np.random.default_rng(3)
     for x, y in ((np.eye(1, 16)[0], np.eye(1, 16, 1)[0]), (np.full(16, 0.25), np.full(16, 0.25))):
         signs = rng.choice([-1.0, 1.0], (2000, p, 16))
@@ -192,86 +192,58 @@ def test_the_constants_of_fact_a_2(e: float, p: int) -> None:
         assert off.mean() <= min(1.0, 2 * math.exp(-p * e**2 / (12 + 8 * e)))
 
 
-# -- comparing ------------------------------------------------------------------------
+# -- compare --------------------------------------------------------------------------
 
 
-def test_compare_says_what_is_outside_the_proof() -> None:
-    asked = theorem_2_2(0.25, None, 32, 150, 10_000)
-    text = compare(
-        FDEConfig(dimension=128, final_projection="count_sketch", final_projection_dimension=99), asked
-    )
-    assert text.startswith(
-        "Theorem 2.2 for eps=0.25, delta=0.0001, 32 query tokens, 150 document tokens, 10,000 documents:\n"
-    )
-    for words in (
-        f"- repetitions: 40 here, {asked.num_repetitions:,} required (",
-        f"- hyperplanes: 3 here, {asked.num_simhash_projections:,} required (",
-        f"{asked.any_angle_simhash_projections:,} for any angle",
-        f"- projected columns: 16 here, {asked.projection_dimension:,} required (",
-        "- floats: 228 here, 10^",
-        "empty document cells stay empty",
-        "document tokens are centered",
-        "the document's mean is split off",
-        "scaled to their tokens' mean length",
-        "shared between two cells",
-        "orthogonal hyperplanes are not independent",
-        "complementary projections are not independent",
-        "the final projection comes after",
-        "The theorem promises nothing for this configuration",
+def test_compare_names_the_numbers_and_the_departures() -> None:
+    required = theorem_2_2(0.25, None, 32, 150, 10_000)
+    config = FDEConfig(dimension=128, final_projection="count_sketch", final_projection_dimension=99)
+    text = compare(config, required)
+    for number in (
+        required.num_repetitions,
+        required.num_simhash_projections,
+        required.any_angle_simhash_projections,
+        required.projection_dimension,
+        10_000,
+        config.vector_dimension,
     ):
-        assert words in text
-    sketched = compare(FDEConfig.preset("reference", 128), asked)
-    assert sketched.count("outside the proof") == 1
-    assert "a count sketch is no dense matrix" in sketched
-    assert "all 128 here, without any error: enough" in compare(
-        FDEConfig.preset("paper", 128, projection="identity"), asked
-    )
+        assert f"{number:,}" in text
+    assert text.count("outside the proof") == 8 and "holds" not in text
+    assert compare(FDEConfig.preset("reference", 128), required).count("outside the proof") == 1
+    with pytest.raises(TypeError, match="FDEConfig, got dict"):
+        compare({}, required)  # type: ignore[arg-type]
 
 
-def test_compare_with_something_that_is_enough() -> None:
-    """No theorem requires so little: made by hand."""
+def test_a_configuration_that_is_large_enough() -> None:
+    """No theorem requires so little."""
     little = dataclasses.replace(
         theorem_2_1(1.0, 0.5, 1, 1), num_repetitions=2, num_simhash_projections=5, projection_dimension=16
     )
-    assert compare(FDEConfig.preset("paper", 64), little).endswith(
-        "The theorem holds for this configuration."
-    )
-    assert "promises nothing" in compare(FDEConfig.preset("paper", 64, num_repetitions=1), little)
-    assert "promises nothing" in compare(FDEConfig(dimension=64), little)
-    with pytest.raises(TypeError, match="config must be an FDEConfig, got dict"):
-        compare({}, little)  # type: ignore[arg-type]
-
-
-def test_the_size_is_a_logarithm() -> None:
-    asked = theorem_2_1(1.0, 0.5, 1, 1)
-    size = asked.num_repetitions * 2**asked.num_simhash_projections * asked.projection_dimension
-    assert asked.log10_vector_dimension == pytest.approx(math.log10(size))
-    assert isinstance(asked, Parameters)
+    size = little.num_repetitions * 2**little.num_simhash_projections * little.projection_dimension
+    assert little.log10_vector_dimension == pytest.approx(math.log10(size))
+    assert "holds" in compare(FDEConfig.preset("paper", 64), little)
+    assert "holds" in compare(FDEConfig.preset("paper", 64, projection="identity"), little)
+    assert "holds" not in compare(FDEConfig.preset("paper", 64, num_repetitions=1), little)
+    assert "holds" not in compare(FDEConfig(dimension=64), little)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "words"),
+    ("arguments", "kind", "words"),
     [
-        ((0.0, 0.1, 3, 4), ValueError, "eps must be above 0 and at most 1, got 0.0"),
-        ((1.5, 0.1, 3, 4), ValueError, "at most 1, got 1.5"),
-        ((math.nan, 0.1, 3, 4), ValueError, "got nan"),
-        ((0.1, 0.0, 3, 4), ValueError, "delta must be between 0 and 1, got 0.0"),
-        ((0.1, 1.0, 3, 4), ValueError, "delta must be between 0 and 1, got 1.0"),
-        ((0.1, 0.1, 0, 4), ValueError, "num_query_tokens must be at least 1, got 0"),
-        ((0.1, 0.1, 3, -4), ValueError, "num_document_tokens must be at least 1, got -4"),
-        ((0.1, 0.1, 3.0, 4), TypeError, "num_query_tokens must be an int, got float 3.0"),
-        ((0.1, 0.1, 3, True), TypeError, "num_document_tokens must be an int, got bool True"),
+        ((0.0, 0.1, 3, 4), ValueError, "eps .*0.0"),
+        ((1.5, 0.1, 3, 4), ValueError, "eps .*1.5"),
+        ((math.nan, 0.1, 3, 4), ValueError, "eps .*nan"),
+        ((0.1, 0.0, 3, 4), ValueError, "delta .*0.0"),
+        ((0.1, 1.0, 3, 4), ValueError, "delta .*1.0"),
+        ((0.1, 0.1, 0, 4), ValueError, "num_query_tokens .*0"),
+        ((0.1, 0.1, 3, -4), ValueError, "num_document_tokens .*-4"),
+        ((0.1, 0.1, 3.0, 4), TypeError, "num_query_tokens .*float"),
     ],
 )
-def test_refused(arguments: tuple[Any, Any, Any, Any], error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
+def test_bad_input(arguments: tuple[Any, Any, Any, Any], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
         theorem_2_1(*arguments)
-    with pytest.raises(error, match=words):
+    with pytest.raises(kind, match=words):
         theorem_2_2(*arguments, 100)
-
-
-def test_documents_must_be_counted() -> None:
-    with pytest.raises(ValueError, match="num_documents must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"num_documents .*0"):
         theorem_2_2(0.1, None, 3, 4, 0)
-    with pytest.raises(TypeError, match=r"num_documents must be an int, got float 1000000\.0"):
-        theorem_2_2(0.1, None, 3, 4, 1e6)  # type: ignore[arg-type]

@@ -1,65 +1,75 @@
-"""The encoders that are tried, and the bytes that storages say."""
+"""The encoders of the search space; Pareto fronts and halving against their definitions."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from muvera import FDEConfig
-from muvera.mips import HNSWSearch, HNSWSettings
-from muvera.tuning.hnsw_settings import select_hnsw_settings
+from muvera import FDEConfig, MomentsConfig
 from muvera.tuning.plot import _COLORS
-from muvera.tuning.search_space import STORAGES, encoder_candidates
+from muvera.tuning.search_space import encoder_candidates, halve, pareto_fronts
+
+points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=20)
 
 
-@pytest.mark.parametrize("dimension", [1, 4, 16, 96, 128, 768])
+@pytest.mark.parametrize("dimension", [1, 4, 16, 128, 768])
 def test_encoders_differ_and_are_valid_for_every_dimension(dimension: int) -> None:
-    found = encoder_candidates(dimension)
-    assert len({each.config for each in found}) == len({each.name for each in found}) == len(found)
-    assert all(each.config.dimension == dimension for each in found)
-    floats = [each.floats for each in found]
+    candidates = encoder_candidates(dimension)
+    configs = {one.config for one in candidates}
+    assert len(configs) == len({one.name for one in candidates}) == len(candidates)
+    assert {one.kind for one in candidates} == {"mean", "moments", "FDE", "learned"} == set(_COLORS)
+    assert {FDEConfig(dimension=dimension), MomentsConfig(dimension=dimension)} <= configs
+    floats = [one.floats for one in candidates]
     assert floats == sorted(floats) and floats[0] <= 128
-    assert all(each.source.vector_dimension >= each.floats for each in found)
-    assert FDEConfig(dimension=dimension) in {each.config for each in found}
+    for one in candidates:
+        # Leading columns of a longer vector: only the size differs.
+        size = "compact_dimension" if one.kind == "moments" else "vector_dimension"
+        if one.source != one.config:
+            assert one.source.vector_dimension >= one.floats
+            assert {**one.source.to_dict(), size: 0} == {**one.config.to_dict(), size: 0}
 
 
-@pytest.mark.parametrize(("dimension", "covariance"), [(16, True), (128, True), (768, False)])
-def test_every_kind_is_tried(dimension: int, covariance: bool) -> None:
-    found = encoder_candidates(dimension)
-    kinds = {each.kind for each in found}
-    assert kinds - {"covariance"} == {"mean", "FDE", "compact", "learned"}
-    assert ("covariance" in kinds) == covariance
-    assert kinds <= set(_COLORS)
-    for each in found:
-        # Leading columns of the same vector: nothing but the size is another.
-        size = "compact_dimension" if each.kind in ("compact", "covariance") else "vector_dimension"
-        if each.source != each.config:
-            assert {**each.source.to_dict(), size: 0} == {**each.config.to_dict(), size: 0}
+@given(points)
+def test_fronts_are_those_of_the_definition(pairs: list[tuple[int, int]]) -> None:
+    sizes, values = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
+    fronts = pareto_fronts(sizes, values)
+    assert sorted(i for front in fronts for i in front) == list(range(len(pairs)))
+    left = set(range(len(pairs)))
+    for front in fronts:
+        for i in left:
+            exceeded = any(
+                sizes[j] <= sizes[i]
+                and values[j] >= values[i]
+                and ((sizes[j], values[j]) != (sizes[i], values[i]) or j < i)
+                for j in left - {i}
+            )
+            assert (i in front) == (not exceeded)
+        left -= set(front)
 
 
-@pytest.mark.parametrize("floats", [7, 64, 130])
-@pytest.mark.parametrize("storage", STORAGES, ids=lambda storage: storage.name)
-def test_sizes_are_those_that_searches_tell(storage: object, floats: int) -> None:
-    vectors = np.random.default_rng(0).normal(size=(300, floats)).astype(np.float32)
-    search = storage.make_search(floats)  # type: ignore[attr-defined]
-    search.add(np.arange(300), vectors)
-    search.train()
-    assert search.info()["bytes_per_vector"] == storage.bytes_per_vector(floats, 300)  # type: ignore[attr-defined]
+@given(points)
+def test_half_is_kept_and_nothing_better_is_dropped(pairs: list[tuple[int, int]]) -> None:
+    left = halve(
+        range(len(pairs)), [1], lambda i: pairs[i][0], lambda some, _: [float(pairs[i][1]) for i in some]
+    )
+    assert 2 * len(left) >= len(pairs)
+    for j in set(range(len(pairs))) - set(left):
+        assert any(pairs[i][0] <= pairs[j][0] and pairs[i][1] >= pairs[j][1] for i in left)
 
 
-def test_size_in_a_graph() -> None:
-    graph = HNSWSearch(40, HNSWSettings(m=24))
-    many = 100_000
-    assert STORAGES[0].bytes_per_vector(40, many, 24) == graph.info()["bytes_per_vector"]
-    assert STORAGES[1].bytes_per_vector(40, many, 24) == STORAGES[1].bytes_per_vector(40, 1)
-
-
-def test_the_cheapest_graph_that_finds_enough() -> None:
+def test_separated_candidates_survive_noise() -> None:
+    """Of three candidates per size, the best is .1 ahead, and noise is .02."""
     rng = np.random.default_rng(0)
-    easy = rng.normal(size=(300, 8)).astype(np.float32)
-    settings, share = select_hnsw_settings(easy, easy[:20], 20)
-    assert settings == {"m": 16, "ef": 100} and share >= 0.98
+    candidates = [(size, quality) for size in (1, 2, 4, 8) for quality in (0.0, 0.1, 0.2)]
+    measured = []
 
+    def measure(left: Sequence[tuple[int, float]], rung: int) -> list[float]:
+        measured.append((rung, len(left)))
+        return [0.05 * np.log2(size) + quality + rng.uniform(-0.02, 0.02) for size, quality in left]
 
-def test_a_graph_never_walks_with_fewer_than_candidates() -> None:
-    vectors = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
-    settings, _ = select_hnsw_settings(vectors, vectors[:5], 250, [16])
-    assert settings["m"] == 16 and settings["ef"] >= 250
+    left = halve(candidates, (1, 2), lambda candidate: candidate[0], measure)
+    assert {(size, 0.2) for size in (1, 2, 4, 8)} <= set(left)
+    assert measured[0] == (1, 12) and measured[1][0] == 2 and 6 <= measured[1][1] < 12
+    assert halve(["one"], (1, 2), lambda _: 1, lambda *_: [][0]) == ["one"]  # not measured
