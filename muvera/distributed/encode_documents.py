@@ -1,43 +1,44 @@
-"""EncodeDocuments: a callable that Ray Data, Daft and Spark run in their workers."""
+"""EncodeDocuments: a callable for workers of Ray Data, Daft and Spark, and a sample to fit its encoder on."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..encoders.registry import load_encoder
-from ..utils.checks import require_choice
+from ..utils.checks import require_choice, require_int
 from ..utils.optional_imports import import_extra
-from ..utils.parallel import thread_count
 
-__all__ = ["EncodeDocuments"]
+__all__ = ["EncodeDocuments", "sample_files"]
+
+# Column of lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them.
+_TOKENS = "tokens"
 
 
 class EncodeDocuments:
-    """Encode a column of token vectors of Arrow tables, one after the other.
+    """Encode the column "tokens" of Arrow tables, on one thread.
 
-    A worker makes one of these, which reads the encoder once, and calls it with its tables.  The vectors
-    are the same, bit for bit, as those of one process, whatever tables the rows come in.
+    Each worker creates one of these, which reads the encoder once, and calls it with its tables.  The vectors are
+    bitwise equal to those of one process, however the rows are split into tables.
 
     Parameters
     ----------
     encoder : path or Encoder
-        Fitted.  A path of a folder that every worker sees, which ``encoder.save`` wrote, moves fewer bytes
-        than the encoder itself, some 60 MB.
-    column : str
-        Of lists of fixed-size lists of floats, a list a document, as :meth:`muvera.MultiVectors.to_arrow` makes.
+        Fitted.  A folder that every worker can read, written by ``encoder.save``, moves fewer bytes than the
+        encoder itself (about 60 MB).
     output : str
         Name of the new column, fixed-size lists of float32.
     side : {"documents", "queries"}
-        Vectors of the two differ.
+        Encode as documents or as queries.
     keep_tokens : bool
-        Keep the column of tokens in the result.
-    threads : int
-        Of a worker.  More than one only where workers have so many cores of their own.
+        Keep the column "tokens" in the result.
 
     Raises
     ------
@@ -57,63 +58,84 @@ class EncodeDocuments:
     def __init__(
         self,
         encoder: str | os.PathLike[str] | Encoder,
-        column: str = "tokens",
         *,
         output: str = "vector",
         side: Literal["documents", "queries"] = "documents",
         keep_tokens: bool = True,
-        threads: int = 1,
     ) -> None:
-        self._pa = import_extra("pyarrow", "parquet", "Encoding tables")
+        import_extra("pyarrow", "parquet", "Encoding tables")
         require_choice("side", side, ("documents", "queries"))
         self._encoder = load_encoder(encoder) if isinstance(encoder, (str, os.PathLike)) else encoder
         if self._encoder.needs_fit:
-            raise ValueError(
-                "The encoder needs to be fitted before it can encode. Call its fit, then save it."
-            )
-        self._column, self._output, self._side, self._keep = column, output, side, keep_tokens
-        self._threads = thread_count(threads)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pa": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._pa = import_extra("pyarrow", "parquet", "Encoding tables")
+            raise ValueError("The encoder is not fitted. Call its fit before encoding.")
+        self._output, self._side, self._keep = output, side, keep_tokens
 
     def __call__(self, table: Any) -> Any:
-        """Return the table with the column of vectors.
-
-        Parameters
-        ----------
-        table : pyarrow.Table
-
-        Returns
-        -------
-        pyarrow.Table
+        """Return the pyarrow.Table with the column of vectors.
 
         Raises
         ------
         ValueError, TypeError
-            For a table without the column, or tokens that do not fit the encoder.
+            For a table without the column "tokens", or tokens that do not fit the encoder.
         """
-        pa = self._pa
-        if self._column not in table.column_names:
-            raise ValueError(
-                f"The table has no column {self._column!r}. It has: {', '.join(table.column_names)}. Say which with "
-                "column=."
-            )
+        pa = import_extra("pyarrow", "parquet", "Encoding tables")
+        _require_tokens(table.column_names)
         if self._output in table.column_names:
-            raise ValueError(
-                f"The table has a column {self._output!r} already. Say another name with output=."
-            )
+            raise ValueError(f"The table has a column {self._output!r} already. Give another output=.")
         dimension = self._encoder.config.vector_dimension
         vectors = np.empty((0, dimension), np.float32)
         if len(table):
-            texts = MultiVectors.from_arrow(table[self._column])
-            texts.require_dimension(self._encoder.config.dimension, self._column, "the encoder")
-            method = getattr(self._encoder, f"encode_{self._side}")
-            vectors = np.ascontiguousarray(method(texts, threads=self._threads), np.float32)
+            texts = MultiVectors.from_arrow(table[_TOKENS])
+            texts.require_dimension(self._encoder.config.dimension, _TOKENS, "the encoder")
+            encode = getattr(self._encoder, f"encode_{self._side}")
+            vectors = np.ascontiguousarray(encode(texts, threads=1), np.float32)
         lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)
-        result = table if self._keep else table.drop_columns([self._column])
+        result = table if self._keep else table.drop_columns([_TOKENS])
         return result.append_column(self._output, lists)
+
+
+def sample_files(
+    paths: Sequence[str | os.PathLike[str]], *, count: int = MAX_FIT_DOCUMENTS, seed: int = 0
+) -> MultiVectors:
+    """Return documents drawn uniformly from all rows of Parquet files.
+
+    Reads only the column "tokens" of row groups that contain drawn rows.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+    count : int
+        Maximum number of documents.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        For no files, files without rows, or without the column.
+    """
+    require_int("count", count, 1)
+    pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
+    with ExitStack() as stack:
+        files = [stack.enter_context(pq.ParquetFile(path)) for path in paths]
+        sizes = [[file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] for file in files]
+        total = sum(map(sum, sizes))
+        if total == 0:
+            raise ValueError(f"The {len(files)} files have no rows to draw from. Give files with documents.")
+        rows = np.sort(np.random.default_rng(seed).permutation(total)[:count])
+        batches, start = [], 0
+        for file, groups in zip(files, sizes, strict=True):
+            _require_tokens(file.schema_arrow.names)
+            for group, size in enumerate(groups):
+                inside = rows[(rows >= start) & (rows < start + size)] - start
+                start += size
+                if len(inside):
+                    table = file.read_row_group(group, columns=[_TOKENS])
+                    batches.append(MultiVectors.from_arrow(table[_TOKENS].take(inside)))
+    return MultiVectors.concatenate(batches)
+
+
+def _require_tokens(columns: Sequence[str]) -> None:
+    if _TOKENS not in columns:
+        raise ValueError(
+            f"There is no column {_TOKENS!r}, but {', '.join(columns)}. Rename the column of tokens."
+        )

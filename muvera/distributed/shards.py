@@ -1,4 +1,4 @@
-"""ShardedIndex: indexes of parts of a collection, searched together and merged by exact score."""
+"""ShardedIndex: indexes of parts of a collection, searched in parallel and merged by exact score."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["HTTPShard", "Shard", "ShardError", "ShardedAnswer", "ShardedIndex"]
 
 
 class ShardError(RuntimeError):
-    """A shard did not answer, so that the answer of all would be incomplete; the message names it."""
+    """A shard did not answer, so the answer would be incomplete; the message names the shard."""
 
 
 class Shard(Protocol):
@@ -34,14 +34,14 @@ class Shard(Protocol):
 
 @dataclass(frozen=True)
 class ShardedAnswer:
-    """Rankings over all shards that answered, and those that did not.
+    """Rankings over all shards that answered.
 
     Parameters
     ----------
     rankings : list of Ranking
-        One a query.
+        One per query.
     failed : dict of str to str
-        Shards that did not answer, and why.
+        Shards that did not answer, with the reason.
     """
 
     rankings: list[Ranking]
@@ -49,31 +49,29 @@ class ShardedAnswer:
 
 
 class ShardedIndex:
-    """Shards that are searched at the same time; their exact scores compare, so that the best are the best of all.
+    """Shards that are searched in parallel.  Exact scores are comparable, so the merged ranking is exact.
 
     Parameters
     ----------
     shards : dict of str to Shard
-        By name: a :class:`muvera.MuveraIndex` in this process, an :class:`HTTPShard`.  An id must be in one
-        shard alone.
+        By name: a :class:`muvera.MuveraIndex` in this process, or an :class:`HTTPShard`.  An id must be in only
+        one shard.
 
     Raises
     ------
     ValueError
-        For no shards, or indexes in this process whose encoders differ: what they propose would differ in
-        kind, though not in score.
+        For no shards, or local indexes with different encoder configurations.
     """
 
     def __init__(self, shards: dict[str, Shard]) -> None:
         if not shards:
             raise ValueError("There are no shards. Give at least one.")
         self._shards = dict(shards)
-        hashes = {name: one.config.hash for name, one in shards.items() if isinstance(one, MuveraIndex)}
+        hashes = {name: shard.config.hash for name, shard in shards.items() if isinstance(shard, MuveraIndex)}
         if len(set(hashes.values())) > 1:
-            first, other = list(dict(zip(hashes.values(), hashes, strict=True)).values())[:2]
             raise ValueError(
-                f"The shards {first!r} and {other!r} have encoders of other configurations. Build all with the "
-                "encoder of the first: MuveraIndex.build(documents, encoder=encoder)."
+                f"The shards {', '.join(map(repr, hashes))} have different encoder configurations. Build all with one "
+                "encoder: MuveraIndex.build(documents, encoder)."
             )
 
     def search(
@@ -93,12 +91,12 @@ class ShardedIndex:
         candidates : int
             Documents that each shard ranks exactly.
         on_failure : {"raise", "report"}
-            With "report", the shards that did not answer are named beside the rankings of the others.
+            With "report", return the rankings of the other shards and name those that failed.
 
         Raises
         ------
         ShardError
-            Where a shard does not answer, or none does.
+            If a shard does not answer, or with "report" if none does.
         """
         require_int("k", k, 1)
         require_choice("on_failure", on_failure, ("raise", "report"))
@@ -112,25 +110,23 @@ class ShardedIndex:
 
         with ThreadPoolExecutor(len(self._shards)) as pool:
             answers = dict(zip(self._shards, pool.map(ask, self._shards.values()), strict=True))
-        wrong = {
-            name: answer for name, answer in answers.items() if isinstance(answer, (ValueError, TypeError))
-        }
-        if wrong:  # of the queries, and no fault of a shard
-            raise next(iter(wrong.values()))
+        for answer in answers.values():
+            if isinstance(answer, (ValueError, TypeError)):  # wrong queries, not a fault of the shard
+                raise answer
         failed = {name: str(answer) for name, answer in answers.items() if isinstance(answer, Exception)}
         if failed and (on_failure == "raise" or len(failed) == len(answers)):
             name, reason = next(iter(failed.items()))
             raise ShardError(
-                f"{len(failed)} of {len(answers)} shards did not answer, {name!r} among them: {reason} Search with "
+                f"{len(failed)} of {len(answers)} shards did not answer, such as {name!r}: {reason} Use "
                 "on_failure='report' to get the answers of the others."
             )
         rankings = [answer for answer in answers.values() if not isinstance(answer, Exception)]
-        merged = [_merged([one[i] for one in rankings], k) for i in range(len(texts))]
+        merged = [_merged([own[i] for own in rankings], k) for i in range(len(texts))]
         return ShardedAnswer(merged, failed)
 
 
 class HTTPShard:
-    """An index that ``muvera serve`` answers for.
+    """An index behind ``muvera serve``.
 
     Parameters
     ----------
@@ -149,34 +145,35 @@ class HTTPShard:
         Raises
         ------
         ShardError
-            Where the server does not answer, or refuses.
+            If the server does not answer, or refuses.
         """
-        body = {"vectors": [np.asarray(one).tolist() for one in queries], "k": k, "candidates": candidates}
-        request = urllib.request.Request(
-            f"{self._url}/search",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
+        body = {
+            "vectors": [np.asarray(query).tolist() for query in queries],
+            "k": k,
+            "candidates": candidates,
+        }
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._url}/search", json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as answer:
-                found = json.load(answer)["results"]
+            with urllib.request.urlopen(request, timeout=self._timeout) as response:
+                results = json.load(response)["results"]
         except urllib.error.HTTPError as error:
-            said = error.read()[:300].decode("utf-8", "replace")
-            raise ShardError(f"{self._url} answered {error.code}: {said}.") from None
+            detail = error.read()[:300].decode("utf-8", "replace")
+            raise ShardError(f"{self._url} answered {error.code}: {detail}.") from None
         except (OSError, ValueError, KeyError) as error:
             raise ShardError(f"{self._url} does not answer: {error}.") from None
         return [
             Ranking(
                 np.array([hit["id"] for hit in hits]), np.array([hit["score"] for hit in hits], np.float32)
             )
-            for hits in found
+            for hits in results
         ]
 
 
 def _merged(rankings: Sequence[Ranking], k: int) -> Ranking:
     """Merge rankings by score; equal scores keep the order of the shards."""
-    some = [one for one in rankings if len(one)] or list(rankings[:1])
-    scores = np.concatenate([one.scores for one in some])
+    filled = [ranking for ranking in rankings if len(ranking)] or list(rankings[:1])
+    scores = np.concatenate([ranking.scores for ranking in filled])
     best = np.argsort(-scores, kind="stable")[:k]
-    ids = np.concatenate([one.ids for one in some])
-    return Ranking(ids[best], scores[best], all(one.exact for one in some))
+    ids = np.concatenate([ranking.ids for ranking in filled])
+    return Ranking(ids[best], scores[best], all(ranking.exact for ranking in filled))

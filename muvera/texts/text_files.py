@@ -1,7 +1,8 @@
-"""Files of texts: JSON lines with ids and metadata, or one text a line."""
+"""Files of texts: JSON lines, JSON arrays and CSV with ids and metadata, or one text per line."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,22 +11,19 @@ from typing import Any
 
 __all__ = ["TextFile", "read_texts"]
 
-# Keys of an id, the first that is there; BEIR writes "_id".
-_IDS = ("id", "_id")
-
-# A longer line is no text that a model could read.
-_MOST_CHARACTERS = 10_000_000
+# No model reads a longer line.
+_MAX_CHARACTERS = 10_000_000
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """The texts of a file, in its order.
+    """The texts of a file, in order.
 
     Parameters
     ----------
     texts : list of str
     ids : list or None
-        None where the file has no ids.
+        None if the file has no ids.
     metadata : list of dict
     """
 
@@ -40,77 +38,97 @@ def read_texts(path: Path, text_field: str = "text") -> TextFile:
     Parameters
     ----------
     path : Path
-        ``.jsonl``: an object a line with the text, an optional "id" or "_id", an optional "title" that is put
-        before the text, and an optional object "metadata"; all other keys are metadata, too.  Any other
-        ending: one text a line, empty lines left out.
+        ``.jsonl``, a ``.json`` array, or ``.csv``: each row has the text, an optional "id" or "_id", an optional
+        "title" that is prepended to the text, and an optional object "metadata".  All other keys are metadata
+        too.  Any other ending: one text per line, without empty lines.
     text_field : str
-        The key of the text.
+        Key of the text.
 
     Raises
     ------
     FileNotFoundError
-        Where there is no such file.
+        If there is no such file.
     ValueError
-        For a file without texts, and a line that is no such object, which the message names.
+        For a file without texts, or an invalid row; the message names the line.
     """
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist. Give a file of JSON lines (.jsonl) or one text a line."
-        )
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file of texts. Give JSON lines (.jsonl) or one text a line.")
-    lines = list(_lines(path))
-    if not lines:
-        raise ValueError(f"{path} has no texts: no line has anything in it. Give another file.")
-    if path.suffix.lower() not in (".jsonl", ".ndjson"):
-        texts = [line for _, line in lines]
-        return TextFile(texts, None, [{} for _ in texts])
-    rows = [_row(path, number, line, text_field) for number, line in lines]
-    ids = [identity for identity, _, _ in rows]
-    known = [identity for identity in ids if identity is not None]
-    if known and len(known) < len(ids):
+        raise FileNotFoundError(f"{path} is not a file. Give JSON lines (.jsonl), CSV or one text per line.")
+    rows = [
+        ({text_field: row}, place) if isinstance(row, str) else (row, place) for row, place in _rows(path)
+    ]
+    if not rows:
+        raise ValueError(f"{path} has no texts. Give another file.")
+    documents = [_document(row, place, text_field) for row, place in rows]
+    ids = [id for id, _, _ in documents if id is not None]
+    if ids and len(ids) < len(documents):
         raise ValueError(
-            f"{path}: {len(ids) - len(known)} of {len(ids)} texts have no id. Give all of them one, or none."
+            f"{path}: {len(documents) - len(ids)} of {len(documents)} texts have no id. Give all of them one, or none."
         )
-    return TextFile([text for _, text, _ in rows], known or None, [metadata for _, _, metadata in rows])
+    return TextFile(
+        [text for _, text, _ in documents], ids or None, [metadata for _, _, metadata in documents]
+    )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _rows(path: Path) -> Iterator[tuple[Any, str]]:
+    """Yield each row, and its place for messages."""
+    kind = path.suffix.lower()
+    if kind == ".json":
+        values = _parsed("\n".join(line for line, _ in _lines(path)), str(path))
+        if not isinstance(values, list):
+            raise ValueError(f"{path} must be a JSON array of objects, got {type(values).__name__}.")
+        for number, value in enumerate(values, 1):
+            yield value, f"{path}, element {number}"
+    elif kind == ".csv":
+        reader = csv.DictReader((f"{line}\n" for line, _ in _lines(path)), strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise csv.Error("a row has more or fewer cells than the header")
+                yield dict(row), f"{path}, line {reader.line_num}"
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num} is not CSV: {error}.") from None
+    else:
+        for line, place in _lines(path):
+            if line.strip():
+                yield _parsed(line, place) if kind in (".jsonl", ".ndjson") else line.strip(), place
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
     with path.open("rb") as stream:
         for number, content in enumerate(stream, 1):
+            place = f"{path}, line {number}"
             try:
-                line = content.decode("utf-8").strip()
+                line = content.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number} is not UTF-8: {error.reason}. Encode the file again."
-                ) from None
-            if len(line) > _MOST_CHARACTERS:
-                raise ValueError(f"{path}, line {number} has {len(line):,} characters. Cut it into texts.")
-            if line:
-                yield number, line
+                raise ValueError(f"{place} is not UTF-8: {error.reason}. Save the file as UTF-8.") from None
+            if len(line) > _MAX_CHARACTERS and path.suffix.lower() != ".json":
+                raise ValueError(f"{place} has {len(line):,} characters. Split it into texts.")
+            yield line, place
 
 
-def _row(path: Path, number: int, line: str, text_field: str) -> tuple[int | str | None, str, dict[str, Any]]:
+def _parsed(content: str, place: str) -> Any:
     try:
-        row = json.loads(line)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}, line {number} is no JSON: {error}.") from None
+        raise ValueError(f"{place} is not JSON: {error}.") from None
+
+
+def _document(row: Any, place: str, text_field: str) -> tuple[int | str | None, str, dict[str, Any]]:
     if not isinstance(row, dict):
-        raise ValueError(f"{path}, line {number} must be a JSON object, got {type(row).__name__}.")
+        raise ValueError(f"{place} must be a JSON object, got {type(row).__name__}.")
     text = row.pop(text_field, None)
     if not isinstance(text, str):
-        raise ValueError(
-            f"{path}, line {number} has no text under {text_field!r}. Name the key of the texts."
-        )
+        raise ValueError(f"{place} has no text under {text_field!r}. Give the key of the texts.")
     title = row.pop("title", None)
     if isinstance(title, str) and title:
         text = f"{title}\n{text}"
-    identity = next((row.pop(key) for key in _IDS if key in row), None)
-    if identity is not None and (isinstance(identity, bool) or not isinstance(identity, (int, str))):
-        raise ValueError(
-            f"{path}, line {number} has the id {identity!r}: an id must be an integer or a string."
-        )
+    ids = [row.pop(key) for key in ("id", "_id") if key in row]  # BEIR writes "_id"
+    id = ids[0] if ids else None
+    if id is not None and (isinstance(id, bool) or not isinstance(id, (int, str))):
+        raise ValueError(f"{place} has the id {id!r}: an id must be an integer or a string.")
     inner = row.pop("metadata", {})
+    if isinstance(inner, str):  # in CSV
+        inner = _parsed(inner or "{}", place)
     if not isinstance(inner, dict):
-        raise ValueError(f"{path}, line {number}: metadata must be an object, got {type(inner).__name__}.")
-    return identity, text, {**row, **inner}
+        raise ValueError(f"{place}: metadata must be an object, got {type(inner).__name__}.")
+    return id, text, {**row, **inner}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
-from muvera import FDEEncoder
+from muvera import FDEEncoder, MultiVectors
 from muvera.distributed import EncodeDocuments, sample_files
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -45,17 +45,17 @@ def test_vectors_have_the_bits_of_one_process(tmp_path: Path) -> None:
 
 def test_wrong_tables_are_refused(tmp_path: Path) -> None:
     encode = EncodeDocuments(ENCODER)
-    with pytest.raises(ValueError, match=r"no column 'tokens'\. It has: id"):
-        encode(pa.table({"id": [1]}))
-    with pytest.raises(ValueError, match="has a column 'vector' already"):
-        encode(encode(table_of(DOCUMENTS)))
-    other = documents_like_real(3)
-    narrow = pa.table({"tokens": type(other).from_arrays([np.ones((2, 5), np.float32)]).to_arrow()})
-    with pytest.raises(ValueError, match=f"5.*{DIM}|{DIM}.*5"):
-        encode(narrow)
-    with pytest.raises(ValueError, match="needs to be fitted"):
+    narrow = MultiVectors.from_arrays([np.ones((2, 5), np.float32)]).to_arrow()
+    for table, part in (
+        (pa.table({"id": [1]}), "tokens"),
+        (encode(table_of(DOCUMENTS)), "vector"),
+        (pa.table({"tokens": narrow}), f"5.*{DIM}|{DIM}.*5"),
+    ):
+        with pytest.raises(ValueError, match=part):
+            encode(table)
+    with pytest.raises(ValueError, match="fit"):
         EncodeDocuments(FDEEncoder(CONFIG))
-    with pytest.raises(FileNotFoundError, match="an encoder's folder has one"):
+    with pytest.raises(FileNotFoundError):
         EncodeDocuments(tmp_path)
 
 
@@ -69,11 +69,8 @@ def test_a_sample_is_drawn_from_all_files(tmp_path: Path) -> None:
     some, again = (sample_files(paths, count=12, seed=3) for _ in range(2))
     assert len(some) == 12
     np.testing.assert_array_equal(some.tokens, again.tokens)
-    ENCODER.config.to_dict()
-    with pytest.raises(ValueError, match="no files"):
-        sample_files([])
-    with pytest.raises(ValueError, match=r"no column 'x'\. It has: id, tokens"):
-        sample_files(paths, "x")
     pq.write_table(table_of(DOCUMENTS[:0]), tmp_path / "empty.parquet")
-    with pytest.raises(ValueError, match="have no rows"):
-        sample_files([tmp_path / "empty.parquet"])
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "other.parquet")
+    for wrong in ([], [tmp_path / "empty.parquet"], [tmp_path / "other.parquet"]):
+        with pytest.raises(ValueError, match=r"0 files|1 files|tokens"):
+            sample_files(wrong)

@@ -1,4 +1,4 @@
-"""Files of texts: what is read, and which line is to blame."""
+"""Files of texts: their rows, and the line of a fault."""
 
 from pathlib import Path
 
@@ -6,55 +6,62 @@ import pytest
 
 from muvera.texts.text_files import read_texts
 
-
-def test_json_lines_with_titles_ids_and_metadata(tmp_path: Path) -> None:
-    path = tmp_path / "corpus.jsonl"
-    path.write_text(
-        '{"_id": "a", "title": "T", "text": "one", "lang": "en"}\n\n{"id": 3, "text": "", "metadata": {"n": 1}}\n'
-    )
-    found = read_texts(path)
-    assert (found.texts, found.ids) == (["T\none", ""], ["a", 3])
-    assert found.metadata == [{"lang": "en"}, {"n": 1}]
-    path.write_text('{"body": "x"}\n')
-    assert read_texts(path, "body").ids is None
-
-
-def test_one_text_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "texts.txt"
-    path.write_text("one\n\n  two \n")
-    assert read_texts(path).texts == ["one", "two"]
+ROWS = '{"_id": "a", "title": "T", "text": "one", "lang": "en"}'
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content"),
     [
-        (b"{", r"line 1 is no JSON"),
-        (b'{"text": "a"}\n[1]', r"line 2 must be a JSON object, got list"),
-        (b'{"body": "a"}', r"line 1 has no text under 'text'"),
-        (b'{"text": "a", "id": true}', r"line 1 has the id True"),
-        (b'{"text": "a", "metadata": 3}', r"line 1: metadata must be an object, got int"),
-        (b'{"text": "a", "id": 1}\n{"text": "b"}', r"1 of 2 texts have no id"),
-        (b'{"text": "\xff"}', r"line 1 is not UTF-8"),
-        (b"[" * 100_000, r"line 1 is no JSON"),
+        ("c.jsonl", f'{ROWS}\n\n{{"id": 3, "text": "", "metadata": {{"n": 1}}}}\n'),
+        ("c.jsonl", f'\ufeff{ROWS}\r\n{{"id": 3, "text": "", "metadata": {{"n": 1}}}}'),
+        ("c.json", f'[{ROWS},\n {{"id": 3, "text": "", "metadata": {{"n": 1}}}}]'),
     ],
 )
-def test_the_line_to_blame_is_named(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "corpus.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"corpus\.jsonl.*{message}"):
-        read_texts(path)
+def test_json_with_titles_ids_and_metadata(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_bytes(content.encode())
+    file = read_texts(tmp_path / name)
+    assert (file.texts, file.ids) == (["T\none", ""], ["a", 3])
+    assert file.metadata == [{"lang": "en"}, {"n": 1}]
 
 
-@pytest.mark.parametrize("content", [b"", b"\n  \n"])
-def test_a_file_without_texts_is_refused(tmp_path: Path, content: bytes) -> None:
-    for path in (tmp_path / "corpus.jsonl", tmp_path / "texts.txt"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{path.name} has no texts: no line has anything in it"):
+def test_csv_and_one_text_per_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text('\ufeffid,body,lang\n1,"one,\ntwo",en\n2,three,de\n', encoding="utf-8")
+    file = read_texts(path, "body")
+    assert (file.texts, file.ids) == (["one,\ntwo", "three"], ["1", "2"])
+    assert file.metadata == [{"lang": "en"}, {"lang": "de"}]
+    path = tmp_path / "texts.txt"
+    path.write_text("one\n\n  two \n")
+    file = read_texts(path)
+    assert (file.texts, file.ids) == (["one", "two"], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("c.jsonl", b"{", "line 1"),
+        ("c.jsonl", b'{"text": "a"}\n[1]', "line 2"),
+        ("c.jsonl", b'{"body": "a"}', "'text'"),
+        ("c.jsonl", b'{"text": "a", "id": true}', "True"),
+        ("c.jsonl", b'{"text": "a", "metadata": 3}', "line 1"),
+        ("c.jsonl", b'{"text": "a", "id": 1}\n{"text": "b"}', "1 of 2"),
+        ("c.jsonl", b'{"text": "\xff"}', "line 1"),
+        ("c.jsonl", b"[" * 100_000, "line 1"),
+        ("c.jsonl", b"\n  \n", "no texts"),
+        ("c.txt", b"", "no texts"),
+        ("c.json", b'{"text": "a"}', "array"),
+        ("c.json", b"[1]", "element 1"),
+        ("c.csv", b"text,n\na,1\nb\n", "line 3"),
+        ("c.csv", b"body\na\n", "'text'"),
+    ],
+)
+def test_faults_name_their_place(tmp_path: Path, name: str, content: bytes, place: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=place):
+        read_texts(tmp_path / name)
+
+
+def test_a_missing_file_or_a_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.txt", tmp_path):
+        with pytest.raises(FileNotFoundError, match=path.name):
             read_texts(path)
-
-
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt does not exist\. Give a file of JSON lines"):
-        read_texts(tmp_path / "nowhere.txt")
-    with pytest.raises(FileNotFoundError, match="is no file of texts"):
-        read_texts(tmp_path)
