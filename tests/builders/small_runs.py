@@ -46,22 +46,23 @@ class Faulty(Exhaustive):
         if self.fault == "interrupt":
             raise KeyboardInterrupt
         answers = super().search(queries, k)
+        ids, scores = answers.ids, answers.scores
         if self.fault == "duplicates":
-            answers.ids[1, 2] = answers.ids[1, 0]
-        if self.fault == "few":
-            answers.ids[2, 4:] = -1
-        if self.fault == "unknown":
-            answers.ids[0, 0] = 99_999
-        if self.fault == "gap":
-            answers.ids[0, 0] = -1
-        if self.fault == "scores":
-            answers.scores[0, 1] += 1
-        if self.fault == "rising":
-            answers.scores[1, 3] += 100
-        if self.fault == "nan":
-            answers.scores[1, 3] = np.nan
-        if self.fault == "shape":
-            return Answers(answers.ids[:, :1], answers.scores, answers.seconds)
+            ids[1, 2] = ids[1, 0]
+        elif self.fault == "few":
+            ids[2, 4:] = -1
+        elif self.fault == "unknown":
+            ids[0, 0] = 99_999
+        elif self.fault == "gap":
+            ids[0, 0] = -1
+        elif self.fault == "scores":
+            scores[0, 1] += 1
+        elif self.fault == "rising":
+            scores[1, 3] += 100
+        elif self.fault == "nan":
+            scores[1, 3] = np.nan
+        elif self.fault == "shape":
+            return Answers(ids[:, :1], scores, answers.seconds)
         return answers
 
     def disagreement(self, queries: MultiVectors, k: int, **_: Any) -> str | None:
@@ -86,13 +87,15 @@ def small() -> Collection:
     return synthetic_collection("quick-wide", documents=40, queries=12)
 
 
-def run(folder: Path, systems: list[dict[str, Any]], **content: Any) -> list[Failure]:
-    """Run one experiment of these systems on them, in `folder`."""
+def run(
+    folder: Path, systems: list[dict[str, Any]], collection: Collection | None = None, **content: Any
+) -> list[Failure]:
+    """Run one experiment of these systems in `folder`, on :func:`small` unless another collection is given."""
     path = folder / "mine.yaml"
     filled = {"title": "Mine", "k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content}
     path.write_text(yaml.safe_dump(filled))
     options = Options(folder / "out", folder / "cache", 1, lambda _: None)
-    return run_experiments(load_experiments([str(path)]), [small()], options)
+    return run_experiments(load_experiments([str(path)]), [collection or small()], options)
 
 
 def summary(folder: Path) -> dict[str, Any]:
