@@ -429,20 +429,10 @@ def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[
 
 
 def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
-    """Return `value` as MultiVectors.
+    """Return MultiVectors, an array or a sequence of arrays (tokens, dimension) as MultiVectors.
 
-    Parameters
-    ----------
-    value : MultiVectors, array_like (tokens, dimension), or sequence of such arrays
-        One 2-D array is one text.  A 3-D array is a batch without padding; use
-        :meth:`MultiVectors.from_padded` for a padded one.
-    name : str
-        Name of the texts in error messages.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `value` is anything else.
+    One 2-D array is one text.  A 3-D array is a batch without padding; use :meth:`MultiVectors.from_padded` for a
+    padded one.  Errors call the texts `name`.
     """
     if isinstance(value, MultiVectors):
         return value
@@ -469,26 +459,10 @@ def checked_texts(
     *,
     empty_dimension: int | None = None,
 ) -> MultiVectors:
-    """Return `value` as MultiVectors of finite numbers.
+    """Return `value` as MultiVectors of finite numbers, see :func:`as_multivectors`.
 
-    Parameters
-    ----------
-    value : MultiVectors, array_like (tokens, dimension), or sequence of such arrays
-    name : str
-        Name of the texts in error messages.
-    dimension : int, optional
-        Required columns.
-    owner : str
-        Name of the object with that dimension, such as "this index".
-    empty_dimension : int, optional
-        Columns of an empty sequence if `dimension` is not given.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not token vectors, for example a text.
-    ValueError
-        If the dimension differs or a number is not finite.
+    They must have the `dimension` of `owner`, such as "this index", if it is given.  An empty sequence gets it, or
+    else `empty_dimension`.
     """
     columns = empty_dimension if dimension is None else dimension
     if columns is not None and isinstance(value, (list, tuple)) and not value:

@@ -29,15 +29,7 @@ _LARGEST_TOTAL = 2**62
 
 
 def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
-    """Return `values` as a new int64 array (n,); floats without a fraction are accepted, bools are not.
-
-    Raises
-    ------
-    TypeError
-        If `values` are not whole numbers.
-    ValueError
-        If there is more than one axis, or a number outside 64 bits.
-    """
+    """Return `values` as a new int64 array (n,); floats without a fraction are accepted, bools are not."""
     try:
         array = as_array(values, name)
     except ValueError as error:
@@ -64,22 +56,7 @@ def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
 
 
 def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[np.int64]:
-    """Return `values` as lengths (n,): not negative, with a sum that fits in int64.
-
-    Parameters
-    ----------
-    values : integers (n,)
-        Tokens of each text.
-    name : str
-        Name of the parameter or file in error messages.
-    rows : int, optional
-        Number of token vectors, which the sum must equal.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`as_integers`; the message names the first length that is negative or exceeds `rows`.
-    """
+    """Return `values` as lengths (n,) that are not negative and sum to `rows`, or at least fit in int64."""
     lengths = as_integers(values, name)
     if (lengths < 0).any():
         i = int(np.argmax(lengths < 0))
@@ -112,13 +89,7 @@ def offsets_from_lengths(values: ArrayLike, rows: int, name: str = "lengths") ->
 
 
 def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[np.int64]:
-    """Return `values` as offsets (n + 1,) that rise from 0 to `rows`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`as_integers`; the message names the first offset that falls.
-    """
+    """Return `values` as offsets (n + 1,) that rise from 0 to `rows`."""
     offsets = as_integers(values, name)
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != rows:
         ends = f"{offsets[0]} to {offsets[-1]}" if len(offsets) else "none"

@@ -40,13 +40,7 @@ _SAMPLING, _SHRINKING = 0xC0, 0xC3
 
 
 def as_batches(documents: Any) -> Iterator[MultiVectors]:
-    """Return `documents` as an iterator of collections: the given ones, or one with everything.
-
-    Raises
-    ------
-    TypeError
-        If `documents` is a text or a path.
-    """
+    """Return `documents` as an iterator of collections: the given ones, or one with everything."""
     if isinstance(documents, (str, bytes, os.PathLike)):
         kind = "path" if isinstance(documents, os.PathLike) else "text"
         raise TypeError(
@@ -67,16 +61,8 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
 class DocumentSample:
     """A uniform sample of streamed documents, in bounded memory (reservoir sampling).
 
-    The same documents in the same order give the same sample, however they are batched.  The sample
-    shrinks if its tokens would take too much memory.
-
-    Parameters
-    ----------
-    floats : int
-        Size of a document's vector, which bounds the number of sampled documents.
-    seed : int
-    most : int
-        Largest number of documents.
+    The same documents in the same order give the same sample, however they are batched.  It has at most `most`
+    documents, fewer if their vectors of `floats` or their tokens would take too much memory.
     """
 
     def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
@@ -117,10 +103,7 @@ class DocumentSample:
 def fit_share(documents: int) -> float:
     """Return the share of a sample to fit encoders on if quality is measured on the rest.
 
-    Parameters
-    ----------
-    documents : int
-        Documents of the whole collection; an index fits on up to MAX_FIT_DOCUMENTS of them.
+    An index of so many documents fits on up to MAX_FIT_DOCUMENTS of them.
 
     Examples
     --------
@@ -131,13 +114,7 @@ def fit_share(documents: int) -> float:
 
 
 def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
-    """Return the mean of all tokens of all batches, float32 (dimension,).
-
-    Raises
-    ------
-    ValueError
-        If there is no token, a number is not finite, or the dimension differs.
-    """
+    """Return the mean of all tokens of all batches, float32 (dimension,); raise ValueError without tokens."""
     total = np.zeros(dimension)
     count = 0
     for batch in batches:
@@ -154,27 +131,12 @@ def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.fl
 def pseudo_queries(
     documents: MultiVectors, count: int, length: int, rng: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Cut windows of consecutive tokens out of documents, to use as queries.
+    """Cut windows of `length` tokens out of `count` documents; return them and the positions of their documents.
 
-    Their tokens come from the document encoder, so they lack whatever sets a model's queries apart.
-    With the source document excluded they behave much like real queries: easier with a model that adds
-    a query prefix, harder on long documents.
-
-    Parameters
-    ----------
-    documents : MultiVectors
-        Each with a token.
-    count : int
-        At most the number of documents; each gives at most one window.
-    length : int
-        Tokens of a window; a shorter document gives all its tokens.
-    rng : numpy Generator
-
-    Returns
-    -------
-    queries : MultiVectors
-    sources : int64 (count,)
-        Position of the document that each window was cut out of.
+    Each document must have a token and gives at most one window, its whole text if it is shorter.  The tokens come
+    from the document encoder, so they lack whatever sets a model's queries apart.  With the source document
+    excluded they behave much like real queries: easier with a model that adds a query prefix, harder on long
+    documents.
     """
     sources = np.sort(rng.permutation(len(documents))[:count])
     lengths = np.minimum(documents.lengths[sources], length)

@@ -55,13 +55,8 @@ _NARROW_STRINGS = 1 << 18
 def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
     """Return `value` as a NumPy array, from any device, without importing a tensor library.
 
-    Objects with ``detach()``, ``cpu()`` and ``numpy()`` are treated as tensors.  bfloat16, which NumPy
-    lacks, becomes float32.
-
-    Raises
-    ------
-    TypeError
-        If `value`, or an element of a list, is a masked array with masked entries.
+    Objects with ``detach()``, ``cpu()`` and ``numpy()`` are treated as tensors.  bfloat16, which NumPy lacks, becomes
+    float32.  Masked entries, also in a list of arrays, raise TypeError.
     """
     if isinstance(value, (list, tuple)):
         for i, row in enumerate(value):
@@ -88,14 +83,8 @@ def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
 def as_tokens(value: Any, name: str) -> TokenArray:
     """Return `value` as a C-contiguous float32 or float16 array; memory maps are not read.
 
-    Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite` refuses.
-
-    Raises
-    ------
-    TypeError
-        If the numbers are not floating point, or the array is masked.
-    ValueError
-        If nested lists have different lengths.
+    Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite` refuses.  Anything but
+    floating-point numbers raises TypeError.
     """
     try:
         array = as_array(value, name)
@@ -144,13 +133,7 @@ def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the caller's `out`, or a new float32 array of `shape`.
-
-    Raises
-    ------
-    ValueError
-        If `out` has another dtype or shape, is not contiguous or is read-only.
-    """
+    """Return the caller's `out`, checked, or a new float32 array of `shape`."""
     if out is None:
         return np.empty(shape, np.float32)
     if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
@@ -165,16 +148,7 @@ def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> ND
 
 
 def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
-    """Return `values` as `count` unique int64 or string ids.
-
-    Raises
-    ------
-    TypeError
-        If `values` is not a sequence of integers or of strings.
-    ValueError
-        If the number of ids is wrong, or an id is repeated, ends in NUL or is longer than
-        :data:`MAX_ID_LENGTH`.
-    """
+    """Return `values` as `count` unique int64 or string ids; raise TypeError or ValueError for anything else."""
     if isinstance(values, (str, bytes, dict, set, frozenset)):
         raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}.")
     values = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)

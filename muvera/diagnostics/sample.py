@@ -37,15 +37,9 @@ _PRODUCTS = 10**9
 
 @dataclass(frozen=True, eq=False)
 class AnsweredQueries:
-    """Queries and their exact scores on a sample of documents.
+    """Queries and their exact scores on a sample of documents, float32 (n_queries, n_documents).
 
-    Parameters
-    ----------
-    queries : MultiVectors
-    sources : int64 (n_queries,)
-        Position of the document that a query was cut out of, which is excluded from its ranking; -1: none.
-    scores : float32 (n_queries, n_documents)
-        Exact Chamfer similarities; -inf for the source document.
+    `sources` are the positions of the documents that the queries were cut out of, -1 for none.  They score -inf.
     """
 
     queries: MultiVectors
@@ -101,25 +95,10 @@ def ranks_of_best(
     max_rank: int,
     threads: int | None = None,
 ) -> NDArray[np.int64]:
-    """Return the rank of each of the `best` documents in a search with the queries' vectors.
+    """Return the rank of each of the `best` documents, int64 (n_queries, k), in a search with the queries' vectors.
 
-    Parameters
-    ----------
-    search : VectorSearch
-        Its labels are positions of documents.
-    vectors : float32 (n_queries, dimension)
-        Vectors of `queries`.
-    queries : AnsweredQueries
-        Their source documents are skipped.
-    best : int64 (n_queries, k)
-    max_rank : int
-        Number of ranks to search.
-    threads : int, optional
-
-    Returns
-    -------
-    int64 (n_queries, k)
-        From 0; at least `max_rank` if the search did not return the document.
+    The labels of the search are positions of documents; source documents are skipped.  Ranks start at 0; a document
+    that is not among the first `max_rank` has at least that rank.
     """
     count = len(search)
     missing = max_rank + 1

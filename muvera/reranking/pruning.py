@@ -75,19 +75,10 @@ def score_candidates(
     options: RerankOptions,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's candidates, float32 (size,), -inf for pruned ones.
+    """Return the scores of one query's `size` candidates, float32 (size,), -inf for pruned ones.
 
-    Parameters
-    ----------
-    query : float32 (m, dimension)
-        Tokens of the query, at least one.
-    slices : sequence of DocumentSlice
-        The candidates, the likely best first.
-    size : int
-        Number of candidates in all slices.
-    options : RerankOptions
-    threads : int, optional
-        Default: all usable cores.  The k best do not depend on it.  Only one is used if ``in_order``.
+    The slices list the likely best first.  The k best do not depend on `threads`; only one is used if
+    ``options.in_order``.
     """
     packed = _PackedQuery(query, options)
     workers = 1 if options.in_order else thread_count(threads)
@@ -116,12 +107,14 @@ def rank_candidates(
     options: RerankOptions,
     threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the k best candidates, best first, and their Chamfer similarities.
+    """Return the k best candidates, int64 (n,), best first, and their Chamfer similarities, float32 (n,).
+
+    Ties go to the lower position; documents without tokens are skipped.
 
     Parameters
     ----------
     query : float32 or float16 (m, dimension)
-        Tokens of the query, at least one.
+        At least one token.
     positions : int64 (c,)
         The candidates, without repeats, the likely best first.
     slices_of : callable
@@ -130,11 +123,6 @@ def rank_candidates(
     options : RerankOptions
     threads : int, optional
         Default: all usable cores.
-
-    Returns
-    -------
-    int64 (n,), float32 (n,)
-        Ties go to the lower position; documents without tokens are skipped.
     """
     slices = slices_of(positions, options.in_order)
     scores = score_candidates(np.asarray(query, np.float32), slices, len(positions), options, threads)

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors, checked_text
-from ..data.offsets import as_lengths, running_total
 from ..data.validation import as_array
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import require_int
 
-__all__ = ["SpanScore", "rank_spans", "score_spans", "spans_from_characters", "spans_from_lengths", "windows"]
+__all__ = ["SpanScore", "rank_spans", "score_spans", "spans_from_characters", "windows"]
 
 
 @dataclass(frozen=True)
@@ -167,23 +166,6 @@ def windows(tokens: int, size: int, stride: int) -> NDArray[np.int64]:
     if tokens > size and starts[-1] + size < tokens:
         starts = np.append(starts, tokens - size)
     return np.stack([starts, np.minimum(starts + size, tokens)], axis=1)
-
-
-def spans_from_lengths(lengths: Any) -> NDArray[np.int64]:
-    """Return consecutive spans of these lengths in tokens, int64 (m, 2).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the lengths are not whole numbers or negative.
-
-    Examples
-    --------
-    >>> spans_from_lengths([2, 3]).tolist()
-    [[0, 2], [2, 5]]
-    """
-    offsets = running_total(as_lengths(lengths, "lengths"))
-    return np.stack([offsets[:-1], offsets[1:]], axis=1)
 
 
 def spans_from_characters(

@@ -52,18 +52,11 @@ _TARGET_RECALL = 0.98
 
 @dataclass(frozen=True, eq=False)
 class TuningSample:
-    """Documents and queries on which encoders are measured.
+    """Documents in random order, and queries on which encoders are measured.
 
-    Parameters
-    ----------
-    documents : MultiVectors
-        In random order, so that the first documents are a smaller sample.
-    fitting : int64 (n,)
-        Positions of the documents that encoders are fitted to.  Pseudo-queries come from the others.
-    selection, held_out : AnsweredQueries
-        Queries that select the encoder, and queries that estimate its recall.
-    pseudo_queries : AnsweredQueries or None
-        If queries were given: pseudo-queries, to compare their selection.
+    Encoders are fitted to the documents at positions `fitting`.  Pseudo-queries come from the others.  The queries of
+    `selection` select the encoder, those of `held_out` estimate its recall.  If queries were given,
+    `pseudo_queries` are drawn in addition, to compare their selection.
     """
 
     documents: MultiVectors
@@ -81,24 +74,9 @@ def draw_sample(
     seed: int,
     threads: int | None = None,
 ) -> TuningSample:
-    """Draw a random sample with exact answers to its queries.
+    """Draw a random sample of at most `size` documents, with exact answers to its queries.
 
-    Parameters
-    ----------
-    documents : MultiVectors
-    filled : int64 (n,)
-        Positions of the documents with tokens; no others are read.
-    queries : MultiVectors, optional
-        Each with a token.
-    size : int
-        Largest number of documents.
-    seed : int
-    threads : int, optional
-
-    Raises
-    ------
-    ValueError
-        If a number in the documents is not finite.
+    `filled` are the positions of the documents with tokens; no others are read.  Each given query has a token.
     """
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
     document_stream, query_stream, split_stream, fit_stream = streams
@@ -130,18 +108,9 @@ def draw_sample(
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Ranks of the exact best documents by one encoder's vectors, and times.
+    """Ranks of the exact best documents by one encoder's vectors, int64 (n_queries, K) from 0, and seconds.
 
-    Parameters
-    ----------
-    selection, held_out : int64 (n_queries, K)
-        Ranks for the two sets of queries, from 0.
-    pseudo_queries : int64 (n_queries, K) or None
-        The same for pseudo-queries, if they were drawn besides real queries.
-    encode_seconds : float
-        Per document.
-    query_seconds : float
-        Per query: encoding it and searching the sample.
+    `query_seconds` is the time to encode a query and search the sample.
     """
 
     selection: NDArray[np.int64]
@@ -154,15 +123,7 @@ class Measurement:
 class Evaluator:
     """Measures encoders on a sample.  It stores fitted encoders, and one encoder's vectors at a time.
 
-    Parameters
-    ----------
-    sample : TuningSample
-    max_rank : int
-        Number of candidates up to which ranks are measured.
-    threads : int, optional
-        Changes times, not ranks.
-    advance : callable
-        Called with 1 after each step of the work.
+    Ranks are measured up to `max_rank`.  `advance` is called with 1 after each step of the work.
     """
 
     def __init__(
@@ -252,22 +213,7 @@ def select_hnsw_settings(
 ) -> tuple[dict[str, int], float]:
     """Choose the cheapest m and ef that nearly match exact search, or those of the highest recall.
 
-    Parameters
-    ----------
-    vectors : float32 (n, dimension)
-        More than `candidates`.
-    queries : float32 (m, dimension)
-    candidates : int
-        Number of best vectors to find.
-    m_values : sequence of int
-        Values of m to try, at least one.
-
-    Returns
-    -------
-    dict
-        m and ef for :class:`muvera.HNSWSettings`.
-    float
-        The graph's recall of the exact best vectors; it is lower in a graph of more vectors.
+    Return them with the graph's recall of the `candidates` best vectors; it is lower in a graph of more vectors.
     """
     best: dict[str, int] = {}
     highest = -1.0

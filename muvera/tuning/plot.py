@@ -20,15 +20,7 @@ _PNG_SCALE = 2
 
 
 def require_plot(path: Path) -> None:
-    """Check that a plot can be written to `path`.
-
-    Raises
-    ------
-    ValueError
-        If the suffix is neither .svg nor .png.
-    ImportError
-        If altair or vl-convert-python is not installed.
-    """
+    """Raise ValueError or ImportError unless a plot can be written to `path`."""
     if path.suffix not in (".svg", ".png"):
         raise ValueError(f"The plot must be .svg or .png, got {path.name}. Rename it.")
     for module in ("altair", "vl_convert"):

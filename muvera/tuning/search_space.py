@@ -41,16 +41,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class EncoderCandidate:
-    """An encoder of the search space.
+    """An encoder of the search space; the first word of its name is its kind.
 
-    Parameters
-    ----------
-    name : str
-        Its first word is the kind: "mean", "moments", "FDE" or "learned".
-    config : MomentsConfig, LearnedConfig or FDEConfig
-    source : MomentsConfig, LearnedConfig or FDEConfig
-        During the search, the leading columns of this configuration's vectors are used instead of an own
-        fit, so that one fit serves all sizes.
+    During the search, the leading columns of the vectors of `source` are used instead of an own fit, so that one fit
+    serves all sizes.
     """
 
     name: str
@@ -132,16 +126,8 @@ def halve(
 ) -> list[_T]:
     """Return the candidates that are left after successive halving.
 
-    Parameters
-    ----------
-    candidates : sequence
-    rungs : sequence of int
-        Sizes of the samples to measure on, ascending.  After each, whole Pareto fronts are kept, the best
-        first, until they are at least half of the candidates.
-    size : callable
-        Returns the size of a candidate; smaller is better.
-    measure : callable
-        Returns the candidates' values on a sample of a given size; larger is better.
+    They are measured on samples of growing size, the `rungs`.  After each, whole Pareto fronts of size (smaller is
+    better) and value (larger is better) are kept, the best first, until they are at least half of the candidates.
     """
     left = list(candidates)
     for rung in rungs:

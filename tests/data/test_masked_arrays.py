@@ -11,7 +11,7 @@ from muvera.data.validation import as_array
 from muvera.diagnostics.geometry import cell_use, token_geometry
 from muvera.integrations.pylate import MuveraPyLateIndex
 from muvera.mips import make_search
-from muvera.reranking.spans import score_spans, spans_from_lengths
+from muvera.reranking.spans import score_spans
 from muvera.texts.encoders.base import from_matrices
 
 ROWS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
@@ -45,7 +45,6 @@ DOORWAYS: dict[str, Callable[[], object]] = {
     "vectors": lambda: search(vectors=MASKED),
     "queries of a search": lambda: search(queries=MASKED),
     "spans": lambda: score_spans(ROWS, ROWS, np.ma.masked_equal([[0, 1]], 1)),
-    "spans_from_lengths": lambda: spans_from_lengths(NUMBERS),
     "center": lambda: centered(MASKED[0]),
     "token_geometry": lambda: token_geometry(MASKED),
     "center of cells": lambda: cell_use(TEXTS, np.eye(4), 1, center=MASKED[0]),

@@ -13,7 +13,6 @@ from muvera.reranking.spans import (
     rank_spans,
     score_spans,
     spans_from_characters,
-    spans_from_lengths,
     windows,
 )
 
@@ -72,7 +71,6 @@ def test_windows_and_characters() -> None:
     assert windows(2, 3, 1).tolist() == [[0, 2]]
     assert windows(6, 3, 3).tolist() == [[0, 3], [3, 6]]
     assert windows(7, 3, 3).tolist() == [[0, 3], [3, 6], [4, 7]]
-    assert spans_from_lengths([]).shape == (0, 2)
     assert spans_from_characters([(0, 3), (3, 4)], [(0, 0), (0, 2), (2, 3)]).tolist() == [[1, 3], [0, 0]]
 
 

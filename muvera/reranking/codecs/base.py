@@ -41,20 +41,9 @@ _BLOCK = 8192
 class CodeLayout:
     """Arrays that the scoring kernel reads besides codes, see :mod:`muvera.kernels.token_codes`.
 
-    Parameters
-    ----------
-    id_bytes : int
-        Bytes of a centroid's number.
-    centers : unsigned (K * words,)
-        Centroids in bytes.
-    table : unsigned (256,)
-        Unpacked coordinates of each byte; empty if a code holds one byte per coordinate.
-    nibbles : uint8
-        The same for half bytes; empty if whole bytes are looked up.
-    words : int
-        Integers of an unpacked row.
-    depth : int
-        Bytes of an unpacked row, a multiple of :data:`muvera.kernels.byte_tile.STEP`.
+    A code begins with a centroid's number of `id_bytes`.  `centers` are the centroids in bytes, `table` the
+    coordinates of each byte and `nibbles` those of each half byte.  An unpacked row has `words` integers, `depth`
+    bytes.
     """
 
     id_bytes: int
@@ -67,15 +56,7 @@ class CodeLayout:
 
 @dataclass(frozen=True, eq=False)
 class CodeQuery:
-    """A query rounded to bytes, as :func:`muvera.kernels.code_scores.score_codes` takes it.
-
-    Parameters
-    ----------
-    packed : int8
-        Panels of the query's tokens.
-    biases : float32 (panels * LANES,)
-    units, constants : float32 (n_tokens,)
-    """
+    """A query rounded to bytes, as :func:`muvera.kernels.code_scores.score_codes` takes it."""
 
     packed: NDArray[np.int8]
     biases: NDArray[np.float32]
@@ -86,17 +67,7 @@ class CodeQuery:
 class TokenCodec(ABC):
     """Base class of codecs, which turn each token vector into a few bytes.
 
-    The code of a token depends only on the token and the codec, not on other tokens or the number of
-    threads.
-
-    Parameters
-    ----------
-    name : str
-        Public name, such as "2bit".
-    dimension : int
-        Columns of a token vector.
-    bytes_per_token : int
-    layout : CodeLayout
+    The code of a token depends only on the token and the codec, not on other tokens or the number of threads.
     """
 
     #: Name of the class in a saved index.
@@ -125,29 +96,10 @@ class TokenCodec(ABC):
     @classmethod
     @abstractmethod
     def from_arrays(cls, read: Callable[[str], NDArray[Any]], dimension: int) -> TokenCodec:
-        """Make the codec from its arrays; `read` returns an array by name.
-
-        Raises
-        ------
-        ValueError
-            If the arrays do not fit each other or the dimension, or are not finite.
-        """
+        """Make the codec from arrays that `read` returns by name; raise ValueError if they do not fit."""
 
     def encode(self, tokens: TokenArray, threads: int | None = None) -> NDArray[np.uint8]:
-        """Return the codes of tokens, uint8 (n, bytes_per_token).
-
-        Parameters
-        ----------
-        tokens : float32 or float16 (n, dimension)
-            Finite.
-        threads : int, optional
-            Default: all usable cores.
-
-        Raises
-        ------
-        ValueError
-            If the tokens have another dimension.
-        """
+        """Return the codes of finite tokens (n, dimension), uint8 (n, bytes_per_token)."""
         if tokens.shape[1] != self.dimension:
             raise ValueError(
                 f"The tokens have {tokens.shape[1]} columns, but the codec was fitted to "
@@ -185,20 +137,7 @@ def _blocks(count: int) -> list[tuple[int, int]]:
 
 
 class CodedVectors:
-    """Texts as codes: text i is ``tokens[offsets[i] : offsets[i + 1]]``, decoded by `codec`.
-
-    Parameters
-    ----------
-    codec : TokenCodec
-    tokens : uint8 (n_tokens, bytes_per_token)
-        The code of every token.
-    offsets : int64 (n + 1,)
-
-    Raises
-    ------
-    ValueError
-        If the codes are not this codec's, or the offsets do not fit them.
-    """
+    """Texts as codes: text i is ``tokens[offsets[i] : offsets[i + 1]]``, decoded by `codec`."""
 
     __slots__ = ("codec", "offsets", "tokens")
 
@@ -258,20 +197,8 @@ def score_coded(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates, float32 (size,), -inf for those without tokens.
 
-    They are Chamfer similarities of the decoded tokens with the query, both rounded to bytes: accurate
-    enough to choose the best few, which are then scored without that rounding.
-
-    Parameters
-    ----------
-    query : float32 (m, dimension)
-        Tokens of the query, at least one.
-    codec : TokenCodec
-        The codec of all slices.
-    slices : sequence of CodedSlice
-    size : int
-        Number of candidates in all slices.
-    threads : int, optional
-        Default: all usable cores.  No score depends on it.
+    They are Chamfer similarities of decoded tokens with the query, both rounded to bytes: accurate enough to choose
+    the best few, which are then scored without rounding.  No score depends on `threads`.
     """
     rounded, layout = codec.query(query), codec.layout
     out = np.empty(size, np.float32)
@@ -322,22 +249,10 @@ def round_to_bytes(
     *,
     shift_before_factor: bool,
 ) -> CodeQuery:
-    """Round each query token, multiplied by `scales`, to 127ths of its largest entry.
+    """Round each query token (m, n), multiplied by `scales`, to 127ths of its largest entry.
 
-    Parameters
-    ----------
-    tokens : float32 (m, n)
-    scales : float32 (n,)
-    shift : float32 (n,)
-        Added to the decoded bytes of a document token.
-    depth : int
-        Bytes of an unpacked row.
-    zero : float
-        The unpacked byte that stands for 0.
-    unit : float
-        Multiplied with a code's factor.
-    shift_before_factor : bool
-        Multiply the shift, too, by the code's factor.
+    `shift` (n,) is added to the decoded bytes of a document token, before or after its factor; `depth` is the
+    length of an unpacked row, `zero` the byte that stands for 0, and `unit` is multiplied with the factor.
     """
     count = len(tokens)
     padded = -(-count // LANES) * LANES

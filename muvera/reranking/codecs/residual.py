@@ -112,16 +112,11 @@ class ResidualCodec(TokenCodec):
         rotation: NDArray[np.float32] | None,
         unit: float,
     ) -> None:
-        _require_fitting(centroids, levels, thresholds, scales, rotation, unit)
+        arrays = {"centroids": centroids, "levels": levels, "thresholds": thresholds, "scales": scales}
+        _require_fitting(arrays if rotation is None else {**arrays, "rotation": rotation}, unit)
         dimension = centroids.shape[1]
         self.bits = len(levels).bit_length() - 1
-        self._arrays = {
-            "centroids": centroids,
-            "levels": levels,
-            "thresholds": thresholds,
-            "scales": scales,
-            "unit": np.array([unit], np.float32),
-        }
+        self._arrays = {**arrays, "unit": np.array([unit], np.float32)}
         self._centroids, self._levels = read_only_view(centroids), read_only_view(levels)
         self._thresholds, self._scales = read_only_view(thresholds), read_only_view(scales)
         self._inverse_scales = read_only_view(1 / scales)
@@ -172,16 +167,7 @@ class ResidualCodec(TokenCodec):
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], bits: int, threads: int | None = None) -> ResidualCodec:
-        """Fit the codec to tokens.
-
-        Parameters
-        ----------
-        tokens : float32 (n, dimension)
-            At least one; about 50,000 are enough.
-        bits : {1, 2, 4}
-        threads : int, optional
-            Default: all usable cores.  The codec does not depend on it.
-        """
+        """Fit the codec of 1, 2 or 4 bits to tokens (n, dimension), at least one; about 50,000 are enough."""
         rotation_stream, centroid_stream = map(np.random.default_rng, np.random.SeedSequence(0).spawn(2))
         units, lengths = _unit_rows(tokens)
         rotation = _random_rotation(tokens.shape[1], rotation_stream)
@@ -302,32 +288,31 @@ class ResidualCodec(TokenCodec):
         )  # fmt: skip
 
 
-def _require_fitting(
-    centroids: NDArray[Any],
-    levels: NDArray[Any],
-    thresholds: NDArray[Any],
-    scales: NDArray[Any],
-    rotation: NDArray[Any] | None,
-    unit: float,
-) -> None:
-    arrays = {"centroids": centroids, "levels": levels, "thresholds": thresholds, "scales": scales}
-    if rotation is not None:
-        arrays["rotation"] = rotation
-    for name, array in arrays.items():
-        if array.dtype != np.float32 or not np.isfinite(array).all():
-            raise ValueError(f"The codec's {name} must be finite float32 numbers.")
-    if centroids.ndim != 2 or 0 in centroids.shape:
-        raise ValueError(f"The codec's centroids must have shape (K, dimension), got {centroids.shape}.")
-    dimension = centroids.shape[1]
-    if len(levels) not in (2, 4, 16, 256) or levels.ndim != 1 or thresholds.shape != (len(levels) - 1,):
+def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
+    """Raise ValueError unless the arrays are finite float32 of shapes that fit each other."""
+    centroids, levels = arrays["centroids"], arrays["levels"]
+    dimension = centroids.shape[-1]
+    if centroids.ndim != 2 or 0 in centroids.shape or len(levels) not in (2, 4, 16, 256):
         raise ValueError(
-            f"The codec has {levels.shape} levels and {thresholds.shape} thresholds; it needs 2, 4, 16 or 256 "
-            "levels and one threshold less."
+            f"The codec's centroids must have shape (K, dimension) and its levels be 2, 4, 16 or 256, got shapes "
+            f"{centroids.shape} and {levels.shape}."
         )
-    fits = scales.shape == (dimension,) and (rotation is None or rotation.shape == (dimension, dimension))
-    if not fits or scales.min() <= 0 or not (np.isfinite(unit) and unit > 0):
+    shapes = {
+        "centroids": centroids.shape,
+        "levels": (len(levels),),
+        "thresholds": (len(levels) - 1,),
+        "scales": (dimension,),
+        "rotation": (dimension, dimension),
+    }
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or array.shape != shapes[name] or not np.isfinite(array).all():
+            raise ValueError(
+                f"The codec's {name} must be finite float32 numbers of shape {shapes[name]}, got {array.dtype} "
+                f"{array.shape}."
+            )
+    if arrays["scales"].min() <= 0 or not (np.isfinite(unit) and unit > 0):
         raise ValueError(
-            f"The codec's scales or rotation do not fit dimension={dimension}, or are not positive."
+            f"The codec's scales and unit must be positive, got {arrays['scales'].min()} and {unit}."
         )
 
 
@@ -363,28 +348,11 @@ def fit_plaid_codec(
     bucket_means: bool = False,
     threads: int | None = None,
 ) -> ResidualCodec:
-    """Fit a codec to tokens with ColBERT's recipe.
+    """Fit a codec to tokens (n, dimension), at least one, with ColBERT's recipe; it does not depend on `threads`.
 
-    Centroids are directions, rounded to half precision.  All coordinates share the bucket weights; each
-    bucket holds equally many residuals.
-
-    Parameters
-    ----------
-    tokens : float32 (n, dimension)
-        At least one.
-    nbits : {1, 2, 4, 8}
-        Bits per coordinate.
-    num_centroids : int
-        Largest number of centroids; there are at most n.
-    bucket_means : bool
-        Decode a bucket to the mean of its values (smaller error), not to its midpoint (ColBERT's way).
-    threads : int, optional
-        Default: all usable cores.  The codec does not depend on it.
-
-    Raises
-    ------
-    ValueError
-        If the bits do not fill whole bytes.
+    Centroids are directions, rounded to half precision.  All coordinates share the bucket weights, and each bucket
+    holds equally many residuals.  With `bucket_means` a bucket decodes to the mean of its values, which loses less
+    than ColBERT's midpoint.
     """
     require_plaid_bits(nbits, tokens.shape[1])
     units, _ = _unit_rows(tokens)
@@ -452,14 +420,7 @@ def _direction_centroids(
 ) -> NDArray[np.float32]:
     """Return at most `most` centroids by k-means: means of clusters of similar directions.
 
-    Parameters
-    ----------
-    tokens : float32 (n, dimension)
-        Of length 1, or zero.
-    most : int
-    stream : numpy.random.Generator
-        Draws the tokens that are the first centroids.
-    threads : int, optional
+    Tokens (n, dimension) have length 1 or are zero; `stream` draws those that are the first centroids.
     """
     count = min(most, len(tokens))
     centroids = tokens[np.sort(stream.permutation(len(tokens))[:count])]
