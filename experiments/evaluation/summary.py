@@ -110,7 +110,7 @@ def add_rows(results: Results, session: Session, part: Part, collection: Collect
             results.provenances.setdefault(json.dumps(provenance, sort_keys=True), provenance)
             if experiment.timed and seed == experiment.seeds[0]:
                 results.times[key] = (str(raw.facts.get("turns")), raw.seconds)
-            results.raws[(*key, seed)] = path
+            results.raws[experiment.name, part.collection, part.size, point.name, seed] = path
             for fault in raw.facts["faults"]:
                 session.fail(experiment.name, part.collection, point.entry.label, f"{point.name} {fault}")
         if by_seed:

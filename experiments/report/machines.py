@@ -84,7 +84,7 @@ def machine_table(documents: Iterable[int], machine: Machine) -> Table:
             memory = f"{total / 1e12:.1f} TB" if total >= 1e12 else f"{total / 1e9:.0f} GB"
             rows.append([count, cost.name, memory, shards, count / shards, ms, rate, copies, shards * copies])
     whole = "{:,.0f}"
-    columns = [
+    columns: list[Column | str] = [
         *("documents", "first stage", "memory", "shards", Column("documents per shard", format=whole)),
         *(Column("core ms per query", format="{:,.1f}"), Column("queries/s per copy", format=whole)),
         *("copies", "machines"),

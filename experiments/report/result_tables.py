@@ -191,16 +191,13 @@ def _losses(results: Results, parts: list[Part]) -> list[Table]:
         for backend in ("exact", "hnsw")
     }
     rows = []
-    for column, heading in _columns(parts).items():
-        exact = {
-            point.query["candidates"]: values[(point.name, *column)]
-            for point in points["exact"]
-            if (point.name, *column) in values
-        }
+    for (collection, size), heading in _columns(parts).items():
+        found = {name: array for (name, *column), array in values.items() if column == [collection, size]}
+        exact = {p.query["candidates"]: found[p.name] for p in points["exact"] if p.name in found}
         for point in points["hnsw"]:
             candidates = point.query["candidates"]
-            if (point.name, *column) in values and candidates in exact:
-                deepest, same, graph = exact[max(exact)], exact[candidates], values[(point.name, *column)]
+            if point.name in found and candidates in exact:
+                deepest, same, graph = exact[max(exact)], exact[candidates], found[point.name]
                 lost = (1 - deepest, deepest - same, same - graph, 1 - graph)
                 rows.append([heading, point.query.get("ef"), candidates, *map(mean_interval, lost)])
     titles = ("lost by FDEs", "lost by fewer candidates", "lost by the graph", "total")
@@ -217,16 +214,14 @@ def _candidates(results: Results, parts: list[Part]) -> list[Table]:
         base: dict[tuple[str, int], float | None] = {}
         for entry in entries:
             for column in _columns(parts):
-                curve = [
-                    (point.query["candidates"], float(np.mean(values[(point.name, *column)])))
-                    for point in entry.points()
-                    if "candidates" in point.query and (point.name, *column) in values
-                ]
+                keys = {point.query.get("candidates"): (point.name, *column) for point in entry.points()}
+                curve = [(n, float(np.mean(values[key]))) for n, key in keys.items() if n and key in values]
                 needed, cell = needed_candidates(curve, share)
                 first = base.setdefault(column, needed)
                 if first is not None and needed is not None and entry is not entries[0]:
                     cell += f" ({needed / first:.1f}x)"
-                cells[(f"{entry.label}, {share:.2f}".replace("0.", "."), *column)] = cell
+                key = (f"{entry.label}, {share:.2f}".replace("0.", "."), *column)
+                cells[key] = cell
     return [_grid(parts, f"candidates needed for a {metric}", cells, first="system, recall")]
 
 
@@ -327,7 +322,7 @@ def _speed_at_recall(results: Results, parts: list[Part]) -> list[Table]:
     several = len({(part.collection, part.size) for part in parts}) > len({part.collection for part in parts})
     levels = [f"{level:.2f}".removeprefix("0") for level in _SPEED_RECALLS]
     size = Column("bytes per document with tokens", format="{:,.0f}")
-    columns = ["system", *levels, size, Column("build", format="{:,.1f}", unit="s")]
+    columns: list[Column | str] = ["system", *levels, size, Column("build", format="{:,.1f}", unit="s")]
     tables = []
     for part in parts:
         rows = []
@@ -375,10 +370,10 @@ def seconds_at(curve: Sequence[tuple[float, float]], recall: float) -> float | N
     >>> seconds_at([(0.8, 1.0), (0.9, 3.0)], 0.95) is None
     True
     """
-    front = [curve[i] for i in pareto_front(curve)]
-    if not front or front[-1][0] < recall - _ROUNDING:
+    front = np.array([curve[i] for i in pareto_front(curve)]).reshape(-1, 2)
+    if not len(front) or front[-1, 0] < recall - _ROUNDING:
         return None
-    return round(float(np.interp(recall, *zip(*front, strict=True))), 9)
+    return round(float(np.interp(recall, front[:, 0], front[:, 1])), 9)
 
 
 _KINDS: dict[str, Callable[[Results, list[Part]], list[Table]]] = {

@@ -137,7 +137,7 @@ def _cold(found: Found) -> list[Table]:
         rows = [
             [name, ms, times[name.partition(",")[0]] / ms, targets.get(name)] for name, ms in times.items()
         ]
-        columns = [
+        columns: list[Column | str] = [
             *(f"{run['documents']:,} documents", Column("time", format=_TWO, unit="ms")),
             *(Column("plain mmap / this", format=_TIMES), Column("target", format="{:g}x")),
         ]
@@ -198,7 +198,11 @@ _GROWTH: list[tuple[str, str, float, str, float | None, tuple[float, str] | None
 def _growth(found: Found) -> list[Table]:
     measured = found["rows"]
     sizes = [row["documents"] for row in measured]
-    columns = ["quantity", *(f"{size:,}" for size in sizes), Column("exponent", format=_TWO)]
+    columns: list[Column | str] = [
+        "quantity",
+        *(f"{size:,}" for size in sizes),
+        Column("exponent", format=_TWO),
+    ]
     rows = []
     for key, title, divisor, form, target, cost in _GROWTH:
         values = [row[key] for row in measured]
@@ -237,7 +241,7 @@ def _outlook(measured: list[Found]) -> Table:
         minutes = count * seconds / 60 / (shards * machine.cores)
         sizes = (count * memory / 1e9, count * disk / 1e12)
         rows.append([count, *sizes, shards, count / shards / 1e6, ms, minutes])
-    columns = [
+    columns: list[Column | str] = [
         *("documents", Column("memory", format=_WHOLE, unit="GB"), Column("disk", format=_TENTH, unit="TB")),
         *("machines", Column("documents per machine", format=_WHOLE, unit="millions")),
         Column("thorough search", format=_TENTH, unit="processor ms"),
@@ -260,7 +264,7 @@ def _distractors(found: Found) -> list[Table]:
         f"({found['queries']} queries); encoders were fitted on the real documents. Candidates grow with the number "
         f"of documents to the power of the exponent. Random tokens have the mean and covariance of the real ones."
     )
-    tables = []
+    tables: list[Table] = []
     for kind, measured in found["kinds"].items():
         sizes = sorted({row["documents"] for row in measured})
         rows = []
@@ -271,7 +275,12 @@ def _distractors(found: Found) -> list[Table]:
             needed, last = [row["candidates"] for row in own], own[-1]
             exponent = growth_exponent([row["documents"] for row in own], needed)
             rows.append([name, last["floats"], *needed, exponent, last["recall"], last["distractors"]])
-        columns = ["vectors", "floats", *(f"n={size:,}" for size in sizes), Column("exponent", format=_TWO)]
+        columns: list[Column | str] = [
+            "vectors",
+            "floats",
+            *(f"n={size:,}" for size in sizes),
+            Column("exponent", format=_TWO),
+        ]
         columns += [Column(f"recall of the first 100, n={sizes[-1]:,}", format=_SHARE)]
         columns += [Column("distractors among these", format=_SHARE)]
         tables.append(Table(titles.get(kind, kind), columns, rows, "" if tables else caption))

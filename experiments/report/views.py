@@ -121,7 +121,7 @@ class ExperimentView:
         Quality by cost; quality and speed by every numeric argument that varies with all else equal, and by the
         number of documents and the vector dimension; recall by its depth.
         """
-        plots = []
+        plots: list[Plot] = []
         for collection in self.run.collections:
             rows = [i for i in self.rows if self.run.rows[i]["collection"] == collection]
             if len({self.arguments[i].get(_DOCUMENTS) for i in rows}) == 1:  # else costs differ by size
