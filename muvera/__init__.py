@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .encoders.fde.encoder import FDEEncoder
     from .encoders.learned.config import LearnedConfig
     from .encoders.learned.encoder import LearnedEncoder
+    from .encoders.moments import MomentsConfig, MomentsEncoder
     from .encoders.registry import load_encoder
     from .index.hybrid import hybrid_search
     from .index.info import IndexInfo

@@ -238,7 +238,7 @@ class _Rows:
 
     def measure(self, encoders: Sequence[EncoderCandidate]) -> tuple[TunedRow, ...]:
         """Return a row for each encoder, by bytes."""
-        rows = []
+        rows: list[TunedRow] = []
         for source in dict.fromkeys(each.source for each in encoders):
             own = [each for each in encoders if each.source == source]
             rows += map(self._row, own, self.evaluator.measure(source, own))

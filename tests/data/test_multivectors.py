@@ -90,7 +90,7 @@ def test_dtypes_dimensions_and_views() -> None:
     assert (floats.shape, halves.shape) == ((5, 4), (0, 4))
     floats, halves = as_kernel_arrays(three(np.float16))
     assert (floats.shape, halves.shape) == ((0, 4), (5, 4))
-    assert (floats.dtype, halves.dtype, halves.flags.writeable) == (np.float32, np.uint16, False)
+    assert floats.dtype == np.float32 and halves.dtype == np.uint16 and not halves.flags.writeable
 
 
 @given(st.data(), st.integers(1, 20))
@@ -119,7 +119,7 @@ def test_positions_become_ids_and_bad_positions_raise() -> None:
     assert texts[1:].ids.tolist() == [1, 2] and texts[[2, 0]].ids.tolist() == [2, 0]
     for key in (3, -4, [0, 3]):
         with pytest.raises(IndexError):
-            three()[key]  # type: ignore[index]
+            three()[key]
     with pytest.raises(ValueError, match="twice"):
         three()[[0, 0]]
 

@@ -127,9 +127,12 @@ def test_fitted_encoders_are_measured_with_other_documents(monkeypatch: pytest.M
         return fit(self, documents, *rest, **settings)
 
     monkeypatch.setattr(LearnedEncoder, "fit", noted)
-    monkeypatch.setattr(
-        AnsweredQueries, "of", lambda *arguments: answered.append(arguments) or answer(*arguments)
-    )
+
+    def recorded(*arguments: Any) -> AnsweredQueries:
+        answered.append(arguments)
+        return answer(*arguments)
+
+    monkeypatch.setattr(AnsweredQueries, "of", recorded)
     documents = documents_like_real(380)
     steps: list[int] = []
     diagnosis = diagnose(documents, progress=steps.append)

@@ -42,7 +42,7 @@ def test_identities(one: Ranking, two: Ranking) -> None:
     scaled = Ranking(one.ids, 4 * one.scores + 8)  # exact in float32
     for method in ("minmax", "zscore"):
         scores = [np.sort(fuse({"a": source, "b": two}, method=method).scores) for source in (one, scaled)]
-        np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5, atol=1e-6)
 
 
 def test_ties_k_empty_sources_and_strings() -> None:

@@ -188,7 +188,8 @@ class Recorder(MomentsEncoder):
 
     def _encode(self, texts: Any, side: Any, out: Any, threads: int | None) -> NDArray[np.float32]:
         self.calls.append((side, len(texts)))
-        return super()._encode(texts, side, out, threads)
+        vectors: NDArray[np.float32] = super()._encode(texts, side, out, threads)
+        return vectors
 
 
 def test_encoding_is_compiled_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,8 @@ class Int8Codec(TokenCodec):
 
     def _steps(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the step of each code, float32 (n, 1)."""
-        return factors_of(codes[:, :FACTOR_BYTES])[:, np.newaxis] * self._unit
+        steps: NDArray[np.float32] = factors_of(codes[:, :FACTOR_BYTES])[:, np.newaxis] * self._unit
+        return steps
 
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
