@@ -1,11 +1,11 @@
-"""Make ``tests/golden/index/``: a small saved index a backend and an encoder, which every later version reads.
+"""Make ``tests/golden/index/``: a small saved index per backend and encoder, which later versions must read.
 
     PYTHONPATH=.:tests python -m builders.golden_indexes [NAME ...]
 
-Each folder holds documents with string ids, of which some were deleted and some replaced after the first
-save, so that its tokens lie in two generations.  ``index/queries`` holds queries, and ``index/NAME.json``
-what the index answered when it was made.  Add a folder for a new backend, encoder or format version; make
-an old one again only while nothing was released that wrote its version (docs/index-format.md).
+Each folder holds documents with string ids; some were deleted and some replaced after the first save, so the tokens
+are in two generations.  ``index/queries`` holds queries, ``index/NAME.json`` the answers of that time.  Add a folder for
+a new backend, encoder or format version; make an old one again only if no released version wrote it
+(docs/index-format.md).
 """
 
 import json
@@ -17,63 +17,52 @@ from typing import Any
 import numpy as np
 
 from builders.paths import ROOT
-from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex
+from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, MuveraIndex
 from muvera.encoders.base import EncoderConfig
-from muvera.encoders.moments.config import MeanConfig
 from muvera.encoders.registry import make_encoder
 
 FOLDER = ROOT / "tests" / "golden" / "index"
 
 DIMENSION, K, CANDIDATES = 8, 5, 12
 
-_FDE: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
-_SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 48, "num_features": 48}
-
 ENCODERS: dict[str, EncoderConfig] = {
-    "fde": FDEConfig(dimension=DIMENSION, **_FDE),
-    "compact": FDEConfig(dimension=DIMENSION, compact_dimension=24, **_FDE),
-    "learned": LearnedConfig(dimension=DIMENSION, **_SMALL),
-    "mean": MeanConfig(dimension=DIMENSION),
+    "fde": FDEConfig(
+        dimension=DIMENSION, num_repetitions=3, num_simhash_projections=2, projection_dimension=4
+    ),
+    "learned": LearnedConfig(dimension=DIMENSION, vector_dimension=24, num_landmarks=48, num_features=48),
+    "moments": MomentsConfig(dimension=DIMENSION, compact_dimension=24),
+    "mean": MomentsConfig(dimension=DIMENSION, covariance=False, compact_dimension=None),
 }
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "tokens": {"exact_tokens": 10_000},
     "exact": {"backend": "exact", "exact_tokens": 0},
-    "int8": {"backend": "int8", "exact_tokens": 0},
-    "pq": {"backend": "pq", "pq": {"subvector_size": 4, "rescore": 20}, "exact_tokens": 0},
     "codes": {"backend": "exact", "tokens": "2bit", "exact_tokens": 0},
-    "codes-and-tokens": {
-        "backend": "exact",
-        "tokens": {"codec": "int8", "keep_exact": True},
-        "exact_tokens": 0,
-    },
+    "codes-and-tokens": {"backend": "exact", "tokens": "int8", "keep_exact": True, "exact_tokens": 0},
     "hnsw": {"backend": "hnsw", "hnsw": {"m": 4, "ef": 40}, "exact_tokens": 0},
     "usearch": {"backend": "usearch", "usearch": {"m": 4, "ef": 40}, "exact_tokens": 0},
-    "usearch-int8": {
-        "backend": "usearch",
-        "usearch": {"m": 4, "ef": 40, "precision": "int8"},
-        "exact_tokens": 0,
-    },
+    "scan": {"backend": "scan", "exact_tokens": 0},
 }
 
-#: Names to (backend, encoder).
+#: Names of folders, with backend and encoder.
 CASES = {
-    "tokens-fde": ("tokens", "fde"),
-    "exact-mean": ("exact", "mean"),
-    "usearch-learned": ("usearch", "learned"),
-    "usearch-int8-learned": ("usearch-int8", "learned"),
-    "codes-fde": ("codes", "fde"),
-    "codes-and-tokens-fde": ("codes-and-tokens", "fde"),
-    **{
-        f"{backend}-{encoder}": (backend, encoder)
-        for backend in ("exact", "int8", "pq", "hnsw")
-        for encoder in ("fde", "compact", "learned")
-    },
+    f"{backend}-{encoder}": (backend, encoder)
+    for backend, encoder in (
+        ("tokens", "fde"),
+        ("exact", "fde"),
+        ("exact", "learned"),
+        ("exact", "moments"),
+        ("codes", "mean"),
+        ("codes-and-tokens", "fde"),
+        ("hnsw", "moments"),
+        ("usearch", "learned"),
+        ("scan", "moments"),
+    )
 }
 
 
 def documents(count: int) -> MultiVectors:
-    """Documents around a few topics, one of them without tokens."""
+    """Return documents around a few topics, one of them without tokens."""
     rng = np.random.default_rng(7)
     topics = rng.standard_normal((6, DIMENSION))
     lengths = rng.integers(1, 4, count)
@@ -86,25 +75,20 @@ def documents(count: int) -> MultiVectors:
 
 
 def queries() -> MultiVectors:
-    """Single tokens and pairs of tokens of documents, disturbed."""
+    """Return noisy tokens of documents."""
     rng = np.random.default_rng(8)
-    texts = documents(40)
-    picked = [texts[i] for i in (1, 5, 12, 20, 33)]
+    texts = [documents(40)[i].astype(np.float32) for i in (1, 5, 12, 20, 33)]
     return MultiVectors.from_arrays(
-        [
-            text.astype(np.float32) + 0.1 * rng.standard_normal(text.shape).astype(np.float32)
-            for text in picked
-        ]
+        [text + 0.1 * rng.standard_normal(text.shape).astype(np.float32) for text in texts]
     )
 
 
 def make(name: str, folder: Path) -> None:
     """Write one index."""
     backend, encoder = CASES[name]
-    texts = documents(300 if backend == "pq" else 40)  # codes are learned from 256
-    config = ENCODERS[encoder]
-    fitted = make_encoder(config).fit(documents(300))
-    index = MuveraIndex.build(texts[:-4], config, encoder=fitted, threads=1, path=folder, **BACKENDS[backend])
+    texts = documents(40)
+    fitted = make_encoder(ENCODERS[encoder]).fit(documents(300))
+    index = MuveraIndex.build(texts[:-4], fitted, threads=1, path=folder, **BACKENDS[backend])
     index.delete(texts.ids[[2, 9]])
     index.update(texts[[5]].with_ids(texts.ids[[6]]), threads=1)
     index.add(texts[-4:], threads=1)
@@ -113,11 +97,9 @@ def make(name: str, folder: Path) -> None:
 
 
 def answers(index: MuveraIndex) -> list[dict[str, Any]]:
-    """What an index answers to the queries."""
-    return [
-        ranking.to_dict()
-        for ranking in index.search(MultiVectors.load(FOLDER / "queries"), K, candidates=CANDIDATES)
-    ]
+    """Return an index's answers to the queries."""
+    texts = MultiVectors.load(FOLDER / "queries")
+    return [ranking.to_dict() for ranking in index.search(texts, K, candidates=CANDIDATES)]
 
 
 def main() -> None:
@@ -127,8 +109,8 @@ def main() -> None:
     for name in sys.argv[1:] or CASES:
         shutil.rmtree(FOLDER / name, ignore_errors=True)
         make(name, FOLDER / name)
-        found = answers(MuveraIndex.load(FOLDER / name))
-        (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=True) + "\n")
+        rankings = answers(MuveraIndex.load(FOLDER / name))
+        (FOLDER / f"{name}.json").write_text(json.dumps(rankings, indent=1, ensure_ascii=True) + "\n")
 
 
 if __name__ == "__main__":

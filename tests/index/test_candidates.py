@@ -1,168 +1,114 @@
-"""FDE candidates: the right rows, the change from reading all to a graph, and recall that is measured."""
+"""CandidateSearch and measured recall: the best rows, the change to a graph, faults, warnings."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
+from builders.indexes import DOCUMENTS, EMPTY, MORE, QUERIES, WAYS, built
+from builders.realistic_collections import CONFIG, documents_like_real, queries_like_real
 
 import muvera.index.candidates as module
-from muvera import FDEConfig, FDEEncoder, MuveraIndex, load_encoder, mips
+from muvera import FDEEncoder, MultiVectors, MuveraIndex, mips, top_k
 from muvera.data.sampling import pseudo_queries
+from muvera.index import two_stage_search
 from muvera.index.candidates import CandidateSearch
+from muvera.index.info import FirstStageRecall
 from muvera.index.settings import IndexSettings
-from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings
+from muvera.mips import ExactSearch, HNSWSearch
 from muvera.mips.exact import MAX_ROUNDED
 
-DOCUMENTS = documents_like_real(300)
-QUERIES = queries_like_real(DOCUMENTS, 12)
-FILLED = np.flatnonzero(DOCUMENTS.lengths > 0)
+FILLED = np.setdiff1d(np.arange(200), EMPTY)
 WINDOWS = pseudo_queries(DOCUMENTS[FILLED], 64, 32, np.random.default_rng(0))[0]
+ENCODER = FDEEncoder(CONFIG).fit(DOCUMENTS)
+
+#: An encoder whose few floats find little.
+POOR = dataclasses.replace(
+    CONFIG, num_repetitions=1, num_simhash_projections=1, projection_dimension=2, split_mean=False
+)
 
 
-@pytest.fixture(scope="module")
-def encoder() -> FDEEncoder:
-    return FDEEncoder(CONFIG).fit(DOCUMENTS)
-
-
-def filled(encoder: FDEEncoder, backend: Any = "exact", **hnsw: Any) -> CandidateSearch:
-    search = CandidateSearch(encoder, IndexSettings(backend=backend, hnsw=HNSWSettings(**hnsw)))
-    search.add(np.arange(300), DOCUMENTS, threads=1)
+def filled(backend: Any = "exact", **hnsw: Any) -> CandidateSearch:
+    search = CandidateSearch(ENCODER, IndexSettings(backend=backend, hnsw=hnsw))  # type: ignore[arg-type]
+    search.add(np.arange(200), DOCUMENTS, threads=1)
     return search
 
 
-def test_candidates_are_the_best_fdes(encoder: FDEEncoder) -> None:
-    products = encoder.encode_queries(QUERIES) @ encoder.encode_documents(DOCUMENTS[FILLED]).T
+def rows(candidates: Any) -> list[list[int]]:
+    return [row.tolist() for row in candidates]
+
+
+def test_candidates_are_the_best_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    products = ENCODER.encode_queries(QUERIES) @ ENCODER.encode_documents(DOCUMENTS[FILLED]).T
     expected = FILLED[np.argsort(-products, axis=1)[:, :20]]
     for backend, recall in (("exact", 1.0), ("hnsw", 0.98)):
-        found = filled(encoder, backend).find(QUERIES, 20)
-        hits = [len(np.intersect1d(a, b)) for a, b in zip(found, expected, strict=True)]
-        assert np.mean(hits) / 20 >= recall - 0.005  # but for equal products
+        candidates = filled(backend).find(QUERIES, 20)
+        hits = [len(np.intersect1d(a, b)) for a, b in zip(candidates, expected, strict=True)]
+        assert np.mean(hits) / 20 >= recall - 0.005  # except for ties
+    whole = rows(filled().find(QUERIES, 20))
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 7)
+    assert rows(filled().find(QUERIES, 20)) == whole
 
 
-@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch"])
-def test_documents_without_tokens_are_no_candidates(encoder: FDEEncoder, backend: Any) -> None:
-    search = filled(encoder, backend)
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch", "scan"])
+def test_documents_without_tokens(backend: Any) -> None:
+    search = filled(backend)
     assert search.search.labels().tolist() == FILLED.tolist()
-    for row in search.find(QUERIES, 10_000):
-        assert np.sort(row).tolist() == FILLED.tolist()
+    assert [sorted(row) for row in rows(search.find(QUERIES, 10_000))] == [FILLED.tolist()] * 10
     search.remove(np.array([16, 17, 33]))  # two of them have no tokens
     assert len(search.search) == len(FILLED) - 1
-    allowed = np.array([5, 16, 17, 40])
-    for row in search.find(QUERIES, 3, allowed):
-        assert sorted(row) == [5, 40]
+    assert [sorted(row) for row in rows(search.find(QUERIES, 3, np.array([5, 16, 17, 40])))] == [[5, 40]] * 10
 
 
-def test_blocks_of_fdes_leave_no_trace(encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = filled(encoder).find(QUERIES, 20)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 7)
-    for found, wanted in zip(filled(encoder).find(QUERIES, 20), expected, strict=True):
-        assert found.tolist() == wanted.tolist()
-
-
-def test_auto_changes_to_a_graph_when_there_are_many(
-    encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "graph_from", lambda _: 200)
-    search = CandidateSearch(encoder, IndexSettings(hnsw=HNSWSettings(m=9)))
-    search.add(np.arange(150), DOCUMENTS[:150])
-    before_graph: Any = search.search
-    assert isinstance(before_graph, ExactSearch) and search.measure(WINDOWS) == 1.0
-    stale = [search.recall_is_stale]
-    before = search.find(QUERIES, 500)
-    search.remove(np.array([3]))
-    search.add(np.arange(150, 300), DOCUMENTS[150:])
-    assert isinstance(search.search, HNSWSearch) and search.search.settings.m == 9
-    stale.append(search.recall_is_stale)
-    assert stale == [False, True]  # the recall of reading all says nothing about the graph
-    assert search.search.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
-    among = [row for row in before[0].tolist() if row != 3]
-    assert sorted(search.find(QUERIES, 500, np.array(among))[0]) == sorted(among)
-    monkeypatch.setattr(module, "graph_from", lambda _: 10**6)
-    search.add(np.arange(300, 310), DOCUMENTS[:10])
-    assert isinstance(search.search, HNSWSearch)  # a graph is not left again
-
-
-def test_short_vectors_are_read_longer_than_long_ones_before_a_graph() -> None:
-    limits = [module.graph_from(floats) for floats in (64, 512, 513, MAX_ROUNDED, MAX_ROUNDED + 1, 10_240)]
-    assert limits == sorted(limits, reverse=True) and limits[0] == limits[1] and limits[-2] == limits[-1]
-    assert len(set(limits)) == 3
-
-
-def test_auto_takes_usearch_where_hnswlib_is_not_installed(
-    encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "graph_from", lambda _: 200)
-    monkeypatch.setattr(mips, "find_spec", lambda name: None if name == "hnswlib" else object())
-    search = CandidateSearch(encoder, IndexSettings())
-    search.add(np.arange(300), DOCUMENTS)
-    assert search.search.kind == "usearch"
-    (warning,) = search.warnings()
-    assert warning.startswith("hnswlib is not installed") and "muvera-toolkit[hnswlib]" in warning
-    assert CandidateSearch(encoder, IndexSettings(backend="usearch")).warnings() == []  # it was asked for
-    monkeypatch.setattr(mips, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="neither hnswlib nor usearch is installed"):
-        CandidateSearch(encoder, IndexSettings()).add(np.arange(300), DOCUMENTS)
-
-
-def test_a_missing_library_is_named(encoder: FDEEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    missing: list[tuple[Any, str, str]] = [
-        ("hnsw", "hnswlib", "hnswlib"),
-        ("usearch", "usearch", "usearch.index"),
-    ]
-    for backend, library, module_name in missing:
-        monkeypatch.setitem(sys.modules, module_name, None)
-        with pytest.raises(ImportError, match=rf"'{backend}' needs {library}.*pip install .*\[{library}\]"):
-            CandidateSearch(encoder, IndexSettings(backend=backend))
-
-
-# -- recall -------------------------------------------------------------------
-
-
-def test_recall_is_measured_kept_and_warned_about(
-    encoder: FDEEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_MEASURED_K", 10)  # a hundred of so few are found by any graph
-    good = filled(encoder, "hnsw")
-    assert good.recall is None and good.recall_is_stale and good.info()["recall"] is None
-    recall = good.measure(WINDOWS)
-    assert recall is not None and recall > 0.99
-    assert good.info()["recall_measured_at"] == len(FILLED) and good.warnings() == []
-    poor = filled(encoder, "hnsw", m=3, ef_construction=1, ef=1)
-    recall = poor.measure(WINDOWS)
-    assert recall is not None and recall < module.LOW_RECALL
-    (warning,) = poor.warnings()
-    assert f"finds only {recall:.1%} of the exact best" in warning and "raise hnsw m or ef" in warning
-    loaded = CandidateSearch.load(
-        tmp_path, encoder, poor.settings, poor.save(tmp_path), np.empty(0, np.int64)
-    )
-    assert loaded.recall == recall and loaded.warnings() == [warning]
-
-
-def test_recall_is_outdated_when_the_graph_has_doubled(encoder: FDEEncoder) -> None:
-    search = CandidateSearch(encoder, IndexSettings(backend="hnsw"))
+def test_auto_changes_to_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "graph_from", lambda _: 150)
+    search = CandidateSearch(ENCODER, IndexSettings.of(hnsw={"m": 9}))
     search.add(np.arange(100), DOCUMENTS[:100])
-    search.measure(WINDOWS)
-    search.add(np.arange(100, 200), DOCUMENTS[100:200])
+    assert isinstance(search.search, ExactSearch) and search.measure(WINDOWS) == 1.0
     assert not search.recall_is_stale
-    search.add(np.arange(200, 300), DOCUMENTS[200:])
-    assert search.recall_is_stale
+    before = rows(search.find(QUERIES, 500))[0]
+    search.remove(np.array([3]))
+    search.add(np.arange(100, 200), DOCUMENTS[100:])
+    graph: Any = search.search
+    assert isinstance(graph, HNSWSearch) and graph.settings.m == 9
+    assert search.recall_is_stale  # the recall of an exact search says nothing about the graph
+    assert graph.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
+    among = [row for row in before if row != 3]
+    assert sorted(rows(search.find(QUERIES, 500, np.array(among)))[0]) == sorted(among)
+    limits = [module._GRAPH_FROM[0][1], module._GRAPH_FROM[1][1], module._LONG_GRAPH_FROM]
+    monkeypatch.undo()
+    assert [module.graph_from(floats) for floats in (64, 512, 513, MAX_ROUNDED, MAX_ROUNDED + 1)] == [
+        limits[0], limits[0], limits[1], limits[1], limits[2],
+    ]  # fmt: skip
 
 
-# -- failing ------------------------------------------------------------------
+def test_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "graph_from", lambda _: 150)
+    monkeypatch.setattr(mips, "find_spec", lambda name: None if name == "hnswlib" else object())
+    search = filled("auto")
+    assert search.search.kind == "usearch"
+    assert len(search.warnings()) == 1 and "muvera-toolkit[hnswlib]" in search.warnings()[0]
+    assert filled("usearch").warnings() == []  # it was asked for
+    monkeypatch.setattr(mips, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="neither hnswlib nor usearch"):
+        filled("auto")
+    for backend, library in (("hnsw", "hnswlib"), ("usearch", "usearch.index")):
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(ImportError, match=rf"'{backend}' .*pip install .*\[{backend[0]}"):
+            filled(backend)
 
 
-@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch"])
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch", "scan"])
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_an_add_that_fails_late_adds_nothing(
+def test_an_add_that_fails_late(
     backend: Any, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
     search = CandidateSearch(encoder, IndexSettings(backend=backend))
-    search.add(np.arange(100), DOCUMENTS[:100])
-    before = search.find(QUERIES, 30)
+    search.add(np.arange(50), DOCUMENTS[:50])
+    before = rows(search.find(QUERIES, 30))
     encode, calls = encoder.encode_documents, []
 
     def breaks(documents: Any, **settings: Any) -> Any:
@@ -171,72 +117,106 @@ def test_an_add_that_fails_late_adds_nothing(
             raise error
         return encode(documents, **settings)
 
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 50)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 40)
     monkeypatch.setattr(encoder, "encode_documents", breaks)
     with pytest.raises(error):
-        search.add(np.arange(100, 300), DOCUMENTS[100:])
+        search.add(np.arange(50, 200), DOCUMENTS[50:])
     monkeypatch.undo()
-    assert calls == [50, 50, 50]
-    assert search.search.labels().tolist() == FILLED[FILLED < 100].tolist()
-    for found, expected in zip(search.find(QUERIES, 30), before, strict=True):
-        assert found.tolist() == expected.tolist()
-    # A graph has seen these rows; new ones are free.
-    assert search.can_add(np.arange(100, 300)) == (backend != "hnsw")
-    assert search.can_add(np.arange(300, 500))
+    assert calls == [40, 40, 40] and rows(search.find(QUERIES, 30)) == before
+    assert search.search.labels().tolist() == FILLED[FILLED < 50].tolist()
+    # These two have seen the rows; new ones are free.
+    assert search.search.can_add(np.arange(50, 200)) == (backend in ("exact", "usearch"))
+    assert search.search.can_add(np.arange(200, 350))
 
 
-@pytest.mark.parametrize(
-    ("backend", "hnsw", "message"),
-    [
-        ("faiss", None, "backend must be one of auto, exact, hnsw, usearch, int8, pq, got 'faiss'"),
-        ("auto", {"m": 0}, "hnsw: m must be at least 2, got 0"),
-        ("auto", {"links": 3}, "hnsw has no 'links'"),
-    ],
-)
-def test_wrong_settings_are_refused_before_they_are_used(backend: Any, hnsw: Any, message: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=message):
-        IndexSettings.from_dict({"backend": backend, "hnsw": hnsw})
-    with pytest.raises((ValueError, TypeError), match=message):
-        MuveraIndex(FDEConfig(dimension=4), backend=backend, hnsw=hnsw)
+# -- recall -------------------------------------------------------------------
 
 
-def test_settings_are_plain_values_and_come_back() -> None:
-    settings = IndexSettings(backend="pq", hnsw=HNSWSettings(m=9), exact_tokens=5)
-    assert IndexSettings.from_dict(settings.to_dict()) == settings == IndexSettings.from_dict(vars(settings))
-    assert settings.of("hnsw") == HNSWSettings(m=9) and settings.of("exact") is None
-    with pytest.raises(
-        ValueError, match=r"IndexSettings has no 'ef'\. It has: backend, hnsw, usearch, pq, exact_tokens"
-    ):
-        IndexSettings.from_dict({"ef": 3})
-    with pytest.raises(ValueError, match="exact_tokens must be at least 0, got -1"):
-        IndexSettings(exact_tokens=-1)
+def test_recall_of_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MEASURED_K", 10)  # any graph finds a hundred of so few
+    good = filled("hnsw")
+    assert good.recall is None and good.recall_is_stale and good.info()["recall"] is None
+    assert (good.measure(WINDOWS) or 0) > 0.99 and good.warnings() == []
+    assert good.info()["recall_measured_at"] == len(FILLED)
+    poor = filled("hnsw", m=3, ef_construction=1, ef=1)
+    recall = poor.measure(WINDOWS)
+    assert recall is not None and recall < 0.95
+    assert len(poor.warnings()) == 1 and f"{recall:.1%}" in poor.warnings()[0]
+    poor.remove(np.array([4, 5]))
+    state, removed = poor.save(tmp_path), np.array([4, 5, 16])
+    loaded = CandidateSearch.load(tmp_path, ENCODER, poor.settings, state, removed)
+    assert loaded.info() == poor.info() and loaded.warnings() == poor.warnings()
+    assert rows(loaded.find(QUERIES, 50)) == rows(poor.find(QUERIES, 50))
+    half = CandidateSearch(ENCODER, IndexSettings(backend="hnsw"))
+    half.add(np.arange(90), DOCUMENTS[:90])
+    half.measure(WINDOWS)
+    half.add(np.arange(90, 180), DOCUMENTS[90:180])
+    assert not half.recall_is_stale
+    half.add(np.arange(180, 200), DOCUMENTS[180:])
+    assert half.recall_is_stale
 
 
-# -- keeping ------------------------------------------------------------------
+@pytest.mark.parametrize("config", [CONFIG, POOR])
+@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+def test_measured_recall_is_what_searches_find(config: Any, backend: Any) -> None:
+    index = built(encoder=config, backend=backend)
+    measured = index.measure_recall([np.empty((0, 16), np.float32), *QUERIES], k=10, candidates=30)
+    rankings = index.search(QUERIES, 10, candidates=30)
+    hits = [
+        np.isin(b.ids, a.ids).mean() for a, b in zip(rankings, top_k(QUERIES, DOCUMENTS, 10), strict=True)
+    ]
+    assert measured is not None and measured.recall == pytest.approx(np.mean(hits))
+    assert (measured.k, measured.candidates, measured.queries, measured.pseudo_queries) == (10, 30, 10, False)
 
 
-@pytest.mark.parametrize("backend", ["exact", "hnsw", "auto"])
-def test_saved_and_loaded_finds_the_same(encoder: FDEEncoder, tmp_path: Path, backend: Any) -> None:
-    search = filled(encoder, backend, ef=33)
-    search.remove(np.array([4, 5]))
-    search.measure(WINDOWS)
-    loaded = CandidateSearch.load(
-        tmp_path, encoder, search.settings, search.save(tmp_path), np.array([4, 5, 16])
-    )
-    assert loaded.info() == search.info()
-    for found, expected in zip(loaded.find(QUERIES, 50), search.find(QUERIES, 50), strict=True):
-        assert found.tolist() == expected.tolist()
+def test_an_index_measures_its_first_stage(tmp_path: Path) -> None:
+    documents = documents_like_real(400)
+    good = MuveraIndex.build(documents, CONFIG, **WAYS["hnsw"])
+    poor = MuveraIndex.build(documents, POOR, path=tmp_path / "poor", **WAYS["hnsw"])
+    stages = []
+    for index in (good, poor):
+        info = index.info()
+        assert info.vectors is not None and info.vectors["recall"] > 0.97  # of the graph
+        assert info.first_stage is not None and info.first_stage.pseudo_queries
+        assert info.first_stage.documents == int((documents.lengths > 0).sum())
+        assert (info.first_stage.k, info.first_stage.candidates, info.first_stage.queries) == (10, 100, 64)
+        stages.append(info.first_stage)
+    assert stages[0].recall > 0.9 > stages[1].recall
+    assert good.info().warnings == () and len(poor.info().warnings) == 1
+    assert f"{stages[1].recall:.0%}" in poor.info().warnings[0]
+    loaded = MuveraIndex.load(tmp_path / "poor").info()
+    assert loaded.first_stage == stages[1] and loaded.warnings == poor.info().warnings
+    assert loaded.to_dict()["first_stage"]["recall"] == stages[1].recall
 
 
-@pytest.mark.parametrize("settings", [{}, {"center": False}, {"final_projection": "count_sketch"}])
-def test_a_loaded_encoder_encodes_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
-    if "final_projection" in settings:
-        settings = {**settings, "final_projection_dimension": 40}
-    encoder = FDEEncoder(FDEConfig(dimension=DIM, num_repetitions=3, **settings)).fit(DOCUMENTS)
-    encoder.save(tmp_path / "encoder")
-    loaded = load_encoder(tmp_path / "encoder")
-    assert loaded.config == encoder.config
-    assert not loaded.needs_fit
-    for side in ("encode_documents", "encode_queries"):
-        found, expected = getattr(loaded, side)(DOCUMENTS), getattr(encoder, side)(DOCUMENTS)
-        np.testing.assert_array_equal(found, expected)
+def test_when_the_first_stage_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"exact_tokens": 0, "backend": "exact"}
+    documents = documents_like_real(400)
+    index = MuveraIndex.build(documents[:190], CONFIG, **settings)
+    first = index.info().first_stage
+    for threads in (1, 2):
+        assert (
+            MuveraIndex.build(documents[:190], CONFIG, threads=threads, **settings).info().first_stage
+            == first
+        )
+    assert first is not None
+    index.add(MultiVectors(MORE.tokens, MORE.offsets))
+    assert index.info().first_stage == first
+    index.add(MultiVectors(documents[190:].tokens, documents[190:].offsets))
+    second = index.info().first_stage
+    assert second is not None and second.documents > 2 * first.documents
+    assert built(**WAYS["all tokens"]).info().first_stage is None
+    assert built(**WAYS["all tokens"]).measure_recall(QUERIES) is None
+    assert built(DOCUMENTS[:100]).info().first_stage is None  # all of them are candidates
+    monkeypatch.setattr(two_stage_search, "_MAX_TOKENS", 100)
+    many = built()
+    assert many.info().first_stage is None and many.measure_recall(QUERIES) is not None
+
+
+def test_bounds_of_measuring() -> None:
+    count = two_stage_search.num_measured_queries
+    assert [count(tokens, 128) for tokens in (1_000, 400_000, 10_000_000, 10**8)] == [64, 30, 16, 0]
+    low = FirstStageRecall(0.5, 10, 100, 16, True, 5000)
+    assert low.warning is not None and "50%" in low.warning
+    assert dataclasses.replace(low, recall=0.95).warning is None
+    assert len(queries_like_real(DOCUMENTS, 3)) == 3

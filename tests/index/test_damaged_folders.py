@@ -1,4 +1,4 @@
-"""What loading refuses: damaged, edited and foreign folders, each by a sentence."""
+"""Damaged, edited and foreign folders do not load."""
 
 import dataclasses
 import json
@@ -9,121 +9,83 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.kept_indexes import (
-    DOCUMENTS,
-    MORE,
-    WAYS,
-    answers,
-    built,
-)
+from builders.indexes import DOCUMENTS, MORE, answers, built, every_way
 from builders.realistic_collections import CONFIG
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
 from muvera.index.manifest import IndexFolderError
 from muvera.utils.checksums import content_checksum
 
-every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 
-
-def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    """An edit of the manifest."""
+def edited(**changes: Any) -> Callable[[Path], object]:
+    """Return a change of the manifest, with the right checksum: None removes a key, a dict merges."""
 
     def edit(folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
         del manifest["sha256"]
-        change(manifest)
-        manifest["sha256"] = content_checksum(manifest)  # as who means harm would do it
+        for key, value in changes.items():
+            if value is None:
+                del manifest[key]
+            elif isinstance(value, dict) and isinstance(manifest[key], dict):
+                manifest[key] |= value
+            else:
+                manifest[key] = value
+        manifest["sha256"] = content_checksum(manifest)
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
     return edit
 
 
-def in_generation(name: str) -> Callable[[Path], Path]:
-    return lambda folder: next(folder.glob(f"generation-*/{name}"))
+def file_of(folder: Path, name: str) -> Path:
+    return next(folder.glob(f"generation-*/{name}"))
 
 
 def cut(name: str) -> Callable[[Path], object]:
-    def change(folder: Path) -> None:
-        path = in_generation(name)(folder)
-        path.write_bytes(path.read_bytes()[:-3])
-
-    return change
+    return lambda folder: file_of(folder, name).write_bytes(file_of(folder, name).read_bytes()[:-3])
 
 
 def flipped(name: str) -> Callable[[Path], object]:
     def change(folder: Path) -> None:
-        path = in_generation(name)(folder)
-        content = bytearray(path.read_bytes())
+        content = bytearray(file_of(folder, name).read_bytes())
         content[len(content) // 2] ^= 4
-        path.write_bytes(content)
+        file_of(folder, name).write_bytes(content)
 
     return change
 
 
-REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+OTHER = FDEConfig(dimension=17)
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     **{
-        f"{name} {change.__name__}": (change(name), message)
+        f"{change.__name__} {name}": (change(name), message)
         for name in ("tokens-*.npy", "vectors.hnsw", "ids.json", "lengths.npy", "encoder_center.npy")
-        for change, message in (
-            (cut, r"bytes instead of \d+: it was cut off or changed\. Restore"),
-            (flipped, r"has another checksum than when it was written: its content was changed"),
-        )
+        for change, message in ((cut, r"bytes instead of \d+"), (flipped, "another checksum"))
     },
-    "missing file": (
-        lambda folder: in_generation("alive.npy")(folder).unlink(),
-        r"generation-000001 lacks its file alive\.npy",
-    ),
-    "newer version": (
-        edited(lambda m: m.update(format_version=2)),
-        r"has format version 2, but this muvera reads version 1\. Use the muvera that wrote it",
-    ),
-    "old version": (edited(lambda m: m.update(format_version=0)), "has format version 0"),
-    "no version": (edited(lambda m: m.pop("format_version")), "has format version None"),
-    "other format": (edited(lambda m: m.update(format="x")), "is not the manifest of a muvera index"),
-    "half a manifest": (lambda f: (f / "manifest.json").write_text('{"form'), r"manifest\.json is damaged"),
-    "edited configuration": (
-        edited(lambda m: m["config"].update(seed=43)),
-        "was built with configuration [0-9a-f]{16}, but its manifest describes [0-9a-f]{16}: .* was changed",
-    ),
-    "unknown configuration": (edited(lambda m: m["config"].update(color=1)), "FDEConfig has no 'color'"),
-    "invalid configuration": (
-        edited(lambda m: m["config"].update(dimension=0)),
-        "dimension must be at least 1",
-    ),
-    "other dimension": (
-        edited(
-            lambda m: m.update(
-                config=(config := FDEConfig(dimension=17).to_dict()),
-                config_hash=FDEConfig.from_dict(config).hash,
-            )
-        ),
-        r"is damaged: The moments' offset has shape \(17,\), but the configuration asks for \(18,\)",
-    ),
-    "unknown backend": (edited(lambda m: m["settings"].update(backend="tree")), "got 'tree'"),
-    "no segments": (edited(lambda m: m.update(segments=[])), "200 ids, 200 lengths and 0 token sets"),
-    "other segments": (
-        edited(lambda m: m["segments"][0].update(first=7)),
-        "is damaged: .* lengths add up to",
-    ),
-    "no encoder": (edited(lambda m: m.update(encoder=False)), "FDEs without the matrices that made them"),
-    "other kind": (edited(lambda m: m["candidates"].update(kind="exact")), r"is damaged: .*vectors\.npy"),
-    "other m": (edited(lambda m: m["settings"]["hnsw"].update(m=5)), "has m=16, but m=5 is wanted"),
     **{
-        f"without {key}": (edited(lambda m, key=key: m.pop(key)), f"incomplete.*: KeyError.'{key}'")  # type: ignore[misc]
-        for key in (
-            "files",
-            "config",
-            "settings",
-            "segments",
-            "candidates",
-            "generation",
-            "stamp",
-            "folder",
-            "encoder",
-        )
+        f"without {key}": (edited(**{key: None}), f"incomplete.*'{key}'")
+        for key in ("files", "config", "settings", "segments", "codes", "candidates", "generation", "stamp",
+                    "folder", "encoder")
     },
-    "files of another type": (edited(lambda m: m.update(files=3)), "is incomplete"),
-}
+    "missing file": (lambda folder: file_of(folder, "alive.npy").unlink(), r"alive\.npy"),
+    "newer version": (edited(format_version=3), "version 3"),
+    "old version": (edited(format_version=1), "version 1"),
+    "other format": (edited(format="x"), "not the manifest"),
+    "half a manifest": (lambda folder: (folder / "manifest.json").write_text('{"form'), "is damaged"),
+    "edited configuration": (edited(config={"seed": 43}), "the manifest was changed"),
+    "unknown configuration": (edited(config={"color": 1}), "'color'"),
+    "invalid configuration": (edited(config={"dimension": 0}), "dimension .* 0"),
+    "other dimension": (edited(config=OTHER.to_dict(), config_hash=OTHER.hash), "is damaged"),
+    "unknown backend": (edited(settings={"backend": "tree"}), "'tree'"),
+    "unknown setting": (edited(settings={"pq": {}}), "'pq'"),
+    "no segments": (edited(segments=[]), "200 ids, 200 lengths and 0 token sets"),
+    "other segments": (
+        edited(segments=[{"first": 7, "file": "generation-000001/tokens-000000000000.npy"}]),
+        "is damaged",
+    ),
+    "no encoder": (edited(encoder=False), "not the encoder"),
+    "other kind": (edited(candidates={"kind": "exact"}), r"vector_labels\.npy"),
+    "other m": (edited(settings={"hnsw": {"m": 5}}), "m=16, but m=5"),
+    "files of another type": (edited(files=3), "incomplete"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +95,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_by_a_sentence(case: str, saved: Path, folder: Path) -> None:
-    change, message = REFUSED[case]
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damages(case: str, saved: Path, folder: Path) -> None:
+    change, message = DAMAGES[case]
     shutil.copytree(saved, folder)
     change(folder)
     with pytest.raises(IndexFolderError, match=message) as caught:
@@ -144,59 +106,42 @@ def test_what_does_not_fit_is_refused_by_a_sentence(case: str, saved: Path, fold
 
 
 @pytest.mark.parametrize("name", ["tokens-*.npy", "vectors.hnsw", "lengths.npy", "encoder_hyperplanes.npy"])
-def test_garbage_of_the_same_size_is_refused_without_checksums(name: str, saved: Path, folder: Path) -> None:
+def test_garbage_of_the_same_size(name: str, saved: Path, folder: Path) -> None:
     shutil.copytree(saved, folder)
-    path = in_generation(name)(folder)
+    path = file_of(folder, name)
     path.write_bytes((b"garbage!" * (path.stat().st_size // 8 + 1))[: path.stat().st_size])
     with pytest.raises(IndexFolderError, match="is damaged"):
         MuveraIndex.load(folder, verify_files=False)
 
 
-def test_fdes_of_other_documents_are_refused(saved: Path, folder: Path) -> None:
+def test_vectors_of_other_documents(saved: Path, folder: Path) -> None:
     shutil.copytree(saved, folder)
-    path = in_generation("alive.npy")(folder)
-    alive = np.load(path)
-    lengths = np.load(in_generation("lengths.npy")(folder))
+    lengths = np.load(file_of(folder, "lengths.npy"))
     lengths[3], lengths[4] = 0, lengths[3] + lengths[4]
-    np.save(in_generation("lengths.npy")(folder), lengths)
-    assert alive[3] and alive[4]
-    with pytest.raises(IndexFolderError, match="has FDEs of 189 documents, but 188 with tokens"):
+    np.save(file_of(folder, "lengths.npy"), lengths)
+    with pytest.raises(IndexFolderError, match="189 documents, but 188"):
         MuveraIndex.load(folder, verify_files=False)
 
 
-def test_folders_that_are_no_index(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"x does not exist\. Give the folder of an index"):
+def test_other_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="x does not exist"):
         MuveraIndex.load(tmp_path / "x")
     DOCUMENTS.save(tmp_path / "documents")
     with pytest.raises(FileNotFoundError, match="documents is not a muvera index"):
         MuveraIndex.load(tmp_path / "documents")
     for call in (built().save, lambda path: built(path=path), lambda path: built(path=path, overwrite=True)):
-        with pytest.raises(FileExistsError, match="documents exists and is not empty"):
+        with pytest.raises(FileExistsError, match="documents exists"):
             call(tmp_path / "documents")
     assert len(MultiVectors.load(tmp_path / "documents")) == 200
-    built(path=tmp_path / "index")
-    with pytest.raises(FileExistsError, match="Give another name, load the index there and"):
-        built(path=tmp_path / "index")
 
 
 @every_way
-def test_documents_are_refused_where_fit_and_configuration_disagree(way: dict[str, Any]) -> None:
+def test_an_encoder_of_another_configuration(way: dict[str, Any]) -> None:
     other = dataclasses.replace(CONFIG, seed=CONFIG.seed + 1)
-    index = built(**way, encoder=FDEEncoder(CONFIG).fit(DOCUMENTS))
+    index = built(encoder=FDEEncoder(CONFIG).fit(DOCUMENTS), **way)
     before = answers(index)
-    index._contents.config = other  # as an editor of the saved manifest would have it
-    with pytest.raises(
-        ValueError, match=f"fitted for configuration {CONFIG.hash}, but the index has {other.hash}"
-    ):
+    index._contents.config = other  # as an edited manifest could have it
+    with pytest.raises(ValueError, match=f"{CONFIG.hash}, .* {other.hash}"):
         index.add(MultiVectors(MORE.tokens, MORE.offsets))
     index._contents.config = CONFIG
     assert len(index) == len(DOCUMENTS) and answers(index) == before
-
-
-def test_maps_of_another_fit_are_refused(folder: Path) -> None:
-    index = built()
-    index.save(folder)
-    file = next(folder.rglob("encoder_center.npy"))
-    np.save(file, np.load(file) + 1)
-    with pytest.raises(IndexFolderError, match="encoder_center"):
-        MuveraIndex.load(folder)

@@ -1,91 +1,140 @@
-"""Hybrid search: candidates of several first stages, ranked exactly or by fused scores."""
+"""hybrid_search, SparseVectors and DenseVectors."""
 
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
 
 from muvera import MultiVectors, MuveraIndex, Ranking, fuse, hybrid_search, top_k
+from muvera.index.hybrid import DenseVectors, SparseVectors
 
 IDS = [f"d{i}" for i in range(30)]
-
-
-@pytest.fixture(scope="module")
-def documents() -> MultiVectors:
-    rng = np.random.default_rng(0)
-    return MultiVectors.from_arrays([rng.normal(size=(4, 8)) for _ in IDS], ids=IDS)
-
-
-@pytest.fixture(scope="module")
-def index(documents: MultiVectors) -> MuveraIndex:
-    return MuveraIndex.build(documents)
-
-
-@pytest.fixture(scope="module")
-def queries() -> MultiVectors:
-    rng = np.random.default_rng(1)
-    return MultiVectors.from_arrays([rng.normal(size=(3, 8)) for _ in range(4)])
+RNG = np.random.default_rng(0)
+DOCUMENTS = MultiVectors.from_arrays([RNG.normal(size=(4, 8)) for _ in IDS], ids=IDS)
+QUERIES = MultiVectors.from_arrays([RNG.normal(size=(3, 8)) for _ in range(4)])
+INDEX = MuveraIndex.build(DOCUMENTS)
 
 
 def ranking(*ids: str) -> Ranking:
     return Ranking(np.array(ids), np.arange(len(ids), 0, -1, dtype=np.float32))
 
 
-def test_without_other_sources_it_is_the_indexs_search(index: MuveraIndex, queries: MultiVectors) -> None:
-    plain = index.search(queries, 5, candidates=20)
-    for one, other in zip(hybrid_search(index, queries, {}, 5, candidates=20), plain, strict=True):
-        assert list(one) == list(other)
+def test_exact_ranking_of_all_sources() -> None:
+    plain = INDEX.search(QUERIES, 5, candidates=20)
+    assert [list(row) for row in hybrid_search(INDEX, QUERIES, {}, 5, candidates=20)] == [
+        list(row) for row in plain
+    ]
+    words = [ranking("d3", "d9", "unknown"), ranking("d4"), ranking(), ranking("d1", "d2")]
+    rankings = hybrid_search(INDEX, QUERIES, {"words": words}, 10, candidates=0)
+    assert [sorted(row.ids.tolist()) for row in rankings] == [["d3", "d9"], ["d4"], [], ["d1", "d2"]]
+    exact = dict(top_k(QUERIES, DOCUMENTS, 30)[0])
+    assert dict(rankings[0]) == {name: exact[name] for name in ("d3", "d9")}
 
 
-def test_what_any_source_found_is_ranked_exactly(
-    index: MuveraIndex, documents: MultiVectors, queries: MultiVectors
-) -> None:
-    given = [ranking("d3", "d9", "unknown"), ranking("d4"), ranking(), ranking("d1", "d2")]
-    found = hybrid_search(index, queries, {"words": given}, 10, candidates=0)
-    assert [sorted(one.ids.tolist()) for one in found] == [["d3", "d9"], ["d4"], [], ["d1", "d2"]]
-    exact = dict(top_k(queries, documents, 30)[0])
-    assert dict(found[0]) == {name: exact[name] for name in ("d3", "d9")}
-
-
-def test_weights_fuse_the_sources_with_exact_scores(index: MuveraIndex, queries: MultiVectors) -> None:
-    given = [ranking("d3", "d9", "d4")] * 4
+def test_weights() -> None:
+    words = [ranking("d3", "d9", "d4")] * 4
     weights = {"maxsim": 0.4, "words": 0.6}
-    found = hybrid_search(index, queries, {"words": given}, 6, candidates=10, weights=weights)
-    for i, one in enumerate(found):
-        own = index.search(queries[i : i + 1], 10, candidates=10)[0].ids.tolist()
-        exact = index.rerank(queries[i : i + 1], [list(dict.fromkeys([*own, "d3", "d9", "d4"]))])[0]
-        assert list(one) == list(fuse({"maxsim": exact, "words": given[i]}, weights, "minmax", 6))
-
-
-def test_one_source_alone_keeps_its_order(index: MuveraIndex, queries: MultiVectors) -> None:
-    given = [ranking("d3", "d9", "d4")] * 4
-    found = hybrid_search(
-        index, queries, {"words": given}, 3, candidates=0, weights={"maxsim": 0, "words": 1}, method="sum"
-    )
-    assert all(one.ids.tolist() == ["d3", "d9", "d4"] for one in found)
-
-
-@pytest.mark.parametrize("allowed", [["d3", "d5", "unknown"], lambda name: name in ("d3", "d5")])
-def test_a_filter_holds_for_all_sources(index: MuveraIndex, queries: MultiVectors, allowed: Any) -> None:
-    given = [ranking("d3", "d9")] * 4
-    for weights in (None, {"maxsim": 0.5, "words": 0.5}):
-        found = hybrid_search(index, queries, {"words": given}, 9, filter=allowed, weights=weights)
-        assert all(set(one.ids.tolist()) == {"d3", "d5"} for one in found)
+    rankings = hybrid_search(INDEX, QUERIES, {"words": words}, 6, candidates=10, weights=weights)
+    for i, row in enumerate(rankings):
+        own = INDEX.search(QUERIES[i : i + 1], 10, candidates=10)[0].ids.tolist()
+        exact = INDEX.rerank(QUERIES[i : i + 1], [list(dict.fromkeys([*own, "d3", "d9", "d4"]))])[0]
+        assert list(row) == list(fuse({"maxsim": exact, "words": words[i]}, weights, "minmax", 6))
+    alone = {"maxsim": 0.0, "words": 1.0}
+    rankings = hybrid_search(INDEX, QUERIES, {"words": words}, 3, candidates=0, weights=alone, method="sum")
+    assert all(row.ids.tolist() == ["d3", "d9", "d4"] for row in rankings)
+    for other in (None, {"maxsim": 0.5, "words": 0.5}):
+        rankings = hybrid_search(
+            INDEX, QUERIES, {"words": words}, 9, ids=["d3", "d5", "unknown"], weights=other
+        )
+        assert all(set(row.ids.tolist()) == {"d3", "d5"} for row in rankings)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"rankings": {"maxsim": []}}, "'maxsim' is the name of the exact scores"),
-        ({"rankings": {"words": [ranking("d1")]}}, "'words' has 1 rankings for 4 queries"),
-        ({"weights": {"words": 1.0}}, "must be of the sources maxsim, words, got words"),
+        ({"rankings": {"maxsim": []}}, "'maxsim'"),
+        ({"rankings": {"words": [ranking("d1")]}}, "1 rankings for 4 queries"),
+        ({"weights": {"words": 1.0}}, "maxsim, words, got words"),
         ({"k": 0}, "k"),
         ({"candidates": -1}, "candidates"),
+        ({"ids": "d1"}, "'d1'"),
     ],
 )
-def test_what_is_refused(
-    index: MuveraIndex, queries: MultiVectors, changed: dict[str, Any], message: str
-) -> None:
-    given: dict[str, Any] = {"rankings": {"words": [ranking("d1")] * 4}, **changed}
+def test_bad_hybrid_searches(changed: dict[str, Any], message: str) -> None:
+    values: dict[str, Any] = {"rankings": {"words": [ranking("d1")] * 4}, **changed}
     with pytest.raises((TypeError, ValueError), match=message):
-        hybrid_search(index, queries, **given)
+        hybrid_search(INDEX, QUERIES, **values)
+
+
+# -- vectors of whole documents -----------------------------------------------
+
+TERMS = st.dictionaries(
+    st.sampled_from(["a", "b", "c", "d", 1, 2]), st.integers(-4, 4).map(float), max_size=4
+)
+
+
+@settings(max_examples=30)
+@given(st.lists(TERMS, min_size=1, max_size=8), st.lists(TERMS, min_size=1, max_size=4), st.integers(1, 10))
+def test_sparse_scores_are_sums_over_shared_terms(documents: Any, queries: Any, k: int) -> None:
+    for query, row in zip(queries, SparseVectors(documents).search(queries, k), strict=True):
+        scores = {
+            i: score
+            for i, document in enumerate(documents)
+            if (score := sum(query[term] * document[term] for term in query.keys() & document.keys()))
+        }
+        expected = sorted(scores, key=lambda i: -scores[i])[:k]
+        assert row.ids.tolist() == expected and row.scores.tolist() == [scores[i] for i in expected]
+
+
+@pytest.mark.parametrize("form", ["csr_array", "csc_matrix", "coo_array", "dok_array"])
+def test_sparse_matrices(form: str) -> None:
+    rng = np.random.default_rng(0)
+    dense, rows = (rng.random((n, 30)) * (rng.random((n, 30)) < 0.2) for n in (40, 5))
+    vectors = SparseVectors(getattr(sparse, form)(dense), [f"d{i}" for i in range(40)])
+    assert len(vectors) == 40
+    scores = rows @ dense.T
+    for i, row in enumerate(vectors.search(sparse.csr_array(rows), 10)):
+        assert list(row) == list(vectors.search(sparse.csr_array(rows[i : i + 1]), 10)[0])
+        assert row.scores == pytest.approx(sorted(scores[i][scores[i] > 0], reverse=True)[:10], rel=1e-6)
+
+
+def test_dense_vectors() -> None:
+    rng = np.random.default_rng(0)
+    documents, queries = rng.normal(size=(50, 7)), rng.normal(size=(4, 7))
+    for query, row in zip(queries, DenseVectors(documents, range(50)).search(queries, 9), strict=True):
+        best = np.argsort(-(documents @ query))[:9]
+        assert row.ids.tolist() == best.tolist()
+        assert row.scores == pytest.approx(documents[best] @ query, abs=1e-5)
+    assert len(DenseVectors(documents).search(queries[:1], 500)[0]) == 50
+    assert [len(row) for row in SparseVectors([]).search([{"a": 1.0}])] == [0]
+    assert SparseVectors([{"a": 1.0}]).search([]) == []
+    assert [len(row) for row in DenseVectors(np.empty((0, 3))).search(np.ones((1, 3)))] == [0]
+
+
+EYE = sparse.csr_array(np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SparseVectors("text"), "got str"),
+        (lambda: SparseVectors({"a": 1.0}), "got dict"),
+        (lambda: SparseVectors([{"a": 1.0}, ["a"]]), r"documents\[1\] .* list"),
+        (lambda: SparseVectors([{1.5: 1.0}]), r"documents\[0\] .* 1.5"),
+        (lambda: SparseVectors([{"a": 1.0}, {"a": float("nan")}]), r"documents\[1\] .* nan"),
+        (lambda: SparseVectors([{"a": 1.0}], ids=["x", "y"]), "2 .* 1 "),
+        (lambda: SparseVectors([{"a": 1.0}] * 2, ids=["x", "x"]), "x"),
+        (lambda: SparseVectors(EYE).search(sparse.csr_array(np.eye(2))), "2 columns, .* 3 terms"),
+        (lambda: SparseVectors(EYE).search([{0: 1.0}]), "sparse matrix"),
+        (lambda: SparseVectors([{"a": 1.0}]).search([{"a": 1.0}], 0), "k"),
+        (lambda: DenseVectors([1.0, 2.0]), r"\(2,\)"),
+        (lambda: DenseVectors([[1.0, np.inf]]), r"documents\[0\]"),
+        (lambda: DenseVectors([[1.0, 2.0]]).search([[1.0]]), r"\(n, 2\), got \(1, 1\)"),
+    ],
+)
+def test_bad_vectors(make: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()

@@ -1,4 +1,4 @@
-"""Saves on a full disk and saves that are killed: the old index is kept, or the new one is whole."""
+"""Saves on a full disk and saves that are killed: the folder holds the old index or the new one."""
 
 import errno
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.kept_indexes import MORE, answers, built, ended, files, start_script
+from builders.indexes import MORE, answers, built, ended, files, start_script
 
 import muvera.index.persistence as folder_module
 from muvera import MuveraIndex
@@ -20,9 +20,7 @@ def full_disk(*_: Any, **__: Any) -> Any:
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("writer", ["np.save", "write_tokens", "write_encoder_arrays"])
-def test_a_full_disk_leaves_the_old_index_and_no_half(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, writer: str, first: bool
-) -> None:
+def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, writer: str, first: bool) -> None:
     index = built()
     expected = answers(index)
     if not first:
@@ -39,7 +37,7 @@ def test_a_full_disk_leaves_the_old_index_and_no_half(
     )
     if not first:
         assert answers(MuveraIndex.load(folder, verify_files=True)) == expected
-    index.save(folder)  # when there is room again
+    index.save(folder)  # there is room again
     assert answers(MuveraIndex.load(folder)) == answers(index)
 
 
@@ -77,7 +75,7 @@ def test_a_disk_that_is_really_full(folder: Path) -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from builders.kept_indexes import MORE
+    from builders.indexes import MORE
     import muvera.index.persistence as folder_module
     from muvera import MuveraIndex
     import muvera.index.generations as store
@@ -127,7 +125,7 @@ def test_killed_while_saving(folder: Path, place: str) -> None:
     else:
         assert len(loaded) == 200 and answers(loaded) == old
     known = json.loads((folder / "manifest.json").read_text())["files"]
-    assert set(files(folder)) - set(known) - {"manifest.json"}, "this kill left nothing: move it"
+    assert set(files(folder)) - set(known) - {"manifest.json"}, "this kill left nothing behind"
     loaded.delete([5])
     loaded.save(folder)
     known = json.loads((folder / "manifest.json").read_text())["files"]
@@ -138,7 +136,7 @@ def test_killed_while_saving(folder: Path, place: str) -> None:
 
 FIRST_KILLED = """
     import os, signal, sys
-    from builders.kept_indexes import DOCUMENTS as documents
+    from builders.indexes import DOCUMENTS as documents
     from builders.realistic_collections import CONFIG
     import muvera.index.generations as store
     from muvera import MuveraIndex
@@ -158,7 +156,7 @@ FIRST_KILLED = """
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["while building", "while saving"])
 def test_killed_at_first(folder: Path, place: str) -> None:
-    """There is no index then, and the next build removes what was left beside it."""
+    """There is no index then, and the next build removes the leftovers beside it."""
     code, _, complained = ended(start_script(FIRST_KILLED, folder, place))
     assert code == -signal.SIGKILL, complained
     assert not folder.exists() and len(list(folder.parent.iterdir())) >= 1

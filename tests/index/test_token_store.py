@@ -1,25 +1,30 @@
-"""TokenStore: texts by row through merging and spooling, with memory and memory maps left alone."""
+"""TokenStore: texts by row through merging and staging; mapped files are not read or held in memory."""
 
 import errno
+import os
+import sys
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import strategies as some
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import muvera.index.token_store as module
 from muvera import MultiVectors
-from muvera.index.token_store import TokenStore, mapped, write_tokens
+from muvera.index.token_store import Segment, TokenStore, mapped, write_tokens
+from muvera.utils import page_cache
+from muvera.utils.page_cache import ask_for, forget, resident_share
 
 DIM = 6
 
 
-def float_store(*arguments: Any) -> TokenStore[MultiVectors]:
-    return TokenStore(MultiVectors.from_flat, "tokens", *arguments)
+def float_store(staging: Path | None = None) -> TokenStore[MultiVectors]:
+    return TokenStore(MultiVectors.from_flat, "tokens", staging)
 
 
 def texts(seed: int, lengths: Any, dtype: Any = np.float32) -> MultiVectors:
@@ -27,12 +32,19 @@ def texts(seed: int, lengths: Any, dtype: Any = np.float32) -> MultiVectors:
     return MultiVectors.from_flat(tokens.astype(dtype), np.asarray(lengths, np.int64))
 
 
-def assert_same(found: Any, expected: list[np.ndarray]) -> None:
-    assert len(found) == len(expected)
-    for a, b in zip(found, expected, strict=True):
+def assert_same(rows: Any, expected: Any) -> None:
+    assert len(rows) == len(expected)
+    for a, b in zip(rows, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.fixture
+def staged_early(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    monkeypatch.setattr(module, "_STAGING_BYTES", 1)
+    yield monkeypatch
+
+
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=5), some.dtypes), min_size=1, max_size=9),
     st.sampled_from([None, 1, 300, 10**9]),
@@ -41,144 +53,116 @@ def assert_same(found: Any, expected: list[np.ndarray]) -> None:
 def test_a_store_is_a_list_of_texts(
     tmp_path_factory: pytest.TempPathFactory, batches: Any, staging_bytes: int | None, data: st.DataObject
 ) -> None:
-    staging = None if staging_bytes is None else tmp_path_factory.mktemp("spool")
-    store = float_store(staging, staging_bytes or 1)
+    store = float_store(None if staging_bytes is None else tmp_path_factory.mktemp("staging"))
     expected: list[np.ndarray] = []
-    for i, (lengths, dtype) in enumerate(batches):
-        batch = texts(i, lengths, dtype)
-        store.append(batch)
-        expected.extend(batch)
-    if data.draw(st.booleans()):
-        store.flush()
-        assert staging is None or all(part.path is not None for part in store.segments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_STAGING_BYTES", staging_bytes or 1)
+        for i, (lengths, dtype) in enumerate(batches):
+            store.append(texts(i, lengths, dtype))
+            expected.extend(texts(i, lengths, dtype))
+        if data.draw(st.booleans()):
+            store.flush()
+            assert store.staging is None or all(segment.path is not None for segment in store.segments)
     assert len(store) == len(expected)
     if not expected:
+        assert store.segments == []
         return
-    firsts = [part.first for part in store.segments]
+    firsts = [segment.first for segment in store.segments]
     assert firsts == sorted(set(firsts)) and firsts[0] == 0
     picked = sorted(data.draw(st.sets(st.integers(0, len(expected) - 1), min_size=1)))
     assert_same(store.rows(np.array(picked)), [expected[i] for i in picked])
-    everything = [text for _, part in store.batches(np.arange(len(store))) for text in part]
-    assert_same(everything, expected)
+    assert_same([text for _, batch in store.batches(np.arange(len(store))) for text in batch], expected)
     shuffled = np.array(data.draw(st.permutations(picked)))
-    for ordered in (False, True):
-        places = []
-        for part, positions, at in store.slices(shuffled, ordered):
-            assert_same(part[positions[np.argsort(positions)]], [expected[i] for i in np.sort(shuffled[at])])
-            places.append(at)
-        assert (np.concatenate(places) if ordered else np.sort(np.concatenate(places))).tolist() == list(
-            range(len(picked))
-        )
-        assert ordered or len(places) <= len(store.segments)
+    for in_order in (False, True):
+        covered = []
+        for batch, rows, at in store.slices(shuffled, in_order):
+            assert_same(batch[rows[np.argsort(rows)]], [expected[i] for i in np.sort(shuffled[at])])
+            covered.append(at)
+        positions = np.concatenate(covered)
+        assert (positions if in_order else np.sort(positions)).tolist() == list(range(len(picked)))
+        assert in_order or len(covered) <= len(store.segments)
 
 
-def test_batches_are_cut_and_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BATCH", 3)
-    store = float_store()
-    store.append(texts(0, [1] * 10))
-    batches = store.batches(np.array([0, 1, 4, 5, 6, 9]))
-    assert [rows.tolist() for rows, _ in batches] == [[0, 1, 4], [5, 6, 9]]
-    assert list(store.batches(np.empty(0, np.int64))) == []
-
-
-def test_adding_one_by_one_keeps_few_segments() -> None:
+def test_segments_stay_few_and_large_maps_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = float_store()
     for i in range(300):
         store.append(texts(i, [2]))
     assert len(store.segments) < 10 and len(store) == 300
-
-
-def test_a_large_memory_map_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 3)
+    batches = store.batches(np.array([0, 1, 4, 5, 6, 9]))
+    assert [rows.tolist() for rows, _ in batches] == [[0, 1, 4], [5, 6, 9]]
+    assert list(store.batches(np.empty(0, np.int64))) == []
     monkeypatch.setattr(module, "_MERGED_BYTES", 1000)
     texts(0, [50, 60]).save(tmp_path / "big")
-    big = MultiVectors.load(tmp_path / "big")
     store = float_store()
-    store.append(texts(1, [2]))
-    store.append(big)
-    store.append(texts(2, [2]))
-    assert [isinstance(part.vectors.tokens, np.memmap) for part in store.segments] == [False, True, False]
+    for batch in (texts(1, [2]), MultiVectors.load(tmp_path / "big"), texts(2, [2])):
+        store.append(batch)
+    assert [isinstance(segment.vectors.tokens, np.memmap) for segment in store.segments] == [
+        False,
+        True,
+        False,
+    ]
 
 
-def test_nothing_is_added_by_nothing() -> None:
-    store = float_store()
-    store.append(texts(0, []))
-    assert store.segments == [] and len(store) == 0
-
-
-def test_a_failed_append_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = float_store()
-    first = texts(0, [3, 4])
-    store.append(first)
-    before = store.segments
+def test_failed_appends(tmp_path: Path, staged_early: pytest.MonkeyPatch) -> None:
+    first, second, third = texts(0, [3, 4]), texts(1, [5]), texts(2, [2])
+    memory, staged = float_store(), float_store(tmp_path)
+    for store in (memory, staged):
+        store.append(first)
+    before, write = memory.segments, module._write_rows
 
     def full(*_: Any) -> Any:
         raise MemoryError
-
-    monkeypatch.setattr(np, "concatenate", full)
-    with pytest.raises(MemoryError):
-        store.append(texts(1, [9]))
-    monkeypatch.undo()
-    assert store.segments is before and len(store) == 2
-    assert_same(store.rows(np.arange(2)), list(first))
-
-
-def test_the_old_list_of_segments_outlives_changes() -> None:
-    """A search reads from the list that it began with."""
-    store = float_store()
-    store.append(texts(0, [3]))
-    before = store.segments
-    store.append(texts(1, [3]))
-    assert len(before) == 1 and len(before[0].vectors) == 1 and len(store) == 2
-
-
-# -- the spool ----------------------------------------------------------------
-
-
-def test_tokens_of_one_dtype_go_to_one_file(tmp_path: Path) -> None:
-    store = float_store(tmp_path, 500)
-    expected: list[np.ndarray] = []
-    for i in range(40):
-        batch = texts(i, [3, 0, 5])
-        store.append(batch)
-        expected.extend(batch)
-        in_memory = sum(part.vectors.tokens.nbytes for part in store.segments if part.path is None)
-        assert in_memory < 500
-    store.flush()
-    assert len(store.segments) == 1 and len(list(tmp_path.iterdir())) == 1
-    assert isinstance(store.segments[0].vectors.tokens, np.memmap)
-    assert_same(store.rows(np.arange(120)), expected)
-    whole = np.load(next(tmp_path.iterdir()))
-    np.testing.assert_array_equal(whole, np.concatenate(expected))
-    store.append(texts(50, [100], np.float16))
-    store.append(texts(51, [100]))
-    assert [part.vectors.tokens.dtype.itemsize for part in store.segments] == [4, 2, 4]
-
-
-def test_a_failed_append_to_the_spool_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = float_store(tmp_path, 1)
-    first, second, third = texts(0, [3, 4]), texts(1, [5]), texts(2, [2])
-    store.append(first)
-    write = module._write_rows
 
     def breaks_off(stream: Any, tokens: Any, dtype: Any) -> None:
         write(stream, tokens[:3], dtype)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_write_rows", breaks_off)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "concatenate", full)
+        with pytest.raises(MemoryError):
+            memory.append(second)
+    staged_early.setattr(module, "_write_rows", breaks_off)
     with pytest.raises(OSError, match="No space left"):
-        store.append(second)
-    monkeypatch.undo()
-    assert len(store) == 2
-    assert_same(store.rows(np.arange(2)), list(first))
-    store.append(third)
-    assert_same(store.rows(np.arange(3)), [*first, *third])
+        staged.append(second)
+    staged_early.setattr(module, "_write_rows", write)
+    assert memory.segments is before
+    for store in (memory, staged):
+        assert_same(store.rows(np.arange(2)), first)
+        store.append(third)
+        assert_same(store.rows(np.arange(3)), [*first, *third])
+    assert len(before) == 1 and len(before[0].vectors) == 2  # a search may still read the old list
 
 
-def test_memory_stays_bounded_by_the_spool(tmp_path: Path) -> None:
-    """24 MB pass through; one batch is 100 kB, 1 MB waits, and both may exist twice while joined."""
-    store = float_store(tmp_path, 1 << 20)
-    lengths = np.full(400, 10)
-    tokens = np.zeros((4000, DIM), np.float32)
+# -- staging ------------------------------------------------------------------
+
+
+def test_tokens_of_one_dtype_go_to_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STAGING_BYTES", 500)
+    store, expected = float_store(tmp_path), []
+    for i in range(40):
+        store.append(texts(i, [3, 0, 5]))
+        expected.extend(texts(i, [3, 0, 5]))
+        memory = [segment.vectors.tokens.nbytes for segment in store.segments if segment.path is None]
+        assert sum(memory) < 500
+    store.flush()
+    (segment,) = store.segments
+    assert isinstance(segment.vectors.tokens, np.memmap)
+    assert_same(store.rows(np.arange(120)), expected)
+    (file,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(np.load(file), np.concatenate(expected))
+    store.append(texts(50, [100], np.float16))
+    store.append(texts(51, [100]))
+    assert [segment.vectors.tokens.dtype.itemsize for segment in store.segments] == [4, 2, 4]
+
+
+def test_memory_of_staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 MB pass through in batches of 100 kB; 1 MB waits, and both may exist twice."""
+    monkeypatch.setattr(module, "_STAGING_BYTES", 1 << 20)
+    store = float_store(tmp_path)
+    lengths, tokens = np.full(400, 10), np.zeros((4000, DIM), np.float32)
     tracemalloc.start()
     try:
         for _ in range(250):
@@ -186,28 +170,103 @@ def test_memory_stays_bounded_by_the_spool(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    offsets = 250 * 400 * 8
     assert store.segments[0].vectors.tokens.nbytes > 20 << 20
-    assert peak < (4 << 20) + 4 * offsets
+    assert peak < (4 << 20) + 4 * 250 * 400 * 8  # and offsets
 
 
 @pytest.mark.parametrize("dtypes", [(np.float32, np.float32), (np.float16, np.float32), (np.float16,) * 2])
-def test_written_tokens_are_an_npy_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtypes: Any) -> None:
-    monkeypatch.setattr(module, "_ROWS", 4)
-    parts = [texts(0, [3, 0, 6], dtypes[0]), texts(1, [0, 5], dtypes[1])]
-    write_tokens(tmp_path / "tokens.npy", parts)
-    lengths = np.concatenate([part.lengths for part in parts])
-    assert_same(
-        mapped(tmp_path / "tokens.npy", lengths, MultiVectors.from_flat),
-        [text for part in parts for text in part],
-    )
+def test_files_are_npy_files(tmp_path: Path, staged_early: pytest.MonkeyPatch, dtypes: Any) -> None:
+    staged_early.setattr(module, "_ROWS", 4)
+    batches = [texts(0, [3, 0, 6], dtypes[0]), texts(1, [0, 5], dtypes[1])]
+    write_tokens(tmp_path / "tokens.npy", batches)
+    lengths = np.concatenate([batch.lengths for batch in batches])
+    rows = mapped(tmp_path / "tokens.npy", lengths, MultiVectors.from_flat)
+    assert_same(rows, [text for batch in batches for text in batch])
     np.save(tmp_path / "numpy.npy", np.load(tmp_path / "tokens.npy"))
     assert (tmp_path / "numpy.npy").read_bytes() == (tmp_path / "tokens.npy").read_bytes()
-
-
-def test_texts_without_tokens_are_a_file_too(tmp_path: Path) -> None:
-    store = float_store(tmp_path, 1)
+    (tmp_path / "staging").mkdir()
+    store = float_store(tmp_path / "staging")
     store.append(texts(0, [0, 0]))
     store.flush()
     store.append(texts(1, [0, 3]))
     assert store.rows(np.arange(4)).lengths.tolist() == [0, 0, 0, 3]
+
+
+# -- advice to the system -----------------------------------------------------
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="advice exists on Linux only")
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> TokenStore[MultiVectors]:
+    """Two files of documents of 400 KB, and one document in memory."""
+    store, rng = float_store(), np.random.default_rng(0)
+    for first in (0, 5):
+        path = tmp_path / f"{first}.npy"
+        batch = MultiVectors.from_flat(rng.standard_normal((4000, 128)).astype(np.float32), [800] * 5)
+        write_tokens(path, [batch])
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        store.segments.append(Segment(first, mapped(path, batch.lengths, MultiVectors.from_flat), path))
+    store.append(MultiVectors.from_flat(np.ones((3, 128), np.float32), [3]))
+    return store
+
+
+@linux
+def test_read_ahead(on_disk: TokenStore[MultiVectors]) -> None:
+    expected = [text.copy() for text in on_disk.rows(np.arange(11))]
+    assert on_disk.read_ahead(np.array([0, 9])) == 0  # all of it is in memory
+    assert resident_share(on_disk.segments[0].vectors.tokens) == 1
+    assert resident_share(on_disk.segments[0].vectors.tokens, 5) == 1
+    on_disk.look_again()
+    shares = []
+    for segment in on_disk.segments[:2]:
+        assert segment.path is not None
+        forget(segment.vectors.tokens)
+        with segment.path.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        shares.append(resident_share(segment.vectors.tokens))
+    if shares != [0, 0]:
+        pytest.skip("this file system keeps its pages")
+    assert on_disk.read_ahead(np.empty(0, np.int64)) == 0
+    assert on_disk.read_ahead(np.array([9, 0, 3, 10])) == 3  # the last is in memory
+    assert on_disk.read_ahead(np.array([1, 2])) == 1  # neighbors are one range
+    assert_same(on_disk.rows(np.arange(11)), expected)
+
+
+def resident_bytes(path: Path) -> int:
+    """Return the bytes of a mapped file that this process holds, as Linux counts them."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+@linux
+def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [segment.path for segment in on_disk.segments if segment.path is not None]
+    expected = [text.copy() for text in on_disk.rows(np.arange(11))]
+    monkeypatch.setattr(module, "_HELD_BYTES", 2_000_000)
+    monkeypatch.setattr(module, "_AROUND", 100_000)
+    on_disk.let_go(np.array([9, 0, 10, 3]))  # 400 KB each; two of one file, one of the other, one in memory
+    assert all(resident_bytes(path) for path in paths)
+    on_disk.let_go(np.array([5, 6]))
+    assert [resident_bytes(path) for path in paths] == [0, 0]
+    assert_same(on_disk.rows(np.arange(11)), expected)
+    on_disk.let_go(np.array([5, 6]))  # counted from zero again
+    assert all(resident_bytes(path) for path in paths)
+    tokens = np.ones((4000, 128), np.float32)  # not mapped
+    forget(tokens[5:])
+    assert (tokens == 1).all()
+
+
+def test_other_systems(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_cache, "_LIBC", None)
+    tokens = on_disk.segments[0].vectors.tokens
+    assert ask_for(tokens.ctypes.data, np.zeros(1, np.int64), np.ones(1, np.int64)) == 0
+    assert resident_share(tokens) is None
+    forget(tokens)
+    assert on_disk.read_ahead(np.array([0, 9])) == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders.kept_indexes import answers, built, start_script
+from builders.indexes import answers, built, start_script
 
 import muvera.index.persistence as folder_module
 from muvera import MuveraIndex
@@ -38,15 +38,13 @@ def test_two_processes_writing_one_folder(folder: Path) -> None:
         assert first.stdout is not None and first.stdin is not None
         assert first.stdout.readline() == "writing\n"
         second.delete([8])
-        with pytest.raises(
-            IndexFolderError, match=r"Another process is writing .*index\. Wait for it, then load"
-        ):
+        with pytest.raises(IndexFolderError, match="Another process is writing"):
             second.save(folder)
         assert len(MuveraIndex.load(folder)) == 200  # a reader sees the old one meanwhile
         first.stdin.write("go\n")
         first.stdin.flush()
         assert first.stdout.readline() == "done\n"
-    with pytest.raises(IndexFolderError, match=r"holds generation 2, but you loaded 1\. Saving would lose"):
+    with pytest.raises(IndexFolderError, match=r"generation 2, .* generation 1"):
         second.save(folder)
     loaded = MuveraIndex.load(folder, verify_files=True)
     assert 7 not in loaded and 8 in loaded
@@ -61,10 +59,10 @@ def test_two_indexes_of_one_folder_in_one_process(folder: Path) -> None:
     first.delete([1])
     first.save(folder)
     second.delete([2])
-    with pytest.raises(IndexFolderError, match="load it and change that, save to another folder"):
+    with pytest.raises(IndexFolderError, match="generation 2"):
         second.save(folder)
     second.save(folder.parent / "other")
-    with pytest.raises(IndexFolderError, match="holds generation 2, but this index was made elsewhere"):
+    with pytest.raises(IndexFolderError, match="generation 2"):
         built().save(folder)
     assert len(MuveraIndex.load(folder)) == len(MuveraIndex.load(folder.parent / "other")) == 199
 
@@ -82,7 +80,7 @@ def test_an_index_is_saved_to_its_folder_again_after_a_copy_elsewhere(folder: Pa
     loaded.delete([2])
     loaded.save(folder.parent / "other")
     loaded.save(backup)
-    with pytest.raises(IndexFolderError, match="holds generation 3, but you loaded 2"):
+    with pytest.raises(IndexFolderError, match=r"generation 3, .* generation 2"):
         index.save(backup)  # another index has changed it since
     index.save(folder)
     assert [len(MuveraIndex.load(path, verify_files=True)) for path in (folder, backup)] == [199, 198]
@@ -92,7 +90,7 @@ def test_a_folder_that_another_index_took_is_not_replaced(folder: Path) -> None:
     index = built(path=folder)
     index.save(folder.parent / "backup")
     built().save(folder, overwrite=True)
-    with pytest.raises(IndexFolderError, match="holds generation 1, but it is another one than you loaded"):
+    with pytest.raises(IndexFolderError, match="generation 1"):
         index.save(folder)
 
 

@@ -1,0 +1,343 @@
+"""MuveraIndex: answers, wrong arguments, reading documents, info."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.indexes import (
+    DOCUMENTS,
+    EMPTY,
+    MORE,
+    QUERIES,
+    WAYS,
+    answers,
+    batches,
+    built,
+    every_way,
+    recall,
+    with_nan,
+)
+from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
+
+import muvera.index.candidates as candidates_module
+from muvera import FDEConfig, FDEEncoder, IndexSettings, MultiVectors, MuveraIndex, explain, rerank, top_k
+
+
+def pairs(rankings: Any) -> list[list[tuple[Any, float]]]:
+    return [list(ranking) for ranking in rankings]
+
+
+# -- searching ----------------------------------------------------------------
+
+
+@every_way
+def test_answers_are_exact_scores_of_most_of_the_best(way: dict[str, Any]) -> None:
+    index = built(**way)
+    rankings = answers(index)
+    # With all tokens all are found; with 40 candidates the lowest of twenty such collections was .942.
+    assert recall(rankings, pairs(top_k(QUERIES, DOCUMENTS, 8))) >= (1.0 if way["exact_tokens"] else 0.93)
+    exact = [dict(row) for row in top_k(QUERIES, DOCUMENTS, 200 - len(EMPTY))]
+    for scores, row in zip(exact, rankings, strict=True):
+        assert row == [(name, scores[name]) for name, _ in row]
+        assert row == sorted(row, key=lambda pair: (-pair[1], pair[0]))
+    assert answers(index, candidates=200) == pairs(top_k(QUERIES, DOCUMENTS, 8))
+    assert answers(index, threads=2) == rankings
+    for q, expected in enumerate(rankings):
+        assert list(index.search(QUERIES[q], k=8, candidates=40)[0]) == expected
+
+
+@every_way
+def test_few_documents_and_empty_queries(way: dict[str, Any]) -> None:
+    index, filled = built(**way), 200 - len(EMPTY)
+    everything = index.search(QUERIES[0], filled)[0]
+    assert sorted(everything.ids.tolist()) == sorted(set(range(200)) - set(EMPTY.tolist()))
+    assert list(index.search(QUERIES[0], 10**6)[0]) == list(everything)
+    assert len(index.search(QUERIES[0], 400, patience=3)[0]) <= filled
+    assert [len(row) for row in MuveraIndex(CONFIG, **way).search(QUERIES[:2], 5)] == [0, 0]
+    rankings = pairs(index.search([QUERIES[0], np.empty((0, DIM)), QUERIES[1]], 5, candidates=40))
+    expected = pairs(index.search(QUERIES[:2], 5, candidates=40))
+    assert rankings == [expected[0], [], expected[1]]
+    assert index.search([]) == [] == index.search(MultiVectors.from_arrays([], dimension=DIM))
+
+
+@every_way
+@pytest.mark.parametrize("size", [1, 199])
+def test_batches_give_the_same_index(way: dict[str, Any], size: int, tmp_path: Path) -> None:
+    encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)  # otherwise it is fitted on the first batches
+    whole, parts = built(encoder=encoder, **way), built(batches(DOCUMENTS, size), encoder, **way)
+    counts: list[int] = []
+    mapped = built(batches(DOCUMENTS, size), encoder, path=tmp_path / "index", progress=counts.append, **way)
+    assert answers(parts) == answers(whole) == answers(mapped)
+    assert parts.ids.tolist() == list(range(200)) and sum(counts) == 200 and counts[0] == size
+
+
+@pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
+def test_patience_keeps_most_of_the_best_and_true_scores() -> None:
+    documents = documents_like_real(400)
+    index = MuveraIndex.build(documents[:150], CONFIG, exact_tokens=0, backend="exact")
+    index.add(documents[150:])  # two segments of tokens
+    short = list(queries_like_real(documents, 80))
+    queries = MultiVectors.from_arrays([np.concatenate(short[i : i + 4]) for i in range(0, 80, 4)])
+    full, some = index.search(queries, 5), index.search(queries, 5, patience=10)
+    shares = [len(np.intersect1d(a.ids, b.ids)) / 5 for a, b in zip(some, full, strict=True)]
+    assert 0.6 < np.mean(shares) < 1
+    exact = top_k(queries, documents, 400)
+    for row, ranking in zip(exact, some, strict=True):
+        assert list(ranking) == [(name, dict(row)[name]) for name in ranking.ids.tolist()]
+    assert pairs(index.search([query], 5, patience=10, threads=2)[0] for query in queries) == pairs(some)
+    assert pairs(index.search(queries, 5, patience=100)) == pairs(full)
+    small = MuveraIndex.build(documents[:60], CONFIG)  # reads all tokens, so patience does not apply
+    assert pairs(small.search(queries, 3, patience=1)) == pairs(small.search(queries, 3))
+
+
+def test_a_larger_ef_finds_more_and_leaves_no_trace() -> None:
+    index = built(hnsw={"m": 2, "ef_construction": 2, "ef": 5})
+    exact = pairs(top_k(QUERIES, DOCUMENTS, 5))
+    narrow = answers(index, k=5, candidates=5)
+    assert recall(answers(index, k=5, candidates=5, ef=200), exact) > recall(narrow, exact)
+    assert answers(index, k=5, candidates=5) == narrow == answers(index, k=5, candidates=5, ef=5)
+
+
+def test_float16_and_mapped_documents(tmp_path: Path) -> None:
+    halves = documents_like_real(200, dtype=np.float16)
+    halves.save(tmp_path / "documents")
+    mapped = MultiVectors.load(tmp_path / "documents")
+    same = MultiVectors.from_flat(halves.tokens.astype(np.float32), halves.lengths)
+    for way in WAYS.values():
+        assert answers(built(mapped, **way)) == answers(built(halves, **way)) == answers(built(same, **way))
+    assert built(halves).info().bytes_per_document < built(same).info().bytes_per_document
+
+
+# -- ids ----------------------------------------------------------------------
+
+
+@every_way
+def test_ids_restrict_a_search(way: dict[str, Any]) -> None:
+    index = built(**way)
+    everything = [dict(row) for row in answers(index, k=200, candidates=200)]
+    odd = list(range(1, 200, 2))
+    for ids in (odd, np.array(odd), set(odd), range(1, 200, 2), (i for i in odd), [*odd, 10**9, -4]):
+        rankings = answers(index, ids=ids)
+        assert all(len(row) == 8 and all(name % 2 == 1 for name, _ in row) for row in rankings)
+        for row, scores in zip(rankings, everything, strict=True):
+            assert all(scores.get(name, score) == score for name, score in row)
+    expected = pairs(top_k(QUERIES, DOCUMENTS[[i for i in odd if i not in EMPTY]], 8))
+    assert recall(rankings, expected) > 0.93
+    few = [3, 14, 15, 92, 65, 35, 89, 79]  # few are scored exactly
+    assert answers(index, k=5, candidates=8, ids=few) == pairs(top_k(QUERIES, DOCUMENTS[sorted(few)], 5))
+    assert len(answers(index, k=20, candidates=20, ids=few)[0]) == 8
+    for none in ([], (), set(), np.empty(0, np.int64), [9999], EMPTY):
+        assert answers(index, ids=none) == [[]] * len(QUERIES)
+
+
+def test_ids_within_exact_tokens_are_searched_exactly() -> None:
+    index = built(exact_tokens=1000)
+    assert index.info().search == "hnsw"
+    expected = pairs(top_k(QUERIES, DOCUMENTS[100:180][DOCUMENTS[100:180].lengths > 0], 3))
+    assert answers(index, k=3, candidates=3, ids=range(100, 180)) == expected
+
+
+BAD_IDS: list[tuple[Any, str]] = [
+    (5, "5"),
+    ("12", r"got the string '12'\. Give \['12'\]"),
+    (b"12", "b'12'"),
+    ({"lang": "en"}, "lang"),
+    (["3"], "'3'"),
+    ([3.0], "float"),
+    (np.ones(200, bool), "bool"),
+    ([[1, 2]], "list"),
+]
+
+
+@pytest.mark.parametrize(("ids", "message"), BAD_IDS)
+def test_bad_ids(ids: Any, message: str) -> None:
+    """In every method: a string is a collection of characters, each of which may be an id."""
+    index = built()
+    calls: list[Callable[[], Any]] = [
+        lambda: index.search(QUERIES, ids=ids),
+        lambda: index.rerank(QUERIES[:1], [ids]),
+        lambda: index.delete(ids),
+        lambda: index.get(ids),
+        lambda: index.tokens(ids),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=message):
+            call()
+    assert len(index) == 200
+
+
+# -- wrong arguments ----------------------------------------------------------
+
+
+BAD_CALLS: list[tuple[Callable[[MuveraIndex], Any], type[Exception], str]] = [
+    (lambda i: i.search(QUERIES, 0), ValueError, "k must .* 0"),
+    (lambda i: i.search(QUERIES, "1"), TypeError, "k must .* '1'"),  # type: ignore[arg-type]
+    (lambda i: i.search(QUERIES, 8, candidates=7), ValueError, "candidates=7 .* k=8"),
+    (lambda i: i.search(QUERIES, 1, candidates=2.5), TypeError, "candidates .* 2.5"),  # type: ignore[arg-type]
+    (lambda i: i.search(np.ones((2, 15))), ValueError, "15 columns, .* dimension=16"),
+    (lambda i: i.search(QUERIES, 1, ef=0), ValueError, "ef .* 0"),
+    (lambda i: i.search(with_nan(2)), ValueError, "nan in its token 0, coordinate 3"),
+    (lambda i: i.search(QUERIES, 1, threads=0), ValueError, "threads .* 0"),
+    (lambda i: i.search(QUERIES, 1, patience=0), ValueError, "patience .* 0"),
+    (lambda i: i.search(QUERIES, 5, rescore=20), ValueError, "rescore=20"),
+    (lambda i: i.search("a text"), TypeError, "'a text'"),
+    (lambda i: i.search([QUERIES[0], "b"]), TypeError, r"queries\[1\] .* 'b'"),
+    (lambda i: i.rerank(QUERIES[:2], [[2]]), ValueError, "1 collections of ids for 2 queries"),
+    (lambda i: i.rerank(QUERIES[:1], [[999]]), KeyError, "999"),
+    (lambda i: i.explain("abc", 5), TypeError, "'abc'"),
+    (lambda i: i.explain(QUERIES, 5), ValueError, f"{len(QUERIES)}"),
+    (lambda i: i.explain(QUERIES[0], int(EMPTY[0])), ValueError, "at least one token"),
+    (lambda i: i.measure_recall(np.empty((0, DIM))), ValueError, "no tokens"),
+    (lambda i: i.measure_recall(QUERIES, candidates=3), ValueError, "candidates=3 .* k=10"),
+    (lambda i: i.add(DOCUMENTS[:0], threads=0), ValueError, "threads .* 0"),
+    (lambda i: i.update(DOCUMENTS, threads=True), TypeError, "threads .* bool"),
+    (lambda i: i.rebuild(threads=0), ValueError, "threads .* 0"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD_CALLS)
+def test_bad_calls(call: Callable[[MuveraIndex], Any], error: type[Exception], message: str) -> None:
+    for way in ("all tokens", "hnsw"):
+        with pytest.raises(error, match=message):
+            call(built(**WAYS[way]))
+
+
+BAD_BUILDS: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: MuveraIndex(CONFIG, exact_tokens=-1), ValueError, "exact_tokens .* -1"),
+    (lambda: MuveraIndex(CONFIG, backend="faiss"), ValueError, "backend .* 'faiss'"),
+    (lambda: MuveraIndex(CONFIG, hnsw={"m": 1}), ValueError, "hnsw: m .* 1"),
+    (lambda: MuveraIndex(CONFIG, hnsw={"links": 3}), ValueError, "'links'"),
+    (lambda: MuveraIndex(CONFIG, tokens="3bit"), ValueError, "tokens .* '3bit'"),
+    (lambda: MuveraIndex(CONFIG, keep_exact=True), ValueError, "keep_exact=True .* tokens=None"),
+    (lambda: MuveraIndex(CONFIG, keep_exact=1, tokens="2bit"), TypeError, "keep_exact .* int 1"),
+    (lambda: MuveraIndex(CONFIG, color="red"), TypeError, "'color'"),
+    (lambda: MuveraIndex(CONFIG, settings={"backend": "hnsw"}), TypeError, "dict"),  # type: ignore[arg-type]
+    (lambda: MuveraIndex("moments"), TypeError, "dimension="),
+    (lambda: MuveraIndex("unknown", dimension=8), ValueError, "'unknown'"),
+    (lambda: MuveraIndex(CONFIG, dimension=8), ValueError, "dimension=16.* 8"),
+    (lambda: MuveraIndex(3), TypeError, "int"),  # type: ignore[arg-type]
+    (lambda: MuveraIndex.build(DOCUMENTS, FDEConfig(dimension=8)), ValueError, "dimension=8.* 16"),
+    (lambda: MuveraIndex.build([]), ValueError, "no documents"),
+    (lambda: MuveraIndex.build(iter([])), ValueError, "no documents"),
+    (lambda: MuveraIndex.build("tokens"), TypeError, "'tokens'"),
+    (lambda: MuveraIndex.build(Path("tokens")), TypeError, "path"),
+    (lambda: MuveraIndex.build(["text"]), TypeError, "'text'"),
+    (lambda: MuveraIndex.build(DOCUMENTS, threads=0), ValueError, "threads .* 0"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "message"), BAD_BUILDS)
+def test_bad_builds(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_settings_and_encoders_in_every_form() -> None:
+    settings = IndexSettings(backend="hnsw", tokens="2bit", keep_exact=True)
+    index = MuveraIndex("mean", dimension=DIM, settings=settings, exact_tokens=7)
+    assert index.settings == IndexSettings.of(settings, exact_tokens=7)
+    assert IndexSettings.of(**index.settings.to_dict()) == index.settings
+    fitted = FDEEncoder(CONFIG).fit(MORE)
+    index = MuveraIndex.build(DOCUMENTS, fitted, exact_tokens=0)
+    assert isinstance(index.encoder, FDEEncoder) and index.config == CONFIG
+    np.testing.assert_array_equal(index.encoder.center, fitted.center)
+    assert MuveraIndex.build(DOCUMENTS).config.kind == "moments"
+
+
+# -- growing, reading, info ---------------------------------------------------
+
+
+def test_growing_past_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates_module, "graph_from", lambda _: 130)
+    index = MuveraIndex(CONFIG, exact_tokens=500)
+    kinds = []
+    for batch in batches(DOCUMENTS, 20):
+        index.add(batch)
+        kinds.append(index.info().search)
+    assert list(dict.fromkeys(kinds)) == ["all tokens", "exact", "hnsw"]
+    vectors = index.info().vectors
+    assert vectors is not None and vectors["recall"] > 0.97  # measured when the graph was built
+    assert recall(answers(index), pairs(top_k(QUERIES, DOCUMENTS, 8))) > 0.93
+    # The encoder was fitted when the limit was exceeded.
+    first = -(-(int(np.argmax(np.cumsum(DOCUMENTS.lengths) > 500)) + 1) // 20) * 20
+    assert isinstance(index.encoder, FDEEncoder)
+    expected = DOCUMENTS[:first].tokens.astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(index.encoder.center, expected, atol=1e-6)
+
+
+@every_way
+def test_documents_by_id(way: dict[str, Any], tmp_path: Path) -> None:
+    names = [f"d{i}" for i in range(200)]
+    index = built(DOCUMENTS.with_ids(names), path=tmp_path / "index", **way)
+    index.update(DOCUMENTS[[5]].with_ids(["d7"]))
+    index.delete(["d0"])
+    assert list(index) == index.ids.tolist() == [name for name in names if name not in ("d0", "d7")] + ["d7"]
+    texts = index.tokens(["d9", "d7", "d16", "d1", "d9"])
+    assert texts.ids.tolist() == ["d9", "d7", "d16", "d1"]
+    for tokens, row in zip(texts, (9, 5, 16, 1), strict=True):
+        np.testing.assert_array_equal(tokens, DOCUMENTS[row])
+    documents = index.get(["d9", "x", "d7", "d9"], missing="ignore")
+    assert [document.id for document in documents] == ["d9", "d7", "d9"]
+    np.testing.assert_array_equal(documents[1].tokens, DOCUMENTS[5])
+    assert index.get([]) == [] and len(index.tokens([])) == 0 and index.tokens([]).dimension == DIM
+    for call in (index.get, index.tokens, index.delete):
+        with pytest.raises(KeyError, match="'x'"):
+            call(["d1", "x"])
+    index.delete(["d3", "x"], missing="ignore")
+    assert len(index) == 198 and "d3" not in index
+    with pytest.raises(ValueError, match="'drop'"):
+        index.delete(["d4"], missing="drop")  # type: ignore[arg-type]
+
+
+@every_way
+def test_rerank_and_explain(way: dict[str, Any]) -> None:
+    names = [f"d{i}" for i in range(200)]
+    documents = DOCUMENTS.with_ids(names)
+    index = built(documents, **way)
+    proposals = [names[q : q + 20] for q in range(len(QUERIES))]
+    expected = pairs(rerank(QUERIES, documents, proposals))
+    assert pairs(index.rerank(QUERIES, proposals)) == expected
+    assert pairs(index.rerank(QUERIES, proposals, 3)) == [row[:3] for row in expected]
+    one = index.rerank(QUERIES[0], [["d2", "x"]], missing="ignore")[0]
+    assert list(one) == list(index.rerank(QUERIES[0], [["d2"]])[0])
+    assert [len(row) for row in index.rerank(QUERIES[:2], [[], ["d16"]])] == [0, 0]
+    explanation = index.explain(QUERIES[0], "d5")
+    assert explanation.tokens.tolist() == explain(QUERIES[0], DOCUMENTS[5]).tokens.tolist()
+    assert explanation.score == dict(index.search(QUERIES[0], k=200)[0])["d5"]
+
+
+def test_info() -> None:
+    index = built(hnsw={"m": 8})
+    index.delete(range(20))
+    index.update(DOCUMENTS[20:30])
+    info, live = index.info(), DOCUMENTS[20:]
+    assert info.documents == 180 == len(index) and info.deleted_documents == 30
+    assert info.tokens == live.num_tokens and info.empty_documents == (live.lengths == 0).sum()
+    assert (info.dimension, info.search, info.warnings) == (DIM, "hnsw", ())
+    assert info.vectors is not None and info.vectors["m"] == 8 and info.vectors["recall"] > 0.97
+    assert info.encoder["vector_dimension"] == CONFIG.vector_dimension == 512 + 17
+    expected = live.num_tokens * DIM * 4 / 180 + 4 * (529 + 16) + 8 + 4 * 17
+    assert info.bytes_per_document == pytest.approx(expected, abs=1)
+    index.delete(index.ids[:110])
+    assert len(index.info().warnings) == 1 and "140 deleted" in index.info().to_dict()["warnings"][0]
+
+
+def test_a_search_reads_no_list_of_all_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in proportion to the collection is done once after each change."""
+    index = built()
+    answers(index)
+    sizes: list[Any] = []
+    for owner, name in ((np, "flatnonzero"), (np, "isin"), (np, "cumsum")):
+        original = getattr(owner, name)
+
+        def counting(values: Any, *args: Any, original: Any = original, **settings: Any) -> Any:
+            sizes.append(np.size(values))
+            return original(values, *args, **settings)
+
+        monkeypatch.setattr(owner, name, counting)
+    monkeypatch.setattr(MultiVectors, "lengths", property(lambda self: np.diff(self.offsets[:50])))
+    index.search(QUERIES[0], k=3, candidates=5)
+    index.search(QUERIES[0], k=3, candidates=5, ids=[1, 2, 3])
+    assert max(sizes, default=0) < 60

@@ -1,0 +1,263 @@
+"""MuveraIndex: additions, updates and deletions; a change happens completely or not at all; threads."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.indexes import (
+    DOCUMENTS,
+    MORE,
+    QUERIES,
+    WAYS,
+    answers,
+    batches,
+    built,
+    every_way,
+    recall,
+    with_nan,
+)
+from builders.realistic_collections import CONFIG, DIM, documents_like_real
+
+import muvera.index.candidates as candidates_module
+from muvera import FDEEncoder, MultiVectors, MuveraIndex
+from muvera.index.token_store import TokenStore
+from muvera.mips import ExactSearch, HNSWSearch
+
+# Deleted vectors still guide a graph, so it differs from a graph that never had them.  The answers of both agreed
+# completely in twenty such collections; .95 leaves room for another compiler's arithmetic.
+MARGINS = {"all tokens": 1.0, "exact": 1.0, "hnsw": 0.95, "usearch": 0.95, "scan": 0.95}
+
+
+@every_way
+@pytest.mark.parametrize("kind", ["delete", "update", "both"])
+def test_a_changed_index_is_like_a_new_one(way: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
+    gone = rng.permutation(200)[:40] if kind != "update" else np.empty(0, np.int64)
+    changed = np.setdiff1d(rng.permutation(200)[:40], gone) if kind != "delete" else np.empty(0, np.int64)
+    new = documents_like_real(200, 9)[changed]
+    index = built(encoder=encoder, path=tmp_path / "index", **way)
+    index.delete(gone.tolist())
+    if len(new):
+        index.update(new)
+    index.save(tmp_path / "index")
+    reloaded = MuveraIndex.load(tmp_path / "index")
+    rest = DOCUMENTS[np.setdiff1d(np.arange(200), np.concatenate([gone, changed]))]
+    expected = built(MultiVectors.concatenate([rest, new] if len(new) else [rest]), encoder=encoder, **way)
+    assert reloaded.ids.tolist() == index.ids.tolist() == expected.ids.tolist()
+    assert answers(reloaded) == answers(index)
+    margin, wanted = MARGINS[index.info().search], answers(expected)
+    assert recall(answers(reloaded), wanted) >= margin and recall(wanted, answers(reloaded)) >= margin
+    index.rebuild()
+    assert index.info().deleted_documents == 0 and index.ids.tolist() == expected.ids.tolist()
+    assert recall(answers(index), wanted) >= margin
+
+
+@every_way
+def test_add_update_delete(way: dict[str, Any]) -> None:
+    encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
+    index = MuveraIndex(encoder, **way)
+    for batch in batches(DOCUMENTS, 70):
+        index.add(batch, threads=1)
+    assert answers(index) == answers(built(encoder=encoder, **way))
+    best = [row[0][0] for row in answers(index)]
+    index.delete(best)
+    assert not set(best) & {name for row in answers(index) for name, _ in row}
+    assert best[0] not in index and len(index) == 200 - len(set(best))
+    other = int(index.ids[5])
+    with pytest.raises(KeyError, match=f"{best[0]} "):
+        index.delete([other, best[0]])
+    assert other in index
+    index.add(DOCUMENTS[[best[0]]])  # its id is free again
+    assert answers(index)[0][0][0] == best[0]
+    index.update(MultiVectors.from_arrays([QUERIES[0] * 3, QUERIES[1] * 3], ids=[other, 1000]))
+    assert [row.ids.tolist() for row in index.search(QUERIES[:2], k=1)] == [[other], [1000]]
+    assert index.ids.tolist()[-2:] == [other, 1000]
+    index.update(MultiVectors.from_arrays([np.empty((0, DIM))], ids=[other]))
+    assert other not in {name for row in answers(index, k=100, candidates=200) for name, _ in row}
+    index.delete(index.ids)
+    assert len(index) == 0 and index.search(QUERIES[:1], k=1)[0].ids.tolist() == []
+    index.rebuild()
+    index.add(MultiVectors.from_flat(MORE.tokens, MORE.lengths))
+    assert index.ids.tolist() == list(range(1001, 1021))  # an id is not given twice
+    assert len(index.search(QUERIES[0])[0]) == 10
+
+
+def test_implicit_and_string_ids(tmp_path: Path) -> None:
+    index = built(batches(DOCUMENTS[:40], 20))
+    index.delete([39])
+    index.rebuild()
+    index.save(tmp_path / "index")
+    index = MuveraIndex.load(tmp_path / "index")
+    index.add(next(batches(DOCUMENTS[:2], 2)))
+    index.add(DOCUMENTS[:2].with_ids([100, 7000]))
+    index.add([DOCUMENTS[0], DOCUMENTS[1]])
+    assert index.ids.tolist() == [*range(39), 40, 41, 100, 7000, 7001, 7002]
+    for name in ("é", "", " a ", "0", "\U0001f600"):
+        index = built(documents_like_real(3, ids=["x", name, "a much longer name than the others have"]))
+        assert name in index and index.search(DOCUMENTS[1], k=3, ids=[name, "?"])[0].ids.tolist() == [name]
+
+
+# -- all or nothing -----------------------------------------------------------
+
+
+def facts(index: MuveraIndex) -> Any:
+    return index.ids.tolist(), index.info(), answers(index)
+
+
+BAD_CHANGES: list[tuple[str, Any, type[Exception], str]] = [
+    ("add", DOCUMENTS[[199, 3]], ValueError, "id 199"),
+    ("add", with_nan(9), ValueError, r"documents\[8\] \(id 1008\) has nan in its token 0, coordinate 3"),
+    ("add", np.ones((2, 15)), ValueError, "15 columns, .* dimension=16"),
+    ("add", documents_like_real(2, ids=["a", "b"]), TypeError, "int ids, got str ids"),
+    ("update", with_nan(3).with_ids([1, 2, 3]), ValueError, "nan in its token 0, coordinate 3"),
+    ("update", documents_like_real(2), ValueError, "no ids"),
+    ("update", documents_like_real(2, ids=["a", "b"]), TypeError, "int ids, got str ids"),
+    ("delete", [3, 300], KeyError, "300"),
+    ("delete", [True], TypeError, "bool"),
+]
+
+
+@every_way
+@pytest.mark.parametrize(("method", "value", "error", "message"), BAD_CHANGES)
+def test_refused_changes(
+    way: dict[str, Any], method: str, value: Any, error: type[Exception], message: str
+) -> None:
+    index = built(**way)
+    before = facts(index)
+    with pytest.raises(error, match=message):
+        getattr(index, method)(value)
+    assert facts(index) == before
+
+
+class FaultError(Exception):
+    """An error that no code expects."""
+
+
+STEPS = {
+    "encoding": (FDEEncoder, "encode_documents"),
+    "vectors": (ExactSearch, "add"),
+    "graph": (HNSWSearch, "add"),
+    "tokens": (TokenStore, "append"),
+}
+
+
+@every_way
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("method", ["add", "update", "rebuild"])
+def test_changes_that_fail_late(
+    way: dict[str, Any], step: str, after: bool, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault happens in the second block of vectors, before or after the step itself."""
+    index = built(**way)
+    index.delete([1, 2])
+    before = index.ids.tolist(), answers(index)
+    monkeypatch.setattr(candidates_module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 4)
+    owner, name = STEPS[step]
+    original, calls = getattr(owner, name), []
+
+    def breaks(self: Any, *args: Any, **settings: Any) -> Any:
+        calls.append(name)
+        if len(calls) == 2 or step == "tokens":
+            if after:
+                original(self, *args, **settings)
+            raise FaultError
+        return original(self, *args, **settings)
+
+    monkeypatch.setattr(owner, name, breaks)
+    new = documents_like_real(20, 7, ids=np.arange(190, 210) if method == "update" else None)
+    new = new if new.has_ids else MultiVectors.from_flat(new.tokens, new.lengths)
+    run: Callable[[], object] = {
+        "add": lambda: index.add(new),
+        "update": lambda: index.update(new),
+        "rebuild": lambda: index.rebuild(),
+    }[method]
+    try:
+        run()
+    except FaultError:
+        monkeypatch.undo()
+        assert (index.ids.tolist(), answers(index)) == before
+        run()
+    monkeypatch.undo()
+    assert len(index) == len(index.ids) == {"add": 218, "update": 208, "rebuild": 198}[method]
+    assert set(index.ids.tolist()) >= set(range(3, 190))
+    if method != "rebuild":
+        assert index.search(new[0] * 9, k=1, candidates=100)[0].ids[0] == index.ids[-20]
+
+
+def test_a_fault_while_vectors_are_first_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = built(DOCUMENTS[:100], backend="exact", exact_tokens=1200)
+    before = facts(index)
+
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise FaultError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FDEEncoder, "encode_documents", breaks)
+        with pytest.raises(FaultError):
+            index.add(DOCUMENTS[100:])
+    assert facts(index) == before and before[1].search == "all tokens"
+    index.add(DOCUMENTS[100:])
+    assert index.info().search == "exact" and len(index) == 200
+
+
+# -- threads ------------------------------------------------------------------
+
+# Searches that differ in everything that one could leave behind for the next.
+SEARCHES: list[dict[str, Any]] = [
+    {"k": 5, "candidates": 20},
+    {"k": 200, "candidates": 200},
+    {"k": 5, "candidates": 20, "ids": list(range(0, 200, 2))},
+    {"k": 3, "candidates": 5, "ef": 7},
+    {"k": 5, "candidates": 20, "threads": 2},
+]
+
+
+@pytest.mark.slow
+@every_way
+@pytest.mark.parametrize("loaded", [False, True])
+def test_eight_threads_answer_as_one(way: dict[str, Any], loaded: bool, tmp_path: Path) -> None:
+    index = built(**way)
+    index.delete(range(0, 200, 9))
+    if loaded:
+        index.save(tmp_path / "index")
+        index = MuveraIndex.load(tmp_path / "index")
+    index.add(documents_like_real(30, 8).with_ids(range(1000, 1030)))
+
+    def search(number: int) -> list[tuple[Any, float]]:
+        return list(index.search(QUERIES[number % 10], **SEARCHES[number % 5])[0])
+
+    with ThreadPoolExecutor(8) as pool:  # first, before anything is cached
+        together = list(pool.map(search, range(60)))
+    assert together == [search(number) for number in range(60)]
+
+
+@pytest.mark.slow
+@every_way
+def test_searches_beside_saves_and_rebuilds(way: dict[str, Any], tmp_path: Path) -> None:
+    index = built(**way)
+    everything: dict[str, Any] = {"k": 8, "candidates": 200}  # all candidates: a rebuilt graph differs
+    expected = answers(index, **everything)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(lambda: answers(index, **everything)) for _ in range(12)]
+        for number in range(3):
+            index.save(tmp_path / f"index {number}")
+            index.rebuild(threads=1)
+    assert all(future.result() == expected for future in futures)
+
+
+def test_changes_wait_for_each_other() -> None:
+    index = built()
+    parts = [
+        documents_like_real(10, seed).with_ids(range(1000 * seed, 1000 * seed + 10)) for seed in range(1, 9)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(index.add, parts))
+        list(pool.map(lambda seed: index.delete([1000 * seed]), range(1, 9)))
+    assert len(index) == 200 + 8 * 9
+    assert index.search(parts[3][5], k=1)[0].ids.tolist() == [4005]
+    assert set(WAYS) == set(MARGINS)

@@ -1,0 +1,206 @@
+"""Indexes whose tokens are codes: search, save, rebuild; PLAID's codes; damaged files."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.foreign_indexes import random_index, write_plaid
+
+from muvera import MultiVectors, MuveraIndex, convert
+from muvera.index import token_levels
+from muvera.index.manifest import IndexFolderError, read_manifest
+from muvera.index.settings import CODES
+
+DIMENSION = 16
+
+
+def texts(seed: int, count: int, first: int = 0) -> MultiVectors:
+    """Return documents, each around a topic of its own; the second has no tokens."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 9, count)
+    lengths[1] = 0
+    topics = np.repeat(rng.standard_normal((count, DIMENSION)), lengths, axis=0)
+    tokens = topics + 0.5 * rng.standard_normal(topics.shape)
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    ids = [f"d{i}" for i in range(first, first + count)]
+    return MultiVectors.from_flat(tokens.astype(np.float32), lengths, ids=ids)
+
+
+DOCUMENTS = texts(0, 300)
+QUERIES = MultiVectors.from_arrays(
+    [
+        DOCUMENTS[i] + 0.1 * np.random.default_rng(i).standard_normal(DOCUMENTS[i].shape).astype(np.float32)
+        for i in range(2, 42)
+    ]
+)
+
+
+def built(**settings: Any) -> MuveraIndex:
+    return MuveraIndex.build(DOCUMENTS, "mean", **{"threads": 1, **settings})
+
+
+def ids(rankings: Any) -> list[list[str]]:
+    return [ranking.ids.tolist() for ranking in rankings]
+
+
+def overlap(rankings: Any, expected: Any) -> float:
+    return float(
+        np.mean([len(np.intersect1d(a.ids, b.ids)) / len(b) for a, b in zip(rankings, expected, strict=True)])
+    )
+
+
+@pytest.mark.parametrize("exact_tokens", [0, 10**6])
+@pytest.mark.parametrize("tokens", CODES)
+def test_codes_find_nearly_what_floats_find(tokens: Any, exact_tokens: int) -> None:
+    exact = built(exact_tokens=exact_tokens).search(QUERIES, 5, candidates=300)
+    index = built(tokens=tokens, exact_tokens=exact_tokens)
+    rankings = index.search(QUERIES, 5, candidates=300)
+    # Sixteen independent coordinates: codes of real tokens lose a third of that.
+    assert overlap(rankings, exact) >= {"int8": 0.97, "4bit": 0.9, "2bit": 0.75, "1bit": 0.55}[tokens]
+    assert all(ranking.exact for ranking in exact) and not any(ranking.exact for ranking in rankings)
+    assert index.info().token_codec == {
+        "codec": tokens,
+        "keep_exact": False,
+        "fitted": True,
+        "bytes_per_token": {"int8": 18, "4bit": 11, "2bit": 7, "1bit": 5}[tokens],
+        "exact_bytes_per_token": 0,
+    }
+    for query, ranking in zip(QUERIES, rankings, strict=True):  # scores are of decoded tokens
+        name, score = next(iter(ranking))
+        assert index.explain(query, name).similarities.sum() == pytest.approx(score, rel=1e-5)
+
+
+@pytest.mark.parametrize("exact_tokens", [0, 10**6])
+def test_exact_tokens_rank_the_best_by_codes(exact_tokens: int) -> None:
+    exact = built(exact_tokens=exact_tokens).search(QUERIES, 5, candidates=300)
+    index = built(tokens="2bit", keep_exact=True, exact_tokens=exact_tokens)
+    rankings = index.search(QUERIES, 5, candidates=300)
+    assert overlap(rankings, exact) >= 0.99 and all(ranking.exact for ranking in rankings)
+    for ranking, known in zip(rankings, map(dict, exact), strict=True):
+        assert all(known.get(name, score) == score for name, score in ranking)
+    assert ids(index.search(QUERIES, 5, candidates=300, rescore=300)) == ids(exact)
+    np.testing.assert_array_equal(index.tokens(["d4"])[0], DOCUMENTS[4])
+    assert index.info().token_codec["exact_bytes_per_token"] == 4 * DIMENSION
+    with pytest.raises(ValueError, match=r"rescore=3 .* k=5"):
+        index.search(QUERIES, 5, rescore=3)
+    with pytest.raises(ValueError, match=r"rescore=20 .*\(4bit\)"):
+        built(tokens="4bit").search(QUERIES, 5, rescore=20)
+
+
+@pytest.mark.parametrize("keep_exact", [False, True])
+@pytest.mark.parametrize("staged", [False, True])
+def test_saved_changed_and_rebuilt(tmp_path: Path, keep_exact: bool, staged: bool) -> None:
+    index = MuveraIndex.build(
+        iter([DOCUMENTS[:200], DOCUMENTS[200:]]), "mean", tokens="2bit", keep_exact=keep_exact, threads=1,
+        path=tmp_path / "index" if staged else None,
+    )  # fmt: skip
+    index.save(tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index", verify_files=True)
+    assert ids(loaded.search(QUERIES, 5)) == ids(index.search(QUERIES, 5))
+    more = texts(5, 20, first=1000)
+    loaded.add(more, threads=1)
+    loaded.delete(["d7", "d9"])
+    loaded.save(tmp_path / "index")
+    again = MuveraIndex.load(tmp_path / "index")
+    before = again.search(QUERIES, 5)
+    assert ids(before) == ids(loaded.search(QUERIES, 5))
+    assert again.search(more[[4]], 1)[0].ids.tolist() == ["d1004"]
+    again.rebuild(threads=1)
+    after = again.search(QUERIES, 5)
+    assert ids(after) == ids(before)
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a.scores, b.scores)  # codes are moved, not made again
+    again.save(tmp_path / "index")
+    last = MuveraIndex.load(tmp_path / "index", verify_files=True)
+    assert ids(last.search(QUERIES, 5)) == ids(before) and len(last) == 318
+    manifest = read_manifest(tmp_path / "index")
+    assert bool(manifest["segments"]) == keep_exact and manifest["codes"]["codec"] == "residual"
+
+
+def test_threads_change_no_answer() -> None:
+    index, other = built(tokens="2bit", threads=2), built(tokens="2bit")
+    expected = [ranking.to_dict() for ranking in other.search(QUERIES, 5, threads=1)]
+    assert [ranking.to_dict() for ranking in index.search(QUERIES, 5, threads=2)] == expected
+    assert [index.search(query, 5, threads=2)[0].to_dict() for query in QUERIES] == expected
+
+
+def test_floats_until_a_codec_can_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_levels, "FIT_TOKENS", 500)
+    index = MuveraIndex.build(DOCUMENTS[:1], tokens="int8")
+    assert index.info().token_codec["fitted"]  # a build is complete, whatever its size
+    grown = MuveraIndex(index.config, tokens="int8")
+    fitted = []
+    for start in range(0, 300, 50):
+        grown.add(DOCUMENTS[start : start + 50], threads=1)
+        fitted.append(grown.codec is not None)
+    assert fitted[0] is False and fitted[-1] is True
+    assert ids(grown.search(DOCUMENTS[2:20], 1)) == [[name] for name in DOCUMENTS.ids[2:20]]
+
+
+def test_float16() -> None:
+    index = built(tokens="float16")
+    assert index.get(["d0"])[0].tokens.dtype == np.float16 and index.search(QUERIES, 1)[0].exact
+    assert index.info().token_codec["bytes_per_token"] == 2 * DIMENSION
+    wide = MultiVectors.from_arrays([np.array([[1, 7e4]], np.float32)], ids=["big"])
+    with pytest.raises(ValueError, match=r"documents\[0\] \(id 'big'\) .* 65504"):
+        MuveraIndex.build(wide, tokens="float16")
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    built(tokens="2bit", path=tmp_path / "index")
+    generation = tmp_path / "index" / "generation-000001"
+    names = [path.name for path in generation.iterdir() if path.name.startswith(("codes-", "codec_"))]
+    assert len(names) == 7
+    for name in names:
+        whole = (generation / name).read_bytes()
+        for damaged in (None, whole[:-3], whole[:-1] + bytes([whole[-1] ^ 1])):
+            copy = tmp_path / "copy"
+            shutil.copytree(tmp_path / "index", copy)
+            file = copy / "generation-000001" / name
+            file.unlink()
+            if damaged is not None:
+                file.write_bytes(damaged)
+            with pytest.raises(IndexFolderError, match=name):
+                MuveraIndex.load(copy, verify_files=True)
+            shutil.rmtree(copy)
+
+
+# -- PLAID --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nbits", [1, 2, 4])
+@pytest.mark.parametrize("centroids", [5, 300])
+def test_plaid_codes_are_kept(tmp_path: Path, nbits: int, centroids: int) -> None:
+    written = random_index(3, [[4, 2, 7], [5, 9, 1, 6]], nbits=nbits, centroids=centroids)
+    folder = write_plaid(tmp_path / "plaid", written)
+    documents = convert.read(folder)
+    index = MuveraIndex.from_plaid(folder, "mean", path=tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index", verify_files=True)
+    facts = loaded.info().token_codec
+    assert facts["bytes_per_token"] == (1 if centroids < 257 else 2) + 2 + 16 * nbits // 8
+    assert facts["codec"] == f"plaid-{nbits}bit" and not facts["keep_exact"]
+    coded = loaded.codes(range(7))
+    numbers, _, packed = coded.codec.split_codes(coded.tokens)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(numbers, np.concatenate(written["codes"]))
+    np.testing.assert_array_equal(packed, np.concatenate(written["packed"]))
+    np.testing.assert_allclose(loaded.tokens(range(7)).tokens, documents.tokens, atol=1e-3)
+    queries = MultiVectors.from_arrays([np.asarray(documents[i], np.float32) for i in range(7)])
+    expected = ids(MuveraIndex.build(documents).search(queries, 1))
+    assert ids(index.search(queries, 1)) == ids(loaded.search(queries, 1)) == expected
+    loaded.add([np.asarray(documents[2], np.float32)])
+    loaded.rebuild()
+    loaded.save(tmp_path / "index")
+    assert len(MuveraIndex.load(tmp_path / "index", verify_files=True)) == 8
+    opened = MuveraIndex.from_plaid(convert.open_source(folder), "mean")
+    assert ids(opened.search(queries, 1)) == expected
+
+
+def test_sources_without_plaid_codes(tmp_path: Path) -> None:
+    DOCUMENTS.save(tmp_path / "documents")
+    for source in (DOCUMENTS, tmp_path / "documents"):
+        with pytest.raises(TypeError, match="PLAID"):
+            MuveraIndex.from_plaid(source)
+    with pytest.raises(ValueError, match="tokens='4bit'"):
+        MuveraIndex.from_plaid(tmp_path / "documents", tokens="4bit")

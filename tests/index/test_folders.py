@@ -1,0 +1,333 @@
+"""The folder of an index: generations, manifest, locks, faults, and files of others."""
+
+import errno
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.indexes import files
+
+import muvera.index.generations as module
+import muvera.index.manifest as manifest_module
+from muvera.index.generations import Generation, commit, staging_beside
+from muvera.index.manifest import FORMAT_VERSION, IndexFolderError, read_manifest, verify, write_manifest
+from muvera.utils import checksums
+from muvera.utils.sibling_folders import sibling_folder
+
+ENTRIES: dict[str, Any] = {"segments": [], "codes": None, "candidates": None}
+
+
+def writing(content: dict[str, bytes], keep: Any = ()) -> Any:
+    """Return a `fill` that writes these values into token files."""
+
+    def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
+        for file, value in content.items():
+            (folder / f"tokens-{file}.npy").write_bytes(value)
+        return {"content": sorted(content), **ENTRIES}, [file for file in keep if file in old]
+
+    return fill
+
+
+def failing(error: BaseException) -> Any:
+    """Return a `fill` that writes half and raises."""
+
+    def fill(folder: Path, name: str, old: set[str]) -> Any:
+        (folder / "half").write_bytes(b"x")
+        raise error
+
+    return fill
+
+
+OLD = ["generation-000001/tokens-a.npy", "manifest.json"]
+
+
+# -- generations --------------------------------------------------------------
+
+
+def test_a_generation_keeps_what_it_names(folder: Path) -> None:
+    first = commit(folder, writing({"a": b"1", "b": b"22"}), None)
+    assert files(folder) == [
+        "generation-000001/tokens-a.npy",
+        "generation-000001/tokens-b.npy",
+        "manifest.json",
+    ]
+    stat = (folder / "generation-000001/tokens-b.npy").stat()
+    second = commit(folder, writing({"c": b"333"}, ["generation-000001/tokens-b.npy"]), first)
+    assert files(folder) == [
+        "generation-000001/tokens-b.npy",
+        "generation-000002/tokens-c.npy",
+        "manifest.json",
+    ]
+    after = (folder / "generation-000001/tokens-b.npy").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+    manifest = read_manifest(folder)
+    assert Generation.of(manifest) == second and manifest["content"] == ["c"]
+    assert (manifest["format"], manifest["format_version"]) == ("muvera-index", FORMAT_VERSION)
+    verify(folder, manifest["files"], True)
+    commit(folder, writing({}), second)
+    assert files(folder) == ["manifest.json"] and not (folder / "generation-000001").exists()
+
+
+def test_lost_updates_are_refused(folder: Path) -> None:
+    first = commit(folder, writing({"a": b"1"}), None)
+    second = commit(folder, writing({"a": b"2"}), first)
+    for known in (first, None, Generation(2, "0000")):
+        with pytest.raises(IndexFolderError, match="holds generation 2"):
+            commit(folder, writing({"a": b"3"}), known)
+    assert Generation.of(read_manifest(folder)) == second
+    assert (folder / "generation-000002/tokens-a.npy").read_bytes() == b"2"
+
+
+def test_only_an_index_is_replaced(folder: Path) -> None:
+    folder.mkdir()
+    commit(folder, writing({"a": b"1"}), None)  # into an empty folder
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "letter").write_bytes(b"dear")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="other exists"):
+            commit(other, writing({"a": b"1"}), None, overwrite)
+    with pytest.raises(FileExistsError, match="is a file"):
+        commit(other / "letter", writing({"a": b"1"}), None)
+    with pytest.raises(MemoryError):
+        commit(folder, failing(MemoryError()), None, overwrite=True)
+    assert (folder / "generation-000001/tokens-a.npy").read_bytes() == b"1"
+    new = commit(folder, writing({"b": b"2"}), None, overwrite=True)
+    assert files(folder) == ["generation-000001/tokens-b.npy", "manifest.json"]
+    assert Generation.of(read_manifest(folder)) == new and files(other) == ["letter"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["index", "other"]
+
+
+def test_two_writers(folder: Path) -> None:
+    def overtaken(staged: Path, name: str, old: set[str]) -> Any:
+        commit(folder, writing({"a": b"1"}), None)
+        return writing({"a": b"2"})(staged, name, old)
+
+    with pytest.raises(IndexFolderError, match="Another process has written"):
+        commit(folder, overtaken, None)
+    assert (folder / "generation-000001/tokens-a.npy").read_bytes() == b"1"
+    first = Generation.of(read_manifest(folder))
+    entered, may_go = threading.Event(), threading.Event()
+    generations: list[Any] = []
+
+    def slow(folder: Path, name: str, old: set[str]) -> Any:
+        entered.set()
+        assert may_go.wait(20)
+        return writing({"a": b"2"})(folder, name, old)
+
+    writer = threading.Thread(target=lambda: generations.append(commit(folder, slow, first)))
+    writer.start()
+    assert entered.wait(20)
+    with pytest.raises(IndexFolderError, match="Another process is writing"):
+        commit(folder, writing({"a": b"3"}), first)
+    may_go.set()
+    writer.join()
+    assert Generation.of(read_manifest(folder)) == generations[0]
+    verify(folder, read_manifest(folder)["files"], True)
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+
+
+# -- faults -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), MemoryError()], ids=repr
+)
+def test_a_failed_save_leaves_the_old_state(folder: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        commit(folder, failing(error), None)
+    with pytest.raises(type(error)), staging_beside(folder) as staging:
+        assert staging.parent == folder.parent
+        raise error
+    assert list(folder.parent.iterdir()) == []
+    first = commit(folder, writing({"a": b"1"}), None)
+    with pytest.raises(type(error)):
+        commit(folder, failing(error), first)
+    assert files(folder) == OLD
+    verify(folder, read_manifest(folder)["files"], True)
+    assert commit(folder, writing({"a": b"2"}), first).number == 2
+
+
+@pytest.mark.parametrize("name", ["described_file", "sync", "write_manifest"])
+def test_a_fault_in_any_step(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    first = commit(folder, writing({"a": b"1"}), None)
+
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, name, full)
+    with pytest.raises(OSError, match="No space left"):
+        commit(folder, writing({"a": b"2"}), first)
+    monkeypatch.undo()
+    assert files(folder) == OLD and Generation.of(read_manifest(folder)) == first
+
+
+def test_faults_after_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the new generation is the index: its files stay, and the next writer removes the old ones."""
+    first = commit(folder, writing({"a": b"1"}), None)
+
+    def late(folder: Path, content: Any) -> None:
+        write_manifest(folder, content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_manifest", late)
+    with pytest.raises(KeyboardInterrupt):
+        commit(folder, writing({"a": b"2"}), first)
+    monkeypatch.undo()
+    manifest = read_manifest(folder)
+    verify(folder, manifest["files"], True)
+
+    def denied(*_: Any) -> Any:
+        raise PermissionError
+
+    monkeypatch.setattr(module, "_remove_unnamed", denied)
+    third = commit(folder, writing({"a": b"3"}), Generation.of(manifest))
+    monkeypatch.undo()
+    assert manifest["generation"] == 2 and "generation-000002/tokens-a.npy" in files(folder)
+    commit(folder, writing({"a": b"4"}), third)
+    assert files(folder) == ["generation-000004/tokens-a.npy", "manifest.json"]
+
+
+def test_leftovers_of_killed_writers_are_removed(folder: Path) -> None:
+    first = commit(folder, writing({"a": b"1"}), None)
+    mark = "0123456789abcdef"
+    for name in (f".partial-{mark}/half", "generation-000002/lengths.npy", ".manifest.json.y"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"left")
+    beside = [folder.parent / f".index.{purpose}-{mark}" for purpose in ("staging", "partial", "lock")]
+    for path in beside[:2]:
+        path.mkdir()
+        (path / "tokens").write_bytes(b"left")
+    beside[2].touch()
+    others = [folder.parent / name for name in (".index.partial-mine", f".other.partial-{mark}")]
+    for path in others:
+        path.mkdir()
+    with pytest.raises(MemoryError):  # before the new files are written, so that kills do not fill the disk
+        commit(folder, failing(MemoryError()), first)
+    assert files(folder) == OLD
+    with sibling_folder(folder, "staging") as used:
+        commit(folder, writing({"a": b"2"}), first)
+        assert used.exists()
+    assert files(folder) == ["generation-000002/tokens-a.npy", "manifest.json"]
+    assert not any(path.exists() for path in (*beside, used)) and all(path.exists() for path in others)
+
+
+# -- files of others ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["generation-000000", "generation-000002", ".partial-0123456789abcdef"])
+def test_nothing_behind_a_link_is_removed_or_written(folder: Path, name: str) -> None:
+    photos = folder.parent / "photos"
+    photos.mkdir()
+    (photos / "lengths.npy").write_bytes(b"dear")
+    first = commit(folder, writing({"a": b"1"}), None)
+    (folder / "generation-000001" / "notes.txt").write_bytes(b"mine")
+    (folder / name).symlink_to(photos)
+    second = commit(folder, writing({"a": b"2"}), first)
+    third = commit(folder, writing({"a": b"3"}), second)
+    assert [(path.name, path.read_bytes()) for path in photos.iterdir()] == [("lengths.npy", b"dear")]
+    assert (folder / name).is_symlink()
+    assert (folder / "generation-000001" / "notes.txt").read_bytes() == b"mine"
+    assert "generation-000001/tokens-a.npy" not in files(folder)
+    (folder / module.LOCK).unlink(missing_ok=True)
+    (folder / module.LOCK).symlink_to(photos / "lengths.npy")  # locking would empty the file
+    with pytest.raises(IndexFolderError, match=r"\.lock is a link"):
+        commit(folder, writing({"a": b"4"}), third)
+    assert (photos / "lengths.npy").read_bytes() == b"dear"
+
+
+# -- the manifest -------------------------------------------------------------
+
+
+def test_no_manifest(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_manifest(folder)
+    folder.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"no manifest\.json"):
+        read_manifest(folder)
+    (folder / "tokens.npy").touch()
+    with pytest.raises(FileNotFoundError, match=r"token embeddings.* muvera index "):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is damaged"),
+        ('{"format": "muvera-index", "format_ver', "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("[1]", "not the manifest"),
+        ('{"format": "other"}', "not the manifest"),
+        ('{"format": "muvera-index"}', "version None, .* version 2"),
+        ('{"format": "muvera-index", "format_version": 1}', "version 1, .* version 2"),
+        ('{"format": "muvera-index", "format_version": 3}', "version 3, .* version 2"),
+    ],
+)
+def test_other_manifests(folder: Path, content: str, message: str) -> None:
+    folder.mkdir()
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(IndexFolderError, match=message):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("change", [{"generation": 2}, {"content": ["b"]}, {"sha256": None}], ids=str)
+def test_changed_manifests(folder: Path, change: dict[str, Any]) -> None:
+    commit(folder, writing({"a": b"1"}), None)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest) == {
+        "format", "format_version", "generation", "stamp", "folder", "content", "files", "segments", "codes",
+        "candidates", "sha256",
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(IndexFolderError, match="checksum"):
+        read_manifest(folder)
+
+
+LISTED = {"bytes": 1, "sha256": "0"}
+HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
+    "absolute file": ({"files": {"/etc/hostname": LISTED}}, "'/etc/hostname'"),
+    "parent file": ({"files": {"../x.npy": LISTED}}, r"'\.\./x\.npy'"),
+    "windows parent": ({"files": {"..\\x.npy": LISTED}}, "not inside"),
+    "absolute folder": ({"folder": "/etc"}, "'/etc'"),
+    "other folder": ({"folder": "../other/generation-000001"}, "not inside"),
+    "linked folder": ({"folder": "link"}, "'link'"),
+    "segment elsewhere": ({"segments": [{"first": 0, "file": "/x.npy"}]}, "not inside"),
+    "codes elsewhere": ({"codes": {"segments": [{"first": 0, "file": "../x.npy"}]}}, "not inside"),
+    "graph elsewhere": ({"candidates": {"graph": "../other/vectors.hnsw"}}, "not inside"),
+    "unlisted segment": ({"segments": [{"first": 0, "file": "x.npy"}]}, "not listed"),
+    "nothing listed": ({"files": {}}, r"tokens-a\.npy is not listed"),
+    "no files": ({"files": None}, "incomplete"),
+    "numbers": ({"folder": 3}, "incomplete"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_manifests(folder: Path, changes: dict[str, Any], message: str) -> None:
+    """With the right checksum, as an attacker writes it."""
+    commit(folder, writing({"a": b"1"}), None)
+    (folder / "link").symlink_to("/etc")
+    manifest = read_manifest(folder)
+    del manifest["format"], manifest["format_version"]
+    manifest_module.write_manifest(folder, {**manifest, **changes})
+    with pytest.raises(IndexFolderError, match=message):
+        read_manifest(folder)
+
+
+def test_damaged_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(folder, writing({"a": b"1234"}), None)
+    path, listed = folder / OLD[0], read_manifest(folder)["files"]
+    path.write_bytes(b"123")
+    with pytest.raises(IndexFolderError, match=r"tokens-a\.npy has 3 bytes instead of 4"):
+        verify(folder, listed, False)
+    path.write_bytes(b"1235")
+    for thorough in (True, None):
+        with pytest.raises(IndexFolderError, match=r"tokens-a\.npy .*checksum"):
+            verify(folder, listed, thorough)
+    verify(folder, listed, False)
+    monkeypatch.setattr(checksums, "_QUICK_BYTES", 3)
+    verify(folder, listed)  # larger files are checked by size only
+    path.unlink()
+    with pytest.raises(IndexFolderError, match=r"tokens-a\.npy"):
+        verify(folder, listed, False)
