@@ -1,4 +1,4 @@
-"""Writing beside the target: whatever fails, the old content stays and nothing half-made is left."""
+"""Atomic files and folders: after a failure or a kill the old content stays, and nothing half-made is left."""
 
 import json
 import os
@@ -11,109 +11,91 @@ from typing import Any
 import numpy as np
 import pytest
 
-import muvera.utils.atomic_files as atomic_files
+import muvera.utils.atomic_files as module
 from muvera.utils.atomic_files import atomic_folder, save_array, sync, write_bytes, write_json
 from muvera.utils.sibling_folders import recover_folder
 
 
 def names(folder: Path) -> list[str]:
-    """Everything in a folder, hidden names too."""
     return sorted(path.name for path in folder.iterdir())
 
 
 class Killed(BaseException):
-    """What a signal raises: no Exception."""
+    """Stands for a signal."""
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_bytes(path, b"old")
-    write_bytes(path, b"new\0\n")
-    assert path.read_bytes() == b"new\0\n"
-    assert path.stat().st_mode & 0o777 == 0o644
-    assert names(tmp_path) == ["file"]
+FAULTS = pytest.mark.parametrize("error", [OSError(28, "No space left"), Killed()], ids=["full", "killed"])
 
 
+@FAULTS
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Killed()], ids=["full", "killed"])
-def test_a_failed_write_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException
-) -> None:
+def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException) -> None:
     path = tmp_path / "file"
-    write_bytes(path, b"old")
+    write_bytes(path, b"first")
+    write_bytes(path, b"old\0\n")
+    assert path.stat().st_mode & 0o777 == 0o644 and names(tmp_path) == ["file"]
 
-    def fail(*arguments: object) -> None:
+    def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(os, "fsync", fail) if moment == "fsync" else monkeypatch.setattr(
-        Path, "replace", fail
-    )
-    with pytest.raises(type(error)):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert names(tmp_path) == ["file"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os if moment == "fsync" else Path, moment, fail)
+        with pytest.raises(type(error)):
+            write_bytes(path, b"new")
+    assert path.read_bytes() == b"old\0\n" and names(tmp_path) == ["file"]
 
 
-def test_json_is_readable_text(tmp_path: Path) -> None:
+def test_json_and_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = {"ä": [1, None, "x"], "b": 0.5}
     write_json(tmp_path / "file", content)
-    text = (tmp_path / "file").read_text(encoding="utf-8")
-    assert json.loads(text) == content
-    assert "ä" in text
-    assert text.endswith("\n")
     with pytest.raises(TypeError):
         write_json(tmp_path / "file", object())
-    assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == content
+    text = (tmp_path / "file").read_text(encoding="utf-8")
+    assert json.loads(text) == content and "ä" in text and text.endswith("\n")
+    save_array(tmp_path / "array.npy", np.arange(3))
+    assert np.load(tmp_path / "array.npy").tolist() == [0, 1, 2]
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match=r"array\.npy .*Is the disk full") as caught:
+        save_array(tmp_path / "array.npy", np.arange(3))
+    assert caught.value.errno == 28
+    sync(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        sync(tmp_path / "nothing")
 
 
-def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+# -- folders ------------------------------------------------------------------
+
+
+def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "deep" / "target"
     with atomic_folder(target) as beside:
-        assert beside.parent == target.parent
-        assert not target.exists()
         (beside / "inside").mkdir()
-        (beside / "inside" / "file").write_text("new")
-    assert (target / "inside" / "file").read_text() == "new"
-    assert target.stat().st_mode & 0o777 == 0o755
-    assert names(target.parent) == ["target"]
-
-
-def test_a_relative_path_and_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("target").mkdir()
-    with atomic_folder("target") as beside:
-        (beside / "file").write_text("new")
-    assert names(tmp_path / "target") == ["file"]
-    assert names(tmp_path) == ["target"]
-
-
-def test_what_exists_is_replaced_only_when_told(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    target.mkdir()
-    (target / "file").write_text("old")
-    with pytest.raises(FileExistsError, match="overwrite=True to replace it"), atomic_folder(target):
+        (beside / "inside" / "file").write_text("old")
+        assert beside.parent == target.parent and not target.exists()
+    assert (target / "inside" / "file").read_text() == "old" and target.stat().st_mode & 0o777 == 0o755
+    with pytest.raises(FileExistsError, match="overwrite=True"), atomic_folder(target):
         raise AssertionError("the block must not run")
     with atomic_folder(target, overwrite=True) as beside:
-        (beside / "other").write_text("new")
-        assert names(target) == ["file"]
-    assert names(target) == ["other"]
-    assert names(tmp_path) == ["target"]
-
-
-def test_a_file_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "target").write_text("")
+        (beside / "file").write_text("new")
+        assert names(target) == ["inside"]
+    assert names(target) == ["file"] and names(target.parent) == ["target"]
     for overwrite in (False, True):
-        with (
-            pytest.raises(FileExistsError, match="is a file; a folder is written here"),
-            atomic_folder(tmp_path / "target", overwrite),
-        ):
+        with pytest.raises(FileExistsError, match="is a file"), atomic_folder(target / "file", overwrite):
             raise AssertionError("the block must not run")
-    assert names(tmp_path) == ["target"]
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    with atomic_folder("empty") as beside:
+        (beside / "file").touch()
+    assert names(tmp_path / "empty") == ["file"]
 
 
+@FAULTS
 @pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("error", [ValueError("no"), Killed()], ids=["error", "killed"])
-def test_a_failed_block_leaves_what_was(tmp_path: Path, existing: bool, error: BaseException) -> None:
+def test_a_failed_block(tmp_path: Path, existing: bool, error: BaseException) -> None:
     target = tmp_path / "target"
     if existing:
         target.mkdir()
@@ -122,16 +104,14 @@ def test_a_failed_block_leaves_what_was(tmp_path: Path, existing: bool, error: B
         (beside / "file").write_text("half")
         raise error
     assert names(tmp_path) == (["target"] if existing else [])
-    if existing:
-        assert (target / "file").read_text() == "old"
+    assert not existing or (target / "file").read_text() == "old"
 
 
-def test_a_failed_rename_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic_files, "exchange", lambda *_: False)  # as on systems that have none
-    target = tmp_path / "target"
+def test_a_failed_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "exchange", lambda *_: False)  # as on other systems than Linux
+    target, replace = tmp_path / "target", Path.replace
     target.mkdir()
     (target / "file").write_text("old")
-    replace = Path.replace
 
     def fail_for_the_new(self: Path, to: Path) -> Path:
         if "partial" in self.name:
@@ -139,30 +119,28 @@ def test_a_failed_rename_puts_the_old_folder_back(tmp_path: Path, monkeypatch: p
         return replace(self, to)
 
     monkeypatch.setattr(Path, "replace", fail_for_the_new)
-    with pytest.raises(OSError, match="No space"), atomic_folder(target, overwrite=True) as beside:
-        (beside / "file").write_text("new")
+    with pytest.raises(OSError, match="No space"), atomic_folder(target, overwrite=True):
+        pass
     assert (target / "file").read_text() == "old"
     assert not [name for name in names(tmp_path) if "partial" in name]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="folders are exchanged on Linux alone")
-def test_there_is_a_target_at_every_moment(tmp_path: Path) -> None:
-    target, missing, done = tmp_path / "target", [], threading.Event()
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux exchanges folders")
+def test_the_target_exists_at_every_moment(tmp_path: Path) -> None:
+    target, missing, done = tmp_path / "target", list[int](), threading.Event()
     with atomic_folder(target) as beside:
-        (beside / "file").write_text("0")
+        (beside / "file").touch()
 
     def watch() -> None:
         while not done.is_set():
-            try:
-                (target / "file").read_text()
-            except FileNotFoundError:
+            if not (target / "file").exists():
                 missing.append(1)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for i in range(100):
+    for _ in range(100):
         with atomic_folder(target, overwrite=True) as beside:
-            (beside / "file").write_text(str(i))
+            (beside / "file").touch()
     done.set()
     watcher.join()
     assert missing == [] and names(tmp_path) == ["target"]
@@ -195,48 +173,37 @@ with module.atomic_folder(target, overwrite=True) as beside:
     ("place", "content"),
     [("while writing", "old"), ("between two renames", None), ("after the exchange", "new")],
 )
-def test_what_a_kill_leaves_is_mended_by_the_next_call(tmp_path: Path, place: str, content: Any) -> None:
+def test_kills(tmp_path: Path, place: str, content: Any) -> None:
     target = tmp_path / "target"
     with atomic_folder(target) as beside:
         (beside / "file").write_text("old")
-    for _ in range(2):  # and it does not pile up
+    for _ in range(2):  # leftovers do not pile up
         run = subprocess.run([sys.executable, "-c", KILLED, place, str(target)], check=False)
-        assert run.returncode == -9
-        assert len(names(tmp_path)) <= 4
+        assert run.returncode == -9 and len(names(tmp_path)) <= 4
     if content is None:
         assert not target.exists()
         recover_folder(target)
-        content = "old"
-    assert (target / "file").read_text() == content
+    assert (target / "file").read_text() == (content or "old")
     with atomic_folder(target, overwrite=True) as beside:
         (beside / "file").write_text("last")
     assert (target / "file").read_text() == "last" and names(tmp_path) == ["target"]
 
 
-def test_a_link_in_the_place_of_the_target_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "tokens.npy").write_text("kept")
-    (tmp_path / "target").symlink_to(tmp_path / "photos")
-    with atomic_folder(tmp_path / "target", overwrite=True) as beside:
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    photos, target = tmp_path / "photos", tmp_path / "target"
+    photos.mkdir()
+    (photos / "tokens.npy").write_text("dear")
+    target.symlink_to(photos)
+    for purpose in ("partial", "staging", "old", "lock"):  # like leftovers of a killed writer
+        link = tmp_path / f".target.{purpose}-0123456789abcdef"
+        link.symlink_to(photos / ("tokens.npy" if purpose == "lock" else ""))
+    with atomic_folder(target, overwrite=True) as beside:
         (beside / "file").write_text("new")
-    assert (tmp_path / "photos" / "tokens.npy").read_text() == "kept"
-    assert names(tmp_path / "target") == ["file"] and not (tmp_path / "target").is_symlink()
-    assert names(tmp_path) == ["photos", "target"]
-
-
-@pytest.mark.parametrize("purpose", ["partial", "staging", "old", "lock"])
-def test_links_that_look_like_what_was_left_are_not_followed(tmp_path: Path, purpose: str) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "one.jpg").write_text("kept")
-    link = tmp_path / f".target.{purpose}-0123456789abcdef"
-    link.symlink_to(tmp_path / "photos" / ("one.jpg" if purpose == "lock" else ""))
-    with atomic_folder(tmp_path / "target"):
-        pass
-    assert (tmp_path / "photos" / "one.jpg").read_text() == "kept"
+    assert (photos / "tokens.npy").read_text() == "dear"
+    assert names(target) == ["file"] and not target.is_symlink()
 
 
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
-    """The last to finish wins, whole."""
     target = tmp_path / "target"
     with atomic_folder(target) as one:
         (one / "one").write_text("1")
@@ -246,47 +213,18 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
         with pytest.raises(OSError):
             one.replace(target)  # a folder that is not empty is never replaced by chance
         (target / "two").unlink()
-    assert names(target) == ["one"]
-    assert names(tmp_path) == ["target"]
-
-
-def test_sync_takes_files_and_folders(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    sync(tmp_path)
-    sync(tmp_path / "file")
-    with pytest.raises(FileNotFoundError):
-        sync(tmp_path / "nothing")
+    assert names(target) == ["one"] and names(tmp_path) == ["target"]
 
 
 def test_only_a_folder_of_its_kind_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "photos"
     target.mkdir()
-    (target / "one.jpg").write_text("kept")
-    with (
-        pytest.raises(FileExistsError, match=r"photos holds one\.jpg, .* not replaced"),
-        atomic_folder(target, overwrite=True, own=("tokens.npy",)),
-    ):
+    (target / "one.jpg").write_text("dear")
+    own = ("tokens.npy",)
+    with pytest.raises(FileExistsError, match=r"one\.jpg"), atomic_folder(target, overwrite=True, own=own):
         pass
-    assert (target / "one.jpg").read_text() == "kept"
-    (target / "one.jpg").unlink()
-    (target / "tokens.npy").touch()
-    with atomic_folder(target, overwrite=True, own=("tokens.npy",)) as beside:
+    assert (target / "one.jpg").read_text() == "dear"
+    (target / "one.jpg").rename(target / "tokens.npy")
+    with atomic_folder(target, overwrite=True, own=own) as beside:
         (beside / "tokens.npy").touch()
-    assert [path.name for path in target.iterdir()] == ["tokens.npy"]
-
-
-# -- arrays -------------------------------------------------------------------
-
-
-def test_an_array_on_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_array(tmp_path / "array.npy", np.arange(3))
-    assert np.load(tmp_path / "array.npy").tolist() == [0, 1, 2]
-
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "save", full)
-    with pytest.raises(OSError, match=r"array\.npy could not be written whole: .*Is the disk full") as caught:
-        save_array(tmp_path / "array.npy", np.arange(3))
-    assert caught.value.errno == 28
-    assert str(caught.value).startswith(str(tmp_path)) and str(caught.value).endswith("Is the disk full?")
+    assert names(target) == ["tokens.npy"]
