@@ -15,7 +15,7 @@ import numpy as np
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray, as_array, as_ids, as_tokens
-from ..sources.base import CollectionSource, Document, PaddedSource, RowSource, Source
+from ..sources.base import Document, FlatSource, PaddedSource, RowSource, Source
 
 __all__ = ["open_object"]
 
@@ -49,7 +49,7 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
         For texts, single vectors and quantized integers.  The message names the encoder option to use.
     """
     if isinstance(value, MultiVectors):
-        return CollectionSource(value if ids is None else value.with_ids(ids))
+        return FlatSource.of(value if ids is None else value.with_ids(ids), "memory")
     if hasattr(value, "keys"):
         return _from_dict(value, mask, ids)
     if getattr(value, "ndim", None) == 3:

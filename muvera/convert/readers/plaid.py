@@ -22,7 +22,7 @@ from ..damage import ReadError
 from ..parsing.files import read_json_object
 from ..parsing.safe_pickle import load_npy_safely
 from ..parsing.torch_file import StoredTensor, read_array, read_torch
-from ..sources.base import CollectionSource, Reader, Source
+from ..sources.base import FlatSource, Reader, Source
 from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
 
 __all__ = ["READERS", "open_fast_plaid", "open_plaid"]
@@ -131,7 +131,7 @@ def open_fast_plaid(path: Path, *, exact: bool = True, threads: int | None = Non
     if exact and (path / "embeddings.npy").is_file():
         collection = _exact_vectors(path, np.concatenate([np.zeros(0, np.int64), *lengths]))
         if collection is not None:
-            return CollectionSource(collection, "fast_plaid")
+            return FlatSource.of(collection, "fast_plaid")
         note = _STALE_NOTE
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
     codec = Codec(path, centroids, weights, metadata.get("nbits"), threads=threads)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.batches import collection_batches, token_batches
+from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.validation import Ids, TokenArray
 from ...utils.checks import require_int
 from ..damage import ReadError, ReadTypeError
 
-__all__ = [
-    "CollectionSource", "Document", "FlatSource", "PaddedSource", "Reader", "RowSource", "Rows", "Source",
-]  # fmt: skip
+__all__ = ["Document", "FlatSource", "PaddedSource", "Reader", "RowSource", "Rows", "Source"]
 
 
 class Source(ABC):
@@ -72,34 +70,8 @@ class Reader(NamedTuple):
     open_source: Callable[..., Source]
 
 
-class CollectionSource(Source):
-    """Source over a collection in memory, or memory-mapped; its batches share that memory."""
-
-    def __init__(self, collection: MultiVectors, name: str = "memory") -> None:
-        self.collection = collection
-        self.name = name
-        self.dimension = collection.dimension
-        self.num_documents = len(collection)
-        self.num_tokens = collection.num_tokens
-
-    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield slices of the collection."""
-        return collection_batches(self.collection, max_tokens)
-
-
-class Rows(Protocol):
-    """An array whose rows are read by slices: a memory map, an HDF5 dataset, a zip member."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape; the first axis is the rows."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the numbers."""
-
-    def __getitem__(self, key: slice, /) -> Any:
-        """Return the rows of a slice."""
+#: An array whose rows are read by slices: a memory map, an HDF5 dataset, a member of a zip file.
+Rows = Any
 
 
 class FlatSource(Source):
@@ -125,6 +97,12 @@ class FlatSource(Source):
         self.dimension = int(tokens.shape[1])
         self.num_documents = len(offsets) - 1
         self.num_tokens = int(offsets[-1])
+
+    @classmethod
+    def of(cls, collection: MultiVectors, name: str) -> FlatSource:
+        """Return a source whose batches share memory with a collection."""
+        ids = collection.ids if collection.has_ids else None
+        return cls(collection.tokens, collection.offsets, ids, name=name)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents; a memory map stays unread until its batch is used."""
