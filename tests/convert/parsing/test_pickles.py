@@ -1,0 +1,153 @@
+"""Pickles of plain data are read; every other pickle is refused before it runs."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muvera.convert.parsing.pickle_scan import scan_pickle
+from muvera.convert.parsing.safe_pickle import RefusedPickleError, load_npy_safely, load_plain
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text()
+    | st.binary(max_size=300)
+)
+PLAIN: st.SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.lists(inner, max_size=5).map(tuple)
+        | st.dictionaries(st.text() | st.integers(-9, 9), inner, max_size=5)
+    ),
+    max_leaves=30,
+)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("echo this must never run",)
+
+
+@settings(max_examples=50)
+@given(value=PLAIN, protocol=st.integers(2, pickle.HIGHEST_PROTOCOL))
+def test_plain_data_of_every_protocol(value: Any, protocol: int) -> None:
+    scan_pickle(pickle.dumps(value, protocol % 2))  # the text protocols
+    shared = [value, value, {"a": value}, np.int64(4), np.float32(0.5)]
+    assert repr(load_plain(pickle.dumps(shared, protocol))) == repr([*shared[:3], 4, 0.5])
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_large_and_shared_containers_pass(protocol: int) -> None:
+    shared = ("x", 1)
+    rows = {f"d{i}": [*range(i % 400), 10**9, 0.5, shared] for i in range(3000)}
+    start = time.process_time()
+    scan_pickle(pickle.dumps(rows, protocol))
+    assert time.process_time() - start < 5, "runs of numbers are skipped"
+    scan_pickle(pickle.dumps({"set": {1, 2}, "ordered": collections.OrderedDict(a=1)}, protocol))
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({"a": Malicious()}, r"(posix|nt)\.system"),
+        (collections.deque([1]), r"collections\.deque"),
+        ({"a": np.zeros(2)}, r"numpy.*_reconstruct"),
+        (print, r"builtins\.print"),
+    ],
+)
+def test_all_other_names_are_refused(value: object, name: str, tmp_path: Path) -> None:
+    (tmp_path / "map.pkl").write_bytes(pickle.dumps(value, 4))
+    with pytest.raises(RefusedPickleError, match=rf"map\.pkl is a pickle that asks for {name}"):
+        load_plain(tmp_path / "map.pkl")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02K\x01r\x00\x00\x00\x20.",  # would need 8 GiB for the memo
+        b"(lp99999999\n.",
+        b"\x80\x02}K\x01" + b"2\x86" * 40 + b"K\x01s.",  # would need 2**40 steps for the hash of one key
+        b"\x80\x02}K\x01\x85q\x00K\x02sh\x00.",
+        b"\x80\x02}K\x01\x85q\x000(h\x00K\x02u.",
+        b"\x80\x02(K\x01\x85K\x02d.",
+        b"\x80\x04\x8f(K\x01\x85\x90.",
+        b"\x80\x04(K\x01\x85\x91.",
+        b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"x.",
+        b"\x80\x04\x95" + (99).to_bytes(8, "little") + b"K\x01.",
+        b"X\xff\xff\xff\xffa.",
+        b"\x8a\x0a" + b"1" * 10 + b".",
+        b"L" + b"9" * 30 + b"L\n.",
+        b"(" * 1001 + b".",
+        b"\x82\x01.",
+        b"\x97.",
+        b"h\x05.",
+        b"gx\n.",
+        b"(K\x01a.",
+        b"K\x01e.",
+        b"q\x00.",
+        b"\xff.",
+        b"cos",
+        b"K\x01",
+        b"",
+        pickle.dumps({"a": 1})[:-3],
+    ],
+    ids=repr,
+)
+def test_instructions_that_no_pickler_writes_are_refused(content: bytes) -> None:
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"^map\.pkl is damaged") as caught:
+        load_plain(content, "map.pkl")
+    with pytest.raises(ValueError, match=r".") as scanned:
+        scan_pickle(content)
+    assert str(scanned.value) in str(caught.value)
+    assert time.process_time() - start < 5
+
+
+def test_copies_of_one_string_are_bounded() -> None:
+    """Each call of 3 bytes would copy a megabyte."""
+    text = b"X" + (10**6).to_bytes(4, "little") + b"x" * 10**6 + b"q\x00"
+    call = b"c_codecs\nencode\nq\x01" + text + b"q\x02\x85q\x03R0" + b"h\x01h\x03R0" * 1000 + b"N."
+    with pytest.raises(ValueError, match=r"map\.pkl is damaged .*copies more than it holds"):
+        load_plain(b"\x80\x02" + call, "map.pkl")
+    assert load_plain(pickle.dumps([b"x" * 10**6, b"y" * 10**6], 2)) == [b"x" * 10**6, b"y" * 10**6]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.dtype(">f4")])
+def test_object_arrays_of_numbers(tmp_path: Path, kind: np.dtype) -> None:
+    array = np.empty(2, object)
+    array[0] = np.arange(6).reshape(3, 2).astype(kind)
+    array[1] = np.asfortranarray(np.ones((2, 2))).astype(kind, order="F")
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    for got, wanted in zip(load_npy_safely(tmp_path / "a.npy"), array, strict=True):
+        assert got.dtype == wanted.dtype and np.array_equal(got, wanted)
+
+
+def test_object_arrays_of_other_things(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([{"a": 1}, None], object), allow_pickle=True)
+    assert load_npy_safely(path).tolist() == [{"a": 1}, None]
+    header = path.read_bytes()[:128]
+    inner = np.empty(1, object)
+    inner[0] = np.array([None, "x"], object)
+    for content, message in (
+        (header + pickle.dumps([1]), "a list instead of an array"),
+        (header + pickle.dumps(inner), "arrays of objects within each other"),
+        (header + pickle.dumps(np.array([Malicious()], object)), r"asks for (posix|nt)\.system"),
+        (b"nothing", "is not a .npy file"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises((ValueError, RefusedPickleError), match=rf"a\.npy .*{message}"):
+            load_npy_safely(path)
