@@ -174,7 +174,7 @@ def _measured(
 
 def _raw_client(engine: Any) -> Callable[[NDArray[np.float32]], object]:
     """Return the same search as its client's own documentation writes it."""
-    name = engine.location.name
+    name = engine.name
     if engine.kind == "lancedb":
         table = engine._database.open_table(name)
 

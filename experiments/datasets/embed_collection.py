@@ -28,7 +28,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from muvera.texts.encoders.base import Side, TextEncoder
-from muvera.texts.encoders.minilm import MiniLMTokenStates, Reduction
+from muvera.texts.encoders.minilm import MiniLMEncoder, Reduction
 
 from .reduction import fit_reduction
 
@@ -66,7 +66,7 @@ def read_texts(folder: Path, split: str) -> tuple[Texts, Texts]:
 
 
 def embed(
-    encoder: MiniLMTokenStates | TextEncoder,
+    encoder: TextEncoder,
     model: str,
     documents: Texts,
     queries: Texts,
@@ -78,7 +78,7 @@ def embed(
 
     Parameters
     ----------
-    encoder : MiniLMTokenStates or TextEncoder
+    encoder : TextEncoder
         The model.
     model : str
         Its name, so that shards of another model are not taken for this one's.
@@ -110,7 +110,7 @@ def embed(
 
 
 def _encode_shards(
-    encoder: MiniLMTokenStates | TextEncoder,
+    encoder: TextEncoder,
     side: Side,
     texts: Sequence[str],
     shards: Path,
@@ -131,9 +131,9 @@ def _encode_shards(
             bar.update(len(part))
 
 
-def _encode(encoder: MiniLMTokenStates | TextEncoder, side: Side, texts: Sequence[str]) -> Arrays:
+def _encode(encoder: TextEncoder, side: Side, texts: Sequence[str]) -> Arrays:
     extra: Arrays = {}
-    if isinstance(encoder, MiniLMTokenStates):
+    if isinstance(encoder, MiniLMEncoder):
         states = encoder.read(texts, side)
         vectors = [one.vectors for one in states]
         extra["token_ids"] = np.concatenate([one.token_ids for one in states])

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from muvera.texts.encoders.base import TextEncoder
-from muvera.texts.encoders.minilm import MiniLMTokenStates
+from muvera.texts.encoders.minilm import MiniLMEncoder
 from muvera.texts.encoders.models import SentenceTransformersEncoder
 
 from .embed_collection import embed, read_texts, texts_digest
@@ -64,7 +64,7 @@ def encode_texts(
     return out
 
 
-def _encoder(model: str) -> MiniLMTokenStates | TextEncoder:
+def _encoder(model: str) -> TextEncoder:
     if model == "minilm":
-        return MiniLMTokenStates(progress=False)
+        return MiniLMEncoder()
     return SentenceTransformersEncoder(model)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from experiments.datasets.reduction import fit_reduction
 from experiments.demo.demo_texts import QUERIES, Query, collect_documents
-from muvera.texts.encoders.minilm import MiniLMTokenStates, Reduction, TokenStates
+from muvera.texts.encoders.minilm import MiniLMEncoder, Reduction, TokenStates
 
 DIM = 128
 SAMPLE = Path(__file__).parents[2] / "muvera" / "data" / "sample"
@@ -47,7 +47,7 @@ def write_sample(folder: Path, documents: dict[str, str], queries: Sequence[Quer
     if missing:
         raise ValueError(f"Expected answers are not among the documents: {', '.join(missing)}.")
     folder.mkdir(parents=True, exist_ok=True)
-    encoder = MiniLMTokenStates()
+    encoder = MiniLMEncoder()
     document_states = encoder.read(list(documents.values()), "document")
     query_states = encoder.read([query.text for query in queries], "query")
     reduction = fit_reduction((states.vectors for states in document_states), DIM)

@@ -32,7 +32,6 @@ __all__ = [
     "EngineError",
     "GraphSettings",
     "Hits",
-    "Location",
     "Rows",
     "SQLConditions",
     "SearchOptions",
@@ -178,25 +177,6 @@ class SearchOptions:
     exact: bool = False
 
 
-@dataclass(frozen=True)
-class Location:
-    """Location of a collection.
-
-    Parameters
-    ----------
-    url : str
-        Without a password.
-    name : str
-        Name of the collection or table.
-    """
-
-    url: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.url}#{self.name}"
-
-
 class Engine(ABC):
     """Base class of one collection in a vector database.
 
@@ -205,7 +185,8 @@ class Engine(ABC):
 
     Parameters
     ----------
-    location : Location
+    url, name : str
+        Location of the collection, without a password.
     secret : str, optional
         A password or key that error messages must not contain.
     """
@@ -219,9 +200,9 @@ class Engine(ABC):
     #: Precisions of stored vectors with the maximum dimension (None: unlimited); the default first.
     precisions: ClassVar[Mapping[Precision, int | None]] = {"float32": None}
 
-    def __init__(self, location: Location, secret: str | None = None) -> None:
-        self.location, self._secret = location, secret
-        self._name, self._encoder_name = location.name, f"{location.name}_encoder"
+    def __init__(self, url: str, name: str, secret: str | None = None) -> None:
+        self.url, self.name, self.location = url, name, f"{url}#{name}"
+        self._encoder_name, self._secret = f"{name}_encoder", secret
         #: Set by :meth:`describe` and :meth:`create`; None if the collection does not exist.
         self.description: Description | None = None
 
@@ -275,7 +256,7 @@ class Engine(ABC):
             names = self._existing_names()
             parts = self._read_parts(0, 1) if self._encoder_name in names else []
         if not parts:
-            if self._name in names and self._encoder_name not in names:
+            if self.name in names and self._encoder_name not in names:
                 raise EngineError(f"{self.location} was not made by muvera. Give another name.")
             self.description = None
             return None

@@ -268,7 +268,7 @@ class EngineIndex:
         integers = texts.ids.dtype.kind == "i"
         if self._engine.description is None:
             self._create(whole, integers, threads)
-        stored, location = self._engine.stored, str(self._engine.location)
+        stored, location = self._engine.stored, self._engine.location
         texts.require_dimension(stored.token_dimension, "documents", location)
         if stored.integer_ids != integers:
             kinds = ("integers", "strings") if stored.integer_ids else ("strings", "integers")
@@ -417,7 +417,7 @@ class EngineIndex:
 
     def _checked(self, queries: Any) -> MultiVectors:
         dimension = self._engine.stored.token_dimension
-        return checked_texts(queries, "queries", dimension, str(self._engine.location))
+        return checked_texts(queries, "queries", dimension, self._engine.location)
 
     def _search_block(
         self, queries: MultiVectors, k: int, how: Rerank | None, options: SearchOptions, threads: int | None
@@ -527,9 +527,7 @@ class EngineIndex:
         """
         if self._encoder is None:
             stored = self._engine.stored
-            self._encoder = _from_bytes(
-                self._engine.read_encoder(), stored.encoder, str(self._engine.location)
-            )
+            self._encoder = _from_bytes(self._engine.read_encoder(), stored.encoder, self._engine.location)
         return self._encoder
 
     def metadata(self, ids: Iterable[Any]) -> list[dict[str, Any]]:
@@ -550,9 +548,7 @@ class EngineIndex:
     def info(self) -> EngineInfo:
         """Return the collection's description and size."""
         size = None if self._engine.description is None else self._engine.size_bytes()
-        return EngineInfo(
-            self._engine.kind, str(self._engine.location), len(self), self._engine.description, size
-        )
+        return EngineInfo(self._engine.kind, self._engine.location, len(self), self._engine.description, size)
 
 
 def _metadata_of(

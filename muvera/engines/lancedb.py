@@ -21,7 +21,6 @@ from .base import (
     Engine,
     EngineError,
     Hits,
-    Location,
     Rows,
     SearchOptions,
     SQLConditions,
@@ -61,7 +60,7 @@ class LanceDBEngine(Engine):
     precisions = {"float32": None, "float16": None}  # noqa: RUF012
 
     def __init__(self, path: str, name: str) -> None:
-        super().__init__(Location(f"lancedb:{path}", name))
+        super().__init__(f"lancedb:{path}", name)
         self._pa = import_extra("pyarrow", "lancedb", "LanceDB")
         library = import_extra("lancedb", "lancedb", "LanceDB")
         with self._errors("cannot be opened"):
@@ -77,7 +76,7 @@ class LanceDBEngine(Engine):
 
     def _existing_names(self) -> set[str]:
         tables = self._database.list_tables()
-        return set(getattr(tables, "tables", tables)) & {self._name, self._encoder_name}
+        return set(getattr(tables, "tables", tables)) & {self.name, self._encoder_name}
 
     def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
         where = f"part >= {start}" + ("" if stop is None else f" AND part < {stop}")
@@ -86,7 +85,7 @@ class LanceDBEngine(Engine):
         return [content for _, content in sorted(zip(columns["part"], columns["content"], strict=True))]
 
     def _change(self, names: set[str]) -> str | None:
-        if self._name not in names:  # no documents yet
+        if self.name not in names:  # no documents yet
             return None
         schema, width = self._table().schema, self.stored.vector_dimension
         for column in (*_COLUMNS, *(["tokens"] if self.stored.tokens else [])):
@@ -137,8 +136,8 @@ class LanceDBEngine(Engine):
         self._opened = None
 
     def _table(self) -> Any:
-        if self._opened is None and self._name in self._existing_names():
-            self._opened = self._database.open_table(self._name)
+        if self._opened is None and self.name in self._existing_names():
+            self._opened = self._database.open_table(self.name)
         return self._opened
 
     # -- documents ------------------------------------------------------------
@@ -148,7 +147,7 @@ class LanceDBEngine(Engine):
         with self._errors("did not take documents"):
             data, table = self._arrow_table(rows), self._table()
             if table is None:
-                self._opened = self._database.create_table(self._name, data)
+                self._opened = self._database.create_table(self.name, data)
                 return
             new = [field for field in data.schema if field.name not in table.schema.names]
             if new:

@@ -20,7 +20,6 @@ from .base import (
     Engine,
     EngineError,
     Hits,
-    Location,
     Rows,
     SearchOptions,
     SQLConditions,
@@ -63,7 +62,7 @@ class MilvusEngine(Engine):
 
     def __init__(self, uri: str, name: str, secret: str | None = None) -> None:
         url = uri.replace("http://", "milvus://", 1) if "://" in uri else f"milvus:{uri}"
-        super().__init__(Location(url, name), (secret or "").partition(":")[2] or secret)
+        super().__init__(url, name, (secret or "").partition(":")[2] or secret)
         self._library = import_extra("pymilvus", "milvus", "Milvus")
         with self._errors("cannot be reached"):
             self._client = self._library.MilvusClient(uri, token=secret or "", timeout=10)
@@ -81,7 +80,7 @@ class MilvusEngine(Engine):
     # -- the collection -------------------------------------------------------
 
     def _existing_names(self) -> set[str]:
-        names = {name for name in (self._name, self._encoder_name) if self._client.has_collection(name)}
+        names = {name for name in (self.name, self._encoder_name) if self._client.has_collection(name)}
         for name in names:  # Milvus Lite unloads collections at the end of a process
             self._client.load_collection(name)
         return names
@@ -102,7 +101,7 @@ class MilvusEngine(Engine):
         return parts
 
     def _change(self, names: set[str]) -> str | None:
-        fields = self._client.describe_collection(self._name)["fields"] if self._name in names else []
+        fields = self._client.describe_collection(self.name)["fields"] if self.name in names else []
         sizes = {field["name"]: int(field.get("params", {}).get("dim") or 0) for field in fields}
         size, expected = sizes.get("fde", 0), self.stored.vector_dimension
         return None if size == expected else f"has vectors 'fde' of {size} floats, not {expected}"
@@ -113,7 +112,7 @@ class MilvusEngine(Engine):
             raise EngineError(f"{self.location} exists. Give another name, or drop it.")
         client, kinds = self._client, self._library.DataType
         with self._errors("cannot be created"):
-            for leftover in (self._name, self._encoder_name):
+            for leftover in (self.name, self._encoder_name):
                 client.drop_collection(leftover)
             schema, graph = client.create_schema(), client.prepare_index_params()
             schema.add_field("part", kinds.INT64, is_primary=True)
@@ -138,7 +137,7 @@ class MilvusEngine(Engine):
             )
             settings = {"M": description.graph.m, "efConstruction": description.graph.ef_construction}
             graph.add_index("fde", index_type="HNSW", metric_type="IP", params=settings)
-            client.create_collection(self._name, schema=schema, index_params=graph)
+            client.create_collection(self.name, schema=schema, index_params=graph)
             rows = [
                 {"part": number, "content": base64.b64encode(part).decode(), "unused": [0.0, 0.0]}
                 for number, part in enumerate([description.to_json(), *encoder_parts(encoder, _PART)])
@@ -151,7 +150,7 @@ class MilvusEngine(Engine):
     def drop(self) -> None:
         """Remove the collection."""
         with self._errors("cannot be removed"):
-            for name in (self._name, self._encoder_name):
+            for name in (self.name, self._encoder_name):
                 self._client.drop_collection(name)
         self.description = None
 
@@ -179,7 +178,7 @@ class MilvusEngine(Engine):
                 {"id": id, "fde": vector, "metadata": dict(metadata), "bounds": bounds, "terms": flat.terms}
             )
         with self._errors("did not take documents"):
-            self._client.upsert(self._name, entities)
+            self._client.upsert(self.name, entities)
 
     def existing(self, ids: list[Any]) -> set[Any]:
         """Return the ids that are in the collection."""
@@ -189,11 +188,11 @@ class MilvusEngine(Engine):
         """Delete documents."""
         with self._errors("did not delete documents"):
             for batch in id_batches(ids, _IDS):
-                self._client.delete(self._name, filter=_among(batch))
+                self._client.delete(self.name, filter=_among(batch))
 
     def __len__(self) -> int:
         with self._errors("cannot be read"):
-            return int(self._client.query(self._name, filter="", output_fields=["count(*)"])[0]["count(*)"])
+            return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
         """Return the metadata of documents by id."""
@@ -202,7 +201,7 @@ class MilvusEngine(Engine):
     def _read(self, ids: list[Any], fields: list[str]) -> Iterator[dict[str, Any]]:
         for batch in id_batches(ids, _IDS):
             with self._errors("cannot be read"):
-                rows = self._client.query(self._name, filter=_among(batch), output_fields=fields)
+                rows = self._client.query(self.name, filter=_among(batch), output_fields=fields)
             yield from rows
 
     # -- searching ------------------------------------------------------------
@@ -218,7 +217,7 @@ class MilvusEngine(Engine):
         condition = builder.all_of([text for text in conditions if text != builder.always])
         with self._errors("cannot be searched"):
             results = self._client.search(
-                self._name,
+                self.name,
                 list(vectors),
                 anns_field="fde",
                 filter="" if condition == builder.always else condition,

@@ -22,7 +22,6 @@ from .base import (
     Engine,
     EngineError,
     Hits,
-    Location,
     Rows,
     SearchOptions,
     SQLConditions,
@@ -74,8 +73,9 @@ class PgVectorEngine(Engine):
         server = (
             f"{f'{user}@' if user else ''}{settings.get('host', 'localhost')}{f':{port}' if port else ''}"
         )
-        location = Location(f"postgresql://{server}/{settings.get('dbname', '')}", name)
-        super().__init__(location, settings.get("password"))
+        super().__init__(
+            f"postgresql://{server}/{settings.get('dbname', '')}", name, settings.get("password")
+        )
         psycopg = import_extra("psycopg", "pgvector", "PostgreSQL")
         self._sql = import_extra("psycopg.sql", "pgvector", "PostgreSQL")
         self._lock = RLock()
@@ -109,9 +109,9 @@ class PgVectorEngine(Engine):
     def _named(self, text: str) -> Any:
         """Insert the tables' names into SQL text."""
         return self._sql.SQL(text).format(
-            table=self._sql.Identifier(self._name),
+            table=self._sql.Identifier(self.name),
             encoder=self._sql.Identifier(self._encoder_name),
-            graph=self._sql.Identifier(f"{self._name}_graph"),
+            graph=self._sql.Identifier(f"{self.name}_graph"),
         )
 
     def _select(self, query: str, *values: Any, binary: bool = False) -> list[Any]:
@@ -127,7 +127,7 @@ class PgVectorEngine(Engine):
             "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_class c "
             "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
             "WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)",
-            [self._name, self._encoder_name],
+            [self.name, self._encoder_name],
         ):
             columns.setdefault(table, {})[column] = kind
         return columns
@@ -142,7 +142,7 @@ class PgVectorEngine(Engine):
         return [content for (content,) in self._select(query, start, stop, stop)]
 
     def _change(self, names: set[str]) -> str | None:
-        columns = self._columns().get(self._name, {})
+        columns = self._columns().get(self.name, {})
         for column in (*_COLUMNS, *(["tokens"] if self.stored.tokens else [])):
             if column not in columns:
                 return f"has no column {column!r}"
@@ -180,7 +180,7 @@ class PgVectorEngine(Engine):
                 "run CREATE EXTENSION vector."
             ) from None
         if description.precision == "float16" and self._version() < _HALF:
-            raise EngineError(f"{self.location.url} has a pgvector without halfvec. Use precision='float32'.")
+            raise EngineError(f"{self.url} has a pgvector without halfvec. Use precision='float32'.")
 
     def _version(self) -> tuple[int, ...]:
         rows = self._select("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
@@ -331,7 +331,7 @@ class PgVectorEngine(Engine):
 
     def size_bytes(self) -> int | None:
         """Return the bytes of the table with its tokens and its indexes."""
-        return int(self._select("SELECT pg_total_relation_size(%s::regclass)", f'"{self._name}"')[0][0])
+        return int(self._select("SELECT pg_total_relation_size(%s::regclass)", f'"{self.name}"')[0][0])
 
 
 class _JSONConditions(SQLConditions):

@@ -25,7 +25,6 @@ from .base import (
     Engine,
     EngineError,
     Hits,
-    Location,
     Rows,
     SearchOptions,
     encoder_parts,
@@ -92,8 +91,8 @@ class _Qdrant(Engine):
 
     _models: _Models
 
-    def __init__(self, location: Location, secret: str | None = None) -> None:
-        super().__init__(location, secret)
+    def __init__(self, url: str, name: str, secret: str | None = None) -> None:
+        super().__init__(url, name, secret)
         self._indexed: set[str] = set()
 
     # -- differences between server and Edge ----------------------------------
@@ -252,7 +251,7 @@ class QdrantEngine(_Qdrant):
     """
 
     def __init__(self, client: Any, name: str, url: str = "qdrant", secret: str | None = None) -> None:
-        super().__init__(Location(url, name), secret)
+        super().__init__(url, name, secret)
         models = import_extra("qdrant_client", "qdrant", "Qdrant").models
         self._client, self._library = client, models
         self._models = _Models(
@@ -277,7 +276,7 @@ class QdrantEngine(_Qdrant):
     # -- the collection -------------------------------------------------------
 
     def _existing_names(self) -> set[str]:
-        return {name for name in (self._name, self._encoder_name) if self._client.collection_exists(name)}
+        return {name for name in (self.name, self._encoder_name) if self._client.collection_exists(name)}
 
     def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
         if stop is None:
@@ -289,9 +288,9 @@ class QdrantEngine(_Qdrant):
         return parts
 
     def _change(self, names: set[str]) -> str | None:
-        if self._name not in names:
+        if self.name not in names:
             return "has an encoder but no documents"
-        vectors = self._client.get_collection(self._name).config.params.vectors
+        vectors = self._client.get_collection(self.name).config.params.vectors
         fde = vectors.get(_FDE) if isinstance(vectors, dict) else None
         size, expected = getattr(fde, "size", 0), self.stored.vector_dimension
         return None if size == expected else f"has vectors {_FDE!r} of {size} floats, not {expected}"
@@ -319,11 +318,11 @@ class QdrantEngine(_Qdrant):
                 multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
             )
         with self._errors("cannot be created"):
-            for leftover in (self._name, self._encoder_name):
+            for leftover in (self.name, self._encoder_name):
                 self._client.delete_collection(leftover)
             self._client.create_collection(self._encoder_name, vectors_config={})
             self._client.create_collection(
-                self._name,
+                self.name,
                 vectors_config=vectors,
                 optimizers_config=models.OptimizersConfigDiff(indexing_threshold=_kilobytes(description)),
             )
@@ -338,7 +337,7 @@ class QdrantEngine(_Qdrant):
     def drop(self) -> None:
         """Remove the collection."""
         with self._errors("cannot be removed"):
-            for name in (self._name, self._encoder_name):
+            for name in (self.name, self._encoder_name):
                 self._client.delete_collection(name)
         self.description, self._indexed = None, set()
 
@@ -348,7 +347,7 @@ class QdrantEngine(_Qdrant):
 
     def __len__(self) -> int:
         with self._errors("cannot be read"):
-            return int(self._client.count(self._name, exact=True).count)
+            return int(self._client.count(self.name, exact=True).count)
 
     # -- points ---------------------------------------------------------------
 
@@ -358,16 +357,16 @@ class QdrantEngine(_Qdrant):
             for id, vectors, payload in points
         ]
         for start in range(0, len(structs), _POINTS):
-            self._client.upsert(self._name, structs[start : start + _POINTS], wait=True)
+            self._client.upsert(self.name, structs[start : start + _POINTS], wait=True)
 
     def _retrieve(self, ids: list[Any], fields: list[str], tokens: bool) -> list[_Point]:
         vectors = [_TOKENS] if tokens else False
-        records = self._client.retrieve(self._name, ids=ids, with_payload=fields, with_vectors=vectors)
+        records = self._client.retrieve(self.name, ids=ids, with_payload=fields, with_vectors=vectors)
         return [_Point(record.payload, record.vector[_TOKENS] if tokens else None) for record in records]
 
     def _scroll(self, offset: Any) -> tuple[list[_Point], Any]:
         records, after = self._client.scroll(
-            self._name, limit=_BATCH, offset=offset, with_payload=["id"], with_vectors=[_TOKENS]
+            self.name, limit=_BATCH, offset=offset, with_payload=["id"], with_vectors=[_TOKENS]
         )
         return [_Point(record.payload, record.vector[_TOKENS]) for record in records], after
 
@@ -389,17 +388,17 @@ class QdrantEngine(_Qdrant):
                 tokens = queries[i].astype(np.float32).tolist()
                 first = {"prefetch": proposed, "query": tokens, "using": _TOKENS}
             requests.append(models.QueryRequest(**first, limit=limit, with_payload=["id"]))
-        answers = self._client.query_batch_points(self._name, requests=requests)
+        answers = self._client.query_batch_points(self.name, requests=requests)
         return [_hits(answer.points) for answer in answers]
 
     def _remove(self, ids: list[Any]) -> None:
         points = self._library.PointIdsList(points=ids)
-        self._client.delete(self._name, points_selector=points, wait=True)
+        self._client.delete(self.name, points_selector=points, wait=True)
 
     def _index_field(self, name: str, numbers: bool) -> None:
         kinds = self._library.PayloadSchemaType
         kind = kinds.FLOAT if numbers else kinds.KEYWORD
-        self._client.create_payload_index(self._name, field_name=name, field_schema=kind, wait=True)
+        self._client.create_payload_index(self.name, field_name=name, field_schema=kind, wait=True)
 
 
 class QdrantEdgeEngine(_Qdrant):
@@ -419,7 +418,7 @@ class QdrantEdgeEngine(_Qdrant):
     """
 
     def __init__(self, path: Path | str, name: str) -> None:
-        super().__init__(Location(f"qdrant-edge:{path}", name))
+        super().__init__(f"qdrant-edge:{path}", name)
         edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
         self._edge, self._folder = edge, Path(path) / name
         self._models = _Models(
@@ -437,8 +436,8 @@ class QdrantEdgeEngine(_Qdrant):
 
     def _existing_names(self) -> set[str]:
         if (self._folder / _DESCRIPTION).is_file():
-            return {self._name, self._encoder_name}
-        return {self._name} if self._folder.exists() and any(self._folder.iterdir()) else set()
+            return {self.name, self._encoder_name}
+        return {self.name} if self._folder.exists() and any(self._folder.iterdir()) else set()
 
     def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
         return [(self._folder / name).read_bytes() for name in (_DESCRIPTION, _ENCODER)[start:stop]]

