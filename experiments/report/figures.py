@@ -61,8 +61,8 @@ def speed_plots(stored: dict[str, Any]) -> list[Plot]:
                 point = {"x": mean, "y": rate, "low": low, "high": high, "series": series, "name": row[0]}
                 points[collection].append(point)
     return [
-        Plot(name, Axis(quality), Axis("queries per second", log=True), found, "more", "x")
-        for name, found in points.items()
+        Plot(name, Axis(quality), Axis("queries per second", log=True), own, "more", "x")
+        for name, own in points.items()
     ]
 
 

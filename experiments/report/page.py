@@ -71,8 +71,8 @@ def page_of(run: Run) -> str:
         facts=_facts(run),
         collections_table=html(_collections(run)),
         failures=[
-            (", ".join(str(one[key]) for key in ("experiment", "collection", "system") if one.get(key)), one)
-            for one in run.failures
+            (", ".join(str(row[key]) for key in ("experiment", "collection", "system") if row.get(key)), row)
+            for row in run.failures
         ],
         themes=["".join(f"--{name}: {color};" for name, color in theme.items()) for theme in (LIGHT, DARK)],
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
@@ -160,10 +160,10 @@ def _samples(run: Run, experiment: str) -> str:
     """Name the collections of which an experiment used a sample."""
     whole = run.manifest.get("collections") or {}
     return "; ".join(
-        f"{one['collection']}: {one['documents']:,} documents, {one['queries']:,} queries"
-        for one in run.manifest.get("asked") or []
-        if one["experiment"] == experiment
-        and any(one[k] < (whole.get(one["collection"]) or {}).get(k, 0) for k in ("documents", "queries"))
+        f"{part['collection']}: {part['documents']:,} documents, {part['queries']:,} queries"
+        for part in run.manifest.get("asked") or []
+        if part["experiment"] == experiment
+        and any(part[k] < (whole.get(part["collection"]) or {}).get(k, 0) for k in ("documents", "queries"))
     )
 
 

@@ -153,23 +153,23 @@ def _facts(results: Results, parts: list[Part]) -> list[Table]:
 def _differences(results: Results, experiment: Experiment) -> Table:
     several = len(experiment.documents) > 1
     cells: dict[tuple[str, str], dict[str, str]] = {}
-    for one in results.comparisons:
-        if one["experiment"] == experiment.name:
-            heading = _heading(one["collection"], one["n"] if several else None)
-            text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
-            cells.setdefault((f"{one['a']} minus {one['b']}", one["metric"]), {})[heading] = text
+    for row in results.comparisons:
+        if row["experiment"] == experiment.name:
+            heading = _heading(row["collection"], row["n"] if several else None)
+            text = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+            cells.setdefault((f"{row['a']} minus {row['b']}", row["metric"]), {})[heading] = text
             if experiment.timed:
-                ratio = _time_ratio(results, one)
-                cells.setdefault((f"{one['a']} over {one['b']}", "median latency"), {})[heading] = ratio
-    headings = list(dict.fromkeys(heading for row in cells.values() for heading in row))
-    rows = [[*key, *(row.get(heading) for heading in headings)] for key, row in cells.items()]
+                ratio = _time_ratio(results, row)
+                cells.setdefault((f"{row['a']} over {row['b']}", "median latency"), {})[heading] = ratio
+    headings = list(dict.fromkeys(heading for texts in cells.values() for heading in texts))
+    rows = [[*key, *(texts.get(heading) for heading in headings)] for key, texts in cells.items()]
     return Table("paired differences", ["difference", "metric", *headings], rows)
 
 
-def _time_ratio(results: Results, one: dict[str, Any]) -> str:
+def _time_ratio(results: Results, row: dict[str, Any]) -> str:
     """Return the ratio of two systems' median latency; nothing unless they were timed in the same turns."""
-    where = (one["experiment"], one["collection"], one["n"])
-    mine, other = results.times.get((*where, one["a"])), results.times.get((*where, one["b"]))
+    where = (row["experiment"], row["collection"], row["n"])
+    mine, other = results.times.get((*where, row["a"])), results.times.get((*where, row["b"]))
     if mine is None or other is None or mine[0] != other[0] or np.isnan(mine[1]).any():
         return ""
     return "{:.3g}x [{:.3g}, {:.3g}]".format(*ratio_interval(mine[1], other[1]))
@@ -192,12 +192,12 @@ def _losses(results: Results, parts: list[Part]) -> list[Table]:
     }
     rows = []
     for (collection, size), heading in _columns(parts).items():
-        found = {name: array for (name, *column), array in values.items() if column == [collection, size]}
-        exact = {p.query["candidates"]: found[p.name] for p in points["exact"] if p.name in found}
+        own = {name: array for (name, *column), array in values.items() if column == [collection, size]}
+        exact = {p.query["candidates"]: own[p.name] for p in points["exact"] if p.name in own}
         for point in points["hnsw"]:
             candidates = point.query["candidates"]
-            if point.name in found and candidates in exact:
-                deepest, same, graph = exact[max(exact)], exact[candidates], found[point.name]
+            if point.name in own and candidates in exact:
+                deepest, same, graph = exact[max(exact)], exact[candidates], own[point.name]
                 lost = (1 - deepest, deepest - same, same - graph, 1 - graph)
                 rows.append([heading, point.query.get("ef"), candidates, *map(mean_interval, lost)])
     titles = ("lost by FDEs", "lost by fewer candidates", "lost by the graph", "total")

@@ -16,17 +16,17 @@ from .table import Column, Table, markdown, text
 
 __all__ = ["STUDIES", "machine_text", "study_markdown", "study_text"]
 
-Found = dict[str, Any]
+Results = dict[str, Any]
 
 _WHOLE, _TENTH, _TWO, _SHARE, _TIMES = "{:,.0f}", "{:,.1f}", "{:.2f}", "{:.3f}", "{:.2f}x"
 
 
-def study_text(name: str, results: Found) -> str:
+def study_text(name: str, results: Results) -> str:
     """Return a study's tables for the terminal."""
     return "\n\n".join(map(text, STUDIES[name][1](plain(results))))
 
 
-def study_markdown(name: str, results: Found) -> str:
+def study_markdown(name: str, results: Results) -> str:
     """Return a study's tables as sections of a page."""
     parts = []
     for table in STUDIES[name][1](plain(results)):
@@ -34,7 +34,7 @@ def study_markdown(name: str, results: Found) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def machine_text(on: Found) -> str:
+def machine_text(on: Results) -> str:
     """Describe the machine and the versions that results were measured with."""
     numba = f", numba {on['numba']}" if "numba" in on else ""
     return (
@@ -43,7 +43,7 @@ def machine_text(on: Found) -> str:
     )
 
 
-def _speed(found: Found) -> list[Table]:
+def _speed(results: Results) -> list[Table]:
     def three(value: float) -> str:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -60,20 +60,21 @@ def _speed(found: Found) -> list[Table]:
         Column("processor time", lambda row: row["processor_ratio"] and f"{ratio(row['processor_ratio'])}x"),
         Column("target"),
     ]
+    on = results["machine"]
     caption = (
-        f"Median of {found['rounds']} interleaved rounds, one thread each unless stated otherwise. Jobs had a "
-        f"processor {found['share'] or 0:.0%} of the time; the column of processor time has the same ratio without "
-        f"waiting. {machine_text(found['machine'])}, BLAS kernel {found['machine'].get('blas_kernel') or 'unknown'}."
+        f"Median of {results['rounds']} interleaved rounds, one thread each unless stated otherwise. Jobs had a "
+        f"processor {results['share'] or 0:.0%} of the time; the column of processor time has the same ratio without "
+        f"waiting. {machine_text(on)}, BLAS kernel {on.get('blas_kernel') or 'unknown'}."
     )
     calls = [
         Column("call", "name"),
         Column("time", "seconds", _TWO, "s"),
         Column("target", lambda row: "under 1 s" if row["name"] == "import muvera" else None),
     ]
-    checks = [[name, f"{value:.3g}"] for name, value in found["checks"].items()]
+    checks = [[name, f"{value:.3g}"] for name, value in results["checks"].items()]
     tables = [
-        Table.of("", columns, found["lines"], caption),
-        Table.of("In a new process", calls, found.get("first_calls") or []),
+        Table.of("", columns, results["lines"], caption),
+        Table.of("In a new process", calls, results.get("first_calls") or []),
         Table("Checked before timing", ["check", "value"], checks),
     ]
     return [table for table in tables if table.rows]
@@ -89,7 +90,7 @@ _TOKEN_TARGETS: dict[str, tuple[float | None, float | None, float | None]] = {
 }
 
 
-def _tokens(found: Found) -> list[Table]:
+def _tokens(results: Results) -> list[Table]:
     def target(name: str, position: int) -> float | None:
         return _TOKEN_TARGETS.get(name, (None, None, None))[position]
 
@@ -117,18 +118,18 @@ def _tokens(found: Found) -> list[Table]:
         Column("target", lambda row: target(row["way"], 2 if row["checked"] else 1), "{:.1f}x"),
     ]
     caption = (
-        f"Processor time of one thread, median of {found['rounds']} interleaved rounds. "
-        f"{machine_text(found['machine'])}."
+        f"Processor time of one thread, median of {results['rounds']} interleaved rounds. "
+        f"{machine_text(results['machine'])}."
     )
     return [
-        Table.of("Recall of codecs over all documents", quality, found["quality"], caption),
-        Table.of("Ranking 100 candidates in random order, one thread", speed, found["speed"]),
+        Table.of("Recall of codecs over all documents", quality, results["quality"], caption),
+        Table.of("Ranking 100 candidates in random order, one thread", speed, results["speed"]),
     ]
 
 
-def _cold(found: Found) -> list[Table]:
+def _cold(results: Results) -> list[Table]:
     tables = []
-    for run in found["runs"]:
+    for run in results["runs"]:
         ahead, times = run["read_ahead_kb"], run["milliseconds"]
         read_ahead = f"read-ahead of {'an unknown size' if ahead is None else f'{ahead:,} KB'}"
         # Prefetching must pay on a cold file, by the disk's read-ahead, and cost next to nothing on a warm one.
@@ -195,8 +196,8 @@ _GROWTH: list[tuple[str, str, float, str, float | None, tuple[float, str] | None
 ]
 
 
-def _growth(found: Found) -> list[Table]:
-    measured = found["rows"]
+def _growth(results: Results) -> list[Table]:
+    measured = results["rows"]
     sizes = [row["documents"] for row in measured]
     columns: list[Column | str] = [
         "quantity",
@@ -210,15 +211,15 @@ def _growth(found: Found) -> list[Table]:
         each = f"{cost[0] * values[-1] / sizes[-1]:,.0f} {cost[1]}" if cost else None
         cells = [form.format(value / divisor) for value in values]
         rows.append([title, *cells, exponent, each, target and form.format(target / divisor)])
-    last, exact = measured[-1], found["keep_exact"]
+    last, exact = measured[-1], results["keep_exact"]
     rescored = ", then the best {} of them by exact tokens" if exact else ""
     caption = (
-        f"The documents of {found['collection']}, and others of 48 to 80 tokens generated from them. Preset "
-        f"{found['encoder']!r}, backend {found['backend']!r} (m={last['m']}, "
-        f"ef_construction={last['ef_construction']}), {found['codec']} codes {'and' if exact else 'without'} exact "
+        f"The documents of {results['collection']}, and others of 48 to 80 tokens generated from them. Preset "
+        f"{results['encoder']!r}, backend {results['backend']!r} (m={last['m']}, "
+        f"ef_construction={last['ef_construction']}), {results['codec']} codes {'and' if exact else 'without'} exact "
         f"tokens; one thread searches. A fast search ranks 500 candidates found with ef=1000{rescored.format(30)}; a "
         f"thorough search ranks 800 candidates found with ef=2000{rescored.format(50)}. Build times exclude "
-        f"generating documents. Recall is over {found['judged']} queries; 200 other queries are timed once each. The "
+        f"generating documents. Recall is over {results['judged']} queries; 200 other queries are timed once each. The "
         f"exponent is the power of the number of documents that a quantity grows with. Other jobs used the machine "
         f"at the same time. {machine_text(last['build_machine'])}."
     )
@@ -226,7 +227,7 @@ def _growth(found: Found) -> list[Table]:
     return [table, _outlook(measured)] if len(measured) > 1 else [table]
 
 
-def _outlook(measured: list[Found]) -> Table:
+def _outlook(measured: list[Results]) -> Table:
     """Extrapolate to more documents than were measured."""
     machine, last = Machine(), measured[-1]
     documents = last["documents"]
@@ -254,18 +255,18 @@ def _outlook(measured: list[Found]) -> Table:
     return Table("Larger collections", columns, rows, caption)
 
 
-def _distractors(found: Found) -> list[Table]:
+def _distractors(results: Results) -> list[Table]:
     titles = {
         "made": "Distractors generated from the real documents",
         "noise": "Distractors of random tokens",
     }
     caption = (
-        f"Candidates that hold 95% of exact Chamfer's top 10 as distractors are added to {found['collection']} "
-        f"({found['queries']} queries); encoders were fitted on the real documents. Candidates grow with the number "
+        f"Candidates that hold 95% of exact Chamfer's top 10 as distractors are added to {results['collection']} "
+        f"({results['queries']} queries); encoders were fitted on the real documents. Candidates grow with the number "
         f"of documents to the power of the exponent. Random tokens have the mean and covariance of the real ones."
     )
     tables: list[Table] = []
-    for kind, measured in found["kinds"].items():
+    for kind, measured in results["kinds"].items():
         sizes = sorted({row["documents"] for row in measured})
         rows = []
         for name in dict.fromkeys(row["encoder"] for row in measured):
@@ -287,7 +288,7 @@ def _distractors(found: Found) -> list[Table]:
     return tables
 
 
-def _pruning(found: Found) -> list[Table]:
+def _pruning(results: Results) -> list[Table]:
     base = "bounds, first stage's order"
     columns = [
         Column("collection, method", lambda row: f"{row['collection']}, {row['way']}"),
@@ -298,15 +299,15 @@ def _pruning(found: Found) -> list[Table]:
     ]
     caption = (
         "The best 10 of 200 candidates, which are the best by the mean token; one thread, processor time, median of "
-        f"{found['rounds']} rounds. The library uses {base!r}. Alpha skips candidates whose first-stage score is "
+        f"{results['rounds']} rounds. The library uses {base!r}. Alpha skips candidates whose first-stage score is "
         "more than that share below the tenth best. Col-Bandit packs each query's candidates before timing starts. "
-        f"{machine_text(found['machine'])}."
+        f"{machine_text(results['machine'])}."
     )
-    return [Table.of("Skipping candidates", columns, found["rows"], caption)]
+    return [Table.of("Skipping candidates", columns, results["rows"], caption)]
 
 
 #: Name of the study and of its stored results -> title of its page, and its tables.
-STUDIES: dict[str, tuple[str, Callable[[Found], list[Table]]]] = {
+STUDIES: dict[str, tuple[str, Callable[[Results], list[Table]]]] = {
     "speed": ("Speed compared with other libraries", _speed),
     "tokens": ("Token codecs", _tokens),
     "cold": ("Tokens on disk", _cold),

@@ -184,8 +184,8 @@ class ExperimentView:
             return None
         row = self.run.rows[i]
         metrics = row.get("metrics") or {}
-        found = metrics.get(measure or self.main_measure) or {}
-        point = {"x": x, "y": y, "low": found.get("low"), "high": found.get("high"), "line": line}
+        interval = metrics.get(measure or self.main_measure) or {}
+        point = {"x": x, "y": y, "low": interval.get("low"), "high": interval.get("high"), "line": line}
         point |= {"series": self.series[i], "system": row["system"]}
         point["name"] = str(row.get("point") or row.get("label") or row["system"])
         if measure is None:  # the reader may choose another
