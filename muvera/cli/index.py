@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..utils.wording import counted
+from ..utils.checks import counted
 from .options import (
     PRESETS_TO_START_FROM,
     ConfigFile,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..utils.wording import counted
+from ..utils.checks import counted
 from .options import Format, Json, ReaderOption
 from .output import megabytes, print_json
 

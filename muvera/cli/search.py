@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..utils.wording import counted, verb
+from ..utils.checks import counted, verb
 from .options import Format, Json, Quiet, ReaderOption, Threads
 from .output import note, print_json, progress_bar, seconds, warn
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..data.validation import read_only_view
 from ..kernels.norms import measure_rows
-from ..utils.wording import counted
+from ..utils.checks import counted
 
 __all__ = ["Measure", "Report"]
 

@@ -10,11 +10,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..utils.atomic_files import atomic_folder, read_json, save_array, write_json
+from ..utils.atomic_files import atomic_folder, read_json, recover_folder, save_array, write_json
 from ..utils.checks import given
 from ..utils.npy_files import load_npy
 from ..utils.optional_imports import import_extra
-from ..utils.sibling_folders import recover_folder
 from .offsets import as_offsets, offsets_from_lengths, rows_of_texts
 from .validation import (
     Ids,

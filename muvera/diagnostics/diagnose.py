@@ -18,8 +18,7 @@ from ..encoders.fde.encoder import FDEEncoder
 from ..encoders.registry import PRESETS, as_config, make_encoder, preset_config
 from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
-from ..utils.checks import require_int
-from ..utils.wording import counted
+from ..utils.checks import counted, require_int
 from .geometry import CellUse, TokenGeometry, cell_use, token_geometry
 from .sample import WINDOW, AnsweredQueries, K, encoder_ranks, query_count, windows_of
 

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, checked_texts
-from ..utils.atomic_files import atomic_folder, write_json
-from ..utils.checksums import content_checksum, described_file
+from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
 
 __all__ = [
     "ENCODER_FILE",

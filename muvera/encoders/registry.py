@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.atomic_files import read_json
-from ..utils.checksums import content_checksum, require_unchanged
+from ..utils.atomic_files import content_checksum, read_json, recover_folder, require_unchanged
 from ..utils.npy_files import load_npy
-from ..utils.sibling_folders import recover_folder
 from .base import ENCODER_FILE, ENCODER_FORMAT, ENCODER_FORMAT_VERSION, Encoder, EncoderConfig
 from .fde.config import PRESETS as FDE_PRESETS
 from .fde.config import FDEConfig

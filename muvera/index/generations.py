@@ -20,9 +20,14 @@ from typing import Any
 
 import filelock
 
-from ..utils.atomic_files import atomic_folder, sync
-from ..utils.checksums import described_file
-from ..utils.sibling_folders import remove_folder, remove_stale_siblings, sibling_folder
+from ..utils.atomic_files import (
+    atomic_folder,
+    described_file,
+    remove_folder,
+    remove_stale_siblings,
+    sibling_folder,
+    sync,
+)
 from .manifest import MANIFEST, IndexFolderError, is_index_file, read_manifest, write_manifest
 
 __all__ = ["Generation", "commit", "require_place", "staging_beside"]

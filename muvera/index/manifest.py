@@ -6,8 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..utils.atomic_files import read_json, write_json
-from ..utils.checksums import content_checksum, require_unchanged
+from ..utils.atomic_files import content_checksum, read_json, require_unchanged, write_json
 
 __all__ = [
     "FILE_PATTERNS",

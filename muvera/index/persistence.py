@@ -16,9 +16,8 @@ from ..encoders.registry import config_from_dict, read_encoder
 from ..mips import VectorSearch
 from ..reranking.codecs import read_codec, write_codec
 from ..reranking.codecs.base import CodedVectors
-from ..utils.atomic_files import save_array
+from ..utils.atomic_files import recover_folder, save_array
 from ..utils.npy_files import load_npy
-from ..utils.sibling_folders import recover_folder
 from .candidates import CandidateSearch
 from .generations import Generation, commit
 from .id_map import GrowingArray, IdMap

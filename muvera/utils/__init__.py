@@ -1,1 +1,1 @@
-"""What every other part may use: files written atomically, threads, checks of arguments, optional imports."""
+"""Atomic files, threads, checks of arguments, optional imports."""

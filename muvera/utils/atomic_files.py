@@ -1,26 +1,63 @@
-"""Files and folders written atomically: beside the target, synced, then renamed."""
+"""Files and folders that are written beside their target, synced and renamed; checksums of files.
+
+A folder on its way to ``NAME`` is called ``.NAME.PURPOSE-RANDOM``.  Before it is made, ``.NAME.lock-RANDOM`` is locked;
+the system frees that lock when the process dies.  So any process that can lock it may remove the folder.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Any
 
+import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from .sibling_folders import exchange, remove_folder, sibling_folder, use_sibling
+__all__ = [
+    "atomic_folder",
+    "content_checksum",
+    "described_file",
+    "read_json",
+    "recover_folder",
+    "remove_folder",
+    "remove_stale_siblings",
+    "require_unchanged",
+    "save_array",
+    "sibling_folder",
+    "sync",
+    "write_bytes",
+    "write_json",
+]
 
-__all__ = ["atomic_folder", "read_json", "save_array", "sync", "write_bytes", "write_json"]
+# Purposes of folders beside a target: to become it, to hold its tokens on the way, to be put back.
+_PURPOSES = ("partial", "staging", "old")
+
+# Of Linux' renameat2.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+# Larger files are checked by size only, unless asked: a checksum reads the whole file.
+_QUICK_BYTES = 256 << 20
+
+
+# -- files --------------------------------------------------------------------
 
 
 def sync(path: Path) -> None:
-    """Flush a file's or, where the system allows it, a folder's contents to the disk."""
+    """Flush a file or, if the system allows it, a folder to the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows opens no folders; its renames need no sync
@@ -54,14 +91,14 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file says.
+    """Return the content of a JSON file.
 
     Raises
     ------
     FileNotFoundError
-        Where there is no such file.
+        If the file does not exist.
     ValueError
-        Where it is damaged; the message names it.
+        If it is damaged; the message names it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -69,44 +106,103 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged, or not JSON: {error}.") from error
 
 
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a ``.npy`` file.
+
+    Raises
+    ------
+    OSError
+        If it was not written completely, such as on a full disk; the message names the file.
+    """
+    try:
+        np.save(path, array)
+    except OSError as error:
+        named = OSError(f"{path} could not be written completely: {error}. Is the disk full?")
+        named.errno = error.errno
+        raise named from error
+
+
+# -- checksums ----------------------------------------------------------------
+
+
+def content_checksum(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of a JSON object, whatever the order and white space of its text."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def described_file(path: Path) -> dict[str, Any]:
+    """Return the size and SHA-256 of a file."""
+    return {"bytes": path.stat().st_size, "sha256": _checksum(path)}
+
+
+def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | None = None) -> None:
+    """Raise ValueError unless a file is as :func:`described_file` described it.
+
+    `thorough`: True compares the checksum, False only the size; default: the checksum of files up to 256 MiB.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.parent} lacks its file {path.name}. Restore the folder from a copy.")
+    size = path.stat().st_size
+    if size != described["bytes"]:
+        raise ValueError(
+            f"{path} has {size} bytes instead of {described['bytes']}: it was cut off or changed. "
+            "Restore the folder from a copy."
+        )
+    if (thorough or (thorough is None and size <= _QUICK_BYTES)) and _checksum(path) != described["sha256"]:
+        raise ValueError(
+            f"{path} has another checksum than when it was written: it was changed or damaged. Restore the "
+            "folder from a copy."
+        )
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
+        while block := stream.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+# -- folders ------------------------------------------------------------------
+
+
 @contextmanager
 def atomic_folder(
     target: str | os.PathLike[str], overwrite: bool = False, *, own: Sequence[str] | None = None
 ) -> Iterator[Path]:
-    """Give a folder to fill that becomes `target` when the block ends without an error.
+    """Yield a folder to fill, which becomes `target` if the block ends without an error.
 
     Parameters
     ----------
     target : path
         The final name.  It must not exist (an empty folder may), unless `overwrite`.
     overwrite : bool
-        Replace an existing folder; it is kept until the new one is complete.
+        Replace an existing folder when the new one is complete.
     own : sequence of str, optional
-        Patterns of the names that a folder of this kind has: one that holds any other is not
-        replaced, so that a slip of the hand costs no other files.
+        Patterns of file names: a folder that holds any other file is not replaced.
 
     Yields
     ------
     Path
-        A new, empty folder beside `target`, removed again when the block fails.
+        A new, empty folder beside `target`, which is removed if the block fails.
 
     Raises
     ------
     FileExistsError
-        Where `target` exists and `overwrite` is False, or is a file.
+        If `target` is a file, or exists and `overwrite` is False.
 
     Notes
     -----
-    What a killed process leaves beside `target` is removed by the next call.  Where the system can
-    exchange two folders in one step (Linux), there is a folder under `target` at every moment;
-    elsewhere the next call puts it back.
+    The next call removes what a killed process left beside `target`.  On Linux, where two folders are exchanged in one
+    step, `target` exists at every moment; elsewhere the next call puts it back.
     """
     target = Path(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "partial") as beside:
         occupied = target.is_dir() and any(target.iterdir())
         if target.exists() and not target.is_dir():
-            raise FileExistsError(f"{target} is a file; a folder is written here. Give another name.")
+            raise FileExistsError(f"{target} is a file, but a folder is written here. Give another name.")
         if occupied and not overwrite:
             raise FileExistsError(
                 f"{target} exists and is not empty. Give another name, or overwrite=True to replace it."
@@ -115,8 +211,8 @@ def atomic_folder(
             for path in sorted(target.iterdir()):
                 if not any(fnmatch(path.name, pattern) for pattern in own):
                     raise FileExistsError(
-                        f"{target} holds {path.name}, which is not of what is written here, so the folder is "
-                        "not replaced. Give another name, or remove it yourself."
+                        f"{target} holds {path.name}, which no such folder contains, so it is not replaced. Give "
+                        "another name, or remove it yourself."
                     )
         beside.chmod(0o755)
         yield beside
@@ -129,7 +225,7 @@ def atomic_folder(
                 target.rmdir()
             beside.replace(target)
         elif not exchange(beside, target):
-            old = use_sibling(beside, "old")
+            old = _renamed(beside, "old")
             target.replace(old)
             try:
                 beside.replace(target)
@@ -140,17 +236,109 @@ def atomic_folder(
         sync(target.parent)
 
 
-def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file.
+@contextmanager
+def sibling_folder(target: Path, purpose: str) -> Iterator[Path]:
+    """Yield a new folder beside `target`; remove it at the end, unless it was renamed.
 
-    Raises
-    ------
-    OSError
-        Where it could not be written whole, as on a full disk; the message names the file.
+    Leftovers of killed processes are removed first.
     """
+    remove_stale_siblings(target)
+    lock = None
+    while lock is None:
+        mark = secrets.token_hex(8)
+        lock = _try_lock(_sibling(target, "lock", mark))
+    folder = _sibling(target, purpose, mark)
     try:
-        np.save(path, array)
-    except OSError as error:
-        named = OSError(f"{path} could not be written whole: {error}. Is the disk full?")
-        named.errno = error.errno
-        raise named from error
+        folder.mkdir()
+        yield folder
+    finally:
+        remove_folder(folder)
+        _unlock(lock, _sibling(target, "lock", mark))
+
+
+def remove_stale_siblings(target: Path) -> None:
+    """Remove what killed processes left beside `target`; put back a target that they moved away."""
+    if not target.parent.is_dir():
+        return
+    names = "|".join((*_PURPOSES, "lock"))
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(?:{names})-([0-9a-f]{{16}})")
+    marks = {match[1] for path in target.parent.iterdir() if (match := pattern.fullmatch(path.name))}
+    for mark in sorted(marks):
+        with suppress(OSError):
+            lock = _try_lock(_sibling(target, "lock", mark))
+            if lock is None:
+                continue
+            old = _sibling(target, "old", mark)
+            if old.is_dir() and not old.is_symlink() and not os.path.lexists(target):
+                old.replace(target)
+            for purpose in _PURPOSES:
+                if not _sibling(target, purpose, mark).is_symlink():  # this module makes no links
+                    remove_folder(_sibling(target, purpose, mark))
+            _unlock(lock, _sibling(target, "lock", mark))
+
+
+def recover_folder(target: Path) -> None:
+    """Put back a missing `target` that a killed process had moved away."""
+    if not os.path.lexists(target):
+        remove_stale_siblings(target.absolute())
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder if it exists; a link is removed and not followed."""
+    if folder.is_symlink():
+        folder.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step; return False if the system cannot."""
+    rename = _renameat2()
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EPERM):  # not in this kernel or file system
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+@cache
+def _renameat2() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        rename.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    return rename
+
+
+def _sibling(target: Path, purpose: str, mark: str) -> Path:
+    return target.with_name(f".{target.name}.{purpose}-{mark}")
+
+
+def _renamed(folder: Path, purpose: str) -> Path:
+    """Return the name of a sibling folder with another purpose, under the same lock."""
+    head, _, mark = folder.name.rpartition("-")
+    return folder.with_name(f"{head.rpartition('.')[0]}.{purpose}-{mark}")
+
+
+def _try_lock(path: Path) -> filelock.BaseFileLock | None:
+    """Return a held lock, or None if another process holds it or has removed its file."""
+    if path.is_symlink():  # older versions of filelock would empty the file behind it
+        return None
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return None
+    if not path.exists():
+        lock.release()
+        return None
+    return lock
+
+
+def _unlock(lock: filelock.BaseFileLock, path: Path) -> None:
+    path.unlink(missing_ok=True)  # while it is held: the next holder sees that the file is gone
+    lock.release()

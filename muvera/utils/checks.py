@@ -1,4 +1,4 @@
-"""Checks of single arguments: whole numbers, numbers and choices, each refusal one sentence."""
+"""Checks of arguments, and numbers with nouns for messages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_id_list", "given", "has_repeats", "require_choice", "require_int", "require_number"]
+__all__ = [
+    "as_id_list",
+    "counted",
+    "given",
+    "has_repeats",
+    "require_choice",
+    "require_int",
+    "require_number",
+    "verb",
+]
 
 
 def given(value: Any) -> str:
-    """Return the kind and the shortened text of `value`, as messages say what was given."""
+    """Return the type and shortened repr of `value`, for messages."""
     return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
@@ -35,33 +44,32 @@ def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
 
 
 def has_repeats(values: NDArray[np.integer[Any]]) -> bool:
-    """Return whether a number is there twice."""
-    ordered = np.sort(values, kind="stable")  # which is fast where they are nearly in order, as labels are
+    """Return True if a number occurs twice."""
+    ordered = np.sort(values, kind="stable")  # fast for labels, which are nearly in order
     return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def require_int(
     name: str, value: Any, minimum: int | None = None, maximum: int | None = None, *, hint: str = ""
 ) -> int:
-    """Return `value` as an int where it is a whole number within the bounds.
+    """Return `value` as an int if it is an integer within the bounds.
 
     Parameters
     ----------
     name : str
-        What the message calls the value: a parameter, or a place such as ``"line 3: index"``.
+        Name of the value in messages, such as ``"k"`` or ``"line 3: index"``.
     value : int or NumPy integer
-        Anything else is refused, also a bool and a float without a fraction.
+        Bools and floats are refused.
     minimum, maximum : int, optional
-        The smallest and the largest value that is allowed.
     hint : str
-        A sentence at the end of every message, which says what to do.
+        Last sentence of every message, which says what to do.
 
     Raises
     ------
     TypeError
-        Where `value` is no integer.
+        If `value` is not an integer.
     ValueError
-        Where it lies outside the bounds.
+        If it is out of bounds.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(_sentence(f"{name} must be an int, got {given(value)}.", hint))
@@ -73,23 +81,9 @@ def require_int(
 def require_number(
     name: str, value: Any, minimum: float | None = None, maximum: float | None = None, *, hint: str = ""
 ) -> float:
-    """Return `value` as a float where it is a finite number within the bounds.
+    """Return `value` as a float if it is a finite number within the bounds.
 
-    Parameters
-    ----------
-    name, hint
-        As in :func:`require_int`.
-    value : int, float, or a number of NumPy's
-        A bool is refused, and so are NaN and the infinities.
-    minimum, maximum : float, optional
-        The smallest and the largest value that is allowed.
-
-    Raises
-    ------
-    TypeError
-        Where `value` is no number.
-    ValueError
-        Where it is not finite, or lies outside the bounds.
+    Parameters and errors are those of :func:`require_int`; NaN and infinities are refused with ValueError.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(_sentence(f"{name} must be a number, got {given(value)}.", hint))
@@ -104,7 +98,7 @@ def require_number(
 
 
 def require_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raise ValueError unless `value` is one of `choices`, which the message lists."""
+    """Raise ValueError unless `value` is one of `choices`."""
     known = list(choices)
     if value not in known:
         listed = ", ".join(choice if isinstance(choice, str) else repr(choice) for choice in known)
@@ -125,3 +119,25 @@ def _require_within(name: str, value: Any, minimum: Any, maximum: Any, hint: str
 
 def _sentence(message: str, hint: str) -> str:
     return f"{message} {hint}" if hint else message
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun; `plural` is by default the singular with an s.
+
+    Examples
+    --------
+    >>> counted(1, "document"), counted(1_200, "document"), counted(0, "query", "queries")
+    ('1 document', '1,200 documents', '0 queries')
+    """
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def verb(number: int, singular: str, plural: str) -> str:
+    """Return the form of a verb that agrees with a number.
+
+    Examples
+    --------
+    >>> verb(1, "has", "have"), verb(3, "has", "have")
+    ('has', 'have')
+    """
+    return singular if number == 1 else plural

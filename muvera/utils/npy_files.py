@@ -1,7 +1,7 @@
-"""Reading .npy files of others: nothing is unpickled, and no claim of a header is trusted.
+"""Read .npy files without trust in their headers, and without pickles.
 
-NumPy's own reader allocates what a header claims before it looks at the file's size, and
-reports damage by a dozen kinds of errors.
+NumPy's own reader allocates the size in the header before it checks the file's size, and reports damage by a dozen
+types of errors.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ __all__ = ["NpyHeader", "load_npy", "read_npy_header"]
 
 
 class NpyHeader(NamedTuple):
-    """What the beginning of a .npy file says about the numbers after it."""
+    """Header of a .npy file."""
 
-    #: Shape of the array.
     shape: tuple[int, ...]
     #: Whether the first axis varies fastest.
     fortran_order: bool
-    #: Type of a number.
     dtype: np.dtype[Any]
     #: Bytes before the first number.
     begins: int
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the numbers take; exact, whatever the shape claims."""
+        """Bytes of the numbers, exact for any shape."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def require_bytes(self, available: int, place: str) -> None:
@@ -38,7 +36,7 @@ class NpyHeader(NamedTuple):
         if self.nbytes > available:
             raise ValueError(
                 f"{place} is truncated: shape {self.shape} of {self.dtype} needs {self.nbytes} bytes of "
-                f"numbers, but {available} are there. Copy or export it again."
+                f"numbers, but the file has {available}. Copy or export it again."
             )
 
     def require_numbers(self, place: str) -> None:
@@ -51,19 +49,12 @@ class NpyHeader(NamedTuple):
 
 
 def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
-    """Read the beginning of a .npy file.
-
-    Parameters
-    ----------
-    stream : binary file
-        At its beginning; afterwards at the first number.
-    place : str
-        The file, for messages.
+    """Read the header of a .npy file; `stream` is at the first number afterwards.
 
     Raises
     ------
     ValueError
-        Where it is damaged or no .npy file.
+        If it is damaged, or not a .npy file; the message names it as `place`.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -74,21 +65,21 @@ def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
     except OSError:
         raise
     except Exception as error:
-        # Headers are Python literals: tokenizer, parser and dtype raise what they like.
+        # Headers are Python literals: tokenizer, parser and dtype raise errors of many types.
         reason = str(error).rstrip(".") or type(error).__name__
         raise ValueError(f"{place} is not a .npy file, or its beginning is damaged: {reason}.") from error
     return NpyHeader(tuple(int(size) for size in shape), bool(fortran), dtype, stream.tell())
 
 
 def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
-    """Return the array of a .npy file of numbers or strings, memory-mapped unless told otherwise.
+    """Return the array of a .npy file of numbers or strings, memory-mapped by default.
 
     Raises
     ------
     FileNotFoundError
-        Where there is no such file.
+        If the file does not exist.
     ValueError
-        Where it is damaged, truncated or holds pickled objects.
+        If it is damaged, truncated or holds pickled objects.
     """
     try:
         stream = path.open("rb")

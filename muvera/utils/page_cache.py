@@ -1,7 +1,7 @@
-"""Advice to the system about mapped files: which pages are needed soon, and which are in memory.
+"""Advice to Linux about the pages of mapped files; other systems get none.
 
-Without advice each first touch of a page waits for the disk, and reads as much behind it as the system's
-read-ahead says, which for single documents is mostly in vain.  On other systems than Linux nothing is done.
+Without advice, the first access to a page waits for the disk and reads on as far as the system's read-ahead, which
+is mostly useless for single documents.
 """
 
 from __future__ import annotations
@@ -22,24 +22,14 @@ _PAGE = mmap.PAGESIZE
 # Values of Linux's madvise(2).
 _WILLNEED, _DONTNEED = 3, 4
 
-# Ranges that are less than this apart are read as one.
+# Ranges with smaller gaps are read as one.
 _GAP = 64 << 10
 
 
 def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
-    """Let the system read ranges of a mapped file; it does not wait for them.
+    """Ask the system to read ranges of a mapped file, without waiting; return their number after merging.
 
-    Parameters
-    ----------
-    address : int
-        Of the first byte.
-    starts, stops : int64 (n,)
-        Bytes from there, ascending.
-
-    Returns
-    -------
-    int
-        Number of ranges that were asked for: near ones are joined.
+    `starts` and `stops`, int64 (n,), are bytes behind `address`, ascending.
     """
     if _LIBC is None or len(starts) == 0:
         return 0
@@ -54,10 +44,7 @@ def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -
 
 
 def forget(array: NDArray[np.generic]) -> None:
-    """Give up a mapped array's pages in this process; its file still holds them.
-
-    Nothing is done with an array that no file holds: it would be lost.
-    """
+    """Release a mapped array's pages in this process; an array without a file is left alone."""
     if _LIBC is None or array.nbytes == 0 or not _is_mapped(array):
         return
     low = array.ctypes.data // _PAGE * _PAGE
@@ -74,13 +61,9 @@ def _is_mapped(array: NDArray[np.generic]) -> bool:
 
 
 def resident_share(array: NDArray[np.generic], samples: int | None = None) -> float | None:
-    """Return the share of a mapped array's pages that are in memory; None where the system does not tell.
+    """Return the share of a mapped array's pages that are in memory, or None if the system does not tell.
 
-    Parameters
-    ----------
-    array : ndarray
-    samples : int, optional
-        Number of single pages to look at, spread evenly.  Default: all pages.
+    `samples` is the number of pages to check, spread evenly; default: all.
     """
     if _LIBC is None or array.nbytes == 0:
         return None
@@ -88,12 +71,12 @@ def resident_share(array: NDArray[np.generic], samples: int | None = None) -> fl
     pages = -(-(array.ctypes.data + array.nbytes - low) // _PAGE)
     if samples is not None and samples < pages:
         flag = (ctypes.c_ubyte * 1)()
-        found = 0
+        resident = 0
         for page in np.linspace(0, pages - 1, samples).astype(np.int64).tolist():
             if _LIBC.mincore(ctypes.c_void_p(low + page * _PAGE), ctypes.c_size_t(1), flag):
                 return None
-            found += flag[0] & 1
-        return found / samples
+            resident += flag[0] & 1
+        return resident / samples
     flags = np.empty(pages, np.uint8)
     if _LIBC.mincore(
         ctypes.c_void_p(low), ctypes.c_size_t(pages * _PAGE), ctypes.c_void_p(flags.ctypes.data)

@@ -1,7 +1,4 @@
-"""Splitting work over threads: whole documents only, each thread writing its own rows.
-
-A result never depends on the number of threads, because no sum crosses a document.
-"""
+"""Split work over threads by whole documents, so that results do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -18,13 +15,7 @@ __all__ = ["run_in_ranges", "split_by_weight", "thread_count"]
 
 
 def thread_count(threads: int | None) -> int:
-    """Return the number of threads to use: `threads`, or every core this process may use.
-
-    Parameters
-    ----------
-    threads : int or None
-        At least 1; None means all usable cores.
-    """
+    """Return `threads`, at least 1, or by default the number of cores that this process may use."""
     if threads is None:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
@@ -33,21 +24,9 @@ def thread_count(threads: int | None) -> int:
 
 
 def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> list[tuple[int, int]]:
-    """Cut items into consecutive ranges of about equal weight.
+    """Split items into consecutive non-empty ranges (start, stop) of at least `weight` and at most `most` items.
 
-    Parameters
-    ----------
-    cumulative : int64 (n + 1,)
-        Running total of the items' weights, as offsets are of lengths.
-    weight : int
-        A range ends once it weighs this much (an item is never cut).
-    most : int
-        A range never has more items than this.
-
-    Returns
-    -------
-    list of (start, stop)
-        Non-empty ranges that cover 0..n in order.
+    `cumulative`, int64 (n + 1,), is the running total of the items' weights, as offsets are of lengths.
     """
     count = len(cumulative) - 1
     if count == 1:
@@ -67,8 +46,8 @@ def run_in_ranges(
 ) -> None:
     """Call ``work(start, stop)`` for every range, on `threads` threads.
 
-    The first exception is raised after the running ranges have ended; ranges not yet
-    started are dropped.  `work` must write only what belongs to its range.
+    The first exception is raised after the running ranges have ended; the others are dropped.  `work` must only write
+    to its own range.
     """
     count = min(thread_count(threads), len(ranges))
     if count <= 1:

@@ -17,7 +17,7 @@ from typing import Any
 
 from attack.pickles import HOSTILE_PICKLES
 
-from muvera.utils.checksums import content_checksum, described_file
+from muvera.utils.atomic_files import content_checksum, described_file
 
 Damage = Callable[[bytes, random.Random], bytes]
 

@@ -21,7 +21,7 @@ from muvera.encoders.registry import (
     read_encoder,
     require_config,
 )
-from muvera.utils.checksums import content_checksum
+from muvera.utils.atomic_files import content_checksum
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from builders.realistic_collections import CONFIG
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
 from muvera.index.manifest import IndexFolderError
-from muvera.utils.checksums import content_checksum
+from muvera.utils.atomic_files import content_checksum
 
 
 def edited(**changes: Any) -> Callable[[Path], object]:

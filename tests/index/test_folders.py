@@ -13,8 +13,8 @@ import muvera.index.generations as module
 import muvera.index.manifest as manifest_module
 from muvera.index.generations import Generation, commit, staging_beside
 from muvera.index.manifest import FORMAT_VERSION, IndexFolderError, read_manifest, verify, write_manifest
-from muvera.utils import checksums
-from muvera.utils.sibling_folders import sibling_folder
+from muvera.utils import atomic_files
+from muvera.utils.atomic_files import sibling_folder
 
 ENTRIES: dict[str, Any] = {"segments": [], "codes": None, "candidates": None}
 
@@ -326,7 +326,7 @@ def test_damaged_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(IndexFolderError, match=r"tokens-a\.npy .*checksum"):
             verify(folder, listed, thorough)
     verify(folder, listed, False)
-    monkeypatch.setattr(checksums, "_QUICK_BYTES", 3)
+    monkeypatch.setattr(atomic_files, "_QUICK_BYTES", 3)
     verify(folder, listed)  # larger files are checked by size only
     path.unlink()
     with pytest.raises(IndexFolderError, match=r"tokens-a\.npy"):

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import muvera.utils.atomic_files as module
-from muvera.utils.atomic_files import atomic_folder, save_array, sync, write_bytes, write_json
-from muvera.utils.sibling_folders import recover_folder
+from muvera.utils.atomic_files import atomic_folder, recover_folder, save_array, sync, write_bytes, write_json
 
 
 def names(folder: Path) -> list[str]:
