@@ -1,4 +1,4 @@
-"""The command line ``muvera``: one command a file, heavy imports inside the commands."""
+"""The command line ``muvera``.  Heavy imports are inside the commands, so that help is fast."""
 
 from .app import app, main
 

@@ -1,4 +1,4 @@
-"""``python -m muvera.cli``: the same as ``muvera``."""
+"""``python -m muvera.cli`` is the same as ``muvera``."""
 
 from .app import main
 

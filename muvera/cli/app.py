@@ -1,4 +1,4 @@
-"""The command ``muvera`` and how it fails: one line, and exit code 2."""
+"""The commands of ``muvera``, and their errors: one line, and exit code 2."""
 
 from __future__ import annotations
 
@@ -10,35 +10,30 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from .convert import convert
+from .convert import convert, formats
 from .demo import demo
-from .diagnose import diagnose
-from .encode import encode
-from .formats import formats
-from .index import index
-from .info import info
-from .load import load
+from .encode import encode, load
+from .index import index, info
+from .measure import diagnose, tune
 from .output import note, one_line
 from .search import search
-from .serve import serve
-from .texts import texts
-from .tune import tune
+from .texts import serve, texts
 
 __all__ = ["app", "main"]
 
-#: What bad input raises here; all else is a fault of the program.
-EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError, pickle.UnpicklingError)
+# Errors of bad input; any other error is a bug.
+_EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError, pickle.UnpicklingError)
 
-# Typer brings its own copy of click or uses the installed one: the class is the same by this name.
+# Typer uses its own copy of click or the installed one; this is the class of either.
 _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 
 class Commands(TyperGroup):
-    """The commands, with every error in one line."""
+    """The commands; every error is one line."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run the command line; wrong options are one line too."""
-        extra["standalone_mode"] = False  # errors come here instead of being printed
+        """Run the command line; a usage error exits with code 2."""
+        extra["standalone_mode"] = False  # raise errors instead of printing them
         try:
             code = super().main(*args, **extra)
         except _UsageError as error:
@@ -51,30 +46,28 @@ class Commands(TyperGroup):
         raise SystemExit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; its errors are one line, with a traceback only where asked for."""
+        """Run a command; print an error in one line, and a traceback only with --debug."""
         arguments = list(ctx.args)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            note("muvera: interrupted; nothing incomplete was left under its final name.")
+            note("muvera: interrupted; no incomplete result was left.")
             raise typer.Exit(130) from None
-        except BrokenPipeError:  # the reader of a pipe has gone, such as head
-            raise
-        except (typer.Exit, typer.Abort, _UsageError):
+        except (BrokenPipeError, typer.Exit, typer.Abort, _UsageError):  # a broken pipe: head, for example
             raise
         except Exception as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            if isinstance(error, EXPECTED):
-                note(f"muvera: error: {one_line(error, _given_options(ctx, arguments))}")
+            if isinstance(error, _EXPECTED):
+                note(f"muvera: error: {one_line(error, _used_options(ctx, arguments))}")
                 raise typer.Exit(2) from None
             kind = type(error).__name__
-            note(f"muvera: error: unexpected {kind}: {one_line(error)} (muvera --debug shows where)")
+            note(f"muvera: error: unexpected {kind}: {one_line(error)} (muvera --debug shows a traceback)")
             raise typer.Exit(1) from None
 
 
-def _given_options(ctx: Any, arguments: list[str]) -> dict[str, str]:
-    """Return the options among a command's arguments, as they were written, by their Python names."""
+def _used_options(ctx: Any, arguments: list[str]) -> dict[str, str]:
+    """Return the options among a command's arguments, by their Python names."""
     command = ctx.command.commands.get(ctx.invoked_subcommand)
     written = {argument.partition("=")[0] for argument in arguments}
     return {
@@ -119,14 +112,14 @@ for command, summary in (
     (demo, "Try everything on a bundled sample: no download, no model."),
     (index, "Build an index of token embeddings."),
     (search, "Find the best documents for each query."),
-    (serve, "Serve an index over HTTP, with a page."),
+    (serve, "Serve an index over HTTP, with a web page."),
     (info, "Describe an index or token embeddings."),
-    (diagnose, "Measure token embeddings and all encoders of them on a sample."),
-    (tune, "Find the encoder and the storage that suit documents and queries."),
+    (diagnose, "Measure token embeddings and the presets on a sample."),
+    (tune, "Choose the encoder for your documents and queries."),
     (convert, "Convert token embeddings from one format to another."),
-    (encode, "Write the vectors alone, for another vector search."),
-    (load, "Load documents into a vector database, to be searched there."),
-    (formats, "List the formats that are read and written."),
+    (encode, "Write the document vectors for another vector search."),
+    (load, "Load documents into a vector database and search there."),
+    (formats, "List the formats that can be read and written."),
 ):
     app.command(command.__name__, short_help=summary)(command)
 app.add_typer(texts, name="texts", short_help="Index texts, and search them with questions.")

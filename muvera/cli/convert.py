@@ -1,8 +1,9 @@
-"""``muvera convert``: the command, and all that it prints."""
+"""``muvera convert`` and ``muvera formats``."""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +15,9 @@ from .output import print_json
 if TYPE_CHECKING:
     from ..convert import IsolationLimits
 
-__all__ = ["convert"]
+__all__ = ["convert", "formats"]
 
-# Rules of muvera.convert.RULES and whole words; named here because --help loads no library.
+# The names in muvera.convert.RULES and the two of whole words; help must not import these.
 _POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert, colpali, whole-word or colberter"
 
 
@@ -27,70 +28,74 @@ def convert(
         typer.Argument(metavar="OUT", help="A new folder (npy, plaid) or file (npz, safetensors, parquet)."),
     ],
     to: Annotated[
-        str, typer.Option(help="What to write: npy, npz, safetensors, parquet, or plaid, ColBERT's index.")
+        str, typer.Option(help="Output format: npy, npz, safetensors, parquet, or plaid (a ColBERT index).")
     ] = "npy",
     format: Format = None,
     option: ReaderOption = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Bring every token to unit length.")] = False,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale every token to unit length.")] = False,
     drop_zero_rows: Annotated[
-        str | None, typer.Option(help="Zero rows to drop: trailing, leading, all; or error.")
+        str | None, typer.Option(help="Zero rows to drop: trailing, leading or all; error refuses them.")
     ] = None,
     truncate_dimension: Annotated[
-        int | None, typer.Option(help="Keep the first columns (Matryoshka models), renormalized.")
+        int | None, typer.Option(help="Keep the first columns (Matryoshka models), scaled to unit length.")
     ] = None,
-    pooling: Annotated[str | None, typer.Option(help=f"Pool tokens as one of {_POOLINGS} does.")] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")
+    ] = None,
     pool_factor: Annotated[float, typer.Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
     protected: Annotated[
-        int | None, typer.Option(help="Leading tokens that pooling leaves alone; else the rule's.")
+        int | None, typer.Option(help="Leading tokens that are not pooled (default: as the rule).")
     ] = None,
     token_ids: Annotated[
-        Path | None, typer.Option(help="A .npy with every token's vocabulary id, for whole words.")
+        Path | None, typer.Option(help="For whole words: a .npy with the vocabulary id of every token.")
     ] = None,
     vocabulary: Annotated[
-        Path | None, typer.Option(help="vocab.txt or tokenizer.json, for whole words.")
+        Path | None, typer.Option(help="For whole words: vocab.txt or tokenizer.json.")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float16; else the source's.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float16 (default: as SOURCE).")] = None,
     nbits: Annotated[
         int | None,
-        typer.Option(help="plaid: bits a coordinate, 1, 2, 4 or 8. Default: codes as they are, else 2."),
+        typer.Option(
+            help="For plaid: bits per coordinate, 1, 2, 4 or 8 (default: keep SOURCE's codes, otherwise 2)."
+        ),
     ] = None,
     bucket_means: Annotated[
-        bool, typer.Option("--bucket-means", help="plaid: buckets stand for their means, which loses less.")
+        bool,
+        typer.Option("--bucket-means", help="For plaid: decode buckets to their means, which loses less."),
     ] = False,
     isolated: Annotated[
         bool,
-        typer.Option("--isolated", help="Read SOURCE in a process with limits: for files from strangers."),
+        typer.Option("--isolated", help="Read SOURCE in a process with limits, for files you do not trust."),
     ] = False,
     time_limit: Annotated[
-        float | None, typer.Option(min=1, help="Seconds of processor time with --isolated. Default: 600.")
+        float | None, typer.Option(min=1, help="Seconds of processor time with --isolated (default: 600).")
     ] = None,
     memory_limit: Annotated[
-        int | None, typer.Option(min=256, help="MiB of memory with --isolated. Default: 4096.")
+        int | None, typer.Option(min=256, help="MiB of memory with --isolated (default: 4096).")
     ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Convert existing token embeddings to a folder that the index reads, and report on them.
+    """Convert token embeddings to another format, by default the folder that the index maps into memory.
 
-    SOURCE streams through in bounded memory, and OUT appears when it is complete.
+    SOURCE is read in batches of bounded memory.  OUT appears when it is complete.
 
-    A damaged or hostile file can end or hang the library that reads it: --isolated reads it in
-    another process, so that the worst is an error here.
+    A damaged or hostile file can crash or hang the library that reads it.  With --isolated it can
+    only cause an error.
 
     \b
-    A ColBERT index, then an index of it:
+    Example: index a ColBERT index, and write one.
       muvera convert COLBERT_INDEX tokens
       muvera index tokens MY_INDEX
-    A ColBERT index of an index:
       muvera convert MY_INDEX COLBERT_INDEX --to plaid
     """
     from ..convert import pipeline
     from ..utils.npy_files import load_npy
-    from .index_source import is_index, open_index
+    from .sources import is_index, open_index
 
-    limits = _limits(isolated, time_limit, memory_limit)
-    options = _given(
+    limits = _isolation(isolated, time_limit, memory_limit)
+    options = _without_none(
         normalize=normalize or None,
         drop_zero_rows=drop_zero_rows,
         truncate_dimension=truncate_dimension,
@@ -103,18 +108,16 @@ def convert(
         nbits=nbits,
         bucket_means=bucket_means or None,
     )
-    options.update(parse_options(option or []))
-    # A bar belongs on a terminal only: in a log its every step is a line.
-    progress = not quiet and sys.stderr.isatty()
     report = pipeline.convert(
         open_index(source) if format is None and is_index(source) else source,
         out,
         to,
         format=format,
         overwrite=overwrite,
-        progress=progress,
+        progress=not quiet and sys.stderr.isatty(),
         isolated=limits,
         **options,
+        **parse_options(option),
     )
     if json_:
         print_json(report.to_dict())
@@ -122,17 +125,49 @@ def convert(
         typer.echo(report.text)
 
 
-def _limits(isolated: bool, seconds: float | None, mebibytes: int | None) -> bool | IsolationLimits:
-    """Return what the process that reads may take; False where there is none."""
+def _isolation(isolated: bool, seconds: float | None, mebibytes: int | None) -> bool | IsolationLimits:
+    """Return the limits of the reading process, or False without --isolated."""
     if not isolated:
         if seconds is not None or mebibytes is not None:
-            raise ValueError("--time-limit and --memory-limit belong to --isolated. Give that, too.")
+            raise ValueError("--time-limit and --memory-limit need --isolated. Add it, or leave them out.")
         return False
     from ..convert import IsolationLimits
 
-    given = _given(seconds=seconds, memory_bytes=None if mebibytes is None else mebibytes << 20)
-    return IsolationLimits(**given)
+    memory_bytes = None if mebibytes is None else mebibytes << 20
+    return IsolationLimits(**_without_none(seconds=seconds, memory_bytes=memory_bytes))
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _without_none(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def formats(json_: Json = False) -> None:
+    """List the formats of token embeddings that can be read and written.
+
+    For any other format, write two arrays with NumPy: tokens.npy (tokens, dimension) with the tokens
+    of all texts, and lengths.npy with the number of tokens of each text.
+
+    \b
+    Example:
+      muvera formats
+    """
+    from ..convert import formats as readable
+    from ..convert.pipeline import WRITERS
+    from ..convert.writers.vectors import FORMATS
+
+    read = readable()
+    if json_:
+        print_json({"read": read, "written": list(WRITERS), "vectors": list(FORMATS)})
+        return
+    wide = max(map(len, read))
+    typer.echo("Input formats, and the files that identify each:")
+    for name, description in read.items():
+        start = f"  {name:<{wide}}  "
+        rest = " " * len(start)
+        typer.echo(
+            textwrap.fill(
+                description, 100, initial_indent=start, subsequent_indent=rest, break_on_hyphens=False
+            )
+        )
+    typer.echo(f"Output formats of muvera convert --to: {', '.join(WRITERS)}.")
+    typer.echo(f"Output formats of muvera encode --to: {', '.join(FORMATS)}.")

@@ -1,7 +1,8 @@
-"""``muvera encode``: from token embeddings to vectors, for another vector search."""
+"""``muvera encode`` and ``muvera load``: document vectors for other vector searches."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,194 +10,158 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import (
-    ConfigFile,
-    Dimension,
-    Format,
-    Json,
-    Overwrite,
-    Planes,
-    Preset,
-    Quiet,
-    ReaderOption,
-    Repetitions,
-    Source,
-    Threads,
-)
+from .options import Config, Format, Json, Overwrite, Part, Quiet, ReaderOption, Source, Threads
+from .options import Encoder as EncoderOption
 from .output import note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
     from ..convert.writers.vectors import Vectors
-    from ..data.multivectors import MultiVectors
     from ..encoders.base import Encoder
+    from ..engines import EngineIndex
 
-__all__ = ["encode"]
+__all__ = ["encode", "load"]
 
-# Vectors in memory at a time, and tokens: few enough that the bar moves from the first second.
+# Bytes of vectors in memory at a time.
 _BLOCK_BYTES = 16 << 20
+
+_OPENSEARCH = """\
+Load the files into OpenSearch, and search with the first query of queries.npy:
+
+OPENSEARCH=http://localhost:9200  # or https://USER:PASSWORD@HOST:9200
+curl --fail-with-body -sS -H 'Content-Type: application/json' -X PUT "$OPENSEARCH/vectors" --data-binary @mapping.json
+for file in bulk-*.ndjson; do
+  curl --fail-with-body -sS -H 'Content-Type: application/x-ndjson' --data-binary @"$file" \\
+    "$OPENSEARCH/vectors/_bulk?filter_path=errors,items.*.error"
+done
+curl --fail-with-body -sS -X POST "$OPENSEARCH/vectors/_refresh"
+python -c 'import json, numpy as np
+knn = {"vector": {"vector": np.load("queries.npy")[0].tolist(), "k": 10}}
+print(json.dumps({"size": 10, "_source": ["id"], "query": {"knn": knn}}))' |
+  curl --fail-with-body -sS -H 'Content-Type: application/json' --data-binary @- "$OPENSEARCH/vectors/_search"
+"""
 
 
 def encode(
     source: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new .npy file, or what --to writes.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new .npy file, or the target of --to.")],
     side: Annotated[
-        str, typer.Option(help="documents or queries; their vectors differ, and both come from one encoder.")
+        str, typer.Option(help="documents or queries; an encoder makes different vectors of them.")
     ] = "documents",
     to: Annotated[
         str | None,
-        typer.Option(help="With ids: npy (a folder), parquet or opensearch."),
+        typer.Option(help="With ids: npy (a folder), parquet (a file) or opensearch (a folder)."),
     ] = None,
-    encoder: Annotated[
-        Path | None,
-        typer.Option(help="Use the encoder in this folder: an index's, or one of --save-encoder."),
-    ] = None,
+    encoder: EncoderOption = None,
+    config: Config = None,
     save_encoder: Annotated[
-        Path | None, typer.Option(help="Keep the encoder in this new folder, to encode queries with.")
+        Path | None, typer.Option(help="Save the encoder in this new folder, to encode queries with it.")
     ] = None,
     format: Format = None,
     part: Annotated[
-        str | None, typer.Option(help="docs or queries, where SOURCE has both. Default: as --side says.")
+        str | None, typer.Option(help="docs or queries, if SOURCE contains both (default: as --side).")
     ] = None,
     option: ReaderOption = None,
-    preset: Preset = "moments",
-    config: ConfigFile = None,
-    num_repetitions: Repetitions = None,
-    num_simhash_projections: Planes = None,
-    projection_dimension: Dimension = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a float32 vector for each text; documents and queries meet by inner product.
+    """Write one float32 vector per text; compare documents and queries by inner product.
 
-    Most encoders learn from the documents: keep what they learned with --save-encoder, and encode
-    queries with --encoder.  Without --to, OUT is one .npy file (texts, floats), rows in SOURCE's
-    order.  It appears when it is complete.
+    Most encoders are fitted to the documents.  Save the encoder with --save-encoder, and encode
+    queries with --encoder FOLDER.  Without --to, OUT is one .npy file (texts, floats) in SOURCE's
+    order.  OUT appears when it is complete.
 
     \b
     Example: vectors of documents and queries from one encoder.
       muvera encode docs docs.npy --save-encoder encoder
       muvera encode queries queries.npy --side queries --encoder encoder
     """
+    from ..convert.writers.vectors import FORMATS, write_array, write_vectors
+    from ..encoders.base import EncoderConfig
+    from ..encoders.registry import make_encoder
+    from .sources import choose_encoder, fit, open_documents, open_queries
+
     if side not in ("documents", "queries"):
         raise ValueError(f"--side must be documents or queries, got {side!r}.")
-    from .sources import open_documents, open_queries
-
-    def opened() -> Any:
-        return (open_documents if side == "documents" else open_queries)(source, format, part, option)
-
-    _require_places(out, to, save_encoder, overwrite)
-    first = opened()
-    changes = {
-        "num_repetitions": num_repetitions,
-        "num_simhash_projections": num_simhash_projections,
-        "projection_dimension": projection_dimension,
-    }
-    if encoder is not None:
-        if config is not None or preset != "moments" or any(v is not None for v in changes.values()):
-            raise ValueError("--encoder has its configuration. Leave out --preset, --config and their like.")
-        from .encoder_folder import load_encoder
-
-        ready = load_encoder(encoder)
-    else:
-        ready = _new_encoder(first.dimension, preset, config, changes, side)
+    if to is not None and to not in FORMATS:
+        raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {to!r}.")
+    _require_new(out, save_encoder, overwrite)
+    opened = (open_documents if side == "documents" else open_queries)(source, format, part, option)
+    chosen, settings = choose_encoder(encoder, config, opened.dimension)
+    if settings:
+        raise ValueError(f"{config} has {', '.join(settings)}, which belong to an index. Leave them out.")
     begun = time.perf_counter()
+    ready = make_encoder(chosen) if isinstance(chosen, EncoderConfig) else chosen
+    if ready.needs_fit and side == "queries":
+        raise ValueError(
+            "This encoder is fitted to documents, and queries cannot replace them. Give --encoder FOLDER: the "
+            "documents' index, or the folder of encode --save-encoder. Or encode both sides with an encoder that "
+            "is not fitted, such as --encoder paper."
+        )
     if ready.needs_fit:
-        _fit(ready, opened(), first.num_documents, quiet)
+        ready = fit(ready, opened, quiet)
         if save_encoder is None and not quiet:
             note(
-                "muvera: note: These vectors depend on what was learned from this collection. To encode queries "
-                "for them, keep it with --save-encoder FOLDER and give it with --encoder FOLDER then."
+                "muvera: note: The encoder was fitted to these documents. To encode queries for them, save it with "
+                "--save-encoder FOLDER and use it with --encoder FOLDER."
             )
-    with progress_bar(first.num_documents, "texts", "encoding", quiet) as advance:
-        encoded = _Encoded(first, ready, side, threads, advance)
-        _write(encoded, out, to, overwrite)
+    with progress_bar(opened.num_documents, "texts", "encoding", quiet) as advance:
+        vectors = _Vectors(opened, ready, side, threads, advance)
+        if to is None:
+            write_array(iter(vectors), out, ready.config.vector_dimension, overwrite=overwrite)
+        else:
+            write_vectors(iter(vectors), out, to, overwrite=overwrite)
     if save_encoder is not None:
         ready.save(save_encoder, overwrite=overwrite)
     duration = time.perf_counter() - begun
-    facts = {
-        "out": str(out),
-        "to": to or "npy file",
-        "side": side,
-        "vectors": encoded.count,
-        "dimension": ready.config.vector_dimension,
-        "without_tokens": encoded.empty,
-        "config": ready.config.to_dict(),
-        "seconds": round(duration, 3),
-    }
     if json_:
-        print_json(facts)
+        print_json(
+            {
+                "out": str(out),
+                "to": to or "npy file",
+                "side": side,
+                "vectors": vectors.count,
+                "dimension": ready.config.vector_dimension,
+                "without_tokens": vectors.empty,
+                "config": ready.config.to_dict(),
+                "seconds": round(duration, 3),
+            }
+        )
         return
-    zeros = f", {encoded.empty} of them zero for want of tokens" if encoded.empty else ""
+    zeros = f", {vectors.empty} of them zero because their texts have no tokens" if vectors.empty else ""
     typer.echo(
-        f"{out}: {encoded.count:,} vectors of {side}, {ready.config.vector_dimension:,} floats each{zeros}, "
+        f"{out}: {vectors.count:,} vectors of {side}, {ready.config.vector_dimension:,} floats each{zeros}, "
         f"in {seconds(duration)}"
     )
+    if to == "opensearch" and not quiet:
+        typer.echo(f"\n{_OPENSEARCH}", nl=False)
 
 
-def _require_places(out: Path, to: str | None, save_encoder: Path | None, overwrite: bool) -> None:
-    """Fail before the work where a name is taken; only what this command makes is ever replaced."""
-    from .encoder_folder import is_encoder_folder
+def _require_new(out: Path, save_encoder: Path | None, overwrite: bool) -> None:
+    """Fail before the work if a name is in use; only results of this command are ever replaced."""
+    from ..encoders.registry import is_encoder_folder
 
-    for path, ours in (
-        (out, any((out / name).exists() for name in ("vectors.npy", "fdes.lance", "bulk-00000.ndjson"))),
+    for path, own in (
+        (out, any((out / name).exists() for name in ("vectors.npy", "bulk-00000.ndjson"))),
         (save_encoder, save_encoder is not None and is_encoder_folder(save_encoder)),
     ):
         if path is None or not path.exists() or (path.is_dir() and not any(path.iterdir())):
             continue
         if not overwrite:
             raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
-        if path.is_dir() and not ours:
-            raise FileExistsError(
-                f"{path} holds something else than vectors or an encoder. Give another name."
-            )
+        if path.is_dir() and not own:
+            raise FileExistsError(f"{path} contains neither vectors nor an encoder. Give another name.")
 
 
-def _new_encoder(
-    dimension: int, preset: str, config: Path | None, changes: dict[str, Any], side: str
-) -> Encoder:
-    from ..encoders.registry import make_encoder
-    from .settings import configuration
-
-    fde, settings = configuration(dimension, preset, config, changes)
-    if settings:
-        raise ValueError(
-            f"{config} says {', '.join(settings)}, which belong to an index and not to an encoder."
-        )
-    encoder = make_encoder(fde)
-    if encoder.needs_fit and side == "queries":
-        raise ValueError(
-            "This configuration learns from documents, and queries do not replace them. "
-            "Give --encoder FOLDER: the documents' index, or what encode --save-encoder kept. Or encode "
-            "both sides with a configuration without it, such as --preset paper."
-        )
-    return encoder
-
-
-def _fit(encoder: Encoder, source: Any, total: int | None, quiet: bool) -> None:
-    from .sources import stream
-
-    with progress_bar(total, "texts", "learning", quiet) as advance:
-
-        def batches() -> Iterator[MultiVectors]:
-            for batch in stream(source, _BLOCK_BYTES):
-                yield batch
-                advance(len(batch))
-
-        encoder.fit(batches())
-
-
-class _Encoded:
-    """Blocks of vectors with their ids; positions count on where the source has none."""
+class _Vectors:
+    """Blocks of vectors with their ids, which are positions if the source has none."""
 
     def __init__(self, source: Any, encoder: Encoder, side: str, threads: int | None, advance: Any) -> None:
         self._source, self._encoder, self._advance = source, encoder, advance
         self._side, self._threads = side, threads
-        self.dimension = encoder.config.vector_dimension
         self.count = 0
         self.empty = 0
-        self.integer_ids = True
 
     def __iter__(self) -> Iterator[Vectors]:
         import numpy as np
@@ -205,23 +170,127 @@ class _Encoded:
         from .sources import stream
 
         method = getattr(self._encoder, f"encode_{self._side}")
-        step = max(1, _BLOCK_BYTES // (4 * self.dimension))
-        for batch in stream(self._source, _BLOCK_BYTES):
-            self.integer_ids = not batch.has_ids or batch.ids.dtype.kind == "i"
+        step = max(1, _BLOCK_BYTES // (4 * self._encoder.config.vector_dimension))
+        for batch in stream(self._source):
             for start in range(0, len(batch), step):
                 texts = batch[start : start + step]
                 positions = np.arange(self.count, self.count + len(texts))
-                vectors = method(texts, threads=self._threads)
                 self.count += len(texts)
                 self.empty += int((texts.lengths == 0).sum())
-                yield Vectors(vectors, texts.ids if batch.has_ids else positions)
+                yield Vectors(method(texts, threads=self._threads), texts.ids if batch.has_ids else positions)
                 self._advance(len(texts))
 
 
-def _write(encoded: _Encoded, out: Path, to: str | None, overwrite: bool) -> None:
-    from ..convert.writers.vectors import write_array, write_vectors
+def load(
+    source: Source,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="postgresql://USER@HOST/DATABASE#NAME, qdrant://HOST:6333#NAME, qdrant-edge:FOLDER#NAME, "
+            "lancedb:FOLDER#NAME or milvus:FILE.db#NAME.",
+        ),
+    ],
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines, one object per document in SOURCE's order, for search --where."),
+    ] = None,
+    encoder: EncoderOption = None,
+    config: Config = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens/--no-tokens", help="Also store the tokens there, to rank exactly.")
+    ] = True,
+    precision: Annotated[
+        str | None, typer.Option(help="float32 or float16, of the stored vectors (default: as the engine).")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write existing documents again (default: skip them).")
+    ] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the collection first.")] = False,
+    format: Format = None,
+    part: Part = None,
+    option: ReaderOption = None,
+    threads: Threads = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Load documents into a vector database; an interrupted load continues where it stopped.
 
-    if to is None:
-        write_array(iter(encoded), out, encoded.dimension, overwrite=overwrite)
-    else:
-        write_vectors(iter(encoded), out, to, overwrite=overwrite)
+    The encoder of SOURCE is used if SOURCE is an index that has one.
+
+    \b
+    Example: load an index's documents into PostgreSQL, and search there.
+      muvera load my.index --to postgresql://me@localhost/search#docs
+      muvera search postgresql://me@localhost/search#docs queries.npy
+    """
+    from ..engines import open_engine
+    from .sources import open_documents, stream
+
+    if precision not in (None, "float32", "float16"):
+        raise ValueError(f"--precision must be float32 or float16, got {precision!r}.")
+    begun = time.perf_counter()
+    opened = open_documents(source, format, part, option)
+    engine = open_engine(to)
+    try:
+        if drop:
+            engine.drop()
+        stored: dict[str, Any] = {"tokens": "engine" if tokens else None, "precision": precision}
+        index = _collection(engine, source, opened, encoder, config, stored, quiet)
+        values = None if metadata is None else _read_metadata(metadata)
+        with progress_bar(opened.num_documents, "documents", "loading", quiet) as advance:
+            report = index.add(stream(opened), values, resume=not replace, threads=threads, progress=advance)
+        facts = {**index.info().to_dict(), **report.to_dict()}
+    finally:
+        engine.close()
+    duration = time.perf_counter() - begun
+    if json_:
+        print_json({**facts, "seconds": round(duration, 3)})
+        return
+    skipped = f", {report.skipped:,} skipped" if report.skipped else ""
+    empty = f", {report.without_tokens:,} without tokens" if report.without_tokens else ""
+    typer.echo(
+        f"{engine.location}: {report.added:,} documents loaded{skipped}{empty}; {facts['documents']:,} in total."
+    )
+    if not quiet:
+        note(f"in {seconds(duration)}; search with: muvera search {engine.location} QUERIES")
+
+
+def _collection(
+    engine: Any,
+    source: Path,
+    opened: Any,
+    encoder: str | None,
+    config: Path | None,
+    stored: dict[str, Any],
+    quiet: bool,
+) -> EngineIndex:
+    """Return the collection; a new one gets an encoder fitted on all documents."""
+    from ..encoders.base import EncoderConfig
+    from ..encoders.registry import make_encoder
+    from ..engines import EngineIndex
+    from .sources import IndexSource, choose_encoder, fit
+
+    new = engine.describe() is None
+    if not new and encoder is None and config is None:
+        return EngineIndex(engine, **stored)
+    chosen, settings = choose_encoder(encoder, config, opened.dimension)
+    if settings:
+        raise ValueError(f"{config} has {', '.join(settings)}, which belong to an index. Leave them out.")
+    if encoder is None and config is None and isinstance(opened, IndexSource):
+        chosen = opened.encoder or chosen
+    if new and isinstance(chosen, EncoderConfig):
+        engine.require_dimension(chosen.vector_dimension, stored["precision"])
+        chosen = fit(make_encoder(chosen), opened, quiet)
+    return EngineIndex(engine, chosen, **stored)
+
+
+def _read_metadata(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path} line {number} is not JSON: {error}.") from None
+            if not isinstance(value, dict):
+                raise ValueError(f"{path} line {number} must be a JSON object, got {type(value).__name__}.")
+            yield value

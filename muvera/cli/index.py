@@ -1,60 +1,39 @@
-"""``muvera index``: from token embeddings to an index folder."""
+"""``muvera index`` and ``muvera info``."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..utils.checks import counted
-from .options import (
-    PRESETS_TO_START_FROM,
-    ConfigFile,
-    Dimension,
-    Format,
-    Json,
-    Planes,
-    Quiet,
-    ReaderOption,
-    Repetitions,
-    Source,
-    Threads,
-)
+from .options import Config, Encoder, Format, Json, Overwrite, Part, Quiet, ReaderOption, Source, Threads
 from .output import megabytes, note, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
-    from ..data.multivectors import MultiVectors
-    from ..encoders.base import Encoder, EncoderConfig
+    from ..encoders.base import EncoderConfig
     from ..index.info import IndexInfo
 
-__all__ = ["index"]
+__all__ = ["code_name", "index", "info"]
 
-# Vectors that take more than this are worth a warning.
+# Vectors that take more than this cause a warning.
 _MUCH_MEMORY = 8 << 30
+
+# Property of the texts' database that names their encoder.
+_TEXT_ENCODER = "text_encoder"
 
 
 def index(
     source: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The index's folder, which is made.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the index.")],
     format: Format = None,
-    part: Annotated[
-        str | None, typer.Option(help="docs (the default) or queries, where SOURCE has both.")
-    ] = None,
+    part: Part = None,
     option: ReaderOption = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help=f"How documents become vectors: {PRESETS_TO_START_FROM}. Default: moments; with --config or an "
-            "FDE's option: fde."
-        ),
-    ] = None,
-    config: ConfigFile = None,
-    num_repetitions: Repetitions = None,
-    num_simhash_projections: Planes = None,
-    projection_dimension: Dimension = None,
+    encoder: Encoder = None,
+    config: Config = None,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -79,121 +58,79 @@ def index(
         ),
     ] = False,
     keep_codes: Annotated[
-        bool, typer.Option("--keep-codes", help="Keep the codes of a PLAID index as they are.")
+        bool, typer.Option("--keep-codes", help="Keep the codes of a PLAID index unchanged.")
     ] = False,
     threads: Threads = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the index in OUT, once the new one is complete.")
-    ] = False,
+    overwrite: Overwrite = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Build an index of token embeddings, a batch at a time.
+    """Build an index of token embeddings.
 
-    OUT appears when it is complete.  --config may also hold backend, hnsw, usearch, exact_tokens, tokens and
-    keep_exact.
+    SOURCE is read in batches of bounded memory.  OUT appears when it is complete.  --config may also
+    contain backend, hnsw, usearch, exact_tokens, tokens and keep_exact.
 
     \b
-    Example: an index of your own arrays, one (tokens, dimension) array a document.
+    Example: index your own arrays, one (tokens, dimension) array per document.
       python -c "import numpy as np, muvera; r = np.random.default_rng(0); \\
       muvera.MultiVectors.from_arrays(r.normal(size=(50, 9, 32))).save('docs')"
       muvera index docs docs.index
       muvera search docs.index docs -k 3
     """
+    from ..encoders.base import EncoderConfig
     from ..index.muvera_index import MuveraIndex
-    from .settings import configuration
-    from .sources import open_documents, stream
+    from ..index.settings import IndexSettings
+    from .sources import choose_encoder, open_documents, stream
 
-    _require_place(out, overwrite)
+    _require_new(out, overwrite)
     opened = open_documents(source, format, part, option)
-    changes: dict[str, Any] = {
-        "num_repetitions": num_repetitions,
-        "num_simhash_projections": num_simhash_projections,
-        "projection_dimension": projection_dimension,
-    }
-    if encoder is None:
-        chosen = config is not None or any(value is not None for value in changes.values())
-        encoder = "fde" if chosen else "moments"
-    changes |= {
+    chosen, values = choose_encoder(encoder, config, opened.dimension)
+    given = {
         "backend": backend,
         "exact_tokens": exact_tokens,
         "tokens": tokens,
         "keep_exact": keep_exact or None,
     }
-    configured, settings = configuration(opened.dimension, encoder, config, changes)
-    _require_library(settings.get("backend"))
+    values |= {name: value for name, value in given.items() if value is not None}
+    settings = IndexSettings.of(**values)
+    _require_library(settings.backend)
     begun = time.perf_counter()
-    ready = _learned(opened, configured, settings, threads, quiet)
-    if not quiet:
-        warn(_large(opened, configured))
+    if isinstance(chosen, EncoderConfig):
+        if not quiet:
+            _warn_of_memory(opened.num_documents, chosen.vector_dimension)
+        chosen = _fitted(chosen, opened, settings, threads, quiet)
     with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
-        options = {**settings, "path": out, "overwrite": overwrite, "threads": threads, "progress": advance}
-        if keep_codes:
-            built = MuveraIndex.from_plaid(opened, ready, **options).info()
-        else:
-            built = MuveraIndex.build(_filled(stream(opened)), ready, **options).info()
+        build: Any = MuveraIndex.from_plaid if keep_codes else MuveraIndex.build
+        built = build(
+            opened if keep_codes else stream(opened),
+            chosen,
+            settings=settings,
+            path=out,
+            overwrite=overwrite,
+            threads=threads,
+            progress=advance,
+        ).info()
     duration = time.perf_counter() - begun
     if json_:
         facts = {"index": str(out), "source": str(source), "seconds": round(duration, 3)}
         print_json({**facts, **built.to_dict()})
         return
     if not quiet:
-        warn(list(built.warnings))
-        if built.vectors is None and settings.get("backend", "auto") != "auto":
+        warn(*built.warnings)
+        if built.vectors is None and settings.backend != "auto":
             note(
-                f"So few tokens are all read: backend {settings['backend']} is used from "
+                f"This index is searched exactly; backend {settings.backend} is used from "
                 f"{built.exact_tokens + 1:,} tokens on (--exact-tokens 0: always)."
             )
     typer.echo(
         f"{out}: {counted(built.documents, 'document')}, {counted(built.tokens, 'token')} of "
-        f"{counted(built.dimension, 'dimension')}, {megabytes(built.bytes_per_document)} per document"
-        f"{without_exact(built)}, in {seconds(duration)}"
+        f"{counted(built.dimension, 'dimension')}, {_size(built)}, in {seconds(duration)}"
     )
-    typer.echo(f"searched {described(built)}")
+    typer.echo(f"searched {_search(built)}")
 
 
-def described(facts: IndexInfo) -> str:
-    """Return how an index searches, and what share of the exact best documents are candidates."""
-    vectors = facts.vectors
-    if vectors is None:
-        codes = coded(facts)
-        return (
-            f"by all tokens, which are read as {codes} codes; without vectors"
-            if codes
-            else "exactly, without vectors"
-        )
-    what = "FDEs" if facts.encoder["encoder"] == "fde" else f"{facts.encoder['encoder']} vectors"
-    text = f"through {what} of {facts.encoder['vector_dimension']:,} floats"
-    if vectors["kind"] == "exact":
-        text += ", all of which are read"
-    else:
-        recall = "an unknown share" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
-        text += f" in a graph, which finds {recall} of the best vectors"
-    first = facts.first_stage
-    if first is None:
-        return text
-    source = "windows of document tokens" if first.pseudo_queries else "queries"
-    return (
-        f"{text}; {first.candidates} candidates have {first.recall:.1%} of the exact {first.k} best documents "
-        f"({first.queries} {source})"
-    )
-
-
-def coded(facts: IndexInfo) -> str | None:
-    """Return the name of the codes that a search reads instead of tokens, or None where it reads tokens."""
-    from ..reranking.codecs import FLOATS
-
-    codec: str = facts.token_codec["codec"]
-    return None if codec in FLOATS else codec
-
-
-def without_exact(facts: IndexInfo) -> str:
-    """Return what bytes per document leave out, where exact tokens lie beside codes."""
-    return " without exact tokens" if facts.token_codec["exact_bytes_per_token"] else ""
-
-
-def _require_place(out: Path, overwrite: bool) -> None:
-    """Fail before the work where OUT cannot be written; only an index is ever replaced."""
+def _require_new(out: Path, overwrite: bool) -> None:
+    """Fail before the work if OUT cannot be written; only an index is ever replaced."""
     from ..index.manifest import read_manifest
 
     if out.is_dir() and any(out.iterdir()):
@@ -201,59 +138,191 @@ def _require_place(out: Path, overwrite: bool) -> None:
             raise FileExistsError(f"{out} exists. Give another name, or --overwrite to replace the index.")
         read_manifest(out)
     elif out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file; an index is a folder. Give another name.")
+        raise FileExistsError(f"{out} is a file, but an index is a folder. Give another name.")
 
 
-def _require_library(backend: str | None) -> None:
-    """Fail before the work where a backend's library is missing, also where it is needed only later."""
+def _require_library(backend: str) -> None:
+    """Fail before the work if a backend's library is missing, even if it is needed only later."""
     from ..mips import GRAPHS
     from ..utils.optional_imports import import_extra
 
-    if backend is not None and backend in tuple(GRAPHS):
+    if backend in tuple(GRAPHS):
         import_extra(GRAPHS[backend], GRAPHS[backend], f"Backend {backend!r}")
 
 
-def _learned(
-    opened: Any, config: EncoderConfig, settings: dict[str, Any], threads: int | None, quiet: bool
-) -> EncoderConfig | Encoder:
-    """Return an encoder fitted on a sample of all documents, or the configuration if there are few."""
+def _fitted(config: EncoderConfig, source: Any, settings: Any, threads: int | None, quiet: bool) -> Any:
+    """Return an encoder fitted on all documents, or `config` if there are few or no vectors are made."""
     from ..encoders.registry import make_encoder
-    from ..index.settings import EXACT_TOKENS
     from ..index.two_stage_search import MIN_FIT_DOCUMENTS
-    from .sources import stream
+    from .sources import fit
 
-    small = opened.num_tokens is not None and opened.num_tokens <= settings.get("exact_tokens", EXACT_TOKENS)
-    few = opened.num_documents is not None and opened.num_documents < MIN_FIT_DOCUMENTS
-    encoder = make_encoder(config)
-    if small or (few and config.needs_fit_sample) or not encoder.needs_fit:
+    exact = source.num_tokens is not None and source.num_tokens <= settings.exact_tokens
+    few = source.num_documents is not None and source.num_documents < MIN_FIT_DOCUMENTS
+    if exact or (few and config.needs_fit_sample):
         return config
-    with progress_bar(opened.num_documents, "documents", "learning", quiet) as advance:
-
-        def batches() -> Iterator[MultiVectors]:
-            for batch in _filled(stream(opened)):
-                yield batch
-                advance(len(batch))
-
-        return encoder.fit(batches(), threads=threads)
+    return fit(make_encoder(config), source, quiet, threads)
 
 
-def _large(opened: Any, config: EncoderConfig) -> list[str]:
-    """Return a warning if the vectors will take much memory, with what takes less."""
-    if opened.num_documents is None:
-        return []
-    size = 4 * config.vector_dimension * opened.num_documents
-    if size < _MUCH_MEMORY:
-        return []
-    return [
-        f"{opened.num_documents:,} vectors of {config.vector_dimension:,} floats take {size / 2**30:.0f} GiB of "
-        "memory. Vectors of --encoder moments or learned are smaller."
+def _warn_of_memory(documents: int | None, dimension: int) -> None:
+    size = 4 * dimension * (documents or 0)
+    if size >= _MUCH_MEMORY:
+        warn(
+            f"{documents:,} vectors of {dimension:,} floats take {size / 2**30:.0f} GiB of memory. Vectors of "
+            "--encoder moments or learned are smaller."
+        )
+
+
+def info(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="An index, an encoder's folder, or token embeddings.")
+    ],
+    format: Format = None,
+    part: Part = None,
+    option: ReaderOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read an index in full and compare every checksum.")
+    ] = False,
+    survey: Annotated[
+        bool, typer.Option("--survey", help="Read embeddings in full: norms, empty texts, invalid numbers.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Describe an index, an encoder or token embeddings.
+
+    For an index: sizes, settings, the recall of its graph, and the recall of its candidates.  For
+    embeddings: format and size.
+
+    \b
+    Example:
+      muvera info my.index
+    """
+    from ..encoders.registry import is_encoder_folder
+    from .sources import is_index
+
+    if format is None and is_index(path):
+        facts, lines = _index_facts(path, verify)
+    elif format is None and is_encoder_folder(path):
+        facts, lines = _encoder_facts(path)
+    else:
+        facts, lines = _embedding_facts(path, format, part, option, survey)
+    if json_:
+        print_json({"path": str(path), **facts})
+    else:
+        typer.echo(f"{path}: " + "\n".join(lines))
+
+
+def _index_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[str]]:
+    from ..index.manifest import TEXTS, read_manifest
+    from ..index.muvera_index import MuveraIndex
+    from ..texts.database import DocumentDatabase
+
+    loaded = MuveraIndex.load(path, verify_files=True if verify else None)
+    facts = loaded.info()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    texts: dict[str, Any] = {}
+    file = loaded._attachment(TEXTS)
+    if file is not None:
+        with closing(DocumentDatabase.open(file)) as database:
+            texts = {"texts": len(database), "text_encoder": database.property(_TEXT_ENCODER)}
+    codec = facts.token_codec
+    exact = (
+        f", and {codec['exact_bytes_per_token']:,} for exact tokens" if codec["exact_bytes_per_token"] else ""
+    )
+    documents = counted(facts.documents, "document")
+    empty = f", {facts.empty_documents:,} of them without tokens" if facts.empty_documents else ""
+    deleted = f", {facts.deleted_documents:,} deleted" if facts.deleted_documents else ""
+    graph = {
+        name: value for name, value in (facts.vectors or {}).items() if name in ("m", "ef_construction", "ef")
+    }
+    limit = f"exact up to {facts.exact_tokens:,} tokens" if facts.exact_tokens else "never exact"
+    lines = [
+        f"an index of {documents}{empty}{deleted}",
+        *([f"texts       {texts['texts']:,}, encoded by {texts['text_encoder']}"] if texts else []),
+        f"tokens      {facts.tokens:,} of {counted(facts.dimension, 'dimension')}",
+        f"stored      {codec['bytes_per_token']:,} bytes per token ({codec['codec']}){exact}",
+        f"search      {_search(facts)}",
+        f"size        {_size(facts)}, {megabytes(size)} on disk",
+        f"settings    {', '.join(filter(None, [_named(graph), limit]))}",
+        f"encoder     {_named(facts.encoder)}",
+        *(f"warning     {text}" for text in facts.warnings),
     ]
+    if verify:
+        lines.append(
+            f"verified    {counted(len(read_manifest(path)['files']), 'file')}, every checksum agrees"
+        )
+    return {"kind": "index", "bytes_on_disk": size, "verified": verify, **texts, **facts.to_dict()}, lines
 
 
-def _filled(batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:
-    count = 0
-    for batch in batches:
-        count += len(batch)
-        yield batch
-    if count == 0:
-        raise ValueError("The source has no documents, so there is nothing to index.")
+def _encoder_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
+    from ..encoders.registry import load_encoder
+
+    config = load_encoder(path).config
+    values = {**config.to_dict(), "vector_dimension": config.vector_dimension}
+    return {"kind": "encoder", "encoder": values}, ["an encoder", f"encoder     {_named(values)}"]
+
+
+def _embedding_facts(
+    path: Path, format: str | None, part: str | None, option: list[str] | None, survey: bool
+) -> tuple[dict[str, Any], list[str]]:
+    from ..convert import survey as read_all
+    from .sources import open_documents
+
+    source = open_documents(path, format, part, option)
+    facts = {
+        "kind": "embeddings",
+        "format": source.name,
+        "documents": source.num_documents,
+        "tokens": source.num_tokens,
+        "dimension": source.dimension,
+        "lossy": source.lossy,
+        "nbits": source.nbits,
+    }
+    if survey:
+        report = read_all(source)
+        return {**facts, "survey": report.to_dict()}, ["token embeddings, read in full", report.text]
+    counts = ", ".join(
+        f"{count:,} {unit}" if count is not None else f"{unit} are counted by --survey"
+        for count, unit in ((source.num_documents, "documents"), (source.num_tokens, "tokens"))
+    )
+    bits = f", {source.nbits} bits per coordinate" if source.nbits else ""
+    kind = f"lossy{bits}" if source.lossy else "exact"
+    return facts, [f"{source.name} ({kind}): {counts}, {source.dimension} dimensions"]
+
+
+def _search(facts: IndexInfo) -> str:
+    """Return how an index searches, and the recall of its candidates."""
+    vectors = facts.vectors
+    if vectors is None:
+        codes = code_name(facts)
+        return f"by the {codes} codes of all tokens, without vectors" if codes else "exactly, without vectors"
+    text = f"by {facts.encoder['encoder']} vectors of {facts.encoder['vector_dimension']:,} floats"
+    if vectors["kind"] == "exact":
+        text += ", all of which are read"
+    else:
+        recall = "unknown" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
+        text += f" in a graph with recall {recall}"
+    first = facts.first_stage
+    if first is None:
+        return text
+    queries = "windows of document tokens" if first.pseudo_queries else "queries"
+    return (
+        f"{text}; {first.candidates} candidates contain {first.recall:.1%} of the exact top {first.k} "
+        f"({first.queries} {queries})"
+    )
+
+
+def _size(facts: IndexInfo) -> str:
+    without = " without exact tokens" if facts.token_codec["exact_bytes_per_token"] else ""
+    return f"{megabytes(facts.bytes_per_document)} per document{without}"
+
+
+def _named(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+
+
+def code_name(facts: IndexInfo) -> str | None:
+    """Return the name of the codes that a search reads, or None if it reads float tokens."""
+    from ..reranking.codecs import FLOATS
+
+    codec: str = facts.token_codec["codec"]
+    return None if codec in FLOATS else codec

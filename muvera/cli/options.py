@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,78 +9,74 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
-    "PRESETS_TO_START_FROM",
-    "ConfigFile",
-    "Dimension",
+    "Config",
+    "Encoder",
     "Format",
     "Json",
     "Overwrite",
     "Part",
-    "Planes",
-    "Preset",
-    "QueryEmbeddings",
+    "Queries",
     "Quiet",
     "ReaderOption",
-    "Repetitions",
     "Source",
     "Threads",
+    "Where",
+    "parse_json",
     "parse_options",
 ]
 
 Source = Annotated[
     Path,
     typer.Argument(
-        metavar="SOURCE",
-        help="Token embeddings: an index, a file, a folder or a vector store's folder.",
+        metavar="SOURCE", help="Token embeddings: an index, a file, a folder or a vector store's folder."
     ),
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", "-f", help="Its format. Default: found out; muvera formats lists them."),
+    typer.Option("--format", "-f", help="Input format (default: auto-detect; see muvera formats)."),
 ]
 Part = Annotated[
-    str | None, typer.Option("--part", help="docs (the default) or queries, where SOURCE has both.")
-]
-QueryEmbeddings = Annotated[
-    Path | None,
-    typer.Option(
-        "--queries",
-        help="Query embeddings of the same model. Default: windows of document tokens stand in for them.",
-    ),
+    str | None,
+    typer.Option("--part", help="docs or queries, if SOURCE contains both (default: docs)."),
 ]
 ReaderOption = Annotated[
     list[str] | None,
-    typer.Option("--option", "-o", help="NAME=VALUE for the format's reader; may be repeated."),
+    typer.Option("--option", "-o", help="NAME=VALUE for the format's reader; can be repeated."),
 ]
-PRESETS_TO_START_FROM = "moments, learned, mean, fde, paper or reference"
-Preset = Annotated[str, typer.Option(help=f"What to start from: {PRESETS_TO_START_FROM}.")]
-ConfigFile = Annotated[
+Queries = Annotated[
     Path | None,
     typer.Option(
-        "--config",
-        help="JSON object of FDEConfig's or LearnedConfig's parameters, such as {\"num_repetitions\": 40}.",
+        "--queries", help="Query embeddings of the same model (default: windows of document tokens)."
     ),
 ]
-Repetitions = Annotated[
-    int | None, typer.Option("--num-repetitions", help="R. More find more; size and time grow in proportion.")
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="moments, learned, mean, fde, paper or reference; or the folder of an index or of a saved encoder "
+        "(default: moments).",
+    ),
 ]
-Planes = Annotated[
-    int | None,
-    typer.Option("--num-simhash-projections", help="k, for 2**k cells. One more doubles the size."),
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help='JSON file with parameters, such as {"num_repetitions": 40} with --encoder fde.'
+    ),
 ]
-Dimension = Annotated[
-    int | None, typer.Option("--projection-dimension", help="p, columns that a token keeps in a cell.")
+Where = Annotated[
+    str | None,
+    typer.Option("--where", help='Condition on the metadata, as JSON: \'{"year": {"$gte": 2000}}\'.'),
 ]
-Threads = Annotated[int | None, typer.Option(help="Default: all usable cores.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT, once the new one is complete.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Number of threads (default: all cores).")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT when the new one is complete.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no notes.")]
 
 
-def parse_options(pairs: list[str]) -> dict[str, Any]:
-    """Return NAME=VALUE pairs with true, false and numbers as such, all else as text."""
+def parse_options(pairs: list[str] | None) -> dict[str, Any]:
+    """Return NAME=VALUE pairs; true, false and numbers are converted, other values stay text."""
     options: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"--option must be NAME=VALUE, got {pair!r}.")
@@ -88,6 +84,13 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
             parsed = json.loads(value)
         except ValueError:
             parsed = value
-        simple = isinstance(parsed, (bool, int, float))
-        options[name.replace("-", "_")] = parsed if simple else value
+        options[name.replace("-", "_")] = parsed if isinstance(parsed, (bool, int, float)) else value
     return options
+
+
+def parse_json(option: str, text: str | None) -> Any:
+    """Return the value of an option in JSON; None if the option is not used."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{option} must be JSON, got {text!r}: {error}.") from None

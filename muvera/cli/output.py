@@ -1,4 +1,4 @@
-"""What the commands print: results to the output, all else to the error output."""
+"""Printing: results to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import typer
 
 __all__ = ["megabytes", "note", "one_line", "print_json", "progress_bar", "seconds", "warn"]
 
-# What a message of the library says in Python, as it is said here.
+# Words of the library's messages, and the same on the command line.
 _ON_COMMAND_LINE = {
     "overwrite=True": "--overwrite",
-    "half=True": "--half",
+    "encoder='moments'": "--encoder moments",
     "give the format": "give --format",
     "muvera.convert.formats()": "muvera formats",
     "needs token_ids and vocabulary": "needs --token-ids and --vocabulary",
@@ -26,23 +26,22 @@ _ON_COMMAND_LINE = {
     "Give another port": "Give another --port",
 }
 
-#: Options of readers, which are given with -o, and of FDEs, which have their own names.
-_OF_READERS = re.compile(
+# Options of readers, which are given with -o.
+_READER_OPTIONS = re.compile(
     r"\b(column|id_column|table|collection|vector|id_field|field|group|lengths)=('?)(\w*)\2"
 )
-_OF_FDES = re.compile(r"\b(num_repetitions|num_simhash_projections|projection_dimension)=(\d+)")
 
-# Seconds between two drawings of a bar that nothing advances.
+# Seconds between two drawings of a bar without progress.
 _REDRAW_SECONDS = 0.5
 
 
 def note(text: str) -> None:
-    """Print a line for people, apart from the results."""
+    """Print a line to standard error."""
     typer.echo(text, err=True)
 
 
-def warn(texts: list[str]) -> None:
-    """Print warnings, a line each, apart from the results."""
+def warn(*texts: str) -> None:
+    """Print warnings to standard error, one line each."""
     for text in texts:
         note(f"muvera: warning: {text}")
 
@@ -53,13 +52,13 @@ def print_json(value: Any) -> None:
 
 
 def one_line(error: BaseException, options: dict[str, str] | None = None) -> str:
-    """Return an error's message without line breaks, in the words of the command line.
+    """Return an error's message without line breaks, with options instead of Python's parameters.
 
     Parameters
     ----------
     error : Exception
     options : dict of str to str, optional
-        Options that were given, by their Python names, such as ``{"max_bytes": "--max-bytes"}``.
+        The options in use, by their Python names, such as ``{"max_bytes": "--max-bytes"}``.
 
     Examples
     --------
@@ -71,10 +70,8 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
     '--max-bytes 9 is too few.'
     >>> one_line(FileNotFoundError(2, "No such file or directory", "a.npy"))
     'a.npy: No such file or directory.'
-    >>> one_line(ValueError("docs.h5 has the groups a, b. Say which with group=."))
-    'docs.h5 has the groups a, b. Say which with -o group=NAME.'
-    >>> one_line(ValueError("Encode with num_repetitions=7, or half=True."))
-    'Encode with --num-repetitions 7, or --half.'
+    >>> one_line(ValueError("docs.h5 has the groups a, b. Select one with group=."))
+    'docs.h5 has the groups a, b. Select one with -o group=NAME.'
     """
     if isinstance(error, OSError) and error.strerror is not None:
         text = f"{error.strerror.rstrip('.')}."
@@ -86,10 +83,9 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
     for words, replacement in _ON_COMMAND_LINE.items():
         text = text.replace(words, replacement)
     for name, option in (options or {}).items():
-        # Elsewhere it may be a word, or a parameter in Python.
+        # Elsewhere the name may be an ordinary word.
         text = re.sub(rf"^{name} must\b", f"{option} must", re.sub(rf"\b{name}=", f"{option} ", text))
-    text = _OF_READERS.sub(lambda match: f"-o {match[1]}={match[3].lower() or 'NAME'}", text)
-    text = _OF_FDES.sub(lambda match: f"--{match[1].replace('_', '-')} {match[2]}", text)
+    text = _READER_OPTIONS.sub(lambda match: f"-o {match[1]}={match[3].lower() or 'NAME'}", text)
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -97,10 +93,10 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
 def progress_bar(
     total: int | None, unit: str, title: str, quiet: bool = False
 ) -> Iterator[Callable[[int], object]]:
-    """Show a bar on the error output and give what advances it.
+    """Show a progress bar on standard error, and yield the function that advances it.
 
-    Only on a terminal: in a log, every step of a bar is a line.  The seconds move also where a
-    step takes long.
+    The bar appears only on a terminal, because in a log every step would be a line.  Its clock
+    also moves during a long step.
     """
     from tqdm import tqdm
 
@@ -125,7 +121,7 @@ def progress_bar(
 
 
 def megabytes(size: float) -> str:
-    """Return a number of bytes in words.
+    """Return a number of bytes with its unit.
 
     Examples
     --------
@@ -139,7 +135,7 @@ def megabytes(size: float) -> str:
 
 
 def seconds(duration: float) -> str:
-    """Return a duration in words.
+    """Return a duration with its unit.
 
     Examples
     --------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import textwrap
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..utils.checks import counted, verb
-from .options import Format, Json, Quiet, ReaderOption, Threads
+from .options import Format, Json, Quiet, ReaderOption, Threads, Where, parse_json
 from .output import note, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
@@ -23,61 +22,52 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
-# Queries between two steps of the bar; a ranking does not depend on it.
+# Queries between two steps of the progress bar; rankings do not depend on it.
 _QUERIES_AT_ONCE = 256
 
-
-#: Formats of indexes, which never hold queries.
+# Formats that never contain queries.
 _DOCUMENTS_ONLY = ("muvera index", "plaid", "fast_plaid", "pylate", "warp", "byaldi")
 
 
 def search(
     index: Annotated[
-        str,
-        typer.Argument(
-            metavar="INDEX", help="A folder that muvera index made, or the URL that muvera load filled."
-        ),
+        str, typer.Argument(metavar="INDEX", help="The folder of an index, or the URL of muvera load.")
     ],
     queries: Annotated[
         Path,
         typer.Argument(
             metavar="QUERIES",
-            help="Query embeddings, read like documents; also a .npy (queries, tokens, dim).",
+            help="Query embeddings in any format; also a .npy (queries, tokens, dimension).",
         ),
     ],
-    k: Annotated[
-        int | None, typer.Option("--k", "-k", help="Documents a query. Default: 10, or all of fewer.")
-    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="Documents per query; fewer if there are fewer.")] = 10,
     candidates: Annotated[
         int | None,
         typer.Option(
-            help="Documents that the vectors propose and exact scores rank. Default: 100, at least k."
+            help="Documents that the vectors propose and exact scores rank (default: 100, at least k)."
         ),
     ] = None,
-    filter_file: Annotated[
-        Path | None, typer.Option(help="Search only among the ids in this file, one a line.")
+    ids: Annotated[
+        Path | None, typer.Option(help="Search only the documents with the ids in this file, one id a line.")
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show the best document token for each query token.")
+        bool, typer.Option("--explain", help="Print the best document token for each query token.")
     ] = False,
     patience: Annotated[
         int | None,
         typer.Option(
-            help="Stop after so many candidates in a row without a change of the best k. Default: score all."
+            help="Stop when this many candidates in a row do not change the best k (default: score all)."
         ),
     ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help='Of a URL: a condition on the metadata, as JSON: \'{"year": {"$gte": 2000}}\'.'),
-    ] = None,
+    where: Where = None,
     rerank: Annotated[
         str | None,
-        typer.Option(help="Of a URL: who ranks the candidates: auto (default), here, engine, or none."),
+        typer.Option(help="For a URL, where candidates are ranked: auto (default), here, engine or none."),
     ] = None,
     trec: Annotated[bool, typer.Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
     part: Annotated[
-        str | None, typer.Option(help="docs or queries, where QUERIES has both. Default: queries.")
+        str | None, typer.Option(help="docs or queries, if QUERIES contains both (default: queries).")
     ] = None,
     option: ReaderOption = None,
     threads: Threads = None,
@@ -86,148 +76,115 @@ def search(
 ) -> None:
     """Print the best documents for each query: rank, Chamfer score, id.
 
-    Scores are sums over query tokens; higher is better.  A query without tokens has an empty ranking.
+    A score is a sum over query tokens; higher is better.  A query without tokens has an empty
+    ranking.  --ids and --patience apply to an index, --where and --rerank to a URL.
 
     \b
-    Example: the queries that lie in a ColBERTv2 index, as a TREC run.
+    Example: the queries of a ColBERTv2 index, as a TREC run.
       muvera index colbert_index my.index
       muvera search my.index colbert_index/query_embedding.npy -k 100 --trec > run.txt
     """
     if trec and (json_ or explain):
-        raise ValueError("--trec prints a run and nothing else. Leave out --json and --explain.")
+        raise ValueError("--trec prints only a run. Leave out --json and --explain.")
     from ..convert import read
+    from ..engines.base import is_engine_url
     from .sources import open_queries
 
-    plan: dict[str, Any] = {
-        "k": 10 if k is None else k,
-        "candidates": max(100, k or 0) if candidates is None else candidates,
-        "threads": threads,
-    }
-    own = {"patience": patience}
-    found = _opened(index, plan, own, filter_file, where, rerank)
-    if "rerank" not in plan:
-        _require_vectors(queries, index, found)
-    closed = ExitStack()
-    if "rerank" in plan:
-        closed.callback(found.close)
-    with closed:
-        opened = open_queries(queries, format, part, option)
-        if opened.name in _DOCUMENTS_ONLY and not quiet:
-            warn([f"{queries} holds documents and no queries: each of its documents is used as a query."])
-        texts = read(opened)
-        if filter_file is not None:
-            plan["ids"] = _filter(filter_file, found, quiet)
+    candidates = max(100, k) if candidates is None else candidates
+    plan: dict[str, Any] = {"k": k, "candidates": candidates, "threads": threads}
+    with ExitStack() as stack:
+        searched: Any
+        if is_engine_url(index):
+            if ids is not None or patience is not None:
+                raise ValueError("--ids and --patience need an index. For a URL use --where and --rerank.")
+            plan |= _engine_options(where, rerank)
+            searched = _open_collection(index)
+            stack.callback(searched.close)
+            place = str(searched.engine.location)
+        else:
+            if where is not None or rerank is not None:
+                raise ValueError("--where and --rerank need the URL of an engine. For an index use --ids.")
+            searched, place = _open_index(index, queries), index
+            plan["patience"] = patience
+        source = open_queries(queries, format, part, option)
+        if source.name in _DOCUMENTS_ONLY and not quiet:
+            warn(f"{queries} contains documents and no queries: each document is used as a query.")
+        texts = read(source)
+        if ids is not None:
+            plan["ids"] = _read_ids(ids, searched, quiet)
         begun = time.perf_counter()
-        rankings = _rankings(found, texts, quiet, **plan)
-        place = str(found.engine.location) if "rerank" in plan else index
+        rankings = _rankings(searched, texts, quiet, **plan)
         duration = time.perf_counter() - begun
         names = texts.ids.tolist()
         empty = [name for name, length in zip(names, texts.lengths, strict=True) if length == 0]
         if empty and not quiet:
             warn(
-                [
-                    f"{counted(len(empty), 'query', 'queries')} {verb(len(empty), 'has', 'have')} no tokens and "
-                    f"{verb(len(empty), 'gets an empty ranking', 'get empty rankings')}: {_first(empty)}."
-                ]
+                f"{counted(len(empty), 'query', 'queries')} {verb(len(empty), 'has', 'have')} no tokens and "
+                f"{verb(len(empty), 'gets an empty ranking', 'get empty rankings')}: {_first(empty)}."
             )
-        if json_:
-            print_json(
-                {
-                    "index": place,
-                    "k": plan["k"],
-                    "candidates": plan["candidates"],
-                    "patience": patience,
-                    "seconds": round(duration, 4),
-                    "queries": [
-                        {"id": name, "results": _results(found, texts[i], rankings[i], explain)}
-                        for i, name in enumerate(names)
-                    ],
-                }
-            )
-            return
         if trec:
             _print_run(names, rankings)
-        else:
-            for i, name in enumerate(names):
-                typer.echo(f"query {name}")
-                for rank, entry in enumerate(_results(found, texts[i], rankings[i], explain), start=1):
-                    typer.echo(f"{rank:4d}  {entry['score']:10.4f}  {entry['id']}")
-                    if explain:
-                        typer.echo(_matches(entry))
+            return
+        results = [
+            {"id": name, "results": _results(searched, texts[i], rankings[i], explain)}
+            for i, name in enumerate(names)
+        ]
+        if json_:
+            plain = {"index": place, "k": k, "candidates": candidates, "patience": patience}
+            print_json({**plain, "seconds": round(duration, 4), "queries": results})
+            return
+        _print_results(results, explain)
         if not quiet:
-            queries_and_documents = (
-                f"{counted(len(names), 'query', 'queries')} among {counted(len(found), 'document')}"
-            )
-            note(f"{queries_and_documents} in {seconds(duration)}{'' if 'rerank' in plan else _read(found)}")
+            sizes = f"{counted(len(names), 'query', 'queries')} among {counted(len(searched), 'document')}"
+            note(f"{sizes} in {seconds(duration)}{'' if is_engine_url(index) else _codes_read(searched)}")
 
 
-def _opened(
-    index: str,
-    plan: dict[str, Any],
-    own: dict[str, Any],
-    filter_file: Path | None,
-    where: str | None,
-    rerank: str | None,
-) -> Any:
-    """Open an index or a collection in an engine, and complete the plan by what it understands."""
-    from ..engines.base import SCHEMES, is_engine_url
-
-    if "://" in index and not is_engine_url(index):
-        raise ValueError(
-            f"{index} is no URL that is known. INDEX must be a folder, or a URL that begins with one of "
-            f"{', '.join(f'{name}:' for name in SCHEMES)}; see muvera load --help."
-        )
-    if not is_engine_url(index):
-        from ..index.muvera_index import MuveraIndex
-
-        if where is not None or rerank is not None:
-            raise ValueError(
-                "--where and --rerank belong to the URL of an engine. An index has --filter-file."
-            )
-        plan |= own
-        return MuveraIndex.load(index)
-    from .load import open_collection
-
-    if filter_file is not None or any(own.values()):
-        raise ValueError(
-            "--filter-file and --patience belong to an index. An engine's URL has --where and --rerank."
-        )
+def _engine_options(where: str | None, rerank: str | None) -> dict[str, Any]:
     if rerank not in (None, "auto", "here", "engine", "none"):
         raise ValueError(f"--rerank must be auto, here, engine or none, got {rerank!r}.")
-    try:
-        plan["where"] = None if where is None else json.loads(where)
-    except ValueError as error:
-        raise ValueError(f"--where must be JSON, got {where!r}: {error}.") from None
-    plan["rerank"] = None if rerank == "none" else rerank or "auto"
-    return open_collection(index)
+    return {"where": parse_json("--where", where), "rerank": None if rerank == "none" else rerank or "auto"}
 
 
-def _read(found: MuveraIndex) -> str:
-    """Return what scores are of, where they are not of the tokens as they were given."""
-    from .index import coded
+def _open_collection(url: str) -> Any:
+    from ..engines import EngineError, EngineIndex
 
-    facts = found.info()
-    codes = coded(facts)
+    collection = EngineIndex(url)
+    if collection.info().description is None:
+        raise EngineError(f"{collection.engine.location} is empty. Load documents with muvera load.")
+    return collection
+
+
+def _open_index(index: str, queries: Path) -> MuveraIndex:
+    from ..engines.base import SCHEMES
+    from ..index.manifest import TEXTS
+    from ..index.muvera_index import MuveraIndex
+
+    if "://" in index:
+        schemes = ", ".join(f"{name}:" for name in SCHEMES)
+        raise ValueError(f"INDEX must be a folder, or a URL that begins with one of {schemes}, got {index}.")
+    loaded = MuveraIndex.load(index)
+    if not queries.exists() and loaded._attachment(TEXTS) is not None:
+        raise ValueError(
+            f"The file {str(queries)!r} does not exist, and this command needs token vectors. {index} is an index of "
+            f"texts: muvera texts search {index} {shlex.quote(str(queries))} answers a question."
+        )
+    return loaded
+
+
+def _codes_read(index: MuveraIndex) -> str:
+    """Return the codes that the scores come from; nothing for float tokens."""
+    from .index import code_name
+
+    facts = index.info()
+    codes = code_name(facts)
     if codes is None:
         return ""
-    if facts.token_codec["exact_bytes_per_token"]:
-        return f"; tokens are read as {codes} codes, those of the best few exactly"
-    return f"; scores are of tokens read as {codes} codes"
+    exact = "; exact tokens rank the best few" if facts.token_codec["exact_bytes_per_token"] else ""
+    return f"; scores are computed from {codes} codes{exact}"
 
 
-def _require_vectors(queries: Path, index: Any, found: Any) -> None:
-    """Refuse a question that is asked where token vectors are expected."""
-    from ..index.manifest import TEXTS
-
-    if not queries.exists() and found._attachment(TEXTS) is not None:
-        raise ValueError(
-            f"There is no file {str(queries)!r}, and this command takes token vectors. {index} is an index of texts: "
-            f"muvera texts search {index} {shlex.quote(str(queries))} answers a question (--explain, --html)."
-        )
-
-
-def _rankings(found: Any, texts: MultiVectors, quiet: bool, **settings: Any) -> list[Ranking]:
-    """Search a block of queries at a time; those without tokens have an empty ranking."""
+def _rankings(searched: Any, texts: MultiVectors, quiet: bool, **plan: Any) -> list[Ranking]:
+    """Search blocks of queries; queries without tokens get empty rankings."""
     import numpy as np
 
     from ..data.ranking import Ranking
@@ -237,75 +194,74 @@ def _rankings(found: Any, texts: MultiVectors, quiet: bool, **settings: Any) -> 
     with progress_bar(len(filled), "queries", "searching", quiet) as advance:
         for start in range(0, len(filled), _QUERIES_AT_ONCE):
             block = filled[start : start + _QUERIES_AT_ONCE]
-            for i, ranking in zip(block.tolist(), found.search(texts[block], **settings), strict=True):
+            for i, ranking in zip(block.tolist(), searched.search(texts[block], **plan), strict=True):
                 rankings[i] = ranking
             advance(len(block))
     return rankings
 
 
-def _filter(file: Path, found: MuveraIndex, quiet: bool) -> list[Any]:
-    """Return the ids in `file`, of the kind that the index has."""
-    whole = found.ids.dtype.kind == "i"
+def _read_ids(file: Path, index: MuveraIndex, quiet: bool) -> list[Any]:
+    """Return the ids in `file`, of the index's kind."""
+    integers = index.ids.dtype.kind == "i"
     ids: list[Any] = []
     for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         text = line.removesuffix("\r")
         if not text.strip():
             continue
         try:
-            ids.append(int(text) if whole else text)
+            ids.append(int(text) if integers else text)
         except ValueError:
             raise ValueError(
                 f"{file} line {number}: {text!r} is not an integer, but this index has integer ids."
             ) from None
-    unknown = [name for name in ids if name not in found]
+    unknown = [name for name in ids if name not in index]
     if unknown and not quiet:
         warn(
-            [
-                f"{len(unknown):,} of {counted(len(ids), 'id')} in {file} {verb(len(unknown), 'is', 'are')} not "
-                f"in the index: {_first(unknown)}."
-            ]
+            f"{len(unknown):,} of {counted(len(ids), 'id')} in {file} {verb(len(unknown), 'is', 'are')} not "
+            f"in the index: {_first(unknown)}."
         )
     return ids
 
 
 def _first(names: list[Any]) -> str:
-    """Return the first of some ids, and whether there are more."""
     return f"{names[0]!r}{', ...' if len(names) > 1 else ''}"
 
 
-def _results(found: Any, query: Any, ranking: Ranking, explain: bool) -> list[dict[str, Any]]:
+def _results(searched: Any, query: Any, ranking: Ranking, explain: bool) -> list[dict[str, Any]]:
     results = []
     for name, score in ranking:
         entry: dict[str, Any] = {"id": name, "score": score}
         if explain:
-            matches = found.explain(query, name)
+            matches = searched.explain(query, name)
             entry["tokens"] = matches.tokens.tolist()
             entry["similarities"] = matches.similarities.tolist()
         results.append(entry)
     return results
 
 
-def _matches(entry: dict[str, Any]) -> str:
-    pairs = zip(entry["tokens"], entry["similarities"], strict=True)
-    shown = [f"{i}={token} {similarity:.2f}" for i, (token, similarity) in enumerate(pairs)]
-    title = "tokens (query=document similarity): "
-    # Bound together while the line is broken.
-    text = "  ".join(pair.replace(" ", "\0") for pair in shown)
-    filled = textwrap.fill(text, 100, initial_indent=" " * 6 + title, subsequent_indent=" " * 8)
-    return filled.replace("\0", " ")
+def _print_results(queries: list[dict[str, Any]], explain: bool) -> None:
+    for query in queries:
+        typer.echo(f"query {query['id']}")
+        for rank, entry in enumerate(query["results"], start=1):
+            typer.echo(f"{rank:4d}  {entry['score']:10.4f}  {entry['id']}")
+            if explain:
+                pairs = zip(entry["tokens"], entry["similarities"], strict=True)
+                # A NUL keeps a pair on one line while the text is wrapped.
+                shown = "  ".join(f"{i}={token}\0{value:.2f}" for i, (token, value) in enumerate(pairs))
+                title = "      tokens (query=document similarity): "
+                filled = textwrap.fill(shown, 100, initial_indent=title, subsequent_indent=" " * 8)
+                typer.echo(filled.replace("\0", " "))
 
 
 def _print_run(names: list[Any], rankings: list[Ranking]) -> None:
-    """Print a line a result: query, Q0, document, rank, score, name of the run."""
-    every = [str(name) for name in names] + [
-        str(name) for ranking in rankings for name in ranking.ids.tolist()
-    ]
-    for text in every:
-        if len(text.split()) != 1:
+    """Print one line per result: query, Q0, document, rank, score, name of the run."""
+    every = [*names, *(name for ranking in rankings for name in ranking.ids.tolist())]
+    for name in map(str, every):
+        if len(name.split()) != 1:
             raise ValueError(
-                f"id {text!r} has white space, which parts the columns of a TREC run. Use --json."
+                f"id {name!r} has white space, which separates the columns of a TREC run. Use --json."
             )
     for query, ranking in zip(names, rankings, strict=True):
-        scores = ranking.scores.astype("U").tolist()  # NumPy writes float32 shortest
+        scores = ranking.scores.astype("U").tolist()  # NumPy writes float32 with the fewest digits
         for rank, (name, score) in enumerate(zip(ranking.ids.tolist(), scores, strict=True), start=1):
             typer.echo(f"{query} Q0 {name} {rank} {score} muvera")

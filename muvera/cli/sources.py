@@ -1,4 +1,4 @@
-"""Opening what a command was pointed at, and streaming it."""
+"""Open the inputs of a command: documents, queries, indexes and encoders."""
 
 from __future__ import annotations
 
@@ -7,29 +7,60 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..convert import open_source, read
+import numpy as np
+from numpy.typing import NDArray
+
+from ..convert import Source, open_source, read
 from ..convert.registry import find_reader, reader
-from ..convert.sources.base import Source
-from ..convert.sources.named_arrays import find, names_of
+from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
-from .index_source import is_index, open_index
+from ..encoders.base import Encoder, EncoderConfig
+from ..encoders.registry import (
+    DEFAULT_PRESET,
+    PRESETS,
+    config_from_dict,
+    is_encoder_folder,
+    preset_config,
+)
+from ..encoders.registry import load_encoder as load_saved_encoder
+from ..index.manifest import MANIFEST
+from ..index.muvera_index import MuveraIndex
+from ..index.settings import IndexSettings
+from ..reranking.codecs.residual import ResidualCodec
+from ..utils.atomic_files import read_json
 from .options import parse_options
+from .output import progress_bar
 
-__all__ = ["open_documents", "open_queries", "read_collections", "stream"]
+__all__ = [
+    "IndexSource",
+    "choose_encoder",
+    "fit",
+    "is_index",
+    "load_encoder",
+    "open_documents",
+    "open_index",
+    "open_queries",
+    "read_collections",
+    "stream",
+]
 
-_BYTES_A_BATCH = 64 << 20
+# Batches are small, so that a progress bar moves early.
+_BATCH_BYTES = 16 << 20
+
+# Documents of an index that are read at a time.
+_DOCUMENTS = 1024
 
 
 def open_documents(
     path: Path, format: str | None = None, part: str | None = None, options: list[str] | None = None
 ) -> Source:
-    """Open documents, of an index too; `part` goes to the readers that know parts."""
-    given = parse_options(options or [])
+    """Open documents, or an index; `part` goes to the readers that have it."""
+    given = parse_options(options)
     if part is not None:
         given["part"] = part
     if format is None and is_index(path):
         if given:
-            raise ValueError(f"{path} is an index, which is read whole. Leave out --part and --option.")
+            raise ValueError(f"{path} is an index, which has no options. Leave out --part and --option.")
         return open_index(path)
     return open_source(path, format, **given)
 
@@ -37,18 +68,19 @@ def open_documents(
 def open_queries(
     path: Path, format: str | None = None, part: str | None = None, options: list[str] | None = None
 ) -> Source:
-    """Open queries: those of a source that has them beside documents, else all that it has."""
-    given = parse_options(options or [])
+    """Open the queries of a source that also has documents, or everything of any other source."""
+    given = parse_options(options)
     if part is not None or "part" in given or (format is None and is_index(path)):
         return open_documents(path, format, part, options)
-    module = find_reader(path.expanduser()) if format is None else reader(format)
+    path = path.expanduser()
+    module = find_reader(path) if format is None else reader(format)
     if "part" not in inspect.signature(module.open_source).parameters:
         return open_source(path, format, **given)
     try:
         return open_source(path, format, part="queries", **given)
     except ValueError:
-        # Damaged queries must not turn into documents.
-        if _has_queries(path.expanduser()):
+        # Damaged queries must not be replaced by the documents.
+        if path.is_dir() and any(entry.stem.startswith(("quer", "test")) for entry in path.iterdir()):
             raise
         return open_source(path, format, part="docs", **given)
 
@@ -56,38 +88,163 @@ def open_queries(
 def read_collections(
     documents: Path, queries: Path | None, format: str | None, part: str | None, options: list[str] | None
 ) -> tuple[MultiVectors, MultiVectors | None]:
-    """Return documents and queries in memory; format, part and options are the documents'."""
+    """Read documents and queries into memory; format, part and options apply to the documents."""
     return (
         read(open_documents(documents, format, part, options)),
         None if queries is None else read(open_queries(queries)),
     )
 
 
-def _has_queries(path: Path) -> bool:
-    present = {entry.stem for entry in path.iterdir()} if path.is_dir() else set()
-    return find(names_of("queries").tokens, present) is not None
-
-
-def stream(source: Source, batch_bytes: int | None = None) -> Iterator[MultiVectors]:
-    """Yield the source's batches in bounded memory, checked; messages count all documents.
-
-    Smaller batches than the usual 64 MiB let a progress bar move sooner.
-    """
+def stream(source: Source) -> Iterator[MultiVectors]:
+    """Yield the batches of a source, at least one document in total."""
     count = 0
-    size = _BYTES_A_BATCH if batch_bytes is None else min(batch_bytes, _BYTES_A_BATCH)
-    for batch in source.batches(max(1, size // (4 * source.dimension))):
-        batch.require_finite(first=count, place=getattr(source, "place", source.name))
+    for batch in source.batches(max(1, _BATCH_BYTES // (4 * source.dimension))):
         count += len(batch)
         yield batch
+    if count == 0:
+        raise ValueError("The source has no documents.")
 
 
-def number_of(source: Source) -> dict[str, Any]:
-    """Return what is known of a source without reading it, as plain values."""
-    return {
-        "format": source.name,
-        "documents": source.num_documents,
-        "tokens": source.num_tokens,
-        "dimension": source.dimension,
-        "lossy": source.lossy,
-        "nbits": source.nbits,
-    }
+def is_index(path: Path) -> bool:
+    """Return True if a folder contains an index."""
+    return (path.expanduser() / MANIFEST).is_file()
+
+
+def open_index(path: Path) -> IndexSource:
+    """Return the source of an index's folder.
+
+    Raises
+    ------
+    IndexFolderError
+        If the index is damaged or of another version.
+    """
+    index = MuveraIndex.load(path.expanduser())
+    codec = index.codec if index.settings.tokens is None else None
+    return CodedIndexSource(index, codec) if isinstance(codec, ResidualCodec) else IndexSource(index)
+
+
+class IndexSource(Source):
+    """Tokens and ids of an index's documents, in the order of addition.
+
+    Parameters
+    ----------
+    index : MuveraIndex
+
+    Attributes
+    ----------
+    encoder : Encoder or None
+        The index's encoder, if it has vectors.
+    """
+
+    name = "muvera index"
+
+    def __init__(self, index: MuveraIndex) -> None:
+        self._index = index
+        self.encoder = index.encoder
+        info = index.info()
+        self.dimension = info.dimension
+        self.num_documents = info.documents
+        self.num_tokens = info.tokens
+
+    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
+        """Yield the documents with their ids, at most `max_tokens` tokens at a time."""
+        ids = self._index.ids
+        for start in range(0, len(ids), _DOCUMENTS):
+            yield from collection_batches(self._index.tokens(ids[start : start + _DOCUMENTS]), max_tokens)
+
+
+class CodedIndexSource(IndexSource):
+    """Index that stores the codes of a PLAID index, see :class:`muvera.data.batches.CodedSource`.
+
+    Parameters
+    ----------
+    index : MuveraIndex
+    codec : ResidualCodec
+        The codec of its tokens.
+    """
+
+    lossy = True
+
+    def __init__(self, index: MuveraIndex, codec: ResidualCodec) -> None:
+        super().__init__(index)
+        self.nbits = codec.bits
+        arrays = codec.to_arrays()
+        self.centroids, self.bucket_weights = arrays["centroids"], arrays["levels"]
+
+    def coded_batches(
+        self, max_tokens: int
+    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+        """Yield documents, centroid numbers of their tokens and packed residuals."""
+        for documents in self.batches(max_tokens):
+            coded = self._index.codes(documents.ids)
+            assert isinstance(coded.codec, ResidualCodec)
+            numbers, _, packed = coded.codec.split_codes(coded.tokens)
+            yield documents, numbers, packed
+
+
+def choose_encoder(
+    name: str | None, config: Path | None, dimension: int
+) -> tuple[EncoderConfig | Encoder, dict[str, Any]]:
+    """Return the encoder of --encoder and --config, and the index settings in the file.
+
+    Parameters
+    ----------
+    name : str, optional
+        A preset, or the folder of an index or of a saved encoder.  Default: "moments".
+    config : Path, optional
+        JSON object of encoder parameters, which change the preset, and of index settings.  A file
+        that names its "encoder" needs no preset.
+    dimension : int
+        Columns of a token vector.
+    """
+    values = {} if config is None else read_json(config)
+    if not isinstance(values, dict):
+        raise ValueError(f"{config} must contain a JSON object of parameters, got {type(values).__name__}.")
+    settings = {field: values.pop(field) for field in IndexSettings.of().to_dict() if field in values}
+    if name is not None and name not in PRESETS:
+        if values:
+            raise ValueError(
+                f"--encoder {name} is fitted already. Leave out {', '.join(values)} in {config}."
+            )
+        return load_encoder(name), settings
+    if name is None and "encoder" in values:
+        return config_from_dict({"dimension": dimension, **values}), settings
+    return preset_config(name or DEFAULT_PRESET, **{"dimension": dimension, **values}), settings
+
+
+def load_encoder(name: str) -> Encoder:
+    """Return the encoder of an index's folder or of a folder that ``encode --save-encoder`` wrote.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the folder is neither, is damaged, or is an index without vectors.
+    """
+    folder = Path(name).expanduser()
+    if is_encoder_folder(folder):
+        return load_saved_encoder(folder)
+    if not is_index(folder):
+        raise FileNotFoundError(
+            f"--encoder must be one of {', '.join(PRESETS)}, or the folder of an index or of encode --save-encoder, "
+            f"got {name!r}."
+        )
+    encoder = MuveraIndex.load(folder).encoder
+    if encoder is None:
+        raise ValueError(
+            f"{folder} is searched exactly and has no encoder. Build it with --exact-tokens 0 to have one."
+        )
+    return encoder
+
+
+def fit(encoder: Encoder, source: Source, quiet: bool, threads: int | None = None) -> Encoder:
+    """Fit an encoder to all documents of a source, if it needs that, and return it."""
+    if encoder.needs_fit:
+        with progress_bar(source.num_documents, "documents", "fitting", quiet) as advance:
+
+            def batches() -> Iterator[MultiVectors]:
+                for batch in stream(source):
+                    yield batch
+                    advance(len(batch))
+
+            encoder.fit(batches(), threads=threads)
+    return encoder

@@ -1,26 +1,34 @@
-"""``muvera texts``: texts to an index, and questions to its answers."""
+"""``muvera texts`` and ``muvera serve``: index texts, answer questions, serve an index over HTTP."""
 
 from __future__ import annotations
 
 import html
-import json
+import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Json, Quiet, Threads
-from .output import note, print_json, progress_bar, seconds
+from .options import Json, Overwrite, Quiet, Threads, Where, parse_json
+from .output import note, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
+    from ..index.muvera_index import MuveraIndex
     from ..texts.hit import Hit, TextExplanation
+    from ..texts.text_index import TextIndex
 
-__all__ = ["texts"]
+__all__ = ["converse", "print_hits", "serve", "texts"]
+
+# Environment variable of the token; an option would be visible in the list of processes.
+_TOKEN = "MUVERA_TOKEN"
+
+# Shorter tokens could be guessed.
+_MIN_TOKEN_LENGTH = 16
 
 texts = typer.Typer(
     help="Encode texts, build an index of them, and answer questions from it.",
@@ -46,23 +54,21 @@ def build(
         Path,
         typer.Argument(metavar="TEXTS", help="JSON lines with text, id and metadata, or one text a line."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="INDEX", help="The index's folder, which is made.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the index.")],
     encoder: Annotated[
         str,
         typer.Option(
-            help="Text encoder: minilm, sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL ..."
+            help="Text encoder: minilm, sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."
         ),
     ] = "minilm",
     field: Annotated[str, typer.Option(help="Key of the text in JSON lines.")] = "text",
     vectors: Annotated[
-        str, typer.Option(help="Preset of the document vectors, as for muvera index.")
+        str, typer.Option(help="Document vectors: a preset of muvera index --encoder.")
     ] = "moments",
     cache: Annotated[
-        Path | None, typer.Option(help="File that keeps encoded texts, so that an interrupted run goes on.")
+        Path | None, typer.Option(help="Store encoded texts in this file, to continue an interrupted run.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the index, once the new one is complete.")
-    ] = False,
+    overwrite: Overwrite = False,
     threads: Threads = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -82,88 +88,73 @@ def build(
 
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists. Give another name, or --overwrite to replace it.")
-    if not source.exists():
-        raise FileNotFoundError(
-            f"{source} does not exist. Give a file of JSON lines (.jsonl) or of one text a line."
-        )
-    found = read_texts(source, field)
+    content = read_texts(source, field)
     model = load_text_encoder(encoder)
     if cache is not None:
         model = CachedEncoder(model, cache)
     begun = time.perf_counter()
-    with progress_bar(len(found.texts), "texts", "encoding", quiet) as advance:
+    with progress_bar(len(content.texts), "texts", "encoding", quiet) as advance:
         index = TextIndex.build(
-            found.texts, model, ids=found.ids, metadata=found.metadata, path=out, overwrite=overwrite,
+            content.texts, model, ids=content.ids, metadata=content.metadata, path=out, overwrite=overwrite,
             vectors=vectors, threads=threads, progress=advance,
         )  # fmt: skip
     duration = time.perf_counter() - begun
     if json_:
-        print_json(
-            {"index": str(out), "texts": len(index), "encoder": model.name, "seconds": round(duration, 3)}
-        )
+        facts = {"index": str(out), "texts": len(index), "encoder": model.name}
+        print_json({**facts, "seconds": round(duration, 3)})
         return
     typer.echo(f"{out}: {len(index):,} texts, encoded by {model.name}, in {seconds(duration)}")
 
 
 @texts.command("search")
 def search(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that muvera texts index made.")],
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder of muvera texts index.")],
     query: Annotated[
-        str | None, typer.Argument(metavar="QUERY", help="A question. Without it, questions are asked for.")
+        str | None, typer.Argument(metavar="QUERY", help="A question (default: prompt for questions).")
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Answers.")] = 10,
-    where: Annotated[
-        str | None, typer.Option(help='A condition on the metadata, as JSON: \'{"year": {"$gte": 2000}}\'.')
-    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Number of answers.")] = 10,
+    where: Where = None,
     unit: Annotated[str, typer.Option(help="document, or sentence for the best sentences.")] = "document",
     words: Annotated[
-        int, typer.Option(min=0, help="Also rank so many texts that share words with the query.")
+        int, typer.Option(min=0, help="Also rank this many texts that share words with the query.")
     ] = 0,
     words_weight: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of BM25's score in the order, with --words. Default: none."),
+        typer.Option(min=0, max=1, help="Weight of BM25's score in the ranking, with --words (default: 0)."),
     ] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Texts that are ranked exactly.")] = 100,
-    explain: Annotated[bool, typer.Option("--explain", help="Show which words answered which.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the matching words.")] = False,
     as_html: Annotated[
-        Path | None, typer.Option("--html", help="Write the answers to a page, their words shaded.")
+        Path | None, typer.Option("--html", help="Write the answers to a page with shaded words.")
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Default: the one that the index was built with.")
+        str | None, typer.Option(help="Text encoder (default: the encoder of the index).")
     ] = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Answer a question from an index of texts."""
-    from ..metadata.filters import FilterError
     from ..texts.text_index import TextIndex
 
-    try:
-        condition = None if where is None else json.loads(where)
-    except ValueError as error:
-        raise FilterError(f"--where must be JSON, got {where!r}: {error}.") from None
-    if words_weight is not None and not words:
-        raise ValueError(
-            "--words-weight weighs the texts that --words finds. Give both, such as --words 100."
-        )
-    weights = None if words_weight is None else {"maxsim": 1 - words_weight, "words": words_weight}
-    if unit not in ("document", "sentence"):
-        raise ValueError(f"--unit must be document or sentence, got {unit!r}.")
-    _require_texts(index)
-    found = TextIndex.load(index, encoder)
-    options: dict[str, Any] = {
-        "where": condition,
+    options = {
+        "k": k,
+        "where": parse_json("--where", where),
         "words": words,
         "candidates": max(candidates, k),
     }
-    if unit == "document":
-        answer = partial(found.search, k=k, weights=weights, **options)
-    elif weights is not None:
-        raise ValueError("--words-weight ranks whole texts. Leave it out, or give --unit document.")
-    else:
-        answer = partial(found.search_sentences, k=k, **options)
+    if unit not in ("document", "sentence"):
+        raise ValueError(f"--unit must be document or sentence, got {unit!r}.")
+    if words_weight is not None:
+        if not words:
+            raise ValueError("--words-weight needs --words. Give both, such as --words 100.")
+        if unit == "sentence":
+            raise ValueError("--words-weight ranks whole texts. Leave it out, or give --unit document.")
+        options["weights"] = {"maxsim": 1 - words_weight, "words": words_weight}
+    _require_texts(index)
+    loaded = TextIndex.load(index, encoder)
+    answer = partial(loaded.search if unit == "document" else loaded.search_sentences, **options)
     if query is None:
-        _converse(answer, explain)
+        converse(answer, explain)
         return
     begun = time.perf_counter()
     hits = answer(query, explain=explain or as_html is not None)
@@ -174,9 +165,9 @@ def search(
         rows = [hit.to_dict() for hit in hits]
         print_json({"index": str(index), "query": query, "seconds": round(duration, 4), "hits": rows})
         return
-    _print(hits, explain)
+    print_hits(hits, explain)
     if not quiet:
-        note(f"{len(hits):,} of {len(found):,} texts in {seconds(duration)}")
+        note(f"{len(hits):,} of {len(loaded):,} texts in {seconds(duration)}")
 
 
 def _require_texts(index: Path) -> None:
@@ -192,36 +183,40 @@ def _require_texts(index: Path) -> None:
         )
 
 
-def _converse(answer: Callable[..., list[Hit]], explain: bool) -> None:
-    """Answer questions from the terminal, or a pipe, until they end."""
-    asked = sys.stdin.isatty()
+def converse(answer: Callable[..., list[Hit]], explain: bool) -> None:
+    """Answer questions from standard input until an empty line."""
+    terminal = sys.stdin.isatty()
     while True:
-        if asked:
+        if terminal:
             typer.echo("? ", nl=False, err=True)
         line = sys.stdin.readline()
         if not line.strip():
             return
-        _print(answer(line.strip(), explain=explain), explain)
+        print_hits(answer(line.strip(), explain=explain), explain)
 
 
-def _print(hits: list[Hit], explain: bool) -> None:
+def print_hits(hits: list[Hit], explain: bool, labelled: Sequence[str] = ()) -> None:
+    """Print texts with their scores and, to explain them, the matching words; mark labelled answers."""
     for rank, hit in enumerate(hits, 1):
-        typer.echo(f"{rank:4d}  {hit.score:10.4f}  {hit.id}")
+        label = "  <- a labelled answer" if hit.id in labelled else ""
+        typer.echo(f"{rank:4d}  {hit.score:10.4f}  {hit.id}{label}")
         shown = textwrap.shorten(hit.text, 300, placeholder=" ...")
         typer.echo(textwrap.fill(shown, 96, initial_indent=" " * 6, subsequent_indent=" " * 6))
         if explain and hit.explanation is not None:
-            typer.echo(
-                textwrap.fill(_pairs(hit.explanation), 96, initial_indent=" " * 6, subsequent_indent=" " * 8)
-            )
+            pairs = "  ".join(_word_pairs(hit.explanation))
+            start = "      words (query=text similarity): "
+            typer.echo(textwrap.fill(pairs, 96, initial_indent=start, subsequent_indent=" " * 8))
 
 
-def _pairs(reason: TextExplanation) -> str:
-    shown = []
-    for match in reason.matches:
-        asked, answered = reason.query[slice(*match.query)], reason.text[slice(*match.document)]
-        if asked:
-            shown.append(f"{asked}={answered or '(no word)'} {match.similarity:.2f}")
-    return "words (query=text similarity): " + "  ".join(dict.fromkeys(shown))
+def _word_pairs(explanation: TextExplanation) -> list[str]:
+    """Return each query word with the word of the text that it matched, and their similarity."""
+    pairs = []
+    for match in explanation.matches:
+        word = explanation.query[slice(*match.query)]
+        if word:  # a special token has no word
+            matched = explanation.text[slice(*match.document)] or "(no word)"
+            pairs.append(f"{word}={matched} {match.similarity:.2f}")
+    return list(dict.fromkeys(pairs))
 
 
 def _write_page(path: Path, query: str, hits: list[Hit]) -> None:
@@ -229,3 +224,57 @@ def _write_page(path: Path, query: str, hits: list[Hit]) -> None:
 
     body = "\n".join(f"<section>{hit._repr_html_()}</section>" for hit in hits)
     write_bytes(path, _PAGE.format(title=html.escape(query), body=body).encode())
+
+
+def serve(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index.")],
+    encoder: Annotated[
+        str | None, typer.Option(help="Text encoder (default: the encoder of the index).")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    writable: Annotated[
+        bool, typer.Option("--writable", help=f"Allow writes with the bearer token in {_TOKEN}.")
+    ] = False,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token, instead of the variable.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Concurrent searches (default: one per core).")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds per request.")] = 30.0,
+) -> None:
+    """Serve an index: /search, /explain, /documents, /info, /health, /openapi.json, and a page at /.
+
+    Changes are saved at a graceful stop (Ctrl-C or SIGTERM).
+
+    \b
+    Example:
+      muvera serve my-index --port 8080
+      curl -s localhost:8080/search -H 'Content-Type: application/json' -d '{"query": "red apple"}'
+    """
+    from ..index.manifest import TEXTS
+    from ..index.muvera_index import MuveraIndex
+    from ..serve.run import ServerSettings
+    from ..serve.run import serve as run
+    from ..texts.text_index import TextIndex
+    from ..utils.parallel import thread_count
+
+    token = os.environ.get(_TOKEN) if token_file is None else token_file.read_text(encoding="utf-8").strip()
+    settings = ServerSettings(
+        token=token or None, writable=writable, threads=threads or thread_count(None), timeout=timeout
+    )
+    if writable and token and len(token) < _MIN_TOKEN_LENGTH:
+        warn(
+            f"The token has {len(token)} characters and could be guessed. Use at least {_MIN_TOKEN_LENGTH} "
+            "random ones."
+        )
+    vectors = MuveraIndex.load(index)
+    has_texts = vectors._attachment(TEXTS) is not None
+    loaded: TextIndex | MuveraIndex = TextIndex.load(index, encoder) if has_texts else vectors
+    address = f"[{host}]" if ":" in host else host
+
+    def announce() -> None:
+        typer.echo(f"{index}: {len(loaded):,} documents at http://{address}:{port}/ (Ctrl-C stops)")
+
+    run(loaded, settings, host=host, port=port, save=lambda: loaded.save(index), announce=announce)

@@ -25,33 +25,33 @@ class SmallOpenSearch:
         """Return the status and the answer of a request."""
         self.requests.append((verb, path, kind))
         match verb, path.partition("?")[0]:
-            case "PUT", "/fdes":
+            case "PUT", "/vectors":
                 self.body = json.loads(content)
                 return 200, {"acknowledged": True}
-            case "POST", "/fdes/_bulk":
+            case "POST", "/vectors/_bulk":
                 return 200, {"errors": self._bulk(content)}
-            case "POST", "/fdes/_refresh":
+            case "POST", "/vectors/_refresh":
                 self.visible = dict(self.documents)
                 return 200, {}
-            case "POST", "/fdes/_search":
+            case "POST", "/vectors/_search":
                 return 200, self._search(json.loads(content))
         return 405, {"error": f"{verb} {path}"}
 
     def _bulk(self, content: bytes) -> bool:
         assert content.endswith(b"\n")
         lines = [json.loads(line) for line in content.splitlines()]
-        field = self.body["mappings"]["properties"]["fde"]
+        field = self.body["mappings"]["properties"]["vector"]
         for action, document in zip(lines[::2], lines[1::2], strict=True):
-            if len(document["fde"]) != field["dimension"]:
+            if len(document["vector"]) != field["dimension"]:
                 return True
             self.documents[action["index"]["_id"]] = document
         return False
 
     def _search(self, request: dict[str, Any]) -> Any:
-        assert self.body["mappings"]["properties"]["fde"]["method"]["space_type"] == "innerproduct"
-        wanted = request["query"]["knn"]["fde"]
+        assert self.body["mappings"]["properties"]["vector"]["method"]["space_type"] == "innerproduct"
+        wanted = request["query"]["knn"]["vector"]
         names = list(self.visible)
-        vectors = np.array([self.visible[name]["fde"] for name in names])
+        vectors = np.array([self.visible[name]["vector"] for name in names])
         best = np.argsort(-(vectors @ wanted["vector"]))[: min(wanted["k"], request["size"])]
         sources = [{field: self.visible[names[i]][field] for field in request["_source"]} for i in best]
         hits = [{"_id": names[i], "_source": source} for i, source in zip(best, sources, strict=True)]

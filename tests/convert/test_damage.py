@@ -136,6 +136,6 @@ def test_a_folder_of_damaged_files_names_the_folder(tmp_path: Path) -> None:
 def test_an_id_in_two_batches_names_the_file(tmp_path: Path, to: str) -> None:
     rows = [{"id": "a", "tokens": [[1.0]]}, {"id": "a", "tokens": [[2.0]]}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(ValueError, match=r"a\.jsonl.* 'a' stands at positions 0 and 1"):
+    with pytest.raises(ValueError, match=r"a\.jsonl.* 'a' .* 0 and 1"):
         convert(tmp_path / "a.jsonl", tmp_path / "out", to, max_tokens=1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

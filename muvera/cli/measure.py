@@ -1,0 +1,126 @@
+"""``muvera diagnose`` and ``muvera tune``: measure encoders on a sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import Config, Encoder, Format, Json, Part, Queries, Quiet, ReaderOption, Source, Threads
+from .output import note, print_json, progress_bar
+
+__all__ = ["diagnose", "tune"]
+
+Seed = Annotated[int, typer.Option(help="Random seed of the sample.")]
+
+
+def diagnose(
+    source: Source,
+    queries: Queries = None,
+    format: Format = None,
+    part: Part = None,
+    option: ReaderOption = None,
+    encoder: Encoder = None,
+    config: Config = None,
+    sample: Annotated[int, typer.Option(help="Documents to measure; time grows in proportion.")] = 1000,
+    seed: Seed = 0,
+    threads: Threads = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure token embeddings and the presets on a sample, and recommend one preset.
+
+    --format and --option apply to SOURCE; the format of --queries is detected.  If a folder
+    contains documents and queries, --queries reads its queries.  --encoder and --config name an
+    encoder that is measured in addition to the presets.
+
+    \b
+    Example:
+      muvera diagnose docs --queries docs
+    """
+    from ..diagnostics.diagnose import diagnose as run
+    from .sources import choose_encoder, read_collections
+
+    with progress_bar(None, "steps", "measuring", quiet) as advance:
+        documents, given = read_collections(source, queries, format, part, option)
+        extra: Any = None
+        if encoder is not None or config is not None:
+            extra = choose_encoder(encoder, config, documents.dimension)[0]
+        diagnosis = run(documents, given, extra, sample=sample, seed=seed, threads=threads, progress=advance)
+    if json_:
+        print_json({"source": str(source), **diagnosis.to_dict()})
+    else:
+        typer.echo(diagnosis.text)
+
+
+def tune(
+    source: Source,
+    queries: Queries = None,
+    format: Format = None,
+    part: Part = None,
+    option: ReaderOption = None,
+    target_recall: Annotated[
+        float | None,
+        typer.Option(help="Choose the smallest vectors with this recall (default: those with the highest)."),
+    ] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Maximum bytes of a document's vector.")] = None,
+    max_floats: Annotated[int | None, typer.Option(help="Maximum floats of a document's vector.")] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="Documents that a search ranks exactly (default: 100).")
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Documents to measure; time grows in proportion.")] = 1500,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the configuration here, for muvera index --config.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw recall over bytes as .svg or .png; needs the extra 'plot'.")
+    ] = None,
+    threads: Threads = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare encoders on a sample, and estimate the recall of the best on held-out queries.
+
+    Takes a few minutes.  --format and --option apply to SOURCE; the format of --queries is detected.
+    If a folder contains documents and queries, --queries reads its queries.
+
+    \b
+    Example:
+      muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
+      muvera index docs docs.index --config tuned.json
+    """
+    from ..tuning.plot import plot_tuning, require_plot
+    from ..tuning.tune import tune as run
+    from .sources import read_collections
+
+    for path in (out, plot):  # before the work
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"The folder {path.parent} of {path.name} does not exist. Make it first.")
+    if plot is not None:
+        require_plot(plot)
+    with progress_bar(None, "steps", "measuring", quiet) as advance:
+        documents, given = read_collections(source, queries, format, part, option)
+        tuning = run(
+            documents,
+            given,
+            target_recall=target_recall,
+            max_bytes=max_bytes,
+            max_floats=max_floats,
+            candidates=candidates,
+            sample=sample,
+            seed=seed,
+            threads=threads,
+            progress=advance,
+        )
+    if out is not None:
+        tuning.save(out)
+    if plot is not None:
+        plot_tuning(tuning, plot)
+    if json_:
+        print_json({"source": str(source), **tuning.to_dict()})
+        return
+    typer.echo(tuning.text)
+    if out is not None and not quiet:
+        note(f"wrote {out}, for: muvera index {source} INDEX --config {out}")

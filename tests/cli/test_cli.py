@@ -1,0 +1,217 @@
+"""Shared by all commands: help, version, errors in one line, exit codes, progress bars."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders.command_line import COMMANDS, answer, fails, muvera, some_texts
+from builders.paths import ROOT
+
+from muvera import MuveraIndex, __version__
+from muvera.cli import output
+from muvera.cli.output import one_line, progress_bar
+from muvera.convert import RULES, formats
+from muvera.convert.pipeline import WRITERS
+from muvera.convert.writers.vectors import FORMATS
+from muvera.encoders.registry import PRESETS
+
+#: Libraries that help must not import.
+HEAVY = ("numpy", "numba", "scipy", "hnswlib", "tqdm", "filelock", "threadpoolctl", "pyarrow", "altair")
+
+HELP = f"""
+import sys
+from muvera.cli import app
+for arguments in ([], *([name] for name in {COMMANDS})):
+    try:
+        app([*arguments, "--help"])
+    except SystemExit as end:
+        assert not end.code, (arguments, end.code)
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+
+
+def started(*arguments: object, **extra: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(  # type: ignore[call-overload]
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+        **extra,
+    )
+
+
+def test_help_imports_no_heavy_library() -> None:
+    out, err = started("-c", HELP).communicate(timeout=60)
+    assert out.splitlines()[-1] == "[]", err
+    assert out.count("Usage: ") == 1 + len(COMMANDS)
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    program = started("-m", "muvera.cli", "info", tmp_path / "nothing")
+    out, err = program.communicate(timeout=60)
+    assert (program.returncode, out) == (2, "")
+    assert err.startswith("muvera: error: ") and err.count("\n") == 1
+    program = started("-m", "muvera.cli", "--help")
+    assert program.stdout is not None and program.stderr is not None
+    program.stdout.close()  # a reader that leaves the pipe is no error
+    assert "Traceback" not in program.stderr.read()
+    program.stderr.close()
+    program.wait(timeout=60)
+
+
+def test_help_and_version() -> None:
+    code, out, err = muvera("--help")
+    assert (code, err) == (0, "")
+    assert all(f"\n  {name} " in out for name in (*COMMANDS, "texts"))
+    assert muvera() == muvera("-h") == (0, out, "")
+    assert muvera("--version") == (0, f"muvera {__version__}\n", "")
+    for name in COMMANDS:
+        code, out, _ = muvera(name, "--help")
+        assert code == 0 and muvera(name, "-h")[1] == out
+        example = out[out.index("Example") :]
+        assert f"muvera {name}" in example[: example.index("Options:")]
+        assert "--json" in out or name == "serve"
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [("convert", [*WRITERS, *RULES]), ("encode", [*FORMATS, *PRESETS]), ("index", PRESETS)],
+)
+def test_help_lists_every_name(command: str, names: list[str]) -> None:
+    """The lists are written out, because help must not import the tables."""
+    words = " ".join(muvera(command, "--help")[1].split()).replace("- ", "-")
+    for name in names:
+        assert name in words, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "command"),
+    [
+        (["serach"], "'search'", "muvera"),
+        (["index", "--nothing"], "--nothing", "muvera index"),
+        (["index", "a"], "Missing argument", "muvera index"),
+        (["--nothing"], "--nothing", "muvera"),
+        (["search", "a", "b", "-k", "many"], "'--k'", "muvera search"),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], text: str, command: str) -> None:
+    line = fails(*arguments)
+    assert text in line and line.endswith(f" See {command} --help.\n")
+
+
+def test_errors_and_their_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, err = muvera("--debug", "search", "nowhere", "queries.npy")
+    assert code == 2 and "Traceback" in err
+    assert err.splitlines()[-1].startswith("muvera: error: ")
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr(MuveraIndex, "load", broken)
+    code, out, err = muvera("search", "a", "b")
+    assert (code, out) == (1, "")
+    assert "unexpected RuntimeError: first second" in err and err.count("\n") == 1
+    code, _, err = muvera("--debug", "search", "a", "b")
+    assert code == 1 and "in broken" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to another process")
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    # A sparse file: hundreds of megabytes to read, none on the disk.
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    shape = (6_000_000, 32)
+    np.lib.format.open_memmap(docs / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
+    np.save(docs / "lengths.npy", np.full(6000, 1000))
+    arguments = ["index", docs, tmp_path / "out", "--encoder", "mean", "--exact-tokens", 0, "--threads", 1]
+    process = started(
+        "-m",
+        "muvera.cli",
+        *arguments,
+        # A shell starts its background jobs with the signal ignored, and the child would inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+
+    def spooling() -> bool:
+        files = tmp_path.glob(".out.*/*")
+        return any(path.is_file() and path.stat().st_size > 1 << 20 for path in files)
+
+    while not spooling() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (130, ""), err
+    assert "interrupted" in err and err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
+
+
+@pytest.mark.parametrize("command", ["index", "encode"])
+def test_an_interrupt_in_the_middle_leaves_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_texts().save(tmp_path / "docs")
+
+    def interrupted(*_: object) -> object:
+        yield some_texts()[:10]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("muvera.cli.sources.stream", interrupted)
+    extra = ["--exact-tokens", 0] if command == "index" else []
+    code, out, err = muvera(command, tmp_path / "docs", tmp_path / "out", "--encoder", "paper", *extra)
+    assert (code, out) == (130, "") and "interrupted" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("max_bytes=9 is\n too few."), "--max-bytes 9 is too few."),
+        (ValueError("k must be at least 1, got 0."), "--k must be at least 1, got 0."),
+        (ValueError("A k must stay, and so must bulk=3."), "A k must stay, and so must bulk=3."),
+        (ValueError("threads is 0. Use None for all cores."), "threads is 0. Leave it out for all cores."),
+        (OSError(errno.ENOSPC, "No space left on device", "out/tokens.npy"),
+         "out/tokens.npy: No space left on device."),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device."),
+        (PermissionError("This file is locked."), "This file is locked."),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", b"a.npy"),
+         "a.npy: No such file or directory."),
+    ],
+)  # fmt: skip
+def test_errors_name_options(error: Exception, line: str) -> None:
+    assert one_line(error, {"max_bytes": "--max-bytes", "k": "--k"}) == line
+
+
+def test_a_progress_bar_moves_during_a_long_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "_REDRAW_SECONDS", 0.01)
+    with progress_bar(3, "steps", "hidden in a log") as advance:
+        advance(3)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress_bar(3, "steps", "hidden when quiet", quiet=True) as advance:
+        advance(3)
+    assert capsys.readouterr().err == ""
+    with progress_bar(None, "steps", "measuring") as advance:
+        drawn = 0
+        deadline = time.monotonic() + 20
+        while drawn < 5 and time.monotonic() < deadline:
+            drawn += capsys.readouterr().err.count("measuring")
+            time.sleep(0.01)
+        assert drawn >= 5
+        advance(1)
+
+
+def test_formats() -> None:
+    out = muvera("formats")[1]
+    words = " ".join(out.split())
+    for name, description in formats().items():
+        assert f"\n  {name} " in out and description in words
+    assert answer("formats") == {"read": formats(), "written": list(WRITERS), "vectors": list(FORMATS)}

@@ -1,0 +1,87 @@
+"""``muvera convert``."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.command_line import answer, fails, muvera
+
+from muvera import MultiVectors
+from muvera.convert import read
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rows = [np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32) for n in (3, 0, 5)]
+    MultiVectors.from_arrays(rows, ids=["a", "b", "c"]).save(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_the_report(source: Path, tmp_path: Path) -> None:
+    code, out, err = muvera("convert", source, tmp_path / "out", "--normalize", "--dtype", "float16")
+    assert (code, err) == (0, "")
+    assert "3 documents, 8 tokens, dimension 4, float32, str ids" in out
+    assert "normalize=True, dtype=float16" in out
+    assert np.allclose(np.linalg.norm(read(tmp_path / "out").tokens, axis=1), 1, atol=1e-3)
+    report = answer("convert", source, tmp_path / "out.npz", "--to", "npz", "--pooling", "pylate")
+    assert (report["to"], report["read"]["tokens"], report["options"]) == ("npz", 8, {"pooling": "pylate"})
+    assert report["written"]["tokens"] == 2 + 3 == read(tmp_path / "out.npz").num_tokens
+
+
+def test_options_of_the_reader(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", queries=np.ones((2, 3, 4), np.float32), allow=1)
+    answer("convert", tmp_path / "a.npz", tmp_path / "out", "-o", "part=queries")
+    assert read(tmp_path / "out").lengths.tolist() == [3, 3]
+    (tmp_path / "a.jsonl").write_text('{"n": "x", "tokens": [[1, 2]]}', encoding="utf-8")
+    answer("convert", tmp_path / "a.jsonl", tmp_path / "named", "-o", "id-field=n")
+    assert read(tmp_path / "named").ids.tolist() == ["x"]
+
+
+def test_whole_words(source: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.array([0, 1, 2, 2, 0, 1, 1, 2]))
+    (tmp_path / "vocab.txt").write_text("a\n##b\nc\n", encoding="utf-8")
+    words = ["--pooling", "whole-word", "--token-ids", tmp_path / "ids.npy", "--vocabulary"]
+    answer("convert", source, tmp_path / "out", *words, tmp_path / "vocab.txt")
+    assert read(tmp_path / "out").lengths.tolist() == [2, 0, 3]
+    assert "missing.txt" in fails("convert", source, tmp_path / "other", *words, tmp_path / "missing.txt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--to", "faiss"], "'faiss'"),
+        (["--nbits", "2"], "'nbits'"),
+        (["--to", "plaid", "--nbits", "3"], "nbits must be one of 1, 2, 4, 8, got 3"),
+        (["--to", "plaid", "--nbits", "1"], "--nbits 1"),
+        (["--format", "plaid"], "metadata.json"),
+        (["--format", "word"], "'word'"),
+        (["--dtype", "int8"], "'int8'"),
+        (["--truncate-dimension", "9"], "--truncate-dimension 9"),
+        (["-o", "part"], "--option must be NAME=VALUE, got 'part'"),
+        (["-o", "column=x"], "'column'"),
+        (["--token-ids", "none.npy"], "none.npy"),
+        (["--pooling", "whole-word"], "needs --token-ids and --vocabulary"),
+        (["--pooling", "foo"], "whole-word, colberter, got 'foo'"),
+        (["--time-limit", "60"], "--isolated"),
+        (["--isolated", "--memory-limit", "1"], "256"),
+    ],
+)
+def test_bad_input(arguments: list[Any], text: str, source: Path, tmp_path: Path) -> None:
+    assert text in fails("convert", source, tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_existing_and_missing_files(source: Path, tmp_path: Path) -> None:
+    assert "nothing does not exist" in fails("convert", tmp_path / "nothing", tmp_path / "out")
+    answer("convert", source, tmp_path / "out")
+    assert "--overwrite" in fails("convert", source, tmp_path / "out")
+    answer("convert", source, tmp_path / "out", "--overwrite")
+
+
+def test_isolated(source: Path, tmp_path: Path) -> None:
+    limits = ["--isolated", "--time-limit", 60, "--memory-limit", 1024]
+    assert answer("convert", source, tmp_path / "out", *limits)["read"]["tokens"] == 8
+    assert read(tmp_path / "out").ids.tolist() == ["a", "b", "c"]
+    (source / "ids.json").write_text("[" * 200_000)
+    assert str(source) in fails("convert", source, tmp_path / "other", "--isolated")

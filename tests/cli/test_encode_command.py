@@ -1,0 +1,287 @@
+"""``muvera encode`` and ``muvera load``."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.command_line import answer, fails, muvera, some_texts
+from builders.paths import ROOT
+from builders.small_opensearch import running_opensearch
+
+from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex
+from muvera.convert.writers.vectors import FORMATS
+
+SMALL = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
+CONFIG = FDEConfig(dimension=16, **SMALL)
+VECTORS = FDEEncoder(CONFIG).fit(some_texts()).encode_documents(some_texts())
+QUERIES = some_texts(5, seed=1)
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    some_texts().save(tmp_path / "docs")
+    QUERIES.save(tmp_path / "queries")
+    (tmp_path / "small.json").write_text(json.dumps(SMALL))
+    return tmp_path / "docs"
+
+
+def small(docs: Path) -> list[Any]:
+    return ["--encoder", "fde", "--config", docs.parent / "small.json"]
+
+
+def test_documents_and_queries(docs: Path, tmp_path: Path) -> None:
+    code, out, err = muvera("encode", docs, tmp_path / "d.npy", *small(docs))
+    assert code == 0 and "30 vectors of documents, 65 floats each, 1 of them zero" in out
+    assert "--save-encoder" in err
+    stored = np.load(tmp_path / "d.npy")
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, VECTORS)
+    given = [*small(docs), "--overwrite", "--save-encoder", tmp_path / "encoder"]
+    assert muvera("encode", docs, tmp_path / "d.npy", *given)[2] == ""
+    saved = ["--side", "queries", "--encoder", tmp_path / "encoder"]
+    facts = answer("encode", tmp_path / "queries", tmp_path / "q.npy", *saved)
+    assert (facts["side"], facts["config"], facts["vectors"]) == ("queries", CONFIG.to_dict(), 5)
+    expected = FDEEncoder(CONFIG).fit(some_texts()).encode_queries(QUERIES)
+    np.testing.assert_array_equal(np.load(tmp_path / "q.npy"), expected)
+
+
+def test_the_default_is_moments(docs: Path, tmp_path: Path) -> None:
+    assert answer("encode", docs, tmp_path / "d.npy")["config"] == MomentsConfig(dimension=16).to_dict()
+
+
+def test_blocks_do_not_matter(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera.cli.sources._BATCH_BYTES", 16 * 4 * 50)
+    monkeypatch.setattr("muvera.cli.encode._BLOCK_BYTES", 65 * 4 * 7)
+    answer("encode", docs, tmp_path / "d.npy", *small(docs))
+    np.testing.assert_allclose(np.load(tmp_path / "d.npy"), VECTORS, atol=1e-5)
+    some_texts(ids=False).save(tmp_path / "numbered")
+    answer("encode", tmp_path / "numbered", tmp_path / "npy", *small(docs), "--to", "npy")
+    assert json.loads((tmp_path / "npy" / "ids.json").read_text()) == list(range(30))
+
+
+def test_a_source_of_unknown_length(docs: Path, tmp_path: Path) -> None:
+    rows = [{"id": f"d{i}", "embedding": text.tolist()} for i, text in enumerate(some_texts()) if len(text)]
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = answer("encode", tmp_path / "docs.jsonl", tmp_path / "out.npy", "--encoder", "mean")
+    assert (facts["vectors"], facts["dimension"], facts["without_tokens"]) == (29, 17, 0)
+
+
+def test_each_side_reads_its_own_part(tmp_path: Path) -> None:
+    for part, texts in (("docs", some_texts()), ("queries", QUERIES)):
+        np.save(tmp_path / f"{part}_tokens.npy", texts.tokens)
+        np.save(tmp_path / f"{part}_lens.npy", texts.lengths)
+    given = ["--encoder", "paper"]
+    assert answer("encode", tmp_path, tmp_path / "d.npy", *given)["vectors"] == 30
+    assert answer("encode", tmp_path, tmp_path / "q.npy", *given, "--side", "queries")["vectors"] == 5
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_targets_with_ids(to: str, docs: Path, tmp_path: Path) -> None:
+    if to == "parquet":
+        pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
+    given = ["encode", docs, tmp_path / "out", *small(docs), "--to", to]
+    assert answer(*given)["to"] == to
+    assert "--overwrite" in fails(*given)
+    assert answer(*given, "--overwrite")["vectors"] == 30
+    if to == "npy":
+        np.testing.assert_array_equal(np.load(tmp_path / "out" / "vectors.npy"), VECTORS)
+        assert json.loads((tmp_path / "out" / "ids.json").read_text()) == some_texts().ids.tolist()
+
+
+def test_the_printed_lines_load_and_search_opensearch(docs: Path, tmp_path: Path) -> None:
+    if shutil.which("curl") is None or shutil.which("bash") is None:
+        pytest.skip("curl or bash is not installed")
+    code, out, _ = muvera("encode", docs, tmp_path / "out", *small(docs), "--to", "opensearch", "-q")
+    assert code == 0 and "curl" not in out
+    given = [*small(docs), "--to", "opensearch", "--overwrite"]
+    lines = muvera("encode", docs, tmp_path / "out", *given)[1].partition("OpenSearch, and")[2]
+    query = FDEEncoder(CONFIG).fit(some_texts()).encode_queries(QUERIES[:1])
+    np.save(tmp_path / "out" / "queries.npy", query)
+    with running_opensearch() as (url, store):
+        commands = lines.partition("\n")[2].replace("http://localhost:9200", url)
+        script = f'python() {{ "{sys.executable}" "$@"; }}\n' + commands
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", script],
+            capture_output=True,
+            cwd=tmp_path / "out",
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    hits = json.loads(done.stdout.splitlines()[-1])["hits"]["hits"]
+    best = some_texts().ids[np.argsort(-(VECTORS @ query[0]), kind="stable")[:10]]
+    assert [hit["_source"]["id"] for hit in hits] == best.tolist()
+    assert len(store.documents) == 30
+
+
+def test_only_own_results_are_replaced(docs: Path, tmp_path: Path) -> None:
+    for extra in (["--save-encoder", docs], ["--to", "npy"]):
+        out = docs if "--to" in extra else tmp_path / "new.npy"
+        line = fails("encode", docs, out, *small(docs), *extra, "--overwrite")
+        assert "neither vectors nor an encoder" in line
+    assert (docs / "tokens.npy").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--side", "both"], "--side must be documents or queries, got 'both'."),
+        (["--side", "queries"], "--encoder FOLDER"),
+        (["--to", "pgvector"], "--to must be one of npy, parquet, opensearch, got 'pgvector'."),
+        (["--encoder", "nowhere"], "moments, learned, mean, fde, paper, reference, or the folder"),
+        (["--config", {"backend": "hnsw"}], "backend"),
+        (["--config", {"num_repetitions": 0, "encoder": "fde"}], "num_repetitions must be at least 1"),
+    ],
+    ids=str,
+)
+def test_bad_options(arguments: list[Any], text: str, docs: Path, tmp_path: Path) -> None:
+    if isinstance(arguments[-1], dict):
+        (tmp_path / "small.json").write_text(json.dumps(arguments[-1]))
+        arguments = ["--config", tmp_path / "small.json"]
+    assert text in fails("encode", docs, tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.npy"
+    MuveraIndex.build(some_texts(), path=tmp_path / "exact")
+    assert "has no encoder" in fails("encode", docs, out, "--encoder", tmp_path / "exact")
+    encoder = tmp_path / "encoder"
+    answer("encode", docs, tmp_path / "d.npy", *small(docs), "--save-encoder", encoder)
+    MultiVectors.from_arrays([np.ones((2, 4), np.float32)]).save(tmp_path / "narrow")
+    assert "4 columns" in fails("encode", tmp_path / "narrow", out, "--encoder", encoder)
+    (encoder / "encoder_center.npy").write_bytes(b"short")
+    assert "encoder_center.npy has 5 bytes" in fails("encode", docs, out, "--encoder", encoder)
+    broken = some_texts()
+    broken.tokens[5, 2] = np.nan
+    broken.save(tmp_path / "broken")
+    assert "coordinate 2" in fails("encode", tmp_path / "broken", out, "--encoder", "paper")
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "A text."}\n')
+    for source in (tmp_path / "a.jsonl", "What is a text?"):
+        assert "with your model first" in fails("encode", source, out)
+    assert not out.exists()
+
+
+def test_the_progress_bar_moves_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[tuple[str, int]] = []
+
+    @contextmanager
+    def watched(total: Any, unit: str, title: str, quiet: bool = False) -> Iterator[Any]:
+        yield lambda count: steps.append((title, count))
+
+    for module in ("sources", "encode"):
+        monkeypatch.setattr(f"muvera.cli.{module}.progress_bar", watched)
+    texts = MultiVectors.from_flat(np.ones((1 << 19, 16), np.float32), [1 << 7] * (1 << 12))
+    texts.save(tmp_path / "docs")  # 32 MB
+    answer("encode", tmp_path / "docs", tmp_path / "out.npy", "--encoder", "mean")
+    for title in ("fitting", "encoding"):
+        counts = [count for name, count in steps if name == title]
+        assert sum(counts) == 1 << 12 and counts[0] <= 1 << 11
+
+
+# -- load ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+    some_texts(300).save(tmp_path / "many")
+    QUERIES.save(tmp_path / "queries")
+    lines = [json.dumps({"year": 2000 + i % 10}) for i in range(300)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path / "many"
+
+
+def test_loaded_documents_are_found(many: Path, url: str, kind: str) -> None:
+    if kind in ("qdrant", "milvus"):
+        pytest.skip({"qdrant": "needs a server", "milvus": "stores no tokens to rank by"}[kind])
+    where, queries = f"{url}#loaded", many.parent / "queries"
+    given = ("--metadata", many.parent / "metadata.jsonl")
+    facts = answer("load", many, "--to", where, "--encoder", "mean", *given, "--drop")
+    assert (facts["added"], facts["without_tokens"], facts["documents"]) == (299, 1, 299)
+    again = answer("load", many, "--to", where, *given)
+    assert (again["added"], again["skipped"]) == (0, 299)
+    index = MuveraIndex.build(some_texts(300), exact_tokens=10**9)
+    found = answer("search", where, queries, "-k", 3, "--candidates", 299)
+    expected = index.search(QUERIES[[0, 1, 2, 4]], 3)
+    rankings = [[entry["id"] for entry in query["results"]] for query in found["queries"]]
+    assert [row for row in rankings if row] == [ranking.ids.tolist() for ranking in expected]
+    assert found["index"] == facts["location"] and "s3cret" not in json.dumps([found, facts])
+    year = ["--where", '{"year": 2003}', "--rerank", "none"]
+    for query in answer("search", where, queries, "-k", 5, *year)["queries"]:
+        assert all(int(entry["id"][1:]) % 10 == 3 for entry in query["results"])
+    code, out, _ = muvera("search", where, queries, "-k", 1, "--explain")
+    assert code == 0 and "tokens (query=document similarity)" in out
+    if kind == "pgvector":
+        from muvera.engines import EngineIndex
+
+        with EngineIndex(where) as collection:
+            collection.drop()
+
+
+def test_an_index_is_loaded_with_its_encoder(many: Path, tmp_path: Path) -> None:
+    index = MuveraIndex.build(some_texts(300), "mean", exact_tokens=0, path=tmp_path / "index")
+    facts = answer("load", tmp_path / "index", "--to", f"lancedb:{tmp_path / 'lance'}")
+    assert facts["description"]["config"] == index.config.hash
+    assert facts["location"] == f"lancedb:{tmp_path / 'lance'}#muvera"
+
+
+KILLED = """
+import sys, time
+import muvera.engines.lancedb as module
+from muvera.cli import main
+import muvera.engines.engine_index as index
+index._BATCH_BYTES = 100_000
+before = module.LanceDBEngine.add
+def slowly(self, rows):
+    before(self, rows)
+    print("batch", flush=True)
+    time.sleep(0.5)
+module.LanceDBEngine.add = slowly
+sys.argv = ["muvera", "load", *sys.argv[1:], "--quiet"]
+main()
+"""
+
+
+def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:
+    url = f"lancedb:{tmp_path / 'lance'}#killed"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", KILLED, str(many), "--to", url, "--encoder", "mean"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            assert process.stdout.readline() == "batch\n"
+        process.send_signal(signal.SIGKILL)
+    facts = answer("load", many, "--to", url)
+    assert facts["skipped"] >= 3 and facts["added"] > 0
+    assert facts["added"] + facts["skipped"] == facts["documents"] == 299
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bad_loads(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.jsonl").write_text('{"a": 1}\n[2]\n')
+    for arguments, text in (
+        (["--to", "mysql://host/x"], "postgresql:"),
+        (["--to", "lancedb:"], "names no folder"),
+        (["--to", "lancedb:x#1a"], "'1a'"),
+        (["--to", "lancedb:x", "--precision", "int8"], "'int8'"),
+        (["--to", "lancedb:x", "--encoder", "none"], "'none'"),
+        (["--to", "lancedb:x", "--metadata", "m.jsonl", "-q"], "m.jsonl line 2"),
+    ):
+        assert text in fails("load", many, *arguments)
+    for arguments, text in (
+        ([f"lancedb:{tmp_path / 'none'}", many], "none"),
+        ([f"lancedb:{tmp_path / 'none'}", many, "--patience", 1], "--patience need an index"),
+        ([f"lancedb:{tmp_path / 'none'}", many, "--where", "{"], "--where must be JSON"),
+    ):
+        assert text in fails("search", *arguments)

@@ -1,0 +1,258 @@
+"""``muvera index`` and ``muvera info``, and an index as the source of other commands."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.command_line import answer, fails, muvera, some_texts
+from builders.text_encoders import HashEncoder
+
+from muvera import FDEConfig, LearnedEncoder, MomentsConfig, MultiVectors, MuveraIndex, TextIndex
+from muvera.cli import sources
+from muvera.cli.sources import open_index
+from muvera.convert import read
+from muvera.index.manifest import read_manifest
+
+SMALL = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
+TINY = {"vector_dimension": 8, "num_landmarks": 16, "num_features": 16, "training_epochs": 1}
+FDE = FDEConfig(dimension=16, **SMALL)
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    some_texts().save(tmp_path / "docs")
+    return tmp_path / "docs"
+
+
+def config(tmp_path: Path, **values: Any) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    return tmp_path / "config.json"
+
+
+def assert_same(index: MuveraIndex, expected: MultiVectors) -> None:
+    assert index.ids.tolist() == expected.ids.tolist()
+    np.testing.assert_array_equal(index.tokens(index.ids).tokens, expected.tokens)
+
+
+def test_a_small_collection_is_searched_exactly(docs: Path, tmp_path: Path) -> None:
+    code, out, err = muvera("index", docs, tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert f"out: 30 documents, {some_texts().num_tokens} tokens of 16 dimensions" in out
+    assert "searched exactly, without vectors" in out
+    assert_same(MuveraIndex.load(tmp_path / "out"), some_texts())
+
+
+def test_options_change_the_file_and_the_file_changes_the_preset(docs: Path, tmp_path: Path) -> None:
+    file = config(tmp_path, **SMALL, seed=7, exact_tokens=0, hnsw={"m": 8}, backend="exact")
+    given = ["--encoder", "fde", "--config", file, "--backend", "hnsw", "--tokens", "2bit", "--keep-exact"]
+    facts = answer("index", docs, tmp_path / "out", *given)
+    assert (facts["documents"], facts["empty_documents"], facts["index"]) == (30, 1, str(tmp_path / "out"))
+    assert (facts["vectors"]["kind"], facts["vectors"]["recall"], facts["vectors"]["m"]) == ("hnsw", 1.0, 8)
+    loaded = MuveraIndex.load(tmp_path / "out")
+    assert loaded.config == FDEConfig(dimension=16, **SMALL, seed=7)
+    assert (loaded.settings.tokens, loaded.settings.keep_exact) == ("2bit", True)
+    _, out, _ = muvera("index", docs, tmp_path / "other", *given)
+    assert "65 floats in a graph with recall 100.0%" in out and "without exact tokens" in out
+
+
+def test_a_configuration_of_another_index(docs: Path, tmp_path: Path) -> None:
+    file = config(tmp_path, **FDE.to_dict())
+    answer("index", docs, tmp_path / "out", "--config", file)
+    assert MuveraIndex.load(tmp_path / "out").config.hash == FDE.hash
+    answer("index", docs, tmp_path / "first", "--exact-tokens", 0)
+    answer("index", docs, tmp_path / "second", "--exact-tokens", 0, "--encoder", tmp_path / "first")
+    first, second = MuveraIndex.load(tmp_path / "first"), MuveraIndex.load(tmp_path / "second")
+    assert first.config == second.config == MomentsConfig(dimension=16)
+    assert "is fitted already" in fails(
+        "index", docs, tmp_path / "x", "--encoder", tmp_path / "first", "--config", file
+    )
+
+
+def test_an_encoder_is_fitted_on_all_batches(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Index and encode fit the same encoder, whatever the number of batches."""
+    monkeypatch.setattr(sources, "_BATCH_BYTES", 16 * 4 * 300)
+    texts = some_texts(400)
+    drift = np.linspace(0, 3, texts.num_tokens, dtype=np.float32)[:, None]
+    MultiVectors.from_flat(texts.tokens + drift, texts.lengths, ids=texts.ids).save(tmp_path / "drifting")
+    source = tmp_path / "drifting"
+    answer("index", source, tmp_path / "index", "--exact-tokens", 300, "--encoder", "fde")
+    answer("encode", source, tmp_path / "all.npy", "--encoder", "fde")
+    answer("encode", source, tmp_path / "by.npy", "--encoder", tmp_path / "index")
+    np.testing.assert_array_equal(np.load(tmp_path / "by.npy"), np.load(tmp_path / "all.npy"))
+    given = ["--encoder", "learned", "--config", config(tmp_path, **TINY), "--exact-tokens", 0]
+    answer("index", source, tmp_path / "learned", *given)
+    assert isinstance(MuveraIndex.load(tmp_path / "learned").encoder, LearnedEncoder)
+
+
+def test_warnings(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, err = muvera("index", docs, tmp_path / "out", "--backend", "exact", "--exact-tokens", 1000)
+    assert "from 1,001 tokens on" in err
+    monkeypatch.setattr("muvera.cli.index._MUCH_MEMORY", 30 * 153 * 4)
+    _, _, err = muvera("index", docs, tmp_path / "large", "--exact-tokens", 0)
+    assert "30 vectors of 153 floats" in err
+    assert muvera("index", docs, tmp_path / "quiet", "--exact-tokens", 0, "--quiet")[2] == ""
+    monkeypatch.setitem(sys.modules, "usearch", None)
+    assert "usearch" in fails("index", docs, tmp_path / "new", "--backend", "usearch")
+    assert not (tmp_path / "new").exists()
+
+
+def test_codes_are_not_called_exact(docs: Path, tmp_path: Path) -> None:
+    code, out, _ = muvera("index", docs, tmp_path / "coded", "--tokens", "1bit", "--quiet")
+    assert code == 0 and "exactly" not in out and "1bit codes" in out
+    assert "1bit codes" in muvera("info", tmp_path / "coded")[1]
+    assert "1bit codes" in muvera("search", tmp_path / "coded", docs)[2]
+    muvera("index", docs, tmp_path / "both", "--tokens", "1bit", "--keep-exact")
+    assert "1bit codes; exact tokens rank" in muvera("search", tmp_path / "both", docs)[2]
+
+
+def test_parts_of_a_folder(tmp_path: Path) -> None:
+    for part, texts in (("docs", some_texts()), ("queries", some_texts(5, seed=1))):
+        np.save(tmp_path / f"{part}_tokens.npy", texts.tokens)
+        np.save(tmp_path / f"{part}_lens.npy", texts.lengths)
+    for arguments, count in (([], 30), (["--part", "queries"], 5), (["-o", "part=queries"], 5)):
+        assert answer("index", tmp_path, tmp_path / "out", "--overwrite", *arguments)["documents"] == count
+        assert answer("info", tmp_path, *arguments)["documents"] == count
+
+
+def test_only_an_index_is_replaced_and_only_by_a_complete_one(docs: Path, tmp_path: Path) -> None:
+    some_texts(8, seed=1).save(tmp_path / "fewer")
+    answer("index", docs, tmp_path / "out")
+    assert "--overwrite" in fails("index", tmp_path / "fewer", tmp_path / "out")
+    broken = some_texts()
+    broken.tokens[5, 2] = np.nan
+    broken.save(tmp_path / "broken")
+    assert "coordinate 2" in fails("index", tmp_path / "broken", tmp_path / "out", "--overwrite")
+    assert len(MuveraIndex.load(tmp_path / "out")) == 30
+    answer("index", tmp_path / "fewer", tmp_path / "out", "--overwrite")
+    assert len(MuveraIndex.load(tmp_path / "out")) == 8
+    assert "is not a muvera index" in fails("index", docs, docs, "--overwrite")
+    (tmp_path / "file").write_text("kept")
+    assert "is a file" in fails("index", docs, tmp_path / "file", "--overwrite")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["broken", "docs", "fewer", "file", "out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--encoder", "best"], "moments, learned, mean, fde, paper, reference, or the folder"),
+        (["--backend", "tree"], "--backend must be one of auto, exact, hnsw, usearch, got 'tree'."),
+        (["--tokens", "3bit"], "--tokens must be one of"),
+        (["--tokens", "2bit", "--keep-codes"], "--tokens"),
+        (["--keep-codes"], "PLAID"),
+        (["--exact-tokens", -1], "--exact-tokens must be at least 0, got -1."),
+        (["--threads", 0], "--threads must be at least 1, got 0."),
+        (["--part", "answers"], "'answers'"),
+        (["--config", "nowhere.json"], "nowhere.json"),
+        (["--config", []], "JSON object of parameters, got list"),
+        (["--config", {"repetitions": 3}], "'repetitions'"),
+        (["--config", {"hnsw": 3}], "hnsw"),
+        (["--config", {"hnsw": {"M": 3}}], "'M'"),
+        (["--config", {"dimension": 4}], "16 columns"),
+    ],
+    ids=str,
+)
+def test_bad_options(arguments: list[Any], text: str, docs: Path, tmp_path: Path) -> None:
+    if isinstance(arguments[-1], (list, dict)):
+        (tmp_path / "config.json").write_text(json.dumps(arguments[-1]))
+        arguments = ["--config", tmp_path / "config.json"]
+    assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_sources(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "nothing does not exist" in fails("index", tmp_path / "nothing", out)
+    (tmp_path / "a.txt").write_text("text")
+    assert f"muvera texts index {tmp_path / 'a.txt'} INDEX" in fails("index", tmp_path / "a.txt", out)
+    (tmp_path / "a.bin").write_bytes(b"\0\1")
+    line = fails("index", tmp_path / "a.bin", out)
+    assert "muvera formats" in line and "give --format" in line
+    some_texts()[:0].save(tmp_path / "empty")
+    assert "no documents" in fails("index", tmp_path / "empty", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["names", "numbers"])
+def test_commands_read_an_index(named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_DOCUMENTS", 13)
+    texts = some_texts(60, ids=named)
+    index = MuveraIndex.build(texts, path=tmp_path / "index")
+    index.delete([texts.ids[7].item(), texts.ids[20].item()])
+    index.save(tmp_path / "index")
+    rest = np.setdiff1d(np.arange(60), [7, 20])
+    left = texts[rest].with_ids(texts.ids[rest])
+    source = open_index(tmp_path / "index")
+    assert (source.num_documents, source.num_tokens) == (58, left.num_tokens)
+    assert all(batch.num_tokens <= 20 or len(batch) == 1 for batch in source.batches(20))
+    assert answer("index", tmp_path / "index", tmp_path / "again")["documents"] == 58
+    assert_same(MuveraIndex.load(tmp_path / "again"), left)
+    answer("convert", tmp_path / "index", tmp_path / "tokens")
+    assert read(tmp_path / "tokens").ids.tolist() == left.ids.tolist()
+    answer("index", tmp_path / "index", tmp_path / "index", "--overwrite", "--exact-tokens", 0)
+    assert_same(MuveraIndex.load(tmp_path / "index"), left)
+    code, out, err = muvera("search", tmp_path / "index", tmp_path / "index", "-k", 1)
+    assert (code, out.count("query ")) == (0, 58) and "no queries" in err
+    for given in (["--part", "docs"], ["--option", "column=a"]):
+        assert "--part and --option" in fails("diagnose", tmp_path / "index", *given)
+
+
+def test_info_of_an_index(tmp_path: Path) -> None:
+    settings = {"exact_tokens": 0, "backend": "hnsw"}
+    index = MuveraIndex.build(some_texts(300), FDE, path=tmp_path / "index", **settings)
+    facts = answer("info", tmp_path / "index", "--verify")
+    expected = json.loads(json.dumps(index.info().to_dict()))
+    assert {name: facts[name] for name in expected} == expected
+    assert (facts["kind"], facts["verified"]) == ("index", True)
+    assert facts["bytes_on_disk"] > some_texts(300).num_tokens * 16 * 4
+    out = muvera("info", tmp_path / "index", "--verify")[1]
+    first = facts["first_stage"]
+    for text in (
+        "300 documents, 1 of them without tokens",
+        "in a graph with recall",
+        f"100 candidates contain {first['recall']:.1%} of the exact top 10",
+        "m=16, ef_construction=200",
+        "never exact",
+        "num_repetitions=3",
+        f"{len(read_manifest(tmp_path / 'index')['files'])} files, every checksum agrees",
+    ):
+        assert text in out
+    assert "verified" not in muvera("info", tmp_path / "index")[1]
+    tokens = next((tmp_path / "index").rglob("tokens-*.npy"))
+    content = bytearray(tokens.read_bytes())
+    content[-1] ^= 1
+    tokens.write_bytes(content)
+    assert "checksum" in fails("info", tmp_path / "index", "--verify")
+    tokens.write_bytes(content[:-8])
+    assert "cut off" in fails("info", tmp_path / "index")
+
+
+def test_info_of_texts_and_encoders(docs: Path, tmp_path: Path) -> None:
+    TextIndex.build(["red apple", "green pear"], HashEncoder(name="words"), path=tmp_path / "texts")
+    assert "texts       2, encoded by words" in muvera("info", tmp_path / "texts")[1]
+    facts = answer("info", tmp_path / "texts")
+    assert (facts["texts"], facts["text_encoder"]) == (2, "words")
+    answer("encode", docs, tmp_path / "a.npy", "--save-encoder", tmp_path / "encoder")
+    assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 153
+    assert "an encoder\n" in muvera("info", tmp_path / "encoder")[1]
+
+
+def test_info_of_embeddings(docs: Path, tmp_path: Path) -> None:
+    count = some_texts().num_tokens
+    facts = answer("info", docs, "--survey")
+    assert (facts["kind"], facts["format"], facts["lossy"]) == ("embeddings", "npy", False)
+    assert (facts["documents"], facts["tokens"], facts["dimension"]) == (30, count, 16)
+    assert facts["survey"]["read"]["empty_documents"] == 1 and facts["survey"]["read"]["normalized"] is True
+    assert "normalized, 1 empty document" in muvera("info", docs, "--survey")[1]
+    assert f"30 documents, {count} tokens, 16 dimensions" in muvera("info", docs)[1]
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"id": "a", "embedding": [[1.0, 2.0]]}) + "\n")
+    assert "--survey" in muvera("info", tmp_path / "docs.jsonl")[1]
+    assert answer("info", tmp_path / "docs.jsonl")["tokens"] is None
+    assert "does not exist" in fails("info", tmp_path / "nothing")
+    (tmp_path / "folder").mkdir()
+    assert "no known format" in fails("info", tmp_path / "folder")

@@ -1,0 +1,216 @@
+"""``muvera search``, ``muvera texts`` and ``muvera serve``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.command_line import answer, fails, muvera, some_texts
+from builders.text_encoders import HashEncoder
+
+from muvera import MultiVectors, MuveraIndex, TextIndex, top_k
+
+QUERIES = some_texts(6, seed=1)
+FILLED = QUERIES[[0, 1, 2, 4, 5]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    MuveraIndex.build(some_texts(), exact_tokens=0, path=folder / "index")
+    MuveraIndex.build(some_texts(ids=False), path=folder / "numbered")
+    QUERIES.with_ids([f"q{i}" for i in range(6)]).save(folder / "queries")
+    return folder
+
+
+def test_rankings_are_those_of_exact_chamfer(folder: Path) -> None:
+    content = answer("search", folder / "index", folder / "queries", "-k", 5)
+    assert (content["k"], content["candidates"]) == (5, 100)
+    queries = {query["id"]: query["results"] for query in content["queries"]}
+    assert list(queries) == [f"q{i}" for i in range(6)] and queries.pop("q3") == []
+    for results, best in zip(queries.values(), top_k(FILLED, some_texts(), 5), strict=True):
+        assert [(result["id"], result["score"]) for result in results] == list(best)
+
+
+def test_text_output(folder: Path) -> None:
+    code, out, err = muvera("search", folder / "index", folder / "queries", "-k", 2)
+    assert code == 0
+    lines = out.splitlines()
+    best = top_k(QUERIES[0], some_texts(), 1)[0]
+    assert len(lines) == 6 + 5 * 2 and lines[0] == "query q0"
+    assert lines[1].split() == ["1", f"{best.scores[0]:.4f}", best.ids[0]]
+    assert "1 query has no tokens" in err and "6 queries among 30 documents" in err
+    assert muvera("search", folder / "index", folder / "queries", "-k", 2, "--quiet")[2] == ""
+
+
+def test_patience(folder: Path) -> None:
+    given = ["search", folder / "index", folder / "queries", "-k", 3, "--candidates", 20]
+    found = answer(*given, "--patience", 1)
+    assert found["patience"] == 1
+    expected = MuveraIndex.load(folder / "index").search(FILLED, 3, candidates=20, patience=1)
+    rankings = [query["results"] for query in found["queries"] if query["id"] != "q3"]
+    for results, best in zip(rankings, expected, strict=True):
+        assert [(result["id"], result["score"]) for result in results] == list(best)
+    assert "--patience must be at least 1, got 0" in fails(*given, "--patience", 0)
+
+
+def test_explained_similarities_add_up_to_the_score(folder: Path) -> None:
+    given = ["search", folder / "index", folder / "queries", "-k", 3, "--explain"]
+    queries = answer(*given)["queries"]
+    documents = some_texts()
+    for result in queries[1]["results"]:
+        assert sum(result["similarities"]) == pytest.approx(result["score"], abs=1e-5)
+        tokens = documents[documents.ids.tolist().index(result["id"])]
+        assert result["tokens"] == (QUERIES[1] @ tokens.T).argmax(axis=1).tolist()
+    best = queries[0]["results"][0]
+    assert f"0={best['tokens'][0]} {best['similarities'][0]:.2f}" in muvera(*given)[1]
+
+
+def test_a_trec_run(folder: Path, tmp_path: Path) -> None:
+    code, out, _ = muvera("search", folder / "index", folder / "queries", "-k", 4, "--trec")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    best = top_k(QUERIES[0], some_texts(), 4)[0]
+    assert len(rows) == 5 * 4
+    assert [(row[2], np.float32(row[4])) for row in rows[:4]] == list(best)
+    assert {(row[1], row[5]) for row in rows} == {("Q0", "muvera")}
+    assert [row[3] for row in rows[:4]] == ["1", "2", "3", "4"]
+    for other in ("--json", "--explain"):
+        assert "--trec" in fails("search", folder / "index", folder / "queries", "--trec", other)
+    QUERIES.with_ids([f"question {i}" for i in range(6)]).save(tmp_path / "queries")
+    assert "'question 0'" in muvera("search", folder / "index", tmp_path / "queries", "--trec", "-q")[2]
+
+
+def test_ids_restrict_the_search(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids").write_text("d5\n\nd7\r\nd9\nunknown\n")
+    given = ["search", folder / "index", folder / "queries", "--ids", tmp_path / "ids", "--json"]
+    code, out, err = muvera(*given)
+    assert code == 0 and "1 of 4 ids" in err and "'unknown'" in err
+    assert sorted(result["id"] for result in json.loads(out)["queries"][0]["results"]) == ["d5", "d7", "d9"]
+    (tmp_path / "ids").write_text("")
+    assert all(query["results"] == [] for query in answer(*given[:-1])["queries"])
+    given[1] = folder / "numbered"
+    (tmp_path / "ids").write_text("5\n7\n")
+    assert sorted(result["id"] for result in answer(*given[:-1])["queries"][0]["results"]) == [5, 7]
+    (tmp_path / "ids").write_text("5\nd7\n")
+    assert "ids line 2: 'd7'" in fails(*given[:-1])
+
+
+def test_sources_of_queries(folder: Path, tmp_path: Path) -> None:
+    index = folder / "index"
+    batch = np.random.default_rng(2).normal(size=(4, 5, 16)).astype(np.float32)
+    np.save(tmp_path / "query_embedding.npy", batch)
+    found = answer("search", index, tmp_path / "query_embedding.npy", "-k", 3)["queries"]
+    expected = top_k(list(batch), some_texts(), 3)
+    assert [[r["id"] for r in query["results"]] for query in found] == [
+        best.ids.tolist() for best in expected
+    ]
+    both = tmp_path / "both"
+    both.mkdir()
+    arrays: dict[str, Any] = {}
+    for part, texts in (("docs", some_texts()), ("queries", QUERIES)):
+        arrays |= {f"{part}_tokens": texts.tokens, f"{part}_lens": texts.lengths}
+    for name, array in arrays.items():
+        np.save(both / f"{name}.npy", array)
+    np.savez(tmp_path / "both.npz", **arrays)
+    for source in (both, tmp_path / "both.npz", both / "queries_tokens.npy"):
+        assert len(answer("search", index, source)["queries"]) == 6
+    assert len(answer("search", index, both, "--part", "docs")["queries"]) == 30
+    assert len(answer("search", index, folder / "queries", "--part", "docs")["queries"]) == 6
+    # Damaged queries are an error; the documents do not replace them.
+    np.save(both / "queries_lens.npy", QUERIES.lengths[1:])
+    assert "queries_lens" in fails("search", index, both)
+
+
+def test_bad_input(folder: Path, tmp_path: Path) -> None:
+    index, queries = folder / "index", folder / "queries"
+    MultiVectors.from_arrays([np.ones((2, 4), np.float32)]).save(tmp_path / "narrow")
+    np.save(tmp_path / "bad.npy", np.full((2, 3, 16), np.inf, np.float32))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "manifest.json").write_text("{")
+    for arguments, text in (
+        ([index, queries, "-k", 0], "-k must be at least 1, got 0"),
+        ([index, queries, "--candidates", 3], "--candidates 3 must be at least k=10"),
+        ([index, queries, "--ids", "nowhere"], "nowhere"),
+        ([index, queries, "--where", "{}"], "--where and --rerank need the URL"),
+        ([queries, queries], f"muvera index {queries} INDEX"),
+        ([folder / "nowhere", queries], "nowhere does not exist"),
+        ([index, tmp_path / "nothing"], "nothing does not exist"),
+        ([index, tmp_path / "narrow"], "4 columns"),
+        ([index, tmp_path / "bad.npy"], "finite"),
+        ([tmp_path / "damaged", queries], "manifest.json is damaged"),
+        (["http://127.0.0.1:9/x", queries], "lancedb:"),
+    ):
+        assert text in fails("search", *arguments)
+
+
+# -- texts ---------------------------------------------------------------------
+
+ROWS = [
+    {"id": "sort", "text": "Sort the list in place. It returns None.", "kind": "list"},
+    {"id": "pop", "text": "Remove the last element and return it.", "kind": "list"},
+    {"id": "upper", "text": "Return a copy of the string in capital letters.", "kind": "str"},
+]
+
+
+@pytest.fixture
+def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def load(name: str) -> HashEncoder:
+        return HashEncoder(name=name)
+
+    monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", load)
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    given = ["--encoder", "words", "--cache", tmp_path / "cache.sqlite", "--quiet"]
+    facts = answer("texts", "index", tmp_path / "corpus.jsonl", tmp_path / "index", *given)
+    assert (facts["texts"], facts["encoder"]) == (3, "words")
+    return tmp_path / "index"
+
+
+def test_questions_are_answered(texts: Path, tmp_path: Path) -> None:
+    ask = ["texts", "search", texts, "order a list"]
+    hits = answer(*ask, "--explain")["hits"]
+    assert hits[0]["id"] == "sort" and hits[0]["explanation"]["matches"]
+    assert [hit["id"] for hit in answer(*ask, "--where", '{"kind": "str"}')["hits"]] == ["upper"]
+    sentences = answer(*ask[:3], "what does it return", "--unit", "sentence", "-k", 1)["hits"]
+    assert len(sentences) == 1 and len(sentences[0]["text"]) < 45
+    mixed = answer(*ask, "--words", 3, "--words-weight", 1)["hits"]
+    assert mixed[0]["id"] == "sort"
+    assert muvera(*ask, "--html", tmp_path / "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.startswith("<!doctype html>") and "order a list" in page
+    code, out, err = muvera(*ask, "-k", 2, "--explain")
+    assert code == 0 and "list=list" in out and "2 of 3 texts" in err
+    code, out, _ = muvera(*ask[:3], "-k", 1, typed="order a list\n\nnot read\n")
+    assert code == 0 and "sort" in out
+
+
+def test_texts_and_vectors_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    TextIndex.build(["a red apple"], HashEncoder(), path=tmp_path / "texts")
+    line = fails("search", tmp_path / "texts", "what is red?")
+    assert f"muvera texts search {tmp_path / 'texts'} 'what is red?'" in line
+    line = fails("texts", "search", folder / "index", "pet")
+    assert f"muvera search {folder / 'index'} QUERIES." in line
+    for arguments, text in (
+        (["--unit", "foo"], "'foo'"),
+        (["--where", "{"], "--where must be JSON"),
+        (["--words-weight", 0.5], "--words"),
+    ):
+        assert text in fails("texts", "search", tmp_path / "texts", "pet", *arguments)
+    assert "nope.jsonl does not exist" in fails("texts", "index", tmp_path / "nope.jsonl", tmp_path / "new")
+
+
+@pytest.mark.parametrize(("token", "warned"), [("short", True), ("0123456789abcdef", False)])
+def test_serve(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str, warned: bool) -> None:
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+    pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+    from muvera.serve import run
+
+    with run.listen("127.0.0.1", 0) as other:
+        port = other.getsockname()[1]
+        assert "Give another --port" in fails("serve", folder / "index", "--port", port)
+    monkeypatch.setattr(run, "serve", lambda *_, announce, **__: announce())
+    monkeypatch.setenv("MUVERA_TOKEN", token)
+    code, out, err = muvera("serve", folder / "index", "--writable")
+    assert code == 0 and "30 documents at http://127.0.0.1:8080/" in out
+    assert ("5 characters and could be guessed" in err) == warned == bool(err)
