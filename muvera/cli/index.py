@@ -37,7 +37,8 @@ def index(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="auto, exact (reads every vector), hnsw (searches a graph) or usearch (a graph in half the memory)."
+            help="auto, exact (reads every vector), scan (reads 4-bit codes), hnsw (searches a graph) or usearch (a "
+            "graph in half the memory)."
         ),
     ] = None,
     exact_tokens: Annotated[
@@ -296,8 +297,8 @@ def _search(facts: IndexInfo) -> str:
         codes = code_name(facts)
         return f"by the {codes} codes of all tokens, without vectors" if codes else "exactly, without vectors"
     text = f"by {facts.encoder['encoder']} vectors of {facts.encoder['vector_dimension']:,} floats"
-    if vectors["kind"] == "exact":
-        text += ", all of which are read"
+    if vectors["kind"] in ("exact", "scan"):
+        text += ", all of which are read" + ("" if vectors["kind"] == "exact" else " as 4-bit codes")
     else:
         recall = "unknown" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
         text += f" in a graph with recall {recall}"

@@ -52,7 +52,9 @@ p{{overflow-wrap:anywhere}}</style>
 def build(
     source: Annotated[
         Path,
-        typer.Argument(metavar="TEXTS", help="JSON lines with text, id and metadata, or one text a line."),
+        typer.Argument(
+            metavar="TEXTS", help="JSON lines or CSV with text, id and metadata, or one text per line."
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the index.")],
     encoder: Annotated[
@@ -61,7 +63,7 @@ def build(
             help="Text encoder: minilm, sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."
         ),
     ] = "minilm",
-    field: Annotated[str, typer.Option(help="Key of the text in JSON lines.")] = "text",
+    field: Annotated[str, typer.Option(help="Key or column of the text.")] = "text",
     vectors: Annotated[
         str, typer.Option(help="Document vectors: a preset of muvera index --encoder.")
     ] = "moments",

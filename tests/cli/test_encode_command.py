@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera, some_texts
+from builders.engine_collections import missing
 from builders.paths import ROOT
 from builders.small_opensearch import running_opensearch
 
@@ -201,9 +202,11 @@ def many(tmp_path: Path) -> Path:
     return tmp_path / "many"
 
 
-def test_loaded_documents_are_found(many: Path, url: str, kind: str) -> None:
-    if kind in ("qdrant", "milvus"):
-        pytest.skip({"qdrant": "needs a server", "milvus": "stores no tokens to rank by"}[kind])
+@pytest.mark.parametrize("kind", ["lancedb", "qdrant-edge", "pgvector"])
+def test_loaded_documents_are_found(many: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    if (reason := missing(kind)) is not None:
+        pytest.skip(reason)
+    url = request.getfixturevalue("postgres") if kind == "pgvector" else f"{kind}:{many.parent / 'engine'}"
     where, queries = f"{url}#loaded", many.parent / "queries"
     given = ("--metadata", many.parent / "metadata.jsonl")
     facts = answer("load", many, "--to", where, "--encoder", "mean", *given, "--drop")

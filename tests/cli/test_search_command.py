@@ -197,7 +197,7 @@ def test_texts_and_vectors_are_told_apart(folder: Path, tmp_path: Path) -> None:
         (["--words-weight", 0.5], "--words"),
     ):
         assert text in fails("texts", "search", tmp_path / "texts", "pet", *arguments)
-    assert "nope.jsonl does not exist" in fails("texts", "index", tmp_path / "nope.jsonl", tmp_path / "new")
+    assert "nope.jsonl" in fails("texts", "index", tmp_path / "nope.jsonl", tmp_path / "new")
 
 
 @pytest.mark.parametrize(("token", "warned"), [("short", True), ("0123456789abcdef", False)])
