@@ -2,6 +2,10 @@
 
 A cell is one document: a list, large list or fixed-size list of tokens, each again one of those, of
 half, single or double precision.  Hugging Face's extension types are read as the lists they store.
+
+Options of all formats: ``column`` with the token vectors (default: the only column of nested lists, or
+of several the one with a usual name) and ``id_column`` (default: a column with a usual name, if any).
+LanceDB also has ``table`` (default: the only one).
 """
 
 from __future__ import annotations
@@ -34,24 +38,8 @@ _ROWS = 1024
 _Tables = Callable[[list[str], int], Iterator[tuple[str, Any]]]
 
 
-class TableSource(Source):
-    """Source over the rows of Arrow tables; a null document has no tokens.
-
-    Parameters
-    ----------
-    name : str
-        The format's name.
-    place : str
-        The file or folder, for messages.
-    schema : pyarrow.Schema
-    tables : callable
-        Returns the record batches with their file.
-    column, id_column : str, optional
-        Default: the only column of nested lists, or of several the one with a usual name; and a
-        column with a usual name of ids, if any.
-    num_documents : int, optional
-        If known.
-    """
+class _TableSource(Source):
+    """Source over the rows of Arrow tables; a null document has no tokens."""
 
     def __init__(
         self,
@@ -196,15 +184,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open Parquet files; needs ``muvera-toolkit[parquet]``.
-
-    Parameters
-    ----------
-    path : Path
-        A file, or a folder whose .parquet files are read in the order of the numbers in their names.
-    column, id_column : str, optional
-        Columns of token vectors and of ids.  Default: found by type and name.
-    """
+    """Open a Parquet file, or a folder of them in the order of the numbers in their names."""
     pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
     files = sorted(path.glob("*.parquet"), key=_natural) if path.is_dir() else [path]
     if not files:
@@ -226,7 +206,7 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
                     for table in opened.iter_batches(rows, [group], columns):
                         yield str(file), table
 
-    return TableSource("parquet", str(path), pq.read_schema(files[0]), tables, column, id_column, count)
+    return _TableSource("parquet", str(path), pq.read_schema(files[0]), tables, column, id_column, count)
 
 
 # -- Arrow IPC --------------------------------------------------------------------
@@ -239,15 +219,7 @@ def _is_arrow(path: Path) -> bool:
 
 
 def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open Arrow files or streams, memory-mapped; needs ``muvera-toolkit[parquet]``.
-
-    Parameters
-    ----------
-    path : Path
-        A file, or a folder whose .arrow files are read in the order of the numbers in their names.
-    column, id_column : str, optional
-        As for Parquet.
-    """
+    """Open an Arrow file or stream, memory-mapped, or a folder of them."""
     pa = import_extra("pyarrow", "parquet", "Reading Arrow files")
     files = sorted(path.glob("*.arrow"), key=_natural) if path.is_dir() else [path]
 
@@ -267,7 +239,7 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
 
     with pa.memory_map(str(files[0])) as mapped:
         schema = opened(mapped, files[0]).schema
-    return TableSource("arrow", str(path), schema, tables, column, id_column)
+    return _TableSource("arrow", str(path), schema, tables, column, id_column)
 
 
 # -- LanceDB ----------------------------------------------------------------------
@@ -276,17 +248,7 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
 def _open_lancedb(
     path: Path, *, table: str | None = None, column: str | None = None, id_column: str | None = None
 ) -> Source:
-    """Open a LanceDB table; needs ``muvera-toolkit[lancedb]``.
-
-    Parameters
-    ----------
-    path : Path
-        The database's folder, or the ``<table>.lance`` in it.
-    table : str, optional
-        Default: the only one.
-    column, id_column : str, optional
-        As for Parquet.
-    """
+    """Open a table of a LanceDB folder, or a ``<table>.lance`` in it."""
     lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
     if path.suffix == ".lance":
         path, table = path.parent, table or path.stem
@@ -307,7 +269,7 @@ def _open_lancedb(
         for batch in opened.search().select(columns).to_batches(256):
             yield place, batch
 
-    return TableSource("lancedb", place, opened.schema, tables, column, id_column, int(opened.count_rows()))
+    return _TableSource("lancedb", place, opened.schema, tables, column, id_column, int(opened.count_rows()))
 
 
 _BASE_PATHS = 18  # number of the manifest's field, in Lance's table.proto

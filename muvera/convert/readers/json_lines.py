@@ -1,7 +1,8 @@
 """Reader of JSON and JSON lines: documents, answers of embedding APIs, rows of vector stores.
 
 JSON lines (.jsonl, .ndjson, also .gz) are read line by line in bounded memory.  A single JSON value
-(.json) is read whole.
+(.json) is read whole: a list of documents, the rows of a store or an API, or an object of id to token
+vectors.
 
 One table of field paths covers all stores.  A path such as ``vectors.colbert`` leads through objects,
 and through a list of objects to one value of each.
@@ -42,16 +43,7 @@ _FORM_ERRORS = (ValueError, TypeError, AttributeError, KeyError, IndexError, Ove
 
 
 def _open(path: Path, *, field: str | None = None, id_field: str | None = None) -> Source:
-    """Open a JSON or JSON lines file.
-
-    Parameters
-    ----------
-    path : Path
-        One document per line, or a JSON value that contains the documents: a list; the rows of a
-        store or an API; or an object of id to token vectors.
-    field, id_field : str, optional
-        Paths to the token vectors and the id in a row.  Default: found by form and name.
-    """
+    """Open a file; ``field`` and ``id_field`` are paths in a row (default: found by form and name)."""
     rows = _rows_of(path)
     if field is None:
         field = _first_field(rows(), path)

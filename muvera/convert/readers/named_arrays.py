@@ -1,6 +1,7 @@
 """Reader of containers of named arrays: npz, safetensors, HDF5 and zarr.
 
-Names are those of :mod:`muvera.convert.sources.named_arrays`.
+Names are those of :mod:`muvera.convert.sources.named_arrays`.  All formats have the option ``part``,
+"docs" or "queries", for a container with both.  HDF5 and zarr also have ``group``, the path of a group.
 """
 
 from __future__ import annotations
@@ -29,14 +30,7 @@ __all__ = ["READERS"]
 
 
 def _open_npz(path: Path, *, part: str = "docs") -> Source:
-    """Open a .npz file; members that are stored without compression stay on disk.
-
-    Parameters
-    ----------
-    path : Path
-    part : {"docs", "queries"}
-        Which collection, if there are both.
-    """
+    """Open a .npz file; members that are stored without compression stay on disk."""
     known = {name for other in ("docs", "queries") for names in names_of(other) for name in names}
     arrays: dict[str, Any] = {}
     with zipfile.ZipFile(path) as archive:
@@ -116,14 +110,7 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
     """Open a .safetensors file, memory-mapped; BF16 becomes float32.
 
     The file is an 8-byte header length, a JSON header ``{name: {dtype, shape, data_offsets}}`` with
-    texts under ``__metadata__``, and the bytes of the tensors.
-
-    Parameters
-    ----------
-    path : Path
-        Ids may be a tensor, or a JSON list under ``ids`` in the metadata.
-    part : {"docs", "queries"}
-        Which collection, if there are both.
+    texts under ``__metadata__`` (perhaps ``ids``, a JSON list), and the bytes of the tensors.
     """
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -159,19 +146,11 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
 
 
 def _open_hdf5(path: Path, *, part: str = "docs", group: str | None = None) -> Source:
-    """Open an HDF5 file; needs ``muvera-toolkit[hdf5]``.
+    """Open an HDF5 file; refuse links, external storage and virtual datasets that lead to other files.
 
-    Links, external storage and virtual datasets that lead to other files are refused.
-
-    Parameters
-    ----------
-    path : Path
-        A dataset of tokens may also have ragged rows, each with all numbers of a document, and an
-        attribute ``dim`` on it or its group.
-    part : {"docs", "queries"}
-        Which collection, if there are both.
-    group : str, optional
-        Default: the root, or the group in it that is called `part` or is the only one.
+    The tokens may also be ragged rows, each with all numbers of a document, and an attribute ``dim`` on
+    the dataset or its group.  The default group is the root, or the group in it that is called `part` or
+    is the only one.
     """
     h5py = import_extra("h5py", "hdf5", "Reading HDF5")
     file = h5py.File(path, "r")  # open as long as the source, whose batches read from it
@@ -260,18 +239,7 @@ _ZARR_CODECS = frozenset(
 
 
 def _open_zarr(path: Path, *, part: str = "docs", group: str | None = None) -> Source:
-    """Open a zarr group of format 2 or 3; needs ``muvera-toolkit[zarr]``.
-
-    Codecs that can run programs, such as ``pickle``, are refused.
-
-    Parameters
-    ----------
-    path : Path
-    part : {"docs", "queries"}
-        Which collection, if there are both.
-    group : str, optional
-        A group below `path`.
-    """
+    """Open a zarr group of format 2 or 3; refuse codecs that can run programs, such as ``pickle``."""
     zarr = import_extra("zarr", "zarr", "Reading zarr")
     place = str(path) if group is None else f"{path}/{group}"
     # zarr takes some paths for addresses, and consolidated metadata can name arrays elsewhere.

@@ -32,17 +32,10 @@ def _matches(path: Path) -> bool:
 
 
 def _open(path: Path, *, part: str = "docs", lengths: Path | str | None = None) -> Source:
-    """Open a folder or a .npy file.
+    """Open a folder, or a .npy file with its lengths beside it.
 
-    Parameters
-    ----------
-    path : Path
-        A folder; or a file, padded (n, longest, dimension), or flat (n_tokens, dimension) with its
-        lengths beside it.
-    part : {"docs", "queries"}
-        Which collection of a folder that has both.
-    lengths : path, optional
-        The file with lengths or offsets.  Default: found by its name.
+    `part`, "docs" or "queries", is for a folder with both.  `lengths` is the file with lengths or
+    offsets, if its name is unusual.
     """
     names = names_of(part)
     if path.is_file():

@@ -2,6 +2,8 @@
 
 Chunk i is a list of codes, their packed residuals, and ``doclens.{i}.json``.  Vectors have the loss of
 their 1, 2, 4 or 8 bits per coordinate, and are normalized as the engines do before they score.
+
+Both formats have the option ``threads``, for decoding (default: all usable cores).
 """
 
 from __future__ import annotations
@@ -33,13 +35,6 @@ def open_plaid(path: Path, *, threads: int | None = None) -> QuantizedSource:
 
     Passages without tokens keep their position.  RAGatouille's ``pid_docid_map.json`` gives the ids; a
     document of several passages gets ``"id#0"``, ``"id#1"``, ... because ids are unique.
-
-    Parameters
-    ----------
-    path : Path
-        The index's folder.
-    threads : int, optional
-        For decoding.  Default: all usable cores.
     """
     metadata = read_json_object(path / "metadata.json")
     config = metadata.get("config", {})
@@ -114,16 +109,8 @@ def open_fast_plaid(path: Path, *, exact: bool = True, threads: int | None = Non
     """Open an index of fast-plaid or next-plaid.
 
     Up to fast-plaid 1.6 each chunk has files of its own; since 1.7 all are in ``merged_codes.npy`` and
-    ``merged_residuals.npy``.  The documents of ``buffer.npy`` are also in the chunks.
-
-    Parameters
-    ----------
-    path : Path
-        The index's folder.
-    exact : bool
-        Prefer the exact vectors of a small index, which keeps them in ``embeddings.npy``.
-    threads : int, optional
-        For decoding.  Default: all usable cores.
+    ``merged_residuals.npy``.  The documents of ``buffer.npy`` are also in the chunks.  A small index
+    keeps exact vectors in ``embeddings.npy``, which are preferred unless ``exact=False``.
     """
     metadata = read_json_object(path / "metadata.json")
     lengths = [_lengths(path / f"doclens.{i}.json") for i in range(_chunk_count(path, metadata))]

@@ -49,15 +49,7 @@ def _matches(path: Path) -> bool:
 
 
 def _open(path: Path, **options: Any) -> Source:
-    """Open an index folder of PyLate.
-
-    Parameters
-    ----------
-    path : Path
-        ``<index_folder>/<index_name>``.
-    **options
-        For a PLAID index, those of the readers ``plaid`` and ``fast_plaid``; other kinds have none.
-    """
+    """Open ``<index_folder>/<index_name>``; a PLAID index has the options of its own reader."""
     if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID):
         path = path.parent
     if _has_map(path, _PLAID):

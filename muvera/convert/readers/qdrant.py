@@ -33,20 +33,10 @@ def _open(
 ) -> Source:
     """Open a local Qdrant collection.
 
-    A point without the vector is a document without tokens.  Vectors are returned as they were added,
-    even if the distance is cosine and a server would normalize them.  Points come in the order of their
-    ids, integers first.
-
-    Parameters
-    ----------
-    path : Path
-        The folder of the embedded client.
-    collection : str, optional
-        Default: the only one.
-    vector : str, optional
-        Name of the multi-vector.  Default: the only one.
-    id_field : str, optional
-        Field of the payload with the ids.  Default: the points' own ids.
+    `collection` and `vector` default to the only ones; `id_field` is a field of the payload with the ids
+    (default: the points' own).  A point without the vector is a document without tokens.  Vectors are
+    returned as they were added, even if the distance is cosine and a server would normalize them.
+    Points come in the order of their ids, integers first.
     """
     collections = read_json_object(path / "meta.json")["collections"]
     if collection is None and len(collections) == 1:

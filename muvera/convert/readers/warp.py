@@ -35,15 +35,7 @@ def _matches(path: Path) -> bool:
 
 
 def _open(path: Path, *, threads: int | None = None) -> Source:
-    """Open a WARP index.
-
-    Parameters
-    ----------
-    path : Path
-        The index's folder.
-    threads : int, optional
-        For decoding.  Default: all usable cores.
-    """
+    """Open a WARP index; ``threads`` is for decoding (default: all usable cores)."""
     return _WarpSource(path, threads)
 
 
