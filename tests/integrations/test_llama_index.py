@@ -1,6 +1,5 @@
-"""LlamaIndex: the store below its own index and retriever, all operators of its filters, and the postprocessor."""
+"""LlamaIndex: the store under its own index and retriever, all filter operators, and the postprocessor."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -47,49 +46,48 @@ def store() -> MuveraVectorStore:
 
 
 def found(store: MuveraVectorStore, text: str, k: int = 10, **settings: Any) -> list[str]:
-    result = store.query(VectorStoreQuery(query_str=text, similarity_top_k=k, **settings))
-    return list(result.ids or [])
+    return list(store.query(VectorStoreQuery(query_str=text, similarity_top_k=k, **settings)).ids or [])
 
 
-def test_nodes_come_back_as_they_were(store: MuveraVectorStore) -> None:
-    result = store.query(VectorStoreQuery(query_str="red apple", similarity_top_k=2))
-    assert result.ids is not None and result.nodes is not None and result.similarities is not None
-    assert result.ids[0] == "a"
-    first = result.nodes[0]
-    assert (first.get_content(), first.metadata) == (TEXTS["a"], METADATA["a"])
-    assert first.ref_doc_id == "document-ab"
-    assert result.similarities[0] == pytest.approx(2, abs=1e-5)
+def only(key: str, *values: str) -> MetadataFilters:
+    filters = [MetadataFilter(key=key, value=value) for value in values]
+    return MetadataFilters(filters=filters, condition=FilterCondition.OR)
 
 
-def test_an_empty_store_finds_nothing() -> None:
+def test_nodes_come_back_unchanged_also_from_a_folder(store: MuveraVectorStore, tmp_path: object) -> None:
+    store.persist(f"{tmp_path}/index")
+    loaded = MuveraVectorStore(TextIndex.load(f"{tmp_path}/index", HashEncoder()))
+    for each in (store, loaded):
+        result = each.query(VectorStoreQuery(query_str="red apple", similarity_top_k=2))
+        assert result.ids is not None and result.nodes is not None and result.similarities is not None
+        first = result.nodes[0]
+        assert (result.ids[0], first.get_content(), first.metadata) == ("a", TEXTS["a"], METADATA["a"])
+        assert first.ref_doc_id == "document-ab"
+        assert result.similarities[0] == pytest.approx(2, abs=1e-5)
     empty = MuveraVectorStore(encoder=HashEncoder())
-    assert found(empty, "red") == []
     empty.delete("document-ab")
-    assert empty.get_nodes() == []
+    assert found(empty, "red") == empty.get_nodes() == []
 
 
-def test_below_an_index_and_its_retriever() -> None:
+def test_an_index_and_its_retriever() -> None:
     store = MuveraVectorStore(encoder=HashEncoder())
-    index = VectorStoreIndex(
-        [node(name) for name in TEXTS],
-        storage_context=StorageContext.from_defaults(vector_store=store),
-        embed_model=MockEmbedding(1),
-    )
-    filters = MetadataFilters(filters=[MetadataFilter(key="kind", value="weather")])
-    best = index.as_retriever(similarity_top_k=1, filters=filters).retrieve("red apple")
-    assert [one.node.node_id for one in best] == ["d"]
+    context = StorageContext.from_defaults(vector_store=store)
+    nodes = [node(name) for name in TEXTS]
+    index = VectorStoreIndex(nodes, storage_context=context, embed_model=MockEmbedding(1))
+
+    def retrieve(text: str, k: int = 9, **options: Any) -> list[str]:
+        retriever = index.as_retriever(similarity_top_k=k, **options)
+        return [one.node.node_id for one in retriever.retrieve(text)]
+
+    assert retrieve("red apple", 1, filters=only("kind", "weather")) == ["d"]
     index.delete_ref_doc("document-cd")
-    assert sorted(one.node.node_id for one in index.as_retriever(similarity_top_k=9).retrieve("sky")) == [
-        "a",
-        "b",
-    ]
-    again = VectorStoreIndex.from_vector_store(store, embed_model=MockEmbedding(1))
-    assert again.as_retriever(similarity_top_k=1).retrieve("pear")[0].node.node_id == "b"
+    assert sorted(retrieve("sky")) == ["a", "b"]
+    index = VectorStoreIndex.from_vector_store(store, embed_model=MockEmbedding(1))
+    assert retrieve("pear", 1) == ["b"]
 
 
 async def test_the_asynchronous_methods(store: MuveraVectorStore) -> None:
-    result = await store.aquery(VectorStoreQuery(query_str="pear", similarity_top_k=1))
-    assert result.ids == ["b"]
+    assert (await store.aquery(VectorStoreQuery(query_str="pear", similarity_top_k=1))).ids == ["b"]
     await store.async_add([TextNode(id_="b", text="a yellow banana")])
     await store.adelete_nodes(["c"])
     assert [one.node_id for one in await store.aget_nodes()] == ["a", "d", "b"]
@@ -97,10 +95,11 @@ async def test_the_asynchronous_methods(store: MuveraVectorStore) -> None:
     assert len(store.client) == 0
 
 
-def test_documents_and_nodes_limit_a_query(store: MuveraVectorStore) -> None:
+def test_queries_are_limited_and_hybrid(store: MuveraVectorStore) -> None:
     assert set(found(store, "red", doc_ids=["document-cd"])) == {"c", "d"}
     assert set(found(store, "red", node_ids=["a", "c", "missing"])) == {"a", "c"}
     assert found(store, "red", node_ids=["a"], doc_ids=["document-cd"]) == []
+    assert found(store, "pear", k=1, mode=VectorStoreQueryMode.HYBRID) == ["b"]
 
 
 FILTERS: list[tuple[str, Any, FilterOperator]] = [
@@ -123,44 +122,27 @@ FILTERS: list[tuple[str, Any, FilterOperator]] = [
 
 
 @pytest.mark.parametrize("condition", list(FilterCondition))
-@pytest.mark.parametrize(("key", "value", "operator"), FILTERS)
-def test_filters_mean_what_they_mean_in_llama_index(
-    store: MuveraVectorStore, key: str, value: Any, operator: FilterOperator, condition: FilterCondition
+def test_filters_select_what_llama_index_selects(
+    store: MuveraVectorStore, condition: FilterCondition
 ) -> None:
-    filters = MetadataFilters(
-        filters=[
-            MetadataFilter(key=key, value=value, operator=operator),
-            MetadataFilter(key="kind", value="weather"),
-        ],
-        condition=condition,
-    )
-    theirs = build_metadata_filter_fn(lambda name: METADATA[name], filters)
-    expected = [name for name in TEXTS if theirs(name)]
-    assert [one.node_id for one in store.get_nodes(filters=filters)] == expected
-    assert sorted(found(store, "red", filters=filters)) == expected
+    for key, value, operator in FILTERS:
+        first = MetadataFilter(key=key, value=value, operator=operator)
+        second = MetadataFilter(key="kind", value="weather")
+        filters = MetadataFilters(filters=[first, second], condition=condition)
+        theirs = build_metadata_filter_fn(lambda name: METADATA[name], filters)
+        expected = [name for name in TEXTS if theirs(name)]
+        assert [one.node_id for one in store.get_nodes(filters=filters)] == expected, filters
+        assert sorted(found(store, "red", filters=filters)) == expected, filters
 
 
-def test_filters_may_be_nested(store: MuveraVectorStore) -> None:
-    def one_of(*values: str) -> MetadataFilters:
-        return MetadataFilters(
-            filters=[MetadataFilter(key="kind", value=value) for value in values],
-            condition=FilterCondition.OR,
-        )
-
+def test_filters_are_nested_and_delete(store: MuveraVectorStore) -> None:
     late = MetadataFilter(key="year", value=2005, operator=FilterOperator.GTE)
-    both = MetadataFilters(filters=[one_of("fruit", "weather"), late])
+    both = MetadataFilters(filters=[only("kind", "fruit", "weather"), late])
     assert sorted(found(store, "red", filters=both)) == ["b", "c"]
-
-
-def test_nodes_are_deleted_by_filters(store: MuveraVectorStore) -> None:
     store.delete_nodes()
     assert len(store.client) == 4
-    store.delete_nodes(filters=MetadataFilters(filters=[MetadataFilter(key="kind", value="fruit")]))
+    store.delete_nodes(filters=only("kind", "fruit"))
     assert [one.id for one in store.client] == ["c", "d"]
-
-
-def test_the_hybrid_mode_finds_words(store: MuveraVectorStore) -> None:
-    assert found(store, "pear", k=1, mode=VectorStoreQueryMode.HYBRID) == ["b"]
 
 
 def test_what_is_refused(store: MuveraVectorStore, tmp_path: object) -> None:
@@ -172,23 +154,11 @@ def test_what_is_refused(store: MuveraVectorStore, tmp_path: object) -> None:
         store.persist(str(tmp_path), fs=object())
 
 
-def test_a_store_is_kept_in_a_folder(store: MuveraVectorStore, tmp_path: object) -> None:
-    store.persist(f"{tmp_path}/index")
-    again = MuveraVectorStore(TextIndex.load(f"{tmp_path}/index", HashEncoder()))
-    assert found(again, "red apple", k=1) == ["a"]
-
-
-def order(nodes: Sequence[NodeWithScore]) -> list[str]:
-    return [one.node.node_id for one in nodes]
-
-
-def test_the_postprocessor_orders_by_chamfer() -> None:
-    given = [NodeWithScore(node=node(name), score=0.5) for name in "cba"]
+def test_the_postprocessor_ranks_by_chamfer() -> None:
+    nodes = [NodeWithScore(node=node(name), score=0.5) for name in "cba"]
     ranker = MuveraNodePostprocessor(HashEncoder(), top_n=2)
-    best = ranker.postprocess_nodes(given, query_str="green pear")
-    assert order(best)[0] == "b"
-    assert len(best) == 2
-    assert best[0].score == pytest.approx(2, abs=1e-5)
+    best = ranker.postprocess_nodes(nodes, query_str="green pear")
+    assert (len(best), best[0].node.node_id, best[0].score) == (2, "b", pytest.approx(2, abs=1e-5))
     assert ranker.postprocess_nodes([], query_str="green") == []
     with pytest.raises(ValueError, match="query_str"):
-        ranker.postprocess_nodes(given)
+        ranker.postprocess_nodes(nodes)

@@ -1,4 +1,4 @@
-"""sentence-transformers' evaluator of multi-vector models, with the scores that an index finds."""
+"""The multi-vector evaluator of sentence-transformers, with scores from an index."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ WORDS = [f"word{i}" for i in range(40)]
 
 
 class Model:
-    """What the evaluator asks a MultiVectorEncoder for, in front of the tests' encoder."""
+    """The part of a MultiVectorEncoder that the evaluator uses."""
 
     prompts: dict[str, str] = {}  # noqa: RUF012
 
@@ -29,53 +29,41 @@ class Model:
         self.model_card_data = self
 
     def set_evaluation_metrics(self, *_: Any) -> None:
-        """Take what would go into a model card."""
+        """Ignore metrics for a model card."""
 
     def encode_query(self, texts: list[str], **_: Any) -> list[torch.Tensor]:
-        return [torch.from_numpy(np.array(one)) for one in self._encoder.encode_queries(texts)]
+        return [torch.from_numpy(np.array(matrix)) for matrix in self._encoder.encode_queries(texts)]
 
-    def encode_document(self, texts: list[str], **_: Any) -> list[torch.Tensor]:
-        return [torch.from_numpy(np.array(one)) for one in self._encoder.encode_documents(texts)]
+    encode_document = encode_query
 
 
-def collection() -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
+def evaluate(functions: dict[str, Any]) -> dict[str, float]:
     rng = np.random.default_rng(0)
     corpus = {f"d{i}": " ".join(rng.choice(WORDS, rng.integers(3, 9))) for i in range(200)}
     chosen = rng.choice(200, 20, replace=False).tolist()
     queries = {f"q{i}": " ".join(corpus[f"d{i}"].split()[:3]) for i in chosen}
-    return queries, corpus, {f"q{i}": {f"d{i}"} for i in chosen}
-
-
-def evaluate(functions: dict[str, Any]) -> dict[str, float]:
-    queries, corpus, relevant = collection()
-    # The model below is no MultiVectorEncoder, of which the evaluator needs two methods.
+    relevant = {f"q{i}": {f"d{i}"} for i in chosen}
     make: Any = MultiVectorInformationRetrievalEvaluator
     evaluator = make(
-        queries, corpus, relevant, corpus_chunk_size=len(corpus), score_functions=functions, map_at_k=[10]
+        queries, corpus, relevant, corpus_chunk_size=200, score_functions=functions, map_at_k=[10]
     )
     results: dict[str, float] = evaluator(Model())
     return results
 
 
-def test_an_index_that_ranks_everything_measures_what_full_maxsim_does() -> None:
-    results = evaluate({"maxsim": maxsim, "index": IndexScores(candidates=200)})
+def test_an_index_measures_what_maxsim_does_or_less_with_few_candidates() -> None:
+    few = IndexScores(candidates=20, exact_tokens=0)
+    results = evaluate({"maxsim": maxsim, "index": IndexScores(candidates=200), "few": few})
     measures = {name.removeprefix("maxsim_") for name in results if name.startswith("maxsim_")}
     assert "ndcg@10" in measures
     for name in measures:
         assert results[f"index_{name}"] == pytest.approx(results[f"maxsim_{name}"], abs=1e-6)
+    assert 0.5 < results["few_ndcg@10"] <= 1
+    assert few.index is not None and len(few.index) == 200
 
 
-def test_an_index_with_few_candidates_is_measured_as_it_searches() -> None:
-    scores = IndexScores(candidates=20, exact_tokens=0)
-    results = evaluate({"index": scores})
-    assert 0.5 < results["index_ndcg@10"] <= 1
-    assert scores.index is not None
-    assert len(scores.index) == 200
-
-
-def test_padding_is_left_out_and_other_documents_are_at_minus_infinity() -> None:
+def test_padding_is_dropped_and_other_documents_score_minus_infinity() -> None:
     queries = torch.zeros(1, 3, 4)
     queries[0, 0] = torch.tensor([1.0, 0, 0, 0])
     documents = [torch.eye(4)[:1], torch.eye(4)[1:2], -torch.eye(4)[:1]]
-    scores = IndexScores(candidates=2)(queries, documents)
-    assert scores.tolist() == [[1.0, 0.0, float("-inf")]]
+    assert IndexScores(candidates=2)(queries, documents).tolist() == [[1.0, 0.0, float("-inf")]]
