@@ -22,18 +22,22 @@ from ..diagnostics.sample import (
 )
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
+from ..index.candidates import graph_from
 from ..mips import HNSWSearch, HNSWSettings
+from ..mips.exact import bytes_in_memory
+from ..mips.hnsw import bytes_in_graph
+from .result import TunedRow
 from .search_space import EncoderCandidate
 
 __all__ = [
     "MIN_HELD_OUT",
     "M_VALUES",
     "Evaluator",
-    "Measurement",
     "TuningSample",
     "draw_sample",
     "mean_recall",
     "select_hnsw_settings",
+    "vector_bytes",
 ]
 
 #: Smallest number of held-out queries if there are twice as many queries.
@@ -45,6 +49,9 @@ _QUERIES = 300
 #: Values of HNSW's m to try, the cheapest first; and of its ef.
 M_VALUES = (16, 32)
 _EF_VALUES = (100, 200, 400, 800)
+
+# Samples of the bootstrap.
+_DRAWS = 1000
 
 # Recall of the exact best vectors from which a graph is good enough.
 _TARGET_RECALL = 0.98
@@ -106,30 +113,38 @@ def draw_sample(
     return TuningSample(sampled, fitting, selection, estimation, windows)
 
 
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """Ranks of the exact best documents by one encoder's vectors, int64 (n_queries, K) from 0, and seconds.
-
-    `query_seconds` is the time to encode a query and search the sample.
-    """
-
-    selection: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    pseudo_queries: NDArray[np.int64] | None
-    encode_seconds: float
-    query_seconds: float
-
-
 class Evaluator:
     """Measures encoders on a sample.  It stores fitted encoders, and one encoder's vectors at a time.
 
-    Ranks are measured up to `max_rank`.  `advance` is called with 1 after each step of the work.
+    Parameters
+    ----------
+    sample : TuningSample
+    cutoffs : sequence of int
+        Numbers of candidates at which recall is measured, ascending.
+    candidates : int
+        Documents that a search will rank exactly; one of the cutoffs.
+    documents : int
+        Documents of the whole collection, which decide the bytes of a vector.
+    seed : int
+        Of the confidence intervals.
+    threads : int, optional
+        Changes times, not recall.
+    advance : callable
+        Called with 1 after each step of the work.
     """
 
     def __init__(
-        self, sample: TuningSample, max_rank: int, threads: int | None, advance: Callable[[int], object]
+        self,
+        sample: TuningSample,
+        cutoffs: Sequence[int],
+        candidates: int,
+        documents: int,
+        seed: int,
+        threads: int | None,
+        advance: Callable[[int], object],
     ) -> None:
-        self.sample, self.max_rank, self.threads, self._advance = sample, max_rank, threads, advance
+        self.sample, self.cutoffs, self.candidates = sample, cutoffs, candidates
+        self.documents, self.seed, self.threads, self._advance = documents, seed, threads, advance
         self._encoders: dict[EncoderConfig, Encoder] = {}
 
     def encoder(self, config: EncoderConfig) -> Encoder:
@@ -143,31 +158,42 @@ class Evaluator:
         """Drop the fitted encoders of all other configurations."""
         self._encoders = {config: self._encoders[config] for config in configs if config in self._encoders}
 
-    def recall(self, encoders: Sequence[EncoderCandidate], count: int, candidates: int) -> list[float]:
+    def recall(self, encoders: Sequence[EncoderCandidate], count: int) -> list[float]:
         """Return the encoders' mean recall with the selection queries, among the first `count` documents."""
         queries = self.sample.selection
         best = queries.best(count)
+        # The same share of the documents, so that sizes differ in a small sample as in a large one.
+        candidates = max(K, round(self.candidates * count / len(self.sample.documents)))
         recalls: dict[EncoderCandidate, float] = {}
-        for source in dict.fromkeys(candidate.source for candidate in encoders):
+        for source in dict.fromkeys(one.source for one in encoders):
             encoder = self.encoder(source)
             documents = encoder.encode_documents(self.sample.documents[:count], threads=self.threads)
             vectors = encoder.encode_queries(queries.queries, threads=self.threads)
-            for candidate in (one for one in encoders if one.source == source):
-                search = exact_search(documents[:, : candidate.floats], self.threads)
+            for one in (one for one in encoders if one.source == source):
+                search = exact_search(documents[:, : one.floats], self.threads)
                 ranks = ranks_of_best(
-                    search,
-                    vectors[:, : candidate.floats],
-                    queries,
-                    best,
-                    min(candidates, count),
-                    self.threads,
+                    search, vectors[:, : one.floats], queries, best, min(candidates, count), self.threads
                 )
-                recalls[candidate] = mean_recall(ranks, candidates)
+                recalls[one] = mean_recall(ranks, candidates)
             self._advance(1)
-        return [recalls[candidate] for candidate in encoders]
+        return [recalls[one] for one in encoders]
 
-    def measure(self, source: EncoderConfig, encoders: Sequence[EncoderCandidate]) -> list[Measurement]:
-        """Measure encoders of one source on the whole sample; compilation is not timed."""
+    def rows(self, encoders: Sequence[EncoderCandidate]) -> tuple[TunedRow, ...]:
+        """Measure encoders on the whole sample; return their rows by bytes."""
+        rows: list[TunedRow] = []
+        for source in dict.fromkeys(one.source for one in encoders):
+            rows += self._rows_of(source, [one for one in encoders if one.source == source])
+            self._advance(1)
+        return tuple(sorted(rows, key=lambda row: (row.bytes, row.floats, row.name)))
+
+    def alone(self, encoder: EncoderCandidate, row: TunedRow) -> TunedRow:
+        """Return the encoder's row, measured with its own fit."""
+        if encoder.source == encoder.config:
+            return row
+        return self.rows([EncoderCandidate(encoder.name, encoder.config, encoder.config)])[0]
+
+    def _rows_of(self, source: EncoderConfig, encoders: Sequence[EncoderCandidate]) -> list[TunedRow]:
+        """Measure encoders of one source; compilation is not timed."""
         sample, encoder, threads = self.sample, self.encoder(source), self.threads
         encoder.encode_documents(sample.documents[:1], threads=threads)
         encoder.encode_queries(sample.selection.queries[:1], threads=threads)
@@ -178,22 +204,47 @@ class Evaluator:
         begun = time.perf_counter()
         vectors = [encoder.encode_queries(one.queries, threads=threads) for one in sets]
         count = sum(map(len, vectors))
-        encode_query_seconds = (time.perf_counter() - begun) / count
+        query_seconds = (time.perf_counter() - begun) / count
         best = [one.best(len(documents)) for one in sets]
-        measurements = []
-        for candidate in encoders:
-            search = exact_search(documents[:, : candidate.floats], threads)
-            search.search(np.ascontiguousarray(vectors[0][:1, : candidate.floats]), 1, threads=threads)
+        rows = []
+        for one in encoders:
+            search = exact_search(documents[:, : one.floats], threads)
+            search.search(np.ascontiguousarray(vectors[0][:1, : one.floats]), 1, threads=threads)
             begun = time.perf_counter()
-            ranks = [
-                ranks_of_best(search, rows[:, : candidate.floats], queries, top, self.max_rank, threads)
-                for rows, queries, top in zip(vectors, sets, best, strict=True)
-            ]
-            query_seconds = encode_query_seconds + (time.perf_counter() - begun) / count
-            pseudo = ranks[2] if len(ranks) > 2 else None
-            measurements.append(Measurement(ranks[0], ranks[1], pseudo, encode_seconds, query_seconds))
-        self._advance(1)
-        return measurements
+            selection, held_out, *pseudo = (
+                ranks_of_best(search, own[:, : one.floats], queries, top, max(self.cutoffs), threads)
+                for own, queries, top in zip(vectors, sets, best, strict=True)
+            )
+            search_seconds = (time.perf_counter() - begun) / count
+            shares = (held_out < self.candidates).mean(axis=1)
+            rows.append(
+                TunedRow(
+                    name=one.name,
+                    config=one.config,
+                    bytes=vector_bytes(one.floats, self.documents),
+                    recall={cutoff: float((selection < cutoff).mean()) for cutoff in self.cutoffs},
+                    mean_recall=mean_recall(selection, self.candidates),
+                    pseudo_query_recall=mean_recall(pseudo[0], self.candidates) if pseudo else None,
+                    held_out=float(shares.mean()),
+                    interval=_interval(shares, self.seed),
+                    encode_seconds=encode_seconds,
+                    query_seconds=query_seconds + search_seconds,
+                )
+            )
+        return rows
+
+
+def vector_bytes(floats: int, documents: int) -> int:
+    """Return the bytes of a vector in an index of this many documents."""
+    graph = documents >= graph_from(floats)
+    return bytes_in_graph(floats, min(M_VALUES)) if graph else bytes_in_memory(floats)
+
+
+def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """Return the bootstrap's 95 per cent confidence interval of the mean."""
+    draws = np.random.default_rng(seed).integers(0, len(values), (_DRAWS, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def mean_recall(ranks: NDArray[np.int64], candidates: int) -> float:

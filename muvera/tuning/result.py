@@ -85,11 +85,6 @@ class Tuning:
     candidates : int
         Documents that a search will rank exactly.
     target_recall : float or None
-    target_reached : bool or None
-        True if the choice reaches the target with the selection queries; compare ``choice.held_out``.
-    min_candidates : int or None
-        Smallest measured number of candidates with which the choice reaches the target; None if none does
-        or there is no target.
     choice : TunedRow
         The encoder to use.
     hnsw : dict
@@ -110,8 +105,6 @@ class Tuning:
     pseudo_queries: bool
     candidates: int
     target_recall: float | None
-    target_reached: bool | None
-    min_candidates: int | None
     choice: TunedRow
     hnsw: dict[str, int]
     graph_recall: float | None
@@ -127,6 +120,20 @@ class Tuning:
     def settings(self) -> dict[str, Any]:
         """Settings for ``MuveraIndex.build(documents, tuning.config, **tuning.settings)``."""
         return {"hnsw": dict(self.hnsw)} if self.hnsw else {}
+
+    @property
+    def target_reached(self) -> bool | None:
+        """Whether the choice reaches the target with the selection queries; compare ``choice.held_out``."""
+        return (
+            None if self.target_recall is None else self.choice.recall[self.candidates] >= self.target_recall
+        )
+
+    @property
+    def min_candidates(self) -> int | None:
+        """Smallest measured number of candidates with which the choice reaches the target, if any."""
+        target = self.target_recall
+        values = self.choice.recall.items()
+        return min((n for n, recall in values if target is not None and recall >= target), default=None)
 
     @property
     def pareto(self) -> tuple[TunedRow, ...]:
@@ -174,7 +181,9 @@ class Tuning:
         """Return everything as plain values, ready for JSON, with the text."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         del values["hnsw"]
-        values["config"], values["settings"] = self.config.to_dict(), self.settings
+        for name in ("target_reached", "min_candidates", "settings"):
+            values[name] = getattr(self, name)
+        values["config"] = self.config.to_dict()
         values["choice"] = {**self.choice.to_dict(), "pareto": True}
         values["rows"] = [{**row.to_dict(), "pareto": row in self.pareto} for row in self.rows]
         return {**values, "text": self.text}

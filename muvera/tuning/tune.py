@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,15 @@ from ..data.multivectors import MultiVectors, as_multivectors
 from ..diagnostics.sample import K
 from ..index.candidates import graph_from
 from ..index.settings import EXACT_TOKENS
-from ..mips.exact import bytes_in_memory
 from ..mips.hnsw import bytes_in_graph
 from ..utils.checks import require_int
 from .evaluate import (
     M_VALUES,
     MIN_HELD_OUT,
     Evaluator,
-    Measurement,
     draw_sample,
-    mean_recall,
     select_hnsw_settings,
+    vector_bytes,
 )
 from .result import TunedRow, Tuning, select_row
 from .search_space import EncoderCandidate, encoder_candidates, halve
@@ -38,9 +36,6 @@ _CUTOFFS = (10, 20, 50, 100, 200, 500, 1000)
 
 # Smallest number of documents to compare encoders on.
 _MIN_RUNG = 200
-
-# Samples of the bootstrap.
-_DRAWS = 1000
 
 
 def tune(
@@ -130,25 +125,24 @@ def tune(
     encoders = [
         each
         for each in encoder_candidates(texts.dimension)
-        if (max_bytes is None or _bytes(each.floats, len(filled)) <= max_bytes)
+        if (max_bytes is None or vector_bytes(each.floats, len(filled)) <= max_bytes)
         and (max_floats is None or each.floats <= max_floats)
     ]
     if not encoders:
         least = min(each.floats for each in encoder_candidates(texts.dimension))
         raise ValueError(
             f"No encoder is within max_bytes={max_bytes}, max_floats={max_floats}: the smallest has "
-            f"{_bytes(least, len(filled))} bytes, {least} floats. Raise the limit."
+            f"{vector_bytes(least, len(filled))} bytes, {least} floats. Raise the limit."
         )
     advance = progress or (lambda _: None)
     drawn = draw_sample(texts, filled, given, size, seed, threads)
     advance(1)
     cutoffs = sorted({candidates, *(cutoff for cutoff in _CUTOFFS if cutoff <= size // 2)})
-    evaluator = Evaluator(drawn, max(cutoffs), threads, advance)
-    left = _better(evaluator, encoders, candidates, size)
+    evaluator = Evaluator(drawn, cutoffs, candidates, len(filled), seed, threads, advance)
+    left = _better(evaluator, encoders)
     evaluator.keep({each.source for each in left})
-    rows = _Rows(evaluator, cutoffs, candidates, seed, len(filled))
-    table = rows.measure(left)
-    choice = _choose(rows, left, table, target_recall)
+    table = evaluator.rows(left)
+    choice = _choose(evaluator, left, table, target_recall)
     hnsw: dict[str, int] = {}
     graph_recall = None
     if len(filled) >= graph_from(choice.floats):
@@ -161,11 +155,6 @@ def tune(
             m_values,
         )
         choice = replace(choice, bytes=bytes_in_graph(choice.floats, hnsw["m"]))
-    reaching = [
-        cutoff
-        for cutoff, recall in choice.recall.items()
-        if target_recall is not None and recall >= target_recall
-    ]
     return Tuning(
         documents=len(filled),
         sampled_documents=size,
@@ -174,8 +163,6 @@ def tune(
         pseudo_queries=given is None,
         candidates=candidates,
         target_recall=target_recall,
-        target_reached=None if target_recall is None else choice.recall[candidates] >= target_recall,
-        min_candidates=min(reaching, default=None),
         choice=choice,
         hnsw=hnsw,
         graph_recall=graph_recall,
@@ -200,83 +187,25 @@ def _with_tokens(texts: MultiVectors, name: str, minimum: int) -> NDArray[np.int
     return filled
 
 
-def _bytes(floats: int, documents: int) -> int:
-    """Return the bytes of a vector in an index of this many documents."""
-    graph = documents >= graph_from(floats)
-    return bytes_in_graph(floats, min(M_VALUES)) if graph else bytes_in_memory(floats)
-
-
-def _better(
-    evaluator: Evaluator, encoders: Sequence[EncoderCandidate], candidates: int, size: int
-) -> list[EncoderCandidate]:
+def _better(evaluator: Evaluator, encoders: Sequence[EncoderCandidate]) -> list[EncoderCandidate]:
     """Return the encoders left after successive halving.
 
     Each kind is halved on its own: the worse one among few documents may be the better one among all.
     """
-
-    def recall(left: Sequence[EncoderCandidate], count: int) -> list[float]:
-        # The same share of the documents, so that sizes differ in a small sample as in a large one.
-        return evaluator.recall(left, count, max(K, round(candidates * count / size)))
-
+    size = len(evaluator.sample.documents)
     rungs = [count for count in (size // 4, size // 2) if count >= _MIN_RUNG]
     left: list[EncoderCandidate] = []
     for kind in dict.fromkeys(each.kind for each in encoders):
         own = [each for each in encoders if each.kind == kind]
-        left += halve(own, rungs, lambda each: each.floats, recall)
+        left += halve(own, rungs, lambda each: each.floats, evaluator.recall)
     return left
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Makes rows of measurements."""
-
-    evaluator: Evaluator
-    cutoffs: Sequence[int]
-    candidates: int
-    seed: int
-    documents: int
-
-    def measure(self, encoders: Sequence[EncoderCandidate]) -> tuple[TunedRow, ...]:
-        """Return a row for each encoder, by bytes."""
-        rows: list[TunedRow] = []
-        for source in dict.fromkeys(each.source for each in encoders):
-            own = [each for each in encoders if each.source == source]
-            rows += map(self._row, own, self.evaluator.measure(source, own))
-        return tuple(sorted(rows, key=lambda row: (row.bytes, row.floats, row.name)))
-
-    def alone(self, encoder: EncoderCandidate, row: TunedRow) -> TunedRow:
-        """Return the encoder's row, measured with its own fit."""
-        if encoder.source == encoder.config:
-            return row
-        own = EncoderCandidate(encoder.name, encoder.config, encoder.config)
-        return self.measure([own])[0]
-
-    def _row(self, encoder: EncoderCandidate, measurement: Measurement) -> TunedRow:
-        held_out = (measurement.held_out < self.candidates).mean(axis=1)
-        pseudo = measurement.pseudo_queries
-        return TunedRow(
-            name=encoder.name,
-            config=encoder.config,
-            bytes=_bytes(encoder.floats, self.documents),
-            recall={cutoff: float((measurement.selection < cutoff).mean()) for cutoff in self.cutoffs},
-            mean_recall=mean_recall(measurement.selection, self.candidates),
-            pseudo_query_recall=None if pseudo is None else mean_recall(pseudo, self.candidates),
-            held_out=float(held_out.mean()),
-            interval=_interval(held_out, self.seed),
-            encode_seconds=measurement.encode_seconds,
-            query_seconds=measurement.query_seconds,
-        )
-
-
-def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Return the bootstrap's 95 per cent confidence interval of the mean."""
-    draws = np.random.default_rng(seed).integers(0, len(values), (_DRAWS, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def _choose(
-    rows: _Rows, encoders: Sequence[EncoderCandidate], table: Sequence[TunedRow], target_recall: float | None
+    evaluator: Evaluator,
+    encoders: Sequence[EncoderCandidate],
+    table: Sequence[TunedRow],
+    target_recall: float | None,
 ) -> TunedRow:
     """Return the row to use, measured with the encoder's own fit.
 
@@ -288,16 +217,16 @@ def _choose(
     # If no row reaches the target, the highest recall is chosen.
     for target in (target_recall, None):
         while left:
-            row = select_row(left, rows.candidates, target)
+            row = select_row(left, evaluator.candidates, target)
             if target is not None:
-                promising = row.recall[rows.candidates] >= target
+                promising = row.recall[evaluator.candidates] >= target
             else:
                 promising = all(row.mean_recall > other.mean_recall for other in measured)
             if not promising:
                 break
-            alone = rows.alone(next(each for each in encoders if each.config == row.config), row)
+            alone = evaluator.alone(next(each for each in encoders if each.config == row.config), row)
             measured.append(alone)
             left.remove(row)
-            if target is not None and alone.recall[rows.candidates] >= target:
+            if target is not None and alone.recall[evaluator.candidates] >= target:
                 return alone
     return max(measured, key=lambda row: row.mean_recall)

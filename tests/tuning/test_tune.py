@@ -113,9 +113,9 @@ def test_the_smallest_that_reaches_a_target() -> None:
 
 def changed_rows(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     """Change the rows of encoders that are measured with a fit of their own."""
-    measured = TUNE._Rows.alone
+    measured = Evaluator.alone
     monkeypatch.setattr(
-        TUNE._Rows, "alone", lambda rows, encoder, row: change(encoder, measured(rows, encoder, row))
+        Evaluator, "alone", lambda self, encoder, row: change(encoder, measured(self, encoder, row))
     )
 
 
@@ -163,7 +163,8 @@ def test_pseudo_queries() -> None:
 
 
 def test_large_collections_get_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TUNE, "graph_from", lambda _: 300)
+    for module in ("tune", "evaluate"):
+        monkeypatch.setattr(f"muvera.tuning.{module}.graph_from", lambda _: 300)
     steps: list[int] = []
     tuning = tune(DOCUMENTS, QUERIES, candidates=20, sample=400, max_floats=64, progress=steps.append)
     assert set(tuning.hnsw) == {"m", "ef"} and tuning.settings == {"hnsw": tuning.hnsw}
@@ -194,15 +195,15 @@ class Recorder(MomentsEncoder):
 
 def test_encoding_is_compiled_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = draw_sample(DOCUMENTS, FILLED, QUERIES, 120, 0)
-    evaluator = Evaluator(sample, 20, 1, lambda _: None)
+    evaluator = Evaluator(sample, [20], 20, 450, 0, 1, lambda _: None)
     config = MomentsConfig(dimension=DOCUMENTS.dimension, covariance=False, compact_dimension=None)
     recorder = Recorder(config)
     recorder.calls = []
     recorder.fit(sample.documents[sample.fitting], threads=1)
     monkeypatch.setattr(evaluator, "encoder", lambda _: recorder)
-    (measurement,) = evaluator.measure(config, [EncoderCandidate("mean", config, config)])
+    (row,) = evaluator.rows([EncoderCandidate("mean", config, config)])
     assert recorder.calls[:3] == [("documents", 1), ("queries", 1), ("documents", len(sample.documents))]
-    assert measurement.encode_seconds > 0 and measurement.query_seconds > 0
+    assert row.encode_seconds > 0 and row.query_seconds > 0
 
 
 @pytest.mark.parametrize(
