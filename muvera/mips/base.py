@@ -22,7 +22,6 @@ __all__ = [
     "SavedState",
     "VectorSearch",
     "checked_labels",
-    "checked_queries",
     "checked_vectors",
     "no_results",
 ]
@@ -59,7 +58,6 @@ class VectorSearch(ABC):
     def __len__(self) -> int:
         """Return the number of vectors that a search can return."""
 
-    @abstractmethod
     def add(
         self,
         labels: NDArray[np.int64],
@@ -68,6 +66,19 @@ class VectorSearch(ABC):
         guard: Guard = nullcontext,
     ) -> None:
         """Add vectors, float32 (n, dimension), under new labels (n,): all of them or none."""
+        rows = checked_vectors(vectors, self.dimension)
+        names = checked_labels(labels, len(rows))
+        if not self.can_add(names):
+            used = next(label for label in names if not self.can_add(label[np.newaxis]))
+            raise ValueError(f"label {used} is in use or was used before. Use each label once.")
+        if len(names):
+            self._add(names, rows, threads, guard)
+
+    @abstractmethod
+    def _add(
+        self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int | None, guard: Guard
+    ) -> None:
+        """Add at least one checked vector."""
 
     @abstractmethod
     def can_add(self, labels: NDArray[np.int64]) -> bool:
@@ -87,7 +98,6 @@ class VectorSearch(ABC):
             For a label that does not exist.
         """
 
-    @abstractmethod
     def search(
         self,
         queries: NDArray[np.float32],
@@ -109,6 +119,26 @@ class VectorSearch(ABC):
         ef : int, optional
             Candidates that a graph search keeps; default: as in its settings.
         """
+        require_int("k", k, 1)
+        if ef is not None:
+            require_int("ef", ef, 1)
+        rows = checked_vectors(queries, self.dimension, "queries")
+        labels, scores = no_results(len(rows), k)
+        if len(rows) and len(self):
+            best, products = self._search(rows, min(k, len(self)), allowed, threads, ef)
+            labels[:, : best.shape[1]], scores[:, : best.shape[1]] = best, products
+        return labels, scores
+
+    @abstractmethod
+    def _search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None,
+        threads: int | None,
+        ef: int | None,
+    ) -> Found:
+        """Search for at least one checked query; at most k columns, with label -1 for missing results."""
 
     @abstractmethod
     def measure_recall(
@@ -186,12 +216,6 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDAr
     if not np.isfinite(sums).all():
         raise ValueError(f"{name}[{int(np.argmin(np.isfinite(sums)))}] has a NaN or an infinity.")
     return array
-
-
-def checked_queries(queries: Any, dimension: int, k: int) -> NDArray[np.float32]:
-    """Return the queries as :func:`checked_vectors` does, after a check of k."""
-    require_int("k", k, 1)
-    return checked_vectors(queries, dimension, "queries")
 
 
 def checked_labels(labels: Any, count: int | None = None) -> NDArray[np.int64]:

@@ -9,7 +9,6 @@ these are read as floats.  The result has the same bits as reading all floats.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,6 @@ from .base import (
     Guard,
     SavedState,
     VectorSearch,
-    checked_labels,
-    checked_queries,
-    checked_vectors,
     no_results,
 )
 
@@ -103,26 +99,17 @@ class ExactSearch(VectorSearch):
     def __len__(self) -> int:
         return self._count
 
-    def add(
-        self,
-        labels: NDArray[np.int64],
-        vectors: NDArray[np.float32],
-        threads: int | None = None,
-        guard: Guard = nullcontext,
+    def _add(
+        self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int | None, guard: Guard
     ) -> None:
-        """Add vectors under new labels; capacity grows by half, so that adding takes linear time."""
-        vectors = checked_vectors(vectors, self.dimension)
-        labels = checked_labels(labels, len(vectors))
-        if not self.can_add(labels):
-            raise ValueError(f"label {self.existing(labels)[0]} is in use.")
-        start, stop = self._count, self._count + len(vectors)
+        start, stop = self._count, self._count + len(rows)
         if stop > len(self._labels):
             with guard():
-                self._reserve(max(stop, len(self._labels) * 3 // 2))
+                self._reserve(max(stop, len(self._labels) * 3 // 2))  # so that adding takes linear time
         # These rows are not searched yet.
-        self._columns[0][start:stop, : self.dimension] = vectors
+        self._columns[0][start:stop, : self.dimension] = rows
         if len(self._columns) > 1:
-            round_into(self._columns[1:], start, vectors, threads)
+            round_into(self._columns[1:], start, rows, threads)
         with guard():
             self._labels[start:stop] = labels
             self._count = stop
@@ -160,17 +147,15 @@ class ExactSearch(VectorSearch):
 
     # -- searching ------------------------------------------------------------
 
-    def search(
+    def _search(
         self,
         queries: NDArray[np.float32],
         k: int,
-        allowed: NDArray[np.int64] | None = None,
-        threads: int | None = None,
-        *,
-        ef: int | None = None,
+        allowed: NDArray[np.int64] | None,
+        threads: int | None,
+        ef: int | None,
     ) -> Found:
-        """Return the k best labels and their inner products; ties go to the vector that was added first."""
-        queries = checked_queries(queries, self.dimension, k)
+        """Return the k best; ties go to the vector that was added first."""
         labels = self._labels[: self._count]
         rows = None
         if allowed is not None:

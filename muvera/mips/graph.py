@@ -12,7 +12,6 @@ treats it as short as the reach, but its inner products are exact.
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
 from ..utils.parallel import thread_count
-from .base import Found, Guard, VectorSearch, checked_labels, checked_queries, checked_vectors
+from .base import Found, Guard, VectorSearch, checked_vectors
 from .exact import score_among
 from .saved_graph import FILLING, SavedGraph, read_added
 
@@ -116,22 +115,10 @@ class GraphSearch(VectorSearch):
     def __len__(self) -> int:
         return self._states.count(USED)
 
-    def add(
-        self,
-        labels: NDArray[np.int64],
-        vectors: NDArray[np.float32],
-        threads: int | None = None,
-        guard: Guard = nullcontext,
+    def _add(
+        self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int | None, guard: Guard
     ) -> None:
-        """Add vectors under new labels, a few at a time, so that searches can run in between."""
-        rows = checked_vectors(vectors, self.dimension)
-        labels = checked_labels(labels, len(rows))
-        if not self.can_add(labels):
-            first = labels[self._states.of(labels) != FREE].min(keepdims=True)
-            was = "was used already" if self._states.of(first)[0] == SPENT else "is in use"
-            raise ValueError(f"label {first[0]} {was}.")
-        if len(labels) == 0:
-            return
+        """Add a few vectors at a time, so that searches can run in between."""
         lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
         reach = self._reach or float(np.float32(np.quantile(lengths, _WITHIN_REACH))) or 1.0
         norms = np.maximum(lengths, reach).astype(np.float32)
@@ -203,7 +190,7 @@ class GraphSearch(VectorSearch):
         self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
     ) -> float:
         """Return the share of the k best stored vectors that the graph finds, averaged over `queries`."""
-        queries = checked_queries(queries, self.dimension, k)
+        queries = checked_vectors(queries, self.dimension, "queries")
         k = min(k, len(self))
         if k == 0 or len(queries) == 0:
             return 1.0

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.checks import require_int
 from ..utils.optional_imports import import_extra
 from ..utils.parallel import thread_count
-from .base import Found, SavedState, checked_queries, no_results
+from .base import Found, SavedState, no_results
 from .graph import FREE, SPENT, USED, GraphSearch
 from .hnsw_file_check import check_graph_file
 from .saved_graph import FILLING
@@ -80,48 +79,38 @@ class HNSWSearch(GraphSearch):
             self._index.mark_deleted(label)
             self._states.put(label[np.newaxis], SPENT)
 
-    def search(
+    def _search(
         self,
         queries: NDArray[np.float32],
         k: int,
-        allowed: NDArray[np.int64] | None = None,
-        threads: int | None = None,
-        *,
-        ef: int | None = None,
+        allowed: NDArray[np.int64] | None,
+        threads: int | None,
+        ef: int | None,
     ) -> Found:
-        """Return about the k best labels and their inner products.
-
-        A search among `allowed` walks the same graph and keeps those.  If the graph finds fewer than it should,
-        the allowed vectors are scored one by one.
-        """
-        queries = checked_queries(queries, self.dimension, k)
-        ef = self.settings.ef if ef is None else require_int("ef", ef, 1)
+        """Search the graph, and keep what is allowed; if it finds too few, score the allowed vectors one by one."""
         present = None if allowed is None else self.existing(allowed)
         available = len(self) if present is None else len(present)
-        wanted = min(k, available)
-        labels, scores = no_results(len(queries), k)
-        if wanted == 0 or len(queries) == 0:
-            return labels, scores
+        k = min(k, available)
+        if k == 0:
+            return no_results(len(queries), 0)
         accept = None if present is None else set(present.tolist()).__contains__
         try:
             # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and a search does not change a
-            # setting that other threads read.  More than `wanted` also finds vectors that are longer than the reach.
+            # setting that other threads read.  More than k also finds vectors that are longer than the reach.
             # With a Python filter one thread is enough: more would wait for the interpreter lock.
-            found, distances = self._index.knn_query(
+            labels, distances = self._index.knn_query(
                 self._filled(queries),
-                k=min(max(wanted, ef), available),
+                k=min(max(k, ef or self.settings.ef), available),
                 num_threads=1 if accept else thread_count(threads),
                 filter=accept,
             )
-        except RuntimeError:  # the graph found fewer than k
+        except RuntimeError:  # the graph found fewer
             among = self.labels() if present is None else present
             return self._search_among(among, queries, k, threads)
-        found = found.astype(np.int64)
-        products = np.asarray(1 - distances, np.float32) * self._norms[found]
-        order = np.argsort(-products, axis=1, kind="stable")[:, :wanted]
-        labels[:, :wanted] = np.take_along_axis(found, order, 1)
-        scores[:, :wanted] = np.take_along_axis(products, order, 1)
-        return labels, scores
+        labels = labels.astype(np.int64)
+        products = np.asarray(1 - distances, np.float32) * self._norms[labels]
+        order = np.argsort(-products, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(labels, order, 1), np.take_along_axis(products, order, 1)
 
     def _stored(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
         rows = np.asarray(self._index.get_items(labels.tolist(), return_type="numpy"), np.float32)

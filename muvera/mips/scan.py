@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from .base import (
     SavedState,
     VectorSearch,
     checked_labels,
-    checked_queries,
     checked_vectors,
     no_results,
 )
@@ -95,20 +93,9 @@ class ScanSearch(VectorSearch):
 
     # -- changing -------------------------------------------------------------
 
-    def add(
-        self,
-        labels: NDArray[np.int64],
-        vectors: NDArray[np.float32],
-        threads: int | None = None,
-        guard: Guard = nullcontext,
+    def _add(
+        self, labels: NDArray[np.int64], vectors: NDArray[np.float32], threads: int | None, guard: Guard
     ) -> None:
-        """Add vectors under new labels; capacity grows by half, so that adding takes linear time."""
-        vectors = checked_vectors(vectors, self.dimension)
-        labels = checked_labels(labels, len(vectors))
-        if not self.can_add(labels):
-            raise ValueError("A label was used before. Use each label once.")
-        if not len(labels):
-            return
         start, stop = self._count, self._count + len(vectors)
         if stop > len(self._labels):
             capacity = -(-max(stop, len(self._labels) * 3 // 2) // BLOCK) * BLOCK
@@ -217,17 +204,15 @@ class ScanSearch(VectorSearch):
 
     # -- searching ------------------------------------------------------------
 
-    def search(
+    def _search(
         self,
         queries: NDArray[np.float32],
         k: int,
-        allowed: NDArray[np.int64] | None = None,
-        threads: int | None = None,
-        *,
-        ef: int | None = None,
+        allowed: NDArray[np.int64] | None,
+        threads: int | None,
+        ef: int | None,
     ) -> Found:
         """Return the k best labels by bytes among the best 2 k by codes; ties go to the vector added first."""
-        queries = checked_queries(queries, self.dimension, k)
         labels, scores = no_results(len(queries), k)
         mask = self._alive[: self._count]
         if allowed is not None:
@@ -304,7 +289,7 @@ class ScanSearch(VectorSearch):
         self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
     ) -> float:
         """Return the share of the k best vectors by bytes that :meth:`search` finds, averaged over queries."""
-        queries = checked_queries(queries, self.dimension, k)
+        queries = checked_vectors(queries, self.dimension, "queries")
         k = min(k, len(self))
         if k == 0 or len(queries) == 0:
             return 1.0

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.checks import require_int
 from ..utils.optional_imports import import_extra
 from ..utils.parallel import thread_count
-from .base import Found, SavedState, checked_queries, no_results
+from .base import Found, SavedState, no_results
 from .graph import FREE, USED, GraphSearch
 from .saved_graph import FILLING
 from .settings import USearchSettings
@@ -113,31 +112,27 @@ class USearchSearch(GraphSearch):
             self._index.remove(labels.astype(np.uint64))
             self._states.put(labels, FREE)
 
-    def search(
+    def _search(
         self,
         queries: NDArray[np.float32],
         k: int,
-        allowed: NDArray[np.int64] | None = None,
-        threads: int | None = None,
-        *,
-        ef: int | None = None,
+        allowed: NDArray[np.int64] | None,
+        threads: int | None,
+        ef: int | None,
     ) -> Found:
-        """Return about the k best labels and their inner products.
+        """Score few allowed vectors one by one; with many, search the graph for more than k.
 
-        Few `allowed` vectors are scored one by one.  With many, the graph is searched for more than `k`; a query
-        that finds too few allowed ones is answered by scoring those one by one.
+        A query that finds too few allowed vectors is answered by scoring those one by one.
         """
-        queries = checked_queries(queries, self.dimension, k)
-        ef = self.settings.ef if ef is None else require_int("ef", ef, 1)
         present = None if allowed is None else self.existing(allowed)
         available = len(self) if present is None else len(present)
-        wanted = min(k, available)
+        k, ef = min(k, available), ef or self.settings.ef
         labels, scores = no_results(len(queries), k)
-        if wanted == 0 or len(queries) == 0:
+        if k == 0:
             return labels, scores
-        count = min(max(wanted, ef), len(self))
+        count = min(max(k, ef), len(self))
         if present is not None:
-            if available <= max(wanted, _SCORED_SHARE * len(self)):
+            if available <= max(k, _SCORED_SHARE * len(self)):
                 return self._search_among(present, queries, k, threads)
             # Twice as many as contain `count` allowed vectors if these are spread evenly.
             count = min(2 * -(-count * len(self) // available), len(self))
@@ -148,14 +143,14 @@ class USearchSearch(GraphSearch):
             if present is not None:
                 inside = np.isin(row, present)
                 row, products = row[inside], products[inside]
-            if len(row) < wanted:
+            if len(row) < k:
                 among = self.labels() if present is None else present
                 exact = self._search_among(among, queries[i : i + 1], k, threads)
                 labels[i], scores[i] = exact[0][0], exact[1][0]
                 continue
-            best = np.argsort(-products, kind="stable")[:wanted]
+            best = np.argsort(-products, kind="stable")[:k]
             length = np.linalg.norm(queries[i].astype(np.float64))
-            labels[i, :wanted], scores[i, :wanted] = row[best], products[best] * length
+            labels[i], scores[i] = row[best], products[best] * length
         return labels, scores
 
     def _walk(

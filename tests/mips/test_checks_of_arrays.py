@@ -42,7 +42,7 @@ BAD_CALLS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda s: s.add(np.array([1, 1]), rows(2)), ValueError, "labels"),
     (lambda s: s.add(np.array([-1, 1]), rows(2)), ValueError, "-1"),
     (lambda s: s.add(np.array([1.0, 2.0]), rows(2)), TypeError, "float64"),
-    (lambda s: s.add(np.array([9, 40, 10]), rows(3)), ValueError, "label 10"),
+    (lambda s: s.add(np.array([9, 40, 10]), rows(3)), ValueError, "label 40"),
     (lambda s: s.search(rows(1, 7), 1), ValueError, r"\(1, 7\)"),
     (lambda s: s.search(rows(3, entry=np.nan), 1), ValueError, r"queries\[1\]"),
     (lambda s: s.search(rows(1), 0), ValueError, "k must .* 0"),

@@ -213,7 +213,7 @@ def test_removed_vectors(graph: Graph, tmp_path: Path) -> None:
         assert each.search(queries[:1], 1)[0].tolist() == [[500]]
     search.remove(search.labels())
     assert search.search(queries[:1], 1)[0].tolist() == [[-1]]
-    with pytest.raises(ValueError, match="label 7 is in use"):
+    with pytest.raises(ValueError, match="label 8 is in use"):
         graph.filled(vectors[:9]).add(np.array([30, 8, 7]), vectors[:3])
 
 
