@@ -247,9 +247,9 @@ def diagnose(
         count = query_count(sampled, WINDOW, _QUERIES)
         drawn, sources = windows_of(sampled, others, count, query_stream)
     else:
-        given = _with_tokens(queries, texts.dimension)
-        count = query_count(sampled, max(1, given.num_tokens // len(given)), _QUERIES)
-        drawn = given[np.sort(query_stream.permutation(len(given))[:count])]
+        real = _with_tokens(queries, texts.dimension)
+        count = query_count(sampled, max(1, real.num_tokens // len(real)), _QUERIES)
+        drawn = real[np.sort(query_stream.permutation(len(real))[:count])]
     answered = AnsweredQueries.of(drawn, sampled, sources, threads)
     k = min(K, len(sampled) - (sources is not None))
     advance(1)
@@ -356,25 +356,25 @@ def _spread(answered: AnsweredQueries) -> MaxSimSpread:
 # -- text ---------------------------------------------------------------------
 
 
-def _measures(found: Diagnosis) -> list[str]:
-    shape, lengths, spread = found.geometry, found.tokens_per_document, found.maxsim
+def _measures(diagnosis: Diagnosis) -> list[str]:
+    shape, lengths, spread = diagnosis.geometry, diagnosis.tokens_per_document, diagnosis.maxsim
     least, mean, largest = shape.norms
-    plain, centered = found.cells, found.centered_cells
+    plain, centered = diagnosis.cells, diagnosis.centered_cells
     norms = "unit" if shape.unit_norms else "not unit"
     zero = f", {counted(shape.zero_tokens, 'zero vector')}" if shape.zero_tokens else ""
     rows = {
-        "documents": f"{found.documents:,}, {found.empty_documents:,} of them without tokens; "
-        f"{found.sampled_documents:,} measured",
-        "tokens": f"{found.tokens:,} of dimension {shape.dimension}; per document {lengths['min']:.0f} / "
+        "documents": f"{diagnosis.documents:,}, {diagnosis.empty_documents:,} of them without tokens; "
+        f"{diagnosis.sampled_documents:,} measured",
+        "tokens": f"{diagnosis.tokens:,} of dimension {shape.dimension}; per document {lengths['min']:.0f} / "
         f"{lengths['median']:.0f} / {lengths['p95']:.0f} / {lengths['max']:.0f} (min / median / p95 / max)",
-        "queries": f"{found.queries:,}, {'windows of documents' if found.pseudo_queries else 'given'}, "
-        f"{found.query_tokens:.0f} tokens (median)",
+        "queries": f"{diagnosis.queries:,}, {'windows of documents' if diagnosis.pseudo_queries else 'given'}, "
+        f"{diagnosis.query_tokens:.0f} tokens (median)",
         "norms": f"{least:.3f} / {mean:.3f} / {largest:.3f} (min / mean / max): {norms}{zero}",
         "mean cosine": f"{shape.mean_cosine:.3f} of token pairs, standard deviation "
-        f"{shape.cosine_deviation:.3f}: {found.anisotropy} anisotropy",
+        f"{shape.cosine_deviation:.3f}: {diagnosis.anisotropy} anisotropy",
         "query cosine": ""
-        if found.query_cosine is None
-        else f"{found.query_cosine:.3f} of query tokens with document tokens",
+        if diagnosis.query_cosine is None
+        else f"{diagnosis.query_cosine:.3f} of query tokens with document tokens",
         "mean token": f"{shape.mean_norm:.3f} of a token's norm",
         "effective rank": f"{shape.effective_rank:.1f} of {shape.dimension}, "
         f"{shape.centered_effective_rank:.1f} after centering",
@@ -386,46 +386,46 @@ def _measures(found: Diagnosis) -> list[str]:
     return [f"{name:<15}{value}" for name, value in rows.items() if value]
 
 
-def _recall_table(found: Diagnosis) -> list[str]:
-    if all(value is None for row in found.encoders for value in row.recall.values()):
-        return [f"recall         not measured: it needs 20 documents, got {found.sampled_documents}"]
+def _recall_table(diagnosis: Diagnosis) -> list[str]:
+    if all(value is None for row in diagnosis.encoders for value in row.recall.values()):
+        return [f"recall         not measured: it needs 20 documents, got {diagnosis.sampled_documents}"]
     lines = [
         "recall of the exact 10 best" + "".join(f"{f'@{cutoff}':>8}" for cutoff in _CUTOFFS) + "    floats"
     ]
-    for row in found.encoders:
-        mark = "*" if row == found.recommended else " "
+    for row in diagnosis.encoders:
+        mark = "*" if row == diagnosis.recommended else " "
         values = "".join(f"{'-' if value is None else f'{value:.3f}':>8}" for value in row.recall.values())
         lines.append(f"{f'{mark} {row.name}':<27}{values}{row.floats:>10,}")
     return lines
 
 
-def _advice(found: Diagnosis) -> list[str]:
-    sentences = [_use(found)]
-    if found.anisotropy != "low":
+def _advice(diagnosis: Diagnosis) -> list[str]:
+    sentences = [_use(diagnosis)]
+    if diagnosis.anisotropy != "low":
         sentences.append(
-            f"Anisotropy is {found.anisotropy}: tokens share a direction, and hyperplanes through the origin "
+            f"Anisotropy is {diagnosis.anisotropy}: tokens share a direction, and hyperplanes through the origin "
             "separate them badly. An FDE needs center=True here, which is the default."
         )
-    if not found.geometry.unit_norms:
+    if not diagnosis.geometry.unit_norms:
         sentences.append(
             "Norms are not 1: a long token counts more in every score. If the model was trained with cosine "
             "similarity, normalize the vectors (muvera convert --normalize)."
         )
-    if _recall_is_low(found):
-        spread = found.maxsim
+    if _recall_is_low(diagnosis):
+        spread = diagnosis.maxsim
         sentences.append(
             f"All encoders find few of the exact best: the MaxSim of the best document ({spread.best:.3f}) is "
             f"near that of the tenth ({spread.tenth:.3f}) and of the median document ({spread.median:.3f}). Search "
             "exactly (muvera index --exact-tokens), and check that the model was trained for MaxSim."
         )
-    elif not found.exact_search:
-        sentences.append(_expect(found))
-    if not found.exact_search and not any(row.config.needs_fit_sample for row in found.encoders):
+    elif not diagnosis.exact_search:
+        sentences.append(_expect(diagnosis))
+    if not diagnosis.exact_search and not any(row.config.needs_fit_sample for row in diagnosis.encoders):
         sentences.append(
             f"The presets moments and learned were not measured: fitting them needs {MIN_FIT_DOCUMENTS} "
             "documents. Sample more documents."
         )
-    if found.pseudo_queries:
+    if diagnosis.pseudo_queries:
         sentences.append(
             "The queries are windows of documents, each without its source document. Real queries may be "
             "harder; give some to be sure."
@@ -436,30 +436,30 @@ def _advice(found: Diagnosis) -> list[str]:
     return lines
 
 
-def _recall_is_low(found: Diagnosis) -> bool:
+def _recall_is_low(diagnosis: Diagnosis) -> bool:
     """Return True if the recommended encoder finds less than half of what chance misses at 50 candidates."""
-    value, chance = found.recommended.recall[_DECISIVE], _DECISIVE / found.sampled_documents
+    value, chance = diagnosis.recommended.recall[_DECISIVE], _DECISIVE / diagnosis.sampled_documents
     return value is not None and value - chance < 0.5 * (1 - chance)
 
 
-def _use(found: Diagnosis) -> str:
-    row = found.recommended
+def _use(diagnosis: Diagnosis) -> str:
+    row = diagnosis.recommended
     call = (
         "your encoder"
         if row.name not in PRESETS
         else f"encoder={row.name!r} (muvera index --encoder {row.name})"
     )
     setting = f"{call}, {row.floats:,} floats"
-    if found.exact_search:
+    if diagnosis.exact_search:
         return (
-            f"The collection has {found.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
+            f"The collection has {diagnosis.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
             f"If the collection grows, use {setting}."
         )
     recall = row.recall[_DECISIVE]
     if recall is None:
         return f"Start with {setting}, and run diagnose again with more documents."
     sentence = f"Use {setting}: its recall at {_DECISIVE} candidates is {recall:.1%}"
-    others = [other for other in found.encoders if other.name not in ("paper", row.name)]
+    others = [other for other in diagnosis.encoders if other.name not in ("paper", row.name)]
     best = max(others, key=lambda other: other.recall[_DECISIVE] or 0.0, default=None)
     if best is None:
         return sentence + "."
@@ -468,17 +468,17 @@ def _use(found: Diagnosis) -> str:
     )
 
 
-def _expect(found: Diagnosis) -> str:
-    measured = {cutoff: value for cutoff, value in found.recommended.recall.items() if value is not None}
+def _expect(diagnosis: Diagnosis) -> str:
+    measured = {cutoff: value for cutoff, value in diagnosis.recommended.recall.items() if value is not None}
     if not measured:
         return ""
     cutoff = next((cutoff for cutoff, value in measured.items() if value >= _ENOUGH), max(measured))
     sentence = f"Expect {measured[cutoff]:.0%} of the exact 10 best among {cutoff} candidates"
     if measured[cutoff] < _ENOUGH:
         sentence += "; rank more candidates, or use larger vectors"
-    if found.documents > found.sampled_documents:
+    if diagnosis.documents > diagnosis.sampled_documents:
         sentence += (
-            f". This was measured among {found.sampled_documents:,} documents: among all {found.documents:,} the "
-            "same number of candidates finds less, so rank more"
+            f". This was measured among {diagnosis.sampled_documents:,} documents. Among all "
+            f"{diagnosis.documents:,} the same number of candidates finds less, so rank more"
         )
     return sentence + "."

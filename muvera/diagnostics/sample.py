@@ -31,7 +31,7 @@ K = 10
 #: Tokens of a pseudo-query, as many as ColBERT's queries have.
 WINDOW = 32
 
-# Multiplications of exact Chamfer per wanted query, which take some seconds for all queries.
+# Multiplications of exact Chamfer per query: a few seconds for all queries.
 _PRODUCTS = 10**9
 
 

@@ -210,25 +210,25 @@ def select_row(rows: Sequence[TunedRow], candidates: int, target_recall: float |
 # -- text ---------------------------------------------------------------------
 
 
-def _measured(found: Tuning) -> list[str]:
-    source = "windows of documents" if found.pseudo_queries else "given"
+def _measured(tuning: Tuning) -> list[str]:
+    source = "windows of documents" if tuning.pseudo_queries else "given"
     return [
-        f"documents   {found.documents:,}, {found.sampled_documents:,} of them measured",
-        f"queries     {found.queries + found.held_out_queries:,}, {source}: {found.queries:,} for selection, "
-        f"{found.held_out_queries:,} held out",
-        f"recall      of the exact ten best; held out: among {found.candidates} candidates; mean: of that and "
+        f"documents   {tuning.documents:,}, {tuning.sampled_documents:,} of them measured",
+        f"queries     {tuning.queries + tuning.held_out_queries:,}, {source}: {tuning.queries:,} for selection, "
+        f"{tuning.held_out_queries:,} held out",
+        f"recall      of the exact ten best; held out: among {tuning.candidates} candidates; mean: of that and "
         "among half as many candidates",
     ]
 
 
-def _table(found: Tuning) -> list[str]:
+def _table(tuning: Tuning) -> list[str]:
     """Return the rows on the Pareto front, and the choice with a mark."""
-    rows = [row for row in found.rows if row in found.pareto or row.config == found.config]
+    rows = [row for row in tuning.rows if row in tuning.pareto or row.config == tuning.config]
     wide = max(len(row.name) for row in rows)
     header = f"  {'':{wide}}  {'floats':>6}  {'bytes':>7}"
     lines = [f"{header}  mean recall  held out (95 %)      ms per document  ms per query"]
     for row in rows:
-        mark = "*" if row.config == found.config else " "
+        mark = "*" if row.config == tuning.config else " "
         low, high = row.interval
         lines.append(
             f"{mark} {row.name:<{wide}}  {row.floats:>6,}  {row.bytes:>7,}  "
@@ -238,64 +238,66 @@ def _table(found: Tuning) -> list[str]:
     return lines
 
 
-def _choice(found: Tuning) -> str:
-    row = found.choice
+def _choice(tuning: Tuning) -> str:
+    row = tuning.choice
     low, high = row.interval
-    own = "" if row in found.rows else ", fitted at its own size; the table's is cut from a larger one"
+    own = "" if row in tuning.rows else ", fitted at its own size; the table's is cut from a larger one"
     return (
         f"Use {row.name}, {row.bytes:,} bytes per document: held-out queries estimate its recall of the exact "
-        f"ten best among {found.candidates} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%}){own}."
+        f"ten best among {tuning.candidates} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%}){own}."
     )
 
 
-def _target(found: Tuning) -> str:
-    if found.target_recall is None:
+def _target(tuning: Tuning) -> str:
+    if tuning.target_recall is None:
         return ""
-    if not found.target_reached:
+    if not tuning.target_reached:
         start = (
-            f"No configuration reaches {found.target_recall:.1%} among {found.candidates} candidates; this one "
+            f"No configuration reaches {tuning.target_recall:.1%} among {tuning.candidates} candidates; this one "
             "has the highest recall."
         )
-        if found.min_candidates is None:
-            return f"{start} It does not reach the target among {max(found.choice.recall)} candidates either."
-        return f"{start} It reaches the target among {found.min_candidates} candidates."
+        if tuning.min_candidates is None:
+            return (
+                f"{start} It does not reach the target among {max(tuning.choice.recall)} candidates either."
+            )
+        return f"{start} It reaches the target among {tuning.min_candidates} candidates."
     reached = (
-        f"It is the smallest that reaches {found.target_recall:.1%} with the selection queries; it needs at least "
-        f"{found.min_candidates} candidates."
+        f"It is the smallest that reaches {tuning.target_recall:.1%} with the selection queries; it needs at least "
+        f"{tuning.min_candidates} candidates."
     )
-    if found.choice.held_out < found.target_recall:
+    if tuning.choice.held_out < tuning.target_recall:
         reached += " Held-out recall is below the target: set a higher target or rank more candidates."
     return reached
 
 
-def _graph(found: Tuning) -> str:
-    if found.graph_recall is None:
+def _graph(tuning: Tuning) -> str:
+    if tuning.graph_recall is None:
         return ""
     return (
-        f"From {graph_from(found.choice.floats):,} documents on an index uses a graph: with m={found.hnsw['m']} and "
-        f"ef={found.hnsw['ef']} it finds {found.graph_recall:.1%} of the exact best vectors of the sample, and "
+        f"From {graph_from(tuning.choice.floats):,} documents on an index uses a graph: with m={tuning.hnsw['m']} and "
+        f"ef={tuning.hnsw['ef']} it finds {tuning.graph_recall:.1%} of the exact best vectors of the sample, and "
         "a smaller share among more vectors."
     )
 
 
-def _limits(found: Tuning) -> list[str]:
+def _limits(tuning: Tuning) -> list[str]:
     sentences = []
-    if found.documents > found.sampled_documents:
+    if tuning.documents > tuning.sampled_documents:
         sentences.append(
-            f"Recall was measured among {found.sampled_documents:,} documents: among all {found.documents:,} the "
+            f"Recall was measured among {tuning.sampled_documents:,} documents: among all {tuning.documents:,} the "
             "same number of candidates finds less, so rank more."
         )
-    if found.pseudo_queries:
+    if tuning.pseudo_queries:
         sentences.append(
             "The queries are windows of documents, each without its source document. Give real queries to be sure."
         )
-    other = found.pseudo_query_choice if found.target_recall is None else None
-    if other is not None and other.held_out != found.choice.held_out:
+    other = tuning.pseudo_query_choice if tuning.target_recall is None else None
+    if other is not None and other.held_out != tuning.choice.held_out:
         sentences.append(
             f"Windows of documents instead of your queries would have selected {other.name}, {other.bytes:,} "
             f"bytes; its recall with held-out queries is {other.held_out:.1%}."
         )
-    if found.exact_search:
+    if tuning.exact_search:
         sentences.append(
             "The collection is so small that an index reads all tokens and is exact. It uses the configuration "
             "once the collection has grown, or with exact_tokens=0."

@@ -114,7 +114,7 @@ def tune(
     require_int("seed", seed, 0)
     texts = as_multivectors(documents, "documents")
     filled = _with_tokens(texts, "documents", MIN_DOCUMENTS)
-    given = None if queries is None else _checked_queries(queries, texts.dimension)
+    real = None if queries is None else _checked_queries(queries, texts.dimension)
     size = min(sample, len(filled))
     candidates = min(100, size // 4) if candidates is None else int(candidates)
     if not K <= candidates <= size // 2:
@@ -135,7 +135,7 @@ def tune(
             f"{vector_bytes(least, len(filled))} bytes, {least} floats. Raise the limit."
         )
     advance = progress or (lambda _: None)
-    drawn = draw_sample(texts, filled, given, size, seed, threads)
+    drawn = draw_sample(texts, filled, real, size, seed, threads)
     advance(1)
     cutoffs = sorted({candidates, *(cutoff for cutoff in _CUTOFFS if cutoff <= size // 2)})
     evaluator = Evaluator(drawn, cutoffs, candidates, len(filled), seed, threads, advance)
@@ -160,7 +160,7 @@ def tune(
         sampled_documents=size,
         queries=len(drawn.selection.queries),
         held_out_queries=len(drawn.held_out.queries),
-        pseudo_queries=given is None,
+        pseudo_queries=queries is None,
         candidates=candidates,
         target_recall=target_recall,
         choice=choice,
