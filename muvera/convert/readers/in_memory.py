@@ -66,7 +66,7 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
         return _MemorySource([value], ids)
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(
-            f"A path, an array, or a list or generator of arrays is needed, got {type(value).__name__}."
+            f"A path, a Source, an array, or a list or generator of arrays is needed, got {type(value).__name__}."
         )
     return _MemorySource(value, ids)
 

@@ -127,6 +127,8 @@ def _rows_in(value: Any) -> list[dict[str, Any]]:
         return [row if isinstance(row, dict) else {"tokens": row} for row in rows]
     if not isinstance(value, dict):
         raise ValueError(f"is {json.dumps(value)[:40]}, which contains no documents.")
+    if any(value.get(key) == [] or _is_matrix(value.get(key)) for key in _TOKENS):
+        return [value]
     for path in _ROWS:
         rows = _at(value, path)
         if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) and (rows or "." in path):

@@ -25,7 +25,7 @@ from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, as_lengths, running_total
 from ...data.validation import as_ids
 from ...utils.npy_files import load_npy
-from ..damage import ReadError, ReadTypeError
+from ..damage import ReadError
 from ..parsing.files import open_table
 from ..parsing.safe_pickle import load_plain
 from ..sources.base import Reader, Source
@@ -48,16 +48,17 @@ def _matches(path: Path) -> bool:
     )
 
 
-def _open(path: Path, **options: Any) -> Source:
-    """Open ``<index_folder>/<index_name>``; a PLAID index has the options of its own reader."""
+def _open(path: Path, *, exact: bool = True, threads: int | None = None) -> Source:
+    """Open ``<index_folder>/<index_name>``; the options are those of PLAID indexes."""
     if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID):
         path = path.parent
     if _has_map(path, _PLAID):
         fast = path / "fast_plaid_index"
-        inner = open_fast_plaid(fast, **options) if fast.is_dir() else open_plaid(path, **options)
+        if fast.is_dir():
+            inner: Source = open_fast_plaid(fast, exact=exact, threads=threads)
+        else:
+            inner = open_plaid(path, threads=threads)
         return _MappedSource(inner, _read_map(path, _PLAID), path)
-    if options:
-        raise ReadTypeError(f"{path} is not a PLAID index, so it has no option {sorted(options)[0]!r}.")
     if (path / "index.voyager").is_file():
         documents = {name: np.asarray(rows, np.int64) for name, rows in _read_map(path, _VOYAGER).items()}
         tokens, labels = _voyager_vectors(path / "index.voyager")

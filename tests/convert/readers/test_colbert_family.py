@@ -267,11 +267,9 @@ def test_pylate_folders_of_the_library(kind: str) -> None:
         assert np.einsum("ij,ij->i", documents.tokens, expected.tokens).mean() > 0.97
 
 
-def test_pylate_inner_folder_and_options() -> None:
+def test_pylate_inner_folder() -> None:
     inner = open_source(FOLDER / "pylate_fast_plaid" / "fast_plaid_index")
     assert inner.name == "pylate" and not inner.lossy
-    with pytest.raises(TypeError, match="not a PLAID index, so it has no option 'threads'"):
-        open_source(FOLDER / "pylate_scann", threads=1)
 
 
 def mapped(tmp_path: Path, names: Any, *, database: bool = False) -> Path:

@@ -71,6 +71,7 @@ def test_one_json_value(tmp_path: Path, value: Any, named: bool) -> None:
 
 
 ROWS: dict[str, Row] = {
+    "plain": lambda i, t: {"id": i, "tokens": t, "data": [{"index": 1}], "rows": [{}]},
     "qdrant": lambda i, t: {"id": i, "payload": {"n": 1}, "vector": t},
     "qdrant named": lambda i, t: {"id": i, "payload": None, "vector": {"fde": [1.0, 2.0], "colbert": t}},
     "qdrant without": lambda i, t: {"id": i, "vector": {"colbert": t} if t else {}},
