@@ -291,6 +291,14 @@ def compare(config: FDEConfig, parameters: Parameters) -> str:
         raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
     exact = config.projection == "identity"
     documents = f", {parameters.num_documents:,} documents" if parameters.num_documents is not None else ""
+    columns = _line("projected columns", config.block_width, parameters.projection_dimension)
+    departures = _departures(config)
+    enough = (
+        config.num_repetitions >= parameters.num_repetitions
+        and config.num_simhash_projections >= parameters.num_simhash_projections
+        and (exact or config.block_width >= parameters.projection_dimension)
+        and not departures
+    )
     lines = [
         f"Theorem {parameters.theorem} for eps={parameters.eps:g}, delta={parameters.delta:g}, "
         f"{parameters.num_query_tokens:,} query tokens, {parameters.num_document_tokens:,} document tokens{documents}:",
@@ -299,29 +307,15 @@ def compare(config: FDEConfig, parameters: Parameters) -> str:
         + ", if the best document token lies within\n"
         f"  {math.degrees(parameters.largest_angle):.1f} degrees of each query token; "
         f"{parameters.any_angle_simhash_projections:,} for any angle.",
-    ]
-    if exact:
-        lines.append(f"- projected columns: all {config.dimension:,} here, without any error: enough.")
-    else:
-        lines.append(
-            _line("projected columns", config.block_width, parameters.projection_dimension)
-            + f"; all {config.dimension:,} would do."
-        )
-    lines.append(
-        f"- floats: {config.vector_dimension:,} here, 10^{parameters.log10_vector_dimension:.0f} required."
-    )
-    lines += [f"- outside the proof: {reason}." for reason in _departures(config)]
-    enough = (
-        config.num_repetitions >= parameters.num_repetitions
-        and config.num_simhash_projections >= parameters.num_simhash_projections
-        and (exact or config.block_width >= parameters.projection_dimension)
-        and not _departures(config)
-    )
-    lines.append(
+        f"- projected columns: all {config.dimension:,} here, without any error: enough."
+        if exact
+        else f"{columns}; all {config.dimension:,} would do.",
+        f"- floats: {config.vector_dimension:,} here, 10^{parameters.log10_vector_dimension:.0f} required.",
+        *(f"- outside the proof: {reason}." for reason in departures),
         "The theorem holds for this configuration."
         if enough
-        else "The theorem guarantees nothing for this configuration: measure its recall."
-    )
+        else "The theorem guarantees nothing for this configuration: measure its recall.",
+    ]
     return "\n".join(lines)
 
 
@@ -333,27 +327,21 @@ def _line(name: str, here: int, required: int) -> str:
 
 def _departures(config: FDEConfig) -> list[str]:
     """Return the features of a configuration that the proofs do not cover."""
-    reasons = []
-    if not config.fill_empty_partitions:
-        reasons.append("empty document cells stay empty, but the proof fills them")
-    if config.center:
-        reasons.append("document tokens are centered, so they are not unit vectors")
-    if config.split_mean:
-        reasons.append("the document's mean is split off, and its coefficients are fitted")
-    if config.document_cells != "mean":
-        length = "length 1" if config.document_cells == "unit" else "their tokens' mean length"
-        reasons.append(f"the means of cells are scaled to {length}")
-    if config.soft_query_cells:
-        reasons.append("a query token is split between two cells")
-    if config.hyperplanes != "gaussian":
-        reasons.append("orthogonal hyperplanes are not independent, but those of inequality (7) are")
-    if config.projection == "complementary":
-        reasons.append("complementary projections are neither independent nor of +-1 (Fact A.2)")
-    if config.projection == "count_sketch":
-        reasons.append("a count sketch is not a dense matrix of +-1 (Fact A.2)")
-    if config.final_projection is not None:
-        reasons.append("the proof does not cover the final projection")
-    return reasons
+    length = "length 1" if config.document_cells == "unit" else "their tokens' mean length"
+    reasons = {
+        "empty document cells stay empty, but the proof fills them": not config.fill_empty_partitions,
+        "document tokens are centered, so they are not unit vectors": config.center,
+        "the document's mean is split off, and its coefficients are fitted": config.split_mean,
+        f"the means of cells are scaled to {length}": config.document_cells != "mean",
+        "a query token is split between two cells": config.soft_query_cells > 0,
+        "orthogonal hyperplanes are not independent, but those of inequality (7) are": config.hyperplanes
+        != "gaussian",
+        "complementary projections are neither independent nor of +-1 (Fact A.2)": config.projection
+        == "complementary",
+        "a count sketch is not a dense matrix of +-1 (Fact A.2)": config.projection == "count_sketch",
+        "the proof does not cover the final projection": config.final_projection is not None,
+    }
+    return [reason for reason, applies in reasons.items() if applies]
 
 
 def _require(eps: float, delta: float, num_query_tokens: int, num_document_tokens: int) -> None:
