@@ -7,7 +7,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..data.batches import coded_source
 from ..data.multivectors import MultiVectors, checked_texts
 from ..data.ranking import Ranking
 from ..data.sampling import as_batches
-from ..data.validation import Ids, TokenArray
+from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_encoder
 from ..reranking.chamfer import Explanation, explain
@@ -37,28 +36,13 @@ from .persistence import read_contents, write_contents
 from .settings import IndexSettings
 from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, SearchPlan
 
-__all__ = ["Document", "MuveraIndex"]
+__all__ = ["MuveraIndex"]
 
 # Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
 _PLAID_BATCH_TOKENS = 1 << 17
 
 _Batches = Iterator[tuple[MultiVectors, CodedVectors | None]]
 _Attachments = Mapping[str, Callable[[Path], object]]
-
-
-@dataclass(frozen=True, eq=False)
-class Document:
-    """A document of an index.
-
-    Parameters
-    ----------
-    id : int or str
-    tokens : float32 or float16 (n_tokens, dimension)
-        A view: treat it as immutable.
-    """
-
-    id: int | str
-    tokens: TokenArray
 
 
 class MuveraIndex:
@@ -166,22 +150,21 @@ class MuveraIndex:
         FileExistsError
             If `path` exists and `overwrite` is False, or it is not an index.
         """
-        chosen = IndexSettings.of(settings, **changes)
         batches: _Batches = ((batch, None) for batch in as_batches(documents))
-        return cls._built(batches, encoder, chosen, path, overwrite, threads, progress)
+        return cls._build(
+            batches,
+            encoder,
+            settings=settings,
+            path=path,
+            overwrite=overwrite,
+            threads=threads,
+            progress=progress,
+            **changes,
+        )
 
     @classmethod
     def from_plaid(
-        cls,
-        source: Any,
-        encoder: str | EncoderConfig | Encoder = "moments",
-        *,
-        settings: IndexSettings | None = None,
-        path: str | os.PathLike[str] | None = None,
-        overwrite: bool = False,
-        threads: int | None = None,
-        progress: Callable[[int], object] | None = None,
-        **changes: Any,
+        cls, source: Any, encoder: str | EncoderConfig | Encoder = "moments", **options: Any
     ) -> MuveraIndex:
         """Build an index that keeps the token codes of a PLAID index, bit for bit.
 
@@ -189,8 +172,8 @@ class MuveraIndex:
         ----------
         source : path, or a source
             A PLAID index's folder, or what :func:`muvera.convert.open_source` returned for one.
-        encoder, settings, path, overwrite, threads, progress, **changes
-            As for :meth:`build`; ``tokens=`` and ``keep_exact=`` do not apply.
+        encoder, **options
+            As for :meth:`build`, except ``tokens=`` and ``keep_exact=``.
 
         Returns
         -------
@@ -199,16 +182,10 @@ class MuveraIndex:
         Raises
         ------
         TypeError, ValueError
-            If the source has no codes in PLAID's layout.
+            If the source has no codes in PLAID's layout, or as for :meth:`build`.
         """
         from ..convert import open_source
 
-        chosen = IndexSettings.of(settings, **changes)
-        if chosen.tokens is not None:
-            raise ValueError(
-                f"from_plaid keeps the codes of the PLAID index, got tokens={chosen.tokens!r}. Drop tokens=, or "
-                "use MuveraIndex.build."
-            )
         opened = open_source(source) if isinstance(source, (str, os.PathLike)) else source
         coded = coded_source(opened)
         if coded is None:
@@ -223,20 +200,28 @@ class MuveraIndex:
                 codes = codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
                 yield documents, CodedVectors(codec, codes, documents.offsets)
 
-        return cls._built(batches(), encoder, chosen, path, overwrite, threads, progress, codec)
+        return cls._build(batches(), encoder, codec, **options)
 
     @classmethod
-    def _built(
+    def _build(
         cls,
         batches: _Batches,
         encoder: str | EncoderConfig | Encoder,
-        settings: IndexSettings,
-        path: str | os.PathLike[str] | None,
-        overwrite: bool,
-        threads: int | None,
-        progress: Callable[[int], object] | None,
         codec: TokenCodec | None = None,
+        *,
+        settings: IndexSettings | None = None,
+        path: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+        threads: int | None = None,
+        progress: Callable[[int], object] | None = None,
+        **changes: Any,
     ) -> MuveraIndex:
+        chosen = IndexSettings.of(settings, **changes)
+        if codec is not None and chosen.tokens is not None:
+            raise ValueError(
+                f"from_plaid keeps the codes of the PLAID index, got tokens={chosen.tokens!r}. Drop tokens=, or use "
+                "MuveraIndex.build."
+            )
         with ExitStack() as stack:
             staging = None
             if path is not None:
@@ -245,8 +230,8 @@ class MuveraIndex:
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             config, fitted = as_encoder(encoder, first[0].dimension)
-            index = cls(config, settings=settings)
-            index._contents = IndexContents(config, settings, encoder=fitted, codec=codec)
+            index = cls(config, settings=chosen)
+            index._contents = IndexContents(config, chosen, encoder=fitted, codec=codec)
             with index._contents.building(threads, staging):
                 for documents, codes in chain([first], batches):
                     index._add(documents, threads, codes)
@@ -584,32 +569,8 @@ class MuveraIndex:
         with contents.lock.shared():
             return contents.ids.of(contents.ids.live)
 
-    def tokens(self, ids: Iterable[Any]) -> MultiVectors:
-        """Return the token vectors of documents, in the order of `ids`, each document once.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index.
-        """
-        contents = self._contents
-        return contents.texts(list(dict.fromkeys(contents.rows_of(as_id_list(ids)))))
-
-    def codes(self, ids: Iterable[Any]) -> CodedVectors:
-        """Return the token codes of documents and their codec, in the order of `ids`, each document once.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index.
-        ValueError
-            If the index stores no codes.
-        """
-        contents = self._contents
-        return contents.coded(list(dict.fromkeys(contents.rows_of(as_id_list(ids)))))
-
-    def get(self, ids: Iterable[Any], missing: Missing = "raise") -> list[Document]:
-        """Return documents by id, in the order of `ids`.
+    def tokens(self, ids: Iterable[Any], missing: Missing = "raise") -> MultiVectors:
+        """Return the token vectors of documents with their ids, in the order of `ids`, each document once.
 
         Parameters
         ----------
@@ -623,11 +584,20 @@ class MuveraIndex:
             For an id that is not in the index, with ``missing="raise"``.
         """
         contents = self._contents
-        rows = contents.rows_of(as_id_list(ids), missing)
-        positions = {row: position for position, row in enumerate(dict.fromkeys(rows))}
-        texts = contents.texts(list(positions))
-        names = texts.ids.tolist()
-        return [Document(names[positions[row]], texts[positions[row]]) for row in rows]
+        return contents.texts(list(dict.fromkeys(contents.rows_of(as_id_list(ids), missing))))
+
+    def codes(self, ids: Iterable[Any]) -> CodedVectors:
+        """Return the token codes of documents with their codec, in the order of `ids`, each document once.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index.
+        ValueError
+            If the index stores no codes.
+        """
+        contents = self._contents
+        return contents.coded(list(dict.fromkeys(contents.rows_of(as_id_list(ids)))))
 
     def info(self) -> IndexInfo:
         """Return sizes, settings, measured recall and warnings."""

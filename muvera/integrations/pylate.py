@@ -80,7 +80,9 @@ class MuveraPyLateIndex:
         """Return the token vectors of documents, for each collection of ids."""
         if self.index is None:
             raise KeyError("The index is empty. Add documents first.")
-        return [[document.tokens for document in self.index.get(list(ids))] for ids in documents_ids]
+        every = self.index.tokens(dict.fromkeys(id for ids in documents_ids for id in ids).keys())
+        tokens = dict(zip(every.ids.tolist(), every, strict=True))
+        return [[tokens[id] for id in ids] for ids in documents_ids]
 
 
 def multivectors_of(matrices: Iterable[Any], *, padded: bool = False) -> MultiVectors:

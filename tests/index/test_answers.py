@@ -159,7 +159,6 @@ def test_bad_ids(ids: Any, message: str) -> None:
         lambda: index.search(QUERIES, ids=ids),
         lambda: index.rerank(QUERIES[:1], [ids]),
         lambda: index.delete(ids),
-        lambda: index.get(ids),
         lambda: index.tokens(ids),
     ]
     for call in calls:
@@ -278,11 +277,9 @@ def test_documents_by_id(way: dict[str, Any], tmp_path: Path) -> None:
     assert texts.ids.tolist() == ["d9", "d7", "d16", "d1"]
     for tokens, row in zip(texts, (9, 5, 16, 1), strict=True):
         np.testing.assert_array_equal(tokens, DOCUMENTS[row])
-    documents = index.get(["d9", "x", "d7", "d9"], missing="ignore")
-    assert [document.id for document in documents] == ["d9", "d7", "d9"]
-    np.testing.assert_array_equal(documents[1].tokens, DOCUMENTS[5])
-    assert index.get([]) == [] and len(index.tokens([])) == 0 and index.tokens([]).dimension == DIM
-    for call in (index.get, index.tokens, index.delete):
+    assert index.tokens(["d9", "x"], missing="ignore").ids.tolist() == ["d9"]
+    assert len(index.tokens([])) == 0 and index.tokens([]).dimension == DIM
+    for call in (index.tokens, index.delete):
         with pytest.raises(KeyError, match="'x'"):
             call(["d1", "x"])
     index.delete(["d3", "x"], missing="ignore")

@@ -141,7 +141,7 @@ def test_floats_until_a_codec_can_be_fitted(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_float16() -> None:
     index = built(tokens="float16")
-    assert index.get(["d0"])[0].tokens.dtype == np.float16 and index.search(QUERIES, 1)[0].exact
+    assert index.tokens(["d0"]).tokens.dtype == np.float16 and index.search(QUERIES, 1)[0].exact
     assert index.info().token_codec["bytes_per_token"] == 2 * DIMENSION
     wide = MultiVectors.from_arrays([np.array([[1, 7e4]], np.float32)], ids=["big"])
     with pytest.raises(ValueError, match=r"documents\[0\] \(id 'big'\) .* 65504"):
@@ -202,5 +202,6 @@ def test_sources_without_plaid_codes(tmp_path: Path) -> None:
     for source in (DOCUMENTS, tmp_path / "documents"):
         with pytest.raises(TypeError, match="PLAID"):
             MuveraIndex.from_plaid(source)
+    folder = write_plaid(tmp_path / "plaid", random_index(3, [[4, 2]], nbits=2, centroids=5))
     with pytest.raises(ValueError, match="tokens='4bit'"):
-        MuveraIndex.from_plaid(tmp_path / "documents", tokens="4bit")
+        MuveraIndex.from_plaid(folder, tokens="4bit")
