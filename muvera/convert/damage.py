@@ -84,7 +84,7 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     if isinstance(error, OSError) and error.errno is not None and error.strerror is not None:
         if error.errno not in _CONTENT_ERRNOS:
             return _system_error(error, place)
-    elif isinstance(error, ExplainedError) or type(error) in _PLAIN_OS_ERRORS or _is_sentence(error, text):
+    elif isinstance(error, ExplainedError) or type(error) in _PLAIN_OS_ERRORS:
         kind: Any = pickle.UnpicklingError if isinstance(error, pickle.UnpicklingError) else type(error)
         return error if _mentions(str(error), place) else kind(f"{place}: {text}")
     plain = isinstance(error, (ValueError, OSError)) and text
@@ -93,11 +93,6 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
         f"{place} is damaged, or is not in the format {format!r} ({detail.rstrip('.')}). "
         "Copy or export it again."
     )
-
-
-def _is_sentence(error: BaseException, text: str) -> bool:
-    """Return True for a plain error with a full stop (until all readers raise ReadError)."""
-    return type(error) in (ValueError, TypeError) and text.endswith((".", "?"))
 
 
 def _system_error(error: OSError, place: str) -> OSError:
@@ -114,7 +109,7 @@ def _text(error: BaseException) -> str:
     value: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = " ".join(str(value).split())
     shorten = len(text) > _MAX_DETAIL_LENGTH and not isinstance(error, ExplainedError)
-    return f"{text[:_MAX_DETAIL_LENGTH]} ..." if shorten and not text.endswith((".", "?")) else text
+    return f"{text[:_MAX_DETAIL_LENGTH]} ..." if shorten else text
 
 
 def _mentions(text: str, place: str) -> bool:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .isolation import BatchHeader, EndHeader, ErrorHeader, SourceHeader, encoded
+from .isolation import encode_header
 from .registry import open_source
 
 __all__: list[str] = []
@@ -42,7 +42,7 @@ def main() -> None:
     except Exception as error:
         kind = next((kind.__name__ for kind in _KINDS if isinstance(error, kind)), type(error).__name__)
         number = error.errno if isinstance(error, OSError) else None
-        answers.write(encoded(ErrorHeader(kind, str(error), number)))
+        answers.write(encode_header("error", kind=kind, text=str(error), errno=number))
     answers.flush()
 
 
@@ -63,26 +63,22 @@ def _lower(limit: int, value: int) -> None:
 
 def _answer(request: dict[str, Any], answers: IO[bytes]) -> None:
     source = open_source(request["path"], request["format"], **request["options"])
-    header = SourceHeader(
-        name=source.name,
-        dimension=source.dimension,
-        num_documents=source.num_documents,
-        num_tokens=source.num_tokens,
-        lossy=bool(source.lossy),
-        nbits=source.nbits,
-    )
-    answers.write(encoded(header))
+    names = ("name", "dimension", "num_documents", "num_tokens", "lossy", "nbits")
+    answers.write(encode_header("source", **{name: getattr(source, name) for name in names}))
     answers.flush()
     line = sys.stdin.buffer.readline()
     if not line:  # the parent needed only the header
         return
     for batch in source.batches(int(line)):
         ids = batch.ids.tolist() if batch.has_ids else None
-        answers.write(encoded(BatchHeader(len(batch), batch.num_tokens, batch.tokens.dtype.name, ids)))
+        dtype = batch.tokens.dtype.name
+        answers.write(
+            encode_header("batch", documents=len(batch), rows=batch.num_tokens, dtype=dtype, ids=ids)
+        )
         answers.write(np.ascontiguousarray(batch.lengths, np.int64).data)
         answers.write(np.ascontiguousarray(batch.tokens).data)
         answers.flush()
-    answers.write(encoded(EndHeader(source.dropped_rows, source.note)))
+    answers.write(encode_header("end", dropped_rows=source.dropped_rows, note=source.note))
 
 
 if __name__ == "__main__":

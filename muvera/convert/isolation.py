@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,7 @@ from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int, require_number
 from .sources.base import Source
 
-__all__ = [
-    "BatchHeader",
-    "EndHeader",
-    "ErrorHeader",
-    "IsolatedSource",
-    "IsolationLimits",
-    "SourceHeader",
-    "encoded",
-]
+__all__ = ["IsolatedSource", "IsolationLimits", "encode_header"]
 
 # Errors of the child keep these classes; every other error becomes a ValueError.
 _ERRORS: dict[str, type[Exception]] = {
@@ -47,6 +39,22 @@ _ERRORS: dict[str, type[Exception]] = {
         OSError, pickle.UnpicklingError,
     )
 }  # fmt: skip
+
+# Fields of the child's headers.  "batch" is followed by its lengths (int64) and tokens as bytes.
+_OPTIONAL_COUNT, _OPTIONAL_TEXT = ("count", "none"), ("text", "none")
+_HEADERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "source": {
+        "name": ("text",),
+        "dimension": ("count",),
+        "num_documents": _OPTIONAL_COUNT,
+        "num_tokens": _OPTIONAL_COUNT,
+        "lossy": ("flag",),
+        "nbits": _OPTIONAL_COUNT,
+    },
+    "batch": {"documents": ("count",), "rows": ("count",), "dtype": ("text",), "ids": ("list", "none")},
+    "end": {"dropped_rows": ("count",), "note": _OPTIONAL_TEXT},
+    "error": {"kind": ("text",), "text": ("text",), "errno": _OPTIONAL_COUNT},
+}
 
 _INVALID = "sent an invalid answer"
 
@@ -75,88 +83,29 @@ class IsolationLimits:
         require_int("memory_bytes", self.memory_bytes, 1 << 28)
 
 
-@dataclass(frozen=True)
-class SourceHeader:
-    """Answer to opening: the attributes of a :class:`~muvera.convert.Source`."""
-
-    name: str
-    dimension: int
-    num_documents: int | None
-    num_tokens: int | None
-    lossy: bool
-    nbits: int | None
-
-    def __post_init__(self) -> None:
-        _require(isinstance(self.name, str) and isinstance(self.lossy, bool))
-        _require(_is_count(self.dimension) and self.dimension > 0)
-        for value in (self.num_documents, self.num_tokens, self.nbits):
-            _require(value is None or _is_count(value))
-
-
-@dataclass(frozen=True)
-class BatchHeader:
-    """Header of a batch; its lengths (int64) and tokens follow as bytes."""
-
-    documents: int
-    rows: int
-    dtype: str
-    ids: list[Any] | None
-
-    def __post_init__(self) -> None:
-        _require(_is_count(self.documents) and _is_count(self.rows))
-        _require(self.dtype in ("float32", "float16") and (self.ids is None or isinstance(self.ids, list)))
-
-
-@dataclass(frozen=True)
-class EndHeader:
-    """End of the batches."""
-
-    dropped_rows: int
-    note: str | None
-
-    def __post_init__(self) -> None:
-        _require(_is_count(self.dropped_rows) and (self.note is None or isinstance(self.note, str)))
-
-
-@dataclass(frozen=True)
-class ErrorHeader:
-    """An error instead of any other answer; `number` is the system's errno."""
-
-    kind: str
-    text: str
-    number: int | None
-
-    def __post_init__(self) -> None:
-        _require(isinstance(self.kind, str) and isinstance(self.text, str))
-        _require(self.number is None or _is_count(self.number))
-
-
-Header = SourceHeader | BatchHeader | EndHeader | ErrorHeader
-
-_HEADERS = {header.__name__: header for header in (SourceHeader, BatchHeader, EndHeader, ErrorHeader)}
-
-
-def encoded(header: Header) -> bytes:
+def encode_header(header: str, **fields: Any) -> bytes:
     """Return a header as bytes: its length in 8 bytes, then JSON."""
-    content = json.dumps({"header": type(header).__name__, **asdict(header)}).encode()
+    content = json.dumps({"header": header, **fields}).encode()
     return len(content).to_bytes(8, "little") + content
 
 
-def _decoded(content: Any) -> Header:
-    """Return the header that the JSON value describes; raise ValueError or TypeError if it is invalid."""
-    _require(isinstance(content, dict) and content.get("header") in _HEADERS)
-    kind: Any = _HEADERS[content.pop("header")]
-    header: Header = kind(**content)
-    return header
+def _decode_header(content: bytearray) -> tuple[str, dict[str, Any]]:
+    """Return the name and the fields of a header; raise ValueError if it is invalid."""
+    fields = json.loads(content)
+    name = fields.pop("header", None) if isinstance(fields, dict) else None
+    expected = _HEADERS.get(name) if isinstance(name, str) else None
+    if expected is None or fields.keys() != expected.keys():
+        raise ValueError("an unknown header")
+    for field, kinds in expected.items():
+        if _kind_of(fields[field]) not in kinds:
+            raise ValueError(f"a wrong {field}")
+    return str(name), fields
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _require(holds: bool) -> None:
-    if not holds:
-        raise ValueError("The reading process sent an invalid header.")
+def _kind_of(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "count" if value >= 0 else "negative"
+    return {type(None): "none", bool: "flag", str: "text", list: "list"}.get(type(value), "other")
 
 
 class IsolatedSource(Source):
@@ -201,13 +150,8 @@ class IsolatedSource(Source):
             "memory_bytes": limits.memory_bytes,
         }
         self._child: subprocess.Popen[bytes] | None = None
-        header = self._start()
-        self.name = header.name
-        self.dimension = header.dimension
-        self.num_documents = header.num_documents
-        self.num_tokens = header.num_tokens
-        self.lossy = header.lossy
-        self.nbits = header.nbits
+        for name, value in self._start().items():
+            setattr(self, name, value)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the source's batches as the child sends them.
@@ -224,13 +168,11 @@ class IsolatedSource(Source):
         try:
             _send(child, b"%d\n" % max_tokens)
             while True:
-                header = self._receive_header(child)
-                if isinstance(header, EndHeader):
-                    self.dropped_rows, self.note = header.dropped_rows, header.note
+                name, header = self._receive_header(child, "batch", "end")
+                if name == "end":
+                    self.dropped_rows, self.note = header["dropped_rows"], header["note"]
                     return
-                if not isinstance(header, BatchHeader):
-                    raise self._failure(child, _INVALID)
-                yield self._receive_batch(child, header)
+                yield self._receive_batch(child, **header)
         finally:
             _end(child)
 
@@ -244,7 +186,7 @@ class IsolatedSource(Source):
         if getattr(self, "_child", None) is not None:
             self.close()
 
-    def _start(self) -> SourceHeader:
+    def _start(self) -> dict[str, Any]:
         """Start the child, and return its description of the source."""
         self._child = subprocess.Popen(
             self.command,
@@ -257,39 +199,44 @@ class IsolatedSource(Source):
         try:
             request = pickle.dumps(self._request)
             _send(self._child, len(request).to_bytes(8, "little") + request)
-            header = self._receive_header(self._child)
-            if not isinstance(header, SourceHeader):
+            header = self._receive_header(self._child, "source")[1]
+            if header["dimension"] == 0:
                 raise self._failure(self._child, _INVALID)
             return header
         except BaseException:
             self.close()
             raise
 
-    def _receive_header(self, child: subprocess.Popen[bytes]) -> Header:
-        """Return the child's next header, or raise the error that it reports."""
+    def _receive_header(self, child: subprocess.Popen[bytes], *names: str) -> tuple[str, dict[str, Any]]:
+        """Return the child's next header, one of `names`, or raise the error that it reports."""
         length = int.from_bytes(self._receive(child, 8), "little")
         if length > _MAX_HEADER_BYTES:
             raise self._failure(child, _INVALID)
         try:
-            header = _decoded(json.loads(self._receive(child, length)))
-        except (ValueError, TypeError, RecursionError):
+            name, header = _decode_header(self._receive(child, length))
+        except (ValueError, RecursionError):
             raise self._failure(child, _INVALID) from None
-        if isinstance(header, ErrorHeader):
-            error = _ERRORS.get(header.kind, ValueError)(header.text)
+        if name == "error":
+            error = _ERRORS.get(header["kind"], ValueError)(header["text"])
             if isinstance(error, OSError):
-                error.errno = header.number
+                error.errno = header["errno"]
             raise error
-        return header
-
-    def _receive_batch(self, child: subprocess.Popen[bytes], header: BatchHeader) -> MultiVectors:
-        dtype = np.dtype(header.dtype)
-        size = header.rows * self.dimension * dtype.itemsize
-        if size + 8 * header.documents > self.limits.memory_bytes:
+        if name not in names:
             raise self._failure(child, _INVALID)
-        lengths = np.frombuffer(self._receive(child, 8 * header.documents), np.int64)
-        tokens = np.frombuffer(self._receive(child, size), dtype).reshape(header.rows, self.dimension)
+        return name, header
+
+    def _receive_batch(
+        self, child: subprocess.Popen[bytes], documents: int, rows: int, dtype: str, ids: list[Any] | None
+    ) -> MultiVectors:
+        if dtype not in ("float32", "float16"):
+            raise self._failure(child, _INVALID)
+        size = rows * self.dimension * np.dtype(dtype).itemsize
+        if size + 8 * documents > self.limits.memory_bytes:
+            raise self._failure(child, _INVALID)
+        lengths = np.frombuffer(self._receive(child, 8 * documents), np.int64)
+        tokens = np.frombuffer(self._receive(child, size), dtype).reshape(rows, self.dimension)
         try:
-            return MultiVectors.from_flat(tokens, lengths, ids=header.ids)
+            return MultiVectors.from_flat(tokens, lengths, ids=ids)
         except (ValueError, TypeError):
             raise self._failure(child, _INVALID) from None
 

@@ -18,7 +18,7 @@ from ..data.multivectors import MultiVectors
 from .damage import naming_errors
 from .isolation import IsolationLimits
 from .options import Options, option_names
-from .registry import open_source
+from .registry import NamedSource, open_source
 from .report import Report
 from .sources.base import Source
 from .writers.collections import write_npy, write_npz, write_parquet, write_safetensors
@@ -87,8 +87,10 @@ def read(
     batches = list(_stream(source, steps, _report(source, steps), max_tokens))
     if len(batches) == 1:
         return batches[0]
-    with naming_errors(_place(source), source.name):  # two batches may contain the same id
+    try:
         return MultiVectors.concatenate(batches)
+    except (ValueError, TypeError) as error:  # two batches may contain the same id
+        raise type(error)(f"{_place(source)}: {error}") from error
 
 
 def survey(path_or_object: Any, *, isolated: bool | IsolationLimits = False, **options: Any) -> Report:
@@ -208,7 +210,8 @@ def _stream(
     source: Source, steps: Options, report: Report, max_tokens: int | None = None
 ) -> Iterator[MultiVectors]:
     for batch in _at_least_one(source, _batch_tokens(source, max_tokens)):
-        batch.require_finite(first=report.read.documents, place=_place(source))
+        if not isinstance(source, NamedSource):  # which checks its batches
+            batch.require_finite(first=report.read.documents, place=_place(source))
         before = report.read.documents, report.read.tokens
         report.read.add(batch)
         result, dropped = steps.apply(batch, *before)

@@ -172,13 +172,17 @@ class NamedSource(Source):
         """
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
+        batches = self.source.batches(max_tokens)
         count = 0
-        with naming_errors(self.place, self.name):
-            for batch in self.source.batches(max_tokens):
-                batch.require_finite(first=count, place=self.place)
-                self.dropped_rows = self.source.dropped_rows
-                count += len(batch)
-                yield batch
+        while True:
+            with naming_errors(self.place, self.name):
+                batch = next(batches, None)
+            self.dropped_rows = self.source.dropped_rows
+            if batch is None:
+                return
+            batch.require_finite(first=count, place=self.place)
+            count += len(batch)
+            yield batch
 
 
 def _require_existing(path: Path) -> None:

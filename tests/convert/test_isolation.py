@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import pickle
 import re
@@ -18,15 +17,7 @@ import pytest
 from builders.token_collections import assert_same, collection, everything
 
 from muvera import convert
-from muvera.convert.isolation import (
-    BatchHeader,
-    EndHeader,
-    ErrorHeader,
-    IsolatedSource,
-    IsolationLimits,
-    SourceHeader,
-    encoded,
-)
+from muvera.convert.isolation import IsolatedSource, IsolationLimits, encode_header
 
 DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "dé"])
 
@@ -159,40 +150,47 @@ def test_a_crash_is_one_sentence(docs: Path, monkeypatch: pytest.MonkeyPatch, sc
     assert children() == before
 
 
-SOURCE = SourceHeader("npy", 2, None, None, False, None)
+SOURCE = {
+    "name": "npy",
+    "dimension": 2,
+    "num_documents": None,
+    "num_tokens": None,
+    "lossy": False,
+    "nbits": None,
+}
+HEADER = encode_header("source", **SOURCE)
+TOKENS = np.ones(2, "f4").tobytes()
 
 
-def as_json(header: Any) -> bytes:
-    content = json.dumps(header).encode()
-    return len(content).to_bytes(8, "little") + content
+def batch(documents: int, rows: int, ids: Any = None, dtype: str = "float32") -> bytes:
+    return encode_header("batch", documents=documents, rows=rows, dtype=dtype, ids=ids)
 
 
 @pytest.mark.parametrize(
     "answers",
-    [
-        [EndHeader(0, None)],
-        [SOURCE, SOURCE],
-        [SOURCE, BatchHeader(1, 1 << 62, "float32", None)],
-        [SOURCE, BatchHeader(1, 1, "float32", None), np.int64(7).tobytes(), np.ones(2, "f4").tobytes()],
-        [SOURCE, BatchHeader(1, 1, "float32", ["a", "b"]), np.int64(1).tobytes(), np.ones(2, "f4").tobytes()],
-        [as_json({})],
-        [as_json({"header": "SourceHeader"})],
-        [SOURCE, as_json({"header": "EndHeader", "dropped_rows": -1, "note": None})],
-        [as_json(7)],
-    ],
-    ids=[
-        "no source", "no batch", "too large", "wrong lengths", "wrong ids", "empty", "no fields", "negative", "int",
-    ],
-)  # fmt: skip
-def test_false_answers(docs: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any]) -> None:
-    sent = b"".join(answer if isinstance(answer, bytes) else encoded(answer) for answer in answers)
-    kind = scripted(monkeypatch, f"import os, time; os.write(1, {sent!r}); time.sleep(30)")
+    {
+        "no source": encode_header("end", dropped_rows=0, note=None),
+        "no batch": HEADER + HEADER,
+        "too large": HEADER + batch(1, 1 << 62),
+        "wrong lengths": HEADER + batch(1, 1) + np.int64(7).tobytes() + TOKENS,
+        "wrong ids": HEADER + batch(1, 1, ["a", "b"]) + np.int64(1).tobytes() + TOKENS,
+        "wrong dtype": HEADER + batch(1, 1, dtype="object"),
+        "no columns": encode_header("source", **{**SOURCE, "dimension": 0}),
+        "a flag as a count": encode_header("source", **{**SOURCE, "dimension": True}),
+        "no fields": encode_header("source"),
+        "negative": HEADER + encode_header("end", dropped_rows=-1, note=None),
+        "no object": (1).to_bytes(8, "little") + b"7",
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_false_answers(docs: Path, monkeypatch: pytest.MonkeyPatch, answers: tuple[str, bytes]) -> None:
+    kind = scripted(monkeypatch, f"import os, time; os.write(1, {answers[1]!r}); time.sleep(30)")
     with pytest.raises(ChildProcessError, match=r"the reading process sent an invalid answer"):
         list(kind(docs, None, {}, IsolationLimits(5)).batches(10))
 
 
 def test_an_unknown_kind_of_error_is_a_value_error(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = encoded(ErrorHeader("LanceError", "it is damaged.", None))
+    sent = encode_header("error", kind="LanceError", text="it is damaged.", errno=None)
     with pytest.raises(ValueError, match=r"^it is damaged\.$"):
         scripted(monkeypatch, f"import os; os.write(1, {sent!r})")(docs, None, {}, IsolationLimits(5))
 
