@@ -100,8 +100,8 @@ class Unpickler(pickle.Unpickler):
         full = f"{module}.{name}"
         if full not in self._names:
             raise RefusedPickleError(self._source, full)
-        found = self._names[full]
-        return _Call(found, self) if isinstance(found, (FunctionType, MethodType)) else found
+        stand_in = self._names[full]
+        return _Call(stand_in, self) if isinstance(stand_in, (FunctionType, MethodType)) else stand_in
 
     def persistent_load(self, pid: Any) -> Any:
         """Refuse: plain data has no references to the outside."""

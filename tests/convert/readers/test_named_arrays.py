@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,8 @@ def write_npy(path: Path, arrays: Arrays) -> Path:
     return path
 
 
-def write_npz(path: Path, arrays: Arrays) -> Path:
-    np.savez(path.with_suffix(".npz"), **arrays)
-    return path.with_suffix(".npz")
-
-
-def write_compressed(path: Path, arrays: Arrays) -> Path:
-    np.savez_compressed(path.with_suffix(".npz"), **arrays)
+def write_npz(path: Path, arrays: Arrays, save: Any = np.savez) -> Path:
+    save(path.with_suffix(".npz"), **arrays)
     return path.with_suffix(".npz")
 
 
@@ -94,18 +90,14 @@ def write_zarr(path: Path, arrays: Arrays, zarr_format: int = 3) -> Path:
     return path
 
 
-def write_zarr2(path: Path, arrays: Arrays) -> Path:
-    return write_zarr(path, arrays, 2)
-
-
 WRITERS = {
     "npy": write_npy,
     "npz": write_npz,
-    "npz-compressed": write_compressed,
+    "npz-compressed": partial(write_npz, save=np.savez_compressed),
     "safetensors": write_safetensors,
     "hdf5": write_hdf5,
     "zarr": write_zarr,
-    "zarr-2": write_zarr2,
+    "zarr-2": partial(write_zarr, zarr_format=2),
 }
 Write = Callable[[Path, Arrays], Path]
 
@@ -313,7 +305,7 @@ def test_npz_ids_as_bytes_and_objects(tmp_path: Path) -> None:
 
 def test_npz_damage(tmp_path: Path) -> None:
     docs = collection([5000])
-    path = write_compressed(tmp_path / "docs", {"tokens": docs.tokens, "lengths": docs.lengths})
+    path = write_npz(tmp_path / "docs", {"tokens": docs.tokens, "lengths": docs.lengths}, np.savez_compressed)
     content = bytearray(path.read_bytes())
     content[20_000:20_100] = bytes(100)
     path.write_bytes(content)
@@ -331,10 +323,9 @@ def test_npz_damage(tmp_path: Path) -> None:
 
 def test_safetensors_of_the_library(tmp_path: Path) -> None:
     library = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
-    path = tmp_path / "docs.safetensors"
     arrays = {"tokens": DOCS.tokens, "offsets": DOCS.offsets}
-    library.save_file(arrays, path, {"ids": json.dumps(DOCS.ids.tolist())})
-    assert_same(everything(open_source(path)), DOCS)
+    library.save_file(arrays, tmp_path / "docs.safetensors", {"ids": json.dumps(DOCS.ids.tolist())})
+    assert_same(everything(open_source(tmp_path / "docs.safetensors")), DOCS)
 
 
 def test_safetensors_bfloat16_becomes_float32(tmp_path: Path) -> None:
@@ -411,30 +402,26 @@ def test_hdf5_ragged_rows(tmp_path: Path, on_dataset: bool) -> None:
             read(path)
 
 
-def link_out(h5py: Any, file: Any, secret: str) -> None:
-    file["tokens"] = h5py.ExternalLink(secret, "/tokens")
-
-
-def link_through_a_group(h5py: Any, file: Any, secret: str) -> None:
-    file["/a/elsewhere"] = h5py.ExternalLink(secret, "/")
-    file["tokens"] = h5py.SoftLink("/a/elsewhere/tokens")
-
-
-def link_nowhere(h5py: Any, file: Any, secret: str) -> None:
-    file["tokens"] = h5py.SoftLink("/nothing")
-
-
-def external_storage(h5py: Any, file: Any, secret: str) -> None:
-    file.create_dataset("tokens", (4, 4), "f4", external=[(secret, 0, h5py.h5f.UNLIMITED)])
-
-
-def virtual(h5py: Any, file: Any, secret: str) -> None:
+def virtual(h5py: Any, group: Any, secret: str) -> None:
     layout = h5py.VirtualLayout((4, 4), "f4")
     layout[:] = h5py.VirtualSource(secret, "tokens", (4, 4))
-    file.create_virtual_dataset("tokens", layout)
+    group.create_virtual_dataset("tokens", layout)
 
 
-@pytest.mark.parametrize("make", [link_out, link_through_a_group, link_nowhere, external_storage, virtual])
+def external(h5py: Any, group: Any, secret: str) -> None:
+    group.create_dataset("tokens", (4, 4), "f4", external=[(secret, 0, h5py.h5f.UNLIMITED)])
+
+
+def linked(h5py: Any, group: Any, secret: str) -> None:
+    group["tokens"] = h5py.ExternalLink(secret, "/tokens")
+
+
+def linked_through_a_group(h5py: Any, group: Any, secret: str) -> None:
+    group["/a/elsewhere"] = h5py.ExternalLink(secret, "/")
+    group["tokens"] = h5py.SoftLink("/a/elsewhere/tokens")
+
+
+@pytest.mark.parametrize("make", [linked, linked_through_a_group, external, virtual])
 @pytest.mark.parametrize("group", ["docs", "inner/most"])
 def test_hdf5_opens_no_other_file(tmp_path: Path, make: Any, group: str) -> None:
     h5py = pytest.importorskip("h5py")
