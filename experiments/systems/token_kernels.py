@@ -67,7 +67,7 @@ def nearest_tokens(
         stop = min(start + _BLOCK, count)
         source, first = rows, start
         if halves.shape[0] > 0:
-            widen_halves(bits, start * depth, stop * depth, scratch)
+            widen_halves(bits, start * depth, stop * depth, scratch, 0)
             source, first = scratch, 0
         last = first + stop - start - 1
         for panel in range(panels):

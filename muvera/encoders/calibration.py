@@ -84,7 +84,7 @@ def similarities_of(
     def work(start: int, stop: int) -> None:
         positions = np.arange(start, stop)
         score_documents(
-            floats, halves, documents.offsets, positions, packed, queries.offsets, False, out[start:stop]
+            floats, halves, documents.offsets, positions, packed, queries.offsets, out[start:stop]
         )
 
     run_in_ranges(work, split_by_weight(documents.offsets, 8192, len(documents)), threads)

@@ -131,7 +131,7 @@ def _raise_block(
 @kernel
 def score_codes(
     codes, offsets, documents, width, dimension, id_bytes, centers, table, nibbles, words,
-    packed, biases, units, constants, mean, out,
+    packed, biases, units, constants, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
 
@@ -150,8 +150,6 @@ def score_codes(
         The query's tokens.
     biases, units, constants : float32 (panels * LANES,), (M,), (M,)
         Of the query's tokens.
-    mean : bool
-        Divide scores by the number of query tokens.
     """
     count = units.shape[0]
     depth = packed.shape[0] // biases.shape[0]
@@ -193,6 +191,4 @@ def score_codes(
         total = 0.0
         for token in range(count):
             total += constants[token] + units[token] * best[token]
-        if mean:
-            total /= count
         out[i] = total

@@ -23,4 +23,4 @@ CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
 
 def kernel(function: Any) -> Any:
     """Compile `function` with the project's flags."""
-    return numba.njit(nogil=True, cache=CACHE, error_model="numpy")(function)
+    return numba.njit(nogil=True, cache=CACHE, error_model="numpy", no_cfunc_wrapper=True)(function)

@@ -1,7 +1,7 @@
-"""Exact Chamfer similarities of candidates, where scoring a document stops once it cannot be among the k best.
+"""Exact Chamfer similarities of candidates; scoring a document stops once it cannot be among the k best.
 
 Sizes: d columns of a token, M tokens of one query, packed in panels of LANES columns
-(panels, d, LANES), flat, in an order of their own: ``places[token]`` is a token's column.
+(panels, d, LANES), flat, in their own order: ``places[token]`` is a token's column.
 Documents come as float32 (`floats`) or float16 bit patterns (`halves`); the other array is empty.
 
 A document is multiplied with one panel after the other.  The maxima of the first panels bound
@@ -11,17 +11,15 @@ they are at least a - b away from another query token whose angle to the first i
 
 import numpy as np
 
+from .chamfer import fetch
 from .jit import kernel
-from .row_operations import prefetch, square_sum, widen_halves
+from .row_operations import square_sum, widen_halves
 from .tile import LANES, ROWS, tile_max
 
-# Rows fetched ahead of the tile: far enough to arrive in time, near enough to stay cached.
+# Rows prefetched ahead of the tile: far enough to arrive in time, near enough to stay cached.
 _AHEAD = 32
 
-# Bytes that a prefetch brings.
-_LINE = 64
-
-# Errors of estimates that tell how large others are, and the standard deviations that are allowed for.
+# Number of errors of estimates before they are used, and the standard deviations that are allowed for.
 _LEAST_ERRORS, _DEVIATIONS = 8, 5.0
 
 # Between these norms no product overflows, and what underflows is far below the slack.
@@ -95,27 +93,37 @@ def _longest_token(rows, first, last, depth):
 
 
 @kernel
-def _tighten(best, begin, end, count, norms, longest, slack, cosines, sines, bounds):
-    """Lower the `bounds` (M,) of the tokens end..count by the maxima of the tokens begin..end.
+def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
+    """Lower the `bounds` (M,) of the tokens after a panel by the maxima of the panel's tokens, from `begin` on.
 
     A bound is the largest possible cosine with a document token, if all document tokens were as
     long as the longest.  Everything is rounded towards a higher bound.
     """
-    rest = bounds[end:count]
+    end = begin + LANES
     for i in range(begin, end):
         if norms[i] < _MIN_NORM:
             continue  # it has no direction
-        found = min(1.0, max(-1.0, best[i] / (norms[i] * longest)) + slack)
-        cosine, sine = np.float32(found), np.float32(np.sqrt(1.0 - found * found))
-        between, across = cosines[i, end:count], sines[i, end:count]
-        for j in range(rest.shape[0]):
-            bound = cosine * between[j] + sine * across[j]
-            rest[j] = min(rest[j], np.float32(1.0) if between[j] <= cosine else bound)
+        largest = min(1.0, max(-1.0, best[i] / (norms[i] * longest)) + slack)
+        cosine, sine = np.float32(largest), np.float32(np.sqrt(1.0 - largest * largest))
+        for j in range(end, count):
+            bound = cosine * cosines[i, j] + sine * sines[i, j]
+            bounds[j] = min(bounds[j], np.float32(1.0) if cosines[i, j] <= cosine else bound)
+
+
+@kernel
+def _hardly_reaches(estimate, errors, heap):
+    """Return True if no likely error of `estimate`, judged by `errors`, lets it enter `heap`."""
+    count = errors[0]
+    if count < max(heap.shape[0], _LEAST_ERRORS):
+        return False
+    mean = errors[1] / count
+    deviation = np.sqrt(max(0.0, errors[2] / count - mean * mean) * count / (count - 1))
+    return estimate + mean + _DEVIATIONS * deviation < heap[0]
 
 
 @kernel
 def _enter(heap, score):
-    """Replace the least entry of the min-heap `heap`, its first, by `score`."""
+    """Replace the smallest entry of the min-heap `heap`, its first, by `score`."""
     place, size = 0, heap.shape[0]
     while 2 * place + 1 < size:
         child = 2 * place + 1
@@ -129,112 +137,93 @@ def _enter(heap, score):
 
 
 @kernel
-def _hardly_reaches(estimate, errors, heap):
-    """Whether a score would have to differ from its `estimate` as no error so far makes likely, to enter `heap`."""
-    count = errors[0]
-    if count < max(heap.shape[0], _LEAST_ERRORS):
-        return False
-    mean = errors[1] / count
-    deviation = np.sqrt(max(0.0, errors[2] / count - mean * mean) * count / (count - 1))
-    return estimate + mean + _DEVIATIONS * deviation < heap[0]
-
-
-@kernel
-def _prefetch_rows(source, row, stop, depth, line):
-    """Prefetch ROWS rows of `source` (flat) from `row` on, before `stop`, `line` entries at a time."""
-    for i in range(row * depth, min(row + ROWS, stop) * depth, line):
-        prefetch(source, i)
-
-
-@kernel
 def _score(
-    rows, first, last, depth, packed, places, norms, cosines, sines, slack, longest, mean, least,
-    best, bounds, counts, source, following, following_stop, line, widened,
+    rows, first, last, depth, packed, places, norms, cosines, sines, slack, longest, least, best, bounds,
+    counts, floats, halves, following, following_stop,
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`, -inf once it is below `least`.
 
-    `longest` is the norm of its longest token, or 0 to score the document in any case.  Meanwhile
-    the next document, following..following_stop of `source`, is prefetched: the first panel has
-    too little work for each row to wait for the memory.
+    `longest` is the norm of its longest token, or 0 to score the document completely.  Meanwhile the next
+    document, following..following_stop of `floats` or `halves`, is prefetched, since the first panel has too
+    little work per row to wait for the memory.  So are rows of this document, unless they were float16
+    and have been read already.
     """
     count = places.shape[0]
     best[:] = -np.inf
     bounds[:] = 1.0
     panels = packed.shape[0] // (depth * LANES)
-    # A document that was widened has been read already.
-    next_panel = 0 if widened or panels == 1 else 1
+    is_half = halves.shape[0] > 0
+    next_panel = 0 if is_half or panels == 1 else 1
     for panel in range(panels):
         done = panel * LANES
         if longest > 0 and panel > 0:
-            _tighten(best, done - LANES, done, count, norms, longest, slack, cosines, sines, bounds)
+            _tighten(best, done - LANES, count, norms, longest, slack, cosines, sines, bounds)
             total = 1e-30  # more than all that underflows
             for j in range(done):
                 total += best[j] + norms[j] * longest * slack
             for j in range(done, count):
                 total += norms[j] * longest * (bounds[j] + slack)
-            if mean:
-                total /= count
             if np.float32(total) < least:
                 return np.float32(-np.inf)
         for row in range(first, last, ROWS):
-            if panel == 0 and not widened:
-                ahead = row + _AHEAD
-                if ahead < last:
-                    _prefetch_rows(source, ahead, last, depth, line)
-                else:
-                    _prefetch_rows(source, following + ahead - last, following_stop, depth, line)
             if panel == next_panel:
-                _prefetch_rows(source, following + row - first, following_stop, depth, line)
+                ahead = following + row - first
+                fetch(floats, halves, ahead * depth, min(ahead + ROWS, following_stop) * depth)
+            if panel == 0 and not is_half:
+                ahead, ahead_stop = row + _AHEAD, last
+                if ahead >= last:
+                    ahead, ahead_stop = following + ahead - last, following_stop
+                fetch(floats, halves, ahead * depth, min(ahead + ROWS, ahead_stop) * depth)
             tile_max(rows, row, last - 1, depth, packed, panel, best, done)
         counts[1] += last - first
     total = 0.0
     for token in range(count):  # in the query's order, as without any bounds
         total += best[places[token]]
-    if mean:
-        total /= count
     return np.float32(total)
 
 
 @kernel
 def score_with_pruning(
-    floats, halves, offsets, documents, packed, places, norms, cosines, sines, slack, longest, mean,
-    patience, estimates, errors, heap, counts, out,
+    floats, halves, offsets, documents, packed, places, norms, cosines, sines, slack, longest, patience,
+    estimates, errors, heap, counts, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
     The score is -inf for documents without tokens, for those that are certainly below the k best
     before them, for all documents after `patience` documents in a row that did not change the k best,
-    and from the first document on that by its estimate is hardly one of them.  Every other score has the
-    bits that :func:`muvera.kernels.chamfer.score_documents` gives.
+    and for all documents from the first one that its estimate excludes.  Every other score has the
+    bits of :func:`muvera.kernels.chamfer.score_documents`.
 
     Parameters
     ----------
     norms, cosines, sines, slack
-        What :func:`prepare_bounds` wrote for the query's tokens, (M,), (M, M), (M, M), and its
+        Outputs of :func:`prepare_bounds` for the query's tokens, (M,), (M, M), (M, M), and its
         `slack`.  If `cosines` is empty, every document is scored completely.
     longest : float32 (all documents,)
-        Norm of each document's longest token, negative where unknown.  Norms that are measured
-        here are kept in it.
+        Norm of each document's longest token, negative if unknown.  Norms that are measured
+        here are stored in it.
     estimates : float32 (c,)
-        Descending: what the score of each document is, up to errors that are alike.  May be empty.
+        Estimated scores, descending, up to errors of one distribution.  May be empty.
     errors : float64 (3,)
         Number of the estimates' errors so far, their sum and the sum of their squares.  Updated.
     heap : float32 (k,)
         Min-heap of the k best scores so far, filled up with -inf.  Updated.  If it is empty,
-        no document is left out.
+        no document is skipped.
     counts : int64 (2,)
         Number of documents in a row that did not change the k best, and number of pairs of a
         document token and a panel that were multiplied.  Updated.
     """
     depth = max(floats.shape[1], halves.shape[1])
+    is_half = halves.shape[0] > 0
     longest_document = 0
-    if halves.shape[0] > 0:
+    if is_half:
         for document in documents:
             longest_document = max(longest_document, offsets[document + 1] - offsets[document])
-    scratch = np.empty(longest_document * depth + LANES, np.float32)
+    widened = np.empty(longest_document * depth + LANES, np.float32)
     best = np.empty(packed.shape[0] // depth, np.float32)
     bounds = np.empty(places.shape[0], np.float32)
-    rows, bits = floats.reshape(-1), halves.reshape(-1)
+    flat, bits = floats.reshape(-1), halves.reshape(-1)
+    rows = widened if is_half else flat
     stopping = cosines.shape[0] > 0 and heap.shape[0] > 0
     out[:] = -np.inf
     for i in range(documents.shape[0]):
@@ -247,32 +236,24 @@ def score_with_pruning(
         counts[0] += 1
         if start == stop:
             continue
-        if halves.shape[0] > 0:
-            widen_halves(bits, start * depth, stop * depth, scratch)
+        first = start
+        if is_half:
+            widen_halves(bits, start * depth, stop * depth, widened, 0)
+            first = 0
+        last = first + stop - start
         norm = 0.0
         if stopping and heap[0] > -np.inf:
             if longest[document] < 0:
-                if halves.shape[0] > 0:
-                    norm = _longest_token(scratch, 0, stop - start, depth)
-                else:
-                    norm = _longest_token(rows, start, stop, depth)
-                longest[document] = norm * (1 + slack)
+                longest[document] = _longest_token(rows, first, last, depth) * (1 + slack)
             norm = np.float64(longest[document])
             if not _MIN_NORM < norm < _MAX_NORM:
                 norm = 0.0
         least = heap[0] if heap.shape[0] > 0 else np.float32(np.inf)
         following = documents[min(i + 1, documents.shape[0] - 1)]
-        begin, end = offsets[following], offsets[following + 1]
-        if halves.shape[0] > 0:
-            out[i] = _score(
-                scratch, 0, stop - start, depth, packed, places, norms, cosines, sines, slack, norm, mean,
-                least, best, bounds, counts, bits, begin, end, _LINE // 2, True,
-            )  # fmt: skip
-        else:
-            out[i] = _score(
-                rows, start, stop, depth, packed, places, norms, cosines, sines, slack, norm, mean,
-                least, best, bounds, counts, rows, begin, end, _LINE // 4, False,
-            )  # fmt: skip
+        out[i] = _score(
+            rows, first, last, depth, packed, places, norms, cosines, sines, slack, norm, least, best, bounds,
+            counts, flat, bits, offsets[following], offsets[following + 1],
+        )  # fmt: skip
         if estimates.shape[0] > 0 and out[i] > -np.inf:
             error = np.float64(out[i]) - np.float64(estimates[i])
             errors[0] += 1

@@ -172,42 +172,37 @@ _halves_to_floats: Any = _interpreted_halves_to_floats if INTERPRETED else _comp
 
 
 @kernel
-def widen_halves(halves, start, stop, out):
-    """Write float16 bit patterns ``halves[start:stop]`` (flat uint16) to `out` as float32.
+def widen_halves(halves, start, stop, out, position):
+    """Write float16 bit patterns ``halves[start:stop]`` (flat uint16) to ``out[position:]`` as float32.
 
     `out` needs room for LANES - 1 values more than it receives.
     """
     whole = (stop - start) // LANES * LANES
     for i in range(0, whole, LANES):
-        _halves_to_floats(halves, start + i, out, i)
+        _halves_to_floats(halves, start + i, out, position + i)
     if whole < stop - start:
         tail = np.zeros(LANES, np.uint16)
         for i in range(whole, stop - start):
             tail[i - whole] = halves[start + i]
-        _halves_to_floats(tail, 0, out, whole)
+        _halves_to_floats(tail, 0, out, position + whole)
 
 
 @kernel
 def load_rows(floats, halves, start, stop, depth, width, center, out):
     """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
-    count = stop - start
-    if halves.shape[0] > 0:
-        flat = halves.reshape(-1)
-        for i in range(count):
-            row = out[i * width : (i + 1) * width + LANES]
-            widen_halves(flat, (start + i) * depth, (start + i + 1) * depth, row)
+    flat, bits = floats.reshape(-1), halves.reshape(-1)
+    for i in range(stop - start):
+        row, source = i * width, (start + i) * depth
+        if bits.shape[0] > 0:
+            widen_halves(bits, source, source + depth, out, row)
             for j in range(depth):
-                row[j] -= center[j]
-    else:
-        flat_floats = floats.reshape(-1)
-        for i in range(count):
-            row = out[i * width : (i + 1) * width]
-            source = flat_floats[(start + i) * depth : (start + i + 1) * depth]
+                out[row + j] -= center[j]
+        else:
             for j in range(depth):
-                row[j] = source[j] - center[j]
-    if width > depth:
-        for i in range(count):
-            out[i * width + depth : (i + 1) * width] = 0.0
+                out[row + j] = flat[source + j] - center[j]
+    for i in range(stop - start):
+        for j in range(depth, width):
+            out[i * width + j] = 0.0
 
 
 @kernel

@@ -263,7 +263,7 @@ def scores_at(
 
     def work(start: int, stop: int) -> None:
         score_documents(
-            floats, halves, documents.offsets, positions[start:stop], packed, queries.offsets, False,
+            floats, halves, documents.offsets, positions[start:stop], packed, queries.offsets,
             out[start:stop],
         )  # fmt: skip
 

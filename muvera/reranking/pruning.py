@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import best_first
-from ..data.validation import read_only_view
 from ..kernels.pruning import prepare_bounds, score_with_pruning
-from ..kernels.tile import LANES, multiply, pack_columns
+from ..kernels.tile import LANES, pack_columns
 from ..utils.parallel import run_in_ranges, thread_count
 
 __all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "score_candidates"]
@@ -147,8 +146,7 @@ class _PackedQuery:
         if options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS:
             norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
             if norms.max() < _MAX_NORM:
-                products = np.empty((count, count), np.float32)
-                multiply(read_only_view(tokens), packed, products)
+                products = tokens @ tokens.T
                 order = np.empty(count, np.int64)
                 self.norms = np.empty(count)
                 self.cosines, self.sines = np.empty_like(products), np.empty_like(products)
@@ -169,8 +167,8 @@ class _PackedQuery:
             scores = np.empty(len(positions), np.float32)
             score_with_pruning(
                 *as_kernel_arrays(documents), documents.offsets, positions, self.packed, self.places,
-                self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, False,
-                patience, estimates[places] if len(estimates) else estimates, errors, heap, counts, scores,
+                self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, patience,
+                estimates[places] if len(estimates) else estimates, errors, heap, counts, scores,
             )  # fmt: skip
             out[places] = scores
         if self.options.products is not None:

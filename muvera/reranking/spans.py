@@ -206,7 +206,7 @@ def _scores(queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.i
     floats, halves = as_kernel_arrays(documents)
     # The kernel reads text i from offsets[i] to offsets[i + 1]: every second one is a span.
     at = 2 * np.arange(len(bounds))
-    score_documents(floats, halves, bounds.reshape(-1), at, packed, queries.offsets, False, out)
+    score_documents(floats, halves, bounds.reshape(-1), at, packed, queries.offsets, out)
     return out[:, 0]
 
 

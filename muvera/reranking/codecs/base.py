@@ -214,7 +214,7 @@ def score_coded(
                     read_only_view(texts.tokens).reshape(-1), texts.offsets, own,
                     codec.bytes_per_token, codec.dimension, layout.id_bytes, layout.centers, layout.table,
                     layout.nibbles, layout.words, rounded.packed, rounded.biases, rounded.units,
-                    rounded.constants, False, scores,
+                    rounded.constants, scores,
                 )  # fmt: skip
                 out[places[worker::workers]] = scores
 
