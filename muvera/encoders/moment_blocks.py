@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
-from ..kernels.moments import document_moments, query_moments, weigh_moments
+from ..data.validation import read_only_view
+from ..kernels.moments import covariances, first_moments, query_matrices, weigh_moments
 from ..kernels.products import PRODUCT_DEPTH, add_product, pack_map
 from ..kernels.tile import LANES, pack_columns
 from .base import EncoderArrays
@@ -139,13 +140,10 @@ class BlockWriter:
     def write_moments(
         self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the unweighted moments of documents start..stop to the columns of `out` from `at` on."""
-        if self._directions is None:
-            document_moments(*arrays, start, stop, at, self._triangle > 0, out)
-            return
-        # The mean in the directions is written after the triangle, and overwritten by the whole mean.
-        document_moments(*self._projected(arrays, start, stop), 0, stop - start, at, True, out)
-        document_moments(*arrays, start, stop, at + self._triangle, False, out)
+        """Write covariances and means of documents start..stop to the columns of `out` from `at` on."""
+        first_moments(*arrays, start, stop, at + self._triangle, True, out)
+        if self._triangle:
+            covariances(*self._projected(arrays, start, stop), at, out)
 
     def write_documents(
         self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
@@ -162,16 +160,20 @@ class BlockWriter:
         self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
     ) -> None:
         """Write the blocks of queries start..stop to the columns of `out` from `at` on."""
-        units = self._blocks.units[1:]
-        if self._directions is None:
-            query_moments(*arrays, start, stop, at, self._metric, units, out)
-            return
-        projected = self._projected(arrays, start, stop)
-        query_moments(*projected, 0, stop - start, at, self._metric, units, out)
-        query_moments(*arrays, start, stop, at + self._triangle, self._metric[:0], units, out)
+        _, covariance_unit, mean_unit, bias_unit = self._blocks.units
+        bias = at + len(self._blocks.offset) - 1
+        first_moments(*arrays, start, stop, at + self._triangle, False, out)
+        out[:, at + self._triangle : bias] /= mean_unit
+        out[:, bias] = np.diff(arrays[2][start : stop + 1]).astype(np.float32) / bias_unit
+        if self._triangle:
+            query_matrices(*self._projected(arrays, start, stop), at, self._metric, covariance_unit, out)
 
-    def _projected(self, arrays: KernelArrays, start: int, stop: int) -> KernelArrays:
-        """Return the tokens of texts start..stop in the directions of the covariance."""
+    def _projected(
+        self, arrays: KernelArrays, start: int, stop: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64], int, int]:
+        """Return the tokens of texts start..stop in the directions of the covariance, as kernel arguments."""
+        if self._directions is None:
+            return (*arrays, start, stop)
         floats, halves, offsets = arrays
         first, last = int(offsets[start]), int(offsets[stop])
         size = len(self._blocks.directions)
@@ -179,9 +181,9 @@ class BlockWriter:
         for row in range(first, last, _PROJECTED_ROWS):
             rows = slice(row, min(row + _PROJECTED_ROWS, last))
             tokens = floats[rows] if len(floats) else halves[rows].view(np.float16).astype(np.float32)
-            assert self._directions is not None
             add_product(tokens, self._directions, PRODUCT_DEPTH, projected[row - first : rows.stop - first])
-        return projected, np.empty((0, size), np.uint16), offsets[start : stop + 1] - first
+        none = read_only_view(np.empty((0, size), np.uint16))
+        return read_only_view(projected), none, offsets[start : stop + 1] - first, 0, stop - start
 
 
 def default_blocks(
@@ -207,9 +209,9 @@ def default_blocks(
 def mean_tokens(arrays: KernelArrays, start: int, stop: int) -> NDArray[np.float32]:
     """Return the mean tokens of texts start..stop, float32 (stop - start, d)."""
     dimension = max(arrays[0].shape[1], arrays[1].shape[1])
-    out = np.empty((stop - start, dimension + 1), np.float32)
-    document_moments(*arrays, start, stop, 0, False, out)
-    return np.ascontiguousarray(out[:, :-1])
+    out = np.empty((stop - start, dimension), np.float32)
+    first_moments(*arrays, start, stop, 0, True, out)
+    return out
 
 
 def principal_directions(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
-from ..kernels.moments import document_moments
+from ..encoders.moment_blocks import mean_tokens
 from ..utils.npy_files import load_npy
 
 __all__ = ["DRIFTED", "SAMPLE_SIZE", "SampleProfile"]
@@ -152,6 +152,4 @@ def _distance(sample: NDArray[np.int64], added: NDArray[np.int64]) -> float:
 
 def _means(documents: MultiVectors) -> NDArray[np.float32]:
     """Return the mean tokens, float32 (n, dimension)."""
-    out = np.zeros((len(documents), documents.dimension + 1), np.float32)
-    document_moments(*as_kernel_arrays(documents), documents.offsets, 0, len(documents), 0, False, out)
-    return np.ascontiguousarray(out[:, :-1])
+    return mean_tokens((*as_kernel_arrays(documents), documents.offsets), 0, len(documents))

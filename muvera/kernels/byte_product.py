@@ -7,7 +7,7 @@ to two; the sums are those of :mod:`muvera.kernels.byte_tile`, where the sizes a
 import numpy as np
 
 from .byte_tile import STRIP, VECTORS, byte_dots, byte_strip, byte_tile, round_lanes
-from .jit import kernel
+from .jit import helper, kernel
 from .tile import LANES, ROWS
 
 
@@ -74,7 +74,7 @@ def split_to_bytes(block, out, units):
             out[2 * i + 1, j] = value & 255
 
 
-@kernel
+@helper
 def _joined(high, low, column_sum, unit):
     """Return the product that the sums of a row's high and low bytes stand for."""
     return unit * np.float32(256.0 * (high - column_sum) + low)

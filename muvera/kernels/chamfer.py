@@ -10,7 +10,7 @@ similarity is ever stored and nothing is padded: zero rows would change a maximu
 
 import numpy as np
 
-from .jit import kernel
+from .jit import helper, kernel
 from .row_operations import prefetch, widen_halves
 from .tile import LANES, ROWS, tile_dot, tile_max
 
@@ -24,7 +24,7 @@ _NEAR = 32
 _LINE = 64
 
 
-@kernel
+@helper
 def fetch(floats, halves, start, stop):
     """Prefetch the entries start..stop of the tokens, flat."""
     if halves.shape[0] > 0:
@@ -35,7 +35,7 @@ def fetch(floats, halves, start, stop):
             prefetch(floats, i)
 
 
-@kernel
+@helper
 def _read_document(
     floats, halves, widened, start, stop, following, following_stop, depth, packed, best
 ):  # fmt: skip

@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .byte_tile import ADDITIONS, STEP, emit_sums
-from .jit import INTERPRETED, kernel
+from .jit import INTERPRETED, helper, kernel
 from .llvm_helpers import FLOAT, broadcast, entry_address, load_vector, store_vector, tile_rows
 from .row_operations import prefetch
 from .tile import LANES, ROWS
@@ -100,14 +100,14 @@ def make_maxima(addition: str) -> tuple[Any, Any]:
 one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 
-@kernel
+@helper
 def _fetch(codes, start, stop):
     """Fetch the bytes start..stop."""
     for place in range(start, stop, _LINE):
         prefetch(codes, place)
 
 
-@kernel
+@helper
 def _raise_block(
     rows, start, stride, count, depth, packed, biases, factors, best, codes, width, ahead, ahead_stop
 ):  # fmt: skip

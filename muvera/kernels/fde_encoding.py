@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from .jit import kernel
+from .jit import helper, kernel
 from .row_operations import add_scaled, load_rows, mix_rows, set_scaled, square_sum
 from .tile import LANES, ROWS, lane_dot, lane_signs, tile_dot, tile_signs
 
@@ -32,7 +32,7 @@ CELL_LENGTH = 2
 _CANCELED = np.float32(1e-6)
 
 
-@kernel
+@helper
 def write_blocks(
     sums, scales, slot_codes, slots, width, repetition, position, projection, lanewise, block, tile, out
 ):
@@ -64,7 +64,7 @@ def write_blocks(
                     out[start + j] = tile[i * LANES + j] * scales[s]
 
 
-@kernel
+@helper
 def nearest_token(code, codes, count):
     """Return the token whose code differs from `code` in the fewest bits, the first of ties."""
     best, chosen = 64, 0
@@ -81,7 +81,7 @@ def nearest_token(code, codes, count):
     return chosen
 
 
-@kernel
+@helper
 def subtract_mean(rows, count, width, mean):
     """Write the mean of the first `count` rows to `mean` and subtract it from each of them."""
     one = np.float32(1.0)
@@ -157,7 +157,7 @@ def encode_documents(
             at = (repetition * bits) >> 4
             shift = (repetition * bits) & 15
             slot_of[:] = -1
-            slots = 0
+            slots = np.int64(0)
             for t in range(count):
                 word = np.int64(masks[t * step + at]) | (np.int64(masks[t * step + at + 1]) << 16)
                 code = (word >> shift) & (cells - 1)
@@ -182,7 +182,8 @@ def encode_documents(
                         continue
                     if not fill:
                         begin = (repetition * cells + position[code]) * block
-                        fde[begin : begin + block] = 0.0
+                        for j in range(begin, begin + block):
+                            fde[j] = 0.0
                         continue
                     t = nearest_token(code, codes, count)
                     slot_codes[slots] = code
@@ -263,7 +264,7 @@ def encode_queries(
             values = mixed
         for repetition in range(repetitions):
             slot_of[:] = -1
-            slots = 0
+            slots = np.int64(0)
             for t in range(count):
                 code = 0
                 nearest = 0

@@ -20,7 +20,14 @@ INTERPRETED = bool(numba.core.config.DISABLE_JIT)  # type: ignore[attr-defined]
 #: Whether compiled kernels are kept on disk.  numba's cache does not see edits in another module.
 CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
 
+_FLAGS: dict[str, Any] = {"nogil": True, "cache": CACHE, "error_model": "numpy", "no_cfunc_wrapper": True}
+
 
 def kernel(function: Any) -> Any:
     """Compile `function` with the project's flags."""
-    return numba.njit(nogil=True, cache=CACHE, error_model="numpy", no_cfunc_wrapper=True)(function)
+    return numba.njit(**_FLAGS)(function)
+
+
+def helper(function: Any) -> Any:
+    """Compile `function` for other kernels only: without the wrapper for calls from Python."""
+    return numba.njit(**_FLAGS, no_cpython_wrapper=True)(function)

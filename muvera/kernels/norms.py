@@ -6,10 +6,10 @@ the same on every machine, and no addition waits for another.
 
 import numpy as np
 
-from .jit import kernel
+from .jit import helper, kernel
 
 
-@kernel
+@helper
 def _square_sum(row):
     """Return the sum of squares of `row`, float32 (depth,)."""
     a = b = c = d = e = f = g = h = 0.0

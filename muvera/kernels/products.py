@@ -6,7 +6,7 @@ vectors of LANES, flat.
 
 import numpy as np
 
-from .jit import kernel
+from .jit import helper, kernel
 from .tile import LANES, ROWS, lane_dot, pack_columns, tile_dot
 
 # Depth of the expanded sign panel: 256 * 16 floats stay in the first-level cache.
@@ -92,7 +92,7 @@ def add_count_sketch(block, targets, signs, out):
             out[row, targets[i]] += signs[i] * block[row, i]
 
 
-@kernel
+@helper
 def _tree_sum(tile, first):
     """Return the sum of the LANES partial sums ``tile[first:]``, which are overwritten."""
     half = LANES // 2

@@ -12,7 +12,7 @@ they are at least a - b away from another query token whose angle to the first i
 import numpy as np
 
 from .chamfer import fetch
-from .jit import kernel
+from .jit import helper, kernel
 from .row_operations import square_sum, widen_halves
 from .tile import LANES, ROWS, tile_max
 
@@ -79,7 +79,7 @@ def prepare_bounds(products, norms, slack, order, ordered_norms, cosines, sines)
             sines[i, j] = np.sqrt(1.0 - cosine * cosine)
 
 
-@kernel
+@helper
 def _longest_token(rows, first, last, depth):
     """Return the largest norm of the tokens first..last of `rows` (flat)."""
     whole = depth // LANES * LANES
@@ -92,7 +92,7 @@ def _longest_token(rows, first, last, depth):
     return np.sqrt(largest)
 
 
-@kernel
+@helper
 def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
     """Lower the `bounds` (M,) of the tokens after a panel by the maxima of the panel's tokens, from `begin` on.
 
@@ -110,7 +110,7 @@ def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
             bounds[j] = min(bounds[j], np.float32(1.0) if cosines[i, j] <= cosine else bound)
 
 
-@kernel
+@helper
 def _hardly_reaches(estimate, errors, heap):
     """Return True if no likely error of `estimate`, judged by `errors`, lets it enter `heap`."""
     count = errors[0]
@@ -121,7 +121,7 @@ def _hardly_reaches(estimate, errors, heap):
     return estimate + mean + _DEVIATIONS * deviation < heap[0]
 
 
-@kernel
+@helper
 def _enter(heap, score):
     """Replace the smallest entry of the min-heap `heap`, its first, by `score`."""
     place, size = 0, heap.shape[0]
@@ -136,7 +136,7 @@ def _enter(heap, score):
     heap[place] = score
 
 
-@kernel
+@helper
 def _score(
     rows, first, last, depth, packed, places, norms, cosines, sines, slack, longest, least, best, bounds,
     counts, floats, halves, following, following_stop,
@@ -238,7 +238,7 @@ def score_with_pruning(
             continue
         first = start
         if is_half:
-            widen_halves(bits, start * depth, stop * depth, widened, 0)
+            widen_halves(bits, start * depth, stop * depth, widened, np.int64(0))
             first = 0
         last = first + stop - start
         norm = 0.0

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .byte_tile import STEP
-from .jit import kernel
+from .jit import helper, kernel
 from .tile import LANES
 
 #: Largest absolute value of a byte.
@@ -50,7 +50,7 @@ def round_query(tokens, scales, shift, zero, depth, packed, biases, steps, produ
         products[i] = product
 
 
-@kernel
+@helper
 def _dot(a, b, sums):
     """Return the inner product of two float32 rows, accumulated in eight float64 `sums` in a fixed order."""
     sums[:] = 0

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import INTERPRETED, kernel
+from .jit import INTERPRETED, helper
 from .llvm_helpers import (
     BYTE,
     FLOAT,
@@ -171,7 +171,7 @@ half_at: Any = _interpreted_half_at if INTERPRETED else _compiled_half_at
 _halves_to_floats: Any = _interpreted_halves_to_floats if INTERPRETED else _compiled_halves_to_floats
 
 
-@kernel
+@helper
 def widen_halves(halves, start, stop, out, position):
     """Write float16 bit patterns ``halves[start:stop]`` (flat uint16) to ``out[position:]`` as float32.
 
@@ -187,7 +187,7 @@ def widen_halves(halves, start, stop, out, position):
         _halves_to_floats(tail, 0, out, position + whole)
 
 
-@kernel
+@helper
 def load_rows(floats, halves, start, stop, depth, width, center, out):
     """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
     flat, bits = floats.reshape(-1), halves.reshape(-1)
@@ -205,7 +205,7 @@ def load_rows(floats, halves, start, stop, depth, width, center, out):
             out[i * width + j] = 0.0
 
 
-@kernel
+@helper
 def mix_rows(rows, count, width, mixing, places, tile, out):
     """Write the rows' coordinates in the mixed basis to `out`, flat like `rows`.
 

@@ -22,7 +22,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import INTERPRETED, kernel
+from .jit import INTERPRETED, helper, kernel
 from .llvm_helpers import BYTE, constant, entry_address, load_vector, shuffle, store_vector
 from .row_operations import half_at
 
@@ -153,7 +153,7 @@ def _unpack(bits: int) -> Any:
 unpack_1, unpack_2, unpack_4 = _unpack(1), _unpack(2), _unpack(4)
 
 
-@kernel
+@helper
 def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buckets):
     """Write the number of `thresholds` below each scaled residual of the stretched `row` to `buckets`."""
     for j in range(row.shape[0]):
@@ -164,7 +164,7 @@ def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buck
             buckets[j] += np.uint8(values[j] > threshold)
 
 
-@kernel
+@helper
 def _find_exact(row, center, inverse_scales, thresholds, levels, scales, tolerance, buckets):
     """Write the buckets that make the direction of `row` and return their norm; 0 where none do.
 
@@ -272,7 +272,7 @@ def write_residuals(
                 place += 1
 
 
-@kernel
+@helper
 def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
     """Write the centroids' numbers of the codes first..last, of which none is above `most`.
 
@@ -285,14 +285,14 @@ def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
         numbers[token - first] = min(number, most)
 
 
-@kernel
+@helper
 def write_factors(codes, first, last, width, start, factors):
     """Write the factors, `start` bytes behind the beginning of each code, of the codes first..last."""
     for token in range(first, last):
         factors[token - first] = half_at(codes, token * width + start)
 
 
-@kernel
+@helper
 def unpack_residuals(
     codes, first, last, width, id_bytes, centers, table, nibbles, words, numbers, out, factors
 ):  # fmt: skip
@@ -339,7 +339,7 @@ def unpack_residuals(
                 out[row + i] = centers[center + i] + table[codes[start + residuals + i]]
 
 
-@kernel
+@helper
 def copy_bytes(codes, first, last, width, dimension, depth, out, factors):
     """Write the codes first..last of `codes` (flat), a factor and a byte a coordinate, to `out` as rows."""
     write_factors(codes, first, last, width, 0, factors)
