@@ -8,20 +8,8 @@ from collections.abc import Iterable
 __all__ = ["require_known"]
 
 
-def require_known(name: str, known: Iterable[str], what: str) -> None:
-    """Require that `name` is one of `known`.
-
-    Parameters
-    ----------
-    name : str
-    known : iterable of str
-    what : str
-        What the names are of, as the message says it: "system", "key of an experiment".
-
-    Raises
-    ------
-    ValueError
-        With the nearest name.
+def require_known(name: str, known: Iterable[str], kind: str) -> None:
+    """Raise ValueError, with the nearest name, if `name` is not one of `known`.
 
     Examples
     --------
@@ -31,8 +19,7 @@ def require_known(name: str, known: Iterable[str], what: str) -> None:
     ValueError: There is no system 'muvra'. Did you mean 'muvera'? There are: muvera, bm25.
     """
     choices = list(known)
-    if name in choices:
-        return
-    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"There is no {what} {name!r}.{guess} There are: {', '.join(choices)}.")
+    if name not in choices:
+        near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"There is no {kind} {name!r}.{guess} There are: {', '.join(choices)}.")

@@ -1,4 +1,4 @@
-"""A collection with all that systems and metrics may need, and parts of it."""
+"""A collection: token vectors of documents and queries, with texts and judgements."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["Collection", "tokens_checksum"]
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Token vectors of documents and queries, with their texts and judgements where there are any.
+    """Token vectors of documents and queries, with everything else that systems and metrics read.
 
     Parameters
     ----------
     name : str
     documents, queries : MultiVectors
-        Those that have tokens, in the order of the files; positions are their ids.
+        Those with tokens, in the order of the files; positions are their ids.
     checksum : str
-        Of all tokens and lengths: sixteen hexadecimal digits.
+        Sixteen hexadecimal digits of all tokens and lengths.
     document_ids, query_ids : list of str
-        What the files call them.
+        The ids in the files.
     document_texts, query_texts : list of str, optional
     document_pooled, query_pooled : float32 (n, width), optional
         The model's own single vectors.
@@ -36,9 +36,9 @@ class Collection:
     judgements : list of dict, optional
         For each query the grades of documents by position.
     training_queries : MultiVectors, optional
-        Queries that are not asked, for systems that learn from queries.
+        Queries that systems may learn from; they are not measured.
     problems : list of str
-        What is wrong with the collection's files, in sentences.
+        Faults of the collection's files, in sentences.
     """
 
     name: str
@@ -59,34 +59,27 @@ class Collection:
 
     @property
     def content(self) -> str:
-        """Checksum of all that a system may be built from: sixteen hexadecimal digits."""
+        """Sixteen hexadecimal digits of everything that a system may be built from."""
         digest = hashlib.sha256(self.checksum.encode())
         for texts in (self.document_texts, self.query_texts):
             digest.update(json.dumps(texts).encode())
         for pooled in (self.document_pooled, self.query_pooled):
             digest.update(b"" if pooled is None else np.ascontiguousarray(pooled).tobytes())
         for ids in (self.document_token_ids, self.query_token_ids):
-            digest.update(b"".join(np.ascontiguousarray(one, np.int64).tobytes() for one in ids or []))
+            digest.update(b"".join(np.ascontiguousarray(row, np.int64).tobytes() for row in ids or []))
         if self.training_queries is not None:
             digest.update(tokens_checksum(self.training_queries).encode())
         return digest.hexdigest()[:16]
 
     def without_training_queries(self, share: float) -> Collection:
-        """Return the collection with `share` of its queries set aside as `training_queries`.
-
-        The choice is random, and the same for the same collection.
-        """
-        total = len(self.query_ids)
-        order = np.random.default_rng(0).permutation(total)
-        count = round(share * total)
+        """Move a random `share` of the queries to `training_queries`; the same for the same collection."""
+        order = np.random.default_rng(0).permutation(len(self.query_ids))
+        count = round(share * len(order))
         training = _renumbered(self.queries[np.sort(order[:count])])
         return replace(self._with_queries(np.sort(order[count:])), training_queries=training)
 
     def asked(self, count: int) -> Collection:
-        """Return the collection with at most `count` of its queries, judged ones first, in their order.
-
-        The choice is random, and the same for the same collection.
-        """
+        """Keep at most `count` random queries, judged ones first; the same for the same collection."""
         total = len(self.query_ids)
         if total <= count:
             return self
@@ -97,10 +90,9 @@ class Collection:
         return self._with_queries(np.sort(order[:count]))
 
     def sampled(self, count: int | None) -> Collection:
-        """Return the collection with `count` of its documents; None: all.
+        """Keep `count` random documents; None keeps all.
 
-        The choice is random, but for the documents that are relevant to a query: they come first, for
-        metrics need them, up to half of the sample.  Judgements of documents that are left out go with them.
+        Documents that are relevant to a query come first, up to half of the sample, because metrics need them.
         """
         total = len(self.document_ids)
         if count is None or count >= total:
@@ -111,37 +103,40 @@ class Collection:
             relevant[[p for row in self.judgements for p, grade in row.items() if grade > 0]] = True
             first = order[relevant[order]][: count // 2]
             order = np.concatenate([first, order[~np.isin(order, first)]])
-        picked = np.sort(order[:count])
-        places = {int(old): new for new, old in enumerate(picked)}
-        judgements = None
-        if self.judgements is not None:
-            judgements = [{places[p]: g for p, g in row.items() if p in places} for row in self.judgements]
+        return self.with_documents(np.sort(order[:count]))
+
+    def with_documents(self, positions: NDArray[np.int64]) -> Collection:
+        """Keep the documents at these positions, and the judgements of these."""
+        new = {int(old): position for position, old in enumerate(positions)}
+        judgements = self.judgements and [
+            {new[p]: grade for p, grade in row.items() if p in new} for row in self.judgements
+        ]
         return replace(
             self,
-            documents=_renumbered(self.documents[picked]),
-            checksum=_derived(self.checksum, "documents", picked),
-            document_ids=_picked(self.document_ids, picked),
-            document_texts=_picked(self.document_texts, picked),
-            document_pooled=None if self.document_pooled is None else self.document_pooled[picked],
-            document_token_ids=_picked(self.document_token_ids, picked),
+            documents=_renumbered(self.documents[positions]),
+            checksum=_derived(self.checksum, "documents", positions),
+            document_ids=_picked(self.document_ids, positions),
+            document_texts=_picked(self.document_texts, positions),
+            document_pooled=None if self.document_pooled is None else self.document_pooled[positions],
+            document_token_ids=_picked(self.document_token_ids, positions),
             judgements=judgements,
         )
 
-    def _with_queries(self, picked: NDArray[np.int64]) -> Collection:
+    def _with_queries(self, positions: NDArray[np.int64]) -> Collection:
         return replace(
             self,
-            queries=_renumbered(self.queries[picked]),
-            checksum=_derived(self.checksum, "queries", picked),
-            query_ids=_picked(self.query_ids, picked),
-            query_texts=_picked(self.query_texts, picked),
-            query_pooled=None if self.query_pooled is None else self.query_pooled[picked],
-            query_token_ids=_picked(self.query_token_ids, picked),
-            judgements=_picked(self.judgements, picked),
+            queries=_renumbered(self.queries[positions]),
+            checksum=_derived(self.checksum, "queries", positions),
+            query_ids=_picked(self.query_ids, positions),
+            query_texts=_picked(self.query_texts, positions),
+            query_pooled=None if self.query_pooled is None else self.query_pooled[positions],
+            query_token_ids=_picked(self.query_token_ids, positions),
+            judgements=_picked(self.judgements, positions),
         )
 
 
 def tokens_checksum(*sides: MultiVectors) -> str:
-    """Return sixteen hexadecimal digits that depend on all tokens and lengths."""
+    """Return sixteen hexadecimal digits of all tokens and lengths."""
     digest = hashlib.sha256()
     for texts in sides:
         for array in (texts.tokens, texts.offsets):
@@ -149,8 +144,8 @@ def tokens_checksum(*sides: MultiVectors) -> str:
     return digest.hexdigest()[:16]
 
 
-def _picked(values: Any, picked: NDArray[np.int64]) -> Any:
-    return None if values is None else [values[i] for i in picked]
+def _picked(values: Any, positions: NDArray[np.int64]) -> Any:
+    return None if values is None else [values[i] for i in positions]
 
 
 def _renumbered(texts: MultiVectors) -> MultiVectors:
@@ -158,7 +153,7 @@ def _renumbered(texts: MultiVectors) -> MultiVectors:
     return MultiVectors(texts.tokens, texts.offsets)
 
 
-def _derived(checksum: str, what: str, picked: NDArray[np.int64]) -> str:
+def _derived(checksum: str, what: str, positions: NDArray[np.int64]) -> str:
     digest = hashlib.sha256(f"{checksum} {what} ".encode())
-    digest.update(np.ascontiguousarray(picked, np.int64).tobytes())
+    digest.update(np.ascontiguousarray(positions, np.int64).tobytes())
     return digest.hexdigest()[:16]

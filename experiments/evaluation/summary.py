@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from ..datasets.collection import Collection
 from ..runner.configuration import Experiment, Point
-from ..runner.raw_store import Raw
-from ..runner.session import Session, raw_path
+from ..runner.raw_store import Raw, Session, raw_path
 from .metrics import ExactAnswers, Judge, parse_metric
 from .statistics import latency, mean_interval
 

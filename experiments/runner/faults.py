@@ -1,4 +1,4 @@
-"""What a system must not return, and whether its scores are what it says."""
+"""Faults of a system's answers: no valid ranking, or scores that are not exact Chamfer as claimed."""
 
 from __future__ import annotations
 
@@ -11,24 +11,12 @@ from ..systems.base import Answers
 
 __all__ = ["chamfer_of", "require_answers", "score_fault", "too_few"]
 
-# Relative and absolute error of a float32 sum over some hundred tokens.
-_RELATIVE, _ABSOLUTE = 1e-3, 1e-3
+# Relative and absolute error of a float32 sum over a few hundred tokens.
+_TOLERANCE = 1e-3
 
 
 def require_answers(answers: Answers, queries: int, k: int, documents: int) -> None:
-    """Require that every row holds different documents that exist, best scores first, then -1.
-
-    Parameters
-    ----------
-    answers : Answers
-    queries, k, documents : int
-        How many there are, and how many were asked for.
-
-    Raises
-    ------
-    ValueError
-        That says what was returned instead.
-    """
+    """Raise ValueError unless every row has distinct existing documents, best scores first, then -1."""
     for name, array, shape in (
         ("ids", answers.ids, (queries, k)),
         ("scores", answers.scores, (queries, k)),
@@ -41,27 +29,25 @@ def require_answers(answers: Answers, queries: int, k: int, documents: int) -> N
         wrong = ids[(ids < -1) | (ids >= documents)][0]
         raise ValueError(f"returned document {wrong}, but there are {documents}.")
     for i, row in enumerate(ids):
-        found = row[row >= 0]
-        if (row[: len(found)] < 0).any():
+        returned = row[row >= 0]
+        if (row[: len(returned)] < 0).any():
             raise ValueError(f"returned documents behind a -1 for query {i}.")
-        values, counts = np.unique(found, return_counts=True)
+        values, counts = np.unique(returned, return_counts=True)
         if (counts > 1).any():
             raise ValueError(
                 f"returned document {values[counts > 1][0]} {counts.max()} times for query {i}: a ranking "
-                "holds a document once."
+                "contains a document once."
             )
     scores = np.where(ids >= 0, answers.scores, -np.inf)
     if np.isnan(scores).any():
         raise ValueError("returned a score that is not a number.")
-    rising = scores[:, 1:] > scores[:, :-1] + _ABSOLUTE
-    if rising.any():
-        raise ValueError(
-            f"returned scores that rise in query {np.argwhere(rising)[0][0]}: best must be first."
-        )
+    rising = np.argwhere(scores[:, 1:] > scores[:, :-1] + _TOLERANCE)
+    if len(rising):
+        raise ValueError(f"returned scores that rise in query {rising[0][0]}: best must be first.")
 
 
 def too_few(answers: Answers, documents: int) -> str | None:
-    """Say for how many queries less than the asked-for documents were returned, None where for none."""
+    """Return a sentence if queries got fewer documents than k, else None."""
     wanted = min(answers.ids.shape[1], documents)
     counts = (answers.ids >= 0).sum(axis=1)
     short = counts < wanted
@@ -71,23 +57,23 @@ def too_few(answers: Answers, documents: int) -> str | None:
 
 
 def chamfer_of(ids: NDArray[np.int64], queries: MultiVectors, documents: MultiVectors) -> NDArray[np.float32]:
-    """Return exact Chamfer of the documents that were returned, float32 (n, k); -inf beside -1."""
+    """Return exact Chamfer of the returned documents, float32 (n, k); -inf beside -1."""
     out = np.full(ids.shape, -np.inf, np.float32)
     rankings = rerank(queries, documents, [row[row >= 0] for row in ids], threads=1)
     for i, ranking in enumerate(rankings):
-        known = dict(zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True))
-        out[i] = [known.get(position, -np.inf) for position in ids[i].tolist()]
+        scores = dict(zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True))
+        out[i] = [scores.get(position, -np.inf) for position in ids[i].tolist()]
     return out
 
 
 def score_fault(answers: Answers, chamfer: NDArray[np.float32]) -> str | None:
-    """Say where scores that claim to be exact Chamfer are not, None where all are."""
+    """Return a sentence if scores that claim to be exact Chamfer are not, else None."""
     counted = answers.ids >= 0
-    wrong = counted & ~np.isclose(answers.scores, chamfer, rtol=_RELATIVE, atol=_ABSOLUTE)
+    wrong = counted & ~np.isclose(answers.scores, chamfer, rtol=_TOLERANCE, atol=_TOLERANCE)
     if not wrong.any():
         return None
     i, j = np.argwhere(wrong)[0]
     return (
-        f"says its scores are exact Chamfer, but {wrong.sum()} of {counted.sum()} are not: query {i}, "
+        f"claims that its scores are exact Chamfer, but {wrong.sum()} of {counted.sum()} are not: query {i}, "
         f"document {answers.ids[i, j]} has {chamfer[i, j]:.6g}, not {answers.scores[i, j]:.6g}."
     )

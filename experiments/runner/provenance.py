@@ -23,10 +23,12 @@ _PACKAGES = ("numpy", "numba", "scipy", "hnswlib", "bm25s", "ir-measures", "PyYA
 def machine() -> dict[str, Any]:
     """Return what times depend on: the processor, its load, Python and the numerical libraries."""
     information = Path("/proc/cpuinfo")
-    models = [
-        line.partition(":")[2].strip()
-        for line in (information.read_text(encoding="utf-8").splitlines() if information.exists() else [])
-        if line.startswith("model name")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    kernels = [
+        str(library.get("architecture"))
+        for library in threadpool_info()
+        if library["user_api"] == "blas" and "numpy" in library["filepath"]
     ]
     return {
         "processor": models[0] if models else platform.machine(),
@@ -34,20 +36,12 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "numba", "scipy")},
-        "blas_kernel": _blas_kernel(),
+        "blas_kernel": kernels[0] if kernels else None,
     }
 
 
-def _blas_kernel() -> str | None:
-    """Return which kernel NumPy's BLAS takes on this processor, such as "SkylakeX"."""
-    for library in threadpool_info():
-        if library["user_api"] == "blas" and "numpy" in library["filepath"]:
-            return str(library.get("architecture"))
-    return None
-
-
 def provenance() -> dict[str, Any]:
-    """Return versions of what measures, and the checkout's commit."""
+    """Return versions of libraries and peers, and the checkout's commit."""
     versions: dict[str, Any] = {"muvera": muvera.__version__}
     for package in _PACKAGES:
         try:
@@ -55,13 +49,10 @@ def provenance() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = None
     versions |= {name: library.requirement for name, library in PEERS.items()}
+    command = ["git", "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
         )
         versions["commit"] = done.stdout.strip() or None
     except OSError:  # no git

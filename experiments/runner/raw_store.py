@@ -1,4 +1,4 @@
-"""Raw results: what every point of an experiment returned, kept under a hash of all that it depends on."""
+"""Raw results: everything that a system returned, stored under a hash of everything that it depends on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,35 @@ from numpy.typing import NDArray
 
 from muvera.utils.atomic_files import write_bytes, write_json
 
-__all__ = ["Raw", "RawStore", "key_of"]
+from .configuration import Experiment, Point
 
-# Arrays in a file; numbers about each query stand beside them under a prefix.
+__all__ = ["ALL", "Failure", "Raw", "RawStore", "Session", "key_of", "raw_path"]
+
+#: In place of an experiment's name: a failure of a collection, in all experiments.
+ALL = "all"
+
+# Arrays of a file; numbers about each query have names with a prefix.
 _ARRAYS, _FACT = ("ids", "scores", "seconds", "chamfer", "fitted_on"), "fact "
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """One point's raw results.
+    """Raw results of one point.
 
     Parameters
     ----------
     ids : int64 (n, k)
-        Positions of documents, -1 where fewer were found.
+        Positions of documents, -1 for missing ones.
     scores : float32 (n, k)
-        The system's own.
+        The system's own scores.
     seconds : float64 (n,)
-        NaN where not measured.
+        NaN if not measured.
     chamfer : float32 (n, k) or (0, 0)
-        Exact Chamfer similarities of the returned documents; empty where they were not computed.
+        Exact Chamfer similarities of the returned documents; empty if not computed.
     facts : dict
-        ``build_seconds``, ``bytes_per_document``, numbers about the index, ``faults`` in sentences, and
-        what the result depends on.
+        ``build_seconds``, ``bytes_per_document``, numbers about the index, ``faults`` in sentences, provenance.
     fitted_on : int64 (m,)
-        Positions of the documents that the system's maps were learned from; empty where these are all.
+        Positions of the documents that the system learned from; empty for all.
     query_facts : dict of float64 (n,)
         Other numbers about each query.
     """
@@ -54,32 +59,29 @@ class Raw:
 
 
 class RawStore:
-    """A folder of raw results; a result is there wholly or not at all."""
+    """A folder of raw results; each result is complete or absent."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, collection: str, system: str, key: str) -> Path:
-        """Return where a result is or would be."""
+        """Return the path of a result, which need not exist."""
         return self.folder / collection / f"{system}-{key}.npz"
 
     def save(self, path: Path, raw: Raw) -> None:
-        """Write a result: its facts first, its arrays last, each beside and renamed."""
+        """Write a result: facts first, arrays last, each atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path.with_suffix(".json"), raw.facts)
-        beside = path.with_name(f".{path.stem}.partial.npz")
         arrays = {name: getattr(raw, name) for name in _ARRAYS}
         arrays |= {f"{_FACT}{name}": values for name, values in raw.query_facts.items()}
-        np.savez(beside, **arrays)
-        try:
-            write_bytes(path, beside.read_bytes())
-        finally:
-            beside.unlink()
+        stream = io.BytesIO()
+        np.savez(stream, **arrays)
+        write_bytes(path, stream.getvalue())
 
     def load(self, path: Path) -> Raw | None:
-        """Return a result, None where it is missing or not whole."""
+        """Return a result, or None if it is missing or damaged."""
         try:
-            # From memory: where NumPy refuses a file, it leaves it open.
+            # From memory: NumPy leaves a file open that it refuses.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in _ARRAYS}
                 query_facts = {
@@ -91,7 +93,69 @@ class RawStore:
         return Raw(**arrays, facts=facts, query_facts=query_facts)
 
 
-def key_of(**parts: Any) -> str:
-    """Return sixteen hexadecimal digits that depend on all `parts` and on nothing else."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+@dataclass(frozen=True)
+class Failure:
+    """Something that went wrong; the rest of the run continues."""
+
+    experiment: str
+    collection: str
+    system: str
+    message: str
+
+
+@dataclass
+class Session:
+    """Shared state of a run.
+
+    Parameters
+    ----------
+    store : RawStore
+    cache : Path
+        Folder for peers' environments and exact answers.
+    threads : int
+    provenance : dict
+        Versions, commit and machine, stored beside every result.
+    tell : callable
+        Called with a line of progress.
+    failures, left_out : list of Failure
+        Filled while measuring; `left_out` lists systems that need something the collection lacks.
+    """
+
+    store: RawStore
+    cache: Path
+    threads: int
+    provenance: dict[str, Any]
+    tell: Callable[[str], object]
+    failures: list[Failure] = field(default_factory=list)
+    left_out: list[Failure] = field(default_factory=list)
+
+    def fail(self, experiment: str, collection: str, system: str, message: str) -> None:
+        """Record a failure and print it."""
+        self.failures.append(Failure(experiment, collection, system, message))
+        self.tell(f"{experiment}, {collection}, {system}: {message}")
+
+
+def raw_path(
+    session: Session, experiment: Experiment, collection: str, content: str, point: Point, seed: int
+) -> Path:
+    """Return the path of a point's raw results; `content` is the checksum of the sampled collection."""
+    together = None
+    if experiment.timed:  # times depend on the systems that were measured in the same turns
+        together = [(entry.system, entry.build, entry.queries) for entry in experiment.entries]
+    key = key_of(
+        system=point.entry.system,
+        build=point.entry.build,
+        query=point.query,
+        seed=seed,
+        k=experiment.k,
+        content=content,
+        threads=session.threads,
+        together=together,
+    )
+    return session.store.path(collection, point.entry.system, key)
+
+
+def key_of(**values: Any) -> str:
+    """Return sixteen hexadecimal digits that depend on all `values` and nothing else."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,9 +1,12 @@
-"""Running experiments: what is missing is measured, everything is judged, and the files are written."""
+"""Running experiments: measure what is missing, compute metrics, write the run's files."""
 
 from __future__ import annotations
 
+import csv
 import datetime
+import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from muvera.utils.atomic_files import write_json
+from muvera.utils.atomic_files import write_bytes, write_json
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import DatasetPath
@@ -21,11 +24,9 @@ from ..known_names import require_known
 from ..report.result_tables import result_tables
 from .configuration import LARGEST, Experiment
 from .measure import measure
-from .outputs import manifest_of, write_rankings, write_run
 from .provenance import machine, provenance
-from .raw_store import RawStore, key_of
+from .raw_store import ALL, Failure, RawStore, Session, key_of
 from .scaling import scaling_rows, scaling_settings
-from .session import ALL, Failure, Session
 
 __all__ = ["Options", "run_experiments"]
 
@@ -37,21 +38,21 @@ class Options:
     Parameters
     ----------
     out : Path
-        Folder of the run; one that is there is gone on with.
+        Folder of the run; an existing one is continued.
     cache : Path
         Exact answers, environments of peers.
     threads : int
     tell : callable
-        Takes a line for whoever waits.
-    smoke : bool
-        Whether the experiments and collections are small ones, which the manifest says.
+        Called with a line of progress.
+    quick : bool
+        The experiments and collections are small ones; the manifest says so.
     """
 
     out: Path
     cache: Path
     threads: int
     tell: Callable[[str], object]
-    smoke: bool = False
+    quick: bool = False
 
 
 def run_experiments(
@@ -59,33 +60,26 @@ def run_experiments(
 ) -> list[Failure]:
     """Run experiments, each on all collections, and write the run's files.
 
-    Finished work is kept under a hash of all that it depends on and not done again; a run that was
-    interrupted goes on when the same command is given again.
-
-    Parameters
-    ----------
-    experiments : sequence of Experiment
-    collections : sequence of DatasetPath or Collection
-    options : Options
+    Finished work is stored under a hash of everything that it depends on and not repeated, so the same command
+    continues an interrupted run.
 
     Returns
     -------
     list of Failure
-        Everything that failed, also written to the manifest.
+        Everything that failed; the manifest contains it, too.
 
     Raises
     ------
     RuntimeError
-        Where another process is writing to the same folder.
+        If another process is writing to the same folder.
     """
     options.out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(options.out / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RuntimeError(
-            f"Another run is writing to {options.out}. Give another folder with --out."
-        ) from error
+        message = f"Another run is writing to {options.out}. Give another folder with --out."
+        raise RuntimeError(message) from error
     with lock:
         return _run(list(experiments), collections, options)
 
@@ -95,11 +89,14 @@ def _run(
 ) -> list[Failure]:
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     versions = provenance()
-    measured_by = {**versions, "machine": machine()}
     session = Session(
-        RawStore(options.out / "raw"), options.cache, options.threads, measured_by, options.tell
+        RawStore(options.out / "raw"),
+        options.cache,
+        options.threads,
+        {**versions, "machine": machine()},
+        options.tell,
     )
-    results, parts = Results(), []
+    results, parts = Results(), list[Part]()
     loaded = _loaded(collections, session)
     work = [
         (experiment, collection, size)
@@ -109,54 +106,71 @@ def _run(
     ]
     for number, (experiment, collection, size) in enumerate(work, 1):
         options.tell(f"{number} of {len(work)}: {experiment.name}, {collection.name}, {size:,} documents")
-        asked = collection
         if experiment.training_queries:
-            asked = asked.without_training_queries(experiment.training_queries)
-        asked = asked.asked(experiment.queries).sampled(size)
-        part = Part.of(experiment, asked)
+            collection = collection.without_training_queries(experiment.training_queries)
+        sampled = collection.asked(experiment.queries).sampled(size)
+        part = Part.of(experiment, sampled)
         parts.append(part)
         if experiment.kind == "scaling":
-            _scale(session, results, part, asked)
+            _scale(session, results, part, sampled)
             continue
         for seed in experiment.seeds:
-            measure(session, experiment, asked, seed)
-        add_rows(results, session, part, asked)
+            measure(session, experiment, sampled, seed)
+        add_rows(results, session, part, sampled)
     add_comparisons(results, parts)
-    manifest = manifest_of(options.out.name, created, experiments, loaded, parts, options.threads, versions)
-    manifest["quick"] = options.smoke
-    manifest["failures"] = [vars(failure) for failure in session.failures]
-    manifest["left_out"] = [vars(one) for one in session.left_out]
-    manifest["measured"] = list(results.provenances.values())
     if len(results.commits) > 1:
-        options.tell(f"Results of several commits stand together: {', '.join(sorted(results.commits))}.")
-    write_rankings(options.out, results, parts, session.store)
-    write_run(options.out, manifest, results, result_tables(results, parts))
+        options.tell(f"The run has results of several commits: {', '.join(sorted(results.commits))}.")
+    # As run: a quick run leaves out most of its configurations.
+    as_run = {experiment.name: vars(experiment) | {"raw": None} for experiment in experiments}
+    manifest = {
+        "run": options.out.name,
+        "created": created,
+        "machine": machine(),
+        "versions": versions,
+        "threads": options.threads,
+        "seed": experiments[0].seeds[0] if experiments else None,
+        "config_hash": key_of(experiments=as_run),
+        "experiments": {experiment.name: experiment.raw for experiment in experiments},
+        "collections": {collection.name: _described(collection) for collection in loaded},
+        "asked": [_described_part(part) for part in parts],
+        "failures": [vars(failure) for failure in session.failures],
+        "left_out": [vars(failure) for failure in session.left_out],
+        "quick": options.quick,
+        "measured": list(results.provenances.values()),
+    }
+    _write_rankings(options.out, results, parts, session.store)
+    write_json(options.out / "manifest.json", manifest)
+    _write_csv(options.out / "results.csv", results.rows)
+    summary = {"rows": results.rows, "comparisons": results.comparisons}
+    # Last, because its existence shows that the run is complete.
+    write_json(options.out / "summary.json", {**summary, "tables": result_tables(results, parts)})
     return session.failures
 
 
 def _loaded(collections: Sequence[DatasetPath | Collection], session: Session) -> list[Collection]:
-    found = []
-    for one in collections:
+    loaded = []
+    for source in collections:
         try:
-            collection = load_collection(one) if isinstance(one, DatasetPath) else one
+            collection = load_collection(source) if isinstance(source, DatasetPath) else source
         except Exception as error:  # whatever its files raise, the other collections go on
-            session.fail(ALL, one.name, "collection", str(error))
+            session.fail(ALL, source.name, "collection", str(error))
             continue
         for problem in collection.problems:
             session.fail(ALL, collection.name, "collection", problem)
-        found.append(collection)
-    return found
+        loaded.append(collection)
+    return loaded
 
 
 def _of_experiment(experiment: Experiment, loaded: list[Collection], session: Session) -> list[Collection]:
     if experiment.collections == (LARGEST,):
-        return sorted(loaded, key=lambda one: -len(one.document_ids))[:1]
+        return sorted(loaded, key=lambda collection: -len(collection.document_ids))[:1]
     for name in experiment.collections:
         try:
-            require_known(name, [one.name for one in loaded], "collection")
+            require_known(name, [collection.name for collection in loaded], "collection")
         except ValueError as error:
             session.fail(experiment.name, name, "collection", str(error))
-    return [one for one in loaded if not experiment.collections or one.name in experiment.collections]
+    names = experiment.collections
+    return [collection for collection in loaded if not names or collection.name in names]
 
 
 def _sizes(experiment: Experiment, collection: Collection) -> list[int]:
@@ -165,7 +179,7 @@ def _sizes(experiment: Experiment, collection: Collection) -> list[int]:
 
 
 def _scale(session: Session, results: Results, part: Part, collection: Collection) -> None:
-    """Measure a scaling or take what was measured before."""
+    """Measure a scaling, or take stored rows."""
     experiment, seed = part.experiment, part.experiment.seeds[0]
     settings = scaling_settings(experiment.scaling)
     key = key_of(scaling=vars(settings), content=part.content, seed=seed, threads=session.threads)
@@ -175,7 +189,7 @@ def _scale(session: Session, results: Results, part: Part, collection: Collectio
     except (OSError, ValueError):
         try:
             rows, failures = scaling_rows(settings, collection, experiment.name, seed, session.threads)
-        except Exception as error:  # whatever an encoder raises; what other experiments found is kept
+        except Exception as error:  # whatever an encoder raises; results of other experiments are kept
             rows, failures = [], [("encoder", f"{type(error).__name__}: {error}")]
         for backend, message in failures:
             session.fail(experiment.name, part.collection, backend, message)
@@ -183,3 +197,82 @@ def _scale(session: Session, results: Results, part: Part, collection: Collectio
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, rows)
     results.rows += [{**row, "experiment": experiment.name} for row in rows]
+
+
+def _described(collection: Collection) -> dict[str, Any]:
+    return {
+        "documents": len(collection.documents),
+        "tokens": collection.documents.num_tokens,
+        "queries": len(collection.queries),
+        "dimension": collection.documents.dimension,
+        "checksum": collection.checksum,
+        "judged": collection.judgements is not None,
+    }
+
+
+def _described_part(part: Part) -> dict[str, Any]:
+    return {
+        "experiment": part.experiment.name,
+        "collection": part.collection,
+        "documents": part.size,
+        "queries": len(part.query_ids),
+        "checksum": part.checksum,
+    }
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with a column for each metric and the ends of its interval."""
+    metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
+    names = ["experiment", "collection", "system", "family", "label", "point", "build", "query", "facts", "seed"]
+    numbers = ("queries_per_second", "build_seconds", "bytes_per_document", "total_bytes_per_document")
+    times = ("p50", "p95", "p99", "mean")
+    ends = [f"{metric}{end}" for metric in metrics for end in ("", " low", " high", " queries")]
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*names, *ends, *numbers, *(f"ms {name}" for name in times)])
+    for row in rows:
+        values = [row["metrics"].get(metric) or {} for metric in metrics]
+        milliseconds = row["latency_ms"] or {}
+        writer.writerow(
+            [_plain(row.get(name)) for name in names]
+            + [value.get(end, "") for value in values for end in ("mean", "low", "high", "n")]
+            + ["" if row[name] is None else row[name] for name in numbers]
+            + [milliseconds.get(name, "") for name in times]
+        )
+    write_bytes(path, stream.getvalue().encode())
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    means = {key: v["mean"] if isinstance(v, dict) and "mean" in v else v for key, v in value.items()}
+    return "; ".join(f"{key}={mean}" for key, mean in means.items())
+
+
+def _write_rankings(out: Path, results: Results, parts: list[Part], store: RawStore) -> None:
+    """Write the rankings of the first seed of every timed experiment in trec_eval's format."""
+    for part in parts:
+        experiment = part.experiment
+        for point in experiment.points() if experiment.timed else []:
+            key = (experiment.name, part.collection, part.size, point.name, experiment.seeds[0])
+            raw = store.load(results.raws[key]) if key in results.raws else None
+            if raw is None:
+                continue
+            tag = re.sub(r"[^\w.=+-]+", "_", point.name).strip("_")
+            names = [_field(name) for name in part.document_ids]
+            lines = [
+                f"{_field(query)} Q0 {names[position]} {rank + 1} {score:.7g} {tag}\n"
+                for query, ids, scores in zip(part.query_ids, raw.ids, raw.scores, strict=True)
+                for rank, (position, score) in enumerate(zip(ids.tolist(), scores.tolist(), strict=True))
+                if position >= 0
+            ]
+            sized = len(experiment.documents) > 1
+            name = f"{part.collection}-n={part.size}" if sized else part.collection
+            folder = out / "runs" / experiment.name / name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / f"{tag}.trec", "".join(lines).encode())
+
+
+def _field(text: str) -> str:
+    """Return an id without white space, which ends a field."""
+    return re.sub(r"\s+", "_", text)

@@ -1,8 +1,7 @@
-"""Cost against the size of a collection: a collection's FDEs, and synthetic ones behind them.
+"""Cost against the size of a collection: its document vectors, and synthetic ones behind them.
 
-A synthetic FDE is a document's plus half the difference of two others', so that lengths and
-directions vary as those of real ones do.  Token vectors are not needed: the first stage alone is
-measured, against an exact search of the same FDEs.
+A synthetic vector is a document's plus half the difference of two others', so that lengths and directions vary
+as those of real ones do.  Only the first stage is measured, against an exact search of the same vectors.
 """
 
 from __future__ import annotations
@@ -31,27 +30,27 @@ from ..systems.encoder_settings import encoder_config
 
 __all__ = ["RECALL", "ScalingSettings", "scaling_rows", "scaling_settings"]
 
-#: The share of the exact best FDEs, not of exact Chamfer's best documents.
+#: Share of the best vectors by inner product, not of exact Chamfer's best documents.
 RECALL = "10-recall@10 of FDEs"
 
-# FDEs made at a time, and results whose recall is taken.
+# Vectors made at a time, and results whose recall is computed.
 _BLOCK, _K = 4096, 10
 
 
 @dataclass(frozen=True)
 class ScalingSettings:
-    """What grows.
+    """Sizes, vectors and searches.
 
     Parameters
     ----------
     sizes : tuple of int
-        Numbers of FDEs, rising.
+        Numbers of vectors, rising.
     build : dict
-        FDE arguments and ``preset``.
+        Encoder arguments and ``preset``.
     searches : tuple of dict
-        ``backend``, ``hnsw``, ``pq`` and ``most``, the largest size that is worth its time.
+        ``backend``, ``hnsw`` and ``most``, the largest size that is measured.
     queries : int
-        How many are timed.
+        Number of timed queries.
     """
 
     sizes: tuple[int, ...]
@@ -61,27 +60,17 @@ class ScalingSettings:
 
 
 def scaling_settings(content: dict[str, Any]) -> ScalingSettings:
-    """Read the settings of a configuration.
-
-    Raises
-    ------
-    ValueError
-        For an unknown key, with the nearest name, and for sizes that do not rise.
-    """
+    """Read the settings of a configuration; raise ValueError for unknown keys and sizes that do not rise."""
     for key in content:
         require_known(key, ScalingSettings.__dataclass_fields__, "key of scaling")
     sizes = tuple(content.get("sizes", ()))
     if not sizes or list(sizes) != sorted(set(sizes)):
-        raise ValueError(f"scaling needs sizes, rising numbers of FDEs, got {sizes}.")
+        raise ValueError(f"scaling needs sizes, rising numbers of vectors, got {sizes}.")
     for search in content.get("searches", ()):
         for key in search:
-            require_known(key, ("backend", "hnsw", "pq", "most"), "key of a search")
-    return ScalingSettings(
-        sizes,
-        dict(content.get("build", {})),
-        tuple(content.get("searches", ({"backend": "exact"},))),
-        int(content.get("queries", 30)),
-    )
+            require_known(key, ("backend", "hnsw", "most"), "key of a search")
+    lists = {key: tuple(content[key]) for key in ("searches",) if key in content}
+    return ScalingSettings(**{**content, **lists, "sizes": sizes})
 
 
 def scaling_rows(
@@ -89,159 +78,122 @@ def scaling_rows(
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Grow one search after the other and measure it at every size.
 
-    Parameters
-    ----------
-    settings : ScalingSettings
-    part : Collection
-    experiment : str
-        Its name.
-    seed, threads : int
-
     Returns
     -------
     rows : list of dict
-        As ``summary.json`` has them: ``build_seconds`` is the time of adding FDEs, without making them;
-        ``build`` holds ``n``, ``vector_dimension`` and ``resident_bytes``, by which the process grew for
-        each document.  The recall is that of the ten best of an exact search of the same FDEs.
+        Rows of ``summary.json``.  ``build_seconds`` is the time of adding vectors, without encoding; ``build``
+        has ``n``, ``vector_dimension`` and ``resident_bytes``, the growth of the process per document.
     failures : list of (backend, message)
     """
-    rows, failures = [], []
-    for found in _measure(settings, part, seed, threads):
-        if "error" in found:
-            failures.append((found["backend"], found["error"]))
-            continue
-        rows.append(
-            {
-                "experiment": experiment,
-                "collection": part.name,
-                "system": "scaling",
-                "family": "muvera",
-                "label": found["backend"],
-                "point": f"{found['backend']}, n={found['n']}",
-                "build": {
-                    **settings.build,
-                    "backend": found["backend"],
-                    "n": found["n"],
-                    "vector_dimension": found["dimension"],
-                    "resident_bytes": found["resident"],
-                },
-                "query": {},
-                "seed": seed,
-                "metrics": {RECALL: mean_interval(found["recall"])},
-                **latency(found["seconds"]),
-                "build_seconds": round(found["build_seconds"], 4),
-                "bytes_per_document": found["bytes"],
-                "total_bytes_per_document": found["bytes"],
-            }
-        )
-    return rows, failures
-
-
-def _measure(
-    settings: ScalingSettings, part: Collection, seed: int, threads: int
-) -> Iterator[dict[str, Any]]:
-    """Yield what was found at each size of each search, or its error."""
     build = dict(settings.build)
     documents, queries = part.documents, part.queries[: settings.queries]
-    encoder = make_encoder(encoder_config(build.pop("preset", "default"), documents.dimension, seed, build))
+    encoder = make_encoder(encoder_config(build.pop("preset", "fde"), documents.dimension, seed, build))
     if encoder.needs_fit:
         encoder.fit(documents, threads=threads)
     real = encoder.encode_documents(documents, threads=threads)
-    asked = encoder.encode_queries(queries, threads=threads)
-    truth = _exact_best(real, asked, settings.sizes, seed, threads)
+    vectors = encoder.encode_queries(queries, threads=threads)
+    exact = _exact_best(real, vectors, settings.sizes, seed, threads)
+    rows, failures = [], []
     for search in settings.searches:
+        backend = search.get("backend", "exact")
         sizes = [size for size in settings.sizes if size <= search.get("most", settings.sizes[-1])]
         try:
-            yield from _grow(encoder, search, real, asked, truth, sizes, seed, threads)
+            for measured in _grow(encoder, search, real, vectors, exact, sizes, seed, threads):
+                label = {"system": "scaling", "family": "muvera", "label": backend}
+                found = {**settings.build, "backend": backend, **measured.pop("build")}
+                label |= {"point": f"{backend}, n={found['n']}"}
+                where = {"experiment": experiment, "collection": part.name}
+                rows.append({**where, **label, "build": found, "query": {}, "seed": seed, **measured})
         except (ValueError, TypeError, RuntimeError, MemoryError) as error:
-            yield {"backend": search.get("backend", "exact"), "error": f"{type(error).__name__}: {error}"}
+            failures.append((backend, f"{type(error).__name__}: {error}"))
+    return rows, failures
 
 
 def _grow(
     encoder: Encoder,
     search: dict[str, Any],
     real: NDArray[np.float32],
-    asked: NDArray[np.float32],
-    truth: dict[int, NDArray[np.int64]],
+    vectors: NDArray[np.float32],
+    exact: dict[int, NDArray[np.int64]],
     sizes: list[int],
     seed: int,
     threads: int,
 ) -> Iterator[dict[str, Any]]:
-    backend = search.get("backend", "exact")
-    settings = {"backend": backend, "hnsw": search.get("hnsw"), "pq": search.get("pq")}
-    held = CandidateSearch(encoder, IndexSettings.from_dict(settings)).search
+    """Yield the measurements of a search at each size."""
+    changes = {key: value for key, value in search.items() if key != "most"}
+    held = CandidateSearch(encoder, IndexSettings.of(**{"backend": "exact", **changes})).search
     gc.collect()
-    before, built = _resident(), 0.0
+    before, build_seconds = _resident(), 0.0
     for size in sizes:
-        for start, fdes in _blocks(real, len(held), size, seed):
+        for start, block in _blocks(real, len(held), size, seed):
             began = time.perf_counter()
-            held.add(np.arange(start, start + len(fdes)), fdes, threads)
-            built += time.perf_counter() - began
+            held.add(np.arange(start, start + len(block)), block, threads)
+            build_seconds += time.perf_counter() - began
         began = time.perf_counter()
-        held.train(threads)
-        held.search(asked[:1], _K, threads=threads)  # what is put off to the first search belongs to it
-        built += time.perf_counter() - began
-        seconds, found = [], []
-        for query in asked:
+        held.search(vectors[:1], _K, threads=threads)  # includes work that waits for the first search
+        build_seconds += time.perf_counter() - began
+        seconds, ids = [], []
+        for vector in vectors:
             began = time.perf_counter()
-            found.append(held.search(query[np.newaxis], _K, threads=threads)[0])
+            ids.append(held.search(vector[np.newaxis], _K, threads=threads)[0])
             seconds.append(time.perf_counter() - began)
         resident = _resident() - before
+        size_bytes = float(held.info()["bytes_per_vector"])
         yield {
-            "backend": search.get("backend", "exact"),
-            "n": size,
-            "dimension": int(real.shape[1]),
-            "build_seconds": built,
-            "bytes": float(held.info()["bytes_per_vector"]),
-            "resident": resident / size if resident > 0 else None,
-            "seconds": seconds,
-            "recall": recall(np.concatenate(found), truth[size]),
+            "build": {
+                "n": size,
+                "vector_dimension": int(real.shape[1]),
+                "resident_bytes": resident / size if resident > 0 else None,
+            },
+            "metrics": {RECALL: mean_interval(recall(np.concatenate(ids), exact[size]))},
+            **latency(seconds),
+            "build_seconds": round(build_seconds, 4),
+            "bytes_per_document": size_bytes,
+            "total_bytes_per_document": size_bytes,
         }
 
 
 def _exact_best(
-    real: NDArray[np.float32], asked: NDArray[np.float32], sizes: tuple[int, ...], seed: int, threads: int
+    real: NDArray[np.float32], vectors: NDArray[np.float32], sizes: tuple[int, ...], seed: int, threads: int
 ) -> dict[int, NDArray[np.int64]]:
-    """Return the exact best for every size, without holding more than a block of FDEs."""
-    found: dict[int, NDArray[np.int64]] = {}
-    ids = np.zeros((len(asked), 0), np.int64)
-    scores = np.zeros((len(asked), 0), np.float32)
+    """Return the exact best for every size, with only one block of vectors in memory."""
+    best: dict[int, NDArray[np.int64]] = {}
+    ids, scores = np.zeros((len(vectors), 0), np.int64), np.zeros((len(vectors), 0), np.float32)
     done = 0
     for size in sizes:
-        for start, fdes in _blocks(real, done, size, seed):
-            block = ExactSearch(real.shape[1])
-            block.add(np.arange(start, start + len(fdes)), fdes)
-            here, values = block.search(asked, min(_K, len(fdes)), threads=threads)
-            ids, scores = np.concatenate([ids, here], axis=1), np.concatenate([scores, values], axis=1)
+        for start, block in _blocks(real, done, size, seed):
+            search = ExactSearch(real.shape[1])
+            search.add(np.arange(start, start + len(block)), block)
+            more, values = search.search(vectors, min(_K, len(block)), threads=threads)
+            ids, scores = np.concatenate([ids, more], axis=1), np.concatenate([scores, values], axis=1)
             order = np.argsort(-scores, axis=1, kind="stable")[:, :_K]
             ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
-        found[size], done = ids, size
-    return found
+        best[size], done = ids, size
+    return best
 
 
 def _blocks(
     real: NDArray[np.float32], start: int, stop: int, seed: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (first row, FDEs) of rows `start` to `stop`; the same rows however they are cut."""
+    """Yield (first row, vectors) of rows `start` to `stop`; the rows do not depend on how they are cut."""
     while start < stop:
         block, offset = divmod(start, _BLOCK)
         count = min(stop - start, _BLOCK - offset)
-        yield start, _rows(real, block, seed)[offset : offset + count]
+        yield start, _block(real, block, seed)[offset : offset + count]
         start += count
 
 
-def _rows(real: NDArray[np.float32], block: int, seed: int) -> NDArray[np.float32]:
-    """Return one block: real FDEs as far as they go, synthetic ones behind them."""
-    first = block * _BLOCK
-    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block,)))
+def _block(real: NDArray[np.float32], number: int, seed: int) -> NDArray[np.float32]:
+    """Return one block: real vectors first, then synthetic ones."""
+    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
     a, b, c = stream.integers(0, len(real), (3, _BLOCK))
     rows: NDArray[np.float32] = real[a] + np.float32(0.5) * (real[b] - real[c])
-    known = real[first : first + _BLOCK]
-    rows[: len(known)] = known
+    own = real[number * _BLOCK : (number + 1) * _BLOCK]
+    rows[: len(own)] = own
     return rows
 
 
 def _resident() -> int:
-    """Return the bytes of memory that this process holds; 0 where the system does not tell."""
+    """Return the bytes of memory of this process; 0 if the system does not tell."""
     path = Path("/proc/self/statm")
     return int(path.read_text(encoding="ascii").split()[1]) * 4096 if path.exists() else 0

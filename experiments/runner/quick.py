@@ -1,0 +1,79 @@
+"""Small versions of experiments, which run the whole path of each in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..datasets.collection import Collection
+from ..datasets.synthetic import NAMES, synthetic_collection
+from ..peers.environments import PEERS, is_made
+from ..systems.registry import SYSTEMS
+from .configuration import LARGEST, Entry, Experiment
+
+__all__ = ["quick_collections", "quick_experiment"]
+
+_T = TypeVar("_T")
+
+# Documents of a collection, enough to fit encoders, and of its sample; sizes of a small scaling.
+_DOCUMENTS, _SAMPLE, _SIZES = 300, 60, [400, 1000]
+
+# Build arguments that make fitting and tuning fast, by preset or system.
+_SMALL: dict[str, dict[str, Any]] = {
+    "learned": {"vector_dimension": 256, "num_landmarks": 1024, "num_features": 1024},
+    "tuned": {"sample": 60, "candidates": 20},
+}
+
+
+def quick_collections() -> list[Collection]:
+    """Return two tiny collections."""
+    return [synthetic_collection(name, documents=_DOCUMENTS) for name in NAMES]
+
+
+def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
+    """Return an experiment with the first and the last value of every list that it runs through.
+
+    Peers are left out unless their environments exist in `cache`, since making one may take minutes.
+    """
+    entries: list[Entry] = []
+    for _, line in groupby(experiment.entries, key=lambda entry: entry.line):
+        for entry in filter(lambda entry: _is_ready(entry, cache), _ends(list(line))):
+            small = {**_SMALL.get(entry.system, {}), **_SMALL.get(entry.build.get("preset", ""), {})}
+            queries = tuple(_ends(list(entry.queries)))
+            entries.append(replace(entry, build={**entry.build, **small}, queries=queries))
+    names = {point.name for entry in entries for point in entry.points()}
+    comparisons = [
+        replace(comparison, what=tuple(name for name in comparison.what if name in names))
+        for comparison in experiment.comparisons
+        if comparison.to in names
+    ]
+    scaling = experiment.scaling
+    if scaling:
+        searches = [{**search, "most": _SIZES[-1]} for search in scaling.get("searches", [{}])]
+        scaling = {**scaling, "sizes": _SIZES, "searches": searches, "queries": 5}
+    tuned = any(entry.system == "tuned" for entry in entries)
+    named = any(name != LARGEST for name in experiment.collections)  # which are not among the tiny ones
+    return replace(
+        experiment,
+        entries=tuple(entries),
+        comparisons=tuple(comparisons),
+        seeds=experiment.seeds[:2],
+        documents=(_SAMPLE, None) if len(experiment.documents) > 1 else (None,),
+        collections=NAMES[:1] if tuned or named else experiment.collections,
+        scaling=scaling,
+    )
+
+
+def _ends(values: list[_T]) -> list[_T]:
+    return values if len(values) < 3 else [values[0], values[-1]]
+
+
+def _is_ready(entry: Entry, cache: Path) -> bool:
+    try:
+        system = SYSTEMS[entry.system]
+    except ModuleNotFoundError:
+        return True  # the run reports what is missing
+    library = PEERS.get(getattr(system, "library", ""))
+    return system.family != "peer" or (library is not None and is_made(library, cache))
