@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import typer
 
-from .bench.cold_command import cold
-from .bench.distractor_command import distractors
-from .bench.growth_command import grow
-from .bench.pruning_command import pruning
-from .bench.token_command import tokens
-from .commands import add_commands
+from .bench.cold import cold
+from .bench.distractors import distractors
+from .bench.distributed import distributed
+from .bench.engines import engines
+from .bench.graphs import graphs
+from .bench.growth import grow
+from .bench.load_test import load
+from .bench.mixed import mixed
+from .bench.pruning import pruning
+from .bench.speed import speed
+from .bench.text_speed import texts
+from .bench.tokens import tokens
+from .commands import check, encode, machines, quick, results, run
 from .report.page import page
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-add_commands(app)
-app.command()(page)
-app.command()(tokens)
-app.command()(cold)
-app.command()(grow)
-app.command()(distractors)
-app.command()(pruning)
+for command in (encode, run, quick, check, page, results, machines):
+    app.command()(command)
+for command in (
+    speed,
+    tokens,
+    pruning,
+    cold,
+    distractors,
+    mixed,
+    grow,
+    graphs,
+    engines,
+    distributed,
+    load,
+    texts,
+):
+    app.command()(command)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Speed beside peers and baselines, interleaved in one run."""
+"""Benches: each module measures one thing and has its command."""

@@ -1,34 +1,36 @@
 """Candidates that each kind of vector needs as a collection grows by distractors.
 
-Reimers and Gurevych (arXiv 2012.14210) show that dense vectors return more documents that have nothing to do with
-a query as an index grows, the more so the fewer floats they have.  Here the queries and the real documents stay,
-distractors are added, and it is counted how many of the documents with the greatest inner products hold 95%
-of exact Chamfer's ten best.  Encoders are fitted on the real documents, as those of an index that grows.
+Dense vectors return more unrelated documents as an index grows, most with few floats (Reimers and Gurevych, arXiv
+2012.14210).  Here the queries and real documents stay, distractors are added, and the least number of documents
+by inner product that hold 95% of exact Chamfer's ten best is counted.  Encoders are fitted on the real documents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from muvera import MultiVectors, chamfer_matrix
 from muvera.data.ranking import best_first
 from muvera.encoders.base import Encoder
-from muvera.encoders.registry import PRESETS, config_from_dict, make_encoder
+from muvera.encoders.registry import make_encoder, preset_config
 
 from ..datasets.collection import Collection
+from ..datasets.discovery import CACHE
 from ..known_names import require_known
+from ..runner.provenance import machine
 from .grown_documents import GrownDocuments
+from .plumbing import Cache, Data, Save, finish, load_collections, progress
 
 __all__ = [
     "ENCODERS",
     "KINDS",
     "Kind",
-    "Needed",
+    "distractors",
     "documents_of",
     "fitted_encoders",
     "measure",
@@ -37,49 +39,26 @@ __all__ = [
 
 Kind = Literal["made", "noise"]
 
-#: Distractors: made of the real documents, or tokens with their mean and covariance alone.
+#: Distractors made of the real documents, or random tokens with their mean and covariance.
 KINDS: tuple[Kind, ...] = ("made", "noise")
 
-#: Encoders by their names in the table.
-ENCODERS: dict[str, dict[str, Any]] = {
-    "mean": PRESETS["mean"],
-    "FDE, 640 + d + 1": {"num_repetitions": 10, "num_simhash_projections": 3, "projection_dimension": 8},
-    "FDE, default": PRESETS["default"],
-    "compact covariance": PRESETS["compact_covariance"],
-    "learned, 256": {**PRESETS["learned"], "vector_dimension": 256},
-    "learned": PRESETS["learned"],
+#: Encoders by their names in the table: preset, and changes to it.
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mean": ("mean", {}),
+    "FDE, 640 + d + 1": (
+        "fde",
+        {"num_repetitions": 10, "num_simhash_projections": 3, "projection_dimension": 8},
+    ),
+    "fde": ("fde", {}),
+    "moments": ("moments", {}),
+    "learned, 256": ("learned", {"vector_dimension": 256}),
+    "learned": ("learned", {}),
 }
 
-K, SHARE, FIRST = 10, 0.95, 100
+_K, _SHARE, _FIRST = 10, 0.95, 100
 
 # Documents of a batch of noise.
 _BATCH = 2048
-
-
-@dataclass(frozen=True)
-class Needed:
-    """What one encoder needs at one size.
-
-    Parameters
-    ----------
-    encoder : str
-    floats : int
-        Of a vector.
-    documents : int
-    candidates : int
-        Least number of candidates that hold 95% of the exact ten best.
-    recall : float
-        Share of the exact ten best among the first hundred.
-    distractors : float
-        Share of the first hundred that are distractors.
-    """
-
-    encoder: str
-    floats: int
-    documents: int
-    candidates: int
-    recall: float
-    distractors: float
 
 
 def documents_of(
@@ -87,12 +66,7 @@ def documents_of(
 ) -> Iterator[MultiVectors]:
     """Yield the documents start..stop: the real ones first, then distractors.
 
-    Noise of a number is the same however many there are, and from wherever it is begun at a whole batch.
-
-    Raises
-    ------
-    ValueError
-        For a start of noise that is neither 0 nor the number of real documents.
+    Noise must start at 0 or behind the real documents; it does not depend on its number.
     """
     if kind == "made":
         yield from GrownDocuments(real, seed).batches(stop, start)
@@ -108,31 +82,24 @@ def documents_of(
     lengths = real.lengths[real.lengths > 0]
     for first in range(len(real), stop, _BATCH):
         stream = np.random.default_rng([seed, first])
-        own = stream.choice(lengths, _BATCH)[: min(_BATCH, stop - first)]
-        drawn = mean + stream.normal(size=(int(own.sum()), real.dimension)) @ spread.T
+        counts = stream.choice(lengths, _BATCH)[: min(_BATCH, stop - first)]
+        drawn = mean + stream.normal(size=(int(counts.sum()), real.dimension)) @ spread.T
         drawn /= np.maximum(np.linalg.norm(drawn, axis=1, keepdims=True), 1e-12)
-        made = MultiVectors.from_flat(drawn.astype(np.float16), own.tolist())
-        yield made.with_ids(np.arange(first, first + len(own)))
+        noise = MultiVectors.from_flat(drawn.astype(np.float16), counts.tolist())
+        yield noise.with_ids(np.arange(first, first + len(counts)))
 
 
-def fitted_encoders(
-    real: MultiVectors, names: Sequence[str] = tuple(ENCODERS), threads: int | None = None
-) -> dict[str, Encoder]:
-    """Return encoders of ENCODERS by name, fitted on the real documents.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, with the nearest.
-    """
-    made = {}
+def fitted_encoders(real: MultiVectors, names: Sequence[str] = tuple(ENCODERS)) -> dict[str, Encoder]:
+    """Return encoders of ENCODERS by name, fitted on the real documents."""
+    encoders = {}
     for name in names:
         require_known(name, ENCODERS, "encoder")
-        made[name] = make_encoder(config_from_dict({**ENCODERS[name], "dimension": real.dimension}))
-    for encoder in made.values():
+        preset, changes = ENCODERS[name]
+        encoders[name] = make_encoder(preset_config(preset, real.dimension, **changes))
+    for encoder in encoders.values():
         if encoder.needs_fit:
-            encoder.fit(real, threads=threads)
-    return made
+            encoder.fit(real)
+    return encoders
 
 
 def measure(
@@ -142,26 +109,11 @@ def measure(
     kind: Kind = "made",
     *,
     queries: int = 100,
-    threads: int | None = None,
-) -> list[Needed]:
-    """Count candidates at growing numbers of documents.
+) -> list[dict[str, Any]]:
+    """Return a row for each encoder and number of documents, the real ones included.
 
-    Parameters
-    ----------
-    collection : Collection
-    sizes : sequence of int
-        Numbers of documents, the real ones among them.
-    encoders : dict
-        By name, fitted.
-    kind : {"made", "noise"}
-    queries : int
-        At most so many.
-    threads : int, optional
-
-    Raises
-    ------
-    ValueError
-        For a size below the number of real documents.
+    Each has ``encoder``, ``floats``, ``documents``, ``candidates`` (the least number that holds 95% of the exact ten
+    best), ``recall`` (their share among the first hundred) and ``distractors`` (the share of the first hundred).
     """
     real = collection.documents
     ordered = sorted(set(sizes))
@@ -171,39 +123,28 @@ def measure(
             f"{', '.join(map(str, sizes)) or 'none'}."
         )
     asked = collection.queries[: min(queries, len(collection.queries))]
-    scores = _scores(asked, real, kind, ordered[-1])
-    best = {size: np.stack([best_first(row[:size], K) for row in scores]) for size in ordered}
-    found = []
+
+    def over_all(scores_of: Any) -> NDArray[np.float32]:
+        batches = documents_of(real, kind, 0, ordered[-1])
+        return np.concatenate([scores_of(batch) for batch in batches], axis=1)
+
+    exact = over_all(lambda batch: chamfer_matrix(asked, batch))
+    rows = []
     for name, encoder in encoders.items():
-        asked_vectors = encoder.encode_queries(asked, threads=threads)
-        products = np.concatenate(
-            [
-                asked_vectors @ encoder.encode_documents(batch, threads=threads).T
-                for batch in documents_of(real, kind, 0, ordered[-1])
-            ],
-            axis=1,
-        )
+        vectors = encoder.encode_queries(asked)
+        products = over_all(lambda batch, e=encoder, v=vectors: v @ e.encode_documents(batch).T)
         for size in ordered:
-            ranks = _ranks(products[:, :size], best[size])
-            first = np.argpartition(-products[:, :size], FIRST - 1, axis=1)[:, :FIRST]
-            found.append(
-                Needed(
-                    name,
-                    encoder.config.vector_dimension,
-                    size,
-                    needed_rank(ranks, SHARE),
-                    float((ranks <= FIRST).mean()),
-                    float((first >= len(real)).mean()),
-                )
-            )
-    return found
-
-
-def _scores(queries: MultiVectors, real: MultiVectors, kind: Kind, size: int) -> NDArray[np.float32]:
-    """Return exact Chamfer of all queries and documents."""
-    return np.concatenate(
-        [chamfer_matrix(queries, batch) for batch in documents_of(real, kind, 0, size)], axis=1
-    )
+            best = np.stack([best_first(row[:size], _K) for row in exact])
+            ranks = _ranks(products[:, :size], best)
+            first = np.argpartition(-products[:, :size], _FIRST - 1, axis=1)[:, :_FIRST]
+            row: dict[str, Any] = {"encoder": name, "floats": encoder.config.vector_dimension}
+            row |= {"documents": size, "candidates": needed_rank(ranks, _SHARE)}
+            row |= {
+                "recall": float((ranks <= _FIRST).mean()),
+                "distractors": float((first >= len(real)).mean()),
+            }
+            rows.append(row)
+    return rows
 
 
 def _ranks(products: NDArray[np.float32], best: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -213,7 +154,7 @@ def _ranks(products: NDArray[np.float32], best: NDArray[np.int64]) -> NDArray[np
 
 
 def needed_rank(ranks: NDArray[np.int64], share: float) -> int:
-    """Return the least number of candidates that hold a share of the best documents, by their ranks.
+    """Return the least number of candidates that hold a share of the best documents, given their ranks.
 
     Examples
     --------
@@ -222,3 +163,31 @@ def needed_rank(ranks: NDArray[np.int64], share: float) -> int:
     """
     ordered = np.sort(ranks, axis=None)
     return int(ordered[max(0, int(np.ceil(share * ordered.size - 1e-9)) - 1)])
+
+
+def distractors(
+    size: Annotated[list[int] | None, typer.Option(help="Documents; may be repeated.")] = None,
+    collection: Annotated[str, typer.Option()] = "cranfield-minilm",
+    data: Data = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help=f"May be repeated: {'; '.join(ENCODERS)}. Default: all.")
+    ] = None,
+    queries: Annotated[int, typer.Option(min=1, help="At most.")] = 100,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Count the candidates that each kind of vector needs as distractors are added to a collection."""
+    (loaded,) = load_collections([collection], data, cache)
+    sizes = size or [len(loaded.documents), 3000, 10_000, 30_000]
+    if min(sizes) < len(loaded.documents):  # before anything is fitted
+        raise typer.BadParameter(f"{collection} has {len(loaded.documents)} documents: give no --size below.")
+    try:
+        encoders = fitted_encoders(loaded.documents, encoder or tuple(ENCODERS))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    kinds = {}
+    for kind in KINDS:
+        progress(f"distractors: {kind}")
+        kinds[kind] = measure(loaded, sizes, encoders, kind, queries=queries)
+    results = {"collection": collection, "queries": min(queries, len(loaded.queries)), "machine": machine()}
+    finish("distractors", {**results, "kinds": kinds}, save)

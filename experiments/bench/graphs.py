@@ -1,70 +1,69 @@
-"""hnswlib against usearch: the same vectors, the same links, one thread, processor time."""
+"""Graph libraries compared: the same vectors and links, one thread, processor time."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from muvera import LearnedConfig, LearnedEncoder
 from muvera.mips import HNSWSettings, SavedState, USearchSettings, VectorSearch, make_search
 from muvera.mips.exact import score_all
 
 from ..datasets.collection import Collection
+from ..datasets.discovery import CACHE
+from .plumbing import Cache, Data, load_collections, print_rows
 
-__all__ = ["COLUMNS", "compare_graphs"]
+__all__ = ["COLUMNS", "compare_graphs", "graphs"]
 
-#: Of a row, in words.
+#: Keys of a row, and their headings.
 COLUMNS = {
     "vectors": "vectors",
     "floats": "floats",
     "graph": "graph",
-    "build_s": "build s",
-    "query_ms": "ms a query",
-    "recall": "10 best among 100",
-    "filtered_ms": "ms, a tenth allowed",
-    "file_mb": "file MB",
-    "load_s": "load s",
-    "delete_ms": "ms a deletion",
+    "build_s": "build, s",
+    "query_ms": "query, ms",
+    "recall": "recall of 10 among 100",
+    "filtered_ms": "query with a tenth allowed, ms",
+    "file_mb": "file, MB",
+    "load_s": "load, s",
+    "delete_ms": "deletion, ms",
 }
 
-M, EF_CONSTRUCTION, EF = 16, 100, 128
+_LINKS: dict[str, Any] = {"m": 16, "ef_construction": 100, "ef": 128}
 
-GRAPHS: dict[str, tuple[str, Any]] = {
-    "hnswlib": ("hnsw", HNSWSettings(m=M, ef_construction=EF_CONSTRUCTION, ef=EF)),
-    "usearch bfloat16": ("usearch", USearchSettings(m=M, ef_construction=EF_CONSTRUCTION, ef=EF)),
-    "usearch int8": (
-        "usearch",
-        USearchSettings(precision="int8", m=M, ef_construction=EF_CONSTRUCTION, ef=EF),
-    ),
+_GRAPHS: dict[str, tuple[str, Any]] = {
+    "hnswlib": ("hnsw", HNSWSettings(**_LINKS)),
+    "usearch bfloat16": ("usearch", USearchSettings(**_LINKS)),
+    "usearch int8": ("usearch", USearchSettings(precision="int8", **_LINKS)),
 }
 
 
 def compare_graphs(
-    collection: Collection, dimensions: Iterable[int], sizes: Iterable[int], *, queries: int = 100
+    collection: Collection, dimensions: Iterable[int], sizes: Iterable[int], queries: int = 100
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each graph of each size: processor seconds, recall, bytes.
 
-    The vectors are learned ones of the collection's documents; beyond their number, means of two of them
-    with weights drawn evenly, and a little noise.
+    The vectors are learned ones of the collection's documents; more are random mixtures of two of them with noise.
     """
     sizes = list(sizes)
     for dimension in dimensions:
         config = LearnedConfig(dimension=collection.documents.dimension, vector_dimension=dimension)
         encoder = LearnedEncoder(config).fit(collection.documents)
-        own = encoder.encode_documents(collection.documents)
         asked = encoder.encode_queries(collection.queries)[:queries]
-        vectors = _mixed(own, max(sizes))
+        vectors = _mixed(encoder.encode_documents(collection.documents), max(sizes))
         for size in sizes:
             exact = np.argsort(-score_all(vectors[:size], asked), axis=0)[:10].T
-            for name, (kind, settings) in GRAPHS.items():
-                found = _measured(make_search(kind, dimension, settings), vectors[:size], asked, exact)
-                yield {"vectors": size, "floats": dimension, "graph": name, **found}
+            for name, (kind, settings) in _GRAPHS.items():
+                measured = _measure(make_search(kind, dimension, settings), vectors[:size], asked, exact)
+                yield {"vectors": size, "floats": dimension, "graph": name, **measured}
 
 
 def _mixed(own: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -79,35 +78,41 @@ def _mixed(own: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return np.concatenate([own, mixed])
 
 
-def _measured(
+def _measure(
     search: VectorSearch, vectors: NDArray[np.float32], queries: NDArray[np.float32], exact: NDArray[np.int64]
 ) -> dict[str, float]:
+    def seconds(work: Callable[[], object]) -> float:
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+
     labels = np.arange(len(vectors))
-    build = _processor_seconds(lambda: search.add(labels, vectors, threads=1))
-    found: list[NDArray[np.int64]] = []
-    query = _processor_seconds(lambda: found.append(search.search(queries, 100, threads=1)[0]))
-    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found[0], exact, strict=True)])
     allowed = np.flatnonzero(np.random.default_rng(1).random(len(vectors)) < 0.1)
-    filtered = _processor_seconds(lambda: search.search(queries, 10, allowed, threads=1))
+    results = {"build_s": seconds(lambda: search.add(labels, vectors, threads=1))}
+    query = seconds(lambda: search.search(queries, 100, threads=1))
+    filtered = seconds(lambda: search.search(queries, 10, allowed, threads=1))
+    results |= {"query_ms": 1000 * query / len(queries), "filtered_ms": 1000 * filtered / len(queries)}
+    best = search.search(queries, 100, threads=1)[0]
+    shares = [len(np.intersect1d(a, b)) / 10 for a, b in zip(best, exact, strict=True)]
+    results["recall"] = float(np.mean(shares))
     with tempfile.TemporaryDirectory() as folder:
         search.save(Path(folder))
-        size = sum(path.stat().st_size for path in Path(folder).iterdir())
+        results["file_mb"] = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
         saved = SavedState(getattr(search, "settings", None))
-        load = _processor_seconds(lambda: type(search).load(Path(folder), search.dimension, saved))
+        results["load_s"] = seconds(lambda: type(search).load(Path(folder), search.dimension, saved))
     gone = labels[:: max(1, len(labels) // 100)]
-    delete = _processor_seconds(lambda: search.remove(gone))
-    return {
-        "build_s": build,
-        "query_ms": 1000 * query / len(queries),
-        "recall": float(recall),
-        "filtered_ms": 1000 * filtered / len(queries),
-        "file_mb": size / 1e6,
-        "load_s": load,
-        "delete_ms": 1000 * delete / len(gone),
-    }
+    results["delete_ms"] = 1000 * seconds(lambda: search.remove(gone)) / len(gone)
+    return results
 
 
-def _processor_seconds(work: Any) -> float:
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
+def graphs(
+    collection: Annotated[str, typer.Option(help="Collection of the learned vectors.")] = "lareqa-en-minilm",
+    dimension: Annotated[list[int] | None, typer.Option(help="Floats. Default: 512 and 1024.")] = None,
+    size: Annotated[list[int] | None, typer.Option(help="Vectors. Default: 6000 and 30000.")] = None,
+    data: Data = None,
+    cache: Cache = CACHE,
+) -> None:
+    """Compare the graphs of hnswlib and usearch, in processor time of one thread."""
+    (loaded,) = load_collections([collection], data, cache)
+    with threadpool_limits(1):
+        print_rows(COLUMNS, compare_graphs(loaded, dimension or [512, 1024], size or [6_000, 30_000]))

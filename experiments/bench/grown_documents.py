@@ -1,10 +1,9 @@
-"""Documents made of real ones, as many as are wanted: each is a function of its number and the seed alone.
+"""Documents made of real ones: each is a function of its number and the seed.
 
-A made document has a center, which is the mean token of all real ones and a sum of the deviations of three
-documents' means from it, and tokens around the center: each is the deviation of a real token from its
-document's mean, with a little of another one's.  The squares of the weights of each sum are 1 together, so that
-documents differ as much from each other, and tokens as much from their document's mean, as those of the real
-collection do.  Neighbors share the real document with the greatest weight, as texts share a subject.
+A made document has a center, the mean token of all real ones plus a weighted sum of the deviations of three documents'
+means, and tokens around it: each is the deviation of a real token from its document's mean, plus a little of another
+one's.  The squared weights of each sum add to 1, so documents and tokens vary as in the real collection.  Documents
+near each other share the real document with the largest weight, as texts share a subject.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from muvera.utils.parallel import run_in_ranges, split_by_weight
 
 __all__ = ["BLOCK", "LONGEST", "SHORTEST", "GrownDocuments"]
 
-#: Tokens of a made document at least and at most, and documents of a batch.
+#: Fewest and most tokens of a made document, and documents of a batch.
 SHORTEST, LONGEST, BLOCK = 48, 80, 2048
 
 # Weights of the three documents' means, and of a document's own and another's deviation of a token.
@@ -35,15 +34,7 @@ _TASK = 256
 
 @dataclass(frozen=True, eq=False)
 class GrownDocuments:
-    """What documents are made of.
-
-    Parameters
-    ----------
-    real : MultiVectors
-        They are the first documents, as they are.
-    seed : int
-        Other made documents have another one.
-    """
+    """Real documents, which come first unchanged, and documents made of them by a seed."""
 
     real: MultiVectors
     seed: int = 0

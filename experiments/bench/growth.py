@@ -1,128 +1,109 @@
 """An index of coded tokens at growing numbers of documents: time and memory of building and searching it.
 
-Each step of each size is a process of its own, whose memory is looked at, and leaves what it measured in a
-file: a run that was interrupted goes on after the last step.  The exact best documents are found by reading
-all, a batch at a time; where that was interrupted it goes on, too, and larger sizes go on where smaller ones
-end, for they begin with the same documents.
+Each step of each size runs in a process of its own, whose memory is measured, and writes its results to a file, so an
+interrupted command continues after the last step.  The exact best documents are found by reading all in batches;
+larger sizes continue from smaller ones, because they begin with the same documents.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.data.ranking import best_first
-from muvera.index.default_preset import MANY
 from muvera.index.manifest import read_manifest
-from muvera.index.settings import Backend
 from muvera.utils.atomic_files import write_bytes, write_json
 
 from ..datasets.collection import Collection
-from ..datasets.discovery import DatasetPath
+from ..datasets.discovery import CACHE, DatasetPath
 from ..datasets.loading import load_collection
 from ..runner.provenance import machine
 from .grown_documents import GrownDocuments
+from .plumbing import Cache, Data, Save, finish, in_new_process, paths_of
 
-__all__ = ["GrowthSettings", "K", "best_documents", "measure_size"]
+__all__ = ["GrowthSettings", "K", "best_documents", "grow", "measure_size"]
 
 K = 10
 
-#: Queries that are timed, each once: others than those whose exact best documents are known.
-TIMED = 200
+# Timed queries, others than those whose exact best documents are known; documents added to a loaded index.
+_TIMED, _ADDED = 200, 1000
 
-#: Searches: how their quantities are called -> candidates, the walk's breadth, candidates by codes that are rescored.
-SEARCHES = {"quick": (500, 1000, 30), "thorough": (800, 2000, 50)}
+# Searches: candidates, ef, and candidates by codes that are rescored.
+_SEARCHES = {"quick": (500, 1000, 30), "thorough": (800, 2000, 50)}
 
-#: Documents that are added to a loaded index.
-ADDED = 1000
-
-# Batches after which the best documents so far are written to the disk.
+# Batches after which the best documents so far are written to disk.
 _KEPT_AFTER = 16
 
 
 @dataclass(frozen=True)
 class GrowthSettings:
-    """What index is built, and how it is searched."""
+    """The index that is built, and the number of `judged` queries whose exact best documents are found."""
 
     collection: str
-    encoder: str = MANY
-    backend: Backend = "hnsw"
+    encoder: str = "moments"
+    backend: str = "hnsw"
     codec: str = "2bit"
-    #: Links a node of the graph, and candidates while it is built.
     m: int = 16
     ef_construction: int = 100
-    #: Whether exact tokens are kept beside the codes, and order the best by these.
     keep_exact: bool = True
-    #: Queries whose exact best documents are found.
     judged: int = 50
 
     def name(self, count: int) -> str:
-        """Return how an index of so many documents is called, however it is searched."""
+        """Return the name of an index of `count` documents."""
         built = [self.collection, self.encoder, self.backend, self.codec, self.m, self.ef_construction]
         built += ["alone"] * (not self.keep_exact)
         return "-".join(str(value) for value in (*built, count))
 
 
 def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
-    """Return what building, searching and changing an index of `count` documents takes.
+    """Return measurements of building, searching and changing an index of `count` documents.
 
     Raises
     ------
     RuntimeError
-        Where a step failed; what it says is on the screen.
+        If a step failed; its error is on the screen.
     """
     index = folder / f"{settings.name(count)}.index"
-    found: dict[str, Any] = {"documents": count, **asdict(settings)}
-    steps = {step: folder / f"{settings.name(count)}.{_name(step, settings)}.json" for step in _STEPS}
-    if not index.exists() and not (steps[_search].exists() and steps[_change].exists()):
-        steps[_build].unlink(missing_ok=True)  # what it built is needed again
-    for step, out in steps.items():
-        if not out.exists():
-            process = multiprocessing.get_context("spawn").Process(
-                target=_run, args=(step, path, settings, count, index, out)
+    results: dict[str, Any] = {"documents": count, **asdict(settings)}
+    files = {}
+    for name in _STEPS:
+        judged = f"-{settings.judged}" if name in ("truth", "search") else ""  # the results depend on it
+        files[name] = folder / f"{settings.name(count)}.{name}{judged}.json"
+    if not index.exists() and not (files["search"].exists() and files["change"].exists()):
+        files["build"].unlink(missing_ok=True)  # its index is needed again
+    for name, out in files.items():
+        if not out.exists() and in_new_process(_run, name, path, settings, count, index, out):
+            raise RuntimeError(
+                f"The step {name!r} of {count:,} documents failed. Start again: earlier measurements are kept."
             )
-            process.start()
-            process.join()
-            if process.exitcode:
-                raise RuntimeError(
-                    f"The step {step.__name__.strip('_')!r} of {count:,} documents failed. Start again: what was "
-                    "measured before it is kept."
-                )
-        found |= json.loads(out.read_text(encoding="utf-8"))
+        results |= json.loads(out.read_text(encoding="utf-8"))
     shutil.rmtree(index, ignore_errors=True)
-    return found
+    return results
 
 
-def _name(step: Any, settings: GrowthSettings) -> str:
-    """Return a step's name with the settings that what it finds depends on."""
-    parts = [step.__name__.strip("_")]
-    parts += [str(settings.judged)] * (step in (_search, _truth))
-    return "-".join(parts)
-
-
-def _run(step: Any, path: DatasetPath, settings: GrowthSettings, count: int, index: Path, out: Path) -> None:
-    write_json(out, {f"{step.__name__.strip('_')}_machine": machine(), **step(path, settings, count, index)})
+def _run(name: str, path: DatasetPath, settings: GrowthSettings, count: int, index: Path, out: Path) -> None:
+    write_json(out, {f"{name}_machine": machine(), **_STEPS[name](path, settings, count, index)})
 
 
 class _Stopwatch:
-    """Seconds on the clock and of processors since it was made, without those of making documents."""
+    """Seconds by the clock and of the processor, without those of generating documents."""
 
     def __init__(self) -> None:
         self.clock, self.processor = -time.perf_counter(), -time.process_time()
 
     def without(self, batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:
-        """Yield batches while the watch stands still as long as each is made."""
+        """Yield batches; the watch stops while each is generated."""
         while True:
             clock, processor = time.perf_counter(), time.process_time()
             batch = next(batches, None)
@@ -133,37 +114,24 @@ class _Stopwatch:
             yield batch
 
     def read(self, name: str) -> dict[str, float]:
-        """Return what the watch shows."""
-        return {
-            f"{name}_seconds": self.clock + time.perf_counter(),
-            f"{name}_processor_seconds": self.processor + time.process_time(),
-        }
+        """Return the times so far."""
+        clock, processor = self.clock + time.perf_counter(), self.processor + time.process_time()
+        return {f"{name}_seconds": clock, f"{name}_processor_seconds": processor}
 
 
 def _build(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
     documents = GrownDocuments(load_collection(path).documents)
     graph = {"m": settings.m, "ef_construction": settings.ef_construction}
+    how: dict[str, Any] = {"tokens": settings.codec, "keep_exact": settings.keep_exact, "exact_tokens": 0}
+    how |= {"backend": settings.backend, "hnsw": graph}
     watch = _Stopwatch()
-    MuveraIndex.build(
-        watch.without(documents.batches(count)),
-        settings.encoder,
-        tokens={"codec": settings.codec, "keep_exact": settings.keep_exact},
-        backend=settings.backend,
-        hnsw=graph,
-        usearch={**graph, "precision": "int8"},
-        exact_tokens=0,
-        path=folder,
-        overwrite=True,
-    )
+    batches = watch.without(documents.batches(count))
+    MuveraIndex.build(batches, settings.encoder, path=folder, overwrite=True, **how)
     taken = watch.read("build")
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     exact = sum(size for file, size in sizes.items() if file.name.startswith("tokens-"))
-    return {
-        **taken,
-        "build_peak_bytes": _memory()["VmHWM"],
-        "exact_bytes": exact,
-        "disk_bytes": sum(sizes.values()) - exact,
-    }
+    memory = {"build_peak_bytes": _memory()["VmHWM"]}
+    return {**taken, **memory, "exact_bytes": exact, "disk_bytes": sum(sizes.values()) - exact}
 
 
 def _truth(path: DatasetPath, settings: GrowthSettings, count: int, index: Path) -> dict[str, Any]:
@@ -181,21 +149,10 @@ def _best(collection: Collection, settings: GrowthSettings, count: int, folder: 
 def best_documents(
     collection: Collection, queries: MultiVectors, count: int, folder: Path
 ) -> NDArray[np.int64]:
-    """Return the exact best documents of queries, reading all that no file of `folder` knows of.
+    """Return the exact best of `count` documents for each query, int64 (queries, K), best first.
 
-    Parameters
-    ----------
-    collection : Collection
-    queries : MultiVectors
-    count : int
-        Documents, real and made ones.
-    folder : Path
-        Of files with what is known of these queries, by the number of documents that were read.
-
-    Returns
-    -------
-    int64 (queries, K)
-        Numbers of documents, best first.
+    `folder` has files with the best documents of these queries by the number of documents that were read; only
+    the rest is read.
     """
     known = {int(file.stem): file for file in folder.glob("*.npz")}
     done = max((size for size in known if size <= count), default=0)
@@ -203,9 +160,8 @@ def best_documents(
     if done:
         with np.load(known[done]) as arrays:
             ids, scores = arrays["ids"], arrays["scores"]
-    between: Path | None = None
-    batches = GrownDocuments(collection.documents).batches(count, done)
-    for number, batch in enumerate(batches, 1):
+    temporary: Path | None = None
+    for number, batch in enumerate(GrownDocuments(collection.documents).batches(count, done), 1):
         numbers = np.tile(np.asarray(batch.ids, np.int64), (len(queries), 1))
         ids = np.concatenate([ids, numbers], axis=1)
         scores = np.concatenate([scores, chamfer_matrix(queries, batch)], axis=1)
@@ -213,83 +169,106 @@ def best_documents(
         ids, scores = np.take_along_axis(ids, best, 1), np.take_along_axis(scores, best, 1)
         done += len(batch)
         if number % _KEPT_AFTER == 0 or done == count:
-            out = folder / f"{done}.npz"
-            stream = io.BytesIO()
+            out, stream = folder / f"{done}.npz", io.BytesIO()
             np.savez(stream, ids=ids, scores=scores)
             write_bytes(out, stream.getvalue())
-            if between is not None:
-                between.unlink(missing_ok=True)
-            between = None if done == count else out
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            temporary = None if done == count else out
     return ids
 
 
 def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
     collection = load_collection(path)
     exact = _best(collection, settings, count, folder.parent)
-    base = _memory()
+    before = _memory()
     watch = _Stopwatch()
     index = MuveraIndex.load(folder)
-    loaded = watch.read("load")
+    results: dict[str, float] = watch.read("load")
     judged = collection.queries[: settings.judged]
-    timed = collection.queries[settings.judged :][:TIMED]
-    found: dict[str, float] = {}
-    for name, (candidates, ef, rescore) in SEARCHES.items():
+    for name, (candidates, ef, rescore) in _SEARCHES.items():
         how: dict[str, Any] = {"candidates": candidates, "ef": ef, "threads": 1}
         how |= {"rescore": rescore} if settings.keep_exact else {}
-        shares = []
-        for query, best in zip(judged, exact, strict=True):  # the first of them compile
-            shares.append(np.isin(best, index.search(query, K, **how)[0].ids).mean())
-        clock, processor = [], []
-        for query in timed:
-            begun = time.perf_counter(), time.thread_time()
+        pairs = zip(judged, exact, strict=True)  # these searches compile
+        shares = [np.isin(best, index.search(query, K, **how)[0].ids).mean() for query, best in pairs]
+        results[f"{name}_recall"] = float(np.mean(shares))
+        times = []
+        for query in collection.queries[settings.judged :][:_TIMED]:
+            clock, processor = time.perf_counter(), time.thread_time()
             index.search(query, K, **how)
-            clock.append(time.perf_counter() - begun[0])
-            processor.append(time.thread_time() - begun[1])
-        found[f"{name}_recall"] = float(np.mean(shares))
+            times.append((time.perf_counter() - clock, time.thread_time() - processor))
         for share in (50, 95, 99):
-            found[f"{name}_p{share}"] = 1000 * float(np.percentile(processor, share))
-            found[f"{name}_clock_p{share}"] = 1000 * float(np.percentile(clock, share))
+            clock_ms, processor_ms = 1000 * np.percentile(times, share, axis=0)
+            results |= {f"{name}_p{share}": float(processor_ms), f"{name}_clock_p{share}": float(clock_ms)}
     memory = _memory()
-    return {
-        **loaded,
-        **found,
-        "resident_bytes": memory["RssAnon"] + memory["RssFile"],
-        "anonymous_bytes": memory["RssAnon"],
-        "empty_process_bytes": base["RssAnon"] + base["RssFile"],
-    }
+    results["resident_bytes"] = memory["RssAnon"] + memory["RssFile"]
+    results["anonymous_bytes"] = memory["RssAnon"]
+    results["empty_process_bytes"] = before["RssAnon"] + before["RssFile"]
+    return results
 
 
 def _change(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
-    more = next(GrownDocuments(load_collection(path).documents, seed=1).batches(count + ADDED, count))
-    more = more[:ADDED].with_ids(np.arange(count, count + min(ADDED, len(more))))
+    more = next(GrownDocuments(load_collection(path).documents, seed=1).batches(count + _ADDED, count))
+    more = more[:_ADDED].with_ids(np.arange(count, count + min(_ADDED, len(more))))
     index = MuveraIndex.load(folder)
     before = set(read_manifest(folder)["files"])
-    watch = _Stopwatch()
-    index.add(more)
-    added = watch.read("add")
-    watch = _Stopwatch()
-    index.save(folder)
-    saved = watch.read("save")
-    files = {name: entry["bytes"] for name, entry in read_manifest(folder)["files"].items()}
-    watch = _Stopwatch()
-    whole = len(MuveraIndex.load(folder))
-    again = watch.read("reload")
-    if whole != count + len(more):
-        raise RuntimeError(f"{folder} holds {whole} documents instead of {count + len(more)}.")
-    return {
-        **added,
-        **saved,
-        "save_bytes": sum(size for name, size in files.items() if name not in before),
-        **again,
+    results: dict[str, float] = {}
+    steps: dict[str, Callable[[], Any]] = {
+        "add": lambda: index.add(more),
+        "save": lambda: index.save(folder),
+        "reload": lambda: MuveraIndex.load(folder),
     }
+    for name, step in steps.items():
+        watch = _Stopwatch()
+        reloaded = step()
+        results |= watch.read(name)
+    files = {name: entry["bytes"] for name, entry in read_manifest(folder)["files"].items()}
+    results["save_bytes"] = sum(size for name, size in files.items() if name not in before)
+    if len(reloaded) != count + len(more):
+        raise RuntimeError(f"{folder} holds {len(reloaded)} documents instead of {count + len(more)}.")
+    return results
 
 
-_STEPS = (_build, _truth, _search, _change)
+_STEPS: dict[str, Callable[[DatasetPath, GrowthSettings, int, Path], dict[str, Any]]] = {
+    "build": _build,
+    "truth": _truth,
+    "search": _search,
+    "change": _change,
+}
 
 
 def _memory() -> dict[str, int]:
-    """Return bytes of memory of this process as Linux counts them; nothing is known of other systems."""
+    """Return bytes of memory of this process from Linux's files; zeros on other systems."""
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="ascii").splitlines() if status.exists() else []
     named = dict(line.split(":", 1) for line in lines)
     return {name: 1024 * int(named.get(name, "0").split()[0]) for name in ("VmHWM", "RssAnon", "RssFile")}
+
+
+def grow(
+    size: Annotated[list[int] | None, typer.Option(min=1000, help="Documents; may be repeated.")] = None,
+    collection: Annotated[str, typer.Option(help="Its documents come first.")] = "lareqa-en-e5",
+    data: Data = None,
+    encoder: Annotated[str, typer.Option(help="Preset of the vectors.")] = "moments",
+    backend: Annotated[str, typer.Option(help="exact, hnsw, ...")] = "hnsw",
+    codec: Annotated[str, typer.Option(help="Codec of the tokens.")] = "2bit",
+    keep_exact: Annotated[
+        bool, typer.Option("--exact/--codes-alone", help="Also store exact tokens, which order the best.")
+    ] = True,
+    queries: Annotated[int, typer.Option(min=1, help="Those whose exact best documents are found.")] = 50,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Build, search and change indexes of growing size; continues an interrupted command."""
+    (path,) = paths_of([collection], data, cache)
+    folder = cache.expanduser() / "growth"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {"collection": collection, "encoder": encoder, "backend": backend}
+    settings |= {"codec": codec, "keep_exact": keep_exact, "judged": queries}
+    sizes = sorted(set(size or [10_000, 100_000, 300_000]))
+    try:
+        rows = [measure_size(path, GrowthSettings(**settings), count, folder) for count in sizes]
+    except RuntimeError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    finish("growth", {**settings, "rows": rows}, save)

@@ -1,31 +1,38 @@
-"""The server under load: many connections that search, while another client writes."""
+"""The server under load: many connections search while another client writes."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
+from typing import Annotated, Any
+from urllib.request import Request, urlopen
+
+import typer
 
 from muvera import TextIndex
 from muvera.data.demo_sample import load_demo_sample
 from muvera.encoders.matmul import one_blas_thread
 
-from .load_writer import TOKEN, Writer
+from .plumbing import AsJson
 
-__all__ = ["LoadFindings", "load_test", "run_wrk"]
+__all__ = ["TOKEN", "Writer", "load", "load_test", "sentences"]
 
-# Two passes of the library alone, one before the server and one after it, each so much shorter.
+#: Token of a server that lives as long as a test.
+TOKEN = "load-test"
+
+# The library alone runs before and after the server, each for this share of the time.
 _SHARE_ALONE = 0.25
 
 _SCRIPT = """\
@@ -44,82 +51,29 @@ end
 """
 
 
-@dataclass(frozen=True)
-class LoadFindings:
-    """What the server did.
-
-    Parameters
-    ----------
-    connections, threads : int
-        Of the generator, and searches at a time in the server.
-    seconds : float
-    requests, errors : int
-        Searches, and those that failed in any way.
-    p50, p95, p99 : float
-        Milliseconds until the answer.
-    requests_per_second : float
-    library_per_second : float
-        Of the same searches in as many threads without a server, the mean of before and after.
-    writes, failed_writes, lost_writes : int
-        Requests that changed documents; acknowledged changes that the saved index does not have.
-    """
-
-    connections: int
-    threads: int
-    seconds: float
-    requests: int
-    errors: int
-    p50: float
-    p95: float
-    p99: float
-    requests_per_second: float
-    library_per_second: float
-    writes: int
-    failed_writes: int
-    lost_writes: int
-
-    @property
-    def text(self) -> str:
-        """Everything in sentences."""
-        share = self.requests_per_second / self.library_per_second
-        return "\n".join(
-            [
-                f"{self.connections} connections for {self.seconds:.0f} s: {self.requests:,} searches, "
-                f"{self.errors} errors",
-                f"latency: p50 {self.p50:.1f} ms, p95 {self.p95:.1f} ms, p99 {self.p99:.1f} ms",
-                f"{self.requests_per_second:.0f} requests a second, {share:.0%} of the library alone in "
-                f"{self.threads} threads ({self.library_per_second:.0f} searches a second)",
-                f"{self.writes:,} writes beside: {self.failed_writes} failed, {self.lost_writes} lost",
-            ]
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as values of JSON."""
-        return asdict(self)
-
-
 def load_test(
-    seconds: float = 60,
-    *,
-    connections: int = 64,
-    writes_per_second: float = 5,
-    threads: int = 2,
-    encoder: str = "minilm-demo",
-    copies: int = 1,
-) -> LoadFindings:
-    """Serve the demo's texts, search with a real load generator, write beside, and count what got lost.
+    seconds: float, connections: int, writes_per_second: float, threads: int, encoder: str, copies: int
+) -> dict[str, Any]:
+    """Serve the demo's texts, search with wrk, write at the same time, and count what is lost.
 
     Parameters
     ----------
     seconds : float
     connections : int
+        Connections that search.
     writes_per_second : float
         Requests that add, replace and delete documents in turns.
     threads : int
-        Searches at a time in the server.
+        Concurrent searches in the server.
     encoder : str
     copies : int
-        How many times the demo's texts are indexed.
+        How often the demo's texts are indexed.
+
+    Returns
+    -------
+    dict
+        Milliseconds are of searches; ``library_per_second`` is the rate of the same searches without a server,
+        and ``lost_writes`` counts acknowledged changes that the saved index does not have.
     """
     sample = load_demo_sample()
     texts = [f"{text} {i}" if i else text for i in range(copies) for text in sample.texts]
@@ -127,106 +81,187 @@ def load_test(
         folder = Path(name) / "index"
         index = TextIndex.build(texts, encoder, ids=[f"t{i}" for i in range(len(texts))], path=folder)
         before = _alone(index, sample.query_texts, threads, seconds * _SHARE_ALONE)
-        port = _free_port()
-        with _Server(folder, port, threads):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        with _server(folder, port, threads):
             writer = Writer(f"http://127.0.0.1:{port}", texts, writes_per_second)
             writer.start()
             try:
-                found = run_wrk(port, sample.query_texts, connections, seconds)
+                counts = _run_wrk(port, sample.query_texts, connections, seconds)
             finally:
                 writer.stop()
         after = _alone(index, sample.query_texts, threads, seconds * _SHARE_ALONE)
         lost = writer.lost(TextIndex.load(folder))
-    duration = found["microseconds"] / 1e6
-    return LoadFindings(
-        connections=connections,
-        threads=threads,
-        seconds=duration,
-        requests=found["requests"],
-        errors=found["errors"],
-        p50=found["p50"] / 1000,
-        p95=found["p95"] / 1000,
-        p99=found["p99"] / 1000,
-        requests_per_second=found["requests"] / duration,
-        library_per_second=(before + after) / 2,
-        writes=writer.requests,
-        failed_writes=writer.failed,
-        lost_writes=lost,
-    )
+    duration = counts["microseconds"] / 1e6
+    return {
+        "connections": connections,
+        "threads": threads,
+        "seconds": duration,
+        "requests": counts["requests"],
+        "errors": counts["errors"],
+        **{name: counts[name] / 1000 for name in ("p50", "p95", "p99")},
+        "requests_per_second": counts["requests"] / duration,
+        "library_per_second": (before + after) / 2,
+        "writes": writer.requests,
+        "failed_writes": writer.failed,
+        "lost_writes": lost,
+    }
 
 
-def run_wrk(port: int, queries: Sequence[str], connections: int, seconds: float) -> dict[str, int]:
-    """Search with wrk, and return its counts and percentiles in microseconds.
+def sentences(found: dict[str, Any]) -> str:
+    """Return the results in sentences."""
+    share = found["requests_per_second"] / found["library_per_second"]
+    return (
+        "{connections} connections for {seconds:.0f} s: {requests:,} searches, {errors} errors\n"
+        "latency: p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms\n"
+        "{requests_per_second:.0f} requests per second, {share:.0%} of the library alone in {threads} threads "
+        "({library_per_second:.0f} searches per second)\n"
+        "{writes:,} writes at the same time: {failed_writes} failed, {lost_writes} lost"
+    ).format(**found, share=share)
 
-    Raises
-    ------
-    FileNotFoundError
-        Where wrk is not installed.
-    """
+
+def _run_wrk(port: int, queries: Sequence[str], connections: int, seconds: float) -> dict[str, int]:
+    """Search with wrk, and return its counts and percentiles in microseconds."""
     bodies = ", ".join(f"[==[{json.dumps({'query': query, 'k': 10})}]==]" for query in queries)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT.format(bodies=bodies))
         script.flush()
-        command = [
-            "wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "30s",
-            "-s", script.name, f"http://127.0.0.1:{port}",
-        ]  # fmt: skip
+        address = f"http://127.0.0.1:{port}"
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "30s", "-s"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [*command, script.name, address], capture_output=True, text=True, check=True
+            )
         except FileNotFoundError:
             raise FileNotFoundError("wrk is not installed. Debian and Ubuntu: apt-get install wrk.") from None
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    counts: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return counts
 
 
 def _alone(index: TextIndex, queries: Sequence[str], threads: int, seconds: float) -> float:
-    """Return how many searches a second the library does in this process."""
+    """Return the searches per second of the library in this process."""
     index.search(queries[0], 10, threads=1)
-    end = time.perf_counter() + seconds
+    start = time.perf_counter()
 
     def work(offset: int) -> int:
         count = 0
-        while time.perf_counter() < end:
+        while time.perf_counter() < start + seconds:
             index.search(queries[(offset + count) % len(queries)], 10, threads=1)
             count += 1
         return count
 
-    start = time.perf_counter()
     with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         total = sum(pool.map(work, range(threads)))
     return total / (time.perf_counter() - start)
 
 
-class _Server:
-    """``muvera serve`` in a process of its own, stopped gracefully at the end."""
-
-    def __init__(self, folder: Path, port: int, threads: int) -> None:
-        self._command = [
-            sys.executable, "-m", "muvera.cli", "serve", str(folder),
-            "--port", str(port), "--threads", str(threads), "--writable",
-        ]  # fmt: skip
-        self._port = port
-
-    def __enter__(self) -> None:
-        environment = {**os.environ, "MUVERA_TOKEN": TOKEN}
-        self._process = subprocess.Popen(self._command, env=environment, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 120
-        while True:
-            try:
-                with urlopen(f"http://127.0.0.1:{self._port}/health", timeout=5):
-                    return
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError("The server did not start; its errors are above.") from None
-                time.sleep(0.1)
-
-    def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(timeout=120)
+@contextmanager
+def _server(folder: Path, port: int, threads: int) -> Iterator[None]:
+    """Run ``muvera serve`` in a process of its own, and stop it gracefully."""
+    command = [sys.executable, "-m", "muvera.cli", "serve", str(folder), "--writable"]
+    command += ["--port", str(port), "--threads", str(threads)]
+    process = subprocess.Popen(command, env={**os.environ, "MUVERA_TOKEN": TOKEN}, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while True:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+        except OSError:
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("The server did not start; its errors are above.") from None
+            time.sleep(0.1)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=120)
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
+class Writer:
+    """A client that adds, replaces and deletes documents in turns, and remembers acknowledged changes.
+
+    Parameters
+    ----------
+    address : str
+        ``http://127.0.0.1:PORT``.
+    texts : sequence of str
+        Texts that are written repeatedly.
+    per_second : float
+        Requests per second.
+    """
+
+    def __init__(self, address: str, texts: Sequence[str], per_second: float) -> None:
+        self._address, self._texts, self._pause = address, texts, 1 / per_second
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self._choose = random.Random(0)
+        # Documents as acknowledged, None for deleted ones; and ids of failed requests.
+        self.expected: dict[str, str | None] = {}
+        self._uncertain: set[str] = set()
+        self.requests = self.failed = 0
+
+    def start(self) -> None:
+        """Start to write in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the current request."""
+        self._stopped.set()
+        self._thread.join()
+
+    def lost(self, index: TextIndex) -> int:
+        """Return the number of acknowledged changes that a saved index does not have."""
+        names = [name for name in self.expected if name not in self._uncertain]
+        stored = {document.id: document.text for document in index.get(names, missing="ignore")}
+        return sum(stored.get(name) != self.expected[name] for name in names)
+
+    def _work(self) -> None:
+        due = time.monotonic()
+        while not self._stopped.is_set():
+            self._change()
+            due += self._pause
+            self._stopped.wait(max(0.0, due - time.monotonic()))
+
+    def _change(self) -> None:
+        number = self.requests
+        live = [name for name, text in self.expected.items() if text is not None]
+        method = ("POST", "PUT", "DELETE")[number % 3] if len(live) > 5 else "POST"
+        text: str | None = f"{self._choose.choice(self._texts)} written {number}"
+        name = f"w{number}" if method == "POST" else self._choose.choice(live)
+        body: dict[str, Any] = {"ids": [name]}
+        if method == "DELETE":
+            text = None
+        else:
+            body |= {"texts": [text], "metadata": [{"number": number}]}
+        self.requests += 1
+        if self._send(method, body):
+            self.expected[name] = text
+        else:
+            self.failed += 1
+            self._uncertain.add(name)
+
+    def _send(self, method: str, body: dict[str, Any]) -> bool:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
+        request = Request(f"{self._address}/documents", json.dumps(body).encode(), headers, method=method)
+        try:
+            with urlopen(request, timeout=60) as response:
+                return bool(response.status < 300)
+        except OSError:
+            return False
+
+
+def load(
+    seconds: Annotated[float, typer.Option(min=1)] = 60,
+    connections: Annotated[int, typer.Option(min=1, help="Concurrent connections that search.")] = 64,
+    writes: Annotated[float, typer.Option(min=0.01, help="Writing requests per second.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Concurrent searches in the server.")] = 2,
+    encoder: Annotated[str, typer.Option(help="Text encoder.")] = "minilm-demo",
+    copies: Annotated[int, typer.Option(min=1, help="How often the demo's texts are indexed.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Load `muvera serve` with searches by wrk and writes; fails if a request fails or a write is lost."""
+    found = load_test(seconds, connections, writes, threads, encoder, copies)
+    typer.echo(json.dumps(found) if as_json else sentences(found))
+    if found["errors"] or found["failed_writes"] or found["lost_writes"]:
+        raise typer.Exit(1)

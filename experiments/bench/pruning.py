@@ -1,116 +1,105 @@
-"""Ways of leaving candidates unscored: what each finds of the exact best, and its time.
+"""Ways to skip candidates: the share of the exact best that each finds, and its time.
 
-The candidates are the best by the mean token, best first.  Every way ranks the same ones, once a round, so that
-all meet the same machine; times are of one thread's processor.
+The candidates are the best by the mean token.  Every way ranks the same ones on one thread.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
-from muvera import MeanConfig, MeanEncoder, MultiVectors
+from muvera import MultiVectors
 from muvera.data.ranking import best_first
+from muvera.encoders.registry import make_encoder, preset_config
 from muvera.kernels.tile import LANES
 from muvera.reranking.codecs import fit_codec
 from muvera.reranking.codecs.base import CodedVectors, score_coded
-from muvera.reranking.pruning import RerankOptions, rank_candidates
+from muvera.reranking.pruning import DocumentSlice, RerankOptions, rank_candidates
 
 from ..datasets.collection import Collection
+from ..datasets.discovery import CACHE
 from ..peers.environments import PEERS, Worker, save_texts
+from ..runner.provenance import machine
+from .plumbing import Cache, Data, Rounds, Save, finish, interleaved, load_collections, timed
 
-__all__ = ["CANDIDATES", "measure"]
+__all__ = ["BASE", "measure", "pruning"]
 
-K, CANDIDATES = 10, 200
+_K, _CANDIDATES = 10, 200
 
-# Of candidates whose first-stage score is further below the k-th best one's than this part of it.
+# Skip candidates whose first-stage score is more than this share below the k-th best one's.
 _ALPHAS = (0.5, 0.4, 0.3, 0.2, 0.1)
 
-# Col-Bandit's one knob: its own default, and the careful end of its range.
+# Col-Bandit's only setting: its default, and the careful end of its range.
 _BANDITS = (0.2, 1.0)
 
-#: The way that others are compared with.
+#: The library's way, which others are compared with.
 BASE = "bounds, first stage's order"
 
 _Floats = NDArray[np.float32]
 _Rows = NDArray[np.int64]
+#: Takes a query, its candidates and their first-stage scores; returns rows, and the share of products made.
 Way = Callable[[_Floats, _Rows, _Floats], tuple[_Rows, float]]
 
 
 def measure(
     collections: Iterable[Collection], rounds: int, cache: Path | None, queries: int = 60
 ) -> list[dict[str, Any]]:
-    """Return a row for each way and collection.
-
-    Parameters
-    ----------
-    collections : iterable of Collection
-    rounds : int
-    cache : Path, optional
-        Where environments of peers are; None: without peers.
-    queries : int
-        Of each collection at most.
-    """
+    """Return a row for each way and collection; without a `cache` of environments there are no peers."""
     rows: list[dict[str, Any]] = []
     for collection in collections:
-        rows += [{"collection": collection.name, **row} for row in _one(collection, rounds, cache, queries)]
+        rows += [{"collection": collection.name, **row} for row in _rows(collection, rounds, cache, queries)]
     return rows
 
 
-def _one(collection: Collection, rounds: int, cache: Path | None, queries: int) -> list[dict[str, Any]]:
-    tokens = np.asarray(collection.documents.tokens, np.float32)
-    documents = MultiVectors.from_flat(tokens, offsets=collection.documents.offsets)
-    encoder = MeanEncoder(MeanConfig(dimension=documents.dimension)).fit(documents)
+def _rows(collection: Collection, rounds: int, cache: Path | None, queries: int) -> list[dict[str, Any]]:
+    floats = np.asarray(collection.documents.tokens, np.float32)
+    documents = MultiVectors.from_flat(floats, offsets=collection.documents.offsets)
+    encoder = make_encoder(preset_config("mean", documents.dimension)).fit(documents)
     asked = [np.ascontiguousarray(query, np.float32) for query in collection.queries[:queries] if len(query)]
-    proposed, scores = [], []
-    stored = encoder.encode_documents(documents)
-    for vector in encoder.encode_queries(MultiVectors.from_arrays(asked)):
-        products = stored @ vector
-        best = best_first(products, min(CANDIDATES, len(documents)))
-        proposed.append(best)
-        scores.append(products[best])
+    products = encoder.encode_queries(MultiVectors.from_arrays(asked)) @ encoder.encode_documents(documents).T
+    proposed = [best_first(row, min(_CANDIDATES, len(documents))) for row in np.ascontiguousarray(products)]
+    scores = [row[best] for row, best in zip(products, proposed, strict=True)]
     ways = _ways(documents)
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    found: dict[str, list[_Rows]] = {}
-    made: dict[str, list[float]] = {name: [] for name in ways}
-    for lap in range(rounds + 1):
-        for name, way in ways.items():
-            began = time.thread_time()
-            answers = [way(*one) for one in zip(asked, proposed, scores, strict=True)]
-            if lap:  # the first compiles
-                taken[name].append((time.thread_time() - began) / len(asked))
-            found[name] = [rows for rows, _ in answers]
-            made[name] = [share for _, share in answers]
-    exact = found["all products"]
-    rows: list[dict[str, Any]] = [
-        {
-            "way": name,
-            "ms": 1000 * float(np.median(taken[name])),
-            "ratio": float(np.median(np.array(taken[BASE]) / np.array(taken[name]))),
-            "same": float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found[name], strict=True)])),
-            "products": float(np.mean(made[name])),
+    answers: dict[str, list[tuple[_Rows, float]]] = {}
+
+    def job(name: str) -> Callable[[], None]:
+        def rank() -> None:
+            answers[name] = [ways[name](*row) for row in zip(asked, proposed, scores, strict=True)]
+
+        return rank
+
+    seconds = interleaved({name: timed(job(name)) for name in ways}, rounds)
+    exact = [best for best, _ in answers["all products"]]
+    rows: list[dict[str, Any]] = []
+    for name in ways:
+        shares = [np.isin(a, b).mean() for a, (b, _) in zip(exact, answers[name], strict=True)]
+        row: dict[str, Any] = {"way": name, "ms": 1000 * float(np.median(seconds[name][1])) / len(asked)}
+        row["ratio"] = float(np.median(seconds[BASE][1] / seconds[name][1]))
+        row |= {
+            "same": float(np.mean(shares)),
+            "products": float(np.mean([made for _, made in answers[name]])),
         }
-        for name in ways
-    ]
+        rows.append(row)
     if cache is not None:
-        base = rows[list(ways).index(BASE)]["ms"]
+        base = next(row["ms"] for row in rows if row["way"] == BASE)
         rows += _bandits(documents, asked, proposed, exact, rounds, cache, base)
     return rows
 
 
 def _ways(documents: MultiVectors) -> dict[str, Way]:
+    def slices_of(rows: _Rows, _: bool) -> list[DocumentSlice]:
+        return [(documents, rows, np.arange(len(rows)))]
+
     def rank(query: _Floats, rows: _Rows, *, bounds: bool = True) -> tuple[_Rows, float]:
         products: list[int] = []
-        how = RerankOptions(K, early_exit=bounds, products=products)
-        best, _ = rank_candidates(
-            query, None, rows, lambda at, _: [(documents, at, np.arange(len(at)))], how, 1
-        )
+        options = RerankOptions(_K, early_exit=bounds, products=products)
+        best, _ = rank_candidates(query, rows, slices_of, options, 1)
         possible = int(documents.lengths[rows].sum()) * -(-len(query) // LANES)
         return best, sum(products) / possible if bounds else 1.0
 
@@ -119,18 +108,15 @@ def _ways(documents: MultiVectors) -> dict[str, Way]:
         coded = CodedVectors.of(codec, documents, threads=1)
 
         def way(query: _Floats, rows: _Rows, _: _Floats) -> tuple[_Rows, float]:
-            places = np.arange(len(rows))
-            scores = score_coded(query, codec, [(coded, rows, places)], len(rows), threads=1)
+            scores = score_coded(query, codec, [(coded, rows, np.arange(len(rows)))], len(rows), threads=1)
             return rank(query, rows[best_first(scores, len(rows))])
 
         return way
 
     def above(alpha: float) -> Way:
-        def way(query: _Floats, rows: _Rows, scores: _Floats) -> tuple[_Rows, float]:
-            least = scores[K - 1] - alpha * abs(scores[K - 1])
-            return rank(query, rows[scores >= least])
-
-        return way
+        return lambda query, rows, scores: rank(
+            query, rows[scores >= scores[_K - 1] - alpha * abs(scores[_K - 1])]
+        )
 
     return {
         "all products": lambda query, rows, _: rank(query, rows, bounds=False),
@@ -147,7 +133,7 @@ def _bandits(
     exact: list[_Rows],
     rounds: int,
     cache: Path,
-    base: float,
+    base_ms: float,
 ) -> list[dict[str, Any]]:
     """Return rows of Col-Bandit, which runs in an environment and a process of its own."""
     rows = []
@@ -160,17 +146,29 @@ def _bandits(
             for alpha in _BANDITS:
                 times, shares = [], []
                 for query, best in enumerate(exact):
-                    how = {"query": query, "k": K, "alpha": alpha}
+                    how = {"query": query, "k": _K, "alpha": alpha}
                     shares.append(np.isin(best, worker.result("rank", folder, **how)).mean())
                     times.append(float(np.median(worker.time("rank", rounds, **how)[1])))
                 ms = 1000 * float(np.mean(times))
-                rows.append(
-                    {
-                        "way": f"Col-Bandit, alpha_ef {alpha}",
-                        "ms": ms,
-                        "ratio": base / ms,
-                        "same": float(np.mean(shares)),
-                        "products": None,
-                    }
-                )
+                row: dict[str, Any] = {
+                    "way": f"Col-Bandit, alpha_ef {alpha}",
+                    "ms": ms,
+                    "ratio": base_ms / ms,
+                }
+                rows.append({**row, "same": float(np.mean(shares)), "products": None})
     return rows
+
+
+def pruning(
+    data: Data = None,
+    collection: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    rounds: Rounds = 7,
+    peers: Annotated[bool, typer.Option(help="Include Col-Bandit, in an environment of its own.")] = True,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Rank the same candidates in ways that skip some of them."""
+    names = collection or ["lareqa-en-e5", "cranfield-minilm", "plaid-colbertv2-lotte500"]
+    collections = load_collections(names, data, cache)
+    results: dict[str, Any] = {"machine": machine(), "rounds": rounds}
+    finish("pruning", {**results, "rows": measure(collections, rounds, cache if peers else None)}, save)

@@ -1,37 +1,42 @@
-"""Speed beside the peers: every job once a round, so that all meet the same machine.
+"""Speed compared with peers: every job once per round, so that all meet the same machine.
 
-A line of the table compares two jobs: their rates' ratio is taken round by round, and its
-median, least and greatest are shown.  The same ratio of processor time stands beside: others
-who use the machine disturb it less.  Nothing here passes or fails by a time.
+A line of the table compares two jobs: the ratio of their rates is taken round by round.  The same ratio of processor
+time depends less on other users of the machine.  No time makes the command fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
-from ..peers.environments import MUVERA, PEERS, Library, Worker, save_texts
+from ..datasets.discovery import CACHE
+from ..peers.environments import MUVERA, PEERS, WORKERS, Library, Worker, process_environment, save_texts
 from ..peers.workers.muvera_jobs import MANY
+from ..runner.provenance import machine
+from .plumbing import AsJson, Cache, Rounds, Save, finish, interleaved, progress
 
-__all__ = ["LINES", "Job", "Line", "Sizes", "run", "write_inputs"]
+__all__ = ["LINES", "Job", "Line", "Sizes", "compare", "first_calls", "run", "speed", "write_inputs"]
 
-DIMENSION = 128
-QUERY_TOKENS = 32
-EQUAL_TOKENS = 150
+_DIMENSION, _QUERY_TOKENS, _EQUAL_TOKENS = 128, 32, 150
 
-#: The peers' scores must be muvera's to this before they are timed.
-TOLERANCE = 1e-4
+# Largest difference between the peers' scores and muvera's.
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work.
+    """Amount of work.
 
     Parameters
     ----------
@@ -39,17 +44,15 @@ class Sizes:
         Documents of 80 to 220 tokens to encode.
     equal_documents : int
         Documents of 150 tokens to score.
-    rounds : int
     """
 
     documents: int = 200
     equal_documents: int = 1000
-    rounds: int = 7
 
 
 @dataclass(frozen=True)
 class Job:
-    """One operation of one library; `repeat` calls a round, of which the median counts."""
+    """One operation of one library; the median of `repeat` calls per round counts."""
 
     library: Library
     operation: str
@@ -57,7 +60,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Its name in the stored results."""
+        """Library and operation."""
         return f"{self.library.name} {self.operation}"
 
 
@@ -68,19 +71,19 @@ class Line:
     Parameters
     ----------
     group : str
-        Its jobs' rounds are run together.
+        The jobs of a group are interleaved.
     name : str
     muvera : Job
     others : tuple of Job
         The fastest counts in every round.
     unit : str
-        Of the rates, work a second; where it is "ms", the time of a call.
+        Unit of the rates, work per second; with "ms" the time of a call.
     target : str
-        In words, as it is printed beside.
+        In words.
     slower : bool
-        The ratio says how many times longer muvera takes, instead of how many times faster it is.
+        The ratio is that of times, muvera's over the other, instead of that of rates.
     threads : int
-        Of muvera; processor time says nothing about several.
+        Threads of muvera; with several the processor time is not compared.
     """
 
     group: str
@@ -97,8 +100,8 @@ def _muvera(operation: str, repeat: int = 3) -> Job:
     return Job(MUVERA, operation, repeat)
 
 
-def _peer(name: str, operation: str, repeat: int = 1) -> Job:
-    return Job(PEERS[name], operation, repeat)
+def _peer(name: str, operation: str, repeat: int = 1) -> tuple[Job]:
+    return (Job(PEERS[name], operation, repeat),)
 
 
 _DOCS = "documents/s"
@@ -107,127 +110,90 @@ _SGEMM = tuple(_muvera(f"sgemm_{size}") for size in (512, 1024, 2048))
 #: The table's lines, in order.
 LINES = [
     Line("documents", "encode_documents / muvera-python, batches",
-         _muvera("documents_batch"), (_peer("muvera-python", "documents_batch"),), _DOCS, "10x"),
+         _muvera("documents_batch"), _peer("muvera-python", "documents_batch"), _DOCS, "10x"),
     Line("documents", "encode_documents, lists of arrays / muvera-python, batches",
-         _muvera("documents_list"), (_peer("muvera-python", "documents_batch"),), _DOCS),
+         _muvera("documents_list"), _peer("muvera-python", "documents_batch"), _DOCS),
     Line("documents", "encode_documents / muvera-python, one by one",
-         _muvera("documents_single"), (_peer("muvera-python", "documents_single"),), _DOCS),
+         _muvera("documents_single"), _peer("muvera-python", "documents_single"), _DOCS),
     Line("documents", "encode_documents / muvfde",
-         _muvera("documents_batch"), (_peer("muvfde", "documents_single"),), _DOCS, "30x"),
+         _muvera("documents_batch"), _peer("muvfde", "documents_single"), _DOCS, "30x"),
     Line("documents", "encode_documents, one by one / muvfde",
-         _muvera("documents_single"), (_peer("muvfde", "documents_single"),), _DOCS),
+         _muvera("documents_single"), _peer("muvfde", "documents_single"), _DOCS),
     Line("documents", "encode_documents / fastembed",
-         _muvera("documents_batch"), (_peer("fastembed", "documents_single"),), _DOCS),
+         _muvera("documents_batch"), _peer("fastembed", "documents_single"), _DOCS),
     Line("documents", "encode_documents, two threads / one",
          _muvera("documents_many_2"), (_muvera("documents_many"),), _DOCS, "1.8x", threads=2),
     Line("query", "encode_queries, one query / muvera-python",
-         _muvera("query", 100), (_peer("muvera-python", "query", 100),), "ms", "3x"),
+         _muvera("query", 100), _peer("muvera-python", "query", 100), "ms", "3x"),
     Line("query", "encode_queries, one query / muvfde",
-         _muvera("query", 100), (_peer("muvfde", "query", 30),), "ms"),
+         _muvera("query", 100), _peer("muvfde", "query", 30), "ms"),
     Line("query", "encode_queries, one query / fastembed",
-         _muvera("query", 100), (_peer("fastembed", "query", 10),), "ms"),
+         _muvera("query", 100), _peer("fastembed", "query", 10), "ms"),
     Line("chamfer", "Chamfer, one query / maxsim-cpu",
-         _muvera("chamfer"), (_peer("maxsim-cpu", "chamfer", 3),), "ms", "2.3x"),
+         _muvera("chamfer"), _peer("maxsim-cpu", "chamfer", 3), "ms", "2.3x"),
     Line("chamfer", "Chamfer, one query / maxsim-cpu, list of arrays",
-         _muvera("chamfer"), (_peer("maxsim-cpu", "chamfer_ragged", 3),), "ms"),
+         _muvera("chamfer"), _peer("maxsim-cpu", "chamfer_ragged", 3), "ms"),
     Line("chamfer", "Chamfer, one query / BLAS peak", _muvera("chamfer"), _SGEMM, "GFLOP/s", ".65x"),
     Line("chamfer", "Chamfer, one query, documents in random order / BLAS peak",
          _muvera("chamfer_at_random"), _SGEMM, "GFLOP/s", ".85x"),
     Line("decode", "PLAID decode of 1 M tokens / filling the array",
          _muvera("decode", 1), (_muvera("fill", 1),), "ms", "at most 4x the time", slower=True),
-    Line("pooling", "Ward pooling of Cranfield / SciPy",
-         _muvera("pooling", 3), (_muvera("pooling_scipy", 1),), "ms", "5x"),
-    Line("pooling", "Ward pooling of Cranfield / SciPy, a mean a cluster",
-         _muvera("pooling", 3), (_muvera("pooling_scipy_loop", 1),), "ms"),
 ]  # fmt: skip
 
 
-def write_inputs(folder: Path, sizes: Sizes, pooled: Sequence[NDArray[np.float32]] | None = None) -> None:
-    """Write what the workers read: seeded texts of unit vectors, and documents to pool."""
+def write_inputs(folder: Path, sizes: Sizes) -> None:
+    """Write the workers' inputs: seeded texts of unit vectors."""
     stream = np.random.default_rng(0)
+
+    def unit(count: int) -> NDArray[np.float32]:
+        rows = stream.normal(size=(count, _DIMENSION)).astype(np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
     lengths = stream.integers(80, 221, sizes.documents)
-    save_texts(folder, "documents", [_unit(stream, int(length)) for length in lengths])
-    np.save(folder / "query.npy", _unit(stream, QUERY_TOKENS))
-    equal = _unit(stream, sizes.equal_documents * EQUAL_TOKENS)
-    np.save(folder / "equal_documents.npy", equal.reshape(-1, EQUAL_TOKENS, DIMENSION))
-    if pooled is not None:
-        save_texts(folder, "pooled", pooled)
+    save_texts(folder, "documents", [unit(int(length)) for length in lengths])
+    np.save(folder / "query.npy", unit(_QUERY_TOKENS))
+    equal = unit(sizes.equal_documents * _EQUAL_TOKENS)
+    np.save(folder / "equal_documents.npy", equal.reshape(-1, _EQUAL_TOKENS, _DIMENSION))
 
 
-def _unit(stream: np.random.Generator, count: int) -> NDArray[np.float32]:
-    rows = stream.normal(size=(count, DIMENSION)).astype(np.float32)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
-
-
-def run(
-    lines: Iterable[Line],
-    folder: Path,
-    sizes: Sizes,
-    cache: Path,
-    progress: Callable[[str], object] = lambda _: None,
-) -> dict[str, Any]:
-    """Time all jobs of `lines` in one run.
-
-    Parameters
-    ----------
-    lines : iterable of Line
-    folder : Path
-        With the inputs; :func:`write_inputs` makes them.
-    sizes : Sizes
-    cache : Path
-        For the peers' environments.
-    progress : callable, optional
-        Called with what is being done.
+def run(lines: Iterable[Line], folder: Path, sizes: Sizes, rounds: int, cache: Path) -> dict[str, Any]:
+    """Time all jobs of `lines` with the inputs in `folder`.
 
     Returns
     -------
     dict
-        ``lines``, with rates and ratios; ``checks``, what was equal before timing; and
-        ``share``, how much of the clock's time the jobs of one thread had a processor: far
-        below 1 others used the machine too, and processor time is the better measure.
+        ``lines``, with rates and ratios; ``checks``, comparisons of results before timing; and ``share``, how much
+        of the wall time jobs of one thread had a processor.
     """
     lines = list(lines)
     jobs = {job.name: job for line in lines for job in (line.muvera, *line.others)}
-    found: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []
     shares: list[float] = []
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for library in {job.library.name: job.library for job in jobs.values()}.values():
             progress(f"environment of {library.name}")
             workers[library.name] = stack.enter_context(Worker(library, folder, cache))
+
+        def call(job: Job) -> Callable[[], NDArray[np.float64]]:
+            worker = workers[job.library.name]
+            return lambda: np.median(worker.time(job.operation, job.repeat), axis=1)
+
         checks = _check(jobs, workers, folder)
         for group in dict.fromkeys(line.group for line in lines):
-            here = [line for line in lines if line.group == group]
-            mine = {job.name: job for line in here for job in (line.muvera, *line.others)}
-            seconds = _rounds(list(mine.values()), workers, sizes.rounds, progress)
-            found += [_compare(line, seconds, sizes) for line in here]
-            several = {line.muvera.name for line in here if line.threads > 1}
-            shares += [
-                share
-                for name, (clock, processor) in seconds.items()
-                if name not in several
-                for share in processor / clock
-            ]
-    share = round(float(np.median(shares)), 3) if shares else None
-    return {"lines": found, "checks": checks, "share": share}
-
-
-def _rounds(
-    jobs: list[Job], workers: dict[str, Worker], rounds: int, progress: Callable[[str], object]
-) -> dict[str, NDArray[np.float64]]:
-    """Return each job's seconds by the clock and of the processor, (2, rounds)."""
-    for job in jobs:  # apart: the first call compiles, reads its inputs and wakes the caches
-        progress(f"warming up {job.name}")
-        workers[job.library.name].time(job.operation, 2)
-    seconds: dict[str, list[NDArray[np.float64]]] = {job.name: [] for job in jobs}
-    for turn in range(rounds):
-        progress(f"round {turn + 1} of {rounds}: {', '.join(dict.fromkeys(j.library.name for j in jobs))}")
-        # Every round begins with another job, so that none always follows the same one.
-        first = turn % len(jobs)
-        for job in jobs[first:] + jobs[:first]:
-            times = workers[job.library.name].time(job.operation, job.repeat)
-            seconds[job.name].append(np.median(times, axis=1))
-    return {name: np.array(rows).T for name, rows in seconds.items()}
+            own = [line for line in lines if line.group == group]
+            names = dict.fromkeys(job.name for line in own for job in (line.muvera, *line.others))
+            progress(f"{rounds} rounds of {', '.join(names)}")
+            seconds = interleaved({name: call(jobs[name]) for name in names}, rounds)
+            compared += [compare(line, seconds, sizes) for line in own]
+            several = {line.muvera.name for line in own if line.threads > 1}
+            for name, (clock, processor) in seconds.items():
+                shares += [] if name in several else list(processor / clock)
+    return {
+        "lines": compared,
+        "checks": checks,
+        "share": round(float(np.median(shares)), 3) if shares else None,
+    }
 
 
 def _work(job: Job, sizes: Sizes, unit: str) -> float:
@@ -237,13 +203,18 @@ def _work(job: Job, sizes: Sizes, unit: str) -> float:
     if unit == "GFLOP/s":
         if job.operation.startswith("sgemm_"):
             return 2e-9 * int(job.operation.removeprefix("sgemm_")) ** 3
-        return 2e-9 * QUERY_TOKENS * sizes.equal_documents * EQUAL_TOKENS * DIMENSION
+        return 2e-9 * _QUERY_TOKENS * sizes.equal_documents * _EQUAL_TOKENS * _DIMENSION
     return 1.0
 
 
-def _compare(line: Line, seconds: dict[str, NDArray[np.float64]], sizes: Sizes) -> dict[str, Any]:
+def compare(line: Line, seconds: dict[str, NDArray[np.float64]], sizes: Sizes) -> dict[str, Any]:
+    """Return the rates and ratios of a line from the seconds of its jobs, by the clock and of the processor."""
+
     def rates(job: Job) -> NDArray[np.float64]:
         return _work(job, sizes, line.unit) / seconds[job.name]
+
+    def digits(value: Any) -> float:
+        return float(f"{float(value):.4g}")
 
     own = rates(line.muvera)
     other = np.max([rates(job) for job in line.others], axis=0)
@@ -253,37 +224,72 @@ def _compare(line: Line, seconds: dict[str, NDArray[np.float64]], sizes: Sizes) 
         "group": line.group,
         "name": line.name,
         "unit": line.unit,
-        "muvera": _digits(np.median(shown[0])),
-        "other": _digits(np.median(shown[1])),
-        "ratio": _digits(np.median(ratios)),
-        "least": _digits(ratios.min()),
-        "greatest": _digits(ratios.max()),
-        "processor_ratio": None if line.threads > 1 else _digits(np.median(by_processor)),
+        "muvera": digits(np.median(shown[0])),
+        "other": digits(np.median(shown[1])),
+        "ratio": digits(np.median(ratios)),
+        "least": digits(ratios.min()),
+        "greatest": digits(ratios.max()),
+        "processor_ratio": None if line.threads > 1 else digits(np.median(by_processor)),
         "target": line.target,
     }
 
 
-def _digits(value: Any) -> float:
-    return float(f"{float(value):.4g}")
-
-
 def _check(jobs: dict[str, Job], workers: dict[str, Worker], folder: Path) -> dict[str, Any]:
-    """Compare results before anything is timed; what is not being run is not compared."""
+    """Compare scores with maxsim-cpu's before anything is timed."""
     checks: dict[str, Any] = {}
     if "maxsim-cpu chamfer" in jobs:
         own = workers[MUVERA.name].result("chamfer", folder)
         for operation in ("chamfer", "chamfer_ragged"):
-            scores = workers["maxsim-cpu"].result(operation, folder)
-            gap = float(np.abs(own - scores).max())
-            if not gap <= TOLERANCE:
+            gap = float(np.abs(own - workers["maxsim-cpu"].result(operation, folder)).max())
+            if not gap <= _TOLERANCE:
                 raise ValueError(
-                    f"maxsim-cpu's {operation} differs by {gap:.2g} from muvera's scores, "
-                    f"and at most {TOLERANCE} is allowed."
+                    f"maxsim-cpu's {operation} differs by {gap:.2g} from muvera's scores, at most {_TOLERANCE} is "
+                    "allowed."
                 )
             checks[f"greatest difference of scores, {operation}"] = gap
-    if "muvera pooling" in jobs:
-        labels = [
-            workers[MUVERA.name].result(name, folder) for name in ("pooling_labels", "pooling_scipy_labels")
-        ]
-        checks["tokens whose cluster is SciPy's"] = float(np.mean(labels[0] == labels[1]))
     return checks
+
+
+def first_calls(repeat: int = 3) -> list[dict[str, Any]]:
+    """Return names and seconds of the import and of first calls in new processes, with and without the disk cache.
+
+    Seconds are medians of `repeat` processes; compiling is timed once.
+    """
+
+    def seconds(call: str, key: str, repeat: int, **variables: str) -> float:
+        command = [sys.executable, str(WORKERS / "first_call.py"), call]
+        environment = process_environment(MUVERA, **variables)
+        times = []
+        for _ in range(repeat):
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+            times.append(json.loads(done.stdout)[key])
+        return float(f"{float(np.median(times)):.3g}")
+
+    calls = [{"name": "import muvera", "seconds": seconds("nothing", "import", repeat)}]
+    for name in ("encode_documents", "encode_queries", "chamfer"):
+        with tempfile.TemporaryDirectory() as folder:
+            for how, count in (("compiling", 1), ("from the disk cache", repeat)):
+                taken = seconds(name, "first", count, NUMBA_CACHE_DIR=folder)
+                calls.append({"name": f"{name}, first call, {how}", "seconds": taken})
+    return calls
+
+
+def speed(
+    rounds: Rounds = 7,
+    documents: Annotated[int, typer.Option(min=1, help="Documents to encode.")] = 200,
+    only: Annotated[str, typer.Option(help="Only lines with this in their name or group.")] = "",
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+    save: Save = False,
+) -> None:
+    """Time muvera and the peers, interleaved, one thread each; first makes missing environments."""
+    sizes = Sizes(documents)
+    lines = [line for line in LINES if only in line.name or only == line.group]
+    results: dict[str, Any] = {"machine": machine(), "rounds": rounds}
+    with tempfile.TemporaryDirectory() as folder:
+        write_inputs(Path(folder), sizes)
+        results |= run(lines, Path(folder), sizes, rounds, cache)
+    if not only or only == "first calls":
+        progress("first calls in new processes")
+        results["first_calls"] = first_calls()
+    finish("speed", results, save, as_json)

@@ -1,109 +1,75 @@
-"""What filters and spans cost: a condition on many documents, and scores of sentences beside plain ranking."""
+"""Cost of filters and spans: a condition on many documents, and scores of sentences compared with plain ranking."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
+import typer
+from threadpoolctl import threadpool_limits
 
-from muvera import MeanConfig, MultiVectors, MuveraIndex, TextIndex, rank_spans, rerank
-from muvera.reranking.spans import windows
-from muvera.texts.database import DocumentDatabase
+from muvera import MultiVectors, TextIndex, rerank
+from muvera.reranking.spans import rank_spans, windows
 
-__all__ = ["text_speed"]
+from .plumbing import interleaved, timed
+
+__all__ = ["text_speed", "texts"]
 
 _DIMENSION, _GROUPS = 16, 100
 
 
-def text_speed(documents: int = 100_000, rounds: int = 20) -> list[tuple[str, float]]:
-    """Measure filters and spans, in this thread's processor time.
+def text_speed(documents: int = 100_000, rounds: int = 20) -> dict[str, float]:
+    """Return milliseconds of this thread's processor by name; a filter keeps one of a hundred documents."""
+    rng = np.random.default_rng(0)
+    texts = [f"text number {i}" for i in range(documents)]
+    groups = rng.permutation(documents) % _GROUPS
+    metadata: list[Any] = [{"group": int(group), "year": 1900 + i % 120} for i, group in enumerate(groups)]
+    how: dict[str, Any] = {"vectors": "mean", "backend": "exact"}
+    index = TextIndex.build(texts, _RandomEncoder(), metadata=metadata, **how)
+    condition: Any = {"group": 17}
 
-    Parameters
-    ----------
-    documents : int
-        Of which a filter keeps one in a hundred.
-    rounds : int
-        Of which the median counts.
+    def unit(rows: Any) -> Any:
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
-    Returns
-    -------
-    list of (name, value)
-    """
-    index = _index(documents)
-    condition = {"group": 17}
-    found = [
-        ("filter that keeps 1%: select, ms", _milliseconds(lambda: index.select(condition), rounds)),
-        ("search without a filter, ms", _milliseconds(lambda: index.search("a", 10, threads=1), rounds)),
-        (
-            "search with it, ms",
-            _milliseconds(lambda: index.search("a", 10, where=condition, threads=1), rounds),
+    tokens = MultiVectors.from_arrays([unit(rng.normal(size=(120, 128))) for _ in range(100)])
+    query = unit(rng.normal(size=(32, 128)))
+    queries, every = MultiVectors.from_arrays([query]), [np.arange(100)]
+    spans, known = [windows(120, 20, 20)] * 100, np.zeros(100)
+    jobs = {
+        "filter that keeps 1%: select": lambda: index.select(condition),
+        "search without a filter": lambda: index.search("a", 10, threads=1),
+        "search with the filter": lambda: index.search("a", 10, where=condition, threads=1),
+        "100 documents of 120 tokens, plain ranking": lambda: rerank(queries, tokens, every, 10, threads=1),
+        "the same by spans of 20 tokens": lambda: rank_spans(query, tokens, spans, 10),
+        "by spans with known scores of documents": lambda: rank_spans(
+            query, tokens, spans, 10, document_scores=known
         ),
-    ]
-    plain, spans, known = _spans(rounds)
-    return [
-        *found,
-        ("100 documents of 120 tokens, plain ranking, ms", plain),
-        ("the same by spans of 20 tokens, ms", spans),
-        ("by spans, where the documents' scores are known, ms", known),
-        ("spans against plain ranking", known / plain),
-    ]
+    }
+    seconds = interleaved({name: timed(job) for name, job in jobs.items()}, rounds)
+    return {name: 1000 * float(np.median(times)) for name, (_, times) in seconds.items()}
 
 
-class _Fixed:
-    """An encoder whose queries are all the same, for a model's time is not what is measured."""
+class _RandomEncoder:
+    """An encoder of random vectors, whose time does not count."""
 
-    name = "fixed"
+    name = "random"
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Return one vector a text."""
-        return MultiVectors.from_arrays([np.ones((1, _DIMENSION), np.float32)] * len(texts))
+        tokens = np.random.default_rng(len(texts)).normal(size=(2 * len(texts), _DIMENSION))
+        return MultiVectors.from_flat(tokens.astype(np.float32), np.full(len(texts), 2))
 
     encode_queries = encode_documents
 
     def token_spans(self, text: str, side: Any) -> None:
-        """Return None."""
         return None
 
 
-def _index(count: int) -> TextIndex:
-    rng = np.random.default_rng(0)
-    tokens = rng.normal(size=(2 * count, _DIMENSION)).astype(np.float32)
-    vectors = MultiVectors.from_flat(tokens, np.full(count, 2))
-    database = DocumentDatabase()
-    metadata = [
-        {"group": int(group), "year": 1900 + i % 120}
-        for i, group in enumerate(rng.permutation(count) % _GROUPS)
-    ]
-    database.put(list(range(count)), [f"text number {i}" for i in range(count)], metadata)
-    index = MuveraIndex.build(vectors, MeanConfig(dimension=_DIMENSION), backend="exact")
-    return TextIndex(index, database, _Fixed())
-
-
-def _spans(rounds: int) -> tuple[float, float, float]:
-    rng = np.random.default_rng(0)
-    texts = MultiVectors.from_arrays([_unit(rng.normal(size=(120, 128))) for _ in range(100)])
-    query = _unit(rng.normal(size=(32, 128)))
-    queries = MultiVectors.from_arrays([query])
-    every = [np.arange(100)]
-    parts = [windows(120, 20, 20)] * 100
-    return (
-        _milliseconds(lambda: rerank(queries, texts, every, 10, threads=1), rounds),
-        _milliseconds(lambda: rank_spans(query, texts, parts, 10), rounds),
-        _milliseconds(lambda: rank_spans(query, texts, parts, 10, document_scores=np.zeros(100)), rounds),
-    )
-
-
-def _unit(rows: Any) -> Any:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def _milliseconds(work: Callable[[], object], rounds: int) -> float:
-    work()
-    times = []
-    for _ in range(rounds):
-        start = time.thread_time()
-        work()
-        times.append(1000 * (time.thread_time() - start))
-    return float(np.median(times))
+def texts(
+    documents: Annotated[int, typer.Option(min=100, help="Documents, of which a filter keeps 1%.")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1)] = 20,
+) -> None:
+    """Time a filter on many documents, and ranking by spans compared with plain ranking."""
+    with threadpool_limits(1):
+        for name, milliseconds in text_speed(documents, rounds).items():
+            typer.echo(f"{name}: {milliseconds:.2f} ms")

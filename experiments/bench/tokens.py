@@ -1,70 +1,64 @@
-"""Token codecs: what they find, what they take, and how fast they rank candidates.
-
-Times are of one thread, in processor time, every way once a round, so that all meet the same machine.
-"""
+"""Token codecs: their recall, their bytes, and the time of ranking candidates by them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from muvera import MultiVectors, chamfer_matrix
 from muvera.data.ranking import best_first
 from muvera.reranking.codecs import CODECS, fit_codec
-from muvera.reranking.codecs.base import CodedVectors, TokenCodec, score_coded
+from muvera.reranking.codecs.base import CodedVectors, score_coded
 from muvera.reranking.codecs.residual import NUM_CENTROIDS, fit_plaid_codec
-from muvera.reranking.pruning import RerankOptions, rank_candidates
+from muvera.reranking.pruning import DocumentSlice, RerankOptions, rank_candidates
 
 from ..datasets.collection import Collection
+from ..datasets.discovery import CACHE
 from ..evaluation.metrics import recall
+from ..runner.provenance import machine
+from .plumbing import Cache, Data, Rounds, Save, finish, interleaved, load_collections, timed
 
-__all__ = ["measure"]
+__all__ = ["PLAID", "measure", "tokens"]
 
-K, CANDIDATES, CHECKED, RESCORED = 10, 100, 20, 30
+# Results, candidates that are ranked, those that floats rank again, and results whose recall is computed.
+_K, _CANDIDATES, _CHECKED, _RESCORED = 10, 100, 20, 30
 
-#: Tokens that codecs are fitted on, and queries that are timed in a round.
+# Tokens that codecs are fitted on, and queries of a round.
 _FITTED, _TIMED = 50_000, 20
 
-#: ColBERT's codec with as many centroids, for comparison: bits, and whether buckets stand for their means.
-PLAID = {
-    f"plaid {bits}bit{', means' if means else ''}": (bits, means)
+#: ColBERT's codec for comparison, by name: fits on tokens.
+PLAID: dict[str, Callable[..., Any]] = {
+    f"plaid {bits}bit{', means' if means else ''}": partial(
+        fit_plaid_codec, nbits=bits, num_centroids=NUM_CENTROIDS, bucket_means=means
+    )
     for bits in (4, 2, 1)
     for means in (False, True)
 }
 
-Rank = Callable[[NDArray[np.float32], NDArray[np.int64]], object]
-
 
 def measure(collections: Iterable[Collection], rounds: int, queries: int = 150) -> dict[str, Any]:
-    """Return rows of what codecs find in each collection, and of times.
-
-    Parameters
-    ----------
-    collections : iterable of Collection
-    rounds : int
-    queries : int
-        Of each collection at most.
-    """
+    """Return rows of the quality of codecs in each collection, and rows of times, on one thread."""
     quality: list[dict[str, Any]] = []
     speed: list[dict[str, Any]] = []
     for collection in collections:
-        documents, asked = collection.documents, collection.queries[:queries]
-        tokens = np.asarray(documents.tokens, np.float32)
-        exact = _best(chamfer_matrix(asked, documents, threads=1), K)
-        floats = MultiVectors.from_flat(tokens, offsets=documents.offsets)
+        asked = collection.queries[:queries]
+        floats = np.asarray(collection.documents.tokens, np.float32)
+        documents = MultiVectors.from_flat(floats, offsets=collection.documents.offsets)
+        exact = _best(chamfer_matrix(asked, documents, threads=1), _K)
         coded: dict[str, CodedVectors] = {}
-        for name in CODECS:
-            found, row = _quality(name, tokens, floats, asked, exact)
-            coded[name] = found
+        for name in (*CODECS, *PLAID):
+            codes, row = _quality(name, documents, asked, exact)
             quality.append({"collection": collection.name, **row})
-        for name in PLAID:
-            _, row = _quality(name, tokens, floats, asked, exact)
-            quality.append({"collection": collection.name, **row})
-        speed += [{"collection": collection.name, **row} for row in _speed(floats, coded, asked, rounds)]
+            if name in CODECS:
+                coded[name] = codes
+        speed += [{"collection": collection.name, **row} for row in _speed(documents, coded, asked, rounds)]
     return {"quality": quality, "speed": speed}
 
 
@@ -73,122 +67,101 @@ def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def _quality(
-    name: str,
-    tokens: NDArray[np.float32],
-    documents: MultiVectors,
-    queries: MultiVectors,
-    exact: NDArray[np.int64],
+    name: str, documents: MultiVectors, queries: MultiVectors, exact: NDArray[np.int64]
 ) -> tuple[CodedVectors, dict[str, Any]]:
+    tokens = documents.tokens
     sample = tokens[np.sort(np.random.default_rng(0).permutation(len(tokens))[:_FITTED])]
     began = time.process_time()
-    codec = _fitted(name, sample)
-    fitted = time.process_time() - began
-    began = time.process_time()
+    codec = PLAID[name](sample, threads=1) if name in PLAID else fit_codec(name, sample, threads=1)
+    fitted = time.process_time()
     coded = CodedVectors.of(codec, documents, threads=1)
-    encoded = time.process_time() - began
+    encoded = time.process_time()
     decoded = coded.decoded(1)
-    found = _best(chamfer_matrix(queries, decoded, threads=1), RESCORED)
+    best = _best(chamfer_matrix(queries, decoded, threads=1), _RESCORED)
     every = np.arange(len(documents))
-    by_bytes = np.stack(
-        [
-            best_first(
-                score_coded(_floats(query), codec, [(coded, every, every)], len(every), threads=1), RESCORED
-            )
-            for query in queries
-        ]
-    )
+    by_codes = np.stack([best_first(_code_scores(coded, query, every), _RESCORED) for query in queries])
     return coded, {
         "codec": name,
         "bytes": codec.bytes_per_token,
-        "fit_seconds": round(fitted, 2),
-        "encode_microseconds": round(1e6 * encoded / max(1, len(tokens)), 2),
+        "fit_seconds": round(fitted - began, 2),
+        "encode_microseconds": round(1e6 * (encoded - fitted) / max(1, len(tokens)), 2),
         "error": float(np.mean((tokens - decoded.tokens) ** 2) / np.mean(tokens**2)),
-        "recall_10": float(recall(found[:, :K], exact).mean()),
-        "recall_20": float(recall(found[:, :CHECKED], exact).mean()),
-        # What of the best 30 by bytes exact tokens order: the same as recall@10 after that.
-        "rescored_30": float(recall(by_bytes, exact).mean()),
+        "recall_10": float(recall(best[:, :_K], exact).mean()),
+        "recall_20": float(recall(best[:, :_CHECKED], exact).mean()),
+        # Exact tokens order these, so it is the recall@10 afterwards.
+        "rescored_30": float(recall(by_codes, exact).mean()),
     }
 
 
-def _fitted(name: str, sample: NDArray[np.float32]) -> TokenCodec:
-    if name not in PLAID:
-        return fit_codec(name, sample, threads=1)
-    bits, means = PLAID[name]
-    return fit_plaid_codec(sample, bits, NUM_CENTROIDS, bucket_means=means, threads=1)
-
-
-def _floats(query: NDArray[Any]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(query, np.float32)
+def _code_scores(coded: CodedVectors, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    tokens = np.ascontiguousarray(query, np.float32)
+    return score_coded(tokens, coded.codec, [(coded, rows, np.arange(len(rows)))], len(rows), threads=1)
 
 
 def _speed(
     documents: MultiVectors, coded: dict[str, CodedVectors], queries: MultiVectors, rounds: int
 ) -> list[dict[str, Any]]:
     halves = MultiVectors.from_flat(documents.tokens.astype(np.float16), offsets=documents.offsets)
-    ways: dict[str, tuple[Rank, Rank | None]] = {
-        "float32": (_by_floats(documents), None),
-        "float16": (_by_floats(halves), None),
-        **{name: (_by_codes(codes), _checked(codes, documents)) for name, codes in coded.items()},
-    }
+    asked = [np.ascontiguousarray(query, np.float32) for query in queries if len(query)][:_TIMED]
     stream = np.random.default_rng(1)
-    asked = [_floats(query) for query in queries if len(query)][:_TIMED]
-    taken: dict[tuple[str, bool], list[float]] = {}
-    for lap in range(rounds + 1):
-        chosen = [stream.permutation(len(documents))[:CANDIDATES] for _ in asked]
-        for name, pair in ways.items():
-            for checked, way in zip((False, True), pair, strict=True):
-                if way is None:
-                    continue
-                began = time.thread_time()
-                for query, positions in zip(asked, chosen, strict=True):
-                    way(query, positions)
-                if lap:  # the first compiles
-                    taken.setdefault((name, checked), []).append((time.thread_time() - began) / len(asked))
-    base = np.array(taken["float32", False])
-    return [
-        {
-            "way": name,
-            "checked": checked,
-            "milliseconds": round(1000 * float(np.median(times)), 3),
-            "ratio": float(np.median(base / np.array(times))),
-            "least": float(np.min(base / np.array(times))),
-            "greatest": float(np.max(base / np.array(times))),
+    candidates: list[NDArray[np.int64]] = []
+
+    def draw() -> None:
+        candidates[:] = [stream.permutation(len(documents))[:_CANDIDATES] for _ in asked]
+
+    def job(way: Callable[[NDArray[np.float32], NDArray[np.int64]], object]) -> Any:
+        return timed(lambda: [way(query, rows) for query, rows in zip(asked, candidates, strict=True)])
+
+    def by_floats(texts: MultiVectors, **options: Any) -> Callable[..., object]:
+        def slices_of(rows: NDArray[np.int64], _: bool) -> list[DocumentSlice]:
+            return [(texts, rows, np.arange(len(rows)))]
+
+        how = RerankOptions(_K, early_exit=False, **options)
+        return lambda query, rows: rank_candidates(query, rows, slices_of, how, 1)
+
+    def by_codes(codes: CodedVectors) -> Callable[..., object]:
+        return lambda query, rows: best_first(_code_scores(codes, query, rows), _K)
+
+    def rescored(codes: CodedVectors) -> Callable[..., object]:
+        """Rank by codes, then the best by float32 until the errors so far rule out the rest."""
+
+        def rank(query: NDArray[np.float32], rows: NDArray[np.int64]) -> object:
+            scores = _code_scores(codes, query, rows)
+            order = best_first(scores, _CHECKED)
+            return by_floats(documents, estimates=scores[order])(query, rows[order])
+
+        return rank
+
+    ways = {"float32": by_floats(documents), "float16": by_floats(halves)}
+    ways |= {name: by_codes(codes) for name, codes in coded.items()}
+    jobs = {(name, False): job(way) for name, way in ways.items()}
+    jobs |= {(name, True): job(rescored(codes)) for name, codes in coded.items()}
+    seconds = interleaved(jobs, rounds, draw)
+    rows = []
+    for (name, checked), (_, times) in seconds.items():
+        ratios = seconds["float32", False][1] / times
+        row = {"way": name, "checked": checked}
+        row["milliseconds"] = round(1000 * float(np.median(times)) / len(asked), 3)
+        row |= {
+            "ratio": float(np.median(ratios)),
+            "least": float(ratios.min()),
+            "greatest": float(ratios.max()),
         }
-        for (name, checked), times in taken.items()
-    ]
+        rows.append(row)
+    return rows
 
 
-def _by_floats(documents: MultiVectors) -> Rank:
-    """Rank candidates by floats without leaving any out."""
-    options = RerankOptions(K, early_exit=False)
-
-    def rank(query: NDArray[np.float32], positions: NDArray[np.int64]) -> object:
-        return rank_candidates(
-            query, None, positions, lambda at, _: [(documents, at, np.arange(len(at)))], options, 1
-        )
-
-    return rank
-
-
-def _by_codes(coded: CodedVectors) -> Rank:
-    def rank(query: NDArray[np.float32], positions: NDArray[np.int64]) -> object:
-        places = np.arange(len(positions))
-        scores = score_coded(query, coded.codec, [(coded, positions, places)], len(positions), threads=1)
-        return best_first(scores, K)
-
-    return rank
-
-
-def _checked(coded: CodedVectors, documents: MultiVectors) -> Rank:
-    """Rank by codes, and the best of these by float32, until the errors so far rule out the rest."""
-
-    def rank(query: NDArray[np.float32], positions: NDArray[np.int64]) -> object:
-        places = np.arange(len(positions))
-        scores = score_coded(query, coded.codec, [(coded, positions, places)], len(positions), threads=1)
-        order = best_first(scores, CHECKED)
-        options = RerankOptions(K, early_exit=False, estimates=scores[order])
-        return rank_candidates(
-            query, None, positions[order], lambda at, _: [(documents, at, np.arange(len(at)))], options, 1
-        )
-
-    return rank
+def tokens(
+    data: Data = None,
+    collection: Annotated[
+        list[str] | None, typer.Option(help="May be repeated. Default: lareqa-en-e5 and cranfield-minilm.")
+    ] = None,
+    rounds: Rounds = 9,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Measure token codecs: their recall, their bytes, and the time of ranking candidates by them."""
+    collections = load_collections(collection or ["lareqa-en-e5", "cranfield-minilm"], data, cache)
+    conditions = {"machine": machine(), "rounds": rounds}
+    with threadpool_limits(1):
+        finish("tokens", {**measure(collections, rounds), **conditions}, save)

@@ -1,9 +1,8 @@
-"""Which collections there are: folders of token vectors, and folders of texts that belong to them.
+"""Finding collections: folders of token vectors, and folders of texts that belong to them.
 
 A folder of data holds token vectors in three layouts: ``{docs,queries}_{tokens,lens}.npy`` as
-:mod:`experiments.datasets.embed_collection` writes them, PLAID indexes with a ``query_embedding.npy``
-beside, and ``documents`` with ``queries``, each a file or a folder of any format that
-:mod:`muvera.convert` reads.  Texts are in BEIR's layout.
+:mod:`experiments.datasets.encode` writes them, PLAID indexes with a ``query_embedding.npy``, and ``documents`` with
+``queries``, each a file or folder of any format that :mod:`muvera.convert` reads.  Texts are in BEIR's layout.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ __all__ = [
     "find_collections",
 ]
 
-#: Where collections are looked for when no folder is given.
+#: Default folder of collections.
 DATA = Path(os.path.relpath(Path(__file__).parents[3] / "shared" / "data"))
 
-#: Where everything goes that is made again when it is missing.
+#: Folder of everything that is made again if it is missing.
 CACHE = Path("~/.cache/muvera-experiments")
 
 #: The file of queries beside a PLAID index.
@@ -37,7 +36,7 @@ PLAID_QUERIES = "query_embedding.npy"
 
 @dataclass(frozen=True)
 class DatasetPath:
-    """Where a collection's parts are; `embeddings` is None where only texts are there."""
+    """Paths of a collection; `embeddings` is None if only texts exist."""
 
     name: str
     embeddings: Path | None
@@ -47,24 +46,24 @@ class DatasetPath:
 def find_collections(
     folders: Sequence[Path] | None, cache: Path, names: Sequence[str] | None = None
 ) -> dict[str, DatasetPath]:
-    """Return what is in `folders` by name: embeddings with their texts, and texts without embeddings.
+    """Return the collections in `folders` by name: embeddings with their texts, and texts without embeddings.
 
     Parameters
     ----------
     folders : sequence of Path, optional
-        Each a collection of embeddings, a folder of texts in BEIR's layout, or a folder of such, also
-        under ``embeddings`` and ``beir``.  Default: DATA, where it is there or nothing was encoded.
+        Each a collection of embeddings, a folder of texts in BEIR's layout, or a folder of such, also under
+        ``embeddings`` and ``beir``.  Default: DATA, if it exists or nothing was encoded.
     cache : Path
-        Embeddings that ``python -m experiments encode`` has put there belong to their texts.
+        Embeddings that ``python -m experiments encode`` wrote there belong to their texts.
     names : sequence of str, optional
         Only these.
 
     Raises
     ------
     FileNotFoundError
-        For a folder with neither.
+        For a folder without collections.
     ValueError
-        For a name that is not there, with the nearest.
+        For an unknown name, with the nearest.
     """
     encoded = encoded_collections(cache)
     if not folders:
@@ -73,22 +72,21 @@ def find_collections(
     texts = _text_folders(fetched)
     embeddings: dict[str, Path] = {}
     for folder in folders:
-        here = _embedding_folders(folder)
-        found = _text_folders(folder)
-        if not here and not found:
+        own_embeddings, own_texts = _embedding_folders(folder), _text_folders(folder)
+        if not own_embeddings and not own_texts:
             raise FileNotFoundError(
                 f"{folder} holds no collection: neither docs_tokens.npy with queries_tokens.npy, nor a PLAID "
                 f"index with {PLAID_QUERIES}, nor documents with queries. Give another folder with --data."
             )
-        texts |= found
-        embeddings |= here
+        texts |= own_texts
+        embeddings |= own_embeddings
     embeddings = {name: path for name, path in encoded.items() if _texts_of(name, texts)} | embeddings
     paths = {
         name: DatasetPath(name, path, _texts_of(name, texts) or _own_texts(path))
         for name, path in embeddings.items()
     }
     used = {path.texts for path in paths.values()}
-    # What was fetched for another run is not asked for in this one.
+    # Texts that another run fetched are not part of this one.
     alone = {name: path for name, path in texts.items() if path not in used and path.parent != fetched}
     paths |= {name: DatasetPath(name, None, path) for name, path in alone.items()}
     for name in names or ():
@@ -97,23 +95,19 @@ def find_collections(
 
 
 def encoded_collections(cache: Path) -> dict[str, Path]:
-    """Return what ``python -m experiments encode`` has put into the cache, by name.
-
-    Of several with one name, whose texts have changed, the one that was made last.
-    """
-    places = (cache.expanduser() / "embeddings").glob("*/*")
-    found = [place for place in places if _has_embeddings(place)]
-    return {place.name: place for place in sorted(found, key=lambda place: place.stat().st_mtime)}
+    """Return the embeddings in the cache by name; of several with one name the newest."""
+    folders = [path for path in (cache.expanduser() / "embeddings").glob("*/*") if _has_embeddings(path)]
+    return {path.name: path for path in sorted(folders, key=lambda path: path.stat().st_mtime)}
 
 
 def files_of_side(path: Path, side: str) -> list[Path]:
-    """Return what is called `side`, "documents" or "queries", whatever its format."""
+    """Return the entries called `side`, "documents" or "queries", in any format."""
     return [child for child in _entries(path) if child.name.partition(".")[0] == side]
 
 
 def _embedding_folders(folder: Path) -> dict[str, Path]:
-    places = [folder, *_entries(folder), *_entries(folder / "embeddings")]
-    return {place.resolve().name: place for place in places if _has_embeddings(place)}
+    candidates = [folder, *_entries(folder), *_entries(folder / "embeddings")]
+    return {path.resolve().name: path for path in candidates if _has_embeddings(path)}
 
 
 def _has_embeddings(path: Path) -> bool:
@@ -123,12 +117,9 @@ def _has_embeddings(path: Path) -> bool:
 
 
 def _text_folders(folder: Path) -> dict[str, Path]:
-    places = [folder, *_entries(folder), *_entries(folder / "beir")]
-    return {
-        place.resolve().name: place
-        for place in places
-        if (place / "corpus.jsonl").exists() and (place / "queries.jsonl").exists()
-    }
+    candidates = [folder, *_entries(folder), *_entries(folder / "beir")]
+    names = ("corpus.jsonl", "queries.jsonl")
+    return {path.resolve().name: path for path in candidates if all((path / name).exists() for name in names)}
 
 
 def _entries(path: Path) -> list[Path]:
@@ -136,7 +127,7 @@ def _entries(path: Path) -> list[Path]:
 
 
 def _texts_of(name: str, texts: dict[str, Path]) -> Path | None:
-    """Return the texts that embeddings called NAME-MODEL belong to: the longest name that fits."""
+    """Return the texts of embeddings called NAME-MODEL: those with the longest name that fits."""
     fitting = [text for text in texts if name == text or name.startswith(f"{text}-")]
     return texts[max(fitting, key=len)] if fitting else None
 

@@ -1,4 +1,4 @@
-"""Tiny collections with texts and judgements, made of random topics: what ``--quick`` runs on."""
+"""Tiny collections with texts and judgements, made of random topics, for quick runs."""
 
 from __future__ import annotations
 
@@ -14,24 +14,17 @@ from .collection import Collection
 
 __all__ = ["NAMES", "synthetic_collection"]
 
-#: The collections; tokens of the second share a direction, as those of many models do.
+#: Names of the collections; tokens of the second share a direction, as with many models.
 NAMES = ("quick-wide", "quick-cone")
 
 _DIMENSION, _WORDS, _TOPICS = 128, 312, 24
 
 
 def synthetic_collection(name: str, documents: int = 150, queries: int = 12) -> Collection:
-    """Return a collection of texts about topics.
+    """Return a collection of texts about topics, by a name of NAMES.
 
-    Every word has a vector near its topic's; a token is its word's vector with some noise.  A query
-    repeats words of one document, which is its only judged one.
-
-    Parameters
-    ----------
-    name : str
-        One of NAMES.
-    documents, queries : int
-        How many.
+    Every word has a vector near its topic's; a token is its word's vector with noise.  A query repeats words of one
+    document, its only judged one.
     """
     stream = np.random.default_rng(NAMES.index(name))
     topics = stream.normal(size=(_TOPICS, _DIMENSION))

@@ -1,7 +1,6 @@
-"""What the demo sample is made of: docstrings of the Python standard library, and questions of a newcomer.
+"""Texts of the demo sample: docstrings of the Python standard library, and questions of a newcomer.
 
-Which objects are documents follows from the lists below and the Python version alone;
-`experiments.demo.make_demo_sample` writes both down.
+The lists below and the Python version determine which objects are documents.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Modules whose every public function and class is a document, if its docstring says enough.
+# Modules whose public functions and classes are documents, if their docstrings are long enough.
 MODULES = """
     bisect builtins collections copy fnmatch functools getpass glob gzip heapq html itertools json math
     os.path pprint random re secrets shlex shutil statistics string subprocess textwrap timeit tomllib
@@ -23,7 +22,7 @@ CLASSES = """
     builtins.dict builtins.list builtins.set builtins.str collections.Counter datetime.date
     datetime.datetime pathlib.Path
 """
-# From modules that are too large or too special to take whole.
+# Single names of modules that are too large or too special.
 NAMES = """
     abc.abstractmethod argparse.ArgumentParser argparse.Namespace asyncio.run asyncio.sleep
     base64.b64decode base64.b64encode base64.urlsafe_b64encode calendar.HTMLCalendar calendar.TextCalendar
@@ -56,7 +55,7 @@ NAMES = """
     zlib.decompress
 """
 
-# Documents stay short, so that a sample of hundreds is a download of a few megabytes.
+# Short documents keep the sample at a few megabytes.
 MAX_CHARACTERS = 130
 MIN_WORDS = 5
 
@@ -71,8 +70,8 @@ class Query(NamedTuple):
     relevant: tuple[str, ...]
 
 
-# Answers were written down with the questions, and completed once after a look at what MaxSim puts first: a
-# module or a sibling that answers as well counts. Questions that the model gets wrong stay.
+# Answers were written with the questions, and completed once after looking at MaxSim's first results: a module or
+# sibling that also answers the question counts. Questions that the model gets wrong stay.
 QUERIES = (
     Query("how do I turn a dictionary into a string of JSON?", ("json.dumps",)),
     Query("pick a random element from a list", ("random.choice",)),
@@ -113,21 +112,13 @@ QUERIES = (
 
 
 def collect_documents() -> dict[str, str]:
-    """Collect the demo's documents.
-
-    Returns
-    -------
-    dict of str to str
-        Text by id, sorted by id. An id is the dotted name, without ``builtins.``; a text is the name, a
-        colon and the first sentences of its docstring.
-    """
+    """Return text by id, sorted: a dotted name without ``builtins.``, and first sentences of its docstring."""
     documents: dict[str, str] = {}
-    # Kept alive while their ids are compared: a bound method is made anew at each look, and the id
-    # of one that is gone may be given to the next.
+    # Kept alive: a bound method is a new object at each access, and a dead object's id is used again.
     seen: dict[int, object] = {}
     for name, value in _objects():
         text = _summary(value)
-        # One document for an object that goes by several names: the first name in the lists' order.
+        # An object with several names is one document, under the first name.
         if text is not None and id(value) not in seen:
             seen[id(value)] = value
             documents[name.removeprefix("builtins.")] = f"{name.removeprefix('builtins.')}: {text}"
@@ -160,26 +151,26 @@ def _named(dotted: str) -> object:
 
 
 def _belongs(value: object, module_name: str) -> bool:
-    """Whether an object is a module's own, and not an exception: those have no advice to give."""
+    """Return whether an object is a module's own, and not an exception."""
     if isinstance(value, type) and issubclass(value, BaseException):
         return False
     home = str(getattr(value, "__module__", None) or module_name).lstrip("_")
-    # C accelerators (_bisect), os.path's two homes and submodules count as own.
+    # C accelerators (_bisect), the two homes of os.path and submodules belong to the module.
     return home.split(".")[0] in {module_name.split(".")[0], "posixpath", "genericpath"}
 
 
 def _summary(value: object) -> str | None:
-    """Return the first sentences of a docstring, or None if it says too little."""
+    """Return the first sentences of a docstring, or None if it is too short."""
     doc = getattr(value, "__doc__", None)
     if not isinstance(doc, str):
         return None
     lines = inspect.cleandoc(doc).split("\n")
     while lines and (signature := _SIGNATURE.match(lines[0].strip() or "f()")):
         lines.pop(0)
-        # What follows the arrow is a type ("-> list of strings"), or the whole description.
+        # Behind the arrow is a type ("-> list of strings"), or the whole description.
         if len((signature[1] or "").split()) >= MIN_WORDS:
             lines.insert(0, signature[1])
-    # An example or a table says little in words: the text ends before it.
+    # The text ends before an example or a table.
     prose = re.split(r"\n *(?:>>>|---|===)", "\n".join(lines))[0]
     paragraphs = [" ".join(paragraph.split()) for paragraph in prose.split("\n\n")]
     sentences = [one for paragraph in paragraphs for one in _SENTENCE_END.split(paragraph) if one]

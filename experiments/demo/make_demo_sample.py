@@ -1,8 +1,8 @@
 """Build the bundled demo sample: ``python -m experiments.demo.make_demo_sample``.
 
-Standard library docstrings and a newcomer's questions, as MiniLM token states of 128 dimensions. The sample's
-own README, written by this command too, says what each file is. At the end the command prints where exact
-MaxSim ranks each question's best placed answer.
+Standard library docstrings and a newcomer's questions, as MiniLM token states of 128 dimensions.  The command also
+writes the sample's README, which describes each file, and prints the rank of each question's best answer under exact
+MaxSim.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.datasets.reduction import fit_reduction
+from experiments.datasets.encode import fit_reduction
 from experiments.demo.demo_texts import QUERIES, Query, collect_documents
 from muvera.texts.encoders.minilm import MiniLMEncoder, Reduction, TokenStates
 
@@ -27,22 +27,7 @@ SAMPLE = Path(__file__).parents[2] / "muvera" / "data" / "sample"
 
 
 def write_sample(folder: Path, documents: dict[str, str], queries: Sequence[Query]) -> None:
-    """Encode the texts and write the sample's data files.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder to write; made if missing.
-    documents : dict of str to str
-        Text by id.
-    queries : sequence of Query
-        Questions with the ids of their answers.
-
-    Raises
-    ------
-    ValueError
-        For an answer that is not among the documents.
-    """
+    """Encode documents, text by id, and queries with the ids of their answers, and write the sample's files."""
     missing = sorted({one for query in queries for one in query.relevant} - documents.keys())
     if missing:
         raise ValueError(f"Expected answers are not among the documents: {', '.join(missing)}.")
@@ -77,18 +62,7 @@ def write_sample(folder: Path, documents: dict[str, str], queries: Sequence[Quer
 
 
 def best_ranks(folder: Path) -> list[int]:
-    """Rank of each query's best placed answer under exact MaxSim, in plain NumPy.
-
-    Parameters
-    ----------
-    folder : Path
-        The sample.
-
-    Returns
-    -------
-    list of int
-        One per query, 1 for the top; among equal scores the earlier document goes first.
-    """
+    """Return the rank of each query's best placed answer under exact MaxSim, 1 for the top, in plain NumPy."""
     ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
     queries = json.loads((folder / "queries.json").read_text(encoding="utf-8"))
     tokens = np.load(folder / "tokens.npy").astype(np.float32)
@@ -169,7 +143,9 @@ def _share(ranks: Sequence[int], depth: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Build the bundled demo sample.")
-    parser.add_argument("--out", type=Path, default=SAMPLE, help="folder to write (default: muvera/sample)")
+    parser.add_argument(
+        "--out", type=Path, default=SAMPLE, help="folder to write (default: muvera/data/sample)"
+    )
     folder: Path = parser.parse_args(arguments).out
     write_sample(folder, collect_documents(), QUERIES)
     ranks = best_ranks(folder)

@@ -32,7 +32,17 @@ _TABLES = (
     *("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "scaling", "crossover"),
     "speed_at_recall",
 )
-_PLAIN_KEYS = ("title", "caption", "reproduces", "kind", "k", "queries", "training_queries", "timed", "scaling")
+_PLAIN_KEYS = (
+    "title",
+    "caption",
+    "reproduces",
+    "kind",
+    "k",
+    "queries",
+    "training_queries",
+    "timed",
+    "scaling",
+)
 _KEYS = (*_PLAIN_KEYS, "documents", "seeds", "collections", "metrics", "systems", "compare", "tables")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "grid", "query", "sweep", "allow_fewer")
 

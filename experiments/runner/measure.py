@@ -144,7 +144,9 @@ class _Group:
                 disagreement = None if one.failed else self._disagreement(one, point)
                 if disagreement:
                     one.failed = True
-                    self._fail(one.entry, f"is not timed, because two ways to one answer differ: {disagreement}")
+                    self._fail(
+                        one.entry, f"is not timed, because two ways to one answer differ: {disagreement}"
+                    )
                 self._search(one, point, positions[:_WARMING_QUERIES])
                 one.answers.clear()
         blocks = np.array_split(positions, min(_BLOCKS, len(positions)) if self.experiment.timed else 1)

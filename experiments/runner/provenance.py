@@ -51,9 +51,7 @@ def provenance() -> dict[str, Any]:
     versions |= {name: library.requirement for name, library in PEERS.items()}
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
         versions["commit"] = done.stdout.strip() or None
     except OSError:  # no git
         versions["commit"] = None

@@ -223,7 +223,18 @@ def _described_part(part: Part) -> dict[str, Any]:
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows with a column for each metric and the ends of its interval."""
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
-    names = ["experiment", "collection", "system", "family", "label", "point", "build", "query", "facts", "seed"]
+    names = [
+        "experiment",
+        "collection",
+        "system",
+        "family",
+        "label",
+        "point",
+        "build",
+        "query",
+        "facts",
+        "seed",
+    ]
     numbers = ("queries_per_second", "build_seconds", "bytes_per_document", "total_bytes_per_document")
     times = ("p50", "p95", "p99", "mean")
     ends = [f"{metric}{end}" for metric in metrics for end in ("", " low", " high", " queries")]

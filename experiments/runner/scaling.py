@@ -26,7 +26,7 @@ from ..datasets.collection import Collection
 from ..evaluation.metrics import recall
 from ..evaluation.statistics import latency, mean_interval
 from ..known_names import require_known
-from ..systems.encoder_settings import encoder_config
+from ..systems.library import encoder_config
 
 __all__ = ["RECALL", "ScalingSettings", "scaling_rows", "scaling_settings"]
 

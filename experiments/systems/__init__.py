@@ -1,1 +1,1 @@
-"""What is compared: adapters with one contract, :mod:`experiments.systems.base`, by name in SYSTEMS."""
+"""What is compared: adapters with the contract of :mod:`experiments.systems.base`, by name in SYSTEMS."""

@@ -1,15 +1,15 @@
 """The contract between the runner and a system that answers queries.
 
-A system is made with its build arguments, builds itself once from a collection's material and then
-answers queries at several settings (query arguments).  The runner judges what it returns: scores of
-Chamfer are computed again, and times are those of the process that answers.
+A system is made with its build arguments, builds itself once from a collection and then answers queries at
+several settings (query arguments).  The runner checks the answers: it computes Chamfer scores again.
 """
 
 from __future__ import annotations
 
 import inspect
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, rerank
 
-__all__ = ["Answers", "Family", "Material", "NotApplicableError", "Ranked", "System", "arguments_of"]
+from ..datasets.collection import Collection
+
+__all__ = [
+    "Answers",
+    "Family",
+    "Material",
+    "NotApplicableError",
+    "Ranked",
+    "System",
+    "arguments_of",
+    "timed_search",
+]
 
 Family = Literal["muvera", "baseline", "peer"]
 
@@ -28,64 +39,59 @@ Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class NotApplicableError(Exception):
-    """A collection lacks what a system is made for, such as texts: it is left out, which is no failure."""
+    """The collection lacks something that a system needs, such as texts: it is left out, which is no failure."""
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What a system may be built from.
+    """Everything that a system may be built from.
 
     Parameters
     ----------
-    documents : MultiVectors
-        Token vectors, every document with a token; positions are the ids.
+    collection : Collection
+        Positions of its documents are the ids that a system returns.
     folder : Path
-        Scratch folder of this system alone; it exists.
+        Existing scratch folder of this system alone.
     cache : Path
-        Where environments of peers and other things are kept that are made again when missing.
+        Folder for environments of peers and other things that are made again if missing.
     seed : int
-        Fixes every random choice of the system.
+        Determines every random choice of the system.
     threads : int
-        How many the system may use.
-    document_texts, query_texts : list of str, optional
-        Where the collection has texts; in the order of the token vectors.
-    document_pooled, query_pooled : float32 (n, width), optional
-        The model's own single vectors, where they are stored.
-    document_token_ids, query_token_ids : list of int arrays, optional
-        Vocabulary ids of the token vectors, where they are stored.
-    training_queries : MultiVectors, optional
-        Queries that are not asked, where the experiment sets some aside.
+        Threads that the system may use.
     shared : dict
-        Results that several systems of the same experiment and collection use, such as a tuning.
+        Results that several systems of one experiment and collection use, such as a tuning.
     """
 
-    documents: MultiVectors
+    collection: Collection
     folder: Path
     cache: Path
     seed: int
     threads: int
-    document_texts: list[str] | None = None
-    query_texts: list[str] | None = None
-    document_pooled: NDArray[np.float32] | None = None
-    query_pooled: NDArray[np.float32] | None = None
-    document_token_ids: list[NDArray[np.int64]] | None = None
-    query_token_ids: list[NDArray[np.int64]] | None = None
-    training_queries: MultiVectors | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def documents(self) -> MultiVectors:
+        """Token vectors of the documents."""
+        return self.collection.documents
+
+    def needs(self, *names: str, reason: str) -> None:
+        """Raise NotApplicableError with `reason` if one of these fields of the collection is missing."""
+        if any(getattr(self.collection, name) is None for name in names):
+            raise NotApplicableError(reason)
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a system found.
+    """Answers of a system.
 
     Parameters
     ----------
     ids : int64 (n, k)
-        Positions of documents, best first; -1 where fewer than k were found, at the end of a row.
+        Positions of documents, best first; -1 at the end of a row if fewer than k were found.
     scores : float32 (n, k)
-        The system's own scores, higher is better; what stands beside an id of -1 does not matter.
+        The system's own scores, higher is better; those beside an id of -1 are ignored.
     seconds : float64 (n,)
-        Wall time of each query, measured one query at a time inside the process that answers.
+        Wall time of each query, one query at a time, in the process that answers.
     facts : dict of float64 (n,)
         Other numbers about each query, by name.
     """
@@ -99,23 +105,22 @@ class Answers:
 class System(ABC):
     """Base class of systems.
 
-    Build arguments are the keywords of ``__init__``, query arguments the keywords of ``search`` after `k`;
-    a configuration is checked against both signatures before anything runs (open keywords,
-    ``**build``, are checked by ``__init__``, and named by :meth:`open_arguments`).
+    Build arguments are the keywords of ``__init__``, query arguments the keywords of ``search`` after `k`.  A
+    configuration is checked against both signatures before anything runs; :meth:`open_arguments` names the
+    arguments behind ``**build``.
 
     Attributes
     ----------
     name : str
-        As in :data:`experiments.systems.registry.SYSTEMS`.
+        Name in :data:`experiments.systems.registry.SYSTEMS`.
     family : {"muvera", "baseline", "peer"}
     chamfer : bool
-        Whether the scores claim to be exact Chamfer similarities (sums over query tokens), of a class, or
-        of one system where its arguments decide.  They are then compared with those that the runner
-        computes, but for the query argument ``rerank: false``.
+        Whether the scores claim to be exact Chamfer similarities.  The runner then compares them with its own,
+        except with the query argument ``rerank: false``.
     own_process : bool
-        Whether the work is done in another process, whose kernels a small build here would not warm up.
+        The work runs in another process, so a small build in this one would not warm it up.
     build_seconds : float or None
-        Time of ``build`` where it is not that of the call, as without handing documents over.
+        Time of ``build`` if it is not that of the call, for example without copying documents to a process.
     """
 
     name: ClassVar[str]
@@ -126,15 +131,15 @@ class System(ABC):
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
-        """Return the names of build arguments that stand behind open keywords."""
+        """Return the names of build arguments behind open keywords."""
         return ()
 
     def prepare(self, material: Material) -> None:  # noqa: B027 (most systems need nothing)
-        """Do what has nothing to do with the collection, such as making environments; it is not timed."""
+        """Do untimed work that does not depend on the collection, such as making environments."""
 
     @abstractmethod
     def build(self, material: Material) -> None:
-        """Build the index.  The call is timed whole; every system begins with this one's own lines."""
+        """Build the index; the whole call is timed.  Every system calls this method first."""
         self.documents, self.threads = material.documents, material.threads
 
     @abstractmethod
@@ -144,40 +149,39 @@ class System(ABC):
         Parameters
         ----------
         queries : MultiVectors
-            Their ids are their positions among the collection's queries, for systems that use texts or
-            pooled vectors.
+            Their ids are positions among the collection's queries, for systems that use texts.
         k : int
-            How many documents to return, at most as many as there are.
+            Number of documents to return, at most all.
         **query
             Query arguments.
         """
 
     @abstractmethod
     def bytes_per_document(self) -> float:
-        """Return the size of the index on top of the token vectors that every exact reranker reads."""
+        """Return the size of the index without the token vectors that every exact reranker reads."""
 
     def token_bytes_per_document(self) -> float:
-        """Return the bytes of the tokens that an exact ranking reads, where :meth:`reads_tokens` says so."""
+        """Return the bytes of tokens that an exact ranking reads; they count if :meth:`reads_tokens`."""
         return self.documents.tokens.nbytes / len(self.documents)
 
+    def reads_tokens(self, **query: Any) -> bool:
+        """Return whether answers at these query arguments need the stored tokens."""
+        return bool(query.get("rerank", True))
+
     def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
-        """Compare two ways to the same answer before either is timed; say in a sentence where they differ."""
+        """Compare two ways to the same answer before the timing; return a sentence if they differ."""
         return None
 
     def facts(self) -> dict[str, float | str]:
-        """Return numbers and words about the built index, which are kept with the results."""
+        """Return numbers and words about the built index, which are stored with the results."""
         return {}
 
     def fitted_on(self) -> NDArray[np.int64] | None:
-        """Return the positions of the documents that maps were learned from, where these are not all."""
+        """Return the positions of the documents that the system learned from; None for all."""
         return None
 
-    def reads_tokens(self, **query: Any) -> bool:
-        """Return whether answers at these query arguments need the stored tokens, whose bytes then count."""
-        return True
-
     def close(self) -> None:  # noqa: B027 (most systems hold nothing outside the object)
-        """Free memory and end processes; called also after an error."""
+        """Free memory and end processes; also called after an error."""
 
     def ranked_exactly(self, query: MultiVectors, candidates: NDArray[np.int64], k: int) -> Ranked:
         """Return the `k` best of `candidates` by exact Chamfer."""
@@ -185,24 +189,37 @@ class System(ABC):
         return np.asarray(ranking.ids, np.int64), ranking.scores
 
 
-def arguments_of(system: type[System], side: Literal["build", "query"]) -> dict[str, Any]:
-    """Return the names and defaults of a system's arguments, read from its signatures.
+def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Ranked]) -> Answers:
+    """Ask `answer` for one query after the other and time each; the first runs once before, untimed.
 
     Parameters
     ----------
-    system : class of a System
-    side : {"build", "query"}
-
-    Returns
-    -------
-    dict
-        ``inspect.Parameter.empty`` as the value of an argument that must be given.
+    queries : MultiVectors
+    k : int
+        Longer answers are cut, shorter ones filled up with -1.
+    answer : callable
+        Takes a query's number among `queries` and the query; returns positions and scores.
     """
+    ids: NDArray[np.int64] = np.full((len(queries), k), -1, np.int64)
+    scores: NDArray[np.float32] = np.full((len(queries), k), -np.inf, np.float32)
+    seconds = np.empty(len(queries))
+    if len(queries):
+        answer(0, queries[:1])
+    for i in range(len(queries)):
+        query = queries[i : i + 1]
+        start = time.perf_counter()
+        found, values = answer(i, query)
+        seconds[i] = time.perf_counter() - start
+        count = min(k, len(found))
+        ids[i, :count], scores[i, :count] = found[:count], values[:count]
+    return Answers(ids, scores, seconds)
+
+
+def arguments_of(system: type[System], side: Literal["build", "query"]) -> dict[str, Any]:
+    """Return the names and defaults of a system's arguments, read from its signatures."""
     function = system.__init__ if side == "build" else system.search
-    parameters = inspect.signature(function).parameters.values()
     skipped = ("self",) if side == "build" else ("self", "queries", "k")
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = {p.name: p.default for p in parameters if p.name not in skipped and p.kind in kinds}
-    if side == "build":
-        found |= dict.fromkeys(system.open_arguments(), None)
-    return found
+    parameters = inspect.signature(function).parameters.values()
+    arguments = {p.name: p.default for p in parameters if p.name not in skipped and p.kind in kinds}
+    return arguments | (dict.fromkeys(system.open_arguments()) if side == "build" else {})

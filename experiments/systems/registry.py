@@ -12,65 +12,52 @@ __all__ = ["SYSTEMS", "SystemRegister"]
 
 
 class SystemRegister(Mapping[str, type[System]]):
-    """Systems by name; a module is imported when its system is first asked for."""
+    """Systems by name; a module is imported when its system is used first."""
 
-    def __init__(self, places: dict[str, str]) -> None:
-        self._places: dict[str, str | type[System]] = dict(places)
+    def __init__(self, modules: dict[str, tuple[str, ...]]) -> None:
+        self._modules = {name: module for module, names in modules.items() for name in names}
+        self._classes: dict[str, type[System]] = {}
 
-    def register(self, name: str, system: str | type[System]) -> None:
-        """Add a system: its class, or ``module:Class`` with the module's name below experiments.systems."""
-        self._places[name] = system
+    def register(self, name: str, system: type[System]) -> None:
+        """Add a system."""
+        self._classes[name] = system
 
     def unregister(self, name: str) -> None:
-        """Take a system out again."""
-        del self._places[name]
+        """Remove an added system."""
+        del self._classes[name]
 
     def __getitem__(self, name: str) -> type[System]:
-        require_known(name, self._places, "system")
-        place = self._places[name]
-        if not isinstance(place, str):
-            return place
-        module, _, class_name = place.partition(":")
-        try:
-            found = getattr(import_module(f"experiments.systems.{module}"), class_name)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"The system {name!r} needs {error.name}: pip install 'muvera-toolkit[experiments]'.",
-                name=error.name,
-            ) from error
-        system: type[System] = found
-        return system
+        require_known(name, self, "system")
+        if name not in self._classes:
+            try:
+                module = import_module(f"experiments.systems.{self._modules[name]}")
+            except ModuleNotFoundError as error:
+                raise ModuleNotFoundError(
+                    f"The system {name!r} needs {error.name}: pip install 'muvera-toolkit[experiments]'.",
+                    name=error.name,
+                ) from error
+            classes = [entry for entry in vars(module).values() if isinstance(entry, type)]
+            systems = [entry for entry in classes if issubclass(entry, System)]
+            self._classes[name] = next(entry for entry in systems if getattr(entry, "name", "") == name)
+        return self._classes[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self._modules or name in self._classes
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(dict.fromkeys([*self._modules, *self._classes]))
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(list(iter(self)))
 
 
-#: Name of a system -> its class.
+#: Name of a system -> its class, by the modules that define them.
 SYSTEMS = SystemRegister(
     {
-        "exhaustive": "exhaustive:Exhaustive",
-        "muvera": "muvera_index:Muvera",
-        "fde": "first_stage:FirstStage",
-        "tuned": "tuned:Tuned",
-        "two_parts": "two_parts:TwoParts",
-        "reranking": "exact_ranking:ExactRanking",
-        "bm25": "bm25:BM25",
-        "pooled": "pooled:Pooled",
-        "hybrid": "hybrid:Hybrid",
-        "single_vector": "single_vector:SingleVector",
-        "xtr": "xtr:XTR",
-        "plaid": "plaid:Plaid",
-        "tachiom": "tachiom:Tachiom",
-        "warp": "warp:Warp",
-        "qdrant": "qdrant:Qdrant",
-        "fastembed": "peer_fde:Fastembed",
-        "muvfde": "peer_fde:Muvfde",
-        "muvera_python": "peer_fde:MuveraPython",
+        "baselines": ("exhaustive", "pooled"),
+        "library": ("muvera", "fde", "tuned", "reranking"),
+        "texts": ("bm25", "hybrid"),
+        "token_systems": ("single_vector", "xtr"),
+        "peers": ("plaid", "tachiom", "warp", "qdrant", "fastembed", "muvfde", "muvera_python", "pq"),
     }
 )

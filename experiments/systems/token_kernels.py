@@ -1,7 +1,7 @@
-"""Kernels over single token vectors: the nearest tokens of each query token, and what they say of documents.
+"""Kernels over single token vectors: the nearest tokens of each query token, and scores of their documents.
 
-Sizes: n document tokens of `depth` floats, m query tokens, c tokens kept a query token.  Document tokens
-come as in :mod:`muvera.kernels.chamfer`: float32, or float16 bits as uint16, the other array empty.
+Sizes: n document tokens of `depth` floats, m query tokens, c tokens per query token.  Document tokens are
+float32, or float16 bits as uint16, with the other array empty.
 """
 
 import numpy as np
@@ -21,9 +21,9 @@ _Integers = NDArray[np.int64]
 
 @kernel
 def _sift_down(scores: _Floats, tokens: _Integers, length: int) -> None:
-    """Restore the heap of the first `length` entries after its root, the worst of them, was replaced.
+    """Restore the heap of the first `length` entries after its root, the worst entry, was replaced.
 
-    Of equal scores the later token is worse.
+    Among equal scores the later token is worse.
     """
     at = 0
     while True:
@@ -49,8 +49,8 @@ def nearest_tokens(
 ) -> None:
     """Write each query token's c best document tokens, best first, to `scores` and `tokens` (m, c).
 
-    Ties go to the earlier token.  c must not exceed n.  No product is stored: every tile is compared with
-    the worst that is kept, and most of it is dropped there.
+    Ties go to the earlier token; c must not exceed n.  No product is stored: every tile is compared with the
+    worst entry of the heap, and most tiles are dropped there.
     """
     count = max(floats.shape[0], halves.shape[0])
     depth = max(floats.shape[1], halves.shape[1])
@@ -59,7 +59,7 @@ def nearest_tokens(
     rows, bits = floats.reshape(-1), halves.reshape(-1)
     scratch = np.empty(_BLOCK * depth + LANES if halves.shape[0] > 0 else 0, np.float32)
     tile = np.empty(ROWS * LANES, np.float32)
-    worst = np.full(panels * LANES, np.inf, np.float32)  # nothing gets into a column of padding
+    worst = np.full(panels * LANES, np.inf, np.float32)  # columns of padding stay empty
     worst[:width] = -np.inf
     scores[:] = -np.inf
     tokens[:] = count
@@ -74,20 +74,20 @@ def nearest_tokens(
             for row in range(first, last + 1, ROWS):
                 tile_dot(source, row, last, depth, packed, panel, tile, 0)
                 for j in range(LANES):
-                    # The best of the tile first: mostly it is dropped whole, and this needs no branch.
+                    # The best of the tile first, without a branch: most tiles are dropped whole.
                     best = tile[j]
                     for i in range(1, ROWS):
                         best = max(best, tile[i * LANES + j])
                     column = panel * LANES + j
                     if best > worst[column]:
                         for i in range(min(ROWS, last + 1 - row)):
-                            # Tokens come in their order: an equal score is a later token and stays out.
+                            # Tokens are read in order: an equal score is a later token.
                             if tile[i * LANES + j] > worst[column]:
                                 scores[column, 0] = tile[i * LANES + j]
                                 tokens[column, 0] = start + row + i - first
                                 _sift_down(scores[column], tokens[column], kept)
                                 worst[column] = scores[column, 0]
-    for column in range(width):  # the worst goes to the end, again and again
+    for column in range(width):  # heap sort: move the worst to the end
         for length in range(kept - 1, 0, -1):
             score, token = scores[column, 0], tokens[column, 0]
             scores[column, 0], tokens[column, 0] = scores[column, length], tokens[column, length]
@@ -97,10 +97,9 @@ def nearest_tokens(
 
 @kernel
 def documents_in_order(documents: _Integers, seen: NDArray[np.bool_], out: _Integers) -> int:
-    """Write the distinct values of `documents` (n,) to `out` in the order of their first appearance.
+    """Write the distinct values of `documents` (n,) to `out` in order of first appearance; return their number.
 
-    Stops when `out` is full; returns how many there are.  `seen` has an entry for every document, all
-    False, and is left so.
+    Stops when `out` is full.  `seen` has False for every document, before and afterwards.
     """
     count = 0
     for document in documents:
@@ -126,10 +125,9 @@ def imputed_scores(
 ) -> int:
     """Write the documents behind tokens (m, c) to `found`, their XTR scores to `out`; return how many.
 
-    A query token gives a document its best retrieved similarity, and where none of the document's tokens
-    was retrieved the lowest that was.  That is the sum of all lowest ones, plus what each retrieved
-    best lies above: added in the order of query tokens, in float64.  `last` has -1 and `gains` 0 for
-    every document, and both are left so.
+    A query token gives a document its best retrieved similarity, or the lowest retrieved one if none of the
+    document's tokens was retrieved: the sum of all lowest ones plus the gains over them, in float64.  `last`
+    has -1 and `gains` 0 for every document, before and afterwards.
     """
     floor = 0.0
     count = 0

@@ -1,0 +1,154 @@
+"""What the benches share: options of commands, collections, interleaved timing, storing and printing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from ..datasets.collection import Collection
+from ..datasets.discovery import DATA, DatasetPath, find_collections
+from ..datasets.loading import load_collection
+from ..report.stored_results import RESULTS, save_results
+from ..report.studies import study_text
+from ..report.table import Table, text
+
+__all__ = [
+    "AsJson",
+    "Cache",
+    "Data",
+    "Rounds",
+    "Save",
+    "finish",
+    "in_new_process",
+    "interleaved",
+    "load_collections",
+    "median_ms",
+    "paths_of",
+    "print_rows",
+    "progress",
+    "timed",
+]
+
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(help=f"Folder of collections; may be repeated. Default: {DATA} and what `encode` made."),
+]
+Cache = Annotated[Path, typer.Option(help="Folder of environments, embeddings and exact answers.")]
+Save = Annotated[bool, typer.Option("--save", help=f"Store the results in {RESULTS.name}/ for `results`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds, of which the median counts.")]
+
+_Name = TypeVar("_Name")
+
+#: Seconds of a call by the clock, and of the processor.
+Seconds = tuple[float, float]
+
+
+def paths_of(names: Sequence[str], data: list[Path] | None, cache: Path) -> list[DatasetPath]:
+    """Return the paths of collections; a wrong name or folder is a usage error."""
+    try:
+        paths = find_collections(data, cache, names)
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    return [paths[name] for name in names]
+
+
+def load_collections(names: Sequence[str], data: list[Path] | None, cache: Path) -> list[Collection]:
+    """Load collections; a wrong name or folder is a usage error."""
+    try:
+        return [load_collection(path) for path in paths_of(names, data, cache)]
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def timed(work: Callable[[], object]) -> Callable[[], Seconds]:
+    """Return a job for :func:`interleaved` that calls `work` in this thread."""
+
+    def measure() -> Seconds:
+        clock, processor = time.perf_counter(), time.thread_time()
+        work()
+        return time.perf_counter() - clock, time.thread_time() - processor
+
+    return measure
+
+
+def interleaved(
+    jobs: Mapping[_Name, Callable[[], Seconds | NDArray[np.float64]]],
+    rounds: int,
+    before_round: Callable[[], object] = lambda: None,
+) -> dict[_Name, NDArray[np.float64]]:
+    """Run every job once per round, so that all meet the same machine; each round begins with another job.
+
+    Parameters
+    ----------
+    jobs : dict of callable
+        Each returns seconds by the clock and of the processor.  All run once before, which compiles.
+    rounds : int
+    before_round : callable
+        Called before each round.
+
+    Returns
+    -------
+    dict of float64 (2, rounds)
+        Seconds by the clock and of the processor.
+    """
+    names = list(jobs)
+    seconds: dict[_Name, list[Any]] = {name: [] for name in names}
+    before_round()
+    for name in names:
+        jobs[name]()
+    for turn in range(rounds):
+        before_round()
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name].append(jobs[name]())
+    return {name: np.array(rows).T for name, rows in seconds.items()}
+
+
+def median_ms(
+    work: Callable[[Any], object], inputs: Iterable[Any], clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the median milliseconds of `work` over its inputs."""
+    times = []
+    for value in inputs:
+        began = clock()
+        work(value)
+        times.append(clock() - began)
+    return 1000 * float(np.median(times))
+
+
+def in_new_process(function: Callable[..., object], *arguments: Any) -> int:
+    """Call a function of a module in a new process, and return the exit code."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode or 0
+
+
+def finish(name: str, results: dict[str, Any], save: bool, as_json: bool = False) -> None:
+    """Print a study's results, and store them with `save`."""
+    if save:
+        save_results(name, results)
+    typer.echo(json.dumps(results) if as_json else study_text(name, results))
+
+
+def print_rows(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], title: str = "") -> None:
+    """Print rows as they are measured, and as a table at the end; `columns` maps keys to headings."""
+    cells = []
+    for row in rows:
+        cells.append([row[key] for key in columns])
+        progress(", ".join(f"{key}={row[key]}" for key in columns))
+    typer.echo(text(Table(title, list(columns.values()), cells)))
+
+
+def progress(line: str) -> None:
+    """Print a line of progress."""
+    typer.echo(line, err=True)

@@ -1,0 +1,255 @@
+"""Token embeddings of a text collection: ``python -m experiments encode DIR``.
+
+Reads a folder in BEIR's layout, ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``, and embeds all
+documents and the judged queries.  Writes
+
+- ``{docs,queries}_tokens.npy``: float16 (n_tokens, dimension) unit rows, texts in the order of the files;
+- ``{docs,queries}_lens.npy``: int32 tokens per text; ``{docs,queries}_ids.json``;
+- with MiniLM also ``_token_ids.npy`` (int32 vocabulary ids) and ``_pooled.npy`` (float32, one vector per text);
+- ``reduction.npy`` if wide vectors were reduced.
+
+The work is stored in shards until all are complete, so an interrupted command continues after the last one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from muvera.texts.encoders.base import Side, TextEncoder
+from muvera.texts.encoders.minilm import MiniLMTokenStates, Reduction
+from muvera.texts.encoders.sentence_transformers import SentenceTransformersEncoder
+from muvera.utils.atomic_files import atomic_folder
+from muvera.utils.optional_imports import import_extra
+
+__all__ = ["embed", "encode_texts", "fetch_texts", "fit_reduction", "read_texts"]
+
+Texts = list[tuple[str, str]]
+Model = MiniLMTokenStates | TextEncoder
+
+
+def encode_texts(
+    texts: str, out: Path | None, model: str, dimension: int | None, split: str, cache: Path
+) -> Path:
+    """Encode a collection unless that has been done, and return the folder of embeddings.
+
+    Parameters
+    ----------
+    texts : str
+        A folder in BEIR's layout, or a name of ir_datasets.
+    out : Path, optional
+        Default: in the cache under a checksum of the texts, where all commands find it.
+    model : str
+        "minilm", or a checkpoint for ``SentenceTransformersEncoder``.
+    dimension : int, optional
+        Reduce wider vectors to this.
+    split : str
+        Judgements whose queries are encoded.
+    cache : Path
+    """
+    folder = Path(texts) if Path(texts).is_dir() else fetch_texts(texts, cache)
+    for path in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is missing: texts are corpus.jsonl, queries.jsonl and qrels/{split}.tsv."
+            )
+    documents, queries = read_texts(folder, split)
+    if out is None:
+        content = f"{_checksum(documents, queries)} {model} {dimension}"
+        name = f"{folder.resolve().name}-{Path(model).name}"
+        out = cache.expanduser() / "embeddings" / hashlib.sha256(content.encode()).hexdigest()[:8] / name
+    if not (out / "queries_ids.json").exists() or (out / "shards").exists():
+        embed(_encoder(model), model, documents, queries, out, dimension)
+    return out
+
+
+def _encoder(model: str) -> Model:
+    return MiniLMTokenStates(progress=False) if model == "minilm" else SentenceTransformersEncoder(model)
+
+
+def fetch_texts(name: str, cache: Path) -> Path:
+    """Return a folder with a collection of ir_datasets in BEIR's layout, downloaded at the first call.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or a collection without documents, queries or judgements.
+    OSError
+        If the texts cannot be downloaded.
+    """
+    folder = cache.expanduser() / "texts" / name.replace("/", "-")
+    if (folder / "corpus.jsonl").exists():
+        return folder
+    library = import_extra("ir_datasets", "experiments", "Downloading texts")
+    try:
+        dataset = library.load(name)
+    except KeyError as error:
+        version = library.__version__
+        raise ValueError(f"{name} is neither a folder nor a name that ir_datasets {version} has.") from error
+    for what in ("docs", "queries", "qrels"):
+        if not getattr(dataset, f"has_{what}")():
+            raise ValueError(f"{name} of ir_datasets has no {what}. Give one of its parts that has them.")
+
+    def lines(rows: Iterable[tuple[str, str]]) -> str:
+        return "".join(json.dumps({"_id": i, "text": t}, ensure_ascii=False) + "\n" for i, t in rows)
+
+    try:
+        with atomic_folder(folder) as place:
+            documents = lines((row.doc_id, row.default_text()) for row in dataset.docs_iter())
+            (place / "corpus.jsonl").write_text(documents, encoding="utf-8")
+            queries = lines((row.query_id, row.default_text()) for row in dataset.queries_iter())
+            (place / "queries.jsonl").write_text(queries, encoding="utf-8")
+            grades = [f"{row.query_id}\t{row.doc_id}\t{row.relevance}\n" for row in dataset.qrels_iter()]
+            (place / "qrels").mkdir()
+            text = "query-id\tcorpus-id\tscore\n" + "".join(grades)
+            (place / "qrels" / "test.tsv").write_text(text, encoding="utf-8")
+    except Exception as error:  # ir_datasets raises errors of many libraries
+        raise OSError(
+            f"{name} could not be downloaded ({type(error).__name__}: {error}). It needs a network; "
+            "without one, give a folder with corpus.jsonl, queries.jsonl and qrels/."
+        ) from error
+    return folder
+
+
+def read_texts(folder: Path, split: str) -> tuple[Texts, Texts]:
+    """Return the documents (title, space, body) and the judged queries of a split, as (id, text) in file order."""
+
+    def rows(name: str) -> Iterator[dict[str, Any]]:
+        with (folder / name).open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+    judgements = (folder / "qrels" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    judged = {line.split("\t")[0] for line in judgements}
+    documents = [
+        (row["_id"], f"{row.get('title') or ''} {row['text']}".strip()) for row in rows("corpus.jsonl")
+    ]
+    return documents, [(row["_id"], row["text"]) for row in rows("queries.jsonl") if row["_id"] in judged]
+
+
+def embed(
+    encoder: Model,
+    model: str,
+    documents: Texts,
+    queries: Texts,
+    out: Path,
+    dimension: int | None = 128,
+    shard_size: int = 256,
+) -> None:
+    """Embed documents and queries into a folder, continuing an interrupted call.
+
+    Parameters
+    ----------
+    encoder : MiniLMTokenStates or TextEncoder
+    model : str
+        Its name, so that shards of another model are refused.
+    documents, queries : lists of (id, text)
+    out : Path
+        Its files are replaced when all work is done.
+    dimension : int, optional
+        Reduce wider vectors to this by PCA without centering, fitted on the documents.  None: keep them.
+    shard_size : int
+        Texts per shard: an interruption loses at most this much work.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    shards = out / "shards"
+    shards.mkdir(exist_ok=True)
+    plan = {"model": model, "shard_size": shard_size, "texts": _checksum(documents, queries)}
+    if (shards / "plan.json").exists() and json.loads((shards / "plan.json").read_text("utf-8")) != plan:
+        raise ValueError(
+            f"{shards} holds shards of other texts, another model or another shard size. "
+            "Delete that folder, or write to another one."
+        )
+    _write(shards / "plan.json", plan)
+    sides: list[tuple[Side, str, Texts]] = [("document", "docs", documents), ("query", "queries", queries)]
+    for side, name, texts in sides:
+        for start in tqdm(range(0, len(texts), shard_size), desc=name):
+            path = shards / f"{name}-{start:08d}.npz"
+            if not path.exists():
+                block = [text for _, text in texts[start : start + shard_size]]
+                _write(path, _encode(encoder, side, block))
+    reduction = None
+    if dimension is not None and next(_read_shards(shards, "docs"))["tokens"].shape[1] > dimension:
+        reduction = fit_reduction((shard["tokens"] for shard in _read_shards(shards, "docs")), dimension)
+        _write(out / "reduction.npy", reduction.components)
+    for _, name, texts in sides:
+        arrays: dict[str, list[NDArray[Any]]] = {}
+        for shard in _read_shards(shards, name):
+            if reduction is not None:
+                shard["tokens"] = reduction(shard["tokens"]).astype(np.float16)
+            for key, array in shard.items():
+                arrays.setdefault(key, []).append(array)
+        for key, blocks in arrays.items():
+            _write(out / f"{name}_{key}.npy", np.concatenate(blocks))
+        _write(out / f"{name}_ids.json", [text_id for text_id, _ in texts])
+    shutil.rmtree(shards)
+
+
+def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) -> Reduction:
+    """Fit the linear map that keeps most of the vectors' energy (PCA without centering).
+
+    Its columns are the leading eigenvectors of the uncentered second moment, so inner products are kept as well as
+    any map of this size can on average.  Each column's largest entry is positive.
+
+    Parameters
+    ----------
+    samples : iterable of (n, width) float arrays
+        Token vectors, read once.
+    dimension : int
+        Columns of the result, at most the samples' width.
+    """
+    moment: NDArray[np.float64] | None = None
+    for sample in samples:
+        rows = np.asarray(sample, dtype=np.float64)
+        moment = rows.T @ rows if moment is None else moment + rows.T @ rows
+    if moment is None:
+        raise ValueError("samples is empty: a reduction needs at least one matrix of token vectors.")
+    if not 1 <= dimension <= len(moment):
+        raise ValueError(
+            f"dimension must be between 1 and {len(moment)}, the samples' width, got {dimension}."
+        )
+    components = np.linalg.eigh(moment)[1][:, ::-1][:, :dimension]
+    largest = components[np.abs(components).argmax(axis=0), np.arange(dimension)]
+    return Reduction((components * np.sign(largest)).astype(np.float32))
+
+
+def _encode(encoder: Model, side: Side, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+    extra: dict[str, NDArray[Any]] = {}
+    if isinstance(encoder, MiniLMTokenStates):
+        states = encoder.read(texts, side)
+        vectors = [state.vectors for state in states]
+        extra["token_ids"] = np.concatenate([state.token_ids for state in states])
+        extra["pooled"] = np.stack([state.pooled for state in states])
+    else:
+        encode = encoder.encode_documents if side == "document" else encoder.encode_queries
+        vectors = [np.asarray(tokens) for tokens in encode(texts)]
+    tokens = np.concatenate(vectors).astype(np.float16)
+    return {"tokens": tokens, "lens": np.array([len(rows) for rows in vectors], np.int32), **extra}
+
+
+def _read_shards(shards: Path, name: str) -> Iterator[dict[str, NDArray[Any]]]:
+    for path in sorted(shards.glob(f"{name}-*.npz")):
+        with np.load(path) as file:
+            yield dict(file)
+
+
+def _checksum(documents: Texts, queries: Texts) -> str:
+    return hashlib.sha256(json.dumps([documents, queries]).encode()).hexdigest()
+
+
+def _write(path: Path, value: Any) -> None:
+    """Write an array, arrays by name, or JSON; an existing file is complete."""
+    partial = path.with_suffix(".partial")
+    if path.suffix == ".json":
+        partial.write_text(json.dumps(value), encoding="utf-8")
+    else:
+        with partial.open("wb") as file:
+            np.savez(file, **value) if path.suffix == ".npz" else np.save(file, value)
+    partial.replace(path)

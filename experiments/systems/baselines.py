@@ -1,0 +1,125 @@
+"""Baselines: exhaustive Chamfer, and one vector per text."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import HNSWSettings, MultiVectors, top_k
+from muvera.mips import ExactSearch, HNSWSearch
+
+from .base import Answers, Material, Ranked, System, timed_search
+
+__all__ = ["Exhaustive", "Pooled", "VectorBackend", "VectorSearchSettings", "mean_vectors"]
+
+VectorBackend = Literal["exact", "hnsw"]
+
+
+class VectorSearchSettings:
+    """Settings of a search of ordinary vectors: read all ("exact") or search a graph of them ("hnsw").
+
+    `hnsw` holds settings of :class:`muvera.HNSWSettings`; its seed is the experiment's unless it is given.
+    """
+
+    def __init__(self, backend: VectorBackend, hnsw: dict[str, Any] | None) -> None:
+        if backend not in get_args(VectorBackend):
+            raise ValueError(f"backend must be 'exact' or 'hnsw', got {backend!r}.")
+        self._graph, self._hnsw = backend == "hnsw", dict(hnsw or {})
+
+    def make(self, dimension: int, seed: int) -> ExactSearch | HNSWSearch:
+        """Return an empty search of vectors of `dimension` floats."""
+        if self._graph:
+            return HNSWSearch(dimension, HNSWSettings(**{"seed": seed, **self._hnsw}))
+        return ExactSearch(dimension)
+
+
+class Exhaustive(System):
+    """The exact answer, and what it costs without an index."""
+
+    name: ClassVar[str] = "exhaustive"
+    chamfer: bool = True
+
+    def build(self, material: Material) -> None:
+        """Keep the token vectors."""
+        super().build(material)
+
+    def search(self, queries: MultiVectors, k: int) -> Answers:
+        """Score all documents."""
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            ranking = top_k(query, self.documents, k, threads=self.threads)[0]
+            return np.asarray(ranking.ids, np.int64), ranking.scores
+
+        return timed_search(queries, k, answer)
+
+    def bytes_per_document(self) -> float:
+        """Return 0: there is nothing beside the token vectors."""
+        return 0.0
+
+
+class Pooled(System):
+    """An ordinary vector database, with exact Chamfer reranking behind it.
+
+    Parameters
+    ----------
+    vectors : {"mean", "stored"}
+        "mean": the mean of a text's token vectors, scaled to length 1.  "stored": the model's own single vectors.
+    backend : {"exact", "hnsw"}
+    hnsw : dict, optional
+        Settings of :class:`muvera.HNSWSettings`.
+    """
+
+    name: ClassVar[str] = "pooled"
+    chamfer: bool = True
+
+    def __init__(
+        self,
+        *,
+        vectors: Literal["mean", "stored"] = "mean",
+        backend: VectorBackend = "exact",
+        hnsw: dict[str, Any] | None = None,
+    ) -> None:
+        if vectors not in ("mean", "stored"):
+            raise ValueError(f"vectors must be 'mean' or 'stored', got {vectors!r}.")
+        self._stored = vectors == "stored"
+        self._settings = VectorSearchSettings(backend, hnsw)
+
+    def build(self, material: Material) -> None:
+        """Pool the documents and add them to the search."""
+        super().build(material)
+        if self._stored:
+            reason = "The collection has no stored single vectors. Use vectors: mean."
+            material.needs("document_pooled", "query_pooled", reason=reason)
+        self._query_vectors = material.collection.query_pooled
+        vectors: Any = material.collection.document_pooled if self._stored else mean_vectors(self.documents)
+        self._search = self._settings.make(vectors.shape[1], material.seed)
+        self._search.add(np.arange(len(vectors)), vectors, material.threads)
+
+    def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
+        """Search by the single vector; with `rerank`, order the first `candidates` by exact Chamfer."""
+        count = min(max(k, candidates) if rerank else k, len(self.documents))
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            stored: Any = self._query_vectors
+            vector = stored[query.ids] if self._stored else mean_vectors(query)
+            ids, scores = self._search.search(vector, count, threads=self.threads)
+            found = ids[0] >= 0
+            if rerank:
+                return self.ranked_exactly(query, ids[0][found], k)
+            return ids[0][found], scores[0][found]
+
+        return timed_search(queries, k, answer)
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of a vector and, with a graph, of its links."""
+        return float(self._search.info()["bytes_per_vector"])
+
+
+def mean_vectors(texts: MultiVectors) -> NDArray[np.float32]:
+    """Return the mean token vector of each text, scaled to length 1, float32 (n, dimension)."""
+    sums = np.add.reduceat(np.asarray(texts.tokens, np.float32), texts.offsets[:-1], axis=0)
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    means: NDArray[np.float32] = sums / np.maximum(norms, np.float32(1e-12))
+    return means

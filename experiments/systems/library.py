@@ -1,0 +1,467 @@
+"""Systems of this library: the index, its first stage alone, a tuned first stage, and exact ranking alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex, rerank, tune
+from muvera.data.ranking import best_first
+from muvera.encoders.base import Encoder, EncoderConfig
+from muvera.encoders.moment_blocks import default_blocks
+from muvera.encoders.registry import ENCODERS, PRESETS, make_encoder, preset_config
+from muvera.index.candidates import CandidateSearch
+from muvera.kernels.tile import LANES
+from muvera.mips.exact import bytes_in_memory
+from muvera.reranking.chamfer import scores_at
+from muvera.reranking.pruning import DocumentSlice, RerankOptions, rank_candidates
+from muvera.reranking.queries import carve_queries
+from muvera.tuning.arguments import MIN_QUERIES
+
+from ..known_names import require_known
+from .base import Answers, Family, Material, Ranked, System, timed_search
+from .insertion_order import Order, insertion_order, intrinsic_dimension
+
+__all__ = ["ExactRanking", "FirstStage", "Muvera", "Tuned", "encoder_config", "fit_sample"]
+
+# Documents added at a time in another order, documents whose encoding is timed, queries that are compared.
+_BLOCK, _TIMED, _COMPARED = 1024, 200, 10
+
+#: Parameters of each kind of encoder that a configuration may set; dimension and seed come from the runner.
+_PARAMETERS = {
+    kind: [
+        field.name for field in dataclasses.fields(classes.config) if field.name not in ("dimension", "seed")
+    ]  # type: ignore[arg-type]
+    for kind, classes in ENCODERS.items()
+}
+
+
+def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, Any]) -> EncoderConfig:
+    """Return a preset with changed parameters; raise ValueError with the nearest name for an unknown one."""
+    require_known(preset, PRESETS, "preset")
+    kind = PRESETS[preset]["encoder"]
+    for name in changes:
+        require_known(name, _PARAMETERS[kind], f"argument of the encoder {kind}")
+    return preset_config(preset, dimension, seed=seed, **changes)
+
+
+def fit_sample(count: int, share: float | None, seed: int) -> NDArray[np.int64] | None:
+    """Return a random `share` of `count` positions, ascending; None stands for all."""
+    if share is None:
+        return None
+    if not 0 < share < 1:
+        raise ValueError(f"fit_on must be a share of the documents above 0 and below 1, got {share}.")
+    return np.sort(np.random.default_rng(seed).choice(count, max(1, round(share * count)), replace=False))
+
+
+def _carved(query: MultiVectors, tau: float | None) -> MultiVectors:
+    """Return the carved query if it fills fewer panels of LANES tokens, else the query."""
+    if tau is None or query.num_tokens <= LANES:
+        return query
+    carved = carve_queries(query, tau)
+    return carved if -(-carved.num_tokens // LANES) < -(-query.num_tokens // LANES) else query
+
+
+class _LibrarySystem(System):
+    """A system with a preset, which takes the parameters of all encoders."""
+
+    family: ClassVar[Family] = "muvera"
+
+    def __init__(self, preset: str, changes: dict[str, Any]) -> None:
+        encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
+        self._preset, self._changes = preset, changes
+
+    @staticmethod
+    def open_arguments() -> Iterable[str]:
+        """Return the names of the encoders' parameters."""
+        return dict.fromkeys(name for names in _PARAMETERS.values() for name in names)
+
+    def config(self, material: Material) -> EncoderConfig:
+        """Return the encoder's configuration for the collection."""
+        return encoder_config(self._preset, material.documents.dimension, material.seed, self._changes)
+
+
+class Muvera(_LibrarySystem):
+    """:class:`muvera.MuveraIndex`: candidates by document vectors, exact Chamfer ranking.
+
+    Parameters
+    ----------
+    preset : str
+        Name in :data:`muvera.encoders.registry.PRESETS`.
+    backend, hnsw, tokens, keep_exact : optional
+        Fields of :class:`muvera.IndexSettings`.
+    exact_tokens : int
+        0 by default, unlike in the index: small collections are also searched through vectors.
+    **changes
+        Parameters of the preset's configuration.
+    """
+
+    name: ClassVar[str] = "muvera"
+
+    def __init__(
+        self,
+        *,
+        preset: str = "fde",
+        backend: Any = "auto",
+        hnsw: dict[str, Any] | None = None,
+        tokens: Any = None,
+        keep_exact: bool = False,
+        exact_tokens: int = 0,
+        **changes: Any,
+    ) -> None:
+        super().__init__(preset, changes)
+        self._settings = IndexSettings(
+            backend=backend, hnsw=hnsw or {}, tokens=tokens, keep_exact=keep_exact, exact_tokens=exact_tokens  # type: ignore[arg-type]
+        )  # fmt: skip
+        self._has_codes = tokens not in (None, "float32", "float16")
+        # With codes alone, scores are those of decoded tokens.
+        self.chamfer = keep_exact or not self._has_codes
+
+    def build(self, material: Material) -> None:
+        """Encode all documents and index their vectors."""
+        super().build(material)
+        config = self.config(material)
+        self._index = MuveraIndex.build(self.documents, config, settings=self._settings, threads=self.threads)
+
+    def search(
+        self,
+        queries: MultiVectors,
+        k: int,
+        *,
+        candidates: int = 100,
+        ef: int | None = None,
+        ball_carving_tau: float | None = None,
+        patience: int | None = None,
+        rescore: int | None = None,
+    ) -> Answers:
+        """Search as users do.
+
+        Parameters
+        ----------
+        candidates : int
+            Documents that are ranked exactly; at least k.
+        ball_carving_tau : float, optional
+            Search with carved queries, and score the k best with the whole query.
+        ef, patience, rescore : optional
+            As in :meth:`muvera.MuveraIndex.search`.
+        """
+        how: dict[str, Any] = {"candidates": max(k, candidates), "ef": ef, "patience": patience}
+        how |= {"rescore": rescore, "threads": self.threads}
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            asked = _carved(query, ball_carving_tau)
+            ranking = self._index.search(asked, k, **how)[0]
+            ids = np.asarray(ranking.ids, np.int64)
+            return (ids, ranking.scores) if asked is query else self.ranked_exactly(query, ids, k)
+
+        return timed_search(queries, k, answer)
+
+    def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
+        """Compare the index's answers with encoding, search and ranking done step by step.
+
+        Carving, patience and codes of tokens change answers by design and are not compared.
+        """
+        held = self._index._contents.candidates
+        if self._has_codes or held is None:
+            return None
+        query = {name: value for name, value in query.items() if name in ("candidates", "ef")}
+        some = queries[: min(_COMPARED, len(queries))]
+        answers = self.search(some, k, **query)
+        count = min(max(k, query.get("candidates", 100)), len(self.documents))
+        vectors = held.encoder.encode_queries(some, threads=self.threads)
+        if held.search.kind == "exact":
+            stored = held.search.vectors(held.search.labels())
+            proposed = np.argsort(-(vectors @ stored.T), axis=1, kind="stable")[:, :count]
+        else:
+            proposed = held.search.search(vectors, count, threads=self.threads, ef=query.get("ef"))[0]
+        candidates = [row[row >= 0] for row in proposed]
+        for i, ranking in enumerate(rerank(some, self.documents, candidates, k, threads=self.threads)):
+            scores = answers.scores[i, : len(ranking)]
+            # By scores, since ties may be in another order; the last may depend on the last candidate.
+            if not np.allclose(scores[:-1], ranking.scores[:-1], rtol=1e-5):
+                return (
+                    f"query {some.ids[i]}: through the index the best scores are {scores[:3].tolist()}, "
+                    f"step by step {ranking.scores[:3].tolist()}."
+                )
+        return None
+
+    def facts(self) -> dict[str, float | str]:
+        """Return the floats of a vector and the measured recall of a graph."""
+        info = self._index.info()
+        facts: dict[str, float | str] = {"vector_dimension": float(info.encoder["vector_dimension"])}
+        if info.vectors is not None and info.vectors.get("recall") is not None:
+            facts["search_recall"] = float(info.vectors["recall"])
+        return facts
+
+    def token_bytes_per_document(self) -> float:
+        """Return the bytes of stored tokens, codes and exact ones together."""
+        info = self._index.info()
+        codec = info.token_codec
+        per_token = float(codec["bytes_per_token"]) + float(codec["exact_bytes_per_token"])
+        return per_token * info.tokens / info.documents
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of a stored vector and, with a graph, of its links."""
+        vectors = self._index.info().vectors
+        return float(vectors["bytes_per_vector"]) if vectors else 0.0
+
+
+class FirstStage(_LibrarySystem):
+    """The first stage alone: documents by the inner products of their vectors.
+
+    Parameters
+    ----------
+    preset : str
+        Name in :data:`muvera.encoders.registry.PRESETS`.
+    backend, hnsw : optional
+        Fields of :class:`muvera.IndexSettings`; "exact" has no error of a graph.
+    order : str
+        Order in which the vectors are added, see :mod:`experiments.systems.insertion_order`.
+    fit_on : float, optional
+        Random share of the documents that the encoder is fitted on; default: all.
+    fit_with_queries : bool
+        Also fit the encoder on the experiment's training queries.
+    calibrated : bool
+        False: an FDE keeps its default coefficients.
+    **changes
+        Parameters of the preset's configuration.
+    """
+
+    name: ClassVar[str] = "fde"
+
+    def __init__(
+        self,
+        *,
+        preset: str = "fde",
+        backend: Any = "exact",
+        hnsw: dict[str, Any] | None = None,
+        order: Order = "given",
+        fit_on: float | None = None,
+        fit_with_queries: bool = False,
+        calibrated: bool = True,
+        **changes: Any,
+    ) -> None:
+        super().__init__(preset, changes)
+        self._settings = IndexSettings(backend=backend, hnsw=hnsw or {})  # type: ignore[arg-type]
+        self._order, self._fit_on = order, fit_on
+        self._fit_with_queries, self._calibrated = fit_with_queries, calibrated
+
+    def build(self, material: Material) -> None:
+        """Fit the encoder, encode all documents and add their vectors to the search."""
+        super().build(material)
+        documents, threads = self.documents, self.threads
+        self._sample = fit_sample(len(documents), self._fit_on, material.seed)
+        start = time.perf_counter()
+        encoder = self._fitted(material, documents if self._sample is None else documents[self._sample])
+        self._fit_seconds = time.perf_counter() - start
+        self._contents = CandidateSearch(encoder, self._settings)
+        self._intrinsic = np.empty(0)
+        rows = np.arange(len(documents))
+        if self._order == "given":
+            self._contents.add(rows, documents, threads)
+            return
+        vectors = encoder.encode_documents(documents, threads=threads)
+        self._intrinsic = intrinsic_dimension(vectors)
+        rows = insertion_order(self._order, self._intrinsic, material.seed)
+        for first in range(0, len(rows), _BLOCK):
+            block = rows[first : first + _BLOCK]
+            self._contents.search.add(block, vectors[block], threads)
+
+    def _fitted(self, material: Material, documents: MultiVectors) -> Encoder:
+        """Return the encoder, fitted on `documents` if it needs fitting."""
+        encoder = make_encoder(self.config(material))
+        if self._fit_with_queries:
+            reason = "There are no training queries: give the experiment training_queries."
+            material.needs("training_queries", reason=reason)
+        if encoder.needs_fit:
+            queries = material.collection.training_queries if self._fit_with_queries else None
+            encoder.fit(documents, queries, threads=material.threads)
+        if self._calibrated:
+            return encoder
+        if not isinstance(encoder, FDEEncoder) or encoder.blocks is None:
+            raise ValueError(
+                f"calibrated=False needs an FDE with split_mean=True, got {encoder.config.to_dict()}."
+            )
+        blocks = default_blocks(encoder.config.dimension, False, encoder.blocks.metric)
+        return FDEEncoder(encoder.config, matrices=encoder.matrices, center=encoder.center, blocks=blocks)
+
+    def search(
+        self, queries: MultiVectors, k: int, *, ef: int | None = None, one_by_one_timed: bool = False
+    ) -> Answers:
+        """Return the documents with the largest inner products.
+
+        Parameters
+        ----------
+        ef : int, optional
+            Candidates of a search in the graph; default: that of its settings.
+        one_by_one_timed : bool
+            False: all queries are answered at once, and their times are NaN, which means not measured.
+        """
+        encoder, search = self._contents.encoder, self._contents.search
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            vector = encoder.encode_queries(query, threads=self.threads)
+            ids, scores = search.search(vector, k, threads=self.threads, ef=ef)
+            return ids[0][ids[0] >= 0], scores[0][ids[0] >= 0]
+
+        if one_by_one_timed:
+            return timed_search(queries, k, answer)
+        vectors = encoder.encode_queries(queries, threads=self.threads)
+        ids, scores = search.search(vectors, k, threads=self.threads, ef=ef)
+        return Answers(ids, scores, np.full(len(queries), np.nan))
+
+    def facts(self) -> dict[str, float | str]:
+        """Return the floats of a vector, the costs of a fitted map, and the mean intrinsic dimension if known."""
+        encoder = self._contents.encoder
+        facts: dict[str, float | str] = {"vector_dimension": float(encoder.config.vector_dimension)}
+        if len(self._intrinsic):
+            facts["intrinsic_dimension"] = float(self._intrinsic.mean())
+        if encoder.config.needs_fit_sample:
+            some = self.documents[:_TIMED]
+            start = time.perf_counter()
+            encoder.encode_documents(some, threads=self.threads)
+            facts["fit_seconds"] = self._fit_seconds
+            facts["encode_ms_per_document"] = 1e3 * (time.perf_counter() - start) / len(some)
+        return facts
+
+    def fitted_on(self) -> NDArray[np.int64] | None:
+        """Return the positions of the documents that the encoder was fitted on; None for all."""
+        return self._sample
+
+    def reads_tokens(self, **_: Any) -> bool:
+        """Return False: nothing is ranked exactly."""
+        return False
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of a stored vector and, with a graph, of its links."""
+        return float(self._contents.search.info()["bytes_per_vector"])
+
+
+class Tuned(FirstStage):
+    """The first stage that :func:`muvera.tune` chooses within the bytes of a preset's floats.
+
+    The experiment's training queries choose, on a sample of the documents; if there are too few, windows of
+    documents choose.  All systems of an experiment share one tuning.
+
+    Parameters
+    ----------
+    in_bytes_of : str
+        Preset whose floats limit the bytes of a vector.
+    by_windows : bool
+        Let windows of documents choose even if there are training queries.
+    sample : int
+        Documents to measure on.
+    candidates : int
+        Depth at which recall is compared.
+    """
+
+    name: ClassVar[str] = "tuned"
+
+    def __init__(
+        self, *, in_bytes_of: str, by_windows: bool = False, sample: int = 1500, candidates: int = 50
+    ) -> None:
+        super().__init__(preset=in_bytes_of)
+        self._by_windows, self._tuning = by_windows, {"sample": sample, "candidates": candidates}
+
+    @staticmethod
+    def open_arguments() -> Iterable[str]:
+        """Return no names: the signature has all arguments."""
+        return ()
+
+    def build(self, material: Material) -> None:
+        """Tune unless another system has, and build the chosen first stage without a graph."""
+        queries = material.collection.training_queries
+        settings: dict[str, Any] = {"seed": material.seed, "threads": material.threads, **self._tuning}
+        settings["candidates"] = min(settings["candidates"], len(material.documents) // 2)
+        key = ("tuning", *sorted(settings.items()))
+        if key not in material.shared:
+            enough = queries is not None and len(queries) >= MIN_QUERIES
+            material.shared[key] = tune(material.documents, queries if enough else None, **settings)
+        tuning = material.shared[key]
+        limit = bytes_in_memory(preset_config(self._preset, material.documents.dimension).vector_dimension)
+        row = tuning.within(max_bytes=limit, by_pseudo_queries=self._by_windows and not tuning.pseudo_queries)
+        self._chosen, self._choice = row.config, row.name
+        super().build(material)
+
+    def config(self, material: Material) -> EncoderConfig:
+        """Return the chosen configuration."""
+        return self._chosen
+
+    def facts(self) -> dict[str, float | str]:
+        """Return the choice, beside the facts of its first stage."""
+        return {**super().facts(), "choice": self._choice}
+
+
+class ExactRanking(FirstStage):
+    """Exact ranking alone: the first stage proposes candidates before the clock starts."""
+
+    name: ClassVar[str] = "reranking"
+    chamfer: bool = True
+
+    def search(  # type: ignore[override]
+        self,
+        queries: MultiVectors,
+        k: int,
+        *,
+        candidates: int = 100,
+        early_exit: bool = True,
+        ball_carving_tau: float | None = None,
+        patience: int | None = None,
+        matrix: bool = False,
+    ) -> Answers:
+        """Rank candidates one query at a time.
+
+        Parameters
+        ----------
+        candidates : int
+        early_exit : bool
+            Stop scoring a document once bounds show that it cannot be among the k best.
+        ball_carving_tau : float, optional
+            Choose the k best by carved queries, and score these with the whole query.
+        patience : optional
+            As in :meth:`muvera.MuveraIndex.search`.
+        matrix : bool
+            Score all with the kernel for many queries, which has no order of candidates.
+
+        Returns
+        -------
+        Answers
+            The fact "products made" is the share of products of a document token and a panel of LANES query
+            tokens, the kernel's smallest unit, that were computed.
+        """
+        proposed = self._contents.find(queries, max(k, candidates), threads=self.threads)
+        made = np.empty(len(queries))
+
+        def slices_of(rows: NDArray[np.int64], _: bool) -> list[DocumentSlice]:
+            return [(self.documents, rows, np.arange(len(rows)))]
+
+        def answer(place: int, query: MultiVectors) -> Ranked:
+            rows = proposed[place]
+            if matrix:
+                made[place] = 1.0
+                rows = np.sort(rows)
+                scores = scores_at(query, self.documents, rows, threads=self.threads)[:, 0]
+                best = best_first(scores, k)
+                return rows[best], scores[best]
+            products: list[int] = []
+            options = RerankOptions(k, early_exit=early_exit, patience=patience, products=products)
+            choosing = _carved(query, ball_carving_tau)
+            best_rows, scores = rank_candidates(choosing[0], rows, slices_of, options, self.threads)
+            if choosing is not query:
+                whole = RerankOptions(k, early_exit=False, products=products)
+                best_rows, scores = rank_candidates(query[0], best_rows, slices_of, whole, self.threads)
+            possible = int(self.documents.lengths[rows].sum()) * -(-query.num_tokens // LANES)
+            made[place] = sum(products) / possible
+            return best_rows, scores
+
+        answers = timed_search(queries, k, answer)
+        return dataclasses.replace(answers, facts={"products made": made})
+
+    def reads_tokens(self, **_: Any) -> bool:
+        """Return True: all candidates are ranked exactly."""
+        return True

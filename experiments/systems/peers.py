@@ -1,0 +1,488 @@
+"""Other libraries, each in an environment and a process of its own."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import MultiVectors
+from muvera.encoders.registry import make_encoder
+
+from ..peers.environments import PEERS, Worker, save_texts
+from .base import Answers, Family, Material, Ranked, System, timed_search
+from .baselines import VectorBackend, VectorSearchSettings
+from .library import encoder_config
+
+__all__ = ["Fastembed", "MuveraPython", "Muvfde", "Plaid", "ProductCodes", "Qdrant", "Tachiom", "Warp"]
+
+# Documents per call of an encoding library, whose vectors come back as one array.
+_BLOCK = 500
+
+
+class WorkerSystem(System):
+    """A library that runs in an environment and a process of its own.
+
+    Attributes
+    ----------
+    library : str
+        Name in :data:`experiments.peers.environments.PEERS`.
+    """
+
+    family: ClassVar[Family] = "peer"
+    own_process: ClassVar[bool] = True
+    library: ClassVar[str]
+    _worker: Worker | None = None
+
+    @property
+    def worker(self) -> Worker:
+        """The library's process, after :meth:`prepare`."""
+        if self._worker is None:
+            raise RuntimeError(f"{self.library} has no process yet. Call prepare or build first.")
+        return self._worker
+
+    def prepare(self, material: Material) -> None:
+        """Make the library's environment if it is missing, start its process and import the library."""
+        self._worker = Worker(PEERS[self.library], material.folder, material.cache)
+        self._worker.time("load")
+
+    def build(self, material: Material) -> None:
+        """Start the process if it is not running."""
+        super().build(material)
+        self.folder = material.folder
+        if self._worker is None:
+            self.prepare(material)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._worker is not None:
+            self._worker.close()
+
+
+class IndexingPeer(WorkerSystem):
+    """A library that builds an index of all documents and searches it.
+
+    Attributes
+    ----------
+    index_name : str
+        Name of the index in the scratch folder.
+    """
+
+    index_name: ClassVar[str] = "index"
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def build(self, material: Material) -> None:
+        """Build the index in the scratch folder; copying the documents to the process is not timed."""
+        super().build(material)
+        self._index = material.folder / self.index_name
+        self._build(material, list(material.documents))
+
+    def _build(self, material: Material, documents: list[NDArray[Any]]) -> None:
+        save_texts(material.folder, "documents", documents)
+        how: dict[str, Any] = {"index": str(self._index), "seed": material.seed, "threads": material.threads}
+        self.build_seconds = float(self.worker.time("build", **how, **self._settings)[0].sum())
+        for name in ("documents.npy", "documents_lengths.npy"):
+            (material.folder / name).unlink()
+
+    def answers(self, queries: MultiVectors, k: int, ranked_again: int, **options: Any) -> Answers:
+        """Return the process's answers, or the best of them by exact Chamfer.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+        k : int
+        ranked_again : int
+            Rank this many of the best by exact Chamfer, and add the time; 0: none.
+        **options
+            Keywords of the process's operation "search", which returns float64 (top_k, 2): position and score
+            of documents, best first, then -1.
+        """
+        self._pass_queries(queries)
+        found, times = self.worker.each("search", "queries", self.folder, index=str(self._index), **options)
+        ids, scores = found[:, :, 0].astype(np.int64), found[:, :, 1].astype(np.float32)
+        if not ranked_again:
+            return Answers(ids, scores, times[0])
+
+        def answer(place: int, query: MultiVectors) -> Ranked:
+            best = ids[place, :ranked_again]
+            return self.ranked_exactly(query, best[best >= 0], k)
+
+        ranked = timed_search(queries, k, answer)
+        return Answers(ranked.ids, ranked.scores, ranked.seconds + times[0])
+
+    def _pass_queries(self, queries: MultiVectors) -> None:
+        save_texts(self.folder, "queries", [tokens.astype(np.float32) for tokens in queries])
+
+    def reads_tokens(self, **query: Any) -> bool:
+        """Return whether candidates are ranked exactly."""
+        return bool(query.get("candidates", 0))
+
+    def counts(self, path: Path) -> bool:
+        """Return whether a file of the index is read by searches."""
+        return True
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of the files that a search reads, which contain the codes of tokens."""
+        files = [self._index] if self._index.is_file() else self._index.rglob("*")
+        sizes = [path.stat().st_size for path in files if path.is_file() and self.counts(path)]
+        return sum(sizes) / len(self.documents)
+
+
+class Plaid(IndexingPeer):
+    """PLAID through fast-plaid: centroids, inverted lists and compressed residuals, on the processor.
+
+    It ranks by the similarities of its decompressed tokens.  Its environment has torch (some gigabytes).  A search
+    runs on one thread.  Its arithmetic is in half precision, which few processors support; it is made for GPUs.
+
+    Parameters
+    ----------
+    nbits : int
+        Bits of a residual's coordinate, 2 or 4: more raise recall and size.
+    kmeans_niters, max_points_per_centroid, n_samples_kmeans : optional
+        Rounds of k-means, tokens per centroid and documents that it reads; more raise the build's time.
+    """
+
+    name: ClassVar[str] = "plaid"
+    library: ClassVar[str] = "fast-plaid"
+
+    def __init__(
+        self,
+        *,
+        nbits: int = 4,
+        kmeans_niters: int = 4,
+        max_points_per_centroid: int = 256,
+        n_samples_kmeans: int | None = None,
+    ) -> None:
+        super().__init__(
+            nbits=nbits,
+            kmeans_niters=kmeans_niters,
+            max_points_per_centroid=max_points_per_centroid,
+            n_samples_kmeans=n_samples_kmeans,
+        )
+
+    def search(
+        self,
+        queries: MultiVectors,
+        k: int,
+        *,
+        n_ivf_probe: int = 8,
+        n_full_scores: int = 4096,
+        candidates: int = 0,
+    ) -> Answers:
+        """Answer queries one at a time.
+
+        Parameters
+        ----------
+        n_ivf_probe : int
+            Inverted lists that a query token reads; recall and time rise with it.
+        n_full_scores : int
+            Documents after the first scoring by centroids, of which a quarter is decompressed.  It decides most
+            of a query's time: sweep it from a few times k upwards.
+        candidates : int
+            Rank this many of the best by exact Chamfer, whose scores are then returned; 0 for plain PLAID.
+        """
+        options = {"n_ivf_probe": n_ivf_probe, "n_full_scores": n_full_scores}
+        return self.answers(queries, k, candidates, top_k=max(k, candidates), **options)
+
+    def counts(self, path: Path) -> bool:
+        """Return False for ``merged_*``, copies of the chunks that opening an index makes."""
+        return not path.name.startswith("merged_")
+
+
+class Warp(IndexingPeer):
+    """WARP through xtr-warp-rs: scores of retrieved tokens' coded residuals, missing ones imputed.
+
+    Its environment has torch (some gigabytes).  A search runs on one thread.
+
+    Parameters
+    ----------
+    nbits : int
+        Bits of a residual's coordinate, 2 or 4: more raise recall and size.
+    kmeans_niters : int
+        Rounds of k-means.
+    """
+
+    name: ClassVar[str] = "warp"
+    library: ClassVar[str] = "xtr-warp"
+
+    def __init__(self, *, nbits: int = 4, kmeans_niters: int = 4) -> None:
+        super().__init__(nbits=nbits, kmeans_niters=kmeans_niters)
+
+    def search(
+        self,
+        queries: MultiVectors,
+        k: int,
+        *,
+        nprobe: int | None = None,
+        t_prime: int | None = None,
+        candidates: int = 0,
+    ) -> Answers:
+        """Answer queries one at a time.
+
+        Parameters
+        ----------
+        nprobe : int, optional
+            Inverted lists that a query token reads; recall and time rise with it.  Default: its own choice.
+        t_prime : int, optional
+            Tokens after which a missing similarity is estimated.  Default: its own choice.
+        candidates : int
+            Rank this many of the best by exact Chamfer, whose scores are then returned; 0: none.
+        """
+        options = {"nprobe": nprobe, "t_prime": t_prime}
+        return self.answers(queries, k, candidates, top_k=max(k, candidates), **options)
+
+    def counts(self, path: Path) -> bool:
+        """Return False for the chunks of the build, numbered files that are copied into the compacted ones."""
+        return not path.name[0].isdigit()
+
+
+class Tachiom(IndexingPeer):
+    """TACHIOM through tachiom: centroids by token ids, a graph of them, and product codes of 32 bytes a token.
+
+    It builds and searches on one thread.
+
+    Parameters
+    ----------
+    total_centroids, ef_construction : int, optional
+        Centroids in total, and a setting of their graph.  Default: its own choice.
+    """
+
+    name: ClassVar[str] = "tachiom"
+    library: ClassVar[str] = "tachiom"
+    index_name: ClassVar[str] = "index.bin"
+
+    def __init__(self, *, total_centroids: int | None = None, ef_construction: int | None = None) -> None:
+        super().__init__(total_centroids=total_centroids, ef_construction=ef_construction)
+
+    def build(self, material: Material) -> None:
+        """Build the index of tokens and their vocabulary ids."""
+        reason = "The collection has no token ids, by which tachiom groups tokens."
+        material.needs("document_token_ids", reason=reason)
+        kinds = material.folder / "token_ids.npy"
+        np.save(kinds, np.concatenate(material.collection.document_token_ids or []).astype(np.uint32))
+        super().build(material)
+        kinds.unlink()
+
+    def search(
+        self,
+        queries: MultiVectors,
+        k: int,
+        *,
+        k_centroids: int = 20,
+        k_docs_to_score: int = 500,
+        alpha: float | None = 0.45,
+        candidates: int = 0,
+    ) -> Answers:
+        """Answer queries one at a time.
+
+        Parameters
+        ----------
+        k_centroids : int
+            Inverted lists that a query token reads; recall and time rise with it.
+        k_docs_to_score : int
+            Documents that are scored by their codes, at least those that are returned.
+        alpha : float, optional
+            Skip documents whose score by centroids is below this share of the best; None: skip none.
+        candidates : int
+            Rank this many of the best by exact Chamfer, whose scores are then returned; 0: none.
+        """
+        top = max(k, candidates)
+        options: dict[str, Any] = {
+            "k_centroids": k_centroids,
+            "ef_search": max(30, k_centroids),
+            "alpha": alpha,
+        }
+        options["k_docs_to_score"] = max(top, k_docs_to_score)
+        return self.answers(queries, k, candidates, top_k=top, **options)
+
+
+class Qdrant(IndexingPeer):
+    """Qdrant's native multivectors through qdrant-edge: its MaxSim over tokens in half precision.
+
+    Its scores are Chamfer up to rounding, so nothing ranks them again.
+
+    Parameters
+    ----------
+    graph_of_tokens : bool
+        False: a graph of mean token vectors proposes candidates, as its documentation advises.  True: a graph of
+        token sets, whose build takes very long because each step compares all tokens of two documents.
+    m, ef_construct : int
+        Settings of the graph.
+    """
+
+    name: ClassVar[str] = "qdrant"
+    library: ClassVar[str] = "qdrant-edge"
+    index_name: ClassVar[str] = "shard"
+
+    def __init__(self, *, graph_of_tokens: bool = False, m: int = 16, ef_construct: int = 100) -> None:
+        super().__init__(graph_of_tokens=graph_of_tokens, m=m, ef_construct=ef_construct)
+
+    def search(self, queries: MultiVectors, k: int, *, candidates: int = 100) -> Answers:
+        """Answer queries one at a time.
+
+        Parameters
+        ----------
+        candidates : int
+            Documents that are proposed for its MaxSim, or candidates of the search in the graph of tokens.
+        """
+        options = {"candidates": max(k, candidates), "graph_of_tokens": self._settings["graph_of_tokens"]}
+        return self.answers(queries, k, 0, top_k=k, **options)
+
+    def reads_tokens(self, **_: Any) -> bool:
+        """Return False: the shard contains the tokens."""
+        return False
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of the shard's files, in allocated blocks since they are sparse."""
+        files = (path for path in self._index.rglob("*") if path.is_file())
+        return sum(512 * path.stat().st_blocks for path in files) / len(self.documents)
+
+
+class ProductCodes(IndexingPeer):
+    """The paper's compression: document vectors of this library as product codes (PQ-256-G) of faiss.
+
+    Parameters
+    ----------
+    preset : str
+        Name in :data:`muvera.encoders.registry.PRESETS`.
+    subvector_size : int
+        G, the floats that one byte stands for: one of 256 centroids.
+    """
+
+    name: ClassVar[str] = "pq"
+    library: ClassVar[str] = "faiss"
+
+    def __init__(self, *, preset: str = "fde", subvector_size: int = 8) -> None:
+        super().__init__(subvector_size=subvector_size)
+        encoder_config(preset, 128, 0, {})
+        self._preset = preset
+
+    def _build(self, material: Material, documents: list[NDArray[Any]]) -> None:
+        """Encode here, and train and fill the codes in the process; both are timed."""
+        start = time.perf_counter()
+        config = encoder_config(self._preset, material.documents.dimension, material.seed, {})
+        self._encoder = make_encoder(config)
+        if self._encoder.needs_fit:
+            self._encoder.fit(material.documents, threads=self.threads)
+        vectors = self._encoder.encode_documents(material.documents, threads=self.threads)
+        seconds = time.perf_counter() - start
+        super()._build(material, list(vectors[:, np.newaxis]))
+        self.build_seconds = seconds + (self.build_seconds or 0.0)
+
+    def search(self, queries: MultiVectors, k: int, *, candidates: int = 0) -> Answers:
+        """Rank documents by their codes; with `candidates`, order these by exact Chamfer."""
+        answers = self.answers(queries, k, candidates, top_k=max(k, candidates))
+        return Answers(answers.ids, answers.scores, answers.seconds + self._encode_seconds)
+
+    def _pass_queries(self, queries: MultiVectors) -> None:
+        vectors, self._encode_seconds = [], np.empty(len(queries))
+        for i in range(len(queries)):
+            start = time.perf_counter()
+            vectors.append(self._encoder.encode_queries(queries[i : i + 1], threads=self.threads))
+            self._encode_seconds[i] = time.perf_counter() - start
+        save_texts(self.folder, "queries", vectors)
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of a document's codes."""
+        return -(-self._encoder.config.vector_dimension // int(self._settings["subvector_size"]))
+
+
+class PeerFDE(WorkerSystem):
+    """A library that encodes; search and ranking are this library's, so that only the FDEs differ.
+
+    A query's time is that of its encoding in the process, of the search and of the ranking.  All libraries build the
+    paper's FDEs with filled cells.
+
+    Parameters
+    ----------
+    repetitions, bits, width : int
+        R, k and p of the paper: R * 2^k * p floats.  More of each raise recall, memory and time.
+    backend : {"exact", "hnsw"}
+    hnsw : dict, optional
+        Settings of :class:`muvera.HNSWSettings`.
+    """
+
+    chamfer: bool = True
+
+    def __init__(
+        self,
+        *,
+        repetitions: int = 20,
+        bits: int = 5,
+        width: int = 16,
+        backend: VectorBackend = "exact",
+        hnsw: dict[str, Any] | None = None,
+    ) -> None:
+        self._sizes = {"repetitions": repetitions, "bits": bits, "width": width}
+        self._settings = VectorSearchSettings(backend, hnsw)
+
+    def build(self, material: Material) -> None:
+        """Encode all documents and index the FDEs; copying between the processes is not timed."""
+        super().build(material)
+        size = self._sizes["repetitions"] * 2 ** self._sizes["bits"] * self._sizes["width"]
+        self._sizes |= {"dimension": material.documents.dimension, "seed": material.seed}
+        self._search = self._settings.make(size, material.seed)
+        self.build_seconds = 0.0
+        for start in range(0, len(material.documents), _BLOCK):
+            fdes, seconds = self._encode("encode_document", material.documents[start : start + _BLOCK])
+            began = time.perf_counter()
+            self._search.add(np.arange(start, start + len(fdes)), fdes, material.threads)
+            self.build_seconds += float(seconds.sum()) + time.perf_counter() - began
+
+    def search(
+        self, queries: MultiVectors, k: int, *, candidates: int = 100, ef: int | None = None
+    ) -> Answers:
+        """Answer queries one at a time.
+
+        Parameters
+        ----------
+        candidates : int
+            Documents that are ranked exactly; recall and time rise with it.
+        ef : int, optional
+            Candidates of a search in the graph; default: that of its settings.
+        """
+        count = min(max(k, candidates), len(self.documents))
+        fdes, seconds = self._encode("encode_query", queries)
+
+        def answer(place: int, query: MultiVectors) -> Ranked:
+            ids, _ = self._search.search(fdes[place : place + 1], count, threads=self.threads, ef=ef)
+            return self.ranked_exactly(query, ids[0], k)
+
+        answers = timed_search(queries, k, answer)
+        return Answers(answers.ids, answers.scores, answers.seconds + seconds)
+
+    def _encode(self, operation: str, texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Return FDEs and the seconds of each."""
+        save_texts(self.folder, "texts", [tokens.astype(np.float32) for tokens in texts])
+        fdes, times = self.worker.each(operation, "texts", self.folder, **self._sizes)
+        return fdes.reshape(len(texts), -1).astype(np.float32), times[0]
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of a stored FDE and, with a graph, of its links."""
+        return float(self._search.info()["bytes_per_vector"])
+
+
+class Fastembed(PeerFDE):
+    """fastembed's Muvera: NumPy, dense +-1 projections."""
+
+    name: ClassVar[str] = "fastembed"
+    library: ClassVar[str] = "fastembed"
+
+
+class Muvfde(PeerFDE):
+    """The C++ reference through muvfde: count sketches as projections."""
+
+    name: ClassVar[str] = "muvfde"
+    library: ClassVar[str] = "muvfde"
+
+
+class MuveraPython(PeerFDE):
+    """muvera-python: Rust, the reference's scheme with NumPy's random numbers."""
+
+    name: ClassVar[str] = "muvera_python"
+    library: ClassVar[str] = "muvera-python"

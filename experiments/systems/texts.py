@@ -1,0 +1,188 @@
+"""Systems that read texts: BM25, and hybrid search over several first stages."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import bm25s
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import MultiVectors, MuveraIndex, Ranking, hybrid_search
+from muvera.data.ranking import best_first
+from muvera.index.hybrid import DenseVectors
+from muvera.reranking.queries import inverse_document_frequency, weight_queries
+
+from .base import Answers, Family, Material, Ranked, System, timed_search
+
+__all__ = ["BM25", "Hybrid"]
+
+# First stages of a hybrid search: the index's vectors, BM25, the model's own single vectors.
+_SOURCES = ("vectors", "words", "single")
+
+# Feedback uses the rarest tokens of the best documents.
+_FEEDBACK_DOCUMENTS, _FEEDBACK_TOKENS = 3, 10
+
+
+class _Words:
+    """BM25 over texts."""
+
+    def __init__(self, texts: list[str], stopwords: str | None, **settings: float) -> None:
+        self._stopwords, self._count = stopwords, len(texts)
+        self.index: Any = bm25s.BM25(**settings)
+        words = bm25s.tokenize(texts, stopwords=stopwords, show_progress=False)
+        self.index.index(words, show_progress=False)
+
+    def scores(self, text: str) -> NDArray[np.float32]:
+        words = bm25s.tokenize(text, stopwords=self._stopwords, return_ids=False, show_progress=False)[0]
+        # bm25s refuses a query without words, for example of stop words only.
+        return np.asarray(self.index.get_scores(words) if words else np.zeros(self._count), np.float32)
+
+
+class BM25(System):
+    """Words instead of vectors in the first stage.
+
+    Parameters
+    ----------
+    k1 : float
+        Higher: repeated words count more.
+    b : float
+        Higher: long documents score lower.
+    stopwords : str, optional
+        Language whose most common words are ignored.
+    """
+
+    name: ClassVar[str] = "bm25"
+    chamfer: bool = True
+
+    def __init__(self, *, k1: float = 1.5, b: float = 0.75, stopwords: str | None = "en") -> None:
+        self._settings: dict[str, Any] = {"k1": k1, "b": b, "stopwords": stopwords}
+
+    def build(self, material: Material) -> None:
+        """Count the documents' words."""
+        reason = "bm25 needs texts, and the collection has only token vectors."
+        material.needs("document_texts", "query_texts", reason=reason)
+        super().build(material)
+        self._queries = material.collection.query_texts or []
+        self._words = _Words(material.collection.document_texts or [], **self._settings)
+
+    def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
+        """Search by BM25; with `rerank`, order the first `candidates` by exact Chamfer."""
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            scores = self._words.scores(self._queries[int(query.ids[0])])
+            best = best_first(scores, max(k, candidates) if rerank else k)
+            return self.ranked_exactly(query, best, k) if rerank else (best, scores[best])
+
+        return timed_search(queries, k, answer)
+
+    def bytes_per_document(self) -> float:
+        """Return the size of the score matrix, without the vocabulary's strings."""
+        arrays = [self._words.index.scores[name] for name in ("data", "indices", "indptr")]
+        return float(sum(array.nbytes for array in arrays)) / len(self.documents)
+
+
+class Hybrid(System):
+    """:func:`muvera.hybrid_search` over several first stages.
+
+    Parameters
+    ----------
+    sources : list of {"vectors", "words", "single"}
+        The index's vectors, BM25, the model's own single vectors.
+    idf : bool
+        Multiply every query token by its inverse document frequency, scaled to a mean of 1.
+    feedback : float
+        Weight of the best documents' rarest tokens, which are added to the query for a second search
+        (ColBERT-PRF); 0: none.
+    """
+
+    name: ClassVar[str] = "hybrid"
+    family: ClassVar[Family] = "muvera"
+
+    def __init__(self, *, sources: list[str] | None = None, idf: bool = False, feedback: float = 0.0) -> None:
+        self._sources = ["vectors"] if sources is None else sources
+        if not self._sources or not set(self._sources) <= set(_SOURCES):
+            raise ValueError(f"sources must be some of {', '.join(_SOURCES)}, got {self._sources}.")
+        self._idf, self._feedback = idf, feedback
+
+    def build(self, material: Material) -> None:
+        """Index token vectors, words and single vectors."""
+        super().build(material)
+        self._data: Any = material.collection
+        reason = "hybrid needs texts, and the collection has only token vectors."
+        material.needs("document_texts", "query_texts", reason=reason)
+        if "single" in self._sources:
+            reason = "The collection has no stored single vectors."
+            material.needs("document_pooled", "query_pooled", reason=reason)
+        if self._idf or self._feedback:
+            reason = "The collection has no vocabulary ids of its tokens."
+            material.needs("document_token_ids", "query_token_ids", reason=reason)
+            kinds = np.unique(np.concatenate(self._data.document_token_ids))
+            values = inverse_document_frequency(self._data.document_token_ids, [kinds])[0]
+            self._idf_of = dict(zip(kinds.tolist(), values.tolist(), strict=True))
+            self._largest_idf = float(values.max())
+        self._index = MuveraIndex.build(self.documents, exact_tokens=0, threads=self.threads, backend="exact")
+        if "words" in self._sources:
+            self._words = _Words(self._data.document_texts, "en")
+        if "single" in self._sources:
+            self._single = DenseVectors(self._data.document_pooled)
+
+    def search(
+        self,
+        queries: MultiVectors,
+        k: int,
+        *,
+        candidates: int = 100,
+        weights: dict[str, float] | None = None,
+        method: Any = "minmax",
+    ) -> Answers:
+        """Search all sources, each for `candidates` documents; see :func:`muvera.hybrid_search`."""
+        count = candidates if "vectors" in self._sources else 0
+        how: dict[str, Any] = {"candidates": count, "weights": weights, "method": method}
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            position = int(query.ids[0])
+            if self._idf:
+                rarity = self._rarity(self._data.query_token_ids[position])
+                query = weight_queries(query, rarity / rarity.mean())
+            rankings = self._rankings(position, candidates)
+            best = hybrid_search(self._index, query, rankings, k, threads=self.threads, **how)[0]
+            if self._feedback:
+                query = self._expanded(query, best.ids[:_FEEDBACK_DOCUMENTS].tolist())
+                best = hybrid_search(self._index, query, rankings, k, threads=self.threads, **how)[0]
+            return np.asarray(best.ids, np.int64), best.scores
+
+        return timed_search(queries, k, answer)
+
+    def _rankings(self, position: int, count: int) -> dict[str, list[Ranking]]:
+        rankings = {}
+        if "words" in self._sources:
+            scores = self._words.scores(self._data.query_texts[position])
+            best = best_first(scores, count)
+            best = best[scores[best] > 0]
+            rankings["words"] = [Ranking(best, scores[best])]
+        if "single" in self._sources:
+            vector = self._data.query_pooled[position : position + 1]
+            rankings["single"] = self._single.search(vector, count, threads=self.threads)
+        return rankings
+
+    def _rarity(self, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        largest = self._largest_idf
+        return np.array([self._idf_of.get(token, largest) for token in token_ids.tolist()], np.float32)
+
+    def _expanded(self, query: MultiVectors, best: list[int]) -> MultiVectors:
+        """Return the query with the mean vectors of its best documents' rarest tokens."""
+        ids = np.concatenate([self._data.document_token_ids[i] for i in best])
+        vectors = np.concatenate([np.asarray(self.documents[i], np.float32) for i in best])
+        kinds, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
+        sums = np.zeros((len(kinds), vectors.shape[1]), np.float32)
+        np.add.at(sums, inverse, vectors)
+        rarity = self._rarity(kinds)
+        chosen = np.argsort(-rarity * np.minimum(counts, len(best)), kind="stable")[:_FEEDBACK_TOKENS]
+        means = sums[chosen] / np.linalg.norm(sums[chosen], axis=1, keepdims=True)
+        added = means * (self._feedback * rarity[chosen] / self._largest_idf)[:, np.newaxis]
+        return MultiVectors.from_arrays([np.concatenate([np.asarray(query.tokens, np.float32), added])])
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of a document's vector, without words and single vectors."""
+        return float(self._index.config.vector_dimension * 4)

@@ -1,0 +1,224 @@
+"""Systems that search single tokens first: the single-vector heuristic and XTR."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muvera import HNSWSettings, MultiVectors
+from muvera.data.multivectors import as_kernel_arrays
+from muvera.data.ranking import best_first
+from muvera.data.validation import read_only_view
+from muvera.kernels.tile import pack_columns
+from muvera.mips import HNSWSearch
+
+from .base import Answers, Material, Ranked, System, timed_search
+from .baselines import VectorBackend
+from .token_kernels import documents_in_order, imputed_scores, nearest_tokens
+
+__all__ = ["XTR", "SingleVector", "TokenSystem"]
+
+# Tokens widened to float32 and added to the graph at a time.
+_BLOCK = 1 << 16
+
+
+class TokenSystem(System):
+    """Base class of systems that search single tokens.
+
+    Parameters
+    ----------
+    backend : {"hnsw", "exact"}
+        A graph of all tokens, or a scan of all, which has no error of a graph and takes about as long as exact
+        Chamfer over all documents.
+    m, ef_construction : int
+        Links per token and candidates while building; more raise recall and the time of a build.
+    """
+
+    def __init__(self, *, backend: VectorBackend = "hnsw", m: int = 16, ef_construction: int = 100) -> None:
+        if backend not in ("hnsw", "exact"):
+            raise ValueError(f"backend must be 'hnsw' or 'exact', got {backend!r}.")
+        self._settings = {"m": m, "ef_construction": ef_construction} if backend == "hnsw" else None
+
+    def build(self, material: Material) -> None:
+        """Build the graph, if there is one."""
+        super().build(material)
+        documents = material.documents
+        self._document_of = np.repeat(np.arange(len(documents)), documents.lengths)
+        self._kernel_arrays = as_kernel_arrays(documents)
+        self._graph: HNSWSearch | None = None
+        if self._settings is not None:
+            # `nearest` searches for ef tokens, so ef = 1 here sets no lower bound.
+            settings = HNSWSettings(ef=1, seed=material.seed, **self._settings)
+            self._graph = HNSWSearch(documents.dimension, settings)
+            for start in range(0, documents.num_tokens, _BLOCK):
+                block = documents.tokens[start : start + _BLOCK].astype(np.float32)
+                self._graph.add(np.arange(start, start + len(block)), block, material.threads)
+
+    def nearest(
+        self, query: NDArray[np.float32], count: int, ef: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the `count` best tokens of each query token and their inner products, best first.
+
+        Parameters
+        ----------
+        query : float32 (m, dimension)
+        count : int
+            At most all tokens are returned.
+        ef : int, optional
+            Tokens of a search in the graph, at least `count`; more find more of the true best and take longer.
+        """
+        if count < 1:
+            raise ValueError(f"Every query token must retrieve at least 1 token, got {count}.")
+        count = min(count, len(self._document_of))
+        if self._graph is not None:
+            width = min(max(count, ef or 0), len(self._document_of))
+            tokens, scores = self._graph.search(query, width, threads=self.threads)
+            return tokens[:, :count], scores[:, :count]
+        scores = np.empty((len(query), count), np.float32)
+        tokens = np.empty((len(query), count), np.int64)
+        packed = read_only_view(pack_columns(query).reshape(-1))
+        nearest_tokens(*self._kernel_arrays, packed, scores, tokens)
+        return tokens, scores
+
+    def bytes_per_document(self) -> float:
+        """Return the bytes of the graph, with its float32 copy of the tokens, and of the tokens' owners."""
+        graph = 0 if self._graph is None else int(self._graph.info()["bytes_per_vector"])
+        per_token = graph + self._document_of.itemsize
+        return per_token * self.documents.num_tokens / len(self.documents)
+
+
+class SingleVector(TokenSystem):
+    """The first stage of ColBERT, as in section 3.1 of the MUVERA paper, and exact ranking.
+
+    Every query token retrieves its nearest document tokens.  The nearest of all query tokens come first, then all
+    second nearest, and so on; within a rank the more similar goes first.  The documents behind the first
+    `candidates` entries are ranked exactly.  The query tokens retrieve as few tokens as fill this list.
+    """
+
+    name: ClassVar[str] = "single_vector"
+    chamfer: bool = True
+
+    def build(self, material: Material) -> None:
+        """Build the graph, if there is one."""
+        super().build(material)
+        self._seen = np.zeros(len(material.documents), np.bool_)
+
+    def search(
+        self,
+        queries: MultiVectors,
+        k: int,
+        *,
+        candidates: int = 100,
+        ef: int | None = None,
+        deduplicate: bool = True,
+    ) -> Answers:
+        """Answer queries one at a time.
+
+        Parameters
+        ----------
+        candidates : int
+            Length of the list; recall and time of reranking rise with it.
+        ef : int, optional
+            As for :meth:`nearest`.
+        deduplicate : bool
+            Count a document once in the list.  False: every token counts, so fewer documents are ranked, the
+            paper's weaker variant.
+        """
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            return self.ranked_exactly(query, self.candidates(query, candidates, ef, deduplicate), k)
+
+        return timed_search(queries, k, answer)
+
+    def candidates(
+        self, query: MultiVectors, count: int, ef: int | None = None, deduplicate: bool = True
+    ) -> NDArray[np.int64]:
+        """Return the list of one query: `count` documents, or those of `count` tokens."""
+        tokens = query.tokens.astype(np.float32)
+        if not deduplicate:
+            ranked = self._by_rank(tokens, -(-count // len(tokens)), ef)[:count]
+            return self._distinct(ranked, len(ranked))
+        count = min(count, len(self.documents))
+        # Many tokens lead to the same document: four times as many are mostly enough, and a second search
+        # takes longer than some too many.
+        depth = -(-4 * count // len(tokens))
+        while True:
+            distinct = self._distinct(self._by_rank(tokens, depth, ef), count)
+            if len(distinct) == count or depth >= self.documents.num_tokens:
+                return distinct
+            depth *= 2
+
+    def _by_rank(self, query: NDArray[np.float32], depth: int, ef: int | None) -> NDArray[np.int64]:
+        """Return the documents of the `depth` nearest tokens of all query tokens, rank after rank."""
+        tokens, scores = self.nearest(query, depth, ef)
+        order = np.argsort(-scores.T, axis=1, kind="stable")
+        documents: NDArray[np.int64] = self._document_of[np.take_along_axis(tokens.T, order, axis=1)]
+        return documents.reshape(-1)
+
+    def _distinct(self, documents: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+        out = np.empty(most, np.int64)
+        return out[: documents_in_order(documents, self._seen, out)]
+
+
+class XTR(TokenSystem):
+    """XTR's scoring (arXiv 2304.01982, section 3.2), with embeddings that were not trained for it.
+
+    Every query token retrieves `tokens` document tokens.  A document's score is the sum over query tokens of its
+    best retrieved similarity, or of the query token's lowest retrieved one if none of the document's tokens was
+    retrieved.  Only a search with `candidates` reads the stored tokens.
+    """
+
+    name: ClassVar[str] = "xtr"
+
+    def build(self, material: Material) -> None:
+        """Build the graph, if there is one."""
+        super().build(material)
+        self._last = np.full(len(material.documents), -1, np.int64)
+        self._gains = np.zeros(len(material.documents))
+
+    def search(
+        self,
+        queries: MultiVectors,
+        k: int,
+        *,
+        tokens: int = 1000,
+        ef: int | None = None,
+        candidates: int = 0,
+    ) -> Answers:
+        """Answer queries one at a time.
+
+        Parameters
+        ----------
+        tokens : int
+            Tokens that every query token retrieves; recall and time rise with it.
+        ef : int, optional
+            As for :meth:`nearest`.
+        candidates : int
+            Rank this many of the best by exact Chamfer, whose scores are then returned; 0 for plain XTR.
+        """
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            documents, scores = self.imputed(query, tokens, ef)
+            best = best_first(scores, max(k, candidates))
+            if not candidates:
+                return documents[best], scores[best]
+            return self.ranked_exactly(query, documents[best[:candidates]], k)
+
+        return timed_search(queries, k, answer)
+
+    def imputed(
+        self, query: MultiVectors, tokens: int, ef: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return all documents behind the retrieved tokens, in no order, and their scores."""
+        retrieved, similarities = self.nearest(query.tokens.astype(np.float32), tokens, ef)
+        documents = self._document_of[retrieved]
+        most = min(documents.size, len(self.documents))
+        distinct, scores = np.empty(most, np.int64), np.empty(most, np.float32)
+        count = imputed_scores(documents, similarities, self._last, self._gains, distinct, scores)
+        return distinct[:count], scores[:count]
+
+    def reads_tokens(self, **query: Any) -> bool:
+        """Return whether candidates are ranked exactly."""
+        return bool(query.get("candidates", 0))
