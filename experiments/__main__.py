@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from .bench.cold import cold
@@ -20,22 +22,11 @@ from .commands import check, encode, machines, quick, results, run
 from .report.page import page
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-for command in (encode, run, quick, check, page, results, machines):
-    app.command()(command)
-for command in (
-    speed,
-    tokens,
-    pruning,
-    cold,
-    distractors,
-    mixed,
-    grow,
-    graphs,
-    engines,
-    distributed,
-    load,
-    texts,
-):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(encode, run, quick, check, page, results, machines),
+    *(speed, tokens, pruning, cold, distractors, mixed, grow, graphs, engines, distributed, load, texts),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

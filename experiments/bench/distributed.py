@@ -78,8 +78,8 @@ def encode_distributed(collection: Collection, engines: list[str]) -> Iterator[d
                 mark = f"{folder}/died-{engine}" if killed else ""
                 table = ENGINES[engine](paths, f"{folder}/encoder", mark)
                 flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-                rows = np.asarray(flat, np.float32).reshape(len(table), -1)
-                ordered: NDArray[np.float32] = rows[np.argsort(table["id"].to_numpy())]
+                vectors: NDArray[np.float32] = np.asarray(flat, np.float32).reshape(len(table), -1)
+                ordered = vectors[np.argsort(table["id"].to_numpy())]
                 yield {
                     "engine": engine,
                     "documents": len(documents),

@@ -59,7 +59,7 @@ def compare_engines(
     best = [set(ranking.ids.tolist()) for ranking in top_k(asked, documents, _K)]
     with tempfile.TemporaryDirectory() as folder:
         own = _Measurement(documents, encoder, asked, vectors)
-        rows = {"muvera (hnswlib)": lambda: own.of_index(f"{folder}/index")}
+        rows = {"muvera (hnswlib)": partial(own.of_index, f"{folder}/index")}
         rows |= {name: partial(own.of_engine, opens) for name, opens in engines.items()}
         for name, measured in rows.items():
             row: dict[str, Any] = {"collection": collection.name, "engine": name, **measured()}

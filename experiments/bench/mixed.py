@@ -27,12 +27,12 @@ __all__ = ["measure", "mixed", "mixed_encoders", "mixed_results"]
 # Candidates among which the ten best are looked for, and queries at most.
 _CANDIDATES, _QUERIES, _BEST = 50, 100, 10
 
-_TITLE = "Adding documents of another kind than the encoder was fitted on"
+_TITLE = "Adding documents of another kind"
 
 _CAPTION = (
-    "10-recall@50 of the added collection's queries in both collections together. Before: encoders fitted on the first "
-    "collection alone; rebuilt: on both, as `rebuild()` does. The last row is the distance in `info().drift`, from 0 "
-    "(alike) to 1 (nothing in common)."
+    "10-recall@50 of the added collection's queries over both collections. Before: encoders fitted on the first "
+    "collection alone. Rebuilt: fitted on both, as `rebuild()` does. The last row is the distance in "
+    "`info().drift`, from 0 (alike) to 1 (nothing in common)."
 )
 
 

@@ -69,7 +69,7 @@ def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 def _quality(
     name: str, documents: MultiVectors, queries: MultiVectors, exact: NDArray[np.int64]
 ) -> tuple[CodedVectors, dict[str, Any]]:
-    tokens = documents.tokens
+    tokens = np.asarray(documents.tokens, np.float32)
     sample = tokens[np.sort(np.random.default_rng(0).permutation(len(tokens))[:_FITTED])]
     began = time.process_time()
     codec = PLAID[name](sample, threads=1) if name in PLAID else fit_codec(name, sample, threads=1)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from muvera.texts.encoders.base import Side, TextEncoder
 from muvera.texts.encoders.minilm import MiniLMTokenStates, Reduction
-from muvera.texts.encoders.sentence_transformers import SentenceTransformersEncoder
+from muvera.texts.encoders.models import SentenceTransformersEncoder
 from muvera.utils.atomic_files import atomic_folder
 from muvera.utils.optional_imports import import_extra
 

@@ -220,7 +220,9 @@ def _warm_up(entry: Entry, material: Material) -> None:
 
 
 def _joined(blocks: list[Answers]) -> Answers:
-    names = ("ids", "scores", "seconds")
-    arrays = [np.concatenate([np.asarray(getattr(block, name)) for block in blocks]) for name in names]
+    ids, scores, seconds = (
+        np.concatenate([np.asarray(getattr(block, name)) for block in blocks])
+        for name in ("ids", "scores", "seconds")
+    )
     facts = {name: np.concatenate([block.facts[name] for block in blocks]) for name in blocks[0].facts}
-    return Answers(*arrays, facts)
+    return Answers(ids, scores, seconds, facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from muvera.mips.exact import bytes_in_memory
 from muvera.reranking.chamfer import scores_at
 from muvera.reranking.pruning import DocumentSlice, RerankOptions, rank_candidates
 from muvera.reranking.queries import carve_queries
-from muvera.tuning.arguments import MIN_QUERIES
+from muvera.tuning.tune import MIN_QUERIES
 
 from ..known_names import require_known
 from .base import Answers, Family, Material, Ranked, System, timed_search
@@ -34,9 +35,7 @@ _BLOCK, _TIMED, _COMPARED = 1024, 200, 10
 
 #: Parameters of each kind of encoder that a configuration may set; dimension and seed come from the runner.
 _PARAMETERS = {
-    kind: [
-        field.name for field in dataclasses.fields(classes.config) if field.name not in ("dimension", "seed")
-    ]  # type: ignore[arg-type]
+    kind: [name for name in inspect.signature(classes.config).parameters if name not in ("dimension", "seed")]
     for kind, classes in ENCODERS.items()
 }
 
@@ -384,8 +383,9 @@ class Tuned(FirstStage):
             material.shared[key] = tune(material.documents, queries if enough else None, **settings)
         tuning = material.shared[key]
         limit = bytes_in_memory(preset_config(self._preset, material.documents.dimension).vector_dimension)
-        row = tuning.within(max_bytes=limit, by_pseudo_queries=self._by_windows and not tuning.pseudo_queries)
-        self._chosen, self._choice = row.config, row.name
+        row = tuning.within(limit, by_pseudo_queries=self._by_windows and not tuning.pseudo_queries)
+        self._chosen: EncoderConfig = row.config
+        self._choice: str = row.name
         super().build(material)
 
     def config(self, material: Material) -> EncoderConfig:

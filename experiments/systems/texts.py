@@ -117,13 +117,14 @@ class Hybrid(System):
         if self._idf or self._feedback:
             reason = "The collection has no vocabulary ids of its tokens."
             material.needs("document_token_ids", "query_token_ids", reason=reason)
-            kinds = np.unique(np.concatenate(self._data.document_token_ids))
-            values = inverse_document_frequency(self._data.document_token_ids, [kinds])[0]
+            token_ids: Any = material.collection.document_token_ids
+            kinds = np.unique(np.concatenate(token_ids))
+            values = inverse_document_frequency(token_ids, [kinds])[0]
             self._idf_of = dict(zip(kinds.tolist(), values.tolist(), strict=True))
             self._largest_idf = float(values.max())
         self._index = MuveraIndex.build(self.documents, exact_tokens=0, threads=self.threads, backend="exact")
         if "words" in self._sources:
-            self._words = _Words(self._data.document_texts, "en")
+            self._words = _Words(material.collection.document_texts or [], "en")
         if "single" in self._sources:
             self._single = DenseVectors(self._data.document_pooled)
 
