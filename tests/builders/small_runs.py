@@ -1,4 +1,4 @@
-"""Runs of one experiment on a tiny collection, with a system that fails as it is told."""
+"""Runs of one experiment on a tiny collection, with a system that fails on demand."""
 
 import json
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ import yaml
 from experiments.datasets.collection import Collection
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.runner.configuration import load_experiments
+from experiments.runner.raw_store import Failure
 from experiments.runner.run import Options, run_experiments
-from experiments.runner.session import Failure
 from experiments.systems.base import Answers, Material
-from experiments.systems.exhaustive import Exhaustive
+from experiments.systems.baselines import Exhaustive
 from experiments.systems.registry import SYSTEMS
 from muvera import MultiVectors
 

@@ -1,19 +1,27 @@
-"""Collections with texts and judgements: what belongs together, and what is missing."""
+"""Collections: files that belong together, missing parts, samples, and encoding of texts."""
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from builders.paths import SHARED
+from typer.testing import CliRunner
 
+from experiments.__main__ import app
+from experiments.datasets import encode
 from experiments.datasets.discovery import DatasetPath, find_collections
+from experiments.datasets.encode import embed
 from experiments.datasets.loading import load_collection
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.evaluation.metrics import ExactAnswers
 from muvera import MultiVectors
+from muvera.texts.encoders.minilm import unit_rows
 
 
 def write_embeddings(folder: Path, ids: list[str], query_ids: list[str]) -> Path:
@@ -82,13 +90,6 @@ def test_embeddings_belong_to_the_longest_name_that_fits(tmp_path: Path) -> None
     assert places["news"] == DatasetPath("news", None, tmp_path / "news")
 
 
-def test_texts_without_embeddings_say_how_to_make_them(tmp_path: Path) -> None:
-    write_texts(tmp_path / "news", ["a"], ["q"], ["q\ta\t1"])
-    places = find_collections([tmp_path], tmp_path / "cache")
-    with pytest.raises(FileNotFoundError, match=r"no embeddings\. Run: python -m experiments encode"):
-        load_collection(places["news"])
-
-
 def test_embeddings_in_the_cache_are_found_with_their_texts_alone(tmp_path: Path) -> None:
     write_texts(tmp_path / "data" / "news", ["a", "b"], ["q"], ["q\ta\t1"])
     for name in ("news-model", "other-model"):
@@ -96,21 +97,17 @@ def test_embeddings_in_the_cache_are_found_with_their_texts_alone(tmp_path: Path
     assert list(find_collections([tmp_path / "data"], tmp_path / "cache")) == ["news-model"]
 
 
-def test_judgements_that_match_nothing_are_a_problem_by_name(tmp_path: Path) -> None:
+def test_missing_parts_are_named(tmp_path: Path) -> None:
     write_embeddings(tmp_path / "news-model", ["a", "b"], ["q"])
-    write_texts(tmp_path / "news", ["a", "b"], ["q"], ["q\t17\t1", "q\t18\t1"])
-    loaded = load_collection(find_collections([tmp_path], tmp_path / "cache")["news-model"])
-    assert loaded.judgements is None
-    (problem,) = loaded.problems
-    assert "None of the 2 judgements" in problem and "test.tsv" in problem
-
-
-def test_texts_that_are_missing_are_a_problem_by_name(tmp_path: Path) -> None:
-    write_embeddings(tmp_path / "news-model", ["a", "b"], ["q"])
-    write_texts(tmp_path / "news", ["b"], ["q"], ["q\ta\t1"])
-    loaded = load_collection(find_collections([tmp_path], tmp_path / "cache")["news-model"])
-    assert loaded.document_texts is None
+    write_texts(tmp_path / "news", ["b"], ["q"], ["q\t17\t1", "q\t18\t1"])
+    write_texts(tmp_path / "other", ["a"], ["q"], ["q\ta\t1"])
+    places = find_collections([tmp_path], tmp_path / "cache")
+    loaded = load_collection(places["news-model"])
+    assert loaded.document_texts is None and loaded.judgements is None
     assert "has no text of 'a'" in loaded.problems[0]
+    assert "None of the 2 judgements" in loaded.problems[1] and "test.tsv" in loaded.problems[1]
+    with pytest.raises(FileNotFoundError, match="python -m experiments encode"):
+        load_collection(places["other"])
 
 
 def test_documents_and_queries_of_any_format_are_a_collection(tmp_path: Path) -> None:
@@ -197,3 +194,123 @@ def test_queries_of_a_plaid_index_come_from_beside_it(tmp_path: Path) -> None:
         pytest.skip("needs ../shared/data/plaid-colbertv2-lotte500")
     loaded = load_collection(find_collections([sample], tmp_path)[sample.name])
     assert (len(loaded.documents), len(loaded.queries), loaded.documents.dimension) == (500, 100, 128)
+
+
+class LetterEncoder:
+    """One vector of width 6 per word, from its letters and position; interrupted after some calls."""
+
+    name = "letters"
+
+    def __init__(self, fail_after: int = 1000) -> None:
+        self.calls, self.fail_after = 0, fail_after
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        self.calls += 1
+        if self.calls > self.fail_after:
+            raise KeyboardInterrupt
+        rows = [
+            [[len(w), at, 1, ord(w[0]) % 7, at**2, 2] for at, w in enumerate(text.split())] for text in texts
+        ]
+        return MultiVectors.from_arrays([unit_rows(np.array(row, np.float32)) for row in rows])
+
+    encode_queries = encode_documents
+
+    def token_spans(self, text: str, side: Any) -> None:
+        return None
+
+
+DOCUMENTS = [(f"d{n}", "word " * (n % 4 + 1)) for n in range(10)]
+QUERIES = [("q1", "one word"), ("q2", "word")]
+
+
+def test_embedding_continues_where_it_stopped_and_writes_the_layout(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"dimension": 3, "shard_size": 4}
+    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path / "straight", **how)
+    with pytest.raises(KeyboardInterrupt):
+        embed(LetterEncoder(2), "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
+    with pytest.raises(ValueError, match="another model"):
+        embed(LetterEncoder(), "others", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
+    second = LetterEncoder()
+    embed(second, "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
+    assert second.calls == 2  # the third shard of documents and the only one of queries
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in tmp_path.iterdir()]
+    assert files[0] == files[1] and "reduction.npy" in files[0]
+    tokens, lengths = (np.load(tmp_path / "straight" / f"docs_{name}.npy") for name in ("tokens", "lens"))
+    assert (lengths.dtype, tokens.dtype, tokens.shape) == (np.int32, np.float16, (lengths.sum(), 3))
+    assert lengths.tolist() == [len(text.split()) for _, text in DOCUMENTS]
+    np.testing.assert_allclose(np.linalg.norm(tokens.astype(float), axis=1), 1.0, atol=2e-3)
+    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path / "wide", dimension=6)
+    assert not (tmp_path / "wide" / "reduction.npy").exists()
+
+
+def test_encoded_texts_are_found_by_runs_and_not_encoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = LetterEncoder()
+    monkeypatch.setattr(encode, "_encoder", lambda _: encoder)
+    texts, cache = write_texts(tmp_path / "news", ["a", "b"], ["q"], ["q\ta\t1"]), tmp_path / "cache"
+    command = ["encode", str(texts), "--cache", str(cache), "--dimension", "0"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    (folder,) = (cache / "embeddings").glob("*/*")
+    assert (folder.name, encoder.calls) == ("news-minilm", 2)
+    assert encode.encode_texts(str(texts), None, "minilm", None, "test", cache) == folder
+    assert encoder.calls == 2
+    loaded = load_collection(find_collections([texts], cache)["news-minilm"])
+    assert (loaded.document_ids, loaded.query_ids, loaded.judgements) == (["a", "b"], ["q"], [{0: 1}])
+    with (texts / "corpus.jsonl").open("a") as file:
+        file.write('\n{"_id": "c", "text": "new"}\n')
+    others = {
+        encode.encode_texts(str(texts), None, model, dimension, "test", cache)
+        for model, dimension in (("other/model", None), ("minilm", 2), ("minilm", None))
+    }
+    assert len(others | {folder}) == 4
+    assert CliRunner().invoke(app, [*command, "--split", "dev"]).exit_code == 2
+
+
+def test_collections_of_ir_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dataset(broken: bool = False, judged: bool = True) -> Any:
+        document = SimpleNamespace(doc_id="a", default_text=lambda: "some words")
+        query = SimpleNamespace(query_id="q", default_text=lambda: "words")
+        grade = SimpleNamespace(query_id="q", doc_id="a", relevance=1)
+        parts: dict[str, Any] = {f"{name}_iter": lambda rows=rows: rows for name, rows in (
+            ("docs", None if broken else [document]), ("queries", [query]), ("qrels", [grade])
+        )}  # fmt: skip
+        has = {"has_docs": lambda: True, "has_queries": lambda: True, "has_qrels": lambda: judged}
+        return SimpleNamespace(**parts, **has)
+
+    known = {"beir/news": dataset(), "beir/far": dataset(broken=True), "beir/bare": dataset(judged=False)}
+    library = SimpleNamespace(load=known.__getitem__, __version__="0.6")
+    monkeypatch.setitem(sys.modules, "ir_datasets", library)
+    folder = encode.fetch_texts("beir/news", tmp_path)
+    assert encode.read_texts(folder, "test") == ([("a", "some words")], [("q", "words")])
+    del known["beir/news"]
+    assert encode.fetch_texts("beir/news", tmp_path) == tmp_path / "texts" / "beir-news"  # kept
+    for name, kind, message in (
+        ("beir/new", ValueError, "neither a folder nor a name"),
+        ("beir/bare", ValueError, "has no qrels"),
+        ("beir/far", OSError, "could not be downloaded"),
+    ):
+        with pytest.raises(kind, match=message):
+            encode.fetch_texts(name, tmp_path)
+    assert [path.name for path in (tmp_path / "texts").iterdir()] == ["beir-news"]
+
+
+def test_a_reduction_has_the_right_singular_vectors_of_the_uncentered_sample() -> None:
+    rng = np.random.default_rng(0)
+    scale = np.linspace(2.0, 0.1, 12)  # off-center and uneven, as token states are
+    samples = [unit_rows((rng.normal(size=(n, 12)) * scale + 0.3).astype(np.float32)) for n in (5, 1, 40, 17)]
+    rows = np.concatenate(samples)
+    components = encode.fit_reduction(samples, 4).components
+    expected = np.linalg.svd(rows.astype(np.float64))[2][:4].T
+    np.testing.assert_allclose(components.T @ components, np.eye(4), atol=1e-6)
+    np.testing.assert_allclose(np.abs(np.sum(components * expected, axis=0)), 1.0, atol=1e-6)
+    assert (components[np.abs(components).argmax(axis=0), np.arange(4)] > 0).all()
+    np.testing.assert_allclose(encode.fit_reduction([rows], 4).components, components, atol=1e-6)
+    reduced = encode.fit_reduction(samples, 12)(rows.astype(np.float16))
+    np.testing.assert_allclose(reduced @ reduced.T, rows @ rows.T, atol=2e-3)
+    with pytest.raises(ValueError, match="samples is empty"):
+        encode.fit_reduction([], 2)
+    for dimension in (0, 13):
+        with pytest.raises(ValueError, match=f"between 1 and 12, .* got {dimension}"):
+            encode.fit_reduction(samples, dimension)

@@ -52,24 +52,13 @@ def test_reduction_is_orthonormal() -> None:
     np.testing.assert_allclose(components.T @ components, np.eye(128), atol=1e-5)
 
 
-def test_readme_states_the_quality_that_exact_maxsim_has() -> None:
+def test_the_readmes_numbers_the_size_and_the_texts() -> None:
     ranks, readme = best_ranks(SAMPLE), (SAMPLE / "README.md").read_text(encoding="utf-8")
     for depth in (1, 3, 10):
-        share = sum(rank <= depth for rank in ranks)
-        assert f"{share} of {len(ranks)}" in readme
+        assert f"{sum(rank <= depth for rank in ranks)} of {len(ranks)}" in readme
     assert sum(rank <= 3 for rank in ranks) > len(ranks) / 2
-
-
-def test_download_stays_small() -> None:
     assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 5_000_000
-
-
-def test_documents_are_collected_the_same_way_twice() -> None:
     documents = collect_documents()
-    assert documents == collect_documents()
-    assert list(documents) == sorted(documents)
-
-
-def test_an_answer_that_is_no_document_is_refused() -> None:
+    assert documents == collect_documents() and list(documents) == sorted(documents)
     with pytest.raises(ValueError, match=r"not among the documents: .*json\.dumps"):
         write_sample(SAMPLE, {}, QUERIES)

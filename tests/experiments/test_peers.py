@@ -1,94 +1,256 @@
-"""Worker processes: options, one call a text, and what is said when one ends."""
+"""Peers: worker processes, and systems with a stand-in for each library.
 
+The real libraries run if ``MUVERA_PEERS`` names the experiments' cache folder; missing environments are made there,
+two of them with torch.  Libraries that are installed here run in this environment.
+"""
+
+import json
+import os
 import shutil
-from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from builders.system_inputs import ask, collection_of, exact_scores, material, some_documents, unit_texts
 
 from experiments.peers import environments as peers
-from experiments.peers.environments import Library, Worker, save_texts
+from experiments.peers.environments import MUVERA, PEERS, Library, Worker, process_environment, save_texts
+from experiments.systems.registry import SYSTEMS
+from muvera import MultiVectors
+
+CACHE = os.environ.get("MUVERA_PEERS")
+QUERIES = unit_texts(50, [4, 1, 9])
 
 STAND_IN = """
-import os
-import sys
+import json, os, sys
+from pathlib import Path
+import numpy as np
 
 calls = []
 
-
 def scaled(inputs, factor=1):
-    calls.append(("prepared", factor))
+    calls.append(factor)
     return lambda text: text.sum(axis=0) * factor
-
 
 def count(inputs):
     return lambda: len(calls)
-
 
 def end(inputs, words=""):
     def work():
         sys.stderr.write(words)
         sys.stderr.flush()
         os._exit(3)
-
     return work
 
+def build(inputs, index, **settings):
+    documents = inputs["documents"]
+    def work():
+        path = Path(index)
+        if path.suffix != ".bin":
+            path.mkdir()
+            path = path / "whole"
+        with path.open("wb") as file:
+            np.savez(file, tokens=np.concatenate(documents), lengths=[len(text) for text in documents])
+        kinds = Path("token_ids.npy")
+        settings["token_ids"] = np.load(kinds).tolist() if kinds.exists() else None
+        Path("built.json").write_text(json.dumps(settings))
+    return work
 
-OPERATIONS = {"scaled": scaled, "count": count, "end": end}
+def search(inputs, index, top_k, **settings):
+    path = Path(index)
+    saved = np.load(path / "whole" if path.is_dir() else path)
+    documents = np.split(saved["tokens"], np.cumsum(saved["lengths"])[:-1])
+    Path("asked.json").write_text(json.dumps({"top_k": top_k, **settings}))
+    def work(query):
+        scores = np.array([(query @ text.T.astype(np.float32)).max(axis=1).sum() for text in documents])
+        scores = np.round(scores, 1)  # as approximate scores are
+        best = np.argsort(-scores, kind="stable")[: min(top_k, 20)]
+        out = np.full((top_k, 2), -1.0)
+        out[: len(best), 0], out[: len(best), 1] = best, scores[best]
+        return out
+    return work
+
+OPERATIONS = {name: globals()[name] for name in ("scaled", "count", "end", "build", "search")}
+OPERATIONS["load"] = lambda _: lambda: None
 """
-
-TEXTS = [np.ones((2, 3), np.float32), np.full((1, 3), 5, np.float32)]
 
 
 @pytest.fixture
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    """A worker of a library that stands in for a real one, in this environment."""
-    folder = tmp_path / "workers"
-    folder.mkdir()
-    shutil.copy(peers.WORKERS / "serve.py", folder)
-    (folder / "stand_in_jobs.py").write_text(STAND_IN)
-    monkeypatch.setattr(peers, "WORKERS", folder)
-    save_texts(tmp_path, "texts", TEXTS)
-    with Worker(Library("stand-in", "stand_in_jobs"), tmp_path, tmp_path) as made:
-        yield made
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker in this environment stands in for all libraries."""
+    (tmp_path / "workers").mkdir()
+    shutil.copy(peers.WORKERS / "serve.py", tmp_path / "workers")
+    (tmp_path / "workers" / "stand_in_jobs.py").write_text(STAND_IN)
+    monkeypatch.setattr(peers, "WORKERS", tmp_path / "workers")
+    for name in PEERS:
+        monkeypatch.setitem(PEERS, name, Library(name, "stand_in_jobs"))
 
 
-def test_an_operation_is_called_with_each_text(worker: Worker, tmp_path: Path) -> None:
-    results, seconds = worker.each("scaled", "texts", tmp_path, factor=3)
-    np.testing.assert_array_equal(results, [[6, 6, 6], [15, 15, 15]])
-    assert seconds.shape == (2, 2)
-    assert (seconds[0] > 0).all()
-    assert not list(tmp_path.glob("result-*"))
+@pytest.mark.usefixtures("stand_in")
+def test_a_worker_calls_operations_with_fresh_inputs_and_reports_its_end(tmp_path: Path) -> None:
+    texts = [np.ones((2, 3), np.float32), np.full((1, 3), 5, np.float32)]
+    save_texts(tmp_path, "texts", texts)
+    with Worker(PEERS["muvfde"], tmp_path, tmp_path) as worker:
+        results, seconds = worker.each("scaled", "texts", tmp_path, factor=3)
+        np.testing.assert_array_equal(results, [[6, 6, 6], [15, 15, 15]])
+        assert seconds.shape == (2, 2) and (seconds[0] > 0).all()
+        save_texts(tmp_path, "texts", texts[1:])
+        np.testing.assert_array_equal(worker.each("scaled", "texts", tmp_path, factor=3)[0], [[15, 15, 15]])
+        worker.each("scaled", "texts", tmp_path)
+        assert worker.result("count", tmp_path) == 2  # prepared once per options
+        assert not [path for path in tmp_path.glob("result-*") if "count" not in path.name]
+        for _ in range(2):  # and nothing hangs afterwards
+            with pytest.raises(RuntimeError, match=r"^muvfde, end: the process ended: out of luck$"):
+                worker.time("end", words="first\nout of luck\n")
+    with Worker(PEERS["muvfde"], tmp_path, tmp_path) as worker:
+        with pytest.raises(RuntimeError, match="muvfde, nothing: KeyError"):
+            worker.time("nothing")
+        with pytest.raises(RuntimeError, match=r"the process ended: exit code 3$"):
+            worker.time("end")
 
 
-def test_texts_are_read_anew_and_operations_prepared_once_an_option(worker: Worker, tmp_path: Path) -> None:
-    worker.each("scaled", "texts", tmp_path, factor=2)
-    save_texts(tmp_path, "texts", TEXTS[1:])
-    results, _ = worker.each("scaled", "texts", tmp_path, factor=2)
-    np.testing.assert_array_equal(results, [[10, 10, 10]])
-    worker.each("scaled", "texts", tmp_path)
-    assert worker.result("count", tmp_path) == 2
+def test_environments_of_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", "somewhere")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    variables = process_environment(PEERS["muvera-python"])
+    assert "PYTHONPATH" not in variables and "OPENBLAS_CORETYPE" not in variables
+    assert {variables[name] for name in peers.THREAD_VARIABLES} == {"1"}
+    assert process_environment(MUVERA, X="y")["PYTHONPATH"] == str(peers.CHECKOUT)
+    monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "nothing_jobs"))
+    system = SYSTEMS["plaid"]()
+    with pytest.raises(RuntimeError, match=r"^fast-plaid, load: the process ended: ModuleNotFoundError"):
+        system.build(material(some_documents(0, 3), tmp_path))
+    system.close()
 
 
-def test_a_worker_that_ends_says_its_last_words(worker: Worker) -> None:
-    with pytest.raises(RuntimeError, match=r"^stand-in, end: the process ended: out of luck$"):
-        worker.time("end", words="first\nout of luck\n")
-    # And nothing hangs afterwards.
-    with pytest.raises(RuntimeError, match=r"^stand-in, count: the process ended: out of luck$"):
-        worker.time("count")
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("name", ["plaid", "tachiom", "warp", "qdrant"])
+def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path) -> None:
+    documents = some_documents(0, 60, dtype=np.float16)
+    ids = [np.arange(len(document), dtype=np.int64) for document in documents]
+    (tmp_path / "scratch").mkdir()
+    system: Any = SYSTEMS[name]()
+    system.build(material(collection_of(documents, document_token_ids=ids), tmp_path / "scratch"))
+    assert not list((tmp_path / "scratch").glob("documents*"))
+    assert system.build_seconds > 0 and system.bytes_per_document() > 0
+    settings = json.loads((tmp_path / "scratch" / "built.json").read_text())
+    assert settings["seed"] == 7 and (settings["token_ids"] is None) == (name != "tachiom")
+    exact = exact_scores(QUERIES, documents)
+    rounded = ask(system, QUERIES, 5)
+    np.testing.assert_allclose(rounded.scores, np.round(-np.sort(-exact, axis=1)[:, :5], 1), atol=0.11)
+    assert not system.reads_tokens()
+    assert ((ask(system, QUERIES, 25).ids >= 0).sum(axis=1) == 20).all()
+    ranked = ask(system, QUERIES, 5, candidates=20)
+    if name != "qdrant":
+        np.testing.assert_allclose(ranked.scores, -np.sort(-exact, axis=1)[:, :5], rtol=1e-5)
+        assert system.reads_tokens(candidates=20)
+    if name == "tachiom":
+        ask(system, QUERIES, 5, candidates=40, k_docs_to_score=10, k_centroids=50)
+        options = json.loads((tmp_path / "scratch" / "asked.json").read_text())
+        assert (options["top_k"], options["k_docs_to_score"], options["ef_search"]) == (40, 40, 50)
+    system.close()
 
 
-def test_a_silent_end_gives_the_exit_code(worker: Worker) -> None:
-    with pytest.raises(RuntimeError, match=r"the process ended: exit code 3$"):
-        worker.time("end")
+def of_muvfde() -> tuple[Any, Any]:
+    library: Any = pytest.importorskip("muvfde")
+
+    def config() -> Any:
+        made = library.fixed_dimensional_encoding_config()  # a setter returns a copy
+        made.set_num_repetitions(3)
+        made.set_num_simhash_projections(2)
+        made.set_seed(7)
+        made.set_projection_type(library.projection_type.AMS_SKETCH)
+        made.set_projection_dimension(8)
+        return made
+
+    encode, filled = library.generate_fixed_dimensional_encoding, config()
+    filled.set_encoding_type(library.encoding_type.AVERAGE)
+    filled.enable_fill_empty(True)
+    return (lambda tokens: encode(tokens, filled)), (lambda tokens: encode(tokens, config()))
 
 
-def test_a_missing_library_is_named(tmp_path: Path) -> None:
-    with (
-        Worker(Library("nothing", "nothing_jobs"), tmp_path, tmp_path) as worker,
-        pytest.raises(
-            RuntimeError, match=r"nothing, x: the process ended: ModuleNotFoundError: .*nothing_jobs"
-        ),
-    ):
-        worker.time("x")
+def of_fastembed() -> tuple[Any, Any]:
+    library: Any = pytest.importorskip("fastembed.postprocess")
+    encoder = library.Muvera(dim=16, k_sim=2, dim_proj=8, r_reps=3, random_seed=7)
+    return encoder.process_document, encoder.process_query
+
+
+@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+@pytest.mark.parametrize(("name", "encoders"), [("muvfde", of_muvfde), ("fastembed", of_fastembed)])
+def test_fdes_of_a_library_are_searched_and_ranked_exactly(
+    name: str, encoders: Any, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_document, encode_query = encoders()
+    monkeypatch.setitem(PEERS, name, Library(name, PEERS[name].worker))  # in this environment
+    monkeypatch.setattr("experiments.systems.peers._BLOCK", 16)  # several blocks
+    documents = some_documents(0, 40)
+    system: Any = SYSTEMS[name](backend=backend, repetitions=3, bits=2, width=8)  # type: ignore[call-arg]
+    given = material(documents, tmp_path)
+    try:
+        system.prepare(given)
+        system.build(given)
+        answers = ask(system, QUERIES, 5, candidates=12, ef=40)
+        assert system.bytes_per_document() > 4 * 3 * 4 * 8
+    finally:
+        system.close()
+    fdes = np.array([encode_document(document) for document in documents])
+    exact = exact_scores(QUERIES, documents)
+    for i, query in enumerate(QUERIES):
+        candidates = np.argsort(-(fdes @ encode_query(query)))[:12]
+        best = candidates[np.argsort(-exact[i, candidates])][:5]
+        assert answers.ids[i].tolist() == best.tolist()
+
+
+@pytest.mark.skipif(find_spec("faiss") is None, reason="faiss is not installed in this environment")
+@pytest.mark.compiled("encodes documents")
+def test_product_codes_of_faiss_find_most_of_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PEERS, "faiss", Library("faiss", "faiss_jobs"))
+    documents = some_documents(0, 300)
+    system: Any = SYSTEMS["pq"](preset="mean", subvector_size=4)  # type: ignore[call-arg]
+    try:
+        system.build(material(documents, tmp_path))
+        codes = ask(system, QUERIES, 300)
+        ranked = ask(system, QUERIES, 10, candidates=300)
+    finally:
+        system.close()
+    assert system.bytes_per_document() == 5  # 17 floats
+    exact = exact_scores(QUERIES, documents)
+    np.testing.assert_array_equal(ranked.ids, np.argsort(-exact, axis=1)[:, :10])
+    in_order = np.take_along_axis(exact, codes.ids, axis=1)
+    assert np.corrcoef(np.tile(np.arange(300), 3), in_order.ravel())[0, 1] < -0.2
+
+
+@pytest.mark.skipif(CACHE is None, reason="MUVERA_PEERS names no cache folder of environments")
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("plaid", {"n_ivf_probe": 1000, "n_full_scores": 1200, "candidates": 150}),
+        ("tachiom", {"k_centroids": 100, "alpha": None, "candidates": 150}),
+        ("qdrant", {"candidates": 300}),
+        ("warp", {"nprobe": 32, "candidates": 150}),
+        ("pq", {"candidates": 150}),
+    ],
+)
+def test_the_real_libraries_find_most_of_the_best(name: str, query: dict[str, Any], tmp_path: Path) -> None:
+    # Documents around common directions, as tokens of a model are: WARP drops tokens far from its centroids.
+    stream = np.random.default_rng(0)
+    lengths = stream.integers(5, 30, 300)
+    tokens = stream.normal(size=(40, 128))[stream.integers(0, 40, lengths.sum())]
+    tokens += 0.5 * stream.normal(size=tokens.shape)
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    documents = MultiVectors.from_flat(tokens.astype(np.float16), lengths.tolist())
+    queries = MultiVectors.from_arrays([documents[i][:6].astype(np.float32) for i in (3, 77, 200)])
+    ids = [np.arange(length) for length in lengths]
+    collection = collection_of(documents, queries, document_token_ids=ids)
+    system = SYSTEMS[name]()
+    try:
+        system.build(material(collection, tmp_path, Path(str(CACHE))))
+        answers = ask(system, queries, 10, **query)
+    finally:
+        system.close()
+    best = np.argsort(-exact_scores(queries, documents), axis=1)[:, :10]
+    assert np.mean([np.isin(best[i], answers.ids[i]).mean() for i in range(3)]) >= 0.9

@@ -1,167 +1,243 @@
-"""Adapters against plain NumPy on a small collection."""
+"""Systems against plain NumPy on small collections."""
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders.system_inputs import collection_material
+from builders.system_inputs import (
+    ask,
+    built,
+    collection_of,
+    exact_scores,
+    material,
+    some_documents,
+    unit_texts,
+)
 
 from experiments.datasets.synthetic import synthetic_collection
-from experiments.systems.base import Answers, Material, NotApplicableError, System, arguments_of
+from experiments.systems.base import NotApplicableError, Ranked, arguments_of, timed_search
 from experiments.systems.insertion_order import insertion_order, intrinsic_dimension
+from experiments.systems.library import fit_sample
 from experiments.systems.registry import SYSTEMS
-from muvera import MultiVectors
+from muvera import FDEConfig, FDEEncoder, LearnedConfig, MultiVectors
+from muvera.encoders.registry import preset_config
+from muvera.mips.exact import bytes_in_memory
+from muvera.tuning.search_space import EncoderCandidate
 
 pytestmark = pytest.mark.compiled("searches whole collections")
 
 COLLECTION = synthetic_collection("quick-cone", documents=60, queries=6)
-QUERIES = COLLECTION.queries
+SMALL = {"num_repetitions": 4, "num_simhash_projections": 2, "projection_dimension": 4}
+QUERIES = unit_texts(50, [4, 1, 9, 20])
 
 
-def material(folder: Path) -> Material:
-    return collection_material(COLLECTION, folder)
+def test_queries_are_timed_alone_after_an_untimed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, asked = [0.0], []
+
+    def answer(place: int, query: MultiVectors) -> Ranked:
+        asked.append(place)
+        clock[0] += 100.0 if len(asked) == 1 else place + 1.0  # warming up takes long
+        return np.array([7, 8, 9])[: place + 1], np.array([3, 2, 1], np.float32)[: place + 1]
+
+    monkeypatch.setattr("experiments.systems.base.time.perf_counter", lambda: clock[0])
+    answers = timed_search(QUERIES[:3], 2, answer)
+    assert asked == [0, 0, 1, 2] and answers.seconds.tolist() == [1, 2, 3]
+    assert answers.ids.tolist() == [[7, -1], [7, 8], [7, 8]]
+    assert answers.scores.tolist() == [[3, -np.inf], [3, 2], [3, 2]]
+    assert timed_search(QUERIES[:0], 4, answer).ids.shape == (0, 4)
 
 
-def built(folder: Path, name: str, **build: Any) -> System:
-    system = SYSTEMS[name](**build)
-    system.build(material(folder))
-    return system
-
-
-def chamfer_matrix() -> np.ndarray:
-    return np.array(
-        [
-            [(q.astype(np.float64) @ d.T.astype(np.float64)).max(axis=1).sum() for d in COLLECTION.documents]
-            for q in QUERIES
-        ]
-    )
-
-
-def ask(system: System, k: int = 5, **query: Any) -> Answers:
-    return system.search(QUERIES, k, **query)
-
-
-@pytest.mark.parametrize("name", ["exhaustive", "muvera", "bm25", "pooled"])
-def test_who_ranks_everything_exactly_finds_exact_chamfers_best(tmp_path: Path, name: str) -> None:
-    system = built(tmp_path, name)
-    answers = ask(system, **({} if name == "exhaustive" else {"candidates": 60}))
-    exact = chamfer_matrix()
+@pytest.mark.parametrize("name", ["exhaustive", "muvera", "bm25", "pooled", "reranking", "hybrid"])
+def test_systems_that_rank_everything_exactly_find_exact_chamfers_best(tmp_path: Path, name: str) -> None:
+    system = built(name, COLLECTION, tmp_path)
+    answers = ask(system, COLLECTION.queries, 5, **({} if name == "exhaustive" else {"candidates": 60}))
+    exact = exact_scores(COLLECTION.queries, COLLECTION.documents)
     np.testing.assert_array_equal(answers.ids, np.argsort(-exact, axis=1)[:, :5])
-    np.testing.assert_allclose(answers.scores, -np.sort(-exact, axis=1)[:, :5], rtol=1e-5)
-    assert (answers.seconds > 0).all()
+    if name != "hybrid":  # whose scores are fused
+        np.testing.assert_allclose(answers.scores, -np.sort(-exact, axis=1)[:, :5], rtol=1e-5)
     assert system.bytes_per_document() >= 0
     system.close()
 
 
-def test_pooled_vectors_are_means_or_the_stored_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [("words", "bm25", {}), ("single", "pooled", {"vectors": "stored"})])
+def test_a_hybrid_search_of_one_source_is_that_system(tmp_path: Path, source: Any) -> None:
+    kind, name, arguments = source
+    mine = ask(built("hybrid", COLLECTION, tmp_path, sources=[kind]), COLLECTION.queries, 5, candidates=5)
+    theirs = ask(built(name, COLLECTION, tmp_path, **arguments), COLLECTION.queries, 5, candidates=5)
+    for own, other in zip(mine.ids, theirs.ids, strict=True):
+        assert set(own[own >= 0]) <= set(other)
+
+
+def test_rare_tokens_and_feedback_change_the_scores(tmp_path: Path) -> None:
+    plain, idf, feedback = (
+        ask(built("hybrid", COLLECTION, tmp_path, **build), COLLECTION.queries, 5).scores
+        for build in ({}, {"idf": True}, {"feedback": 0.5})
+    )
+    assert not np.allclose(idf, plain) and (feedback[:, 0] > plain[:, 0]).all()
+
+
+def test_pooled_vectors_and_words_alone(tmp_path: Path) -> None:
     def means(texts: Any) -> np.ndarray:
-        rows = np.stack([tokens.astype(np.float64).mean(axis=0) for tokens in texts])
+        rows = np.stack([tokens.astype(float).mean(axis=0) for tokens in texts])
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
-    scores = means(QUERIES) @ means(COLLECTION.documents).T
+    scores = means(COLLECTION.queries) @ means(COLLECTION.documents).T
     for backend in ("exact", "hnsw"):
-        answers = ask(built(tmp_path, "pooled", backend=backend), rerank=False)
+        answers = ask(
+            built("pooled", COLLECTION, tmp_path, backend=backend), COLLECTION.queries, 5, rerank=False
+        )
         np.testing.assert_array_equal(answers.ids, np.argsort(-scores, axis=1)[:, :5])
-    stored = ask(built(tmp_path, "pooled", vectors="stored"), rerank=False)
-    assert COLLECTION.query_pooled is not None and COLLECTION.document_pooled is not None
-    scores = COLLECTION.query_pooled @ COLLECTION.document_pooled.T
-    np.testing.assert_array_equal(stored.ids, np.argsort(-scores, axis=1)[:, :5])
+    words = built("bm25", COLLECTION, tmp_path)
+    first = ask(words, COLLECTION.queries, 5, rerank=False).ids[:, 0].tolist()
+    assert first == [next(iter(judged)) for judged in COLLECTION.judgements or []]
+    empty = built("bm25", replace(COLLECTION, query_texts=["the of and"]), tmp_path)
+    assert empty.search(COLLECTION.queries[:1], 3, rerank=False).ids[0].tolist() == [0, 1, 2]
 
 
-def test_a_query_without_words_finds_something(tmp_path: Path) -> None:
-    system = SYSTEMS["bm25"]()
-    held = material(tmp_path)
-    system.build(replace(held, query_texts=["the of and", *(held.query_texts or [])[1:]]))
-    answers = system.search(held.documents[:1], 3, rerank=False)
-    assert answers.ids[0].tolist() == [0, 1, 2] and not answers.scores.any()
-
-
-def test_bm25_without_reranking_puts_the_text_with_all_words_first(tmp_path: Path) -> None:
-    answers = ask(built(tmp_path, "bm25"), rerank=False)
-    assert COLLECTION.judgements is not None
-    assert answers.ids[:, 0].tolist() == [next(iter(judged)) for judged in COLLECTION.judgements]
-
-
-def test_systems_that_need_texts_or_vectors_say_so(tmp_path: Path) -> None:
-    bare = material(tmp_path)
-    object.__setattr__(bare, "document_texts", None)
-    object.__setattr__(bare, "document_pooled", None)
-    with pytest.raises(NotApplicableError, match="bm25 needs texts"):
-        SYSTEMS["bm25"]().build(bare)
-    with pytest.raises(NotApplicableError, match="has no stored single vectors"):
-        SYSTEMS["pooled"](vectors="stored").build(bare)  # type: ignore[call-arg]
+@pytest.mark.parametrize(
+    ("name", "build", "missing"),
+    [
+        ("bm25", {}, "document_texts"),
+        ("pooled", {"vectors": "stored"}, "document_pooled"),
+        ("hybrid", {}, "query_texts"),
+        ("hybrid", {"sources": ["single"]}, "query_pooled"),
+        ("hybrid", {"idf": True}, "query_token_ids"),
+        ("tachiom", {}, "document_token_ids"),
+        ("fde", {"fit_with_queries": True}, "training_queries"),
+    ],
+)
+def test_systems_are_left_out_if_the_collection_lacks_something(
+    tmp_path: Path, name: str, build: dict[str, Any], missing: str
+) -> None:
+    with pytest.raises(NotApplicableError):
+        built(name, replace(COLLECTION, **{missing: None}), tmp_path, **build)
 
 
 @pytest.mark.parametrize("backend", ["exact", "hnsw"])
-def test_fdes_alone_give_the_candidates_that_the_index_ranks(tmp_path: Path, backend: str) -> None:
-    candidates = ask(built(tmp_path, "fde", backend=backend), k=10)
+def test_the_first_stage_gives_the_candidates_that_the_index_ranks(tmp_path: Path, backend: str) -> None:
+    stage = built("fde", COLLECTION, tmp_path, backend=backend)
+    candidates = stage.search(COLLECTION.queries, 10)
     assert np.isnan(candidates.seconds).all()
-    ranked = ask(built(tmp_path, "muvera", backend=backend), k=10, candidates=10)
-    np.testing.assert_array_equal(np.sort(candidates.ids, axis=1), np.sort(ranked.ids, axis=1))
-    timed = ask(built(tmp_path, "fde", backend=backend), k=10, one_by_one_timed=True)
+    timed = ask(stage, COLLECTION.queries, 10, one_by_one_timed=True)
     np.testing.assert_array_equal(timed.ids, candidates.ids)
-    assert (timed.seconds > 0).all()
-
-
-@pytest.mark.parametrize("backend", ["exact", "hnsw"])
-def test_two_ways_to_the_index_answers_agree_and_a_wrong_one_is_noticed(tmp_path: Path, backend: str) -> None:
-    system: Any = built(tmp_path, "muvera", backend=backend)
-    assert system.disagreement(QUERIES, 5, candidates=20) is None
+    index = built("muvera", COLLECTION, tmp_path, backend=backend)
+    ranked = ask(index, COLLECTION.queries, 10, candidates=10)
+    np.testing.assert_array_equal(np.sort(candidates.ids, axis=1), np.sort(ranked.ids, axis=1))
+    assert index.disagreement(COLLECTION.queries, 5, candidates=20) is None
     other = COLLECTION.documents[::-1]
-    system.documents = MultiVectors.from_flat(other.tokens, other.lengths)
-    message = system.disagreement(QUERIES, 5, candidates=20)
-    assert message is not None and message.startswith("query 0: through the index")
+    index.documents = MultiVectors.from_flat(other.tokens, other.lengths)
+    assert index.disagreement(COLLECTION.queries, 5, candidates=20).startswith("query 0")
 
 
-def test_wrong_arguments_of_fdes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no argument of the encoder fde 'centre'\. Did you mean 'center'"):
-        SYSTEMS["muvera"](centre=True)  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="backend must be"):
-        SYSTEMS["pooled"](backend="flat")  # type: ignore[call-arg]
-    assert {"preset", "center", "compact_dimension"} <= arguments_of(SYSTEMS["muvera"], "build").keys()
-    assert "seed" not in arguments_of(SYSTEMS["muvera"], "build")
-    assert "candidates" in arguments_of(SYSTEMS["bm25"], "query")
+def test_codes_carving_and_arguments(tmp_path: Path) -> None:
+    coded = built("muvera", COLLECTION, tmp_path, preset="mean", tokens="int8", keep_exact=True)
+    floats = built("muvera", COLLECTION, tmp_path, preset="mean")
+    assert coded.chamfer and not SYSTEMS["muvera"](tokens="2bit").chamfer  # type: ignore[call-arg]
+    assert coded.token_bytes_per_document() > floats.token_bytes_per_document()
+    documents = some_documents(0, 40)
+    carved = ask(built("muvera", documents, tmp_path, preset="mean"), QUERIES, 5, ball_carving_tau=0.2)
+    exact = exact_scores(QUERIES, documents)
+    np.testing.assert_allclose(carved.scores, np.take_along_axis(exact, carved.ids, axis=1), rtol=1e-5)
+    for name, build, message in (
+        ("muvera", {"centre": True}, "Did you mean 'center'"),
+        ("muvera", {"preset": "default"}, "There is no preset 'default'"),
+        ("pooled", {"backend": "flat"}, "backend must be"),
+        ("fastembed", {"backend": "tree"}, "backend must be"),
+        ("hybrid", {"sources": ["bm25"]}, "vectors, words, single"),
+        ("tuned", {"in_bytes_of": "learnd"}, "Did you mean 'learned'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SYSTEMS[name](**build)
+    names = arguments_of(SYSTEMS["muvera"], "build").keys()
+    assert {"preset", "center", "compact_dimension"} <= names and "seed" not in names
 
 
-def test_ef_of_a_search_does_not_stay(tmp_path: Path) -> None:
-    system: Any = built(tmp_path, "muvera", backend="hnsw", hnsw={"ef": 77})
-    for given, expected in ((5, 5), (None, 77)):
-        ask(system, candidates=20, ef=given)
-        assert system._index._contents.candidates.search._index.ef == expected
+def test_an_encoder_is_fitted_on_the_share_that_its_arguments_name(tmp_path: Path) -> None:
+    documents = some_documents(0, 40)
+    system = built("fde", documents, tmp_path, fit_on=0.5, **SMALL)
+    sample = system.fitted_on()
+    assert len(sample) == 20 and (np.diff(sample) > 0).all()
+    config: dict[str, Any] = {"dimension": 16, "seed": 7, **SMALL}
+    encoder = FDEEncoder(FDEConfig(**config)).fit(documents[sample])
+    scores = encoder.encode_queries(QUERIES) @ encoder.encode_documents(documents).T
+    ids = system.search(QUERIES, 5).ids
+    np.testing.assert_array_equal(ids, np.argsort(-scores, axis=1, kind="stable")[:, :5])
+    assert built("fde", documents, tmp_path, **SMALL).fitted_on() is None
+    with pytest.raises(ValueError, match=r"above 0 and below 1, got 1\.5"):
+        fit_sample(100, 1.5, 3)
+    uncalibrated = built("fde", documents, tmp_path, calibrated=False, **SMALL)
+    assert not np.allclose(uncalibrated.search(QUERIES, 5).scores, system.search(QUERIES, 5).scores)
+    with pytest.raises(ValueError, match="calibrated=False"):
+        built("fde", documents, tmp_path, preset="mean", calibrated=False)
 
 
-def test_intrinsic_dimension_is_that_of_the_space_that_is_filled() -> None:
+def test_learned_vectors_report_costs_and_use_training_queries(tmp_path: Path) -> None:
+    build = {"preset": "learned", "vector_dimension": 16, "num_landmarks": 256, "num_features": 64}
+    documents = some_documents(0, 300)
+    collection = collection_of(documents, QUERIES, training_queries=some_documents(9, 60))
+    scores = []
+    for fit_with_queries in (False, True):
+        system = built("fde", collection, tmp_path, fit_with_queries=fit_with_queries, **build)
+        scores.append(system.search(QUERIES, 20).scores)
+    facts = system.facts()
+    assert facts["vector_dimension"] == 16
+    assert facts["fit_seconds"] > 0 and facts["encode_ms_per_document"] > 0
+    assert not np.array_equal(*scores)
+
+
+def test_every_way_of_ranking_gives_exact_chamfer_and_counts_its_products(tmp_path: Path) -> None:
+    documents = some_documents(0, 80)
+    system = built("reranking", documents, tmp_path, **SMALL)
+    exact = exact_scores(QUERIES, documents)
+    for query in ({"early_exit": False}, {"matrix": True}, {}):
+        answers = system.search(QUERIES, 5, candidates=80, **query)
+        np.testing.assert_array_equal(answers.ids, np.argsort(-exact, axis=1)[:, :5])
+        made = answers.facts["products made"]
+        assert (made == 1).all() if query else (made <= 1).all()
+    for query in ({"patience": 10}, {"ball_carving_tau": 0.2}):
+        hasty = system.search(QUERIES, 5, candidates=80, **query)
+        assert (hasty.facts["products made"] <= 1).all()
+        np.testing.assert_allclose(hasty.scores, np.take_along_axis(exact, hasty.ids, axis=1), rtol=1e-5)
+
+
+def test_a_tuned_first_stage_fits_in_the_bytes_and_is_tuned_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def candidates(dimension: int) -> list[EncoderCandidate]:
+        learned = LearnedConfig(dimension=dimension, vector_dimension=16, num_landmarks=256, num_features=64)
+        configs = (
+            preset_config("mean", dimension),
+            learned,
+            FDEConfig(dimension=dimension, num_repetitions=4),
+        )
+        found = [EncoderCandidate(type(config).__name__, config, config) for config in configs]
+        return sorted(found, key=lambda entry: entry.floats)
+
+    monkeypatch.setattr(importlib.import_module("muvera.tuning.tune"), "encoder_candidates", candidates)
+    given = material(some_documents(0, 300), tmp_path)
+    for preset in ("fde", "moments"):
+        system: Any = SYSTEMS["tuned"](in_bytes_of=preset, sample=200, candidates=20)  # type: ignore[call-arg]
+        system.build(given)
+        limit = preset_config(preset, 16).vector_dimension
+        assert system.bytes_per_document() <= bytes_in_memory(limit)
+        assert str(system.facts()["choice"]) and (system.search(QUERIES, 5).ids >= 0).all()
+    assert len(given.shared) == 1
+
+
+def test_orders_of_insertion_and_the_local_dimension() -> None:
     """A cap of a d-sphere in 40 columns; 30% is the estimate's bias at its edge and its noise."""
     stream = np.random.default_rng(0)
     for dimension in (2, 5):
-        points = np.zeros((2000, 40))
+        points = np.zeros((2000, 40), np.float32)
         points[:, :dimension] = 0.3 * stream.uniform(-1, 1, size=(2000, dimension))
         points[:, dimension] = 1
-        found = intrinsic_dimension(points.astype(np.float32))
-        assert np.median(found) == pytest.approx(dimension, rel=0.3)
-
-
-def test_orders_are_permutations_and_what_they_say() -> None:
-    stream = np.random.default_rng(0)
-    vectors = stream.normal(size=(50, 8)).astype(np.float32)
-    dimension = intrinsic_dimension(vectors)
-    orders = {
-        name: insertion_order(name, vectors, dimension, 1)
-        for name in (
-            "given",
-            "random",
-            "rising_dimension",
-            "falling_dimension",
-            "rising_norm",
-            "falling_norm",
-        )
-    }
-    for order in orders.values():
-        assert sorted(order.tolist()) == list(range(50))
-    assert (np.diff(dimension[orders["rising_dimension"]]) >= 0).all()
-    assert (np.diff(np.linalg.norm(vectors[orders["falling_norm"]], axis=1)) <= 0).all()
-    assert orders["given"].tolist() == list(range(50))
-    with pytest.raises(ValueError, match=r"no order 'falling'\. Did you mean 'falling_norm'"):
-        insertion_order("falling", vectors, dimension, 1)  # type: ignore[arg-type]
+        local = intrinsic_dimension(points)
+        assert np.median(local) == pytest.approx(dimension, rel=0.3)
+    assert (np.diff(local[insertion_order("rising_dimension", local, 1)]) >= 0).all()
+    assert (np.diff(local[insertion_order("falling_dimension", local, 1)]) <= 0).all()
+    assert sorted(insertion_order("random", local, 1).tolist()) == list(range(2000))
+    with pytest.raises(ValueError, match="Did you mean 'falling_dimension'"):
+        insertion_order("falling", local, 1)  # type: ignore[arg-type]

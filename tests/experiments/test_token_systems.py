@@ -1,0 +1,128 @@
+"""Systems of single tokens against their definitions in plain NumPy."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.system_inputs import ask, built, exact_scores, some_documents, unit_texts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.systems.token_kernels import documents_in_order
+from muvera import MultiVectors
+from muvera.mips.hnsw import bytes_in_graph
+
+pytestmark = pytest.mark.compiled("searches whole collections")
+
+QUERIES = unit_texts(50, [4, 1, 9])
+
+
+def products_of(query: Any, documents: MultiVectors) -> np.ndarray:
+    return np.asarray(np.asarray(query, float) @ documents.tokens.astype(float).T)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("count", [1, 40, 10_000])
+def test_the_scan_finds_what_a_sort_finds(count: int, dtype: type, tmp_path: Path) -> None:
+    documents = unit_texts(0, [700, 2001, 300, 5], dtype=dtype)  # several blocks of the kernel
+    query = np.asarray(unit_texts(1, [19]).tokens, np.float32)
+    system = built("xtr", documents, tmp_path, backend="exact")
+    tokens, scores = system.nearest(query, count)
+    products = products_of(query, documents)
+    best = -np.sort(-products, axis=1)[:, :count]
+    np.testing.assert_allclose(scores, best, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(products, tokens, axis=1), best, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 60))
+def test_ties_go_to_the_earlier_token(kinds: list[int], count: int) -> None:
+    documents = MultiVectors.from_arrays([np.eye(4, 16, dtype=np.float32)[kinds]])
+    query = np.array([[3, 2, 1, 1] + [0] * 12], np.float32)
+    tokens, _ = built("xtr", documents, Path("unused"), backend="exact").nearest(query, count)
+    expected = np.argsort(-(query @ documents.tokens.T), axis=1, kind="stable")[:, :count]
+    np.testing.assert_array_equal(tokens, expected)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(0, 9), max_size=40), st.integers(0, 12))
+def test_distinct_documents_in_their_order(documents: list[int], most: int) -> None:
+    seen, out = np.zeros(10, np.bool_), np.empty(most, np.int64)
+    count = documents_in_order(np.array(documents, np.int64), seen, out)
+    assert out[:count].tolist() == list(dict.fromkeys(documents))[:most] and not seen.any()
+
+
+def test_single_vector_candidates_follow_the_definition(tmp_path: Path) -> None:
+    """First the nearest token of every query token, then all second nearest, and so on."""
+    documents = some_documents(0, 60)
+    system = built("single_vector", documents, tmp_path, backend="exact")
+    owner = np.repeat(np.arange(60), documents.lengths)
+    exact = exact_scores(QUERIES, documents)
+    for i in range(len(QUERIES)):
+        products = products_of(QUERIES[i], documents)
+        nearest = np.argsort(-products, axis=1, kind="stable")
+        order: list[int] = []
+        for rank in range(products.shape[1]):
+            similar = products[np.arange(len(products)), nearest[:, rank]]
+            order += owner[nearest[np.argsort(-similar, kind="stable"), rank]].tolist()
+        query = QUERIES[i : i + 1]
+        for count in (1, 23, 1000):
+            assert system.candidates(query, count).tolist() == list(islice(dict.fromkeys(order), count))
+            counted = system.candidates(query, count, deduplicate=False).tolist()
+            assert counted == list(dict.fromkeys(order[:count]))
+        candidates = system.candidates(query, 12)
+        best = candidates[np.argsort(-exact[i, candidates])][:8]
+        assert ask(system, query, 8, candidates=12).ids[0].tolist() == best.tolist()
+    assert (ask(system, QUERIES, 5, candidates=2).ids[:, 2:] == -1).all()
+
+
+def imputed(query: Any, documents: MultiVectors, tokens: int) -> dict[int, float]:
+    """XTR's score of every document with a retrieved token."""
+    owner = np.repeat(np.arange(len(documents)), documents.lengths)
+    scores: list[dict[int, float]] = []
+    lowest = []
+    for row in products_of(query, documents):
+        retrieved = np.argsort(-row)[:tokens]
+        lowest.append(row[retrieved[-1]])
+        scores.append({int(owner[token]): row[token] for token in reversed(retrieved)})  # the best stays
+    documents_found = set().union(*scores)
+    return {
+        d: sum(of.get(d, least) for of, least in zip(scores, lowest, strict=True)) for d in documents_found
+    }
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 50, 10_000])
+def test_xtr_imputes_missing_similarities(tokens: int, tmp_path: Path) -> None:
+    documents = some_documents(0, 60)
+    system = built("xtr", documents, tmp_path, backend="exact")
+    for _ in range(2):  # the second time shows that nothing is left from the first
+        for i in range(len(QUERIES)):
+            expected = imputed(QUERIES[i], documents, tokens)
+            found, scores = system.imputed(QUERIES[i : i + 1], tokens)
+            assert sorted(found.tolist()) == sorted(expected)
+            np.testing.assert_allclose(scores, [expected[d] for d in found.tolist()], rtol=1e-5, atol=1e-6)
+    if tokens >= documents.num_tokens:  # then it is Chamfer
+        exact = exact_scores(QUERIES, documents)
+        np.testing.assert_array_equal(ask(system, QUERIES, 10, tokens=tokens).ids, np.argsort(-exact)[:, :10])
+    ranked = ask(system, QUERIES, 5, tokens=tokens, candidates=12)
+    exact = exact_scores(QUERIES, documents)
+    known = ranked.ids >= 0
+    np.testing.assert_allclose(
+        ranked.scores[known], np.take_along_axis(exact, ranked.ids, axis=1)[known], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["single_vector", "xtr"])
+def test_a_wide_search_in_the_graph_answers_as_the_scan(name: str, tmp_path: Path) -> None:
+    documents = some_documents(5, 80)
+    scan, graph = (built(name, documents, tmp_path, backend=backend) for backend in ("exact", "hnsw"))
+    np.testing.assert_array_equal(ask(graph, QUERIES, 10, ef=400).ids, ask(scan, QUERIES, 10, ef=400).ids)
+    per_document = documents.num_tokens / 80
+    assert scan.bytes_per_document() == pytest.approx(8 * per_document)
+    assert graph.bytes_per_document() == pytest.approx((8 + bytes_in_graph(16, 16)) * per_document)
+    with pytest.raises(ValueError, match="at least 1 token, got 0"):
+        scan.nearest(np.asarray(QUERIES.tokens, np.float32), 0)
+    with pytest.raises(ValueError, match="got 'tree'"):
+        built(name, documents, tmp_path, backend="tree")
