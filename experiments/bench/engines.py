@@ -149,7 +149,7 @@ class _Measurement:
 
 def _raw_client(engine: Any) -> Callable[[NDArray[np.float32]], object]:
     """Return the same search as the documentation of the engine's own client writes it."""
-    name = engine.location.name
+    name = engine.name
     if engine.kind == "lancedb":
         table = engine._database.open_table(name)
 
