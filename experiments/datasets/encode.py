@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from muvera.texts.encoders.base import Side, TextEncoder
-from muvera.texts.encoders.minilm import MiniLMTokenStates, Reduction
+from muvera.texts.encoders.minilm import MiniLMEncoder, Reduction
 from muvera.texts.encoders.models import SentenceTransformersEncoder
 from muvera.utils.atomic_files import atomic_folder
 from muvera.utils.optional_imports import import_extra
@@ -33,7 +33,6 @@ from muvera.utils.optional_imports import import_extra
 __all__ = ["embed", "encode_texts", "fetch_texts", "fit_reduction", "read_texts"]
 
 Texts = list[tuple[str, str]]
-Model = MiniLMTokenStates | TextEncoder
 
 
 def encode_texts(
@@ -71,8 +70,8 @@ def encode_texts(
     return out
 
 
-def _encoder(model: str) -> Model:
-    return MiniLMTokenStates(progress=False) if model == "minilm" else SentenceTransformersEncoder(model)
+def _encoder(model: str) -> TextEncoder:
+    return MiniLMEncoder() if model == "minilm" else SentenceTransformersEncoder(model)
 
 
 def fetch_texts(name: str, cache: Path) -> Path:
@@ -135,7 +134,7 @@ def read_texts(folder: Path, split: str) -> tuple[Texts, Texts]:
 
 
 def embed(
-    encoder: Model,
+    encoder: TextEncoder,
     model: str,
     documents: Texts,
     queries: Texts,
@@ -147,7 +146,7 @@ def embed(
 
     Parameters
     ----------
-    encoder : MiniLMTokenStates or TextEncoder
+    encoder : TextEncoder
     model : str
         Its name, so that shards of another model are refused.
     documents, queries : lists of (id, text)
@@ -220,9 +219,9 @@ def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) 
     return Reduction((components * np.sign(largest)).astype(np.float32))
 
 
-def _encode(encoder: Model, side: Side, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _encode(encoder: TextEncoder, side: Side, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
     extra: dict[str, NDArray[Any]] = {}
-    if isinstance(encoder, MiniLMTokenStates):
+    if isinstance(encoder, MiniLMEncoder):
         states = encoder.read(texts, side)
         vectors = [state.vectors for state in states]
         extra["token_ids"] = np.concatenate([state.token_ids for state in states])
