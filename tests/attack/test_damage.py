@@ -71,15 +71,7 @@ def reader() -> Iterator[Reader]:
 
 
 @pytest.mark.compiled("interpreted kernels would be too slow")
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(reason="from_arrays does not check integer arrays yet")])
-        if name in ("encoder_fde", "encoder_projected")
-        else name
-        for name in SAMPLES
-    ],
-)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_damage_is_read_or_refused_in_a_sentence(reader: Reader, tmp_path: Path, name: str) -> None:
     sample = make_sample(name, tmp_path)
     if sample is None:
