@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from builders import small_runs
 from builders.run_folders import (
     CANDIDATES,
     COLLECTIONS,
@@ -218,3 +219,31 @@ def test_the_page_works_in_a_browser(run: Run, tmp_path: Path) -> None:
             assert tab.get_by_role("columnheader", name=COLLECTIONS[1]).count() == 0
             assert (said, asked) == ([], [path.as_uri()])
         browser.close()
+
+
+@pytest.mark.compiled("searches whole collections")
+def test_what_the_runner_writes_is_what_tables_and_page_read(tmp_path: Path) -> None:
+    sweep = {"candidates": [5, 10, 20]}
+    systems = [
+        {"system": "exhaustive", "label": "all"},
+        {"system": "pooled", "label": "mean", "sweep": sweep},
+        {"system": "pooled", "label": "mean again", "sweep": sweep},
+    ]
+    kinds = ["metrics", "speed", "size", "facts", "candidates", "speed_at_recall"]
+    compare = [{"to": "all", "what": ["mean, candidates=5"]}]
+    assert small_runs.run(tmp_path, systems, timed=True, tables=kinds, compare=compare) == []
+    run = load_run(tmp_path / "out")
+    tables = {table["title"].removeprefix("Mine: "): table["rows"] for table in run.tables}
+    metrics = [row["metrics"]["5-recall@5"] for row in run.rows]
+    cells = [f"{m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in metrics]
+    assert [row[1] for row in tables["5-recall@5"]] == cells
+    speeds = [row[1].partition(" ")[0] for row in tables["queries per second (p50 / p95 / p99, ms)"]]
+    assert speeds == [f"{row['queries_per_second']:,.0f}" for row in run.rows]
+    assert [row[0] for row in tables["build seconds"]] == ["all", "mean", "mean again"]
+    assert tables["paired differences"][0][:2] == [
+        "mean, candidates=5 minus all",
+        "5-recall@5",
+    ]
+    view = ExperimentView(run, "mine")
+    assert [plot.x.title for plot in view.plots()] == [*["5-recall@5"] * 2, *["candidates"] * 2]
+    assert all(row["point"] in page_of(run) for row in run.rows)
