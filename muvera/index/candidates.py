@@ -122,19 +122,9 @@ class CandidateSearch:
         hidden: int = 0,
         below: int | None = None,
     ) -> list[NDArray[np.int64]]:
-        """Return up to `count` candidate rows per query, best vector first.
+        """Return up to `count` candidate rows per query, best vector first, of those in `allowed`.
 
-        Parameters
-        ----------
-        queries : MultiVectors
-        count : int
-        allowed : int64 (n,), optional
-            Rows to search among.
-        threads, ef : int, optional
-        hidden : int
-            Number of vectors of documents that are still being added.
-        below : int, optional
-            Return only rows below this one: those from it on are still being added.
+        Rows from `below` on are still being added and not returned; at most `hidden` of them have vectors.
         """
         vectors = self.encoder.encode_queries(queries, threads=threads)
         wanted = min(count + hidden, len(self.search))
@@ -226,22 +216,9 @@ class CandidateSearch:
         state: dict[str, Any],
         removed: NDArray[np.int64],
     ) -> CandidateSearch:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote and returned; `removed` are deleted rows, which the files may contain.
 
-        Parameters
-        ----------
-        folder : Path
-        encoder : Encoder
-        settings : IndexSettings
-        state : dict
-            As :meth:`save` returned it.
-        removed : int64 (n,)
-            Deleted rows, even if the files still contain them.
-
-        Raises
-        ------
-        ValueError, KeyError
-            For a damaged file, or a file that does not fit the encoder and the settings.
+        Raises ValueError or KeyError for damaged files, or files that do not fit the encoder and the settings.
         """
         loaded = cls(encoder, settings, state["fitted_on"])
         kind, graph = state["kind"], state["graph"]

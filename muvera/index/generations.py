@@ -42,15 +42,7 @@ Fill = Callable[[Path, str, set[str]], tuple[dict[str, Any], list[str]]]
 
 @dataclass(frozen=True)
 class Generation:
-    """One saved state of a folder.
-
-    Parameters
-    ----------
-    number : int
-        1, 2, ...
-    stamp : str
-        Random, to tell apart another index in the same folder with the same number.
-    """
+    """One saved state of a folder; the random stamp tells apart another index with the same number."""
 
     number: int
     stamp: str
@@ -87,25 +79,18 @@ def require_place(target: Path, overwrite: bool = False) -> None:
 def commit(
     target: Path, fill: Fill, expected_generation: Generation | None, overwrite: bool = False
 ) -> Generation:
-    """Write a new generation of the index in `target` and make it current.
+    """Write a new generation of the index in `target`, make it current and return it.
 
     Parameters
     ----------
     target : Path
-        A new folder, or the folder of an index.
     fill : callable
         Gets a folder to fill, its later name within `target`, and the names of the current generation's files
-        relative to `target`.  Writes the new generation's files; returns the manifest's entries and which of those
-        names to keep.
+        relative to `target`.  Returns the manifest's entries and which of those names to keep.
     expected_generation : Generation or None
         The generation that the caller last loaded from or wrote to this folder; None for a new index.
     overwrite : bool
-        Replace an index in `target`, whatever it is, in one step.
-
-    Returns
-    -------
-    Generation
-        The new one.
+        Replace any index in `target`, in one step.
 
     Raises
     ------
@@ -209,13 +194,7 @@ def _remove_unnamed(target: Path, named: set[str]) -> None:
 
 @contextmanager
 def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a folder beside `target` for tokens on their way there; remove it at the end.
-
-    Raises
-    ------
-    FileExistsError
-        If `target` cannot be written, see :func:`require_place`.
-    """
+    """Yield a folder beside `target` for tokens on their way there; see also :func:`require_place`."""
     require_place(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "staging") as staging:
@@ -224,13 +203,7 @@ def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`.
-
-    Raises
-    ------
-    IndexFolderError
-        At once, if another process or thread holds it.
-    """
+    """Hold the lock of `folder`, or raise IndexFolderError at once if another process or thread holds it."""
     path = folder / LOCK
     if path.is_symlink():  # locking would empty the file behind it
         raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")

@@ -120,15 +120,7 @@ class IdMap:
         return string_array(ids.tolist()) if ids.dtype == object else ids
 
     def rows(self, ids: list[Any], missing: Missing = "raise") -> list[int]:
-        """Return the rows of `ids` in their order.
-
-        Raises
-        ------
-        TypeError
-            For ids of another kind than the index has.
-        KeyError
-            For an id that is not in the index, with ``missing="raise"``.
-        """
+        """Return the rows of `ids` in their order; ids of another kind than the index has raise TypeError."""
         require_choice("missing", missing, get_args(Missing))
         wrong = {type(id).__name__ for id in ids if not _is_id(type(id))}
         if wrong:
@@ -215,13 +207,7 @@ class IdMap:
 
     @classmethod
     def load(cls, folder: Path) -> IdMap:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            For a damaged file.
-        """
+        """Read what :meth:`save` wrote, or raise ValueError for a damaged file."""
         content = read_json(folder / IDS)
         alive = load_npy(folder / ALIVE, mmap=False)
         values, following = content["ids"], content["next"]

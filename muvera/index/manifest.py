@@ -135,22 +135,7 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) -> None:
-    """Check that every file of a manifest exists and is unchanged.
-
-    Parameters
-    ----------
-    folder : Path
-    files : dict
-        Size and checksum by name.
-    thorough : bool, optional
-        True: compare the checksums of all files.  False: compare sizes only.  Default: checksums of files up to
-        256 MiB.
-
-    Raises
-    ------
-    IndexFolderError
-        For a file that is missing or changed.
-    """
+    """Raise IndexFolderError unless every file of a manifest exists and is unchanged, see require_unchanged."""
     for name, described in files.items():
         try:
             require_unchanged(folder / name, described, thorough)

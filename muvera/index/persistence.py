@@ -47,21 +47,10 @@ def write_contents(
     overwrite: bool = False,
     attachments: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> Generation:
-    """Write an index's contents to a folder; from then on its tokens are read from there.
+    """Write an index's contents to a folder, see :func:`muvera.index.generations.commit` and MuveraIndex.save.
 
-    Parameters
-    ----------
-    contents : IndexContents
-    target : Path
-    expected_generation, overwrite
-        See :func:`muvera.index.generations.commit`.
-    attachments : mapping of str to callable, optional
-        Further files of the index, by name; each callable writes the file at the path that it gets.
-
-    Raises
-    ------
-    IndexFolderError, FileExistsError, OSError
-        See :meth:`muvera.MuveraIndex.save`.
+    From then on its tokens are read from there.  `attachments` are further files by name; each callable writes the
+    file at the path that it gets.
     """
     new_segments: list[tuple[TokenStore[Any], list[Segment[Any]]]] = []
     new_graphs: list[VectorSearch] = []
@@ -170,13 +159,7 @@ def _write_segments(path: Path, segments: list[Segment[Any]], staging: Path | No
 
 
 def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContents, Generation]:
-    """Read what :func:`write_contents` wrote.
-
-    Raises
-    ------
-    FileNotFoundError, IndexFolderError
-        See :meth:`muvera.MuveraIndex.load`.
-    """
+    """Read what :func:`write_contents` wrote, see :meth:`muvera.MuveraIndex.load`."""
     recover_folder(folder)
     manifest = read_manifest(folder)
     for _ in range(_ATTEMPTS - 1):

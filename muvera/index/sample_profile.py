@@ -127,13 +127,7 @@ class SampleProfile:
 
     @classmethod
     def load(cls, folder: Path, counts: dict[str, Any]) -> SampleProfile:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError, KeyError
-            For a damaged file, or counts that do not fit it.
-        """
+        """Read what :meth:`save` wrote, or raise ValueError or KeyError."""
         directions = load_npy(folder / _FILE, mmap=False)
         sample, added = (np.array(counts[name], np.int64) for name in ("sample", "added"))
         return cls(directions, np.array(counts["edges"], np.float64), sample, added)

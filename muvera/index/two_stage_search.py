@@ -49,13 +49,7 @@ _PRODUCTS, _MIN_QUERIES, _MAX_TOKENS = 5 * 10**10, 16, 20_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """Checked arguments of a search, see :meth:`muvera.MuveraIndex.search`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a wrong value.
-    """
+    """Checked arguments of a search, see :meth:`muvera.MuveraIndex.search`."""
 
     k: int = DEFAULT_K
     ids: list[Any] | None = None
@@ -222,8 +216,7 @@ class IndexContents:
     def building(self, threads: int | None, staging: Path | None = None) -> Iterator[None]:
         """Fill new contents: fit the encoder on up to MAX_FIT_DOCUMENTS documents instead of the first 256.
 
-        With `staging`, a folder, tokens go there once there are many, see
-        :class:`muvera.index.token_store.TokenStore`.
+        Tokens go to the folder `staging` once there are many.
         """
         self.store.staging = staging
         self._building = True
@@ -388,14 +381,7 @@ class IndexContents:
     ) -> FirstStageRecall | None:
         """Return the share of the exact best documents among the candidates; None if all tokens are read.
 
-        Parameters
-        ----------
-        queries : MultiVectors
-            Each with a token.
-        sources : int64 (n_queries,), optional
-            Row of the document that each query is a window of, which does not count.
-        k, candidates : int
-        threads : int, optional
+        `sources`, int64 (n_queries,), are the rows of the documents that the queries are windows of; they do not count.
         """
         rows, _ = self.searchable
         if self.candidates is None or len(rows) == 0:

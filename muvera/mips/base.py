@@ -190,9 +190,9 @@ class SavedState:
     ----------
     settings : HNSWSettings, USearchSettings or None
     removed : int64 (n,)
-        Labels that were removed, even if the files still contain them.
+        Removed labels, which the files may still contain.
     graph : Path, optional
-        The graph's file, if it is in another folder; the vectors in this folder are added to it.
+        The graph's file in another folder; the vectors in this folder are added to it.
     """
 
     settings: Any = None

@@ -282,13 +282,7 @@ class ExactSearch(VectorSearch):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> ExactSearch:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            For damaged files, or files of another dimension.
-        """
+        """Read what :meth:`save` wrote, or raise ValueError, see :class:`VectorSearch`."""
         loaded = cls(dimension)
         # Memory-mapped because `add` copies: memory holds the vectors once.
         loaded.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))

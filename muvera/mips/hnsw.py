@@ -128,13 +128,7 @@ class HNSWSearch(GraphSearch):
         }
 
     def save(self, folder: Path) -> None:
-        """Write the graph in hnswlib's format, and the norms.
-
-        Raises
-        ------
-        OSError
-            If the file was not written completely: hnswlib does not report that.
-        """
+        """Write the graph in hnswlib's format, and the norms; raise OSError if the file is incomplete."""
         path = folder / self.file
         self._index.save_index(str(path))
         self._require_whole(path, self._index.index_file_size())
@@ -142,13 +136,7 @@ class HNSWSearch(GraphSearch):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            For a damaged file, or a file of another dimension.
-        """
+        """Read what :meth:`save` wrote, or raise ValueError, see :class:`VectorSearch`."""
         loaded = cls(dimension, saved.settings)
         path = saved.graph or folder / cls.file
         labels, marked = check_graph_file(path, dimension, loaded.settings.m)

@@ -35,18 +35,7 @@ _BLOCK = 1 << 16
 def check_graph_file(path: Path, dimension: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the labels of a file's vectors, and the labels marked as removed.
 
-    Parameters
-    ----------
-    path : Path
-    dimension : int
-        Floats that a vector must have, without the filling.
-    m : int
-        Links that a vector must have.
-
-    Raises
-    ------
-    ValueError
-        For a damaged file, or a file of other vectors.
+    Raises ValueError for a damaged file, or one whose vectors have another dimension (without the filling) or m.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:

@@ -27,15 +27,7 @@ _FEW, _SHARE = 1024, 100
 
 
 class SavedGraph:
-    """A graph's file and what was added since.
-
-    Parameters
-    ----------
-    path : Path
-        The graph's file.
-    vectors : int
-        Number of vectors in it.
-    """
+    """The path of a graph's file with so many `vectors`, and what was added since."""
 
     def __init__(self, path: Path, vectors: int) -> None:
         self.path = path
@@ -63,13 +55,7 @@ class SavedGraph:
 
 
 def read_added(folder: Path, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the labels and vectors that :meth:`SavedGraph.write` wrote; none if there is no file.
-
-    Raises
-    ------
-    ValueError
-        For files that do not fit each other or the dimension.
-    """
+    """Return the labels and vectors that :meth:`SavedGraph.write` wrote; none if there is no file."""
     if not (folder / ADDED).exists():
         return np.empty(0, np.int64), np.empty((0, dimension), np.float32)
     vectors, labels = load_npy(folder / ADDED, mmap=False), load_npy(folder / ADDED_LABELS, mmap=False)

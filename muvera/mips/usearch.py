@@ -189,13 +189,7 @@ class USearchSearch(GraphSearch):
         }
 
     def save(self, folder: Path) -> None:
-        """Write the graph in usearch's format, and the norms.
-
-        Raises
-        ------
-        OSError
-            If the file was not written completely.
-        """
+        """Write the graph in usearch's format, and the norms; raise OSError if the file is incomplete."""
         path = folder / self.file
         with self._lock:
             try:
@@ -208,13 +202,7 @@ class USearchSearch(GraphSearch):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> USearchSearch:
-        """Map what :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            For a damaged file, or a file of another dimension or other settings.
-        """
+        """Map what :meth:`save` wrote, or raise ValueError, see :class:`VectorSearch`."""
         loaded = cls(dimension, saved.settings)
         path = saved.graph or folder / cls.file
         precision = _PRECISIONS[loaded.settings.precision][0]
