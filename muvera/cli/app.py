@@ -7,6 +7,7 @@ import traceback
 from typing import Annotated, Any, cast
 
 import typer
+from typer import Option
 from typer.core import TyperGroup
 
 from .. import __version__
@@ -47,7 +48,6 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; print an error in one line, and a traceback only with --debug."""
-        arguments = list(ctx.args)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -59,22 +59,20 @@ class Commands(TyperGroup):
             if ctx.params.get("debug"):
                 traceback.print_exc()
             if isinstance(error, _EXPECTED):
-                note(f"muvera: error: {one_line(error, _used_options(ctx, arguments))}")
+                note(f"muvera: error: {one_line(error, _options(ctx))}")
                 raise typer.Exit(2) from None
             kind = type(error).__name__
             note(f"muvera: error: unexpected {kind}: {one_line(error)} (muvera --debug shows a traceback)")
             raise typer.Exit(1) from None
 
 
-def _used_options(ctx: Any, arguments: list[str]) -> dict[str, str]:
-    """Return the options among a command's arguments, by their Python names."""
+def _options(ctx: Any) -> dict[str, str]:
+    """Return the options of the command that runs, by their Python names."""
     command = ctx.command.commands.get(ctx.invoked_subcommand)
-    written = {argument.partition("=")[0] for argument in arguments}
     return {
-        parameter.name: option
+        parameter.name: parameter.opts[0]
         for parameter in getattr(command, "params", [])
-        for option in parameter.opts
-        if option in written and option.startswith("-")
+        if parameter.opts[0].startswith("-")
     }
 
 
@@ -90,8 +88,8 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def start(
     ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print a traceback with every error.")] = False,
+    version: Annotated[bool, Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Print a traceback with every error.")] = False,
 ) -> None:
     """Search token embeddings of ColBERT's kind with an ordinary vector index (MUVERA).
 

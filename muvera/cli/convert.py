@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from .options import Format, Json, Overwrite, Quiet, ReaderOption, Source, parse_options
 from .output import print_json
-
-if TYPE_CHECKING:
-    from ..convert import IsolationLimits
 
 __all__ = ["convert", "formats"]
 
@@ -25,53 +23,49 @@ def convert(
     source: Source,
     out: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="A new folder (npy, plaid) or file (npz, safetensors, parquet)."),
+        Argument(metavar="OUT", help="A new folder (npy, plaid) or file (npz, safetensors, parquet)."),
     ],
     to: Annotated[
-        str, typer.Option(help="Output format: npy, npz, safetensors, parquet, or plaid (a ColBERT index).")
+        str, Option(help="Output format: npy, npz, safetensors, parquet, or plaid (a ColBERT index).")
     ] = "npy",
     format: Format = None,
     option: ReaderOption = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Scale every token to unit length.")] = False,
+    normalize: Annotated[bool, Option("--normalize", help="Scale every token to unit length.")] = False,
     drop_zero_rows: Annotated[
-        str | None, typer.Option(help="Zero rows to drop: trailing, leading or all; error refuses them.")
+        str | None, Option(help="Zero rows to drop: trailing, leading or all; error refuses them.")
     ] = None,
     truncate_dimension: Annotated[
-        int | None, typer.Option(help="Keep the first columns (Matryoshka models), scaled to unit length.")
+        int | None, Option(help="Keep the first columns (Matryoshka models), scaled to unit length.")
     ] = None,
-    pooling: Annotated[
-        str | None, typer.Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")
-    ] = None,
-    pool_factor: Annotated[float, typer.Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
+    pooling: Annotated[str | None, Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")] = None,
+    pool_factor: Annotated[float, Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
     protected: Annotated[
-        int | None, typer.Option(help="Leading tokens that are not pooled (default: as the rule).")
+        int | None, Option(help="Leading tokens that are not pooled (default: as the rule).")
     ] = None,
     token_ids: Annotated[
-        Path | None, typer.Option(help="For whole words: a .npy with the vocabulary id of every token.")
+        Path | None, Option(help="For whole words: a .npy with the vocabulary id of every token.")
     ] = None,
-    vocabulary: Annotated[
-        Path | None, typer.Option(help="For whole words: vocab.txt or tokenizer.json.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float16 (default: as SOURCE).")] = None,
+    vocabulary: Annotated[Path | None, Option(help="For whole words: vocab.txt or tokenizer.json.")] = None,
+    dtype: Annotated[str | None, Option(help="float32 or float16 (default: as SOURCE).")] = None,
     nbits: Annotated[
         int | None,
-        typer.Option(
+        Option(
             help="For plaid: bits per coordinate, 1, 2, 4 or 8 (default: keep SOURCE's codes, otherwise 2)."
         ),
     ] = None,
     bucket_means: Annotated[
         bool,
-        typer.Option("--bucket-means", help="For plaid: decode buckets to their means, which loses less."),
+        Option("--bucket-means", help="For plaid: decode buckets to their means, which loses less."),
     ] = False,
     isolated: Annotated[
         bool,
-        typer.Option("--isolated", help="Read SOURCE in a process with limits, for files you do not trust."),
+        Option("--isolated", help="Read SOURCE in a process with limits, for files you do not trust."),
     ] = False,
     time_limit: Annotated[
-        float | None, typer.Option(min=1, help="Seconds of processor time with --isolated (default: 600).")
+        float | None, Option(min=1, help="Read isolated, with this many seconds of processor time (600).")
     ] = None,
     memory_limit: Annotated[
-        int | None, typer.Option(min=256, help="MiB of memory with --isolated (default: 4096).")
+        int | None, Option(min=256, help="Read isolated, with this many MiB of memory (4096).")
     ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
@@ -90,11 +84,13 @@ def convert(
       muvera index tokens MY_INDEX
       muvera convert MY_INDEX COLBERT_INDEX --to plaid
     """
-    from ..convert import pipeline
+    from ..convert import IsolationLimits, pipeline
     from ..utils.npy_files import load_npy
     from .sources import is_index, open_index
 
-    limits = _isolation(isolated, time_limit, memory_limit)
+    limits = _without_none(
+        seconds=time_limit, memory_bytes=None if memory_limit is None else memory_limit << 20
+    )
     options = _without_none(
         normalize=normalize or None,
         drop_zero_rows=drop_zero_rows,
@@ -115,7 +111,7 @@ def convert(
         format=format,
         overwrite=overwrite,
         progress=not quiet and sys.stderr.isatty(),
-        isolated=limits,
+        isolated=IsolationLimits(**limits) if isolated or limits else False,
         **options,
         **parse_options(option),
     )
@@ -123,18 +119,6 @@ def convert(
         print_json(report.to_dict())
     else:
         typer.echo(report.text)
-
-
-def _isolation(isolated: bool, seconds: float | None, mebibytes: int | None) -> bool | IsolationLimits:
-    """Return the limits of the reading process, or False without --isolated."""
-    if not isolated:
-        if seconds is not None or mebibytes is not None:
-            raise ValueError("--time-limit and --memory-limit need --isolated. Add it, or leave them out.")
-        return False
-    from ..convert import IsolationLimits
-
-    memory_bytes = None if mebibytes is None else mebibytes << 20
-    return IsolationLimits(**_without_none(seconds=seconds, memory_bytes=memory_bytes))
 
 
 def _without_none(**options: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from .options import Json, Threads
 from .output import note, print_json, seconds
@@ -32,7 +33,7 @@ _VECTORS = "fde"
 
 
 def demo(
-    queries: Annotated[int, typer.Option(min=0, help="Number of queries to show.")] = 3,
+    queries: Annotated[int, Option(min=0, help="Number of queries to show.")] = 3,
     threads: Threads = None,
     json_: Json = False,
 ) -> None:

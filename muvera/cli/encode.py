@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from .options import Config, Format, Json, Overwrite, Part, Quiet, ReaderOption, Source, Threads
 from .options import Encoder as EncoderOption
@@ -43,22 +44,22 @@ print(json.dumps({"size": 10, "_source": ["id"], "query": {"knn": knn}}))' |
 
 def encode(
     source: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new .npy file, or the target of --to.")],
+    out: Annotated[Path, Argument(metavar="OUT", help="A new .npy file, or the target of --to.")],
     side: Annotated[
-        str, typer.Option(help="documents or queries; an encoder makes different vectors of them.")
+        str, Option(help="documents or queries; an encoder makes different vectors of them.")
     ] = "documents",
     to: Annotated[
         str | None,
-        typer.Option(help="With ids: npy (a folder), parquet (a file) or opensearch (a folder)."),
+        Option(help="With ids: npy (a folder), parquet (a file) or opensearch (a folder)."),
     ] = None,
     encoder: EncoderOption = None,
     config: Config = None,
     save_encoder: Annotated[
-        Path | None, typer.Option(help="Save the encoder in this new folder, to encode queries with it.")
+        Path | None, Option(help="Save the encoder in this new folder, to encode queries with it.")
     ] = None,
     format: Format = None,
     part: Annotated[
-        str | None, typer.Option(help="docs or queries, if SOURCE contains both (default: as --side).")
+        str | None, Option(help="docs or queries, if SOURCE contains both (default: as --side).")
     ] = None,
     option: ReaderOption = None,
     threads: Threads = None,
@@ -86,7 +87,9 @@ def encode(
         raise ValueError(f"--side must be documents or queries, got {side!r}.")
     if to is not None and to not in FORMATS:
         raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {to!r}.")
-    _require_new(out, save_encoder, overwrite)
+    for path in (out, save_encoder):  # before the work
+        if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
+            raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
     opened = (open_documents if side == "documents" else open_queries)(source, format, part, option)
     chosen, settings = choose_encoder(encoder, config, opened.dimension)
     if settings:
@@ -106,14 +109,14 @@ def encode(
                 "muvera: note: The encoder was fitted to these documents. To encode queries for them, save it with "
                 "--save-encoder FOLDER and use it with --encoder FOLDER."
             )
+    if save_encoder is not None:
+        ready.save(save_encoder, overwrite=overwrite)
     with progress_bar(opened.num_documents, "texts", "encoding", quiet) as advance:
         vectors = _Vectors(opened, ready, side, threads, advance)
         if to is None:
             write_array(iter(vectors), out, ready.config.vector_dimension, overwrite=overwrite)
         else:
             write_vectors(iter(vectors), out, to, overwrite=overwrite)
-    if save_encoder is not None:
-        ready.save(save_encoder, overwrite=overwrite)
     duration = time.perf_counter() - begun
     if json_:
         print_json(
@@ -136,22 +139,6 @@ def encode(
     )
     if to == "opensearch" and not quiet:
         typer.echo(f"\n{_OPENSEARCH}", nl=False)
-
-
-def _require_new(out: Path, save_encoder: Path | None, overwrite: bool) -> None:
-    """Fail before the work if a name is in use; only results of this command are ever replaced."""
-    from ..encoders.registry import is_encoder_folder
-
-    for path, own in (
-        (out, any((out / name).exists() for name in ("vectors.npy", "bulk-00000.ndjson"))),
-        (save_encoder, save_encoder is not None and is_encoder_folder(save_encoder)),
-    ):
-        if path is None or not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            continue
-        if not overwrite:
-            raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
-        if path.is_dir() and not own:
-            raise FileExistsError(f"{path} contains neither vectors nor an encoder. Give another name.")
 
 
 class _Vectors:
@@ -185,7 +172,7 @@ def load(
     source: Source,
     to: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="URL",
             help="postgresql://USER@HOST/DATABASE#NAME, qdrant://HOST:6333#NAME, qdrant-edge:FOLDER#NAME, "
             "lancedb:FOLDER#NAME or milvus:FILE.db#NAME.",
@@ -193,20 +180,20 @@ def load(
     ],
     metadata: Annotated[
         Path | None,
-        typer.Option(help="JSON lines, one object per document in SOURCE's order, for search --where."),
+        Option(help="JSON lines, one object per document in SOURCE's order, for search --where."),
     ] = None,
     encoder: EncoderOption = None,
     config: Config = None,
     tokens: Annotated[
-        bool, typer.Option("--tokens/--no-tokens", help="Also store the tokens there, to rank exactly.")
+        bool, Option("--tokens/--no-tokens", help="Also store the tokens there, to rank exactly.")
     ] = True,
     precision: Annotated[
-        str | None, typer.Option(help="float32 or float16, of the stored vectors (default: as the engine).")
+        str | None, Option(help="float32 or float16, of the stored vectors (default: as the engine).")
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Write existing documents again (default: skip them).")
+        bool, Option("--replace", help="Write existing documents again (default: skip them).")
     ] = False,
-    drop: Annotated[bool, typer.Option("--drop", help="Remove the collection first.")] = False,
+    drop: Annotated[bool, Option("--drop", help="Remove the collection first.")] = False,
     format: Format = None,
     part: Part = None,
     option: ReaderOption = None,

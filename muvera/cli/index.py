@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from ..utils.checks import counted
 from .options import Config, Encoder, Format, Json, Overwrite, Part, Quiet, ReaderOption, Source, Threads
 from .output import megabytes, note, print_json, progress_bar, seconds, warn
 
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from ..encoders.base import EncoderConfig
     from ..index.info import IndexInfo
 
-__all__ = ["code_name", "index", "info"]
-
-# Vectors that take more than this cause a warning.
-_MUCH_MEMORY = 8 << 30
+__all__ = ["index", "info"]
 
 # Property of the texts' database that names their encoder.
 _TEXT_ENCODER = "text_encoder"
@@ -28,7 +25,7 @@ _TEXT_ENCODER = "text_encoder"
 
 def index(
     source: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the index.")],
+    out: Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")],
     format: Format = None,
     part: Part = None,
     option: ReaderOption = None,
@@ -36,30 +33,28 @@ def index(
     config: Config = None,
     backend: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="auto, exact (reads every vector), scan (reads 4-bit codes), hnsw (searches a graph) or usearch (a "
             "graph in half the memory)."
         ),
     ] = None,
     exact_tokens: Annotated[
         int | None,
-        typer.Option(help="Search at most this many tokens exactly, without vectors; 0: never."),
+        Option(help="Search at most this many tokens exactly, without vectors; 0: never."),
     ] = None,
     tokens: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="How tokens are stored: float32, float16, or as codes: int8 (half of float16), 4bit, 2bit or 1bit "
             "(1/4, 1/7 and 1/13 of it; fewer bits lower recall). Default: float16 stays float16, all else float32."
         ),
     ] = None,
     keep_exact: Annotated[
         bool,
-        typer.Option(
-            "--keep-exact", help="Also store exact tokens beside codes; they rank the best few again."
-        ),
+        Option("--keep-exact", help="Also store exact tokens beside codes; they rank the best few again."),
     ] = False,
     keep_codes: Annotated[
-        bool, typer.Option("--keep-codes", help="Keep the codes of a PLAID index unchanged.")
+        bool, Option("--keep-codes", help="Keep the codes of a PLAID index unchanged.")
     ] = False,
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -81,6 +76,7 @@ def index(
     from ..encoders.base import EncoderConfig
     from ..index.muvera_index import MuveraIndex
     from ..index.settings import IndexSettings
+    from ..utils.checks import counted
     from .sources import choose_encoder, open_documents, stream
 
     _require_new(out, overwrite)
@@ -94,11 +90,8 @@ def index(
     }
     values |= {name: value for name, value in given.items() if value is not None}
     settings = IndexSettings.of(**values)
-    _require_library(settings.backend)
     begun = time.perf_counter()
     if isinstance(chosen, EncoderConfig):
-        if not quiet:
-            _warn_of_memory(opened.num_documents, chosen.vector_dimension)
         chosen = _fitted(chosen, opened, settings, threads, quiet)
     with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
         build: Any = MuveraIndex.from_plaid if keep_codes else MuveraIndex.build
@@ -142,15 +135,6 @@ def _require_new(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{out} is a file, but an index is a folder. Give another name.")
 
 
-def _require_library(backend: str) -> None:
-    """Fail before the work if a backend's library is missing, even if it is needed only later."""
-    from ..mips import GRAPHS
-    from ..utils.optional_imports import import_extra
-
-    if backend in tuple(GRAPHS):
-        import_extra(GRAPHS[backend], GRAPHS[backend], f"Backend {backend!r}")
-
-
 def _fitted(config: EncoderConfig, source: Any, settings: Any, threads: int | None, quiet: bool) -> Any:
     """Return an encoder fitted on all documents, or `config` if there are few or no vectors are made."""
     from ..encoders.registry import make_encoder
@@ -164,27 +148,18 @@ def _fitted(config: EncoderConfig, source: Any, settings: Any, threads: int | No
     return fit(make_encoder(config), source, quiet, threads)
 
 
-def _warn_of_memory(documents: int | None, dimension: int) -> None:
-    size = 4 * dimension * (documents or 0)
-    if size >= _MUCH_MEMORY:
-        warn(
-            f"{documents:,} vectors of {dimension:,} floats take {size / 2**30:.0f} GiB of memory. Vectors of "
-            "--encoder moments or learned are smaller."
-        )
-
-
 def info(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="An index, an encoder's folder, or token embeddings.")
+        Path, Argument(metavar="PATH", help="An index, an encoder's folder, or token embeddings.")
     ],
     format: Format = None,
     part: Part = None,
     option: ReaderOption = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read an index in full and compare every checksum.")
+        bool, Option("--verify", help="Read an index in full and compare every checksum.")
     ] = False,
     survey: Annotated[
-        bool, typer.Option("--survey", help="Read embeddings in full: norms, empty texts, invalid numbers.")
+        bool, Option("--survey", help="Read embeddings in full: norms, empty texts, invalid numbers.")
     ] = False,
     json_: Json = False,
 ) -> None:
@@ -216,6 +191,7 @@ def _index_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[str]]:
     from ..index.manifest import TEXTS, read_manifest
     from ..index.muvera_index import MuveraIndex
     from ..texts.database import DocumentDatabase
+    from ..utils.checks import counted
 
     loaded = MuveraIndex.load(path, verify_files=True if verify else None)
     facts = loaded.info()
@@ -292,9 +268,12 @@ def _embedding_facts(
 
 def _search(facts: IndexInfo) -> str:
     """Return how an index searches, and the recall of its candidates."""
+    from ..reranking.codecs import FLOATS
+
     vectors = facts.vectors
     if vectors is None:
-        codes = code_name(facts)
+        codec = facts.token_codec["codec"]
+        codes = None if codec in FLOATS else codec
         return f"by the {codes} codes of all tokens, without vectors" if codes else "exactly, without vectors"
     text = f"by {facts.encoder['encoder']} vectors of {facts.encoder['vector_dimension']:,} floats"
     if vectors["kind"] in ("exact", "scan"):
@@ -319,11 +298,3 @@ def _size(facts: IndexInfo) -> str:
 
 def _named(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
-
-
-def code_name(facts: IndexInfo) -> str | None:
-    """Return the name of the codes that a search reads, or None if it reads float tokens."""
-    from ..reranking.codecs import FLOATS
-
-    codec: str = facts.token_codec["codec"]
-    return None if codec in FLOATS else codec

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from .options import Config, Encoder, Format, Json, Part, Queries, Quiet, ReaderOption, Source, Threads
 from .output import note, print_json, progress_bar
 
 __all__ = ["diagnose", "tune"]
 
-Seed = Annotated[int, typer.Option(help="Random seed of the sample.")]
+Seed = Annotated[int, Option(help="Random seed of the sample.")]
 
 
 def diagnose(
@@ -23,7 +24,7 @@ def diagnose(
     option: ReaderOption = None,
     encoder: Encoder = None,
     config: Config = None,
-    sample: Annotated[int, typer.Option(help="Documents to measure; time grows in proportion.")] = 1000,
+    sample: Annotated[int, Option(help="Documents to measure; time grows in proportion.")] = 1000,
     seed: Seed = 0,
     threads: Threads = None,
     json_: Json = False,
@@ -62,20 +63,20 @@ def tune(
     option: ReaderOption = None,
     target_recall: Annotated[
         float | None,
-        typer.Option(help="Choose the smallest vectors with this recall (default: those with the highest)."),
+        Option(help="Choose the smallest vectors with this recall (default: those with the highest)."),
     ] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Maximum bytes of a document's vector.")] = None,
-    max_floats: Annotated[int | None, typer.Option(help="Maximum floats of a document's vector.")] = None,
+    max_bytes: Annotated[int | None, Option(help="Maximum bytes of a document's vector.")] = None,
+    max_floats: Annotated[int | None, Option(help="Maximum floats of a document's vector.")] = None,
     candidates: Annotated[
-        int | None, typer.Option(help="Documents that a search ranks exactly (default: 100).")
+        int | None, Option(help="Documents that a search ranks exactly (default: 100).")
     ] = None,
-    sample: Annotated[int, typer.Option(help="Documents to measure; time grows in proportion.")] = 1500,
+    sample: Annotated[int, Option(help="Documents to measure; time grows in proportion.")] = 1500,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Write the configuration here, for muvera index --config.")
+        Path | None, Option(help="Write the configuration here, for muvera index --config.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw recall over bytes as .svg or .png; needs the extra 'plot'.")
+        Path | None, Option(help="Draw recall over bytes as .svg or .png; needs the extra 'plot'.")
     ] = None,
     threads: Threads = None,
     json_: Json = False,

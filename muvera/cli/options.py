@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 __all__ = [
     "Config",
@@ -27,31 +27,29 @@ __all__ = [
 
 Source = Annotated[
     Path,
-    typer.Argument(
+    Argument(
         metavar="SOURCE", help="Token embeddings: an index, a file, a folder or a vector store's folder."
     ),
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", "-f", help="Input format (default: auto-detect; see muvera formats)."),
+    Option("--format", "-f", help="Input format (default: auto-detect; see muvera formats)."),
 ]
 Part = Annotated[
     str | None,
-    typer.Option("--part", help="docs or queries, if SOURCE contains both (default: docs)."),
+    Option("--part", help="docs or queries, if SOURCE contains both (default: docs)."),
 ]
 ReaderOption = Annotated[
     list[str] | None,
-    typer.Option("--option", "-o", help="NAME=VALUE for the format's reader; can be repeated."),
+    Option("--option", "-o", help="NAME=VALUE for the format's reader; can be repeated."),
 ]
 Queries = Annotated[
     Path | None,
-    typer.Option(
-        "--queries", help="Query embeddings of the same model (default: windows of document tokens)."
-    ),
+    Option("--queries", help="Query embeddings of the same model (default: windows of document tokens)."),
 ]
 Encoder = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--encoder",
         help="moments, learned, mean, fde, paper or reference; or the folder of an index or of a saved encoder "
         "(default: moments).",
@@ -59,18 +57,16 @@ Encoder = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(
-        "--config", help='JSON file with parameters, such as {"num_repetitions": 40} with --encoder fde.'
-    ),
+    Option("--config", help='JSON file with parameters, such as {"num_repetitions": 40} with --encoder fde.'),
 ]
 Where = Annotated[
     str | None,
-    typer.Option("--where", help='Condition on the metadata, as JSON: \'{"year": {"$gte": 2000}}\'.'),
+    Option("--where", help='Condition on the metadata, as JSON: \'{"year": {"$gte": 2000}}\'.'),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", help="Number of threads (default: all cores).")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT when the new one is complete.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no notes.")]
+Threads = Annotated[int | None, Option("--threads", help="Number of threads (default: all cores).")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace OUT when the new one is complete.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document instead of text.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Print no progress bar and no notes.")]
 
 
 def parse_options(pairs: list[str] | None) -> dict[str, Any]:

@@ -24,6 +24,8 @@ _ON_COMMAND_LINE = {
     "needs token_ids and vocabulary": "needs --token-ids and --vocabulary",
     "Use None": "Leave it out",
     "Give another port": "Give another --port",
+    "Use MuveraIndex.load": "Use muvera search",
+    "Use MuveraIndex.build": "Leave out --keep-codes",
 }
 
 # Options of readers, which are given with -o.
@@ -58,7 +60,7 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
     ----------
     error : Exception
     options : dict of str to str, optional
-        The options in use, by their Python names, such as ``{"max_bytes": "--max-bytes"}``.
+        The command's options by their Python names, such as ``{"max_bytes": "--max-bytes"}``.
 
     Examples
     --------

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from ..utils.checks import counted, verb
 from .options import Format, Json, Quiet, ReaderOption, Threads, Where, parse_json
 from .output import note, print_json, progress_bar, seconds, warn
 
@@ -31,43 +31,39 @@ _DOCUMENTS_ONLY = ("muvera index", "plaid", "fast_plaid", "pylate", "warp", "bya
 
 def search(
     index: Annotated[
-        str, typer.Argument(metavar="INDEX", help="The folder of an index, or the URL of muvera load.")
+        str, Argument(metavar="INDEX", help="The folder of an index, or the URL of muvera load.")
     ],
     queries: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             metavar="QUERIES",
             help="Query embeddings in any format; also a .npy (queries, tokens, dimension).",
         ),
     ],
-    k: Annotated[int, typer.Option("--k", "-k", help="Documents per query; fewer if there are fewer.")] = 10,
+    k: Annotated[int, Option("--k", "-k", help="Documents per query; fewer if there are fewer.")] = 10,
     candidates: Annotated[
         int | None,
-        typer.Option(
-            help="Documents that the vectors propose and exact scores rank (default: 100, at least k)."
-        ),
+        Option(help="Documents that the vectors propose and exact scores rank (default: 100, at least k)."),
     ] = None,
     ids: Annotated[
-        Path | None, typer.Option(help="Search only the documents with the ids in this file, one id a line.")
+        Path | None, Option(help="Search only the documents with the ids in this file, one id a line.")
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print the best document token for each query token.")
+        bool, Option("--explain", help="Print the best document token for each query token.")
     ] = False,
     patience: Annotated[
         int | None,
-        typer.Option(
-            help="Stop when this many candidates in a row do not change the best k (default: score all)."
-        ),
+        Option(help="Stop when this many candidates in a row do not change the best k (default: score all)."),
     ] = None,
     where: Where = None,
     rerank: Annotated[
         str | None,
-        typer.Option(help="For a URL, where candidates are ranked: auto (default), here, engine or none."),
+        Option(help="For a URL, where candidates are ranked: auto (default), here, engine or none."),
     ] = None,
-    trec: Annotated[bool, typer.Option("--trec", help="Print a TREC run.")] = False,
+    trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
     part: Annotated[
-        str | None, typer.Option(help="docs or queries, if QUERIES contains both (default: queries).")
+        str | None, Option(help="docs or queries, if QUERIES contains both (default: queries).")
     ] = None,
     option: ReaderOption = None,
     threads: Threads = None,
@@ -88,6 +84,7 @@ def search(
         raise ValueError("--trec prints only a run. Leave out --json and --explain.")
     from ..convert import read
     from ..engines.base import is_engine_url
+    from ..utils.checks import counted
     from .sources import open_queries
 
     candidates = max(100, k) if candidates is None else candidates
@@ -119,8 +116,7 @@ def search(
         empty = [name for name, length in zip(names, texts.lengths, strict=True) if length == 0]
         if empty and not quiet:
             warn(
-                f"{counted(len(empty), 'query', 'queries')} {verb(len(empty), 'has', 'have')} no tokens and "
-                f"{verb(len(empty), 'gets an empty ranking', 'get empty rankings')}: {_first(empty)}."
+                f"{counted(len(empty), 'query', 'queries')} without tokens: empty rankings ({_first(empty)})."
             )
         if trec:
             _print_run(names, rankings)
@@ -136,7 +132,7 @@ def search(
         _print_results(results, explain)
         if not quiet:
             sizes = f"{counted(len(names), 'query', 'queries')} among {counted(len(searched), 'document')}"
-            note(f"{sizes} in {seconds(duration)}{'' if is_engine_url(index) else _codes_read(searched)}")
+            note(f"{sizes} in {seconds(duration)}")
 
 
 def _engine_options(where: str | None, rerank: str | None) -> dict[str, Any]:
@@ -169,18 +165,6 @@ def _open_index(index: str, queries: Path) -> MuveraIndex:
             f"texts: muvera texts search {index} {shlex.quote(str(queries))} answers a question."
         )
     return loaded
-
-
-def _codes_read(index: MuveraIndex) -> str:
-    """Return the codes that the scores come from; nothing for float tokens."""
-    from .index import code_name
-
-    facts = index.info()
-    codes = code_name(facts)
-    if codes is None:
-        return ""
-    exact = "; exact tokens rank the best few" if facts.token_codec["exact_bytes_per_token"] else ""
-    return f"; scores are computed from {codes} codes{exact}"
 
 
 def _rankings(searched: Any, texts: MultiVectors, quiet: bool, **plan: Any) -> list[Ranking]:
@@ -216,10 +200,7 @@ def _read_ids(file: Path, index: MuveraIndex, quiet: bool) -> list[Any]:
             ) from None
     unknown = [name for name in ids if name not in index]
     if unknown and not quiet:
-        warn(
-            f"{len(unknown):,} of {counted(len(ids), 'id')} in {file} {verb(len(unknown), 'is', 'are')} not "
-            f"in the index: {_first(unknown)}."
-        )
+        warn(f"{len(unknown):,} of {len(ids):,} ids in {file} are not in the index: {_first(unknown)}.")
     return ids
 
 

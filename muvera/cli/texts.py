@@ -9,10 +9,11 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from .options import Json, Overwrite, Quiet, Threads, Where, parse_json
 from .output import note, print_json, progress_bar, seconds, warn
@@ -52,23 +53,17 @@ p{{overflow-wrap:anywhere}}</style>
 def build(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="TEXTS", help="JSON lines or CSV with text, id and metadata, or one text per line."
-        ),
+        Argument(metavar="TEXTS", help="JSON lines or CSV with text, id and metadata, or one text per line."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the index.")],
+    out: Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")],
     encoder: Annotated[
         str,
-        typer.Option(
-            help="Text encoder: minilm, sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."
-        ),
+        Option(help="Text encoder: minilm, sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."),
     ] = "minilm",
-    field: Annotated[str, typer.Option(help="Key or column of the text.")] = "text",
-    vectors: Annotated[
-        str, typer.Option(help="Document vectors: a preset of muvera index --encoder.")
-    ] = "moments",
+    field: Annotated[str, Option(help="Key or column of the text.")] = "text",
+    vectors: Annotated[str, Option(help="Document vectors: a preset of muvera index --encoder.")] = "moments",
     cache: Annotated[
-        Path | None, typer.Option(help="Store encoded texts in this file, to continue an interrupted run.")
+        Path | None, Option(help="Store encoded texts in this file, to continue an interrupted run.")
     ] = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
@@ -110,28 +105,26 @@ def build(
 
 @texts.command("search")
 def search(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder of muvera texts index.")],
+    index: Annotated[Path, Argument(metavar="INDEX", help="A folder of muvera texts index.")],
     query: Annotated[
-        str | None, typer.Argument(metavar="QUERY", help="A question (default: prompt for questions).")
+        str | None, Argument(metavar="QUERY", help="A question (default: prompt for questions).")
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Number of answers.")] = 10,
+    k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: Where = None,
-    unit: Annotated[str, typer.Option(help="document, or sentence for the best sentences.")] = "document",
+    unit: Annotated[str, Option(help="document, or sentence for the best sentences.")] = "document",
     words: Annotated[
-        int, typer.Option(min=0, help="Also rank this many texts that share words with the query.")
+        int, Option(min=0, help="Also rank this many texts that share words with the query.")
     ] = 0,
     words_weight: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Weight of BM25's score in the ranking, with --words (default: 0)."),
+        Option(min=0, max=1, help="Weight of BM25's score in the ranking, with --words (default: 0)."),
     ] = None,
-    candidates: Annotated[int, typer.Option(min=1, help="Texts that are ranked exactly.")] = 100,
-    explain: Annotated[bool, typer.Option("--explain", help="Print the matching words.")] = False,
+    candidates: Annotated[int, Option(min=1, help="Texts that are ranked exactly.")] = 100,
+    explain: Annotated[bool, Option("--explain", help="Print the matching words.")] = False,
     as_html: Annotated[
-        Path | None, typer.Option("--html", help="Write the answers to a page with shaded words.")
+        Path | None, Option("--html", help="Write the answers to a page with shaded words.")
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Text encoder (default: the encoder of the index).")
-    ] = None,
+    encoder: Annotated[str | None, Option(help="Text encoder (default: the encoder of the index).")] = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -152,7 +145,6 @@ def search(
         if unit == "sentence":
             raise ValueError("--words-weight ranks whole texts. Leave it out, or give --unit document.")
         options["weights"] = {"maxsim": 1 - words_weight, "words": words_weight}
-    _require_texts(index)
     loaded = TextIndex.load(index, encoder)
     answer = partial(loaded.search if unit == "document" else loaded.search_sentences, **options)
     if query is None:
@@ -170,19 +162,6 @@ def search(
     print_hits(hits, explain)
     if not quiet:
         note(f"{len(hits):,} of {len(loaded):,} texts in {seconds(duration)}")
-
-
-def _require_texts(index: Path) -> None:
-    """Refuse an index of token vectors, and name the command that searches it."""
-    from ..index.manifest import MANIFEST, TEXTS, read_manifest
-
-    if (index / MANIFEST).is_file() and not any(
-        PurePosixPath(name).name == TEXTS for name in read_manifest(index)["files"]
-    ):
-        raise ValueError(
-            f"{index} is an index of token vectors without texts. Search it with query embeddings: "
-            f"muvera search {index} QUERIES."
-        )
 
 
 def converse(answer: Callable[..., list[Hit]], explain: bool) -> None:
@@ -229,22 +208,16 @@ def _write_page(path: Path, query: str, hits: list[Hit]) -> None:
 
 
 def serve(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index.")],
-    encoder: Annotated[
-        str | None, typer.Option(help="Text encoder (default: the encoder of the index).")
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
+    encoder: Annotated[str | None, Option(help="Text encoder (default: the encoder of the index).")] = None,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     writable: Annotated[
-        bool, typer.Option("--writable", help=f"Allow writes with the bearer token in {_TOKEN}.")
+        bool, Option("--writable", help=f"Allow writes with the bearer token in {_TOKEN}.")
     ] = False,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with the token, instead of the variable.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Concurrent searches (default: one per core).")
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds per request.")] = 30.0,
+    token_file: Annotated[Path | None, Option(help="File with the token, instead of the variable.")] = None,
+    threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
+    timeout: Annotated[float, Option(help="Seconds per request.")] = 30.0,
 ) -> None:
     """Serve an index: /search, /explain, /documents, /info, /health, /openapi.json, and a page at /.
 

@@ -63,7 +63,6 @@ def test_whole_words(source: Path, tmp_path: Path) -> None:
         (["--token-ids", "none.npy"], "none.npy"),
         (["--pooling", "whole-word"], "needs --token-ids and --vocabulary"),
         (["--pooling", "foo"], "whole-word, colberter, got 'foo'"),
-        (["--time-limit", "60"], "--isolated"),
         (["--isolated", "--memory-limit", "1"], "256"),
     ],
 )
@@ -80,7 +79,7 @@ def test_existing_and_missing_files(source: Path, tmp_path: Path) -> None:
 
 
 def test_isolated(source: Path, tmp_path: Path) -> None:
-    limits = ["--isolated", "--time-limit", 60, "--memory-limit", 1024]
+    limits = ["--time-limit", 60, "--memory-limit", 1024]
     assert answer("convert", source, tmp_path / "out", *limits)["read"]["tokens"] == 8
     assert read(tmp_path / "out").ids.tolist() == ["a", "b", "c"]
     (source / "ids.json").write_text("[" * 200_000)
