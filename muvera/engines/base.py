@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids
 from ..metadata.filters import COMPARISONS, Filter
 from ..metadata.values import bound_name, present_term, value_term
 from ..utils.checks import require_int
@@ -32,7 +31,7 @@ __all__ = [
     "EngineError",
     "GraphSettings",
     "Hits",
-    "Rows",
+    "Metadata",
     "SQLConditions",
     "SearchOptions",
     "folder_of",
@@ -45,6 +44,9 @@ __all__ = [
 Hits = list[tuple[list[Any], NDArray[np.float32]]]
 
 Precision = Literal["float32", "float16"]
+
+#: Metadata of documents, checked to be JSON values.
+Metadata = Sequence[Mapping[str, Any]]
 
 #: URL schemes, with the module and class that open them.
 SCHEMES: dict[str, tuple[str, str]] = {
@@ -130,26 +132,6 @@ class Description:
     def to_json(self) -> bytes:
         """Return the description as JSON text."""
         return json.dumps(asdict(self)).encode()
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Documents to store.
-
-    Parameters
-    ----------
-    ids : int64 or str (n,)
-    vectors : float32 (n, vector_dimension)
-    metadata : sequence of dict
-        JSON values.
-    tokens : MultiVectors or None
-        Half-precision tokens, if the collection stores them.
-    """
-
-    ids: Ids
-    vectors: NDArray[np.float32]
-    metadata: Sequence[Mapping[str, Any]]
-    tokens: MultiVectors | None
 
 
 @dataclass(frozen=True)
@@ -308,8 +290,13 @@ class Engine(ABC):
     # -- documents ------------------------------------------------------------
 
     @abstractmethod
-    def add(self, rows: Rows) -> None:
-        """Store documents and replace those with the same ids, all of them or none."""
+    def add(
+        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
+    ) -> None:
+        """Store documents and replace those with the same ids, all of them or none.
+
+        The vectors are float32 (n, vector_dimension); half-precision tokens are given if the collection stores them.
+        """
 
     @abstractmethod
     def existing(self, ids: list[Any]) -> set[Any]:

@@ -7,10 +7,10 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,6 @@ from .base import (
     GraphSettings,
     Hits,
     Precision,
-    Rows,
     SearchOptions,
     open_engine,
 )
@@ -49,19 +48,8 @@ _BATCH_BYTES = 8 << 20
 _QUERIES = 64
 
 
-@dataclass(frozen=True)
-class AddReport:
-    """Result of an addition.
-
-    Parameters
-    ----------
-    added : int
-        Documents that were written.
-    skipped : int
-        Documents that existed already.
-    without_tokens : int
-        Documents that were left out because no search could return them.
-    """
+class AddReport(NamedTuple):
+    """Numbers of documents that an addition wrote, skipped because they existed, or left out without tokens."""
 
     added: int = 0
     skipped: int = 0
@@ -69,24 +57,11 @@ class AddReport:
 
     def to_dict(self) -> dict[str, int]:
         """Return plain values."""
-        return asdict(self)
+        return self._asdict()
 
 
-@dataclass(frozen=True)
-class EngineInfo:
-    """Facts about a collection in an engine.
-
-    Parameters
-    ----------
-    engine : str
-    location : str
-        Without a password.
-    documents : int
-    description : Description or None
-        None before the first documents.
-    bytes : int or None
-        Size of documents and graph, if the engine reports it.
-    """
+class EngineInfo(NamedTuple):
+    """Facts about a collection; `bytes` is None if the engine does not report them."""
 
     engine: str
     location: str
@@ -96,7 +71,7 @@ class EngineInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self)
+        return {**self._asdict(), "description": self.description and asdict(self.description)}
 
 
 class EngineIndex:
@@ -313,7 +288,7 @@ class EngineIndex:
                     "documents have a number beyond 65504, the largest in half precision. Scale them."
                 )
             tokens = MultiVectors(halves, texts.offsets, texts.ids)
-        self._engine.add(Rows(texts.ids, vectors, metadata, tokens))
+        self._engine.add(texts.ids.tolist(), vectors, metadata, tokens)
 
     def delete(self, ids: Iterable[Any]) -> None:
         """Delete documents by id; unknown ids are ignored."""

@@ -21,7 +21,7 @@ from .base import (
     Engine,
     EngineError,
     Hits,
-    Rows,
+    Metadata,
     SearchOptions,
     SQLConditions,
     encoder_parts,
@@ -142,10 +142,12 @@ class LanceDBEngine(Engine):
 
     # -- documents ------------------------------------------------------------
 
-    def add(self, rows: Rows) -> None:
+    def add(
+        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
+    ) -> None:
         """Store documents and replace those with the same ids, as one version of the table."""
         with self._errors("did not take documents"):
-            data, table = self._arrow_table(rows), self._table()
+            data, table = self._arrow_table(ids, vectors, metadata, tokens), self._table()
             if table is None:
                 self._opened = self._database.create_table(self.name, data)
                 return
@@ -158,19 +160,21 @@ class LanceDBEngine(Engine):
             data = data.select(table.schema.names)
             table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
 
-    def _arrow_table(self, rows: Rows) -> Any:
+    def _arrow_table(
+        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
+    ) -> Any:
         pa, stored = self._pa, self.stored
-        flat = [flatten(metadata) for metadata in rows.metadata]
+        flat = [flatten(values) for values in metadata]
         kind = np.float16 if stored.precision == "float16" else np.float32
-        floats = pa.array(np.ascontiguousarray(rows.vectors, kind).reshape(-1))
+        floats = pa.array(np.ascontiguousarray(vectors, kind).reshape(-1))
         columns: dict[str, Any] = {
-            "id": pa.array(rows.ids.tolist(), pa.int64() if stored.integer_ids else pa.string()),
+            "id": pa.array(ids, pa.int64() if stored.integer_ids else pa.string()),
             "vector": pa.FixedSizeListArray.from_arrays(floats, stored.vector_dimension),
-            "metadata": pa.array([json.dumps(dict(metadata)) for metadata in rows.metadata], pa.string()),
+            "metadata": pa.array([json.dumps(dict(values)) for values in metadata], pa.string()),
             "terms": pa.array([values.terms for values in flat], pa.list_(pa.string())),
         }
-        if rows.tokens is not None:
-            columns["tokens"] = rows.tokens.to_arrow()
+        if tokens is not None:
+            columns["tokens"] = tokens.to_arrow()
         for side in ("low", "high"):
             bounds = [getattr(values, side) for values in flat]
             for name in sorted({name for values in bounds for name in values}):

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError, build_condition
 from ..metadata.values import flatten
 from ..utils.optional_imports import import_extra
@@ -20,7 +21,7 @@ from .base import (
     Engine,
     EngineError,
     Hits,
-    Rows,
+    Metadata,
     SearchOptions,
     SQLConditions,
     encoder_parts,
@@ -160,11 +161,13 @@ class MilvusEngine(Engine):
 
     # -- documents ------------------------------------------------------------
 
-    def add(self, rows: Rows) -> None:
+    def add(
+        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
+    ) -> None:
         """Store documents and replace those with the same ids."""
         entities = []
-        for id, vector, metadata in zip(rows.ids.tolist(), rows.vectors, rows.metadata, strict=True):
-            flat = flatten(metadata)
+        for id, vector, values in zip(ids, vectors, metadata, strict=True):
+            flat = flatten(values)
             if len(flat.terms) > _MAX_TERMS or any(len(term) > _MAX_TERM for term in flat.terms):
                 raise ValueError(
                     f"The metadata of document {id!r} has more than {_MAX_TERMS} values or a value of more than "
@@ -175,7 +178,7 @@ class MilvusEngine(Engine):
                 **{f"high_{name}": value for name, value in flat.high.items()},
             }
             entities.append(
-                {"id": id, "fde": vector, "metadata": dict(metadata), "bounds": bounds, "terms": flat.terms}
+                {"id": id, "fde": vector, "metadata": dict(values), "bounds": bounds, "terms": flat.terms}
             )
         with self._errors("did not take documents"):
             self._client.upsert(self.name, entities)

@@ -22,7 +22,7 @@ from .base import (
     Engine,
     EngineError,
     Hits,
-    Rows,
+    Metadata,
     SearchOptions,
     SQLConditions,
     encoder_parts,
@@ -211,7 +211,9 @@ class PgVectorEngine(Engine):
 
     # -- documents ------------------------------------------------------------
 
-    def add(self, rows: Rows) -> None:
+    def add(
+        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
+    ) -> None:
         """Store documents and replace those with the same ids, in one transaction."""
         names = [*_COLUMNS, *(["tokens"] if self.stored.tokens else [])]
         listed = ", ".join(names)
@@ -222,7 +224,7 @@ class PgVectorEngine(Engine):
             )
             with cursor.copy(f"COPY new_rows ({listed}) FROM STDIN (FORMAT BINARY)") as copy:
                 copy.write(_COPY_START)
-                for row in self._binary_rows(rows):
+                for row in self._binary_rows(ids, vectors, metadata, tokens):
                     copy.write(row)
                 copy.write(_COPY_END)
             cursor.execute(
@@ -232,22 +234,24 @@ class PgVectorEngine(Engine):
                 )
             )
 
-    def _binary_rows(self, rows: Rows) -> Iterator[bytes]:
+    def _binary_rows(
+        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
+    ) -> Iterator[bytes]:
         half = self.stored.precision == "float16"
         # pgvector's binary form: the number of floats, zero, and the floats, all big-endian.
-        floats = np.ascontiguousarray(rows.vectors, ">f2" if half else ">f4")
+        floats = np.ascontiguousarray(vectors, ">f2" if half else ">f4")
         head = struct.pack("!hh", floats.shape[1], 0)
-        for i, (id, metadata) in enumerate(zip(rows.ids.tolist(), rows.metadata, strict=True)):
-            flat = flatten(metadata)
+        for i, (id, values) in enumerate(zip(ids, metadata, strict=True)):
+            flat = flatten(values)
             fields = [
                 struct.pack("!q", id) if isinstance(id, int) else _text(id),
                 head + floats[i].tobytes(),
-                _jsonb(dict(metadata)),
+                _jsonb(dict(values)),
                 _jsonb(flat.terms),
                 _jsonb({"low": flat.low, "high": flat.high}),
             ]
-            if rows.tokens is not None:
-                fields.append(np.ascontiguousarray(rows.tokens[i], "<f2").tobytes())
+            if tokens is not None:
+                fields.append(np.ascontiguousarray(tokens[i], "<f2").tobytes())
             yield struct.pack("!h", len(fields)) + b"".join(struct.pack("!i", len(x)) + x for x in fields)
 
     def existing(self, ids: list[Any]) -> set[Any]:

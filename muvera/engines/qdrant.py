@@ -20,16 +20,7 @@ from ..metadata.filters import FilterError, build_condition
 from ..metadata.values import bound_name, flatten, present_term, value_term
 from ..utils.atomic_files import atomic_folder
 from ..utils.optional_imports import import_extra
-from .base import (
-    Description,
-    Engine,
-    EngineError,
-    Hits,
-    Rows,
-    SearchOptions,
-    encoder_parts,
-    folder_of,
-)
+from .base import Description, Engine, EngineError, Hits, SearchOptions, encoder_parts, folder_of
 
 __all__ = ["QdrantEdgeEngine", "QdrantEngine", "qdrant_id"]
 
@@ -130,12 +121,14 @@ class _Qdrant(Engine):
 
     # -- documents ------------------------------------------------------------
 
-    def add(self, rows: Rows) -> None:
+    def add(
+        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
+    ) -> None:
         """Store documents and replace those with the same ids."""
         points = []
         fields: set[str] = set()
-        for i, (id, metadata) in enumerate(zip(rows.ids.tolist(), rows.metadata, strict=True)):
-            flat = flatten(metadata)
+        for i, (id, values) in enumerate(zip(ids, metadata, strict=True)):
+            flat = flatten(values)
             # Qdrant orders numbers only.
             bounds = {
                 side: {
@@ -143,19 +136,19 @@ class _Qdrant(Engine):
                 }
                 for side in ("low", "high")
             }
-            fields.update(f"{side}.{name}" for side, values in bounds.items() for name in values)
-            vectors: dict[str, Any] = {_FDE: rows.vectors[i].tolist()}
-            if rows.tokens is not None:
-                tokens = rows.tokens[i]
-                if tokens.size > _MULTIVECTOR:
+            fields.update(f"{side}.{name}" for side, numbers in bounds.items() for name in numbers)
+            named: dict[str, Any] = {_FDE: vectors[i].tolist()}
+            if tokens is not None:
+                own = tokens[i]
+                if own.size > _MULTIVECTOR:
                     raise ValueError(
-                        f"Document {id!r} has {len(tokens)} tokens, but Qdrant takes at most "
-                        f"{_MULTIVECTOR // tokens.shape[1]} of {tokens.shape[1]} columns. Pool them with `muvera "
+                        f"Document {id!r} has {len(own)} tokens, but Qdrant takes at most "
+                        f"{_MULTIVECTOR // own.shape[1]} of {own.shape[1]} columns. Pool them with `muvera "
                         "convert --pool`, or split the document."
                     )
-                vectors[_TOKENS] = tokens.astype(np.float32).tolist()
-            payload = {"id": id, "metadata": dict(metadata), "terms": flat.terms, **bounds}
-            points.append((qdrant_id(id), vectors, payload))
+                named[_TOKENS] = own.astype(np.float32).tolist()
+            payload = {"id": id, "metadata": dict(values), "terms": flat.terms, **bounds}
+            points.append((qdrant_id(id), named, payload))
         with self._errors("did not take documents"):
             for name in sorted(fields - self._indexed):
                 self._index_field(name, True)

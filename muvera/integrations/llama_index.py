@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -19,9 +18,13 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
-from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+from llama_index.core.vector_stores.utils import (
+    build_metadata_filter_fn,
+    metadata_dict_to_node,
+    node_to_metadata_dict,
+)
 
-from ..metadata.filters import Filter, FilterError, matches
+from ..metadata.filters import Filter, FilterError
 from ..reranking.chamfer import top_k
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
@@ -46,10 +49,7 @@ _OPERATORS = {
 }
 
 # Operators on the content of strings, which the database cannot answer.
-_IN_STRINGS: dict[FilterOperator, Callable[[str, str], bool]] = {
-    FilterOperator.TEXT_MATCH: operator.contains,
-    FilterOperator.TEXT_MATCH_INSENSITIVE: lambda text, part: part.lower() in text.lower(),
-}
+_IN_STRINGS = (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE)
 
 # BM25 documents per requested result in hybrid mode.
 _WORDS_PER_RESULT = 10
@@ -170,7 +170,9 @@ class MuveraVectorStore(BasePydanticVectorStore):
 
     def _select(self, ids: list[str] | None, filters: MetadataFilters | None) -> list[int | str]:
         if filters is not None and _looks_into_strings(filters):
-            selected = [stored.id for stored in self._index if _holds(filters, stored.metadata)]
+            metadata = {stored.id: stored.metadata for stored in self._index}
+            holds = build_metadata_filter_fn(lambda id: metadata[id], filters)
+            selected = [id for id in metadata if holds(id)]
         else:
             selected = self._index.select({} if filters is None else _condition(filters))
         wanted = None if ids is None else set(ids)
@@ -246,16 +248,3 @@ def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:
         known = ", ".join(name.value for name in (*_OPERATORS, *_IN_STRINGS, FilterOperator.ALL))
         raise FilterError(f"The operator {filters.operator!r} is unknown. Use one of {known}, is_empty.")
     return {filters.key: {_OPERATORS[filters.operator]: filters.value}}
-
-
-def _holds(filters: MetadataFilters | MetadataFilter, metadata: Mapping[str, Any]) -> bool:
-    """Evaluate filters on one node's metadata."""
-    if isinstance(filters, MetadataFilters):
-        held = [_holds(part, metadata) for part in filters.filters]
-        if filters.condition == FilterCondition.NOT:
-            return not any(held)
-        return any(held) if filters.condition == FilterCondition.OR else all(held)
-    if filters.operator in _IN_STRINGS:
-        value = metadata.get(filters.key)
-        return isinstance(value, str) and _IN_STRINGS[filters.operator](value, str(filters.value))
-    return matches(_condition(filters), metadata)

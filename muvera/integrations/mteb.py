@@ -56,12 +56,7 @@ class MuveraSearch:
         self._index = TextIndex.build(texts, self._encoder, ids=ids, **self._settings)
 
     def search(
-        self,
-        queries: Any,
-        *,
-        top_k: int,
-        top_ranked: Mapping[str, Sequence[str]] | None = None,
-        **_: Any,
+        self, queries: Any, *, top_k: int, top_ranked: Mapping[str, Sequence[str]] | None = None, **_: Any
     ) -> dict[str, dict[str, float]]:
         """Return the scores of the best documents of each query.
 

@@ -17,15 +17,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-__all__ = [
-    "COMPARISONS",
-    "OPERATORS",
-    "Filter",
-    "FilterError",
-    "build_condition",
-    "kind_of",
-    "matches",
-]
+__all__ = ["COMPARISONS", "OPERATORS", "Filter", "FilterError", "build_condition", "kind_of", "matches"]
 
 #: A condition on metadata.
 Filter = Mapping[str, Any]

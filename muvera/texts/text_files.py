@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["TextFile", "read_texts"]
 
@@ -15,21 +14,12 @@ __all__ = ["TextFile", "read_texts"]
 _MAX_CHARACTERS = 10_000_000
 
 
-@dataclass(frozen=True)
-class TextFile:
-    """The texts of a file, in order.
+class TextFile(NamedTuple):
+    """The texts of a file, in order; `ids` is None if the file has none."""
 
-    Parameters
-    ----------
-    texts : list of str
-    ids : list or None
-        None if the file has no ids.
-    metadata : list of dict
-    """
-
-    texts: list[str] = field(default_factory=list)
-    ids: list[int | str] | None = None
-    metadata: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[str]
+    ids: list[int | str] | None
+    metadata: list[dict[str, Any]]
 
 
 def read_texts(path: Path, text_field: str = "text") -> TextFile:

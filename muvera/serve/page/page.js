@@ -1,4 +1,4 @@
-// The page of the server. Texts reach the document as text nodes alone, never as HTML.
+// The server's page. Texts are inserted as text nodes, never as HTML.
 const $ = (id) => document.getElementById(id);
 const make = (name, attributes = {}, ...children) => {
   const element = document.createElement(name);
@@ -23,7 +23,7 @@ function say(text, error = false) {
 
 let latest = 0;
 let shown = []; // {hit, explanation, weights, marks} of each result
-let pressed = null; // the query word that is looked at
+let pressed = null; // characters of the selected query word
 
 async function search(event) {
   event?.preventDefault();
@@ -42,7 +42,7 @@ async function search(event) {
     if (turn !== latest) return; // a newer search was started
     const hits = answer.results[0];
     history.replaceState(null, "", "?" + new URLSearchParams({ q: query }));
-    say(hits.length ? `${hits.length} result${hits.length === 1 ? "" : "s"} in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : "Nothing was found.");
+    say(hits.length ? `${hits.length} result${hits.length === 1 ? "" : "s"} in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : "No results.");
     pressed = null;
     forget();
     shown = hits.map((hit) => ({ hit, explanation: null }));
@@ -52,12 +52,12 @@ async function search(event) {
     try { explained = await ask("explain", { query, ids: hits.map((hit) => hit.id) }); } catch { return; }
     if (turn !== latest) return;
     shown.forEach((one, i) => { one.explanation = explained.explanations[i]; one.weights = weigh(one); });
-    // One maximum for all results: the same shade means the same similarity everywhere.
+    // One maximum for all results, so that shades are comparable.
     const most = Math.max(...shown.flatMap((one) => [...one.weights.values()]), 1e-9);
     for (const one of shown) paint(one, most);
-    askedWords(shown[0].explanation);
+    queryWords(shown[0].explanation);
     if ($("asked").children.length) {
-      $("hint").textContent = "Press a word to see what answered it." + (document.querySelector(".best") ? " Underlined: the best sentence." : "");
+      $("hint").textContent = "Select a word to see its matches." + (document.querySelector(".best") ? " Underlined: the best sentence." : "");
     }
   } catch (error) {
     if (turn !== latest) return;
@@ -93,13 +93,13 @@ function card(one) {
   return make("li", { class: "hit" }, title, one.text, one.pair, meta);
 }
 
-// Characters are counted by code points on the server, by code units here.
+// The server counts code points, JavaScript counts code units.
 const points = (text) => Array.from(text);
 
-// Characters of its text that a result shows.
+// Characters of the text that a result shows.
 const range = ({ hit, explanation }) => hit.span ?? [0, points(explanation.text).length];
 
-// How much each word of a result answered: the sum of its similarities.
+// Sum of similarities of each matched word of a result.
 function weigh(one) {
   const [from, to] = range(one);
   const weights = new Map();
@@ -142,11 +142,11 @@ function paint(one, most) {
   }
   plain(at, to);
   one.text.replaceChildren(parts);
-  if (best && !hit.span) one.text.title = `Underlined: the sentence that answers most (${best.score.toFixed(3)})`;
+  if (best && !hit.span) one.text.title = `Underlined: the best matching sentence (${best.score.toFixed(3)})`;
   point();
 }
 
-function askedWords(explanation) {
+function queryWords(explanation) {
   const query = points(explanation.query);
   const seen = new Set();
   for (const { query: [a, b] } of explanation.matches) {
@@ -166,7 +166,7 @@ function press(button) {
   point();
 }
 
-// Show for the query word that is looked at, in each result, its partner and their similarity.
+// Mark the match of the selected query word in each result, and show its similarity.
 function point() {
   for (const one of shown) {
     if (!one.marks) continue;

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,19 +60,8 @@ class Reduction:
         return unit_rows(np.asarray(vectors, dtype=np.float32) @ self.components)
 
 
-@dataclass(frozen=True)
-class TokenStates:
-    """Output of the model for one text.
-
-    Parameters
-    ----------
-    vectors : (tokens, dim) float32 array
-        Unit vectors of the kept tokens.
-    token_ids : (tokens,) int32 array
-        Vocabulary ids of the kept tokens.
-    pooled : (width,) float32 array
-        The model's single vector: the mean over all tokens, scaled to length 1.
-    """
+class TokenStates(NamedTuple):
+    """Unit vectors and vocabulary ids of a text's kept tokens, and the unit mean vector of all its tokens."""
 
     vectors: FloatMatrix
     token_ids: TokenIds

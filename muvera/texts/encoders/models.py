@@ -174,13 +174,7 @@ class HTTPEncoder(_WithoutSpans):
     """
 
     def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        query_prefix: str = "",
-        token: str | None = None,
-        timeout: float = 60.0,
+        self, url: str, model: str, *, query_prefix: str = "", token: str | None = None, timeout: float = 60.0
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
