@@ -20,7 +20,7 @@ from ..metadata.filters import FilterError, build_condition
 from ..metadata.values import bound_name, flatten, present_term, value_term
 from ..utils.atomic_files import atomic_folder
 from ..utils.optional_imports import import_extra
-from .base import Description, Engine, EngineError, Hits, SearchOptions, encoder_parts, folder_of
+from .base import Description, Engine, EngineError, Hits, Metadata, SearchOptions, encoder_parts, folder_of
 
 __all__ = ["QdrantEdgeEngine", "QdrantEngine", "qdrant_id"]
 
