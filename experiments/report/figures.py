@@ -10,7 +10,8 @@ from typing import Any
 from muvera.utils.atomic_files import write_bytes
 
 from .charts import DARK, LIGHT, Axis, Plot, concat, marks_of
-from .stored_results import load_results, plain
+from .old_names import plain
+from .stored_results import load_results
 
 __all__ = ["candidates_plot", "speed_plots", "write_figures"]
 

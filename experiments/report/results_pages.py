@@ -7,7 +7,8 @@ from typing import Any
 
 from muvera.utils.atomic_files import write_bytes
 
-from .stored_results import has_current_defaults, load_results, plain
+from .old_names import plain
+from .stored_results import has_current_defaults, load_results
 from .studies import STUDIES, machine_text, study_markdown
 from .table import Table, markdown
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ __all__ = [
     "default_encoders",
     "has_current_defaults",
     "load_results",
-    "plain",
     "save_results",
     "save_run",
 ]
@@ -27,45 +25,6 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 # Hashes of default configurations with other fields, but the same vectors as today's.
 _SAME_DEFAULTS = ["f80ef2dd4fb7ff4a", "1c0d27953187c101"]
-
-# Names in results that were measured before the names changed -> today's names.
-_RENAMED = [
-    (r"\bcompact[_ ]covariance\b", "moments"),
-    (r"(^|muvera | minus | over )default\b", r"\1fde"),
-    (r"^(target of the default|default FDE|FDE, default)$", "fde"),
-    (r"^FDE, the paper's recipe$", "paper"),
-    (r"\basked first\b", "prefetched"),
-    (r"\bcodes first\b", "2-bit pre-ranking"),
-    (r"\b(\d+) asked\b", r"\1 queries"),
-    (r", outside$", ", unseen documents"),
-    (r"\buntil nothing new, patience=", "patience="),
-    (r"^by the depth$", "lost by fewer candidates"),
-    (r"^by the graph$", "lost by the graph"),
-    (r"^together$", "total"),
-    (r"^system, recall to be reached$", "system, recall"),
-    (r"(\S+): candidates that reach it$", r"candidates needed for a \1"),
-    (r"\bseconds of a build$", "build seconds"),
-    (
-        r"\bbytes of a document \(with the token vectors that are read\)$",
-        "bytes per document (with token vectors)",
-    ),
-    (r"^bytes of a document with its tokens$", "bytes per document with tokens"),
-    (r"\bqueries per second at a (\S+) of \.\.\.", r"queries per second by \1"),
-    (r"\bdifferences over the same queries$", "paired differences"),
-    (r"^median time of a query$", "median latency"),
-]
-
-
-def plain(value: Any) -> Any:
-    """Return stored results with today's names in all their texts and keys."""
-    if isinstance(value, dict):
-        return {plain(key): plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [plain(part) for part in value]
-    if isinstance(value, str):
-        for pattern, name in _RENAMED:
-            value = re.sub(pattern, name, value)
-    return value
 
 
 def load_results(name: str, folder: Path = RESULTS) -> dict[str, Any]:

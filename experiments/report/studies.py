@@ -11,7 +11,7 @@ from typing import Any
 
 from ..evaluation.statistics import growth_exponent
 from .machines import Machine
-from .stored_results import plain
+from .old_names import plain
 from .table import Column, Table, markdown, text
 
 __all__ = ["STUDIES", "machine_text", "study_markdown", "study_text"]

@@ -11,8 +11,9 @@ from builders.paths import ROOT
 from experiments.evaluation.summary import Part, Results
 from experiments.report import studies
 from experiments.report.machines import Machine, machine_table, query_ms, search_costs
+from experiments.report.old_names import plain
 from experiments.report.result_tables import needed_candidates, result_tables, seconds_at
-from experiments.report.stored_results import load_results, plain
+from experiments.report.stored_results import load_results
 from experiments.report.table import Column, Table, html, markdown, text
 from experiments.runner.configuration import load_experiments
 
