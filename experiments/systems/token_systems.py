@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from muvera import HNSWSettings, MultiVectors
-from muvera.data.multivectors import as_kernel_arrays
 from muvera.data.ranking import best_first
-from muvera.data.validation import read_only_view
-from muvera.kernels.tile import pack_columns
 from muvera.mips import HNSWSearch
 
 from .base import Answers, Material, Ranked, System, timed_search
 from .baselines import VectorBackend
-from .token_kernels import documents_in_order, imputed_scores, nearest_tokens
 
 __all__ = ["XTR", "SingleVector", "TokenSystem"]
 
-# Tokens widened to float32 and added to the graph at a time.
+# Tokens read at a time.
 _BLOCK = 1 << 16
 
 
@@ -46,15 +43,18 @@ class TokenSystem(System):
         super().build(material)
         documents = material.documents
         self._document_of = np.repeat(np.arange(len(documents)), documents.lengths)
-        self._kernel_arrays = as_kernel_arrays(documents)
         self._graph: HNSWSearch | None = None
         if self._settings is not None:
             # `nearest` searches for ef tokens, so ef = 1 here sets no lower bound.
             settings = HNSWSettings(ef=1, seed=material.seed, **self._settings)
             self._graph = HNSWSearch(documents.dimension, settings)
-            for start in range(0, documents.num_tokens, _BLOCK):
-                block = documents.tokens[start : start + _BLOCK].astype(np.float32)
+            for start, block in self._blocks():
                 self._graph.add(np.arange(start, start + len(block)), block, material.threads)
+
+    def _blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield (first token, tokens as float32)."""
+        for start in range(0, self.documents.num_tokens, _BLOCK):
+            yield start, self.documents.tokens[start : start + _BLOCK].astype(np.float32)
 
     def nearest(
         self, query: NDArray[np.float32], count: int, ef: int | None = None
@@ -76,10 +76,15 @@ class TokenSystem(System):
             width = min(max(count, ef or 0), len(self._document_of))
             tokens, scores = self._graph.search(query, width, threads=self.threads)
             return tokens[:, :count], scores[:, :count]
-        scores = np.empty((len(query), count), np.float32)
-        tokens = np.empty((len(query), count), np.int64)
-        packed = read_only_view(pack_columns(query).reshape(-1))
-        nearest_tokens(*self._kernel_arrays, packed, scores, tokens)
+        tokens = np.empty((len(query), 0), np.int64)
+        scores = np.empty((len(query), 0), np.float32)
+        for start, block in self._blocks():
+            numbers = np.broadcast_to(np.arange(start, start + len(block)), (len(query), len(block)))
+            tokens = np.concatenate([tokens, numbers], axis=1)
+            scores = np.concatenate([scores, query @ block.T], axis=1)
+            # Earlier tokens come first, so a stable order gives ties to them.
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+            tokens, scores = np.take_along_axis(tokens, best, 1), np.take_along_axis(scores, best, 1)
         return tokens, scores
 
     def bytes_per_document(self) -> float:
@@ -99,11 +104,6 @@ class SingleVector(TokenSystem):
 
     name: ClassVar[str] = "single_vector"
     chamfer: bool = True
-
-    def build(self, material: Material) -> None:
-        """Build the graph, if there is one."""
-        super().build(material)
-        self._seen = np.zeros(len(material.documents), np.bool_)
 
     def search(
         self,
@@ -139,13 +139,13 @@ class SingleVector(TokenSystem):
         tokens = query.tokens.astype(np.float32)
         if not deduplicate:
             ranked = self._by_rank(tokens, -(-count // len(tokens)), ef)[:count]
-            return self._distinct(ranked, len(ranked))
+            return _distinct(ranked, len(ranked))
         count = min(count, len(self.documents))
         # Many tokens lead to the same document: four times as many are mostly enough, and a second search
         # takes longer than some too many.
         depth = -(-4 * count // len(tokens))
         while True:
-            distinct = self._distinct(self._by_rank(tokens, depth, ef), count)
+            distinct = _distinct(self._by_rank(tokens, depth, ef), count)
             if len(distinct) == count or depth >= self.documents.num_tokens:
                 return distinct
             depth *= 2
@@ -157,9 +157,11 @@ class SingleVector(TokenSystem):
         documents: NDArray[np.int64] = self._document_of[np.take_along_axis(tokens.T, order, axis=1)]
         return documents.reshape(-1)
 
-    def _distinct(self, documents: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-        out = np.empty(most, np.int64)
-        return out[: documents_in_order(documents, self._seen, out)]
+
+def _distinct(documents: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most `most` distinct documents in the order of their first appearance."""
+    first = np.sort(np.unique(documents, return_index=True)[1])
+    return documents[first[:most]]
 
 
 class XTR(TokenSystem):
@@ -171,12 +173,6 @@ class XTR(TokenSystem):
     """
 
     name: ClassVar[str] = "xtr"
-
-    def build(self, material: Material) -> None:
-        """Build the graph, if there is one."""
-        super().build(material)
-        self._last = np.full(len(material.documents), -1, np.int64)
-        self._gains = np.zeros(len(material.documents))
 
     def search(
         self,
@@ -213,11 +209,14 @@ class XTR(TokenSystem):
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return all documents behind the retrieved tokens, in no order, and their scores."""
         retrieved, similarities = self.nearest(query.tokens.astype(np.float32), tokens, ef)
-        documents = self._document_of[retrieved]
-        most = min(documents.size, len(self.documents))
-        distinct, scores = np.empty(most, np.int64), np.empty(most, np.float32)
-        count = imputed_scores(documents, similarities, self._last, self._gains, distinct, scores)
-        return distinct[:count], scores[:count]
+        documents, lowest = self._document_of[retrieved], similarities[:, -1:].astype(np.float64)
+        # A row is sorted, so the first token of a document has its best similarity.
+        keys = documents + len(self.documents) * np.arange(len(documents))[:, np.newaxis]
+        first = np.unique(keys, return_index=True)[1]
+        gains = (similarities - lowest).reshape(-1)[first]
+        distinct, owners = np.unique(documents.reshape(-1)[first], return_inverse=True)
+        scores = lowest.sum() + np.bincount(owners, weights=gains)
+        return distinct, scores.astype(np.float32)
 
     def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""

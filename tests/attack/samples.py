@@ -214,6 +214,7 @@ SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
     "zarr": (("zarr",), zarr),
     "hdf5": (("h5py",), hdf5),
     "index_exact": ((), index(backend="exact")),
+    "index_scan": ((), index(backend="scan", tokens="2bit", keep_exact=True)),
     "index_graph": (("hnswlib",), index(backend="hnsw")),
     "texts": ((), texts),
     **{

@@ -10,7 +10,6 @@ from builders.system_inputs import ask, built, exact_scores, some_documents, uni
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.systems.token_kernels import documents_in_order
 from muvera import MultiVectors
 from muvera.mips.hnsw import bytes_in_graph
 
@@ -25,8 +24,11 @@ def products_of(query: Any, documents: MultiVectors) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("count", [1, 40, 10_000])
-def test_the_scan_finds_what_a_sort_finds(count: int, dtype: type, tmp_path: Path) -> None:
-    documents = unit_texts(0, [700, 2001, 300, 5], dtype=dtype)  # several blocks of the kernel
+def test_the_scan_finds_what_a_sort_finds(
+    count: int, dtype: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.systems.token_systems._BLOCK", 1000)
+    documents = unit_texts(0, [700, 2001, 300, 5], dtype=dtype)
     query = np.asarray(unit_texts(1, [19]).tokens, np.float32)
     system = built("xtr", documents, tmp_path, backend="exact")
     tokens, scores = system.nearest(query, count)
@@ -44,14 +46,6 @@ def test_ties_go_to_the_earlier_token(kinds: list[int], count: int) -> None:
     tokens, _ = built("xtr", documents, Path("unused"), backend="exact").nearest(query, count)
     expected = np.argsort(-(query @ documents.tokens.T), axis=1, kind="stable")[:, :count]
     np.testing.assert_array_equal(tokens, expected)
-
-
-@settings(max_examples=15)
-@given(st.lists(st.integers(0, 9), max_size=40), st.integers(0, 12))
-def test_distinct_documents_in_their_order(documents: list[int], most: int) -> None:
-    seen, out = np.zeros(10, np.bool_), np.empty(most, np.int64)
-    count = documents_in_order(np.array(documents, np.int64), seen, out)
-    assert out[:count].tolist() == list(dict.fromkeys(documents))[:most] and not seen.any()
 
 
 def test_single_vector_candidates_follow_the_definition(tmp_path: Path) -> None:
