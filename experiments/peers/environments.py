@@ -1,4 +1,4 @@
-"""Other libraries in environments of their own, and worker processes that time what they do."""
+"""Other libraries in environments of their own, and worker processes that time their operations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -32,35 +31,19 @@ __all__ = [
 WORKERS = Path(__file__).parent / "workers"
 CHECKOUT = Path(__file__).parents[2]
 
-#: One thread each, whichever way a library counts them.
-THREAD_VARIABLES = (
-    "RAYON_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
+#: One thread each, however a library counts them.
+THREAD_VARIABLES = [f"{name}_NUM_THREADS" for name in ("RAYON", "OMP", "OPENBLAS", "MKL", "NUMBA")]
 
-#: Variables that make OpenBLAS take slower kernels than the processor's own.
+#: Variables that make OpenBLAS use slower kernels than the processor's own.
 BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
-# Characters of an ended process's last line that are passed on: a panic has its whole trace in one.
-_MOST_WORDS = 300
+# Characters of an ended process's last line in errors: a panic has its whole trace in one.
+_MOST_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Library:
-    """A library that is timed.
-
-    Parameters
-    ----------
-    name : str
-        As people know it.
-    worker : str
-        Its file among the peer workers.
-    requirement : str, optional
-        What pip installs for it; None for this checkout in this environment.
-    """
+    """A library, its file among the workers, and what pip installs for it; None for this checkout."""
 
     name: str
     worker: str
@@ -69,6 +52,7 @@ class Library:
 
 MUVERA = Library("muvera", "muvera_jobs")
 
+#: Libraries by name.
 PEERS = {
     library.name: library
     for library in (
@@ -87,18 +71,12 @@ PEERS = {
 
 
 def make_environment(library: Library, cache: Path) -> Path:
-    """Return the Python of a library's virtual environment, made at the first call.
-
-    Parameters
-    ----------
-    library : Library
-    cache : Path
-        Environments stand there by requirement and version of Python.
+    """Return the Python of a library's virtual environment, which the first call makes in `cache`.
 
     Raises
     ------
     RuntimeError
-        Where pip fails, with its last line.
+        If pip fails, with its last line.
     """
     if library.requirement is None:
         return Path(sys.executable)
@@ -107,9 +85,8 @@ def make_environment(library: Library, cache: Path) -> Path:
     if not is_made(library, cache):
         venv.create(folder, with_pip=True, clear=True)
         command = [str(python), "-m", "pip", "install", "--quiet", library.requirement, "numpy"]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=process_environment(library), check=False
-        )
+        variables = process_environment(library)
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise RuntimeError(f"{library.requirement} could not be installed in {folder}: {reason}")
@@ -118,7 +95,7 @@ def make_environment(library: Library, cache: Path) -> Path:
 
 
 def is_made(library: Library, cache: Path) -> bool:
-    """Whether a library's environment is there and complete."""
+    """Return whether a library's environment is complete."""
     return library.requirement is None or (_folder(library, cache) / "complete").exists()
 
 
@@ -128,7 +105,7 @@ def _folder(library: Library, cache: Path) -> Path:
 
 
 def process_environment(library: Library, **changes: str) -> dict[str, str]:
-    """Return the variables of a process: one thread, BLAS as the processor suits it, the checkout for muvera."""
+    """Return the variables of a process: one thread, the processor's BLAS kernels, the checkout for muvera."""
     variables = {
         key: value
         for key, value in os.environ.items()
@@ -141,7 +118,7 @@ def process_environment(library: Library, **changes: str) -> dict[str, str]:
 
 
 class Worker:
-    """A long-lived process that does one library's operations when it is told to.
+    """A long-lived process that runs one library's operations.
 
     Parameters
     ----------
@@ -149,7 +126,7 @@ class Worker:
     inputs : Path
         Folder of arrays, see :func:`save_texts`.
     cache : Path
-        See :func:`make_environment`.
+        Folder of environments.
     """
 
     def __init__(self, library: Library, inputs: Path, cache: Path) -> None:
@@ -169,9 +146,7 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -184,25 +159,12 @@ class Worker:
         self._errors.close()
 
     def time(self, operation: str, repeat: int = 1, **options: Any) -> NDArray[np.float64]:
-        """Time `repeat` calls in the worker.
-
-        Parameters
-        ----------
-        operation : str
-        repeat : int
-        **options
-            Keywords of the operation.
-
-        Returns
-        -------
-        float64 (2, repeat)
-            Seconds by the clock, and of the processor.
-        """
+        """Return the seconds of `repeat` calls, by the clock and of the processor, float64 (2, repeat)."""
         reply = self._ask(operation=operation, repeat=repeat, options=options)
         return np.array([reply["seconds"], reply["processor"]])
 
     def result(self, operation: str, folder: Path, **options: Any) -> NDArray[Any]:
-        """Return what a call returns; the options are keywords of the operation."""
+        """Return the result of a call, which is passed on in `folder`."""
         path = folder / f"result-{self.library.name}-{operation}.npy"
         self._ask(operation=operation, save=str(path), options=options)
         return np.asarray(np.load(path, allow_pickle=False))
@@ -210,17 +172,7 @@ class Worker:
     def each(
         self, operation: str, texts: str, folder: Path, **options: Any
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Call once for every text, and once more for the first before, outside the clock.
-
-        Parameters
-        ----------
-        operation : str
-        texts : str
-            Name of a ragged input, read anew.
-        folder : Path
-            Where the results are passed on.
-        **options
-            Keywords of the operation.
+        """Call once for every text of the input named `texts`, which is read anew; the first runs once before.
 
         Returns
         -------
@@ -235,26 +187,26 @@ class Worker:
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
-        with suppress(BrokenPipeError):  # it has ended, as the missing reply says
+        with suppress(BrokenPipeError):  # it has ended, and there is no reply
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
         reply: dict[str, Any] = (
-            json.loads(line) if line else {"error": f"the process ended: {self._last_words()}"}
+            json.loads(line) if line else {"error": f"the process ended: {self._last_line()}"}
         )
         if "error" in reply:
             raise RuntimeError(f"{self.library.name}, {request['operation']}: {reply['error']}")
         return reply
 
-    def _last_words(self) -> str:
-        """Return the last line that an ended process wrote to its errors, or its exit code."""
+    def _last_line(self) -> str:
+        """Return the last line of an ended process's errors, or its exit code."""
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:_MOST_WORDS] if lines else f"exit code {code}"
+        return lines[-1][:_MOST_CHARACTERS] if lines else f"exit code {code}"
 
 
 def save_texts(folder: Path, name: str, texts: Sequence[NDArray[Any]]) -> None:
-    """Write a ragged input as the workers read it."""
+    """Write a ragged input for workers."""
     np.save(folder / f"{name}.npy", np.concatenate(texts))
     np.save(folder / f"{name}_lengths.npy", np.array([len(text) for text in texts]))

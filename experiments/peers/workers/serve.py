@@ -1,17 +1,14 @@
-"""Answer one JSON request a line: ``serve.py MODULE FOLDER``.
+"""Answer one JSON request per line: ``serve.py MODULE FOLDER``.
 
-``MODULE`` stands in this folder and has ``OPERATIONS``: by name, a function that takes the
-inputs and returns a function without arguments, whose call is what is timed.  A module of a library that
-encodes has ``encoders`` instead or beside: it takes settings and returns functions of one document and of one
-query, from which the operations of all such libraries are made.  ``LIBRARY`` is what "load" imports.
+``MODULE`` is in this folder.  Its ``OPERATIONS`` maps names to functions that take the inputs and options, and return
+a function, whose calls are timed.  A library that encodes has ``encoders`` instead or in addition: it takes settings
+and returns functions of one document and of one query, from which operations are made.  "load" imports ``LIBRARY``.
 ``FOLDER`` holds the inputs as NAME.npy, ragged ones with NAME_lengths.npy.
 
-Requests: ``{"operation": name, "repeat": n}`` is answered with the seconds of each call by the
-clock and by the processor's time, and ``{"operation": name, "save": path}`` once the result
-stands there.  With ``"each": NAME`` beside ``"save"`` the function is called with one text of that
-input after the other, and the results, of one shape, stand together at the path.  ``"options"``
-are keywords of the operation.  Only the standard library and NumPy are used here, for this runs in
-the environments of other libraries.
+Requests: ``{"operation": name, "options": {...}, "repeat": n}`` returns the seconds of each call by the clock and of
+the processor; with ``"save": path`` instead of "repeat" the result is written there; with ``"each": NAME`` in addition
+the function is called with every text of that input.  Only the standard library and NumPy are used here, because
+this runs in the environments of other libraries.
 """
 
 import importlib
@@ -27,13 +24,13 @@ import numpy as np
 
 
 class Inputs:
-    """Arrays of a folder by name, read when they are asked for."""
+    """Arrays of a folder by name, read at each access."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __getitem__(self, name: str) -> Any:
-        """Return the array, or a list of arrays where there are lengths."""
+        """Return the array, or a list of arrays if there are lengths."""
         array = np.load(self._folder / f"{name}.npy")
         lengths = self._folder / f"{name}_lengths.npy"
         if not lengths.exists():
@@ -77,7 +74,7 @@ def _encoder_operations(encoders: Callable[..., Any]) -> dict[str, Callable[...,
 
 
 def answer(request: dict[str, Any], work: Callable[..., Any], inputs: Inputs) -> dict[str, Any]:
-    """Call `work` as the request says."""
+    """Call `work` and return the times."""
     seconds: list[float] = []
     processor: list[float] = []
 
@@ -90,20 +87,20 @@ def answer(request: dict[str, Any], work: Callable[..., Any], inputs: Inputs) ->
 
     if "each" in request:
         texts = inputs[request["each"]]
-        work(texts[0])  # whatever the first call alone has to do is not on the clock
+        work(texts[0])  # the first call is not timed
         np.save(request["save"], np.stack([timed(text) for text in texts]))
     elif "save" in request:
         np.save(request["save"], np.asarray(work()))
         return {}
     else:
         for _ in range(request["repeat"]):
-            timed()  # the result's memory is given back outside the clock, for all alike
+            timed()  # the result's memory is freed outside the clock
     return {"seconds": seconds, "processor": processor}
 
 
 def main() -> None:
     """Serve until the input ends."""
-    # Replies go to the real output; whatever the libraries print goes to the errors.
+    # Replies go to the real output, prints of libraries to the errors.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     operations = operations_of(importlib.import_module(sys.argv[1]))
@@ -117,7 +114,7 @@ def main() -> None:
             if name not in ready:
                 ready[name] = operations[request["operation"]](inputs, **options)
             reply = answer(request, ready[name], inputs)
-        except Exception as error:  # the process that asks reports it
+        except Exception as error:  # the parent process reports it
             reply = {"error": f"{type(error).__name__}: {error}"}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
