@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -299,10 +299,6 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def existing(self, ids: list[Any]) -> set[Any]:
-        """Return the ids that are in the collection."""
-
-    @abstractmethod
     def delete(self, ids: list[Any]) -> None:
         """Delete documents; unknown ids are ignored."""
 
@@ -310,17 +306,39 @@ class Engine(ABC):
     def __len__(self) -> int:
         """Return the number of documents."""
 
-    @abstractmethod
+    def existing(self, ids: list[Any]) -> set[Any]:
+        """Return the ids that are in the collection."""
+        return {id for id, _ in self._read(ids, "id")}
+
     def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
         """Return the metadata of documents by id, without unknown ids."""
+        return dict(self._read(ids, "metadata"))
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
         """Return the tokens of documents with their ids, in any order and without unknown ids."""
-        raise EngineError(f"{self.kind} does not store tokens.")
+        if not self.stored.tokens:
+            raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
+        return self._texts(self._read(ids, "tokens"))
 
     def all_tokens(self) -> Iterator[MultiVectors]:
         """Yield the tokens of all documents with their ids, in batches."""
-        raise EngineError(f"{self.kind} does not store tokens.")
+        if not self.stored.tokens:
+            raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
+        for rows in self._token_batches():
+            yield self._texts(rows)
+
+    @abstractmethod
+    def _read(self, ids: list[Any], column: str) -> Iterable[tuple[Any, Any]]:
+        """Return (id, value of "id", "metadata" or "tokens") of the documents that exist."""
+
+    def _token_batches(self) -> Iterator[Iterable[tuple[Any, Any]]]:
+        """Yield batches of (id, tokens) of all documents."""
+        raise NotImplementedError
+
+    def _texts(self, rows: Iterable[tuple[Any, Any]]) -> MultiVectors:
+        width, pairs = self.stored.token_dimension, list(rows)
+        arrays = [np.asarray(tokens, np.float16).reshape(-1, width) for _, tokens in pairs]
+        return MultiVectors.from_arrays(arrays, ids=[id for id, _ in pairs] or None, dimension=width)
 
     # -- searching ------------------------------------------------------------
 

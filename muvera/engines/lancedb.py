@@ -182,10 +182,6 @@ class LanceDBEngine(Engine):
                 columns[f"{side}_{name}"] = pa.array([values.get(name) for values in bounds], kind)
         return pa.table(columns)
 
-    def existing(self, ids: list[Any]) -> set[Any]:
-        """Return the ids that are in the collection."""
-        return {id for batch in self._read(ids, ["id"]) for id in batch["id"].to_pylist()}
-
     def delete(self, ids: list[Any]) -> None:
         """Delete documents."""
         table = self._table()
@@ -197,34 +193,19 @@ class LanceDBEngine(Engine):
         table = self._table()
         return 0 if table is None else int(table.count_rows())
 
-    def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
-        """Return the metadata of documents by id."""
-        return {
-            id: json.loads(text)
-            for batch in self._read(ids, ["id", "metadata"])
-            for id, text in zip(batch["id"].to_pylist(), batch["metadata"].to_pylist(), strict=True)
-        }
-
-    def tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the tokens of documents."""
-        batches = [_texts(batch) for batch in self._read(ids, ["id", "tokens"]) if len(batch)]
-        if batches:
-            return MultiVectors.concatenate(batches)
-        return MultiVectors.from_arrays([], dimension=self.stored.token_dimension)
-
-    def all_tokens(self) -> Iterator[MultiVectors]:
-        """Yield the tokens of all documents."""
-        table = self._table()
-        if table is not None:
-            reader = table.search().select(["id", "tokens"]).limit(None).to_batches(batch_size=_BATCH)
-            yield from (_texts(self._pa.table(batch)) for batch in reader if len(batch))
-
-    def _read(self, ids: list[Any], columns: list[str]) -> Iterator[Any]:
+    def _read(self, ids: list[Any], column: str) -> Iterator[tuple[Any, Any]]:
         table = self._table()
         for batch in id_batches(ids, _IDS) if table is not None else []:
             with self._errors("cannot be read"):
+                columns = list({"id": 0, column: 0})
                 rows = table.search().where(_among(batch)).select(columns).limit(None).to_arrow()
-            yield rows
+            yield from _pairs(rows, column)
+
+    def _token_batches(self) -> Iterator[Iterator[tuple[Any, Any]]]:
+        table = self._table()
+        if table is not None:
+            reader = table.search().select(["id", "tokens"]).limit(None).to_batches(batch_size=_BATCH)
+            yield from (_pairs(self._pa.table(batch), "tokens") for batch in reader if len(batch))
 
     # -- searching ------------------------------------------------------------
 
@@ -292,8 +273,13 @@ class _LanceConditions(SQLConditions):
         return f"({column} IS NOT NULL AND {column} {sign} {literal})"
 
 
-def _texts(table: Any) -> MultiVectors:
-    return MultiVectors.from_arrow(table["tokens"].combine_chunks(), ids=table["id"].to_pylist())
+def _pairs(rows: Any, column: str) -> Iterator[tuple[Any, Any]]:
+    values: Any = rows[column]
+    if column == "tokens":
+        values = MultiVectors.from_arrow(values.combine_chunks()) if len(rows) else []
+    elif column == "metadata":
+        values = map(json.loads, values.to_pylist())
+    return zip(rows["id"].to_pylist(), values, strict=True)
 
 
 def _among(ids: list[Any]) -> str:

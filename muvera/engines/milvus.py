@@ -183,10 +183,6 @@ class MilvusEngine(Engine):
         with self._errors("did not take documents"):
             self._client.upsert(self.name, entities)
 
-    def existing(self, ids: list[Any]) -> set[Any]:
-        """Return the ids that are in the collection."""
-        return {row["id"] for row in self._read(ids, ["id"])}
-
     def delete(self, ids: list[Any]) -> None:
         """Delete documents."""
         with self._errors("did not delete documents"):
@@ -197,15 +193,11 @@ class MilvusEngine(Engine):
         with self._errors("cannot be read"):
             return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
-    def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
-        """Return the metadata of documents by id."""
-        return {row["id"]: dict(row["metadata"]) for row in self._read(ids, ["id", "metadata"])}
-
-    def _read(self, ids: list[Any], fields: list[str]) -> Iterator[dict[str, Any]]:
+    def _read(self, ids: list[Any], column: str) -> Iterator[tuple[Any, Any]]:
         for batch in id_batches(ids, _IDS):
             with self._errors("cannot be read"):
-                rows = self._client.query(self.name, filter=_among(batch), output_fields=fields)
-            yield from rows
+                rows = self._client.query(self.name, filter=_among(batch), output_fields=["id", column])
+            yield from ((row["id"], row[column]) for row in rows)
 
     # -- searching ------------------------------------------------------------
 

@@ -254,10 +254,6 @@ class PgVectorEngine(Engine):
                 fields.append(np.ascontiguousarray(tokens[i], "<f2").tobytes())
             yield struct.pack("!h", len(fields)) + b"".join(struct.pack("!i", len(x)) + x for x in fields)
 
-    def existing(self, ids: list[Any]) -> set[Any]:
-        """Return the ids that are in the collection."""
-        return {id for (id,) in self._select("SELECT id FROM {table} WHERE id = ANY(%s)", ids)}
-
     def delete(self, ids: list[Any]) -> None:
         """Delete documents."""
         with self._transaction("did not delete documents") as cursor:
@@ -266,18 +262,11 @@ class PgVectorEngine(Engine):
     def __len__(self) -> int:
         return int(self._select("SELECT count(*) FROM {table}")[0][0])
 
-    def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
-        """Return the metadata of documents by id."""
-        return dict(self._select("SELECT id, metadata FROM {table} WHERE id = ANY(%s)", ids))
+    def _read(self, ids: list[Any], column: str) -> Iterator[tuple[Any, Any]]:
+        query = f"SELECT id, {column} FROM {{table}} WHERE id = ANY(%s)"
+        return self._values(self._select(query, ids, binary=column == "tokens"))
 
-    def tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the tokens of documents."""
-        return self._texts(
-            self._select("SELECT id, tokens FROM {table} WHERE id = ANY(%s)", ids, binary=True)
-        )
-
-    def all_tokens(self) -> Iterator[MultiVectors]:
-        """Yield the tokens of all documents, in the order of their ids."""
+    def _token_batches(self) -> Iterator[Iterator[tuple[Any, Any]]]:
         after: list[Any] = []
         while True:
             where = "WHERE id > %s " if after else ""
@@ -286,14 +275,10 @@ class PgVectorEngine(Engine):
             if not rows:
                 return
             after = [rows[-1][0]]
-            yield self._texts(rows)
+            yield self._values(rows)
 
-    def _texts(self, rows: list[tuple[Any, bytes]]) -> MultiVectors:
-        width = self.stored.token_dimension
-        tokens = np.frombuffer(b"".join(content for _, content in rows), "<f2").reshape(-1, width)
-        lengths = np.array([len(content) // (2 * width) for _, content in rows], np.int64)
-        ids = [id for id, _ in rows]
-        return MultiVectors.from_flat(tokens.astype(np.float16, copy=False), lengths, ids=ids or None)
+    def _values(self, rows: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        return ((id, np.frombuffer(x, "<f2") if isinstance(x, bytes) else x) for id, x in rows)
 
     # -- searching ------------------------------------------------------------
 

@@ -60,13 +60,6 @@ class _Models(NamedTuple):
     has_id: Any
 
 
-class _Point(NamedTuple):
-    """A stored point: its payload, and its tokens if they were requested."""
-
-    payload: dict[str, Any]
-    tokens: Any
-
-
 class _Qdrant(Engine):
     """Base class of both engines.
 
@@ -93,12 +86,12 @@ class _Qdrant(Engine):
         """Store points of (id, vectors, payload)."""
 
     @abstractmethod
-    def _retrieve(self, ids: list[Any], fields: list[str], tokens: bool) -> list[_Point]:
-        """Return points by id."""
+    def _retrieve(self, ids: list[Any], column: str) -> list[Any]:
+        """Return records by point id, with the id and a column of their payload or the tokens."""
 
     @abstractmethod
-    def _scroll(self, offset: Any) -> tuple[list[_Point], Any]:
-        """Return a batch of points with tokens, and the next offset."""
+    def _scroll(self, offset: Any) -> tuple[list[Any], Any]:
+        """Return a batch of records with tokens, and the next offset."""
 
     @abstractmethod
     def _query(
@@ -155,44 +148,25 @@ class _Qdrant(Engine):
                 self._indexed.add(name)
             self._upsert(points)
 
-    def existing(self, ids: list[Any]) -> set[Any]:
-        """Return the ids that are in the collection."""
-        return {point.payload["id"] for point in self._points(ids, ["id"])}
-
     def delete(self, ids: list[Any]) -> None:
         """Delete documents."""
         with self._errors("did not delete documents"):
             self._remove([qdrant_id(id) for id in ids])
 
-    def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
-        """Return the metadata of documents by id."""
-        points = self._points(ids, ["id", "metadata"])
-        return {point.payload["id"]: point.payload["metadata"] for point in points}
+    def _read(self, ids: list[Any], column: str) -> list[tuple[Any, Any]]:
+        with self._errors("cannot be read"):
+            return [
+                _value(record, column) for record in self._retrieve([qdrant_id(id) for id in ids], column)
+            ]
 
-    def tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the tokens of documents."""
-        return self._texts(self._points(ids, ["id"], tokens=True))
-
-    def all_tokens(self) -> Iterator[MultiVectors]:
-        """Yield the tokens of all documents."""
+    def _token_batches(self) -> Iterator[list[tuple[Any, Any]]]:
         offset: Any = None
         while True:
             with self._errors("cannot be read"):
-                points, offset = self._scroll(offset)
-            if points:
-                yield self._texts(points)
+                records, offset = self._scroll(offset)
+            yield [_value(record, _TOKENS) for record in records]
             if offset is None:
                 return
-
-    def _points(self, ids: list[Any], fields: list[str], *, tokens: bool = False) -> list[_Point]:
-        with self._errors("cannot be read"):
-            return self._retrieve([qdrant_id(id) for id in ids], fields, tokens)
-
-    def _texts(self, points: list[_Point]) -> MultiVectors:
-        width = self.stored.token_dimension
-        arrays = [np.asarray(point.tokens, np.float16).reshape(-1, width) for point in points]
-        ids = [point.payload["id"] for point in points]
-        return MultiVectors.from_arrays(arrays, ids=ids or None, dimension=width)
 
     # -- searching ------------------------------------------------------------
 
@@ -352,16 +326,17 @@ class QdrantEngine(_Qdrant):
         for start in range(0, len(structs), _POINTS):
             self._client.upsert(self.name, structs[start : start + _POINTS], wait=True)
 
-    def _retrieve(self, ids: list[Any], fields: list[str], tokens: bool) -> list[_Point]:
-        vectors = [_TOKENS] if tokens else False
-        records = self._client.retrieve(self.name, ids=ids, with_payload=fields, with_vectors=vectors)
-        return [_Point(record.payload, record.vector[_TOKENS] if tokens else None) for record in records]
+    def _retrieve(self, ids: list[Any], column: str) -> list[Any]:
+        payload, vectors = _selection(column)
+        records: list[Any] = self._client.retrieve(self.name, ids, with_payload=payload, with_vectors=vectors)
+        return records
 
-    def _scroll(self, offset: Any) -> tuple[list[_Point], Any]:
+    def _scroll(self, offset: Any) -> tuple[list[Any], Any]:
+        payload, vectors = _selection(_TOKENS)
         records, after = self._client.scroll(
-            self.name, limit=_BATCH, offset=offset, with_payload=["id"], with_vectors=[_TOKENS]
+            self.name, limit=_BATCH, offset=offset, with_payload=payload, with_vectors=vectors
         )
-        return [_Point(record.payload, record.vector[_TOKENS]) for record in records], after
+        return records, after
 
     def _query(
         self,
@@ -509,29 +484,22 @@ class QdrantEdgeEngine(_Qdrant):
         records = [self._edge.Point(id, vectors, payload) for id, vectors, payload in points]
         self._shard.update(self._edge.UpdateOperation.upsert_points(records))
 
-    def _retrieve(self, ids: list[Any], fields: list[str], tokens: bool) -> list[_Point]:
+    def _retrieve(self, ids: list[Any], column: str) -> list[Any]:
         if not ids:
             return []
         condition = self._edge.Filter(must=[self._models.has_id(ids)])
-        return self._read(len(ids), None, condition, fields, tokens)[0]
+        return self._records(column, limit=len(ids), filter=condition)[0]
 
-    def _scroll(self, offset: Any) -> tuple[list[_Point], Any]:
-        return self._read(_BATCH, offset, None, ["id"], True)
+    def _scroll(self, offset: Any) -> tuple[list[Any], Any]:
+        return self._records(_TOKENS, limit=_BATCH, offset=offset)
 
-    def _read(
-        self, limit: int, offset: Any, condition: Any, fields: list[str], tokens: bool
-    ) -> tuple[list[_Point], Any]:
-        request = self._edge.ScrollRequest(
-            limit=limit,
-            offset=offset,
-            filter=condition,
-            with_payload=self._edge.PayloadSelector.Include(fields),
-            with_vector=[_TOKENS] if tokens else False,
+    def _records(self, column: str, **options: Any) -> tuple[list[Any], Any]:
+        payload, vectors = _selection(column)
+        selector = self._edge.PayloadSelector.Include(payload)
+        records, after = self._shard.scroll(
+            self._edge.ScrollRequest(with_payload=selector, with_vector=vectors, **options)
         )
-        records, after = self._shard.scroll(request)
-        return [
-            _Point(record.payload, record.vector[_TOKENS] if tokens else None) for record in records
-        ], after
+        return records, after
 
     def _query(
         self,
@@ -607,6 +575,15 @@ class _QdrantConditions:
         limits = self._models.range(**{name[1:]: float(value)})
         condition = self._models.field(key=f"{side}.{bound_name(field, value)}", range=limits)
         return self._models.filter(must=[condition])
+
+
+def _selection(column: str) -> tuple[list[str], Any]:
+    """Return the fields of the payload and the vectors to read for a column."""
+    return (["id"], [_TOKENS]) if column == _TOKENS else (["id", column], False)
+
+
+def _value(record: Any, column: str) -> tuple[Any, Any]:
+    return record.payload["id"], record.vector[_TOKENS] if column == _TOKENS else record.payload[column]
 
 
 def _hits(points: list[Any]) -> tuple[list[Any], NDArray[np.float32]]:

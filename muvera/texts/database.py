@@ -290,8 +290,6 @@ def require_ids(ids: Sequence[Any]) -> list[int | str]:
     """
     checked: list[int | str] = []
     for identity in ids:
-        if hasattr(identity, "item"):  # a NumPy scalar
-            identity = identity.item()
         if isinstance(identity, str):
             _require_utf8(identity, f"The id {identity!r}")
         elif isinstance(identity, bool) or not isinstance(identity, int):

@@ -34,13 +34,11 @@ def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
     TypeError
         For a single id, such as a string, which would otherwise count as a collection of its characters.
     """
-    if isinstance(ids, np.ndarray) and ids.ndim == 1:
-        return list(ids.tolist())
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
         kinds = {str: "the string", bytes: "the bytes", int: "the integer"}
         kind = kinds.get(type(ids), f"the {type(ids).__name__}")
         raise TypeError(f"{name} must be a collection of ids, got {kind} {ids!r:.80}. Give [{ids!r:.80}].")
-    return list(ids)
+    return [id.item() if isinstance(id, np.generic) else id for id in ids]
 
 
 def has_repeats(values: NDArray[np.integer[Any]]) -> bool:
