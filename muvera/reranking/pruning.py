@@ -86,14 +86,13 @@ def score_candidates(
         packed.score(slices, out)
         return out
 
-    def work(start: int, stop: int) -> None:
-        for worker in range(start, stop):
-            # Contiguous: the kernel would be compiled again for strided arrays.
-            own_slices = [
-                (documents, np.ascontiguousarray(positions[worker::workers]), places[worker::workers])
-                for documents, positions, places in slices
-            ]
-            packed.score(own_slices, out)
+    def work(worker: int, _: int) -> None:
+        # Contiguous: the kernel would be compiled again for strided arrays.
+        own = [
+            (documents, np.ascontiguousarray(positions[worker::workers]), slots[worker::workers])
+            for documents, positions, slots in slices
+        ]
+        packed.score(own, out)
 
     run_in_ranges(work, [(worker, worker + 1) for worker in range(workers)], threads)
     return out
@@ -163,13 +162,13 @@ class _PackedQuery:
         counts, errors = np.zeros(2, np.int64), np.zeros(3)
         estimates = np.empty(0, np.float32) if self.options.estimates is None else self.options.estimates
         patience = _NO_PATIENCE if self.options.patience is None else self.options.patience
-        for documents, positions, places in slices:
+        for documents, positions, slots in slices:
             scores = np.empty(len(positions), np.float32)
             score_with_pruning(
                 *as_kernel_arrays(documents), documents.offsets, positions, self.packed, self.places,
                 self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, patience,
-                estimates[places] if len(estimates) else estimates, errors, heap, counts, scores,
+                estimates[slots] if len(estimates) else estimates, errors, heap, counts, scores,
             )  # fmt: skip
-            out[places] = scores
+            out[slots] = scores
         if self.options.products is not None:
             self.options.products.append(int(counts[1]))

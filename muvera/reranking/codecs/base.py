@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,8 +36,7 @@ __all__ = [
 _BLOCK = 8192
 
 
-@dataclass(frozen=True, eq=False)
-class CodeLayout:
+class CodeLayout(NamedTuple):
     """Arrays that the scoring kernel reads besides codes, see :mod:`muvera.kernels.token_codes`.
 
     A code begins with a centroid's number of `id_bytes`.  `centers` are the centroids in bytes, `table` the
@@ -54,8 +52,7 @@ class CodeLayout:
     depth: int
 
 
-@dataclass(frozen=True, eq=False)
-class CodeQuery:
+class CodeQuery(NamedTuple):
     """A query rounded to bytes, as :func:`muvera.kernels.code_scores.score_codes` takes it."""
 
     packed: NDArray[np.int8]
@@ -204,19 +201,17 @@ def score_coded(
     out = np.empty(size, np.float32)
     workers = thread_count(threads)
 
-    def work(start: int, stop: int) -> None:
-        for worker in range(start, stop):
-            for texts, positions, places in slices:
-                # Contiguous: the kernel would be compiled again for strided arrays.
-                own = np.ascontiguousarray(positions[worker::workers])
-                scores = np.empty(len(own), np.float32)
-                score_codes(
-                    read_only_view(texts.tokens).reshape(-1), texts.offsets, own,
-                    codec.bytes_per_token, codec.dimension, layout.id_bytes, layout.centers, layout.table,
-                    layout.nibbles, layout.words, rounded.packed, rounded.biases, rounded.units,
-                    rounded.constants, scores,
-                )  # fmt: skip
-                out[places[worker::workers]] = scores
+    def work(worker: int, _: int) -> None:
+        for texts, positions, slots in slices:
+            # Contiguous: the kernel would be compiled again for strided arrays.
+            own = np.ascontiguousarray(positions[worker::workers])
+            scores = np.empty(len(own), np.float32)
+            score_codes(
+                read_only_view(texts.tokens).reshape(-1), texts.offsets, own,
+                codec.bytes_per_token, codec.dimension, layout.id_bytes, layout.centers, layout.table,
+                layout.nibbles, layout.words, *rounded, scores,
+            )  # fmt: skip
+            out[slots[worker::workers]] = scores
 
     run_in_ranges(work, [(worker, worker + 1) for worker in range(workers)], threads)
     return out
