@@ -14,7 +14,7 @@ import pytest
 from builders.graph_vectors import like_fdes
 
 from muvera.mips import HNSWSearch, HNSWSettings, SavedState
-from muvera.mips.hnsw_file_check import find_lists
+from muvera.mips.hnsw import find_lists
 
 
 def filled(vectors: np.ndarray, **settings: Any) -> HNSWSearch:
