@@ -230,7 +230,7 @@ def serve(
     """
     from ..index.manifest import TEXTS
     from ..index.muvera_index import MuveraIndex
-    from ..serve.run import ServerSettings
+    from ..serve import ServerSettings
     from ..serve.run import serve as run
     from ..texts.text_index import TextIndex
     from ..utils.parallel import thread_count

@@ -23,8 +23,8 @@ from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
+from . import ServerSettings
 from .problems import BodyLimit, require_token, show_problems
-from .run import ServerSettings
 
 __all__ = ["make_app"]
 

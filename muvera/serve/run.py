@@ -8,67 +8,21 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..encoders.matmul import one_blas_thread
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
-from ..utils.checks import require_int, require_number
 from ..utils.optional_imports import import_extra
+from . import ServerSettings
 
-__all__ = ["ServerSettings", "serve"]
+__all__ = ["serve"]
 
 # Seconds that running requests may take after a stop.
 _GRACE = 30
 
 _LOCAL = ["127.0.0.1", "localhost", "::1"]
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """Limits and rights of a server.
-
-    Parameters
-    ----------
-    token : str, optional
-        Bearer token that changes need.
-    writable : bool
-        Allow documents to be added, updated and deleted; needs a token.
-    threads : int
-        Concurrent searches.
-    timeout : float
-        Seconds until a request is answered with 504.
-    max_body_bytes : int
-        Larger requests are refused.
-    max_queries, max_k, max_candidates, max_documents, max_text_characters, max_tokens : int
-        Limits of one request: queries, hits per query, candidates, documents to write, characters of a text, and
-        token vectors.
-    """
-
-    token: str | None = None
-    writable: bool = False
-    threads: int = 2
-    timeout: float = 30.0
-    max_body_bytes: int = 16 << 20
-    max_queries: int = 64
-    max_k: int = 1000
-    max_candidates: int = 10_000
-    max_documents: int = 1000
-    max_text_characters: int = 1_000_000
-    max_tokens: int = 65_536
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name == "threads" or name.startswith("max_"):
-                require_int(name, value, 1)
-        require_number("timeout", self.timeout, 0.001)
-        if self.writable and not self.token:
-            raise ValueError(
-                "A writable server needs a token, or anyone who reaches it could change the index. Set MUVERA_TOKEN "
-                "or give --token-file."
-            )
 
 
 def serve(

@@ -74,8 +74,8 @@ def server(parts: list[MuveraIndex]) -> Iterator[str]:
     """URL of a server of the second part."""
     uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     pytest.importorskip("fastapi", reason="fastapi is not installed")
+    from muvera.serve import ServerSettings
     from muvera.serve.app import make_app
-    from muvera.serve.run import ServerSettings
 
     config = uvicorn.Config(make_app(parts[1], ServerSettings()), port=0, log_level="error")
     running = uvicorn.Server(config)

@@ -15,7 +15,8 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
-from muvera.serve.run import ServerSettings, listen, serve
+from muvera.serve import ServerSettings
+from muvera.serve.run import listen, serve
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 pytest.importorskip("httpx2", reason="the test client needs httpx2")
