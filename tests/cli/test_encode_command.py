@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,23 +167,6 @@ def test_bad_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
     for source in (tmp_path / "a.jsonl", "What is a text?"):
         assert "with your model first" in fails("encode", source, out)
     assert not out.exists()
-
-
-def test_the_progress_bar_moves_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[tuple[str, int]] = []
-
-    @contextmanager
-    def watched(total: Any, unit: str, title: str, quiet: bool = False) -> Iterator[Any]:
-        yield lambda count: steps.append((title, count))
-
-    for module in ("sources", "encode"):
-        monkeypatch.setattr(f"muvera.cli.{module}.progress_bar", watched)
-    texts = MultiVectors.from_flat(np.ones((1 << 19, 16), np.float32), [1 << 7] * (1 << 12))
-    texts.save(tmp_path / "docs")  # 32 MB
-    answer("encode", tmp_path / "docs", tmp_path / "out.npy", "--encoder", "mean")
-    for title in ("fitting", "encoding"):
-        counts = [count for name, count in steps if name == title]
-        assert sum(counts) == 1 << 12 and counts[0] <= 1 << 11
 
 
 # -- load ----------------------------------------------------------------------
