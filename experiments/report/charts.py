@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import cos, pi, sin
 from typing import Any
 
 __all__ = ["CSS", "DARK", "LIGHT", "Axis", "Mark", "Plot", "chart", "concat", "config", "marks_of"]
@@ -24,30 +23,23 @@ _COLORS = (
 )
 
 
-def _polygon(tips: int, inner: float = 1.0, turn: float = 0.0, outer: float = 1.2) -> str:
-    """Return a star as an SVG path, or a polygon of twice as many corners if both radii are equal."""
-    corners = [(outer if k % 2 == 0 else inner, pi * (k / tips + turn)) for k in range(2 * tips)]
-    return "M" + "L".join(f"{r * sin(angle):.3g},{-r * cos(angle):.3g}" for r, angle in corners) + "Z"
-
-
-# Family -> SVG paths: this library's points are round or stars, baselines have right angles, peers triangles.
+# Family -> Vega's shapes and the characters for them in a key: triangles are other people's systems.
 _SHAPES = {
-    "muvera": ("M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z", *(_polygon(n, 0.55, 0, 1.35) for n in (4, 5, 6))),
-    "baseline": (
-        *("M-0.9,-0.9H0.9V0.9H-0.9Z", _polygon(2, 1.15, 0, 1.15)),
-        "M-0.4,-1.1H0.4V-0.4H1.1V0.4H0.4V1.1H-0.4V0.4H-1.1V-0.4H-0.4Z",
-        "M-0.5,-1.2H0.5V1.2H-0.5Z",
-    ),
-    "peer": tuple(_polygon(3, 0.62, turn, 1.3) for turn in (0, 1, 0.5, 1.5)),
-}
+    "muvera": {"circle": "\u25cf", "diamond": "\u25c6"},
+    "baseline": {"square": "\u25a0", "cross": "\u271a"},
+    "peer": {
+        "triangle-up": "\u25b2", "triangle-down": "\u25bc", "triangle-right": "\u25b6", "triangle-left": "\u25c0",
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Color and shape (an SVG path around the origin) of a series."""
+    """Color and shape of a series, and the shape as a character."""
 
     color: str
     shape: str
+    character: str
 
 
 def marks_of(series: Mapping[str, str]) -> dict[str, Mark]:
@@ -57,7 +49,8 @@ def marks_of(series: Mapping[str, str]) -> dict[str, Mark]:
         # Past the last color, hues follow the golden angle.
         color = _COLORS[k] if k < len(_COLORS) else f"hsl({k * 137.508 % 360:.1f}, 55%, 50%)"
         used = [mark.shape for mark in marks.values()]
-        marks[name] = Mark(color, min(_SHAPES[family], key=used.count))
+        shape = min(_SHAPES[family], key=used.count)
+        marks[name] = Mark(color, shape, _SHAPES[family][shape])
     return marks
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..evaluation.statistics import growth_exponent
 from .machines import Machine
 from .old_names import plain
-from .table import Column, Table, markdown, text
+from .table import Column, Table, markdown, number, text
 
 __all__ = ["STUDIES", "machine_text", "study_markdown", "study_text"]
 
@@ -44,21 +44,14 @@ def machine_text(on: Results) -> str:
 
 
 def _speed(results: Results) -> list[Table]:
-    def three(value: float) -> str:
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-    def ratio(value: float) -> str:
-        return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    def times(key: str) -> Callable[[Results], str | None]:
+        return lambda row: row[key] and f"{number(float(row[key]))}x"
 
     columns = [
         Column("muvera / other", "name"),
-        Column("muvera", lambda row: three(row["muvera"])),
-        Column("other", lambda row: three(row["other"])),
-        Column("unit"),
-        Column("ratio", lambda row: f"{ratio(row['ratio'])}x"),
-        Column("min - max", lambda row: f"{ratio(row['least'])} - {ratio(row['greatest'])}"),
-        Column("processor time", lambda row: row["processor_ratio"] and f"{ratio(row['processor_ratio'])}x"),
-        Column("target"),
+        *(Column("muvera"), Column("other"), Column("unit"), Column("ratio", times("ratio"))),
+        Column("min - max", lambda row: f"{number(float(row['least']))} - {number(float(row['greatest']))}"),
+        *(Column("processor time", times("processor_ratio")), Column("target")),
     ]
     on = results["machine"]
     caption = (
