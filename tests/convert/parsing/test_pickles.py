@@ -108,10 +108,10 @@ def test_all_other_names_are_refused(value: object, name: str, tmp_path: Path) -
 )
 def test_instructions_that_no_pickler_writes_are_refused(content: bytes) -> None:
     start = time.process_time()
-    with pytest.raises(ValueError, match=r"^map\.pkl is damaged") as caught:
-        load_plain(content, "map.pkl")
     with pytest.raises(ValueError, match=r".") as scanned:
         scan_pickle(content)
+    with pytest.raises(ValueError, match=r"^map\.pkl is damaged") as caught:
+        load_plain(content, "map.pkl")
     assert str(scanned.value) in str(caught.value)
     assert time.process_time() - start < 5
 
