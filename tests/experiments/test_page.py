@@ -224,7 +224,7 @@ def test_the_page_works_in_a_browser(run: Run, tmp_path: Path) -> None:
 @pytest.mark.compiled("searches whole collections")
 def test_what_the_runner_writes_is_what_tables_and_page_read(tmp_path: Path) -> None:
     sweep = {"candidates": [5, 10, 20]}
-    systems = [
+    systems: list[dict[str, Any]] = [
         {"system": "exhaustive", "label": "all"},
         {"system": "pooled", "label": "mean", "sweep": sweep},
         {"system": "pooled", "label": "mean again", "sweep": sweep},
