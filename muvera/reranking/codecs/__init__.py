@@ -15,23 +15,16 @@ from .base import TokenCodec
 from .int8 import Int8Codec
 from .residual import ResidualCodec
 
-__all__ = ["CODECS", "FLOATS", "TOKEN_KINDS", "fit_codec", "read_codec", "write_codec"]
+__all__ = ["CODECS", "FLOATS", "fit_codec", "read_codec", "write_codec"]
 
-#: Tokens stored as floats, and their type; None: unchanged.
-FLOATS: dict[str, type[np.floating[Any]] | None] = {
-    "as_given": None,
-    "float32": np.float32,
-    "float16": np.float16,
-}
+#: Types of tokens that are stored as floats, by name.
+FLOATS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
 
 #: Functions that fit a codec, by its name; they take tokens (n, dimension) and a number of threads.
 CODECS: dict[str, Callable[..., TokenCodec]] = {
     "int8": Int8Codec.fit,
     **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
 }
-
-#: All ways to store tokens.
-TOKEN_KINDS = (*FLOATS, *CODECS)
 
 _CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
 
