@@ -64,33 +64,15 @@ _HOMES = {
     "tune": "tuning.tune",
 }
 
-# Submodules that ``muvera.NAME`` imports when it is first used.
-_MODULES = {
-    "cli": "cli",
-    "convert": "convert",
-    "data": "data",
-    "diagnostics": "diagnostics",
-    "distributed": "distributed",
-    "encoders": "encoders",
-    "engines": "engines",
-    "index": "index",
-    "integrations": "integrations",
-    "metadata": "metadata",
-    "mips": "mips",
-    "reranking": "reranking",
-    "serve": "serve",
-    "texts": "texts",
-    "theory": "diagnostics.theory",
-    "tuning": "tuning",
-}
-
 
 def __getattr__(name: str) -> object:
-    """Import a public name or a submodule when it is first used (PEP 562)."""
+    """Import a public name or a subpackage when it is first used (PEP 562)."""
     if name in _HOMES:
         value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    elif name in _MODULES:
-        value = import_module(f"{__name__}.{_MODULES[name]}")
+    elif name == "theory":
+        value = import_module(f"{__name__}.diagnostics.theory")
+    elif name in _subpackages():
+        value = import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -99,7 +81,13 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     """Return the public names."""
-    return sorted({*__all__, *_MODULES})
+    return sorted({*__all__, *_subpackages()})
+
+
+def _subpackages() -> list[str]:
+    from pkgutil import iter_modules
+
+    return [module.name for module in iter_modules(__path__)]
 
 
 __all__ = [
