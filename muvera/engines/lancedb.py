@@ -146,7 +146,7 @@ class LanceDBEngine(Engine):
         self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
     ) -> None:
         """Store documents and replace those with the same ids, as one version of the table."""
-        with self._errors("did not take documents"):
+        with self._errors("did not accept documents"):
             data, table = self._arrow_table(ids, vectors, metadata, tokens), self._table()
             if table is None:
                 self._opened = self._database.create_table(self.name, data)

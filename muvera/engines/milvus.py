@@ -180,7 +180,7 @@ class MilvusEngine(Engine):
             entities.append(
                 {"id": id, "fde": vector, "metadata": dict(values), "bounds": bounds, "terms": flat.terms}
             )
-        with self._errors("did not take documents"):
+        with self._errors("did not accept documents"):
             self._client.upsert(self.name, entities)
 
     def delete(self, ids: list[Any]) -> None:

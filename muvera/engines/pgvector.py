@@ -218,7 +218,7 @@ class PgVectorEngine(Engine):
         names = [*_COLUMNS, *(["tokens"] if self.stored.tokens else [])]
         listed = ", ".join(names)
         changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in names[1:])
-        with self._transaction("did not take documents") as cursor:
+        with self._transaction("did not accept documents") as cursor:
             cursor.execute(
                 self._named("CREATE TEMP TABLE new_rows (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP")
             )

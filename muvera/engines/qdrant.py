@@ -142,7 +142,7 @@ class _Qdrant(Engine):
                 named[_TOKENS] = own.astype(np.float32).tolist()
             payload = {"id": id, "metadata": dict(values), "terms": flat.terms, **bounds}
             points.append((qdrant_id(id), named, payload))
-        with self._errors("did not take documents"):
+        with self._errors("did not accept documents"):
             for name in sorted(fields - self._indexed):
                 self._index_field(name, True)
                 self._indexed.add(name)

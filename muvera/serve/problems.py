@@ -14,18 +14,11 @@ from starlette.exceptions import HTTPException
 
 __all__ = ["BodyLimit", "require_token", "show_problems"]
 
-# Advice of the Python API, and its HTTP form.
-_OVER_HTTP = {
-    " Look for it with `id in index`.": "",
-    "Use update to replace it": "Replace it with PUT /documents",
-}
-
 _Message = MutableMapping[str, Any]
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    for python, http in _OVER_HTTP.items():
-        detail = detail.replace(python, http)
+    detail = detail.replace("Use update to replace it", "Replace it with PUT /documents")
     content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return JSONResponse(content, status, headers, "application/problem+json")
 

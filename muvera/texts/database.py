@@ -84,6 +84,7 @@ class DocumentDatabase:
         opened._lock, opened._writable = RLock(), False
         opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
         try:
+            opened._connection.execute("PRAGMA trusted_schema = OFF")
             for columns in (
                 "row, id, text, metadata FROM documents",
                 "field, kind, value, row FROM metadata_values",

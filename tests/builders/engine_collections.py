@@ -49,7 +49,8 @@ class Collections:
     """Opens collections of one engine by name, and closes and drops them at the end."""
 
     def __init__(self, kind: str, url: str) -> None:
-        self.kind, self._url, self._client = kind, url, None
+        self.kind, self._url = kind, url
+        self._client: Any = None
         self._opened: dict[str, list[Any]] = {}
 
     def __call__(self, name: str) -> Any:

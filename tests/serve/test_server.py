@@ -109,8 +109,9 @@ def test_integer_ids_have_one_spelling() -> None:
         for wrong in ("04", "4.0", "-04", "\u0664", "\u00b2"):
             problem(client.get(f"/documents/{wrong}"), 404)
         problem(client.get(f"/documents/{10**19}"), 422)
-        for wrong in ([True], [4.0], ["4", 2**70]):
-            problem(client.request("DELETE", "/documents", json={"ids": wrong}, headers=TOKEN), 422)
+        ids: list[list[Any]] = [[True], [4.0], ["4", 2**70]]
+        for body in ({"ids": each} for each in ids):
+            problem(client.request("DELETE", "/documents", json=body, headers=TOKEN), 422)
         assert client.get("/info").json()["documents"] == 3
 
 
