@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,33 @@ from numpy.typing import NDArray
 
 from ..damage import ReadError
 
-__all__ = ["holds_texts", "open_table", "read_json_object", "stored_bytes"]
+__all__ = ["holds_texts", "open_table", "read_json", "read_json_object", "stored_bytes"]
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file, which may be compressed by gzip.
+def read_json(path: Path) -> Any:
+    """Read a JSON file, which may be compressed by gzip.
 
     Raises
     ------
     FileNotFoundError
         If the file is missing.
     ValueError
-        If it is damaged or contains something else.
+        If it is damaged.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. Copy the whole folder again.")
+        raise FileNotFoundError(f"{path} is missing. Copy or export it again.")
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            value = json.loads(stream.read())
-    except Exception as error:
+            return json.loads(stream.read())
+    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ReadError(
             f"{path} is damaged or truncated ({str(error).rstrip('.')}). Copy it again."
         ) from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object as :func:`read_json` does."""
+    value = read_json(path)
     if not isinstance(value, dict):
         raise ReadError(f"{path} must hold a JSON object, got {type(value).__name__}. Copy it again.")
     return value

@@ -6,7 +6,6 @@ The usual names are those of :mod:`muvera.convert.sources.named_arrays`, such as
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..damage import ReadError, ReadTypeError
+from ..parsing.files import read_json
 from ..parsing.safe_pickle import load_npy_safely
 from ..sources.base import Document, Reader, RowSource, Source
 from ..sources.named_arrays import find, names_of, source_of
@@ -104,9 +104,7 @@ def _values(file: Path) -> Any:
     """Return lengths, ids or a mask from a .npy or .json file."""
     if file.suffix == ".npy":
         return load_npy_safely(file)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing. Copy or export it again.")
-    values = json.loads(file.read_bytes())
+    values = read_json(file)
     if not isinstance(values, list):
         raise ReadError(f"{file} must hold a JSON list, got {type(values).__name__}. Export it again.")
     return values

@@ -8,7 +8,6 @@ Both formats have the option ``threads``, for decoding (default: all usable core
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ...data.offsets import as_lengths
 from ...utils.checks import require_int
 from ...utils.npy_files import load_npy
 from ..damage import ReadError
-from ..parsing.files import read_json_object
+from ..parsing.files import read_json, read_json_object
 from ..parsing.safe_pickle import load_npy_safely
 from ..parsing.torch_file import StoredTensor, read_array, read_torch
 from ..sources.base import FlatSource, Reader, Source
@@ -73,14 +72,10 @@ def _chunk_count(path: Path, metadata: dict[str, Any]) -> int:
 
 
 def _lengths(path: Path) -> NDArray[np.int64]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. Copy the whole folder again.")
     try:
-        return as_lengths(json.loads(path.read_bytes()), str(path))
-    except (ValueError, TypeError) as error:
-        raise ReadError(
-            f"{path} is not a list of lengths ({str(error).rstrip('.')}). Copy it again."
-        ) from error
+        return as_lengths(read_json(path), str(path))
+    except TypeError as error:
+        raise ReadError(str(error)) from error
 
 
 def _ragatouille_ids(file: Path, count: int) -> list[str]:
