@@ -7,7 +7,7 @@ compete by ``score(span) + alpha * score(document)``: the document's score tells
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,9 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
     queries, documents = checked_text(query, "query"), checked_text(document, "document")
     if queries.dimension != documents.dimension:
         raise ValueError(f"query has {queries.dimension} columns, but document has {documents.dimension}.")
-    return _scores(queries, documents, _as_spans(spans, documents.num_tokens, "spans"))
+    bounds = _as_spans(spans, "spans")
+    _require_within(bounds, np.full(len(bounds), documents.num_tokens), lambda i: f"spans[{i}]")
+    return _scores(queries, documents, bounds)
 
 
 def rank_spans(
@@ -126,12 +128,13 @@ def rank_spans(
         return []
     queries.require_dimension(texts.dimension, "query", "documents")
     texts.require_finite("documents")
-    arrays = [
-        _as_spans(own, tokens, f"spans[{i}]")
-        for i, (own, tokens) in enumerate(zip(spans, texts.lengths.tolist(), strict=True))
-    ]
+    arrays = [_as_spans(own, f"spans[{i}]") for i, own in enumerate(spans)]
     bounds = np.concatenate(arrays)
-    owners = np.repeat(np.arange(len(arrays)), [len(own) for own in arrays])
+    counts = [len(own) for own in arrays]
+    owners = np.repeat(np.arange(len(arrays)), counts)
+    _require_within(
+        bounds, texts.lengths[owners], lambda i: f"spans[{owners[i]}][{i - sum(counts[: owners[i]])}]"
+    )
     scores = _scores(queries, texts, bounds + texts.offsets[owners][:, np.newaxis]).astype(np.float64)
     if document_scores is None:
         document_scores = _scores(queries, texts, np.stack([texts.offsets[:-1], texts.offsets[1:]], axis=1))
@@ -210,16 +213,21 @@ def _scores(queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.i
     return out[:, 0]
 
 
-def _as_spans(spans: Any, tokens: int, name: str) -> NDArray[np.int64]:
+def _as_spans(spans: Any, name: str) -> NDArray[np.int64]:
     array = as_array(spans, name)
     if array.size == 0:
         array = np.empty((0, 2), np.int64)
     if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 2:
         raise TypeError(f"{name} must be integers (m, 2), start and stop, got {array.dtype} {array.shape}.")
-    wrong = np.flatnonzero((array[:, 0] < 0) | (array[:, 1] < array[:, 0]) | (array[:, 1] > tokens))
-    if len(wrong):
-        start, stop = array[wrong[0]].tolist()
-        raise ValueError(
-            f"{name}[{wrong[0]}] is {start}..{stop}, but the document has {tokens} tokens: a span must lie within."
-        )
     return np.ascontiguousarray(array, np.int64)
+
+
+def _require_within(bounds: NDArray[np.int64], tokens: NDArray[np.int64], name: Callable[[int], str]) -> None:
+    """Raise ValueError unless each span lies within its document of this many tokens."""
+    wrong = np.flatnonzero((bounds[:, 0] < 0) | (bounds[:, 1] < bounds[:, 0]) | (bounds[:, 1] > tokens))
+    if len(wrong):
+        i = int(wrong[0])
+        start, stop = bounds[i].tolist()
+        raise ValueError(
+            f"{name(i)} is {start}..{stop}, but the document has {tokens[i]} tokens: a span must lie within."
+        )
