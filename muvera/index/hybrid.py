@@ -282,12 +282,11 @@ class DenseVectors:
         list of Ranking
             Ties go to the earlier document.
         """
-        require_int("k", k, 1)
-        rows = checked_vectors(as_array(queries, "queries"), self._search.dimension, "queries")
-        if not len(self._ids):
-            return [Ranking(self._ids, np.empty(0, np.float32)) for _ in rows]
-        labels, scores = self._search.search(rows, min(k, len(self._ids)), threads=threads)
-        return [Ranking(self._ids[best], own) for best, own in zip(labels, scores, strict=True)]
+        count = min(require_int("k", k, 1), len(self))
+        labels, scores = self._search.search(as_array(queries, "queries"), max(count, 1), threads=threads)
+        return [
+            Ranking(self._ids[best[:count]], own[:count]) for best, own in zip(labels, scores, strict=True)
+        ]
 
 
 def _ids_of(ids: Any, count: int) -> Ids:
