@@ -72,34 +72,47 @@ def triangle(matrix: np.ndarray) -> np.ndarray:
 
 
 def document_moments(
-    tokens: np.ndarray, coefficients: np.ndarray, units: np.ndarray, offset: np.ndarray, covariance: bool
+    tokens: np.ndarray,
+    coefficients: np.ndarray,
+    units: np.ndarray,
+    offset: np.ndarray,
+    directions: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Covariance, mean and bias of a document, weighted; zeros without tokens."""
+    """Covariance in `directions` (r, d), mean and bias of a document, weighted; zeros without tokens.
+
+    There is no covariance without `directions`.
+    """
     if not len(tokens):
         return np.zeros(len(offset))
     values = _float64(tokens)
     mean = values.mean(axis=0)
     norm = np.linalg.norm(mean)
     direction = mean / norm if norm > 0 else mean
-    rest = values - mean
-    about = rest.T @ rest / len(rest) * np.sqrt(2 * np.log(len(rest)))
     _, second, first, along, length, square, count = coefficients
     blocks = [
-        second * triangle(about) if covariance else np.zeros(0),
+        np.zeros(0),
         first * mean + along * direction,
-        [length * norm + square * norm**2 + count * np.log(len(rest))],
+        [length * norm + square * norm**2 + count * np.log(len(values))],
     ]
+    if directions is not None:
+        rest = (values - mean) @ _float64(directions).T
+        blocks[0] = second * triangle(rest.T @ rest / len(rest) * np.sqrt(2 * np.log(len(rest))))
     repeated = np.repeat(units[1:], [len(block) for block in blocks])
     return np.asarray((np.concatenate(blocks) - offset) * repeated)
 
 
-def query_moments(tokens: np.ndarray, units: np.ndarray, metric: np.ndarray) -> np.ndarray:
-    """What a query multiplies a document's moments with."""
+def query_moments(
+    tokens: np.ndarray,
+    units: np.ndarray,
+    metric: np.ndarray | None = None,
+    directions: np.ndarray | None = None,
+) -> np.ndarray:
+    """The vector that a query multiplies a document's moments with."""
     values = _float64(tokens)
     blocks = [np.zeros(0), values.sum(axis=0), np.array([float(len(values))])]
-    if metric.size:
+    if metric is not None and directions is not None:
         total = np.zeros_like(metric, np.float64)
-        for token in values:
+        for token in values @ _float64(directions).T:
             variance = token @ metric @ token
             total += np.outer(token, token) / (2 * np.sqrt(variance)) if variance > 0 else 0
         blocks[0] = triangle(total)

@@ -76,7 +76,7 @@ def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
         For an unknown encoder or parameter, or a wrong value.
     """
     kind = values.get("encoder", MomentsConfig.kind)
-    if kind not in ENCODERS:
+    if not isinstance(kind, str) or kind not in ENCODERS:
         raise ValueError(f"encoder must be one of {', '.join(map(repr, ENCODERS))}, got {kind!r}.")
     return ENCODERS[kind].config.from_dict(values)
 
@@ -202,8 +202,13 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {ENCODER_FILE}, so it is not an encoder's folder.")
     state = read_json(file)
-    known = isinstance(state, dict) and state.get("format") == ENCODER_FORMAT
-    if not known or state.get("format_version") != ENCODER_FORMAT_VERSION:
+    if (
+        not isinstance(state, dict)
+        or state.get("format") != ENCODER_FORMAT
+        or state.get("format_version") != ENCODER_FORMAT_VERSION
+        or not isinstance(state.get("config"), dict)
+        or not isinstance(state.get("files"), dict)
+    ):
         raise ValueError(f"{file} does not describe an encoder that this version of muvera reads.")
     if state.pop("sha256", None) != content_checksum(state):
         raise ValueError(f"{file} does not match its checksum. Restore it from a copy.")

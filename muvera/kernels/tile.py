@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import INTERPRETED, kernel
+from .jit import INTERPRETED
 from .llvm_helpers import (
     FLOAT,
     broadcast,
@@ -191,21 +191,3 @@ tile_signs: Any = _make_signs(lanewise=False)
 #: lane by lane.
 lane_dot: Any = _make_dot(lanewise=True)
 lane_signs: Any = _make_signs(lanewise=True)
-
-
-@kernel
-def multiply(rows, packed, out):
-    """Write the product of `rows` (n, depth) and `packed` columns to `out` (n, m)."""
-    count, depth = rows.shape
-    width = out.shape[1]
-    flat = rows.reshape(-1)
-    columns = packed.reshape(-1)
-    tile = np.empty(ROWS * LANES, np.float32)
-    for panel in range(packed.shape[0]):
-        first = panel * LANES
-        used = min(LANES, width - first)
-        for row in range(0, count, ROWS):
-            tile_dot(flat, row, count - 1, depth, columns, panel, tile, 0)
-            for i in range(min(ROWS, count - row)):
-                for j in range(used):
-                    out[row + i, first + j] = tile[i * LANES + j]

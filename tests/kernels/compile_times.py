@@ -47,7 +47,7 @@ def run_demo() -> CompileTimes:
     from muvera.cli.demo import demo
 
     times = CompileTimes()
-    event.register("numba:compile", times)
+    event.register("numba:compile", times)  # type: ignore[no-untyped-call]
     with contextlib.redirect_stdout(io.StringIO()):
         demo(queries=1, threads=1, json_=True)
     return times

@@ -1,12 +1,16 @@
-"""Operations on rows of floats, against NumPy."""
+"""Operations on rows of floats, the search for numbers that are not finite, and bounds of the best, against NumPy."""
 
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from muvera.kernels.jit import kernel
+from muvera.kernels.norms import first_beyond
+from muvera.kernels.products import group_floors, places_above
 from muvera.kernels.row_operations import add_scaled, half_at, set_scaled, square_sum, widen_halves
 from muvera.kernels.tile import LANES
 
@@ -54,9 +58,14 @@ def test_halves_are_widened_exactly(stop: int) -> None:
     """Every bit pattern of float16, subnormals and infinities too."""
     halves = np.arange(65536, dtype=np.uint16)
     out = np.full(stop - 5 + LANES, 7, np.float32)
-    widen_halves(halves, 5, stop, out)
+    _widen(halves, 5, stop, out)
     wanted = halves[5:stop].view(np.float16).astype(np.float32)
     np.testing.assert_array_equal(out[: stop - 5], wanted)
+
+
+@kernel
+def _widen(halves: Array, start: int, stop: int, out: Array) -> None:
+    widen_halves(halves, start, stop, out, 0)
 
 
 @kernel
@@ -71,3 +80,34 @@ def test_a_half_is_read_from_any_two_bytes() -> None:
         pairs = np.concatenate([np.zeros(shift, np.uint8), values.astype("<f2").view(np.uint8)])
         found = np.array([_half_at(pairs, shift + 2 * i) for i in range(len(values))])
         np.testing.assert_array_equal(found, values.astype(np.float64))
+
+
+def test_the_first_number_beyond_a_limit() -> None:
+    values = np.full(5000, -99.5, np.float32)
+    mask, limit = np.uint32(0x7FFFFFFF), np.float32(100).view(np.uint32)
+    assert first_beyond(values.view(np.uint32), mask, limit) == -1
+    assert first_beyond(values[:0].view(np.uint32), mask, limit) == -1
+    for where, value in ((4999, np.nan), (4096, np.inf), (4095, -np.inf), (9, 100), (4, -100), (0, np.nan)):
+        values[where] = value
+        assert first_beyond(values.view(np.uint32), mask, limit) == where
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 9), st.data())
+def test_bounds_keep_all_of_the_best(seed: int, count: int, size: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    exact = rng.normal(size=count).astype(np.float32)
+    errors = rng.uniform(0, 1, count).astype(np.float32)
+    length, least = np.float32(0.5), np.float32(0.01)
+    products = (exact + rng.uniform(-1, 1, count) * errors * 0.5).astype(np.float32)
+    groups = -(-count // size)
+    k = data.draw(st.integers(1, groups))
+    floors = np.empty(groups, np.float32)
+    group_floors(products, errors, length, least, size, floors)
+    edge = np.sort(floors)[-k]
+    assert edge <= np.sort(exact)[-k]
+    places = np.empty(count, np.int64)
+    kept = places[: places_above(products, errors, length, least, edge, places)]
+    assert set(np.argsort(-exact, kind="stable")[:k]) <= set(kept.tolist())
+    np.testing.assert_array_equal(kept, np.flatnonzero(products + (errors * length + least) >= edge))
+    if len(kept) > 1:  # without room, the result is one more than the room
+        assert places_above(products, errors, length, least, edge, places[:1]) == 2

@@ -12,7 +12,6 @@ from muvera.kernels.tile import (
     ROWS,
     lane_dot,
     lane_signs,
-    multiply,
     pack_columns,
     tile_dot,
     tile_max,
@@ -55,22 +54,6 @@ def _max(rows: Array, row: int, last: int, depth: int, packed: Array, panel: int
 
 def normals(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(list(shape)).standard_normal(shape).astype(np.float32)
-
-
-@pytest.mark.parametrize("count", [1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 3])
-@pytest.mark.parametrize("depth", [1, 15, 16, 33])
-@pytest.mark.parametrize("columns", [1, 15, 16, 17, 40])
-def test_products(count: int, depth: int, columns: int) -> None:
-    left, right = normals(count, depth), normals(columns, depth)
-    out = np.empty((count, columns), np.float32)
-    multiply(left, pack_columns(right), out)
-    np.testing.assert_allclose(out, left.astype(np.float64) @ right.T.astype(np.float64), atol=2e-5)
-    # One row and one column alone.
-    for i in range(count):
-        for j in range(0, columns, 7):
-            alone = np.empty((1, 1), np.float32)
-            multiply(left[i : i + 1], pack_columns(right[j : j + 1]), alone)
-            assert alone[0, 0] == out[i, j]
 
 
 def test_packing_pads_with_zeros() -> None:

@@ -52,14 +52,14 @@ def pair(dimension: int, angle: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 # -- projections ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dimension", [3, 20, 48, 96, 128, 130])
+@pytest.mark.parametrize("dimension", [3, 48, 130])
 @pytest.mark.parametrize("kind", ["complementary", "rademacher", "count_sketch"])
 def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
     """E <psi(q), psi(p)> = <q, p> (Fact A.2), each repetition alone; one sample is one seed."""
     q, p = pair(dimension)
     block = min(dimension, 7)
     samples = []
-    for seed in range(300):
+    for seed in range(120):
         config = FDEConfig(
             dimension=dimension, num_repetitions=1, num_simhash_projections=0, seed=seed,
             projection=kind, projection_dimension=block,
@@ -70,7 +70,7 @@ def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
     assert_mean(np.array(samples), float(q @ p))
 
 
-@pytest.mark.parametrize("dimension", [40, 128])
+@pytest.mark.parametrize("dimension", [128])
 def test_complementary_projections_vary_less_than_independent_ones(dimension: int) -> None:
     """Over one group they lose nothing at all; over half a group they are still ahead."""
     q, p = pair(dimension)
@@ -102,12 +102,12 @@ def test_final_projections_are_unbiased(kind: Any) -> None:
     encoder = FDEEncoder(long, matrices=matrices)
     wanted = float(encoder.encode_queries(tokens)[0] @ encoder.encode_documents(tokens)[1])
     samples = []
-    for seed in range(400):
+    for seed in range(150):
         values = {**long.to_dict(), "seed": seed, "final_projection": kind, "final_projection_dimension": 30}
         config = FDEConfig.from_dict(values)
         drawn = draw_matrices(config).to_arrays()
         drawn.update(hyperplanes=matrices.hyperplanes, projections=matrices.projections)
-        short = FDEEncoder(config, matrices=type(matrices)(**drawn))  # type: ignore[arg-type]
+        short = FDEEncoder(config, matrices=type(matrices)(**drawn))
         samples.append(float(short.encode_queries(tokens)[0] @ short.encode_documents(tokens)[1]))
     assert_mean(np.array(samples), wanted)
 
@@ -115,7 +115,7 @@ def test_final_projections_are_unbiased(kind: Any) -> None:
 # -- partitions -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dimension", [2, 3, 16, 17, 40, 96, 128, 130])
+@pytest.mark.parametrize("dimension", [2, 17, 130])
 @pytest.mark.parametrize("projection", ["complementary", "rademacher"])
 @pytest.mark.parametrize("hyperplanes", ["orthogonal", "gaussian"])
 def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: Any, dimension: int) -> None:
@@ -139,7 +139,7 @@ def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: An
     assert np.std(samples) < 1.33 * independent
 
 
-@pytest.mark.parametrize("dimension", [3, 17, 97, 130])
+@pytest.mark.parametrize("dimension", [3, 97])
 @pytest.mark.parametrize("projection", ["complementary", "rademacher"])
 @pytest.mark.parametrize("hyperplanes", ["orthogonal", "gaussian"])
 def test_hyperplanes_see_every_column_alike(hyperplanes: Any, projection: Any, dimension: int) -> None:
@@ -178,15 +178,6 @@ def test_one_sided(data: st.DataObject, dimension: int, bits: int, repetitions: 
     assert estimate(FDEEncoder(config), query, document) <= oracle.chamfer(query, document) + ROUNDING
 
 
-def test_one_sided_does_not_need_unit_vectors() -> None:
-    """The proof averages and compares; lengths do not enter."""
-    rng = np.random.default_rng(1)
-    for seed in range(20):
-        query, document = (5 * rng.standard_normal((8, 10)).astype(np.float32) for _ in range(2))
-        encoder = FDEEncoder(plain(10, projection="identity", num_repetitions=3, seed=seed))
-        assert estimate(encoder, query, document) <= oracle.chamfer(query, document) + 1e-3
-
-
 def test_equality_where_the_document_is_one_token() -> None:
     """Filled, every cell holds it, and nothing is lost."""
     rng = np.random.default_rng(2)
@@ -200,24 +191,6 @@ def test_without_fill_it_is_not_one_sided() -> None:
     query = np.array([[1.0, 0.0]], np.float32)
     encoder = FDEEncoder(plain(2, projection="identity", fill_empty_partitions=False))
     assert estimate(encoder, query, -query) > oracle.chamfer(query, -query) + 0.5
-
-
-@pytest.mark.parametrize("projection", ["rademacher", "count_sketch"])
-def test_projected_estimates_are_centered_on_the_unprojected(projection: Any) -> None:
-    """E over psi, with one partition held: the second half of Lemma A.3 starts from it."""
-    rng = np.random.default_rng(3)
-    query, document = unit(rng, 6, 20), unit(rng, 10, 20)
-    whole = plain(20, projection="identity", num_repetitions=1, num_simhash_projections=2)
-    planes = draw_matrices(whole).hyperplanes
-    samples = []
-    for seed in range(400):
-        changes = {"projection": projection, "projection_dimension": 5, "seed": seed}
-        config = FDEConfig.from_dict({**whole.to_dict(), **changes})
-        drawn = draw_matrices(config).to_arrays()
-        drawn["hyperplanes"] = planes
-        matrices = type(draw_matrices(config))(**drawn)  # type: ignore[arg-type]
-        samples.append(estimate(FDEEncoder(config, matrices=matrices), query, document))
-    assert_mean(np.array(samples), estimate(FDEEncoder(whole), query, document))
 
 
 @pytest.mark.parametrize(
@@ -292,13 +265,6 @@ def test_query_fdes_are_sparse(data: st.DataObject, dimension: int, bits: int, r
         assert entries <= most * (2 if softness else 1)
 
 
-def test_document_fdes_are_dense_with_fill() -> None:
-    """Filled, no cell is left empty, however few the tokens."""
-    document = unit(np.random.default_rng(6), 2, 20)
-    fde = FDEEncoder(plain(20, num_repetitions=3)).encode_documents(document).reshape(3, 32, -1)
-    assert fde.any(axis=2).all()
-
-
 # -- ranking --------------------------------------------------------------------------
 
 
@@ -344,7 +310,7 @@ def test_the_default_beats_the_paper_on_a_narrow_cone(recall_on_a_narrow_cone: R
     common = {"num_repetitions": 10, "num_simhash_projections": 4, "projection_dimension": 8}
     ours, paper = (
         [recall_on_a_narrow_cone(FDEConfig.preset(name, 32, seed=seed, **common)) for seed in range(3)]
-        for name in ("default", "paper")
+        for name in ("fde", "paper")
     )
     assert min(ours) > 0.88, ours
     assert max(paper) < 0.72, paper

@@ -1,0 +1,441 @@
+"""FDEEncoder: the oracle against the compiled path, exact bits, properties, configuration, bad input."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+import strategies as some
+from builders.fde_oracle import (
+    OPTIONS,
+    PROJECTIONS,
+    ROUNDING,
+    WHOLE,
+    assert_close,
+    clear_of_planes,
+    encoders,
+    expected,
+    fitted,
+    matrices_of,
+    sample,
+    texts_for,
+)
+from builders.paths import GOLDEN
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import muvera.encoders.fde.encoder as encoder_module
+from muvera import FDEConfig, FDEEncoder, MultiVectors
+from muvera.encoders.fde.config import PRESETS
+from muvera.encoders.fde.matrices import final_signs
+
+SIDES = ["encode_documents", "encode_queries"]
+
+# -- the oracle -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default")
+@pytest.mark.parametrize(
+    ("dimension", "block", "projection"),
+    [(1, 1, "complementary"), (17, 3, "rademacher"), (33, 16, "identity"), (130, 24, "complementary")],
+)
+def test_oracle(dimension: int, block: int, projection: str, options: dict[str, Any]) -> None:
+    width = None if projection == "identity" else block
+    encoder = fitted(
+        sample(dimension), dimension=dimension, projection=projection, projection_dimension=width, **options
+    )
+    texts = texts_for(encoder, dimension)
+    documents = encoder.encode_documents(MultiVectors.from_arrays(texts, dimension=dimension))
+    queries = encoder.encode_queries(MultiVectors.from_arrays(texts, dimension=dimension))
+    assert documents.shape == queries.shape == (len(texts), encoder.config.vector_dimension)
+    assert documents.dtype == queries.dtype == np.float32
+    for tokens, document, query in zip(texts, documents, queries, strict=True):
+        assert_close(document, expected(tokens, encoder, "documents"))
+        assert_close(query, expected(tokens, encoder, "queries"))
+
+
+@settings(max_examples=60)
+@given(st.data(), some.dimensions, st.sampled_from(PROJECTIONS), st.sampled_from(OPTIONS))
+def test_oracle_on_any_shape(
+    data: st.DataObject, dimension: int, projection: str, options: dict[str, Any]
+) -> None:
+    block = dimension if projection == "identity" else data.draw(st.integers(1, dimension))
+    values = {"num_repetitions": data.draw(st.integers(1, 9)), "projection_dimension": block}
+    encoder = fitted(sample(dimension), dimension=dimension, projection=projection, **{**values, **options})
+    tokens = clear_of_planes(data.draw(some.token_arrays(dimension, most=20)), encoder)
+    assert_close(encoder.encode_documents(tokens)[0], expected(tokens, encoder, "documents"))
+    assert_close(encoder.encode_queries(tokens)[0], expected(tokens, encoder, "queries"))
+
+
+@pytest.mark.compiled("65,536 cells are visited one by one")
+@pytest.mark.parametrize("fill", [False, True])
+def test_65536_cells(fill: bool) -> None:
+    encoder = fitted(
+        sample(20), dimension=20, num_repetitions=1, num_simhash_projections=16, projection_dimension=1,
+        fill_empty_partitions=fill, split_mean=False, document_cells="mean",
+    )  # fmt: skip
+    tokens = texts_for(encoder, 1, (25,))[0]
+    planes, inner = matrices_of(encoder)
+    assert inner is not None
+    codes = oracle.token_codes(tokens - encoder.center, planes[0])
+    document = encoder.encode_documents(tokens)[0]
+    values = (tokens - encoder.center).astype(np.float64) @ inner[0][0]
+    for code in {*codes.tolist(), 0, 1, 40000, 65535}:
+        if code in codes:
+            value = values[codes == code].mean()
+        else:
+            value = values[np.argmin([oracle.hamming(code, other) for other in codes])] if fill else 0.0
+        assert document[code] == pytest.approx(value, abs=1e-5)
+    assert_close(encoder.encode_queries(tokens)[0], expected(tokens, encoder, "queries"))
+
+
+@pytest.mark.parametrize("final", [1, 16, 50])
+@pytest.mark.parametrize("kind", ["rademacher", "count_sketch"])
+def test_final_projections(kind: str, final: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = {"dimension": 5, "num_repetitions": 15, **WHOLE}
+    documents = sample(5)
+    long = fitted(documents, **common)
+    encoder = fitted(documents, **common, final_projection=kind, final_projection_dimension=final)
+    config, matrices = encoder.config, encoder.matrices
+    rows = config.num_cells * config.block_width
+    signs = []
+    for r in range(config.num_repetitions):
+        bits = final_signs(config.seed, r, rows, final)
+        plus = (bits[:, :, np.newaxis] >> np.arange(16)) & 1
+        signs.append(plus.transpose(1, 0, 2).reshape(rows, -1)[:, :final] * 2.0 - 1)
+    for side in SIDES:
+        short = getattr(encoder, side)(documents)
+        for fde, vector in zip(getattr(long, side)(documents), short, strict=True):
+            if kind == "rademacher":
+                wanted = oracle.final_rademacher(fde, np.concatenate(signs))
+            else:
+                wanted = oracle.final_count_sketch(fde, matrices.final_targets, matrices.final_signs, final)
+            assert_close(vector, wanted, 16 * ROUNDING)  # sums of 600 terms
+        # Small tasks, and signs that are drawn for each of them.
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder_module, "_BLOCK_BYTES", 2 * 4 * config.sketch_dimension)
+            patch.setattr(encoder_module, "_SIGN_BYTES", 0)
+            again = FDEEncoder(config, center=encoder.center)
+            np.testing.assert_array_equal(short, getattr(again, side)(documents))
+
+
+def test_ties_go_to_the_first_of_equally_near_tokens() -> None:
+    encoder = fitted(
+        None, dimension=8, projection="identity", center=False, fill_empty_partitions=True,
+        document_cells="mean",
+    )  # fmt: skip
+    tokens = texts_for(encoder, 3, (6,))[0]
+    forward, backward = (encoder.encode_documents(t)[0] for t in (tokens, tokens[::-1]))
+    assert not np.array_equal(forward, backward)
+    assert_close(forward, expected(tokens, encoder, "documents"))
+    assert_close(backward, expected(tokens[::-1], encoder, "documents"))
+
+
+def test_a_token_on_a_hyperplane_has_bit_zero() -> None:
+    encoder = fitted(None, dimension=16, center=False, projection="identity", document_cells="mean")
+    zero = np.zeros((1, 16), np.float32)
+    token = np.random.default_rng(0).standard_normal((1, 16)).astype(np.float32)
+    alone = encoder.encode_documents(token).reshape(5, 8, 16)
+    with_zero = encoder.encode_documents(np.concatenate([token, zero])).reshape(5, 8, 16)
+    in_zero = alone[:, 0].any(axis=1)
+    np.testing.assert_array_equal(with_zero[~in_zero], alone[~in_zero])
+    np.testing.assert_array_equal(with_zero[in_zero], alone[in_zero] / 2)
+
+
+def test_tokens_that_cancel_leave_a_unit_cell_empty() -> None:
+    encoder = fitted(None, dimension=16, num_simhash_projections=0, center=False)
+    token = np.random.default_rng(0).standard_normal((1, 16)).astype(np.float32)
+    assert not encoder.encode_documents(np.concatenate([token, -token])).any()
+
+
+def test_golden_vectors() -> None:
+    with np.load(GOLDEN / "ours.npz") as golden:
+        documents = MultiVectors.from_flat(golden["tokens"], golden["lengths"])
+        for i, text in enumerate(golden["settings"]):
+            config = FDEConfig.from_dict(json.loads(str(text)))
+            assert str(golden["hashes"][i]) == config.hash
+            encoder = FDEEncoder(config).fit(documents)
+            assert_close(encoder.encode_documents(documents), golden[f"documents_{i}"])
+            assert_close(encoder.encode_queries(documents), golden[f"queries_{i}"])
+
+
+# -- the same bits ----------------------------------------------------------------
+
+
+@given(st.data(), encoders(), st.sampled_from(SIDES))
+def test_batch_is_one_by_one(data: st.DataObject, encoder: FDEEncoder, side: str) -> None:
+    texts = data.draw(some.multivectors(encoder.config.dimension))
+    encode = getattr(encoder, side)
+    batch = encode(texts, threads=1)
+    for i in range(len(texts)):
+        np.testing.assert_array_equal(batch[i], encode(texts[i])[0])
+    np.testing.assert_array_equal(batch, encode(texts, threads=2))
+
+
+def test_tasks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = sample(24, texts=40)
+    encoder = fitted(texts, dimension=24)
+    whole = [getattr(encoder, side)(texts, threads=1) for side in SIDES]
+    monkeypatch.setattr(encoder_module, "_TASK_TOKENS", 16)
+    for side, vectors in zip(SIDES, whole, strict=True):
+        for threads in (1, 2, 5):
+            np.testing.assert_array_equal(vectors, getattr(encoder, side)(texts, threads=threads))
+
+
+@given(st.data(), encoders(), st.sampled_from(SIDES))
+def test_dtype_strides_and_flags_do_not_matter(data: st.DataObject, encoder: FDEEncoder, side: str) -> None:
+    halves = data.draw(some.token_arrays(encoder.config.dimension)).astype(np.float16)
+    encode = getattr(encoder, side)
+    plain = encode(halves.astype(np.float32))
+    np.testing.assert_array_equal(plain, encode(halves))
+    np.testing.assert_array_equal(plain, encode(halves.astype(np.float64)))
+    for array in (halves, halves.astype(np.float32)):
+        np.testing.assert_array_equal(plain, encode(data.draw(some.disguised(array))))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_memory_maps_in_and_out(tmp_path: Path, dtype: Any) -> None:
+    texts = sample(24)
+    texts = MultiVectors.from_flat(texts.tokens.astype(dtype), texts.lengths)
+    encoder = fitted(texts, dimension=24)
+    texts.save(tmp_path / "texts")
+    shape = (len(texts), encoder.config.vector_dimension)
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, shape)
+    out[:] = np.nan  # cells that stay empty are written, too
+    written = encoder.encode_documents(MultiVectors.load(tmp_path / "texts"), out=out)
+    assert np.shares_memory(written, out)
+    np.testing.assert_array_equal(written, encoder.encode_documents(texts))
+
+
+@pytest.mark.parametrize("dimension", [1, 15, 16, 17, 96, 130])
+def test_neighbors_in_memory_are_neither_read_nor_written(dimension: int) -> None:
+    texts = sample(dimension)
+    count = texts.num_tokens
+    around = np.full((count + 40, dimension), np.nan, np.float32)
+    around[20 : 20 + count] = texts.tokens
+    inside = MultiVectors.from_flat(around[20 : 20 + count], texts.lengths)
+    for options in ({"projection": "identity"}, {"fill_empty_partitions": True}):
+        encoder = fitted(texts, dimension=dimension, **options)
+        for side in SIDES:
+            out = np.full((len(texts) + 2, encoder.config.vector_dimension), np.nan, np.float32)
+            getattr(encoder, side)(inside, out=out[1:-1])
+            np.testing.assert_array_equal(out[1:-1], getattr(encoder, side)(texts))
+            assert np.isnan(out[[0, -1]]).all() and np.isfinite(out[1:-1]).all()
+
+
+def test_every_way_of_fitting_gives_the_same_center() -> None:
+    texts = sample(20)
+    encoder = fitted(texts, dimension=20)
+    for documents in (list(texts), iter(texts), [texts[:2], texts[2:]], iter([texts[:2], texts[2:]])):
+        np.testing.assert_array_equal(encoder.center, fitted(documents, dimension=20).center)
+    np.testing.assert_allclose(encoder.center, texts.tokens.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    assert not fitted(None, dimension=20, center=False).center.any()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default")
+def test_empty_texts_are_zero(options: dict[str, Any]) -> None:
+    encoder = fitted(sample(12), dimension=12, **options)
+    empty = MultiVectors.from_arrays([np.zeros((0, 12))] * 2, dimension=12)
+    for side in SIDES:
+        assert not getattr(encoder, side)(empty).any()
+        assert getattr(encoder, side)(empty[:0]).shape == (0, encoder.config.vector_dimension)
+
+
+# -- up to rounding ---------------------------------------------------------------
+
+
+@given(st.data(), encoders())
+def test_query_fdes_add_and_scale(data: st.DataObject, encoder: FDEEncoder) -> None:
+    dimension = encoder.config.dimension
+    first, second = (data.draw(some.token_arrays(dimension)) for _ in range(2))
+    total = encoder.encode_queries(first)[0] + encoder.encode_queries(second)[0]
+    assert_close(encoder.encode_queries(np.concatenate([first, second]))[0], total, 16 * ROUNDING)
+    if not encoder.config.center:
+        # Cells depend on the length of tokens only with a center or soft cells.
+        hard = FDEEncoder(FDEConfig.from_dict({**encoder.config.to_dict(), "soft_query_cells": 0.0}))
+        assert_close(hard.encode_queries(4 * first)[0], 4 * hard.encode_queries(first)[0], 16 * ROUNDING)
+
+
+@given(st.data(), encoders(), st.integers(2, 4))
+def test_document_fdes_ignore_duplication_and_order(
+    data: st.DataObject, encoder: FDEEncoder, times: int
+) -> None:
+    tokens = data.draw(some.token_arrays(encoder.config.dimension, least=1))
+    # A unit cell whose tokens nearly cancel has a direction made of rounding.
+    assume(encoder.config.document_cells == "mean" or np.abs(tokens - encoder.center).max() > 1e-3)
+    once, repeated = (encoder.encode_documents(t)[0] for t in (tokens, np.concatenate([tokens] * times)))
+    columns = slice(None, -1 if encoder.config.split_mean else None)  # the bias has the number of tokens
+    assert_close(repeated[columns], once[columns], 64 * ROUNDING)
+    if not encoder.config.fill_empty_partitions:
+        order = data.draw(st.permutations(range(len(tokens))))
+        assert_close(encoder.encode_documents(tokens[order])[0], once, 64 * ROUNDING)
+
+
+# -- configuration ----------------------------------------------------------------
+
+
+def test_sizes_and_presets() -> None:
+    config = FDEConfig(dimension=128)
+    assert (config.block_width, config.num_cells, config.sketch_dimension) == (16, 8, 5120)
+    assert config.vector_dimension == 5120 + 128 + 1
+    assert FDEConfig(dimension=5).block_width == 5
+    assert FDEConfig(dimension=128, projection="identity").block_width == 128
+    short = FDEConfig(dimension=128, final_projection="rademacher", final_projection_dimension=100)
+    assert (short.sketch_dimension, short.vector_dimension) == (5120, 100 + 128 + 1)
+    sizes = {name: FDEConfig.preset(name, 128).vector_dimension for name in PRESETS}
+    assert sizes == {"fde": 5249, "paper": 10240, "reference": 10240}
+    assert [name for name in PRESETS if FDEEncoder(FDEConfig.preset(name, 128)).needs_fit] == ["fde"]
+    assert FDEConfig.preset("paper", dimension=96, num_repetitions=3).num_repetitions == 3
+    with pytest.raises(ValueError, match="papier"):
+        FDEConfig.preset("papier", 96)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"dimension": st.integers(1, 300)},
+        optional={
+            "num_repetitions": st.integers(1, 50),
+            "num_simhash_projections": st.integers(0, 16),
+            "projection": st.sampled_from(PROJECTIONS),
+            "hyperplanes": st.sampled_from(["orthogonal", "gaussian"]),
+            "center": st.booleans(),
+            "document_cells": st.sampled_from(["mean", "unit", "length"]),
+            "soft_query_cells": st.floats(0, 10) | st.integers(0, 10),
+            "seed": st.integers(0, 2**70),
+        },
+    )
+)
+def test_dictionaries_round_trip(values: dict[str, Any]) -> None:
+    config = FDEConfig(**values)
+    through_json = FDEConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert through_json == config and through_json.hash == config.hash
+
+
+def test_the_hash_depends_on_every_value() -> None:
+    base = FDEConfig(dimension=128)
+    changes: list[dict[str, Any]] = [
+        {"dimension": 127},
+        {"num_repetitions": 21},
+        {"num_simhash_projections": 4},
+        {"projection_dimension": 15},
+        {"projection": "rademacher"},
+        {"hyperplanes": "gaussian"},
+        {"center": False},
+        {"fill_empty_partitions": True},
+        {"document_cells": "mean"},
+        {"split_mean": False},
+        {"soft_query_cells": 0.1},
+        {"seed": 43},
+        {"final_projection": "rademacher", "final_projection_dimension": 10},
+    ]
+    configs = [base, *(dataclasses.replace(base, **values) for values in changes)]
+    configs.append(FDEConfig.preset("reference", 128))
+    assert len({config.hash for config in configs}) == len(configs)
+    covered = {"dialect", *(name for values in changes for name in values)}
+    assert covered == {field.name for field in dataclasses.fields(FDEConfig)}
+    assert (
+        dataclasses.replace(base, soft_query_cells=0).hash
+        == dataclasses.replace(base, soft_query_cells=0.0).hash
+    )
+
+
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"dimension": 0}, ValueError, "at least 1, got 0"),
+    ({"dimension": 4.0}, TypeError, "float 4.0"),
+    ({"num_repetitions": "20"}, TypeError, "str '20'"),
+    ({"num_simhash_projections": 17}, ValueError, "between 0 and 16, got 17"),
+    ({"projection_dimension": 65}, ValueError, "between 1 and 64, got 65"),
+    ({"projection_dimension": 0, "projection": "count_sketch"}, ValueError, "at least 1, got 0"),
+    ({"projection_dimension": 16, "projection": "identity"}, ValueError, "64 columns.*16"),
+    ({"projection": "gauss"}, ValueError, "'gauss'"),
+    ({"hyperplanes": "dense"}, ValueError, "'dense'"),
+    ({"dialect": "rust"}, ValueError, "'rust'"),
+    ({"document_cells": "median"}, ValueError, "'median'"),
+    ({"center": 1}, TypeError, "int 1"),
+    ({"soft_query_cells": True}, TypeError, "bool True"),
+    ({"soft_query_cells": 11}, ValueError, "between 0 and 10, got 11"),
+    ({"soft_query_cells": float("nan")}, ValueError, "got nan"),
+    ({"final_projection": "rademacher"}, ValueError, "'rademacher' and None"),
+    ({"final_projection": "identity", "final_projection_dimension": 9}, ValueError, "'identity'"),
+    ({"final_projection": "count_sketch", "final_projection_dimension": 0}, ValueError, "at least 1, got 0"),
+    ({"seed": -1}, ValueError, "at least 0, got -1"),
+    ({"dialect": "reference"}, ValueError, "'complementary'"),
+    ({"dialect": "reference", "projection": "identity"}, ValueError, "'orthogonal'"),
+]
+
+
+@pytest.mark.parametrize(("values", "error", "words"), REFUSED, ids=lambda value: str(value)[:50])
+def test_wrong_configurations(values: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        FDEConfig(**{"dimension": 64, **values})
+
+
+def test_wrong_dictionaries() -> None:
+    with pytest.raises(ValueError, match="'repetitions'"):
+        FDEConfig.from_dict({"dimension": 4, "repetitions": 3})
+    with pytest.raises(ValueError, match="needs dimension"):
+        FDEConfig.from_dict({"num_repetitions": 3})
+
+
+# -- bad input --------------------------------------------------------------------
+
+
+def test_fit_comes_first_and_once() -> None:
+    encoder = FDEEncoder(FDEConfig(dimension=4))
+    tokens = np.ones((2, 4), np.float32)
+    for call in (encoder.encode_documents, encoder.encode_queries, encoder.save):
+        with pytest.raises(ValueError, match=r"fit\(documents\) first"):
+            call(tokens)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="token"):
+        encoder.fit(MultiVectors.from_flat(np.zeros((0, 4), np.float32), lengths=[0, 0]))
+    with pytest.raises(ValueError, match=r"3 columns.*dimension=4"):
+        encoder.fit(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"documents\[1\].*nan.*token 0, coordinate 2"):
+        encoder.fit([np.ones((2, 4)), np.array([[0, 0, np.nan, 0]])])
+    assert encoder.fit(tokens) is encoder
+    with pytest.raises(ValueError, match="Make a new encoder"):
+        encoder.fit(tokens)
+
+
+@pytest.mark.parametrize("side", ["documents", "queries"])
+def test_tokens_must_be_finite_and_of_the_right_width(side: str) -> None:
+    encode = getattr(fitted(None, dimension=4, center=False), f"encode_{side}")
+    with pytest.raises(ValueError, match=rf"{side} has 5 columns.*dimension=4"):
+        encode(np.ones((2, 5)))
+    for value in (np.nan, -np.inf):
+        for dtype in (np.float32, np.float16):
+            bad = np.zeros((3, 4), dtype)
+            bad[2, 1] = value
+            with pytest.raises(ValueError, match=rf"{side}\[1\] \(id 'b'\).*token 2, coordinate 1"):
+                encode(MultiVectors.from_arrays([np.ones((5, 4), dtype), bad], ids=["a", "b"]))
+    with pytest.raises(TypeError, match="floating point"):
+        encode(np.ones((2, 4), np.int8))
+    with pytest.raises(TypeError, match=rf"{side}.*'text'"):
+        encode("text")
+    with pytest.raises(ValueError, match=rf"{side} has shape \(4,\)"):
+        encode(np.ones(4))
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(TypeError, match="dict"):
+        FDEEncoder({"dimension": 3})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"3 entries.*dimension=4"):
+        FDEEncoder(FDEConfig(dimension=4), center=np.zeros(3))
+    matrices = FDEEncoder(FDEConfig(dimension=20, num_simhash_projections=2)).matrices
+    with pytest.raises(ValueError, match=r"'hyperplanes' has shape \(80, 32\).*\(120, 32\)"):
+        FDEEncoder(FDEConfig(dimension=20, num_simhash_projections=3), matrices=matrices)
+    encoder = fitted(None, dimension=4, center=False, num_repetitions=1, num_simhash_projections=1)
+    tokens = np.ones((2, 4), np.float32)
+    frozen = np.zeros((1, 8), np.float32)
+    frozen.flags.writeable = False
+    strided = np.zeros((1, 16), np.float32)[:, ::2]
+    for out in (np.zeros((2, 8), np.float32), np.zeros((1, 8)), [0.0] * 8, frozen, strided):
+        with pytest.raises(ValueError, match=r"float32|C-contiguous"):
+            encoder.encode_documents(tokens, out=out)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        encoder.encode_documents(tokens, threads=0)
+    with pytest.raises(TypeError, match="float"):
+        encoder.encode_documents(tokens, threads=1.5)  # type: ignore[arg-type]

@@ -1,0 +1,288 @@
+"""Learned vectors: the method against plain NumPy, training, exact bits, recall, bad input."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.realistic_collections import documents_like_real, queries_like_real
+from builders.token_collections import random_texts
+from numpy.typing import NDArray
+
+from muvera import (
+    FDEConfig,
+    FDEEncoder,
+    LearnedConfig,
+    LearnedEncoder,
+    MultiVectors,
+    chamfer_matrix,
+    load_encoder,
+)
+from muvera.encoders.learned.encoder import TokenProducts
+from muvera.encoders.learned.maps import LearnedMaps, mixed_documents, sample_tokens, training_sample
+from muvera.encoders.learned.training import train_features
+from muvera.encoders.matmul import quantize_columns
+from muvera.kernels.learned import adam_step
+
+SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 64}
+
+
+@pytest.fixture(scope="module")
+def documents() -> MultiVectors:
+    return random_texts(60)
+
+
+@pytest.fixture(scope="module")
+def encoder(documents: MultiVectors) -> LearnedEncoder:
+    return LearnedEncoder(LearnedConfig(dimension=20, **SMALL)).fit(documents)
+
+
+def maps_of(encoder: LearnedEncoder) -> LearnedMaps:
+    assert encoder.maps is not None
+    return encoder.maps
+
+
+# -- the method -------------------------------------------------------------------
+
+
+def test_documents_are_mapped_maxima(encoder: LearnedEncoder, documents: MultiVectors) -> None:
+    maps = maps_of(encoder)
+    landmarks, units = quantize_columns(maps.landmarks.T)
+    rounded, map_units = quantize_columns(maps.documents)
+    expected, exact = [], []
+    for text in documents:
+        rest = np.asarray(text, np.float64) - maps.center
+        unit = abs(rest).max() / 127
+        values = (np.floor(rest / unit + 0.5) @ landmarks).max(axis=0) * unit * units
+        expected.append(values @ (rounded * map_units.astype(np.float64)) - maps.offset)
+        exact.append((maps.landmarks @ rest.T).max(axis=1) @ maps.documents - maps.offset)
+    vectors = encoder.encode_documents(documents)
+    # An entry halfway between two bytes may be rounded to either.
+    assert (np.abs(vectors - np.stack(expected)) < 1e-3 * np.abs(vectors).max()).mean() > 0.99
+    error = np.linalg.norm(vectors - np.stack(exact), axis=1).mean()
+    assert error < 0.05 * np.linalg.norm(np.stack(exact), axis=1).mean()
+    np.testing.assert_allclose(vectors.mean(axis=0), 0, atol=1e-4 * np.abs(vectors).max())
+
+
+def test_queries_are_mapped_sums_of_features(encoder: LearnedEncoder, documents: MultiVectors) -> None:
+    maps = maps_of(encoder)
+    features, units = quantize_columns(maps.features.T)
+    sums, exact = [], []
+    for text in documents:
+        rest = np.asarray(text, np.float64) - maps.center
+        token_units = abs(rest).max(axis=1, keepdims=True) / 127
+        products = (np.floor(rest / token_units + 0.5) @ features) * token_units * units
+        sums.append(np.maximum(maps.center @ maps.features.T + products, 0).sum(axis=0))
+        exact.append(np.maximum(np.asarray(text, np.float64) @ maps.features.T, 0).sum(axis=0) @ maps.queries)
+    rounded, map_units = quantize_columns(maps.queries)
+    expected = np.stack(sums) @ (rounded * map_units.astype(np.float64))
+    vectors = encoder.encode_queries(documents)
+    steps = abs(np.stack(sums)).max(axis=1, keepdims=True) / 32767 * 0.51 + 3e-6 * abs(np.stack(sums)).max()
+    assert (abs(vectors - expected) <= steps * abs(maps.queries).sum(axis=0)).mean() > 0.99
+    error = np.linalg.norm(vectors - np.stack(exact), axis=1) / np.linalg.norm(np.stack(exact), axis=1)
+    assert error.mean() < 0.02
+
+
+@pytest.mark.parametrize("width", [1, 16, 33])
+def test_feature_sums_of_small_integers_are_exact(width: int) -> None:
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(-127, 128, size=(9, 5)).astype(np.float32)
+    directions = rng.integers(-127, 128, size=(width, 5)).astype(np.float32)
+    tokens[:, 0], directions[:, 0] = 127, 127  # so that a step is 1
+    offsets = np.array([0, 0, 1, 9])  # the first text has no tokens
+    spans = [tokens[a:b] for a, b in itertools.pairwise(offsets)]
+    products = TokenProducts(directions, np.zeros(5, np.float32))
+    expected = [np.maximum(span @ directions.T, 0).sum(axis=0) for span in spans]
+    np.testing.assert_array_equal(products.feature_sums(MultiVectors(tokens, offsets), 1), expected)
+    expected = [
+        (span @ directions.T).max(axis=0, initial=-np.inf) if len(span) else np.zeros(width) for span in spans
+    ]
+    np.testing.assert_array_equal(products.largest(MultiVectors(tokens, offsets), 1), expected)
+
+
+def test_full_rank_is_the_ridge_regression(documents: MultiVectors) -> None:
+    config = LearnedConfig(dimension=20, vector_dimension=32, num_landmarks=200, num_features=32)
+    encoder = LearnedEncoder(config).fit(documents)
+    maps = maps_of(encoder)
+    activations = np.maximum(maps.landmarks.astype(np.float64) @ maps.features.T, 0)
+    covariance = activations.T @ activations / len(activations)
+    level = np.trace(covariance) / len(covariance)
+    values = np.stack([(maps.landmarks @ np.asarray(text).T).max(axis=1) for text in documents])
+    targets = activations.T @ (values - values.mean(axis=0)).T / len(activations)
+    weights = np.linalg.solve(covariance + config.ridge * level * np.eye(32), targets)
+    queries = random_texts(10, seed=5)
+    sums = np.stack([np.maximum(np.asarray(text) @ maps.features.T, 0).sum(axis=0) for text in queries])
+    scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+    wanted = sums @ weights
+    # Bytes of tokens and maps cost some percent.
+    assert np.linalg.norm(scores - wanted) < 0.1 * np.linalg.norm(wanted)
+
+
+def test_samples(documents: MultiVectors) -> None:
+    queries = random_texts(30, seed=9)
+    landmarks = sample_tokens(documents, queries, 20, seed=0)
+    from_queries = (landmarks[:, np.newaxis] == queries.tokens).all(axis=2).any(axis=1)
+    assert landmarks.shape == (20, 20) and from_queries.sum() == 10
+    mixed = mixed_documents(documents, 15, seed=0)
+    known = {row.tobytes() for row in documents.tokens}
+    assert len(mixed) == 15 and all(row.tobytes() in known for row in mixed.tokens)
+    texts, tokens = training_sample(documents_like_real(1200), None, 3)
+    assert len(texts) == 1024 and len(tokens) == documents_like_real(1200).num_tokens
+
+
+# -- training ---------------------------------------------------------------------
+
+
+def test_steps_of_adam() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(50).astype(np.float32)
+    expected = weights.astype(np.float64)
+    first, second = np.zeros((2, 50), np.float32)
+    moments = np.zeros((2, 50))
+    for step in range(1, 6):
+        gradient = rng.standard_normal(50).astype(np.float32)
+        gradient[7] = 0
+        adam_step(weights, gradient, first, second, step, np.float32(0.1 / step))
+        moments[0] = 0.9 * moments[0] + 0.1 * gradient
+        moments[1] = 0.999 * moments[1] + 0.001 * gradient.astype(np.float64) ** 2
+        mean, square = moments[0] / (1 - 0.9**step), moments[1] / (1 - 0.999**step)
+        expected -= 0.1 / step * mean / (np.sqrt(square) + 1e-8)
+        np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.compiled("trains on thousands of tokens")
+def test_trained_features_explain_more_than_random_ones() -> None:
+    texts = documents_like_real(500)
+    everything = np.asarray(texts.tokens, np.float32)
+    random = np.random.default_rng(1).standard_normal((64, texts.dimension)).astype(np.float32)
+    tokens = everything[np.random.default_rng(2).permutation(len(everything))]
+
+    def values_at(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.stack([(tokens @ np.asarray(text).T).max(axis=1) for text in texts[:200] if len(text)])
+
+    def unexplained(features: NDArray[np.float32], tokens: NDArray[np.float32]) -> float:
+        """Return the share of the variance that a regression on the features leaves at tokens outside its fit."""
+        active, values = np.maximum(tokens @ features.T, 0).astype(np.float64), values_at(tokens).T
+        values = values - values.mean(axis=1, keepdims=True)
+        half = len(tokens) // 2
+        gram = active[:half].T @ active[:half]
+        gram += 0.001 * np.trace(gram) / len(gram) * np.eye(len(gram))
+        rest = values[half:] - active[half:] @ np.linalg.solve(gram, active[:half].T @ values[:half])
+        return float(np.square(rest).sum() / np.square(values[half:]).sum())
+
+    fit, rest = tokens[:2000], tokens[2000:]
+    trained = train_features(random, fit, values_at(fit), 100, 0, threads=1)
+    # Measured: .88 of what random features leave.
+    assert unexplained(trained, rest) < 0.93 * unexplained(random, rest)
+    few = tokens[:1500]
+    runs = [
+        train_features(random, few, values_at(few), 2, seed, threads=n)
+        for seed, n in ((0, 1), (0, 2), (1, 1))
+    ]
+    assert runs[0].tobytes() == runs[1].tobytes() != runs[2].tobytes()
+    assert train_features(random, tokens[:1000], values_at(tokens[:1000]), 3, 0) is random
+    assert train_features(random, few, np.ones_like(values_at(few)), 3, 0) is random
+
+
+@pytest.mark.compiled("fits some thousand documents")
+def test_finds_more_than_an_fde_of_the_same_size() -> None:
+    documents = documents_like_real(400)
+    queries = queries_like_real(documents, 60)
+    top = np.argsort(-chamfer_matrix(queries, documents), axis=1)[:, :10]
+    dimension = documents.dimension
+    encoders: dict[str, LearnedEncoder | FDEEncoder] = {
+        "learned": LearnedEncoder(
+            LearnedConfig(dimension=dimension, vector_dimension=64, num_landmarks=1024, num_features=256)
+        ),
+        "fde": FDEEncoder(FDEConfig(dimension=dimension, num_repetitions=1, num_simhash_projections=2)),
+    }
+    recall = {}
+    for name, encoder in encoders.items():
+        encoder.fit(documents[::3])
+        scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+        best = np.argsort(-scores, axis=1)[:, :30]
+        recall[name] = np.mean([np.isin(t, b).mean() for t, b in zip(top, best, strict=True)])
+    # Sixty queries of ten: a share is known to .02.
+    assert recall["learned"] > recall["fde"] + 0.1, recall
+
+
+# -- the same bits ----------------------------------------------------------------
+
+
+def test_batches_threads_and_dtypes_do_not_matter(encoder: LearnedEncoder, documents: MultiVectors) -> None:
+    halves = MultiVectors.from_arrays([np.asarray(text, np.float16) for text in documents])
+    floats = MultiVectors.from_arrays([np.asarray(text, np.float32) for text in halves])
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        together = encode(documents, threads=2)
+        alone = np.concatenate([encode(documents[i : i + 1], threads=1) for i in range(60)])
+        assert together.tobytes() == alone.tobytes()
+        assert encode(halves).tobytes() == encode(floats).tobytes()
+        texts = MultiVectors.from_flat(documents[0], [0, len(documents[0]), 0])
+        vectors = encode(texts)
+        assert not vectors[0].any() and vectors[1].any() and not vectors[2].any()
+    tokens = documents[0]
+    once = encoder.encode_documents([tokens])
+    assert once.tobytes() == encoder.encode_documents([np.concatenate([tokens, tokens[::-1]])]).tobytes()
+
+
+def test_queries_add_and_scale_up_to_rounding(encoder: LearnedEncoder) -> None:
+    a, b = random_texts(2, seed=1)
+    first, second, both, scaled = encoder.encode_queries([a, b, np.concatenate([a, b]), np.float32(3) * a])
+    assert np.linalg.norm(both - first - second) < 0.01 * np.linalg.norm(both)
+    assert np.linalg.norm(scaled - 3 * first) < 0.03 * np.linalg.norm(scaled)
+
+
+def test_fits_repeat_on_any_batches_and_threads(encoder: LearnedEncoder, documents: MultiVectors) -> None:
+    batches = (documents[start : start + 7] for start in range(0, 60, 7))
+    again = LearnedEncoder(encoder.config).fit(batches, threads=1)
+    for name, array in again.to_arrays().items():
+        np.testing.assert_array_equal(array, encoder.to_arrays()[name])
+    other = LearnedEncoder(LearnedConfig(dimension=20, **{**SMALL, "seed": 7})).fit(documents)
+    assert not np.array_equal(maps_of(other).documents, maps_of(encoder).documents)
+    tiny = LearnedEncoder(LearnedConfig(dimension=20, **SMALL)).fit(documents[:2])
+    assert np.isfinite(tiny.encode_documents(documents)).all()
+
+
+def test_saved_and_loaded(encoder: LearnedEncoder, documents: MultiVectors, tmp_path: Path) -> None:
+    encoder.save(tmp_path / "encoder")
+    loaded = load_encoder(tmp_path / "encoder")
+    assert loaded.encode_documents(documents).tobytes() == encoder.encode_documents(documents).tobytes()
+    assert loaded.encode_queries(documents).tobytes() == encoder.encode_queries(documents).tobytes()
+
+
+# -- bad input --------------------------------------------------------------------
+
+
+def test_wrong_calls(encoder: LearnedEncoder, documents: MultiVectors) -> None:
+    fresh = LearnedEncoder(LearnedConfig(dimension=20, **SMALL))
+    for call in (lambda: fresh.encode_documents(documents), fresh.to_arrays):
+        with pytest.raises(ValueError, match=r"fit\(documents\) first"):
+            call()
+    with pytest.raises(ValueError, match="token"):
+        fresh.fit(MultiVectors.from_flat(np.empty((0, 20), np.float32), [0, 0]))
+    with pytest.raises(ValueError, match="Make a new encoder"):
+        encoder.fit(documents)
+    with pytest.raises(ValueError, match="8 columns"):
+        encoder.encode_documents(np.zeros((3, 8), np.float32))
+    with pytest.raises(TypeError, match="dict"):
+        LearnedEncoder({"dimension": 20})  # type: ignore[arg-type]
+    other = LearnedConfig(dimension=20, **{**SMALL, "vector_dimension": 25})
+    with pytest.raises(ValueError, match=r"'documents' has shape \(100, 24\).*\(100, 25\)"):
+        LearnedEncoder(other, maps=encoder.maps)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"vector_dimension": 0}, ValueError, "at least 1, got 0"),
+        ({"vector_dimension": 4096}, ValueError, "num_features=2048, got 4096"),
+        ({"num_features": 70_000}, ValueError, "65536, got 70000"),
+        ({"num_landmarks": 1.5}, TypeError, "float 1.5"),
+        ({"training_epochs": -1}, ValueError, "at least 0, got -1"),
+        ({"ridge": 0}, ValueError, r"0\.001 and 100, got 0"),
+    ],
+)
+def test_wrong_configurations(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        LearnedConfig(dimension=20, **settings)

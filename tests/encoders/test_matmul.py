@@ -1,0 +1,131 @@
+"""Products, eigenvectors and 8-bit matrices: against NumPy, and with bits that depend on the matrices alone."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from muvera.encoders.matmul import (
+    Int8Matrix,
+    leading_eigenvectors,
+    one_blas_thread,
+    product,
+    quantize_columns,
+)
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 1, 1), (200, 300, 33), (391, 17, 5)])
+def test_products(rows: int, depth: int, columns: int) -> None:
+    rng = np.random.default_rng(rows)
+    left, right = rng.normal(size=(rows, depth)), rng.normal(size=(depth, columns))
+    result = product(left.astype(np.float32), right.astype(np.float32), 1)
+    # Some roundings of 2**-24 of sums of `depth` products of size one.
+    np.testing.assert_allclose(result, left @ right, atol=1e-5 * np.sqrt(depth) * 3)
+
+
+def test_threads_and_order_in_memory_change_no_bit() -> None:
+    rng = np.random.default_rng(0)
+    left, right = (rng.normal(size=(400, 400)).astype(np.float32) for _ in range(2))
+    whole = product(left, right, 1)
+    assert product(left, right, 2).tobytes() == whole.tobytes()
+    assert product(np.asfortranarray(left), right.T.copy().T, 2).tobytes() == whole.tobytes()
+    assert product(left[7:9], right, 1).tobytes() == whole[7:9].tobytes()
+    assert product(left, right[:, 17:18], 1).tobytes() == whole[:, 17:18].tobytes()
+
+
+def test_the_blas_limit_ends_with_the_last_thread() -> None:
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        with pytest.raises(KeyError), one_blas_thread():
+            assert set(blas_threads()) == {1}
+            raise KeyError
+        assert blas_threads() == before
+        first, second = one_blas_thread(), one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        between = blas_threads()
+        second.__exit__(None, None, None)
+        assert set(between) == {1} and blas_threads() == before
+
+
+@pytest.mark.parametrize("library", ["scipy.linalg", "milvus_lite"])
+def test_a_blas_that_is_loaded_later_is_limited(library: str) -> None:
+    if find_spec(library.partition(".")[0]) is None:
+        pytest.skip(f"{library} is not installed")
+    code = f"""
+import warnings
+from muvera.encoders.matmul import one_blas_thread
+with one_blas_thread():
+    pass
+warnings.simplefilter("ignore")
+import {library}
+from threadpoolctl import threadpool_info
+with one_blas_thread():
+    print(sorted({{each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}}))
+"""
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout == "[1]\n"
+
+
+def test_eigenvectors() -> None:
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(300, 300)))[0]
+    spectrum = 0.97 ** np.arange(300)
+    matrix = (basis * spectrum @ basis.T).astype(np.float32)
+    values, vectors = leading_eigenvectors(matrix, 20, np.random.SeedSequence(1))
+    np.testing.assert_allclose(values, spectrum[:20], rtol=1e-4)
+    np.testing.assert_allclose(np.abs(np.einsum("ij,ij->j", vectors, basis[:, :20])), 1, atol=1e-2)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(20), atol=1e-5)
+    values, vectors = leading_eigenvectors(np.diag([1, 4]).astype(np.float32), 5, np.random.SeedSequence(0))
+    np.testing.assert_allclose(values, [4, 1], rtol=1e-5)
+    assert vectors.shape == (2, 2)
+    values, _ = leading_eigenvectors(np.zeros((3, 3), np.float32), 2, np.random.SeedSequence(0))
+    assert not values.any()
+
+
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_int8_errors_are_half_a_unit_of_matrix_and_row(
+    length: int, width: int, count: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = (rng.normal(size=(length, width)) * 10.0 ** rng.integers(-3, 4, width)).astype(np.float32)
+    block = rng.normal(size=(count, length)).astype(np.float32)
+    out = np.empty((count, width), np.float32)
+    Int8Matrix(matrix).multiply(block, out)
+    units = abs(matrix).max(axis=0) / 127
+    row_units = abs(block).max(axis=1, keepdims=True) / 32767
+    sizes = abs(block).sum(axis=1, keepdims=True)
+    bound = sizes * units / 2 + row_units / 2 * abs(matrix).sum(axis=0) * 1.01
+    error = abs(out - block.astype(np.float64) @ matrix)
+    assert (error <= 1.001 * bound + 1e-6 * sizes * abs(matrix).max(axis=0)).all()
+
+
+@pytest.mark.parametrize("width", [16, 37, 140])
+def test_int8_rows_are_the_same_alone_and_in_a_batch(width: int) -> None:
+    rng = np.random.default_rng(0)
+    matrix, block = (rng.normal(size=shape).astype(np.float32) for shape in ((130, width), (21, 130)))
+    together, alone = np.empty((21, width), np.float32), np.empty((1, width), np.float32)
+    Int8Matrix(matrix).multiply(block, together)
+    for i in range(21):
+        Int8Matrix(matrix).multiply(block[i : i + 1], alone)
+        assert alone.tobytes() == together[i : i + 1].tobytes()
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((5, 3)), np.full((5, 3), 1e-30), np.eye(5, 3) * 1e30])
+def test_int8_extremes(matrix: np.ndarray) -> None:
+    rounded, units = quantize_columns(matrix.astype(np.float32))
+    np.testing.assert_allclose(rounded * units, matrix, rtol=0.01)
+    out = np.empty((2, 3), np.float32)
+    Int8Matrix(matrix.astype(np.float32)).multiply(np.array([np.zeros(5), np.ones(5)], np.float32), out)
+    assert not out[0].any()
+    np.testing.assert_allclose(out[1], matrix.sum(axis=0), rtol=0.01)

@@ -1,0 +1,417 @@
+"""MomentsEncoder: the oracle against the compiled path, compact maps, calibration, recall, exact bits, bad input."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+import strategies as some
+from builders.realistic_collections import documents_like_real, queries_like_real
+from hypothesis import given
+from hypothesis import strategies as st
+
+import muvera.encoders.moments as moments_module
+from muvera import FDEConfig, MomentsConfig, MomentsEncoder, MultiVectors, chamfer_matrix, load_encoder
+from muvera.encoders.compact_map import fit_maps, sample_windows
+from muvera.encoders.matmul import quantize_columns
+from muvera.encoders.moment_blocks import (
+    DEFAULT_COEFFICIENTS,
+    MAX_DIRECTIONS,
+    MomentBlocks,
+    default_blocks,
+    moment_dimension,
+    principal_directions,
+)
+from muvera.encoders.registry import make_encoder
+
+# float32 sums of some hundred terms, relative to the largest entry.
+ROUNDING = 5e-6
+
+MEAN: dict[str, Any] = {"covariance": False, "compact_dimension": None}
+LONG: dict[str, Any] = {"compact_dimension": None}
+COMPACT: dict[str, Any] = {"compact_dimension": 24}
+
+each_kind = pytest.mark.parametrize("settings", [MEAN, LONG, COMPACT], ids=["mean", "long", "compact"])
+
+
+def collection(dimension: int, count: int = 40, seed: int = 0, dtype: Any = np.float32) -> MultiVectors:
+    """Return ragged texts around a common direction, one of them empty."""
+    rng = np.random.default_rng([seed, dimension])
+    lengths = rng.integers(1, 30, count)
+    lengths[count // 2] = 0
+    tokens = rng.standard_normal((lengths.sum(), dimension)) + 0.5
+    return MultiVectors.from_flat((tokens / np.sqrt(dimension)).astype(dtype), lengths)
+
+
+def wide_collection(count: int, dimension: int = 384, seed: int = 0) -> MultiVectors:
+    """Return texts about two of 30 topics each, whose tokens vary in 40 directions more than in the others."""
+    rng = np.random.default_rng(seed)
+    basis = np.random.default_rng(1).standard_normal((40, dimension)) / np.sqrt(dimension)
+    topics = np.random.default_rng(2).standard_normal((30, 40))
+    texts = []
+    for _ in range(count):
+        length = rng.integers(10, 30)
+        centers = topics[rng.integers(0, 30, 2)][rng.integers(0, 2, length)]
+        tokens = (centers + 0.6 * rng.standard_normal((length, 40))) @ basis
+        tokens += 0.02 * rng.standard_normal((length, dimension)) + 0.5 * basis[0]
+        texts.append((tokens / np.linalg.norm(tokens, axis=1, keepdims=True)).astype(np.float32))
+    return MultiVectors.from_arrays(texts)
+
+
+def plain(dimension: int, covariance: bool = False) -> MomentsEncoder:
+    """Return an encoder with the default coefficients: its columns are the moments themselves."""
+    config = MomentsConfig(dimension=dimension, covariance=covariance, compact_dimension=None)
+    return MomentsEncoder(config, blocks=default_blocks(dimension, covariance))
+
+
+def blocks_of(encoder: Any) -> MomentBlocks:
+    assert encoder.blocks is not None
+    blocks: MomentBlocks = encoder.blocks
+    return blocks
+
+
+def assert_close(actual: np.ndarray, wanted: np.ndarray) -> None:
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=ROUNDING * max(1.0, np.abs(wanted).max()))
+
+
+# -- the oracle -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("covariance", [False, True])
+@pytest.mark.parametrize("dimension", [1, 2, 16, 33, 128, 384])
+def test_oracle(dimension: int, covariance: bool, dtype: Any) -> None:
+    documents = collection(dimension, dtype=dtype)
+    encoder = MomentsEncoder(MomentsConfig(dimension=dimension, covariance=covariance, **LONG)).fit(documents)
+    blocks = blocks_of(encoder)
+    directions = metric = None
+    if covariance:
+        metric = blocks.metric
+        directions = blocks.directions if blocks.directions.size else np.eye(dimension)
+        assert len(directions) == min(dimension, MAX_DIRECTIONS)
+        np.testing.assert_allclose(directions @ directions.T, np.eye(len(directions)), atol=1e-3)
+    vectors, queries = encoder.encode_documents(documents), encoder.encode_queries(documents)
+    assert vectors.shape == queries.shape == (len(documents), moment_dimension(dimension, covariance))
+    for tokens, vector, query in zip(documents, vectors, queries, strict=True):
+        wanted = oracle.document_moments(tokens, blocks.coefficients, blocks.units, blocks.offset, directions)
+        assert_close(vector, wanted)
+        assert_close(query, oracle.query_moments(tokens, blocks.units, metric, directions))
+
+
+def test_directions_are_those_of_tokens_around_their_documents_mean() -> None:
+    documents = wide_collection(60)
+    rests = np.concatenate([text - text.mean(axis=0) for text in documents]).astype(np.float64)
+    directions = principal_directions(documents, 30, 0)
+    captured = np.square(rests @ directions.T.astype(np.float64)).sum()
+    best = np.linalg.eigvalsh(rests.T @ rests)[-30:].sum()
+    assert 0.999 < captured / best <= 1.0001
+
+
+@pytest.mark.compiled("300 documents of 384 columns")
+def test_moments_of_384_columns_find_more_than_the_mean() -> None:
+    documents = wide_collection(300)
+    rng = np.random.default_rng(3)
+    noise = 0.03 * rng.standard_normal((40, 8, 384))
+    queries = [documents[i][:8] + noise[i] for i in range(40)]
+    best = np.argsort(-chamfer_matrix(queries, documents), axis=1)[:, :10]
+    recall = {}
+    for name, settings in (("mean", MEAN), ("moments", {})):
+        encoder = MomentsEncoder(MomentsConfig(dimension=384, **settings)).fit(documents)
+        scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+        ranking = np.argsort(-scores, axis=1)[:, :10]
+        recall[name] = np.mean([np.isin(a, b).mean() for a, b in zip(best, ranking, strict=True)])
+    assert recall["moments"] > recall["mean"] + 0.02, recall
+
+
+@given(st.data())
+def test_chamfer_is_the_mean_plus_the_residuals(data: st.DataObject) -> None:
+    query, document = (data.draw(some.token_arrays(7, least=1, most=6)) for _ in range(2))
+    encoder = plain(7)
+    product = encoder.encode_queries(query)[0] @ encoder.encode_documents(document)[0]
+    rest = oracle.chamfer(query, document - document.astype(np.float64).mean(axis=0))
+    scale = max(1.0, float(np.abs(query).max() * np.abs(document).max()) * query.size)
+    assert product + rest == pytest.approx(oracle.chamfer(query, document), abs=1e-5 * scale)
+
+
+def test_documents_of_one_token_are_scored_exactly() -> None:
+    documents = MultiVectors.from_arrays([text[:1] for text in collection(16) if len(text)])
+    queries = collection(16, seed=1)[:5]
+    encoder = plain(16, covariance=True)
+    products = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+    np.testing.assert_allclose(products, chamfer_matrix(queries, documents), atol=1e-5)
+
+
+def test_the_covariance_is_the_distance_of_the_best_token_from_the_mean() -> None:
+    """The maximum of n normal tokens exceeds their mean by nearly sqrt(2 log n) standard deviations."""
+    rng = np.random.default_rng(0)
+    spread = np.array([2.0, 1.0, 0.5, 0.1])
+    documents = MultiVectors.from_arrays([rng.standard_normal((400, 4)) * spread for _ in range(50)])
+    queries = MultiVectors.from_arrays([row[np.newaxis] for row in np.eye(4)])
+    config = MomentsConfig(dimension=4, **LONG)
+    blocks = dataclasses.replace(
+        blocks_of(MomentsEncoder(config).fit(documents)),
+        coefficients=np.array([0, 1, 1, 0, 0, 0, 0.0]),
+        units=np.ones(4, np.float32),
+        offset=np.zeros(15, np.float32),
+    )
+    encoder = MomentsEncoder(config, blocks=blocks)
+    excess = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+    # The root is linearized at its own point, which halves it.
+    np.testing.assert_allclose(2 * excess.mean(axis=1) / spread, np.sqrt(2 * np.log(400)), rtol=0.1)
+
+
+# -- calibration ----------------------------------------------------------------
+
+
+def test_few_documents_leave_the_coefficients_near_the_defaults() -> None:
+    documents = documents_like_real(300)
+    distances = []
+    for count in (1, 3, 300):
+        blocks = blocks_of(MomentsEncoder(MomentsConfig(dimension=16, **MEAN)).fit(documents[:count]))
+        distances.append(float(np.abs(blocks.coefficients - DEFAULT_COEFFICIENTS).max()))
+    assert 0 == distances[0] < distances[1] < distances[2]
+
+
+def test_calibrated_scores_separate_the_best_documents() -> None:
+    documents = documents_like_real(400)
+    queries = queries_like_real(documents, 40)
+    exact = chamfer_matrix(queries, documents)
+
+    def unexplained(encoder: MomentsEncoder) -> float:
+        scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+        total = 0.0
+        for wanted, row in zip(exact, scores, strict=True):
+            best = np.argsort(-wanted)[:50]
+            total += float(np.var(row[best] - wanted[best]) / np.var(wanted[best]))
+        return total / len(queries)
+
+    mean = MomentsEncoder(MomentsConfig(dimension=16, **MEAN)).fit(documents)
+    moments = MomentsEncoder(MomentsConfig(dimension=16, **LONG)).fit(documents)
+    assert unexplained(moments) < unexplained(mean) < unexplained(plain(16))
+
+
+def test_a_term_that_is_the_same_for_all_documents_gets_no_weight() -> None:
+    """Documents of two tokens, all equally long, with means equally long up to rounding."""
+    rng = np.random.default_rng(0)
+    bases = rng.standard_normal((160, 20))
+    bases *= 3 / np.linalg.norm(bases, axis=1, keepdims=True)
+    pairs = [np.stack([base, np.zeros(20)]).astype(np.float32) for base in bases]
+    documents = MultiVectors.from_arrays(pairs)
+    others = MultiVectors.from_arrays(np.random.default_rng(1).standard_normal((80, 3, 20)) * 0.3)
+    fde = FDEConfig(dimension=20, num_repetitions=40, projection_dimension=8)
+    for config in (MomentsConfig(dimension=20, **MEAN), fde):
+        encoder: Any = make_encoder(config).fit(documents)
+        assert np.abs(blocks_of(encoder).coefficients).max() < 3
+        vectors = encoder.encode_documents([*documents, *others])
+        queries = encoder.encode_queries([text[:1] for text in documents])
+        assert ((queries @ vectors.T).argmax(axis=1) == np.arange(160)).all()
+    equal = MomentsEncoder(MomentsConfig(dimension=4, **MEAN)).fit([np.eye(4, dtype=np.float32)] * 30)
+    np.testing.assert_allclose(blocks_of(equal).coefficients, DEFAULT_COEFFICIENTS, atol=1e-6)
+
+
+# -- compact maps ---------------------------------------------------------------
+
+
+def test_compact_vectors_are_long_vectors_times_the_map() -> None:
+    documents = collection(20, 60)
+    encoder = MomentsEncoder(MomentsConfig(dimension=20, **COMPACT)).fit(documents)
+    long = MomentsEncoder(MomentsConfig(dimension=20, **LONG), blocks=encoder.blocks)
+    maps = encoder.compact
+    assert maps is not None and maps.documents.dtype == np.int8
+    filled = documents[np.flatnonzero(documents.lengths)]
+    unit = maps.reach[0] / 127
+    vectors = long.encode_documents(filled)
+    rounded = np.clip(np.rint(vectors / unit), -127, 127) * unit
+    expected = rounded.astype(np.float64) @ maps.document_map - maps.offset
+    # An entry halfway between two bytes may be rounded to either.
+    difference = abs(encoder.encode_documents(filled) - expected)
+    assert (difference < 1e-4 * abs(expected).max()).mean() > 0.99
+    exact = vectors @ maps.document_map - maps.offset
+    error = np.linalg.norm(encoder.encode_documents(filled) - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert np.median(error) < 0.02
+    queries = long.encode_queries(documents).astype(np.float64)
+    rounded_map, units = quantize_columns(maps.queries)
+    steps = abs(queries).max(axis=1, keepdims=True) / 32767 * 0.51
+    bound = steps * abs(maps.queries).sum(axis=0) + 1e-6
+    assert (abs(encoder.encode_queries(documents) - queries @ (rounded_map * units)) <= bound).all()
+
+
+def test_windows_come_from_long_and_short_texts_alike() -> None:
+    arrays = [np.full((length, 2), i, np.float32) for i, length in enumerate([2000, *[100] * 9])]
+    counts = np.zeros(10)
+    for seed in range(20):
+        windows = sample_windows(MultiVectors.from_arrays(arrays), None, 512, seed)
+        counts += np.bincount(windows.tokens[windows.offsets[:-1], 0].astype(int), minlength=10)
+    # 1,200 windows of 10 documents, about 120 each.
+    assert counts.sum() == 1200 and 80 < counts[0] < 160
+
+
+def test_maps_of_full_rank_find_a_bilinear_target() -> None:
+    rng = np.random.default_rng(0)
+    windows, documents = (rng.normal(size=(n, 12)).astype(np.float32) for n in (40, 30))
+    target = 3 * windows @ documents.T
+    wanted = target - target.mean(axis=1, keepdims=True)
+    maps = fit_maps(windows, documents.copy(), target.copy(), 12, 1, seed=0)
+    scores = (windows @ maps.queries) @ (documents @ maps.document_map - maps.offset).T
+    # The map's entries are rounded to 127ths of their column's largest.
+    np.testing.assert_allclose(scores, wanted, atol=2e-2 * abs(wanted).max())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_maps_keep_means_that_do_not_vary_in_the_sample(seed: int) -> None:
+    """Documents of another kind vary in columns of the mean token that hardly vary in the sample."""
+    rng = np.random.default_rng(seed)
+    long, means, quiet = 60, 15, 7
+    spread = np.r_[np.ones(long - means), np.full(means - quiet, 2), np.full(quiet, 0.05)]
+    windows = rng.normal(size=(300, long)).astype(np.float32)
+    documents = (rng.normal(size=(200, long)) * spread).astype(np.float32)
+    others = np.zeros((100, long))
+    others[:, -quiet:] = rng.normal(size=(100, quiet))
+
+    def errors(mean_columns: int) -> Iterator[float]:
+        maps = fit_maps(windows, documents.copy(), windows @ documents.T, 30, mean_columns, seed=0)
+        for texts in (documents - documents.mean(axis=0), others):
+            difference = windows @ maps.queries @ (texts @ maps.document_map).T - windows @ texts.T
+            yield float(np.sqrt(np.mean(difference**2)))
+
+    (known, other), (known_with, other_with) = errors(1), errors(means)
+    assert other_with < 0.5 * other and known_with < 1.3 * known
+
+
+# -- the same bits, invariances ---------------------------------------------------
+
+
+@pytest.mark.compiled("interpreted tiles are BLAS products")
+@pytest.mark.parametrize("dimension", [20, 140])
+@each_kind
+def test_batches_threads_and_tasks_do_not_matter(
+    settings: dict[str, Any], dimension: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = collection(dimension, 60)
+    encoder = MomentsEncoder(MomentsConfig(dimension=dimension, **settings)).fit(documents)
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        together = encode(documents, threads=1)
+        alone = np.concatenate([encode(documents[i : i + 1]) for i in range(len(documents))])
+        np.testing.assert_array_equal(together, alone)
+        with monkeypatch.context() as patch:
+            patch.setattr(moments_module, "_COMPACT_TOKENS", 16)
+            patch.setattr(moments_module, "_TASK_TOKENS", 16)
+            np.testing.assert_array_equal(together, encode(documents, threads=2))
+        halves = MultiVectors.from_arrays([np.asarray(text, np.float16) for text in documents])
+        floats = MultiVectors.from_arrays([np.asarray(text, np.float32) for text in halves])
+        np.testing.assert_array_equal(encode(halves), encode(floats))
+        assert not encode([np.zeros((0, dimension), np.float32)]).any()
+
+
+@pytest.mark.compiled("interpreted tiles are BLAS products")
+@pytest.mark.parametrize("dimension", [16, 140])
+def test_fits_have_the_same_bits_on_any_threads_and_batches(dimension: int) -> None:
+    documents, queries = collection(dimension, 80), collection(dimension, 10, seed=1)
+    config = MomentsConfig(dimension=dimension, **COMPACT)
+    first = MomentsEncoder(config).fit(documents, queries, threads=1).to_arrays()
+    batches = (documents[i : i + 7] for i in range(0, 80, 7))
+    for name, array in MomentsEncoder(config).fit(batches, queries, threads=3).to_arrays().items():
+        np.testing.assert_array_equal(array, first[name], err_msg=name)
+    none = MultiVectors.from_arrays([], dimension=dimension)
+    without = MomentsEncoder(config).fit(documents).to_arrays()
+    np.testing.assert_array_equal(
+        MomentsEncoder(config).fit(documents, none).to_arrays()["compact_queries"], without["compact_queries"]
+    )
+    assert not np.array_equal(first["compact_queries"], without["compact_queries"])
+
+
+def test_queries_add_over_tokens_and_scale() -> None:
+    encoder = MomentsEncoder(MomentsConfig(dimension=20, **LONG)).fit(collection(20))
+    first, second = collection(20, seed=3)[0], collection(20, seed=3)[1]
+    vectors = encoder.encode_queries([first, second, np.concatenate([first, second]), 4 * first])
+    np.testing.assert_allclose(vectors[0] + vectors[1], vectors[2], atol=1e-4)
+    # All columns but the number of tokens grow in proportion.
+    np.testing.assert_allclose(4 * vectors[0][:-1], vectors[3][:-1], rtol=1e-4, atol=1e-4)
+    assert vectors[0][-1] == vectors[3][-1]
+
+
+def test_the_order_of_tokens_does_not_matter() -> None:
+    tokens = np.random.default_rng(0).standard_normal((12, 9)).astype(np.float32)
+    encoder = plain(9, covariance=True)
+    assert_close(encoder.encode_documents(tokens[::-1])[0], encoder.encode_documents(tokens)[0])
+
+
+def test_one_document_gives_finite_vectors() -> None:
+    for dimension in (20, 140):
+        encoder = MomentsEncoder(MomentsConfig(dimension=dimension, **COMPACT)).fit(collection(dimension, 2))
+        assert np.isfinite(encoder.encode_documents(collection(dimension))).all()
+
+
+@pytest.mark.parametrize("dimension", [16, 140])
+@each_kind
+def test_saved_and_loaded(settings: dict[str, Any], dimension: int, tmp_path: Path) -> None:
+    documents = collection(dimension)
+    encoder = MomentsEncoder(MomentsConfig(dimension=dimension, **settings)).fit(documents)
+    encoder.save(tmp_path / "encoder")
+    loaded = load_encoder(tmp_path / "encoder")
+    assert loaded.config == encoder.config
+    np.testing.assert_array_equal(loaded.encode_documents(documents), encoder.encode_documents(documents))
+    np.testing.assert_array_equal(loaded.encode_queries(documents), encoder.encode_queries(documents))
+
+
+# -- configuration, bad input -----------------------------------------------------
+
+
+def test_sizes() -> None:
+    sizes = {d: MomentsConfig(dimension=d).vector_dimension for d in (1, 8, 21, 22, 128, 384, 8192)}
+    assert sizes == {1: 3, 8: 45, 21: 253, 22: 256, 128: 256, 384: 256, 8192: 256}
+    assert MomentsConfig(dimension=384).long_dimension == 128 * 129 // 2 + 384 + 1
+    assert [MomentsConfig(dimension=d).needs_fit_sample for d in (8, 128)] == [False, True]
+    config = MomentsConfig(dimension=16, compact_dimension=64, seed=3)
+    assert MomentsConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"dimension": 0}, ValueError, "between 1 and 32768, got 0"),
+        ({"dimension": 4, "covariance": 1}, TypeError, "int 1"),
+        ({"dimension": 4, "compact_dimension": 0}, ValueError, "at least 1, got 0"),
+        ({"dimension": 4, "seed": -1}, ValueError, "at least 0, got -1"),
+    ],
+)
+def test_wrong_configurations(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        MomentsConfig(**settings)
+
+
+def test_wrong_fits_and_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = collection(140)
+    encoder = MomentsEncoder(MomentsConfig(dimension=140, **COMPACT))
+    with pytest.raises(ValueError, match=r"fit\(documents\) first"):
+        encoder.encode_documents(documents)
+    with pytest.raises(ValueError, match="token"):
+        encoder.fit([np.zeros((0, 140), np.float32)])
+    with pytest.raises(ValueError, match=r"139 columns.*140"):
+        encoder.fit(documents, queries=collection(139))
+    with monkeypatch.context() as broken, pytest.raises(MemoryError):
+        broken.setattr(moments_module, "fit_maps", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        encoder.fit(documents)
+    assert encoder.needs_fit and not encoder.fit(documents).needs_fit
+    with pytest.raises(ValueError, match="Make a new encoder"):
+        encoder.fit(documents)
+    with pytest.raises(TypeError, match="dict"):
+        MomentsEncoder({})  # type: ignore[arg-type]
+    blocks, maps = blocks_of(encoder), encoder.compact
+    assert maps is not None
+    for change in (
+        {"directions": blocks.directions[:100]},
+        {"directions": np.empty((0, 0), np.float32)},
+        {"metric": blocks.metric.astype(np.float64)},
+        {"offset": blocks.offset[:-1]},
+    ):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            MomentsEncoder(encoder.config, blocks=dataclasses.replace(blocks, **change))
+    short = dataclasses.replace(maps, queries=maps.queries[:, :5])
+    with pytest.raises(ValueError, match=r"\(8397, 5\).*\(8397, 24\)"):
+        MomentsEncoder(encoder.config, compact=short)
+    with pytest.raises(ValueError, match="compact_dimension"):
+        MomentsEncoder(MomentsConfig(dimension=140, **LONG), compact=maps)

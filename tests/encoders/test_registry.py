@@ -1,0 +1,144 @@
+"""Presets, configurations and fitted encoders behind `encoder=`; saved encoders and damaged folders."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from muvera import (
+    FDEConfig,
+    FDEEncoder,
+    LearnedConfig,
+    MomentsConfig,
+    MomentsEncoder,
+    MultiVectors,
+    load_encoder,
+)
+from muvera.encoders.registry import (
+    ENCODERS,
+    PRESETS,
+    as_config,
+    as_encoder,
+    config_from_dict,
+    make_encoder,
+    preset_config,
+    read_encoder,
+)
+from muvera.utils.atomic_files import content_checksum
+
+DOCUMENTS = MultiVectors.from_arrays(np.random.default_rng(0).normal(size=(80, 5, 8)))
+
+#: Presets of a dimension, and the parameters that make them.
+CONFIGS = {
+    "moments": MomentsConfig(dimension=32),
+    "learned": LearnedConfig(dimension=32),
+    "mean": MomentsConfig(dimension=32, covariance=False, compact_dimension=None),
+    "fde": FDEConfig(dimension=32),
+    "paper": FDEConfig.preset("paper", 32),
+    "reference": FDEConfig.preset("reference", 32),
+}
+
+
+def test_presets() -> None:
+    assert {name: preset_config(name, 32) for name in PRESETS} == CONFIGS
+    assert {name for name in PRESETS if preset_config(name, 32).needs_fit_sample} == {"moments", "learned"}
+    assert preset_config("learned", 32, seed=7) == LearnedConfig(dimension=32, seed=7)
+    for dimension in (1, 8, 384, 8192):
+        assert all(preset_config(name, dimension).vector_dimension for name in PRESETS)
+    for name, config in CONFIGS.items():
+        assert config_from_dict(config.to_dict()) == config
+        encoder = make_encoder(config)
+        assert encoder.config is config and type(encoder) is ENCODERS[config.kind].encoder
+        assert as_config(name, 32) == as_config(config, 32) == config
+
+
+def test_encoder_arguments() -> None:
+    assert as_config(None, 32) == as_config("moments", 32) == MomentsConfig(dimension=32)
+    assert config_from_dict({"dimension": 8}) == MomentsConfig(dimension=8)
+    new = MomentsEncoder(MomentsConfig(dimension=8))
+    assert as_encoder(new, 8) == (new.config, None)
+    fitted = MomentsEncoder(MomentsConfig(dimension=8)).fit(DOCUMENTS)
+    assert as_encoder(fitted, 8) == (fitted.config, fitted)
+    assert as_encoder("paper", 8) == (FDEConfig.preset("paper", 8), None)
+    assert as_encoder(None, 8) == (MomentsConfig(dimension=8), None)
+
+
+@pytest.mark.parametrize("call", [as_config, as_encoder])
+def test_wrong_encoder_arguments(call: Callable[[Any, int], object]) -> None:
+    with pytest.raises(ValueError, match="'deep'"):
+        call("deep", 32)
+    with pytest.raises(TypeError, match="dict"):
+        call({"dimension": 8}, 8)
+    with pytest.raises(ValueError, match=r"dimension=32.*8 columns"):
+        call(FDEConfig(dimension=32), 8)
+    with pytest.raises(ValueError, match="'deep'"):
+        config_from_dict({"encoder": "deep", "dimension": 8})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FDEConfig(dimension=8, num_repetitions=2),
+        FDEConfig.preset("reference", dimension=8),
+        MomentsConfig(dimension=8, compact_dimension=16),
+        LearnedConfig(dimension=8, vector_dimension=16, num_landmarks=64, num_features=64),
+    ],
+    ids=lambda config: f"{config.kind} {config.vector_dimension}",
+)
+def test_a_saved_encoder_encodes_the_same(config: Any, tmp_path: Path) -> None:
+    encoder = make_encoder(config).fit(DOCUMENTS)
+    encoder.save(tmp_path / "encoder")
+    loaded = load_encoder(tmp_path / "encoder")
+    assert loaded.config == config
+    for side in ("encode_documents", "encode_queries"):
+        np.testing.assert_array_equal(getattr(loaded, side)(DOCUMENTS), getattr(encoder, side)(DOCUMENTS))
+    with pytest.raises(FileExistsError):
+        encoder.save(tmp_path / "encoder")
+    encoder.save(str(tmp_path / "encoder"), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+def test_damaged_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"encoder\.json"):
+        load_encoder(tmp_path)
+    with pytest.raises(ValueError, match=r"fit\(documents\) first"):
+        FDEEncoder(FDEConfig(dimension=8)).save(tmp_path / "encoder")
+    config = FDEConfig(dimension=8, center=False, split_mean=False)
+    FDEEncoder(config).save(tmp_path / "encoder")
+    file = tmp_path / "encoder" / "encoder.json"
+    content = file.read_text()
+    for wrong, message in (
+        ("{", "damaged"),
+        ("[" * 100_000, "damaged"),
+        ("[]", "does not describe an encoder"),
+        (content.replace('"format_version": 1', '"format_version": 2'), "does not describe an encoder"),
+        (content.replace('"seed": 42', '"seed": 43'), "checksum"),
+        (with_checksum(content, lambda state: state["config"].update(encoder="deep")), "'deep'"),
+        (with_checksum(content, lambda state: state.update(files={})), "'encoder_"),
+        (with_checksum(content, lambda state: state["files"].update({"../x": {}})), "'../x'"),
+    ):
+        file.write_text(wrong)
+        with pytest.raises(ValueError, match=message):
+            load_encoder(file.parent)
+    file.write_text(content)
+    center = file.with_name("encoder_center.npy")
+    center.write_bytes(center.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"encoder_center\.npy.*checksum"):
+        load_encoder(file.parent)
+    planes = file.with_name("encoder_hyperplanes.npy")
+    array = np.load(planes)
+    array.reshape(-1)[5] = np.nan
+    np.save(planes, array)
+    with pytest.raises(ValueError, match=r"encoder_hyperplanes\.npy.*NaN"):
+        read_encoder(tmp_path / "encoder", config)
+
+
+def with_checksum(content: str, change: Callable[[dict[str, Any]], object]) -> str:
+    """Return a changed description with the right checksum, as an attacker would write it."""
+    state = json.loads(content)
+    del state["sha256"]
+    change(state)
+    return json.dumps({**state, "sha256": content_checksum(state)})
