@@ -120,14 +120,6 @@ class IsolatedSource(Source):
     options : dict
         For the format's reader.
     limits : IsolationLimits
-
-    Raises
-    ------
-    ChildProcessError
-        If the child crashed or exceeded a limit: the file is damaged or hostile, or the limits are
-        too low.
-    ValueError, TypeError, OSError, MemoryError, ImportError, pickle.UnpicklingError
-        As the child's reader raised them.
     """
 
     #: Command that starts the child.
@@ -154,13 +146,7 @@ class IsolatedSource(Source):
             setattr(self, name, value)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the source's batches as the child sends them.
-
-        Raises
-        ------
-        ChildProcessError, ValueError, TypeError, OSError, MemoryError, pickle.UnpicklingError
-            As for the source itself.
-        """
+        """Yield the source's batches as the child sends them."""
         if self._child is None:
             self._start()
         child, self._child = self._child, None

@@ -1,9 +1,4 @@
-"""Transforms of token vectors between a source and its target.
-
-Each function takes a batch and returns one; a document's result does not depend on its batch.
-:class:`Options` applies them in a fixed order: drop zero rows, truncate columns, normalize, pool,
-cast.
-"""
+"""Transforms of token vectors between a source and its target; none depends on the batches."""
 
 from __future__ import annotations
 
@@ -19,125 +14,27 @@ from ..kernels.norms import unit_rows
 from ..utils.checks import require_choice, require_int, require_number
 from .pooling import RULES, Vocabulary, pool_tokens, pool_words, pooling_rule, unit
 
-__all__ = ["Options", "cast", "drop_zero_rows", "normalize", "option_names", "truncate_dimension"]
+__all__ = ["Options", "option_names"]
 
 _WORDS = ("whole-word", "colberter")
 _DROPS = ("trailing", "leading", "all", "error")
 _LARGEST_HALF = 65504.0
 
 
-def drop_zero_rows(documents: MultiVectors, which: str = "all", first: int = 0) -> MultiVectors:
-    """Drop tokens that are entirely zero: padding, which would otherwise score 0.
-
-    Parameters
-    ----------
-    documents : MultiVectors
-        A document of zeros only becomes an empty one.
-    which : {"trailing", "leading", "all", "error"}
-        Zero rows after a document's last real token, before its first, or all; "error" raises
-        ValueError for the first zero row.
-    first : int
-        Number of documents before this batch, for messages.
-
-    Raises
-    ------
-    ValueError
-        For another `which`, and under "error" for the first zero row.
-    """
-    return _select(documents, _real_rows(documents, which, first))
-
-
-def _real_rows(documents: MultiVectors, which: str, first: int) -> NDArray[np.bool_]:
-    """Return True for each token to keep; parameters as in :func:`drop_zero_rows`."""
-    require_choice("drop_zero_rows", which, _DROPS)
-    real: NDArray[np.bool_] = np.asarray(documents.tokens.any(axis=1))
-    if which == "all" or real.all():
-        return real
-    if which == "error":
-        row = int(np.argmin(real))
-        raise ValueError(
-            f"{_token_name(documents, row, first)} is entirely zero: padding, or a token that the encoder dropped. "
-            "Drop it with drop_zero_rows='all', 'trailing' or 'leading'."
-        )
-    count = running_total(real)
-    starts, stops = documents.offsets[:-1], documents.offsets[1:]
-    if which == "leading":
-        before = count[1:] - np.repeat(count[starts], documents.lengths)
-        return np.asarray(before > 0)
-    after = np.repeat(count[stops], documents.lengths) - count[:-1]
-    return np.asarray(after > 0)
-
-
-def truncate_dimension(documents: MultiVectors, dimension: int, first: int = 0) -> MultiVectors:
-    """Keep the first `dimension` columns, scaled to unit length again.
-
-    Only for models trained for it (Matryoshka).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `dimension` is not an int from 1 to the source's dimension, or a token becomes zero.
-    """
-    dimension = require_int("truncate_dimension", dimension)
-    if not 1 <= dimension <= documents.dimension:
-        raise ValueError(
-            f"truncate_dimension={dimension} must lie within 1 and the source's dimension={documents.dimension}."
-        )
-    return normalize(_with(documents, np.ascontiguousarray(documents.tokens[:, :dimension])), first)
-
-
-def normalize(documents: MultiVectors, first: int = 0) -> MultiVectors:
-    """Scale every token to unit length, in its dtype.
-
-    Raises
-    ------
-    ValueError
-        For a token that is entirely zero.
-    """
-    rows = np.array(documents.tokens, np.float32, order="C")
-    zero = int(unit_rows(rows))
-    if zero >= 0:
-        raise ValueError(
-            f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
-            "Drop such rows with drop_zero_rows='all'."
-        )
-    return _with(documents, rows.astype(documents.tokens.dtype, copy=False))
-
-
-def cast(documents: MultiVectors, dtype: str, first: int = 0) -> MultiVectors:
-    """Return the documents as ``"float32"`` or ``"float16"`` (half the memory, 3 digits).
-
-    Raises
-    ------
-    ValueError
-        For another type, and for a number too large for float16.
-    """
-    require_choice("dtype", dtype, ("float32", "float16"))
-    if documents.tokens.dtype == dtype:
-        return documents
-    if dtype == "float16" and documents.num_tokens:
-        large = np.abs(documents.tokens).max(axis=1) > _LARGEST_HALF
-        if large.any():
-            row = int(np.argmax(large))
-            raise ValueError(
-                f"{_token_name(documents, row, first)} has a number beyond {_LARGEST_HALF:.0f}, the largest "
-                "float16. Keep float32, or normalize the vectors."
-            )
-    return _with(documents, documents.tokens.astype(dtype))
-
-
 @dataclass(frozen=True)
 class Options:
-    """Transforms to apply, in a fixed order; none by default.
+    """Transforms to apply, in the order of the parameters; none by default.
 
     Parameters
     ----------
     drop_zero_rows : {"trailing", "leading", "all", "error"}, optional
-        See :func:`drop_zero_rows`.
+        Drop tokens that are entirely zero (padding, which would score 0): those after a document's
+        last real token, before its first, or all; "error" raises ValueError for the first.
     truncate_dimension : int, optional
-        See :func:`truncate_dimension`.
+        Keep the first columns, scaled to unit length again.  Only for models trained for it
+        (Matryoshka).
     normalize : bool
-        See :func:`normalize`.
+        Scale every token to unit length.
     pooling : str, optional
         A rule of :data:`~muvera.convert.RULES`, ``"whole-word"``, or ``"colberter"`` (unique whole
         words, not renormalized).
@@ -149,7 +46,7 @@ class Options:
         For whole words: the vocabulary id of every token of the source, in order, and an argument
         for :class:`~muvera.convert.Vocabulary`.
     dtype : {"float32", "float16"}, optional
-        See :func:`cast`.
+        float16 takes half the memory and has 3 digits.
 
     Raises
     ------
@@ -171,6 +68,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.drop_zero_rows is not None:
             require_choice("drop_zero_rows", self.drop_zero_rows, _DROPS)
+        if self.truncate_dimension is not None:
+            require_int("truncate_dimension", self.truncate_dimension, 1)
         if self.dtype is not None:
             name = np.dtype(self.dtype).name
             require_choice("dtype", name, ("float32", "float16"))
@@ -213,9 +112,9 @@ class Options:
             ids = None if ids is None else ids[real]
         dropped = count - batch.num_tokens
         if self.truncate_dimension is not None:
-            batch = truncate_dimension(batch, self.truncate_dimension, first_document)
-        elif self.normalize:
-            batch = normalize(batch, first_document)
+            batch = _truncated(batch, self.truncate_dimension)
+        if self.normalize or self.truncate_dimension is not None:
+            batch = _normalized(batch, first_document)
         if self.pooling in _WORDS:
             unique = self.pooling == "colberter"
             renormalize = not unique if self.renormalize is None else self.renormalize
@@ -226,7 +125,7 @@ class Options:
         if self.normalize and self.pooling is not None:
             batch = unit(batch)
         if self.dtype is not None:
-            batch = cast(batch, self.dtype, first_document)
+            batch = _cast(batch, self.dtype, first_document)
         return batch, dropped
 
     def _token_ids(self, first: int, count: int) -> Any:
@@ -257,6 +156,59 @@ class Options:
 def option_names() -> frozenset[str]:
     """Return the names of the options of ``read`` and ``convert``."""
     return frozenset(field.name for field in fields(Options))
+
+
+def _real_rows(documents: MultiVectors, which: str, first: int) -> NDArray[np.bool_]:
+    """Return True for each token to keep; `first` documents came before, for messages."""
+    real: NDArray[np.bool_] = np.asarray(documents.tokens.any(axis=1))
+    if which == "all" or real.all():
+        return real
+    if which == "error":
+        row = int(np.argmin(real))
+        raise ValueError(
+            f"{_token_name(documents, row, first)} is entirely zero: padding, or a token that the encoder dropped. "
+            "Drop it with drop_zero_rows='all', 'trailing' or 'leading'."
+        )
+    count = running_total(real)
+    starts, stops = documents.offsets[:-1], documents.offsets[1:]
+    if which == "leading":
+        before = count[1:] - np.repeat(count[starts], documents.lengths)
+        return np.asarray(before > 0)
+    after = np.repeat(count[stops], documents.lengths) - count[:-1]
+    return np.asarray(after > 0)
+
+
+def _truncated(documents: MultiVectors, dimension: int) -> MultiVectors:
+    if not 1 <= dimension <= documents.dimension:
+        raise ValueError(
+            f"truncate_dimension={dimension} must lie within 1 and the source's dimension={documents.dimension}."
+        )
+    return _with(documents, np.ascontiguousarray(documents.tokens[:, :dimension]))
+
+
+def _normalized(documents: MultiVectors, first: int) -> MultiVectors:
+    rows = np.array(documents.tokens, np.float32, order="C")
+    zero = int(unit_rows(rows))
+    if zero >= 0:
+        raise ValueError(
+            f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
+            "Drop such rows with drop_zero_rows='all'."
+        )
+    return _with(documents, rows.astype(documents.tokens.dtype, copy=False))
+
+
+def _cast(documents: MultiVectors, dtype: str, first: int) -> MultiVectors:
+    if documents.tokens.dtype == dtype:
+        return documents
+    if dtype == "float16" and documents.num_tokens:
+        large = np.abs(documents.tokens).max(axis=1) > _LARGEST_HALF
+        if large.any():
+            row = int(np.argmax(large))
+            raise ValueError(
+                f"{_token_name(documents, row, first)} has a number beyond {_LARGEST_HALF:.0f}, the largest "
+                "float16. Keep float32, or normalize the vectors."
+            )
+    return _with(documents, documents.tokens.astype(dtype))
 
 
 def _token_name(documents: MultiVectors, row: int, first: int) -> str:

@@ -96,13 +96,7 @@ RULES = {
 def pooling_rule(
     rule: str | PoolingRule, protected: int | None = None, renormalize: bool | None = None
 ) -> PoolingRule:
-    """Return a rule, with `protected` and `renormalize` replaced if they are not None.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an unknown name, and if `protected` is not an int of at least 0.
-    """
+    """Return a rule, with `protected` and `renormalize` replaced if they are not None."""
     if isinstance(rule, str):
         require_choice("pooling", rule, RULES)
         rule = RULES[rule]
@@ -157,15 +151,7 @@ def pool_tokens(
 def token_clusters(
     documents: MultiVectors, factor: float = 2.0, rule: str | PoolingRule = "sentence-transformers"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the pooled vector that each token belongs to.
-
-    Returns
-    -------
-    labels : int64 (n_tokens,)
-        Position of the token's pooled vector in its document.
-    counts : int64 (n,)
-        Number of pooled vectors of each document.
-    """
+    """Return the position of each token's pooled vector in its document, and their number per document."""
     rule = pooling_rule(rule)
     require_number("The pooling factor", factor, 1, hint="2 halves the tokens.")
     documents.require_finite()
@@ -273,13 +259,7 @@ class Vocabulary:
         return len(self.pieces)
 
     def words(self, token_ids: Any, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return True for each token that begins a word; the first of a document always does.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If token ids are not integers, are not in the vocabulary, or are not one per token.
-        """
+        """Return True for each token that begins a word; the first of a document always does."""
         ids = _as_token_ids(token_ids)
         if len(ids) != offsets[-1]:
             raise ValueError(f"token_ids has {len(ids)} entries for {offsets[-1]} tokens; give one a token.")

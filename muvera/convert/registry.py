@@ -132,20 +132,7 @@ def open_source(
 
 
 class NamedSource(Source):
-    """A source whose errors name the file, and whose numbers are all finite.
-
-    Parameters
-    ----------
-    source : Source
-        The source that a reader opened.
-    place : str
-        The file or folder.
-
-    Raises
-    ------
-    ValueError
-        If token vectors have no columns.
-    """
+    """Source of a reader whose errors name the file, and whose numbers are all finite."""
 
     def __init__(self, source: Source, place: str) -> None:
         if source.dimension < 1:
@@ -161,15 +148,7 @@ class NamedSource(Source):
         self.note = source.note
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the source's batches, at most `max_tokens` tokens each.
-
-        Raises
-        ------
-        ValueError
-            For damage and for numbers that are not finite; the message names the file.
-        OSError, MemoryError
-            As :func:`naming_errors` describes.
-        """
+        """Yield the source's batches, at most `max_tokens` tokens each."""
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
         batches = self.source.batches(max_tokens)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera.convert.options import Options, cast, drop_zero_rows, normalize, truncate_dimension
+from muvera.convert.options import Options
 from muvera.convert.report import Measure
 from muvera.data.batches import collection_batches
 from muvera.data.multivectors import MultiVectors
@@ -23,6 +23,10 @@ Z = [0.0, 0.0]
 DIRTY = documents([Z, [1, 2], Z, [3, 4], Z], [Z, Z], [[5, 6]], [])
 
 
+def applied(batch: MultiVectors, first: int = 0, **options: Any) -> MultiVectors:
+    return Options(**options).apply(batch, first)[0]
+
+
 @pytest.mark.parametrize(
     ("which", "expected"),
     [
@@ -32,46 +36,39 @@ DIRTY = documents([Z, [1, 2], Z, [3, 4], Z], [Z, Z], [[5, 6]], [])
     ],
 )
 def test_zero_rows(which: str, expected: MultiVectors) -> None:
-    found = drop_zero_rows(DIRTY, which)
-    np.testing.assert_array_equal(found.tokens, expected.tokens)
-    assert found.lengths.tolist() == expected.lengths.tolist()
+    result = applied(DIRTY, drop_zero_rows=which)
+    np.testing.assert_array_equal(result.tokens, expected.tokens)
+    assert result.lengths.tolist() == expected.lengths.tolist()
 
 
-def test_zero_rows_as_an_error() -> None:
+def test_each_transform() -> None:
+    result = applied(documents([[3, 4]], [[0, 2]], ids=["x", "y"]), normalize=True)
+    np.testing.assert_allclose(result.tokens, np.array([[0.6, 0.8], [0, 1]]), atol=1e-7)
+    assert result.ids.tolist() == ["x", "y"]
+    wide = MultiVectors.from_arrays([np.array([[3, 4, 12]], np.float32) / 13])
+    np.testing.assert_allclose(applied(wide, truncate_dimension=2).tokens, [[0.6, 0.8]], atol=1e-7)
+    half = applied(documents([[1, 2]]), dtype="float16")
+    assert half.tokens.dtype == np.float16 and applied(half, dtype="float16") is half
     clean = documents([[1, 2]], [])
-    assert drop_zero_rows(clean, "error") is clean
-    with pytest.raises(ValueError, match=r"documents\[3\] \(id 'y'\) token 1 is entirely zero"):
-        drop_zero_rows(documents([[1, 2]], [[1, 1], Z], ids=["x", "y"]), "error", first=2)
-    with pytest.raises(ValueError, match="got 'b'"):
-        drop_zero_rows(clean, "b")
+    assert applied(clean, drop_zero_rows="error") is clean
 
 
-def test_normalize() -> None:
-    found = normalize(documents([[3, 4]], [[0, 2]], ids=["x", "y"]))
-    np.testing.assert_allclose(np.asarray(found.tokens), np.array([[0.6, 0.8], [0, 1]]), atol=1e-7)
-    assert found.ids.tolist() == ["x", "y"]
-    with pytest.raises(ValueError, match=r"documents\[5\] token 1 "):
-        normalize(documents([[1, 1], Z]), first=5)
-
-
-def test_truncate_dimension_renormalizes() -> None:
-    tokens = np.array([[3, 4, 12]], np.float32) / 13
-    found = truncate_dimension(MultiVectors.from_arrays([tokens]), 2)
-    np.testing.assert_allclose(found.tokens, [[0.6, 0.8]], atol=1e-7)
-    with pytest.raises(ValueError, match=r"truncate_dimension=4 .* dimension=3"):
-        truncate_dimension(MultiVectors.from_arrays([tokens]), 4)
-    with pytest.raises(TypeError, match="truncate_dimension must be an int, got float"):
-        truncate_dimension(MultiVectors.from_arrays([tokens]), 2.0)  # type: ignore[arg-type]
-
-
-def test_cast() -> None:
-    found = cast(documents([[1, 2]]), "float16")
-    assert found.tokens.dtype == np.float16
-    assert cast(found, "float16") is found
-    with pytest.raises(ValueError, match=r"documents\[0\] \(id 0\) token 1 has a number beyond 65504"):
-        cast(documents([[1, 2], [1e5, 0]]), "float16")
-    with pytest.raises(ValueError, match="got 'int8'"):
-        cast(found, "int8")
+@pytest.mark.parametrize(
+    ("options", "batch", "message"),
+    [
+        (
+            {"drop_zero_rows": "error"},
+            documents([[1, 2]], [[1, 1], Z], ids=["x", "y"]),
+            r"\[3\] \(id 'y'\) token 1",
+        ),
+        ({"normalize": True}, documents([[1, 1]], [], [[1, 1], Z]), r"documents\[4\] token 1"),
+        ({"truncate_dimension": 3}, documents([[1, 1]]), "truncate_dimension=3 .* dimension=2"),
+        ({"dtype": "float16"}, documents([[1, 2], [1e5, 0]]), r"documents\[2\] .*token 1 .* 65504"),
+    ],
+)
+def test_documents_that_are_refused(options: dict[str, Any], batch: MultiVectors, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        applied(batch, first=2, **options)
 
 
 CHANGES: list[dict[str, Any]] = [

@@ -44,30 +44,14 @@ def _naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def new_folder(target: str | os.PathLike[str], overwrite: bool, own: Sequence[str]) -> Iterator[Path]:
-    """Yield a folder that becomes `target` at the end, see :func:`~muvera.utils.atomic_files.atomic_folder`.
-
-    Raises
-    ------
-    FileExistsError
-        If `target` exists and `overwrite` is False, or it contains files other than `own`.
-    OSError
-        If it cannot be written; the message names it.
-    """
+    """Yield a folder that becomes `target` if the block succeeds; files other than `own` are not replaced."""
     with _naming_target(target), atomic_folder(target, overwrite, own=own) as folder:
         yield folder
 
 
 @contextmanager
 def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
-    """Yield the path of a new file that becomes `target` if the block succeeds.
-
-    Raises
-    ------
-    FileExistsError
-        If `target` exists and `overwrite` is False, or it is a folder.
-    OSError
-        If it cannot be written; the message names it.
-    """
+    """Yield the path of a new file that becomes `target` if the block succeeds."""
     path = Path(target).absolute()
     if path.is_dir():
         raise FileExistsError(f"{path} is a folder, but the target is a file. Give another name.")
@@ -150,13 +134,7 @@ class Gathered:
         self._ids: list[Any] = []
 
     def add(self, batch: MultiVectors) -> MultiVectors:
-        """Record a batch's lengths and ids, and return the batch in the common dtype.
-
-        Raises
-        ------
-        ValueError
-            If its dimension, precision or presence of ids differs from the first batch's.
-        """
+        """Record a batch's lengths and ids, and return the batch in the common dtype."""
         where = f"{self.place}: the documents from number {self.num_documents} on"
         if batch.dimension != self.dimension:
             raise ValueError(
@@ -194,13 +172,7 @@ class Gathered:
 
 
 def gather(batches: Iterator[MultiVectors], place: str) -> tuple[Gathered, Iterator[MultiVectors]]:
-    """Return a collector of lengths and ids, and the batches, which it records as they pass.
-
-    Raises
-    ------
-    ValueError
-        If there is no batch: then not even the dimension is known.
-    """
+    """Return a collector of lengths and ids, and the batches, which it records as they pass."""
     first = next(iter(batches), None)
     if first is None:
         raise ValueError(f"There is nothing to write: {place} has no documents.")
