@@ -114,18 +114,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
-        return {
-            "format": self.format,
-            "lossy": self.lossy,
-            "nbits": self.nbits,
-            "options": self.options,
-            "read": self.read.to_dict(),
-            "dropped_rows": self.dropped_rows,
-            "written": self.written.to_dict(),
-            "to": self.to,
-            "target": self.target,
-            "notes": self.notes,
-        }
+        return {**vars(self), "read": self.read.to_dict(), "written": self.written.to_dict()}
 
     @property
     def text(self) -> str:
@@ -145,20 +134,15 @@ class Report:
 
 
 def _sizes(measure: Measure) -> str:
+    counts = f"{counted(measure.documents, 'document')}, {counted(measure.tokens, 'token')}"
     ids = f"{measure.ids} ids" if measure.ids else "positions as ids"
-    return (
-        f"{counted(measure.documents, 'document')}, {counted(measure.tokens, 'token')}, "
-        f"dimension {measure.dimension}, "
-        f"{measure.dtype}, {ids}"
-    )
+    return f"{counts}, dimension {measure.dimension}, {measure.dtype}, {ids}"
 
 
 def _quality(measure: Measure) -> str:
-    if measure.norms is None:
-        norms = "no norms to measure"
-    else:
-        least, mean, greatest = measure.norms
-        norms = f"norms {least:.4f} / {mean:.4f} / {greatest:.4f} (min / mean / max), "
-        norms += "normalized" if measure.normalized else "not normalized"
+    norms = "no norms to measure"
+    if measure.norms is not None:
+        shown = " / ".join(f"{norm:.4f}" for norm in measure.norms)
+        norms = f"norms {shown} (min / mean / max), {'' if measure.normalized else 'not '}normalized"
     zero = f", {counted(measure.zero_rows, 'zero row')}" if measure.zero_rows else ""
     return f"{norms}, {counted(measure.empty, 'empty document')}{zero}"
