@@ -148,15 +148,15 @@ class SearchOptions:
         Search only these documents.
     ef : int
         Candidates that the graph search keeps.
-    exact : bool
-        Read all vectors instead of the graph.
+    k : int, optional
+        Documents to return after ranking in the engine.
     """
 
     count: int
     where: Filter | None = None
     ids: list[Any] | None = None
     ef: int = 128
-    exact: bool = False
+    k: int | None = None
 
 
 class Engine(ABC):
@@ -343,20 +343,24 @@ class Engine(ABC):
     # -- searching ------------------------------------------------------------
 
     @abstractmethod
-    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Hits:
-        """Return the documents with the largest inner products for each query vector, float32 (m, dimension).
+    def search(
+        self, vectors: NDArray[np.float32], options: SearchOptions, queries: MultiVectors | None = None
+    ) -> Hits:
+        """Return the documents with the largest inner products for each query.
+
+        Parameters
+        ----------
+        vectors : float32 (m, dimension)
+            Query vectors.
+        options : SearchOptions
+        queries : MultiVectors, optional
+            Rank the candidates by Chamfer similarity and return the best ``options.k``, if the engine ``reranks``.
 
         Raises
         ------
         FilterError
             For a condition that this engine cannot answer.
         """
-
-    def search_and_rank(
-        self, vectors: NDArray[np.float32], queries: MultiVectors, k: int, options: SearchOptions
-    ) -> Hits:
-        """Return the `k` best results of :meth:`search` by Chamfer similarity, ranked by the engine."""
-        raise EngineError(f"{self.kind} does not rank by tokens. Use rerank='here'.")
 
     def size_bytes(self) -> int | None:
         """Return the bytes of documents and graph, or None if the engine does not report them."""

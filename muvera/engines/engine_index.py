@@ -377,8 +377,10 @@ class EngineIndex:
                 f"{self._engine.location} stores no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "
                 "index of the same documents, or rerank=None."
             )
+        if rerank == "engine" and not (self._engine.reranks and self._tokens == "engine"):
+            raise EngineError(f"{self._engine.location} cannot rank by tokens. Use rerank='here'.")
         walk = max(128, count) if ef is None else require_int("ef", ef, 1)
-        options = SearchOptions(k if rerank is None else count, where, allowed, walk)
+        options = SearchOptions(k if rerank is None else count, where, allowed, walk, k)
         rankings = self._as_rankings([([], np.empty(0, np.float32))] * len(texts))
         filled = np.flatnonzero(texts.lengths > 0) if allowed != [] else np.empty(0, np.int64)
         for start in range(0, len(filled), _QUERIES):
@@ -399,7 +401,7 @@ class EngineIndex:
     ) -> list[Ranking]:
         vectors = self.encoder.encode_queries(queries, threads=threads)
         if how == "engine":
-            return self._as_rankings(self._engine.search_and_rank(vectors, queries, k, options))
+            return self._as_rankings(self._engine.search(vectors, options, queries))
         hits = self._engine.search(vectors, options)
         if how is None:
             return self._as_rankings(hits)

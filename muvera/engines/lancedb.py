@@ -209,7 +209,9 @@ class LanceDBEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Hits:
+    def search(
+        self, vectors: NDArray[np.float32], options: SearchOptions, queries: MultiVectors | None = None
+    ) -> Hits:
         """Return the documents with the largest inner products for each query."""
         table = self._table()
         if table is None:
@@ -236,8 +238,6 @@ class LanceDBEngine(Engine):
         query = query.ef(max(options.ef, 2 * options.count)).refine_factor(2).select(["id", "_distance"])
         if condition is not None:
             query = query.where(condition, prefilter=True)
-        if options.exact:
-            query = query.bypass_vector_index()
         rows = query.to_arrow()
         # The distance is 1 - <q, v>.
         return rows["id"].to_pylist(), 1 - rows["_distance"].to_numpy().astype(np.float32)

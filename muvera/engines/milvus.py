@@ -201,7 +201,9 @@ class MilvusEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Hits:
+    def search(
+        self, vectors: NDArray[np.float32], options: SearchOptions, queries: MultiVectors | None = None
+    ) -> Hits:
         """Return the documents with the largest inner products for each query."""
         builder = _MilvusConditions()
         conditions = [build_condition(options.where, builder)] if options.where else []

@@ -282,7 +282,9 @@ class PgVectorEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Hits:
+    def search(
+        self, vectors: NDArray[np.float32], options: SearchOptions, queries: MultiVectors | None = None
+    ) -> Hits:
         """Return the documents with the largest inner products for each query, in one transaction."""
         conditions, values = [], []
         if options.where:
@@ -311,8 +313,6 @@ class PgVectorEngine(Engine):
         return hits
 
     def _settings(self, options: SearchOptions, filtered: bool) -> dict[str, str]:
-        if options.exact:
-            return {"enable_indexscan": "off"}
         settings = {"hnsw.ef_search": str(min(1000, max(options.ef, options.count)))}  # pgvector's maximum
         if filtered and self._version() >= _ITERATIVE:
             settings["hnsw.iterative_scan"] = "strict_order"

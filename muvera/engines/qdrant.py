@@ -82,35 +82,28 @@ class _Qdrant(Engine):
     # -- differences between server and Edge ----------------------------------
 
     @abstractmethod
-    def _upsert(self, points: list[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None:
-        """Store points of (id, vectors, payload)."""
+    def _upsert(self, points: list[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None: ...
 
     @abstractmethod
-    def _retrieve(self, ids: list[Any], column: str) -> list[Any]:
-        """Return records by point id, with the id and a column of their payload or the tokens."""
+    def _retrieve(self, ids: list[Any], column: str) -> list[Any]: ...
 
     @abstractmethod
-    def _scroll(self, offset: Any) -> tuple[list[Any], Any]:
-        """Return a batch of records with tokens, and the next offset."""
+    def _scroll(self, offset: Any) -> tuple[list[Any], Any]: ...
 
     @abstractmethod
     def _query(
         self,
         vectors: NDArray[np.float32],
-        queries: MultiVectors | None,
-        limit: int,
-        condition: Any,
         options: SearchOptions,
-    ) -> Hits:
-        """Return the best documents by vectors, or by the tokens of queries if given."""
+        queries: MultiVectors | None,
+        condition: Any,
+    ) -> Hits: ...
 
     @abstractmethod
-    def _remove(self, ids: list[Any]) -> None:
-        """Delete points."""
+    def _remove(self, ids: list[Any]) -> None: ...
 
     @abstractmethod
-    def _index_field(self, name: str, numbers: bool) -> None:
-        """Index a field of the payload."""
+    def _index_field(self, name: str, numbers: bool) -> None: ...
 
     # -- documents ------------------------------------------------------------
 
@@ -170,32 +163,18 @@ class _Qdrant(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def search(self, vectors: NDArray[np.float32], options: SearchOptions) -> Hits:
-        """Return the documents with the largest inner products for each query."""
-        return self._answer(vectors, None, options.count, options)
-
-    def search_and_rank(
-        self, vectors: NDArray[np.float32], queries: MultiVectors, k: int, options: SearchOptions
+    def search(
+        self, vectors: NDArray[np.float32], options: SearchOptions, queries: MultiVectors | None = None
     ) -> Hits:
-        """Return the `k` best candidates by Chamfer similarity, in one call."""
-        if not self.stored.tokens:
-            raise EngineError(f"{self.location} stores no tokens to rank by. Use rerank=None.")
-        return self._answer(vectors, queries, k, options)
-
-    def _answer(
-        self, vectors: NDArray[np.float32], queries: MultiVectors | None, limit: int, options: SearchOptions
-    ) -> Hits:
+        """Return the best documents of each query, by vectors or ranked by tokens, in one call."""
         builder = _QdrantConditions(self._models)
         conditions = [build_condition(options.where, builder)] if options.where else []
         if options.ids is not None:
             points = self._models.has_id([qdrant_id(id) for id in options.ids])
             conditions.append(self._models.filter(must=[points]))
-        if len(vectors) == 0:
-            return []
+        condition = builder.all_of(conditions) if conditions else None
         with self._errors("cannot be searched"):
-            return self._query(
-                vectors, queries, limit, builder.all_of(conditions) if conditions else None, options
-            )
+            return self._query(vectors, options, queries, condition) if len(vectors) else []
 
 
 class QdrantEngine(_Qdrant):
@@ -341,13 +320,13 @@ class QdrantEngine(_Qdrant):
     def _query(
         self,
         vectors: NDArray[np.float32],
-        queries: MultiVectors | None,
-        limit: int,
-        condition: Any,
         options: SearchOptions,
+        queries: MultiVectors | None,
+        condition: Any,
     ) -> Hits:
         models = self._library
-        params = models.SearchParams(hnsw_ef=options.ef, exact=options.exact)
+        params = models.SearchParams(hnsw_ef=options.ef)
+        limit = options.count if queries is None else options.k
         requests = []
         for i, vector in enumerate(vectors.tolist()):
             first: dict[str, Any] = {"query": vector, "using": _FDE, "params": params, "filter": condition}
@@ -504,13 +483,13 @@ class QdrantEdgeEngine(_Qdrant):
     def _query(
         self,
         vectors: NDArray[np.float32],
-        queries: MultiVectors | None,
-        limit: int,
-        condition: Any,
         options: SearchOptions,
+        queries: MultiVectors | None,
+        condition: Any,
     ) -> Hits:
         edge = self._edge
-        params = edge.SearchParams(hnsw_ef=options.ef, exact=options.exact)
+        params = edge.SearchParams(hnsw_ef=options.ef)
+        limit = options.count if queries is None else options.k
         payload = edge.PayloadSelector.Include(["id"])
         requests = []
         for i, vector in enumerate(vectors.tolist()):

@@ -153,37 +153,31 @@ def test_wrong_texts_encoders_and_names() -> None:
     assert len(ENCODERS) == 6
 
 
-def test_loaded_models() -> None:
-    """Stand-ins with the libraries' call signatures: the real models need a download."""
+class Model:
+    """A stand-in with the call signatures of three libraries: the real models need a download."""
 
-    class PyLate:
-        def encode(self, texts: list[str], *, is_query: bool, **_: Any) -> list[Any]:
-            return [np.full((2, 4), float(is_query)) for _ in texts]
+    def encode(self, texts: list[str], *, is_query: bool, **_: Any) -> list[Any]:
+        return [np.full((2, 4), float(is_query)) for _ in texts]
 
-    class SentenceTransformers:
-        def encode_document(self, texts: list[str], **_: Any) -> list[Any]:
-            return [np.zeros((2, 4)) for _ in texts]
+    def encode_document(self, texts: list[str], **_: Any) -> list[Any]:
+        return self.encode(texts, is_query=False)
 
-        def encode_query(self, texts: list[str], **_: Any) -> list[Any]:
-            return [np.ones((2, 4)) for _ in texts]
+    def encode_query(self, texts: list[str], **_: Any) -> list[Any]:
+        return self.encode(texts, is_query=True)
 
-    class Fastembed:
-        def embed(self, texts: list[str], **_: Any) -> Iterator[Any]:
-            return iter([np.zeros((2, 4)) for _ in texts])
+    def embed(self, texts: list[str], **_: Any) -> Iterator[Any]:
+        return iter(self.encode(texts, is_query=False))
 
-        def query_embed(self, texts: list[str]) -> Iterator[Any]:
-            return iter([np.ones((2, 4)) for _ in texts])
+    def query_embed(self, texts: list[str]) -> Iterator[Any]:
+        return iter(self.encode(texts, is_query=True))
 
-    encoders: list[TextEncoder] = [
-        PyLateEncoder(PyLate()),
-        SentenceTransformersEncoder(SentenceTransformers()),
-        FastembedEncoder(Fastembed()),
-    ]
-    for encoder in encoders:
-        require_text_encoder(encoder)
-        assert encoder.encode_documents(TEXTS).tokens.sum() == 0
-        assert encoder.encode_queries(TEXTS).tokens.sum() == 3 * 8
-        assert encoder.token_spans("x", "query") is None
+
+@pytest.mark.parametrize("kind", [PyLateEncoder, SentenceTransformersEncoder, FastembedEncoder])
+def test_loaded_models(kind: Any) -> None:
+    encoder = require_text_encoder(kind(Model()))
+    assert encoder.encode_documents(TEXTS).tokens.sum() == 0
+    assert encoder.encode_queries(TEXTS).tokens.sum() == 3 * 8
+    assert encoder.token_spans("x", "query") is None
 
 
 def test_minilm_spans() -> None:
