@@ -82,13 +82,10 @@ def index(
     _require_new(out, overwrite)
     opened = open_documents(source, format, part, option)
     chosen, values = choose_encoder(encoder, config, opened.dimension)
-    given = {
-        "backend": backend,
-        "exact_tokens": exact_tokens,
-        "tokens": tokens,
-        "keep_exact": keep_exact or None,
-    }
-    values |= {name: value for name, value in given.items() if value is not None}
+    options = {"backend": backend, "exact_tokens": exact_tokens, "tokens": tokens}
+    values |= {name: value for name, value in options.items() if value is not None}
+    if keep_exact:
+        values["keep_exact"] = True
     settings = IndexSettings.of(**values)
     begun = time.perf_counter()
     if isinstance(chosen, EncoderConfig):

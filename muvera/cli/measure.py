@@ -44,11 +44,14 @@ def diagnose(
     from .sources import choose_encoder, read_collections
 
     with progress_bar(None, "steps", "measuring", quiet) as advance:
-        documents, given = read_collections(source, queries, format, part, option)
+        documents, query_vectors = read_collections(source, queries, format, part, option)
         extra: Any = None
         if encoder is not None or config is not None:
-            extra = choose_encoder(encoder, config, documents.dimension)[0]
-        diagnosis = run(documents, given, extra, sample=sample, seed=seed, threads=threads, progress=advance)
+            chosen = choose_encoder(encoder, config, documents.dimension)[0]
+            extra = getattr(chosen, "config", chosen)
+        diagnosis = run(
+            documents, query_vectors, extra, sample=sample, seed=seed, threads=threads, progress=advance
+        )
     if json_:
         print_json({"source": str(source), **diagnosis.to_dict()})
     else:
@@ -102,10 +105,10 @@ def tune(
     if plot is not None:
         require_plot(plot)
     with progress_bar(None, "steps", "measuring", quiet) as advance:
-        documents, given = read_collections(source, queries, format, part, option)
+        documents, query_vectors = read_collections(source, queries, format, part, option)
         tuning = run(
             documents,
-            given,
+            query_vectors,
             target_recall=target_recall,
             max_bytes=max_bytes,
             max_floats=max_floats,

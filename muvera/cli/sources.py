@@ -55,34 +55,34 @@ def open_documents(
     path: Path, format: str | None = None, part: str | None = None, options: list[str] | None = None
 ) -> Source:
     """Open documents, or an index; `part` goes to the readers that have it."""
-    given = parse_options(options)
+    values = parse_options(options)
     if part is not None:
-        given["part"] = part
+        values["part"] = part
     if format is None and is_index(path):
-        if given:
+        if values:
             raise ValueError(f"{path} is an index, which has no options. Leave out --part and --option.")
         return open_index(path)
-    return open_source(path, format, **given)
+    return open_source(path, format, **values)
 
 
 def open_queries(
     path: Path, format: str | None = None, part: str | None = None, options: list[str] | None = None
 ) -> Source:
     """Open the queries of a source that also has documents, or everything of any other source."""
-    given = parse_options(options)
-    if part is not None or "part" in given or (format is None and is_index(path)):
+    values = parse_options(options)
+    if part is not None or "part" in values or (format is None and is_index(path)):
         return open_documents(path, format, part, options)
     path = path.expanduser()
     module = find_reader(path) if format is None else reader(format)
     if "part" not in inspect.signature(module.open_source).parameters:
-        return open_source(path, format, **given)
+        return open_source(path, format, **values)
     try:
-        return open_source(path, format, part="queries", **given)
+        return open_source(path, format, part="queries", **values)
     except ValueError:
         # Damaged queries must not be replaced by the documents.
         if path.is_dir() and any(entry.stem.startswith(("quer", "test")) for entry in path.iterdir()):
             raise
-        return open_source(path, format, part="docs", **given)
+        return open_source(path, format, part="docs", **values)
 
 
 def read_collections(
