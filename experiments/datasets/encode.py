@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from muvera.texts.encoders.base import Side, TextEncoder
+from muvera.texts.encoders.base import TextEncoder, TextSide
 from muvera.texts.encoders.minilm import MiniLMEncoder, Reduction
 from muvera.texts.encoders.models import SentenceTransformersEncoder
 from muvera.utils.atomic_files import atomic_folder
@@ -167,7 +167,10 @@ def embed(
             "Delete that folder, or write to another one."
         )
     _write(shards / "plan.json", plan)
-    sides: list[tuple[Side, str, Texts]] = [("document", "docs", documents), ("query", "queries", queries)]
+    sides: list[tuple[TextSide, str, Texts]] = [
+        ("document", "docs", documents),
+        ("query", "queries", queries),
+    ]
     for side, name, texts in sides:
         for start in tqdm(range(0, len(texts), shard_size), desc=name):
             path = shards / f"{name}-{start:08d}.npz"
@@ -219,7 +222,7 @@ def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) 
     return Reduction((components * np.sign(largest)).astype(np.float32))
 
 
-def _encode(encoder: TextEncoder, side: Side, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _encode(encoder: TextEncoder, side: TextSide, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
     extra: dict[str, NDArray[Any]] = {}
     if isinstance(encoder, MiniLMEncoder):
         states = encoder.read(texts, side)

@@ -13,7 +13,7 @@ from langchain_core.vectorstores import VectorStore
 
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import Filter
-from ..texts.encoders.base import Side, TextEncoder, from_matrices
+from ..texts.encoders.base import TextEncoder, TextSide, from_matrices
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.text_index import TextIndex
 
@@ -40,7 +40,7 @@ class EmbeddingsEncoder:
         """Encode texts as queries."""
         return self._unit_vectors([self.embeddings.embed_query(text) for text in texts])
 
-    def token_spans(self, text: str, side: Side) -> None:
+    def token_spans(self, text: str, side: TextSide) -> None:
         """Return None: the vector belongs to the whole text."""
         return None
 

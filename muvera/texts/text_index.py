@@ -22,7 +22,7 @@ from ..reranking.fusion import Method
 from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.checks import as_id_list, require_int
 from .database import DocumentDatabase, TextDocument, require_ids
-from .encoders.base import Side, TextEncoder, as_texts, encode_in_batches, encode_texts
+from .encoders.base import TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder
 from .hit import Hit, TextExplanation, explain_texts, sentences_of
 
@@ -543,7 +543,7 @@ class TextIndex:
             for document in documents
         ]
 
-    def _spans(self, text: str, side: Side) -> list[tuple[int, int]]:
+    def _spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         spans = self._encoder.token_spans(text, side)
         if spans is None:
             raise ValueError(

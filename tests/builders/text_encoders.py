@@ -7,7 +7,7 @@ from zlib import crc32
 import numpy as np
 
 from muvera.data.multivectors import MultiVectors
-from muvera.texts.encoders.base import Side
+from muvera.texts.encoders.base import TextSide
 
 
 class HashEncoder:
@@ -25,7 +25,7 @@ class HashEncoder:
         """Encode the words of each text, as of documents."""
         return self.encode_documents(texts)
 
-    def token_spans(self, text: str, side: Side) -> list[tuple[int, int]] | None:
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
         """Return the words' positions."""
         return [match.span() for match in re.finditer(r"\w+", text)]
 

@@ -17,8 +17,8 @@ from ...data.validation import as_array
 
 __all__ = [
     "CachedEncoder",
-    "Side",
     "TextEncoder",
+    "TextSide",
     "as_texts",
     "encode_in_batches",
     "encode_texts",
@@ -26,7 +26,7 @@ __all__ = [
     "require_text_encoder",
 ]
 
-Side = Literal["document", "query"]
+TextSide = Literal["document", "query"]
 
 # Texts between two progress reports.
 _BATCH = 64
@@ -53,7 +53,7 @@ class TextEncoder(Protocol):
         """Encode texts as queries, in order."""
         ...
 
-    def token_spans(self, text: str, side: Side) -> list[tuple[int, int]] | None:
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
         """Return the characters (start, stop) of each token vector, or None if the model does not know them.
 
         Special tokens have start == stop.
@@ -93,12 +93,12 @@ class CachedEncoder:
         """Encode texts as queries."""
         return self._encode(texts, "query", self._encoder.encode_queries)
 
-    def token_spans(self, text: str, side: Side) -> list[tuple[int, int]] | None:
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
         """Return the characters of each token vector."""
         return self._encoder.token_spans(text, side)
 
     def _encode(
-        self, texts: Sequence[str], side: Side, encode: Callable[[Sequence[str]], MultiVectors]
+        self, texts: Sequence[str], side: TextSide, encode: Callable[[Sequence[str]], MultiVectors]
     ) -> MultiVectors:
         if not texts:
             return encode([])

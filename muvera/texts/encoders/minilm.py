@@ -21,7 +21,7 @@ from ...data.demo_sample import DemoSample, load_demo_reduction
 from ...data.multivectors import MultiVectors
 from ...encoders.matmul import one_blas_thread
 from ...utils.optional_imports import import_extra
-from .base import Side, from_matrices
+from .base import TextSide, from_matrices
 
 __all__ = [
     "Bert",
@@ -140,7 +140,7 @@ class MiniLMEncoder:
         """Encode texts as queries."""
         return from_matrices([states.vectors for states in self.read(texts, "query")], self.dimension)
 
-    def token_spans(self, text: str, side: Side) -> list[tuple[int, int]]:
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         """Return the characters of each token vector."""
         encoding = self._tokenizer.encode(text)
         kept = self._kept(np.asarray(encoding.ids, dtype=np.int32), side)
@@ -150,7 +150,7 @@ class MiniLMEncoder:
         """Return the wordpieces of vocabulary ids; ``##`` marks the inside of a word."""
         return [self._tokenizer.id_to_token(int(index)) for index in token_ids]
 
-    def read(self, texts: Sequence[str], side: Side) -> list[TokenStates]:
+    def read(self, texts: Sequence[str], side: TextSide) -> list[TokenStates]:
         """Encode texts, and return token ids and pooled vectors too."""
         ids = [
             np.asarray(encoding.ids, dtype=np.int32) for encoding in self._tokenizer.encode_batch(list(texts))
@@ -168,7 +168,7 @@ class MiniLMEncoder:
                     out.append(TokenStates(vectors, token_ids[kept], unit_rows(states.mean(axis=0))))
         return out
 
-    def _kept(self, token_ids: TokenIds, side: Side) -> npt.NDArray[np.bool_]:
+    def _kept(self, token_ids: TokenIds, side: TextSide) -> npt.NDArray[np.bool_]:
         kept: npt.NDArray[np.bool_] = ~self._is_punctuation[token_ids] | (side == "query")
         return kept
 
@@ -184,7 +184,7 @@ class SampleEncoder:
     name = "minilm-demo"
 
     def __init__(self, sample: DemoSample) -> None:
-        self._vectors: dict[Side, dict[str, Any]] = {
+        self._vectors: dict[TextSide, dict[str, Any]] = {
             "document": dict(zip(sample.texts, sample.documents, strict=True)),
             "query": dict(zip(sample.query_texts, sample.queries, strict=True)),
         }
@@ -207,7 +207,7 @@ class SampleEncoder:
         """Encode texts as queries."""
         return self._encode(texts, "query")
 
-    def _encode(self, texts: Sequence[str], side: Side) -> MultiVectors:
+    def _encode(self, texts: Sequence[str], side: TextSide) -> MultiVectors:
         stored = self._vectors[side]
         matrices = []
         for text in texts:
@@ -218,7 +218,7 @@ class SampleEncoder:
                 matrices.append(np.asarray(encode([text])[0], np.float16))
         return from_matrices(matrices, self._dimension)
 
-    def token_spans(self, text: str, side: Side) -> list[tuple[int, int]]:
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         """Return the characters of each token vector."""
         pieces = self._strings[side].get(text)
         if pieces is None:

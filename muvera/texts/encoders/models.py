@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...utils.optional_imports import import_extra
-from .base import Side, from_matrices
+from .base import TextSide, from_matrices
 
 __all__ = ["FastembedEncoder", "HTTPEncoder", "PyLateEncoder", "SentenceTransformersEncoder"]
 
@@ -28,7 +28,7 @@ class _WithoutSpans:
 
     name: str
 
-    def token_spans(self, text: str, side: Side) -> None:
+    def token_spans(self, text: str, side: TextSide) -> None:
         """Return None: the model does not report the characters of its tokens."""
         return None
 
