@@ -209,14 +209,18 @@ class XTR(TokenSystem):
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return all documents behind the retrieved tokens, in no order, and their scores."""
         retrieved, similarities = self.nearest(query.tokens.astype(np.float32), tokens, ef)
-        documents, lowest = self._document_of[retrieved], similarities[:, -1:].astype(np.float64)
-        # A row is sorted, so the first token of a document has its best similarity.
-        keys = documents + len(self.documents) * np.arange(len(documents))[:, np.newaxis]
-        first = np.unique(keys, return_index=True)[1]
-        gains = (similarities - lowest).reshape(-1)[first]
-        distinct, owners = np.unique(documents.reshape(-1)[first], return_inverse=True)
-        scores = lowest.sum() + np.bincount(owners, weights=gains)
-        return distinct, scores.astype(np.float32)
+        documents = self._document_of[retrieved]
+        gains, seen = np.zeros(len(self.documents)), np.zeros(len(self.documents), np.bool_)
+        for owners, values in zip(documents, similarities.astype(np.float64), strict=True):
+            best = np.zeros(len(self.documents))
+            best[owners[::-1]] = (values - values[-1])[
+                ::-1
+            ]  # best first, so a document's best is written last
+            gains += best
+        seen[documents] = True
+        found = np.flatnonzero(seen)
+        lowest = similarities[:, -1].sum(dtype=np.float64)
+        return found, (lowest + gains[found]).astype(np.float32)
 
     def reads_tokens(self, **query: Any) -> bool:
         """Return whether candidates are ranked exactly."""

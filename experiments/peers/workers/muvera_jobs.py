@@ -1,13 +1,14 @@
 """Jobs of this checkout, and of NumPy and memory, which its times are compared with."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
+from muvera.convert.sources.plaid_codec import Codec
 from muvera.reranking.chamfer import scores_at
-from muvera.reranking.codecs.residual import ResidualCodec
 
 Inputs = Mapping[str, Any]
 Work = Callable[[], Any]
@@ -73,13 +74,14 @@ def sgemm(_: Inputs, size: int) -> Work:
 
 
 def decode(_: Inputs) -> Work:
-    """Decode 2-bit residuals of a PLAID index."""
+    """Decode 2-bit residuals with the decoder of readers."""
     stream = np.random.default_rng(0)
     centroids = stream.normal(size=(CENTROIDS, 128)).astype(np.float32)
-    codec = ResidualCodec.of_plaid(centroids, np.array([-0.06, -0.02, 0.02, 0.06], np.float32))
-    numbers = stream.integers(0, CENTROIDS, TOKENS, dtype=np.int32)
-    codes = codec.plaid_codes(numbers, stream.integers(0, 256, (TOKENS, 32), dtype=np.uint8))
-    return lambda: codec.decode(codes, threads=1)
+    weights = np.array([-0.06, -0.02, 0.02, 0.06], np.float32)
+    codec = Codec(Path("benchmark"), centroids, weights, 2, threads=1)
+    codes = stream.integers(0, CENTROIDS, TOKENS, dtype=np.int32)
+    packed = stream.integers(0, 256, (TOKENS, 32), dtype=np.uint8)
+    return lambda: codec.decode(codes, packed, "codes")
 
 
 def fill(_: Inputs) -> Work:
