@@ -7,6 +7,7 @@ its own way.  :func:`naming_errors` converts all of them, so no reader has to li
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -87,8 +88,9 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     elif isinstance(error, ExplainedError) or type(error) in _PLAIN_OS_ERRORS:
         kind: Any = pickle.UnpicklingError if isinstance(error, pickle.UnpicklingError) else type(error)
         return error if _mentions(str(error), place) else kind(f"{place}: {text}")
-    plain = isinstance(error, (ValueError, OSError)) and text
+    plain = isinstance(error, (ValueError, TypeError, OSError)) and text
     detail = text if plain else f"{type(error).__name__}{': ' if text else ''}{text}"
+    detail = detail.replace(f"{place}: ", "").replace(f"{place}{os.sep}", "")  # the sentence names it already
     return ValueError(
         f"{place} is damaged, or is not in the format {format!r} ({detail.rstrip('.')}). "
         "Copy or export it again."
