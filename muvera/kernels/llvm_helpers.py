@@ -60,14 +60,6 @@ def broadcast(builder: Any, scalar: Any, lanes: int) -> Any:
     return shuffle(builder, first, undefined, [0] * lanes)
 
 
-def concatenate(builder: Any, parts: list[Any]) -> Any:
-    """Emit the concatenation of vectors of one size; their number is a power of two."""
-    while len(parts) > 1:
-        both = list(range(2 * parts[0].type.count))
-        parts = [shuffle(builder, parts[i], parts[i + 1], both) for i in range(0, len(parts), 2)]
-    return parts[0]
-
-
 def fused_multiply_add(builder: Any, left: Any, right: Any, total: Any) -> Any:
     """Emit ``left * right + total`` over float32 vectors, rounded once."""
     vector = total.type

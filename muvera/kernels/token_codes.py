@@ -1,17 +1,17 @@
-"""Token codes: bytes that stand for a token vector, written and unpacked to rows of bytes for the byte tile.
+"""Token codes: write them, unpack them to bytes for the byte tile, decode them to floats.
 
 A code is a row of bytes: the number of the token's centroid (``id_bytes``, little-endian, may be 0), the
 token's factor (float16, 2 bytes), and packed residuals.  The bits of a coordinate run from the lowest to
 the highest, coordinates one after the other, and the first bit of a byte is its highest, as in PLAID
-indexes.  A byte therefore stands for ``keys = 8 / bits`` coordinates.
+indexes.  A byte therefore holds ``keys = 8 / bits`` coordinates.
 
-Sizes: ``n`` tokens, ``width`` bytes a code, ``depth`` bytes of an unpacked row.  An entry of an unpacked
-row is the centroid's byte plus that of the residual; both are made so that no sum passes 255, and so
+Sizes: ``n`` tokens, ``width`` bytes of a code, ``depth`` bytes of an unpacked row.  An entry of an unpacked
+row is the centroid's byte plus that of the residual; both are made so that no sum exceeds 255, and so
 ``keys`` coordinates are added as one integer.
 
-Half a byte, a *nibble*, of packed residuals of ``bits`` bits stands for ``4 / bits`` coordinates.  A shuffle
-instruction looks up all nibbles of a vector in a table of 16 bytes at once; there is one table for each
-coordinate of a nibble.  A processor without that instruction looks up whole bytes; both give the same bytes.
+Half a byte, a *nibble*, of packed residuals holds ``4 / bits`` coordinates.  A shuffle instruction looks up
+all nibbles of a vector in a table of 16 bytes at once; there is one table for each coordinate of a nibble.
+A processor without that instruction looks up whole bytes, with the same result.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ from .row_operations import half_at
 #: Bytes of a factor.
 FACTOR_BYTES = 2
 
-# Entries among which the one is chosen that says how far a row was stretched.
+# Entries from which the one is chosen that tells how far a row was stretched.
 _PROBED = 16
 
 #: Coordinates that are unpacked together.
@@ -37,14 +37,14 @@ CHUNK = 64
 
 _FEATURES = binding.get_host_cpu_features()
 
-#: Bytes of a shuffle, by name; without any, whole bytes are looked up.
+#: Bytes of a shuffle by name.  If there is none, whole bytes are looked up.
 SHUFFLES = {
     name: size
     for name, size, feature in (("avx2", 32, "avx2"), ("avx512", 64, "avx512bw"))
     if _FEATURES.get(feature, False)
 }
 
-#: Whether nibbles can be unpacked.
+#: True if nibbles can be unpacked.
 HAS_SHUFFLES = INTERPRETED or bool(SHUFFLES)
 
 _INSTRUCTIONS = {32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}
@@ -86,7 +86,7 @@ def _compiled_unpack(bits: int, size: int) -> Any:
             low = builder.and_(packed, constant(packed.type, 15))
             order = [i + half * width for i in range(width) for half in range(2) for _ in range(per_nibble)]
             nibbles = shuffle(builder, high, low, order)
-            found = None
+            residuals = None
             for i in range(per_nibble):
                 table = load_vector(
                     builder,
@@ -95,13 +95,13 @@ def _compiled_unpack(bits: int, size: int) -> Any:
                     align=1,
                 )
                 entries = _look_up(builder, size, table, nibbles)
-                if found is None:
-                    found = entries
+                if residuals is None:
+                    residuals = entries
                 else:
-                    picked = [j + CHUNK * (j % per_nibble == i) for j in range(CHUNK)]
-                    found = shuffle(builder, found, entries, picked)
+                    lanes = [j + CHUNK * (j % per_nibble == i) for j in range(CHUNK)]
+                    residuals = shuffle(builder, residuals, entries, lanes)
             base = load_vector(builder, address(2, args[3]), ir.VectorType(BYTE, CHUNK), align=1)
-            store_vector(builder, builder.add(found, base), address(5, args[6]), align=1)
+            store_vector(builder, builder.add(residuals, base), address(5, args[6]), align=1)
             return context.get_dummy_value()
 
         return signature, generate
@@ -122,10 +122,10 @@ def _interpreted_unpack(bits: int) -> Any:
 
 
 def make_unpack(bits: int, shuffles: str) -> Any:
-    """Return what unpacks CHUNK coordinates, made of one of the SHUFFLES.
+    """Return the function that unpacks CHUNK coordinates with one of the SHUFFLES.
 
-    It adds ``centers[center:]`` to what ``tables``, 16 bytes for each coordinate of a nibble, have for the
-    bits from ``codes[start]`` on, and writes the sums to ``out[position:]``; all are flat bytes.
+    It looks up the bits from ``codes[start]`` on in ``tables``, 16 bytes for each coordinate of a nibble,
+    adds ``centers[center:]``, and writes the sums to ``out[position:]``; all are flat bytes.
     """
     return _interpreted_unpack(bits) if INTERPRETED else _compiled_unpack(bits, SHUFFLES[shuffles])
 
@@ -166,10 +166,10 @@ def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buck
 
 @helper
 def _find_exact(row, center, inverse_scales, thresholds, levels, scales, tolerance, buckets):
-    """Write the buckets that make the direction of `row` and return their norm; 0 where none do.
+    """Write the buckets that make the direction of `row` and return their norm, or 0 if no buckets do.
 
-    How far the row was stretched is not known.  But each level is reached at the largest entry by one stretch
-    alone, and the next entries refute the wrong ones.  Of several the farthest is taken.
+    It is unknown how far the row was stretched, but each level is reached at the largest entry by one
+    stretch only, and the other entries exclude the wrong ones.  The largest possible stretch is taken.
     """
     dimension = row.shape[0]
     largest = 0
@@ -209,11 +209,11 @@ def write_residuals(
     rows, centers, hints, numbers, inverse_scales, thresholds, levels, scales, bits, stretches, tolerance,
     packed, norms,
 ):  # fmt: skip
-    """Write the residuals' bits of each row and the norm of what its code will stand for.
+    """Write the residuals' bits of each row and the norm of the decoded vector.
 
-    Only the direction of that counts, since it gets the token's length again.  So the row is stretched by
-    one of several factors, that of the smallest angle.  A row that a code of the hinted centroid stands for
-    gets that code.
+    Only the direction of that vector counts, since it gets the token's length again.  So the row is
+    stretched by one of several factors, the one with the smallest angle.  A row that is the decoded value of
+    a code with the hinted centroid gets that code.
 
     Parameters
     ----------
@@ -222,20 +222,20 @@ def write_residuals(
     centers : float32 (K, d)
         Centroids.
     hints : int64 (n,)
-        The centroid that each token was made with, if it was decoded.
+        The centroid that each token was decoded with, if it was decoded.
     numbers : int64 (n,)
-        The nearest centroid of each token, in whose place its hint is written where that one fits.
+        The nearest centroid of each token.  Replaced by the hint if that one fits.
     inverse_scales, scales : float32 (d,)
         Inverse of each coordinate's scale, and the scale.
     thresholds : float32 (2 ** bits - 1,)
         Ascending: bucket i lies above i thresholds.
     levels : float32 (2 ** bits,)
-        What each bucket stands for, in units of the scales.
+        Value of each bucket, in units of the scales.
     bits : int
     stretches : float32 (s,)
-        Factors to try, the first of equals is taken.
+        Factors to try; the first of equals is taken.
     tolerance : float
-        How far an entry of a row of length 1 may be from what its code stands for, if it was decoded.
+        Largest distance of an entry of a decoded row of length 1 from the value of its code.
     packed : uint8 (n, bytes)
         Receives the bits; zero before.
     norms : float64 (n,)
@@ -274,10 +274,7 @@ def write_residuals(
 
 @helper
 def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
-    """Write the centroids' numbers of the codes first..last, of which none is above `most`.
-
-    All at once: a call for each token would take as long as unpacking it.
-    """
+    """Write the centroids' numbers of the codes first..last, each at most `most`."""
     for token in range(first, last):
         number = np.int64(codes[token * width])
         for i in range(1, id_bytes):
@@ -287,7 +284,7 @@ def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
 
 @helper
 def write_factors(codes, first, last, width, start, factors):
-    """Write the factors, `start` bytes behind the beginning of each code, of the codes first..last."""
+    """Write the factors of the codes first..last, which stand `start` bytes after the start of each code."""
     for token in range(first, last):
         factors[token - first] = half_at(codes, token * width + start)
 
@@ -298,12 +295,11 @@ def unpack_residuals(
 ):  # fmt: skip
     """Write the codes first..last of `codes` (flat) to `out` as rows of `words` integers, and their factors.
 
-    Their centroids' numbers are written to `numbers` on the way.
+    The centroids' numbers are written to `numbers`; a number past the last centroid counts as the last.
 
     `table` holds the integer of each byte, `centers` (flat) `words` integers of each centroid; the type of
-    all three is as wide as the coordinates that a byte stands for.  `nibbles`, which may be empty, holds the
-    same for half bytes, see :mod:`muvera.kernels.token_codes`.  A row may have more integers than a code has
-    bytes of residuals; these are left as they are.  A number past the last centroid stands for the last.
+    all three is as wide as the coordinates of a byte.  `nibbles`, which may be empty, holds the same for
+    half bytes.  Integers of a row past the bytes of a code are left unchanged.
     """
     residuals = id_bytes + FACTOR_BYTES
     count = width - residuals
@@ -312,7 +308,7 @@ def unpack_residuals(
     rows, center_bytes = out.view(np.uint8), centers.view(np.uint8)
     write_factors(codes, first, last, width, id_bytes, factors)
     _write_numbers(codes, first, last, width, id_bytes, centers.shape[0] // words - 1, numbers)
-    # A loop for each number of bits: with the choice inside, the tables are loaded again for every chunk.
+    # One loop per number of bits: with the choice inside, the tables would be loaded for every chunk.
     if keys == 8:
         for token in range(first, last):
             start, row = token * width, (token - first) * words * 8
@@ -341,9 +337,68 @@ def unpack_residuals(
 
 @helper
 def copy_bytes(codes, first, last, width, dimension, depth, out, factors):
-    """Write the codes first..last of `codes` (flat), a factor and a byte a coordinate, to `out` as rows."""
+    """Write the codes first..last of `codes` (flat), a factor and one byte per coordinate, to `out` as rows."""
     write_factors(codes, first, last, width, 0, factors)
     for token in range(first, last):
         start = token * width + FACTOR_BYTES
         for i in range(dimension):
             out[(token - first) * depth + i] = codes[start + i]
+
+
+def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
+    """Return the weights of the coordinates of each byte, lowest coordinate first.
+
+    Parameters
+    ----------
+    weights : float32 (2 ** nbits,)
+        Weight of each bucket.
+    nbits : {1, 2, 4, 8}
+        Bits of a coordinate.
+
+    Returns
+    -------
+    float32 (256, 8 // nbits)
+    """
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    buckets = (bits.reshape(256, 8 // nbits, nbits) << np.arange(nbits)).sum(2)
+    return np.ascontiguousarray(weights[buckets], np.float32)
+
+
+@kernel
+def decode_residuals(codes, packed, centroids, table, normalize, out):
+    """Write the decoded tokens to `out`.
+
+    Parameters
+    ----------
+    codes : int32 or int64 (n,)
+        Centroid of each token, from 0 to len(centroids) - 1; not checked here.
+    packed : uint8 (n, width)
+        Residual bits of each token.
+    centroids : float32 (k, dimension)
+    table : float32 (256, keys)
+        Weights of each byte, from :func:`byte_table`.
+    normalize : bool
+        Divide each token by the larger of its norm and 1e-12.
+    out : float32 (n, dimension)
+    """
+    dimension, keys = out.shape[1], table.shape[1]
+    whole = dimension // 8 * 8
+    sums = np.empty(8, np.float32)
+    for t in range(packed.shape[0]):
+        row, center = out[t], centroids[codes[t]]
+        for i in range(packed.shape[1]):
+            code = packed[t, i]
+            for j in range(i * keys, min((i + 1) * keys, dimension)):
+                row[j] = center[j] + table[code, j - i * keys]
+        if normalize:
+            # Eight sums, added as a tree.
+            sums[:] = 0
+            for i in range(0, whole, 8):
+                for j in range(8):
+                    sums[j] += row[i + j] * row[i + j]
+            total = ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
+            for i in range(whole, dimension):
+                total += row[i] * row[i]
+            factor = np.float32(1.0) / max(np.sqrt(total), np.float32(1e-12))
+            for i in range(dimension):
+                row[i] *= factor

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from muvera.convert.sources.plaid_codec import Codec
-from muvera.kernels.residuals import byte_table, decode_residuals
+from muvera.kernels.token_codes import byte_table, decode_residuals
 
 
 @settings(max_examples=40, deadline=None)

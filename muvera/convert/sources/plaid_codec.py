@@ -13,7 +13,7 @@ from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import Ids, as_ids, read_only_view
-from ...kernels.residuals import byte_table, decode_residuals
+from ...kernels.token_codes import byte_table, decode_residuals
 from ...utils.parallel import run_in_ranges, thread_count
 from ..damage import ReadError
 from .base import Source

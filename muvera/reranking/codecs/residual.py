@@ -14,8 +14,7 @@ from scipy.special import ndtr
 from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
 from ...kernels.products import PRODUCT_DEPTH, add_product, pack_map
-from ...kernels.residuals import byte_table, decode_residuals
-from ...kernels.token_codes import FACTOR_BYTES, HAS_SHUFFLES, write_residuals
+from ...kernels.token_codes import FACTOR_BYTES, HAS_SHUFFLES, byte_table, decode_residuals, write_residuals
 from ...utils.checks import require_choice
 from ...utils.parallel import run_in_ranges
 from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes, factors_of, power_of_two, round_to_bytes
