@@ -242,8 +242,8 @@ class Engine(ABC):
                 raise EngineError(f"{self.location} was not made by muvera. Give another name.")
             self.description = None
             return None
-        self.description = Description.from_json(parts[0])
         with self._errors("cannot be read"):
+            self.description = Description.from_json(parts[0])
             change = self._change(names)
         if change is not None:
             raise EngineError(f"{self.location} {change}: the collection was changed. Load it again.")
