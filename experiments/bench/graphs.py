@@ -1,4 +1,4 @@
-"""Vector searches compared: graph libraries with the same links, and a scan of codes; processor time."""
+"""Vector searches compared: a graph and a scan of codes; processor time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from muvera import LearnedConfig, LearnedEncoder
-from muvera.mips import HNSWSettings, SavedState, USearchSettings, VectorSearch, make_search
+from muvera.mips import HNSWSettings, SavedState, VectorSearch, make_search
 from muvera.mips.exact import score_all
 
 from ..datasets.collection import Collection
@@ -37,13 +37,9 @@ COLUMNS = {
     "delete_ms": "deletion, ms",
 }
 
-_LINKS: dict[str, Any] = {"m": 16, "ef_construction": 100, "ef": 128}
-
-_SEARCHES: dict[str, tuple[str, Any]] = {
+_SEARCHES: dict[str, tuple[str, HNSWSettings | None]] = {
     "scan": ("scan", None),
-    "hnswlib": ("hnsw", HNSWSettings(**_LINKS)),
-    "usearch bfloat16": ("usearch", USearchSettings(**_LINKS)),
-    "usearch int8": ("usearch", USearchSettings(precision="int8", **_LINKS)),
+    "hnswlib": ("hnsw", HNSWSettings(m=16, ef_construction=100, ef=128)),
 }
 
 
@@ -113,7 +109,7 @@ def graphs(
     data: Data = None,
     cache: Cache = CACHE,
 ) -> None:
-    """Compare graphs of hnswlib and usearch and a scan, in processor time of one thread."""
+    """Compare a graph of hnswlib with a scan, in processor time of one thread."""
     (loaded,) = load_collections([collection], data, cache)
     with threadpool_limits(1):
         print_rows(COLUMNS, compare_graphs(loaded, dimension or [512, 1024], size or [6_000, 30_000]))

@@ -123,7 +123,7 @@ def _build(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path
     documents = GrownDocuments(load_collection(path).documents)
     graph = {"m": settings.m, "ef_construction": settings.ef_construction}
     how: dict[str, Any] = {"tokens": settings.codec, "keep_exact": settings.keep_exact, "exact_tokens": 0}
-    how |= {"backend": settings.backend, "hnsw": graph, "usearch": {**graph, "precision": "int8"}}
+    how |= {"backend": settings.backend, "hnsw": graph}
     watch = _Stopwatch()
     batches = watch.without(documents.batches(count))
     MuveraIndex.build(batches, settings.encoder, path=folder, overwrite=True, **how)

@@ -13,7 +13,7 @@ from muvera import FDEConfig, MultiVectors, MuveraIndex
 #: Ways to search: settings of MuveraIndex.build.
 WAYS: dict[str, dict[str, Any]] = {
     "all tokens": {"exact_tokens": 10**6},
-    **{name: {"exact_tokens": 0, "backend": name} for name in ("exact", "scan", "hnsw", "usearch")},
+    **{name: {"exact_tokens": 0, "backend": name} for name in ("exact", "scan", "hnsw")},
 }
 
 #: Documents 0 to STABLE - 1 always exist, in ever new versions; others come and go under ids from OTHERS on.
@@ -48,7 +48,7 @@ class Stress:
         documents = texts(self.bases, list(range(STABLE)), [0] * STABLE)
         self.index = MuveraIndex.build(documents, config, threads=1, **settings)
         self.folder, self.seed, self.deadline = folder, seed, time.perf_counter() + seconds
-        self.approximate = settings.get("backend") in ("scan", "hnsw", "usearch")
+        self.approximate = settings.get("backend") in ("scan", "hnsw")
         # When each version of a stable document began to be written, and when the next one was there.
         self.began = [[0.0] for _ in range(STABLE)]
         self.ended: list[list[float]] = [[] for _ in range(STABLE)]

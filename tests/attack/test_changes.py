@@ -12,8 +12,6 @@ SECONDS = 60.0 if "MUVERA_ATTACK" in os.environ else 1.5
 @pytest.mark.compiled("counts what happens in a second")
 @pytest.mark.parametrize("way", WAYS)
 def test_searches_beside_changes_see_all_of_a_change_or_nothing(way: str, tmp_path: Path) -> None:
-    if way == "usearch":
-        pytest.importorskip("usearch", reason="usearch is optional")
     stress = Stress(SECONDS, tmp_path / "index", **WAYS[way])
     stress.run()
     assert stress.faults == []
@@ -23,6 +21,4 @@ def test_searches_beside_changes_see_all_of_a_change_or_nothing(way: str, tmp_pa
 @pytest.mark.compiled("counts what happens in a second")
 @pytest.mark.parametrize("way", WAYS)
 def test_an_index_that_changes_at_random_does_not_drift(way: str, tmp_path: Path) -> None:
-    if way == "usearch":
-        pytest.importorskip("usearch", reason="usearch is optional")
     assert change_at_random(SECONDS, tmp_path / "index", **WAYS[way]) > 2
