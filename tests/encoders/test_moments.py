@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import muvera.encoders.moments as moments_module
-from muvera import FDEConfig, MomentsConfig, MomentsEncoder, MultiVectors, chamfer_matrix, load_encoder
+from muvera import (
+    FDEConfig,
+    MomentsConfig,
+    MomentsEncoder,
+    MultiVectors,
+    MuveraIndex,
+    chamfer_matrix,
+    load_encoder,
+)
 from muvera.encoders.compact_map import fit_maps, sample_windows
 from muvera.encoders.matmul import quantize_columns
 from muvera.encoders.moment_blocks import (
@@ -415,3 +423,31 @@ def test_wrong_fits_and_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
         MomentsEncoder(encoder.config, compact=short)
     with pytest.raises(ValueError, match="compact_dimension"):
         MomentsEncoder(MomentsConfig(dimension=140, **LONG), compact=maps)
+
+
+# -- in an index ------------------------------------------------------------------
+
+
+def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
+    documents = collection(20, 60, seed=4)
+    config = MomentsConfig(dimension=20, **COMPACT)
+    built = MuveraIndex.build(iter([documents[:35], documents[35:]]), config, exact_tokens=0)
+    assert built.encoder is not None
+    expected = MomentsEncoder(config).fit(documents).encode_documents(documents)
+    np.testing.assert_array_equal(built.encoder.encode_documents(documents), expected)
+    index = MuveraIndex(config, exact_tokens=0)
+    index.add(documents[:10])
+    assert index.info().search == "all tokens" and "20" in index.info().warnings[0]
+    index.add(documents[10:25])
+    assert index.encoder is not None and index.info().warnings == ()
+    index.add(MultiVectors(documents.tokens, documents.offsets, ids=np.arange(100, 160)))
+    assert "rebuild()" in index.info().warnings[0]
+    index.save(tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index")
+    assert loaded.info().warnings == index.info().warnings
+    loaded.rebuild()
+    assert loaded.info().warnings == () and loaded.encoder is not None
+    assert not np.array_equal(
+        loaded.encoder.encode_documents(documents), index.encoder.encode_documents(documents)
+    )
