@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.validation import as_array
 from ..utils.checks import has_repeats, require_int
-from .saved_graph import SavedGraph
+from .saved_graph import Floats, Labels, SavedGraph
 
 __all__ = [
     "Found",
@@ -27,7 +26,7 @@ __all__ = [
 ]
 
 #: Labels int64 (m, k) and inner products float32 (m, k), best first; label -1 if fewer were found.
-Found = tuple[NDArray[np.int64], NDArray[np.float32]]
+Found = tuple[Labels, Floats]
 
 #: Returns the lock to hold while a search's arrays are replaced: no other thread may search then.
 Guard = Callable[[], AbstractContextManager[Any]]
@@ -60,8 +59,8 @@ class VectorSearch(ABC):
 
     def add(
         self,
-        labels: NDArray[np.int64],
-        vectors: NDArray[np.float32],
+        labels: Labels,
+        vectors: Floats,
         threads: int | None = None,
         guard: Guard = nullcontext,
     ) -> None:
@@ -75,21 +74,19 @@ class VectorSearch(ABC):
             self._add(names, rows, threads, guard)
 
     @abstractmethod
-    def _add(
-        self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int | None, guard: Guard
-    ) -> None:
+    def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
         """Add at least one checked vector."""
 
     @abstractmethod
-    def can_add(self, labels: NDArray[np.int64]) -> bool:
+    def can_add(self, labels: Labels) -> bool:
         """Return True if :meth:`add` would accept all of these labels."""
 
     @abstractmethod
-    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    def existing(self, labels: Labels) -> Labels:
         """Return those of `labels` that a search can return, ascending."""
 
     @abstractmethod
-    def remove(self, labels: NDArray[np.int64]) -> None:
+    def remove(self, labels: Labels) -> None:
         """Remove the vectors with these labels.
 
         Raises
@@ -100,9 +97,9 @@ class VectorSearch(ABC):
 
     def search(
         self,
-        queries: NDArray[np.float32],
+        queries: Floats,
         k: int,
-        allowed: NDArray[np.int64] | None = None,
+        allowed: Labels | None = None,
         threads: int | None = None,
         *,
         ef: int | None = None,
@@ -131,27 +128,22 @@ class VectorSearch(ABC):
 
     @abstractmethod
     def _search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        allowed: NDArray[np.int64] | None,
-        threads: int | None,
-        ef: int | None,
+        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> Found:
         """Search for at least one checked query; at most k columns, with label -1 for missing results."""
 
     @abstractmethod
     def measure_recall(
-        self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
+        self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
     ) -> float:
         """Return the share of the exact k best vectors that :meth:`search` finds, averaged over queries."""
 
     @abstractmethod
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Labels:
         """Return the labels that a search can return, ascending."""
 
     @abstractmethod
-    def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    def vectors(self, labels: Labels) -> Floats:
         """Return the stored vectors of `labels`, float32 (n, dimension)."""
 
     @abstractmethod
@@ -196,11 +188,11 @@ class SavedState:
     """
 
     settings: Any = None
-    removed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    removed: Labels = field(default_factory=lambda: np.empty(0, np.int64))
     graph: Path | None = None
 
 
-def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDArray[np.float32]:
+def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floats:
     """Return `vectors` as float32 (n, dimension), finite and C-contiguous, or raise."""
     array = as_array(vectors, name)
     if array.dtype.kind not in "fiu":
@@ -218,7 +210,7 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> NDAr
     return array
 
 
-def checked_labels(labels: Any, count: int | None = None) -> NDArray[np.int64]:
+def checked_labels(labels: Any, count: int | None = None) -> Labels:
     """Return labels as int64 (n,), non-negative and different, or raise."""
     array = np.asarray(labels)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):

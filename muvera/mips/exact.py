@@ -24,13 +24,8 @@ from ..kernels.tile import LANES
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
 from ..utils.parallel import run_in_ranges
-from .base import (
-    Found,
-    Guard,
-    SavedState,
-    VectorSearch,
-    no_results,
-)
+from .base import Found, Guard, SavedState, VectorSearch, no_results
+from .saved_graph import Floats, Labels
 
 __all__ = [
     "MAX_ROUNDED",
@@ -99,9 +94,7 @@ class ExactSearch(VectorSearch):
     def __len__(self) -> int:
         return self._count
 
-    def _add(
-        self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int | None, guard: Guard
-    ) -> None:
+    def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
         start, stop = self._count, self._count + len(rows)
         if stop > len(self._labels):
             with guard():
@@ -122,16 +115,16 @@ class ExactSearch(VectorSearch):
             self._columns[i] = grown
         self._labels = np.resize(self._labels, capacity)
 
-    def can_add(self, labels: NDArray[np.int64]) -> bool:
+    def can_add(self, labels: Labels) -> bool:
         """Return True if :meth:`add` would accept all of these labels."""
         # An index numbers its rows upwards, so one comparison usually decides.
         return int(labels.min(initial=self._highest + 1)) > self._highest or not len(self.existing(labels))
 
-    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    def existing(self, labels: Labels) -> Labels:
         """Return those of `labels` that a search can return, ascending."""
         return np.intersect1d(labels, self._labels[: self._count])
 
-    def remove(self, labels: NDArray[np.int64]) -> None:
+    def remove(self, labels: Labels) -> None:
         """Remove vectors; the others keep their order."""
         keep = ~np.isin(self._labels[: self._count], labels)
         if keep.sum() != self._count - len(labels):
@@ -148,12 +141,7 @@ class ExactSearch(VectorSearch):
     # -- searching ------------------------------------------------------------
 
     def _search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        allowed: NDArray[np.int64] | None,
-        threads: int | None,
-        ef: int | None,
+        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> Found:
         """Return the k best; ties go to the vector that was added first."""
         labels = self._labels[: self._count]
@@ -171,8 +159,8 @@ class ExactSearch(VectorSearch):
         return best_labels, best_scores
 
     def _best(
-        self, queries: NDArray[np.float32], rows: NDArray[np.int64] | None, k: int, threads: int | None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None
+    ) -> Iterator[tuple[Labels, Floats]]:
         """Yield for each query the positions of the k best within `rows`, and their scores."""
         small = self._count * self._width < _BYTES_FROM or k > _MOST_READ * self._count
         if len(self._columns) == 1 or small or rows is not None or len(queries) >= _TOGETHER:
@@ -191,8 +179,8 @@ class ExactSearch(VectorSearch):
             yield positions[best], scores[best, 0]
 
     def _best_by_floats(
-        self, queries: NDArray[np.float32], rows: NDArray[np.int64] | None, k: int, threads: int | None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None
+    ) -> Iterator[tuple[Labels, Floats]]:
         padded, floats = self._padded(queries), self._columns[0]
         if rows is None:
             products = score_all(floats[: self._count], padded, threads)
@@ -204,12 +192,12 @@ class ExactSearch(VectorSearch):
             best = best_first(scores, k)
             yield best, scores[best]
 
-    def _padded(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _padded(self, queries: Floats) -> Floats:
         padded = np.zeros((len(queries), self._width), np.float32)
         padded[:, : self.dimension] = queries
         return padded
 
-    def _byte_products(self, queries: NDArray[np.float32], threads: int | None) -> NDArray[np.float32]:
+    def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
         """Return the products of all rounded vectors with queries that are rounded to 16 bits, (n, m)."""
         numbers, sums, units, _ = self._columns[1:]
         halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
@@ -223,9 +211,7 @@ class ExactSearch(VectorSearch):
         run_in_ranges(work, _ranges(self._count, _BYTE_TASK // numbers.shape[1]), threads)
         return out
 
-    def _possible_best(
-        self, query: NDArray[np.float32], products: NDArray[np.float32], k: int
-    ) -> NDArray[np.int64] | None:
+    def _possible_best(self, query: Floats, products: Floats, k: int) -> NDArray[np.int64] | None:
         """Return the positions of vectors that can be among the k best; None if they are too many."""
         length = np.float32(np.sqrt(np.square(query, dtype=np.float64).sum()) * 1.000001)
         # Subnormal numbers of float32 have no relative precision.
@@ -242,18 +228,18 @@ class ExactSearch(VectorSearch):
         return positions[:count] if count <= len(positions) else None
 
     def measure_recall(
-        self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
+        self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
     ) -> float:
         """Return 1: every vector is read."""
         return 1.0
 
     # -- reading and saving ---------------------------------------------------
 
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Labels:
         """Return the labels that a search can return, ascending."""
         return np.sort(self._labels[: self._count])
 
-    def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    def vectors(self, labels: Labels) -> Floats:
         """Return the stored vectors of `labels`."""
         stored = self._labels[: self._count]
         missing = np.setdiff1d(labels, stored)
@@ -261,7 +247,7 @@ class ExactSearch(VectorSearch):
             raise KeyError(f"label {missing[0]} does not exist.")
         order = np.argsort(stored)
         rows = order[np.searchsorted(stored, labels, sorter=order)]
-        floats: NDArray[np.float32] = self._columns[0][rows, : self.dimension]
+        floats: Floats = self._columns[0][rows, : self.dimension]
         return floats
 
     def info(self) -> dict[str, Any]:
@@ -295,9 +281,7 @@ def bytes_in_memory(dimension: int) -> int:
     return 4 * LANES * -(-dimension // LANES) + rounded + 8
 
 
-def score_all(
-    vectors: NDArray[np.float32], queries: NDArray[np.float32], threads: int | None = None
-) -> NDArray[np.float32]:
+def score_all(vectors: Floats, queries: Floats, threads: int | None = None) -> Floats:
     """Return the inner products of vectors and queries, float32 (n, m).
 
     Both are float32 rows of one width, a multiple of LANES.
@@ -314,9 +298,9 @@ def score_all(
 
 
 def score_among(
-    labels: NDArray[np.int64],
-    read: Callable[[NDArray[np.int64]], NDArray[np.float32]],
-    queries: NDArray[np.float32],
+    labels: Labels,
+    read: Callable[[Labels], Floats],
+    queries: Floats,
     k: int,
     threads: int | None = None,
 ) -> Found:
@@ -342,9 +326,7 @@ def byte_depth(dimension: int) -> int:
     return -(-dimension // SPAN) * SPAN
 
 
-def round_into(
-    columns: list[NDArray[Any]], start: int, vectors: NDArray[np.float32], threads: int | None
-) -> None:
+def round_into(columns: list[NDArray[Any]], start: int, vectors: Floats, threads: int | None) -> None:
     """Round finite vectors (n, dimension) into the rows of `columns` from `start` on."""
     dimension = vectors.shape[1]
     root = float(np.sqrt(dimension))

@@ -23,7 +23,7 @@ from ..utils.npy_files import load_npy
 from ..utils.parallel import thread_count
 from .base import Found, Guard, VectorSearch, checked_vectors
 from .exact import score_among
-from .saved_graph import FILLING, SavedGraph, read_added
+from .saved_graph import FILLING, Floats, Labels, SavedGraph, read_added
 
 __all__ = ["FREE", "NORMS", "SPENT", "USED", "GraphSearch", "LabelStates"]
 
@@ -51,18 +51,18 @@ class LabelStates:
         return int(self._counts[state])
 
     @property
-    def used(self) -> NDArray[np.int64]:
+    def used(self) -> Labels:
         """The labels in use, ascending."""
         return np.flatnonzero(self._states == USED)
 
-    def of(self, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def of(self, labels: Labels) -> NDArray[np.uint8]:
         """Return the states of any labels."""
         states = np.zeros(len(labels), np.uint8)
         known = (labels >= 0) & (labels < len(self._states))
         states[known] = self._states[labels[known]]
         return states
 
-    def put(self, labels: NDArray[np.int64], state: int) -> None:
+    def put(self, labels: Labels, state: int) -> None:
         """Set the state of labels, all different."""
         if len(labels) == 0:
             return
@@ -99,15 +99,15 @@ class GraphSearch(VectorSearch):
         """Make room in the graph for `count` more vectors."""
 
     @abstractmethod
-    def _insert(self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int) -> None:
+    def _insert(self, labels: Labels, rows: Floats, threads: int) -> None:
         """Insert rows into the graph after :meth:`_prepare`."""
 
     @abstractmethod
-    def _retire(self, labels: NDArray[np.int64]) -> None:
+    def _retire(self, labels: Labels) -> None:
         """Take the vectors of a failed addition out of the graph and the labels."""
 
     @abstractmethod
-    def _stored(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _stored(self, labels: Labels) -> Floats:
         """Return the vectors of labels in use."""
 
     # -- changing -------------------------------------------------------------
@@ -115,9 +115,7 @@ class GraphSearch(VectorSearch):
     def __len__(self) -> int:
         return self._states.count(USED)
 
-    def _add(
-        self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int | None, guard: Guard
-    ) -> None:
+    def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
         """Add a few vectors at a time, so that searches can run in between."""
         lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
         reach = self._reach or float(np.float32(np.quantile(lengths, _WITHIN_REACH))) or 1.0
@@ -145,7 +143,7 @@ class GraphSearch(VectorSearch):
         if self.saved is not None:
             self.saved = self.saved.record(labels, rows)
 
-    def _record_norms(self, labels: NDArray[np.int64], norms: NDArray[np.float32]) -> None:
+    def _record_norms(self, labels: Labels, norms: Floats) -> None:
         needed = int(labels.max()) + 1
         if needed > len(self._norms):
             grown = np.ones(max(needed, len(self._norms) * 3 // 2), np.float32)
@@ -155,39 +153,37 @@ class GraphSearch(VectorSearch):
             self._norms = self._norms.copy()
         self._norms[labels] = norms
 
-    def can_add(self, labels: NDArray[np.int64]) -> bool:
+    def can_add(self, labels: Labels) -> bool:
         """Return True if :meth:`add` would accept all of these labels."""
         return bool((self._states.of(labels) == FREE).all())
 
-    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    def existing(self, labels: Labels) -> Labels:
         """Return those of `labels` that a search can return, ascending."""
         return np.unique(labels[self._states.of(labels) == USED])
 
-    def _require(self, labels: NDArray[np.int64]) -> None:
+    def _require(self, labels: Labels) -> None:
         missing = labels[self._states.of(labels) != USED]
         if len(missing):
             raise KeyError(f"label {missing.min()} does not exist.")
 
     # -- searching ------------------------------------------------------------
 
-    def _filled(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _filled(self, queries: Floats) -> Floats:
         """Return queries with zeros in the columns that bring vectors to one length."""
         filled = np.zeros((len(queries), self.dimension + FILLING), np.float32)
         filled[:, : self.dimension] = queries
         return filled
 
-    def _original(self, labels: NDArray[np.int64], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _original(self, labels: Labels, rows: Floats) -> Floats:
         """Return the vectors as they were added, from rows of the graph."""
         return rows[:, : self.dimension] * self._norms[labels, np.newaxis]
 
-    def _search_among(
-        self, labels: NDArray[np.int64], queries: NDArray[np.float32], k: int, threads: int | None = None
-    ) -> Found:
+    def _search_among(self, labels: Labels, queries: Floats, k: int, threads: int | None = None) -> Found:
         """Score the vectors of `labels` one by one."""
         return score_among(labels, self._stored, queries, k, threads)
 
     def measure_recall(
-        self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
+        self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
     ) -> float:
         """Return the share of the k best stored vectors that the graph finds, averaged over `queries`."""
         queries = checked_vectors(queries, self.dimension, "queries")
@@ -200,11 +196,11 @@ class GraphSearch(VectorSearch):
 
     # -- reading and saving ---------------------------------------------------
 
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Labels:
         """Return the labels that a search can return, ascending."""
         return self._states.used
 
-    def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    def vectors(self, labels: Labels) -> Floats:
         """Return the vectors of `labels` as the graph stores them."""
         self._require(labels)
         return self._stored(labels) if len(labels) else np.empty((0, self.dimension), np.float32)
@@ -234,7 +230,7 @@ class GraphSearch(VectorSearch):
         if written != needed:
             raise OSError(f"{graph} has only {written} of {needed} bytes. Is the disk full?")
 
-    def _load_norms(self, folder: Path, graph: Path, labels: NDArray[np.int64]) -> None:
+    def _load_norms(self, folder: Path, graph: Path, labels: Labels) -> None:
         """Read what :meth:`_save_norms` wrote, and check the norms of `labels`."""
         array: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
         if array.dtype != np.float32 or array.ndim != 1 or len(array) == 0:

@@ -22,7 +22,7 @@ from ..utils.optional_imports import import_extra
 from ..utils.parallel import thread_count
 from .base import Found, SavedState, no_results
 from .graph import FREE, SPENT, USED, GraphSearch
-from .saved_graph import FILLING
+from .saved_graph import FILLING, Floats, Labels
 from .settings import HNSWSettings
 
 __all__ = ["HNSWSearch", "bytes_in_graph", "check_graph_file", "find_lists"]
@@ -80,17 +80,17 @@ class HNSWSearch(GraphSearch):
         if used + count > room:
             self._index.resize_index(max(used + count, room * 3 // 2))
 
-    def _insert(self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int) -> None:
+    def _insert(self, labels: Labels, rows: Floats, threads: int) -> None:
         self._index.add_items(rows, labels.astype(np.uint64), num_threads=threads)
 
-    def _retire(self, labels: NDArray[np.int64]) -> None:
+    def _retire(self, labels: Labels) -> None:
         self._states.put(labels, FREE)
         for label in labels:
             with suppress(RuntimeError):  # this label was not inserted
                 self._index.mark_deleted(label)
                 self._states.put(label[np.newaxis], SPENT)
 
-    def remove(self, labels: NDArray[np.int64]) -> None:
+    def remove(self, labels: Labels) -> None:
         """Mark vectors as removed; they still guide searches and keep their memory."""
         self._require(labels)
         for label in labels:
@@ -98,12 +98,7 @@ class HNSWSearch(GraphSearch):
             self._states.put(label[np.newaxis], SPENT)
 
     def _search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        allowed: NDArray[np.int64] | None,
-        threads: int | None,
-        ef: int | None,
+        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> Found:
         """Search the graph, and keep what is allowed; if it finds too few, score the allowed vectors one by one."""
         present = None if allowed is None else self.existing(allowed)
@@ -130,7 +125,7 @@ class HNSWSearch(GraphSearch):
         order = np.argsort(-products, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(labels, order, 1), np.take_along_axis(products, order, 1)
 
-    def _stored(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _stored(self, labels: Labels) -> Floats:
         rows = np.asarray(self._index.get_items(labels.tolist(), return_type="numpy"), np.float32)
         return self._original(labels, rows)
 

@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
 
-__all__ = ["FILLING", "SavedGraph", "read_added"]
+__all__ = ["FILLING", "Floats", "Labels", "SavedGraph", "read_added"]
+
+#: Labels of vectors int64 (n,), and vectors float32 (n, dimension).
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
 
@@ -33,9 +37,9 @@ class SavedGraph:
         self.path = path
         self._most = max(_FEW, vectors // _SHARE)
         self._labels: list[NDArray[np.int64]] = []
-        self._vectors: list[NDArray[np.float32]] = []
+        self._vectors: list[Floats] = []
 
-    def record(self, labels: NDArray[np.int64], vectors: NDArray[np.float32]) -> SavedGraph | None:
+    def record(self, labels: Labels, vectors: Floats) -> SavedGraph | None:
         """Record added vectors; return None if the whole graph should be written again."""
         if sum(map(len, self._labels)) + len(labels) > self._most:
             return None
@@ -43,7 +47,7 @@ class SavedGraph:
         self._vectors.append(vectors.copy())
         return self
 
-    def write(self, folder: Path, existing: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> None:
+    def write(self, folder: Path, existing: Callable[[Labels], Labels]) -> None:
         """Write the added vectors, if any; `existing` returns those of some labels that were not removed."""
         if not self._labels:
             return
@@ -54,7 +58,7 @@ class SavedGraph:
             save_array(folder / ADDED, np.concatenate(self._vectors)[keep])
 
 
-def read_added(folder: Path, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def read_added(folder: Path, dimension: int) -> tuple[Labels, Floats]:
     """Return the labels and vectors that :meth:`SavedGraph.write` wrote; none if there is no file."""
     if not (folder / ADDED).exists():
         return np.empty(0, np.int64), np.empty((0, dimension), np.float32)

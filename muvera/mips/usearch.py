@@ -13,7 +13,7 @@ from ..utils.optional_imports import import_extra
 from ..utils.parallel import thread_count
 from .base import Found, SavedState, no_results
 from .graph import FREE, USED, GraphSearch
-from .saved_graph import FILLING
+from .saved_graph import FILLING, Floats, Labels
 from .settings import USearchSettings
 from .usearch_file_check import check_usearch_file
 
@@ -72,17 +72,17 @@ class USearchSearch(GraphSearch):
     def _prepare(self, count: int) -> None:
         self._make_writable()
 
-    def _insert(self, labels: NDArray[np.int64], rows: NDArray[np.float32], threads: int) -> None:
+    def _insert(self, labels: Labels, rows: Floats, threads: int) -> None:
         with self._lock:
             self._index.add(labels.astype(np.uint64), self._rounded(rows), threads=threads)
 
-    def _retire(self, labels: NDArray[np.int64]) -> None:
+    def _retire(self, labels: Labels) -> None:
         with self._lock:
             self._states.put(labels, FREE)
             for label in labels.tolist():
                 self._index.remove(label)  # no error if it was not inserted
 
-    def _rounded(self, rows: NDArray[np.float32]) -> NDArray[Any]:
+    def _rounded(self, rows: Floats) -> NDArray[Any]:
         """Return vectors or queries as usearch takes them: its own rounding to int8 is coarser."""
         if self.settings.precision != "int8":
             return rows
@@ -102,7 +102,7 @@ class USearchSearch(GraphSearch):
                 whole.load(self._index.save())
                 self._index, self._mapped = whole, False
 
-    def remove(self, labels: NDArray[np.int64]) -> None:
+    def remove(self, labels: Labels) -> None:
         """Remove vectors; later ones reuse their memory."""
         self._require(labels)
         if len(labels) == 0:
@@ -113,12 +113,7 @@ class USearchSearch(GraphSearch):
             self._states.put(labels, FREE)
 
     def _search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        allowed: NDArray[np.int64] | None,
-        threads: int | None,
-        ef: int | None,
+        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> Found:
         """Score few allowed vectors one by one; with many, search the graph for more than k.
 
@@ -154,8 +149,8 @@ class USearchSearch(GraphSearch):
         return labels, scores
 
     def _walk(
-        self, queries: NDArray[np.float32], count: int, ef: int, threads: int | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        self, queries: Floats, count: int, ef: int, threads: int | None
+    ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]:
         """Return labels (m, count), cosine distances (m, count), and how many were found (m,)."""
         rows = self._rounded(self._filled(queries))
         with self._lock:
@@ -168,7 +163,7 @@ class USearchSearch(GraphSearch):
             np.atleast_1d(np.asarray(getattr(found, "counts", len(found)), np.int64)),
         )
 
-    def _stored(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _stored(self, labels: Labels) -> Floats:
         with self._lock:
             rows = np.array(self._index.get(labels.astype(np.uint64)), np.float32)
         if self.settings.precision == "int8":
