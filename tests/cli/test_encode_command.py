@@ -225,8 +225,8 @@ from muvera.cli import main
 import muvera.engines.engine_index as index
 index._BATCH_BYTES = 100_000
 before = module.LanceDBEngine.add
-def slowly(self, rows):
-    before(self, rows)
+def slowly(self, *arguments):
+    before(self, *arguments)
     print("batch", flush=True)
     time.sleep(0.5)
 module.LanceDBEngine.add = slowly
