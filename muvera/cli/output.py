@@ -61,19 +61,6 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
     error : Exception
     options : dict of str to str, optional
         The command's options by their Python names, such as ``{"max_bytes": "--max-bytes"}``.
-
-    Examples
-    --------
-    >>> one_line(KeyError("id 7 is not in the index."))
-    'id 7 is not in the index.'
-    >>> one_line(ValueError())
-    'ValueError'
-    >>> one_line(ValueError("max_bytes=9 is too few."), {"max_bytes": "--max-bytes"})
-    '--max-bytes 9 is too few.'
-    >>> one_line(FileNotFoundError(2, "No such file or directory", "a.npy"))
-    'a.npy: No such file or directory.'
-    >>> one_line(ValueError("docs.h5 has the groups a, b. Select one with group=."))
-    'docs.h5 has the groups a, b. Select one with -o group=NAME.'
     """
     if isinstance(error, OSError) and error.strerror is not None:
         text = f"{error.strerror.rstrip('.')}."
