@@ -112,17 +112,7 @@ class _Store:
 
 
 def measure(folder: Path, megabytes: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Return median milliseconds of a query by way of reading.
-
-    Parameters
-    ----------
-    folder : Path
-        On the disk that is measured.
-    megabytes, tokens : int
-        Size of the file of float16 tokens, and tokens of a document.
-    rounds : int
-        Cold queries of each way.
-    """
+    """Return median milliseconds of a query by way of reading a file of float16 tokens on `folder`'s disk."""
     store = _Store(folder / "tokens.npy", megabytes, tokens)
     rng = np.random.default_rng(1)
     query = rng.standard_normal((_QUERY_TOKENS, _DIMENSION)).astype(np.float32)

@@ -54,26 +54,10 @@ end
 def load_test(
     seconds: float, connections: int, writes_per_second: float, threads: int, encoder: str, copies: int
 ) -> dict[str, Any]:
-    """Serve the demo's texts, search with wrk, write at the same time, and count what is lost.
+    """Serve the demo's texts `copies` times, search with wrk, write at the same time, and count what is lost.
 
-    Parameters
-    ----------
-    seconds : float
-    connections : int
-        Connections that search.
-    writes_per_second : float
-        Requests that add, replace and delete documents in turns.
-    threads : int
-        Concurrent searches in the server.
-    encoder : str
-    copies : int
-        How often the demo's texts are indexed.
-
-    Returns
-    -------
-    dict
-        Milliseconds are of searches; ``library_per_second`` is the rate of the same searches without a server,
-        and ``lost_writes`` counts acknowledged changes that the saved index does not have.
+    Milliseconds are of searches; ``library_per_second`` is the rate of the same searches without a server, and
+    ``lost_writes`` counts acknowledged changes that the saved index does not have.
     """
     sample = load_demo_sample()
     texts = [f"{text} {i}" if i else text for i in range(copies) for text in sample.texts]
@@ -179,17 +163,7 @@ def _server(folder: Path, port: int, threads: int) -> Iterator[None]:
 
 
 class Writer:
-    """A client that adds, replaces and deletes documents in turns, and remembers acknowledged changes.
-
-    Parameters
-    ----------
-    address : str
-        ``http://127.0.0.1:PORT``.
-    texts : sequence of str
-        Texts that are written repeatedly.
-    per_second : float
-        Requests per second.
-    """
+    """A client that adds, replaces and deletes documents in turns, and remembers acknowledged changes."""
 
     def __init__(self, address: str, texts: Sequence[str], per_second: float) -> None:
         self._address, self._texts, self._pause = address, texts, 1 / per_second

@@ -87,18 +87,8 @@ def interleaved(
 ) -> dict[_Name, NDArray[np.float64]]:
     """Run every job once per round, so that all meet the same machine; each round begins with another job.
 
-    Parameters
-    ----------
-    jobs : dict of callable
-        Each returns seconds by the clock and of the processor.  All run once before, which compiles.
-    rounds : int
-    before_round : callable
-        Called before each round.
-
-    Returns
-    -------
-    dict of float64 (2, rounds)
-        Seconds by the clock and of the processor.
+    Jobs return seconds by the clock and of the processor, and so does each row of a job's result, float64 (2, rounds).
+    All run once before, which compiles.
     """
     names = list(jobs)
     seconds: dict[_Name, list[Any]] = {name: [] for name in names}

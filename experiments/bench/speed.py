@@ -36,15 +36,7 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Sizes:
-    """Amount of work.
-
-    Parameters
-    ----------
-    documents : int
-        Documents of 80 to 220 tokens to encode.
-    equal_documents : int
-        Documents of 150 tokens to score.
-    """
+    """Documents of 80 to 220 tokens to encode, and documents of 150 tokens to score."""
 
     documents: int = 200
     equal_documents: int = 1000
@@ -66,24 +58,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Line:
-    """A comparison.
+    """A comparison; the jobs of a group are interleaved, and the fastest of `others` counts in every round.
 
-    Parameters
-    ----------
-    group : str
-        The jobs of a group are interleaved.
-    name : str
-    muvera : Job
-    others : tuple of Job
-        The fastest counts in every round.
-    unit : str
-        Unit of the rates, work per second; with "ms" the time of a call.
-    target : str
-        In words.
-    slower : bool
-        The ratio is that of times, muvera's over the other, instead of that of rates.
-    threads : int
-        Threads of muvera; with several the processor time is not compared.
+    `unit` is the unit of the rates, work per second; with "ms" the time of a call.  `slower`: the ratio is that of
+    times, muvera's over the other.  `threads` are muvera's; with several the processor time is not compared.
     """
 
     group: str
@@ -159,11 +137,8 @@ def write_inputs(folder: Path, sizes: Sizes) -> None:
 def run(lines: Iterable[Line], folder: Path, sizes: Sizes, rounds: int, cache: Path) -> dict[str, Any]:
     """Time all jobs of `lines` with the inputs in `folder`.
 
-    Returns
-    -------
-    dict
-        ``lines``, with rates and ratios; ``checks``, comparisons of results before timing; and ``share``, how much
-        of the wall time jobs of one thread had a processor.
+    Returns ``lines``, with rates and ratios; ``checks``, comparisons of results before timing; and ``share``, how much
+    of the wall time jobs of one thread had a processor.
     """
     lines = list(lines)
     jobs = {job.name: job for line in lines for job in (line.muvera, *line.others)}

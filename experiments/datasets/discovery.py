@@ -48,22 +48,9 @@ def find_collections(
 ) -> dict[str, DatasetPath]:
     """Return the collections in `folders` by name: embeddings with their texts, and texts without embeddings.
 
-    Parameters
-    ----------
-    folders : sequence of Path, optional
-        Each a collection of embeddings, a folder of texts in BEIR's layout, or a folder of such, also under
-        ``embeddings`` and ``beir``.  Default: DATA, if it exists or nothing was encoded.
-    cache : Path
-        Embeddings that ``python -m experiments encode`` wrote there belong to their texts.
-    names : sequence of str, optional
-        Only these.
-
-    Raises
-    ------
-    FileNotFoundError
-        For a folder without collections.
-    ValueError
-        For an unknown name, with the nearest.
+    Each of `folders` is a collection of embeddings, a folder of texts in BEIR's layout, or a folder of such, also under
+    ``embeddings`` and ``beir``; by default DATA, if it exists or nothing was encoded.  Embeddings that ``python -m
+    experiments encode`` wrote into `cache` belong to their texts.  `names` selects some.
     """
     encoded = encoded_collections(cache)
     if not folders:

@@ -40,19 +40,9 @@ def encode_texts(
 ) -> Path:
     """Encode a collection unless that has been done, and return the folder of embeddings.
 
-    Parameters
-    ----------
-    texts : str
-        A folder in BEIR's layout, or a name of ir_datasets.
-    out : Path, optional
-        Default: in the cache under a checksum of the texts, where all commands find it.
-    model : str
-        "minilm", or a checkpoint for ``SentenceTransformersEncoder``.
-    dimension : int, optional
-        Reduce wider vectors to this.
-    split : str
-        Judgements whose queries are encoded.
-    cache : Path
+    `texts` is a folder in BEIR's layout or a name of ir_datasets, `model` "minilm" or a checkpoint for
+    ``SentenceTransformersEncoder``, `out` by default in the cache under a checksum of the texts, where all commands
+    find it.  Vectors wider than `dimension` are reduced; queries are those with judgements of `split`.
     """
     folder = Path(texts) if Path(texts).is_dir() else fetch_texts(texts, cache)
     for path in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"):
@@ -75,15 +65,7 @@ def _encoder(model: str) -> TextEncoder:
 
 
 def fetch_texts(name: str, cache: Path) -> Path:
-    """Return a folder with a collection of ir_datasets in BEIR's layout, downloaded at the first call.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, or a collection without documents, queries or judgements.
-    OSError
-        If the texts cannot be downloaded.
-    """
+    """Return a folder with a collection of ir_datasets in BEIR's layout, downloaded at the first call."""
     folder = cache.expanduser() / "texts" / name.replace("/", "-")
     if (folder / "corpus.jsonl").exists():
         return folder
@@ -142,20 +124,10 @@ def embed(
     dimension: int | None = 128,
     shard_size: int = 256,
 ) -> None:
-    """Embed documents and queries into a folder, continuing an interrupted call.
+    """Embed (id, text) pairs into a folder, continuing an interrupted call of the same model.
 
-    Parameters
-    ----------
-    encoder : TextEncoder
-    model : str
-        Its name, so that shards of another model are refused.
-    documents, queries : lists of (id, text)
-    out : Path
-        Its files are replaced when all work is done.
-    dimension : int, optional
-        Reduce wider vectors to this by PCA without centering, fitted on the documents.  None: keep them.
-    shard_size : int
-        Texts per shard: an interruption loses at most this much work.
+    The folder's files are replaced when all work is done; an interruption loses at most `shard_size` texts.  Vectors
+    wider than `dimension` are reduced by PCA without centering, fitted on the documents.
     """
     out.mkdir(parents=True, exist_ok=True)
     shards = out / "shards"
@@ -197,15 +169,8 @@ def embed(
 def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) -> Reduction:
     """Fit the linear map that keeps most of the vectors' energy (PCA without centering).
 
-    Its columns are the leading eigenvectors of the uncentered second moment, so inner products are kept as well as
-    any map of this size can on average.  Each column's largest entry is positive.
-
-    Parameters
-    ----------
-    samples : iterable of (n, width) float arrays
-        Token vectors, read once.
-    dimension : int
-        Columns of the result, at most the samples' width.
+    Its columns are the leading eigenvectors of the uncentered second moment, so inner products are kept as well as any
+    map of this size can on average.  Each column's largest entry is positive.
     """
     moment: NDArray[np.float64] | None = None
     for sample in samples:

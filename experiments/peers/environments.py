@@ -71,13 +71,7 @@ PEERS = {
 
 
 def make_environment(library: Library, cache: Path) -> Path:
-    """Return the Python of a library's virtual environment, which the first call makes in `cache`.
-
-    Raises
-    ------
-    RuntimeError
-        If pip fails, with its last line.
-    """
+    """Return the Python of a library's virtual environment, which the first call makes in `cache`."""
     if library.requirement is None:
         return Path(sys.executable)
     folder = _folder(library, cache)
@@ -118,16 +112,7 @@ def process_environment(library: Library, **changes: str) -> dict[str, str]:
 
 
 class Worker:
-    """A long-lived process that runs one library's operations.
-
-    Parameters
-    ----------
-    library : Library
-    inputs : Path
-        Folder of arrays, see :func:`save_texts`.
-    cache : Path
-        Folder of environments.
-    """
+    """A long-lived process that runs one library's operations on arrays in the folder `inputs`."""
 
     def __init__(self, library: Library, inputs: Path, cache: Path) -> None:
         self.library = library
@@ -172,12 +157,9 @@ class Worker:
     def each(
         self, operation: str, texts: str, folder: Path, **options: Any
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Call once for every text of the input named `texts`, which is read anew; the first runs once before.
+        """Call once for every text of the input `texts`, which is read anew; the first runs once before.
 
-        Returns
-        -------
-        (n, ...) and float64 (2, n)
-            The results, and seconds of each call by the clock and of the processor.
+        Returns the results and, float64 (2, n), seconds of each call by the clock and of the processor.
         """
         path = folder / f"result-{self.library.name}-{operation}.npy"
         reply = self._ask(operation=operation, each=texts, save=str(path), options=options)

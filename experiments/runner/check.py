@@ -26,16 +26,8 @@ _KEYS = (*_NAMES, "value", "tolerance")
 def check_run(run: Path, files: Sequence[Path] | None = None) -> list[str]:
     """Compare a run with expected scores, by default all in EXPECTED.
 
-    Returns
-    -------
-    list of str
-        A line per score that begins with "OK" or "FAIL".  Scores of collections and experiments that the run does
-        not have are skipped.
-
-    Raises
-    ------
-    ValueError
-        If the run has none of the expected scores.
+    A score's line begins with "OK" or "FAIL".  Scores of collections and experiments that the run does not have are
+    skipped; a run with none of the scores raises ValueError.
     """
     scores = _scores(run)
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))

@@ -45,14 +45,8 @@ class _Built:
 def measure(session: Session, experiment: Experiment, part: Collection, seed: int) -> None:
     """Measure all points of an experiment whose results are missing.
 
-    Parameters
-    ----------
-    session : Session
-        Receives failures, each with its system's label; the other systems go on.
-    experiment : Experiment
-    part : Collection
-        Sampled to the size and the queries of the experiment.
-    seed : int
+    `part` is the collection, sampled to the experiment's size and queries.  The session receives failures, each with
+    its system's label; the other systems go on.
     """
     content = part.content
     work: list[tuple[Entry, list[tuple[Point, Path]]]] = []

@@ -33,20 +33,7 @@ __all__ = ["Options", "run_experiments"]
 
 @dataclass(frozen=True)
 class Options:
-    """How to run.
-
-    Parameters
-    ----------
-    out : Path
-        Folder of the run; an existing one is continued.
-    cache : Path
-        Exact answers, environments of peers.
-    threads : int
-    tell : callable
-        Called with a line of progress.
-    quick : bool
-        The experiments and collections are small ones; the manifest says so.
-    """
+    """How to run: the run's folder, which is continued if it exists, the cache, and who hears of progress."""
 
     out: Path
     cache: Path
@@ -58,20 +45,10 @@ class Options:
 def run_experiments(
     experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], options: Options
 ) -> list[Failure]:
-    """Run experiments, each on all collections, and write the run's files.
+    """Run experiments on all collections, write the run's files, and return what failed.
 
     Finished work is stored under a hash of everything that it depends on and not repeated, so the same command
-    continues an interrupted run.
-
-    Returns
-    -------
-    list of Failure
-        Everything that failed; the manifest contains it, too.
-
-    Raises
-    ------
-    RuntimeError
-        If another process is writing to the same folder.
+    continues an interrupted run.  RuntimeError if another process is writing to the same folder.
     """
     options.out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(options.out / ".lock")

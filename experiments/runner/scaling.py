@@ -39,18 +39,9 @@ _BLOCK, _K = 4096, 10
 
 @dataclass(frozen=True)
 class ScalingSettings:
-    """Sizes, vectors and searches.
+    """Rising numbers of vectors, the encoder's arguments with ``preset``, and the searches.
 
-    Parameters
-    ----------
-    sizes : tuple of int
-        Numbers of vectors, rising.
-    build : dict
-        Encoder arguments and ``preset``.
-    searches : tuple of dict
-        ``backend``, ``hnsw`` and ``most``, the largest size that is measured.
-    queries : int
-        Number of timed queries.
+    A search has ``backend``, ``hnsw`` and ``most``, the largest size that is measured.
     """
 
     sizes: tuple[int, ...]
@@ -76,14 +67,10 @@ def scaling_settings(content: dict[str, Any]) -> ScalingSettings:
 def scaling_rows(
     settings: ScalingSettings, part: Collection, experiment: str, seed: int, threads: int
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Grow one search after the other and measure it at every size.
+    """Grow one search after the other, measure it at every size, and return rows and (backend, message) of failures.
 
-    Returns
-    -------
-    rows : list of dict
-        Rows of ``summary.json``.  ``build_seconds`` is the time of adding vectors, without encoding; ``build``
-        has ``n``, ``vector_dimension`` and ``resident_bytes``, the growth of the process per document.
-    failures : list of (backend, message)
+    ``build_seconds`` is the time of adding vectors, without encoding; ``build`` has ``n``, ``vector_dimension`` and
+    ``resident_bytes``, the growth of the process per document.
     """
     build = dict(settings.build)
     documents, queries = part.documents, part.queries[: settings.queries]

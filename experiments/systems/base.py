@@ -46,20 +46,8 @@ class NotApplicableError(Exception):
 class Material:
     """Everything that a system may be built from.
 
-    Parameters
-    ----------
-    collection : Collection
-        Positions of its documents are the ids that a system returns.
-    folder : Path
-        Existing scratch folder of this system alone.
-    cache : Path
-        Folder for environments of peers and other things that are made again if missing.
-    seed : int
-        Determines every random choice of the system.
-    threads : int
-        Threads that the system may use.
-    shared : dict
-        Results that several systems of one experiment and collection use, such as a tuning.
+    The folder is a scratch folder of this system alone, the cache has environments of peers.  The seed determines every
+    random choice; `shared` has results that several systems of an experiment and collection use, such as a tuning.
     """
 
     collection: Collection
@@ -146,14 +134,7 @@ class System(ABC):
     def search(self, queries: MultiVectors, k: int, *_: Any, **query: Any) -> Answers:
         """Answer queries one at a time.
 
-        Parameters
-        ----------
-        queries : MultiVectors
-            Their ids are positions among the collection's queries, for systems that use texts.
-        k : int
-            Number of documents to return, at most all.
-        **query
-            Query arguments.
+        The queries' ids are positions among the collection's queries, for systems that use texts.
         """
 
     @abstractmethod
@@ -192,13 +173,7 @@ class System(ABC):
 def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Ranked]) -> Answers:
     """Ask `answer` for one query after the other and time each; the first runs once before, untimed.
 
-    Parameters
-    ----------
-    queries : MultiVectors
-    k : int
-        Longer answers are cut, shorter ones filled up with -1.
-    answer : callable
-        Takes a query's number among `queries` and the query; returns positions and scores.
+    `answer` takes a query's number and the query, and returns positions and scores; longer answers are cut to `k`.
     """
     ids: NDArray[np.int64] = np.full((len(queries), k), -1, np.int64)
     scores: NDArray[np.float32] = np.full((len(queries), k), -np.inf, np.float32)

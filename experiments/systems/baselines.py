@@ -62,13 +62,8 @@ class Exhaustive(System):
 class Pooled(System):
     """An ordinary vector database, with exact Chamfer reranking behind it.
 
-    Parameters
-    ----------
-    vectors : {"mean", "stored"}
-        "mean": the mean of a text's token vectors, scaled to length 1.  "stored": the model's own single vectors.
-    backend : {"exact", "hnsw"}
-    hnsw : dict, optional
-        Settings of :class:`muvera.HNSWSettings`.
+    `vectors` is "mean" for the mean of a text's token vectors, scaled to length 1, or "stored" for the model's own
+    single vectors.
     """
 
     name: ClassVar[str] = "pooled"

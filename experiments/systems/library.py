@@ -88,16 +88,8 @@ class _LibrarySystem(System):
 class Muvera(_LibrarySystem):
     """:class:`muvera.MuveraIndex`: candidates by document vectors, exact Chamfer ranking.
 
-    Parameters
-    ----------
-    preset : str
-        Name in :data:`muvera.encoders.registry.PRESETS`.
-    backend, hnsw, tokens, keep_exact : optional
-        Fields of :class:`muvera.IndexSettings`.
-    exact_tokens : int
-        0 by default, unlike in the index: small collections are also searched through vectors.
-    **changes
-        Parameters of the preset's configuration.
+    `changes` are parameters of the preset's configuration; the others are fields of :class:`muvera.IndexSettings`.
+    `exact_tokens` is 0 unlike in the index: small collections are also searched through vectors.
     """
 
     name: ClassVar[str] = "muvera"
@@ -140,14 +132,7 @@ class Muvera(_LibrarySystem):
     ) -> Answers:
         """Search as users do.
 
-        Parameters
-        ----------
-        candidates : int
-            Documents that are ranked exactly; at least k.
-        ball_carving_tau : float, optional
-            Search with carved queries, and score the k best with the whole query.
-        ef, patience, rescore : optional
-            As in :meth:`muvera.MuveraIndex.search`.
+        With `ball_carving_tau` carved queries search, and the k best are scored with the whole query.
         """
         how: dict[str, Any] = {"candidates": max(k, candidates), "ef": ef, "patience": patience}
         how |= {"rescore": rescore, "threads": self.threads}
@@ -213,22 +198,9 @@ class Muvera(_LibrarySystem):
 class FirstStage(_LibrarySystem):
     """The first stage alone: documents by the inner products of their vectors.
 
-    Parameters
-    ----------
-    preset : str
-        Name in :data:`muvera.encoders.registry.PRESETS`.
-    backend, hnsw : optional
-        Fields of :class:`muvera.IndexSettings`; "exact" has no error of a graph.
-    order : str
-        Order in which the vectors are added, see :mod:`experiments.systems.insertion_order`.
-    fit_on : float, optional
-        Random share of the documents that the encoder is fitted on; default: all.
-    fit_with_queries : bool
-        Also fit the encoder on the experiment's training queries.
-    calibrated : bool
-        False: an FDE keeps its default coefficients.
-    **changes
-        Parameters of the preset's configuration.
+    `order` is the order in which vectors are added, see :mod:`experiments.systems.insertion_order`.  The encoder is
+    fitted on a random share `fit_on` of the documents, and on the training queries if `fit_with_queries`; an FDE that
+    is not `calibrated` keeps its default coefficients.
     """
 
     name: ClassVar[str] = "fde"
@@ -294,12 +266,7 @@ class FirstStage(_LibrarySystem):
     ) -> Answers:
         """Return the documents with the largest inner products.
 
-        Parameters
-        ----------
-        ef : int, optional
-            Candidates of a search in the graph; default: that of its settings.
-        one_by_one_timed : bool
-            False: all queries are answered at once, and their times are NaN, which means not measured.
+        Unless `one_by_one_timed`, all queries are answered at once, and their times are NaN: not measured.
         """
         encoder, search = self._contents.encoder, self._contents.search
 
@@ -342,21 +309,10 @@ class FirstStage(_LibrarySystem):
 
 
 class Tuned(FirstStage):
-    """The first stage that :func:`muvera.tune` chooses within the bytes of a preset's floats.
+    """The first stage that :func:`muvera.tune` chooses within the bytes of the preset `in_bytes_of`.
 
-    The experiment's training queries choose, on a sample of the documents; if there are too few, windows of
-    documents choose.  All systems of an experiment share one tuning.
-
-    Parameters
-    ----------
-    in_bytes_of : str
-        Preset whose floats limit the bytes of a vector.
-    by_windows : bool
-        Let windows of documents choose even if there are training queries.
-    sample : int
-        Documents to measure on.
-    candidates : int
-        Depth at which recall is compared.
+    The experiment's training queries choose, on a `sample` of the documents, by recall among `candidates`; windows of
+    documents choose if there are too few queries, or `by_windows`.  All systems of an experiment share one tuning.
     """
 
     name: ClassVar[str] = "tuned"
@@ -416,23 +372,10 @@ class ExactRanking(FirstStage):
     ) -> Answers:
         """Rank candidates one query at a time.
 
-        Parameters
-        ----------
-        candidates : int
-        early_exit : bool
-            Stop scoring a document once bounds show that it cannot be among the k best.
-        ball_carving_tau : float, optional
-            Choose the k best by carved queries, and score these with the whole query.
-        patience : optional
-            As in :meth:`muvera.MuveraIndex.search`.
-        matrix : bool
-            Score all with the kernel for many queries, which has no order of candidates.
-
-        Returns
-        -------
-        Answers
-            The fact "products made" is the share of products of a document token and a panel of LANES query
-            tokens, the kernel's smallest unit, that were computed.
+        `early_exit` stops scoring a document once bounds show that it cannot be among the k best; `matrix` scores all
+        with the kernel for many queries, which has no order of candidates.  With `ball_carving_tau` carved queries
+        choose the k best, which are scored with the whole query.  The fact "products made" is the share of products of
+        a document token and a panel of LANES query tokens, the kernel's smallest unit, that were computed.
         """
         proposed = self._contents.find(queries, max(k, candidates), threads=self.threads)
         made = np.empty(len(queries))

@@ -24,13 +24,7 @@ _BLOCK = 500
 
 
 class WorkerSystem(System):
-    """A library that runs in an environment and a process of its own.
-
-    Attributes
-    ----------
-    library : str
-        Name in :data:`experiments.peers.environments.PEERS`.
-    """
+    """A library, by its name in PEERS, that runs in an environment and a process of its own."""
 
     family: ClassVar[Family] = "peer"
     own_process: ClassVar[bool] = True
@@ -63,13 +57,7 @@ class WorkerSystem(System):
 
 
 class IndexingPeer(WorkerSystem):
-    """A library that builds an index of all documents and searches it.
-
-    Attributes
-    ----------
-    index_name : str
-        Name of the index in the scratch folder.
-    """
+    """A library that builds an index of all documents and searches it."""
 
     index_name: ClassVar[str] = "index"
 
@@ -90,17 +78,9 @@ class IndexingPeer(WorkerSystem):
             (material.folder / name).unlink()
 
     def answers(self, queries: MultiVectors, k: int, ranked_again: int, **options: Any) -> Answers:
-        """Return the process's answers, or the best of them by exact Chamfer.
+        """Return the answers of the process's "search"; rank the first `ranked_again` by exact Chamfer.
 
-        Parameters
-        ----------
-        queries : MultiVectors
-        k : int
-        ranked_again : int
-            Rank this many of the best by exact Chamfer, and add the time; 0: none.
-        **options
-            Keywords of the process's operation "search", which returns float64 (top_k, 2): position and score
-            of documents, best first, then -1.
+        "search" returns float64 (top_k, 2): positions and scores of documents, best first, then -1.
         """
         self._pass_queries(queries)
         found, times = self.worker.each("search", "queries", self.folder, index=str(self._index), **options)
@@ -138,13 +118,6 @@ class Plaid(IndexingPeer):
 
     It ranks by the similarities of its decompressed tokens.  Its environment has torch (some gigabytes).  A search
     runs on one thread.  Its arithmetic is in half precision, which few processors support; it is made for GPUs.
-
-    Parameters
-    ----------
-    nbits : int
-        Bits of a residual's coordinate, 2 or 4: more raise recall and size.
-    kmeans_niters, max_points_per_centroid, n_samples_kmeans : optional
-        Rounds of k-means, tokens per centroid and documents that it reads; more raise the build's time.
     """
 
     name: ClassVar[str] = "plaid"
@@ -174,17 +147,10 @@ class Plaid(IndexingPeer):
         n_full_scores: int = 4096,
         candidates: int = 0,
     ) -> Answers:
-        """Answer queries one at a time.
+        """Answer queries; rank the best `candidates` by exact Chamfer, 0 for plain PLAID.
 
-        Parameters
-        ----------
-        n_ivf_probe : int
-            Inverted lists that a query token reads; recall and time rise with it.
-        n_full_scores : int
-            Documents after the first scoring by centroids, of which a quarter is decompressed.  It decides most
-            of a query's time: sweep it from a few times k upwards.
-        candidates : int
-            Rank this many of the best by exact Chamfer, whose scores are then returned; 0 for plain PLAID.
+        Of `n_full_scores` documents after the first scoring by centroids a quarter is decompressed.  It decides most of
+        a query's time: sweep it from a few times k upwards.
         """
         options = {"n_ivf_probe": n_ivf_probe, "n_full_scores": n_full_scores}
         return self.answers(queries, k, candidates, top_k=max(k, candidates), **options)
@@ -198,13 +164,6 @@ class Warp(IndexingPeer):
     """WARP through xtr-warp-rs: scores of retrieved tokens' coded residuals, missing ones imputed.
 
     Its environment has torch (some gigabytes).  A search runs on one thread.
-
-    Parameters
-    ----------
-    nbits : int
-        Bits of a residual's coordinate, 2 or 4: more raise recall and size.
-    kmeans_niters : int
-        Rounds of k-means.
     """
 
     name: ClassVar[str] = "warp"
@@ -222,16 +181,9 @@ class Warp(IndexingPeer):
         t_prime: int | None = None,
         candidates: int = 0,
     ) -> Answers:
-        """Answer queries one at a time.
+        """Answer queries; rank the best `candidates` by exact Chamfer.
 
-        Parameters
-        ----------
-        nprobe : int, optional
-            Inverted lists that a query token reads; recall and time rise with it.  Default: its own choice.
-        t_prime : int, optional
-            Tokens after which a missing similarity is estimated.  Default: its own choice.
-        candidates : int
-            Rank this many of the best by exact Chamfer, whose scores are then returned; 0: none.
+        Missing similarities are estimated after `t_prime` tokens.  None: its own choice.
         """
         options = {"nprobe": nprobe, "t_prime": t_prime}
         return self.answers(queries, k, candidates, top_k=max(k, candidates), **options)
@@ -245,11 +197,6 @@ class Tachiom(IndexingPeer):
     """TACHIOM through tachiom: centroids by token ids, a graph of them, and product codes of 32 bytes a token.
 
     It builds and searches on one thread.
-
-    Parameters
-    ----------
-    total_centroids, ef_construction : int, optional
-        Centroids in total, and a setting of their graph.  Default: its own choice.
     """
 
     name: ClassVar[str] = "tachiom"
@@ -278,41 +225,22 @@ class Tachiom(IndexingPeer):
         alpha: float | None = 0.45,
         candidates: int = 0,
     ) -> Answers:
-        """Answer queries one at a time.
+        """Answer queries; rank the best `candidates` by exact Chamfer.
 
-        Parameters
-        ----------
-        k_centroids : int
-            Inverted lists that a query token reads; recall and time rise with it.
-        k_docs_to_score : int
-            Documents that are scored by their codes, at least those that are returned.
-        alpha : float, optional
-            Skip documents whose score by centroids is below this share of the best; None: skip none.
-        candidates : int
-            Rank this many of the best by exact Chamfer, whose scores are then returned; 0: none.
+        Documents whose score by centroids is below `alpha` times the best are skipped.
         """
         top = max(k, candidates)
-        options: dict[str, Any] = {
-            "k_centroids": k_centroids,
-            "ef_search": max(30, k_centroids),
-            "alpha": alpha,
-        }
-        options["k_docs_to_score"] = max(top, k_docs_to_score)
+        options: dict[str, Any] = {"k_docs_to_score": max(top, k_docs_to_score), "alpha": alpha}
+        options |= {"k_centroids": k_centroids, "ef_search": max(30, k_centroids)}
         return self.answers(queries, k, candidates, top_k=top, **options)
 
 
 class Qdrant(IndexingPeer):
     """Qdrant's native multivectors through qdrant-edge: its MaxSim over tokens in half precision.
 
-    Its scores are Chamfer up to rounding, so nothing ranks them again.
-
-    Parameters
-    ----------
-    graph_of_tokens : bool
-        False: a graph of mean token vectors proposes candidates, as its documentation advises.  True: a graph of
-        token sets, whose build takes very long because each step compares all tokens of two documents.
-    m, ef_construct : int
-        Settings of the graph.
+    Its scores are Chamfer up to rounding, so nothing ranks them again.  A graph of mean token vectors proposes
+    candidates, as its documentation advises; with `graph_of_tokens` a graph of token sets, whose build takes very
+    long because each step compares all tokens of two documents.
     """
 
     name: ClassVar[str] = "qdrant"
@@ -323,13 +251,7 @@ class Qdrant(IndexingPeer):
         super().__init__(graph_of_tokens=graph_of_tokens, m=m, ef_construct=ef_construct)
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100) -> Answers:
-        """Answer queries one at a time.
-
-        Parameters
-        ----------
-        candidates : int
-            Documents that are proposed for its MaxSim, or candidates of the search in the graph of tokens.
-        """
+        """Answer queries; `candidates` are proposed for its MaxSim, or searched for in the graph of tokens."""
         options = {"candidates": max(k, candidates), "graph_of_tokens": self._settings["graph_of_tokens"]}
         return self.answers(queries, k, 0, top_k=k, **options)
 
@@ -344,14 +266,9 @@ class Qdrant(IndexingPeer):
 
 
 class ProductCodes(IndexingPeer):
-    """The paper's compression: document vectors of this library as product codes (PQ-256-G) of faiss.
+    """The paper's compression: a preset's document vectors as product codes (PQ-256-G) of faiss.
 
-    Parameters
-    ----------
-    preset : str
-        Name in :data:`muvera.encoders.registry.PRESETS`.
-    subvector_size : int
-        G, the floats that one byte stands for: one of 256 centroids.
+    One byte, the number of one of 256 centroids, stands for `subvector_size` floats (G).
     """
 
     name: ClassVar[str] = "pq"
@@ -396,15 +313,7 @@ class PeerFDE(WorkerSystem):
     """A library that encodes; search and ranking are this library's, so that only the FDEs differ.
 
     A query's time is that of its encoding in the process, of the search and of the ranking.  All libraries build the
-    paper's FDEs with filled cells.
-
-    Parameters
-    ----------
-    repetitions, bits, width : int
-        R, k and p of the paper: R * 2^k * p floats.  More of each raise recall, memory and time.
-    backend : {"exact", "hnsw"}
-    hnsw : dict, optional
-        Settings of :class:`muvera.HNSWSettings`.
+    paper's FDEs with filled cells: R * 2^k * p floats, with R = `repetitions`, k = `bits` and p = `width`.
     """
 
     chamfer: bool = True
@@ -437,15 +346,7 @@ class PeerFDE(WorkerSystem):
     def search(
         self, queries: MultiVectors, k: int, *, candidates: int = 100, ef: int | None = None
     ) -> Answers:
-        """Answer queries one at a time.
-
-        Parameters
-        ----------
-        candidates : int
-            Documents that are ranked exactly; recall and time rise with it.
-        ef : int, optional
-            Candidates of a search in the graph; default: that of its settings.
-        """
+        """Answer queries: rank `candidates` of the search exactly."""
         count = min(max(k, candidates), len(self.documents))
         fdes, seconds = self._encode("encode_query", queries)
 

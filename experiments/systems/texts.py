@@ -40,17 +40,7 @@ class _Words:
 
 
 class BM25(System):
-    """Words instead of vectors in the first stage.
-
-    Parameters
-    ----------
-    k1 : float
-        Higher: repeated words count more.
-    b : float
-        Higher: long documents score lower.
-    stopwords : str, optional
-        Language whose most common words are ignored.
-    """
+    """Words instead of vectors in the first stage; `stopwords` is a language whose commonest words are ignored."""
 
     name: ClassVar[str] = "bm25"
     chamfer: bool = True
@@ -83,17 +73,10 @@ class BM25(System):
 
 
 class Hybrid(System):
-    """:func:`muvera.hybrid_search` over several first stages.
+    """:func:`muvera.hybrid_search` over several first stages: "vectors", "words" (BM25) and "single" vectors.
 
-    Parameters
-    ----------
-    sources : list of {"vectors", "words", "single"}
-        The index's vectors, BM25, the model's own single vectors.
-    idf : bool
-        Multiply every query token by its inverse document frequency, scaled to a mean of 1.
-    feedback : float
-        Weight of the best documents' rarest tokens, which are added to the query for a second search
-        (ColBERT-PRF); 0: none.
+    `idf` multiplies every query token by its inverse document frequency, scaled to a mean of 1.  `feedback` is the
+    weight of the best documents' rarest tokens, which are added to the query for a second search (ColBERT-PRF).
     """
 
     name: ClassVar[str] = "hybrid"

@@ -24,13 +24,8 @@ _BLOCK = 1 << 16
 class TokenSystem(System):
     """Base class of systems that search single tokens.
 
-    Parameters
-    ----------
-    backend : {"hnsw", "exact"}
-        A graph of all tokens, or a scan of all, which has no error of a graph and takes about as long as exact
-        Chamfer over all documents.
-    m, ef_construction : int
-        Links per token and candidates while building; more raise recall and the time of a build.
+    The backend is a graph of all tokens ("hnsw"), or a scan of all ("exact"), which has no error of a graph and takes
+    about as long as exact Chamfer over all documents.
     """
 
     def __init__(self, *, backend: VectorBackend = "hnsw", m: int = 16, ef_construction: int = 100) -> None:
@@ -59,16 +54,7 @@ class TokenSystem(System):
     def nearest(
         self, query: NDArray[np.float32], count: int, ef: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the `count` best tokens of each query token and their inner products, best first.
-
-        Parameters
-        ----------
-        query : float32 (m, dimension)
-        count : int
-            At most all tokens are returned.
-        ef : int, optional
-            Tokens of a search in the graph, at least `count`; more find more of the true best and take longer.
-        """
+        """Return the `count` best tokens of each query token and their inner products, best first."""
         if count < 1:
             raise ValueError(f"Every query token must retrieve at least 1 token, got {count}.")
         count = min(count, len(self._document_of))
@@ -114,18 +100,7 @@ class SingleVector(TokenSystem):
         ef: int | None = None,
         deduplicate: bool = True,
     ) -> Answers:
-        """Answer queries one at a time.
-
-        Parameters
-        ----------
-        candidates : int
-            Length of the list; recall and time of reranking rise with it.
-        ef : int, optional
-            As for :meth:`nearest`.
-        deduplicate : bool
-            Count a document once in the list.  False: every token counts, so fewer documents are ranked, the
-            paper's weaker variant.
-        """
+        """Rank the documents of a list of `candidates`; with `deduplicate` it counts a document once."""
 
         def answer(_: int, query: MultiVectors) -> Ranked:
             return self.ranked_exactly(query, self.candidates(query, candidates, ef, deduplicate), k)
@@ -183,17 +158,7 @@ class XTR(TokenSystem):
         ef: int | None = None,
         candidates: int = 0,
     ) -> Answers:
-        """Answer queries one at a time.
-
-        Parameters
-        ----------
-        tokens : int
-            Tokens that every query token retrieves; recall and time rise with it.
-        ef : int, optional
-            As for :meth:`nearest`.
-        candidates : int
-            Rank this many of the best by exact Chamfer, whose scores are then returned; 0 for plain XTR.
-        """
+        """Retrieve `tokens` by every query token; rank the best `candidates` by exact Chamfer, 0 for plain XTR."""
 
         def answer(_: int, query: MultiVectors) -> Ranked:
             documents, scores = self.imputed(query, tokens, ef)
