@@ -1,12 +1,9 @@
-"""The package as a whole: public names, versions, links, and the graph library that an installation chooses."""
+"""The package as a whole: public names, versions and links."""
 
 import importlib
-import importlib.util
 import pkgutil
 import re
 import types
-from pathlib import Path
-from typing import Any
 
 import pytest
 from builders.paths import ROOT
@@ -36,7 +33,7 @@ def test_no_public_name_hides_a_module() -> None:
 def test_the_version_has_one_source() -> None:
     tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert "version" in project["project"]["dynamic"]
+    assert project["project"]["dynamic"] == ["version"]
     assert project["tool"]["hatch"]["version"]["path"] == "muvera/__init__.py"
     assert re.fullmatch(r"\d+\.\d+\.\d+", muvera.__version__)
 
@@ -53,35 +50,3 @@ def test_links_between_files_resolve(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"", prose):
         link = "".join(target)
         assert "://" in link or (page.parent / link).exists(), link
-
-
-# ---- The build hook chooses hnswlib if it can be compiled, and usearch otherwise
-
-
-def dependencies() -> list[str]:
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    options = {
-        "dependencies": ["numpy"],
-        "compiled-graph": "hnswlib>=0.8",
-        "ready-made-graph": "usearch>=2.26",
-    }
-    metadata: dict[str, Any] = {}
-    module.GraphHook(str(ROOT), options).update(metadata)
-    names: list[str] = metadata["dependencies"]
-    return names
-
-
-def test_the_graph_library_depends_on_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    assert dependencies() == ["numpy", "usearch>=2.26"]
-    (tmp_path / "g++").touch(mode=0o755)
-    (tmp_path / "Python.h").touch()
-    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
-    assert dependencies() == ["numpy", "hnswlib>=0.8"]
-    (tmp_path / "Python.h").unlink()
-    assert dependencies() == ["numpy", "usearch>=2.26"]

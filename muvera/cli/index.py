@@ -33,10 +33,7 @@ def index(
     config: Config = None,
     backend: Annotated[
         str | None,
-        Option(
-            help="auto, exact (reads every vector), scan (reads 4-bit codes), hnsw (searches a graph) or usearch (a "
-            "graph in half the memory)."
-        ),
+        Option(help="auto, exact (reads every vector), scan (reads 4-bit codes) or hnsw (searches a graph)."),
     ] = None,
     exact_tokens: Annotated[
         int | None,
@@ -64,7 +61,7 @@ def index(
     """Build an index of token embeddings.
 
     SOURCE is read in batches of bounded memory.  OUT appears when it is complete.  --config may also
-    contain backend, hnsw, usearch, exact_tokens, tokens and keep_exact.
+    contain backend, hnsw, exact_tokens, tokens and keep_exact.
 
     \b
     Example: index your own arrays, one (tokens, dimension) array per document.

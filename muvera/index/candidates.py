@@ -12,33 +12,31 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
-from ..mips import GRAPHS, SEARCHES, SavedState, VectorSearch, available_graph, make_search
+from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard
-from ..mips.exact import MAX_ROUNDED
 from .info import FirstStageRecall
 from .sample_profile import DRIFTED, SampleProfile
 from .settings import IndexSettings
 
-__all__ = ["CandidateSearch", "graph_from"]
+__all__ = ["CandidateSearch", "scan_from"]
 
-# With backend "auto", the number of vectors from which a graph is faster than reading all, by the most floats of a
-# vector, and for longer vectors (measured by `python -m experiments run crossover`).
-_GRAPH_FROM = ((512, 10_000), (MAX_ROUNDED, 6_000))
-_LONG_GRAPH_FROM = 3000
+# With backend "auto", floats and number of vectors from which a scan of codes is faster than reading all vectors
+# (measured by `python -m experiments graphs`); centroids of fewer vectors are worse.
+_SCAN_FLOATS, _SCAN_VECTORS = 2_560_000, 4096
 
 # Bytes of vectors that are encoded at a time.
 _BLOCK_BYTES = 128 << 20
 
-# A graph that finds less than this share of the exact best vectors gets a warning.
-_LOW_GRAPH_RECALL = 0.95
+# A search that finds less than this share of the exact best vectors gets a warning.
+_LOW_SEARCH_RECALL = 0.95
 
-# Best vectors to find when a graph's recall is measured.
+# Best vectors to find when a search's recall is measured.
 _MEASURED_K = 100
 
 
-def graph_from(dimension: int) -> int:
-    """Return the number of vectors of `dimension` floats from which "auto" builds a graph."""
-    return next((count for most, count in _GRAPH_FROM if dimension <= most), _LONG_GRAPH_FROM)
+def scan_from(dimension: int) -> int:
+    """Return the number of vectors of `dimension` floats from which "auto" scans codes."""
+    return max(_SCAN_VECTORS, _SCAN_FLOATS // dimension)
 
 
 class CandidateSearch:
@@ -62,7 +60,7 @@ class CandidateSearch:
         self.search = self._new_search("exact" if settings.backend == "auto" else settings.backend)
 
     def _new_search(self, kind: str) -> VectorSearch:
-        return make_search(kind, self.encoder.config.vector_dimension, self.settings.search_settings(kind))
+        return make_search(kind, self.encoder.config.vector_dimension, self.settings.hnsw)
 
     def add(
         self,
@@ -83,7 +81,7 @@ class CandidateSearch:
         try:
             for start in range(0, len(rows), step):
                 block = rows[start : start + step]
-                self._change_to_graph(len(self.search) + len(block), threads)
+                self._change_to_scan(len(self.search) + len(block), threads)
                 vectors = self.encoder.encode_documents(documents[start : start + step], threads=threads)
                 self.search.add(block, vectors, threads, guard)
             if self.profile is not None:
@@ -93,18 +91,18 @@ class CandidateSearch:
                 self.remove(rows)
             raise
 
-    def _change_to_graph(self, size: int, threads: int | None) -> None:
-        """Replace an exact search by a graph if "auto" prefers one for `size` vectors."""
-        enough = size >= graph_from(self.search.dimension)
-        if self.settings.backend != "auto" or self.search.kind in GRAPHS or not enough:
+    def _change_to_scan(self, size: int, threads: int | None) -> None:
+        """Replace an exact search by a scan if "auto" prefers one for `size` vectors."""
+        before = self.search
+        if self.settings.backend != "auto" or before.kind == "scan" or size < scan_from(before.dimension):
             return
-        graph, before = self._new_search(available_graph()), self.search
+        scan = self._new_search("scan")
         rows = before.labels()
         step = max(1, _BLOCK_BYTES // (4 * before.dimension))
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
-            graph.add(block, before.vectors(block), threads)
-        self.search = graph
+            scan.add(block, before.vectors(block), threads)
+        self.search = scan
         self.recall, self.recall_size = None, 0
 
     def remove(self, rows: NDArray[np.int64]) -> None:
@@ -166,15 +164,10 @@ class CandidateSearch:
     def warnings(self) -> list[str]:
         """Return sentences for users."""
         sentences = []
-        if self.settings.backend == "auto" and self.search.kind == "usearch":
+        if self.recall is not None and self.recall < _LOW_SEARCH_RECALL:
             sentences.append(
-                "hnswlib is not installed, so the graph is usearch's: the same recall in half the memory. To use "
-                "hnswlib: pip install 'muvera-toolkit[hnswlib]' (needs a C++ compiler)."
-            )
-        if self.recall is not None and self.recall < _LOW_GRAPH_RECALL:
-            sentences.append(
-                f"The graph finds only {self.recall:.1%} of the exact best vectors: raise {self.search.kind} m or "
-                "ef, or use backend 'exact'."
+                f"The search finds only {self.recall:.1%} of the exact best vectors: use backend 'exact', or raise m "
+                "or ef of a graph."
             )
         if self.fitted_on_too_few:
             sentences.append(
@@ -222,9 +215,7 @@ class CandidateSearch:
         """
         loaded = cls(encoder, settings, state["fitted_on"])
         kind, graph = state["kind"], state["graph"]
-        saved = SavedState(
-            settings.search_settings(kind), removed, None if graph is None else folder.parent / graph
-        )
+        saved = SavedState(settings.hnsw, removed, None if graph is None else folder.parent / graph)
         loaded.search = SEARCHES[kind].load(folder, encoder.config.vector_dimension, saved)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         if state["first_stage"] is not None:

@@ -39,7 +39,6 @@ FILE_PATTERNS = (
     "encoder_*.npy",
     "vectors.npy",
     "vectors.hnsw",
-    "vectors.usearch",
     "vector_*.npy",
     TEXTS,
 )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from ..mips import HNSWSettings, Settings, USearchSettings
-from ..mips.settings import settings_from
+from ..mips import HNSWSettings
 from ..utils.checks import given, require_choice, require_int
 
 __all__ = ["CODES", "EXACT_TOKENS", "Backend", "IndexSettings", "TokenKind"]
 
-Backend = Literal["auto", "exact", "scan", "hnsw", "usearch"]
+Backend = Literal["auto", "exact", "scan", "hnsw"]
 
 TokenKind = Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"]
 
@@ -29,14 +28,13 @@ class IndexSettings:
 
     Parameters
     ----------
-    backend : {"auto", "exact", "hnsw", "usearch"}
-        "exact" reads every vector.  "hnsw" and "usearch" search a graph; usearch takes half the memory and maps
-        its file.  "auto" starts with "exact" and changes to "hnsw" (or to "usearch" if hnswlib is not
-        installed) when the collection has grown.
+    backend : {"auto", "exact", "scan", "hnsw"}
+        "exact" reads every vector.  "scan" reads a 4-bit code of every pair of floats and orders the best by bytes:
+        faster and in a third of the memory, and it may miss a candidate.  "hnsw" searches a graph of hnswlib, which
+        takes long to build and pays for collections of many millions.  "auto" starts with "exact" and changes to
+        "scan" when the collection has grown.
     hnsw : HNSWSettings or dict
         Settings of the backend "hnsw", such as ``{"m": 32}``.
-    usearch : USearchSettings or dict
-        Settings of the backend "usearch", such as ``{"precision": "int8"}``.
     exact_tokens : int
         Score all documents exactly, without vectors, if they have at most this many tokens in total.  The limit
         also applies to the documents that ``ids=`` selects.  0: never.
@@ -61,15 +59,13 @@ class IndexSettings:
 
     backend: Backend = "auto"
     hnsw: HNSWSettings = field(default_factory=HNSWSettings)
-    usearch: USearchSettings = field(default_factory=USearchSettings)
     exact_tokens: int = EXACT_TOKENS
     tokens: TokenKind | None = None
     keep_exact: bool = False
 
     def __post_init__(self) -> None:
         require_choice("backend", self.backend, get_args(Backend))
-        object.__setattr__(self, "hnsw", settings_from(HNSWSettings, self.hnsw, "hnsw"))
-        object.__setattr__(self, "usearch", settings_from(USearchSettings, self.usearch, "usearch"))
+        object.__setattr__(self, "hnsw", HNSWSettings.of(self.hnsw))
         object.__setattr__(self, "exact_tokens", require_int("exact_tokens", self.exact_tokens, 0))
         if self.tokens is not None:
             require_choice("tokens", self.tokens, get_args(TokenKind))
@@ -99,12 +95,7 @@ class IndexSettings:
             raise TypeError(f"IndexSettings has no field {unknown[0]!r}. The fields are: {', '.join(names)}.")
         return replace(base, **changes)
 
-    def search_settings(self, backend: str) -> Settings | None:
-        """Return the settings of a kind of vector search, or None if it has none."""
-        own: dict[str, Settings] = {"hnsw": self.hnsw, "usearch": self.usearch}
-        return own.get(backend)
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that ``IndexSettings.of(**values)`` accepts."""
         plain: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {**plain, "hnsw": self.hnsw.to_dict(), "usearch": self.usearch.to_dict()}
+        return {**plain, "hnsw": self.hnsw.to_dict()}

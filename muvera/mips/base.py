@@ -180,7 +180,7 @@ class SavedState:
 
     Parameters
     ----------
-    settings : HNSWSettings, USearchSettings or None
+    settings : HNSWSettings, optional
     removed : int64 (n,)
         Removed labels, which the files may still contain.
     graph : Path, optional

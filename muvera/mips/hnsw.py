@@ -1,9 +1,13 @@
 """HNSWSearch: a graph of hnswlib, which checks nothing itself.
 
-It also follows a file's links without checking that their targets exist, so a damaged file ends the process.  The
-layout of a file of version 0.8, native sizes: a header; for every vector its bottom links (a count and `2 m`
-numbers), its floats and its label; then for every vector the bytes of its upper links and, level by level, a count
-and `m` numbers.
+It also follows a file's links without checking that their targets exist, so :func:`check_graph_file` does.
+
+The graph is searched by cosine, because by inner product some vectors become unreachable.  To make both rank
+alike, every vector is extended to the same length (Bachrach et al., "Speeding up the Xbox recommender system",
+RecSys 2014, section 3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / reach, and queries get zeros.  The reach is the
+95th percentile of the lengths of the first vectors added: with a few very long vectors, their length would leave
+little of the differences between all others.  A longer vector gets zeros and is divided by its own length; the
+graph then treats it as short as the reach, but its inner products are exact.
 """
 
 from __future__ import annotations
@@ -17,18 +21,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.jit import kernel
+from ..utils.atomic_files import save_array
 from ..utils.checks import has_repeats
+from ..utils.npy_files import load_npy
 from ..utils.optional_imports import import_extra
 from ..utils.parallel import thread_count
-from .base import Found, SavedState, no_results
-from .graph import FREE, SPENT, USED, GraphSearch
-from .saved_graph import FILLING, Floats, Labels
+from .base import (
+    Found,
+    Guard,
+    SavedState,
+    VectorSearch,
+    checked_vectors,
+    no_results,
+)
+from .exact import score_among
+from .saved_graph import FILLING, Floats, Labels, SavedGraph, read_added
 from .settings import HNSWSettings
 
-__all__ = ["HNSWSearch", "bytes_in_graph", "check_graph_file", "find_lists"]
+__all__ = ["FREE", "GRAPH", "NORMS", "SPENT", "USED", "HNSWSearch", "LabelStates", "bytes_in_graph"]
+
+GRAPH, NORMS = "vectors.hnsw", "vector_norms.npy"
+
+#: States of a label: never used, or removed without a trace; in use; removed and never to be used again.
+FREE, USED, SPENT = 0, 1, 2
 
 # Capacity of an empty graph.
 _ROOM = 1024
+
+# Quantile of the first vectors' lengths that becomes the reach.
+_WITHIN_REACH = 0.95
+
+# Vectors that each thread adds before searches may run again.
+_ADDED_PER_THREAD = 32
+
 
 # Offset of level 0, capacity, vectors, bytes per vector, offsets of label and floats; highest level, entry point; m
 # above, m at the bottom, m; level factor; ef while building.
@@ -41,7 +66,44 @@ _MARK = 2
 _BLOCK = 1 << 16
 
 
-class HNSWSearch(GraphSearch):
+class LabelStates:
+    """States of the labels 0, 1, ..., one byte each; a set of a million labels would take a hundred times as much."""
+
+    def __init__(self) -> None:
+        self._states = np.zeros(0, np.uint8)
+        self._counts = np.zeros(3, np.int64)
+
+    def count(self, state: int) -> int:
+        """Return how many labels are USED or SPENT."""
+        return int(self._counts[state])
+
+    @property
+    def used(self) -> Labels:
+        """The labels in use, ascending."""
+        return np.flatnonzero(self._states == USED)
+
+    def of(self, labels: Labels) -> NDArray[np.uint8]:
+        """Return the states of any labels."""
+        states = np.zeros(len(labels), np.uint8)
+        known = (labels >= 0) & (labels < len(self._states))
+        states[known] = self._states[labels[known]]
+        return states
+
+    def put(self, labels: Labels, state: int) -> None:
+        """Set the state of labels, all different."""
+        if len(labels) == 0:
+            return
+        needed = int(labels.max()) + 1
+        if needed > len(self._states):
+            grown = np.zeros(max(needed, len(self._states) * 3 // 2), np.uint8)
+            grown[: len(self._states)] = self._states
+            self._states = grown
+        self._counts -= np.bincount(self._states[labels], minlength=3)
+        self._counts[state] += len(labels)
+        self._states[labels] = state
+
+
+class HNSWSearch(VectorSearch):
     """Approximate search in a graph of hnswlib.
 
     Parameters
@@ -57,11 +119,13 @@ class HNSWSearch(GraphSearch):
     """
 
     kind = "hnsw"
-    file = "vectors.hnsw"
 
     def __init__(self, dimension: int, settings: HNSWSettings | None = None) -> None:
         super().__init__(dimension)
         self.settings = HNSWSettings() if settings is None else settings
+        self._states = LabelStates()
+        self._reach = 0.0  # until the first vectors are added
+        self._norms = np.empty(0, np.float32)  # by label, what its vector was divided by
         self._index = self._graph()
         self._index.init_index(
             max_elements=_ROOM,
@@ -72,23 +136,74 @@ class HNSWSearch(GraphSearch):
         self._index.set_ef(1)
 
     def _graph(self) -> Any:
-        library = import_extra("hnswlib", "hnswlib", "Backend 'hnsw'")
+        library = import_extra("hnswlib", "hnsw", "Backend 'hnsw'")
         return library.Index(space="ip", dim=self.dimension + FILLING)
 
-    def _prepare(self, count: int) -> None:
+    def __len__(self) -> int:
+        return self._states.count(USED)
+
+    # -- changing -------------------------------------------------------------
+
+    def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
+        """Add a few vectors at a time, so that searches can run in between."""
+        lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
+        reach = self._reach or float(np.float32(np.quantile(lengths, _WITHIN_REACH))) or 1.0
+        norms = np.maximum(lengths, reach).astype(np.float32)
+        missing = np.sqrt(np.maximum(1 - np.square(lengths / reach), 0) / FILLING)
+        filled = np.empty((len(rows), self.dimension + FILLING), np.float32)
+        filled[:, : self.dimension] = rows / norms[:, np.newaxis]
+        filled[:, self.dimension :] = missing[:, np.newaxis]
+        workers = thread_count(threads)
+        step = _ADDED_PER_THREAD * workers
+        try:
+            with guard():
+                self._reserve(len(labels))
+                self._reach = reach
+                self._record_norms(labels, norms)
+            for start in range(0, len(labels), step):
+                block = labels[start : start + step]
+                with guard():
+                    self._index.add_items(
+                        filled[start : start + step], block.astype(np.uint64), num_threads=workers
+                    )
+                    self._states.put(block, USED)
+        except BaseException:
+            with guard():
+                self._retire(labels)
+            raise
+        if self.saved is not None:
+            self.saved = self.saved.record(labels, rows)
+
+    def _reserve(self, count: int) -> None:
         used, room = self._index.get_current_count(), self._index.get_max_elements()
         if used + count > room:
             self._index.resize_index(max(used + count, room * 3 // 2))
 
-    def _insert(self, labels: Labels, rows: Floats, threads: int) -> None:
-        self._index.add_items(rows, labels.astype(np.uint64), num_threads=threads)
+    def _record_norms(self, labels: Labels, norms: Floats) -> None:
+        needed = int(labels.max()) + 1
+        if needed > len(self._norms):
+            grown = np.ones(max(needed, len(self._norms) * 3 // 2), np.float32)
+            grown[: len(self._norms)] = self._norms
+            self._norms = grown
+        elif not self._norms.flags.writeable:
+            self._norms = self._norms.copy()
+        self._norms[labels] = norms
 
     def _retire(self, labels: Labels) -> None:
+        """Take the vectors of a failed addition out of the graph."""
         self._states.put(labels, FREE)
         for label in labels:
             with suppress(RuntimeError):  # this label was not inserted
                 self._index.mark_deleted(label)
                 self._states.put(label[np.newaxis], SPENT)
+
+    def can_add(self, labels: Labels) -> bool:
+        """Return True if :meth:`add` would accept all of these labels."""
+        return bool((self._states.of(labels) == FREE).all())
+
+    def existing(self, labels: Labels) -> Labels:
+        """Return those of `labels` that a search can return, ascending."""
+        return np.unique(labels[self._states.of(labels) == USED])
 
     def remove(self, labels: Labels) -> None:
         """Mark vectors as removed; they still guide searches and keep their memory."""
@@ -97,8 +212,20 @@ class HNSWSearch(GraphSearch):
             self._index.mark_deleted(label)
             self._states.put(label[np.newaxis], SPENT)
 
+    def _require(self, labels: Labels) -> None:
+        missing = labels[self._states.of(labels) != USED]
+        if len(missing):
+            raise KeyError(f"label {missing.min()} does not exist.")
+
+    # -- searching ------------------------------------------------------------
+
     def _search(
-        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
+        self,
+        queries: Floats,
+        k: int,
+        allowed: Labels | None,
+        threads: int | None,
+        ef: int | None,
     ) -> Found:
         """Search the graph, and keep what is allowed; if it finds too few, score the allowed vectors one by one."""
         present = None if allowed is None else self.existing(allowed)
@@ -106,20 +233,22 @@ class HNSWSearch(GraphSearch):
         k = min(k, available)
         if k == 0:
             return no_results(len(queries), 0)
+        filled = np.zeros((len(queries), self.dimension + FILLING), np.float32)
+        filled[:, : self.dimension] = queries
         accept = None if present is None else set(present.tolist()).__contains__
         try:
             # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and a search does not change a
             # setting that other threads read.  More than k also finds vectors that are longer than the reach.
             # With a Python filter one thread is enough: more would wait for the interpreter lock.
             labels, distances = self._index.knn_query(
-                self._filled(queries),
+                filled,
                 k=min(max(k, ef or self.settings.ef), available),
                 num_threads=1 if accept else thread_count(threads),
                 filter=accept,
             )
         except RuntimeError:  # the graph found fewer
             among = self.labels() if present is None else present
-            return self._search_among(among, queries, k, threads)
+            return score_among(among, self._stored, queries, k, threads)
         labels = labels.astype(np.int64)
         products = np.asarray(1 - distances, np.float32) * self._norms[labels]
         order = np.argsort(-products, axis=1, kind="stable")[:, :k]
@@ -127,7 +256,30 @@ class HNSWSearch(GraphSearch):
 
     def _stored(self, labels: Labels) -> Floats:
         rows = np.asarray(self._index.get_items(labels.tolist(), return_type="numpy"), np.float32)
-        return self._original(labels, rows)
+        return rows[:, : self.dimension] * self._norms[labels, np.newaxis]
+
+    def measure_recall(
+        self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
+    ) -> float:
+        """Return the share of the k best stored vectors that the graph finds, averaged over `queries`."""
+        queries = checked_vectors(queries, self.dimension, "queries")
+        k = min(k, len(self))
+        if k == 0 or len(queries) == 0:
+            return 1.0
+        exact, _ = score_among(self.labels(), self._stored, queries, k, threads)
+        labels, _ = self.search(queries, k, threads=threads, ef=ef)
+        return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, labels, strict=True)])) / k
+
+    # -- reading and saving ---------------------------------------------------
+
+    def labels(self) -> Labels:
+        """Return the labels that a search can return, ascending."""
+        return self._states.used
+
+    def vectors(self, labels: Labels) -> Floats:
+        """Return the vectors of `labels`."""
+        self._require(labels)
+        return self._stored(labels) if len(labels) else np.empty((0, self.dimension), np.float32)
 
     def info(self) -> dict[str, Any]:
         """Return kind, size, settings and bytes per vector."""
@@ -142,16 +294,31 @@ class HNSWSearch(GraphSearch):
 
     def save(self, folder: Path) -> None:
         """Write the graph in hnswlib's format, and the norms; raise OSError if the file is incomplete."""
-        path = folder / self.file
+        path = folder / GRAPH
         self._index.save_index(str(path))
-        self._require_whole(path, self._index.index_file_size())
+        written, needed = path.stat().st_size, self._index.index_file_size()
+        if written != needed:
+            raise OSError(f"{path} has only {written} of {needed} bytes. Is the disk full?")
         self._save_norms(folder)
+
+    def save_added(self, folder: Path) -> None:
+        """Write the vectors that the graph's file lacks, and all norms."""
+        assert self.saved is not None
+        self.saved.write(folder, self.existing)
+        self._save_norms(folder)
+
+    def _save_norms(self, folder: Path) -> None:
+        save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), self._norms]))
+
+    def saved_in(self, folder: Path) -> None:
+        """Record that the graph's file is in `folder` now."""
+        self.saved = SavedGraph(folder / GRAPH, len(self)) if len(self) else None
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
         """Read what :meth:`save` wrote, or raise ValueError, see :class:`VectorSearch`."""
         loaded = cls(dimension, saved.settings)
-        path = saved.graph or folder / cls.file
+        path = saved.graph or folder / GRAPH
         labels, marked = check_graph_file(path, dimension, loaded.settings.m)
         loaded._load_norms(folder, path, labels)
         if len(labels) == 0:
@@ -171,8 +338,25 @@ class HNSWSearch(GraphSearch):
             with suppress(RuntimeError):  # it is marked in the file
                 loaded._index.mark_deleted(label)
         loaded._states.put(removed, SPENT)
-        loaded._add_saved(path, folder)
+        loaded.saved = SavedGraph(path, loaded._states.count(USED) + loaded._states.count(SPENT))
+        loaded.add(*read_added(folder, dimension))
         return loaded
+
+    def _load_norms(self, folder: Path, graph: Path, labels: Labels) -> None:
+        """Read what :meth:`_save_norms` wrote, and check the norms of `labels`."""
+        array: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
+        if array.dtype != np.float32 or array.ndim != 1 or len(array) == 0:
+            raise ValueError(f"{folder / NORMS} is damaged: it holds {array.dtype} {array.shape} for norms.")
+        reach, norms = float(array[0]), array[1:]
+        if not np.isfinite(array).all() or reach < 0 or not (norms > 0).all():
+            raise ValueError(f"{folder / NORMS} is damaged: a norm is not a positive number.")
+        if len(labels) == 0:
+            return
+        if labels.max() >= len(norms):
+            raise ValueError(f"{folder / NORMS} has no norm for vector {labels.max()} of {graph}.")
+        if reach == 0 or norms[labels].min() < reach:
+            raise ValueError(f"{folder / NORMS} is damaged: a norm is less than the graph's reach {reach:g}.")
+        self._reach, self._norms = reach, norms
 
 
 def bytes_in_graph(floats: int, m: int) -> int:
@@ -180,10 +364,7 @@ def bytes_in_graph(floats: int, m: int) -> int:
     return 4 * (floats + FILLING) + 8 + 4 * (2 * m + 1)
 
 
-# -- files --------------------------------------------------------------------
-
-
-def check_graph_file(path: Path, dimension: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def check_graph_file(path: Path, dimension: int, m: int) -> tuple[Labels, Labels]:
     """Return the labels of a file's vectors, and the labels marked as removed.
 
     Raises ValueError for a damaged file, or one whose vectors have another dimension (without the filling) or m.
@@ -235,9 +416,7 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[NDArray[np.int
     return numbers, numbers[vectors[:, _MARK] & 1 == 1]
 
 
-def _upper_lists(
-    path: Path, upper: bytes, count: int, above: int
-) -> tuple[NDArray[np.int64], list[NDArray[np.uint32]]]:
+def _upper_lists(path: Path, upper: bytes, count: int, above: int) -> tuple[Labels, list[NDArray[np.uint32]]]:
     """Return the level of every vector, and the link lists of each level above the bottom."""
     width = above + 1
     levels, starts = np.zeros(count, np.int64), np.zeros(count, np.int64)

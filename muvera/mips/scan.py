@@ -26,7 +26,7 @@ from .base import (
 )
 from .exact import byte_depth, round_into
 
-__all__ = ["ScanSearch"]
+__all__ = ["ScanSearch", "scan_bytes"]
 
 CODES, BYTES, SUMS, UNITS, LABELS = (
     f"vector_{name}.npy" for name in ("codes", "bytes", "sums", "units", "labels")
@@ -324,7 +324,7 @@ class ScanSearch(VectorSearch):
             "kind": self.kind,
             "vectors": len(self),
             "dimension": self.dimension,
-            "bytes_per_vector": self._groups + self._bytes.shape[1] + 4 + 4 + 8 + 1,
+            "bytes_per_vector": scan_bytes(self.dimension),
         }
 
     def save(self, folder: Path) -> None:
@@ -374,6 +374,11 @@ class ScanSearch(VectorSearch):
         loaded._alive = (~np.isin(labels, saved.removed)).astype(np.uint8)
         loaded._removed = count - int(loaded._alive.sum())
         return loaded
+
+
+def scan_bytes(dimension: int) -> int:
+    """Return the bytes of a vector: code, bytes, their sum and unit, label, and whether it was removed."""
+    return -(-dimension // 4) + byte_depth(dimension) + 4 + 4 + 8 + 1
 
 
 def _cut(count: int, size: int) -> list[tuple[int, int]]:

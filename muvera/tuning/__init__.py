@@ -1,1 +1,1 @@
-"""Find the encoder and graph settings that suit a collection."""
+"""Find the encoder that suits a collection."""

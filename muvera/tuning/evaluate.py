@@ -1,4 +1,4 @@
-"""The sample of a tuning, and the measurements on it: recall of encoders and of graphs."""
+"""The sample of a tuning, and the recall of encoders measured on it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,18 @@ from ..diagnostics.sample import (
 )
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
-from ..index.candidates import graph_from
-from ..mips import HNSWSearch, HNSWSettings
+from ..index.candidates import scan_from
 from ..mips.exact import bytes_in_memory
-from ..mips.hnsw import bytes_in_graph
+from ..mips.scan import scan_bytes
 from .result import TunedRow
 from .search_space import EncoderCandidate
 
 __all__ = [
     "MIN_HELD_OUT",
-    "M_VALUES",
     "Evaluator",
     "TuningSample",
     "draw_sample",
     "mean_recall",
-    "select_hnsw_settings",
     "vector_bytes",
 ]
 
@@ -46,15 +43,8 @@ MIN_HELD_OUT = 15
 # Largest number of queries; fewer are measured if tokens are many or wide.
 _QUERIES = 300
 
-#: Values of HNSW's m to try, the cheapest first; and of its ef.
-M_VALUES = (16, 32)
-_EF_VALUES = (100, 200, 400, 800)
-
 # Samples of the bootstrap.
 _DRAWS = 1000
-
-# Recall of the exact best vectors from which a graph is good enough.
-_TARGET_RECALL = 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,8 +226,7 @@ class Evaluator:
 
 def vector_bytes(floats: int, documents: int) -> int:
     """Return the bytes of a vector in an index of this many documents."""
-    graph = documents >= graph_from(floats)
-    return bytes_in_graph(floats, min(M_VALUES)) if graph else bytes_in_memory(floats)
+    return scan_bytes(floats) if documents >= scan_from(floats) else bytes_in_memory(floats)
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
@@ -254,28 +243,3 @@ def mean_recall(ranks: NDArray[np.int64], candidates: int) -> float:
     """
     half = max(K, candidates // 2)
     return float(np.mean([(ranks < cutoff).mean() for cutoff in (half, candidates)]))
-
-
-def select_hnsw_settings(
-    vectors: NDArray[np.float32],
-    queries: NDArray[np.float32],
-    candidates: int,
-    m_values: Sequence[int] = M_VALUES,
-) -> tuple[dict[str, int], float]:
-    """Choose the cheapest m and ef that nearly match exact search, or those of the highest recall.
-
-    Return them with the graph's recall of the `candidates` best vectors; it is lower in a graph of more vectors.
-    """
-    best: dict[str, int] = {}
-    highest = -1.0
-    for m in m_values:
-        graph = HNSWSearch(vectors.shape[1], HNSWSettings(m=m))
-        graph.add(np.arange(len(vectors)), vectors, 1)  # one thread: the same graph each time
-        # hnswlib searches with an ef of at least `candidates`, so smaller values would repeat a setting.
-        for ef in sorted({max(ef, candidates) for ef in _EF_VALUES}):
-            recall = graph.measure_recall(queries, candidates, 1, ef=ef)
-            if recall > highest:
-                best, highest = {"m": m, "ef": ef}, recall
-            if recall >= _TARGET_RECALL:
-                return best, recall
-    return best, highest

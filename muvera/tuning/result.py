@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..encoders.base import EncoderConfig
-from ..index.candidates import graph_from
 from ..utils.atomic_files import write_json
 from .search_space import pareto_fronts
 
@@ -28,7 +27,7 @@ class TunedRow:
     name : str
     config : MomentsConfig, LearnedConfig or FDEConfig
     bytes : int
-        Bytes of a document's vector, with its graph links if there will be a graph.
+        Bytes of a document's vector in the index.
     recall : dict of int to float
         Recall by number of candidates, of the selection queries.
     mean_recall : float
@@ -87,10 +86,6 @@ class Tuning:
     target_recall : float or None
     choice : TunedRow
         The encoder to use.
-    hnsw : dict
-        m and ef of the graph; empty if no graph is needed.
-    graph_recall : float or None
-        Share of the exact best vectors that such a graph of the sample finds.
     rows : tuple of TunedRow
         All encoders left after halving, by bytes.  Smaller sizes of a fitted map are measured as the
         leading columns of its largest; `choice` is measured with its own map.
@@ -106,8 +101,6 @@ class Tuning:
     candidates: int
     target_recall: float | None
     choice: TunedRow
-    hnsw: dict[str, int]
-    graph_recall: float | None
     rows: tuple[TunedRow, ...]
     exact_search: bool
 
@@ -115,11 +108,6 @@ class Tuning:
     def config(self) -> EncoderConfig:
         """Configuration of the encoder to use."""
         return self.choice.config
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings for ``MuveraIndex.build(documents, tuning.config, **tuning.settings)``."""
-        return {"hnsw": dict(self.hnsw)} if self.hnsw else {}
 
     @property
     def target_reached(self) -> bool | None:
@@ -175,13 +163,12 @@ class Tuning:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the configuration as a JSON file for ``muvera index --config``."""
-        write_json(Path(path), {**self.config.to_dict(), **self.settings})
+        write_json(Path(path), self.config.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON, with the text."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        del values["hnsw"]
-        for name in ("target_reached", "min_candidates", "settings"):
+        for name in ("target_reached", "min_candidates"):
             values[name] = getattr(self, name)
         values["config"] = self.config.to_dict()
         values["choice"] = {**self.choice.to_dict(), "pareto": True}
@@ -192,7 +179,7 @@ class Tuning:
     def text(self) -> str:
         """The table and the choice as text, several lines."""
         lines = [*_measured(self), "", *_table(self), ""]
-        for sentence in filter(None, [_choice(self), _target(self), _graph(self), *_limits(self)]):
+        for sentence in filter(None, [_choice(self), _target(self), *_limits(self)]):
             lines += textwrap.wrap(sentence, _WIDTH, initial_indent="- ", subsequent_indent="  ")
         return "\n".join(lines)
 
@@ -268,16 +255,6 @@ def _target(tuning: Tuning) -> str:
     if tuning.choice.held_out < tuning.target_recall:
         reached += " Held-out recall is below the target: set a higher target or rank more candidates."
     return reached
-
-
-def _graph(tuning: Tuning) -> str:
-    if tuning.graph_recall is None:
-        return ""
-    return (
-        f"From {graph_from(tuning.choice.floats):,} documents on an index uses a graph: with m={tuning.hnsw['m']} and "
-        f"ef={tuning.hnsw['ef']} it finds {tuning.graph_recall:.1%} of the exact best vectors of the sample, and "
-        "a smaller share among more vectors."
-    )
 
 
 def _limits(tuning: Tuning) -> list[str]:

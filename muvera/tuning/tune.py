@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,9 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..diagnostics.sample import K
-from ..index.candidates import graph_from
 from ..index.settings import EXACT_TOKENS
-from ..mips.hnsw import bytes_in_graph
 from ..utils.checks import require_int
-from .evaluate import (
-    M_VALUES,
-    MIN_HELD_OUT,
-    Evaluator,
-    draw_sample,
-    select_hnsw_settings,
-    vector_bytes,
-)
+from .evaluate import MIN_HELD_OUT, Evaluator, draw_sample, vector_bytes
 from .result import TunedRow, Tuning, select_row
 from .search_space import EncoderCandidate, encoder_candidates, halve
 
@@ -68,7 +58,7 @@ def tune(
         Select the smallest vectors for which this share of the exact ten best is among the candidates.
         Default: select the highest mean of recall among the candidates and among half as many.
     max_bytes : int, optional
-        Limit of a document's vector in bytes, with its graph links.
+        Limit of a document's vector in bytes.
     max_floats : int, optional
         Limit of a document's vector in floats.
     candidates : int, optional
@@ -86,7 +76,7 @@ def tune(
     Returns
     -------
     Tuning
-        ``config`` and ``settings`` for :meth:`MuveraIndex.build`, ``save`` for ``muvera index --config``,
+        ``config`` for :meth:`MuveraIndex.build`, ``save`` for ``muvera index --config``,
         ``rows`` and ``text``.
 
     Raises
@@ -100,7 +90,7 @@ def tune(
     Examples
     --------
     >>> tuning = tune(documents, queries, max_bytes=1024)  # doctest: +SKIP
-    >>> index = MuveraIndex.build(documents, tuning.config, **tuning.settings)  # doctest: +SKIP
+    >>> index = MuveraIndex.build(documents, tuning.config)  # doctest: +SKIP
     """
     if max_bytes is not None and max_floats is not None:
         raise ValueError(f"Give max_bytes={max_bytes} or max_floats={max_floats}, not both.")
@@ -143,18 +133,6 @@ def tune(
     evaluator.keep({each.source for each in left})
     table = evaluator.rows(left)
     choice = _choose(evaluator, left, table, target_recall)
-    hnsw: dict[str, int] = {}
-    graph_recall = None
-    if len(filled) >= graph_from(choice.floats):
-        m_values = [m for m in M_VALUES if max_bytes is None or bytes_in_graph(choice.floats, m) <= max_bytes]
-        encoder = evaluator.encoder(choice.config)
-        hnsw, graph_recall = select_hnsw_settings(
-            encoder.encode_documents(drawn.documents, threads=threads),
-            encoder.encode_queries(drawn.selection.queries, threads=threads),
-            candidates,
-            m_values,
-        )
-        choice = replace(choice, bytes=bytes_in_graph(choice.floats, hnsw["m"]))
     return Tuning(
         documents=len(filled),
         sampled_documents=size,
@@ -164,8 +142,6 @@ def tune(
         candidates=candidates,
         target_recall=target_recall,
         choice=choice,
-        hnsw=hnsw,
-        graph_recall=graph_recall,
         rows=table,
         exact_search=texts.num_tokens <= EXACT_TOKENS,
     )

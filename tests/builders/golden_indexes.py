@@ -40,7 +40,6 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "codes": {"backend": "exact", "tokens": "2bit", "exact_tokens": 0},
     "codes-and-tokens": {"backend": "exact", "tokens": "int8", "keep_exact": True, "exact_tokens": 0},
     "hnsw": {"backend": "hnsw", "hnsw": {"m": 4, "ef": 40}, "exact_tokens": 0},
-    "usearch": {"backend": "usearch", "usearch": {"m": 4, "ef": 40}, "exact_tokens": 0},
     "scan": {"backend": "scan", "exact_tokens": 0},
 }
 
@@ -55,7 +54,6 @@ CASES = {
         ("codes", "mean"),
         ("codes-and-tokens", "fde"),
         ("hnsw", "moments"),
-        ("usearch", "learned"),
         ("scan", "moments"),
     )
 }

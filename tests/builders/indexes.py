@@ -25,7 +25,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "all tokens": {"exact_tokens": 10**6},
     "exact": {"exact_tokens": 0, "backend": "exact"},
     "hnsw": {"exact_tokens": 0, "backend": "hnsw"},
-    "usearch": {"exact_tokens": 0, "backend": "usearch"},
     "scan": {"exact_tokens": 0, "backend": "scan"},
 }
 

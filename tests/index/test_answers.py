@@ -249,15 +249,15 @@ def test_settings_and_encoders_in_every_form() -> None:
 
 
 def test_growing_past_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates_module, "graph_from", lambda _: 130)
+    monkeypatch.setattr(candidates_module, "scan_from", lambda _: 130)
     index = MuveraIndex(CONFIG, exact_tokens=500)
     kinds = []
     for batch in batches(DOCUMENTS, 20):
         index.add(batch)
         kinds.append(index.info().search)
-    assert list(dict.fromkeys(kinds)) == ["all tokens", "exact", "hnsw"]
+    assert list(dict.fromkeys(kinds)) == ["all tokens", "exact", "scan"]
     vectors = index.info().vectors
-    assert vectors is not None and vectors["recall"] > 0.97  # measured when the graph was built
+    assert vectors is not None and vectors["recall"] > 0.97  # measured when the scan began
     assert recall(answers(index), pairs(top_k(QUERIES, DOCUMENTS, 8))) > 0.93
     # The encoder was fitted when the limit was exceeded.
     first = -(-(int(np.argmax(np.cumsum(DOCUMENTS.lengths) > 500)) + 1) // 20) * 20

@@ -1,4 +1,4 @@
-"""CandidateSearch and measured recall: the best rows, the change to a graph, faults, warnings."""
+"""CandidateSearch and measured recall: the best rows, the change to a scan, faults, warnings."""
 
 import dataclasses
 import sys
@@ -11,14 +11,13 @@ from builders.indexes import DOCUMENTS, EMPTY, MORE, QUERIES, WAYS, built
 from builders.realistic_collections import CONFIG, documents_like_real, queries_like_real
 
 import muvera.index.candidates as module
-from muvera import FDEEncoder, MultiVectors, MuveraIndex, mips, top_k
+from muvera import FDEEncoder, MultiVectors, MuveraIndex, top_k
 from muvera.data.sampling import pseudo_queries
 from muvera.index import two_stage_search
 from muvera.index.candidates import CandidateSearch
 from muvera.index.info import FirstStageRecall
 from muvera.index.settings import IndexSettings
-from muvera.mips import ExactSearch, HNSWSearch
-from muvera.mips.exact import MAX_ROUNDED
+from muvera.mips import ExactSearch, ScanSearch
 
 FILLED = np.setdiff1d(np.arange(200), EMPTY)
 WINDOWS = pseudo_queries(DOCUMENTS[FILLED], 64, 32, np.random.default_rng(0))[0]
@@ -52,7 +51,7 @@ def test_candidates_are_the_best_vectors(monkeypatch: pytest.MonkeyPatch) -> Non
     assert rows(filled().find(QUERIES, 20)) == whole
 
 
-@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch", "scan"])
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "scan"])
 def test_documents_without_tokens(backend: Any) -> None:
     search = filled(backend)
     assert search.search.labels().tolist() == FILLED.tolist()
@@ -62,45 +61,30 @@ def test_documents_without_tokens(backend: Any) -> None:
     assert [sorted(row) for row in rows(search.find(QUERIES, 3, np.array([5, 16, 17, 40])))] == [[5, 40]] * 10
 
 
-def test_auto_changes_to_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "graph_from", lambda _: 150)
-    search = CandidateSearch(ENCODER, IndexSettings.of(hnsw={"m": 9}))
+def test_auto_changes_to_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [module.scan_from(floats) for floats in (64, 256, 10_240)] == [40_000, 10_000, 4096]
+    monkeypatch.setattr(module, "scan_from", lambda _: 150)
+    search = CandidateSearch(ENCODER, IndexSettings())
     search.add(np.arange(100), DOCUMENTS[:100])
     assert isinstance(search.search, ExactSearch) and search.measure(WINDOWS) == 1.0
     assert not search.recall_is_stale
     before = rows(search.find(QUERIES, 500))[0]
     search.remove(np.array([3]))
     search.add(np.arange(100, 200), DOCUMENTS[100:])
-    graph: Any = search.search
-    assert isinstance(graph, HNSWSearch) and graph.settings.m == 9
-    assert search.recall_is_stale  # the recall of an exact search says nothing about the graph
-    assert graph.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
+    assert isinstance(search.search, ScanSearch)
+    assert search.recall_is_stale  # the recall of an exact search says nothing about the scan
+    assert search.search.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
     among = [row for row in before if row != 3]
     assert sorted(rows(search.find(QUERIES, 500, np.array(among)))[0]) == sorted(among)
-    limits = [module._GRAPH_FROM[0][1], module._GRAPH_FROM[1][1], module._LONG_GRAPH_FROM]
-    monkeypatch.undo()
-    assert [module.graph_from(floats) for floats in (64, 512, 513, MAX_ROUNDED, MAX_ROUNDED + 1)] == [
-        limits[0], limits[0], limits[1], limits[1], limits[2],
-    ]  # fmt: skip
 
 
-def test_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "graph_from", lambda _: 150)
-    monkeypatch.setattr(mips, "find_spec", lambda name: None if name == "hnswlib" else object())
-    search = filled("auto")
-    assert search.search.kind == "usearch"
-    assert len(search.warnings()) == 1 and "muvera-toolkit[hnswlib]" in search.warnings()[0]
-    assert filled("usearch").warnings() == []  # it was asked for
-    monkeypatch.setattr(mips, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="neither hnswlib nor usearch"):
-        filled("auto")
-    for backend, library in (("hnsw", "hnswlib"), ("usearch", "usearch.index")):
-        monkeypatch.setitem(sys.modules, library, None)
-        with pytest.raises(ImportError, match=rf"'{backend}' .*pip install .*\[{backend[0]}"):
-            filled(backend)
+def test_hnswlib_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hnswlib", None)
+    with pytest.raises(ImportError, match=r"pip install .*\[hnsw\]"):
+        filled("hnsw")
 
 
-@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch", "scan"])
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "scan"])
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 def test_an_add_that_fails_late(
     backend: Any, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
@@ -125,7 +109,7 @@ def test_an_add_that_fails_late(
     assert calls == [40, 40, 40] and rows(search.find(QUERIES, 30)) == before
     assert search.search.labels().tolist() == FILLED[FILLED < 50].tolist()
     # These two have seen the rows; new ones are free.
-    assert search.search.can_add(np.arange(50, 200)) == (backend in ("exact", "usearch"))
+    assert search.search.can_add(np.arange(50, 200)) == (backend == "exact")
     assert search.search.can_add(np.arange(200, 350))
 
 

@@ -45,7 +45,7 @@ def test_a_loaded_index_is_the_same(way: dict[str, Any], ids: str, folder: Path)
 
 
 @pytest.mark.compiled("maps are learned from hundreds of documents")
-@pytest.mark.parametrize("backend", ["exact", "hnsw", "usearch", "scan"])
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "scan"])
 def test_learned_maps(backend: Any, folder: Path) -> None:
     documents = documents_like_real(300)
     index = built(documents, MomentsConfig(dimension=DIM, compact_dimension=48), backend=backend, path=folder)
@@ -151,21 +151,20 @@ def texts(first: int, count: int) -> MultiVectors:
     return MultiVectors.from_arrays(arrays, ids=range(first, first + count))
 
 
-@pytest.mark.parametrize("backend", ["hnsw", "usearch"])
 def test_a_graph_stays_and_new_vectors_are_written_beside_it(
-    backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, queries = tmp_path / "index", [texts(7, 1)[0], texts(100, 1)[0]]
-    index = built(texts(0, 60), "mean", backend=backend, path=folder)
+    index = built(texts(0, 60), "mean", backend="hnsw", path=folder)
 
     def graphs(folder: Path) -> list[str]:
-        return [name for name in read_manifest(folder)["files"] if name.endswith((".hnsw", ".usearch"))]
+        return [name for name in read_manifest(folder)["files"] if name.endswith(".hnsw")]
 
     def same(a: MuveraIndex, b: MuveraIndex) -> bool:
         left, right = ([list(row) for row in each.search(queries, 5)] for each in (a, b))
         return a.ids.tolist() == b.ids.tolist() and left == right
 
-    first = f"generation-000001/vectors.{backend}"
+    first = "generation-000001/vectors.hnsw"
     assert graphs(folder) == [first]
     for step in range(3):  # additions, updates and deletions; in the index in use and in a loaded one
         index.add(texts(100 + 10 * step, 5), threads=1)

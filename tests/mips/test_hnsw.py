@@ -1,26 +1,309 @@
-"""HNSWSearch: what hnswlib needs checked, and its file."""
+"""HNSWSearch: recall, removal, allowed labels, failed additions, damaged files, and what hnswlib needs checked."""
 
 import resource
 import signal
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hnswlib
 import numpy as np
 import pytest
-from builders.graph_vectors import like_fdes
+from builders.graph_vectors import exact_best, like_fdes, shared
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from muvera.mips import HNSWSearch, HNSWSettings, SavedState
-from muvera.mips.hnsw import find_lists
+import muvera.mips.exact
+from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
+from muvera.mips.hnsw import FREE, GRAPH, NORMS, SPENT, USED, LabelStates, find_lists
 
 
 def filled(vectors: np.ndarray, **settings: Any) -> HNSWSearch:
+    """Return a graph of these vectors under the labels 0, 1, ..."""
     search = HNSWSearch(vectors.shape[1], HNSWSettings(**{"ef_construction": 100, "ef": 100, **settings}))
     search.add(np.arange(len(vectors)), vectors, threads=1)
     return search
+
+
+def load(folder: Path, search: HNSWSearch, dimension: int = 16, **changes: Any) -> HNSWSearch:
+    """Read what `search` wrote, with changed settings."""
+    return HNSWSearch.load(folder, dimension, SavedState(replace(search.settings, **changes)))
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.sets(st.integers(0, 40), max_size=6), st.sampled_from([FREE, USED, SPENT])), max_size=12
+    )
+)
+def test_label_states_are_like_sets(changes: list[tuple[set[int], int]]) -> None:
+    states = LabelStates()
+    expected = dict.fromkeys(range(-1, 50), FREE)
+    for labels, state in changes:
+        states.put(np.array(sorted(labels), np.int64), state)
+        expected.update(dict.fromkeys(labels, state))
+    assert states.of(np.array(list(expected))).tolist() == list(expected.values())
+    assert states.used.tolist() == [label for label, state in expected.items() if state == USED]
+    assert [states.count(each) for each in (USED, SPENT)] == [
+        list(expected.values()).count(each) for each in (USED, SPENT)
+    ]
+
+
+# -- searching ----------------------------------------------------------------
+
+
+def test_recall() -> None:
+    """.97 leaves room for other compilers' arithmetic; rounded numbers change the order of near ones."""
+    vectors, queries = like_fdes(0, 2000), like_fdes(1, 40) * 3
+    search = filled(vectors)
+    labels, scores = search.search(queries, 20)
+    assert shared(labels, exact_best(vectors, queries, 10)) > 0.97
+    assert (np.diff(scores, axis=1) <= 0).all()
+    products = np.take_along_axis(queries @ vectors.T, labels, 1)
+    np.testing.assert_allclose(scores, products, atol=4e-5)
+    np.testing.assert_allclose(search.vectors(np.arange(9)), vectors[:9], atol=1e-5)
+    poor = filled(vectors, m=2, ef_construction=2, ef=1).measure_recall(queries, 10)
+    assert 0 < poor < 0.9 < 0.97 < search.measure_recall(queries, 10)
+
+
+def test_one_thread_builds_the_same_graph_and_batches_do_not_matter() -> None:
+    vectors, queries = like_fdes(4, 800), like_fdes(5, 6)
+    search = filled(vectors)
+    whole = search.search(queries, 20, threads=2)
+    np.testing.assert_array_equal(filled(vectors).search(queries, 20), whole)
+    for i in range(len(queries)):
+        alone = search.search(queries[i : i + 1], 20, threads=1)
+        np.testing.assert_array_equal(alone, (whole[0][i : i + 1], whole[1][i : i + 1]))
+
+
+def test_ef_of_a_search() -> None:
+    """A search has the ef it is given, and leaves no trace of it or of a large k."""
+    vectors, queries = like_fdes(9, 1500, 16), like_fdes(10, 40, 16)
+    search = filled(vectors, m=4, ef=200)
+    wide = search.search(queries, 10, threads=1)[0]
+    narrow = search.search(queries, 10, threads=1, ef=10)[0]
+    built_narrow = filled(vectors, m=4, ef=10).search(queries, 10, threads=1)[0]
+    np.testing.assert_array_equal(narrow, built_narrow)
+    assert search.search(queries, 1200)[0].shape == (40, 1200)
+    np.testing.assert_array_equal(search.search(queries, 10, threads=1)[0], wide)
+    assert not np.array_equal(narrow, wide)
+
+
+def test_zero_vectors_and_one_vector() -> None:
+    search = filled(np.array([[0.0, 0.0], [0.0, 3.0]], np.float32))
+    labels, scores = search.search(np.array([[0.0, 2.0], [0.0, -2.0]]), 2)
+    assert labels.tolist() == [[1, 0], [0, 1]]
+    np.testing.assert_allclose(scores, [[6, 0], [0, -6]], atol=6e-5)
+    one = filled(np.ones((1, 3), np.float32))
+    assert one.search(np.ones((2, 3), np.float32), 1)[0].tolist() == [[0], [0]]
+
+
+def test_too_few_from_the_graph_are_scored_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries = like_fdes(20, 120), like_fdes(21, 4)
+    search = filled(vectors)
+    search.remove(np.arange(100, 120))
+    monkeypatch.setattr(muvera.mips.exact, "_BLOCK", 64 * 4 * 7)  # several blocks, the last one shorter
+
+    def gives_up(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("Cannot return the results in a contiguous 2D array")
+
+    monkeypatch.setattr(search, "_index", Wrapped(search._index, knn_query=gives_up))
+    exact = ExactSearch(64)
+    exact.add(np.arange(100), search.vectors(np.arange(100)))
+    for allowed in (None, np.arange(0, 120, 2)):
+        labels, scores = search.search(queries, 50, allowed=allowed)
+        expected, products = exact.search(queries, 50, allowed=allowed)
+        np.testing.assert_allclose(scores, products, atol=1e-5)
+        np.testing.assert_array_equal(np.sort(labels), np.sort(expected))
+
+
+def test_lengths_that_differ_by_factors() -> None:
+    """The best by cosine contain less than half of the best by inner product."""
+    vectors = like_fdes(41, 3000) * np.random.default_rng(40).lognormal(0, 0.5, (3000, 1)).astype(np.float32)
+    queries = like_fdes(42, 50)
+    expected = exact_best(vectors, queries, 10)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert shared(exact_best(units, queries, 40), expected) < 0.5
+    assert shared(filled(vectors, ef=40).search(queries, 20)[0], expected) > 0.95
+
+
+def test_later_vectors_longer_than_the_first(tmp_path: Path) -> None:
+    vectors, queries = like_fdes(43, 600, 16), like_fdes(44, 20, 16)
+    vectors[400:] *= 2
+    search = filled(vectors[:400])
+    search.save(tmp_path)
+    for each in (search, load(tmp_path, search)):
+        each.add(np.arange(400, 600), vectors[400:], threads=1)
+        np.testing.assert_allclose(each.vectors(np.arange(600)), vectors, atol=3e-5)
+        labels, scores = each.search(queries, 20)
+        assert shared(labels, exact_best(vectors, queries, 10)) > 0.95
+        products = np.take_along_axis(queries @ vectors.T, labels, 1)
+        np.testing.assert_allclose(scores, products, atol=3e-5)
+
+
+@pytest.mark.parametrize("allowed", [[], [17], [17, 17, -5, 10**9], list(range(0, 600, 3)), list(range(50))])
+def test_allowed_labels(allowed: list[int]) -> None:
+    vectors, queries = like_fdes(14, 600), like_fdes(15, 10)
+    search = filled(vectors)
+    labels, scores = search.search(queries, 10, allowed=np.array(allowed, np.int64))
+    present = np.unique([label for label in allowed if 0 <= label < 600]).astype(np.int64)
+    wanted = min(10, len(present))
+    assert (labels[:, wanted:] == -1).all() and (scores[:, wanted:] == -np.inf).all()
+    assert np.isin(labels[:, :wanted], present).all()
+    if wanted:
+        expected = present[exact_best(search.vectors(present), queries, wanted)]
+        assert shared(labels[:, :wanted], expected) > 0.95
+
+
+# -- changing -----------------------------------------------------------------
+
+
+def test_removed_vectors(tmp_path: Path) -> None:
+    """They are never returned, in a graph saved before or after the removal."""
+    vectors, queries = like_fdes(8, 400), like_fdes(9, 20)
+    search = filled(vectors)
+    removed = np.unique(exact_best(vectors, queries, 8))
+    rest = np.setdiff1d(np.arange(400), removed)
+    state = SavedState(search.settings, removed=removed)
+    search.save(tmp_path)
+    loaded = [HNSWSearch.load(tmp_path, 64, state)]
+    search.remove(removed)
+    (tmp_path / "after").mkdir()
+    search.save(tmp_path / "after")
+    loaded.append(HNSWSearch.load(tmp_path / "after", 64, state))
+    for each in (search, *loaded):
+        assert len(each) == len(rest) and each.labels().tolist() == rest.tolist()
+        assert np.isin(each.search(queries, 50)[0], rest).all()
+        assert shared(each.search(queries, 20)[0], rest[exact_best(vectors[rest], queries, 10)]) > 0.95
+        few = each.search(queries, 5, allowed=np.concatenate([removed, rest[:3]]))[0]
+        assert (np.sort(few[:, :3], axis=1) == rest[:3]).all() and (few[:, 3:] == -1).all()
+        assert each.existing(np.array([removed[0], rest[0], 5000])).tolist() == [rest[0]]
+        for call in (each.remove, each.vectors):
+            with pytest.raises(KeyError, match=f"label {removed[0]} "):
+                call(np.array([rest[0], removed[0]]))
+        assert rest[0] in each.labels()
+        assert not each.can_add(removed)
+        each.add(np.array([500]), queries[:1] * 9)
+        assert each.search(queries[:1], 1)[0].tolist() == [[500]]
+    search.remove(search.labels())
+    assert search.search(queries[:1], 1)[0].tolist() == [[-1]]
+    with pytest.raises(ValueError, match="label 8 is in use"):
+        filled(vectors[:9]).add(np.array([30, 8, 7]), vectors[:3])
+
+
+class Wrapped:
+    """A library's graph with some methods replaced."""
+
+    def __init__(self, graph: Any, **methods: Any) -> None:
+        self._graph = graph
+        vars(self).update(methods)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._graph, name)
+
+
+def test_a_failing_add_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = like_fdes(22, 60)
+    search = filled(vectors[:40])
+    own = search._index
+
+    def add_items(data: Any, labels: Any, **options: Any) -> None:
+        own.add_items(data[:7], labels[:7], **options)
+        raise MemoryError
+
+    search._index = Wrapped(own, add_items=add_items)
+    with pytest.raises(MemoryError):
+        search.add(np.arange(40, 60), vectors[40:])
+    search._index = own
+    assert search.labels().tolist() == list(range(40)) and search.search(vectors[40:], 40)[0].max() < 40
+    # hnswlib accepts a label once, even if it is marked as deleted.
+    assert not search.can_add(np.arange(40, 60))
+    search.add(np.arange(60, 80), vectors[40:])
+    assert search.search(vectors[40:], 1)[0].ravel().tolist() == list(range(60, 80)) and len(search) == 60
+
+
+# -- files --------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, HNSWSearch]:
+    search = filled(like_fdes(23, 300, 16), ef=77)
+    search.save(tmp_path)
+    return tmp_path / GRAPH, search
+
+
+def test_loaded_graphs(saved: tuple[Path, HNSWSearch], tmp_path: Path) -> None:
+    path, search = saved
+    queries = like_fdes(24, 20, 16)
+    loaded = load(path.parent, search)
+    assert loaded.settings == search.settings
+    np.testing.assert_array_equal(loaded.search(queries, 30), search.search(queries, 30))
+    path.unlink()  # as another process may do
+    loaded.add(np.arange(300, 1400), like_fdes(25, 1100, 16))
+    assert len(loaded) == 1400 and (loaded.search(queries, 1400)[0] >= 0).all()
+    empty = HNSWSearch(16)
+    empty.save(tmp_path)
+    loaded = load(tmp_path, empty)
+    loaded.add(np.arange(3), like_fdes(26, 3, 16))
+    assert len(loaded) == 3
+
+
+def test_files_of_other_graphs(saved: tuple[Path, HNSWSearch]) -> None:
+    path, search = saved
+    with pytest.raises(ValueError, match=r"16 floats, but 17"):
+        load(path.parent, search, 17)
+    with pytest.raises(ValueError, match=r"m=16, but m=8"):
+        load(path.parent, search, m=8)
+    path.write_bytes(b"\1\0\0\0\1\0\0\0" * 1000)
+    with pytest.raises(ValueError, match="not a file of"):
+        load(path.parent, search)
+
+
+def test_damaged_norms(saved: tuple[Path, HNSWSearch]) -> None:
+    path, search = saved
+    norms = path.parent / NORMS
+    whole = np.load(norms)
+    damages = [(300, np.nan), (7, 0), (0, -1), (0, np.inf), (0, 0), (0, whole[0] * 1.1), (5, whole[0] / 2)]
+    damaged = []
+    for place, value in damages:
+        damaged.append(whole.copy())
+        damaged[-1][place] = value
+    for array in (*damaged, whole[:200], whole[:0], whole.astype(np.float64), whole[np.newaxis]):
+        np.save(norms, array)
+        with pytest.raises(ValueError, match=r"vector_norms\.npy"):
+            load(path.parent, search)
+
+
+def test_cut_and_damaged_files(saved: tuple[Path, HNSWSearch]) -> None:
+    """Every cut is noticed; a changed byte is noticed, or leaves a valid graph."""
+    path, search = saved
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for size in [0, 5, 95, 96, len(whole) - 1, *rng.integers(96, len(whole), 12)]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="cut off"):
+            load(path.parent, search)
+    path.write_bytes(whole + b"\0\0\0")
+    with pytest.raises(ValueError, match="3 bytes follow its end"):
+        load(path.parent, search)
+    queries = like_fdes(27, 3, 16)
+    for position in rng.integers(0, len(whole), 60):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            loaded = load(path.parent, search)
+        except ValueError as error:
+            assert str(path) in str(error) or "no norm" in str(error)
+        else:
+            with np.errstate(all="ignore"):
+                loaded.search(queries, 5, threads=1)
+
+
+# -- what hnswlib needs checked -----------------------------------------------
 
 
 @pytest.mark.parametrize("removed", [0, 60])
@@ -66,24 +349,13 @@ def test_unreachable_vectors_are_found() -> None:
     assert (np.sort(labels, axis=1) == np.arange(1500)).all()
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> tuple[Path, HNSWSearch]:
-    search = filled(like_fdes(23, 300, 16), ef=77)
-    search.save(tmp_path)
-    return tmp_path / HNSWSearch.file, search
-
-
-def load(path: Path, search: HNSWSearch) -> HNSWSearch:
-    return HNSWSearch.load(path.parent, 16, SavedState(search.settings))
-
-
 def test_a_mark_that_contradicts_the_index(saved: tuple[Path, HNSWSearch]) -> None:
     """hnswlib would say "Label not found" later, when the vector is read."""
     path, search = saved
     search.remove(np.array([7]))
     search.save(path.parent)
     with pytest.raises(ValueError, match=r"vectors\.hnsw has vector 7"):
-        load(path, search)
+        load(path.parent, search)
 
 
 def test_links_without_a_target(saved: tuple[Path, HNSWSearch]) -> None:
@@ -106,7 +378,7 @@ def test_links_without_a_target(saved: tuple[Path, HNSWSearch]) -> None:
             struct.pack_into("=I", damaged, position, value)
             path.write_bytes(damaged)
             with pytest.raises(ValueError, match=message):
-                load(path, search)
+                load(path.parent, search)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""tune on small collections: inputs of the choice, limits, targets, graphs, errors."""
+"""tune on small collections: inputs of the choice, limits, targets, errors."""
 
 import dataclasses
 import json
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from muvera import MomentsConfig, MomentsEncoder, MultiVectors, MuveraIndex, tune
 from muvera.encoders.registry import config_from_dict
-from muvera.mips.hnsw import bytes_in_graph
-from muvera.tuning.evaluate import Evaluator, draw_sample, select_hnsw_settings
+from muvera.mips.scan import scan_bytes
+from muvera.tuning.evaluate import Evaluator, draw_sample
 from muvera.tuning.plot import plot_tuning
 from muvera.tuning.result import TunedRow, Tuning
 from muvera.tuning.search_space import EncoderCandidate
@@ -52,7 +52,7 @@ def test_the_choice_is_the_best_row_and_does_not_depend_on_threads() -> None:
     assert front == sorted(set(front)) and [b for _, b in front] == sorted({b for _, b in front})
     low, high = first.choice.interval
     assert low <= first.choice.held_out <= high
-    assert first.target_reached is first.min_candidates is first.graph_recall is None
+    assert first.target_reached is first.min_candidates is None
     values = json.loads(json.dumps(first.to_dict(), allow_nan=False))
     assert config_from_dict(values["config"]) == first.config and len(values["rows"]) == len(first.rows)
     assert first.choice.name in first.text
@@ -83,7 +83,7 @@ def test_windows_come_from_documents_that_nothing_was_fitted_to() -> None:
 def test_measured_recall_is_that_of_an_index() -> None:
     """With all documents in the sample; the maps are fitted to other documents."""
     tuning = plain_tuning()
-    index = MuveraIndex.build(DOCUMENTS, tuning.config, exact_tokens=0, **tuning.settings)
+    index = MuveraIndex.build(DOCUMENTS, tuning.config, exact_tokens=0)
     exact = MuveraIndex.build(DOCUMENTS, tuning.config, exact_tokens=10**9).search(QUERIES, k=10)
     approximate = index.search(QUERIES, k=10, candidates=30)
     shares = [len(np.intersect1d(a.ids, b.ids)) / 10 for a, b in zip(approximate, exact, strict=True)]
@@ -162,24 +162,14 @@ def test_pseudo_queries() -> None:
     assert choice.pseudo_query_recall == max(row.pseudo_query_recall or 0 for row in both.rows)
 
 
-def test_large_collections_get_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("tune", "evaluate"):
-        monkeypatch.setattr(f"muvera.tuning.{module}.graph_from", lambda _: 300)
+def test_sizes_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera.tuning.evaluate.scan_from", lambda _: 300)
     steps: list[int] = []
     tuning = tune(DOCUMENTS, QUERIES, candidates=20, sample=400, max_floats=64, progress=steps.append)
-    assert set(tuning.hnsw) == {"m", "ef"} and tuning.settings == {"hnsw": tuning.hnsw}
-    assert tuning.choice.bytes == bytes_in_graph(tuning.choice.floats, tuning.hnsw["m"])
-    assert tuning.graph_recall is not None and tuning.graph_recall > 0.9
+    assert tuning.choice.bytes == scan_bytes(tuning.choice.floats)
     assert (tuning.sampled_documents, tuning.documents) == (400, len(FILLED)) and set(steps) == {1}
-    tight = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=bytes_in_graph(16, 16))
-    assert tight.hnsw["m"] == 16 and tight.choice.floats == 16
-
-
-def test_the_cheapest_graph_that_finds_enough() -> None:
-    vectors = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32)
-    settings, share = select_hnsw_settings(vectors, vectors[:20], 20)
-    assert settings == {"m": 16, "ef": 100} and share >= 0.98
-    assert select_hnsw_settings(vectors, vectors[:5], 250, [16])[0]["ef"] >= 250
+    tight = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=scan_bytes(16))
+    assert tight.choice.floats == 16
 
 
 class Recorder(MomentsEncoder):
