@@ -150,7 +150,7 @@ class Int8Matrix:
         The sums are exact integers: a row's product does not depend on the other rows.
         """
         rows = np.zeros((2 * len(block), self._packed.depth), np.uint8)
-        rows[::2, block.shape[1] :] = 128  # a high byte of 128 stands for zero
+        rows[::2, block.shape[1] :] = 128  # a high byte of 128 means zero
         units = np.empty(len(block), np.float32)
         split_to_bytes(block, rows, units)
         multiply_split(rows, self._packed.panels, self._packed.sums, units, self._scales, out)

@@ -222,7 +222,7 @@ def principal_directions(
     Parameters
     ----------
     documents : MultiVectors
-        A sample; of many tokens a part is used.
+        A sample; at most 16,384 of its tokens are used.
     count : int
         r, the number of directions.
     seed : int

@@ -1,7 +1,6 @@
 """Products of rows rounded to bytes with maps and vectors in bytes: the same bits on every machine.
 
-A map in bytes takes a quarter of the memory of a map in float32.  Rows are rounded here, to one byte or
-to two; the sums are those of :mod:`muvera.kernels.byte_tile`, where the sizes are explained.
+Rows are rounded to one byte or to two.  See :mod:`muvera.kernels.byte_tile` for the sums and the sizes.
 """
 
 import numpy as np
@@ -13,9 +12,9 @@ from .tile import LANES, ROWS
 
 @kernel
 def round_to_bytes(block, per_unit, out):
-    """Write ``128 + block * per_unit``, rounded and kept within 1..255, to `out` (uint8, 2-D).
+    """Write ``128 + block * per_unit``, rounded and clipped to 1..255, to `out` (uint8, 2-D).
 
-    `out` may have more columns than `block`; these are left as they are.
+    Further columns of `out` stay unchanged.
     """
     width = block.shape[1]
     whole = width // LANES * LANES
@@ -36,8 +35,8 @@ def round_to_bytes(block, per_unit, out):
 def multiply_bytes(rows, packed, column_sums, scales, start, out):
     """Write ``start + scales * ((rows - 128) @ M)`` to `out` (b, D), float32.
 
-    `rows` uint8 (b, depth); `packed` M as :func:`pack_bytes` has it; `column_sums` int32 (D,)
-    128 times the sum of each of M's columns; `scales` and `start` float32 (D,).
+    `rows` uint8 (b, depth); `packed` is M packed by :func:`pack_bytes`; `column_sums` int32 (D,)
+    is 128 times the sum of each column of M; `scales` and `start` float32 (D,).
     """
     count, depth = rows.shape
     width = out.shape[1]
@@ -59,8 +58,8 @@ def multiply_bytes(rows, packed, column_sums, scales, start, out):
 def split_to_bytes(block, out, units):
     """Write each row of `block` (b, n) as two rows of bytes, the high and the low one of 16 bits.
 
-    Row i is ``units[i] * (256 * (high - 128) + low)``, up to half a unit: the greatest entry has 32,767.
-    `out` uint8 (2 b, depth) may have more columns than `block`; these are left as they are.
+    Row i is ``units[i] * (256 * (high - 128) + low)``, up to half a unit: the largest entry becomes 32,767.
+    Further columns of `out`, uint8 (2 b, depth), stay unchanged.
     """
     for i in range(block.shape[0]):
         peak = np.float32(0)
@@ -76,7 +75,7 @@ def split_to_bytes(block, out, units):
 
 @helper
 def _joined(high, low, column_sum, unit):
-    """Return the product that the sums of a row's high and low bytes stand for."""
+    """Return the product from the sums of a row's high and low bytes."""
     return unit * np.float32(256.0 * (high - column_sum) + low)
 
 
@@ -84,9 +83,9 @@ def _joined(high, low, column_sum, unit):
 def multiply_split(rows, packed, column_sums, units, scales, out):
     """Write the product of rows that :func:`split_to_bytes` wrote with M to `out` (b, D), float32.
 
-    `packed` M as :func:`pack_bytes` has it; `column_sums` int32 (D,) 128 times the sum of each of M's
-    columns; `units` float32 (b,), `scales` float32 (D,).  Both halves of a row are in one tile, so
-    that M is read once.
+    `packed` is M packed by :func:`pack_bytes`; `column_sums` int32 (D,) is 128 times the sum of each column
+    of M; `units` float32 (b,), `scales` float32 (D,).  Both halves of a row are in one tile, so that M is
+    read once.
     """
     count, depth = rows.shape
     width = out.shape[1]
@@ -116,11 +115,11 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
 
 @kernel
 def round_rows(vectors, slack, numbers, sums, units, errors):
-    """Round each row of `vectors` (n, d) to signed bytes in a unit of its own, 127ths of its greatest entry.
+    """Round each row of `vectors` (n, d) to signed bytes, in units of 127ths of its largest entry.
 
-    `numbers` int8 (n, depth) may have more columns than `vectors`; these are left as they are.  `sums` int32
-    (n,) gets 128 times the sum of a row's bytes, `units` float32 (n,) its unit, `errors` float32 (n,) the
-    length of what rounding has taken away and `slack` times that of the row, rounded up.
+    Further columns of `numbers`, int8 (n, depth), stay unchanged.  `sums` int32 (n,) receives 128 times the
+    sum of a row's bytes, `units` float32 (n,) its unit, and `errors` float32 (n,) the length of the rounding
+    error plus `slack` times that of the row, rounded up.
     """
     tiny = np.finfo(np.float32).tiny
     for i in range(vectors.shape[0]):
@@ -148,20 +147,20 @@ def round_rows(vectors, slack, numbers, sums, units, errors):
 
 
 @kernel
-def multiply_rows(numbers, start, stop, sums, units, asked, query_units, out):
+def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, out):
     """Write the products of the vectors start..stop with all queries to `out` (stop - start, m), float32.
 
-    `numbers`, `sums` and `units` as :func:`round_rows` has them, `asked` uint8 (2 m, depth) and `query_units`
-    float32 (m,) as :func:`split_to_bytes`; depth is a multiple of SPAN, and what follows the queries' own
-    columns may be anything where the vectors have zeros.
+    `numbers`, `sums` and `units` are those of :func:`round_rows`; `query_bytes` uint8 (2 m, depth) and
+    `query_units` float32 (m,) those of :func:`split_to_bytes`.  Depth is a multiple of SPAN.  Columns in
+    which all vectors are zero may have any query bytes.
     """
-    depth = asked.shape[1]
-    flat, queries = numbers.reshape(-1), asked.reshape(-1)
-    found = np.empty(2 * VECTORS, np.int32)
+    depth = query_bytes.shape[1]
+    flat, queries = numbers.reshape(-1), query_bytes.reshape(-1)
+    dots = np.empty(2 * VECTORS, np.int32)
     for row in range(start, stop, VECTORS):
         for query in range(query_units.shape[0]):
-            byte_dots(flat, row, stop - 1, depth, queries, query, found, 0)
+            byte_dots(flat, row, stop - 1, depth, queries, query, dots, 0)
             for i in range(min(VECTORS, stop - row)):
                 out[row - start + i, query] = _joined(
-                    found[i], found[VECTORS + i], sums[row + i], query_units[query] * units[row + i]
+                    dots[i], dots[VECTORS + i], sums[row + i], query_units[query] * units[row + i]
                 )

@@ -1,11 +1,11 @@
 """Sums of products of unsigned with signed bytes: exact integers, the same on every machine.
 
-A map in bytes takes a quarter of the memory of a map in float32.  Where the processor adds four
+A map in bytes takes a quarter of the memory of a map in float32.  If the processor adds four
 products at once (AVX-512 VNNI), a product takes down to a quarter of the time.
 
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the packed
-right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum passes 2**31 as long as
-``depth`` is at most MAX_DEPTH.
+right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31 if ``depth``
+is at most MAX_DEPTH.
 """
 
 from typing import Any
@@ -39,10 +39,10 @@ _HAS_AVX2 = bool(binding.get_host_cpu_features().get("avx2", False))
 #: Consecutive bytes of a column that are multiplied together.
 STEP = 4
 
-#: Panels of a strip, which has two rows: those of a single query in two bytes.
+#: Panels of a strip, which has two rows: the high and low bytes of a single query.
 STRIP = ROWS // 2
 
-#: Bytes of a vector register, and vectors of signed bytes whose products with a query are summed together.
+#: Bytes of a vector register, and vectors of signed bytes that are multiplied together with a query.
 SPAN, VECTORS = STEP * LANES, 4
 
 #: Maximum number of bytes in a row: 255 * 128 * MAX_DEPTH is below 2**31.
@@ -63,9 +63,9 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
 
 
 def emit_sums(builder: Any, rows: list[Any], depth: Any, columns: list[Any], add: Any) -> list[list[Any]]:
-    """Emit the sums of rows with panels, all given by their addresses; return a list of sums a panel.
+    """Emit the sums of rows with panels, from their addresses; return a list of sums for each panel.
 
-    `add` emits one step.  Several panels share the loads of the rows, which bound the speed of one.
+    `add` emits one step.  Several panels share the loads of the rows, which limit the speed of one panel.
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
@@ -83,7 +83,7 @@ def emit_sums(builder: Any, rows: list[Any], depth: Any, columns: list[Any], add
 def _sums(
     context: Any, builder: Any, signature: Any, args: Any, add: Any, count: int = ROWS, panels: int = 1
 ) -> list[list[Any]]:
-    """Emit the sums of the tile that the arguments of an intrinsic name."""
+    """Emit the sums of the tile from the arguments of an intrinsic."""
     rows, row, last, depth, packed, panel = args[:6]
     size = builder.mul(depth, ir.Constant(depth.type, LANES))
     starts = [
@@ -109,8 +109,7 @@ def _emit_tile(context: Any, builder: Any, signature: Any, args: Any, add: Any) 
 
 def _emit_strip(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
     """Emit the sums of two rows with STRIP panels and store them, row by row."""
-    found = _sums(context, builder, signature, args, add, 2, STRIP)
-    for j, sums in enumerate(found):
+    for j, sums in enumerate(_sums(context, builder, signature, args, add, 2, STRIP)):
         for i, total in enumerate(sums):
             target = builder.add(args[7], ir.Constant(args[7].type, (i * STRIP + j) * LANES))
             store_vector(builder, total, entry_address(context, builder, signature.args[6], args[6], target))
@@ -118,7 +117,7 @@ def _emit_strip(context: Any, builder: Any, signature: Any, args: Any, add: Any)
 
 
 def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-    """Emit the sums and raise what is stored to their maxima over the rows."""
+    """Emit the sums and raise the stored values to their maxima over the rows."""
     target = entry_address(context, builder, signature.args[6], args[6], args[7])
     best = load_vector(builder, target, _SUMS)
     for total in _sums(context, builder, signature, args, add)[0]:
@@ -128,21 +127,21 @@ def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any
 
 
 def _emit_dots(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-    """Emit the products of VECTORS vectors with both rows of a query: those of the high bytes, then of the low."""
+    """Emit the products of VECTORS vectors with both rows of a query: high bytes first."""
     vectors, vector, last, depth, queries, query, out, position = args
     addresses = [
         entry_address(context, builder, signature.args[0], vectors, builder.mul(place, depth))
         for place in tile_rows(builder, vector, last, VECTORS)
     ]
     first = builder.mul(query, ir.Constant(query.type, 2))
-    asked = [
+    query_rows = [
         entry_address(
             context, builder, signature.args[4], queries, builder.mul(builder.add(first, half), depth)
         )
         for half in (ir.Constant(first.type, 0), ir.Constant(first.type, 1))
     ]
     starts = [builder.bitcast(address, _SUMS.as_pointer()) for address in addresses]
-    halves = [builder.bitcast(address, _SUMS.as_pointer()) for address in asked]
+    halves = [builder.bitcast(address, _SUMS.as_pointer()) for address in query_rows]
     sums = [new_sums(builder, _SUMS, VECTORS) for _ in halves]
     with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, SPAN))) as loop:
         unsigned = [builder.load(builder.gep(half, [loop.index]), align=1) for half in halves]
@@ -151,9 +150,9 @@ def _emit_dots(context: Any, builder: Any, signature: Any, args: Any, add: Any) 
             for half, totals in zip(unsigned, sums, strict=True):
                 builder.store(add(builder, builder.load(totals[i]), half, signed), totals[i])
     for i, totals in enumerate(sums):
-        found = sum_each(builder, [builder.load(total) for total in totals])
+        dots = sum_each(builder, [builder.load(total) for total in totals])
         place = builder.add(position, ir.Constant(position.type, i * VECTORS))
-        store_vector(builder, found, entry_address(context, builder, signature.args[6], out, place))
+        store_vector(builder, dots, entry_address(context, builder, signature.args[6], out, place))
     return context.get_dummy_value()
 
 
@@ -165,7 +164,7 @@ def _add_vnni(builder: Any, total: Any, row: Any, column: Any) -> Any:
 
 
 def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
-    """Emit the same sums for any machine: one byte of the four after the other."""
+    """Emit the same sums for any machine, one byte of the four after the other."""
     for i in range(STEP):
         shifted = builder.lshr(row, constant(_SUMS, 8 * i))
         unsigned = builder.and_(shifted, constant(_SUMS, 255))
@@ -213,11 +212,11 @@ def _intrinsic(add: Any, emit: Any) -> Any:
 
 
 def _interpreted_sums(rows, row, last, depth, packed, panel):
-    picked = np.minimum(np.arange(row, row + ROWS), last)
+    positions = np.minimum(np.arange(row, row + ROWS), last)
     columns = packed[panel * depth * LANES : (panel + 1) * depth * LANES]
     columns = columns.reshape(depth // STEP, LANES, STEP).transpose(0, 2, 1).reshape(depth, LANES)
     # Float64 holds these integers exactly.
-    return rows[: (last + 1) * depth].reshape(-1, depth)[picked].astype(np.float64) @ columns
+    return rows[: (last + 1) * depth].reshape(-1, depth)[positions].astype(np.float64) @ columns
 
 
 def _interpreted(rows, row, last, depth, packed, panel, out, position):
@@ -234,8 +233,8 @@ def _interpreted_strip(rows, row, last, depth, packed, panel, out, position):
 
 
 def _interpreted_dots(vectors, vector, last, depth, queries, query, out, position):
-    picked = np.minimum(np.arange(vector, vector + VECTORS), last)
-    signed = vectors[: (last + 1) * depth].reshape(-1, depth)[picked].astype(np.float64)
+    positions = np.minimum(np.arange(vector, vector + VECTORS), last)
+    signed = vectors[: (last + 1) * depth].reshape(-1, depth)[positions].astype(np.float64)
     halves = queries[2 * query * depth : 2 * (query + 1) * depth].reshape(2, depth)
     out[position : position + 2 * VECTORS] = (halves @ signed.T).ravel()
 
@@ -271,7 +270,7 @@ def _interpreted_round(source, position, per_unit, out, start):
     out[start : start + LANES] = np.clip(values, 1, 255).astype(np.uint8)
 
 
-#: Ways to add one step's products by name: the fastest that a processor has, and those that it could take.
+#: Ways to add the products of one step, by name; the last one is the fastest that this processor has.
 ADDITIONS: dict[str, Any] = {"portable": _add_portably}
 if _HAS_AVX2:
     ADDITIONS["avx2"] = _add_avx2
@@ -280,7 +279,7 @@ if _HAS_VNNI:
 
 
 def make_tiles(addition: str) -> tuple[Any, Any, Any, Any]:
-    """Return what writes sums, raises maxima, writes a strip and writes dots, made of one of the ADDITIONS."""
+    """Return the four intrinsics (sums, maxima, strip, dots), made with one of the ADDITIONS."""
     if INTERPRETED:
         return _interpreted, _interpreted_max, _interpreted_strip, _interpreted_dots
     add = ADDITIONS[addition]
@@ -289,12 +288,12 @@ def make_tiles(addition: str) -> tuple[Any, Any, Any, Any]:
     return tile, maxima, strip, dots
 
 
-#: Write the tile's ROWS * LANES sums (int32) to ``out[position:]``, row by row; raise the LANES integers
-#: ``out[position : position + LANES]`` to the maxima over the tile's rows; write the sums of two rows with
-#: STRIP panels, row by row; write the products of VECTORS vectors with the two rows of a query, which
-#: is what needs no packed matrix and no room for more than one query.
+#: ``byte_tile`` writes the tile's ROWS * LANES sums (int32) to ``out[position:]``, row by row.  ``byte_max``
+#: raises the integers ``out[position : position + LANES]`` to the maxima over the tile's rows.
+#: ``byte_strip`` writes the sums of two rows with STRIP panels, row by row.  ``byte_dots`` writes the
+#: products of VECTORS vectors, which are not packed, with the two rows of a query.
 byte_tile, byte_max, byte_strip, byte_dots = make_tiles(list(ADDITIONS)[-1])
 
 #: Write the bytes of ``source[position : position + LANES]`` to ``out[start:]``: 128 and the value times
-#: ``per_unit``, rounded and kept within 1..255.
+#: ``per_unit``, rounded and clipped to 1..255.
 round_lanes: Any = _interpreted_round if INTERPRETED else _compiled_round

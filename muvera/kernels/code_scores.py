@@ -2,8 +2,8 @@
 
 A token's code unpacks to a row of unsigned bytes u and a factor f, a query token to signed bytes v, a
 unit, a bias and a constant.  Their product is ``constant + unit * f * (<u, v> - bias)``; <u, v> is an
-exact integer, and all that follows is rounded alike on every machine.  The codes of the next document
-are fetched while one is multiplied: in random order waiting for them takes longer than the products.
+exact integer, and the rest is rounded alike on every machine.  The codes of the next document are
+prefetched while one is multiplied: in random order waiting for them would take longer than the products.
 
 Sizes: ``depth`` bytes of an unpacked row; M query tokens in panels of LANES columns, as
 :func:`muvera.kernels.byte_tile.pack_bytes` packs them.
@@ -56,9 +56,9 @@ def _raising(addition: str, panels: int) -> Any:
             starts = [address(0, builder.add(start, builder.mul(place, stride))) for place in places]
             numbers = [builder.add(panel, ir.Constant(panel.type, i)) for i in range(panels)]
             columns = [address(6, builder.mul(number, times(depth, LANES))) for number in numbers]
-            found = emit_sums(builder, starts, depth, columns, ADDITIONS[addition])
+            panel_sums = emit_sums(builder, starts, depth, columns, ADDITIONS[addition])
             scales = [broadcast(builder, builder.load(address(9, place)), LANES) for place in places]
-            for number, sums in zip(numbers, found, strict=True):
+            for number, sums in zip(numbers, panel_sums, strict=True):
                 bias = load_vector(builder, address(8, times(number, LANES)), _FLOATS)
                 target = address(10, times(number, LANES))
                 best = load_vector(builder, target, _FLOATS)
@@ -76,33 +76,33 @@ def _raising(addition: str, panels: int) -> Any:
 
 def _interpreted(panels: int) -> Any:
     def interpreted(rows, start, stride, row, last, depth, packed, panel, biases, factors, best):
-        picked = np.minimum(np.arange(row, row + (ROWS if panels == 1 else PAIR_ROWS)), last)
-        left = rows[start + picked[:, np.newaxis] * stride + np.arange(depth)].astype(np.float64)
+        positions = np.minimum(np.arange(row, row + (ROWS if panels == 1 else PAIR_ROWS)), last)
+        left = rows[start + positions[:, np.newaxis] * stride + np.arange(depth)].astype(np.float64)
         for i in range(panel, panel + panels):
             columns = packed[i * depth * LANES : (i + 1) * depth * LANES].reshape(depth // STEP, LANES, STEP)
             sums = left @ columns.transpose(0, 2, 1).reshape(depth, LANES)
             span = slice(i * LANES, (i + 1) * LANES)
-            values = (sums.astype(np.float32) - biases[span]) * factors[picked, np.newaxis]
+            values = (sums.astype(np.float32) - biases[span]) * factors[positions, np.newaxis]
             best[span] = np.maximum(best[span], values.max(axis=0))
 
     return interpreted
 
 
 def make_maxima(addition: str) -> tuple[Any, Any]:
-    """Return what raises the maxima of one panel, and of two, made of one of the ADDITIONS."""
+    """Return the intrinsics that raise the maxima of one panel and of two, made with one of the ADDITIONS."""
     if INTERPRETED:
         return _interpreted(1), _interpreted(2)
     return _raising(addition, 1), _raising(addition, 2)
 
 
-#: Raise ``best`` of one panel to the products of ROWS rows with it, without constants and units, or of two
-#: panels to those of PAIR_ROWS rows.  Row i begins at ``start + i * stride`` of `rows` (flat).
+#: Raise ``best`` to the products (without constants and units) of ROWS rows with one panel, or of PAIR_ROWS
+#: rows with two panels.  Row i begins at ``start + i * stride`` of `rows` (flat).
 one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 
 @helper
 def _fetch(codes, start, stop):
-    """Fetch the bytes start..stop."""
+    """Prefetch the bytes start..stop."""
     for place in range(start, stop, _LINE):
         prefetch(codes, place)
 
@@ -111,7 +111,7 @@ def _fetch(codes, start, stop):
 def _raise_block(
     rows, start, stride, count, depth, packed, biases, factors, best, codes, width, ahead, ahead_stop
 ):  # fmt: skip
-    """Raise `best` by `count` unpacked rows, and fetch as many codes from `ahead` on before `ahead_stop`."""
+    """Raise `best` by `count` unpacked rows; prefetch as many codes from `ahead` on, before `ahead_stop`."""
     panels = biases.shape[0] // LANES
     paired = panels - panels % 2
     ahead_stop = min(ahead + count * width, ahead_stop)
@@ -144,8 +144,8 @@ def score_codes(
     offsets : int64 (all documents + 1,)
     documents : int64 (c,)
     width, dimension, id_bytes, centers, table, nibbles, words
-        See :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty `table`, codes hold a byte a
-        coordinate, and `words` is the depth.
+        See :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty `table`, codes hold one
+        byte per coordinate, and `words` is the depth.
     packed : int8
         The query's tokens.
     biases, units, constants : float32 (panels * LANES,), (M,), (M,)

@@ -28,7 +28,7 @@ CELL_MEAN = 0
 CELL_UNIT = 1
 CELL_LENGTH = 2
 
-# Square of the share of their lengths that is left of tokens that cancel, as far as rounding goes.
+# Tokens cancel if the square of their sum is at most this share of the square of their total length.
 _CANCELED = np.float32(1e-6)
 
 
@@ -103,8 +103,8 @@ def encode_documents(
     `center` (width,) is subtracted from every token.  `cell_values` is one of the CELL constants,
     `weight` multiplies every entry.  An empty document's FDE is zero.
 
-    With `split` the FDE is that of what a document's mean token leaves of each token, in the cells of
-    the whole tokens.  Columns of `out` beyond the FDE are left as they are.
+    With `split` the FDE is that of the tokens minus the document's mean token, in the cells of the whole
+    tokens.  Columns of `out` beyond the FDE stay unchanged.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
@@ -143,11 +143,11 @@ def encode_documents(
             values = mixed
         for panel in range(panels):
             for row in range(0, count, ROWS):
-                where = row * step + panel
+                at = row * step + panel
                 if lane_planes:
-                    lane_signs(values, row, count - 1, width, planes, panel, masks, where, step)
+                    lane_signs(values, row, count - 1, width, planes, panel, masks, at, step)
                 else:
-                    tile_signs(values, row, count - 1, width, planes, panel, masks, where, step)
+                    tile_signs(values, row, count - 1, width, planes, panel, masks, at, step)
         if split:
             subtract_mean(values, count, width, mean)
         if measured:
@@ -201,7 +201,7 @@ def encode_documents(
                 scales[s] = weight / math.sqrt(square) if square > 0 else np.float32(0.0)
                 if cell_values == CELL_LENGTH:
                     scales[s] *= cell_lengths[s] / np.float32(counts[s])
-                # What the mean leaves cancels where one cell has all tokens: rounding is no direction.
+                # Residuals cancel if one cell has all tokens; rounding errors are no direction.
                 if measured and square <= _CANCELED * cell_lengths[s] * cell_lengths[s]:
                     scales[s] = np.float32(0.0)
             write_blocks(
@@ -220,7 +220,7 @@ def encode_queries(
     Cells are decided after subtracting `center`; values are not centered, which would change
     the ranking.  With `softness` tau > 0 a token at distance m from its nearest hyperplane
     goes to the cell across it with weight exp(-m / tau) / 2, and to its own with the rest.
-    `weight` multiplies every entry; columns of `out` beyond the FDE are left as they are.
+    `weight` multiplies every entry; columns of `out` beyond the FDE stay unchanged.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
@@ -252,11 +252,11 @@ def encode_queries(
             hashed = mixed
         for panel in range(panels):
             for row in range(0, count, ROWS):
-                where = (panel * room + row) * LANES
+                at = (panel * room + row) * LANES
                 if lane_planes:
-                    lane_dot(hashed, row, count - 1, width, planes, panel, products, where)
+                    lane_dot(hashed, row, count - 1, width, planes, panel, products, at)
                 else:
-                    tile_dot(hashed, row, count - 1, width, planes, panel, products, where)
+                    tile_dot(hashed, row, count - 1, width, planes, panel, products, at)
         load_rows(floats, halves, start, start + count, depth, width, no_center, rows)
         values = rows
         if mixing.shape[0] > 0:
@@ -281,9 +281,9 @@ def encode_queries(
                 across = np.float32(0.0)
                 if softness > 0 and bits > 0:
                     across = np.float32(0.5) * np.float32(math.exp(-margin / softness))
-                for part in range(2 if across > 0 else 1):
-                    share = across if part == 1 else np.float32(1.0) - across
-                    cell = code ^ (1 << nearest) if part == 1 else code
+                for other in range(2 if across > 0 else 1):
+                    share = across if other == 1 else np.float32(1.0) - across
+                    cell = code ^ (1 << nearest) if other == 1 else code
                     slot = slot_of[cell]
                     if slot < 0:
                         slot_of[cell] = slots

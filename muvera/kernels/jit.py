@@ -2,7 +2,7 @@
 
 ``kernel`` compiles a function for use from several Python threads at once: it releases
 the interpreter lock and uses none of numba's own threads, whose default layer aborts the
-process when two Python threads enter it.  Parallelism is :mod:`muvera.utils.parallel`'s work.
+process when two Python threads enter it.  :mod:`muvera.utils.parallel` starts the threads.
 
 No fastmath: signs decide cells, and every sum keeps its written order, so that a result
 does not depend on the machine's vector width.
@@ -17,17 +17,19 @@ import numba.core.config
 #: True when ``NUMBA_DISABLE_JIT=1``: kernels run as Python, intrinsics as NumPy.
 INTERPRETED = bool(numba.core.config.DISABLE_JIT)  # type: ignore[attr-defined]
 
-#: Whether compiled kernels are kept on disk.  numba's cache does not see edits in another module.
+#: True if compiled kernels are cached on disk.  numba's cache ignores edits in other modules.
 CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
 
+# numba's type stubs lack some flags.
+_njit: Any = numba.njit
 _FLAGS: dict[str, Any] = {"nogil": True, "cache": CACHE, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def kernel(function: Any) -> Any:
     """Compile `function` with the project's flags."""
-    return numba.njit(**_FLAGS)(function)
+    return _njit(**_FLAGS)(function)
 
 
 def helper(function: Any) -> Any:
     """Compile `function` for other kernels only: without the wrapper for calls from Python."""
-    return numba.njit(**_FLAGS, no_cpython_wrapper=True)(function)
+    return _njit(**_FLAGS, no_cpython_wrapper=True)(function)

@@ -20,13 +20,13 @@ def round_query(tokens, scales, shift, zero, depth, packed, biases, steps, produ
     scales, shift : float32 (n,)
         A token is multiplied by the scales; its product with the shift is written, too.
     zero : float
-        What a byte of a document token has where it stands for 0.
+        Byte of a document token for the value 0.
     depth : int
         Rows of a packed panel, a multiple of STEP, at least n.
     packed : int8
-        Panels as :func:`muvera.kernels.byte_tile.pack_bytes` has them; zero before.
+        Panels in the layout of :func:`muvera.kernels.byte_tile.pack_bytes`; zero before.
     biases : float32 (panels * LANES,)
-        Receives what the zeros of a document token add to a product of bytes; zero before.
+        Receives the part of a product of bytes that comes from `zero`; zero before.
     steps, products : float32 (m,)
         Receive the steps and the products with the shift.
     """
@@ -73,7 +73,7 @@ def carve_balls(tokens, offsets, least, sums, counts):
     tokens : float32 (n, d)
         Tokens of all queries, one query after the other.
     offsets : int64 (q + 1,)
-        Where the queries begin in `tokens`.
+        Starts of the queries in `tokens`.
     least : float
         Smallest cosine with the first token of a ball at which a token joins the ball.  A token
         of zeros has the cosine 0 with all tokens.

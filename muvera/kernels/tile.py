@@ -61,10 +61,8 @@ def pack_columns(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(panels, LANES, depth).transpose(0, 2, 1))
 
 
-def _emit_sums(
-    context: Any, builder: Any, signature: Any, args: Any, lanewise: bool, count: int = ROWS
-) -> list[Any]:
-    """Emit the product of `count` rows and one panel; return as many vectors of sums.
+def _emit_sums(context: Any, builder: Any, signature: Any, args: Any, lanewise: bool) -> list[Any]:
+    """Emit the product of ROWS rows and one panel; return as many vectors of sums.
 
     `lanewise` multiplies vector by vector, lane with lane, instead of every entry of a row with a packed
     vector: the product with a matrix whose LANES blocks are interleaved.
@@ -73,12 +71,12 @@ def _emit_sums(
     lanes = ir.Constant(depth.type, LANES)
     rows = [
         entry_address(context, builder, signature.args[0], rows_array, builder.mul(position, depth))
-        for position in tile_rows(builder, row, last, count)
+        for position in tile_rows(builder, row, last, ROWS)
     ]
     size = depth if lanewise else builder.mul(depth, lanes)
     steps = builder.sdiv(depth, lanes) if lanewise else depth
     columns = entry_address(context, builder, signature.args[4], packed, builder.mul(panel, size))
-    sums = new_sums(builder, _VECTOR, count)
+    sums = new_sums(builder, _VECTOR, ROWS)
     with cgutils.for_range(builder, steps) as loop:
         offset = builder.mul(loop.index, lanes)
         column = load_vector(builder, builder.gep(columns, [offset]), _VECTOR)
@@ -91,14 +89,14 @@ def _emit_sums(
     return [builder.load(total) for total in sums]
 
 
-def _compiled_dot(lanewise: bool, count: int = ROWS) -> Any:
+def _compiled_dot(lanewise: bool) -> Any:
     @intrinsic
     def compiled(typingctx, rows, row, last, depth, packed, panel, out, position):
         signature = types.void(rows, types.intp, types.intp, types.intp, packed, types.intp, out, types.intp)
 
         def generate(context, builder, signature, args):
             address = entry_address(context, builder, signature.args[6], args[6], args[7])
-            for i, total in enumerate(_emit_sums(context, builder, signature, args, lanewise, count)):
+            for i, total in enumerate(_emit_sums(context, builder, signature, args, lanewise)):
                 store_vector(builder, total, builder.gep(address, [ir.Constant(args[7].type, i * LANES)]))
             return context.get_dummy_value()
 
@@ -151,10 +149,10 @@ def _interpreted_sums(rows, row, last, depth, packed, panel, lanewise):
     return tile @ packed[panel * depth * LANES : (panel + 1) * depth * LANES].reshape(depth, LANES)
 
 
-def _interpreted_dot(lanewise: bool, count: int = ROWS) -> Any:
+def _interpreted_dot(lanewise: bool) -> Any:
     def interpreted(rows, row, last, depth, packed, panel, out, position):
-        sums = _interpreted_sums(rows, row, last, depth, packed, panel, lanewise)[:count]
-        out[position : position + count * LANES] = sums.ravel()
+        sums = _interpreted_sums(rows, row, last, depth, packed, panel, lanewise)
+        out[position : position + ROWS * LANES] = sums.ravel()
 
     return interpreted
 
@@ -181,8 +179,6 @@ _make_signs = _interpreted_signs if INTERPRETED else _compiled_signs
 
 #: Write the tile's ROWS * LANES products to ``out[position:]``, row by row.
 tile_dot: Any = _make_dot(lanewise=False)
-#: The same for half as many rows, where no more are left.
-half_dot: Any = _make_dot(lanewise=False, count=ROWS // 2)
 #: Raise ``out[position : position + LANES]`` to the maxima over the tile's rows.
 tile_max: Any = _interpreted_max if INTERPRETED else _compiled_max
 #: Write each row's signs as a uint16 (bit j: column j > 0) to ``out[position + i * step]``.

@@ -212,7 +212,7 @@ def interleaved_rotation(stream: np.random.Generator, lanes: int, groups: int) -
 
 
 def mixing(seed: int, dimension: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw round one: an interleaved rotation and where each of its coordinates goes.
+    """Draw round one: an interleaved rotation and the position of each of its coordinates.
 
     Returns
     -------
@@ -263,7 +263,7 @@ def complementary_projections(seed: int, dimension: int, repetitions: int, block
     Returns
     -------
     float32 (R, block, width) or (R, block, dimension)
-        In the mixed basis where rotations are structured, else in the tokens' own.
+        In the mixed basis if rotations are structured, else in the tokens' own.
     """
     structured = is_structured(dimension)
     width = padded_width(dimension) if structured else dimension
@@ -311,7 +311,7 @@ def final_signs(seed: int, repetition: int, rows: int, final: int) -> NDArray[np
     Returns
     -------
     uint16 (panels, rows)
-        Bit j of ``[p, i]`` is set where row i, column ``p * 16 + j`` is +1, else it is -1.
+        Bit j of ``[p, i]`` is set if row i, column ``p * 16 + j`` is +1, else it is -1.
     """
     panels = -(-final // 16)
     return generator(seed, _FINAL, repetition).integers(0, 2**16, (panels, rows), np.uint16)
