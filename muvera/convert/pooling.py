@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.offsets import running_total
 from ..data.validation import as_array
+from ..encoders.matmul import one_blas_thread
 from ..kernels.norms import unit_rows
 from ..utils.checks import require_choice, require_int, require_number
 
@@ -148,6 +149,7 @@ def pool_tokens(
     return _means(documents, labels, counts, rule.renormalize)
 
 
+@one_blas_thread()  # several threads only slow down products of single documents
 def token_clusters(
     documents: MultiVectors, factor: float = 2.0, rule: str | PoolingRule = "sentence-transformers"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -174,14 +176,11 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
     if len(tokens) <= limit:
         return np.arange(len(tokens))
     from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import pdist
+    from scipy.spatial.distance import pdist, squareform
 
     rows = np.asarray(tokens, np.float32)
     distances = 1 - rows @ rows.T
-    if rows_as_points:
-        condensed = pdist(distances)
-    else:
-        condensed = distances.clip(0, 2)[np.triu_indices(len(rows), 1)]
+    condensed = pdist(distances) if rows_as_points else squareform(distances.clip(0, 2), checks=False)
     return np.asarray(fcluster(linkage(condensed, "ward"), limit, "maxclust") - 1)
 
 
