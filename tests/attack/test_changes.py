@@ -1,4 +1,4 @@
-"""Indexes that change: under searches of other threads, and at random; ``MUVERA_ATTACK=1`` takes minutes."""
+"""Indexes that change: under searches of other threads, and at random; ``MUVERA_ATTACK=1000`` takes minutes."""
 
 import os
 from pathlib import Path
