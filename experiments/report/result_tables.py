@@ -270,8 +270,8 @@ def _scaling(results: Results, parts: list[Part]) -> list[Table]:
 def _crossover(results: Results, parts: list[Part]) -> list[Table]:
     """Return from which size on the second system is faster than the first, and the third than the second.
 
-    The configuration lists three systems by the size that they are for: all tokens, all vectors, a graph of
-    vectors.  Times are those of the median query, interpolated between measured sizes.
+    The configuration lists three systems by the size that they are for: all tokens, all vectors, a scan of
+    codes.  Times are those of the median query, interpolated between measured sizes.
     """
     experiment = parts[0].experiment
     points = [point.name for point in experiment.points()]
