@@ -15,8 +15,8 @@ from .output import print_json
 
 __all__ = ["convert", "formats"]
 
-# The names in muvera.convert.RULES and the two of whole words; help must not import these.
-_POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert, colpali, whole-word or colberter"
+# The names in muvera.convert.RULES, which help must not import.
+_POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert or colpali"
 
 
 def convert(
@@ -39,13 +39,6 @@ def convert(
     ] = None,
     pooling: Annotated[str | None, Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")] = None,
     pool_factor: Annotated[float, Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
-    protected: Annotated[
-        int | None, Option(help="Leading tokens that are not pooled (default: as the rule).")
-    ] = None,
-    token_ids: Annotated[
-        Path | None, Option(help="For whole words: a .npy with the vocabulary id of every token.")
-    ] = None,
-    vocabulary: Annotated[Path | None, Option(help="For whole words: vocab.txt or tokenizer.json.")] = None,
     dtype: Annotated[str | None, Option(help="float32 or float16 (default: as SOURCE).")] = None,
     nbits: Annotated[
         int | None,
@@ -85,7 +78,6 @@ def convert(
       muvera convert MY_INDEX COLBERT_INDEX --to plaid
     """
     from ..convert import IsolationLimits, pipeline
-    from ..utils.npy_files import load_npy
     from .sources import is_index, open_index
 
     limits = _without_none(
@@ -97,9 +89,6 @@ def convert(
         truncate_dimension=truncate_dimension,
         pooling=pooling,
         pool_factor=pool_factor,
-        protected=protected,
-        token_ids=None if token_ids is None else load_npy(token_ids),
-        vocabulary=vocabulary,
         dtype=dtype,
         nbits=nbits,
         bucket_means=bucket_means or None,

@@ -21,7 +21,6 @@ _ON_COMMAND_LINE = {
     "encoder='moments'": "--encoder moments",
     "give the format": "give --format",
     "muvera.convert.formats()": "muvera formats",
-    "needs token_ids and vocabulary": "needs --token-ids and --vocabulary",
     "Use None": "Leave it out",
     "Give another port": "Give another --port",
     "Use MuveraIndex.load": "Use muvera search",

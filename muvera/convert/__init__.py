@@ -7,7 +7,7 @@
 from .isolation import IsolationLimits
 from .options import Options
 from .pipeline import convert, read, survey
-from .pooling import RULES, PoolingRule, Vocabulary, pool_tokens, pool_words
+from .pooling import RULES, PoolingRule, pool_tokens
 from .registry import formats, open_source
 from .report import Measure, Report
 from .sources.base import Source
@@ -20,12 +20,10 @@ __all__ = [
     "PoolingRule",
     "Report",
     "Source",
-    "Vocabulary",
     "convert",
     "formats",
     "open_source",
     "pool_tokens",
-    "pool_words",
     "read",
     "survey",
 ]

@@ -12,11 +12,10 @@ from ..data.multivectors import MultiVectors
 from ..data.offsets import running_total
 from ..kernels.norms import unit_rows
 from ..utils.checks import require_choice, require_int, require_number
-from .pooling import RULES, Vocabulary, pool_tokens, pool_words, pooling_rule, unit
+from .pooling import RULES, pool_tokens, unit
 
 __all__ = ["Options", "option_names"]
 
-_WORDS = ("whole-word", "colberter")
 _DROPS = ("trailing", "leading", "all", "error")
 _LARGEST_HALF = 65504.0
 
@@ -36,15 +35,9 @@ class Options:
     normalize : bool
         Scale every token to unit length.
     pooling : str, optional
-        A rule of :data:`~muvera.convert.RULES`, ``"whole-word"``, or ``"colberter"`` (unique whole
-        words, not renormalized).
+        A rule of :data:`~muvera.convert.RULES`.
     pool_factor : float
-        For the rules: about ``1 / pool_factor`` of a document's tokens remain.
-    protected, renormalize : optional
-        Replace those of the pooling.
-    token_ids, vocabulary : optional
-        For whole words: the vocabulary id of every token of the source, in order, and an argument
-        for :class:`~muvera.convert.Vocabulary`.
+        Pooling keeps about ``1 / pool_factor`` of a document's tokens.
     dtype : {"float32", "float16"}, optional
         float16 takes half the memory and has 3 digits.
 
@@ -59,10 +52,6 @@ class Options:
     normalize: bool = False
     pooling: str | None = None
     pool_factor: float = 2.0
-    protected: int | None = None
-    renormalize: bool | None = None
-    token_ids: Any = None
-    vocabulary: Any = None
     dtype: str | None = None
 
     def __post_init__(self) -> None:
@@ -74,83 +63,39 @@ class Options:
             name = np.dtype(self.dtype).name
             require_choice("dtype", name, ("float32", "float16"))
             object.__setattr__(self, "dtype", name)
-        if self.pooling in _WORDS:
-            if self.token_ids is None or self.vocabulary is None:
-                raise ValueError(
-                    f"pooling={self.pooling!r} needs token_ids and vocabulary, to know the words."
-                )
-            if not isinstance(self.vocabulary, Vocabulary):
-                object.__setattr__(self, "vocabulary", Vocabulary(self.vocabulary))
-        elif self.pooling is not None:
-            if isinstance(self.pooling, str):
-                require_choice("pooling", self.pooling, (*RULES, *_WORDS))
-            pooling_rule(self.pooling, self.protected, self.renormalize)
+        if self.pooling is not None:
+            require_choice("pooling", self.pooling, RULES)
             require_number("pool_factor", self.pool_factor, 1, hint="2 halves the tokens.")
 
-    def apply(
-        self, batch: MultiVectors, first_document: int = 0, first_token: int = 0
-    ) -> tuple[MultiVectors, int]:
+    def apply(self, batch: MultiVectors, first_document: int = 0) -> tuple[MultiVectors, int]:
         """Return the transformed batch, and the number of dropped zero rows.
 
-        Parameters
-        ----------
-        batch : MultiVectors
-            Consecutive documents of the source.
-        first_document, first_token : int
-            Number of documents and tokens before this batch, for messages and for `token_ids`.
+        `first_document` is the number of documents before this batch, for messages.
 
         Raises
         ------
-        TypeError, ValueError
-            For documents or token ids that a transform refuses.
+        ValueError
+            For documents that a transform refuses.
         """
         count = batch.num_tokens
-        ids = self._token_ids(first_token, count) if self.pooling in _WORDS else None
         if self.drop_zero_rows is not None:
-            real = _real_rows(batch, self.drop_zero_rows, first_document)
-            batch = _select(batch, real)
-            ids = None if ids is None else ids[real]
+            batch = _without_zeros(batch, self.drop_zero_rows, first_document)
         dropped = count - batch.num_tokens
         if self.truncate_dimension is not None:
             batch = _truncated(batch, self.truncate_dimension)
         if self.normalize or self.truncate_dimension is not None:
             batch = _normalized(batch, first_document)
-        if self.pooling in _WORDS:
-            unique = self.pooling == "colberter"
-            renormalize = not unique if self.renormalize is None else self.renormalize
-            batch = pool_words(batch, ids, self.vocabulary, unique=unique, renormalize=renormalize)
-        elif self.pooling is not None:
-            rule = pooling_rule(self.pooling, self.protected, self.renormalize)
-            batch = pool_tokens(batch, self.pool_factor, rule)
-        if self.normalize and self.pooling is not None:
-            batch = unit(batch)
+        if self.pooling is not None:
+            batch = pool_tokens(batch, self.pool_factor, self.pooling)
+            batch = unit(batch) if self.normalize else batch
         if self.dtype is not None:
             batch = _cast(batch, self.dtype, first_document)
         return batch, dropped
 
-    def _token_ids(self, first: int, count: int) -> Any:
-        if len(self.token_ids) < first + count:
-            raise ValueError(
-                f"token_ids has {len(self.token_ids)} entries, but the source has at least {first + count} "
-                "tokens; give one for each."
-            )
-        return np.asarray(self.token_ids[first : first + count])
-
-    def require_all_used(self, tokens: int) -> None:
-        """Raise ValueError if `token_ids` does not have one entry for each of the source's tokens."""
-        if self.pooling in _WORDS and len(self.token_ids) != tokens:
-            raise ValueError(
-                f"token_ids has {len(self.token_ids)} entries, but the source has {tokens} tokens; "
-                "give one for each."
-            )
-
     def changed(self) -> dict[str, Any]:
-        """Return the settings that differ from the defaults, without the arrays for words."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in ("token_ids", "vocabulary") and getattr(self, field.name) != field.default
-        }
+        """Return the settings that differ from the defaults."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def option_names() -> frozenset[str]:
@@ -158,11 +103,10 @@ def option_names() -> frozenset[str]:
     return frozenset(field.name for field in fields(Options))
 
 
-def _real_rows(documents: MultiVectors, which: str, first: int) -> NDArray[np.bool_]:
-    """Return True for each token to keep; `first` documents came before, for messages."""
+def _without_zeros(documents: MultiVectors, which: str, first: int) -> MultiVectors:
     real: NDArray[np.bool_] = np.asarray(documents.tokens.any(axis=1))
-    if which == "all" or real.all():
-        return real
+    if real.all():
+        return documents
     if which == "error":
         row = int(np.argmin(real))
         raise ValueError(
@@ -172,16 +116,17 @@ def _real_rows(documents: MultiVectors, which: str, first: int) -> NDArray[np.bo
     count = running_total(real)
     starts, stops = documents.offsets[:-1], documents.offsets[1:]
     if which == "leading":
-        before = count[1:] - np.repeat(count[starts], documents.lengths)
-        return np.asarray(before > 0)
-    after = np.repeat(count[stops], documents.lengths) - count[:-1]
-    return np.asarray(after > 0)
+        real = count[1:] > np.repeat(count[starts], documents.lengths)
+    elif which == "trailing":
+        real = count[:-1] < np.repeat(count[stops], documents.lengths)
+    ids = documents.ids if documents.has_ids else None
+    return MultiVectors(documents.tokens[real], running_total(real)[documents.offsets], ids)
 
 
 def _truncated(documents: MultiVectors, dimension: int) -> MultiVectors:
-    if not 1 <= dimension <= documents.dimension:
+    if dimension > documents.dimension:
         raise ValueError(
-            f"truncate_dimension={dimension} must lie within 1 and the source's dimension={documents.dimension}."
+            f"truncate_dimension={dimension} must be at most the source's dimension={documents.dimension}."
         )
     return _with(documents, np.ascontiguousarray(documents.tokens[:, :dimension]))
 
@@ -218,10 +163,3 @@ def _token_name(documents: MultiVectors, row: int, first: int) -> str:
 
 def _with(documents: MultiVectors, tokens: Any) -> MultiVectors:
     return MultiVectors(tokens, documents.offsets, documents.ids if documents.has_ids else None)
-
-
-def _select(documents: MultiVectors, rows: NDArray[np.bool_]) -> MultiVectors:
-    if rows.all():
-        return documents
-    ids = documents.ids if documents.has_ids else None
-    return MultiVectors(documents.tokens[rows], running_total(rows)[documents.offsets], ids)

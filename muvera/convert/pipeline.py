@@ -212,13 +212,11 @@ def _stream(
     for batch in _at_least_one(source, _batch_tokens(source, max_tokens)):
         if not isinstance(source, NamedSource):  # which checks its batches
             batch.require_finite(first=report.read.documents, place=_place(source))
-        before = report.read.documents, report.read.tokens
+        result, dropped = steps.apply(batch, report.read.documents)
         report.read.add(batch)
-        result, dropped = steps.apply(batch, *before)
         report.dropped_rows += dropped
         report.written.add(result)
         yield result
-    steps.require_all_used(report.read.tokens)
     report.dropped_rows += source.dropped_rows
     report.notes.extend([source.note] if source.note else [])
 

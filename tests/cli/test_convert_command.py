@@ -38,15 +38,6 @@ def test_options_of_the_reader(tmp_path: Path) -> None:
     assert read(tmp_path / "named").ids.tolist() == ["x"]
 
 
-def test_whole_words(source: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "ids.npy", np.array([0, 1, 2, 2, 0, 1, 1, 2]))
-    (tmp_path / "vocab.txt").write_text("a\n##b\nc\n", encoding="utf-8")
-    words = ["--pooling", "whole-word", "--token-ids", tmp_path / "ids.npy", "--vocabulary"]
-    answer("convert", source, tmp_path / "out", *words, tmp_path / "vocab.txt")
-    assert read(tmp_path / "out").lengths.tolist() == [2, 0, 3]
-    assert "missing.txt" in fails("convert", source, tmp_path / "other", *words, tmp_path / "missing.txt")
-
-
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -60,9 +51,7 @@ def test_whole_words(source: Path, tmp_path: Path) -> None:
         (["--truncate-dimension", "9"], "--truncate-dimension 9"),
         (["-o", "part"], "--option must be NAME=VALUE, got 'part'"),
         (["-o", "column=x"], "'column'"),
-        (["--token-ids", "none.npy"], "none.npy"),
-        (["--pooling", "whole-word"], "needs --token-ids and --vocabulary"),
-        (["--pooling", "foo"], "whole-word, colberter, got 'foo'"),
+        (["--pooling", "foo"], "colpali, got 'foo'"),
         (["--isolated", "--memory-limit", "1"], "256"),
     ],
 )

@@ -12,8 +12,6 @@ from muvera.convert.report import Measure
 from muvera.data.batches import collection_batches
 from muvera.data.multivectors import MultiVectors
 
-WORDS = ["[CLS]", "a", "##b", "c"]
-
 
 def documents(*rows: list[list[float]], ids: Any = None) -> MultiVectors:
     return MultiVectors.from_arrays([np.array(r, np.float32).reshape(-1, 2) for r in rows], ids, dimension=2)
@@ -77,8 +75,6 @@ CHANGES: list[dict[str, Any]] = [
     {"drop_zero_rows": "all", "truncate_dimension": 2, "dtype": "float16"},
     {"drop_zero_rows": "leading", "pooling": "colbert"},
     {"drop_zero_rows": "all", "normalize": True, "pooling": "sentence-transformers", "pool_factor": 1.5},
-    {"drop_zero_rows": "all", "pooling": "whole-word"},
-    {"pooling": "colberter"},
 ]
 
 
@@ -91,13 +87,11 @@ def test_results_do_not_depend_on_the_batches(change: dict[str, Any], data: st.D
     tokens = random.standard_normal((sum(lengths), 3)).astype(np.float32)
     tokens[random.random(len(tokens)) < 0.3] = 0
     whole = MultiVectors.from_flat(tokens, lengths, ids=[f"d{i}" for i in range(len(lengths))])
-    if "pooling" in change and change["pooling"] in ("whole-word", "colberter"):
-        change = {**change, "token_ids": random.integers(0, 4, len(tokens)), "vocabulary": WORDS}
     options = Options(**change)
     expected, dropped = options.apply(whole)
     parts, lost, seen = [], 0, Measure()
     for batch in collection_batches(whole, data.draw(st.integers(1, 20))):
-        part, missing = options.apply(batch, seen.documents, seen.tokens)
+        part, missing = options.apply(batch, seen.documents)
         seen.add(batch)
         parts.append(part)
         lost += missing
@@ -149,17 +143,8 @@ def test_normalized_is_measured(norm: float, expected: bool) -> None:
         ({"dtype": "int8"}, "float32, float16, got 'int8'"),
         ({"pooling": "mean"}, "'mean'"),
         ({"pooling": "pylate", "pool_factor": 0}, "pool_factor must be at least 1, got 0"),
-        ({"pooling": "whole-word"}, "token_ids and vocabulary"),
     ],
 )
 def test_bad_options(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Options(**change)
-
-
-def test_token_ids_that_do_not_fit() -> None:
-    options = Options(pooling="whole-word", token_ids=[0, 1], vocabulary=WORDS)
-    with pytest.raises(ValueError, match="2 entries, but the source has at least 3"):
-        options.apply(documents([[1, 1], [1, 1], [1, 1]]))
-    with pytest.raises(ValueError, match="2 entries, but the source has 1"):
-        options.require_all_used(1)
