@@ -68,7 +68,7 @@ def load_test(
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port: int = free.getsockname()[1]
-        with _server(folder, port, threads):
+        with _server(folder, port, threads, encoder):
             writer = Writer(f"http://127.0.0.1:{port}", texts, writes_per_second)
             writer.start()
             try:
@@ -76,7 +76,7 @@ def load_test(
             finally:
                 writer.stop()
         after = _alone(index, sample.query_texts, threads, seconds * _SHARE_ALONE)
-        lost = writer.lost(TextIndex.load(folder))
+        lost = writer.lost(TextIndex.load(folder, encoder))
     duration = counts["microseconds"] / 1e6
     return {
         "connections": connections,
@@ -141,10 +141,10 @@ def _alone(index: TextIndex, queries: Sequence[str], threads: int, seconds: floa
 
 
 @contextmanager
-def _server(folder: Path, port: int, threads: int) -> Iterator[None]:
+def _server(folder: Path, port: int, threads: int, encoder: str) -> Iterator[None]:
     """Run ``muvera serve`` in a process of its own, and stop it gracefully."""
     command = [sys.executable, "-m", "muvera.cli", "serve", str(folder), "--writable"]
-    command += ["--port", str(port), "--threads", str(threads)]
+    command += ["--port", str(port), "--threads", str(threads), "--encoder", encoder]
     process = subprocess.Popen(command, env={**os.environ, "MUVERA_TOKEN": TOKEN}, stdout=subprocess.DEVNULL)
     end = time.monotonic() + 120
     while True:

@@ -38,7 +38,7 @@ class MuveraDocumentStore:
     def __init__(self, encoder: TextEncoder | str = "minilm", path: str | None = None) -> None:
         self._encoder, self._path = encoder, path
         if path is not None and Path(path).exists():
-            self.index = TextIndex.load(path, None if isinstance(encoder, str) else encoder)
+            self.index = TextIndex.load(path, encoder)
         else:
             self.index = TextIndex.build([], encoder)
 

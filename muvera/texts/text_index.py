@@ -23,7 +23,7 @@ from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.checks import as_id_list, require_int
 from .database import DocumentDatabase, TextDocument, require_ids
 from .encoders.base import TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
-from .encoders.registry import as_text_encoder
+from .encoders.registry import BUILT_IN, as_text_encoder
 from .hit import Hit, TextExplanation, explain_texts, sentences_of
 
 if TYPE_CHECKING:
@@ -266,13 +266,13 @@ class TextIndex:
         path : path
             A folder written by :meth:`save`.
         encoder : TextEncoder or str, optional
-            Must have the name that the index was built with.  Default: load that name with
-            :func:`muvera.load_text_encoder`.
+            Must have the name that the index was built with.  Default: that name if it is "minilm" or
+            "minilm-demo".  A folder's other names are not loaded, since a model can run code or receive texts.
 
         Raises
         ------
         ValueError
-            For an index without texts, or another encoder than the index was built with.
+            For an index without texts, a missing `encoder`, or another encoder than the index was built with.
         """
         index = MuveraIndex.load(path)
         file = index._attachment(TEXTS)
@@ -280,6 +280,11 @@ class TextIndex:
             raise ValueError(f"{path} is an index of token vectors without texts. Use MuveraIndex.load.")
         database = DocumentDatabase.open(file)
         name = str(database.property(_ENCODER))
+        if encoder is None and name not in BUILT_IN:
+            raise ValueError(
+                f"{path} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by a folder's "
+                "word alone. Give encoder= (--encoder) if you trust it."
+            )
         model = as_text_encoder(name if encoder is None else encoder)
         if model.name != name:
             raise ValueError(

@@ -168,11 +168,12 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_questions_are_answered(texts: Path, tmp_path: Path) -> None:
-    ask = ["texts", "search", texts, "order a list"]
+    assert "--encoder" in fails("texts", "search", texts, "order a list")
+    ask = ["texts", "search", texts, "--encoder", "words", "order a list"]
     hits = answer(*ask, "--explain")["hits"]
     assert hits[0]["id"] == "sort" and hits[0]["explanation"]["matches"]
     assert [hit["id"] for hit in answer(*ask, "--where", '{"kind": "str"}')["hits"]] == ["upper"]
-    sentences = answer(*ask[:3], "what does it return", "--unit", "sentence", "-k", 1)["hits"]
+    sentences = answer(*ask[:5], "what does it return", "--unit", "sentence", "-k", 1)["hits"]
     assert len(sentences) == 1 and len(sentences[0]["text"]) < 45
     mixed = answer(*ask, "--words", 3, "--words-weight", 1)["hits"]
     assert mixed[0]["id"] == "sort"
@@ -181,7 +182,7 @@ def test_questions_are_answered(texts: Path, tmp_path: Path) -> None:
     assert page.startswith("<!doctype html>") and "order a list" in page
     code, out, err = muvera(*ask, "-k", 2, "--explain")
     assert code == 0 and "list=list" in out and "2 of 3 texts" in err
-    code, out, _ = muvera(*ask[:3], "-k", 1, typed="order a list\n\nnot read\n")
+    code, out, _ = muvera(*ask[:5], "-k", 1, typed="order a list\n\nnot read\n")
     assert code == 0 and "sort" in out
 
 

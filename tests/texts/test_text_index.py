@@ -263,6 +263,28 @@ def test_loading_checks_the_encoder_and_the_kind(index: TextIndex, tmp_path: Pat
         TextIndex.load(tmp_path / "vectors")
 
 
+@pytest.mark.parametrize("name", ["http://127.0.0.1:1/x#m", "pylate:/tmp/model", "fastembed:x", "minilm-demo"])
+def test_a_folder_loads_only_built_in_encoders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> HashEncoder:
+        loaded.append(name)
+        return HashEncoder(name=name)
+
+    monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", load)
+    TextIndex.build(TEXTS, HashEncoder(name=name), path=tmp_path / "index")
+    if name == "minilm-demo":
+        TextIndex.load(tmp_path / "index")
+    else:
+        with pytest.raises(ValueError, match=f"{name}.*encoder="):
+            TextIndex.load(tmp_path / "index")
+        assert loaded == []
+        TextIndex.load(tmp_path / "index", name)
+    assert loaded == [name]
+
+
 def test_building_into_a_folder(tmp_path: Path) -> None:
     index = TextIndex.build([], HashEncoder(), path=tmp_path / "index")
     assert (len(index), index.search("x")) == (0, [])

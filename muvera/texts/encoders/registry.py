@@ -6,7 +6,10 @@ from typing import Any
 
 from .base import TextEncoder, require_text_encoder
 
-__all__ = ["ENCODERS", "as_text_encoder", "load_text_encoder"]
+__all__ = ["BUILT_IN", "ENCODERS", "as_text_encoder", "load_text_encoder"]
+
+#: Encoders that an index folder may name: they load neither a checkpoint nor code, and send no text anywhere.
+BUILT_IN = ("minilm", "minilm-demo")
 
 #: Names of text encoders and their meaning.
 ENCODERS = {
@@ -36,7 +39,7 @@ def load_text_encoder(name: str) -> TextEncoder:
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {type(name).__name__}.")
-    if name in ("minilm", "minilm-demo"):
+    if name in BUILT_IN:
         from .minilm import MiniLMEncoder
 
         return MiniLMEncoder() if name == "minilm" else MiniLMEncoder.of_the_demo()
