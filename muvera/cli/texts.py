@@ -124,7 +124,9 @@ def search(
     as_html: Annotated[
         Path | None, Option("--html", help="Write the answers to a page with shaded words.")
     ] = None,
-    encoder: Annotated[str | None, Option(help="Text encoder (default: that of the index if it is built in).")] = None,
+    encoder: Annotated[
+        str | None, Option(help="Text encoder (default: that of the index if it is built in).")
+    ] = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -209,7 +211,9 @@ def _write_page(path: Path, query: str, hits: list[Hit]) -> None:
 
 def serve(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
-    encoder: Annotated[str | None, Option(help="Text encoder (default: that of the index if it is built in).")] = None,
+    encoder: Annotated[
+        str | None, Option(help="Text encoder (default: that of the index if it is built in).")
+    ] = None,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     writable: Annotated[

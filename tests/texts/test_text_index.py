@@ -263,7 +263,9 @@ def test_loading_checks_the_encoder_and_the_kind(index: TextIndex, tmp_path: Pat
         TextIndex.load(tmp_path / "vectors")
 
 
-@pytest.mark.parametrize("name", ["http://127.0.0.1:1/x#m", "pylate:/tmp/model", "fastembed:x", "minilm-demo"])
+@pytest.mark.parametrize(
+    "name", ["http://127.0.0.1:1/x#m", "pylate:/tmp/model", "fastembed:x", "minilm-demo"]
+)
 def test_a_folder_loads_only_built_in_encoders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
