@@ -221,5 +221,5 @@ class CandidateSearch:
         if state["first_stage"] is not None:
             loaded.first_stage = FirstStageRecall(**state["first_stage"])
         if state["profile"] is not None:
-            loaded.profile = SampleProfile.load(folder, state["profile"])
+            loaded.profile = SampleProfile.load(folder, state["profile"], encoder.config.dimension)
         return loaded

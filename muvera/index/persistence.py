@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..data.offsets import as_lengths
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
 from ..mips import VectorSearch
@@ -202,7 +203,7 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     coded = manifest["codes"]
     codec = None if coded is None else read_codec(files, coded["codec"], config.dimension)
     loaded = IndexContents(config, settings, encoder=encoder, codec=codec)
-    lengths = load_npy(files / LENGTHS, mmap=False)
+    lengths = as_lengths(load_npy(files / LENGTHS, mmap=False), str(files / LENGTHS))
     loaded.lengths = GrowingArray(lengths)
     loaded.ids = IdMap.load(files)
     floats, codes = loaded.store.floats, loaded.store.codes
@@ -236,7 +237,13 @@ def _read_segments(
     level: TokenStore[_Texts], folder: Path, entries: list[dict[str, Any]], lengths: NDArray[np.int64]
 ) -> list[Segment[_Texts]]:
     """Map the files of a level."""
-    stops = [entry["first"] for entry in entries[1:]] + [len(lengths)] * bool(entries)
+    starts = [entry["first"] for entry in entries]
+    stops = starts[1:] + [len(lengths)] * bool(entries)
+    whole = all(type(start) is int for start in starts) and starts[:1] in ([], [0])
+    if not whole or any(start > stop for start, stop in zip(starts, stops, strict=True)):
+        raise ValueError(
+            f"the {level.prefix} begin at rows {starts}, which must ascend from 0 to at most {len(lengths)}."
+        )
     segments = []
     for entry, stop in zip(entries, stops, strict=True):
         file = folder / entry["file"]

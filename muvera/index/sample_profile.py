@@ -126,9 +126,13 @@ class SampleProfile:
         return {name: getattr(self, name).tolist() for name in ("edges", "sample", "added")}
 
     @classmethod
-    def load(cls, folder: Path, counts: dict[str, Any]) -> SampleProfile:
+    def load(cls, folder: Path, counts: dict[str, Any], dimension: int) -> SampleProfile:
         """Read what :meth:`save` wrote, or raise ValueError or KeyError."""
         directions = load_npy(folder / _FILE, mmap=False)
+        if directions.dtype != np.float32 or directions.ndim != 2 or directions.shape[1] != dimension:
+            raise ValueError(
+                f"{folder / _FILE} must be float32 (n, {dimension}), got {directions.dtype} {directions.shape}."
+            )
         sample, added = (np.array(counts[name], np.int64) for name in ("sample", "added"))
         return cls(directions, np.array(counts["edges"], np.float64), sample, added)
 

@@ -12,6 +12,7 @@ graph then treats it as short as the reach, but its inner products are exact.
 
 from __future__ import annotations
 
+import math
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -339,7 +340,10 @@ class HNSWSearch(VectorSearch):
                 loaded._index.mark_deleted(label)
         loaded._states.put(removed, SPENT)
         loaded.saved = SavedGraph(path, loaded._states.count(USED) + loaded._states.count(SPENT))
-        loaded.add(*read_added(folder, dimension))
+        added, vectors = read_added(folder, dimension)
+        if added.max(initial=-1) >= len(loaded._norms):
+            raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
+        loaded.add(added, vectors)
         return loaded
 
     def _load_norms(self, folder: Path, graph: Path, labels: Labels) -> None:
@@ -374,9 +378,21 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[Labels, Labels
         head = stream.read(_HEADER.size)
     if len(head) < _HEADER.size:
         raise ValueError(f"{path} is cut off: it has {len(head)} bytes.")
-    start, room, count, step, label_at, floats_at, top, entry, above, bottom, links, _, _ = _HEADER.unpack(
-        head
-    )
+    (
+        start,
+        room,
+        count,
+        step,
+        label_at,
+        floats_at,
+        top,
+        entry,
+        above,
+        bottom,
+        links,
+        multiplier,
+        construction,
+    ) = _HEADER.unpack(head)
     columns = (label_at - floats_at) // 4 - FILLING
     consistent = (
         start == 0
@@ -385,6 +401,10 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[Labels, Labels
         and label_at == floats_at + 4 * (columns + FILLING)
         and step == label_at + 8
         and room >= count
+        # hnswlib draws the levels of new vectors with this number.
+        and links > 1
+        and math.isclose(multiplier, 1 / math.log(links), rel_tol=1e-9)
+        and construction < 2**31
     )
     if not consistent:
         raise ValueError(f"{path} is damaged, or not a file of hnswlib: its header contradicts itself.")

@@ -54,6 +54,7 @@ def flipped(name: str) -> Callable[[Path], object]:
 
 
 OTHER = FDEConfig(dimension=17)
+TOKENS = "generation-000001/tokens-000000000000.npy"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     **{
         f"{change.__name__} {name}": (change(name), message)
@@ -77,10 +78,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown backend": (edited(settings={"backend": "tree"}), "'tree'"),
     "unknown setting": (edited(settings={"pq": {}}), "'pq'"),
     "no segments": (edited(segments=[]), "200 ids, 200 lengths and 0 token sets"),
-    "other segments": (
-        edited(segments=[{"first": 7, "file": "generation-000001/tokens-000000000000.npy"}]),
-        "is damaged",
-    ),
+    **{
+        f"segments from {starts}": (
+            edited(segments=[{"first": first, "file": TOKENS} for first in starts]), "must ascend from 0 to at most 200"
+        )
+        for starts in ([7], [-1], [0, 201], [0, 9, 5], [0.0], [False])
+    },
     "no encoder": (edited(encoder=False), "not the encoder"),
     "other kind": (edited(candidates={"kind": "exact"}), r"vector_labels\.npy"),
     "other m": (edited(settings={"hnsw": {"m": 5}}), "m=16, but m=5"),

@@ -369,7 +369,7 @@ def test_links_without_a_target(saved: tuple[Path, HNSWSearch]) -> None:
         "target does not exist": [(96 + 7 * step + 4, 10**6), (96 + 9 * step, 40), (upper + 8, 300)],
         "entry point": [(52, 300), (52, 2**31), (48, 99)],
         "label twice": [(96 + step + floats_at + 4 * 32, 0)],
-        "contradicts itself": [(16, 10**9), (0, 1), (56, 3)],
+        "contradicts itself": [(16, 10**9), (0, 1), (56, 3), (84, 0x7FE00000), (84, 0), (92, 1)],
         "cut off": [(96 + 300 * step, 68), (upper, 67)],
     }
     for message, places in damages.items():
@@ -379,6 +379,15 @@ def test_links_without_a_target(saved: tuple[Path, HNSWSearch]) -> None:
             path.write_bytes(damaged)
             with pytest.raises(ValueError, match=message):
                 load(path.parent, search)
+
+
+def test_added_labels_without_a_norm(saved: tuple[Path, HNSWSearch]) -> None:
+    """Arrays by label would grow to the label's size."""
+    path, search = saved
+    np.save(path.parent / "vector_added_labels.npy", np.array([2**40]))
+    np.save(path.parent / "vector_added.npy", np.ones((1, 16), np.float32))
+    with pytest.raises(ValueError, match=f"no norm for vector {2**40}"):
+        load(path.parent, search)
 
 
 @pytest.mark.parametrize(
