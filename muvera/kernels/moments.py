@@ -79,7 +79,8 @@ def covariances(floats, halves, offsets, first, last, at, out):
     width = (depth + LANES - 1) // LANES * LANES
     longest = _longest(offsets, first, last)
     rows = np.empty((longest + ROWS) * width + LANES, np.float32)
-    center = np.zeros(width, np.float32)
+    no_center = np.zeros(width, np.float32)
+    mean = np.empty(depth, np.float32)
     total = np.empty(depth, np.float64)
     turned = np.empty((width + ROWS) * longest, np.float32)
     packed = np.empty(width * longest, np.float32)
@@ -91,15 +92,16 @@ def covariances(floats, halves, offsets, first, last, at, out):
         if count == 0:
             out[document - first, at : at + depth * (depth + 1) // 2] = 0.0
             continue
-        load_rows(floats, halves, start, start + count, depth, width, center, rows)
+        load_rows(floats, halves, start, start + count, depth, width, no_center, rows)
         total[:] = 0.0
         for t in range(count):
             for j in range(depth):
                 total[j] += np.float64(rows[t * width + j])
         for j in range(depth):
-            mean = np.float32(total[j] / count)
-            for t in range(count):
-                rows[t * width + j] -= mean
+            mean[j] = np.float32(total[j] / count)
+        for t in range(count):
+            for j in range(depth):
+                rows[t * width + j] -= mean[j]
         scale = np.float32(math.sqrt(2.0 * math.log(float(count))) / count)
         _write_triangle(
             rows, count, width, depth, ones, scale, turned, packed, tile, out[document - first], at

@@ -192,17 +192,18 @@ def load_rows(floats, halves, start, stop, depth, width, center, out):
     """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
     flat, bits = floats.reshape(-1), halves.reshape(-1)
     for i in range(stop - start):
-        row, source = i * width, (start + i) * depth
+        # Slices: numba vectorizes no loop over an index that is a sum.
+        row = out[i * width : (i + 1) * width]
+        begin = (start + i) * depth
         if bits.shape[0] > 0:
-            widen_halves(bits, source, source + depth, out, row)
+            widen_halves(bits, begin, begin + depth, out, i * width)
             for j in range(depth):
-                out[row + j] -= center[j]
+                row[j] -= center[j]
         else:
+            source = flat[begin : begin + depth]
             for j in range(depth):
-                out[row + j] = flat[source + j] - center[j]
-    for i in range(stop - start):
-        for j in range(depth, width):
-            out[i * width + j] = 0.0
+                row[j] = source[j] - center[j]
+        row[depth:] = 0.0
 
 
 @helper
