@@ -25,22 +25,6 @@ __all__ = ["encode", "load"]
 # Bytes of vectors in memory at a time.
 _BLOCK_BYTES = 16 << 20
 
-_OPENSEARCH = """\
-Load the files into OpenSearch, and search with the first query of queries.npy:
-
-OPENSEARCH=http://localhost:9200  # or https://USER:PASSWORD@HOST:9200
-curl --fail-with-body -sS -H 'Content-Type: application/json' -X PUT "$OPENSEARCH/vectors" --data-binary @mapping.json
-for file in bulk-*.ndjson; do
-  curl --fail-with-body -sS -H 'Content-Type: application/x-ndjson' --data-binary @"$file" \\
-    "$OPENSEARCH/vectors/_bulk?filter_path=errors,items.*.error"
-done
-curl --fail-with-body -sS -X POST "$OPENSEARCH/vectors/_refresh"
-python -c 'import json, numpy as np
-knn = {"vector": {"vector": np.load("queries.npy")[0].tolist(), "k": 10}}
-print(json.dumps({"size": 10, "_source": ["id"], "query": {"knn": knn}}))' |
-  curl --fail-with-body -sS -H 'Content-Type: application/json' --data-binary @- "$OPENSEARCH/vectors/_search"
-"""
-
 
 def encode(
     source: Source,
@@ -137,8 +121,6 @@ def encode(
         f"{out}: {vectors.count:,} vectors of {side}, {ready.config.vector_dimension:,} floats each{zeros}, "
         f"in {seconds(duration)}"
     )
-    if to == "opensearch" and not quiet:
-        typer.echo(f"\n{_OPENSEARCH}", nl=False)
 
 
 class _Vectors:

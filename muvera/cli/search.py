@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import textwrap
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,9 +47,6 @@ def search(
     ids: Annotated[
         Path | None, Option(help="Search only the documents with the ids in this file, one id a line.")
     ] = None,
-    explain: Annotated[
-        bool, Option("--explain", help="Print the best document token for each query token.")
-    ] = False,
     patience: Annotated[
         int | None,
         Option(help="Stop when this many candidates in a row do not change the best k (default: score all)."),
@@ -80,8 +76,8 @@ def search(
       muvera index colbert_index my.index
       muvera search my.index colbert_index/query_embedding.npy -k 100 --trec > run.txt
     """
-    if trec and (json_ or explain):
-        raise ValueError("--trec prints only a run. Leave out --json and --explain.")
+    if trec and json_:
+        raise ValueError("--trec prints only a run. Leave out --json.")
     from ..convert import read
     from ..engines.base import is_engine_url
     from ..utils.checks import counted
@@ -121,15 +117,15 @@ def search(
         if trec:
             _print_run(names, rankings)
             return
-        results = [
-            {"id": name, "results": _results(searched, texts[i], rankings[i], explain)}
-            for i, name in enumerate(names)
-        ]
         if json_:
+            results = [
+                {"id": name, "results": [{"id": id, "score": score} for id, score in ranking]}
+                for name, ranking in zip(names, rankings, strict=True)
+            ]
             plain = {"index": place, "k": k, "candidates": candidates, "patience": patience}
             print_json({**plain, "seconds": round(duration, 4), "queries": results})
             return
-        _print_results(results, explain)
+        _print_results(names, rankings)
         if not quiet:
             sizes = f"{counted(len(names), 'query', 'queries')} among {counted(len(searched), 'document')}"
             note(f"{sizes} in {seconds(duration)}")
@@ -208,30 +204,11 @@ def _first(names: list[Any]) -> str:
     return f"{names[0]!r}{', ...' if len(names) > 1 else ''}"
 
 
-def _results(searched: Any, query: Any, ranking: Ranking, explain: bool) -> list[dict[str, Any]]:
-    results = []
-    for name, score in ranking:
-        entry: dict[str, Any] = {"id": name, "score": score}
-        if explain:
-            matches = searched.explain(query, name)
-            entry["tokens"] = matches.tokens.tolist()
-            entry["similarities"] = matches.similarities.tolist()
-        results.append(entry)
-    return results
-
-
-def _print_results(queries: list[dict[str, Any]], explain: bool) -> None:
-    for query in queries:
-        typer.echo(f"query {query['id']}")
-        for rank, entry in enumerate(query["results"], start=1):
-            typer.echo(f"{rank:4d}  {entry['score']:10.4f}  {entry['id']}")
-            if explain:
-                pairs = zip(entry["tokens"], entry["similarities"], strict=True)
-                # A NUL keeps a pair on one line while the text is wrapped.
-                shown = "  ".join(f"{i}={token}\0{value:.2f}" for i, (token, value) in enumerate(pairs))
-                title = "      tokens (query=document similarity): "
-                filled = textwrap.fill(shown, 100, initial_indent=title, subsequent_indent=" " * 8)
-                typer.echo(filled.replace("\0", " "))
+def _print_results(names: list[Any], rankings: list[Ranking]) -> None:
+    for query, ranking in zip(names, rankings, strict=True):
+        typer.echo(f"query {query}")
+        for rank, (name, score) in enumerate(ranking, start=1):
+            typer.echo(f"{rank:4d}  {score:10.4f}  {name}")
 
 
 def _print_run(names: list[Any], rankings: list[Ranking]) -> None:

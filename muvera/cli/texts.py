@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import sys
 import textwrap
@@ -37,16 +36,6 @@ texts = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>{title}</title>
-<style>body{{font:16px/1.55 system-ui,sans-serif;max-width:60rem;margin:1rem auto;padding:0 1rem}}h2{{font-size:1rem}}
-p{{overflow-wrap:anywhere}}</style>
-<h1>{title}</h1>
-{body}
-</html>
-"""
 
 
 @texts.command("index")
@@ -115,15 +104,8 @@ def search(
     words: Annotated[
         int, Option(min=0, help="Also rank this many texts that share words with the query.")
     ] = 0,
-    words_weight: Annotated[
-        float | None,
-        Option(min=0, max=1, help="Weight of BM25's score in the ranking, with --words (default: 0)."),
-    ] = None,
     candidates: Annotated[int, Option(min=1, help="Texts that are ranked exactly.")] = 100,
     explain: Annotated[bool, Option("--explain", help="Print the matching words.")] = False,
-    as_html: Annotated[
-        Path | None, Option("--html", help="Write the answers to a page with shaded words.")
-    ] = None,
     encoder: Annotated[
         str | None, Option(help="Text encoder (default: that of the index if it is built in).")
     ] = None,
@@ -133,30 +115,18 @@ def search(
     """Answer a question from an index of texts."""
     from ..texts.text_index import TextIndex
 
-    options = {
-        "k": k,
-        "where": parse_json("--where", where),
-        "words": words,
-        "candidates": max(candidates, k),
-    }
     if unit not in ("document", "sentence"):
         raise ValueError(f"--unit must be document or sentence, got {unit!r}.")
-    if words_weight is not None:
-        if not words:
-            raise ValueError("--words-weight needs --words. Give both, such as --words 100.")
-        if unit == "sentence":
-            raise ValueError("--words-weight ranks whole texts. Leave it out, or give --unit document.")
-        options["weights"] = {"maxsim": 1 - words_weight, "words": words_weight}
+    condition = parse_json("--where", where)
     loaded = TextIndex.load(index, encoder)
-    answer = partial(loaded.search if unit == "document" else loaded.search_sentences, **options)
+    method: Callable[..., list[Hit]] = loaded.search if unit == "document" else loaded.search_sentences
+    answer = partial(method, k=k, where=condition, words=words, candidates=max(candidates, k))
     if query is None:
         converse(answer, explain)
         return
     begun = time.perf_counter()
-    hits = answer(query, explain=explain or as_html is not None)
+    hits = answer(query, explain=explain)
     duration = time.perf_counter() - begun
-    if as_html is not None:
-        _write_page(as_html, query, hits)
     if json_:
         rows = [hit.to_dict() for hit in hits]
         print_json({"index": str(index), "query": query, "seconds": round(duration, 4), "hits": rows})
@@ -202,13 +172,6 @@ def _word_pairs(explanation: TextExplanation) -> list[str]:
     return list(dict.fromkeys(pairs))
 
 
-def _write_page(path: Path, query: str, hits: list[Hit]) -> None:
-    from ..utils.atomic_files import write_bytes
-
-    body = "\n".join(f"<section>{hit._repr_html_()}</section>" for hit in hits)
-    write_bytes(path, _PAGE.format(title=html.escape(query), body=body).encode())
-
-
 def serve(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
     encoder: Annotated[
@@ -219,7 +182,6 @@ def serve(
     writable: Annotated[
         bool, Option("--writable", help=f"Allow writes with the bearer token in {_TOKEN}.")
     ] = False,
-    token_file: Annotated[Path | None, Option(help="File with the token, instead of the variable.")] = None,
     threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
     timeout: Annotated[float, Option(help="Seconds per request.")] = 30.0,
 ) -> None:
@@ -239,9 +201,9 @@ def serve(
     from ..texts.text_index import TextIndex
     from ..utils.parallel import thread_count
 
-    token = os.environ.get(_TOKEN) if token_file is None else token_file.read_text(encoding="utf-8").strip()
+    token = os.environ.get(_TOKEN) or None
     settings = ServerSettings(
-        token=token or None, writable=writable, threads=threads or thread_count(None), timeout=timeout
+        token=token, writable=writable, threads=threads or thread_count(None), timeout=timeout
     )
     if writable and token and len(token) < _MIN_TOKEN_LENGTH:
         warn(

@@ -119,7 +119,7 @@ def test_tune(tmp_path: Path) -> None:
         (["--candidates", 150], "candidates"),
         (["--out", tmp_path / "none" / "a.json"], "none"),
         (["--plot", tmp_path / "a.pdf"], ".pdf"),
-        (["--max-floats", 1], "max"),
+        (["--max-bytes", 1], "--max-bytes"),
     ):
         assert text in fails("tune", tmp_path / "docs", *arguments)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import pytest
 from builders.command_line import answer, fails, muvera, some_texts
 from builders.engine_collections import missing
 from builders.paths import ROOT
-from builders.small_opensearch import running_opensearch
 
 from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex
 from muvera.convert.writers.vectors import FORMATS
@@ -94,32 +92,6 @@ def test_targets_with_ids(to: str, docs: Path, tmp_path: Path) -> None:
     if to == "npy":
         np.testing.assert_array_equal(np.load(tmp_path / "out" / "vectors.npy"), VECTORS)
         assert json.loads((tmp_path / "out" / "ids.json").read_text()) == some_texts().ids.tolist()
-
-
-def test_the_printed_lines_load_and_search_opensearch(docs: Path, tmp_path: Path) -> None:
-    if shutil.which("curl") is None or shutil.which("bash") is None:
-        pytest.skip("curl or bash is not installed")
-    code, out, _ = muvera("encode", docs, tmp_path / "out", *small(docs), "--to", "opensearch", "-q")
-    assert code == 0 and "curl" not in out
-    given = [*small(docs), "--to", "opensearch", "--overwrite"]
-    lines = muvera("encode", docs, tmp_path / "out", *given)[1].partition("OpenSearch, and")[2]
-    query = FDEEncoder(CONFIG).fit(some_texts()).encode_queries(QUERIES[:1])
-    np.save(tmp_path / "out" / "queries.npy", query)
-    with running_opensearch() as (url, store):
-        commands = lines.partition("\n")[2].replace("http://localhost:9200", url)
-        script = f'python() {{ "{sys.executable}" "$@"; }}\n' + commands
-        done = subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", script],
-            capture_output=True,
-            cwd=tmp_path / "out",
-            timeout=60,
-            check=False,
-        )
-    assert (done.returncode, done.stderr) == (0, b"")
-    hits = json.loads(done.stdout.splitlines()[-1])["hits"]["hits"]
-    best = some_texts().ids[np.argsort(-(VECTORS @ query[0]), kind="stable")[:10]]
-    assert [hit["_source"]["id"] for hit in hits] == best.tolist()
-    assert len(store.documents) == 30
 
 
 def test_only_own_results_are_replaced(docs: Path, tmp_path: Path) -> None:
@@ -202,8 +174,6 @@ def test_loaded_documents_are_found(many: Path, kind: str, request: pytest.Fixtu
     year = ["--where", '{"year": 2003}', "--rerank", "none"]
     for query in answer("search", where, queries, "-k", 5, *year)["queries"]:
         assert all(int(entry["id"][1:]) % 10 == 3 for entry in query["results"])
-    code, out, _ = muvera("search", where, queries, "-k", 1, "--explain")
-    assert code == 0 and "tokens (query=document similarity)" in out
     if kind == "pgvector":
         from muvera.engines import EngineIndex
 
