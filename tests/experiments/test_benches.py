@@ -15,11 +15,13 @@ from builders.system_inputs import collection_of
 from builders.text_encoders import HashEncoder
 from typer.testing import CliRunner
 
+import muvera
 from experiments.__main__ import app
 from experiments.bench import cold, distractors, growth, load_test, mixed, plumbing, pruning, speed, tokens
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.peers.environments import MUVERA
+from experiments.peers.workers import first_call
 from experiments.peers.workers.serve import operations_of
 from experiments.report.studies import study_text
 from muvera import LearnedConfig, MultiVectors, TextIndex, chamfer_matrix
@@ -317,6 +319,8 @@ def test_speed_runs_its_worker_and_names_existing_operations(tmp_path: Path) -> 
         for job in (line.muvera, *line.others):
             module = importlib.import_module(f"experiments.peers.workers.{job.library.worker}")
             assert job.operation in operations_of(module), job.name
+    for work in first_call.calls(muvera).values():
+        work()
 
 
 def test_text_speed_measures_filters_and_spans() -> None:

@@ -11,10 +11,13 @@ import numpy as np
 
 def calls(muvera: Any) -> dict[str, Callable[[], Any]]:
     """Return what can be called, on a few small documents."""
+    from muvera.encoders.moment_blocks import default_blocks
+
     stream = np.random.default_rng(0)
     documents = [stream.normal(size=(20, 128)).astype(np.float32) for _ in range(8)]
-    center = np.zeros(128, np.float32)  # instead of fitting, whose time is not the question
-    encoder = muvera.FDEEncoder(muvera.FDEConfig(dimension=128), center=center)
+    # Instead of fitting, whose time is not the question.
+    fitted: dict[str, Any] = {"center": np.zeros(128, np.float32), "blocks": default_blocks(128, False)}
+    encoder = muvera.FDEEncoder(muvera.FDEConfig(dimension=128), **fitted)
     return {
         "nothing": lambda: None,
         "encode_documents": lambda: encoder.encode_documents(documents),
