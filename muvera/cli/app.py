@@ -91,7 +91,7 @@ def start(
     version: Annotated[bool, Option("--version", help="Print the version.")] = False,
     debug: Annotated[bool, Option("--debug", help="Print a traceback with every error.")] = False,
 ) -> None:
-    """Search token embeddings of ColBERT's kind with an ordinary vector index (MUVERA).
+    """Search ColBERT-style token embeddings with an ordinary vector index (MUVERA).
 
     \b
     Try it without a download or a model:
@@ -112,11 +112,11 @@ for command, summary in (
     (search, "Find the best documents for each query."),
     (serve, "Serve an index over HTTP, with a web page."),
     (info, "Describe an index or token embeddings."),
-    (diagnose, "Measure token embeddings and the presets on a sample."),
+    (diagnose, "Measure token embeddings and recommend an encoder."),
     (tune, "Choose the encoder for your documents and queries."),
     (convert, "Convert token embeddings from one format to another."),
-    (encode, "Write the document vectors for another vector search."),
-    (load, "Load documents into a vector database and search there."),
+    (encode, "Write one vector per document, for another vector search."),
+    (load, "Load documents into a vector database."),
     (formats, "List the formats that can be read and written."),
 ):
     app.command(command.__name__, short_help=summary)(command)

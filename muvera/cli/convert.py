@@ -32,14 +32,14 @@ def convert(
     option: ReaderOption = None,
     normalize: Annotated[bool, Option("--normalize", help="Scale every token to unit length.")] = False,
     drop_zero_rows: Annotated[
-        str | None, Option(help="Zero rows to drop: trailing, leading or all; error refuses them.")
+        str | None, Option(help="Drop zero rows: trailing, leading or all; or fail on the first one: error.")
     ] = None,
     truncate_dimension: Annotated[
         int | None, Option(help="Keep the first columns (Matryoshka models), scaled to unit length.")
     ] = None,
     pooling: Annotated[str | None, Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")] = None,
     pool_factor: Annotated[float, Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
-    dtype: Annotated[str | None, Option(help="float32 or float16 (default: as SOURCE).")] = None,
+    dtype: Annotated[str | None, Option(help="float32 or float16 (default: the type in SOURCE).")] = None,
     nbits: Annotated[
         int | None,
         Option(
@@ -48,25 +48,26 @@ def convert(
     ] = None,
     bucket_means: Annotated[
         bool,
-        Option("--bucket-means", help="For plaid: decode buckets to their means, which loses less."),
+        Option("--bucket-means", help="For plaid: decode buckets to their means, which is more accurate."),
     ] = False,
     isolated: Annotated[
         bool,
         Option("--isolated", help="Read SOURCE in a process with limits, for files you do not trust."),
     ] = False,
     time_limit: Annotated[
-        float | None, Option(min=1, help="Read isolated, with this many seconds of processor time (600).")
+        float | None,
+        Option(min=1, help="Maximum processor time in seconds (default: 600); implies --isolated."),
     ] = None,
     memory_limit: Annotated[
-        int | None, Option(min=256, help="Read isolated, with this many MiB of memory (4096).")
+        int | None, Option(min=256, help="Maximum memory in MiB (default: 4096); implies --isolated.")
     ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Convert token embeddings to another format, by default the folder that the index maps into memory.
+    """Convert token embeddings to another format, by default to a folder of .npy files.
 
-    SOURCE is read in batches of bounded memory.  OUT appears when it is complete.
+    SOURCE is read in batches, so memory use is bounded.  OUT is created only when it is complete.
 
     A damaged or hostile file can crash or hang the library that reads it.  With --isolated it can
     only cause an error.

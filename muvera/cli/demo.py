@@ -39,8 +39,8 @@ def demo(
 ) -> None:
     """Try everything on a bundled sample: no download, no model, a few seconds.
 
-    The sample has docstrings of Python's standard library, a newcomer's questions, and token vectors
-    of a small language model (not a ColBERT).
+    The sample contains docstrings of Python's standard library, a beginner's questions, and token vectors of
+    a small language model (not a ColBERT model).
 
     \b
     Example:

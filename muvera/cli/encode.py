@@ -29,12 +29,10 @@ _BLOCK_BYTES = 16 << 20
 def encode(
     source: Source,
     out: Annotated[Path, Argument(metavar="OUT", help="A new .npy file, or the target of --to.")],
-    side: Annotated[
-        str, Option(help="documents or queries; an encoder makes different vectors of them.")
-    ] = "documents",
+    side: Annotated[str, Option(help="documents or queries; they are encoded differently.")] = "documents",
     to: Annotated[
         str | None,
-        Option(help="With ids: npy (a folder), parquet (a file) or opensearch (a folder)."),
+        Option(help="Format with ids: npy (a folder), parquet (a file) or opensearch (a folder)."),
     ] = None,
     encoder: EncoderOption = None,
     config: Config = None,
@@ -55,7 +53,7 @@ def encode(
 
     Most encoders are fitted to the documents.  Save the encoder with --save-encoder, and encode
     queries with --encoder FOLDER.  Without --to, OUT is one .npy file (texts, floats) in SOURCE's
-    order.  OUT appears when it is complete.
+    order.  OUT is created only when it is complete.
 
     \b
     Example: vectors of documents and queries from one encoder.
@@ -162,15 +160,16 @@ def load(
     ],
     metadata: Annotated[
         Path | None,
-        Option(help="JSON lines, one object per document in SOURCE's order, for search --where."),
+        Option(help="JSON lines file with one object per document, in SOURCE's order, for search --where."),
     ] = None,
     encoder: EncoderOption = None,
     config: Config = None,
     tokens: Annotated[
-        bool, Option("--tokens/--no-tokens", help="Also store the tokens there, to rank exactly.")
+        bool, Option("--tokens/--no-tokens", help="Also store the tokens in the database, for exact ranking.")
     ] = True,
     precision: Annotated[
-        str | None, Option(help="float32 or float16, of the stored vectors (default: as the engine).")
+        str | None,
+        Option(help="Precision of the stored vectors: float32 or float16 (default: depends on the engine)."),
     ] = None,
     replace: Annotated[
         bool, Option("--replace", help="Write existing documents again (default: skip them).")

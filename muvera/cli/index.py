@@ -37,7 +37,7 @@ def index(
     ] = None,
     exact_tokens: Annotated[
         int | None,
-        Option(help="Search at most this many tokens exactly, without vectors; 0: never."),
+        Option(help="Up to this many tokens, search exactly and without vectors; 0: always use vectors."),
     ] = None,
     tokens: Annotated[
         str | None,
@@ -48,7 +48,7 @@ def index(
     ] = None,
     keep_exact: Annotated[
         bool,
-        Option("--keep-exact", help="Also store exact tokens beside codes; they rank the best few again."),
+        Option("--keep-exact", help="With codes, also store exact tokens, which rerank the best candidates."),
     ] = False,
     keep_codes: Annotated[
         bool, Option("--keep-codes", help="Keep the codes of a PLAID index unchanged.")
@@ -60,8 +60,8 @@ def index(
 ) -> None:
     """Build an index of token embeddings.
 
-    SOURCE is read in batches of bounded memory.  OUT appears when it is complete.  --config may also
-    contain backend, hnsw, exact_tokens, tokens and keep_exact.
+    SOURCE is read in batches, so memory use is bounded.  OUT is created only when it is complete. --config
+    may also contain backend, hnsw, exact_tokens, tokens and keep_exact.
 
     \b
     Example: index your own arrays, one (tokens, dimension) array per document.
@@ -118,7 +118,7 @@ def index(
 
 
 def _require_new(out: Path, overwrite: bool) -> None:
-    """Fail before the work if OUT cannot be written; only an index is ever replaced."""
+    """Raise early if OUT cannot be written; only an existing index may be replaced."""
     from ..index.manifest import read_manifest
 
     if out.is_dir() and any(out.iterdir()):
@@ -130,7 +130,7 @@ def _require_new(out: Path, overwrite: bool) -> None:
 
 
 def _fitted(config: EncoderConfig, source: Any, settings: Any, threads: int | None, quiet: bool) -> Any:
-    """Return an encoder fitted on all documents, or `config` if there are few or no vectors are made."""
+    """Return an encoder fitted on all documents, or `config` if there are too few or no vectors are needed."""
     from ..encoders.registry import make_encoder
     from ..index.two_stage_search import MIN_FIT_DOCUMENTS
     from .sources import fit
@@ -252,7 +252,7 @@ def _embedding_facts(
         report = read_all(source)
         return {**facts, "survey": report.to_dict()}, ["token embeddings, read in full", report.text]
     counts = ", ".join(
-        f"{count:,} {unit}" if count is not None else f"{unit} are counted by --survey"
+        f"{count:,} {unit}" if count is not None else f"{unit} unknown (count them with --survey)"
         for count, unit in ((source.num_documents, "documents"), (source.num_tokens, "tokens"))
     )
     bits = f", {source.nbits} bits per coordinate" if source.nbits else ""
@@ -261,7 +261,7 @@ def _embedding_facts(
 
 
 def _search(facts: IndexInfo) -> str:
-    """Return how an index searches, and the recall of its candidates."""
+    """Describe how an index searches, and the recall of its candidates."""
     from ..reranking.codecs import FLOATS
 
     vectors = facts.vectors

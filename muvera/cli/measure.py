@@ -79,7 +79,8 @@ def tune(
         Path | None, Option(help="Write the configuration here, for muvera index --config.")
     ] = None,
     plot: Annotated[
-        Path | None, Option(help="Draw recall over bytes as .svg or .png; needs the extra 'plot'.")
+        Path | None,
+        Option(help="Plot recall against bytes to this .svg or .png file; needs the extra 'plot'."),
     ] = None,
     threads: Threads = None,
     json_: Json = False,

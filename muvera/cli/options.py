@@ -37,11 +37,11 @@ Format = Annotated[
 ]
 Part = Annotated[
     str | None,
-    Option("--part", help="docs or queries, if SOURCE contains both (default: docs)."),
+    Option("--part", help="docs or queries, if the input contains both (default: docs)."),
 ]
 ReaderOption = Annotated[
     list[str] | None,
-    Option("--option", "-o", help="NAME=VALUE for the format's reader; can be repeated."),
+    Option("--option", "-o", help="Option of the format's reader, as NAME=VALUE; can be repeated."),
 ]
 Queries = Annotated[
     Path | None,
@@ -64,7 +64,7 @@ Where = Annotated[
     Option("--where", help='Condition on the metadata, as JSON: \'{"year": {"$gte": 2000}}\'.'),
 ]
 Threads = Annotated[int | None, Option("--threads", help="Number of threads (default: all cores).")]
-Overwrite = Annotated[bool, Option("--overwrite", help="Replace OUT when the new one is complete.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing OUT.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print no progress bar and no notes.")]
 

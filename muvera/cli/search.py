@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
-# Queries between two steps of the progress bar; rankings do not depend on it.
+# Queries per step of the progress bar; rankings do not depend on it.
 _QUERIES_AT_ONCE = 256
 
 # Formats that never contain queries.
@@ -30,7 +30,8 @@ _DOCUMENTS_ONLY = ("muvera index", "plaid", "fast_plaid", "pylate", "warp", "bya
 
 def search(
     index: Annotated[
-        str, Argument(metavar="INDEX", help="The folder of an index, or the URL of muvera load.")
+        str,
+        Argument(metavar="INDEX", help="Folder of an index, or URL of a collection as in muvera load --to."),
     ],
     queries: Annotated[
         Path,
@@ -39,13 +40,13 @@ def search(
             help="Query embeddings in any format; also a .npy (queries, tokens, dimension).",
         ),
     ],
-    k: Annotated[int, Option("--k", "-k", help="Documents per query; fewer if there are fewer.")] = 10,
+    k: Annotated[int, Option("--k", "-k", help="Maximum number of documents per query.")] = 10,
     candidates: Annotated[
         int | None,
-        Option(help="Documents that the vectors propose and exact scores rank (default: 100, at least k)."),
+        Option(help="Number of candidates to rank exactly (default: 100, at least k)."),
     ] = None,
     ids: Annotated[
-        Path | None, Option(help="Search only the documents with the ids in this file, one id a line.")
+        Path | None, Option(help="Search only the documents with the ids in this file, one id per line.")
     ] = None,
     patience: Annotated[
         int | None,

@@ -50,7 +50,9 @@ def build(
         Option(help="Text encoder: minilm, sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."),
     ] = "minilm",
     field: Annotated[str, Option(help="Key or column of the text.")] = "text",
-    vectors: Annotated[str, Option(help="Document vectors: a preset of muvera index --encoder.")] = "moments",
+    vectors: Annotated[
+        str, Option(help="Encoder of the document vectors: a preset, as for muvera index --encoder.")
+    ] = "moments",
     cache: Annotated[
         Path | None, Option(help="Store encoded texts in this file, to continue an interrupted run.")
     ] = None,
@@ -94,7 +96,7 @@ def build(
 
 @texts.command("search")
 def search(
-    index: Annotated[Path, Argument(metavar="INDEX", help="A folder of muvera texts index.")],
+    index: Annotated[Path, Argument(metavar="INDEX", help="Folder written by muvera texts index.")],
     query: Annotated[
         str | None, Argument(metavar="QUERY", help="A question (default: prompt for questions).")
     ] = None,

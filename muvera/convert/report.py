@@ -1,4 +1,4 @@
-"""Report of a conversion: counts and norms of the documents, measured while they pass."""
+"""Report of a conversion: counts and norms of the documents, measured batch by batch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..utils.checks import counted
 
 __all__ = ["Measure", "Report"]
 
-# A norm this close to 1 counts as normalized: bfloat16 has 8 bits, and a norm loses one.
+# A norm this close to 1 counts as normalized; this is the rounding error of bfloat16.
 _TOLERANCE = 4e-3
 
 _ROWS_AT_ONCE = 65536
 
 
 class Measure:
-    """Counts and norms of batches; the division into batches does not matter."""
+    """Counts and norms over all batches; they do not depend on the batch size."""
 
     def __init__(self) -> None:
         self.documents = 0

@@ -47,7 +47,7 @@ class VectorSearch(ABC):
     #: Name of this kind: the "backend" of an index.
     kind: ClassVar[str]
 
-    #: The file of a saved graph, while few enough vectors were added to write only those.
+    #: The file of a saved graph, as long as a save needs to write only the added vectors.
     saved: SavedGraph | None = None
 
     def __init__(self, dimension: int) -> None:
@@ -130,7 +130,7 @@ class VectorSearch(ABC):
     def _search(
         self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> Found:
-        """Search for at least one checked query; at most k columns, with label -1 for missing results."""
+        """Search with at least one checked query; return at most k columns, padded with label -1."""
 
     @abstractmethod
     def measure_recall(
@@ -155,17 +155,17 @@ class VectorSearch(ABC):
         """Write this search's files into `folder`."""
 
     def save_added(self, folder: Path) -> None:
-        """Write into `folder` only what the file of :attr:`saved` lacks; for graphs only."""
+        """Write only the vectors that are not in the :attr:`saved` graph file; for graphs only."""
         raise NotImplementedError(f"{type(self).__name__} is not a graph.")
 
     def saved_in(self, folder: Path) -> None:
-        """Record the folder that :meth:`save`'s files are in now."""
+        """Record the folder that contains the saved files."""
         self.saved = None
 
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> VectorSearch:
-        """Read what :meth:`save` wrote.
+        """Load a search from the files of :meth:`save`.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class VectorSearch(ABC):
 
 @dataclass(frozen=True)
 class SavedState:
-    """What an index knows about the files of a search.
+    """Information that an index stores about the files of a search.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floa
 
 
 def checked_labels(labels: Any, count: int | None = None) -> Labels:
-    """Return labels as int64 (n,), non-negative and different, or raise."""
+    """Return labels as int64 (n,), non-negative and distinct, or raise."""
     array = np.asarray(labels)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise TypeError(f"labels must be integers (n,), got {array.dtype} {array.shape}.")

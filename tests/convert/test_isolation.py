@@ -81,7 +81,7 @@ def test_errors_are_those_of_the_reader(tmp_path: Path, docs: Path) -> None:
         archive.writestr("a/data.pkl", pickle.dumps(Hostile()))
     (tmp_path / "embeddings").mkdir()
     (tmp_path / "a.pt").rename(tmp_path / "embeddings" / "embeddings_0.pt")
-    with pytest.raises(pickle.UnpicklingError, match=r"embeddings_0\.pt is a pickle that asks for"):
+    with pytest.raises(pickle.UnpicklingError, match=r"embeddings_0\.pt is a pickle that refers to"):
         convert.read(tmp_path, format="byaldi", isolated=True)
 
 

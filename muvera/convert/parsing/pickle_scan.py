@@ -136,7 +136,7 @@ class _Scan:
     def carry_out(self, instruction: _Instruction, argument: bytes) -> None:
         name, stack = instruction.name, self.stack
         if name in _REFUSED:
-            raise ValueError(f"{name} asks for something outside")
+            raise ValueError(f"{name} refers to something outside")
         if name == "MARK":
             self.marks.append(len(stack))
             if len(self.marks) > _MAX_DEPTH:

@@ -1,8 +1,8 @@
-"""Reader of pickles of plain data, which runs no code that they name.
+"""Reader of pickles of plain data that never runs code from the pickle.
 
-A pickle is a program: loading a foreign one can do anything.  Here
-:mod:`~muvera.convert.parsing.pickle_scan` checks its instructions first.  Only listed names can be
-looked up, and a stand-in of this module answers each, so nothing that the pickle chooses is called.
+A pickle is a program, so loading an untrusted one can run any code.  Here
+:mod:`~muvera.convert.parsing.pickle_scan` checks its instructions first.  Only listed names can be looked up,
+and each resolves to a stand-in in this module, so a pickle cannot call anything else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DAMAGE = (
     OverflowError, MemoryError, RecursionError,
 )  # fmt: skip
 
-# Bytes that functions may always get, however small the pickle is.
+# Bytes that may always be passed to functions, even if the pickle is smaller.
 _SMALL = 1 << 16
 
 
@@ -39,7 +39,7 @@ class RefusedPickleError(ExplainedError, pickle.UnpicklingError):
 
     def __init__(self, source: str, name: str) -> None:
         super().__init__(
-            f"{source} is a pickle that asks for {name}, which is not plain data, so it was not loaded. "
+            f"{source} is a pickle that refers to {name}, which is not plain data, so it was not loaded. "
             "If you trust its origin, load it with the library that wrote it and save it as .npy or .json."
         )
 
@@ -84,16 +84,16 @@ class Unpickler(pickle.Unpickler):
         self._budget = len(content) + _SMALL
 
     def spend(self, count: int) -> None:
-        """Count bytes passed to functions, because one text can be copied again and again.
+        """Count the bytes passed to functions, because a small pickle can copy one string many times.
 
         Raises
         ------
         ValueError
-            If they are more than the pickle holds.
+            If their number exceeds the size of the pickle.
         """
         self._budget -= count
         if self._budget < 0:
-            raise ValueError("it copies more than it holds")
+            raise ValueError("it copies more bytes than it contains")
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in of a listed name; refuse all others."""
@@ -156,11 +156,11 @@ class _Array:
         self.state = state
 
     def array(self, objects: bool = False) -> NDArray[Any]:
-        """Return the array of numbers, or where `objects` of arrays of numbers."""
+        """Return the array of numbers, or if `objects`, of arrays of numbers."""
         _, shape, kind, columns_first, data = self.state
         if kind.code == "O8":
             if not objects:
-                raise ValueError("arrays of objects within each other")
+                raise ValueError("nested arrays of objects")
             array: NDArray[Any] = np.empty(len(data), object)
             for i, item in enumerate(data):
                 array[i] = item.array() if isinstance(item, _Array) else item
@@ -201,7 +201,7 @@ def load_plain(content: Path | bytes, source: str | None = None) -> Any:
     Raises
     ------
     RefusedPickleError
-        If it asks for anything else.  The message names it.
+        If it refers to anything else.  The message names it.
     ValueError
         If it is damaged.
     """
@@ -237,7 +237,7 @@ def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
     Raises
     ------
     RefusedPickleError
-        If it asks for anything else.  The message names it.
+        If it refers to anything else.  The message names it.
     ValueError
         If it is damaged.
     """

@@ -188,7 +188,7 @@ def read_torch(path: Path) -> Any:
     FileNotFoundError, ValueError
         For a missing, damaged, truncated or legacy file.
     RefusedPickleError
-        For a pickle that asks for anything but tensors.  The message names it.
+        For a pickle that refers to anything but tensors.  The message names it.
     """
     path = Path(path)
     if not path.is_file():

@@ -95,7 +95,7 @@ def _columns(schema: Any, column: str | None, id_column: str | None, place: str)
     if column is None:
         usual = [name for name in _TOKENS if name in nested]
         if len(nested) > 1 and len(usual) != 1:
-            raise ReadError(f"{place} has token vectors in {', '.join(nested)}. Say which with column=.")
+            raise ReadError(f"{place} has token vectors in {', '.join(nested)}. Choose one with column=.")
         if not nested:
             raise ReadError(
                 f"{place} has no column of token vectors (a list of lists of floats per document); it has "
@@ -258,7 +258,7 @@ def _open_lancedb(
     if table not in available:
         wrong = "" if table is None else f" no table {table!r}, but"
         raise ReadError(
-            f"{path} has{wrong} the tables {', '.join(available) or 'none'}. Say which with table=."
+            f"{path} has{wrong} the tables {', '.join(available) or 'none'}. Choose one with table=."
         )
     place = f"{path}/{table}.lance"
     for manifest in sorted(Path(place, "_versions").glob("*.manifest")):

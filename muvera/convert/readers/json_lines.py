@@ -4,8 +4,8 @@ JSON lines (.jsonl, .ndjson, also .gz) are read line by line in bounded memory. 
 (.json) is read whole: a list of documents, the rows of a store or an API, or an object of id to token
 vectors.
 
-One table of field paths covers all stores.  A path such as ``vectors.colbert`` leads through objects,
-and through a list of objects to one value of each.
+One table of field paths covers all stores.  A path such as ``vectors.colbert`` descends into objects; in a
+list of objects, it selects one value per object.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["READERS"]
 _ROWS = ("result.points", "hits.hits", "points", "result", "data", "objects", "documents", "rows")
 #: Objects of a row that contain named vectors: Elasticsearch, Vespa, Weaviate and Qdrant.  "" is the row.
 _CONTAINERS = ("_source", "fields", "vectors", "vector", "")
-#: Names that win if several fields could be token vectors.
+#: Preferred names if several fields could be token vectors.
 _TOKENS = (
     "tokens", "embeddings", "embedding", "colbert_vecs", "token_embeddings", "vectors", "vector", "colbert",
 )  # fmt: skip
@@ -43,7 +43,7 @@ _FORM_ERRORS = (ValueError, TypeError, AttributeError, KeyError, IndexError, Ove
 
 
 def _open(path: Path, *, field: str | None = None, id_field: str | None = None) -> Source:
-    """Open a file; ``field`` and ``id_field`` are paths in a row (default: found by form and name)."""
+    """Open a file; ``field`` and ``id_field`` are paths in a row (default: detected)."""
     rows = _rows_of(path)
     if field is None:
         field = _first_field(rows(), path)
@@ -121,7 +121,7 @@ def _lines(stream: Iterable[str], path: Path) -> _Rows:
 
 
 def _rows_in(value: Any) -> list[dict[str, Any]]:
-    """Return the rows that a JSON value contains; a value that is itself a row is the only one."""
+    """Return the rows in a JSON value; if the value is itself a row, return only that."""
     if isinstance(value, list):
         rows = [value] if _is_matrix(value) else value
         return [row if isinstance(row, dict) else {"tokens": row} for row in rows]
@@ -132,7 +132,7 @@ def _rows_in(value: Any) -> list[dict[str, Any]]:
     for path in _ROWS:
         rows = _at(value, path)
         if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) and (rows or "." in path):
-            # Answers of APIs are numbered, and can come in any order.
+            # APIs number their answers and may return them in any order.
             numbered = all(isinstance(row.get("index"), int) for row in rows)
             return sorted(rows, key=lambda row: int(row["index"])) if numbered else rows
     for key in _TOKENS:
@@ -160,7 +160,7 @@ def _at(value: Any, path: str) -> Any:
 
 
 def _first_field(rows: _Rows, path: Path) -> str:
-    """Return the path to the token vectors, from the first row that has any."""
+    """Return the path to the token vectors in the first row that has some."""
     fields = None
     for where, row in rows:
         fields = fields or ", ".join(row) or "nothing"
@@ -172,7 +172,7 @@ def _first_field(rows: _Rows, path: Path) -> str:
         raise ReadError(f"{path} has no documents.")
     raise ReadError(
         f"{path} has no row with token vectors; its first has the fields {fields}. Token vectors are lists of "
-        "lists of numbers. Say where they are with field=."
+        "lists of numbers. Give their path with field=."
     )
 
 
@@ -191,7 +191,7 @@ def _field(row: dict[str, Any]) -> str | None:
                 candidates += [key] if _is_tokens(value) else []
         usual = [key for key in candidates if key in _TOKENS]
         if len(candidates) > 1 and len(usual) != 1:
-            raise ValueError(f"has token vectors in {', '.join(candidates)}. Say which with field=.")
+            raise ValueError(f"has token vectors in {', '.join(candidates)}. Choose one with field=.")
         if candidates:
             return ".".join(filter(None, (container, (usual or candidates)[0])))
     return None
@@ -224,7 +224,9 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
         raise ValueError(f"has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")
     if isinstance(value, dict):
         if "int8" in str(value.get("type")):
-            raise ValueError(f"has packed int8 cells in {field}, which are not read. Export float cells.")
+            raise ValueError(
+                f"has packed int8 cells in {field}, which are not supported. Export float cells."
+            )
         blocks = value.get("blocks", value)
         if isinstance(blocks, list):
             blocks = {next(iter(block["address"].values())): block["values"] for block in blocks}

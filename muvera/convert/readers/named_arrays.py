@@ -195,7 +195,7 @@ def _hdf5_group(h5py: Any, file: Any, group: str | None, part: str, path: Path) 
     if not members or not all(isinstance(member, h5py.Group) for member in members.values()):
         return file
     if part not in members and len(members) > 1:
-        raise ReadError(f"{path} has the groups {', '.join(members)}. Say which with group=.")
+        raise ReadError(f"{path} has the groups {', '.join(members)}. Choose one with group=.")
     return members.get(part, next(iter(members.values())))
 
 

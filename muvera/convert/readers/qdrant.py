@@ -44,7 +44,7 @@ def _open(
     if collection is None or collection not in collections:
         wrong = "" if collection is None else f" no collection {collection!r}, but"
         listed = ", ".join(sorted(collections)) or "none"
-        raise ReadError(f"{path} has{wrong} the collections {listed}. Say which with collection=.")
+        raise ReadError(f"{path} has{wrong} the collections {listed}. Choose one with collection=.")
     if Path(collection).name != collection or collection == "..":
         raise ReadError(
             f"{path / 'meta.json'} has the collection {collection!r}, which is not a folder's name."
@@ -77,7 +77,7 @@ def _vector(collection: Any, wanted: str | None, place: str) -> tuple[str, int]:
         wanted = next(iter(multi))
     if wanted is None or wanted not in multi:
         listed = ", ".join(repr(key) for key in multi) or "none"
-        raise ReadError(f"{place} has these multi-vectors: {listed}. Say which with vector=.")
+        raise ReadError(f"{place} has these multi-vectors: {listed}. Choose one with vector=.")
     return wanted, int(multi[wanted]["size"])
 
 

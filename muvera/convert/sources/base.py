@@ -20,7 +20,7 @@ __all__ = ["Document", "FlatSource", "PaddedSource", "Reader", "RowSource", "Row
 
 
 class Source(ABC):
-    """Base of everything that yields token vectors in batches.
+    """Base class of objects that yield token vectors in batches.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ class PaddedSource(Source):
 
 
 class Document(NamedTuple):
-    """A document as a reader finds it."""
+    """A document as read from a file."""
 
     #: Its external id, if it has one.
     id: int | str | None
@@ -218,7 +218,7 @@ class RowSource(Source):
         self._empty_dtype = "float32" if first is None or first.dtype != np.float16 else "float16"
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the documents, joined to batches."""
+        """Join the documents into batches, and yield them."""
         require_int("max_tokens", max_tokens, 1)
         waiting: list[Document] = []
         waiting_tokens = position = 0

@@ -61,9 +61,9 @@ def write_plaid(
     nbits: int = 2,
     bucket_means: bool = False,
 ) -> None:
-    """Write a PLAID index, with a codec fitted to these tokens; it keeps only each token's direction.
+    """Fit a codec to the tokens, and write a PLAID index, which stores only their directions.
 
-    While writing, the tokens take their size on disk beside it.
+    While writing, a temporary copy of the tokens is stored beside the target.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def write_codes(
 
 def _require_tokens(count: int, place: str) -> None:
     if count == 0:
-        raise ValueError(f"{place} has no token vectors, but a PLAID index needs some.")
+        raise ValueError(f"{place} has no token vectors, so it cannot be a PLAID index.")
 
 
 def _fitted(tokens: NDArray[Any], nbits: int, bucket_means: bool) -> ResidualCodec:
@@ -222,7 +222,7 @@ def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[
     exact = np.array_equal(halves, centroids)
     write_torch(folder / "centroids.pt", halves if exact else centroids)
     write_torch(folder / "buckets.pt", (weights[1:] + weights[:-1]) / 2, weights)
-    # Mean distance of a coordinate from its centroid's; ColBERT reads it but does not use it.
+    # Mean absolute residual of a coordinate; ColBERT reads it but does not use it.
     write_torch(folder / "avg_residual.pt", np.abs(weights).mean().astype(np.float16).reshape(()))
 
 

@@ -50,7 +50,7 @@ def test_numbers_stay_in_the_file() -> None:
     [("malicious", r"(posix|nt)\.system"), ("module", r"torch\.nn\.modules\.linear\.Linear")],
 )
 def test_other_names_are_refused(capfd: pytest.CaptureFixture[str], file: str, name: str) -> None:
-    with pytest.raises(RefusedPickleError, match=rf"{file}\.pt is a pickle that asks for {name}"):
+    with pytest.raises(RefusedPickleError, match=rf"{file}\.pt is a pickle that refers to {name}"):
         read_torch(FOLDER / f"{file}.pt")
     assert capfd.readouterr().out == ""
 

@@ -155,7 +155,7 @@ def test_columns_are_found_or_given(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", key=[4, 3, 2, 1], single=[[1.0]] * 4, **columns)
     assert_same(read(path, column="right", id_column="key"), DOCS.with_ids([4, 3, 2, 1]))
     for options, message in (
-        ({}, r"has token vectors in left, right\. Say which with column="),
+        ({}, r"has token vectors in left, right\. Choose one with column="),
         ({"column": "single"}, "the column 'single' is list<"),
         ({"column": "no"}, "the column 'no' does not exist"),
         (
@@ -245,7 +245,7 @@ def test_lancedb_which_table(tmp_path: Path, lancedb: Any) -> None:
     (tmp_path / "broken.lance").mkdir()
     assert_same(read(tmp_path, table="left"), DOCS)
     for options, message in (
-        ({}, r"has the tables broken, left, right\. Say which with table="),
+        ({}, r"has the tables broken, left, right\. Choose one with table="),
         ({"table": "up"}, "has no table 'up', but the tables broken, left, right"),
         ({"table": "right"}, r"right\.lance has no column of token vectors"),
         ({"table": "broken"}, "is damaged, or is not in the format 'lancedb'"),

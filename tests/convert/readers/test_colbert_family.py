@@ -78,7 +78,7 @@ def test_exact_vectors_of_fast_plaid_are_preferred(release: str, tmp_path: Path)
     file = folder / "embeddings.npy"
     file.write_bytes(file.read_bytes()[:128] + evil[evil.index(b"\x80\x02") :])
     with pytest.raises(
-        pickle.UnpicklingError, match=r"embeddings\.npy is a pickle that asks for posix\.system"
+        pickle.UnpicklingError, match=r"embeddings\.npy is a pickle that refers to posix\.system"
     ):
         read(folder)
     assert len(read(folder, exact=False)) == 12
@@ -321,7 +321,7 @@ def test_pylate_maps_that_do_not_fit(tmp_path: Path, names: Any, message: str) -
 def test_pylate_maps_run_no_code(tmp_path: Path) -> None:
     folder = mapped(tmp_path / "a", {0: "a"})
     (folder / "plaid_ids_to_documents_ids.pkl").write_bytes(b"cos\nsystem\n(S'echo never'\ntR.")
-    with pytest.raises(pickle.UnpicklingError, match=r"documents_ids\.pkl .* asks for os\.system"):
+    with pytest.raises(pickle.UnpicklingError, match=r"documents_ids\.pkl .* refers to os\.system"):
         read(folder)
     folder = mapped(tmp_path / "b", {0: "a"}, database=True)
     (folder / "plaid_ids_to_documents_ids.sqlite").write_bytes(b"no database, but long enough" * 9)

@@ -132,7 +132,7 @@ def test_paths_to_fields(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             read(path, **options)
     both = lines(tmp_path / "both.jsonl", [{"n": 1, "left": BARE[0], "right": BARE[0]}])
-    with pytest.raises(ValueError, match=r"line 1 has token vectors in left, right\. Say which with field="):
+    with pytest.raises(ValueError, match=r"line 1 has token vectors in left, right\. Choose one with field="):
         read(both)
     structs = [{"id": i, "clips": [{"vec": v, "other": v[:2]} for v in t]} for i, t in TOKENS.items()]
     assert_same(read(lines(tmp_path / "structs.jsonl", structs), field="clips.vec"), DOCS)

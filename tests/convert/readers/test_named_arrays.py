@@ -270,7 +270,7 @@ def test_object_arrays_run_no_code(tmp_path: Path) -> None:
         (
             Malicious(),
             RefusedPickleError.__base__,
-            r"embeddings\.npy is a pickle that asks for (posix|nt)\.system",
+            r"embeddings\.npy is a pickle that refers to (posix|nt)\.system",
         ),
     ):
         arrays[1] = value
@@ -296,7 +296,7 @@ def test_npz_ids_as_bytes_and_objects(tmp_path: Path) -> None:
     unused = np.array([Decimal(1)], object)
     assert len(read(write_npz(tmp_path / "c", {**flat, "other": unused}))) == 4
     names[0] = Decimal(1)
-    with pytest.raises(Exception, match=r"ids\.npy is a pickle that asks for decimal\.Decimal"):
+    with pytest.raises(Exception, match=r"ids\.npy is a pickle that refers to decimal\.Decimal"):
         open_source(write_npz(tmp_path / "d", {**flat, "ids": names}))
     names[0] = 1.5
     with pytest.raises((ValueError, TypeError), match="float"):
@@ -373,7 +373,7 @@ def test_hdf5_groups(tmp_path: Path) -> None:
     assert everything(open_source(path, part="queries")).lengths.tolist() == [3, 3]
     path = write_hdf5(tmp_path / "two", {"left/tokens": DOCS.tokens, "right/deep/tokens": DOCS.tokens})
     for options, message in (
-        ({}, r"has the groups left, right\. Say which with group="),
+        ({}, r"has the groups left, right\. Choose one with group="),
         ({"group": "up"}, "has no group 'up'; it has left, right"),
         ({"group": "right/deep"}, r"two\.h5:/right/deep has 6 token vectors"),
     ):

@@ -104,7 +104,7 @@ def test_which_collection_vector_and_id(tmp_path: Path) -> None:
     make_collection(tmp_path)
     for options, message in (
         ({"collection": "up"}, "has no collection 'up', but the collections docs"),
-        ({"vector": "fde"}, r"docs has these multi-vectors: 'colbert'\. Say which with vector="),
+        ({"vector": "fde"}, r"docs has these multi-vectors: 'colbert'\. Choose one with vector="),
         ({"id_field": "up"}, "point 0 has a NoneType in the payload's 'up'"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
@@ -147,7 +147,7 @@ def test_points_run_no_code(tmp_path: Path, column: str) -> None:
     pickled: Any = pickle.dumps(Hostile(marker))
     pickled = base64.b64encode(pickled).decode() if column == "id" else pickled
     change(folder, f"UPDATE points SET {column} = ? WHERE rowid = 2", pickled)
-    with pytest.raises(pickle.UnpicklingError, match=rf"{folder}.* asks for (posix|nt)\.system"):
+    with pytest.raises(pickle.UnpicklingError, match=rf"{folder}.* refers to (posix|nt)\.system"):
         read(folder)
     assert not marker.exists()
 
