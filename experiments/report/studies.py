@@ -56,8 +56,8 @@ def _speed(results: Results) -> list[Table]:
     on = results["machine"]
     caption = (
         f"Median of {results['rounds']} interleaved rounds, one thread each unless stated otherwise. Jobs had a "
-        f"processor {results['share'] or 0:.0%} of the time; the column of processor time has the same ratio without "
-        f"waiting. {machine_text(on)}, BLAS kernel {on.get('blas_kernel') or 'unknown'}."
+        f'processor {results["share"] or 0:.0%} of the time; "processor time" is the same ratio in '
+        f"processor time. {machine_text(on)}, BLAS kernel {on.get('blas_kernel') or 'unknown'}."
     )
     calls = [
         Column("call", "name"),
@@ -133,12 +133,12 @@ def _cold(results: Results) -> list[Table]:
         ]
         columns: list[Column | str] = [
             *(f"{run['documents']:,} documents", Column("time", format=_TWO, unit="ms")),
-            *(Column("plain mmap / this", format=_TIMES), Column("target", format="{:g}x")),
+            *(Column("speedup over plain mmap", format=_TIMES), Column("target", format="{:g}x")),
         ]
         caption = (
             f"Wall time of one query of 32 tokens on one thread: ranking 100 random documents of {run['tokens']} "
-            f'float16 tokens in a file of {run["megabytes"]:,} MB. "2-bit pre-ranking" reads the tokens of up to '
-            f"30 candidates that 2-bit codes in memory select. {machine_text(run['machine'])}."
+            f'float16 tokens in a file of {run["megabytes"]:,} MB. "2-bit pre-ranking" selects up to 30 candidates by '
+            f"2-bit codes in memory and reads only their tokens. {machine_text(run['machine'])}."
         )
         tables.append(Table(f"R{read_ahead[1:]}", columns, rows, caption))
         if run["limited"]:
@@ -150,8 +150,8 @@ def _cold(results: Results) -> list[Table]:
             ]
             caption = (
                 "Distinct queries one after another, each with 100 random candidates: 1,000 queries, or as many as "
-                f"45 seconds allow. The process may use {run['memory']:,} MB more than before the first query, "
-                "cached pages of its files included."
+                f"finish in 45 seconds. The process may use {run['memory']:,} MB more than before the first query, "
+                "including cached pages of its files."
             )
             title = f"With {run['memory']:,} MB of memory, {read_ahead}"
             tables.append(Table.of(title, limited, run["limited"], caption))
@@ -164,7 +164,7 @@ _GROWTH: list[tuple[str, str, float, str, float | None, tuple[float, str] | None
     ("build_processor_seconds", "build, processor s", 1, _WHOLE, None, (1e6, "us")),
     ("build_peak_bytes", "peak memory of the build, MB", 1e6, _WHOLE, 6 * 2.0**30, (1, "B")),
     ("resident_bytes", "resident memory while searching, MB", 1e6, _WHOLE, 3 * 2.0**30, (1, "B")),
-    ("anonymous_bytes", "of this, not backed by files, MB", 1e6, _WHOLE, None, None),
+    ("anonymous_bytes", "of which not backed by files, MB", 1e6, _WHOLE, None, None),
     ("disk_bytes", "on disk without exact tokens, MB", 1e6, _WHOLE, 4 * 2.0**30, (1, "B")),
     ("exact_bytes", "exact tokens on disk, MB", 1e6, _WHOLE, None, (1, "B")),
     ("load_seconds", "load, s", 1, _TWO, 2, None),
@@ -184,8 +184,8 @@ _GROWTH: list[tuple[str, str, float, str, float | None, tuple[float, str] | None
     ("add_processor_seconds", "add 1,000, processor s", 1, _TWO, None, None),
     ("save_seconds", "save after that, s", 1, _TWO, None, None),
     ("save_bytes", "written by that save, MB", 1e6, _TENTH, None, None),
-    ("reload_seconds", "load after that, s", 1, _TWO, None, None),
-    ("reload_processor_seconds", "load after that, processor s", 1, _TWO, None, None),
+    ("reload_seconds", "second load, s", 1, _TWO, None, None),
+    ("reload_processor_seconds", "second load, processor s", 1, _TWO, None, None),
 ]
 
 
@@ -207,13 +207,13 @@ def _growth(results: Results) -> list[Table]:
     last, exact = measured[-1], results["keep_exact"]
     rescored = ", then the best {} of them by exact tokens" if exact else ""
     caption = (
-        f"The documents of {results['collection']}, and others of 48 to 80 tokens generated from them. Preset "
+        f"The documents of {results['collection']}, and generated documents of 48 to 80 tokens. Preset "
         f"{results['encoder']!r}, backend {results['backend']!r} (m={last['m']}, "
         f"ef_construction={last['ef_construction']}), {results['codec']} codes {'and' if exact else 'without'} exact "
         f"tokens; one thread searches. A fast search ranks 500 candidates found with ef=1000{rescored.format(30)}; a "
         f"thorough search ranks 800 candidates found with ef=2000{rescored.format(50)}. Build times exclude "
-        f"generating documents. Recall is over {results['judged']} queries; 200 other queries are timed once each. The "
-        f"exponent is the power of the number of documents that a quantity grows with. Other jobs used the machine "
+        f"generating documents. Recall is over {results['judged']} queries; 200 other queries are timed once each. A "
+        f"quantity grows like the number of documents to the power of its exponent. Other jobs used the machine "
         f"at the same time. {machine_text(last['build_machine'])}."
     )
     table = Table("", [*columns, "per document", "target at 1,000,000"], rows, caption)
@@ -242,8 +242,8 @@ def _outlook(measured: list[Results]) -> Table:
         Column("build", format=_WHOLE, unit="minutes"),
     ]
     caption = (
-        f"Extrapolated, for machines of {machine.memory_gb:.0f} GB and {machine.cores} cores: the time of a search "
-        "keeps growing with the measured exponent. Recall falls unless ef grows, too."
+        f"Extrapolated with the measured exponent of search time, for machines with {machine.memory_gb:.0f} GB and "
+        f"{machine.cores} cores. Recall falls unless ef grows, too."
     )
     return Table("Larger collections", columns, rows, caption)
 
@@ -254,9 +254,10 @@ def _distractors(results: Results) -> list[Table]:
         "noise": "Distractors of random tokens",
     }
     caption = (
-        f"Candidates that hold 95% of exact Chamfer's top 10 as distractors are added to {results['collection']} "
-        f"({results['queries']} queries); encoders were fitted on the real documents. Candidates grow with the number "
-        f"of documents to the power of the exponent. Random tokens have the mean and covariance of the real ones."
+        f"Number of candidates needed to contain 95% of exact Chamfer's top 10, as distractors are added to "
+        f"{results['collection']} ({results['queries']} queries). Encoders were fitted on the real documents. The "
+        f"number grows like the number of documents to the power of the exponent. Random tokens have the mean and "
+        f"covariance of the real ones."
     )
     tables: list[Table] = []
     for kind, measured in results["kinds"].items():
@@ -276,7 +277,7 @@ def _distractors(results: Results) -> list[Table]:
             Column("exponent", format=_TWO),
         ]
         columns += [Column(f"recall of the first 100, n={sizes[-1]:,}", format=_SHARE)]
-        columns += [Column("distractors among these", format=_SHARE)]
+        columns += [Column("share of distractors in them", format=_SHARE)]
         tables.append(Table(titles.get(kind, kind), columns, rows, "" if tables else caption))
     return tables
 
