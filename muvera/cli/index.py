@@ -43,7 +43,7 @@ def index(
         str | None,
         Option(
             help="How tokens are stored: float32, float16, or as codes: int8 (half of float16), 4bit, 2bit or 1bit "
-            "(1/4, 1/7 and 1/13 of it; fewer bits lower recall). Default: float16 stays float16, all else float32."
+            "(1/4, 1/7 or 1/13; fewer bits lower recall). Default: float16 if SOURCE is, otherwise float32."
         ),
     ] = None,
     keep_exact: Annotated[
@@ -107,8 +107,8 @@ def index(
         warn(*built.warnings)
         if built.vectors is None and settings.backend != "auto":
             note(
-                f"This index is searched exactly; backend {settings.backend} is used from "
-                f"{built.exact_tokens + 1:,} tokens on (--exact-tokens 0: always)."
+                f"This index is searched exactly; backend {settings.backend} is used above "
+                f"{built.exact_tokens:,} tokens (--exact-tokens 0: always)."
             )
     typer.echo(
         f"{out}: {counted(built.documents, 'document')}, {counted(built.tokens, 'token')} of "
@@ -218,9 +218,7 @@ def _index_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[str]]:
         *(f"warning     {text}" for text in facts.warnings),
     ]
     if verify:
-        lines.append(
-            f"verified    {counted(len(read_manifest(path)['files']), 'file')}, every checksum agrees"
-        )
+        lines.append(f"verified    {counted(len(read_manifest(path)['files']), 'file')}, all checksums match")
     return {"kind": "index", "bytes_on_disk": size, "verified": verify, **texts, **facts.to_dict()}, lines
 
 

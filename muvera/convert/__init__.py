@@ -1,4 +1,4 @@
-"""Read existing token embeddings in many formats, and write the neutral ones.
+"""Read token embeddings in many formats, and write them in the common ones.
 
 :func:`read` returns a collection, :func:`convert` writes one, :func:`survey` reports on one, and
 :func:`formats` lists the readable formats.

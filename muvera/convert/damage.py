@@ -1,4 +1,4 @@
-"""Errors of readers: each leaves as one sentence that names the file.
+"""Convert the errors of readers to one sentence that names the file.
 
 Readers call NumPy, zlib, json, SQLite, HDF5, Arrow and others, and each of these reports damage in
 its own way.  :func:`naming_errors` converts all of them, so no reader has to list them.
@@ -21,7 +21,7 @@ _MAX_DETAIL_LENGTH = 240
 # Error numbers caused by a file's content, such as a seek to a negative position.
 _CONTENT_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
 
-# Readers raise these with a sentence and without an error number; the system sets a number.
+# Readers raise these with a sentence and no error number; errors of the system have a number.
 _PLAIN_OS_ERRORS = (FileNotFoundError, BlockingIOError)
 
 
@@ -51,7 +51,7 @@ def naming_errors(place: str, format: str) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If the file is damaged, whatever a library raised for it.
+        If the file is damaged, whichever exception a library raised.
     OSError
         If the system refuses to read: the same class and error number.
     MemoryError

@@ -58,7 +58,7 @@ class Measure:
 
     @property
     def normalized(self) -> bool | None:
-        """True if all tokens have unit length up to 0.004; None without tokens."""
+        """True if all tokens have unit length within 0.004; None without tokens."""
         if not self.tokens:
             return None
         return bool(self._totals[4] <= _TOLERANCE and not self.zero_rows)

@@ -208,7 +208,7 @@ def test_info_of_an_index(tmp_path: Path) -> None:
         "m=16, ef_construction=200",
         "never exact",
         "num_repetitions=3",
-        f"{len(read_manifest(tmp_path / 'index')['files'])} files, every checksum agrees",
+        f"{len(read_manifest(tmp_path / 'index')['files'])} files, all checksums match",
     ):
         assert text in out
     assert "verified" not in muvera("info", tmp_path / "index")[1]

@@ -1,10 +1,11 @@
 """Reader of Arrow tables: Parquet files, Arrow files and Hugging Face datasets, and LanceDB folders.
 
-A cell is one document: a list, large list or fixed-size list of tokens, each again one of those, of
-half, single or double precision.  Hugging Face's extension types are read as the lists they store.
+A cell is one document: a list of tokens, each a list of floats in half, single or double precision.  Both
+may be lists, large lists or fixed-size lists.  Hugging Face's extension types are read as the lists they
+store.
 
-Options of all formats: ``column`` with the token vectors (default: the only column of nested lists, or
-of several the one with a usual name) and ``id_column`` (default: a column with a usual name, if any).
+Options of all formats: ``column`` with the token vectors (default: the only column of nested lists,
+or the only one with a usual name) and ``id_column`` (default: a column with a usual name, if any).
 LanceDB also has ``table`` (default: the only one).
 """
 
@@ -31,10 +32,10 @@ __all__ = ["READERS"]
 _TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")
 _IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id", "corpus-id")
 
-#: Rows read at once at most.
+# Maximum number of rows in a batch.
 _ROWS = 1024
 
-#: Return record batches with their file, for these columns and of about this many bytes.
+#: Function of the columns and a batch's approximate bytes that yields each file with a record batch.
 _Tables = Callable[[list[str], int], Iterator[tuple[str, Any]]]
 
 
@@ -138,7 +139,7 @@ def _documents(
     Tokens are None if there is neither a dimension nor a token.
     """
     pc = import_extra("pyarrow.compute", "parquet", "Reading Arrow tables")
-    cells.validate(full=True)  # Arrow itself follows any offset
+    cells.validate(full=True)  # Arrow does not check offsets when it reads
     while hasattr(cells, "storage"):
         cells = cells.storage
     lengths = pc.fill_null(pc.list_value_length(cells), 0)
@@ -276,7 +277,7 @@ _BASE_PATHS = 18  # number of the manifest's field, in Lance's table.proto
 
 
 def _require_no_base_paths(manifest: Path) -> None:
-    """Raise if a table's manifest names base paths: folders anywhere, which LanceDB would open."""
+    """Raise if a table's manifest lists base paths, because LanceDB would open those folders."""
     content = manifest.read_bytes()
     at = int.from_bytes(content[-16:-8], "little")
     message = memoryview(content)[at + 4 : at + 4 + int.from_bytes(content[at : at + 4], "little")]
@@ -295,8 +296,8 @@ def _require_no_base_paths(manifest: Path) -> None:
         key = varint()
         if key >> 3 == _BASE_PATHS:
             raise ReadError(
-                f"{manifest} names folders outside the table, which are not read. Copy the table with LanceDB, "
-                "which brings its rows together."
+                f"{manifest} names folders outside the table, which are not read. Copy the table with LanceDB, so "
+                "that all rows are in one folder."
             )
         length = varint() if key & 7 in (0, 2) else {1: 8, 5: 4}[key & 7]
         at += length if key & 7 else 0

@@ -29,7 +29,7 @@ class Source(ABC):
     dimension : int
         Columns of a token vector.
     num_documents, num_tokens : int or None
-        None if they are unknown before everything is read.
+        None if unknown until everything is read.
     lossy : bool
         True if the stored vectors are quantized.
     nbits : int or None
@@ -127,8 +127,8 @@ class PaddedSource(Source):
     mask : rows (n, longest), optional
         True for real tokens.
     lengths : int64 (n,), optional
-        Real tokens of each document, which come first.  Without mask and lengths, rows of zeros
-        are padding.
+        Number of real tokens of each document; padding follows them.  Without mask and lengths,
+        rows of zeros are padding.
     """
 
     def __init__(
@@ -250,7 +250,8 @@ class RowSource(Source):
         if with_ids is not None and with_ids != (document.id is not None):
             has, others = ("no id", "have one") if with_ids else ("an id", "have none")
             raise ReadError(
-                f"{where}: document {position} has {has}, but those before {others}. Give all an id or none."
+                f"{where}: document {position} has {has}, but earlier documents {others}. "
+                "Give every document an id, or none."
             )
 
     def _join(self, waiting: list[Document]) -> MultiVectors:

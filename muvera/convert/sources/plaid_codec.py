@@ -1,4 +1,4 @@
-"""Decoder of centroids with packed residuals, and the source of an index that stores chunks of them."""
+"""Codec and QuantizedSource: decode PLAID's codes, and read an index of them in batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Codec:
     normalize : bool
         Scale each vector to norm 1, as PLAID does before it scores.
     table : float32 (256, 8 // nbits), optional
-        Weights of each byte, for other layouts than PLAID's.
+        Weights of each byte, for layouts other than PLAID's.
     threads : int, optional
         Default: all usable cores.
     """

@@ -45,7 +45,7 @@ _STORAGES = {
     "<f4": "FloatStorage", "<f2": "HalfStorage", "<i8": "LongStorage", "<i4": "IntStorage", "|u1": "ByteStorage",
 }  # fmt: skip
 
-# Alignment of the members' bytes, as in torch, so that they map as any number type.
+# Alignment of the members' bytes, as in torch, so that they can be mapped as any number type.
 _ALIGNMENT = 64
 
 # Size of a zip member's header without name and padding, and the tag of torch's padding.
