@@ -1,1 +1,1 @@
-"""The index: its contents, candidates, token store, and the folder on the disk."""
+"""The index: its contents, candidates, token store, and its folder on disk."""

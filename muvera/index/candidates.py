@@ -1,4 +1,4 @@
-"""CandidateSearch: the first stage of a search, documents' vectors in a single-vector search."""
+"""CandidateSearch: the first stage, which searches the documents' vectors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["CandidateSearch", "scan_from"]
 # (measured by `python -m experiments graphs`); centroids of fewer vectors are worse.
 _SCAN_FLOATS, _SCAN_VECTORS = 2_560_000, 4096
 
-# Bytes of vectors that are encoded at a time.
+# Bytes of vectors per encoded block.
 _BLOCK_BYTES = 128 << 20
 
 # A search that finds less than this share of the exact best vectors gets a warning.
@@ -40,7 +40,7 @@ def scan_from(dimension: int) -> int:
 
 
 class CandidateSearch:
-    """Documents' vectors by row number: encode documents, find rows for queries.
+    """The documents' vectors by row number: encode documents, and find rows for queries.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ class CandidateSearch:
     ) -> None:
         """Encode `documents` and add their vectors under `rows`, except those without tokens.
 
-        If it fails, no vector is added; but a graph may refuse these rows from then on.  `guard` returns the lock
-        to hold while no thread may search.
+        If it fails, no vector is added, but a graph may refuse these rows afterwards.  `guard` returns the
+        lock that excludes searches.
         """
         filled = documents.lengths > 0
         if not filled.all():
@@ -122,7 +122,8 @@ class CandidateSearch:
     ) -> list[NDArray[np.int64]]:
         """Return up to `count` candidate rows per query, best vector first, of those in `allowed`.
 
-        Rows from `below` on are still being added and not returned; at most `hidden` of them have vectors.
+        Rows from `below` on are still being added and are not returned; at most `hidden` of them have
+        vectors.
         """
         vectors = self.encoder.encode_queries(queries, threads=threads)
         wanted = min(count + hidden, len(self.search))
@@ -133,7 +134,7 @@ class CandidateSearch:
         return [row[keep][:count] for row, keep in zip(labels, visible, strict=True)]
 
     def measure(self, queries: MultiVectors, threads: int | None = None) -> float | None:
-        """Measure the recall of the exact best vectors."""
+        """Measure how many of the exact best vectors the search finds."""
         vectors = self.encoder.encode_queries(queries, threads=threads)
         self.recall = self.search.measure_recall(vectors, _MEASURED_K, threads)
         self.recall_size = len(self.search)
@@ -141,28 +142,28 @@ class CandidateSearch:
 
     @property
     def recall_is_stale(self) -> bool:
-        """Whether recall was never measured, or the number of vectors has doubled since."""
+        """True if recall was never measured, or the number of vectors has doubled since."""
         return self.recall_size == 0 or len(self.search) > 2 * self.recall_size
 
     @property
     def fitted_on_too_few(self) -> bool:
-        """Whether maps were learned from few documents, and from less than half of those here."""
+        """True if maps were fitted on few documents, and on less than half of the current ones."""
         learned = self.encoder.config.needs_fit_sample and self.fitted_on > 0
         return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
 
     @property
     def has_drifted(self) -> bool:
-        """Whether added documents differ from those that the maps were learned from."""
+        """True if added documents differ from those that the maps were fitted on."""
         distance = None if self.profile is None else self.profile.distance
         return distance is not None and distance >= DRIFTED
 
     def info(self) -> dict[str, Any]:
-        """Return the vector search's facts and its measured recall."""
+        """Return the information about the vector search and its measured recall."""
         size = 0 if self.recall is None else self.recall_size
         return {**self.search.info(), "recall": self.recall, "recall_measured_at": size}
 
     def warnings(self) -> list[str]:
-        """Return sentences for users."""
+        """Return warnings for users."""
         sentences = []
         if self.recall is not None and self.recall < _LOW_SEARCH_RECALL:
             sentences.append(
@@ -184,7 +185,7 @@ class CandidateSearch:
     def save(self, folder: Path, graph: str | None = None) -> dict[str, Any]:
         """Write the vectors; return the state that :meth:`load` needs.
 
-        With `graph`, the name of a graph's file that stays, only what it lacks is written.
+        With `graph`, the name of a graph's file to keep, only vectors that are not in that file are written.
         """
         if graph is None:
             self.search.save(folder)
@@ -209,8 +210,9 @@ class CandidateSearch:
         state: dict[str, Any],
         removed: NDArray[np.int64],
     ) -> CandidateSearch:
-        """Read what :meth:`save` wrote and returned; `removed` are deleted rows, which the files may contain.
+        """Load a search from the files and the state of :meth:`save`.
 
+        `removed` are deleted rows, which the files may contain.
         Raises ValueError or KeyError for damaged files, or files that do not fit the encoder and the settings.
         """
         loaded = cls(encoder, settings, state["fitted_on"])

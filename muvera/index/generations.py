@@ -1,10 +1,10 @@
 """The folder of a saved index: generations of files behind one manifest.
 
-``manifest.json`` names every file with its size and checksum.  A save writes a new generation beside the old one,
-replaces the manifest with one rename, and then removes files that it does not name.  So a crash, a kill or a full
-disk at any moment leaves the old index or the new one, and readers keep the old files that they have mapped.  The
-next writer removes what was left over.  Writers hold a lock, which the system frees when they die; readers need
-none.
+``manifest.json`` names every file with its size and checksum.  A save writes a new generation beside the old
+one, replaces the manifest with one rename, and then removes files that it does not name.  So a crash, a kill
+or a full disk at any moment leaves the old index or the new one, and readers can keep using the old files
+that they have mapped.  The next writer removes leftover files.  Writers hold a lock, which the system frees
+when they die; readers need no lock.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ Fill = Callable[[Path, str, set[str]], tuple[dict[str, Any], list[str]]]
 
 @dataclass(frozen=True)
 class Generation:
-    """One saved state of a folder; the random stamp tells apart another index with the same number."""
+    """One saved state of a folder; the random stamp distinguishes it from another index with the same number."""
 
     number: int
     stamp: str
 
     @classmethod
     def of(cls, manifest: dict[str, Any]) -> Generation:
-        """Return the generation that a manifest describes."""
+        """Return the generation of a manifest."""
         return cls(int(manifest["generation"]), str(manifest["stamp"]))
 
     @property
@@ -59,7 +59,7 @@ class Generation:
 
 
 def require_place(target: Path, overwrite: bool = False) -> None:
-    """Raise FileExistsError unless an index can be written to `target`: only an index is ever replaced."""
+    """Raise FileExistsError unless an index can be written to `target`: only an index can be replaced."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir():
@@ -85,8 +85,9 @@ def commit(
     ----------
     target : Path
     fill : callable
-        Gets a folder to fill, its later name within `target`, and the names of the current generation's files
-        relative to `target`.  Returns the manifest's entries and which of those names to keep.
+        Called with a folder to fill, its final name within `target`, and the names of the current
+        generation's files relative to `target`.  Returns the manifest's entries and which of those files to
+        keep.
     expected_generation : Generation or None
         The generation that the caller last loaded from or wrote to this folder; None for a new index.
     overwrite : bool
@@ -97,7 +98,7 @@ def commit(
     IndexFolderError
         If another process is writing the folder, or has changed it.
     FileExistsError
-        If the folder holds anything else.
+        If the folder contains anything else.
     """
     remove_stale_siblings(target)
     if overwrite or not (target / MANIFEST).exists():
@@ -117,7 +118,7 @@ def commit(
                 f"{target} holds generation {current.number}, but {reason}. Saving would lose it: load it and "
                 "change that, save to another folder, or remove the folder first."
             )
-        with suppress(OSError):  # left over by killed writers
+        with suppress(OSError):  # leftovers of killed writers
             _remove_unnamed(target, set(manifest["files"]))
         return _write_generation(target, fill, current.number + 1, manifest["files"])
 
@@ -137,7 +138,7 @@ def _commit_first(target: Path, fill: Fill, overwrite: bool) -> Generation:
 def _write_generation(target: Path, fill: Fill, number: int, old: dict[str, Any]) -> Generation:
     partial = target / f".partial-{secrets.token_hex(8)}"
     new = Generation(number, secrets.token_hex(8))
-    while (target / new.folder).exists() or (target / new.folder).is_symlink():  # not ours to remove
+    while (target / new.folder).exists() or (target / new.folder).is_symlink():  # another program's file
         new = replace(new, number=new.number + 1)
     name, final = new.folder, target / new.folder
     try:
@@ -175,7 +176,7 @@ def _is_current(target: Path, generation: Generation) -> bool:
 
 
 def _remove_unnamed(target: Path, named: set[str]) -> None:
-    """Remove files of writers that the manifest does not name; nothing else, and nothing behind a link."""
+    """Remove writers' files that the manifest does not list; never follow a link."""
     for path in target.iterdir():
         if path.is_symlink():
             continue
@@ -194,7 +195,7 @@ def _remove_unnamed(target: Path, named: set[str]) -> None:
 
 @contextmanager
 def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a folder beside `target` for tokens on their way there; see also :func:`require_place`."""
+    """Yield a temporary folder for tokens beside `target`; see also :func:`require_place`."""
     require_place(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "staging") as staging:
@@ -205,7 +206,7 @@ def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`, or raise IndexFolderError at once if another process or thread holds it."""
     path = folder / LOCK
-    if path.is_symlink():  # locking would empty the file behind it
+    if path.is_symlink():  # locking would empty the link's target
         raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")
     lock = filelock.FileLock(path)
     try:

@@ -1,4 +1,4 @@
-"""Hybrid search: MuveraIndex together with BM25, sparse or dense vectors, or any other first stage."""
+"""Hybrid search: MuveraIndex combined with BM25, sparse or dense vectors, or any other first stage."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def hybrid_search(
     ids: Iterable[Any] | None = None,
     threads: int | None = None,
 ) -> list[Ranking]:
-    """Return the best documents among those that an index and other first stages found.
+    """Return the best documents among the candidates of an index and of other first stages.
 
-    Every document that any of them found gets its exact Chamfer similarity.
+    Every candidate gets its exact Chamfer similarity.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def hybrid_search(
         Rank by the weighted sum of the sources' scores, including "maxsim";
         :func:`muvera.reranking.fusion.tune_weights` finds weights.  Default: rank by exact Chamfer similarity.
     method : {"minmax", "zscore", "sum", "rrf"}
-        How scores of different kinds are made comparable, see :func:`muvera.fuse`.
+        How scores of different kinds are made comparable; see :func:`muvera.fuse`.
     ids : collection of ids, optional
         Return only these documents.
     threads : int, optional
@@ -117,7 +117,7 @@ def hybrid_search(
 
 
 def _only(ranking: Ranking, wanted: Callable[[Any], bool]) -> Ranking:
-    """Return a ranking without the ids that are not wanted."""
+    """Return a ranking that contains only allowed ids."""
     mask = [wanted(id) for id in ranking.ids.tolist()]
     return ranking if all(mask) else Ranking(ranking.ids[mask], ranking.scores[mask], ranking.exact)
 
@@ -125,7 +125,7 @@ def _only(ranking: Ranking, wanted: Callable[[Any], bool]) -> Ranking:
 class SparseVectors:
     """Sparse vectors of documents, such as SPLADE or the lexical weights of BGE-M3.
 
-    A query takes time in proportion to the documents that share its terms.
+    The time of a query grows in proportion to the number of documents that share its terms.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class SparseVectors:
         Parameters
         ----------
         queries : as the documents
-            Terms that no document has are ignored.
+            Terms that are in no document are ignored.
         k : int
             Number of documents to return, at most.
 

@@ -20,7 +20,7 @@ __all__ = ["GrowingArray", "IdMap", "Missing"]
 
 IDS, ALIVE = "ids.json", "alive.npy"
 
-#: What to do about ids that are not in the index.
+#: How to handle ids that are not in the index.
 Missing = Literal["raise", "ignore"]
 
 # Implicit ids stay below this: ids are int64.
@@ -45,7 +45,7 @@ class GrowingArray:
 
     @property
     def values(self) -> NDArray[Any]:
-        """The values, a view that later appends do not change."""
+        """The values, as a view that later appends do not change."""
         return self._buffer[: self._count]
 
     def extend(self, values: NDArray[Any]) -> None:
@@ -86,7 +86,7 @@ class IdMap:
 
     @property
     def _row_of(self) -> dict[int | str, int]:
-        """Live rows by id, cached when first needed: plain searches never need them."""
+        """Live rows by id, computed on first use: plain searches do not use them."""
         with self._caching:
             if self._rows is None:
                 rows = self.live
@@ -120,7 +120,7 @@ class IdMap:
         return string_array(ids.tolist()) if ids.dtype == object else ids
 
     def rows(self, ids: list[Any], missing: Missing = "raise") -> list[int]:
-        """Return the rows of `ids` in their order; ids of another kind than the index has raise TypeError."""
+        """Return the rows of `ids` in their order; ids of another type than those of the index raise TypeError."""
         require_choice("missing", missing, get_args(Missing))
         wrong = {type(id).__name__ for id in ids if not _is_id(type(id))}
         if wrong:
@@ -145,12 +145,12 @@ class IdMap:
         return id_kind(self._ids.values) if len(self._ids) else None
 
     def require_kind(self, ids: Ids) -> None:
-        """Raise TypeError if `ids` are of another kind than the index has."""
+        """Raise TypeError if `ids` are of another type than those of the index."""
         if self._kind and len(ids) and id_kind(ids) != self._kind:
             raise TypeError(f"This index has {self._kind} ids, got {id_kind(ids)} ids.")
 
     def new_ids(self, documents: MultiVectors) -> Ids:
-        """Return the ids of `documents`, or the next integers, after a check that they are not in use."""
+        """Return the ids of `documents`, or the next integers, after checking that they are not in use."""
         if documents.has_ids:
             ids = documents.ids
         elif self.next + len(documents) > _MOST:
@@ -172,7 +172,7 @@ class IdMap:
         """Give the next rows these ids; an id moves from its old row to the new one."""
         with self._caching:
             first = len(self._ids)
-            # Strings as objects: in an array of one width the longest would widen all.
+            # Store strings as objects: a fixed-width array would be as wide as its longest string.
             self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
             self._alive.extend(np.ones(len(ids), bool))
             if self._rows is not None:
@@ -189,7 +189,7 @@ class IdMap:
             self._live = None
 
     def drop(self, rows: NDArray[np.int64]) -> None:
-        """Delete rows; their ids are free again, unless they have moved to other rows."""
+        """Delete rows; their ids can be used again, unless they have moved to other rows."""
         with self._caching:
             if self._rows is not None:
                 for id, row in zip(self.of(rows).tolist(), rows.tolist(), strict=True):
@@ -200,14 +200,14 @@ class IdMap:
 
     def save(self, folder: Path) -> None:
         """Write ``ids.json`` and ``alive.npy``."""
-        # ASCII, because Python strings can contain what UTF-8 cannot encode.
+        # ASCII, because Python strings can contain characters that UTF-8 cannot encode.
         content = json.dumps({"next": self.next, "ids": self._ids.values.tolist()}, indent=0)
         write_bytes(folder / IDS, content.encode("ascii"))
         save_array(folder / ALIVE, self._alive.values)
 
     @classmethod
     def load(cls, folder: Path) -> IdMap:
-        """Read what :meth:`save` wrote, or raise ValueError for a damaged file."""
+        """Load the files of :meth:`save`; raise ValueError for a damaged file."""
         content = read_json(folder / IDS)
         alive = load_npy(folder / ALIVE, mmap=False)
         values, following = content["ids"], content["next"]

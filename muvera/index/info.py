@@ -25,9 +25,10 @@ class FirstStageRecall:
     queries : int
         Number of measured queries.
     pseudo_queries : bool
-        Whether the queries are windows of document tokens, each measured without its own document.
+        True if the queries are windows of document tokens, each measured without its own document.
     documents : int
-        Documents in the index at that time.  With more documents, the same number of candidates finds less.
+        Documents in the index at that time.  With more documents, recall is lower for the same number of
+        candidates.
     """
 
     recall: float
@@ -43,7 +44,7 @@ class FirstStageRecall:
 
     @property
     def warning(self) -> str | None:
-        """A sentence if the recall is low, otherwise None."""
+        """A warning if the recall is low, otherwise None."""
         if self.recall >= _LOW_RECALL:
             return None
         source = "windows of document tokens" if self.pseudo_queries else "queries"
@@ -71,7 +72,7 @@ class IndexInfo:
     search : str
         What a search reads: "all tokens", or the kind of vector search.
     exact_tokens : int
-        Number of tokens up to which a search reads them all.
+        Collections of up to this many tokens are searched exactly.
     encoder : dict
         The encoder's configuration, and its "vector_dimension".
     vectors : dict or None
@@ -79,14 +80,14 @@ class IndexInfo:
         vectors that it finds.  None while all tokens are read.
     token_codec : dict
         How tokens are stored: "codec", "keep_exact", "fitted", "bytes_per_token" that a search reads of every
-        candidate, and "exact_bytes_per_token" that it reads of the best few (0 if there are none).
+        candidate, and "exact_bytes_per_token" that it reads of the best candidates (0 without exact tokens).
     first_stage : FirstStageRecall or None
-        Recall as it was measured when the index was built or had doubled.  None if all tokens are read, every
+        Recall, measured when the index was built or last doubled in size.  None if all tokens are read, every
         document is a candidate, or there are too many tokens to read them all (see
         :meth:`muvera.MuveraIndex.measure_recall`).
     drift : float or None
-        Distance between the documents that the encoder was fitted on and those that came later, from 0 (alike) to
-        1 (nothing in common).  None if the encoder learns no maps, or few documents came later.
+        Distance between the documents that the encoder was fitted on and those added later, from 0 (alike) to
+        1 (nothing in common).  None if the encoder fits no maps, or if few documents were added.
     bytes_per_document : int
         Average bytes of tokens (or codes) and vector, without exact tokens beside codes.
     warnings : tuple of str

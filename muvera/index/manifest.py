@@ -45,7 +45,7 @@ FILE_PATTERNS = (
 
 
 class IndexFolderError(ValueError):
-    """A folder does not hold an index that can be read or written."""
+    """Error for a folder whose index cannot be read or written."""
 
 
 def is_index_file(name: str) -> bool:
@@ -106,7 +106,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raise IndexFolderError unless every file is inside the folder, and every file that is used is listed."""
+    """Raise IndexFolderError unless every file is inside the folder and every file in use is listed."""
     files, codes, candidates = manifest["files"], manifest["codes"], manifest["candidates"]
     segments = manifest["segments"] + ([] if codes is None else codes["segments"])
     used = [segment["file"] for segment in segments]
@@ -134,7 +134,7 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) -> None:
-    """Raise IndexFolderError unless every file of a manifest exists and is unchanged, see require_unchanged."""
+    """Raise IndexFolderError unless every file of a manifest exists and is unchanged; see require_unchanged."""
     for name, described in files.items():
         try:
             require_unchanged(folder / name, described, thorough)

@@ -1,4 +1,4 @@
-"""MuveraIndex: from token vectors to exactly ranked results."""
+"""MuveraIndex: index token vectors, and search them with exact ranking."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class MuveraIndex:
 
     Small collections are searched exactly, without vectors.  When a collection outgrows `exact_tokens`, the
     encoder is fitted on its documents and all documents are encoded; the encoder does not change after that.
-    Encoders that learn maps need at least 256 documents; with fewer, all tokens are read.  A build from an
-    iterator of batches fits the encoder on the first 4,096 documents: give them in random order, or give an
-    encoder that was fitted on a sample of all, as ``muvera index`` does.
+    Encoders that fit maps need at least 256 documents; with fewer, all tokens are read.  A build from an
+    iterator of batches fits the encoder on the first 4,096 documents: yield them in random order, or pass an
+    encoder that was fitted on a sample of all documents, as ``muvera index`` does.
 
     Several threads may search at the same time, also while another thread adds, updates, deletes, saves or
-    rebuilds.  A search sees all of a change or nothing of it.  Changes wait for each other.
+    rebuilds.  A search sees a change completely or not at all.  Changes run one after another.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class MuveraIndex:
         config, fitted = as_encoder(encoder, columns)
         self._contents = IndexContents(config, IndexSettings.of(settings, **changes), encoder=fitted)
         self._changing = RLock()
-        self._generations: dict[Path, Generation] = {}  # by folder, as last read or written
+        self._generations: dict[Path, Generation] = {}  # last read or written generation by folder
         self._attachments: dict[str, Path] = {}
 
     # -- building -------------------------------------------------------------
@@ -130,8 +130,8 @@ class MuveraIndex:
         encoder, settings, **changes
             As for the class.
         path : path, optional
-            Also save the index there.  Token vectors then go to disk as they come, so memory holds only one batch,
-            the document vectors and their graph.
+            Also save the index there.  Token vectors then go to disk batch by batch, so memory holds only one
+            batch, the document vectors and their graph.
         overwrite : bool
             Replace the index in `path` when the new one is complete.
         threads : int, optional
@@ -171,7 +171,7 @@ class MuveraIndex:
         Parameters
         ----------
         source : path, or a source
-            A PLAID index's folder, or what :func:`muvera.convert.open_source` returned for one.
+            A PLAID index's folder, or a source that :func:`muvera.convert.open_source` returned for it.
         encoder, **options
             As for :meth:`build`, except ``tokens=`` and ``keep_exact=``.
 
@@ -269,7 +269,7 @@ class MuveraIndex:
         self._contents.append(self._contents.ids.new_ids(checked), checked, threads, codes)
 
     def _after_adding(self, had_drifted: bool, threads: int | None) -> None:
-        """Measure recall if it is due; warn when the documents begin to differ from the encoder's sample."""
+        """Measure recall if needed; warn as soon as the documents differ from the encoder's sample."""
         self._contents.measure(threads)
         candidates = self._contents.candidates
         if had_drifted or candidates is None or candidates.profile is None:
@@ -328,16 +328,16 @@ class MuveraIndex:
             self._contents.remove(np.unique(np.array(rows, np.int64)))
 
     def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
-        """Free the memory of deleted documents: number the rows anew and encode all documents again.
+        """Free the memory of deleted documents: renumber the rows and encode all documents again.
 
-        An encoder is fitted again if it was fitted on few documents, or if later documents are unlike those, as
-        :meth:`info` warns.  Candidates may then differ from before.
+        The encoder is fitted again if it was fitted on few documents, or if later documents differ from
+        those; :meth:`info` warns about both.  Candidates may then change.
 
         Parameters
         ----------
         path : path, optional
             Also save the index there, in its own folder or a new one; if that fails, the index stays unchanged.
-            Token vectors then go to disk as they come, so memory holds only one batch, the document vectors and
+            Token vectors then go to disk batch by batch, so memory holds only one batch, the document vectors and
             their graph.  Without `path`, all tokens are in memory until the next :meth:`save`.
         threads : int, optional
         """
@@ -376,17 +376,17 @@ class MuveraIndex:
         k : int
             Number of documents to return; all, if there are fewer.
         ids : collection of ids, optional
-            Search only among these documents.  An empty collection finds nothing; ids that are not in the index
-            are ignored.
+            Search only among these documents.  With an empty collection, rankings are empty; ids that are not
+            in the index are ignored.
         candidates : int, optional
             Documents that the vectors propose and exact Chamfer similarity ranks, at least k.  More raise recall
             and take longer, in proportion.  Default: 100, or k if that is more.
         patience : int, optional
-            Stop ranking after this many candidates in a row, best vector first, that did not change the k best.
-            Smaller values are faster and lower recall.  One query then runs on one thread.  It has no effect if
-            all documents are read, or with codes.
+            Stop ranking after this many consecutive candidates, best vector first, that did not enter the k
+            best.  Smaller values are faster and lower recall.  One query then runs on one thread.  It has no
+            effect if all documents are read, or with codes.
         ef : int, optional
-            Candidates that the graph search keeps; default: as the index was built.  More raise recall and take
+            Candidates that the graph search keeps; default: the index's setting.  More raise recall and take
             longer.
         rescore : int, optional
             For codes with ``keep_exact=True``: the exact tokens rank at most this many of the best candidates by
@@ -399,9 +399,9 @@ class MuveraIndex:
         Returns
         -------
         list of Ranking
-            One per query, with at most k documents.  Scores are sums over query tokens; higher is better.  Ties go
-            to the document that was added first.  Documents without tokens are never returned, and a query
-            without tokens finds nothing.
+            One per query, with at most k documents.  Scores are sums over query tokens; higher is better.
+            Ties go to the document that was added first.  Documents without tokens are never returned; the
+            ranking of a query without tokens is empty.
 
         Raises
         ------
@@ -430,7 +430,7 @@ class MuveraIndex:
         missing: Missing = "raise",
         threads: int | None = None,
     ) -> list[Ranking]:
-        """Rank the documents that another search proposed by exact Chamfer similarity.
+        """Rank the results of another search by exact Chamfer similarity.
 
         Parameters
         ----------
@@ -454,7 +454,7 @@ class MuveraIndex:
         KeyError
             For an id that is not in the index, with ``missing="raise"``.
         TypeError, ValueError
-            As for :meth:`search`, and unless there is one collection per query.
+            As for :meth:`search`, or if the number of collections differs from that of queries.
         """
         texts = self._checked(queries, "queries")
         proposals = as_id_list(ids)
@@ -508,12 +508,12 @@ class MuveraIndex:
         Returns
         -------
         FirstStageRecall or None
-            None if the index reads all tokens, which finds everything.
+            None if the index reads all tokens, so that it misses nothing.
 
         Raises
         ------
         TypeError, ValueError
-            For wrong numbers, queries that do not fit, or queries without any token.
+            For wrong numbers, queries of another dimension, or queries without any token.
         """
         texts = self._checked(queries, "queries")
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -608,8 +608,8 @@ class MuveraIndex:
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the index to a new folder, or its changes to the folder it was loaded from or saved to.
 
-        The folder holds a complete index at every moment, the old one or the new one.  Token vectors that are
-        already in the folder are not written again.
+        The folder contains a complete index at every moment, the old one or the new one.  Token vectors that
+        are already in the folder are not written again.
 
         Parameters
         ----------
@@ -634,7 +634,7 @@ class MuveraIndex:
         attachments: _Attachments | None = None,
         contents: IndexContents | None = None,
     ) -> None:
-        """Save `contents` (default: the index's own) together with files that callables write.
+        """Save `contents` (default: those of the index) with attached files, which callables write.
 
         Names of `attachments` must match :data:`muvera.index.manifest.FILE_PATTERNS`.  Earlier attachments are
         copied unless they are given again.
@@ -662,7 +662,7 @@ class MuveraIndex:
         Parameters
         ----------
         path : path
-            A folder that :meth:`save` wrote.
+            A folder written by :meth:`save`.
         verify_files : bool, optional
             True: compare the checksums of all files.  False: compare sizes only.  Default: checksums of files up
             to 256 MiB, sizes of larger ones.
@@ -670,7 +670,7 @@ class MuveraIndex:
         Raises
         ------
         FileNotFoundError, IndexFolderError
-            If the folder holds no index, or one that is damaged or of another format version.
+            If the folder contains no index, a damaged one, or one of another format version.
         """
         folder = _absolute(path)
         contents, generation = read_contents(folder, verify_files)
@@ -682,5 +682,5 @@ class MuveraIndex:
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    """Return the resolved path, so that one folder has one name."""
+    """Return the resolved path, so that each folder has only one name."""
     return Path(path).resolve()

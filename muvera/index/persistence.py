@@ -33,11 +33,11 @@ LENGTHS = "lengths.npy"
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
-# How often a folder is read if writers replace it meanwhile.
+# Maximum attempts to read a folder while writers replace it.
 _ATTEMPTS = 5
 
 # A saved segment that is not this many times the new tokens is written again together with them: many small files
-# would slow down every search, and a large segment is written seldom.
+# would slow down every search, and large segments are written rarely.
 _GROWTH = 2
 
 
@@ -48,10 +48,11 @@ def write_contents(
     overwrite: bool = False,
     attachments: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> Generation:
-    """Write an index's contents to a folder, see :func:`muvera.index.generations.commit` and MuveraIndex.save.
+    """Write an index's contents to a folder, see MuveraIndex.save.
 
-    From then on its tokens are read from there.  `attachments` are further files by name; each callable writes the
-    file at the path that it gets.
+    :func:`muvera.index.generations.commit` describes the generations and errors.  Afterwards the
+    index reads its tokens from there.  `attachments` are further files by name; each callable is called with a
+    path and writes the file.
     """
     new_segments: list[tuple[TokenStore[Any], list[Segment[Any]]]] = []
     new_graphs: list[VectorSearch] = []
@@ -138,7 +139,7 @@ def _name_in(path: Path | None, target: Path, names: set[str]) -> str | None:
 def _divide(
     segments: list[Segment[Any]], target: Path, old: set[str]
 ) -> tuple[list[Segment[Any]], list[Segment[Any]]]:
-    """Return the segments that stay in the folder, and those to write."""
+    """Return the segments to keep in the folder, and those to write."""
     unchanged: list[Segment[Any]] = []
     for segment in segments:
         if _name_in(segment.path, target, old) is None:
@@ -160,7 +161,7 @@ def _write_segments(path: Path, segments: list[Segment[Any]], staging: Path | No
 
 
 def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContents, Generation]:
-    """Read what :func:`write_contents` wrote, see :meth:`muvera.MuveraIndex.load`."""
+    """Load the files of :func:`write_contents`; see :meth:`muvera.MuveraIndex.load`."""
     recover_folder(folder)
     manifest = read_manifest(folder)
     for _ in range(_ATTEMPTS - 1):

@@ -1,8 +1,9 @@
 """SampleProfile: detect documents that differ from those that an encoder was fitted on.
 
-A document is counted at the nearest of some directions by its mean token (minus the sample's mean), and in an
-interval of the cosine between both.  The distance between added and sampled documents is the larger total variation
-of the two distributions: 0 for equal and 1 for disjoint ones, minus what is expected by chance.
+Each document is counted at the direction nearest to its mean token (minus the sample's mean), and in an
+interval of the cosine between the two.  The distance between added and sampled documents is the larger total
+variation of the two histograms: 0 if they are equal and 1 if they are disjoint, minus the value expected by
+chance.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..utils.npy_files import load_npy
 
 __all__ = ["DRIFTED", "SAMPLE_SIZE", "SampleProfile"]
 
-#: Most documents that a profile is made of.
+#: Maximum number of documents in a profile.
 SAMPLE_SIZE = 1024
 
 #: Distance from which added documents get a warning.  Random halves of a collection have hardly any distance, parts
@@ -72,7 +73,7 @@ class SampleProfile:
         directions = np.concatenate([center[np.newaxis], rest / np.maximum(lengths, 1e-30)])
         none = np.zeros(len(picked) + _INTERVALS, np.int64)
         profile = cls(np.ascontiguousarray(directions, np.float32), np.zeros(_INTERVALS - 1), none, none)
-        # A direction's own document is nearest to itself, which says nothing about others.
+        # A direction's own document is nearest to itself, which carries no information about others.
         others = np.delete(means, picked, axis=0) if len(means) > len(picked) else means
         cosines = profile._nearest(others)[1]
         profile.edges = np.quantile(cosines.astype(np.float64), np.arange(1, _INTERVALS) / _INTERVALS)
@@ -109,7 +110,7 @@ class SampleProfile:
 
     @property
     def warning(self) -> str | None:
-        """A sentence if the added documents differ from the sample, otherwise None."""
+        """A warning if the added documents differ from the sample, otherwise None."""
         distance = self.distance
         if distance is None or distance < DRIFTED:
             return None
@@ -127,7 +128,7 @@ class SampleProfile:
 
     @classmethod
     def load(cls, folder: Path, counts: dict[str, Any], dimension: int) -> SampleProfile:
-        """Read what :meth:`save` wrote, or raise ValueError or KeyError."""
+        """Load the files of :meth:`save`; raise ValueError or KeyError for damaged ones."""
         directions = load_npy(folder / _FILE, mmap=False)
         if directions.dtype != np.float32 or directions.ndim != 2 or directions.shape[1] != dimension:
             raise ValueError(
@@ -138,7 +139,7 @@ class SampleProfile:
 
 
 def _distance(sample: NDArray[np.int64], added: NDArray[np.int64]) -> float:
-    """Return the total variation of two distributions, minus what is expected by chance."""
+    """Return the total variation of two distributions, minus the value expected by chance."""
     sampled, count = int(sample.sum()), int(added.sum())
     variation = 0.5 * float(np.abs(sample / sampled - added / count).sum())
     both = (sample + added) / (sampled + count)

@@ -29,10 +29,10 @@ class IndexSettings:
     Parameters
     ----------
     backend : {"auto", "exact", "scan", "hnsw"}
-        "exact" reads every vector.  "scan" reads a 4-bit code of every pair of floats and orders the best by bytes:
-        faster and in a third of the memory, and it may miss a candidate.  "hnsw" searches a graph of hnswlib, which
-        takes long to build and pays for collections of many millions.  "auto" starts with "exact" and changes to
-        "scan" when the collection has grown.
+        "exact" reads every vector.  "scan" reads a 4-bit code of every pair of floats and orders the best by
+        bytes: faster and in a third of the memory, and it may miss a candidate.  "hnsw" searches a graph of
+        hnswlib, which takes long to build and is worth it for collections of many millions.  "auto" starts
+        with "exact" and changes to "scan" when the collection is large enough.
     hnsw : HNSWSettings or dict
         Settings of the backend "hnsw", such as ``{"m": 32}``.
     exact_tokens : int
@@ -44,7 +44,7 @@ class IndexSettings:
         float16 documents stay float16, all others float32.
     keep_exact : bool
         Also store the float tokens beside the codes, on disk once the index is saved.  The codes rank the
-        candidates and the floats rank the best few again.
+        candidates and the floats rerank the best ones.
 
     Raises
     ------

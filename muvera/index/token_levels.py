@@ -21,16 +21,16 @@ from .token_store import Segment, TokenStore
 
 __all__ = ["CodeStore", "LevelsState", "TokenLevels"]
 
-#: A codec is fitted when there are this many tokens, on as many, or when a build ends.
+#: A codec is fitted on this many tokens once they exist, or on fewer at the end of a build.
 FIT_TOKENS = 50_000
 
 # Seed of the sample that a codec is fitted on.
 _SEED = 0x70
 
-# Best candidates by codes that are ranked again: 2 k + _MORE by exact tokens, or k + _MORE by decoded ones.
+# Best candidates by codes to rerank: 2 k + _MORE by exact tokens, or k + _MORE by decoded ones.
 _MORE = 10
 
-# Bounds pay if there are this many times k candidates.
+# Bounds are worth computing from this many times k candidates.
 _BOUNDED = 4
 
 
@@ -54,7 +54,7 @@ class LevelsState(NamedTuple):
 class TokenLevels:
     """Texts by row number 0, 1, 2, ..., as floats until there are enough tokens to fit a codec.
 
-    After that, codes rank the candidates, and floats rank the best few again: exact ones if they are stored,
+    After that, codes rank the candidates, and floats rerank the best ones: exact floats if they are stored,
     otherwise decoded ones.  A codec is fitted once and does not change.
 
     Parameters
@@ -70,7 +70,7 @@ class TokenLevels:
         self.settings, self.dimension = settings, dimension
         self._staging: Path | None = None
         has_floats = codec is None or settings.keep_exact
-        # One tuple that a search reads once, so that fitting a codec does not disturb it.
+        # A search reads this tuple once, so that fitting a codec does not affect it.
         self._pair: tuple[TokenStore[MultiVectors] | None, CodeStore | None] = (
             TokenStore(MultiVectors.from_flat, "tokens") if has_floats else None,
             None if codec is None else CodeStore(codec),
@@ -93,7 +93,7 @@ class TokenLevels:
 
     @property
     def kind(self) -> str:
-        """Name of how tokens are stored, such as "float32" or "2bit"."""
+        """Name of the token format, such as "float32" or "2bit"."""
         if self.settings.tokens is not None:
             return self.settings.tokens
         if self.codec is not None:
@@ -103,12 +103,12 @@ class TokenLevels:
 
     @property
     def levels(self) -> list[TokenStore[Any]]:
-        """The stores that hold tokens."""
+        """The stores that contain tokens."""
         return [level for level in self._pair if level is not None]
 
     @property
     def staging(self) -> Path | None:
-        """A folder for tokens once there are many."""
+        """A folder for tokens once they no longer fit in the memory buffer."""
         return self._staging
 
     @staging.setter
@@ -144,7 +144,7 @@ class TokenLevels:
     def append(
         self, texts: MultiVectors, threads: int | None = None, codes: CodedVectors | None = None
     ) -> None:
-        """Add texts under the next row numbers; `codes` are theirs, if known."""
+        """Add texts under the next row numbers; `codes` are their codes, if known."""
         before = self.state
         try:
             if self.floats is not None:
@@ -195,28 +195,28 @@ class TokenLevels:
         self._pair = floats if self.settings.keep_exact else None, codes
 
     def flush(self) -> None:
-        """Write what is in memory to the staging folder, if there is one."""
+        """Write the tokens in memory to the staging folder, if one is set."""
         for level in self.levels:
             level.flush()
 
     # -- reading --------------------------------------------------------------
 
     def rows(self, rows: NDArray[np.int64]) -> MultiVectors:
-        """Return the texts at `rows`, ascending, at least one; decoded if there are only codes."""
+        """Return the texts at `rows` (ascending, at least one); decoded if only codes are stored."""
         if self.floats is not None:
             return self.floats.rows(rows)
         assert self.codes is not None
         return self.codes.rows(rows).decoded()
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], MultiVectors]]:
-        """Yield (rows, texts) for ascending `rows`, some thousand at a time."""
+        """Yield (rows, texts) for ascending `rows`, a few thousand at a time."""
         for batch, texts, _ in self.coded_batches(rows):
             yield batch, texts
 
     def coded_batches(
         self, rows: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], MultiVectors, CodedVectors | None]]:
-        """Yield (rows, texts, codes) for ascending `rows`; codes are None if there are none."""
+        """Yield (rows, texts, codes) for ascending `rows`; codes are None if none are stored."""
         floats, codes = self._pair
         if codes is not None:
             for batch, coded in codes.batches(rows):
@@ -227,7 +227,7 @@ class TokenLevels:
 
     @property
     def exact(self) -> bool:
-        """Whether scores are of the tokens as they were given."""
+        """True if scores are computed from the original tokens."""
         return self.floats is not None
 
     def info(self) -> dict[str, Any]:
@@ -246,7 +246,7 @@ class TokenLevels:
     # -- ranking --------------------------------------------------------------
 
     def require_rescore(self, rescore: int | None) -> None:
-        """Raise ValueError if `rescore` is given but there are no exact tokens behind codes."""
+        """Raise ValueError if `rescore` is given but the index does not store exact tokens beside codes."""
         if rescore is None or (self.codes is not None and self.floats is not None):
             return
         if self.codes is None:
@@ -259,7 +259,7 @@ class TokenLevels:
         )
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Ask the system to read from disk what :meth:`rank` reads first of these rows."""
+        """Prefetch from disk the data of these rows that :meth:`rank` reads first."""
         floats, codes = self._pair
         level = floats if codes is None else codes
         if level is not None:
@@ -280,7 +280,7 @@ class TokenLevels:
             assert floats is not None
             return rank_candidates(query, rows, floats.slices, options, threads)
         if rescore is None:
-            # Decoded tokens take longer than exact ones, and change the order by codes less.
+            # Decoding takes longer than reading exact tokens, and changes the order by codes less.
             rescore = (options.k if floats is None else 2 * options.k) + _MORE
         count = max(options.k, rescore)
         best = np.sort(rows)
@@ -290,13 +290,14 @@ class TokenLevels:
             order = best_first(scores, count)
             best = best[order]
             options = replace(options, estimates=scores[order])
-        # Few candidates are left, all near the k best: bounds would skip few of them and cost more.
+        # Few candidates are left, all close to the k best: bounds would skip few of them and cost more than
+        # they save.
         bounded = options.early_exit and len(best) > _BOUNDED * options.k
         options = replace(options, patience=None, early_exit=bounded)
         if floats is not None:
             floats.read_ahead(best)
             ranked = rank_candidates(query, best, floats.slices, options, threads)
-            floats.let_go(best)  # later queries hardly ever read the same texts
+            floats.let_go(best)  # later queries rarely read the same texts
             return ranked
         ascending = np.sort(best)
         if len(ascending) == 0:

@@ -29,19 +29,19 @@ _STAGING_BYTES = 64 << 20
 # Texts and tokens per batch, and rows written at a time.
 _BATCH, _BATCH_TOKENS, _ROWS = 4096, 1 << 18, 1 << 16
 
-# More rows than this are read one after another, which needs no advice to the system.
+# For more rows than this, the system's own read-ahead is enough.
 _MAX_ASKED = 4096
 
-# After this many requests, check again whether the files are in memory, at so many pages of each.
+# After this many requests, check again if the files are in memory, at this many pages of each.
 _REQUESTS, _PAGES = 64, 32
 
-# Bytes of mapped files that this process may hold before it gives them up, and what each text counts for besides its
-# own bytes: the system maps up to a large page around a byte that is read.
+# Bytes of mapped files that this process may hold before it releases them, and extra bytes that each text
+# counts: the system maps up to a large page around each byte that is read.
 _HELD_BYTES, _AROUND = 256 << 20, 2 << 20
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
-#: Makes texts from an array with one row per token, and the lengths of the texts.
+#: Function that makes texts from an array with one row per token and the texts' lengths.
 Make = Callable[[NDArray[Any], NDArray[np.int64]], _Texts]
 
 
@@ -80,7 +80,7 @@ class TokenStore(Generic[_Texts]):
     prefix : str
         First part of file names.
     staging : Path, optional
-        A folder for tokens once there are many, so that memory stays bounded.
+        A folder to which tokens are moved when there are many, so that memory stays bounded.
     """
 
     def __init__(self, make: Make[_Texts], prefix: str, staging: Path | None = None) -> None:
@@ -134,7 +134,7 @@ class TokenStore(Generic[_Texts]):
             rows = last.num_tokens + sum(segment.num_tokens for segment in memory)
             with last.path.open("r+b") as stream:
                 start = _write_header(stream, dtype, (rows, last.vectors.dimension))
-                # The end of the segments, not of the file: an earlier append may have failed half way.
+                # The end of the segments, not of the file: an earlier append may have failed midway.
                 stream.seek(start + last.vectors.tokens.nbytes)
                 for texts in vectors:
                     _write_rows(stream, texts.tokens, dtype)
@@ -149,7 +149,7 @@ class TokenStore(Generic[_Texts]):
     # -- reading --------------------------------------------------------------
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], _Texts]]:
-        """Yield (rows, texts) for ascending `rows`, some hundred thousand tokens at a time."""
+        """Yield (rows, texts) for ascending `rows`, about a hundred thousand tokens at a time."""
         for start in range(0, len(rows), _BATCH):
             block = rows[start : start + _BATCH]
             lengths = [
@@ -185,7 +185,7 @@ class TokenStore(Generic[_Texts]):
         return slices
 
     def _split(self, rows: NDArray[np.int64]) -> list[tuple[Segment[_Texts], int, int]]:
-        """Return every segment with the range of the ascending `rows` that lies in it."""
+        """Return every segment with its range of the ascending `rows`."""
         segments = self.segments
         edges: list[int] = np.searchsorted(rows, [segment.first for segment in segments]).tolist()
         return list(zip(segments, edges, [*edges[1:], len(rows)], strict=True))
@@ -210,9 +210,9 @@ class TokenStore(Generic[_Texts]):
                 yield segment.vectors, offsets[local], offsets[local + 1]
 
     def read_ahead(self, rows: NDArray[np.int64]) -> int:
-        """Ask the system to read the mapped tokens of `rows`, without waiting; return the number of ranges.
+        """Prefetch the mapped tokens of `rows` without waiting; return the number of requested ranges.
 
-        Nothing is asked while the files are in memory.
+        Nothing is requested while the files are in memory.
         """
         files = [segment for segment in self.segments if segment.path is not None]
         if not files or len(rows) > _MAX_ASKED:
@@ -231,11 +231,11 @@ class TokenStore(Generic[_Texts]):
         return ranges
 
     def look_again(self) -> None:
-        """Check at the next request whether the files are in memory."""
+        """Check at the next request if the files are in memory."""
         self._requests = 0
 
     def let_go(self, rows: NDArray[np.int64]) -> None:
-        """Count the mapped tokens of `rows` as held; give up all mapped pages once too many bytes are held.
+        """Count the mapped tokens of `rows` as held; release all mapped pages once too many bytes are held.
 
         The files stay in the system's page cache while there is room.
         """

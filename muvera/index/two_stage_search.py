@@ -1,4 +1,4 @@
-"""IndexContents: ids, tokens and vectors of documents; vectors propose candidates, tokens rank them."""
+"""IndexContents: ids, tokens and vectors of documents; vectors find candidates, tokens rank them."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ __all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "MIN_FIT_DOCUMENTS", "IndexContent
 
 DEFAULT_K, DEFAULT_CANDIDATES = 10, 100
 
-#: Fewest documents to fit an encoder that learns maps: from fewer, the maps suit other documents poorly.
+#: Minimum number of documents to fit an encoder with maps: maps fitted on fewer transfer poorly.
 MIN_FIT_DOCUMENTS = 256
 
-# Queries whose candidates are read from disk while earlier ones are ranked.
+# Number of queries whose candidates are read from disk while earlier ones are ranked.
 _AHEAD = 4
 
 # Pseudo-queries to measure recall with, their tokens (as in ColBERT), and the exact best documents to find.
 _MAX_QUERIES, _WINDOW, _BEST = 64, 32, 10
 
-# Multiplications to spend on exact Chamfer similarity (some seconds), the fewest queries to spend them on, and the
-# most tokens to read for each.
+# Limits of a recall measurement: multiplications for exact Chamfer similarity (a few seconds), minimum number
+# of queries, and maximum number of tokens to read for each.
 _PRODUCTS, _MIN_QUERIES, _MAX_TOKENS = 5 * 10**10, 16, 20_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """Checked arguments of a search, see :meth:`muvera.MuveraIndex.search`."""
+    """Validated arguments of a search; see :meth:`muvera.MuveraIndex.search`."""
 
     k: int = DEFAULT_K
     ids: list[Any] | None = None
@@ -72,15 +72,15 @@ class SearchPlan:
 
     @property
     def num_candidates(self) -> int:
-        """Number of documents that the vectors propose."""
+        """Number of candidates from the vectors."""
         return max(DEFAULT_CANDIDATES, self.k) if self.candidates is None else self.candidates
 
 
 class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
 
-    One thread at a time may change the contents; others may search meanwhile.  Searches hold `lock` together;
-    changes hold it alone for the moments in which they become visible.
+    One thread at a time may change the contents while others search.  Searches hold `lock` as readers; a
+    change holds it as the writer while it becomes visible.
 
     Parameters
     ----------
@@ -115,12 +115,12 @@ class IndexContents:
 
     @property
     def encoder(self) -> Encoder | None:
-        """The encoder in use, or the given one if the collection is still small."""
+        """The encoder in use, or the one that was passed if the collection is still small."""
         return self._encoder if self.candidates is None else self.candidates.encoder
 
     @property
     def searchable(self) -> tuple[NDArray[np.int64], int]:
-        """Live rows with tokens, ascending, and the number of their tokens; cached until the next change."""
+        """Live rows with tokens, ascending, and their total number of tokens; cached until the next change."""
         if self._searchable is None:
             live = self.ids.live
             lengths = self.lengths.values[live]
@@ -133,7 +133,7 @@ class IndexContents:
             return self.ids.rows(ids, missing)
 
     def texts(self, rows: list[int]) -> MultiVectors:
-        """Return the documents at `rows`, all different, in this order, with their ids."""
+        """Return the documents at the distinct `rows`, in this order, with their ids."""
         wanted = np.array(rows, np.int64)
         ids = self.ids.of(wanted)
         if len(rows) == 0:
@@ -142,7 +142,7 @@ class IndexContents:
         return self.store.rows(ascending)[np.searchsorted(ascending, wanted)].with_ids(ids)
 
     def coded(self, rows: list[int]) -> CodedVectors:
-        """Return the codes of the documents at `rows`, all different, in this order."""
+        """Return the codes of the documents at the distinct `rows`, in this order."""
         if self.store.codes is None:
             raise ValueError(
                 "This index stores no token codes. Build it with tokens='2bit' or another kind of codes."
@@ -191,7 +191,7 @@ class IndexContents:
         threads: int | None,
         rescore: int | None = None,
     ) -> list[Ranking]:
-        """Rank each query's rows, the likely best first; a query without tokens finds nothing."""
+        """Rank each query's rows, given with the likely best first; a query without tokens gets an empty ranking."""
         exact = self.store.exact
         empty = Ranking(self.ids.of(np.empty(0, np.int64)), np.empty(0, np.float32), exact)
         rankings = [empty] * len(queries)
@@ -216,7 +216,7 @@ class IndexContents:
     def building(self, threads: int | None, staging: Path | None = None) -> Iterator[None]:
         """Fill new contents: fit the encoder on up to MAX_FIT_DOCUMENTS documents instead of the first 256.
 
-        Tokens go to the folder `staging` once there are many.
+        Tokens are moved to the folder `staging` when there are many.
         """
         self.store.staging = staging
         self._building = True
@@ -234,7 +234,7 @@ class IndexContents:
     def append(
         self, ids: Ids, documents: MultiVectors, threads: int | None, codes: CodedVectors | None = None
     ) -> None:
-        """Add documents under these ids, replacing those that have them; `codes` are theirs, if known."""
+        """Add documents under these ids and replace documents with the same ids; `codes` are their codes, if known."""
         if len(documents) == 0:
             return
         self._require_encoder_of_config()
@@ -248,7 +248,8 @@ class IndexContents:
             elif self._needs_vectors(*self._sizes_after(replaced, documents)):
                 live = np.setdiff1d(self.ids.live, replaced, assume_unique=True)
                 candidates = self._build_candidates(np.concatenate([live, rows]), threads)
-            if candidates is not None or not self._building:  # else vectors are still made of exact tokens
+            # During a build, vectors are still made from exact tokens.
+            if candidates is not None or not self._building:
                 self.store.fit_if_ready(threads)
         except BaseException:
             with self.lock.exclusive():
@@ -270,7 +271,7 @@ class IndexContents:
             )
 
     def _sizes_after(self, replaced: NDArray[np.int64], documents: MultiVectors) -> tuple[int, int]:
-        """Return how many documents with tokens, and how many tokens, there will be."""
+        """Return the number of documents with tokens, and of tokens, after an addition."""
         rows, tokens = self.searchable
         gone = self.lengths.values[replaced]
         count = len(rows) + int((documents.lengths > 0).sum()) - int((gone > 0).sum())
@@ -292,7 +293,7 @@ class IndexContents:
             self.ids.reserve(len(rows))
 
     def _build_candidates(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
-        """Encode these rows, after fitting the encoder on them if none was given."""
+        """Encode these rows, after fitting the encoder on them if it is not fitted yet."""
         encoder = make_encoder(self.config) if self._encoder is None else self._encoder
         fits = encoder.needs_fit
         if fits:
@@ -306,7 +307,7 @@ class IndexContents:
         return candidates
 
     def _profile(self, rows: NDArray[np.int64]) -> SampleProfile | None:
-        """Return the profile of a sample of these rows, if the encoder learns maps from documents."""
+        """Return the profile of a sample of these rows, if the encoder fits maps to documents."""
         if not self.config.needs_fit_sample:
             return None
         if len(rows) > SAMPLE_SIZE:
@@ -351,7 +352,7 @@ class IndexContents:
     def measure(self, threads: int | None) -> None:
         """Measure the recall of both stages if it is unknown or the index has doubled since.
 
-        Queries are windows of documents, because real queries are not known here.
+        Queries are windows of documents, because no real queries are available here.
         """
         rows, tokens = self.searchable
         if self.candidates is None or not self.candidates.recall_is_stale or len(rows) == 0:
@@ -381,7 +382,8 @@ class IndexContents:
     ) -> FirstStageRecall | None:
         """Return the share of the exact best documents among the candidates; None if all tokens are read.
 
-        `sources`, int64 (n_queries,), are the rows of the documents that the queries are windows of; they do not count.
+        `sources`, int64 (n_queries,), are the rows of the documents from which the queries were cut; they are
+        excluded.
         """
         rows, _ = self.searchable
         if self.candidates is None or len(rows) == 0:
@@ -406,7 +408,7 @@ class IndexContents:
 
     @property
     def has_drifted(self) -> bool:
-        """Whether added documents differ from those that the encoder was fitted on."""
+        """True if added documents differ from those that the encoder was fitted on."""
         return self.candidates is not None and self.candidates.has_drifted
 
     @property
@@ -449,7 +451,7 @@ class IndexContents:
 
 
 def num_measured_queries(tokens: int, dimension: int) -> int:
-    """Return how many pseudo-queries to measure in an index of so many tokens; 0 if they are too many."""
+    """Return the number of pseudo-queries to measure in an index of this size; 0 if it is too large."""
     if tokens > _MAX_TOKENS:
         return 0
     affordable = _PRODUCTS // max(1, tokens * dimension * _WINDOW)

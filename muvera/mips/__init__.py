@@ -1,4 +1,4 @@
-"""Maximum inner product search over single vectors: exact, by a scan of codes, or in a graph, behind one interface."""
+"""Maximum inner product search over single vectors: exact, a scan of codes, and a graph, behind one interface."""
 
 from .base import SavedState, VectorSearch
 from .exact import ExactSearch
@@ -24,5 +24,5 @@ SEARCHES: dict[str, type[VectorSearch]] = {
 
 
 def make_search(kind: str, dimension: int, hnsw: HNSWSettings | None = None) -> VectorSearch:
-    """Return an empty search of this kind; a graph has the settings `hnsw`."""
+    """Return an empty search of this kind; `hnsw` are the settings of a graph."""
     return HNSWSearch(dimension, hnsw) if kind == HNSWSearch.kind else SEARCHES[kind](dimension)

@@ -37,8 +37,8 @@ __all__ = [
     "score_among",
 ]
 
-#: Longer vectors have no bytes: the error bound grows with the root of their length, and with 5,249 floats a tenth
-#: or more of all vectors was left to read.
+#: Longer vectors have no bytes: the error bound grows with the root of their length, and with 5,249 floats, a
+#: tenth or more of all vectors remained to be read.
 MAX_ROUNDED = 2048
 
 VECTORS, LABELS = "vectors.npy", "vector_labels.npy"
@@ -49,14 +49,14 @@ _FLOAT_TASK, _BYTE_TASK = 4 << 20, 1 << 20
 # Bytes of rows copied at a time.
 _BLOCK = 32 << 20
 
-# Queries whose scores are in memory at once, and the bytes that they may take.
+# Maximum number of queries whose scores are in memory at once, and maximum bytes of these scores.
 _QUERIES, _SCORE_BYTES = 64, 256 << 20
 
-# With this many queries the floats are read once for all of them, and bytes save nothing.
+# From this many queries on, the floats are read once for all of them, so bytes would save nothing.
 _TOGETHER = 8
 
-# Total floats from which reading bytes first is faster, and the share of vectors left to read above which it
-# is not.
+# Total floats from which reading bytes first is faster, and the share of remaining vectors above which it is
+# not.
 _BYTES_FROM, _MOST_READ = 1 << 20, 0.25
 
 # Groups of vectors per wanted vector: if two of the best are in one group, only one counts for the bound.
@@ -66,8 +66,8 @@ _GROUPS = 8
 class ExactSearch(VectorSearch):
     """Search by computing every inner product.
 
-    Recall is 1.  Time and memory traffic grow with ``n * dimension``; for short vectors and up to some 100,000 of
-    them this is faster than a graph.
+    Recall is 1.  Time and memory traffic grow with ``n * dimension``; for up to about 100,000 short vectors
+    this is faster than a graph.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class ExactSearch(VectorSearch):
             ]
         self._labels = np.empty(0, np.int64)
         self._count = 0
-        self._highest = -1  # of all labels ever added
+        self._highest = -1  # largest label ever added
 
     def __len__(self) -> int:
         return self._count
@@ -198,7 +198,7 @@ class ExactSearch(VectorSearch):
         return padded
 
     def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
-        """Return the products of all rounded vectors with queries that are rounded to 16 bits, (n, m)."""
+        """Return the products of all rounded vectors with queries rounded to 16 bits, (n, m)."""
         numbers, sums, units, _ = self._columns[1:]
         halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
         query_units = np.empty(len(queries), np.float32)
@@ -212,7 +212,7 @@ class ExactSearch(VectorSearch):
         return out
 
     def _possible_best(self, query: Floats, products: Floats, k: int) -> NDArray[np.int64] | None:
-        """Return the positions of vectors that can be among the k best; None if they are too many."""
+        """Return the positions of vectors that can be among the k best; None if there are too many."""
         length = np.float32(np.sqrt(np.square(query, dtype=np.float64).sum()) * 1.000001)
         # Subnormal numbers of float32 have no relative precision.
         least = np.float32(self._width) * np.finfo(np.float32).tiny
@@ -268,7 +268,7 @@ class ExactSearch(VectorSearch):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> ExactSearch:
-        """Read what :meth:`save` wrote, or raise ValueError, see :class:`VectorSearch`."""
+        """Load the files of :meth:`save`; raise ValueError for damaged ones, see :class:`VectorSearch`."""
         loaded = cls(dimension)
         # Memory-mapped because `add` copies: memory holds the vectors once.
         loaded.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
@@ -304,7 +304,7 @@ def score_among(
     k: int,
     threads: int | None = None,
 ) -> Found:
-    """Return the k best of `labels`, reading their vectors with `read`, a block at a time."""
+    """Return the k best of `labels`; `read` returns their vectors, a block at a time."""
     best_labels, best_scores = no_results(len(queries), k)
     dimension = queries.shape[1]
     width = -(-dimension // LANES) * LANES
@@ -330,9 +330,9 @@ def round_into(columns: list[NDArray[Any]], start: int, vectors: Floats, threads
     """Round finite vectors (n, dimension) into the rows of `columns` from `start` on."""
     dimension = vectors.shape[1]
     root = float(np.sqrt(dimension))
-    # What else the error holds, in units of the vector's length.  A query's entries are off by half of 1/32,767 of
-    # the greatest, times the rounded vector, which may be longer than the vector is; float32 sums are off by half
-    # a unit in the last place per entry (twice that is counted here, and some more).
+    # Further parts of the error, in units of the vector's length.  A query's entries are off by half of
+    # 1/32,767 of the greatest, times the rounded vector, which may be longer than the vector is; float32 sums
+    # are off by half a unit in the last place per entry (twice that is counted here, and some more).
     slack = root / 65_000 * (1 + root / 254) + (dimension + 16) * 2.0**-23
 
     def work(first: int, stop: int) -> None:
@@ -347,7 +347,7 @@ def _ranges(count: int, step: int) -> list[tuple[int, int]]:
 
 
 def _blocks(rows: NDArray[np.int64], row_bytes: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield (start, block) of rows, as many as fit into _BLOCK bytes."""
+    """Yield (start, block) of rows; a block has at most _BLOCK bytes."""
     step = max(1, _BLOCK // max(1, row_bytes))
     for start in range(0, len(rows), step):
         yield start, rows[start : start + step]

@@ -1,13 +1,14 @@
-"""HNSWSearch: a graph of hnswlib, which checks nothing itself.
+"""HNSWSearch: search a graph of hnswlib, and check its files.
 
-It also follows a file's links without checking that their targets exist, so :func:`check_graph_file` does.
+hnswlib does not validate a file: it follows links without checking that their targets exist.  So
+:func:`check_graph_file` checks them first.
 
-The graph is searched by cosine, because by inner product some vectors become unreachable.  To make both rank
-alike, every vector is extended to the same length (Bachrach et al., "Speeding up the Xbox recommender system",
-RecSys 2014, section 3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / reach, and queries get zeros.  The reach is the
-95th percentile of the lengths of the first vectors added: with a few very long vectors, their length would leave
-little of the differences between all others.  A longer vector gets zeros and is divided by its own length; the
-graph then treats it as short as the reach, but its inner products are exact.
+The graph is searched by cosine, because by inner product some vectors become unreachable.  So that both rank
+alike, every vector is extended to the same length (Bachrach et al., "Speeding up the Xbox recommender
+system", RecSys 2014, section 3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / reach, and queries get zeros.
+The reach is the 95th percentile of the lengths of the first vectors added: the length of a few very long
+vectors would make all others nearly indistinguishable.  A longer vector gets zeros and is divided by its own
+length.  The graph then treats it as if it had the length of the reach, but its inner products are exact.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _ROOM = 1024
 # Quantile of the first vectors' lengths that becomes the reach.
 _WITHIN_REACH = 0.95
 
-# Vectors that each thread adds before searches may run again.
+# Vectors that each thread adds at a time; searches run in between.
 _ADDED_PER_THREAD = 32
 
 
@@ -68,7 +69,7 @@ _BLOCK = 1 << 16
 
 
 class LabelStates:
-    """States of the labels 0, 1, ..., one byte each; a set of a million labels would take a hundred times as much."""
+    """States of the labels 0, 1, ..., one byte each: a set would take a hundred times the memory."""
 
     def __init__(self) -> None:
         self._states = np.zeros(0, np.uint8)
@@ -91,7 +92,7 @@ class LabelStates:
         return states
 
     def put(self, labels: Labels, state: int) -> None:
-        """Set the state of labels, all different."""
+        """Set the state of distinct labels."""
         if len(labels) == 0:
             return
         needed = int(labels.max()) + 1
@@ -126,7 +127,7 @@ class HNSWSearch(VectorSearch):
         self.settings = HNSWSettings() if settings is None else settings
         self._states = LabelStates()
         self._reach = 0.0  # until the first vectors are added
-        self._norms = np.empty(0, np.float32)  # by label, what its vector was divided by
+        self._norms = np.empty(0, np.float32)  # divisor of each label's vector
         self._index = self._graph()
         self._index.init_index(
             max_elements=_ROOM,
@@ -191,7 +192,7 @@ class HNSWSearch(VectorSearch):
         self._norms[labels] = norms
 
     def _retire(self, labels: Labels) -> None:
-        """Take the vectors of a failed addition out of the graph."""
+        """Remove the vectors of a failed addition from the graph."""
         self._states.put(labels, FREE)
         for label in labels:
             with suppress(RuntimeError):  # this label was not inserted
@@ -207,7 +208,7 @@ class HNSWSearch(VectorSearch):
         return np.unique(labels[self._states.of(labels) == USED])
 
     def remove(self, labels: Labels) -> None:
-        """Mark vectors as removed; they still guide searches and keep their memory."""
+        """Mark vectors as removed; searches still pass through them, and their memory is not freed."""
         self._require(labels)
         for label in labels:
             self._index.mark_deleted(label)
@@ -228,7 +229,7 @@ class HNSWSearch(VectorSearch):
         threads: int | None,
         ef: int | None,
     ) -> Found:
-        """Search the graph, and keep what is allowed; if it finds too few, score the allowed vectors one by one."""
+        """Search the graph for allowed vectors; if it finds too few, score all allowed vectors."""
         present = None if allowed is None else self.existing(allowed)
         available = len(self) if present is None else len(present)
         k = min(k, available)
@@ -240,7 +241,7 @@ class HNSWSearch(VectorSearch):
         try:
             # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and a search does not change a
             # setting that other threads read.  More than k also finds vectors that are longer than the reach.
-            # With a Python filter one thread is enough: more would wait for the interpreter lock.
+            # With a Python filter, more threads would only wait for the interpreter lock.
             labels, distances = self._index.knn_query(
                 filled,
                 k=min(max(k, ef or self.settings.ef), available),
@@ -303,7 +304,7 @@ class HNSWSearch(VectorSearch):
         self._save_norms(folder)
 
     def save_added(self, folder: Path) -> None:
-        """Write the vectors that the graph's file lacks, and all norms."""
+        """Write the vectors that are not in the graph's file, and all norms."""
         assert self.saved is not None
         self.saved.write(folder, self.existing)
         self._save_norms(folder)
@@ -312,12 +313,12 @@ class HNSWSearch(VectorSearch):
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), self._norms]))
 
     def saved_in(self, folder: Path) -> None:
-        """Record that the graph's file is in `folder` now."""
+        """Record that `folder` now contains the graph's file."""
         self.saved = SavedGraph(folder / GRAPH, len(self)) if len(self) else None
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
-        """Read what :meth:`save` wrote, or raise ValueError, see :class:`VectorSearch`."""
+        """Load the files of :meth:`save`; raise ValueError for damaged ones, see :class:`VectorSearch`."""
         loaded = cls(dimension, saved.settings)
         path = saved.graph or folder / GRAPH
         labels, marked = check_graph_file(path, dimension, loaded.settings.m)
@@ -347,7 +348,7 @@ class HNSWSearch(VectorSearch):
         return loaded
 
     def _load_norms(self, folder: Path, graph: Path, labels: Labels) -> None:
-        """Read what :meth:`_save_norms` wrote, and check the norms of `labels`."""
+        """Load the norms of :meth:`_save_norms`, and check those of `labels`."""
         array: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
         if array.dtype != np.float32 or array.ndim != 1 or len(array) == 0:
             raise ValueError(f"{folder / NORMS} is damaged: it holds {array.dtype} {array.shape} for norms.")
@@ -364,14 +365,15 @@ class HNSWSearch(VectorSearch):
 
 
 def bytes_in_graph(floats: int, m: int) -> int:
-    """Return the bytes of a vector in the graph: floats, filling, label and bottom links."""
+    """Return the bytes of a vector in the graph: floats, padding, label and bottom links."""
     return 4 * (floats + FILLING) + 8 + 4 * (2 * m + 1)
 
 
 def check_graph_file(path: Path, dimension: int, m: int) -> tuple[Labels, Labels]:
     """Return the labels of a file's vectors, and the labels marked as removed.
 
-    Raises ValueError for a damaged file, or one whose vectors have another dimension (without the filling) or m.
+    Raises ValueError for a damaged file, or one whose vectors have another dimension (without the padding) or
+    m.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -419,7 +421,7 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[Labels, Labels
     vectors = np.memmap(path, np.uint8, "r", _HEADER.size, (count, step))
     for first in range(0, count, _BLOCK):
         block = np.ascontiguousarray(vectors[first : first + _BLOCK, :floats_at]).view(np.uint32)
-        # The count has 16 bits; the next byte holds the mark of a removed vector.
+        # The count has 16 bits; the next byte contains the mark of a removed vector.
         _require_links(path, block[:, 0] & 0xFFFF, block[:, 1:], count)
     labels = np.ascontiguousarray(vectors[:, label_at:]).view(np.uint64).ravel()
     if has_repeats(labels) or labels.max() >= 2**63:

@@ -1,7 +1,7 @@
 """SavedGraph: a graph's file and the vectors that were added since it was written.
 
-A graph's file cannot grow in place, and writing it takes time in proportion to all vectors.  So few new vectors
-are written beside it and added again when the index is loaded.
+A graph's file cannot grow in place, and writing it takes time in proportion to all vectors.  So a small
+number of new vectors is written beside it and added again when the index is loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 
 ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
 
-#: Columns of a graph that bring its vectors to one length.
+#: Extra columns of a graph that make all vectors equally long.
 FILLING = 16
 
 # The whole graph is written once more than this many vectors, and this share (1 in 100) of it, were added.
@@ -31,7 +31,7 @@ _FEW, _SHARE = 1024, 100
 
 
 class SavedGraph:
-    """The path of a graph's file with so many `vectors`, and what was added since."""
+    """The path of a graph's file, its number of `vectors`, and the vectors added since."""
 
     def __init__(self, path: Path, vectors: int) -> None:
         self.path = path
@@ -48,7 +48,7 @@ class SavedGraph:
         return self
 
     def write(self, folder: Path, existing: Callable[[Labels], Labels]) -> None:
-        """Write the added vectors, if any; `existing` returns those of some labels that were not removed."""
+        """Write the added vectors, if any; `existing` filters out removed labels."""
         if not self._labels:
             return
         labels = np.concatenate(self._labels)
@@ -59,7 +59,7 @@ class SavedGraph:
 
 
 def read_added(folder: Path, dimension: int) -> tuple[Labels, Floats]:
-    """Return the labels and vectors that :meth:`SavedGraph.write` wrote; none if there is no file."""
+    """Return the labels and vectors of :meth:`SavedGraph.write`; empty arrays without a file."""
     if not (folder / ADDED).exists():
         return np.empty(0, np.int64), np.empty((0, dimension), np.float32)
     vectors, labels = load_npy(folder / ADDED, mmap=False), load_npy(folder / ADDED_LABELS, mmap=False)

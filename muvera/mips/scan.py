@@ -33,34 +33,34 @@ CODES, BYTES, SUMS, UNITS, LABELS = (
 )
 CENTROID_FILE, COLUMNS = "vector_centroids.npy", "vector_columns.npy"
 
-# Vectors to fit the centroids on, and iterations.  They are fitted again when the number of vectors has grown
-# fourfold, until they were fitted on a full sample.
+# Vectors to fit the centroids on, and iterations.  They are fitted again each time the number of vectors has
+# grown fourfold, until a full sample was used.
 _SAMPLE, _ITERATIONS, _GROWTH = 16_384, 10, 4
 
-# Vectors that are ordered by bytes: this many per wanted vector of 256 floats, more of shorter vectors, whose codes
-# are less accurate, and never fewer than the minimum.
+# Number of vectors to order by bytes: this many per requested vector of 256 floats, more if vectors are
+# shorter, because their codes are less accurate, and never fewer than the minimum.
 _BY_BYTES, _MIN_BY_BYTES = 2, 256
 
-# Rows that a query scans before the next query's turn: their codes stay in the cache.
+# Rows that each query scans in turn while their codes are in the cache.
 _TILE = 4096
 
-# Queries that share the reading of codes; rows that are worth a thread of their own.
+# Maximum number of queries per pass over the codes; minimum number of rows per thread.
 _TOGETHER, _ROWS_PER_THREAD = 16, 1 << 17
 
-# Room for results, so that the best are selected rarely.
+# Size of the result buffer, so that the best are selected rarely.
 _ROOM = 32 * BLOCK
 
-# Up to this many rows, all are ordered by bytes.
+# Up to this many rows, all rows are ordered by bytes.
 _FEW = 2048
 
 
 class ScanSearch(VectorSearch):
     """Search by reading a short code of every vector.
 
-    Each pair of columns has 16 centroids, so a code takes 4 bits per pair: 64 bytes for 256 floats.  A query scans the
-    codes of all vectors and orders the best of them by vectors in bytes: twice `k` of 256 floats, more of shorter
-    vectors.  Results have the same bits for any number of threads.  The centroids are fitted on the first vectors;
-    additions and removals are cheap, and there is no graph to build.
+    Each pair of columns has 16 centroids, so a code takes 4 bits per pair: 64 bytes for 256 floats.  A query
+    scans the codes of all vectors and orders the best of them by vectors in bytes: twice `k` of 256 floats,
+    more of shorter vectors.  Results are bit-identical for any number of threads.  The centroids are fitted
+    on the first vectors; adding and removing vectors is cheap.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ class ScanSearch(VectorSearch):
                 vectors[picked[picked >= self._count] - self._count],
             ]
         )
-        # Pair the column with the largest spread with that of the smallest: 4 bits per pair then go further.
+        # Pair columns of large and small spread, so that 4 bits per pair lose less.
         order = np.argsort(-sample.astype(np.float64).var(axis=0), kind="stable")
         columns = np.empty(self.dimension, np.int64)
         columns[0::2] = order[: len(columns[0::2])]
@@ -158,7 +158,7 @@ class ScanSearch(VectorSearch):
             self._fitted_on = total
 
     def _paired(self, vectors: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return vectors with their columns in the order of pairs, and a column of zeros if they are odd."""
+        """Return vectors with their columns in the order of pairs, and a column of zeros if their number is odd."""
         paired = np.zeros((len(vectors), 2 * self._pairs), np.float32)
         paired[:, : self.dimension] = vectors[:, columns]
         return paired
@@ -185,7 +185,7 @@ class ScanSearch(VectorSearch):
         return np.intersect1d(labels, self.labels())
 
     def remove(self, labels: NDArray[np.int64]) -> None:
-        """Skip these vectors in every later search; their rows remain until the index is rebuilt."""
+        """Exclude these vectors from later searches; their rows remain until the index is rebuilt."""
         rows = self._rows_of(labels)
         self._alive[rows] = 0
         self._removed += len(rows)
@@ -239,7 +239,7 @@ class ScanSearch(VectorSearch):
     def _scan(
         self, queries: NDArray[np.float32], mask: NDArray[np.uint8], wanted: int, threads: int | None
     ) -> list[NDArray[np.int64]]:
-        """Return the `wanted` best rows by codes for each query, ascending."""
+        """Return the `wanted` best rows by codes for each query, in ascending order."""
         limit = min(255, MAX_SUM // self._pairs)
         tables = np.empty((len(queries), self._groups * 2 * CENTROIDS), np.uint8)
         scratch = np.empty((self._pairs, CENTROIDS), np.float32)
@@ -276,7 +276,7 @@ class ScanSearch(VectorSearch):
         return results
 
     def _products(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the products of the rows' bytes with queries that are rounded to 16 bits, (n, m)."""
+        """Return the products of the rows' bytes with queries rounded to 16 bits, (n, m)."""
         numbers = np.ascontiguousarray(self._bytes[rows])
         halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
         query_units = np.empty(len(queries), np.float32)
@@ -312,7 +312,7 @@ class ScanSearch(VectorSearch):
         return np.sort(self._labels[: self._count][self._alive[: self._count] > 0])
 
     def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the vectors of `labels` as their bytes store them."""
+        """Return the vectors of `labels`, decoded from their bytes."""
         return self._decoded(self._rows_of(labels))
 
     def _decoded(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -340,7 +340,7 @@ class ScanSearch(VectorSearch):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> ScanSearch:
-        """Map what :meth:`save` wrote.
+        """Map the files of :meth:`save`.
 
         Raises
         ------
@@ -377,10 +377,10 @@ class ScanSearch(VectorSearch):
 
 
 def scan_bytes(dimension: int) -> int:
-    """Return the bytes of a vector: code, bytes, their sum and unit, label, and whether it was removed."""
+    """Return the bytes of a vector: code, bytes, their sum and unit, label, and the mark of removal."""
     return -(-dimension // 4) + byte_depth(dimension) + 4 + 4 + 8 + 1
 
 
 def _cut(count: int, size: int) -> list[tuple[int, int]]:
-    """Cut 0..count into ranges of at most `size`."""
+    """Split 0..count into ranges of at most `size`."""
     return [(start, min(start + size, count)) for start in range(0, count, max(1, size))]
