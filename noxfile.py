@@ -87,7 +87,16 @@ def models(session: nox.Session) -> None:
     wheels = sorted(TORCH_WHEELS.glob(f"torch-*+cpu-{version}-*.whl"))
     if not wheels:
         session.skip(f"{TORCH_WHEELS} has no PyTorch for {version}")
-    tests = ["tests/integrations", "tests/texts/encoders", "tests/docs"]
+    documents = (
+        "test_an_example_runs",
+        "test_the_first_program_of_the_readme_answers",
+        "test_blocks_run_in_order[search-texts]",
+    )
+    tests = [
+        "tests/integrations",
+        "tests/texts",
+        *(f"tests/docs/test_documents.py::{name}" for name in documents),
+    ]
     _suites(session, "minilm,mteb,sentence-transformers", [str(wheels[-1])], tests)
 
 

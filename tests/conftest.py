@@ -40,10 +40,8 @@ SLOW = (
     "engines/",
     "experiments/",
     "index/test_damaged_folders.py",
-    "index/test_index_threads.py",
     "index/test_interrupted_saves.py",
-    "index/test_saved_index.py",
-    "index/test_streamed_builds.py",
+    "index/test_saves.py",
     "index/test_writers_and_readers.py",
     "serve/test_server_page.py",
     "tuning/",
@@ -66,6 +64,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow; skip, with its reason, what interpreted kernels cannot do or cannot do in time."""
     items.sort(key=lambda item: item.path != FIRST)
     for item in items:
+        if hasattr(getattr(item, "module", None), "SHARED"):
+            item.add_marker(pytest.mark.shared)
         if item.path.is_relative_to(ROOT / "tests") and str(item.path.relative_to(ROOT / "tests")).startswith(
             SLOW
         ):

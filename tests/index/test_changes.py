@@ -151,7 +151,6 @@ STEPS = {
         ("all tokens", "tokens"),
         *(("exact", step) for step in ("encoding", "vectors", "tokens")),
         *(("hnsw", step) for step in ("encoding", "graph", "tokens")),
-        ("usearch", "encoding"),
         ("scan", "encoding"),
     ],
 )
