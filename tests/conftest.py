@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis's profile, the mark for what needs a compiler."""
+"""Configuration of all tests: hypothesis's profile, and the mark for tests that need a compiler."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from muvera.kernels.jit import INTERPRETED
 
-# No deadline: the first call of a kernel compiles it.  Derandomized: a run says the same twice.
+# No deadline: the first call of a kernel compiles it.  Derandomized: two runs give the same result.
 settings.register_profile(
     "muvera",
     deadline=None,
@@ -47,7 +47,7 @@ SLOW = (
     "tuning/",
 )
 
-#: What takes minutes, so that a run of files in several processes begins with it.
+#: Files that take minutes; they start first if files run in several processes.
 FIRST = ROOT / "tests" / "experiments" / "test_commands.py"
 
 
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow; skip, with its reason, what interpreted kernels cannot do or cannot do in time."""
+    """Mark slow tests; skip tests that cannot run, or are too slow, with interpreted kernels."""
     items.sort(key=lambda item: item.path != FIRST)
     for item in items:
         if hasattr(getattr(item, "module", None), "SHARED"):
@@ -80,5 +80,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where an index is to be saved; nothing is there."""
+    """A path at which to save an index; it does not exist yet."""
     return tmp_path / "index"

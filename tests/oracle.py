@@ -37,10 +37,10 @@ def document_fde(
 ) -> np.ndarray:
     """Means of the (centered) tokens in each cell, projected.
 
-    With `fill` an empty cell takes the token whose code differs least, the first of equals.  `cells` says
-    what becomes of a cell's mean: it stays, or its length is 1 ("unit") or its tokens' mean length ("length";
-    nothing where they cancel) before it is projected.  With `split` values are what the tokens' mean leaves
-    of them.  No tokens give zeros.
+    With `fill` an empty cell takes the token whose code differs least, the first of equals.  `cells` scales a
+    cell's mean before the projection: to length 1 ("unit"), to the mean length of its tokens ("length"; a
+    mean of zero stays zero), or not at all.  With `split`, the mean of all tokens is subtracted first.
+    Without tokens, all entries are zero.
     """
     hashed = _float64(tokens) if center is None else _float64(tokens) - _float64(center)
     values = hashed - hashed.mean(axis=0) if split and len(hashed) else hashed
@@ -107,7 +107,7 @@ def query_moments(
     metric: np.ndarray | None = None,
     directions: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The vector that a query multiplies a document's moments with."""
+    """The query's vector; its inner product with a document's moments is the estimate."""
     values = _float64(tokens)
     blocks = [np.zeros(0), values.sum(axis=0), np.array([float(len(values))])]
     if metric is not None and directions is not None:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: ragged collections of token vectors in every shape that a caller may bring."""
+"""Hypothesis strategies: ragged collections of token vectors in every form that a caller may pass."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**32 - 1)
 def token_arrays(
     draw: st.DrawFn, dimension: int, *, least: int = 0, most: int = 12, unit: bool = False
 ) -> np.ndarray:
-    """One text's tokens, float32 (t, dim), some of them duplicates; of length 1 where `unit`.
+    """One text's tokens, float32 (t, dim), some of them duplicates; of length 1 if `unit`.
 
     Values come from a seed: hypothesis shrinks the shape, and the seed is what repeats a failure.
     """
@@ -52,7 +52,7 @@ def multivectors(draw: st.DrawFn, dimension: int, *, most: int = 6) -> MultiVect
 
 @st.composite
 def disguised(draw: st.DrawFn, array: np.ndarray) -> Any:
-    """The same values behind other strides, byte order, writeability or alignment."""
+    """The same values with other strides, byte order, writeability or alignment."""
     kind = draw(
         st.sampled_from(["plain", "fortran", "reversed", "strided", "read-only", "swapped", "offset"])
     )

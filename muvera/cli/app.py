@@ -1,4 +1,4 @@
-"""The commands of ``muvera``, and their errors: one line, and exit code 2."""
+"""Commands of ``muvera``.  An error is one line on standard error, and exit code 2."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 
 class Commands(TyperGroup):
-    """The commands; every error is one line."""
+    """Group of the commands; it reports every error in one line."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line; a usage error exits with code 2."""

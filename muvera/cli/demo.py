@@ -121,7 +121,7 @@ def _warm_up(sample: DemoSample, threads: int | None) -> None:
 
 
 def _quality(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dict[str, Any]:
-    """Return the recall of the vectors alone, and how many queries have a labelled answer early."""
+    """Return the recall of the vectors alone, and how many queries have a labelled answer in the top `_SHOWN`."""
     import numpy as np
 
     from ..reranking.chamfer import top_k
@@ -178,8 +178,8 @@ def _print_summary(facts: dict[str, Any], exact_tokens: int) -> None:
         f"{facts['documents']} documents of {facts['document_tokens']:,} tokens, {facts['queries']} queries; "
         f"FDEs of {facts['vector_dimension']:,} floats",
         f"the vectors alone find, of the {_K} best documents by exact Chamfer: {shares}",
-        f"a labelled answer is in the top {_SHOWN} of {facts[f'answered_in_top_{_SHOWN}']} of {facts['queries']} "
-        "queries",
+        f"{facts[f'answered_in_top_{_SHOWN}']} of {facts['queries']} queries have a labelled answer in the "
+        f"top {_SHOWN}",
         f"times: compile {seconds(took['compile'])}; encode {seconds(took['encode_documents'])} "
         f"({rate:,.0f} documents per second); build {seconds(took['build'])}; "
         f"search {seconds(took['search_query'])} per query, of which {seconds(took['encode_query'])} to encode it; "

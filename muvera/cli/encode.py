@@ -75,7 +75,7 @@ def encode(
     opened = (open_documents if side == "documents" else open_queries)(source, format, part, option)
     chosen, settings = choose_encoder(encoder, config, opened.dimension)
     if settings:
-        raise ValueError(f"{config} has {', '.join(settings)}, which belong to an index. Leave them out.")
+        raise ValueError(f"{config} has {', '.join(settings)}, which are settings of an index. Remove them.")
     begun = time.perf_counter()
     ready = make_encoder(chosen) if isinstance(chosen, EncoderConfig) else chosen
     if ready.needs_fit and side == "queries":
@@ -243,7 +243,7 @@ def _collection(
         return EngineIndex(engine, **stored)
     chosen, settings = choose_encoder(encoder, config, opened.dimension)
     if settings:
-        raise ValueError(f"{config} has {', '.join(settings)}, which belong to an index. Leave them out.")
+        raise ValueError(f"{config} has {', '.join(settings)}, which are settings of an index. Remove them.")
     if encoder is None and config is None and isinstance(opened, IndexSource):
         chosen = opened.encoder or chosen
     if new and isinstance(chosen, EncoderConfig):

@@ -102,7 +102,9 @@ def tune(
 
     for path in (out, plot):  # before the work
         if path is not None and not path.parent.is_dir():
-            raise FileNotFoundError(f"The folder {path.parent} of {path.name} does not exist. Make it first.")
+            raise FileNotFoundError(
+                f"The folder {path.parent} of {path.name} does not exist. Create it first."
+            )
     if plot is not None:
         require_plot(plot)
     with progress_bar(None, "steps", "measuring", quiet) as advance:

@@ -15,7 +15,7 @@ import typer
 
 __all__ = ["megabytes", "note", "one_line", "print_json", "progress_bar", "seconds", "warn"]
 
-# Words of the library's messages, and the same on the command line.
+# Phrases of the library's messages, and the corresponding phrases of the command line.
 _ON_COMMAND_LINE = {
     "overwrite=True": "--overwrite",
     "encoder='moments'": "--encoder moments",

@@ -5,7 +5,7 @@ forever or use all memory, and no check in Python can stop that.  The child
 (:mod:`muvera.convert.isolated_reader`) opens the file and sends the token vectors through a pipe.
 Its answers are checked here and never unpickled.
 
-The child limits time and memory.  It is no sandbox: it has the rights of its user.
+The child limits time and memory.  It is not a sandbox: it has the rights of its user.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class IsolatedSource(Source):
         self, path: Path, format: str | None, options: dict[str, Any], limits: IsolationLimits
     ) -> None:
         if sys.platform == "win32":
-            raise OSError("isolated=True needs limits for a process, which Windows does not have.")
+            raise OSError("isolated=True is not available on Windows, which has no process limits.")
         _require_no_links_out(path)
         self.path = path
         self.limits = limits

@@ -1,4 +1,4 @@
-"""Transforms of token vectors between a source and its target; none depends on the batches."""
+"""Transforms of token vectors between a source and its target; results do not depend on the batch size."""
 
 from __future__ import annotations
 

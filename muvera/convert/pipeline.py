@@ -127,8 +127,8 @@ def convert(
 ) -> Report:
     """Write existing token embeddings in one of the neutral formats.
 
-    Only one batch is in memory at a time, however large the source.  The target appears when it is
-    complete; work that fails or is interrupted leaves nothing.
+    Only one batch is in memory at a time, however large the source.  The target is created only when it is
+    complete; a conversion that fails or is interrupted leaves no files.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def convert(
 def _open(
     value: Any, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
 ) -> tuple[Source, Options]:
-    """Open the source with the reader's options, and return the transforms apart."""
+    """Open the source with the reader's options, and return the transforms separately."""
     transforms = {name: options[name] for name in option_names() & options.keys()}
     others = {name: option for name, option in options.items() if name not in transforms}
     steps = Options(**transforms)
@@ -237,7 +237,7 @@ def _batch_tokens(source: Source, max_tokens: int | None) -> int:
 
 
 def _at_least_one(source: Source, max_tokens: int) -> Iterator[MultiVectors]:
-    """Yield the batches, or if there are none, an empty one, which carries the dimension."""
+    """Yield the batches; if there are none, yield one empty batch with the dimension."""
     batch = None
     for batch in source.batches(max_tokens):
         yield batch

@@ -91,8 +91,8 @@ def open_source(
     format : str, optional
         A key of :data:`READERS`.  Default: detected from the path.
     isolated : bool or IsolationLimits
-        Read in a child process with limits.  Use it for files you do not trust: whatever crashes,
-        hangs or fills that process is one error here.  True uses the default limits.
+        Read in a child process with limits.  Use it for files you do not trust: a crash, a hang or exhausted
+        memory in that process is an ordinary exception here.  True uses the default limits.
     **options
         For the format's reader, see its ``open_source``.
 
@@ -136,7 +136,7 @@ class NamedSource(Source):
 
     def __init__(self, source: Source, place: str) -> None:
         if source.dimension < 1:
-            raise ValueError(f"{place} has token vectors without numbers; each must have at least one.")
+            raise ValueError(f"{place} has token vectors without columns; each must have at least one.")
         self.source = source
         self.place = place
         self.name = source.name

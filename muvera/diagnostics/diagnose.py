@@ -33,7 +33,7 @@ _LOW_ANISOTROPY, _MEDIUM_ANISOTROPY = 0.3, 0.5
 # Smaller vectors are recommended if they lose at most this much recall at 50 candidates.
 _TOLERATED_LOSS = 0.02
 
-# Recall that the advice calls enough.
+# Recall that the recommendation considers sufficient.
 _ENOUGH = 0.95
 
 # Largest number of queries; fewer are measured if tokens are many or wide.
@@ -404,7 +404,7 @@ def _advice(diagnosis: Diagnosis) -> list[str]:
     if diagnosis.anisotropy != "low":
         sentences.append(
             f"Anisotropy is {diagnosis.anisotropy}: tokens share a direction, and hyperplanes through the origin "
-            "separate them badly. An FDE needs center=True here, which is the default."
+            "separate them poorly. An FDE needs center=True here, which is the default."
         )
     if not diagnosis.geometry.unit_norms:
         sentences.append(
@@ -416,7 +416,7 @@ def _advice(diagnosis: Diagnosis) -> list[str]:
         sentences.append(
             f"All encoders find few of the exact best: the MaxSim of the best document ({spread.best:.3f}) is "
             f"near that of the tenth ({spread.tenth:.3f}) and of the median document ({spread.median:.3f}). Search "
-            "exactly (muvera index --exact-tokens), and check that the model was trained for MaxSim."
+            "exactly (muvera index --exact-tokens N), and check that the model was trained for MaxSim."
         )
     elif not diagnosis.exact_search:
         sentences.append(_expect(diagnosis))
@@ -437,7 +437,7 @@ def _advice(diagnosis: Diagnosis) -> list[str]:
 
 
 def _recall_is_low(diagnosis: Diagnosis) -> bool:
-    """Return True if the recommended encoder finds less than half of what chance misses at 50 candidates."""
+    """Return True if the recommended encoder closes less than half of the gap from chance to recall 1."""
     value, chance = diagnosis.recommended.recall[_DECISIVE], _DECISIVE / diagnosis.sampled_documents
     return value is not None and value - chance < 0.5 * (1 - chance)
 

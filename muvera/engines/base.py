@@ -64,7 +64,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
 class EngineError(ValueError):
-    """The engine cannot be reached, refuses, or holds something else.  Messages never contain a password."""
+    """Error of an engine: no connection, a refusal or unexpected content.  Messages never contain a password."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""EngineIndex: token vectors in, exact rankings out, with a vector database as the first stage."""
+"""EngineIndex: an index of token vectors whose first stage is a vector database."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _QUERIES = 64
 
 
 class AddReport(NamedTuple):
-    """Numbers of documents that an addition wrote, skipped because they existed, or left out without tokens."""
+    """Numbers of documents that were added, skipped because they exist, or skipped for lack of tokens."""
 
     added: int = 0
     skipped: int = 0

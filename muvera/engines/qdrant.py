@@ -130,7 +130,7 @@ class _Qdrant(Engine):
                     raise ValueError(
                         f"Document {id!r} has {len(own)} tokens, but Qdrant takes at most "
                         f"{_MULTIVECTOR // own.shape[1]} of {own.shape[1]} columns. Pool them with `muvera "
-                        "convert --pool`, or split the document."
+                        "convert --pooling`, or split the document."
                     )
                 named[_TOKENS] = own.astype(np.float32).tolist()
             payload = {"id": id, "metadata": dict(values), "terms": flat.terms, **bounds}
@@ -260,7 +260,9 @@ class QdrantEngine(_Qdrant):
                 distance=models.Distance.DOT,
                 datatype=models.Datatype.FLOAT16,
                 on_disk=True,
-                hnsw_config=models.HnswConfigDiff(m=0),  # tokens need no graph: the vectors propose
+                hnsw_config=models.HnswConfigDiff(
+                    m=0
+                ),  # no graph over tokens: the first-stage vectors find the candidates
                 multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
             )
         with self._errors("cannot be created"):
@@ -410,7 +412,7 @@ class QdrantEdgeEngine(_Qdrant):
                 distance=edge.Distance.Dot,
                 datatype=types.Float16,
                 multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
-                # Tokens need no graph: the vectors propose.
+                # No graph over tokens: the first-stage vectors find the candidates.
                 hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000),
             )
         return edge.EdgeConfig(

@@ -100,7 +100,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         refusal = _problem(
-            413, f"A request may have {self._limit:,} bytes. Send fewer queries or documents at a time."
+            413,
+            f"A request may have at most {self._limit:,} bytes. Send fewer queries or documents at a time.",
         )
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._limit:

@@ -1,1 +1,1 @@
-"""Texts in, answers out: an index of texts with metadata and filters, and the encoders that read texts."""
+"""Index and search texts, with metadata and filters; text encoders."""

@@ -79,7 +79,7 @@ class DocumentDatabase:
             If the file is damaged or not a database of texts.
         """
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: it holds the texts. Restore it from a copy.")
+            raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
         opened = cls.__new__(cls)
         opened._lock, opened._writable = RLock(), False
         opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")

@@ -52,7 +52,7 @@ def read_texts(path: Path, text_field: str = "text") -> TextFile:
     ids = [id for id, _, _ in documents if id is not None]
     if ids and len(ids) < len(documents):
         raise ValueError(
-            f"{path}: {len(documents) - len(ids)} of {len(documents)} texts have no id. Give all of them one, or none."
+            f"{path}: {len(documents) - len(ids)} of {len(documents)} texts have no id. Give all an id, or none."
         )
     return TextFile(
         [text for _, text, _ in documents], ids or None, [metadata for _, _, metadata in documents]

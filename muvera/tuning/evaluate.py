@@ -169,7 +169,7 @@ class Evaluator:
         return [recalls[one] for one in encoders]
 
     def rows(self, encoders: Sequence[EncoderCandidate]) -> tuple[TunedRow, ...]:
-        """Measure encoders on the whole sample; return their rows by bytes."""
+        """Measure encoders on the whole sample; return their rows, sorted by bytes."""
         rows: list[TunedRow] = []
         for source in dict.fromkeys(one.source for one in encoders):
             rows += self._rows_of(source, [one for one in encoders if one.source == source])

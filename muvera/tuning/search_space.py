@@ -43,8 +43,8 @@ _T = TypeVar("_T")
 class EncoderCandidate:
     """An encoder of the search space; the first word of its name is its kind.
 
-    During the search, the leading columns of the vectors of `source` are used instead of an own fit, so that one fit
-    serves all sizes.
+    During the search, the leading columns of the vectors of `source` are used, so that one fit serves all
+    sizes.
     """
 
     name: str

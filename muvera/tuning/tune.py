@@ -183,10 +183,10 @@ def _choose(
     table: Sequence[TunedRow],
     target_recall: float | None,
 ) -> TunedRow:
-    """Return the row to use, measured with the encoder's own fit.
+    """Return the row to use, measured with a fit at the encoder's own size.
 
-    An own fit may find less than the leading columns of a larger one: if the row then misses the target or
-    another row exceeds it, that one is measured next.
+    This fit may have lower recall than the leading columns of a larger one.  If the row then misses the
+    target, or another row exceeds it, that row is measured next.
     """
     measured: list[TunedRow] = []
     left = list(table)

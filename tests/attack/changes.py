@@ -16,10 +16,10 @@ WAYS: dict[str, dict[str, Any]] = {
     **{name: {"exact_tokens": 0, "backend": name} for name in ("exact", "scan", "hnsw")},
 }
 
-#: Documents 0 to STABLE - 1 always exist, in ever new versions; others come and go under ids from OTHERS on.
+#: Documents 0 to STABLE - 1 always exist and are replaced; documents from OTHERS on are added and deleted.
 STABLE, OTHERS, DIMENSION = 160, 1_000, 20
 
-#: What each version adds to the score of its document's query, far below what tells documents apart.
+#: Score difference of two versions of a document, far smaller than that of two documents.
 STEP = 1e-4
 
 #: Searches of a graph or of codes may miss a document; at most this share of them.
@@ -34,9 +34,9 @@ def texts(bases: np.ndarray, ids: list[int], versions: list[int]) -> MultiVector
 
 
 class Stress:
-    """Threads that search and change one index, and the answers that were right at no moment.
+    """Threads that search and change one index; it collects answers that were correct at no time.
 
-    The query of a stable document finds it at any moment, and its score says which version was found.
+    A query always finds its stable document, and the score identifies the version.
     """
 
     def __init__(self, seconds: float, folder: Path, seed: int = 0, **settings: Any) -> None:
@@ -49,7 +49,8 @@ class Stress:
         self.index = MuveraIndex.build(documents, config, threads=1, **settings)
         self.folder, self.seed, self.deadline = folder, seed, time.perf_counter() + seconds
         self.approximate = settings.get("backend") in ("scan", "hnsw")
-        # When each version of a stable document began to be written, and when the next one was there.
+        # For each version of a stable document: when its write began, and when the write of the next one
+        # ended.
         self.began = [[0.0] for _ in range(STABLE)]
         self.ended: list[list[float]] = [[] for _ in range(STABLE)]
         self.searches, self.changes, self.missed, self.faults = 0, 0, 0, list[str]()

@@ -79,7 +79,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print
+    os.dup2(2, 1)  # output of libraries
     for line in sys.stdin:
         path = Path(json.loads(line))
         used = resource.getrusage(resource.RUSAGE_SELF)

@@ -1,6 +1,7 @@
-"""Kill a process before every file operation of a save: the folder holds the old or the new content, whole.
+"""Kill a process before every file operation of a save: the folder must hold the complete old or new content.
 
-A script, since forks need a process without threads: ``kills.py EVERY`` kills before each EVERY-th operation.
+A script, because a fork needs a process without threads: ``kills.py EVERY`` kills before each EVERY-th
+operation.
 """
 
 import os
@@ -53,7 +54,7 @@ def add_texts_and_save(target: Path) -> None:
 
 
 class Operation(NamedTuple):
-    """What is written before, and the operation that is killed and then repeated."""
+    """An operation to kill and then repeat, and the content written before it."""
 
     before: Callable[[Path], object] | None
     run: Callable[[Path], object]

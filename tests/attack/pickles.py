@@ -2,7 +2,7 @@
 
 import pickle
 
-#: Its existence in the working directory shows that a pickle ran a program.
+#: File that exists in the working directory if a pickle ran a program.
 MARKER = "ran-a-program"
 
 

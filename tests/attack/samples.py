@@ -184,7 +184,7 @@ def encoder(name: str) -> Make:
     return make
 
 
-#: Libraries that a sample needs, and what writes it.
+#: Required libraries and writer of each sample.
 SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
     "npy": ((), lambda place: (DOCUMENTS.save(place / "docs"), place / "docs")[1]),
     "npy_padded": ((), padded),

@@ -1,6 +1,6 @@
 """Damaged files and folders are read, or refused in one sentence: no crash, no hang, no raw error.
 
-``MUVERA_ATTACK=1000`` tries so many mutations of each sample instead of a few.
+``MUVERA_ATTACK=N`` tries N mutations of each sample instead of a few.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""Builders: what several tests make their inputs with."""
+"""Builders of inputs that several tests share."""

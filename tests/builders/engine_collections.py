@@ -57,7 +57,7 @@ class Collections:
         from muvera.engines import open_engine
 
         opened = self._opened.setdefault(name, [])
-        if self.kind == "qdrant":  # the client's imitation of a server, which reads all vectors
+        if self.kind == "qdrant":  # the client's local mode, which reads all vectors
             from qdrant_client import QdrantClient
 
             from muvera.engines.qdrant import QdrantEngine
@@ -89,6 +89,6 @@ def collections(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     url = f"milvus:{folder}/lite.db" if kind == "milvus" else f"{kind}:{folder}"
     opener = Collections(kind, request.getfixturevalue("postgres") if kind == "pgvector" else url)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the imitation of a server warns that it has no indexes
+        warnings.simplefilter("ignore")  # the local mode warns that it has no indexes
         yield opener
         opener.close()

@@ -29,7 +29,7 @@ ROUNDING = 3e-6
 
 PROJECTIONS = ["complementary", "rademacher", "count_sketch", "identity"]
 
-# Every option, with and without the others that it meets in a kernel.
+# Every option, with and without the other options of the same kernel.
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"center": False},
@@ -49,7 +49,7 @@ WHOLE: dict[str, Any] = {"split_mean": False, "document_cells": "unit"}
 
 
 def fitted(documents: Any, **settings: Any) -> FDEEncoder:
-    """Return an encoder, small unless `settings` say otherwise."""
+    """Return an encoder, small by default."""
     values = {"num_repetitions": 5, "num_simhash_projections": 3, **settings}
     if documents is None:  # nothing to fit to
         values = {**WHOLE, **values}

@@ -1,4 +1,4 @@
-"""Metadata and conditions that meet each other often: few fields, few values."""
+"""Metadata and conditions that often match, because there are few fields and values."""
 
 from hypothesis import strategies as st
 

@@ -41,7 +41,7 @@ def _tuple(values: Any) -> bytes:
 def random_index(
     seed: int, lengths: list[list[int]], dimension: int = 16, nbits: int = 2, centroids: int = 5
 ) -> dict[str, Any]:
-    """Return the arrays of a random index, one pair of codes and residuals a chunk."""
+    """Return the arrays of a random index, one pair of codes and residuals per chunk."""
     rng = np.random.default_rng(seed)
     return {
         "dim": dimension,

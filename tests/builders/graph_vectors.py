@@ -1,4 +1,4 @@
-"""Vectors like FDEs, and what a search of a graph is compared with."""
+"""FDE-like vectors, and the exact results that graph searches are compared with."""
 
 import numpy as np
 

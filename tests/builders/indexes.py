@@ -1,4 +1,4 @@
-"""A collection, indexes of it in every way that they search, and scripts in processes of their own."""
+"""A collection, indexes of it for every way to search, and scripts that run in separate processes."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ QUERIES = queries_like_real(DOCUMENTS, 10)
 MORE = documents_like_real(220)[200:]
 EMPTY = np.flatnonzero(DOCUMENTS.lengths == 0)
 
-#: Every way that an index searches.
+#: Settings for every way to search.
 WAYS: dict[str, dict[str, Any]] = {
     "all tokens": {"exact_tokens": 10**6},
     "exact": {"exact_tokens": 0, "backend": "exact"},
@@ -77,7 +77,7 @@ def token_files(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def start_script(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start a script, which may import builders, in a process of its own."""
+    """Start a script, which may import builders, in a separate process."""
     places = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]

@@ -1,9 +1,9 @@
-"""Where the tests find the checkout, the golden files and the real collections."""
+"""Paths of the checkout, the golden files and the real collections."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 
-#: Real collections beside the checkout; tests that need them are skipped where they are absent.
+#: Real collections beside the checkout; tests that need them are skipped if they are absent.
 SHARED = ROOT.parent / "shared" / "data"

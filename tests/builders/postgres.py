@@ -13,12 +13,12 @@ __all__ = ["PASSWORD", "binaries", "running_server"]
 
 PASSWORD = "s3cret-of-the-tests"
 
-#: Who runs the server where the tests run as root, which PostgreSQL refuses.
+#: User that runs the server if the tests run as root, because PostgreSQL refuses root.
 USER = "postgres"
 
 
 def binaries() -> Path | None:
-    """The programs of an installed PostgreSQL that has pgvector, the newest one; None without."""
+    """Return the folder of the newest installed PostgreSQL with pgvector, or None."""
     found = [
         folder
         for folder in Path("/usr/lib/postgresql").glob("*/bin")

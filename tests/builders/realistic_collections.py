@@ -15,7 +15,7 @@ CONFIG = FDEConfig(dimension=DIM, num_repetitions=8, num_simhash_projections=3, 
 def documents_like_real(
     count: int, seed: int = 0, *, ids: Any = None, dtype: Any = np.float32
 ) -> MultiVectors:
-    """Some 3 to 12 unit tokens a text, around topics; every 17th text is empty."""
+    """3 to 12 unit tokens per text, around topics; every 17th text is empty."""
     rng = np.random.default_rng(seed)
     topics = np.random.default_rng(1234).standard_normal((40, DIM))
     texts = []

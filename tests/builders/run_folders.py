@@ -61,7 +61,7 @@ def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest
 
 
 def row(experiment: str, collection: str, system: str, recall: float | None, **rest: Any) -> dict[str, Any]:
-    """Return one row; `rest` replaces what it would hold."""
+    """Return one row; `rest` replaces its default values."""
     return {
         "experiment": experiment,
         "collection": collection,

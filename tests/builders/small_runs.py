@@ -21,12 +21,12 @@ from muvera import MultiVectors
 
 __all__ = ["CALLS", "Faulty", "faulty_system", "run", "small", "summary"]
 
-#: What the fake systems were asked to do.
+#: Calls of the fake systems.
 CALLS: list[str] = []
 
 
 class Faulty(Exhaustive):
-    """Answers exactly, but for its fault."""
+    """A system that answers exactly, except for an injected fault."""
 
     name: ClassVar[str] = "faulty"
 
@@ -75,7 +75,7 @@ class Faulty(Exhaustive):
 
 @contextmanager
 def faulty_system() -> Iterator[None]:
-    """Let configurations name the system "faulty"."""
+    """Register the system "faulty", so that configurations can use it."""
     CALLS.clear()
     SYSTEMS.register("faulty", Faulty)
     yield
@@ -83,7 +83,7 @@ def faulty_system() -> Iterator[None]:
 
 
 def small() -> Collection:
-    """Return 40 made documents and 12 queries."""
+    """Return 40 generated documents and 12 queries."""
     return synthetic_collection("quick-wide", documents=40, queries=12)
 
 
@@ -99,6 +99,6 @@ def run(
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Return what such a run wrote."""
+    """Return the summary of such a run."""
     found: dict[str, Any] = json.loads((folder / "out" / "summary.json").read_text())
     return found

@@ -1,4 +1,4 @@
-"""Few and small encoders, so that a tuning takes a moment."""
+"""A few small encoders, so that tuning is fast."""
 
 import importlib
 from dataclasses import replace
@@ -34,7 +34,7 @@ def small_encoders(dimension: int) -> list[EncoderCandidate]:
 
 
 def use_small_encoders(monkeypatch: pytest.MonkeyPatch, part: str = "") -> None:
-    """Let tune try only the small encoders that have `part` in their names."""
+    """Restrict tune to the small encoders with `part` in their names."""
     monkeypatch.setattr(
         TUNE,
         "encoder_candidates",
@@ -43,7 +43,7 @@ def use_small_encoders(monkeypatch: pytest.MonkeyPatch, part: str = "") -> None:
 
 
 def without_times(tuning: Tuning) -> Tuning:
-    """The same with all times zero: what depends on documents, queries and seed only."""
+    """The same with all times zero, so that it depends on documents, queries and seed only."""
     rows = tuple(replace(row, encode_seconds=0.0, query_seconds=0.0) for row in tuning.rows)
     choice = replace(tuning.choice, encode_seconds=0.0, query_seconds=0.0)
     return replace(tuning, rows=rows, choice=choice)

@@ -62,7 +62,7 @@ def exact_scores(queries: MultiVectors, documents: MultiVectors) -> np.ndarray:
 
 
 def ask(system: Any, queries: MultiVectors, k: int, **query: Any) -> Answers:
-    """Search with all queries and check what holds for every answer."""
+    """Search with all queries, and check the properties of every answer."""
     answers: Answers = system.search(queries, k, **query)
     assert answers.ids.shape == answers.scores.shape == (len(queries), k)
     assert answers.seconds.shape == (len(queries),) and (answers.seconds > 0).all()

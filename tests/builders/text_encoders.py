@@ -22,7 +22,7 @@ class HashEncoder:
         return MultiVectors.from_arrays([self._matrix(text) for text in texts], dimension=self._dimension)
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode the words of each text, as of documents."""
+        """Encode the words of each text, in the same way as documents."""
         return self.encode_documents(texts)
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:

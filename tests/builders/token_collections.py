@@ -1,4 +1,4 @@
-"""Collections to write and read back, and how two of them are compared."""
+"""Collections to write and read back, and comparisons of them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def cuts(docs: MultiVectors, size: int) -> Iterator[MultiVectors]:
 
 
 def everything(source: Source, max_tokens: int = 7) -> MultiVectors:
-    """Return all batches joined, having checked what every source promises of them."""
+    """Join all batches, and check the guarantees of every source."""
     parts = list(source.batches(max_tokens))
     for part in parts:
         assert part.dimension == source.dimension

@@ -57,7 +57,7 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert err.startswith("muvera: error: ") and err.count("\n") == 1
     program = started("-m", "muvera.cli", "--help")
     assert program.stdout is not None and program.stderr is not None
-    program.stdout.close()  # a reader that leaves the pipe is no error
+    program.stdout.close()  # a closed pipe is not an error
     assert "Traceback" not in program.stderr.read()
     program.stderr.close()
     program.wait(timeout=60)

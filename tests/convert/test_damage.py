@@ -25,7 +25,7 @@ PLACE = "/data/docs.npz"
 
 
 class PanicException(BaseException):
-    """As pyo3 names the panic of a library in Rust."""
+    """Stands in for pyo3's exception of a panic in Rust."""
 
 
 def raised(error: BaseException) -> BaseException:
@@ -115,7 +115,7 @@ def test_all_batches_of_a_source_are_checked() -> None:
     assert (source.note, source.dropped_rows) == ("a note", 3)
     with pytest.raises(ValueError, match=r"/data/docs\.npz: document 2 has inf in its token 0, coordinate 0"):
         list(NamedSource(Broken(None), PLACE).batches(5))
-    with pytest.raises(ValueError, match=r"/data/docs\.npz has token vectors without numbers"):
+    with pytest.raises(ValueError, match=r"/data/docs\.npz has token vectors without columns"):
         flat = Broken(None)
         flat.dimension = 0
         NamedSource(flat, PLACE)

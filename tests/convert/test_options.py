@@ -1,4 +1,4 @@
-"""Transforms between source and target, and that they do not depend on the batches."""
+"""Transforms between source and target; they do not depend on the batch size."""
 
 from typing import Any
 

@@ -197,7 +197,7 @@ def test_compare_names_the_numbers_and_the_departures() -> None:
 
 
 def test_a_configuration_that_is_large_enough() -> None:
-    """No theorem requires so little."""
+    """Made-up parameters, smaller than those of any theorem."""
     little = dataclasses.replace(
         theorem_2_1(1.0, 0.5, 1, 1), num_repetitions=2, num_simhash_projections=5, projection_dimension=16
     )

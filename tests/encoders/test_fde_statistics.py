@@ -69,7 +69,7 @@ def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
 
 
 def test_complementary_projections_vary_less_than_independent_ones() -> None:
-    """Over one group of 16 they lose nothing at all; over half a group they are still ahead."""
+    """Over one group of 16 they lose nothing at all; over half a group they are still more accurate."""
     for repetitions, margin in ((16, 1e-6), (8, np.inf)):
         complementary = products("complementary", 128, repetitions, 8, 60).std()
         assert complementary < min(margin, products("rademacher", 128, repetitions, 8, 60).std())

@@ -34,7 +34,7 @@ MACHINE = {"processor": "x", "cores": 2, "load": 0, "python": "3", "numpy": "2",
 
 @pytest.fixture(scope="module")
 def real() -> MultiVectors:
-    """Documents whose tokens vary less within one than among all."""
+    """Documents whose tokens vary less within a document than across documents."""
     rng = np.random.default_rng(0)
     centers = np.repeat(rng.standard_normal((250, 8)), 9, axis=0)
     centers[:, 0] += 2
@@ -119,7 +119,7 @@ def test_a_made_document_is_a_function_of_its_number_and_varies_as_real_ones(rea
         within = [((np.asarray(t, np.float32) - m) ** 2).sum() for t, m in zip(texts, means, strict=True)]
         return float(means.var(axis=0).sum()), float(np.sum(within) / texts.num_tokens)
 
-    # Made documents have eight times the tokens, and length 1 again.
+    # Generated documents have eight times the tokens, and length 1 again.
     np.testing.assert_allclose(variances(joined(4000)[250:]), variances(real), rtol=0.25)
 
 

@@ -65,7 +65,7 @@ def test_a_quick_run_takes_the_whole_path(quick: Path) -> None:
     assert manifest["failures"] == [] and manifest["quick"]
     assert list(manifest["collections"]) == ["quick-wide", "quick-cone"]
     points = {(row["experiment"], row["point"]) for row in summary["rows"]}
-    assert points == {  # the ends of sweeps; a peer without an environment is left out
+    assert points == {  # the ends of sweeps; a peer without an environment is skipped
         ("timed", "exhaustive"),
         ("timed", "muvera, candidates=10"),
         ("timed", "muvera, candidates=300"),

@@ -27,7 +27,7 @@ CASES = [(2, 0), (2, 1), (3, 2)]
 
 
 def documents() -> list[np.ndarray]:
-    """Unit vectors around a few directions, so that there is something to cluster."""
+    """Unit vectors around a few directions, so that they form clusters."""
     random = np.random.default_rng(3)
     arrays = []
     for length in LENGTHS:
@@ -38,7 +38,7 @@ def documents() -> list[np.ndarray]:
 
 
 def pooled(rule: str, factor: int, protected: int) -> list[np.ndarray] | None:
-    """Pool by the library itself; None where it has no such setting."""
+    """Pool with the library itself; return None if it has no such setting."""
     import torch
 
     tensors = [torch.from_numpy(array) for array in documents()]

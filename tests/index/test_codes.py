@@ -111,7 +111,7 @@ def test_saved_changed_and_rebuilt(tmp_path: Path, keep_exact: bool, staged: boo
     after = again.search(QUERIES, 5)
     assert ids(after) == ids(before)
     for a, b in zip(before, after, strict=True):
-        np.testing.assert_array_equal(a.scores, b.scores)  # codes are moved, not made again
+        np.testing.assert_array_equal(a.scores, b.scores)  # codes are copied, not computed again
     again.save(tmp_path / "index")
     last = MuveraIndex.load(tmp_path / "index", verify_files=True)
     assert ids(last.search(QUERIES, 5)) == ids(before) and len(last) == 318

@@ -165,7 +165,7 @@ def test_a_fault_in_any_step(folder: Path, monkeypatch: pytest.MonkeyPatch, name
 
 
 def test_faults_after_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the new generation is the index: its files stay, and the next writer removes the old ones."""
+    """The new generation is already the index: its files stay, and the next writer removes the old ones."""
     first = commit(folder, writing({"a": b"1"}), None)
 
     def late(folder: Path, content: Any) -> None:

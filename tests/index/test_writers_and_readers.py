@@ -87,7 +87,7 @@ def test_a_loaded_index_answers_on_while_its_folder_is_saved_anew(folder: Path) 
 
 
 def test_loading_while_the_folder_is_saved_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader has read the old manifest when its files go: it begins again with the new one."""
+    """If files disappear after the reader has read the old manifest, it starts again with the new one."""
     built(path=folder)
     writer = MuveraIndex.load(folder)
     times = []

@@ -14,7 +14,7 @@ from muvera.integrations.haystack import MuveraDocumentStore, MuveraRetriever
 
 
 class TestDocumentStore(DocumentStoreBaseTests):
-    """All of Haystack's tests; the one of writing is each store's own, as the suite asks."""
+    """All of Haystack's tests; the suite requires each store to define its own test of writing."""
 
     @pytest.fixture
     def document_store(self) -> MuveraDocumentStore:

@@ -1,4 +1,4 @@
-"""LangChain's own suites of vector stores and retrievers, and what is ours."""
+"""LangChain's own suites of vector stores and retrievers, and tests of our additions."""
 
 import pytest
 from builders.text_encoders import HashEncoder

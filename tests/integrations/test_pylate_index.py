@@ -11,7 +11,7 @@ QUERIES = np.stack([np.eye(6, dtype=np.float32)[i : i + 2] for i in (0, 3)])
 
 
 class Tensor:
-    """What a tensor of torch can do, as far as it is asked."""
+    """The methods of a torch tensor that the index uses."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values

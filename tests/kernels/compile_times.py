@@ -3,7 +3,8 @@
     python tests/kernels/compile_times.py            # of the demo
     python tests/kernels/compile_times.py --json
 
-Kernels are compiled anew, whatever is cached.  A kernel's seconds do not contain those of the kernels it calls.
+Kernels are always compiled, even if they are cached.  A kernel's seconds do not contain those of the kernels
+it calls.
 """
 
 import contextlib

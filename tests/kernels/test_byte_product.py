@@ -1,4 +1,4 @@
-"""Byte products against NumPy's integers, and what rounding to bytes takes."""
+"""Byte products against NumPy's integers, and the error of rounding to bytes."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_the_product_of_halves_is_that_of_integers(count: int, depth: int, colum
 
 @pytest.mark.parametrize("columns", [1, 63, SPAN, 130])
 def test_rounded_vectors_and_their_products(columns: int) -> None:
-    """A vector's greatest entry has 127; the error is what rounding took, and the product that of integers."""
+    """The largest entry becomes 127; the error is that of rounding; products are those of integers."""
     rng = np.random.default_rng(columns)
     vectors = (rng.normal(size=(7, columns)) * 10.0 ** np.arange(-3, 4)[:, np.newaxis]).astype(np.float32)
     vectors[2] = 0

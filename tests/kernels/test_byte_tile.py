@@ -13,7 +13,7 @@ from muvera.kernels.token_codes import CHUNK, SHUFFLES, make_unpack
 
 
 def through(addition: str, which: int) -> Any:
-    """One of the tiles, made of one way to add."""
+    """Return one of the tiles, with one way to add."""
     tile = byte_tile.make_tiles(addition)[which]
 
     @kernel

@@ -1,4 +1,4 @@
-"""The product tile: against float64, and every entry with the same bits in whatever product it stands."""
+"""The product tile: against float64, and bits of an entry that do not depend on the rest of the product."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def test_packing_pads_with_zeros() -> None:
 
 @pytest.mark.parametrize("last", [0, ROWS - 2, ROWS - 1, ROWS + 2])
 def test_rows_past_the_last_repeat_it(last: int) -> None:
-    """Whatever stands behind it in memory."""
+    """The memory behind it does not matter."""
     depth = 32
     rows = np.full((last + 1 + ROWS, depth), np.nan, np.float32)
     rows[: last + 1] = normals(last + 1, depth)

@@ -15,7 +15,7 @@ every_search = pytest.mark.parametrize("make", [ExactSearch, ScanSearch, HNSWSea
 
 @pytest.fixture(params=[ExactSearch, ScanSearch, HNSWSearch])
 def search(request: pytest.FixtureRequest) -> Any:
-    """Five vectors under the labels 0, 10, ..., 40, in a graph that must not be called any more."""
+    """Five vectors under the labels 0, 10, ..., 40, in a graph that must not be called again."""
     made = request.param(DIM)
     made.add(np.arange(5) * 10, np.random.default_rng(0).standard_normal((5, DIM)))
     if isinstance(made, HNSWSearch):

@@ -29,7 +29,7 @@ def filled(vectors: np.ndarray, **settings: Any) -> HNSWSearch:
 
 
 def load(folder: Path, search: HNSWSearch, dimension: int = 16, **changes: Any) -> HNSWSearch:
-    """Read what `search` wrote, with changed settings."""
+    """Load the files of `search`, with changed settings."""
     return HNSWSearch.load(folder, dimension, SavedState(replace(search.settings, **changes)))
 
 

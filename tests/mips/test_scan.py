@@ -1,4 +1,4 @@
-"""ScanSearch: what it finds, and that additions, removals, filters, threads and the disk do not change it."""
+"""ScanSearch: its recall; additions, removals, filters, threads and the disk do not change results."""
 
 from pathlib import Path
 

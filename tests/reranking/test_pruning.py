@@ -132,7 +132,7 @@ def test_patience_stops_after_so_many_candidates(case: Any, patience: int, threa
 
 
 def estimated(exact: np.ndarray, estimates: np.ndarray, k: int) -> int:
-    """Number of candidates that are scored before the errors leave the next one no chance."""
+    """Number of candidates that are scored before the coding errors rule out the next one."""
     errors: list[float] = []
     seen: list[float] = []
     for i in range(len(exact)):

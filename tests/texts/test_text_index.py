@@ -106,7 +106,7 @@ def test_sentences(index: TextIndex) -> None:
 
 def test_words_propose_candidates() -> None:
     class Deaf(HashEncoder):
-        """Encodes query words unlike document words."""
+        """An encoder whose query vectors differ from its document vectors."""
 
         def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
             return self.encode_documents([f"{text} x" for text in texts])

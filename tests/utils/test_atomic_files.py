@@ -20,7 +20,7 @@ def names(folder: Path) -> list[str]:
 
 
 class Killed(BaseException):
-    """Stands for a signal."""
+    """Simulates a signal."""
 
 
 FAULTS = pytest.mark.parametrize("error", [OSError(28, "No space left"), Killed()], ids=["full", "killed"])
@@ -210,7 +210,7 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
             (two / "two").write_text("2")
         assert names(target) == ["two"]
         with pytest.raises(OSError):
-            one.replace(target)  # a folder that is not empty is never replaced by chance
+            one.replace(target)  # a folder that is not empty is never replaced by accident
         (target / "two").unlink()
     assert names(target) == ["one"] and names(tmp_path) == ["target"]
 

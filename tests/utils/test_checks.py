@@ -1,4 +1,4 @@
-"""Checks of arguments: what they return, and what their messages say was given."""
+"""Checks of arguments: their return values, and the given values in their messages."""
 
 from collections.abc import Callable
 from typing import Any

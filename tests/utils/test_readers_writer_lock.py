@@ -1,4 +1,4 @@
-"""ReadersWriterLock: who shares it, the order of requests, and waits that are interrupted."""
+"""ReadersWriterLock: sharing, the order of requests, and interrupted waits."""
 
 import threading
 import time

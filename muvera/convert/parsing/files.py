@@ -113,7 +113,7 @@ def open_table(file: Path, table: str, columns: tuple[str, ...], owner: str) -> 
         beside = file.with_name(file.name + suffix)
         if beside.is_file() and beside.stat().st_size:
             raise ReadError(
-                f"{beside} holds changes that were not finished. Open the folder once with {owner}, "
+                f"{beside} contains unfinished changes. Open the folder once with {owner}, "
                 "which finishes them, and close it."
             )
     # In WAL mode even reading creates a second file, unless the database is immutable.
@@ -133,7 +133,7 @@ def open_table(file: Path, table: str, columns: tuple[str, ...], owner: str) -> 
         }
         if len(plain) != 1 or not stored.issuperset(columns):
             raise ReadError(
-                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} makes it. "
+                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} writes it. "
                 "Copy or export it again."
             )
     except BaseException:

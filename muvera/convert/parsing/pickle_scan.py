@@ -1,8 +1,8 @@
 """Check of a pickle's instructions before any of them runs.
 
-An allow-list of names does not keep a pickle of plain data from using all memory or time: an index of
-2**29 in the memo needs gigabytes, and the hash of a tuple of shared tuples needs 2**40 steps.  This
-check refuses whatever picklers never write, and creates no object.
+An allow-list of names does not prevent a pickle of plain data from using all memory or time: an index of
+2**29 in the memo needs gigabytes, and the hash of a tuple of shared tuples needs 2**40 steps.  This check
+refuses everything that picklers never write, and creates no objects.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class _Scan:
                 continue
             instruction = _TABLE.get(content[at])
             if instruction is None:
-                raise ValueError(f"byte {at} is no instruction of a pickle")
+                raise ValueError(f"byte {at} is not a pickle instruction")
             argument, at = self.argument(instruction, at + 1)
             if instruction.name == "STOP":
                 return
@@ -170,7 +170,7 @@ class _Scan:
             del stack[first:]
         keep = len(stack) - instruction.takes
         if keep < (self.marks[-1] if self.marks else 0):
-            raise ValueError(f"{name} takes more than there is")
+            raise ValueError(f"{name} pops more objects than the stack has")
         if name == "SETITEM":
             hashed = bytes(stack[-2:-1])
         elif name in ("SETITEMS", "DICT"):
@@ -183,17 +183,17 @@ class _Scan:
 
     def top(self) -> int:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise ValueError("there is no object to take")
+            raise ValueError("it pops from an empty stack")
         return self.stack[-1]
 
     def remember(self, index: int) -> None:
         if index > self.count:
-            raise ValueError(f"it remembers object {index} after {self.count} instructions")
+            raise ValueError(f"it stores memo entry {index} after {self.count} instructions")
         self.memo[index] = self.top()
 
     def remembered(self, index: int) -> int:
         if index not in self.memo:
-            raise ValueError(f"it recalls object {index}, which it did not remember")
+            raise ValueError(f"it reads memo entry {index}, which it did not store")
         return self.memo[index]
 
 
@@ -201,6 +201,6 @@ def _index(argument: bytes, name: str) -> int:
     if name in ("GET", "PUT"):
         text: Any = argument.strip()
         if not text.isdigit() or len(text) > _MAX_DIGITS:
-            raise ValueError(f"{name} with {text[:20]!r}, which is no index")
+            raise ValueError(f"{name} with {text[:20]!r}, which is not an index")
         return int(text)
     return int.from_bytes(argument, "little")

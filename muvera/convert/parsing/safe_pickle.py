@@ -58,7 +58,7 @@ class _Call:
         return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise ValueError("a state for a function")
+        raise ValueError("it sets the state of a function")
 
 
 class Unpickler(pickle.Unpickler):

@@ -75,7 +75,7 @@ class _Name:
     kind: str | None
 
     def __setstate__(self, state: object) -> None:
-        raise ValueError("a state for a name")  # it is shared, so a pickle must not change it
+        raise ValueError("it sets the state of a name")  # it is shared, so a pickle must not change it
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class _TorchUnpickler(Unpickler):
 
 def _whole(sizes: Any) -> tuple[int, ...]:
     if not isinstance(sizes, (list, tuple)) or len(sizes) > _MAX_AXES:
-        raise ValueError(f"a {type(sizes).__name__} for the sizes of a tensor")
+        raise ValueError(f"a {type(sizes).__name__} as the shape of a tensor")
     return tuple(operator.index(size) for size in sizes)
 
 
@@ -201,7 +201,7 @@ def read_torch(path: Path) -> Any:
         if start == _LEGACY:
             raise ReadError(
                 f"{path} was written by torch before 1.6, which cannot be read without torch. "
-                "With torch: torch.save(torch.load(file), file) writes it anew."
+                "With torch: torch.save(torch.load(file), file) converts it."
             ) from None
         what = "is truncated" if start.startswith(b"PK") else "is not a .pt file of torch 1.6 or newer"
         raise ReadError(f"{path} {what} ({error}). Copy it again from its origin.") from error

@@ -296,7 +296,7 @@ def _require_no_base_paths(manifest: Path) -> None:
         key = varint()
         if key >> 3 == _BASE_PATHS:
             raise ReadError(
-                f"{manifest} names folders outside the table, which are not read. Copy the table with LanceDB, so "
+                f"{manifest} refers to folders outside the table, which are not read. Copy the table with LanceDB, so "
                 "that all rows are in one folder."
             )
         length = varint() if key & 7 in (0, 2) else {1: 8, 5: 4}[key & 7]

@@ -31,7 +31,7 @@ def _open(path: Path) -> Source:
 
 
 class _ByaldiSource(Source):
-    """Source over the pages of a byaldi index, whose numbers stay in the files until their batch."""
+    """Source over the pages of a byaldi index, which are read from the files batch by batch."""
 
     name = "byaldi"
 

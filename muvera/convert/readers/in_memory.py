@@ -126,7 +126,7 @@ class _MemorySource(RowSource):
 
 
 def _replayed(documents: Iterator[Document]) -> Callable[[], Iterator[Document]]:
-    """Return a callable that starts `documents` twice, although they can be read only once.
+    """Return a callable that iterates over `documents` twice, although they can be read only once.
 
     The first run, which looks for the dimension, keeps what it reads for the second.
     """
@@ -149,7 +149,7 @@ def _replayed(documents: Iterator[Document]) -> Callable[[], Iterator[Document]]
 
 
 def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
-    """Yield the token arrays of one item, and the padding rows that each lost."""
+    """Yield the token arrays of one item, and the number of padding rows dropped from each."""
     mask = None
     if hasattr(item, "keys"):
         keys = list(item.keys())

@@ -242,7 +242,7 @@ def _open_zarr(path: Path, *, part: str = "docs", group: str | None = None) -> S
     """Open a zarr group of format 2 or 3; refuse codecs that can run programs, such as ``pickle``."""
     zarr = import_extra("zarr", "zarr", "Reading zarr")
     place = str(path) if group is None else f"{path}/{group}"
-    # zarr takes some paths for addresses, and consolidated metadata can name arrays elsewhere.
+    # zarr interprets some paths as URLs, and consolidated metadata can refer to arrays elsewhere.
     store = zarr.storage.LocalStore(path, read_only=True)
     node = zarr.open_group(store, mode="r", path=group or "", use_consolidated=False)
     arrays: dict[str, Any] = dict(sorted(node.arrays()))

@@ -1,7 +1,7 @@
 """Readers of PLAID indexes: of ColBERT and RAGatouille, and of fast-plaid and next-plaid.
 
-Chunk i is a list of codes, their packed residuals, and ``doclens.{i}.json``.  Vectors have the loss of
-their 1, 2, 4 or 8 bits per coordinate, and are normalized as the engines do before they score.
+Chunk i is a list of codes, their packed residuals, and ``doclens.{i}.json``.  Vectors are quantized to 1, 2,
+4 or 8 bits per coordinate, and are normalized as the engines do before scoring.
 
 Both formats have the option ``threads``, for decoding (default: all usable cores).
 """

@@ -122,7 +122,7 @@ class _MappedSource(Source):
         if len(positions) and not 0 <= positions.min() <= positions.max() < total:
             raise ReadError(
                 f"The map of {folder} names documents {positions.min()} to {positions.max()}, but its index has "
-                f"{total}. Map and index are of different times: copy the whole folder again."
+                f"{total}. Map and index are from different builds: copy the whole folder again."
             )
         self._names = dict(zip(positions.tolist(), _same_kind(list(names.values())), strict=True))
 
@@ -157,7 +157,7 @@ class _TokenRows(Source):
         if len(wanted) > len(labels) or not np.array_equal(labels[self._rows], wanted):
             raise ReadError(
                 f"The map of {path} names {len(wanted)} tokens that are not all among the {len(labels)} of the "
-                "index. Map and index are of different times: copy the whole folder again."
+                "index. Map and index are from different builds: copy the whole folder again."
             )
         self._tokens = tokens
         self._offsets = running_total(lengths)

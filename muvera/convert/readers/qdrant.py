@@ -1,4 +1,4 @@
-"""Reader of Qdrant collections on the local disk, as ``QdrantClient(path=...)`` keeps them.
+"""Reader of Qdrant collections on the local disk, as ``QdrantClient(path=...)`` stores them.
 
 The client stores each point as a pickle in a SQLite file.  Here :mod:`sqlite3` opens that file for
 reading only, and an allow-list reads the pickles, so Qdrant's client is not needed.  Export a server's

@@ -1,9 +1,8 @@
 """Reader of WARP indexes (xtr-warp), which group tokens by centroid.
 
-``codes.compacted.pt`` holds the *document* of each token, ``sizes.compacted.pt`` the number of tokens of
-each centroid.  The order of the tokens in a document is lost, which no sum of maxima depends on, and so
-are documents after the last one with a token.  WARP does not normalize before it scores; nor does this
-reader.
+``codes.compacted.pt`` holds the *document* of each token, ``sizes.compacted.pt`` the number of tokens of each
+centroid.  The order of the tokens in a document is lost, but MaxSim does not depend on it.  Documents after
+the last one with a token are lost, too.  Like WARP, this reader does not normalize.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ..sources.plaid_codec import Codec
 
 __all__ = ["READERS"]
 
-# Documents may lack tokens, but a damaged number must not ask for all memory.
+# Documents may have no tokens, but a damaged number must not cause a huge allocation.
 _MAX_DOCUMENTS_PER_TOKEN, _MIN_MAX_DOCUMENTS = 100, 1 << 20
 
 

@@ -145,7 +145,7 @@ def source_of(
 
 
 def _must_be_offsets(numbers: NDArray[np.int64], rows: int) -> bool:
-    """Return True if `numbers` run from 0 to `rows` and add up to more, so they are no lengths."""
+    """Return True if `numbers` run from 0 to `rows` and add up to more, so they cannot be lengths."""
     ends = len(numbers) > 0 and numbers[0] == 0 and numbers[-1] == rows
     return bool(ends and (numbers[1:] >= numbers[:-1]).all() and numbers[:-1].any())
 

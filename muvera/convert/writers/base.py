@@ -1,4 +1,4 @@
-"""Shared by the writers: targets that appear when they are complete, and checks over batches."""
+"""Helpers of the writers: targets that are created only when complete, and checks across batches."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def gather(batches: Iterator[MultiVectors], place: str) -> tuple[Gathered, Itera
 def packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
     """Return string ids as two arrays: their UTF-8 bytes, and the offset of each.
 
-    Readers of named arrays decode them.  In an array of NumPy strings, one long id would widen all.
+    Readers of named arrays decode them.  In an array of NumPy strings, one long id would widen every entry.
     """
     encoded = [value.encode() for value in values]
     content = np.frombuffer(b"".join(encoded), np.uint8)

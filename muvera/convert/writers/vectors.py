@@ -81,7 +81,7 @@ def write_vectors(batches: Iterator[Vectors], target: Path, to: str, *, overwrit
 
 
 class _Checked:
-    """Batches that are checked as they pass; ids are kept to find repeated ones."""
+    """Iterator that checks batches, and collects their ids to find duplicates."""
 
     def __init__(self, first: Vectors, rest: Iterator[Vectors]) -> None:
         self._first, self._rest = first, rest
@@ -104,7 +104,7 @@ class _Checked:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension or len(batch.ids) != len(vectors):
             raise ValueError(
                 f"Vectors from number {self.count} on have shape {vectors.shape} with {len(batch.ids)} ids, but "
-                f"must have {self.dimension} columns and an id a row."
+                f"must have {self.dimension} columns and one id per row."
             )
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
@@ -178,7 +178,7 @@ def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
     method = {
         "name": "hnsw",
         "engine": "faiss",  # supports inner products in every version of OpenSearch that has it
-        "space_type": "innerproduct",  # the default, l2, ranks other documents first
+        "space_type": "innerproduct",  # the default, l2, gives another ranking
         "parameters": {"m": _M, "ef_construction": _EF},
     }
     return {

@@ -163,7 +163,7 @@ def from_matrices(matrices: Iterable[Any], dimension: int | None = None) -> Mult
 def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequence[str]) -> MultiVectors:
     """Encode texts in order, and drop the vectors of blank texts.
 
-    Models return special tokens for a blank text, which resemble everything a little.
+    For a blank text, models return special tokens, which are slightly similar to every query.
 
     Parameters
     ----------

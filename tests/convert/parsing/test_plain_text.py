@@ -1,4 +1,4 @@
-"""Texts are told from token vectors, whatever file they are in."""
+"""Texts are distinguished from token vectors in every kind of file."""
 
 import json
 from pathlib import Path

@@ -263,7 +263,7 @@ def test_lancedb_opens_no_other_folder(tmp_path: Path, lancedb: Any) -> None:
     base = b"\x1a\x00\x22\x0b/etc/secret"  # is_dataset_root and path
     message = content[begins + 4 : begins + 4 + length] + b"\x92\x01" + bytes([len(base)]) + base
     file.write_bytes(content[:begins] + len(message).to_bytes(4, "little") + message + content[-16:])
-    with pytest.raises(ValueError, match=r"\.manifest names folders outside the table"):
+    with pytest.raises(ValueError, match=r"\.manifest refers to folders outside the table"):
         read(tmp_path)
     file.write_bytes(content[:-3])
     with pytest.raises(ValueError, match="is damaged"):

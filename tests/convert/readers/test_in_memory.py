@@ -13,7 +13,7 @@ from muvera.data.multivectors import MultiVectors
 
 
 class FakeTensor:
-    """As little of a torch tensor as may be used, on a device from which it must be fetched."""
+    """The part of a torch tensor that readers may use, on a device from which it must be copied."""
 
     def __init__(self, array: np.ndarray, dtype: str = "torch.float32", device: str = "cuda:0") -> None:
         self._array, self.dtype, self.device = array, dtype, device

@@ -19,7 +19,7 @@ BARE = [tokens.tolist() for tokens in DOCS]
 TOKENS = dict(zip("abcd", BARE, strict=True))
 NAMED = [{"id": i, "tokens": t} for i, t in TOKENS.items()]
 
-#: A row's id and token vectors to the row.
+#: Functions that make a row from an id and token vectors.
 Row = Callable[[str, list[Any]], dict[str, Any]]
 
 

@@ -21,8 +21,8 @@ from muvera.convert import open_source, read
 qdrant = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
 models = qdrant.models
 
-# qdrant-client leaves a database in memory open, of which Python 3.13 warns whenever it is collected,
-# and its lock file if another client holds the lock.
+# qdrant-client leaves a database in memory open, about which Python 3.13 warns whenever it is collected, and
+# its lock file if another client holds the lock.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed (database|file):ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -205,7 +205,7 @@ def meta(vectors: Any, name: str = "docs") -> Callable[[Path], Any]:
         (replace_table("CREATE TABLE points (name TEXT)"), "no table 'points'"),
         (
             lambda f: storage(f).with_name("storage.sqlite-journal").write_bytes(b"x"),
-            "changes that were not finished",
+            "unfinished changes",
         ),
         (cut, "is damaged.*malformed"),
         (lambda f: storage(f).unlink(), r"storage\.sqlite is missing"),

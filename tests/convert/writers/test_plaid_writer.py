@@ -62,7 +62,7 @@ def lost(documents: MultiVectors, folder: Path) -> float:
     ids=["golden", "real"],
 )
 def test_codes_of_an_index_of_colbert_are_written_back(folder: Path, tmp_path: Path) -> None:
-    """Straight, and through an index that keeps them."""
+    """Directly, and through an index that stores them."""
     MuveraIndex.from_plaid(folder, path=tmp_path / "index")
     convert(folder, tmp_path / "straight", to="plaid", max_tokens=100)
     answer("convert", tmp_path / "index", tmp_path / "through", "--to", "plaid")

@@ -28,7 +28,7 @@ LENGTHS = [3, 41, 27, 34, 9, 52, 65, 46, 33, 28, 44, 1]
 
 
 def vectors() -> torch.Tensor:
-    """Unit vectors around a few centres, so that centroids mean something."""
+    """Unit vectors around a few centres, so that centroids are meaningful."""
     rng = np.random.default_rng(3)
     centres = rng.normal(size=(8, DIM))
     rows = centres[rng.integers(0, 8, sum(LENGTHS))] + 0.5 * rng.normal(size=(sum(LENGTHS), DIM))

@@ -39,7 +39,7 @@ def documents(count: int, seed: int) -> list[torch.Tensor]:
 
 
 def save(built: Path, name: str, decoded: list[torch.Tensor]) -> None:
-    """Copy the index, less what no reader needs, and what the library decodes."""
+    """Copy the index without files that no reader needs, and save the vectors that the library decodes."""
     target = HERE / name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()

@@ -36,7 +36,7 @@ def documents() -> list[np.ndarray]:
 
 
 def keep(built: Path, kind: str, drop: tuple[str, ...] = ()) -> None:
-    """Copy an index folder, less what no reader needs."""
+    """Copy an index folder without files that no reader needs."""
     target = HERE / f"pylate_{kind}"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(built, target, ignore=shutil.ignore_patterns("plaid.lock", "ivf*", *drop))
