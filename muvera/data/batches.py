@@ -1,4 +1,4 @@
-"""Documents in batches of bounded size, and documents that come with PLAID codes."""
+"""Split documents into batches of bounded size; sources of documents with PLAID codes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["CodedSource", "coded_source", "collection_batches", "token_batches"]
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens each.
 
-    A longer document forms a run of its own.  An empty collection yields one empty run, so that
-    the batch made from it still carries the dimension.
+    A longer document is a run by itself.  An empty collection yields one empty run, so that its batch still
+    has the dimension.
 
     Parameters
     ----------
     offsets : int64 (n + 1,)
-        Row where each document begins.
+        First row of each document, then the number of rows.
     max_tokens : int
         At least 1.
 
@@ -39,14 +39,14 @@ def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple
     start = 0
     while start < count:
         stop = int(np.searchsorted(offsets, offsets[start] + max_tokens, side="right")) - 1
-        # Empty documents add no tokens: without this cap any number of them would be one run.
+        # Empty documents add no tokens: without this limit, any number of them could form one run.
         stop = min(max(stop, start + 1), start + max_tokens)
         yield start, stop
         start = stop
 
 
 def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
-    """Yield consecutive slices of `collection`, as :func:`token_batches` cuts them.
+    """Yield consecutive slices of `collection`, split as by :func:`token_batches`.
 
     The slices share memory with `collection` and have ids only if it has ids.
 

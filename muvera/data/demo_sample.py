@@ -27,7 +27,7 @@ class DemoSample:
         Unit vectors, float16; ids are str.
     texts, query_texts : list of str
     token_strings, query_token_strings : list of list of str
-        The wordpiece of each token vector.
+        The word piece of each token vector.
     relevant : list of list of str
         For each query, the ids of the documents that answer it.
     """

@@ -1,4 +1,4 @@
-"""MultiVectors: a collection of texts, each a set of token vectors; and its checks of user input."""
+"""MultiVectors: a collection of texts, each a set of token vectors, and the validation of user input."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
 class MultiVectors:
     """A sequence of texts (or images), each a set of token vectors.
 
-    Stored flat: text i is ``tokens[offsets[i] : offsets[i + 1]]``.  Texts without tokens are legal: they
-    keep their position and are never returned by a search.
+    Texts are stored one after another: text i is ``tokens[offsets[i] : offsets[i + 1]]``.  Texts without
+    tokens are allowed: they keep their position and are never returned by a search.
 
-    Treat the arrays as immutable: slices share memory with them, and results of checks are cached.
+    Treat the arrays as immutable: slices share memory with them, and the results of validation are cached.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class MultiVectors:
         ids : sequence of int or of str, optional
             Default: positions.
         dimension : int, optional
-            Needed only if no text has a token or the shape (0, dimension).
+            Needed only if no text has a token or has the shape (0, dimension).
         dtype : float32 or float16, optional
             Default: float16 if all texts are, else float32.
         name : str
@@ -255,7 +255,7 @@ class MultiVectors:
 
     @property
     def longest_tokens(self) -> NDArray[np.float32]:
-        """Largest token norm of each text, float32 (n,); -1 until a rerank has measured it."""
+        """Largest token norm of each text, float32 (n,); -1 until it is measured by a rerank."""
         if self._longest is None:
             self._longest = np.full(len(self), -1, np.float32)
         return self._longest
@@ -284,7 +284,7 @@ class MultiVectors:
         memory with this collection; others are copied.
         """
         if isinstance(key, (int, np.integer)):
-            i = range(len(self))[int(key)]  # raises IndexError, and counts from the end
+            i = range(len(self))[int(key)]  # raises IndexError; negative indices count from the end
             return self.tokens[self.offsets[i] : self.offsets[i + 1]]
         positions = np.arange(len(self))[key]
         ids = self.ids[positions]
@@ -311,7 +311,7 @@ class MultiVectors:
     # -- checks ---------------------------------------------------------------
 
     def require_finite(self, name: str = "documents", first: int = 0, place: str | None = None) -> None:
-        """Check that every number is finite and below 1e12 in size; the result is cached.
+        """Check that every number is finite and below 1e12 in absolute value; the result is cached.
 
         Parameters
         ----------
@@ -325,7 +325,7 @@ class MultiVectors:
         Raises
         ------
         ValueError
-            With the text, token and coordinate of the first NaN, infinity or too large number.  Products
+            Names the text, token and coordinate of the first NaN, infinity or too large number.  Products
             with larger numbers would overflow float32.
         """
         if self._finite:
@@ -342,7 +342,7 @@ class MultiVectors:
         )
 
     def text_of(self, row: int) -> tuple[int, int]:
-        """Return the text that a row of the tokens belongs to, and the token's position in it."""
+        """Return the text of a row of the tokens, and the token's position in the text."""
         text = int(np.searchsorted(self.offsets, row, side="right")) - 1
         return text, row - int(self.offsets[text])
 
@@ -350,7 +350,7 @@ class MultiVectors:
         """Return a text's name in messages; parameters as of :meth:`require_finite`."""
         called = f"{name}[{first + text}]" if place is None else f"{place}: document {first + text}"
         if not self.has_ids and (first or place is not None):
-            return called  # positions count from the start of the batch and would mislead
+            return called  # positions count from the start of the batch and would be misleading
         return f"{called} (id {self.ids[text : text + 1].tolist()[0]!r})"
 
     def require_dimension(self, dimension: int, name: str, owner: str) -> None:
@@ -363,7 +363,7 @@ class MultiVectors:
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``.
 
-        The folder appears under its name once it is complete.
+        The folder gets its name when it is complete.
         """
         with atomic_folder(folder, overwrite, own=MULTIVECTORS_FILES) as beside:
             save_array(beside / "tokens.npy", self.tokens)
@@ -373,7 +373,7 @@ class MultiVectors:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, mmap: bool = True) -> MultiVectors:
-        """Read a folder that :meth:`save` wrote.
+        """Load a folder written by :meth:`save`.
 
         Parameters
         ----------
@@ -460,8 +460,8 @@ def checked_texts(
 ) -> MultiVectors:
     """Return `value` as MultiVectors of finite numbers, see :func:`as_multivectors`.
 
-    They must have the `dimension` of `owner`, such as "this index", if it is given.  An empty sequence gets it, or
-    else `empty_dimension`.
+    If `dimension` is given, they must have it; `owner`, such as "this index", is its name in errors.  An
+    empty sequence gets `dimension`, or else `empty_dimension`.
     """
     columns = empty_dimension if dimension is None else dimension
     if columns is not None and isinstance(value, (list, tuple)) and not value:
@@ -474,7 +474,7 @@ def checked_texts(
 
 
 def checked_text(value: Any, name: str) -> MultiVectors:
-    """Return one array (tokens, dimension) as MultiVectors of one text: finite, with at least one token."""
+    """Return one array (tokens, dimension) as MultiVectors of one text; it must be finite and have a token."""
     several = isinstance(value, (list, tuple)) and bool(value) and getattr(value[0], "ndim", 0) == 2
     if several or isinstance(value, MultiVectors):
         raise ValueError(f"{name} must be one array (tokens, dimension), got {len(value)} texts. Give one.")
@@ -491,7 +491,7 @@ def checked_text(value: Any, name: str) -> MultiVectors:
 def _joined(
     arrays: Iterable[Any], dimension: int | None, dtype: Any, name: str
 ) -> tuple[TokenArray, NDArray[np.int64]]:
-    """Join one array (t_i, dimension) per text to flat tokens and lengths."""
+    """Join one array (t_i, dimension) per text into flat tokens and lengths."""
     required = dimension
     rows: list[TokenArray | None] = []
     empty_dimension = None

@@ -1,8 +1,8 @@
-"""Lengths and offsets: where each text's tokens are.
+"""Lengths and offsets: the position of each text's tokens.
 
 Kernels read ``tokens[offsets[i] : offsets[i + 1]]`` without bounds checks, so offsets are checked here and
-nowhere else.  Sums of unchecked integers can wrap around 2**64: nothing is summed before it is known to be
-small.
+nowhere else.  Sums of unchecked integers can wrap around 2**64, so integers are summed only after a check
+that they are small.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 # Float64 represents every integer up to this one.
 _LARGEST_EXACT_FLOAT = 2**53
 
-# Largest sum of lengths: half of what int64 holds, so that a float64 sum decides safely.
+# Largest sum of lengths: half of the largest int64, so that a float64 sum can be compared safely.
 _LARGEST_TOTAL = 2**62
 
 
@@ -56,7 +56,7 @@ def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
 
 
 def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[np.int64]:
-    """Return `values` as lengths (n,) that are not negative and sum to `rows`, or at least fit in int64."""
+    """Return `values` as lengths (n,) that are not negative and add up to `rows`, or fit in int64 without `rows`."""
     lengths = as_integers(values, name)
     if (lengths < 0).any():
         i = int(np.argmax(lengths < 0))
@@ -76,7 +76,7 @@ def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray
 
 
 def running_total(lengths: ArrayLike) -> NDArray[np.int64]:
-    """Return the offsets (n + 1,) of texts with these checked lengths: 0, then every partial sum."""
+    """Return the offsets (n + 1,) of texts with these validated lengths: 0, then the partial sums."""
     array = np.asarray(lengths, np.int64)
     offsets = np.zeros(len(array) + 1, np.int64)
     np.cumsum(array, out=offsets[1:])
@@ -97,7 +97,8 @@ def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[n
             f"{name} must run from 0 to the {rows} token vectors, got {ends}. Check that both are complete "
             "and from the same export."
         )
-    # Compared, not subtracted: a difference could wrap.  Offsets that never fall stay within their ends.
+    # Compared, not subtracted: a difference could wrap.  Offsets that never decrease stay between the first
+    # and the last one.
     falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if len(falls):
         i = int(falls[0])

@@ -1,4 +1,4 @@
-"""Ranking: the result of a search, and the rule that orders it."""
+"""Ranking: the result of a search, and how it is ordered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .validation import Ids
 
 __all__ = ["Ranking", "best_first"]
 
-# Up to this many scores, sorting them all is faster than selecting the best first.
+# Up to this many scores, sorting all of them is faster than selecting the best first.
 _SORTED = 256
 
 
@@ -28,7 +28,7 @@ class Ranking:
     scores : float32 (n,)
         Chamfer similarities, summed over query tokens; higher is better.
     exact : bool
-        True if the scores are those of the original tokens, False if of decoded ones.
+        True if the scores are computed from the original tokens, False if from decoded ones.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class Ranking:
         """Return (id, score) at a rank from 0, or the ranking of a slice of ranks."""
         if isinstance(key, slice):
             return Ranking(self.ids[key], self.scores[key], self.exact)
-        rank = range(len(self))[key]  # raises IndexError, and counts from the end
+        rank = range(len(self))[key]  # raises IndexError; negative indices count from the end
         return self.ids[rank : rank + 1].tolist()[0], float(self.scores[rank])
 
     def to_dict(self) -> dict[str, list[Any]]:

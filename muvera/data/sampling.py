@@ -25,10 +25,10 @@ __all__ = [
 #: Largest number of documents in a sample.
 MAX_FIT_DOCUMENTS = 4096
 
-# Memory for the vectors that an encoder makes of the sample, and for the sample's tokens.
+# Maximum bytes of the vectors that an encoder makes from the sample, and of the sample's tokens.
 _BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
 
-# Smallest and largest share of a sample that encoders are fitted on if quality is measured on the rest.
+# Smallest and largest share of a sample for fitting encoders if quality is measured on the rest.
 # With less than half, the fit would differ too much from one on MAX_FIT_DOCUMENTS.
 _MIN_FIT_SHARE, _MAX_FIT_SHARE = 0.5, 0.75
 
@@ -40,7 +40,7 @@ _SAMPLING, _SHRINKING = 0xC0, 0xC3
 
 
 def as_batches(documents: Any) -> Iterator[MultiVectors]:
-    """Return `documents` as an iterator of collections: the given ones, or one with everything."""
+    """Return `documents` as an iterator of collections: the given ones, or one collection."""
     if isinstance(documents, (str, bytes, os.PathLike)):
         kind = "path" if isinstance(documents, os.PathLike) else "text"
         raise TypeError(
@@ -61,8 +61,8 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
 class DocumentSample:
     """A uniform sample of streamed documents, in bounded memory (reservoir sampling).
 
-    The same documents in the same order give the same sample, however they are batched.  It has at most `most`
-    documents, fewer if their vectors of `floats` or their tokens would take too much memory.
+    The same documents in the same order give the same sample, for any division into batches.  It has at most
+    `most` documents, fewer if their vectors of `floats` or their tokens would take too much memory.
     """
 
     def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
@@ -103,7 +103,7 @@ class DocumentSample:
 def fit_share(documents: int) -> float:
     """Return the share of a sample to fit encoders on if quality is measured on the rest.
 
-    An index of so many documents fits on up to MAX_FIT_DOCUMENTS of them.
+    An index of this size is fitted on up to MAX_FIT_DOCUMENTS documents.
 
     Examples
     --------
@@ -133,10 +133,10 @@ def pseudo_queries(
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
     """Cut windows of `length` tokens out of `count` documents; return them and the positions of their documents.
 
-    Each document must have a token and gives at most one window, its whole text if it is shorter.  The tokens come
-    from the document encoder, so they lack whatever sets a model's queries apart.  With the source document
-    excluded they behave much like real queries: easier with a model that adds a query prefix, harder on long
-    documents.
+    Each document must have a token and gives at most one window, which is the whole document if it is
+    shorter.  The tokens come from the document encoder, so they lack the special treatment of queries, such
+    as a prefix.  With the source document excluded they behave much like real queries: easier with a model
+    that adds a query prefix, harder on long documents.
     """
     sources = np.sort(rng.permutation(len(documents))[:count])
     lengths = np.minimum(documents.lengths[sources], length)

@@ -1,4 +1,4 @@
-"""Checks of user input: token vectors, ids, output arrays."""
+"""Validate user input: token vectors, ids, output arrays."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ TokenArray = NDArray[np.float32] | NDArray[np.float16]
 #: External ids, one per text: int64, or strings as :func:`string_array` stores them.
 Ids = NDArray[np.int64] | NDArray[np.str_] | NDArray[np.object_]
 
-#: Largest number of characters of an id, from Milvus' VARCHAR.
+#: Largest number of characters of an id, the limit of Milvus' VARCHAR.
 MAX_ID_LENGTH = 65_535
 
 #: Every number of a token must be smaller: products, summed over a thousand dimensions and ten thousand
 #: tokens, must stay within float32.
 TOO_LARGE = 1e12
 
-# By the bytes of a float: its unsigned type, all bits but the sign, and the first refused value.  Every
-# finite float16 is small enough.
+# By the bytes of a float: the unsigned type, the mask of all bits but the sign, and the smallest refused
+# value.  Every finite float16 is small enough.
 _BITS = {
     2: (np.uint16, 0x7FFF, 0x7C00),
     4: (np.uint32, 0x7FFFFFFF, int(np.float32(TOO_LARGE).view(np.uint32))),
 }
 
-# Types accepted without looking at their names, which takes longer than a query's other checks.
+# Types that are accepted without a check of their names, which would take longer than all other checks.
 _READY = (np.dtype(np.float32), np.dtype(np.float16))
 
-# Strings with at most this many characters in all are always NumPy strings.
+# Strings with at most this many characters in total are always stored as NumPy strings.
 _NARROW_STRINGS = 1 << 18
 
 
@@ -60,7 +60,7 @@ def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
     """
     if isinstance(value, (list, tuple)):
         for i, row in enumerate(value):
-            if isinstance(row, np.ma.MaskedArray):  # NumPy would drop its mask
+            if isinstance(row, np.ma.MaskedArray):  # NumPy would drop the mask
                 as_array(row, f"{name}[{i}]")
     if isinstance(value, np.ma.MaskedArray):
         masked = int(np.ma.getmaskarray(value).sum())
@@ -126,7 +126,7 @@ def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
 
 
 def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only plain view, so that kernels are compiled once for arrays of any origin."""
+    """Return a read-only view as a plain array, so that kernels are compiled only once."""
     view = np.asarray(array).view(np.ndarray)
     view.flags.writeable = False
     return view

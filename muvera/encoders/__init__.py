@@ -1,1 +1,1 @@
-"""Encoders: token sets to single vectors whose inner product approximates Chamfer similarity."""
+"""Encoders: turn token sets into single vectors whose inner product approximates Chamfer similarity."""

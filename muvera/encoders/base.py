@@ -1,4 +1,4 @@
-"""Base classes of encoders, of their configurations and of the arrays they keep."""
+"""Base classes of encoders, of their configurations and of their arrays."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _Arrays = TypeVar("_Arrays", bound="EncoderArrays")
 
 
 class EncoderConfig:
-    """Base class of configurations: frozen dataclasses that hold every choice that makes a vector."""
+    """Base class of configurations: frozen dataclasses with all parameters of an encoder."""
 
     #: Name of the kind of encoder, see :data:`muvera.encoders.registry.ENCODERS`.
     kind: ClassVar[str]
@@ -60,7 +60,7 @@ class EncoderConfig:
 
     @property
     def needs_fit_sample(self) -> bool:
-        """Whether fitting needs a sample of many documents; a mean token needs only a few."""
+        """True if fitting needs many documents; a mean token needs only a few."""
         return False
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class EncoderConfig:
 
     @classmethod
     def from_dict(cls: type[_Config], values: dict[str, Any]) -> _Config:
-        """Return the configuration that :meth:`to_dict` described.
+        """Return the configuration from the result of :meth:`to_dict`.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class EncoderConfig:
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits that depend on every value and on nothing else."""
+        """Sixteen hexadecimal digits that depend only on the values."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -104,7 +104,7 @@ class EncoderArrays:
 
     @classmethod
     def from_arrays(cls: type[_Arrays], read: ReadArray, prefix: str = "") -> _Arrays:
-        """Return the arrays that `read` returns by name, each name after `prefix`."""
+        """Read the arrays with `read`, a function of their names, each with `prefix` added."""
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         return cls(**{name: np.ascontiguousarray(read(prefix + name)) for name in names})
 
@@ -125,13 +125,13 @@ class EncoderArrays:
 class Encoder(ABC):
     """Base class of encoders: token sets become vectors whose inner products rank documents."""
 
-    #: The choices that make this encoder.
+    #: The encoder's configuration.
     config: EncoderConfig
 
     @property
     @abstractmethod
     def needs_fit(self) -> bool:
-        """Whether :meth:`fit` must run before encoding."""
+        """True if :meth:`fit` must be called before encoding."""
 
     @abstractmethod
     def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> Encoder:
@@ -154,14 +154,14 @@ class Encoder(ABC):
         Returns
         -------
         float32 (n, vector_dimension)
-            The inner product with a query's vector approximates ``chamfer(query, document)`` up to a
-            constant per query.  For an FDE without ``split_mean`` it approximates ``num_repetitions``
-            times that.
+            The inner product with a query's vector approximates ``chamfer(query, document)`` up to a constant
+            per query.  For an FDE without ``split_mean`` it approximates ``num_repetitions`` times the
+            similarity.
 
         Raises
         ------
         ValueError
-            If the encoder is not fitted, or the documents do not fit it.
+            If the encoder is not fitted, or the documents have another dimension or invalid numbers.
         """
         return self._encode(documents, "documents", out, threads)
 
@@ -184,7 +184,7 @@ class Encoder(ABC):
         Raises
         ------
         ValueError
-            If the encoder is not fitted, or the queries do not fit it.
+            If the encoder is not fitted, or the queries have another dimension or invalid numbers.
         """
         return self._encode(queries, "queries", out, threads)
 
@@ -207,7 +207,7 @@ class Encoder(ABC):
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write configuration and arrays to a folder for :func:`muvera.load_encoder`.
 
-        The folder appears under its name only when it is complete.
+        The folder gets its name only when it is complete.
 
         Parameters
         ----------
@@ -221,7 +221,7 @@ class Encoder(ABC):
         ValueError
             If the encoder is not fitted.
         FileExistsError
-            If `path` exists and `overwrite` is False, or if it holds anything but an encoder.
+            If `path` exists and `overwrite` is False, or if it contains anything but an encoder.
         """
         arrays = self.to_arrays()
         with atomic_folder(path, overwrite, own=(ENCODER_FILE, "encoder_*.npy")) as folder:

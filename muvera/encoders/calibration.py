@@ -1,8 +1,8 @@
 """Calibration: coefficients of a vector's blocks, fitted to exact Chamfer by least squares.
 
-Windows of sampled documents stand in for queries, without their own document.  The regression explains
-exact Chamfer among the documents that are best for a query, centered per query: a search has to separate
-those, and a constant per query changes no ranking.
+Windows of sampled documents serve as queries; a window's own document is excluded.  The regression predicts
+exact Chamfer of the best documents of each query, centered per query: a search has to separate those, and a
+constant per query does not change the ranking.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ __all__ = ["SAMPLE_DOCUMENTS", "Sketches", "calibrate", "similarities_of"]
 #: Largest number of documents whose exact similarities are computed.
 SAMPLE_DOCUMENTS = 512
 
-# Pseudo-queries, and their tokens if no queries tell how long they are.
+# Number of pseudo-queries, and their number of tokens if no queries are given.
 _QUERIES, _LENGTH, _LONGEST = 100, 24, 64
 
-# Documents in a query's regression: the best ones by exact similarity.
+# Number of documents per query in the regression: the best ones by exact similarity.
 _BEST = 100
 
-# Weight of the default coefficients, in sampled documents: a few documents hardly move them.
+# Weight of the default coefficients, in sampled documents: a few documents hardly change them.
 _PRIOR = 4.0
 
 # A term that spreads less than this share of the targets' spread is nearly the same for all sampled
-# documents: it could explain something only by a coefficient that is wild for other documents.
+# documents: it could contribute only with a huge coefficient, which would be wrong for other documents.
 _LEAST_SPREAD = 0.1
 
 # A child of the configuration's seed.
 _PICKING = 0xC4
 
-#: How blocks are brought to one scale: "length", both sides of each block equally long; "range", all
-#: blocks of documents with the same largest entry, for vectors that are rounded with one step.
+#: How blocks are scaled: "length" makes both sides of each block equally long; "range" gives all blocks of
+#: documents the same largest entry, for vectors that are rounded with one step size.
 Balance = Literal["length", "range"]
 
 _Terms = list["NDArray[np.floating] | None"]
@@ -102,7 +102,7 @@ def calibrate(
     seed: int,
     threads: int | None = None,
 ) -> MomentBlocks:
-    """Fit the blocks; the same bits on any number of threads and cores.
+    """Fit the blocks; the result is bit-identical for any number of threads and cores.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def calibrate(
     queries : MultiVectors, optional
         Queries to fit to.  If there are too few, windows of documents are added.
     covariance : bool
-        Whether there is a block of the second moment.
+        Add a block of the second moment.
     sketches : Sketches, optional
         The sketch beside the blocks.
     balance : {"length", "range"}
@@ -188,7 +188,7 @@ def _mean_covariance(
     """Return the mean of the documents' covariances, float32 (r, r)."""
     metric = np.zeros((size, size), np.float32)
     if size and len(moments):
-        # A document with one token has a block of zeros, and its covariance is zero, too.
+        # A document with one token has a block of zeros, because its covariance is zero.
         triangles = moments[:, : size * (size + 1) // 2]
         unscaled = triangles / np.sqrt(2 * np.log(np.maximum(lengths, 2)))[:, np.newaxis]
         mean = unscaled.mean(axis=0, dtype=np.float64)

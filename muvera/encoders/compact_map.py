@@ -1,18 +1,17 @@
 """Compact maps: reduce long vectors to a few hundred floats, fitted to a sample of documents.
 
-The maps U and V make ``<U q, V p>`` of the long vectors q and p as close to the exact Chamfer similarity
-as D floats allow, on pairs of sampled windows of tokens and documents (reduced-rank regression):
+With D floats, the maps U and V make ``<U q, V p>`` of the long vectors q and p as close to the exact Chamfer
+similarity as possible, on pairs of sampled token windows and documents (reduced-rank regression):
 
 1. ``M = c I + correction``: the product of long vectors, scaled, and a ridge regression of the rest of the
-   exact similarities.  The first term ranks documents outside the sample beside documents inside; the
+   exact similarities.  The first term makes documents outside the sample comparable with those inside; the
    second removes errors that all documents share.
-2. M is cut to the rank at which the error, weighted by windows and documents, is least: V spans the
-   leading combinations of the windows' rows of M.  The documents' second moment gets a share of the
-   identity, since documents outside the sample vary in directions that the sample does not show.  Their
-   mean tokens get a larger share: documents of another kind differ in their mean first.
-3. The documents' map is rounded to bytes, and so is every long vector before the product: a quarter of
-   the memory and, on many processors, of the time, for errors far below those of the rank cut.  The sums
-   are exact integers.
+2. M is truncated to rank D so that the error, weighted by windows and documents, is smallest: V spans the
+leading combinations of the windows' rows of M.  A multiple of the identity is added to the documents' second
+moment, since documents outside the sample vary in other directions, too.  The columns of the mean token get a
+larger multiple: documents of another kind differ mostly in their mean. 3. The documents' map and every long
+vector are rounded to bytes before the product.  This takes a quarter of the memory and, on many processors,
+of the time; the errors are far below those of the truncation.  The sums are exact integers.
 
 Sizes: n sampled windows, m sampled documents, L floats of a long vector, D of a compact one.
 """
@@ -33,12 +32,12 @@ from .matmul import PackedBytes, leading_eigenvectors, one_blas_thread, product,
 
 __all__ = ["CompactMaps", "CompactProduct", "fit_maps", "sample_windows"]
 
-# Largest number of windows, and of bytes of their long vectors.  With few documents, fewer windows do as
-# well, and fitting takes time with their square.
+# Largest number of windows, and of bytes of their long vectors.  With few documents, fewer windows are as
+# good, and fitting time grows with the square of their number.
 _WINDOWS, _BYTES, _PER_DOCUMENT = 5120, 256 << 20, 6
 
-# Tokens of a window.  Single tokens are best if all tokens are alike, long windows if they are not and
-# the vector is to be very short; a few serve both.
+# Tokens of a window.  Single tokens are best if all tokens are alike, long windows if tokens differ and the
+# vector is very short; a few tokens suit both cases.
 _WINDOW = 4
 
 # Ridges of windows and of documents, in units of the mean square length.  A third or three times as much
@@ -49,14 +48,14 @@ _WINDOW_RIDGE, _DOCUMENT_RIDGE = 0.03, 0.3
 _SPREAD = 0.1
 
 # The same for the columns of the mean token and the bias, in units of their own mean eigenvalue.  Of .1, 1
-# and 10 (real documents in the sample, others outside), larger values found more of the others, and 10
-# found less if the sample had both kinds.
+# and 10 (real documents in the sample, others outside), larger values had higher recall on the others, and 10
+# had lower recall if the sample had both kinds.
 _MEAN_SPREAD = 1.0
 
 # Children of the configuration's seed.
 _PICKING, _STARTING = 0xC1, 0xC2
 
-# Long vectors that are made before they are rounded: few enough to stay in a cache.
+# Number of long vectors per block: few enough to stay in a cache until they are rounded.
 _ROUNDED_TEXTS = 12
 
 
@@ -67,15 +66,15 @@ class CompactMaps(EncoderArrays):
     Parameters
     ----------
     queries : float32 (L, D)
-        Map of queries, which are multiplied with it in bytes, too.
+        Map of queries, also applied in bytes.
     documents : int8 (L, D)
         Map of documents, column j in units of ``scales[j]``.
     scales : float32 (D,)
     reach : float32 (1,)
         Entries of long document vectors are rounded to 127ths of it, and clipped to it.
     offset : float32 (D,)
-        The mapped mean document, which is subtracted.  No ranking changes, and graphs over the vectors
-        work better without a shared direction.
+        The mapped mean document, which is subtracted.  This does not change the ranking, and graphs work
+        better if vectors share no direction.
     """
 
     queries: NDArray[np.float32]
@@ -140,7 +139,7 @@ class CompactProduct:
 def sample_windows(
     documents: MultiVectors, queries: MultiVectors | None, long_dimension: int, seed: int
 ) -> MultiVectors:
-    """Return windows of tokens to fit to; up to half of them are from `queries`."""
+    """Return windows of tokens to fit on; up to half of them are from `queries`."""
     stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_PICKING,)))
     room = max(1, min(_WINDOWS, _PER_DOCUMENT * len(documents), _BYTES // (4 * long_dimension)))
     windows: list[NDArray[np.float32]] = []
@@ -151,9 +150,9 @@ def sample_windows(
 
 
 def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> list[NDArray[np.float32]]:
-    """Return windows that begin at `count` tokens and end with their text or before.
+    """Return windows that begin at `count` sampled tokens and do not extend beyond their text.
 
-    Texts have equal shares: a query is about one of them, however long it is.
+    All texts have the same number of windows, since queries do not prefer long texts.
     """
     if count == 0:
         return []
@@ -176,7 +175,7 @@ def fit_maps(
     seed: int,
     threads: int | None = None,
 ) -> CompactMaps:
-    """Fit the maps; the same bits on any number of threads and cores.
+    """Fit the maps; the result is bit-identical for any number of threads and cores.
 
     Parameters
     ----------
@@ -185,7 +184,7 @@ def fit_maps(
     documents : float32 (m, L)
         Long document vectors.  Centered in place.
     similarities : float32 (n, m)
-        The products to fit to, up to a constant per window.  Centered in place.
+        Target products, up to a constant per window.  Centered in place.
     dimension : int
         D.  Columns that the sample cannot fill are zero.
     mean_columns : int
@@ -240,7 +239,7 @@ def fit_maps(
     weighted[long - mean_columns :] += mean_spread * document_map[long - mean_columns :]
     window_weights = product(weights, product(documents, weighted, threads), threads)
     query_map = scale32 * weighted + product(by_windows, window_weights, threads)
-    # Both sides in the documents' principal axes, each with the root of the spread there.
+    # Both sides in the documents' principal axes, each scaled by the square root of the spread.
     values, axes = scipy.linalg.eigh((document_map.T @ weighted).astype(np.float64))
     values, axes = values[::-1], axes[:, ::-1]
     good = values > 1e-7 * max(values[0], 1e-30)

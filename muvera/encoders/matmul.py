@@ -1,7 +1,7 @@
-"""Matrix products and eigenvectors whose bits do not depend on the number of threads.
+"""Matrix products and eigenvectors that are bit-identical for any number of threads.
 
-BLAS splits a product by its number of threads, which changes the order of its sums: maps that are
-fitted on two cores would differ from maps that are fitted on four.
+BLAS splits a product by the number of threads, which changes the order of the sums: maps fitted on two cores
+would differ from maps fitted on four.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _EXTRA, _ROUNDS = 64, 4
 def product(
     left: NDArray[np.float32], right: NDArray[np.float32], threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return ``left @ right``, float32 (n, m), by the library's own kernel.
+    """Return ``left @ right``, float32 (n, m), computed by the library's own kernel.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def leading_eigenvectors(
 
 
 def quantize_columns(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return `matrix` rounded to int8 and the unit of each column: ``int8 * units`` is close to it."""
+    """Return `matrix` rounded to int8, and the unit of each column: ``int8 * units`` approximates it."""
     units = np.abs(matrix).max(axis=0) / np.float32(127)
     units[units == 0] = 1
     return np.rint(matrix / units).astype(np.int8), units
@@ -129,9 +129,9 @@ class PackedBytes:
 
 
 class Int8Matrix:
-    """A matrix (L, D) in 8 bits, which multiplies rows in 16 bits.
+    """A matrix (L, D) in 8 bits, for products with rows in 16 bits.
 
-    For a single query the time of a product is the time to read the matrix; in 8 bits that is a quarter.
+    For a single query, a product takes the time of reading the matrix, and 8 bits take a quarter of it.
     Each column is rounded to 127ths of its largest absolute entry.
 
     Parameters
@@ -157,7 +157,7 @@ class Int8Matrix:
 
 
 class _BlasLimit:
-    """One limit for all threads of the process; the last thread to leave restores the former limit."""
+    """Limit shared by all threads of the process; the last thread to leave restores the former limit."""
 
     def __init__(self) -> None:
         self._lock, self._inside = Lock(), 0
@@ -181,7 +181,7 @@ _BLAS_LIMIT = _BlasLimit()
 
 @lru_cache(maxsize=1)
 def _libraries(num_modules: int) -> ThreadpoolController:
-    # Searching the libraries takes longer than a small product, and only an import adds one.
+    # Searching for the loaded libraries takes longer than a small product, so it is repeated only after an import.
     return ThreadpoolController()
 
 
@@ -189,7 +189,7 @@ def _libraries(num_modules: int) -> ThreadpoolController:
 def one_blas_thread() -> Iterator[None]:
     """Limit BLAS to one thread inside the context, and restore the former limit afterwards.
 
-    The limit applies to the whole process, so threads that are inside at the same time share it.
+    The limit applies to the whole process, so concurrent threads share it.
     """
     _BLAS_LIMIT.enter()
     try:

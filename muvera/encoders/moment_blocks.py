@@ -1,11 +1,10 @@
 """MomentBlocks: a document's mean token, a bias and its covariance, as columns of a vector.
 
-For any vector m, ``chamfer(Q, P) = <sum_q q, m> + chamfer(Q, P - m)``, since ``max_p <q, p> =
-<q, m> + max_p <q, p - m>``.  With m the document's mean token the first term is a block of d floats
-without any error, and a sketch has to approximate only the second, whose tokens are shorter.  A noisy
-sketch deserves less than its full weight, and a maximum over many tokens exceeds their mean by an amount
-that depends on the document's spread and length: six coefficients weight these terms
-(:mod:`muvera.encoders.calibration`).
+For any vector m, ``chamfer(Q, P) = <sum_q q, m> + chamfer(Q, P - m)``, since ``max_p <q, p> = <q, m> + max_p
+<q, p - m>``.  With m the document's mean token the first term is a block of d floats without any error, and
+an FDE (the "sketch") has to approximate only the second, whose tokens are shorter.  A noisy sketch should get
+less than its full weight, and a maximum over many tokens exceeds their mean by an amount that depends on the
+document's spread and length: six coefficients weight these terms (:mod:`muvera.encoders.calibration`).
 
 If the residuals P - m are nearly normal with covariance C_P, the maximum over n tokens exceeds the mean by
 ``sqrt(2 log n) sqrt(q' C_P q)``.  This root is linearized at the documents' mean covariance C, which
@@ -58,7 +57,7 @@ DEFAULT_COEFFICIENTS = (0.5, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0)
 #: Largest number of directions of the covariance.
 MAX_DIRECTIONS = 128
 
-# Tokens whose deviations give the directions, and the bytes that the deviations may take.
+# Maximum number of tokens whose deviations determine the directions, and maximum bytes of the deviations.
 _DIRECTION_TOKENS, _DIRECTION_BYTES = 16384, 128 << 20
 
 # A child of the configuration's seed.
@@ -88,11 +87,11 @@ class MomentBlocks(EncoderArrays):
     coefficients : float64 (7,)
         Of the :data:`TERMS`.
     units : float32 (4,)
-        Documents' blocks are multiplied and queries' blocks divided by them: sketch, covariance, mean,
-        bias.  Products stay the same, and both sides become about equally long, which graphs and
-        rounding need.
+        Documents' blocks are multiplied and queries' blocks divided by them: sketch, covariance, mean, bias.
+        Products stay the same, and both sides become about equally long, which is needed by graphs and
+        rounding.
     offset : float32 (w,)
-        The sampled documents' mean blocks, which are subtracted; no ranking changes.
+        The sampled documents' mean blocks, which are subtracted; this does not change the ranking.
     metric : float32 (r, r), or (0, 0) without covariance
         C, the documents' mean covariance.
     directions : float32 (r, d), or (0, 0) if r is d or there is no covariance

@@ -21,13 +21,13 @@ from .moment_blocks import BlockWriter, KernelArrays, MomentBlocks, moment_dimen
 
 __all__ = ["MomentsConfig", "MomentsEncoder"]
 
-# With it, long vectors stay within MAX_DEPTH of :mod:`muvera.kernels.byte_tile`.
+# Keeps long vectors within MAX_DEPTH of :mod:`muvera.kernels.byte_tile`.
 _MAX_DIMENSION = 32768
 
-# Tokens of a task: enough to hide its start, few enough to balance the threads.
+# Number of tokens per task: enough to hide the cost of starting it, few enough to balance the threads.
 _TASK_TOKENS = 2048
 
-# Texts and tokens of a task with compact maps: each task reads the whole map.
+# Number of texts and tokens per task with compact maps: each task reads the whole map.
 _COMPACT_TEXTS, _COMPACT_TOKENS = 204, 32768
 
 
@@ -36,21 +36,21 @@ class MomentsConfig(EncoderConfig):
     """Configuration of vectors of a document's mean token, a bias and its covariance.
 
     ``MomentsConfig(dimension=d)`` is the preset "moments", the default of the library.
-    ``MomentsConfig(dimension=d, covariance=False, compact_dimension=None)`` is the preset "mean": it
-    encodes at the speed of memory and hardly needs a fit.  Compare a longer vector with it first.
+    ``MomentsConfig(dimension=d, covariance=False, compact_dimension=None)`` is the preset "mean": encoding is
+    memory-bound and hardly needs a fit.  Use it as the baseline for any longer vector.
 
     Parameters
     ----------
     dimension : int
         Columns of a token vector.
     covariance : bool
-        Add the covariance of the document's tokens, which holds most of what a late-interaction model
-        says beyond the mean.  It has r * (r + 1) / 2 floats for r = min(dimension, 128) directions.
-        Encoding takes about ten times as long, still a fraction of an FDE's time.
+        Add the covariance of the document's tokens, which contains most of the information beyond the mean.
+        It has r * (r + 1) / 2 floats for r = min(dimension, 128) directions.  Encoding takes about ten times
+        as long, still a fraction of an FDE's time.
     compact_dimension : int, optional
-        Size after a map that is fitted to documents, see :mod:`muvera.encoders.compact_map`: 256 floats
-        find as much as all of the covariance's thousands.  Fitting takes seconds.  None: no map.
-        There is also no map if the vector has no more floats without it.
+        Size after a map that is fitted to documents, see :mod:`muvera.encoders.compact_map`: 256 floats have
+        the same recall as the thousands of floats of the full covariance.  Fitting takes seconds.  None: no
+        map.  No map is used either if the vector is not longer without one.
     seed : int
         Seed of the sampled documents and windows.
 
@@ -93,7 +93,7 @@ class MomentsConfig(EncoderConfig):
 
     @property
     def needs_fit_sample(self) -> bool:
-        """Whether a map is fitted to documents, and not only coefficients."""
+        """True if a map is fitted to documents, and not only coefficients."""
         return self.compact_dimension is not None
 
 
@@ -104,8 +104,7 @@ class MomentsEncoder(Encoder):
     ----------
     config : MomentsConfig
     blocks : MomentBlocks, optional
-        Those of a saved encoder, instead of fitting.
-    compact : CompactMaps, optional
+        Those of a saved encoder, instead of fitting. compact : CompactMaps, optional
         Those of a saved encoder, instead of fitting.
 
     Examples
@@ -153,7 +152,7 @@ class MomentsEncoder(Encoder):
 
     @property
     def needs_fit(self) -> bool:
-        """Whether :meth:`fit` must run before encoding."""
+        """True if :meth:`fit` must be called before encoding."""
         return self.blocks is None or (self.config.compact_dimension is not None and self.compact is None)
 
     def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> MomentsEncoder:
@@ -166,7 +165,7 @@ class MomentsEncoder(Encoder):
             more, a random sample is used, held in memory).  With very few documents the coefficients
             stay near their defaults.
         queries : MultiVectors or arrays, optional
-            Queries to fit to.  Otherwise the documents' own tokens stand in for them.
+            Queries to fit on.  Default: windows of the documents' own tokens.
         threads : int, optional
             Default: all usable cores.
 
@@ -204,7 +203,7 @@ class MomentsEncoder(Encoder):
             if config.compact_dimension is not None:
                 self._use_maps(self._fitted_maps(sample, texts, config.compact_dimension, threads))
         except BaseException:
-            self.blocks = self.compact = None  # not half fitted
+            self.blocks = self.compact = None  # a failed fit changes nothing
             raise
         return self
 

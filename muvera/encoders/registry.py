@@ -1,4 +1,4 @@
-"""Registry of encoders: make them from presets, configurations and folders."""
+"""Registry of encoders: create them from presets, configurations and folders."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 
 class EncoderKind(NamedTuple):
-    """The two classes of a kind of encoder."""
+    """The configuration class and encoder class of a kind."""
 
     config: type[EncoderConfig]
     encoder: Any
@@ -58,12 +58,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     **{name: {"encoder": "fde", **values} for name, values in FDE_PRESETS.items()},
 }
 
-#: The preset of everything that has no `encoder`.
+#: The preset that is used without `encoder`.
 DEFAULT_PRESET = "moments"
 
 
 def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
-    """Return the configuration that ``to_dict`` described.
+    """Return the configuration from the result of ``to_dict``.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def preset_config(name: str, dimension: int, **changes: Any) -> EncoderConfig:
 
 
 def as_config(value: EncoderConfig | str | None, dimension: int) -> EncoderConfig:
-    """Return a configuration as it is, or that of a preset's name; None is "moments".
+    """Return a configuration unchanged, or the configuration of a preset; None is "moments".
 
     Raises
     ------
@@ -123,7 +123,7 @@ def as_config(value: EncoderConfig | str | None, dimension: int) -> EncoderConfi
 def as_encoder(
     value: EncoderConfig | Encoder | str | None, dimension: int
 ) -> tuple[EncoderConfig, Encoder | None]:
-    """Return the configuration that an ``encoder=`` argument stands for, and the encoder if it is fitted.
+    """Return the configuration of an ``encoder=`` argument, and the encoder if the argument is a fitted one.
 
     Parameters
     ----------
@@ -172,12 +172,12 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
 
 
 def is_encoder_folder(path: str | os.PathLike[str]) -> bool:
-    """Return whether an encoder's ``save`` wrote this folder."""
+    """Return True if the folder was written by an encoder's ``save``."""
     return (Path(path) / ENCODER_FILE).is_file()
 
 
 def load_encoder(path: str | os.PathLike[str]) -> Encoder:
-    """Read an encoder that its ``save`` wrote.
+    """Load an encoder that was written by its ``save``.
 
     Parameters
     ----------
@@ -187,12 +187,12 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
     Returns
     -------
     MomentsEncoder, LearnedEncoder or FDEEncoder
-        Fitted; it makes the same vectors as the encoder that was saved.
+        A fitted encoder, which makes the same vectors as the saved one.
 
     Raises
     ------
     FileNotFoundError
-        If the folder holds no encoder, or one of its files is missing.
+        If the folder contains no encoder, or one of its files is missing.
     ValueError
         For a damaged file, another format, or arrays that do not fit the configuration.
     """

@@ -1,1 +1,1 @@
-"""Atomic files, threads, checks of arguments, optional imports."""
+"""Atomic files, threads, argument checks, optional imports."""

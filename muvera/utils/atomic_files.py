@@ -1,7 +1,8 @@
-"""Files and folders that are written beside their target, synced and renamed; checksums of files.
+"""Write files and folders atomically: beside their target, synced, then renamed; checksums of files.
 
-A folder on its way to ``NAME`` is called ``.NAME.PURPOSE-RANDOM``.  Before it is made, ``.NAME.lock-RANDOM`` is locked;
-the system frees that lock when the process dies.  So any process that can lock it may remove the folder.
+A folder that will become ``NAME`` is first called ``.NAME.PURPOSE-RANDOM``.  Before it is created,
+``.NAME.lock-RANDOM`` is locked; the system frees that lock when the process dies.  So any process that can
+take the lock may remove the folder.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ __all__ = [
     "write_json",
 ]
 
-# Purposes of folders beside a target: to become it, to hold its tokens on the way, to be put back.
+# Purposes of folders beside a target: the new target, its tokens while it is built, and the old target to
+# restore.
 _PURPOSES = ("partial", "staging", "old")
 
 # Of Linux' renameat2.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
-# Larger files are checked by size only, unless asked: a checksum reads the whole file.
+# Larger files are checked by size only, unless `thorough` is set: a checksum reads the whole file.
 _QUICK_BYTES = 256 << 20
 
 
@@ -126,7 +128,7 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def content_checksum(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a JSON object, whatever the order and white space of its text."""
+    """Return the SHA-256 of a JSON object, independent of the order and white space of its text."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -137,7 +139,7 @@ def described_file(path: Path) -> dict[str, Any]:
 
 
 def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | None = None) -> None:
-    """Raise ValueError unless a file is as :func:`described_file` described it.
+    """Raise ValueError unless a file matches its description from :func:`described_file`.
 
     `thorough`: True compares the checksum, False only the size; default: the checksum of files up to 256 MiB.
     """
@@ -192,10 +194,8 @@ def atomic_folder(
     FileExistsError
         If `target` is a file, or exists and `overwrite` is False.
 
-    Notes
-    -----
-    The next call removes what a killed process left beside `target`.  On Linux, where two folders are exchanged in one
-    step, `target` exists at every moment; elsewhere the next call puts it back.
+    Notes ----- The next call removes leftovers of a killed process beside `target`.  Linux can exchange two
+    folders in one step, so `target` exists at every moment; on other systems the next call restores it.
     """
     target = Path(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +257,7 @@ def sibling_folder(target: Path, purpose: str) -> Iterator[Path]:
 
 
 def remove_stale_siblings(target: Path) -> None:
-    """Remove what killed processes left beside `target`; put back a target that they moved away."""
+    """Remove leftovers of killed processes beside `target`; restore a target that they moved away."""
     if not target.parent.is_dir():
         return
     names = "|".join((*_PURPOSES, "lock"))
@@ -278,7 +278,7 @@ def remove_stale_siblings(target: Path) -> None:
 
 
 def recover_folder(target: Path) -> None:
-    """Put back a missing `target` that a killed process had moved away."""
+    """Restore a missing `target` that a killed process had moved away."""
     if not os.path.lexists(target):
         remove_stale_siblings(target.absolute())
 
@@ -299,7 +299,7 @@ def exchange(one: Path, other: Path) -> bool:
     if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
     number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL, errno.EPERM):  # not in this kernel or file system
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EPERM):  # not supported by this kernel or file system
         return False
     raise OSError(number, os.strerror(number), str(one), None, str(other))
 
@@ -340,5 +340,7 @@ def _try_lock(path: Path) -> filelock.BaseFileLock | None:
 
 
 def _unlock(lock: filelock.BaseFileLock, path: Path) -> None:
-    path.unlink(missing_ok=True)  # while it is held: the next holder sees that the file is gone
+    path.unlink(
+        missing_ok=True
+    )  # before the lock is released: the next holder sees that the file was removed
     lock.release()

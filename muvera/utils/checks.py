@@ -1,4 +1,4 @@
-"""Checks of arguments, and numbers with nouns for messages."""
+"""Argument checks, and numbers with nouns for messages."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def require_int(
         Bools and floats are refused.
     minimum, maximum : int, optional
     hint : str
-        Last sentence of every message, which says what to do.
+        Last sentence of every message: what to do.
 
     Raises
     ------

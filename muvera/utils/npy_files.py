@@ -1,7 +1,7 @@
-"""Read .npy files without trust in their headers, and without pickles.
+"""Read .npy files safely: validate the headers, and refuse pickles.
 
-NumPy's own reader allocates the size in the header before it checks the file's size, and reports damage by a dozen
-types of errors.
+NumPy's own reader allocates the size in the header before it checks the file's size, and reports damage with
+a dozen types of exceptions.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class NpyHeader(NamedTuple):
     """Header of a .npy file."""
 
     shape: tuple[int, ...]
-    #: Whether the first axis varies fastest.
+    #: True if the first axis varies fastest.
     fortran_order: bool
     dtype: np.dtype[Any]
-    #: Bytes before the first number.
+    #: Number of bytes before the first number.
     begins: int
 
     @property
@@ -32,7 +32,7 @@ class NpyHeader(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
     def require_bytes(self, available: int, place: str) -> None:
-        """Raise ValueError unless `available` bytes are enough for the numbers."""
+        """Raise ValueError if the numbers need more than `available` bytes."""
         if self.nbytes > available:
             raise ValueError(
                 f"{place} is truncated: shape {self.shape} of {self.dtype} needs {self.nbytes} bytes of "
@@ -65,7 +65,7 @@ def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
     except OSError:
         raise
     except Exception as error:
-        # Headers are Python literals: tokenizer, parser and dtype raise errors of many types.
+        # Headers are Python literals: tokenizer, parser and dtype raise many types of exceptions.
         reason = str(error).rstrip(".") or type(error).__name__
         raise ValueError(f"{place} is not a .npy file, or its beginning is damaged: {reason}.") from error
     return NpyHeader(tuple(int(size) for size in shape), bool(fortran), dtype, stream.tell())

@@ -1,7 +1,7 @@
 """Advice to Linux about the pages of mapped files; other systems get none.
 
-Without advice, the first access to a page waits for the disk and reads on as far as the system's read-ahead, which
-is mostly useless for single documents.
+Without advice, the first access to a page waits for the disk and also reads the pages of the system's
+read-ahead, which are mostly useless for single documents.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _GAP = 64 << 10
 
 
 def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
-    """Ask the system to read ranges of a mapped file, without waiting; return their number after merging.
+    """Prefetch ranges of a mapped file without waiting; return their number after merging.
 
-    `starts` and `stops`, int64 (n,), are bytes behind `address`, ascending.
+    `starts` and `stops`, int64 (n,), are offsets from `address` in bytes, ascending.
     """
     if _LIBC is None or len(starts) == 0:
         return 0
@@ -61,7 +61,7 @@ def _is_mapped(array: NDArray[np.generic]) -> bool:
 
 
 def resident_share(array: NDArray[np.generic], samples: int | None = None) -> float | None:
-    """Return the share of a mapped array's pages that are in memory, or None if the system does not tell.
+    """Return the share of a mapped array's pages that are in memory; None if the system cannot tell.
 
     `samples` is the number of pages to check, spread evenly; default: all.
     """

@@ -1,4 +1,4 @@
-"""Split work over threads by whole documents, so that results do not depend on the number of threads."""
+"""Split work over threads between documents, so that results do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def thread_count(threads: int | None) -> int:
 def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> list[tuple[int, int]]:
     """Split items into consecutive non-empty ranges (start, stop) of at least `weight` and at most `most` items.
 
-    `cumulative`, int64 (n + 1,), is the running total of the items' weights, as offsets are of lengths.
+    `cumulative`, int64 (n + 1,), contains the partial sums of the items' weights, like offsets of lengths.
     """
     count = len(cumulative) - 1
     if count == 1:

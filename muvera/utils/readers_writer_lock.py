@@ -11,9 +11,9 @@ __all__ = ["ReadersWriterLock"]
 
 
 class ReadersWriterLock:
-    """A lock that several readers share and a writer holds alone, in the order of their requests.
+    """Lock for several readers or one writer, granted in the order of requests.
 
-    It is not reentrant: a thread that holds it must not request it again.
+    The lock is not reentrant: a thread that holds it must not acquire it again.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class ReadersWriterLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold the lock together with other readers."""
+        """Hold the lock as a reader, together with other readers."""
         me = object()
         try:
             with self._changed:
@@ -36,7 +36,7 @@ class ReadersWriterLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the lock alone."""
+        """Hold the lock as the only holder."""
         me = object()
         try:
             with self._changed:
@@ -51,10 +51,10 @@ class ReadersWriterLock:
         while self._waiting[0] is not me or self._writer is not None or (alone and self._readers):
             self._changed.wait()
         self._waiting.popleft()
-        self._changed.notify_all()  # the next in line may be a reader, too
+        self._changed.notify_all()  # the next one may also be a reader
 
     def _leave(self, me: object) -> None:
-        """Remove every trace of a holder, also of one whose wait was interrupted."""
+        """Remove a holder, also one whose wait was interrupted."""
         with self._changed:
             if me in self._waiting:
                 self._waiting.remove(me)

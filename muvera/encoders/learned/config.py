@@ -21,21 +21,20 @@ class LearnedConfig(EncoderConfig):
     dimension : int
         Columns of a token vector.
     vector_dimension : int
-        Floats of a vector.  More find more; memory and search time grow in proportion.
+        Floats of a vector.  More raise recall; memory and search time grow in proportion.
     num_landmarks : int
-        Tokens at which documents are measured.  More find more; encoding documents takes time
-        in proportion: ``2 * num_landmarks * dimension`` operations per document token.
+        Tokens at which documents are measured.  More raise recall; encoding documents takes time in
+        proportion: ``2 * num_landmarks * dimension`` operations per document token.
     num_features : int
-        Features of a token, at least `vector_dimension` and at most 65,536.  More find more;
-        encoding queries takes time in proportion, encoding documents does not, and fitting takes
-        time with their cube.
+        Features of a token, at least `vector_dimension` and at most 65,536.  More raise recall.  The time to
+        encode queries grows in proportion, that of documents does not, and fitting time grows with the cube.
     training_epochs : int
-        Number of passes over some ten thousand sampled tokens that train the features.  0 keeps them
-        random, which finds less and saves most of the time of fitting.  Trained features find as much as
-        twice as many random ones, or more.
+        Number of passes over about ten thousand sampled tokens to train the features.  0 keeps them random,
+        which lowers recall and saves most of the fitting time.  Trained features have at least the recall of
+        twice as many random ones.
     ridge : float
-        Pull towards zero, in units of the features' mean variance.  A third or three times the
-        default changes recall little.
+        Regularization, in units of the features' mean variance.  A third or three times the default hardly
+        changes recall.
     seed : int
         Seed of all random draws.
 

@@ -22,21 +22,21 @@ from .training import train_features
 
 __all__ = ["LearnedEncoder", "TokenProducts"]
 
-# Document tokens or queries of a task: each task reads the maps once.
+# Number of document tokens or queries per task: each task reads the maps once.
 _TASK_TOKENS, _TASK_QUERIES = 16384, 256
 
-# Largest size of the values at landmarks in a task: so many tokens may be many short documents.
+# Maximum size of the values at landmarks per task, because a task's tokens may be many short documents.
 _TASK_BYTES = 64 << 20
 
-# A smaller sample, in documents per float of a vector, is filled up with mixed documents.
+# Smaller samples, in documents per float of a vector, are extended by mixed documents.
 _DOCUMENTS_PER_FLOAT = 2
 
 
 class LearnedEncoder(Encoder):
     """Turn token sets into vectors whose inner product approximates Chamfer, learned from documents.
 
-    A vector of some hundred floats finds as much as an FDE of 10,240 or more, and encoding documents
-    takes many times as long: see :class:`LearnedConfig` for the costs,
+    A vector of a few hundred floats has the recall of an FDE of 10,240 floats or more, but encoding documents
+    takes many times as long.  See :class:`LearnedConfig` for the costs and
     :mod:`muvera.encoders.learned.maps` for the method.
 
     Parameters
@@ -77,7 +77,7 @@ class LearnedEncoder(Encoder):
 
     @property
     def needs_fit(self) -> bool:
-        """Whether :meth:`fit` must run before encoding."""
+        """True if :meth:`fit` must be called before encoding."""
         return self.maps is None
 
     def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> LearnedEncoder:
@@ -87,7 +87,7 @@ class LearnedEncoder(Encoder):
         ----------
         documents : MultiVectors, arrays, or an iterable of MultiVectors
             A sample is enough: of more than 4,096 documents a random sample is used, held in
-            memory.  Documents of kinds that the sample lacks are found less well.
+            memory.  Recall is lower for kinds of documents that are not in the sample.
         queries : MultiVectors or arrays, optional
             Half of the landmarks are their tokens, if there are enough.
         threads : int, optional

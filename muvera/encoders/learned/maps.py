@@ -1,19 +1,20 @@
 """Maps of a learned encoder, and how they are fitted.
 
-Chamfer is a sum over query tokens, ``chamfer(Q, P) = sum_q g_P(q)`` with ``g_P(x) = max_p
-<x, p>``.  So a document is a function of one token, and a fit of this function to its values at sampled
-tokens, the landmarks, is a vector (LEMUR, arXiv 2601.21853):
+Chamfer is a sum over query tokens, ``chamfer(Q, P) = sum_q g_P(q)`` with ``g_P(x) = max_p <x, p>``.  So a
+document is a function of one token.  A fit of this function to its values at sampled tokens, the landmarks,
+gives a vector (LEMUR, arXiv 2601.21853):
 
 1. ``g_P(x) ~ <w_P, psi(x)>`` with features ``psi(x) = max(W x, 0)``, whose W is random at first and then
-   trained (:mod:`muvera.encoders.learned.training`).  Like g_P they grow in proportion to x, so the
-   length of tokens does not matter.  The weights w_P are a ridge regression on the values at the
+   trained (:mod:`muvera.encoders.learned.training`).  Like g_P, they are proportional to the length of x, so
+   the length of tokens does not matter.  The weights w_P are a ridge regression on the values at the
    landmarks, hence linear in these values.
 2. The weights are reduced to the `vector_dimension` directions along which the sampled documents'
    functions differ most over the landmarks.  Both steps together are one matrix, from a
    document's values at the landmarks to its vector; another matrix maps ``sum_q psi(q)``.
 
 Tokens are multiplied with landmarks and with W in bytes, after the sampled documents' mean token is
-subtracted.  The sampled documents' mean at each landmark is subtracted, too; that changes no ranking.
+subtracted.  The sampled documents' mean at each landmark is also subtracted, which does not change the
+ranking.
 
 Sizes: n landmarks, F features, D floats of a vector, m sampled documents, d columns of a token.
 """
@@ -40,11 +41,11 @@ __all__ = [
     "training_sample",
 ]
 
-# Keeps the metric invertible in float32, in units of the covariance's mean eigenvalue: rounding is about
-# 1e-7 of the largest one, which on a narrow cone is almost the sum of all.
+# Keeps the metric invertible in float32, in units of the covariance's mean eigenvalue: rounding errors are
+# about 1e-7 of the largest one, which on a narrow cone is almost the sum of all.
 _FLOOR = 1e-3
 
-# Weight of mixed documents in the documents' second moment: its root.
+# Square root of the weight of mixed documents in the documents' second moment.
 _MIXED_WEIGHT = np.float32(0.3)
 
 # Largest numbers of documents and tokens that features are trained on.
@@ -63,7 +64,7 @@ class LearnedMaps(EncoderArrays):
     landmarks : float32 (n, d)
         Tokens at which documents are measured.
     center : float32 (d,)
-        Subtracted from tokens before they are rounded to bytes, so that less is lost.
+        Subtracted from tokens before they are rounded to bytes, to reduce the rounding error.
     features : float32 (F, d)
         W, the directions of the features.
     documents : float32 (n, D)
@@ -111,7 +112,7 @@ def sample_tokens(
 ) -> NDArray[np.float32]:
     """Return up to `count` tokens, float32 (n, d); up to half of them are from `queries`.
 
-    Queries' own tokens show where documents will be compared; documents' tokens stand in for them.
+    Query tokens are the points at which documents will be compared; document tokens replace missing ones.
     `purpose` separates the random streams.
     """
     stream = _stream(seed, purpose)
@@ -137,7 +138,7 @@ def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> NDArr
 def mixed_documents(documents: MultiVectors, count: int, seed: int) -> MultiVectors:
     """Return `count` documents, each made of half the tokens of one document and half of another.
 
-    They differ in directions that a small sample does not show.
+    They vary in directions in which the documents of a small sample do not.
     """
     stream = _stream(seed, _MIXING)
     mixed = []
@@ -163,7 +164,7 @@ def fit_maps(
     mixed: NDArray[np.float32],
     threads: int | None = None,
 ) -> LearnedMaps:
-    """Fit the maps; the same bits on any number of threads and cores.
+    """Fit the maps; the result is bit-identical for any number of threads and cores.
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ def fit_maps(
     values : float32 (m, n)
         The sampled documents' largest inner products with the landmarks, up to a constant per landmark.
     mixed : float32 (x, n)
-        Those of mixed documents, which count only in the second step.
+        Those of mixed documents, which are used only in the second step.
     threads : int, optional
         Default: all usable cores.
 
@@ -205,7 +206,8 @@ def fit_maps(
     spread, axes = leading_eigenvectors(moment, size, start, threads)
     good = spread > 1e-7 * max(float(spread[0]), 1e-30)
     spread, axes = spread[good], axes[:, good]
-    # Both sides get the root of the spread: products stay the same, and neither side is much longer.
+    # Both sides are scaled by the square root of the spread: products stay the same, and both sides have
+    # similar lengths.
     root = (spread / len(values)) ** 0.25
     documents = np.zeros((len(landmarks), size), np.float32)
     queries = np.zeros((len(features), size), np.float32)

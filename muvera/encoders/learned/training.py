@@ -2,15 +2,16 @@
 
 A document is a function of a token, ``g_P(x) = max_p <x, p>``, and learned vectors are fits of these
 functions by features ``max(W x, 0)``.  Trained directions W fit them better than twice as many random ones
-(LEMUR, arXiv 2601.21853).  W and one linear layer behind it learn the values of sampled documents at
-sampled tokens by gradient descent; then the layer is dropped.
+(LEMUR, arXiv 2601.21853).  Gradient descent trains W and one linear layer after it to predict the values of
+sampled documents at sampled tokens; then the layer is discarded.
 
 1. The targets are the values of m documents at t tokens, minus each token's and each document's mean, in
    the r directions along which the documents differ most, scaled to the same variance.
 2. The layer starts as the ridge regression of the targets on the random features.
-3. Adam minimizes the mean squared error over batches of tokens, at a rate that falls to zero.
+3. Adam minimizes the mean squared error over batches of tokens, with a learning rate that decays to zero.
 
-All sums use :func:`muvera.encoders.matmul.product` or one thread: the same bits on any number of threads.
+All sums use :func:`muvera.encoders.matmul.product` or one thread, so the result is bit-identical for any
+number of threads.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["train_features"]
 # Directions of the targets, and tokens in a batch.
 _DIRECTIONS, _BATCH = 192, 512
 
-# Adam's first rates, of W and of the layer behind it.
+# Adam's initial learning rates, of W and of the layer after it.
 _RATES = (3e-3, 1e-3)
 
 # Ridge of the first layer, in units of the features' mean variance.
