@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["converse", "print_hits", "serve", "texts"]
 
-# Environment variable of the token; an option would be visible in the list of processes.
-_TOKEN = "MUVERA_TOKEN"
+# Environment variables of the tokens; an option would be visible in the list of processes.
+_TOKEN, _READ_TOKEN = "MUVERA_TOKEN", "MUVERA_READ_TOKEN"
 
 # Shorter tokens could be guessed.
 _MIN_TOKEN_LENGTH = 16
@@ -179,7 +179,16 @@ def serve(
     encoder: Annotated[
         str | None, Option(help="Text encoder (default: that of the index if it is built in).")
     ] = None,
-    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        Option(
+            help=f"Address to listen on. {_READ_TOKEN} in the environment: reading needs this bearer token."
+        ),
+    ] = "127.0.0.1",
+    allowed_host: Annotated[
+        list[str] | None,
+        Option(help="Host name that requests may use, or * for any (default: that of --host)."),
+    ] = None,
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     writable: Annotated[
         bool, Option("--writable", help=f"Allow writes with the bearer token in {_TOKEN}.")
@@ -199,18 +208,26 @@ def serve(
     from ..index.manifest import TEXTS
     from ..index.muvera_index import MuveraIndex
     from ..serve import ServerSettings
+    from ..serve.run import LOCAL
     from ..serve.run import serve as run
     from ..texts.text_index import TextIndex
     from ..utils.parallel import thread_count
 
-    token = os.environ.get(_TOKEN) or None
+    token, read_token = (os.environ.get(name) or None for name in (_TOKEN, _READ_TOKEN))
     settings = ServerSettings(
-        token=token, writable=writable, threads=threads or thread_count(None), timeout=timeout
-    )
-    if writable and token and len(token) < _MIN_TOKEN_LENGTH:
+        token=token, read_token=read_token, writable=writable, threads=threads or thread_count(None),
+        timeout=timeout,
+    )  # fmt: skip
+    for value in ((token if writable else None), read_token):
+        if value and len(value) < _MIN_TOKEN_LENGTH:
+            warn(
+                f"The token has {len(value)} characters and could be guessed. Use at least {_MIN_TOKEN_LENGTH} "
+                "random ones."
+            )
+    if host not in LOCAL:
+        readers = "who know the token" if read_token else f"(set {_READ_TOKEN} to require a token)"
         warn(
-            f"The token has {len(token)} characters and could be guessed. Use at least {_MIN_TOKEN_LENGTH} "
-            "random ones."
+            f"Other machines can reach this server at {host} and read the index {readers}. Nothing is encrypted."
         )
     vectors = MuveraIndex.load(index)
     has_texts = vectors._attachment(TEXTS) is not None
@@ -220,4 +237,7 @@ def serve(
     def announce() -> None:
         typer.echo(f"{index}: {len(loaded):,} documents at http://{address}:{port}/ (Ctrl-C stops)")
 
-    run(loaded, settings, host=host, port=port, save=lambda: loaded.save(index), announce=announce)
+    run(
+        loaded, settings, host=host, port=port, allowed_hosts=allowed_host, save=lambda: loaded.save(index),
+        announce=announce,
+    )  # fmt: skip

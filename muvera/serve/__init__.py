@@ -17,26 +17,37 @@ class ServerSettings:
     ----------
     token : str, optional
         Bearer token that changes need.
+    read_token : str, optional
+        Bearer token that searches and documents need; `token` serves, too.  Default: anyone may read.
     writable : bool
         Allow documents to be added, updated and deleted; needs a token.
     threads : int
         Concurrent searches.
     timeout : float
-        Seconds until a request is answered with 504.
-    max_body_bytes : int
-        Larger requests are refused.
-    max_queries, max_k, max_candidates, max_documents, max_text_characters, max_tokens : int
-        Limits of one request: queries, hits per query, candidates, documents to write, characters of a text, and
-        token vectors.
+        Seconds until a search is answered with 504.  A change that has begun is awaited.
+    body_timeout : float
+        Seconds until a connection is closed that sent no complete request.
+    max_body_bytes, max_search_bytes : int
+        Bytes of a request with `token`, and of any other.
+    max_connections : int
+        Further connections are answered with 503.
+    max_queries, max_k, max_hits, max_candidates, max_documents, max_text_characters, max_tokens : int
+        Limits of one request: queries, hits per query, hits in all, candidates, documents to write, characters of a
+        text, and token vectors.
     """
 
     token: str | None = None
+    read_token: str | None = None
     writable: bool = False
     threads: int = 2
     timeout: float = 30.0
+    body_timeout: float = 20.0
     max_body_bytes: int = 16 << 20
+    max_search_bytes: int = 1 << 20
+    max_connections: int = 512
     max_queries: int = 64
     max_k: int = 1000
+    max_hits: int = 10_000
     max_candidates: int = 10_000
     max_documents: int = 1000
     max_text_characters: int = 1_000_000
@@ -47,6 +58,7 @@ class ServerSettings:
             if name == "threads" or name.startswith("max_"):
                 require_int(name, value, 1)
         require_number("timeout", self.timeout, 0.001)
+        require_number("body_timeout", self.body_timeout, 0.001)
         if self.writable and not self.token:
             raise ValueError(
                 "A writable server needs a token, or anyone who reaches it could change the index. Set MUVERA_TOKEN "

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import reprlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 import numpy as np
 from anyio.to_thread import run_sync
-from fastapi import Body, Depends, FastAPI, Request
+from fastapi import Body, FastAPI, Request
 from fastapi.responses import FileResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
 from . import ServerSettings
-from .problems import BodyLimit, require_token, show_problems
+from .problems import BodyLimit, HostCheck, bearer_token, problem_responses, show_problems
 
 __all__ = ["make_app"]
 
@@ -48,6 +49,11 @@ T = TypeVar("T")
 
 Id = StrictInt | StrictStr
 
+# Lists stop at their first error: an error object per item would take a thousand times the bytes of the body.
+_FIRST = Field(fail_fast=True)
+Ids = Annotated[list[Id], _FIRST]
+Token = Annotated[list[FiniteFloat], _FIRST]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -60,28 +66,35 @@ class _Strict(BaseModel):
             raise PydanticCustomError(
                 "unknown_field",
                 "There is no field {name}. The fields are {fields}",
-                {"name": repr(unknown[0]), "fields": ", ".join(cls.model_fields)},
+                {"name": reprlib.repr(unknown[0]), "fields": ", ".join(cls.model_fields)},
             )
         return body
+
+
+class Weights(_Strict):
+    """Weights of the scores."""
+
+    maxsim: FiniteFloat = 0.0
+    words: FiniteFloat = 0.0
 
 
 class Search(_Strict):
     """A search by texts, or by token vectors of the client's own model."""
 
     query: str | None = Field(None, description="One text.")
-    queries: list[str] | None = Field(None, description="Several texts.")
-    vectors: list[list[list[float]]] | None = Field(
-        None, description="Token vectors (tokens, dimension) of each query."
+    queries: list[str] | None = Field(None, fail_fast=True, description="Several texts.")
+    vectors: list[Annotated[list[Token], _FIRST]] | None = Field(
+        None, fail_fast=True, description="Token vectors (tokens, dimension) of each query."
     )
     k: int = Field(10, ge=1, description="Maximum number of hits per query.")
     where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
     candidates: int = Field(100, ge=1, description="Documents to rank exactly.")
     words: int = Field(0, ge=0, description="Also rank up to this many documents that share words.")
-    weights: dict[str, float] | None = Field(
+    weights: Weights | None = Field(
         None, description="Rank by the weighted sum of 'maxsim' and 'words' scores. Default: by Chamfer."
     )
     unit: Literal["document", "sentence"] = "document"
-    alpha: float = Field(1.0, description="Weight of the document's score, added to its sentence's.")
+    alpha: FiniteFloat = Field(1.0, description="Weight of the document's score, added to its sentence's.")
 
 
 class DocumentModel(BaseModel):
@@ -113,21 +126,21 @@ class Explain(_Strict):
     """Word matches between a query and documents."""
 
     query: str
-    ids: list[Id] = Field(description="Documents to explain.")
+    ids: Ids = Field(description="Documents to explain.")
 
 
 class Documents(_Strict):
     """Texts to add or update."""
 
-    texts: list[str]
-    ids: list[Id] | None = None
-    metadata: list[dict[str, Any]] | None = None
+    texts: Annotated[list[str], _FIRST]
+    ids: list[Id] | None = Field(None, fail_fast=True)
+    metadata: list[dict[str, Any]] | None = Field(None, fail_fast=True)
 
 
 class Deletion(_Strict):
     """Documents to delete."""
 
-    ids: list[Id]
+    ids: Ids
     missing: Literal["raise", "ignore"] = "raise"
 
 
@@ -151,7 +164,7 @@ def make_app(
     save : callable, optional
         Called once after a graceful stop if documents were changed.
     hosts : list of str, optional
-        Accepted Host headers, against DNS rebinding.  Default: any.
+        Accepted names in Host headers, against DNS rebinding.  Default, and with "*": any.
 
     Returns
     -------
@@ -171,9 +184,9 @@ def make_app(
         description="Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
     )  # fmt: skip
     show_problems(app)
-    app.add_middleware(BodyLimit, limit=limits.max_body_bytes)
-    if hosts:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app.add_middleware(BodyLimit, settings=limits)
+    if hosts and "*" not in hosts:
+        app.add_middleware(HostCheck, hosts=hosts)
 
     @app.middleware("http")
     async def secure(request: Request, call_next: Any) -> Response:
@@ -197,6 +210,9 @@ class _Server:
 
     def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings) -> None:
         self.settings, self.changed = settings, False
+        self.readers = (
+            [] if settings.read_token is None else [bearer_token(settings.read_token, settings.token)]
+        )
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
         self._limiter = anyio.CapacityLimiter(settings.threads)
@@ -208,11 +224,49 @@ class _Server:
         return self.text_index
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` in one of the threads, and raise TimeoutError after the timeout."""
-        try:
-            return await asyncio.wait_for(run_sync(work, limiter=self._limiter), self.settings.timeout)
-        except asyncio.TimeoutError as error:  # not the built-in TimeoutError before Python 3.11
-            raise TimeoutError from error
+        """Run `work` in one of the threads; raise TimeoutError after the timeout, when the thread may still run."""
+        task, _ = await self._started(work)
+        if task.done():
+            return task.result()
+        raise TimeoutError
+
+    async def change(self, work: Callable[[], T]) -> T:
+        """Run a change to its end; raise 503 if no thread was free before the timeout, so that it never begins."""
+        self.changed = (
+            True  # before the work starts: even a change that fails late is saved or found unchanged
+        )
+        task, begun = await self._started(work)
+        if not task.done() and not begun:
+            raise HTTPException(
+                503, "Nothing was changed: the server was busy. Send the request again.", {"Retry-After": "5"}
+            )
+        return await asyncio.shield(task)
+
+    async def _started(self, work: Callable[[], T]) -> tuple[asyncio.Task[T], bool]:
+        """Start `work`, wait for it at most the timeout; return its task, and whether a thread has begun it.
+
+        Work that has not begun by then never begins.  Other work keeps its place among the threads until it ends.
+        """
+        lock, state = Lock(), "waiting"
+
+        def begin() -> T:
+            nonlocal state
+            with lock:
+                if state == "given up":
+                    raise TimeoutError
+                state = "begun"
+            return work()
+
+        task: asyncio.Task[T] = asyncio.create_task(run_sync(begin, limiter=self._limiter))
+        task.add_done_callback(
+            lambda ended: ended.cancelled() or ended.exception()
+        )  # no warning if nobody waits
+        await asyncio.wait({task}, timeout=self.settings.timeout)
+        with lock:
+            if state == "waiting":
+                state = "given up"
+                task.cancel()
+        return task, state == "begun"
 
     def require(self, name: str, value: int, most: int) -> None:
         if value > most:
@@ -227,7 +281,11 @@ class _Server:
 def _add_reading(app: FastAPI, server: _Server) -> None:
     limits = server.settings
 
-    @app.post("/search", summary="Search by texts or by vectors")
+    def errors(*statuses: int) -> dict[str, Any]:
+        refused = (401,) if server.readers else ()
+        return {"dependencies": server.readers, "responses": problem_responses(400, *refused, *statuses, 504)}
+
+    @app.post("/search", summary="Search by texts or by vectors", **errors(408, 413, 422, 502))
     async def search(body: Search) -> SearchAnswer:
         if [body.query, body.queries, body.vectors].count(None) != 2:
             raise HTTPException(422, "Give one of query, queries and vectors.")
@@ -237,6 +295,8 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
         queries = [body.query] if body.query is not None else body.queries or []
         server.require_texts(queries, limits.max_queries, "queries")
         server.require("The number of queries", len(body.vectors or []), limits.max_queries)
+        hits = body.k * max(len(queries), len(body.vectors or []))
+        server.require("The number of hits (k times queries)", hits, limits.max_hits)
 
         def work() -> SearchAnswer:
             begun = time.perf_counter()
@@ -246,7 +306,7 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
 
         return await server.run(work)
 
-    @app.post("/explain", summary="Word matches")
+    @app.post("/explain", summary="Word matches", **errors(404, 408, 413, 422, 502))
     async def explain(body: Explain) -> dict[str, Any]:
         texts = server.texts
         server.require("The number of documents", len(body.ids), limits.max_k)
@@ -254,7 +314,7 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
         explanations = await server.run(lambda: texts.explain_all(body.query, body.ids))
         return {"explanations": [explanation.to_dict() for explanation in explanations]}
 
-    @app.get("/documents/{identity:path}", summary="One document")
+    @app.get("/documents/{identity:path}", summary="One document", **errors(404, 422))
     async def document(identity: str) -> DocumentModel:
         texts, name = server.texts, _as_id(server.texts, identity)
         stored = (await server.run(lambda: texts.get([name])))[0]
@@ -264,7 +324,7 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/info", summary="Sizes and settings of the index")
+    @app.get("/info", summary="Sizes and settings of the index", **errors())
     async def info() -> dict[str, Any]:
         facts = await server.run(lambda: server.vectors.info().to_dict())
         encoder = None if server.text_index is None else server.texts.encoder.name
@@ -281,10 +341,16 @@ def _as_id(texts: TextIndex, text: str) -> int | str:
 def _by_texts(texts: TextIndex, body: Search, queries: list[str]) -> list[list[HitModel]]:
     candidates = max(body.candidates, body.k)
     if body.unit == "document":
+        weights = None if body.weights is None else body.weights.model_dump(exclude_unset=True)
         hits = texts.search(
-            queries, body.k, where=body.where, candidates=candidates, words=body.words, weights=body.weights,
+            queries,
+            body.k,
+            where=body.where,
+            candidates=candidates,
+            words=body.words,
+            weights=weights,
             threads=1,
-        )  # fmt: skip
+        )
     elif body.weights is not None:
         raise HTTPException(422, "weights rank documents, not sentences. Leave them out.")
     else:
@@ -315,38 +381,34 @@ def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
 def _add_writing(app: FastAPI, server: _Server) -> None:
     limits = server.settings
 
-    def authorized(request: Request) -> None:
-        require_token(request, limits.token)
+    assert limits.token is not None
+    responses = problem_responses(400, 401, 404, 408, 413, 422, 502, 503)
+    writing: dict[str, Any] = {"dependencies": [bearer_token(limits.token)], "responses": responses}
 
-    async def change(work: Callable[[], T]) -> T:
-        result = await server.run(work)
-        server.changed = True
-        return result
-
-    @app.post("/documents", summary="Add documents", dependencies=[Depends(authorized)], status_code=201)
+    @app.post("/documents", summary="Add documents", status_code=201, **writing)
     async def add(body: Documents) -> dict[str, Any]:
         texts = server.texts
         server.require_texts(body.texts, limits.max_documents, "documents")
         return {
-            "ids": await change(
+            "ids": await server.change(
                 lambda: texts.add(body.texts, ids=body.ids, metadata=body.metadata, threads=1)
             )
         }
 
-    @app.put("/documents", summary="Add or replace documents", dependencies=[Depends(authorized)])
+    @app.put("/documents", summary="Add or replace documents", **writing)
     async def update(body: Documents) -> dict[str, Any]:
         texts, ids = server.texts, body.ids
         if ids is None:
             raise HTTPException(422, "PUT needs ids of the documents to replace. Give one for each text.")
         server.require_texts(body.texts, limits.max_documents, "documents")
-        await change(lambda: texts.update(body.texts, ids=ids, metadata=body.metadata, threads=1))
+        await server.change(lambda: texts.update(body.texts, ids=ids, metadata=body.metadata, threads=1))
         return {"ids": ids}
 
-    @app.delete("/documents", summary="Delete documents", dependencies=[Depends(authorized)])
+    @app.delete("/documents", summary="Delete documents", **writing)
     async def delete(body: Annotated[Deletion, Body()]) -> dict[str, Any]:
         texts = server.texts
         server.require("The number of documents", len(body.ids), limits.max_documents)
-        await change(lambda: texts.delete(body.ids, missing=body.missing))
+        await server.change(lambda: texts.delete(body.ids, missing=body.missing))
         return {"ids": body.ids}
 
 

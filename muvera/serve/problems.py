@@ -1,20 +1,30 @@
-"""Errors as ``application/problem+json`` (RFC 9457), the body limit and the token check."""
+"""Errors as ``application/problem+json`` (RFC 9457), and the checks of hosts, bodies and tokens."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-__all__ = ["BodyLimit", "require_token", "show_problems"]
+from . import ServerSettings
+
+__all__ = ["BodyLimit", "HostCheck", "bearer_token", "problem_responses", "show_problems"]
+
+_SCHEME = HTTPBearer(
+    auto_error=False, description="The token in MUVERA_TOKEN, or for reading in MUVERA_READ_TOKEN."
+)
 
 _Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -69,56 +79,99 @@ def _body_error(request: Request, error: dict[str, Any]) -> str:
     return message
 
 
-def require_token(request: Request, token: str | None) -> None:
-    """Raise 401 unless the request carries the token; compares in constant time."""
-    kind, _, credentials = request.headers.get("authorization", "").partition(" ")
-    if (
-        token is None
-        or kind.lower() != "bearer"
-        or not secrets.compare_digest(credentials.encode(), token.encode())
-    ):
-        raise HTTPException(
-            401, "Changing documents needs the server's token: Authorization: Bearer TOKEN.",
-            {"WWW-Authenticate": "Bearer"},
-        )  # fmt: skip
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of errors."""
+    kinds = {"type": "string", "title": "string", "status": "integer", "detail": "string"}
+    schema = {"type": "object", "properties": {name: {"type": kind} for name, kind in kinds.items()}}
+    content = {"application/problem+json": {"schema": {**schema, "required": list(kinds)}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def bearer_token(*tokens: str | None) -> Any:
+    """Return a dependency that raises 401 unless the request carries one of the tokens."""
+
+    def require(given: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)]) -> None:
+        if given is None or not any(_is_token(given.credentials, token) for token in tokens):
+            raise HTTPException(
+                401,
+                "This needs the server's token: Authorization: Bearer TOKEN.",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    return Depends(require)
+
+
+def _is_token(given: str, token: str | None) -> bool:
+    """Compare in constant time."""
+    return token is not None and secrets.compare_digest(given.encode(), token.encode())
+
+
+class HostCheck:
+    """Middleware that answers 400 to Host headers with other names: pages that use DNS rebinding send their own."""
+
+    def __init__(self, app: Any, hosts: list[str]) -> None:
+        self._app, self._hosts = app, {host.lower().strip("[]") for host in hosts}
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "http":
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin1").lower()
+            name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+            if name not in self._hosts:
+                refusal = _problem(
+                    400,
+                    f"This server is not called {name[:100]!r}. Start it with --allowed-host to add a name.",
+                )
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class BodyLimit:
-    """Middleware that answers 413 to bodies above a size, declared or not, before they fill memory."""
+    """Middleware that reads bodies, and answers 413 to those above a size, declared or not, and 408 to slow ones."""
 
-    def __init__(self, app: Any, limit: int) -> None:
-        self._app, self._limit = app, limit
+    def __init__(self, app: Any, settings: ServerSettings) -> None:
+        self._app, self._settings = app, settings
 
-    async def __call__(
-        self,
-        scope: _Message,
-        receive: Callable[[], Awaitable[_Message]],
-        send: Callable[[_Message], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Pass the request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = _problem(
-            413,
-            f"A request may have at most {self._limit:,} bytes. Send fewer queries or documents at a time.",
-        )
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._limit:
-            await refusal(scope, receive, send)
-            return
-        messages: list[_Message] = []
-        size, more = 0, True
-        while more:
-            message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-            if size > self._limit:
-                await refusal(scope, receive, send)
+        headers = dict(scope["headers"])
+        kind, _, given = headers.get(b"authorization", b"").decode("latin1").partition(" ")
+        trusted = kind.lower() == "bearer" and _is_token(given, self._settings.token)
+        limit = self._settings.max_body_bytes if trusted else self._settings.max_search_bytes
+        declared = headers.get(b"content-length", b"0")
+        messages: list[_Message] | None = None
+        if declared.isdigit() and int(declared[:20]) <= limit:
+            try:
+                messages = await asyncio.wait_for(_read(receive, limit), self._settings.body_timeout)
+            except asyncio.TimeoutError:  # not the built-in TimeoutError before Python 3.11
+                late = f"The body took more than {self._settings.body_timeout:g} seconds. Send the request again."
+                await _problem(408, late, {"Connection": "close"})(scope, receive, send)
                 return
-            more = message.get("more_body", False)
+        if messages is None:
+            detail = f"A request may have at most {limit:,} bytes. Send fewer queries or documents at a time."
+            await _problem(413, detail, {"Connection": "close"})(scope, receive, send)
+            return
+        replayed = messages
 
         async def replay() -> _Message:
-            return messages.pop(0) if messages else await receive()
+            return replayed.pop(0) if replayed else await receive()
 
         await self._app(scope, replay, send)
+
+
+async def _read(receive: _Receive, limit: int) -> list[_Message] | None:
+    """Return the messages of a body, or None if it is larger than `limit`."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return [message]
+        body += message.get("body", b"")
+        if len(body) > limit:
+            return None
+        if not message.get("more_body", False):
+            return [{"type": "http.request", "body": bytes(body), "more_body": False}]

@@ -6,8 +6,9 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,13 @@ from ..texts.text_index import TextIndex
 from ..utils.optional_imports import import_extra
 from . import ServerSettings
 
-__all__ = ["serve"]
+__all__ = ["LOCAL", "serve"]
 
 # Seconds that running requests may take after a stop.
 _GRACE = 30
 
-_LOCAL = ["127.0.0.1", "localhost", "::1"]
+#: Names of this machine that no other machine reaches.
+LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
@@ -31,6 +33,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
+    allowed_hosts: Sequence[str] | None = None,
     save: Callable[[], None] | None = None,
     announce: Callable[[], None] | None = None,
 ) -> None:
@@ -43,6 +46,9 @@ def serve(
     host : str
         Address to listen on.  Any other than 127.0.0.1 admits other machines.
     port : int
+    allowed_hosts : sequence of str, optional
+        Names that requests may address the server by, besides those of this machine.  Another Host header comes
+        from a foreign page (DNS rebinding).  Default: `host`.  "*": any.
     save : callable, optional
         Called after the last request if documents were changed.
     announce : callable, optional
@@ -59,8 +65,8 @@ def serve(
     import_extra("fastapi", "serve", "The server")
     from .app import make_app
 
-    # On a local address, another Host header comes from a foreign page (DNS rebinding).
-    hosts = ["127.0.0.1", "localhost", "[::1]"] if host in _LOCAL else None
+    settings = ServerSettings() if settings is None else settings
+    hosts = [*LOCAL, *([host] if allowed_hosts is None else allowed_hosts)]
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # Searches run in parallel, one per core: BLAS threads would only compete with them.
     with one_blas_thread(), listen(host, port) as listening:
@@ -71,9 +77,49 @@ def serve(
         config = uvicorn.Config(
             make_app(index, settings, save=save, hosts=hosts), log_level="warning",
             timeout_graceful_shutdown=_GRACE, server_header=False,
+            limit_concurrency=settings.max_connections + 1, http=protocol(settings), ws="none",
         )  # fmt: skip
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful stop
             uvicorn.Server(config).run(sockets=[listening])
+
+
+def protocol(settings: ServerSettings) -> Any:
+    """Return uvicorn's protocol with limits that it lacks: for slow headers, slow readers and idle connections."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    connections: dict[Any, None] = {}  # oldest first
+
+    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        _before: Any = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            connections[self] = None
+            if len(connections) > settings.max_connections:
+                idle = next((other for other in connections if other.is_idle), self)
+                idle.transport.abort()
+            self._check()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            connections.pop(self, None)
+            self._timer.cancel()
+            super().connection_lost(exc)
+
+        @property
+        def is_idle(self) -> bool:
+            """Whether no request has come completely, or all were answered."""
+            return self.cycle is None or bool(self.cycle.response_complete)
+
+        def _check(self) -> None:
+            """Abort if neither the client nor the server has done anything since the last check."""
+            unread = self.transport.get_write_buffer_size()
+            now = self.cycle, self.is_idle, unread
+            if now == self._before and (self.is_idle or unread):
+                self.transport.abort()
+            self._before = now
+            self._timer = self.loop.call_later(settings.body_timeout, self._check)
+
+    return Protocol
 
 
 def listen(host: str, port: int) -> socket.socket:

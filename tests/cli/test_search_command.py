@@ -196,3 +196,4 @@ def test_serve(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str, warned
     code, out, err = muvera("serve", folder / "index", "--writable")
     assert code == 0 and "30 documents at http://127.0.0.1:8080/" in out
     assert ("5 characters and could be guessed" in err) == warned == bool(err)
+    assert "Other machines" in muvera("serve", folder / "index", "--host", "0.0.0.0")[2]

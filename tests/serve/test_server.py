@@ -6,7 +6,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
+from unittest.mock import ANY
 from urllib.request import urlopen
 
 import numpy as np
@@ -16,14 +18,16 @@ from builders.text_encoders import HashEncoder
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
 from muvera.serve import ServerSettings
-from muvera.serve.run import listen, serve
+from muvera.serve.run import listen, protocol, serve
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 pytest.importorskip("httpx2", reason="the test client needs httpx2")
 
+import uvicorn
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
-from muvera.serve.app import make_app
+from muvera.serve.app import Deletion, Documents, Explain, Search, make_app
 
 TEXTS = ["a red apple", "a green pear", "the blue whale. It sings."]
 METADATA = [{"kind": "fruit"}, {"kind": "fruit"}, {"kind": "animal"}]
@@ -41,7 +45,7 @@ def vectors() -> MuveraIndex:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    settings = ServerSettings(max_k=50, max_queries=3, max_body_bytes=20_000, max_text_characters=100)
+    settings = ServerSettings(max_k=50, max_queries=3, max_search_bytes=20_000, max_text_characters=100)
     with TestClient(make_app(texts(), settings)) as made:
         yield made
 
@@ -196,12 +200,181 @@ def test_a_graceful_stop_saves_changes() -> None:
 
 def test_slow_work_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     index = texts()
-    monkeypatch.setattr(type(index), "search", lambda *_, **__: time.sleep(0.3))
-    with TestClient(make_app(index, ServerSettings(timeout=0.05))) as client:
-        problem(client.post("/search", json={"query": "x"}), 504)
+    running = threading.Semaphore(0)
+    end = threading.Event()
+
+    def search(*_: Any, **__: Any) -> None:
+        running.release()
+        end.wait(10)
+
+    monkeypatch.setattr(type(index), "search", search)
+    with TestClient(make_app(index, ServerSettings(timeout=0.05, threads=1))) as client:
+        for _ in range(2):
+            problem(client.post("/search", json={"query": "x"}), 504)
+        end.set()
+    assert running.acquire(blocking=False) and not running.acquire(blocking=False)  # the second never began
+
+
+def test_a_change_that_times_out_says_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    index, begun = texts(), threading.Event()
+    saved: list[int] = []
+    add = TextIndex.add
+
+    def slow(self: TextIndex, *given: Any, **named: Any) -> Any:
+        begun.set()
+        time.sleep(0.4)
+        return add(self, *given, **named)
+
+    monkeypatch.setattr(TextIndex, "add", slow)
+    settings = ServerSettings(writable=True, token="secret", timeout=0.1, threads=1)
+    with TestClient(make_app(index, settings, save=lambda: saved.append(len(index)))) as client:
+        answers: list[Any] = []
+
+        def send() -> None:
+            answers.append(client.post("/documents", json={"texts": ["x"], "ids": ["slow"]}, headers=TOKEN))
+
+        first = threading.Thread(target=send)
+        first.start()
+        assert begun.wait(10)
+        refused = client.post("/documents", json={"texts": ["x"], "ids": ["late"]}, headers=TOKEN)
+        assert "Nothing was changed" in problem(refused, 503)
+        first.join()
+        assert (answers[0].status_code, answers[0].json()) == (201, {"ids": ["slow"]})
+    assert saved == [4] and "slow" in index and "late" not in index
+
+
+def test_a_change_is_marked_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been applied although it raised."""
+
+    def add(*_: Any, **__: Any) -> None:
+        raise OSError("late")
+
+    index = texts()
+    saved: list[int] = []
+    monkeypatch.setattr(TextIndex, "add", add)
+    app = make_app(index, WRITABLE, save=lambda: saved.append(len(index)))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.post("/documents", json={"texts": ["x"]}, headers=TOKEN).status_code == 500
+    assert saved == [3]
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (Search, {"queries": [1] * 1000}),
+        (Search, {"vectors": [[["x"] * 1000] * 1000]}),
+        (Search, {"vectors": ["x"] * 1000}),
+        (Search, {"query": "x", "weights": {str(i): "x" for i in range(1000)}}),
+        (Search, {str(i): 1 for i in range(1000)}),
+        (Explain, {"query": "x", "ids": [1.5] * 1000}),
+        (Documents, {"texts": [None] * 1000, "ids": [None] * 1000, "metadata": [None] * 1000}),
+        (Deletion, {"ids": [None] * 1000}),
+    ],
+)
+def test_a_wrong_list_stops_at_its_first_error(model: type[Any], body: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(body)
+    assert caught.value.error_count() <= 4
+
+
+def test_only_the_token_allows_large_bodies_and_many_hits(client: TestClient, writer: TestClient) -> None:
+    body = {"texts": ["x" * 1000] * 1500, "ids": ["a"] * 1500}
+    problem(writer.post("/documents", json=body), 413)
+    assert "1,000 in one request, got 1,500" in problem(
+        writer.post("/documents", json=body, headers=TOKEN), 422
+    )
+    with TestClient(make_app(texts(), ServerSettings(max_hits=20))) as few:
+        assert "20 in one request, got 22" in problem(
+            few.post("/search", json={"queries": ["a"] * 2, "k": 11}), 422
+        )
+
+
+def test_reading_can_require_a_token() -> None:
+    settings = ServerSettings(read_token="read", writable=True, token="secret")
+    with TestClient(make_app(texts(), settings)) as client:
+        requests = [("POST", "/search", {"query": "a"}), ("POST", "/explain", {"query": "a", "ids": ["apple"]}),
+                    ("GET", "/documents/apple", None), ("GET", "/info", None)]  # fmt: skip
+        for method, path, body in requests:
+            for token in (None, "wrong"):
+                headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+                problem(client.request(method, path, json=body, headers=headers), 401)
+            for token in ("read", "secret"):
+                client.request(
+                    method, path, json=body, headers={"Authorization": f"Bearer {token}"}
+                ).raise_for_status()
+        problem(
+            client.post("/documents", json={"texts": ["x"]}, headers={"Authorization": "Bearer read"}), 401
+        )
+        assert client.get("/health").status_code == client.get("/").status_code == 200
+
+
+def test_documented_errors_are_those_that_occur() -> None:
+    document = make_app(texts(), WRITABLE).openapi()
+    assert document["components"]["securitySchemes"] == {"HTTPBearer": ANY}
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    for path, methods in document["paths"].items():
+        for method, described in methods.items():
+            errors = {status for status in described["responses"] if status >= "400"}
+            assert ("401" in errors) == ("security" in described) == (path == "/documents"), (path, method)
+            assert (path == "/health") == (not errors) and ("422" in errors) == (
+                path not in ("/health", "/info")
+            )
+            for status in errors:
+                assert list(described["responses"][status]["content"]) == ["application/problem+json"]
+
+
+@contextmanager
+def running(settings: ServerSettings) -> Iterator[int]:
+    """Run a real server, and yield its port."""
+    with listen("127.0.0.1", 0) as listening:
+        config = uvicorn.Config(make_app(texts(), settings), log_level="critical", http=protocol(settings))
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join(10)
+
+
+HEAD = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_slow_connections_end() -> None:
+    with running(ServerSettings(body_timeout=0.2)) as port:
+        for sent, answer in ((b"", b""), (b"POST /sea", b""), (HEAD, b"408"), (HEAD + b'{"que', b"408"),
+                             (HEALTH, b"200"), (HEALTH + b"GET /hea", b"200")):  # fmt: skip
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                connection.sendall(sent)
+                begun, received = time.monotonic(), b""
+                with suppress(ConnectionResetError):
+                    while piece := connection.recv(4096):  # until the server closes the connection
+                        received += piece
+                assert received.partition(b"\r\n")[0].split(b" ")[1:2] == ([answer] if answer else [])
+                assert time.monotonic() - begun < 5
+
+
+def test_idle_connections_make_room() -> None:
+    with running(ServerSettings(max_connections=5, body_timeout=60)) as port, ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+            assert answer.status == 200
 
 
 def test_the_page_is_strict_and_hosts_are_checked() -> None:
+    for allowed, host, status in (
+        (["::1", "a.example"], "a.example", 200),
+        (["::1", "a.example"], "A.example:80", 200),
+        (["::1", "a.example"], "[::1]:8080", 200),
+        (["::1", "a.example"], "b.example", 400),
+        (["::1", "a.example"], "", 400),
+        (["*"], "b.example", 200),
+    ):
+        with TestClient(make_app(texts(), hosts=allowed)) as client:
+            assert client.get("/health", headers={"Host": host}).status_code == status, (allowed, host)
     with TestClient(make_app(texts(), hosts=["testserver"])) as client:
         page = client.get("/")
         assert "script-src 'self'" in page.headers["content-security-policy"]

@@ -7,10 +7,12 @@ const make = (name, attributes = {}, ...children) => {
   return element;
 };
 
+// A server with a read token is opened as /#token=TOKEN; what follows # is not sent or logged.
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+
 async function ask(address, body) {
-  const response = await fetch(address, body && {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
-  });
+  const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+  const response = await fetch(address, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
   const content = await response.json();
   if (!response.ok) throw new Error(content.detail || response.statusText);
   return content;
@@ -41,7 +43,7 @@ async function search(event) {
     const answer = await ask("search", body);
     if (turn !== latest) return; // a newer search was started
     const hits = answer.results[0];
-    history.replaceState(null, "", "?" + new URLSearchParams({ q: query }));
+    history.replaceState(null, "", "?" + new URLSearchParams({ q: query }) + location.hash);
     say(hits.length ? `${hits.length} result${hits.length === 1 ? "" : "s"} in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : "No results.");
     pressed = null;
     forget();
