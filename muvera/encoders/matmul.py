@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from ..kernels.byte_product import multiply_split, split_to_bytes
 from ..kernels.byte_tile import STEP, pack_bytes
-from ..kernels.products import PRODUCT_DEPTH, add_product, pack_map
+from ..kernels.products import add_product, pack_map
 from ..utils.parallel import run_in_ranges
 
 __all__ = [
@@ -56,7 +56,7 @@ def product(
     packed = pack_map(np.asarray(right, np.float32))
 
     def work(start: int, stop: int) -> None:
-        add_product(left[start:stop], packed, PRODUCT_DEPTH, out[start:stop])
+        add_product(left[start:stop], packed, out[start:stop])
 
     starts = range(0, len(left), _TASK_ROWS)
     run_in_ranges(work, [(start, min(start + _TASK_ROWS, len(left))) for start in starts], threads)

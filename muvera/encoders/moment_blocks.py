@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.validation import read_only_view
 from ..kernels.moments import covariances, first_moments, query_matrices, weigh_moments
-from ..kernels.products import PRODUCT_DEPTH, add_product, pack_map
+from ..kernels.products import add_product, pack_map
 from ..kernels.tile import LANES, pack_columns
 from .base import EncoderArrays
 from .matmul import leading_eigenvectors, product
@@ -180,7 +180,7 @@ class BlockWriter:
         for row in range(first, last, _PROJECTED_ROWS):
             rows = slice(row, min(row + _PROJECTED_ROWS, last))
             tokens = floats[rows] if len(floats) else halves[rows].view(np.float16).astype(np.float32)
-            add_product(tokens, self._directions, PRODUCT_DEPTH, projected[row - first : rows.stop - first])
+            add_product(tokens, self._directions, projected[row - first : rows.stop - first])
         none = read_only_view(np.empty((0, size), np.uint16))
         return read_only_view(projected), none, offsets[start : stop + 1] - first, 0, stop - start
 

@@ -9,11 +9,8 @@ import numpy as np
 from .jit import helper, kernel
 from .tile import LANES, ROWS, lane_dot, pack_columns, tile_dot
 
-# Depth of the expanded sign panel: 256 * 16 floats stay in the first-level cache.
+# Depth of a step, in which a panel has 256 * 16 floats: they stay in the first-level cache.
 _DEPTH = 256
-
-#: Depth of the steps in which a packed map is read, for the same reason.
-PRODUCT_DEPTH = 256
 
 
 @kernel
@@ -50,26 +47,25 @@ def add_rademacher(block, start, signs, scale, out):
 
 
 def pack_map(matrix: np.ndarray) -> np.ndarray:
-    """Pack a map (L, D) for :func:`add_product`, flat."""
-    steps = range(0, len(matrix), PRODUCT_DEPTH)
-    return np.concatenate([pack_columns(matrix[i : i + PRODUCT_DEPTH].T).reshape(-1) for i in steps])
+    """Pack a map (L, D) for :func:`add_product`, flat: steps of rows, each packed in panels of columns."""
+    steps = range(0, len(matrix), _DEPTH)
+    return np.concatenate([pack_columns(matrix[i : i + _DEPTH].T).reshape(-1) for i in steps])
 
 
 @kernel
-def add_product(block, packed, step, out):
+def add_product(block, packed, out):
     """Add ``block @ M`` to `out` (b, D), both float32.
 
-    `packed` holds M's rows `step` at a time, each step's columns packed in panels, flat.  A
-    step of a panel is read once for all rows.  The sum runs in the same order for any number
-    of rows.
+    `packed` is M packed by :func:`pack_map`.  Each step of a panel is read once for all rows.  The sum runs
+    in the same order for any number of rows.
     """
     count, length = block.shape
     width = out.shape[1]
     panels = (width + LANES - 1) // LANES
-    rows = np.empty((count + ROWS) * step, np.float32)
+    rows = np.empty((count + ROWS) * _DEPTH, np.float32)
     tile = np.empty(ROWS * LANES, np.float32)
-    for begin in range(0, length, step):
-        depth = min(step, length - begin)
+    for begin in range(0, length, _DEPTH):
+        depth = min(_DEPTH, length - begin)
         for i in range(count):
             for j in range(depth):
                 rows[i * depth + j] = block[i, begin + j]
@@ -122,7 +118,7 @@ def inner_products(vectors, start, stop, width, queries, count, out):
 def inner_products_at(vectors, positions, width, queries, count, out):
     """Write the products of the vectors at `positions` with all queries to `out`, with the bits of all.
 
-    ROWS vectors at a time are copied side by side.
+    Groups of ROWS vectors are copied side by side.
     """
     tile = np.empty(ROWS * LANES, np.float32)
     block = np.empty(ROWS * width, np.float32)

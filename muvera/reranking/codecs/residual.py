@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
-from ...kernels.products import PRODUCT_DEPTH, add_product, pack_map
+from ...kernels.products import add_product, pack_map
 from ...kernels.token_codes import FACTOR_BYTES, HAS_SHUFFLES, byte_table, decode_residuals, write_residuals
 from ...utils.checks import require_choice
 from ...utils.parallel import run_in_ranges
@@ -386,7 +386,7 @@ def _product(
     out = np.zeros((len(rows), columns), np.float32)
 
     def work(start: int, stop: int) -> None:
-        add_product(rows[start:stop], packed, PRODUCT_DEPTH, out[start:stop])
+        add_product(rows[start:stop], packed, out[start:stop])
 
     starts = range(0, len(rows), _TASK_ROWS)
     run_in_ranges(work, [(start, min(start + _TASK_ROWS, len(rows))) for start in starts], threads)
