@@ -1,1 +1,1 @@
-"""Compiled loops over arrays: numba and NumPy only, no validation, nothing else of muvera."""
+"""Compiled loops over arrays: they use only numba and NumPy, and validate nothing."""

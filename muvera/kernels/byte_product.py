@@ -1,4 +1,4 @@
-"""Products of rows rounded to bytes with maps and vectors in bytes: the same bits on every machine.
+"""Products of rows rounded to bytes with maps and vectors in bytes, bit-identical on every machine.
 
 Rows are rounded to one byte or to two.  See :mod:`muvera.kernels.byte_tile` for the sums and the sizes.
 """
@@ -14,7 +14,7 @@ from .tile import LANES, ROWS
 def round_to_bytes(block, per_unit, out):
     """Write ``128 + block * per_unit``, rounded and clipped to 1..255, to `out` (uint8, 2-D).
 
-    Further columns of `out` stay unchanged.
+    Other columns of `out` are not changed.
     """
     width = block.shape[1]
     whole = width // LANES * LANES
@@ -92,7 +92,7 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
     panels = (width + LANES - 1) // LANES
     flat = rows.reshape(-1)
     sums = np.empty(ROWS * LANES, np.int32)
-    # A tile of many rows would repeat those of a single query.
+    # A tile of many rows would repeat the rows of a single query.
     begun = panels // STRIP * STRIP if count == 2 else 0
     for panel in range(0, begun, STRIP):
         byte_strip(flat, 0, 1, depth, packed, panel, sums, 0)
@@ -127,7 +127,7 @@ def round_rows(vectors, slack, numbers, sums, units, errors):
         for j in range(vectors.shape[1]):
             peak = max(peak, abs(vectors[i, j]))
         unit = peak / np.float32(127)
-        # A unit that is no normal number has no accurate inverse: such a vector is as good as zero.
+        # A subnormal unit has no accurate inverse: such a vector is treated as zero.
         if unit < tiny:
             unit = np.float32(0)
         inverse = np.float32(1) / unit if unit > 0 else np.float32(0)

@@ -1,4 +1,4 @@
-"""Sums of products of unsigned with signed bytes: exact integers, the same on every machine.
+"""Sums of products of unsigned and signed bytes: exact integers, the same on every machine.
 
 A map in bytes takes a quarter of the memory of a map in float32.  If the processor adds four
 products at once (AVX-512 VNNI), a product takes down to a quarter of the time.
@@ -164,7 +164,7 @@ def _add_vnni(builder: Any, total: Any, row: Any, column: Any) -> Any:
 
 
 def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
-    """Emit the same sums for any machine, one byte of the four after the other."""
+    """Emit the same sums for any machine, one of the four bytes after another."""
     for i in range(STEP):
         shifted = builder.lshr(row, constant(_SUMS, 8 * i))
         unsigned = builder.and_(shifted, constant(_SUMS, 255))

@@ -4,8 +4,8 @@ Sizes: d columns of a token, M query tokens of all queries together, packed in p
 LANES columns (panels, d, LANES), flat.  Documents come as float32 (`floats`) or float16
 bit patterns (`halves`); the other array is empty.
 
-A document's tokens run through the tile ROWS at a time and leave only the maxima, so no
-similarity is ever stored and nothing is padded: zero rows would change a maximum below 0.
+A document's tokens pass through the tile, ROWS at a time, and only the maxima are kept.  So no similarity is
+stored and nothing is padded: zero rows would change a maximum below 0.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from .tile import LANES, ROWS, tile_dot, tile_max
 # Largest number of entries that are prefetched: they stay in the second-level cache until they are used.
 _AHEAD = 32768
 
-# Rows that are prefetched once more at this distance: the processor drops requests if it is busy.
+# Distance at which rows are prefetched again, because a busy processor drops requests.
 _NEAR = 32
 
 # Bytes of a cache line.
@@ -103,7 +103,7 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 
 @kernel
 def match_tokens(document, packed, tokens, similarities):
-    """Write each query token's best document token, the first of equals, and its similarity.
+    """Write each query token's best document token (of equals, the first one) and its similarity.
 
     `document` is float32 (t, d), t > 0.
     """

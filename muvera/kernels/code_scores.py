@@ -1,9 +1,9 @@
 """Chamfer similarities of one query with coded documents, by products of bytes.
 
-A token's code unpacks to a row of unsigned bytes u and a factor f, a query token to signed bytes v, a
-unit, a bias and a constant.  Their product is ``constant + unit * f * (<u, v> - bias)``; <u, v> is an
-exact integer, and the rest is rounded alike on every machine.  The codes of the next document are
-prefetched while one is multiplied: in random order waiting for them would take longer than the products.
+A token's code unpacks to a row of unsigned bytes u and a factor f, a query token to signed bytes v, a unit, a
+bias and a constant.  Their product is ``constant + unit * f * (<u, v> - bias)``; <u, v> is an exact integer,
+and the rest is rounded alike on every machine.  The codes of the next document are prefetched during the
+products of the current one: in random order, waiting for them would take longer than the products.
 
 Sizes: ``depth`` bytes of an unpacked row; M query tokens in panels of LANES columns, as
 :func:`muvera.kernels.byte_tile.pack_bytes` packs them.

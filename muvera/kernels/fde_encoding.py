@@ -4,12 +4,11 @@ Sizes: d columns of a token, `width` = d rounded up to LANES, R `repetitions` of
 hyperplanes each, C = 2**k cells, p columns of a `block`.  An FDE is R * C * p floats:
 repetition, then cell, then coordinate.
 
-Matrices are packed panels, flat: dense (panels, width, LANES) for the tile, or lane by
-lane (panels, width / LANES, LANES) for a matrix whose entries are zero unless row = column
-(mod LANES), which costs LANES times less.  With an empty `mixing` the tokens stay in their own
-basis; an empty `projection` is the identity.
+Matrices are packed panels, flat: dense (panels, width, LANES) for the tile, or lane by lane (panels, width /
+LANES, LANES) for a matrix whose entries are zero unless row = column (mod LANES), which takes LANES times
+less work.  With an empty `mixing` the tokens stay in their own basis; an empty `projection` is the identity.
 
-A cell's *code* has bit j set when hyperplane j of its repetition has a positive product.
+Bit j of a cell's *code* is set if hyperplane j of its repetition has a positive product.
 `position` (C,) is the position of a code's block in the repetition: the cell numberings of this
 library and of the C++ reference differ only there.
 """
@@ -36,10 +35,10 @@ _CANCELED = np.float32(1e-6)
 def write_blocks(
     sums, scales, slot_codes, slots, width, repetition, position, projection, lanewise, block, tile, out
 ):
-    """Project the occupied cells' rows and write them into one FDE `out`.
+    """Project the rows of the occupied cells and write them to one FDE, `out`.
 
-    `sums` holds `slots` rows, row s belonging to the cell with code ``slot_codes[s]`` and
-    to be scaled by ``scales[s]``.
+    `sums` contains `slots` rows; row s is of the cell with code ``slot_codes[s]`` and is scaled by
+    ``scales[s]``.
     """
     cells = position.shape[0]
     if projection.shape[0] == 0:
@@ -66,7 +65,7 @@ def write_blocks(
 
 @helper
 def nearest_token(code, codes, count):
-    """Return the token whose code differs from `code` in the fewest bits, the first of ties."""
+    """Return the token whose code differs from `code` in the fewest bits; of ties, the first one."""
     best, chosen = 64, 0
     for t in range(count):
         distance = 0
@@ -104,13 +103,13 @@ def encode_documents(
     `weight` multiplies every entry.  An empty document's FDE is zero.
 
     With `split` the FDE is that of the tokens minus the document's mean token, in the cells of the whole
-    tokens.  Columns of `out` beyond the FDE stay unchanged.
+    tokens.  Columns of `out` beyond the FDE are not changed.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
     cells = position.shape[0]
     panels = (repetitions * bits + LANES - 1) // LANES
-    step = panels + 1  # one mask more, so that a code may be read across two
+    step = panels + 1  # one extra mask, because a code may be read across two masks
     longest = 0
     for document in range(first, last):
         longest = max(longest, offsets[document + 1] - offsets[document])
@@ -217,10 +216,10 @@ def encode_queries(
 ):  # fmt: skip
     """Write the FDEs of queries first..last to ``out[0 : last - first]``.
 
-    Cells are decided after subtracting `center`; values are not centered, which would change
-    the ranking.  With `softness` tau > 0 a token at distance m from its nearest hyperplane
-    goes to the cell across it with weight exp(-m / tau) / 2, and to its own with the rest.
-    `weight` multiplies every entry; columns of `out` beyond the FDE stay unchanged.
+    Tokens are assigned to cells after subtracting `center`; values are not centered, because that would
+    change the ranking.  With `softness` tau > 0 a token at distance m from its nearest hyperplane goes to the
+    cell across it with weight exp(-m / tau) / 2, and to its own with the rest.  `weight` multiplies every
+    entry; columns of `out` beyond the FDE stay unchanged.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]

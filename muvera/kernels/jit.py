@@ -1,11 +1,11 @@
-"""The one place for numba's flags.
+"""The numba flags of all kernels.
 
 ``kernel`` compiles a function for use from several Python threads at once: it releases
 the interpreter lock and uses none of numba's own threads, whose default layer aborts the
 process when two Python threads enter it.  :mod:`muvera.utils.parallel` starts the threads.
 
-No fastmath: signs decide cells, and every sum keeps its written order, so that a result
-does not depend on the machine's vector width.
+No fastmath: signs determine cells, and every sum keeps its written order, so that results do not depend on
+the machine's vector width.
 """
 
 import os

@@ -3,8 +3,8 @@
 Sizes: d columns of a token, `width` = d rounded up to LANES, n landmarks or features, packed in panels of
 LANES columns by :func:`muvera.kernels.byte_tile.pack_bytes`, `width` bytes each.
 
-Tokens are rounded to bytes after a center that is the same for all tokens is subtracted.  Products of
-bytes are exact integers, so a text's values depend neither on the machine nor on other texts.
+Tokens are rounded to bytes after a center that is the same for all tokens is subtracted.  Products of bytes
+are exact integers, so a text's values do not depend on the machine or on other texts.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Norms of token vectors, scaling to unit length, and the search for numbers that are not finite.
 
-A sum of squares is eight sums in float64, each of every eighth column, added in one order: it is
-the same on every machine, and no addition waits for another.
+A sum of squares is computed as eight float64 sums, each over every eighth column, which are added in a fixed
+order: it is the same on every machine, and the additions do not wait for each other.
 """
 
 import numpy as np
@@ -34,9 +34,9 @@ def _square_sum(row):
 def measure_rows(tokens, totals):
     """Add the rows of `tokens` to the running `totals`, a float64 array of six.
 
-    These are: the number of rows that are not zero; the sum, minimum and maximum of their norms;
-    the largest distance of a norm from 1; and the number of rows that are zero.  The sum runs
-    from row to row, so that it does not depend on how the rows were cut into batches.
+    These are: the number of rows that are not zero; the sum, minimum and maximum of their norms; the largest
+    distance of a norm from 1; and the number of rows that are zero.  The sum runs from row to row, so that it
+    does not depend on the division into batches.
     """
     for i in range(tokens.shape[0]):
         square = _square_sum(tokens[i])

@@ -90,7 +90,7 @@ def add_count_sketch(block, targets, signs, out):
 
 @helper
 def _tree_sum(tile, first):
-    """Return the sum of the LANES partial sums ``tile[first:]``, which are overwritten."""
+    """Return the sum of the LANES partial sums ``tile[first:]``, which this function overwrites."""
     half = LANES // 2
     while half > 0:
         for j in range(half):
@@ -116,9 +116,9 @@ def inner_products(vectors, start, stop, width, queries, count, out):
 
 @kernel
 def inner_products_at(vectors, positions, width, queries, count, out):
-    """Write the products of the vectors at `positions` with all queries to `out`, with the bits of all.
+    """Write the products of the vectors at `positions` with all queries to `out`.
 
-    Groups of ROWS vectors are copied side by side.
+    The bits are those of :func:`inner_products`.  Groups of ROWS vectors are copied side by side.
     """
     tile = np.empty(ROWS * LANES, np.float32)
     block = np.empty(ROWS * width, np.float32)
@@ -135,9 +135,9 @@ def inner_products_at(vectors, positions, width, queries, count, out):
 
 @kernel
 def group_floors(products, errors, length, least, size, out):
-    """Write the greatest of each `size` products, each as low as it can be, to `out`.
+    """Write the greatest lower bound of each group of `size` products to `out`.
 
-    The k-th best of these is at most the k-th best of all, for they belong to different products.
+    The k-th best of these is at most the k-th best of all, because they come from different products.
     """
     for group in range(len(out)):
         best = np.float32(-np.inf)
@@ -148,9 +148,9 @@ def group_floors(products, errors, length, least, size, out):
 
 @kernel
 def places_above(products, errors, length, least, edge, places):
-    """Write the places of the products that can be `edge` or more to `places`; return how many they are.
+    """Write the positions of the products that can be `edge` or more to `places`; return their number.
 
-    Ends with one more than `places` has room for.
+    Stops at one more than the size of `places`.
     """
     count = 0
     for i in range(len(products)):

@@ -16,13 +16,13 @@ from .jit import helper, kernel
 from .row_operations import square_sum, widen_halves
 from .tile import LANES, ROWS, tile_max
 
-# Rows prefetched ahead of the tile: far enough to arrive in time, near enough to stay cached.
+# Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay cached.
 _AHEAD = 32
 
 # Number of errors of estimates before they are used, and the standard deviations that are allowed for.
 _LEAST_ERRORS, _DEVIATIONS = 8, 5.0
 
-# Between these norms no product overflows, and what underflows is far below the slack.
+# Between these norms no product overflows, and terms that underflow are far below the slack.
 _MIN_NORM, _MAX_NORM = 1e-15, 1e15
 
 
@@ -30,8 +30,8 @@ _MIN_NORM, _MAX_NORM = 1e-15, 1e15
 def prepare_bounds(products, norms, slack, order, ordered_norms, cosines, sines):
     """Write an order of the query's tokens, and their norms and angles in this order.
 
-    The first token is the most central one; each next token is the one least similar to those
-    before it.  In this order the maxima of the first panel give the tightest bounds for the rest.
+    The first token is the most central one; each next token is the least similar to the ones before it.  In
+    this order the maxima of the first panel give the tightest bounds for the rest.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def prepare_bounds(products, norms, slack, order, ordered_norms, cosines, sines)
         Receives the norms in this order.
     cosines, sines : float32 (M, M)
         Receive the cosines and sines of the angles between tokens in this order, the angles
-        rounded up.  Tokens that are too short to have a direction count as opposite to all.
+        rounded up.  Tokens that are too short to have a direction count as opposite to all others.
     """
     count = norms.shape[0]
     similarity = np.empty((count, count))
@@ -97,12 +97,12 @@ def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
     """Lower the `bounds` (M,) of the tokens after a panel by the maxima of the panel's tokens, from `begin` on.
 
     A bound is the largest possible cosine with a document token, if all document tokens were as
-    long as the longest.  Everything is rounded towards a higher bound.
+    long as the longest.  Rounding always increases the bound.
     """
     end = begin + LANES
     for i in range(begin, end):
         if norms[i] < _MIN_NORM:
-            continue  # it has no direction
+            continue  # the token has no direction
         largest = min(1.0, max(-1.0, best[i] / (norms[i] * longest)) + slack)
         cosine, sine = np.float32(largest), np.float32(np.sqrt(1.0 - largest * largest))
         for j in range(end, count):
@@ -112,7 +112,7 @@ def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
 
 @helper
 def _hardly_reaches(estimate, errors, heap):
-    """Return True if no likely error of `estimate`, judged by `errors`, lets it enter `heap`."""
+    """Return True if `estimate` is unlikely to enter `heap`, judged by the `errors` of the estimates so far."""
     count = errors[0]
     if count < max(heap.shape[0], _LEAST_ERRORS):
         return False
@@ -123,7 +123,7 @@ def _hardly_reaches(estimate, errors, heap):
 
 @helper
 def _enter(heap, score):
-    """Replace the smallest entry of the min-heap `heap`, its first, by `score`."""
+    """Replace the first (smallest) entry of the min-heap `heap` by `score`."""
     place, size = 0, heap.shape[0]
     while 2 * place + 1 < size:
         child = 2 * place + 1
@@ -144,9 +144,9 @@ def _score(
     """Return the score of the document with the tokens first..last of `rows`, -inf once it is below `least`.
 
     `longest` is the norm of its longest token, or 0 to score the document completely.  Meanwhile the next
-    document, following..following_stop of `floats` or `halves`, is prefetched, since the first panel has too
-    little work per row to wait for the memory.  So are rows of this document, unless they were float16
-    and have been read already.
+    document, following..following_stop of `floats` or `halves`, is prefetched, because the first panel has
+    too little work per row to hide the wait for memory.  So are rows of this document, unless they were
+    float16 and have been read already.
     """
     count = places.shape[0]
     best[:] = -np.inf
@@ -158,7 +158,7 @@ def _score(
         done = panel * LANES
         if longest > 0 and panel > 0:
             _tighten(best, done - LANES, count, norms, longest, slack, cosines, sines, bounds)
-            total = 1e-30  # more than all that underflows
+            total = 1e-30  # more than the sum of all terms that underflow
             for j in range(done):
                 total += best[j] + norms[j] * longest * slack
             for j in range(done, count):
@@ -189,10 +189,10 @@ def score_with_pruning(
 ):  # fmt: skip
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
-    The score is -inf for documents without tokens, for those that are certainly below the k best
-    before them, for all documents after `patience` documents in a row that did not change the k best,
-    and for all documents from the first one that its estimate excludes.  Every other score has the
-    bits of :func:`muvera.kernels.chamfer.score_documents`.
+    The score is -inf for documents without tokens, for those that are certainly below the k best so far, for
+    all documents after `patience` consecutive ones that did not enter the k best, and for all documents from
+    the first one that is excluded by its estimate.  Every other score has the bits of
+    :func:`muvera.kernels.chamfer.score_documents`.
 
     Parameters
     ----------
@@ -210,8 +210,8 @@ def score_with_pruning(
         Min-heap of the k best scores so far, filled up with -inf.  Updated.  If it is empty,
         no document is skipped.
     counts : int64 (2,)
-        Number of documents in a row that did not change the k best, and number of pairs of a
-        document token and a panel that were multiplied.  Updated.
+        Number of consecutive documents that did not enter the k best, and number of multiplied pairs of a
+        document token and a panel.  Updated.
     """
     depth = max(floats.shape[1], halves.shape[1])
     is_half = halves.shape[0] > 0

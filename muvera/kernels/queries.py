@@ -1,4 +1,4 @@
-"""Query tokens for reranking: rounded to bytes and packed, or carved into balls."""
+"""Prepare query tokens for reranking: round them to bytes and pack them, or merge them into balls."""
 
 import numpy as np
 
@@ -12,15 +12,15 @@ MOST = 127
 
 @kernel
 def round_query(tokens, scales, shift, zero, depth, packed, biases, steps, products):
-    """Write each scaled token as whole multiples of its step, a 127th of its largest entry.
+    """Write each scaled token as whole multiples of its step, which is a 127th of its largest entry.
 
     Parameters
     ----------
     tokens : float32 (m, n)
     scales, shift : float32 (n,)
-        A token is multiplied by the scales; its product with the shift is written, too.
+        A token is multiplied by the scales; its product with the shift is also written.
     zero : float
-        Byte of a document token for the value 0.
+        Byte that represents the value 0 in document tokens.
     depth : int
         Rows of a packed panel, a multiple of STEP, at least n.
     packed : int8
@@ -71,7 +71,7 @@ def carve_balls(tokens, offsets, least, sums, counts):
     Parameters
     ----------
     tokens : float32 (n, d)
-        Tokens of all queries, one query after the other.
+        Tokens of all queries, one query after another.
     offsets : int64 (q + 1,)
         Starts of the queries in `tokens`.
     least : float

@@ -1,6 +1,6 @@
 """Operations on single rows of floats: scale, add, sum of squares, convert, prefetch, load tokens.
 
-The intrinsics take flat arrays and a position in each.  A ``count`` is cut to whole vectors of LANES
+The intrinsics take flat arrays and a position in each.  A ``count`` is rounded down to whole vectors of LANES
 entries.
 
 Tokens come as float32 (`floats`, n x d) or as float16 bit patterns (`halves`, n x d); the other array is
@@ -192,7 +192,7 @@ def load_rows(floats, halves, start, stop, depth, width, center, out):
     """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
     flat, bits = floats.reshape(-1), halves.reshape(-1)
     for i in range(stop - start):
-        # Slices: numba vectorizes no loop over an index that is a sum.
+        # Slices, because numba does not vectorize loops over an index that is a sum.
         row = out[i * width : (i + 1) * width]
         begin = (start + i) * depth
         if bits.shape[0] > 0:

@@ -1,6 +1,6 @@
 """Scan of 4-bit codes: approximate inner products of one query with all vectors.
 
-A vector is cut into pairs of columns, and the code of a pair is the number of its nearest of 16 centroids.
+A vector is split into pairs of columns, and the code of a pair is the number of the nearest of 16 centroids.
 The inner product with a query is then a sum of table entries, one per pair.  The tables are rounded to
 bytes, so the sums are small integers, equal on every processor.  One byte shuffle looks up a table for as
 many vectors as a register has bytes (André, Kermarrec and Le Scouarnec, "Cache locality is not enough", VLDB
@@ -183,7 +183,7 @@ def _edge_of(sums, count, wanted, counts):
 
 @kernel
 def _keep_best(sums, rows, count, wanted, counts):
-    """Keep the `wanted` greatest of `count` sums, the earlier of equal ones, in order; return the least sum kept."""
+    """Keep the `wanted` greatest of `count` sums in order, of equal ones the earlier; return the smallest one kept."""
     edge, above = _edge_of(sums, count, wanted, counts)
     equal = wanted - above
     kept = 0
@@ -204,7 +204,7 @@ def scan_codes(codes, groups, tables, mask, start, stop, tile, wanted, sums, row
     `codes` flat uint8; `tables` uint8 (m, groups * 32); `mask` uint8, one entry per row, 0 to skip it, or empty to
     scan all.  `sums` uint16 (m, room) and `rows` int64 (m, room) get the results, in ascending order of rows, and
     `found` int64 (m,) their numbers; room is at least ``wanted + BLOCK``, and more is faster.  `start` is a multiple of
-    BLOCK.  Queries take turns at `tile` rows, which stay in the cache.
+    BLOCK.  Queries take turns scanning `tile` rows, which stay in the cache.
     """
     block = np.empty(BLOCK, np.uint16)
     counts = np.empty(256, np.int64)
@@ -267,7 +267,7 @@ def fit_centroids(sample, starts, iterations, centroids):
 
 @kernel
 def _nearest(centroids, x, y):
-    """Return the number of the nearest centroid, the lower one of equally near ones."""
+    """Return the number of the nearest centroid; of equally near ones, the lower number."""
     best, least = 0, np.float32(np.inf)
     for j in range(CENTROIDS):
         right, up = x - centroids[0, j], y - centroids[1, j]
@@ -297,8 +297,8 @@ def encode_rows(vectors, centroids, first, groups, codes):
 def make_tables(query, centroids, limit, products, tables):
     """Write the table of a query, float32 (2 pairs,), to `tables` uint8 (groups * 32,), with entries up to `limit`.
 
-    `products` float32 (pairs, CENTROIDS) is a scratch.  An entry is the product of the query with a centroid above
-    the least one of its pair, in a unit that all pairs share.
+    `products` float32 (pairs, CENTROIDS) is scratch memory.  An entry is the product of the query with a
+    centroid minus the smallest one of its pair, in a unit that all pairs share.
     """
     widest = np.float32(0)
     for pair in range(len(centroids)):

@@ -1,13 +1,13 @@
-"""The inner product tile that every matrix product of the library is made of.
+"""The inner product tile, from which every matrix product of the library is built.
 
 One intrinsic multiplies ``ROWS`` rows by ``LANES`` packed columns.  Its accumulators stay in
 registers, and each is one fused multiply-add after the other along the depth.  Two properties
 follow that a BLAS product does not have:
 
-* an entry of a product has the same bits whatever the number of rows, columns, threads or
-  the machine's vector width, because its sum always runs 0, 1, 2, ... with explicit fma;
-  so a token falls into the same SimHash cell alone and in any batch;
-* the maxima or the signs of a product can be taken without storing the product.
+* an entry of a product has the same bits for any number of rows, columns and threads and any vector width of
+the machine, because its sum always runs 0, 1, 2, ... with explicit fma; so a token falls into the same
+SimHash cell alone and in any batch; * the maxima or the signs of a product can be taken without storing the
+product.
 
 Sizes: ``depth`` columns of the left matrix (the tokens' dimension), ``LANES`` columns in a
 panel of the packed right matrix, which is float32 ``(panels, depth, LANES)``, zero-padded.

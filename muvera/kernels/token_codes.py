@@ -29,7 +29,7 @@ from .row_operations import half_at
 #: Bytes of a factor.
 FACTOR_BYTES = 2
 
-# Entries from which the one is chosen that tells how far a row was stretched.
+# Number of candidates for the entry that determines how far a row was stretched.
 _PROBED = 16
 
 #: Coordinates that are unpacked together.
@@ -166,7 +166,7 @@ def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buck
 
 @helper
 def _find_exact(row, center, inverse_scales, thresholds, levels, scales, tolerance, buckets):
-    """Write the buckets that make the direction of `row` and return their norm, or 0 if no buckets do.
+    """Write the buckets that reproduce the direction of `row` and return their norm, or 0 if there are none.
 
     It is unknown how far the row was stretched, but each level is reached at the largest entry by one
     stretch only, and the other entries exclude the wrong ones.  The largest possible stretch is taken.
@@ -181,13 +181,13 @@ def _find_exact(row, center, inverse_scales, thresholds, levels, scales, toleran
     for i in range(levels.shape[0]):
         level = levels[levels.shape[0] - 1 - i] if row[largest] > 0 else levels[i]
         stretch = np.float64(center[largest] + scales[largest] * level) / row[largest]
-        if not stretch > 0:  # nor do the following ones
+        if not stretch > 0:  # the following ones are not positive either
             break
         square = 0.0
         for j in range(dimension):
             value = np.float32((row[j] * stretch - center[j]) * inverse_scales[j])
             bucket, last = 0, thresholds.shape[0]
-            while bucket < last:  # the number of thresholds below it, by halving
+            while bucket < last:  # the number of thresholds below it, by binary search
                 middle = (bucket + last) >> 1
                 if value > thresholds[middle]:
                     bucket = middle + 1
@@ -211,7 +211,7 @@ def write_residuals(
 ):  # fmt: skip
     """Write the residuals' bits of each row and the norm of the decoded vector.
 
-    Only the direction of that vector counts, since it gets the token's length again.  So the row is
+    Only the direction of that vector matters, since its length is restored by the factor.  So the row is
     stretched by one of several factors, the one with the smallest angle.  A row that is the decoded value of
     a code with the hinted centroid gets that code.
 
@@ -274,7 +274,7 @@ def write_residuals(
 
 @helper
 def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
-    """Write the centroids' numbers of the codes first..last, each at most `most`."""
+    """Write the centroid numbers of the codes first..last, each limited to `most`."""
     for token in range(first, last):
         number = np.int64(codes[token * width])
         for i in range(1, id_bytes):
@@ -284,7 +284,7 @@ def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
 
 @helper
 def write_factors(codes, first, last, width, start, factors):
-    """Write the factors of the codes first..last, which stand `start` bytes after the start of each code."""
+    """Write the factors of the codes first..last, which begin `start` bytes after the start of each code."""
     for token in range(first, last):
         factors[token - first] = half_at(codes, token * width + start)
 
@@ -299,7 +299,7 @@ def unpack_residuals(
 
     `table` holds the integer of each byte, `centers` (flat) `words` integers of each centroid; the type of
     all three is as wide as the coordinates of a byte.  `nibbles`, which may be empty, holds the same for
-    half bytes.  Integers of a row past the bytes of a code are left unchanged.
+    half bytes.  Integers of a row past the bytes of a code are not changed.
     """
     residuals = id_bytes + FACTOR_BYTES
     count = width - residuals

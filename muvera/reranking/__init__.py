@@ -1,1 +1,1 @@
-"""Exact Chamfer similarity, and reranking by it with few products; codecs, spans, fusion."""
+"""Exact Chamfer similarity, and pruned reranking by it; codecs, spans, fusion."""

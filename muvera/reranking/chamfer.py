@@ -1,7 +1,7 @@
 """Exact Chamfer similarity (MaxSim): Chamfer(Q, P) = sum over q of max over p of <q, p>.
 
 Inner products add along the dimension with fused multiply-adds, and scores add over query tokens in their
-order.  So a score has the same bits for any batch, other documents and number of threads.
+order.  So a score has the same bits in any batch, beside any other documents and with any number of threads.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .pruning import RerankOptions, rank_candidates
 
 __all__ = ["Explanation", "chamfer", "chamfer_matrix", "explain", "rerank", "top_k"]
 
-# Query tokens packed at once: their panels stay in the second-level cache.
+# Number of query tokens that are packed together: their panels stay in the second-level cache.
 _QUERY_TOKENS = 512
 
-# Document tokens of one task.
+# Number of document tokens per task.
 _TASK_TOKENS = 16384
 
 # Largest number of scores in memory in top_k: those of all documents with a block of queries.
@@ -42,7 +42,7 @@ class Explanation:
     Parameters
     ----------
     tokens : int64 (n_query_tokens,)
-        Position of the most similar document token; the first of equals.
+        Position of the most similar document token; of equals, the first one.
     similarities : float32 (n_query_tokens,)
         Inner products with these tokens; their sum is the Chamfer similarity.
     """
@@ -154,8 +154,8 @@ def rerank(
 ) -> list[Ranking]:
     """Order each query's candidates by exact Chamfer similarity.
 
-    Scoring of a candidate stops early once it cannot be among the `k` best.  That never changes the result,
-    and is fastest if the likely best come first.
+    Scoring of a candidate stops early once it cannot be among the `k` best.  This never changes the result,
+    and is fastest if the likely best candidates come first.
 
     Parameters
     ----------
@@ -167,8 +167,8 @@ def rerank(
     k : int, optional
         Largest number of documents to return.  Default: all.
     patience : int, optional
-        Stop after this many candidates in a row that did not change the k best.  Smaller: faster (though
-        on one thread), but more of the best are missed.
+        Stop after this many consecutive candidates that did not enter the k best.  Smaller values are faster
+        (though on one thread) and lower recall.
     threads : int, optional
         Default: all usable cores.
 
@@ -267,7 +267,7 @@ def scores_at(
             out[start:stop],
         )  # fmt: skip
 
-    # A small candidate list is divided evenly, too.
+    # Small candidate lists are also divided evenly.
     weight = min(_TASK_TOKENS, int(offsets[-1]) // thread_count(threads) + 1)
     run_in_ranges(work, split_by_weight(offsets, weight, len(positions)), threads)
     return out
@@ -295,7 +295,7 @@ def _positions(
 
 
 def _checked(queries: Any, documents: Any) -> tuple[MultiVectors, MultiVectors]:
-    if isinstance(documents, (list, tuple)) and not documents:  # no documents fit any dimension
+    if isinstance(documents, (list, tuple)) and not documents:  # an empty list of documents has no dimension
         queries = checked_texts(queries, "queries", empty_dimension=1)
         documents = checked_texts(documents, "documents", queries.dimension)
     else:

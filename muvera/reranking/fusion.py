@@ -1,8 +1,8 @@
 """Fusion: merge rankings of several kinds into one.
 
 Scores of different kinds (Chamfer, BM25, cosines of single vectors) have different scales.  "sum" adds them
-unchanged, for scores that were trained to be added (BGE-M3).  "minmax" and "zscore" bring every list to one
-scale first; few judgements suffice to weight them (Bruch et al., TOIS 2023).  "rrf" uses ranks only.
+unchanged, for scores that were trained to be added (BGE-M3).  "minmax" and "zscore" scale every list first;
+few judgements are enough to weight the lists (Bruch et al., TOIS 2023).  "rrf" uses ranks only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Method", "fuse", "ndcg", "tune_weights"]
 
 Method = Literal["sum", "minmax", "zscore", "rrf"]
 
-#: Added to ranks by "rrf" (Cormack et al., 2009); larger: the first ranks matter less.
+#: Added to ranks by "rrf" (Cormack et al., 2009); larger values give the first ranks less weight.
 RRF_CONSTANT = 60
 
 
@@ -36,8 +36,8 @@ def fuse(
     Parameters
     ----------
     rankings : mapping of str to Ranking
-        By source, such as ``{"maxsim": ..., "bm25": ...}``.  A document that a source lacks gets 0 by
-        "sum" and "rrf", and that source's lowest score by "minmax" and "zscore".
+        By source, such as ``{"maxsim": ..., "bm25": ...}``.  A document that is missing from a source gets 0
+        with "sum" and "rrf", and that source's lowest score with "minmax" and "zscore".
     weights : mapping of str to float, optional
         At least 0, by source.  Default: all 1.
     method : {"sum", "minmax", "zscore", "rrf"}
@@ -105,7 +105,7 @@ def tune_weights(
     folds: int = 5,
     seed: int = 0,
 ) -> tuple[dict[str, float], float]:
-    """Choose the weights of a fusion by judged queries.
+    """Choose the weights of a fusion with judged queries.
 
     Parameters
     ----------
@@ -127,9 +127,9 @@ def tune_weights(
     Returns
     -------
     weights : dict of str to float
-        The weights with the largest mean nDCG over all queries; of equals the most even ones.
+        The weights with the largest mean nDCG over all queries; of equals, the most even ones.
     estimate : float
-        Cross-validated mean nDCG: each fold is measured with the weights that the other folds choose.
+        Cross-validated mean nDCG: each fold is measured with the weights chosen on the other folds.
 
     Raises
     ------

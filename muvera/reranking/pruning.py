@@ -1,9 +1,9 @@
-"""Cheaper reranking: skip candidates that cannot be, or are unlikely to be, among the k best.
+"""Faster reranking: skip candidates that cannot be, or are unlikely to be, among the k best.
 
 Candidates are scored in the order in which they are likely to be best.  The exact method stops scoring a
-document once bounds show that it is worse than the k best so far.  Two methods are approximate: `patience`
-stops after a number of candidates in a row that did not change the k best, and `estimates` stop once the
-next candidate is unlikely to be among them, judged by the errors of the estimates so far.
+document once bounds show that it is worse than the k best so far.  Two methods are approximate.  `patience`
+stops after a number of consecutive candidates that did not enter the k best.  `estimates` stop once the next
+candidate is unlikely to be among the k best, judged by the errors of the estimates so far.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ class RerankOptions:
     early_exit : bool
         Stop scoring a document once it cannot be among the k best.  The result stays the same.
     patience : int, optional
-        Stop after this many candidates in a row that did not change the k best.
+        Stop after this many consecutive candidates that did not enter the k best.
     estimates : float32 (c,), optional
         Estimated scores of the candidates, descending.  Ranking stops before the first candidate that would
         need a five-sigma error to be among the k best, judged by the errors of at least 8 and at least k
         candidates before it.
     products : list of int, optional
-        Each call appends its number of products of a document token with a panel of LANES query tokens.
+        Each call appends its number of products; one product is a document token with a panel of LANES query
+        tokens.
     """
 
     k: int
@@ -63,7 +64,7 @@ class RerankOptions:
 
     @property
     def in_order(self) -> bool:
-        """True if the score of a candidate decides whether the next one is scored."""
+        """True if the score of a candidate determines if the next one is scored."""
         return self.patience is not None or self.estimates is not None
 
 
@@ -76,8 +77,8 @@ def score_candidates(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's `size` candidates, float32 (size,), -inf for pruned ones.
 
-    The slices list the likely best first.  The k best do not depend on `threads`; only one is used if
-    ``options.in_order``.
+    The slices list the likely best candidates first.  The k best do not depend on `threads`; only one thread
+    is used if ``options.in_order``.
     """
     packed = _PackedQuery(query, options)
     workers = 1 if options.in_order else thread_count(threads)
@@ -141,7 +142,7 @@ class _PackedQuery:
         self.cosines = self.sines = np.empty((0, count), np.float32)
         self.places = np.arange(count)
         packed = pack_columns(tokens)
-        # A query of one panel is multiplied at once: no document can be stopped early.
+        # A query of one panel takes a single product per document token, so no document can be stopped early.
         if options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS:
             norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
             if norms.max() < _MAX_NORM:

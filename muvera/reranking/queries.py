@@ -1,9 +1,9 @@
 """Transformations of queries before a search: merge similar tokens, weight tokens.
 
 Chamfer similarity with token weights, ``sum_i w_i max_j <q_i, p_j>``, is that of the query whose token
-vectors are multiplied by their weights, so every search accepts weighted queries.  Vectors of a query add up
-over its tokens and follow the weights, too, except that an FDE's soft cells depend on vector lengths, which
-changes candidates a little.
+vectors are multiplied by their weights, so every search accepts weighted queries.  A query's vector is a sum
+over its tokens, so the weights also apply to it, except that an FDE's soft cells depend on vector lengths,
+which slightly changes candidates.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ..utils.checks import require_number
 
 __all__ = ["carve_queries", "inverse_document_frequency", "weight_queries"]
 
-# Largest rounding error of the cosine of a token with itself.
+# Maximum rounding error of the cosine of a token with itself.
 _ROUNDING = 1e-12
 
 
 def carve_queries(queries: Any, tau: float) -> MultiVectors:
-    """Merge similar query tokens, so that a search needs fewer products (MUVERA, section 3.2).
+    """Merge similar query tokens, so that a search needs fewer inner products (MUVERA, section 3.2).
 
-    Each ball of similar tokens is replaced by their sum.  The first token that belongs to no ball starts
-    the next one; every later free token whose cosine with it is at least `tau` joins.  A ball matches one
+    Each ball of similar tokens is replaced by their sum.  The first token that is in no ball starts the next
+    ball; every later free token whose cosine with it is at least `tau` joins this ball.  A ball matches one
     document token, so a score is at most the Chamfer similarity (up to rounding), and equal to it if all
     tokens of each ball have the same best document token.
 
@@ -37,8 +37,9 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
     ----------
     queries : MultiVectors, one array (tokens, dim) or a list of such arrays
     tau : float
-        Smallest cosine within a ball, above 0 and at most 1.  Lower: fewer vectors, larger changes of
-        scores.  1 merges only tokens of the same direction and changes no score.  The paper uses 0.7.
+        Smallest cosine within a ball, above 0 and at most 1.  Lower values make fewer vectors and change
+        scores more.  1 merges only tokens of the same direction and does not change scores.  The paper uses
+        0.7.
 
     Returns
     -------
@@ -77,7 +78,8 @@ def weight_queries(queries: Any, weights: Any) -> MultiVectors:
     ----------
     queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
     weights : float (tokens,), or a sequence of such arrays
-        At least 0, one per token vector, in order; a single array covers all queries one after another.
+        At least 0, one per token vector, in order; a single array contains the weights of all queries, one
+        after another.
 
     Returns
     -------
@@ -114,7 +116,7 @@ def weight_queries(queries: Any, weights: Any) -> MultiVectors:
 
 
 def inverse_document_frequency(documents: Sequence[Any], queries: Sequence[Any]) -> list[NDArray[np.float32]]:
-    """Return BM25's weights of query tokens: the rarer a token is in documents, the larger.
+    """Return BM25's weights of query tokens: tokens that are rarer in the documents get larger weights.
 
     Parameters
     ----------

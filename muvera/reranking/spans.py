@@ -2,7 +2,7 @@
 
 A document is encoded once; a span is a range of its token vectors.  Its score is the Chamfer similarity of the
 query with these tokens alone, ``sum_i max_{start <= r < stop} <q_i, p_r>``.  Spans of different documents
-compete by ``score(span) + alpha * score(document)``: the document's score tells whether the context is right.
+compete by ``score(span) + alpha * score(document)``: the document's score measures if the context matches.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
     Parameters
     ----------
     query : array_like (n_query_tokens, dimension)
-        Rows of a query's matrix make a sub-query; the scores of a query's parts add up to its score.
+        May be some rows of a query's matrix; the scores of a query's parts add up to its score.
     document : array_like (n_document_tokens, dimension)
     spans : int (m, 2)
         Start and stop of each span, in tokens.  Spans may overlap and leave gaps.
@@ -104,7 +104,7 @@ def rank_spans(
     alpha : float
         Weight of the document's score; 0 compares spans alone.
     document_scores : float (n,), optional
-        Chamfer similarities of the documents, if known; they save half the time.
+        Chamfer similarities of the documents, if known; this saves half of the time.
 
     Returns
     -------
@@ -188,7 +188,7 @@ def spans_from_characters(
     Returns
     -------
     int64 (m, 2)
-        The tokens that begin within each range; (0, 0) if none does.
+        The tokens that begin within each range; (0, 0) if there are none.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def _scores(queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.i
     packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
     out = np.empty((len(bounds), 1), np.float32)
     floats, halves = as_kernel_arrays(documents)
-    # The kernel reads text i from offsets[i] to offsets[i + 1]: every second one is a span.
+    # The kernel reads text i from offsets[i] to offsets[i + 1]: every second text is a span.
     at = 2 * np.arange(len(bounds))
     score_documents(floats, halves, bounds.reshape(-1), at, packed, queries.offsets, out)
     return out[:, 0]

@@ -1,4 +1,4 @@
-"""FDEConfig: configuration of Fixed Dimensional Encodings, and its presets."""
+"""FDEConfig: configuration of Fixed Dimensional Encodings, and their presets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FinalProjection = Literal["rademacher", "count_sketch"]
 DocumentCells = Literal["mean", "unit", "length"]
 Hyperplanes = Literal["orthogonal", "gaussian"]
 
-#: Whose random draws and cell numbering: this library's or those of Google's C++ reference.
+#: Source of the random draws and of the cell numbering: this library or Google's C++ reference.
 Dialect = Literal["muvera", "reference"]
 
 # 2**k cells per repetition; more would not fit into memory.
@@ -35,47 +35,45 @@ class FDEConfig(EncoderConfig):
     dimension : int
         Columns of a token vector.
     num_repetitions : int
-        R: independent partitions side by side.  More lower the error; time and size grow in
-        proportion.
+        R: number of independent partitions.  More of them lower the error; time and size grow in proportion.
     num_simhash_projections : int
-        k: hyperplanes of a partition, 2**k cells.  More separate tokens more finely (better
-        with long documents), and leave more cells empty.
+        k: hyperplanes of a partition, 2**k cells.  More hyperplanes make finer cells (better for long
+        documents), and leave more cells empty.
     projection_dimension : int, optional
         p: columns of a token in a block.  Default 16, at most `dimension` (except for "count_sketch").
     projection : {"complementary", "rademacher", "count_sketch", "identity"}
-        How d columns become p.  "complementary": every d/p repetitions share the rows of one
-        random rotation, so that together they lose nothing; never worse than independent
-        draws of the same size.  "rademacher": the paper's dense +-1/sqrt(p).
-        "count_sketch": one +-1 per column.  "identity": p = d.
+        How d columns become p.  "complementary": every d/p repetitions share the rows of one random rotation,
+        so that together they preserve inner products exactly; never worse than independent draws of the same
+        size.  "rademacher": the paper's dense +-1/sqrt(p).  "count_sketch": one +-1 per column.  "identity":
+        p = d.
     hyperplanes : {"orthogonal", "gaussian"}
-        "gaussian": the paper's.  "orthogonal": rows of random rotations, each with a third of the
-        columns or more (all of them up to 80 columns); the same recall, and signs for a seventh
-        of the arithmetic at 128 columns.
+        "gaussian": the paper's.  "orthogonal": rows of random rotations, each with a third of the columns or
+        more (all of them up to 80 columns); recall is the same, and signs take a seventh of the arithmetic at
+        128 columns.
     center : bool
-        Subtract the mean document token from document tokens, and from both sides before
-        cells are decided.  Chamfer's ranking does not change; on models whose vectors share
-        a direction (mean cosine above .3) recall rises much.  Needs ``fit``.
+        Subtract the mean document token from document tokens, and from the tokens of both sides before they
+        are assigned to cells.  The ranking by Chamfer does not change; for models whose vectors share a
+        direction (mean cosine above .3), recall rises a lot.  Needs ``fit``.
     fill_empty_partitions : bool
-        Give an empty document cell the nearest token (paper, section 2).  With `center` an empty
-        cell stands for the average token, which is better.
+        Assign the nearest token to an empty document cell (paper, section 2).  With `center`, an empty cell
+        represents the average token, which is better.
     document_cells : {"mean", "unit", "length"}
-        Value of a document's cell.  "mean": the mean of its tokens, as in the paper, which is shorter
-        than they are.  "unit": the direction of the mean, with length 1.  "length": its direction, with
-        the mean length of the tokens, for the residuals of `split_mean`, whose lengths differ.
+        Value of a document's cell.  "mean": the mean of its tokens, as in the paper, which is shorter than
+        the tokens.  "unit": the direction of the mean, with length 1.  "length": its direction, with the mean
+        length of the tokens, for the residuals of `split_mean`, whose lengths differ.
     split_mean : bool
-        Store the document's own mean token apart, which Chamfer contains exactly, and sketch only the
-        residuals; add a bias for the document's spread and length, and weight all terms by coefficients
-        that ``fit`` finds (see :mod:`muvera.encoders.moment_blocks`).  On models whose vectors share a
-        direction most of the ranking is in those ``dimension + 1`` floats.
+        Store the document's own mean token separately, because its part of Chamfer is exact, and sketch only
+        the residuals; add a bias for the document's spread and length, and weight all terms by coefficients
+        that ``fit`` finds (see :mod:`muvera.encoders.moment_blocks`).  For models whose vectors share a
+        direction, those ``dimension + 1`` floats determine most of the ranking.
     soft_query_cells : float
         tau: a query token at distance m from its nearest hyperplane also goes to the cell
-        across it, with weight exp(-m / tau) / 2.  0 switches it off.  Costs nothing at search
-        time.
+        across it, with weight exp(-m / tau) / 2.  0 turns it off.  It does not slow down searches.
     final_projection : {"rademacher", "count_sketch"}, optional
         A last map of the whole sketch to `final_projection_dimension` floats.
     final_projection_dimension : int, optional
-        Size after the last map.  A long sketch mapped down finds more than a short one, and
-        takes longer to encode ("rademacher": a dense product).
+        Size after the last map.  A long sketch that is reduced has higher recall than a short one, but
+        encoding takes longer ("rademacher": a dense product).
     seed : int
         Seed of all random draws.
     dialect : {"muvera", "reference"}
@@ -142,7 +140,7 @@ class FDEConfig(EncoderConfig):
         if width is None:
             width = self.dimension if self.projection == "identity" else min(16, self.dimension)
             object.__setattr__(self, "projection_dimension", width)
-        # A count sketch may widen tokens.
+        # A count sketch may increase the number of columns.
         require_int(
             "projection_dimension", width, 1, None if self.projection == "count_sketch" else self.dimension
         )
@@ -188,7 +186,7 @@ class FDEConfig(EncoderConfig):
     @property
     def block_width(self) -> int:
         """p, the columns of a cell's block."""
-        assert self.projection_dimension is not None  # settled when the object was made
+        assert self.projection_dimension is not None  # set in __post_init__
         return self.projection_dimension
 
     @property

@@ -1,4 +1,4 @@
-"""FDEEncoder: from token sets to Fixed Dimensional Encodings; its sketch and final projection."""
+"""FDEEncoder: turn token sets into Fixed Dimensional Encodings; its sketch and final projection."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["FDEEncoder", "FinalProjection", "Sketch"]
 
 _CELL_VALUES = {"mean": CELL_MEAN, "unit": CELL_UNIT, "length": CELL_LENGTH}
 
-# Tokens of a task: enough to hide its start, few enough to balance the threads.
+# Number of tokens per task: enough to hide the cost of starting it, few enough to balance the threads.
 _TASK_TOKENS = 2048
 
-# Sketches that one thread holds before a final projection.
+# Number of sketches that one thread keeps before a final projection.
 _BLOCK_BYTES = 64 << 20
 
-# Sign bits of a dense final projection are kept up to this size; else they are drawn for each task.
+# Sign bits of a dense final projection are kept up to this size; larger ones are drawn for each task.
 _SIGN_BYTES = 64 << 20
 
 
@@ -104,7 +104,7 @@ class FDEEncoder(Encoder):
 
     @property
     def needs_fit(self) -> bool:
-        """Whether :meth:`fit` must run before encoding."""
+        """True if :meth:`fit` must be called before encoding."""
         return (self.config.center and self._center is None) or (
             self.config.split_mean and self.blocks is None
         )
@@ -121,11 +121,11 @@ class FDEEncoder(Encoder):
         Parameters
         ----------
         documents : MultiVectors, arrays, or an iterable of MultiVectors
-            A sample is enough: some thousand tokens for the mean, a thousand documents for the
-            coefficients (of more, a random sample is used, held in memory).  With very few documents
-            the coefficients stay near their defaults.
+            A sample is enough: a few thousand tokens for the mean, a thousand documents for the coefficients
+            (of more, a random sample is kept in memory).  With very few documents the coefficients stay near
+            their defaults.
         queries : MultiVectors or arrays, optional
-            Queries to fit the coefficients to.  Otherwise the documents' own tokens stand in for them.
+            Queries to fit the coefficients on.  Default: windows of the documents' own tokens.
         threads : int, optional
             Default: all usable cores.
 
@@ -168,7 +168,7 @@ class FDEEncoder(Encoder):
                 )
             )
         except BaseException:
-            self._center = None  # not half fitted
+            self._center = None  # a failed fit changes nothing
             raise
         return self
 
@@ -234,8 +234,8 @@ class FDEEncoder(Encoder):
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the matrices, the center and the blocks by name.
 
-        Matrices are included although the seed determines them, since random streams may change
-        between versions of NumPy.
+        The matrices are included although the seed determines them, because random streams may change between
+        versions of NumPy.
 
         Raises
         ------
@@ -280,7 +280,7 @@ class Sketch:
         packed = [_pack_rows(rows, self._lane_projection) for rows in matrices.projections]
         self._projection = np.concatenate([np.empty(0, np.float32), *packed])
         self._mixing = _pack_rows(matrices.mixing, True) if mixed else np.empty(0, np.float32)
-        # Norms in the tokens' own columns: in a padded basis a normal has others, too.
+        # Norms over the tokens' own columns: in a padded basis, a normal also has other columns.
         norms = np.linalg.norm(matrices.dense_hyperplanes[:, : config.dimension], axis=1)
         self._inverse_norms = (1 / np.maximum(norms, 1e-30)).astype(np.float32)
         self._position = cell_positions(config)
@@ -350,7 +350,7 @@ class FinalProjection:
 
 
 def _is_interleaved(matrix: NDArray[np.float32]) -> bool:
-    """Return whether row i is zero wherever the column is not i modulo LANES."""
+    """Return True if row i is zero in all columns that are not i modulo LANES."""
     rows = np.arange(len(matrix))[:, np.newaxis] % LANES
     columns = np.arange(matrix.shape[1])[np.newaxis] % LANES
     return not matrix[rows != columns].any()

@@ -2,19 +2,18 @@
 
 A saved index stores these arrays, because NumPy's streams may change between versions.
 
-Every purpose and every repetition (or group of repetitions that share a rotation) has its own child of
-one ``SeedSequence``, so repetition r does not depend on how many there are.
+Every purpose and every repetition (or group of repetitions that share a rotation) has its own child of one
+``SeedSequence``, so repetition r does not depend on the number of repetitions.
 
-Structured rotations.  A random rotation of `width` coordinates costs width**2 products; two
-rounds of small ones cost far fewer.  Round one (`mixing`) rotates LANES interleaved blocks
-of width / LANES coordinates and permutes the result; round two, drawn anew for each group
-of hyperplanes or repetitions, rotates interleaved blocks again.  The composition is an
-orthogonal map whose every row mixes up to (width / LANES)**2 coordinates, at most `width`, and
-fewer if the permutation brings two coordinates of one block together: about 31 of 96 columns,
-52 of 128, 160 of 256.
+Structured rotations.  A random rotation of `width` coordinates costs width**2 products; two rounds of small
+rotations need far fewer.  Round one (`mixing`) rotates LANES interleaved blocks of width / LANES coordinates
+and permutes the result; round two, drawn anew for each group of hyperplanes or repetitions, rotates
+interleaved blocks again.  The composition is an orthogonal map whose every row mixes up to (width / LANES)**2
+coordinates, at most `width`, and fewer if the permutation brings two coordinates of one block together: about
+31 of 96 columns, 52 of 128, 160 of 256.
 
-Below width 96 they would be so few that signs are visibly not those of random hyperplanes (at
-16 columns each is the sign of one of them): rotations are dense there.
+Below width 96, rows would mix so few coordinates that the signs would differ visibly from those of random
+hyperplanes (at 16 columns, each would be the sign of one coordinate).  So rotations are dense there.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ class FDEMatrices(EncoderArrays):
 
     @property
     def dense_hyperplanes(self) -> NDArray[np.float64]:
-        """Hyperplane normals in the tokens' own basis, float64 (R * k, width)."""
+        """Normals of the hyperplanes in the tokens' own basis, float64 (R * k, width)."""
         return np.asarray(self.hyperplanes @ self.basis)
 
     @property
@@ -108,7 +107,7 @@ class FDEMatrices(EncoderArrays):
 
 
 def draw_matrices(config: FDEConfig) -> FDEMatrices:
-    """Draw the matrices of `config`; the same configuration always gives the same."""
+    """Draw the matrices of `config`; the same configuration always gives the same matrices."""
     seed, dimension, block = config.seed, config.dimension, config.block_width
     repetitions, bits = config.num_repetitions, config.num_simhash_projections
     if config.dialect == "reference":
@@ -164,11 +163,11 @@ def _our_hyperplanes(config: FDEConfig) -> NDArray[np.floating]:
     seed, dimension, repetitions = config.seed, config.dimension, config.num_repetitions
     bits, mixed = config.num_simhash_projections, _has_mixed_basis(config)
     if config.hyperplanes == "gaussian":
-        # In the mixed basis a token has `width` coordinates, and normals must see all of them.
+        # In the mixed basis a token has `width` coordinates, and normals must cover all of them.
         columns = padded_width(dimension) if mixed else dimension
         return gaussian_hyperplanes(seed, columns, repetitions, bits)
     planes = orthogonal_hyperplanes(seed, dimension, repetitions * bits)
-    if is_structured(dimension) and not mixed:  # round one goes into the normals
+    if is_structured(dimension) and not mixed:  # round one is multiplied into the normals
         matrix, places = mixing(seed, dimension)
         permuted = np.empty_like(matrix)
         permuted[places] = matrix
@@ -187,7 +186,7 @@ def padded_width(dimension: int) -> int:
 
 
 def is_structured(dimension: int) -> bool:
-    """Return whether rotations have two rounds, or are dense because there are few coordinates."""
+    """Return True if rotations have two rounds, False if they are dense because of few coordinates."""
     return padded_width(dimension) >= _LEAST_STRUCTURED
 
 
@@ -198,7 +197,7 @@ def rotation(stream: np.random.Generator, size: int) -> NDArray[np.float64]:
 
 
 def interleaved_rotation(stream: np.random.Generator, lanes: int, groups: int) -> NDArray[np.float64]:
-    """Draw an orthogonal matrix whose row and column agree modulo `lanes` wherever it is not 0.
+    """Draw an orthogonal matrix whose entries are 0 unless row and column are equal modulo `lanes`.
 
     Returns
     -------
@@ -218,7 +217,7 @@ def mixing(seed: int, dimension: int) -> tuple[NDArray[np.float32], NDArray[np.i
     -------
     matrix : float32 (width, width)
     places : int64 (width,)
-        Coordinate i of the product stands at ``places[i]`` afterwards.
+        Coordinate i of the product moves to ``places[i]``.
     """
     width = padded_width(dimension)
     stream = generator(seed, _MIXING)
@@ -257,8 +256,8 @@ def gaussian_hyperplanes(seed: int, dimension: int, repetitions: int, bits: int)
 def complementary_projections(seed: int, dimension: int, repetitions: int, block: int) -> NDArray[np.float32]:
     """Draw projections that share rotations.
 
-    Each group of width / block repetitions takes the rows of one orthogonal matrix, scaled
-    by sqrt(width / block): alone each is unbiased, together they lose nothing.
+    Each group of width / block repetitions gets the rows of one orthogonal matrix, scaled by sqrt(width /
+    block): each alone is unbiased, and together they preserve inner products exactly.
 
     Returns
     -------
@@ -289,7 +288,7 @@ def rademacher_projections(seed: int, dimension: int, repetitions: int, block: i
 
 
 def count_sketches(seed: int, dimension: int, repetitions: int, block: int) -> NDArray[np.float32]:
-    """Draw one +-1 a column, float32 (R, block, dimension)."""
+    """Draw one +-1 per column, float32 (R, block, dimension)."""
     out = np.zeros((repetitions, block, dimension), np.float32)
     for r in range(repetitions):
         stream = generator(seed, _PROJECTION, r)
@@ -311,7 +310,7 @@ def final_signs(seed: int, repetition: int, rows: int, final: int) -> NDArray[np
     Returns
     -------
     uint16 (panels, rows)
-        Bit j of ``[p, i]`` is set if row i, column ``p * 16 + j`` is +1, else it is -1.
+        Bit j of ``[p, i]`` is set if row i, column ``p * 16 + j`` is +1; otherwise that entry is -1.
     """
     panels = -(-final // 16)
     return generator(seed, _FINAL, repetition).integers(0, 2**16, (panels, rows), np.uint16)

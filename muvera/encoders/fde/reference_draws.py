@@ -1,10 +1,10 @@
 """Random draws of the C++ reference (google/graph-mining, ``sketching/point_cloud``), replayed in NumPy.
 
-Every repetition starts a fresh ``std::mt19937(seed + r)``, once for its hyperplanes and once more for its
-projection, so repetition r does not depend on how many there are, and seed s + 1 shares all but one
+Every repetition starts a new ``std::mt19937(seed + r)``, once for its hyperplanes and again for its
+projection.  So repetition r does not depend on the number of repetitions, and seed s + 1 shares all but one
 repetition with seed s.
 
-The C++ standard fixes the words of ``std::mt19937`` but not the distributions: libc++ (Clang, macOS) and
+The C++ standard specifies the words of ``std::mt19937`` but not the distributions: libc++ (Clang, macOS) and
 Microsoft's library draw other numbers from the same seed.  These are the draws of GNU libstdc++ as shipped
 with GCC 11 and later (checked with 12 and 14).  GCC 10 and older draw integers by division instead of
 multiplication, which changes at most ``size**2 / 2**33`` of the draws.
@@ -31,7 +31,7 @@ def hyperplanes(seed: int, dimension: int, repetitions: int, bits: int) -> NDArr
 def count_sketches(seed: int, dimension: int, repetitions: int, block: int) -> NDArray[np.float32]:
     """Draw one -1 or 1 per column (the reference's ``AMS_SKETCH``), float32 (R, block, dimension).
 
-    They equal the C++ draws.  They are not scaled, and used even if block = dimension.
+    They equal the C++ draws.  They are not scaled, and they are used even if block = dimension.
     """
     sketches = np.zeros((repetitions, block, dimension), np.float32)
     for r, sketch in enumerate(sketches):
@@ -86,10 +86,10 @@ def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
     squares: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
     drawn = 0
     while drawn < needed:
-        # pi/4 of the points survive; 1.5 times as many need a second round only in small draws.
+        # pi/4 of the points are kept; with 1.5 times as many, only small draws need a second round.
         batch = words(engine, 2 * (int(1.5 * (needed - drawn)) + 8))
         # generate_canonical<float>: one word over 2**32.  Rounding a large word to 24 bits can reach 1,
-        # which the library then pulls back below 1.
+        # which the library then reduces below 1.
         uniform = np.minimum(batch.astype(np.float32) / np.float32(_WORD), _BELOW_ONE)
         candidates = (np.float32(2) * uniform - np.float32(1)).reshape(-1, 2)
         square = candidates[:, 0] * candidates[:, 0] + candidates[:, 1] * candidates[:, 1]
@@ -129,9 +129,9 @@ def count_sketch(seed: int, rows: int, size: int) -> tuple[NDArray[np.int64], ND
     """
     engine = _engine(seed)
     drawn = words(engine, 3 * rows)
-    # The integer is Lemire's: the high half of word * size, redrawn if the low half is below the
-    # threshold.  A redraw shifts all later words by one; it is rare (size in 2**32), so each one is cut
-    # out of the stream in turn instead of looping over the rows.
+    # The integer is Lemire's: the high half of word * size, redrawn if the low half is below the threshold.
+    # A redraw shifts all later words by one.  Redraws are rare (size in 2**32), so each rejected word is
+    # removed from the stream in turn, without a loop over all rows.
     threshold = _WORD % size
     while True:
         product = drawn[0::3].astype(np.uint64) * np.uint64(size)
@@ -140,6 +140,6 @@ def count_sketch(seed: int, rows: int, size: int) -> tuple[NDArray[np.int64], ND
             break
         drawn = np.concatenate([np.delete(drawn, 3 * redrawn[0]), words(engine, 1)])
     targets = (product >> np.uint64(32)).astype(np.int64)
-    # The coin compares a double of two words, the low one first, with a half.
+    # The sign compares a double, made of two words with the low one first, with 0.5.
     canonical = (drawn[1::3].astype(np.float64) + drawn[2::3].astype(np.float64) * _WORD) / 2.0**64
     return targets, np.where(canonical < 0.5, np.float32(1), np.float32(-1))

@@ -1,4 +1,4 @@
-"""Codecs of token vectors: a few bytes per token instead of floats.  Made by name, saved and loaded here."""
+"""Codecs of token vectors: a few bytes per token instead of floats.  Fit them by name, save and load them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["CODECS", "FLOATS", "fit_codec", "read_codec", "write_codec"]
 #: Types of tokens that are stored as floats, by name.
 FLOATS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
 
-#: Functions that fit a codec, by its name; they take tokens (n, dimension) and a number of threads.
+#: Functions that fit a codec, by its name; arguments: tokens (n, dimension) and the number of threads.
 CODECS: dict[str, Callable[..., TokenCodec]] = {
     "int8": Int8Codec.fit,
     **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
@@ -35,14 +35,14 @@ def fit_codec(name: str, tokens: NDArray[np.float32], threads: int | None = None
 
 
 def write_codec(codec: TokenCodec, folder: Path) -> str:
-    """Write a codec as ``codec_*.npy`` and return its kind, which :func:`read_codec` takes."""
+    """Write a codec as ``codec_*.npy`` and return its kind for :func:`read_codec`."""
     for name, array in codec.to_arrays().items():
         np.save(folder / f"codec_{name}.npy", array)
     return codec.kind
 
 
 def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
-    """Read a codec that :func:`write_codec` wrote.
+    """Load a codec written by :func:`write_codec`.
 
     Raises
     ------

@@ -32,12 +32,12 @@ __all__ = [
     "score_coded",
 ]
 
-# Tokens that one task encodes or decodes.
+# Number of tokens per task.
 _BLOCK = 8192
 
 
 class CodeLayout(NamedTuple):
-    """Arrays that the scoring kernel reads besides codes, see :mod:`muvera.kernels.token_codes`.
+    """Arrays that the scoring kernel needs besides codes; see :mod:`muvera.kernels.token_codes`.
 
     A code begins with a centroid's number of `id_bytes`.  `centers` are the centroids in bytes, `table` the
     coordinates of each byte and `nibbles` those of each half byte.  An unpacked row has `words` integers, `depth`
@@ -53,7 +53,7 @@ class CodeLayout(NamedTuple):
 
 
 class CodeQuery(NamedTuple):
-    """A query rounded to bytes, as :func:`muvera.kernels.code_scores.score_codes` takes it."""
+    """A query rounded to bytes: arguments of :func:`muvera.kernels.code_scores.score_codes`."""
 
     packed: NDArray[np.int8]
     biases: NDArray[np.float32]
@@ -76,7 +76,7 @@ class TokenCodec(ABC):
 
     @abstractmethod
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        """Write the codes of tokens (n, dimension) to `out` (n, bytes_per_token), which is zero."""
+        """Write the codes of tokens (n, dimension) to `out` (n, bytes_per_token), which must be zero."""
 
     @abstractmethod
     def _decode(self, codes: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
@@ -93,7 +93,7 @@ class TokenCodec(ABC):
     @classmethod
     @abstractmethod
     def from_arrays(cls, read: Callable[[str], NDArray[Any]], dimension: int) -> TokenCodec:
-        """Make the codec from arrays that `read` returns by name; raise ValueError if they do not fit."""
+        """Create the codec from arrays that `read` returns by name; raise ValueError if their shapes are wrong."""
 
     def encode(self, tokens: TokenArray, threads: int | None = None) -> NDArray[np.uint8]:
         """Return the codes of finite tokens (n, dimension), uint8 (n, bytes_per_token)."""
@@ -121,7 +121,7 @@ class TokenCodec(ABC):
         return out
 
     def require_codes(self, codes: NDArray[Any], name: str) -> None:
-        """Raise ValueError unless `codes` has the dtype and width of this codec's codes."""
+        """Raise ValueError unless `codes` have this codec's dtype and width."""
         if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != self.bytes_per_token:
             raise ValueError(
                 f"{name} holds {codes.dtype} of shape {codes.shape}, but codes of {self.name} at "
@@ -145,7 +145,7 @@ class CodedVectors:
 
     @classmethod
     def from_lengths(cls, codec: TokenCodec, tokens: NDArray[np.uint8], lengths: ArrayLike) -> CodedVectors:
-        """Make texts from flat codes and the number of tokens of each text."""
+        """Create texts from flat codes and the number of tokens of each text."""
         return cls(codec, tokens, offsets_from_lengths(lengths, len(tokens)))
 
     @classmethod
@@ -194,8 +194,8 @@ def score_coded(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates, float32 (size,), -inf for those without tokens.
 
-    They are Chamfer similarities of decoded tokens with the query, both rounded to bytes: accurate enough to choose
-    the best few, which are then scored without rounding.  No score depends on `threads`.
+    They are Chamfer similarities of decoded tokens with the query, both rounded to bytes: accurate enough to
+    choose the best candidates, which are then scored without rounding.  No score depends on `threads`.
     """
     rounded, layout = codec.query(query), codec.layout
     out = np.empty(size, np.float32)
@@ -225,7 +225,7 @@ def factor_bytes(factors: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def factors_of(pairs: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the factors that :func:`factor_bytes` wrote, float32 (n,)."""
+    """Return the factors from the output of :func:`factor_bytes`, float32 (n,)."""
     return np.ascontiguousarray(pairs).view("<f2").reshape(-1).astype(np.float32)
 
 
@@ -247,7 +247,7 @@ def round_to_bytes(
     """Round each query token (m, n), multiplied by `scales`, to 127ths of its largest entry.
 
     `shift` (n,) is added to the decoded bytes of a document token, before or after its factor; `depth` is the
-    length of an unpacked row, `zero` the byte that stands for 0, and `unit` is multiplied with the factor.
+    length of an unpacked row, `zero` the byte of the value 0, and `unit` is multiplied by the factor.
     """
     count = len(tokens)
     padded = -(-count // LANES) * LANES

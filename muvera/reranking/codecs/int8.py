@@ -18,13 +18,13 @@ __all__ = ["Int8Codec"]
 # Entries of a token minus the mean token are rounded to -_MOST ... _MOST steps and stored plus _ZERO.
 _MOST, _ZERO = 127, 128
 
-# Smallest factor; that of a typical token is 1 to 2.  With smaller steps float32 would round a decoded
+# Smallest factor; a typical token has a factor of 1 to 2.  With smaller steps, float32 would round a decoded
 # entry to another step.
 _LEAST_FACTOR = np.float32(2.0**-10)
 
 
 class Int8Codec(TokenCodec):
-    """Codec of ``dimension + 2`` bytes per token.  Its error does not change a ranking noticeably.
+    """Codec of ``dimension + 2`` bytes per token.  Its error hardly changes a ranking.
 
     Encoding a decoded token gives the same code.
 
@@ -92,7 +92,7 @@ class Int8Codec(TokenCodec):
 
     @classmethod
     def from_arrays(cls, read: Callable[[str], NDArray[Any]], dimension: int) -> Int8Codec:
-        """Make the codec from its arrays; raise ValueError if they do not fit."""
+        """Create the codec from its arrays; raise ValueError if their shapes are wrong."""
         center, unit = read("center"), read("unit")
         if center.shape != (dimension,) or unit.shape != (1,):
             raise ValueError(

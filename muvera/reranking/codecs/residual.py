@@ -1,4 +1,4 @@
-"""ResidualCodec: a centroid's number and a few bits per coordinate; ColBERT's PLAID codec is one, too."""
+"""ResidualCodec: a centroid's number and a few bits per coordinate; also represents ColBERT's PLAID codec."""
 
 from __future__ import annotations
 
@@ -39,14 +39,15 @@ PLAID_BITS = (1, 2, 4, 8)
 # A centroid is the mean of at least this many tokens on average.
 _TOKENS_PER_CENTROID = 16
 
-# A scale is at least this share of the typical scale, so that bytes resolve all coordinates alike.  The
-# typical scale is at least this share of a token's length, in case the sample has hardly more than one token.
+# A scale is at least this share of the typical scale, so that bytes have enough resolution for all
+# coordinates.  The typical scale is at least this share of a token's length, in case the sample has very few
+# tokens.
 _LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
 
-# Factors by which a token is stretched before it is coded; the best of them is used.
+# Factors by which a token is scaled before encoding; the best one is used.
 _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
 
-# Entries that carry one byte of a centroid's number: two bits each.
+# Number of entries that store one byte of a centroid's number: two bits each.
 _MARKS = 4
 
 # Largest difference between an entry of a decoded unit token and its code's value: float32 rounds its rotation.
@@ -55,13 +56,13 @@ _TOLERANCE = 5e-6
 # Largest size of a centroid's entry plus a residual, in steps.
 _MOST = 126
 
-# Tokens whose lengths are measured at a time.
+# Number of tokens whose lengths are measured at a time.
 _ROWS = 8192
 
-# Rounds of k-means: later ones change the error by less than a hundredth.
+# Rounds of k-means: more rounds change the error by less than a hundredth.
 _ROUNDS = 5
 
-# Products of tokens with centroids in memory at a time, and rows of one task.
+# Maximum number of products of tokens with centroids in memory, and rows per task.
 _PRODUCTS, _TASK_ROWS = 1 << 24, 192
 
 # Rounds of the Lloyd-Max iteration; 16 levels have then converged in float64.
@@ -75,10 +76,10 @@ class ResidualCodec(TokenCodec):
 
     A token is decoded to ``f * P (c + s * z)``: P is an orthogonal matrix that spreads every error over all
     coordinates, c a centroid, s one scale per coordinate, z one level per coordinate.  The factor f restores
-    the token's length: without it, shortened tokens would rank too low.
+    the token's length: without it, decoded tokens would be too short and rank too low.
 
     Encoding a decoded token gives the same code, from 8 dimensions on.  A decoded token may be nearer to
-    another centroid, so the two lowest bits of its first entries carry the number of its own.
+    another centroid, so the two lowest bits of its first entries store its centroid's number.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ class ResidualCodec(TokenCodec):
     levels : float32 (2 ** bits,)
         Ascending.
     thresholds : float32 (2 ** bits - 1,)
-        A value above i of them gets level i.
+        A value above i thresholds gets level i.
     scales : float32 (dimension,)
     rotation : float32 (dimension, dimension), optional
         Tokens are rotated to ``x @ rotation``.  Default: no rotation.
@@ -183,13 +184,13 @@ class ResidualCodec(TokenCodec):
 
     @classmethod
     def of_plaid(cls, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> ResidualCodec:
-        """Make the codec of a PLAID index: its centroids, and its bucket weights as levels."""
+        """Create the codec of a PLAID index: its centroids, and its bucket weights as levels."""
         levels = np.ascontiguousarray(weights, np.float32)
         scales = np.ones(centroids.shape[1], np.float32)
         return cls(np.array(centroids, np.float32), levels, thresholds_between(levels), scales, None, 1.0)
 
     def plaid_codes(self, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Make codes from centroid numbers (n,) and packed residuals; tokens get length 1, as in PLAID."""
+        """Create codes from centroid numbers (n,) and packed residuals; tokens get length 1, as in PLAID."""
         out = np.zeros((len(numbers), self.bytes_per_token), np.uint8)
         self.write_codes(numbers, np.ones(len(numbers)), packed, out)
         for start in range(0, len(out), _ROWS):
@@ -233,7 +234,8 @@ class ResidualCodec(TokenCodec):
         ids = np.zeros((len(codes), 4), np.uint8)
         ids[:, :start] = codes[:, :start]
         packed = np.ascontiguousarray(codes[:, start + FACTOR_BYTES :])
-        # A damaged number becomes the last centroid's, as in the kernel, which must not read beyond them.
+        # A damaged number counts as the last centroid, as in the kernel, which must not read beyond the
+        # centroids.
         numbers = np.minimum(ids.view("<u4").reshape(-1).astype(np.int64), len(self._centroids) - 1)
         return numbers, factors_of(codes[:, start : start + FACTOR_BYTES]) * self._unit, packed
 
@@ -254,7 +256,7 @@ class ResidualCodec(TokenCodec):
             bits[:] = np.where(bits << np.uint32(1) == 0, bits, bits & ~np.uint32(3) | pair)
 
     def _marked_centroids(self, tokens: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the numbers that :meth:`_mark_centroids` wrote; arbitrary ones for other tokens."""
+        """Return the numbers written by :meth:`_mark_centroids`; arbitrary numbers for other tokens."""
         numbers = np.zeros(len(tokens), np.int64)
         for i in range(min(_MARKS * self._id_bytes, self.dimension)):
             numbers |= (tokens[:, i].view(np.uint32) & np.uint32(3)).astype(np.int64) << 2 * i
@@ -275,7 +277,7 @@ class ResidualCodec(TokenCodec):
 
     @classmethod
     def from_arrays(cls, read: Callable[[str], NDArray[Any]], dimension: int) -> ResidualCodec:
-        """Make the codec from its arrays; raise ValueError if they do not fit."""
+        """Create the codec from its arrays; raise ValueError if their shapes are wrong."""
         centroids, rotation, unit = read("centroids"), read("rotation"), read("unit")
         if centroids.ndim != 2 or centroids.shape[1] != dimension or unit.shape != (1,):
             raise ValueError(
@@ -288,7 +290,7 @@ class ResidualCodec(TokenCodec):
 
 
 def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
-    """Raise ValueError unless the arrays are finite float32 of shapes that fit each other."""
+    """Raise ValueError unless the arrays are finite float32 of matching shapes."""
     centroids, levels = arrays["centroids"], arrays["levels"]
     dimension = centroids.shape[-1]
     if centroids.ndim != 2 or 0 in centroids.shape or len(levels) not in (2, 4, 16, 256):
@@ -349,9 +351,9 @@ def fit_plaid_codec(
 ) -> ResidualCodec:
     """Fit a codec to tokens (n, dimension), at least one, with ColBERT's recipe; it does not depend on `threads`.
 
-    Centroids are directions, rounded to half precision.  All coordinates share the bucket weights, and each bucket
-    holds equally many residuals.  With `bucket_means` a bucket decodes to the mean of its values, which loses less
-    than ColBERT's midpoint.
+    Centroids are directions, rounded to half precision.  All coordinates share the bucket weights, and each
+    bucket contains the same number of residuals.  With `bucket_means` a bucket decodes to the mean of its
+    values, which loses less than ColBERT's midpoint.
     """
     require_plaid_bits(nbits, tokens.shape[1])
     units, _ = _unit_rows(tokens)
@@ -419,7 +421,7 @@ def _direction_centroids(
 ) -> NDArray[np.float32]:
     """Return at most `most` centroids by k-means: means of clusters of similar directions.
 
-    Tokens (n, dimension) have length 1 or are zero; `stream` draws those that are the first centroids.
+    Tokens (n, dimension) have length 1 or are zero; `stream` draws the initial centroids from them.
     """
     count = min(most, len(tokens))
     centroids = tokens[np.sort(stream.permutation(len(tokens))[:count])]
