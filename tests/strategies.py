@@ -35,7 +35,7 @@ def token_arrays(
 
 @st.composite
 def ragged_arrays(draw: st.DrawFn, dimension: int, *, most: int = 6) -> list[np.ndarray]:
-    """A list of texts, at least one, of which some may be empty and some alike."""
+    """A list of texts, at least one, of which some may be empty and some equal."""
     texts = draw(st.lists(token_arrays(dimension), min_size=1, max_size=most))
     if draw(st.booleans()):
         texts.append(texts[0])

@@ -20,7 +20,7 @@ from .registry import open_source
 
 __all__: list[str] = []
 
-# Error classes that the parent knows, subclasses before their bases.
+# Error classes that the parent can raise, subclasses before their bases.
 _KINDS = (
     pickle.UnpicklingError, FileNotFoundError, PermissionError, BlockingIOError, OSError, ImportError,
     MemoryError, TypeError, ValueError,

@@ -99,7 +99,7 @@ class EngineIndex:
     Raises
     ------
     EngineError
-        If the engine cannot be reached, or holds something else or vectors of another encoder.
+        If the engine cannot be reached, or the collection contains other data or vectors of another encoder.
     TypeError, ValueError
         For a wrong setting.
 

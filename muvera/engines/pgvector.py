@@ -161,7 +161,7 @@ class PgVectorEngine(Engine):
             "CREATE INDEX ON {table} USING gin (terms)",
         ]
         if description.vector_dimension * (2 if description.precision == "float16" else 4) <= _INLINE:
-            # Stored inside the row, where a distance needs no second read.
+            # Stored inside the row, so that a distance needs no second read.
             statements.append("ALTER TABLE {table} ALTER embedding SET STORAGE PLAIN")
         with self._transaction("cannot be created") as cursor:
             for statement in statements:

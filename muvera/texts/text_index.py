@@ -417,7 +417,7 @@ class TextIndex:
         Raises
         ------
         ValueError
-            If the encoder does not know the characters of its tokens.
+            If the encoder cannot map tokens to characters.
         """
         require_int("k", k, 1)
         contents = as_texts(queries, "queries")
@@ -521,7 +521,7 @@ class TextIndex:
         KeyError
             For an unknown id.
         ValueError
-            For a blank query or text, or an encoder that does not know the characters of its tokens.
+            For a blank query or text, or an encoder that cannot map tokens to characters.
         """
         return self.explain_all(query, [id])[0]
 

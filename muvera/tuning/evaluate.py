@@ -239,7 +239,7 @@ def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
 def mean_recall(ranks: NDArray[np.int64], candidates: int) -> float:
     """Return the mean of recall among `candidates` and among half as many.
 
-    If all encoders find nearly everything among the candidates, half as many still tell them apart.
+    If all encoders have a recall of nearly 1 among the candidates, half as many still separate them.
     """
     half = max(K, candidates // 2)
     return float(np.mean([(ranks < cutoff).mean() for cutoff in (half, candidates)]))

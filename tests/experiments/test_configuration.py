@@ -49,7 +49,7 @@ def test_points_seeds_and_comparisons(tmp_path: Path) -> None:
     points = experiment.points()
     assert [point.name for point in points] == ["muvera, candidates=10", "muvera, candidates=20", "bm25"]
     assert points[1].query == {"ef": 50, "candidates": 20}
-    assert experiment.seeds == (42, 1042, 2042)  # farther apart than an FDE has repetitions
+    assert experiment.seeds == (42, 1042, 2042)  # their difference exceeds the number of repetitions
     (comparison,) = experiment.comparisons
     assert comparison.what == ("muvera, candidates=10", "muvera, candidates=20")
 

@@ -1,4 +1,4 @@
-"""The bundled demo sample is consistent, and as good as its README says; no model is needed."""
+"""The bundled demo sample is consistent, and its scores are those in its README; no model is needed."""
 
 import json
 from pathlib import Path

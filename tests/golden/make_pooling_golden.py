@@ -1,4 +1,4 @@
-"""Make ``pooling.npz``: what other libraries' token pooling gives, for tests/convert/test_pooling.py.
+"""Make ``pooling.npz``: results of other libraries' token pooling, for tests/convert/test_pooling.py.
 
 Run once for each rule, in an environment that has the library, with the file's folder writable::
 

@@ -72,7 +72,7 @@ def test_auto_changes_to_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     search.remove(np.array([3]))
     search.add(np.arange(100, 200), DOCUMENTS[100:])
     assert isinstance(search.search, ScanSearch)
-    assert search.recall_is_stale  # the recall of an exact search says nothing about the scan
+    assert search.recall_is_stale  # the recall of an exact search does not apply to the scan
     assert search.search.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
     among = [row for row in before if row != 3]
     assert sorted(rows(search.find(QUERIES, 500, np.array(among)))[0]) == sorted(among)
@@ -117,7 +117,7 @@ def test_an_add_that_fails_late(
 
 
 def test_recall_of_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MEASURED_K", 10)  # any graph finds a hundred of so few
+    monkeypatch.setattr(module, "_MEASURED_K", 10)  # any graph finds the best hundred of so few
     good = filled("hnsw")
     assert good.recall is None and good.recall_is_stale and good.info()["recall"] is None
     assert (good.measure(WINDOWS) or 0) > 0.99 and good.warnings() == []

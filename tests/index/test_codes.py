@@ -129,7 +129,7 @@ def test_threads_change_no_answer() -> None:
 def test_floats_until_a_codec_can_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_levels, "FIT_TOKENS", 500)
     index = MuveraIndex.build(DOCUMENTS[:1], tokens="int8")
-    assert index.info().token_codec["fitted"]  # a build is complete, whatever its size
+    assert index.info().token_codec["fitted"]  # a build of any size is complete
     grown = MuveraIndex(index.config, tokens="int8")
     fitted = []
     for start in range(0, 300, 50):

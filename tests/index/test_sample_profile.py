@@ -1,4 +1,4 @@
-"""SampleProfile: an index warns about documents unlike those it was fitted on, and rebuild() fits again."""
+"""SampleProfile: an index warns about documents that differ from its sample, and rebuild() fits again."""
 
 import warnings
 from pathlib import Path

@@ -293,7 +293,7 @@ def peak_of(work: Callable[[Path], object], folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.compiled("so many tokens take minutes")
+@pytest.mark.compiled("this many tokens take minutes")
 def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory, each of which may exist twice.
 
@@ -321,7 +321,7 @@ def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyP
     assert peak_of(rebuild, folder) < 6 << 20
 
 
-@pytest.mark.compiled("so many tokens take minutes")
+@pytest.mark.compiled("this many tokens take minutes")
 def test_memory_of_a_mapped_collection(tmp_path: Path) -> None:
     """20 MB of mapped tokens are searched; only ids and lengths are in memory."""
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ def test_rounding(width: int) -> None:
     block[0, 0], block[1, 0] = 9.0, -9.0
     out = np.full((5, width + 3), 7, np.uint8)
     round_to_bytes(block, np.float32(50), out)
-    # Halves apart, which fall where float32 has them.
+    # Except for values near a half, which float32 may round either way.
     expected = np.clip(np.floor(block.astype(np.float64) * 50 + 128.5), 1, 255)
     assert abs(out[:, :width].astype(int) - expected).max() <= 1
     assert (out[:, :width] == expected).mean() > 0.99 or width == 1

@@ -71,7 +71,7 @@ def test_another_document_token_never_lowers_the_score(data: st.DataObject) -> N
 
 @given(some.seeds)
 def test_identities_with_whole_numbers(seed: int) -> None:
-    """Token order and duplicates do not matter; shifts move all scores alike; scores add over query tokens."""
+    """Token order and duplicates do not matter; a shift changes all scores equally; scores add over query tokens."""
     rng = np.random.default_rng(seed)
     queries, documents = whole_numbers(rng, [1, 5]), whole_numbers(rng, rng.integers(1, 9, 12))
     query, document = queries[1], documents[0]

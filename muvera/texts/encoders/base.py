@@ -54,7 +54,7 @@ class TextEncoder(Protocol):
         ...
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the characters (start, stop) of each token vector, or None if the model does not know them.
+        """Return the characters (start, stop) of each token vector, or None if the model does not return them.
 
         Special tokens have start == stop.
         """

@@ -24,7 +24,7 @@ _MAX_BYTES = 1 << 30
 
 
 class _WithoutSpans:
-    """Base of encoders that do not know the characters of their tokens."""
+    """Base class of encoders that cannot map tokens to characters."""
 
     name: str
 

@@ -138,7 +138,7 @@ def test_random_indexes(
 
 
 def test_a_pending_chunk_beside_the_merged_file(tmp_path: Path) -> None:
-    """Chunk 1 grew after the merge: chunk 2 is still where the manifest says."""
+    """Chunk 1 grew after the merge: the position of chunk 2 is still that in the manifest."""
     index = random_index(3, [[2], [4], [3]])
     folder = write_fast_plaid(tmp_path / "index", index)
     for kind, parts in (("codes", index["codes"]), ("residuals", index["packed"])):

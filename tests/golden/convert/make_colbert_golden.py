@@ -2,9 +2,8 @@
 
 Run: pip install colbert-ai==0.2.22 faiss-cpu torch, then python make_colbert_golden.py
 
-The encoder is replaced by random unit vectors, because the model is a download; indexing
-(k-means, residuals, files) is the library's own.  expected.npz holds what the library's own
-decompression gives back.
+The encoder is replaced by random unit vectors, because the model is a download; indexing (k-means, residuals,
+files) is the library's own.  expected.npz contains the vectors that the library's own decompression returns.
 """
 
 import json
@@ -75,7 +74,7 @@ def main() -> None:
     for i in range(json.loads((path / "metadata.json").read_text())["num_chunks"]):
         part = codec.decompress(ResidualEmbeddings.load(str(path), i))
         decoded.append(part.float().numpy())
-    for name in ("metadata.json", "plan.json"):  # they tell the folder and time of this run
+    for name in ("metadata.json", "plan.json"):  # they contain the folder and time of this run
         content = json.loads((target / name).read_text())
         content["config"].update(root="experiments", name="golden")
         (target / name).write_text(json.dumps(content, indent=1) + "\n")

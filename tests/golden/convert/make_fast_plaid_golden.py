@@ -5,9 +5,9 @@ fast-plaid==1.7.0.2110 (one merged file)::
 
     python make_fast_plaid_golden.py
 
-The index is created, added to and deleted from, so that it has several chunks, a buffer
-and renumbered documents.  expected.npz holds what the library's own get_embeddings gives
-back (which does not normalise in 1.4.6 and later).  ``_small`` also keeps exact vectors.
+The index is created, added to and deleted from, so that it has several chunks, a buffer and renumbered
+documents.  expected.npz contains the vectors that the library's own get_embeddings returns (unnormalized
+since 1.4.6).  ``_small`` also keeps exact vectors.
 """
 
 import json

@@ -70,7 +70,7 @@ def main() -> None:
     stanford.add_documents(documents_ids=IDS, documents_embeddings=arrays)
     stanford.remove_documents([REMOVED])
     keep(root / "stanford", "stanford_plaid")
-    for name in ("metadata.json", "plan.json"):  # they tell the folder and time of this run
+    for name in ("metadata.json", "plan.json"):  # they contain the folder and time of this run
         file = HERE / "pylate_stanford_plaid" / name
         content = json.loads(file.read_text())
         content["config"].update(root="indexes", index_root="indexes", name="golden")
