@@ -1,1 +1,1 @@
-"""Experiments on real collections: encoders, embedding commands, and what is measured with them."""
+"""Experiments on real collections: embedding, systems, measurements and reports."""

@@ -47,7 +47,7 @@ def encode(
     split: Annotated[str, typer.Option(help="Judgements whose queries are embedded.")] = "test",
     cache: Cache = CACHE,
 ) -> None:
-    """Turn a collection's texts into token embeddings; continues an interrupted command."""
+    """Turn a collection's texts into token embeddings; an interrupted command continues where it stopped."""
     try:
         folder = encode_texts(texts, out, model, dimension or None, split, cache)
     except (ValueError, OSError, ImportError) as error:
@@ -67,7 +67,7 @@ def run(
     ] = False,
     save: Save = False,
 ) -> None:
-    """Run experiments: quality and speed of everything; continues an interrupted run."""
+    """Run experiments: quality, time and memory of every system; an interrupted run continues where it stopped."""
     names = config or [ALL]
     try:
         experiments = load_experiments(names)

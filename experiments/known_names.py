@@ -1,4 +1,4 @@
-"""Unknown names: errors that offer the nearest one."""
+"""Errors for unknown names, which suggest the nearest one."""
 
 from __future__ import annotations
 

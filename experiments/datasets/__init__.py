@@ -1,1 +1,1 @@
-"""Collections: texts, the models that embed them, and token embeddings to measure with."""
+"""Collections: texts, the models that embed them, and token embeddings for measurements."""

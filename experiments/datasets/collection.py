@@ -17,7 +17,7 @@ __all__ = ["Collection", "tokens_checksum"]
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Token vectors of documents and queries, with everything else that systems and metrics read.
+    """Token vectors of documents and queries, and all other data of systems and metrics.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Collection:
     judgements : list of dict, optional
         For each query the grades of documents by position.
     training_queries : MultiVectors, optional
-        Queries that systems may learn from; they are not measured.
+        Queries for fitting; they are not measured.
     problems : list of str
         Faults of the collection's files, in sentences.
     """
@@ -59,7 +59,7 @@ class Collection:
 
     @property
     def content(self) -> str:
-        """Sixteen hexadecimal digits of everything that a system may be built from."""
+        """Sixteen hexadecimal digits of all data that a system may be built from."""
         digest = hashlib.sha256(self.checksum.encode())
         for texts in (self.document_texts, self.query_texts):
             digest.update(json.dumps(texts).encode())
@@ -106,7 +106,7 @@ class Collection:
         return self.with_documents(np.sort(order[:count]))
 
     def with_documents(self, positions: NDArray[np.int64]) -> Collection:
-        """Keep the documents at these positions, and the judgements of these."""
+        """Keep the documents at these positions, and their judgements."""
         new = {int(old): position for position, old in enumerate(positions)}
         judgements = self.judgements and [
             {new[p]: grade for p, grade in row.items() if p in new} for row in self.judgements

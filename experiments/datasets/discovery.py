@@ -1,4 +1,4 @@
-"""Finding collections: folders of token vectors, and folders of texts that belong to them.
+"""Find collections: folders of token vectors, and folders of their texts.
 
 A folder of data holds token vectors in three layouts: ``{docs,queries}_{tokens,lens}.npy`` as
 :mod:`experiments.datasets.encode` writes them, PLAID indexes with a ``query_embedding.npy``, and ``documents`` with
@@ -27,7 +27,7 @@ __all__ = [
 #: Default folder of collections.
 DATA = Path(os.path.relpath(Path(__file__).parents[3] / "shared" / "data"))
 
-#: Folder of everything that is made again if it is missing.
+#: Folder of files that can be generated again.
 CACHE = Path("~/.cache/muvera-experiments")
 
 #: The file of queries beside a PLAID index.
@@ -50,7 +50,7 @@ def find_collections(
 
     Each of `folders` is a collection of embeddings, a folder of texts in BEIR's layout, or a folder of such, also under
     ``embeddings`` and ``beir``; by default DATA, if it exists or nothing was encoded.  Embeddings that ``python -m
-    experiments encode`` wrote into `cache` belong to their texts.  `names` selects some.
+    experiments encode`` wrote into `cache` belong to their texts.  `names` selects collections by name.
     """
     encoded = encoded_collections(cache)
     if not folders:
@@ -73,7 +73,7 @@ def find_collections(
         for name, path in embeddings.items()
     }
     used = {path.texts for path in paths.values()}
-    # Texts that another run fetched are not part of this one.
+    # Texts that another run downloaded are not part of this run.
     alone = {name: path for name, path in texts.items() if path not in used and path.parent != fetched}
     paths |= {name: DatasetPath(name, None, path) for name, path in alone.items()}
     for name in names or ():
@@ -114,7 +114,7 @@ def _entries(path: Path) -> list[Path]:
 
 
 def _texts_of(name: str, texts: dict[str, Path]) -> Path | None:
-    """Return the texts of embeddings called NAME-MODEL: those with the longest name that fits."""
+    """Return the texts of embeddings called NAME-MODEL: the ones with the longest matching name."""
     fitting = [text for text in texts if name == text or name.startswith(f"{text}-")]
     return texts[max(fitting, key=len)] if fitting else None
 

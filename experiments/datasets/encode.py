@@ -8,7 +8,7 @@ documents and the judged queries.  Writes
 - with MiniLM also ``_token_ids.npy`` (int32 vocabulary ids) and ``_pooled.npy`` (float32, one vector per text);
 - ``reduction.npy`` if wide vectors were reduced.
 
-The work is stored in shards until all are complete, so an interrupted command continues after the last one.
+The work is stored in shards, so an interrupted command continues after the last complete shard.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Texts = list[tuple[str, str]]
 def encode_texts(
     texts: str, out: Path | None, model: str, dimension: int | None, split: str, cache: Path
 ) -> Path:
-    """Encode a collection unless that has been done, and return the folder of embeddings.
+    """Encode a collection unless its embeddings exist, and return their folder.
 
     `texts` is a folder in BEIR's layout or a name of ir_datasets, `model` "minilm" or a checkpoint for
     ``SentenceTransformersEncoder``, `out` by default in the cache under a checksum of the texts, where all commands
@@ -65,7 +65,7 @@ def _encoder(model: str) -> TextEncoder:
 
 
 def fetch_texts(name: str, cache: Path) -> Path:
-    """Return a folder with a collection of ir_datasets in BEIR's layout, downloaded at the first call."""
+    """Return a folder with a collection of ir_datasets in BEIR's layout; the first call downloads it."""
     folder = cache.expanduser() / "texts" / name.replace("/", "-")
     if (folder / "corpus.jsonl").exists():
         return folder
@@ -126,8 +126,8 @@ def embed(
 ) -> None:
     """Embed (id, text) pairs into a folder, continuing an interrupted call of the same model.
 
-    The folder's files are replaced when all work is done; an interruption loses at most `shard_size` texts.  Vectors
-    wider than `dimension` are reduced by PCA without centering, fitted on the documents.
+    The folder's files are replaced at the end; an interruption loses the work of at most `shard_size` texts.
+    Vectors wider than `dimension` are reduced by PCA without centering, fitted on the documents.
     """
     out.mkdir(parents=True, exist_ok=True)
     shards = out / "shards"
@@ -169,8 +169,8 @@ def embed(
 def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) -> Reduction:
     """Fit the linear map that keeps most of the vectors' energy (PCA without centering).
 
-    Its columns are the leading eigenvectors of the uncentered second moment, so inner products are kept as well as any
-    map of this size can on average.  Each column's largest entry is positive.
+    Its columns are the leading eigenvectors of the uncentered second moment, so on average it preserves inner
+    products as well as any map of this size.  Each column's largest entry is positive.
     """
     moment: NDArray[np.float64] | None = None
     for sample in samples:

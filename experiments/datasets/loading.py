@@ -1,4 +1,4 @@
-"""Reading a collection's files: token vectors, ids, single vectors, texts and judgements."""
+"""Read a collection's files: token vectors, ids, single vectors, texts and judgements."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPLIT = "test"
 
 
 def load_collection(path: DatasetPath) -> Collection:
-    """Load a collection with everything that its folders contain.
+    """Load a collection with all data in its folders.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Tiny collections with texts and judgements, made of random topics, for quick runs."""
+"""Tiny synthetic collections with texts and judgements about random topics, for quick runs."""
 
 from __future__ import annotations
 

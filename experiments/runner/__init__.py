@@ -1,1 +1,1 @@
-"""The engine of experiments: configurations, measuring, the files of a run."""
+"""The experiment runner: configurations, measurements, the files of a run."""

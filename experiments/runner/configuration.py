@@ -22,10 +22,10 @@ __all__ = ["CONFIGS", "LARGEST", "Comparison", "Entry", "Experiment", "Point", "
 #: Folder of configurations that are found by name.
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-#: Seeds of an experiment are far apart, because some libraries draw repetition r from seed + r.
+#: The seeds of an experiment are far apart, because some libraries draw repetition r from seed + r.
 FIRST_SEED, SEED_STEP = 42, 1000
 
-#: In place of names of collections: only the one with most documents.
+#: Special name: only the collection with the most documents.
 LARGEST = "largest"
 
 _TABLES = (
@@ -62,9 +62,9 @@ class Entry:
     queries : tuple of dict
         Query arguments of each point of the curve.
     allow_fewer : bool
-        Returning fewer than k documents is no fault.
+        Accept fewer than k documents.
     line : int
-        Index of the configuration's system that this entry comes from.
+        Index of this entry's system in the configuration.
     """
 
     system: str
@@ -75,7 +75,7 @@ class Entry:
     line: int = 0
 
     def points(self) -> list[Point]:
-        """Return the points of the curve, named by the arguments that change along it."""
+        """Return the points of the curve, named by the arguments that vary along it."""
         changing = [
             name
             for name in dict.fromkeys(itertools.chain(*self.queries))
@@ -107,7 +107,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A configuration as read.
+    """The content of a configuration.
 
     Parameters
     ----------
@@ -121,14 +121,14 @@ class Experiment:
     queries : int
         At most this many of a collection's queries, the same for all systems.
     training_queries : float
-        Share of a collection's queries that systems may learn from; the others are measured.
+        Share of a collection's queries for training; the others are measured.
     documents : tuple of int or None
         Sizes of the collection; None is all documents.
     seeds : tuple of int
     timed : bool
-        Build the systems together and let them take turns.
+        Build all systems first, then alternate between them.
     collections : tuple of str
-        Only these; empty: all; LARGEST: the one with most documents.
+        Collections to use; empty: all; LARGEST: the one with the most documents.
     metrics, tables : tuple of str
     entries : tuple of Entry
     comparisons : tuple of Comparison
@@ -165,7 +165,7 @@ class Experiment:
 def load_experiments(names: Sequence[str], folder: Path = CONFIGS) -> list[Experiment]:
     """Read configurations by path, or by name in `folder`.
 
-    A file with the only key ``include`` stands for the files that it lists.
+    A file whose only key is ``include`` is replaced by the files that it lists.
 
     Raises
     ------
@@ -294,7 +294,7 @@ def _require_arguments(system: str, side: Any, arguments: dict[str, Any]) -> Non
     try:
         known = arguments_of(SYSTEMS[system], side)
     except ModuleNotFoundError:
-        return  # a missing extra is an error when the system is used
+        return  # a missing extra raises an error only when the system is used
     for name in arguments:
         require_known(name, known, f"{side} argument of {system}")
 

@@ -1,4 +1,4 @@
-"""Faults of a system's answers: no valid ranking, or scores that are not exact Chamfer as claimed."""
+"""Faults of a system's answers: invalid rankings, or scores that are not exact Chamfer as claimed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def require_answers(answers: Answers, queries: int, k: int, documents: int) -> N
 
 
 def too_few(answers: Answers, documents: int) -> str | None:
-    """Return a sentence if queries got fewer documents than k, else None."""
+    """Return a description if queries got fewer documents than k, otherwise None."""
     wanted = min(answers.ids.shape[1], documents)
     counts = (answers.ids >= 0).sum(axis=1)
     short = counts < wanted
@@ -57,7 +57,7 @@ def too_few(answers: Answers, documents: int) -> str | None:
 
 
 def chamfer_of(ids: NDArray[np.int64], queries: MultiVectors, documents: MultiVectors) -> NDArray[np.float32]:
-    """Return exact Chamfer of the returned documents, float32 (n, k); -inf beside -1."""
+    """Return exact Chamfer of the returned documents, float32 (n, k); -inf for ids of -1."""
     out = np.full(ids.shape, -np.inf, np.float32)
     rankings = rerank(queries, documents, [row[row >= 0] for row in ids], threads=1)
     for i, ranking in enumerate(rankings):
@@ -67,7 +67,7 @@ def chamfer_of(ids: NDArray[np.int64], queries: MultiVectors, documents: MultiVe
 
 
 def score_fault(answers: Answers, chamfer: NDArray[np.float32]) -> str | None:
-    """Return a sentence if scores that claim to be exact Chamfer are not, else None."""
+    """Return a description if scores that should be exact Chamfer are not, otherwise None."""
     counted = answers.ids >= 0
     wrong = counted & ~np.isclose(answers.scores, chamfer, rtol=_TOLERANCE, atol=_TOLERANCE)
     if not wrong.any():

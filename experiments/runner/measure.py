@@ -25,13 +25,13 @@ from .raw_store import Failure, Raw, Session, raw_path
 
 __all__ = ["measure"]
 
-# Blocks of queries between which systems take turns; queries and documents that warm a system up.
+# Number of blocks of queries, after each of which the next system runs; queries and documents for warming up.
 _BLOCKS, _WARMING_QUERIES, _WARMING_DOCUMENTS = 4, 3, 8
 
 
 @dataclass
 class _Built:
-    """A built system, its points that are to be measured with their paths, and its answers by point."""
+    """A built system, the points to measure with their paths, and the answers by point."""
 
     entry: Entry
     system: System
@@ -43,10 +43,10 @@ class _Built:
 
 
 def measure(session: Session, experiment: Experiment, part: Collection, seed: int) -> None:
-    """Measure all points of an experiment whose results are missing.
+    """Measure all points of an experiment that have no results yet.
 
-    `part` is the collection, sampled to the experiment's size and queries.  The session receives failures, each with
-    its system's label; the other systems go on.
+    `part` is the collection, sampled to the experiment's size and queries.  Failures are added to the session
+    under their system's label; the other systems continue.
     """
     content = part.content
     work: list[tuple[Entry, list[tuple[Point, Path]]]] = []
@@ -87,7 +87,7 @@ class _Group:
                     names = (self.experiment.name, self.part.name, entry.label)
                     session.left_out.append(Failure(*names, str(error)))
                     session.tell(f"{where}, {entry.label} is left out: {error}")
-                except Exception as error:  # whatever a system raises is its own failure
+                except Exception as error:  # any exception is a failure of this system alone
                     self._fail(entry, f"{type(error).__name__}: {error}")
             self._search_in_turns(built)
             for one in built:
@@ -130,7 +130,7 @@ class _Group:
             raise
 
     def _search_in_turns(self, built: list[_Built]) -> None:
-        """Collect answers block by block; each turn begins with another point."""
+        """Collect answers block by block; each block begins with another point."""
         work = [(one, point) for one in built for point, _ in one.points]
         positions = np.arange(len(self.part.queries))
         if self.experiment.timed:
@@ -155,7 +155,7 @@ class _Group:
         try:
             answers = one.system.search(self.part.queries[block], self._k, **point.query)
             one.answers.setdefault(point.name, []).append(answers)
-        except Exception as error:  # whatever a system raises is its own failure
+        except Exception as error:  # any exception is a failure of this system alone
             one.failed = True
             self._fail(one.entry, f"{type(error).__name__}: {error}")
 
@@ -170,7 +170,7 @@ class _Group:
         return min(self.experiment.k, len(self.part.document_ids))
 
     def _store(self, one: _Built, point: Point, path: Path, turns: str) -> None:
-        """Check a point's answers and store them; raise ValueError for those that are no ranking."""
+        """Check a point's answers and store them; raise ValueError for invalid rankings."""
         answers = _joined(one.answers[point.name])
         documents, queries = self.part.documents, self.part.queries
         require_answers(answers, len(queries), self._k, len(documents))
@@ -205,7 +205,7 @@ class _Group:
 
 
 def _warm_up(entry: Entry, material: Material) -> None:
-    """Build the same system from a few documents, so that no build includes compiling or loading kernels."""
+    """Build the same system from a few documents, so that the timed build does not compile or load kernels."""
     few = np.arange(min(_WARMING_DOCUMENTS, len(material.documents)))
     with suppress(Exception):  # the build itself will report it
         system = SYSTEMS[entry.system](**entry.build)

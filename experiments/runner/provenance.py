@@ -1,4 +1,4 @@
-"""What measured: the machine, versions of libraries, the checkout's commit."""
+"""Provenance of results: the machine, versions of libraries, the checkout's commit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = ("numpy", "numba", "scipy", "hnswlib", "bm25s", "ir-measures", "PyYA
 
 
 def machine() -> dict[str, Any]:
-    """Return what times depend on: the processor, its load, Python and the numerical libraries."""
+    """Return the facts that times depend on: the processor, its load, Python and the numerical libraries."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

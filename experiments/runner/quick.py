@@ -1,4 +1,4 @@
-"""Small versions of experiments, which run the whole path of each in seconds."""
+"""Small versions of experiments, which run every step in seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["quick_collections", "quick_experiment"]
 
 _T = TypeVar("_T")
 
-# Documents of a collection, enough to fit encoders, and of its sample; sizes of a small scaling.
+# Number of documents (enough to fit encoders) and of sampled ones; sizes of a small scaling experiment.
 _DOCUMENTS, _SAMPLE, _SIZES = 300, 60, [400, 1000]
 
 # Build arguments that make fitting and tuning fast, by preset or system.
@@ -33,9 +33,9 @@ def quick_collections() -> list[Collection]:
 
 
 def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
-    """Return an experiment with the first and the last value of every list that it runs through.
+    """Return an experiment with only the first and the last value of every list.
 
-    Peers are left out unless their environments exist in `cache`, since making one may take minutes.
+    Peers are skipped unless their environments exist in `cache`, because creating one may take minutes.
     """
     entries: list[Entry] = []
     for _, line in groupby(experiment.entries, key=lambda entry: entry.line):
@@ -54,7 +54,7 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
         searches = [{**search, "most": _SIZES[-1]} for search in scaling.get("searches", [{}])]
         scaling = {**scaling, "sizes": _SIZES, "searches": searches, "queries": 5}
     tuned = any(entry.system == "tuned" for entry in entries)
-    named = any(name != LARGEST for name in experiment.collections)  # which are not among the tiny ones
+    named = any(name != LARGEST for name in experiment.collections)  # none of the tiny collections
     return replace(
         experiment,
         entries=tuple(entries),

@@ -1,4 +1,4 @@
-"""Raw results: everything that a system returned, stored under a hash of everything that it depends on."""
+"""Raw results: everything that a system returned, stored under a hash of all inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .configuration import Experiment, Point
 
 __all__ = ["ALL", "Failure", "Raw", "RawStore", "Session", "key_of", "raw_path"]
 
-#: In place of an experiment's name: a failure of a collection, in all experiments.
+#: Special name: the failure of a collection in all experiments.
 ALL = "all"
 
 # Arrays of a file; numbers about each query have names with a prefix.
@@ -44,7 +44,7 @@ class Raw:
     facts : dict
         ``build_seconds``, ``bytes_per_document``, numbers about the index, ``faults`` in sentences, provenance.
     fitted_on : int64 (m,)
-        Positions of the documents that the system learned from; empty for all.
+        Positions of the documents that the system was fitted on; empty for all.
     query_facts : dict of float64 (n,)
         Other numbers about each query.
     """
@@ -65,7 +65,7 @@ class RawStore:
         self.folder = folder
 
     def path(self, collection: str, system: str, key: str) -> Path:
-        """Return the path of a result, which need not exist."""
+        """Return the path of a result, which may not exist yet."""
         return self.folder / collection / f"{system}-{key}.npz"
 
     def save(self, path: Path, raw: Raw) -> None:
@@ -81,7 +81,7 @@ class RawStore:
     def load(self, path: Path) -> Raw | None:
         """Return a result, or None if it is missing or damaged."""
         try:
-            # From memory: NumPy leaves a file open that it refuses.
+            # From memory, because NumPy does not close a file that it refuses.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in _ARRAYS}
                 query_facts = {
@@ -95,7 +95,7 @@ class RawStore:
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that went wrong; the rest of the run continues."""
+    """A failure; the rest of the run continues."""
 
     experiment: str
     collection: str
@@ -118,7 +118,7 @@ class Session:
     tell : callable
         Called with a line of progress.
     failures, left_out : list of Failure
-        Filled while measuring; `left_out` lists systems that need something the collection lacks.
+        Filled while measuring; `left_out` lists systems that need data that the collection does not have.
     """
 
     store: RawStore
@@ -140,7 +140,7 @@ def raw_path(
 ) -> Path:
     """Return the path of a point's raw results; `content` is the checksum of the sampled collection."""
     together = None
-    if experiment.timed:  # times depend on the systems that were measured in the same turns
+    if experiment.timed:  # times depend on the systems that were measured together
         together = [(entry.system, entry.build, entry.queries) for entry in experiment.entries]
     key = key_of(
         system=point.entry.system,
@@ -156,6 +156,6 @@ def raw_path(
 
 
 def key_of(**values: Any) -> str:
-    """Return sixteen hexadecimal digits that depend on all `values` and nothing else."""
+    """Return sixteen hexadecimal digits that depend only on `values`."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

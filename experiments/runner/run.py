@@ -1,4 +1,4 @@
-"""Running experiments: measure what is missing, compute metrics, write the run's files."""
+"""Run experiments: measure missing points, compute metrics, write the run's files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Options", "run_experiments"]
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: the run's folder, which is continued if it exists, the cache, and who hears of progress."""
+    """Options of a run: its folder (an existing run is continued), the cache, and a function for progress messages."""
 
     out: Path
     cache: Path
@@ -45,10 +45,10 @@ class Options:
 def run_experiments(
     experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], options: Options
 ) -> list[Failure]:
-    """Run experiments on all collections, write the run's files, and return what failed.
+    """Run experiments on all collections, write the run's files, and return the failures.
 
-    Finished work is stored under a hash of everything that it depends on and not repeated, so the same command
-    continues an interrupted run.  RuntimeError if another process is writing to the same folder.
+    Finished work is stored under a hash of its inputs and not repeated, so the same command continues an
+    interrupted run.  RuntimeError if another process is writing to the same folder.
     """
     options.out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(options.out / ".lock")
@@ -97,7 +97,7 @@ def _run(
     add_comparisons(results, parts)
     if len(results.commits) > 1:
         options.tell(f"The run has results of several commits: {', '.join(sorted(results.commits))}.")
-    # As run: a quick run leaves out most of its configurations.
+    # The experiments that ran: a quick run skips most of each configuration.
     as_run = {experiment.name: vars(experiment) | {"raw": None} for experiment in experiments}
     manifest = {
         "run": options.out.name,
@@ -129,7 +129,7 @@ def _loaded(collections: Sequence[DatasetPath | Collection], session: Session) -
     for source in collections:
         try:
             collection = load_collection(source) if isinstance(source, DatasetPath) else source
-        except Exception as error:  # whatever its files raise, the other collections go on
+        except Exception as error:  # for any exception, the other collections continue
             session.fail(ALL, source.name, "collection", str(error))
             continue
         for problem in collection.problems:
@@ -156,7 +156,7 @@ def _sizes(experiment: Experiment, collection: Collection) -> list[int]:
 
 
 def _scale(session: Session, results: Results, part: Part, collection: Collection) -> None:
-    """Measure a scaling, or take stored rows."""
+    """Measure a scaling experiment, or return its stored rows."""
     experiment, seed = part.experiment, part.experiment.seeds[0]
     settings = scaling_settings(experiment.scaling)
     key = key_of(scaling=vars(settings), content=part.content, seed=seed, threads=session.threads)
@@ -166,7 +166,7 @@ def _scale(session: Session, results: Results, part: Part, collection: Collectio
     except (OSError, ValueError):
         try:
             rows, failures = scaling_rows(settings, collection, experiment.name, seed, session.threads)
-        except Exception as error:  # whatever an encoder raises; results of other experiments are kept
+        except Exception as error:  # for any exception, the results of other experiments are kept
             rows, failures = [], [("encoder", f"{type(error).__name__}: {error}")]
         for backend, message in failures:
             session.fail(experiment.name, part.collection, backend, message)
@@ -198,7 +198,7 @@ def _described_part(part: Part) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows with a column for each metric and the ends of its interval."""
+    """Write rows, with a column for each metric and columns for both ends of its interval."""
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
     names = [
         "experiment",
@@ -262,5 +262,5 @@ def _write_rankings(out: Path, results: Results, parts: list[Part], store: RawSt
 
 
 def _field(text: str) -> str:
-    """Return an id without white space, which ends a field."""
+    """Return an id without white space, which would end a field."""
     return re.sub(r"\s+", "_", text)

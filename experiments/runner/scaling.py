@@ -1,7 +1,8 @@
-"""Cost against the size of a collection: its document vectors, and synthetic ones behind them.
+"""Cost by the size of a collection: its document vectors, followed by synthetic ones.
 
-A synthetic vector is a document's plus half the difference of two others', so that lengths and directions vary
-as those of real ones do.  Only the first stage is measured, against an exact search of the same vectors.
+A synthetic vector is a document's vector plus half the difference of two others, so that lengths and
+directions vary as in real ones.  Only the first stage is measured, against an exact search of the same
+vectors.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from ..systems.library import encoder_config
 
 __all__ = ["RECALL", "ScalingSettings", "scaling_rows", "scaling_settings"]
 
-#: Share of the best vectors by inner product, not of exact Chamfer's best documents.
+#: Recall of the best vectors by inner product, not of exact Chamfer's best documents.
 RECALL = "10-recall@10 of FDEs"
 
-# Vectors made at a time, and results whose recall is computed.
+# Number of vectors generated at a time, and of results for recall.
 _BLOCK, _K = 4096, 10
 
 
 @dataclass(frozen=True)
 class ScalingSettings:
-    """Rising numbers of vectors, the encoder's arguments with ``preset``, and the searches.
+    """Ascending numbers of vectors, the encoder's arguments with ``preset``, and the searches.
 
-    A search has ``backend``, ``hnsw`` and ``most``, the largest size that is measured.
+    A search has ``backend``, ``hnsw`` and ``most``, the largest size to measure.
     """
 
     sizes: tuple[int, ...]
@@ -51,7 +52,7 @@ class ScalingSettings:
 
 
 def scaling_settings(content: dict[str, Any]) -> ScalingSettings:
-    """Read the settings of a configuration; raise ValueError for unknown keys and sizes that do not rise."""
+    """Read the settings of a configuration; raise ValueError for unknown keys and sizes that are not ascending."""
     for key in content:
         require_known(key, ScalingSettings.__dataclass_fields__, "key of scaling")
     sizes = tuple(content.get("sizes", ()))
@@ -67,7 +68,7 @@ def scaling_settings(content: dict[str, Any]) -> ScalingSettings:
 def scaling_rows(
     settings: ScalingSettings, part: Collection, experiment: str, seed: int, threads: int
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Grow one search after the other, measure it at every size, and return rows and (backend, message) of failures.
+    """Grow one search after another and measure each at every size; return rows and failures (backend, message).
 
     ``build_seconds`` is the time of adding vectors, without encoding; ``build`` has ``n``, ``vector_dimension`` and
     ``resident_bytes``, the growth of the process per document.
@@ -117,7 +118,7 @@ def _grow(
             held.add(np.arange(start, start + len(block)), block, threads)
             build_seconds += time.perf_counter() - began
         began = time.perf_counter()
-        held.search(vectors[:1], _K, threads=threads)  # includes work that waits for the first search
+        held.search(vectors[:1], _K, threads=threads)  # includes work that is delayed until the first search
         build_seconds += time.perf_counter() - began
         seconds, ids = [], []
         for vector in vectors:
@@ -162,7 +163,7 @@ def _exact_best(
 def _blocks(
     real: NDArray[np.float32], start: int, stop: int, seed: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (first row, vectors) of rows `start` to `stop`; the rows do not depend on how they are cut."""
+    """Yield (first row, vectors) of rows `start` to `stop`; the rows do not depend on the division into blocks."""
     while start < stop:
         block, offset = divmod(start, _BLOCK)
         count = min(stop - start, _BLOCK - offset)
@@ -181,6 +182,6 @@ def _block(real: NDArray[np.float32], number: int, seed: int) -> NDArray[np.floa
 
 
 def _resident() -> int:
-    """Return the bytes of memory of this process; 0 if the system does not tell."""
+    """Return the bytes of memory of this process; 0 if the system cannot tell."""
     path = Path("/proc/self/statm")
     return int(path.read_text(encoding="ascii").split()[1]) * 4096 if path.exists() else 0

@@ -1,1 +1,1 @@
-"""What is compared: adapters with the contract of :mod:`experiments.systems.base`, by name in SYSTEMS."""
+"""The compared systems: subclasses of :class:`experiments.systems.base.System`, by name in SYSTEMS."""

@@ -1,7 +1,7 @@
 """The contract between the runner and a system that answers queries.
 
-A system is made with its build arguments, builds itself once from a collection and then answers queries at
-several settings (query arguments).  The runner checks the answers: it computes Chamfer scores again.
+A system is created with its build arguments, built once from a collection, and then queried with several
+query arguments.  The runner checks the answers: it recomputes the Chamfer scores.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class NotApplicableError(Exception):
-    """The collection lacks something that a system needs, such as texts: it is left out, which is no failure."""
+    """Error for a collection without data that a system needs, such as texts; it is not a failure."""
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Everything that a system may be built from.
+    """All inputs of a system's build.
 
-    The folder is a scratch folder of this system alone, the cache has environments of peers.  The seed determines every
-    random choice; `shared` has results that several systems of an experiment and collection use, such as a tuning.
+    The folder is a scratch folder for this system alone; the cache contains environments of peers.  The seed
+    determines every random choice.  `shared` contains results that several systems of an experiment and
+    collection use, such as a tuning.
     """
 
     collection: Collection
@@ -63,7 +64,7 @@ class Material:
         return self.collection.documents
 
     def needs(self, *names: str, reason: str) -> None:
-        """Raise NotApplicableError with `reason` if one of these fields of the collection is missing."""
+        """Raise NotApplicableError with `reason` unless the collection has these fields."""
         if any(getattr(self.collection, name) is None for name in names):
             raise NotApplicableError(reason)
 
@@ -77,7 +78,7 @@ class Answers:
     ids : int64 (n, k)
         Positions of documents, best first; -1 at the end of a row if fewer than k were found.
     scores : float32 (n, k)
-        The system's own scores, higher is better; those beside an id of -1 are ignored.
+        The system's own scores, higher is better; those of an id of -1 are ignored.
     seconds : float64 (n,)
         Wall time of each query, one query at a time, in the process that answers.
     facts : dict of float64 (n,)
@@ -94,8 +95,8 @@ class System(ABC):
     """Base class of systems.
 
     Build arguments are the keywords of ``__init__``, query arguments the keywords of ``search`` after `k`.  A
-    configuration is checked against both signatures before anything runs; :meth:`open_arguments` names the
-    arguments behind ``**build``.
+    configuration is checked against both signatures before anything runs; :meth:`open_arguments` returns the
+    names that ``**build`` accepts.
 
     Attributes
     ----------
@@ -103,12 +104,13 @@ class System(ABC):
         Name in :data:`experiments.systems.registry.SYSTEMS`.
     family : {"muvera", "baseline", "peer"}
     chamfer : bool
-        Whether the scores claim to be exact Chamfer similarities.  The runner then compares them with its own,
+        True if the scores are exact Chamfer similarities.  The runner then compares them with its own,
         except with the query argument ``rerank: false``.
     own_process : bool
-        The work runs in another process, so a small build in this one would not warm it up.
+        True if the work runs in another process, which a small build in this process would not warm up.
     build_seconds : float or None
-        Time of ``build`` if it is not that of the call, for example without copying documents to a process.
+        Time of ``build`` if it differs from that of the call, for example without copying documents to a
+        process.
     """
 
     name: ClassVar[str]
@@ -119,11 +121,11 @@ class System(ABC):
 
     @staticmethod
     def open_arguments() -> Iterable[str]:
-        """Return the names of build arguments behind open keywords."""
+        """Return the names of the build arguments that ``**build`` accepts."""
         return ()
 
     def prepare(self, material: Material) -> None:  # noqa: B027 (most systems need nothing)
-        """Do untimed work that does not depend on the collection, such as making environments."""
+        """Do untimed work that does not depend on the collection, such as creating environments."""
 
     @abstractmethod
     def build(self, material: Material) -> None:
@@ -142,23 +144,23 @@ class System(ABC):
         """Return the size of the index without the token vectors that every exact reranker reads."""
 
     def token_bytes_per_document(self) -> float:
-        """Return the bytes of tokens that an exact ranking reads; they count if :meth:`reads_tokens`."""
+        """Return the bytes of tokens that an exact ranking reads; they are counted if :meth:`reads_tokens` is true."""
         return self.documents.tokens.nbytes / len(self.documents)
 
     def reads_tokens(self, **query: Any) -> bool:
-        """Return whether answers at these query arguments need the stored tokens."""
+        """Return True if answers with these query arguments need the stored tokens."""
         return bool(query.get("rerank", True))
 
     def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
-        """Compare two ways to the same answer before the timing; return a sentence if they differ."""
+        """Compute the same answer in two ways before the timing; return a description if they differ."""
         return None
 
     def facts(self) -> dict[str, float | str]:
-        """Return numbers and words about the built index, which are stored with the results."""
+        """Return facts about the built index, which are stored with the results."""
         return {}
 
     def fitted_on(self) -> NDArray[np.int64] | None:
-        """Return the positions of the documents that the system learned from; None for all."""
+        """Return the positions of the documents that the system was fitted on; None for all."""
         return None
 
     def close(self) -> None:  # noqa: B027 (most systems hold nothing outside the object)
@@ -171,9 +173,10 @@ class System(ABC):
 
 
 def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Ranked]) -> Answers:
-    """Ask `answer` for one query after the other and time each; the first runs once before, untimed.
+    """Call `answer` for one query after another and time each call; an untimed first call warms up.
 
-    `answer` takes a query's number and the query, and returns positions and scores; longer answers are cut to `k`.
+    `answer` is called with a query's number and the query, and returns positions and scores; longer answers
+    are cut to `k`.
     """
     ids: NDArray[np.int64] = np.full((len(queries), k), -1, np.int64)
     scores: NDArray[np.float32] = np.full((len(queries), k), -np.inf, np.float32)

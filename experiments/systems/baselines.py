@@ -18,7 +18,7 @@ VectorBackend = Literal["exact", "hnsw"]
 
 
 class VectorSearchSettings:
-    """Settings of a search of ordinary vectors: read all ("exact") or search a graph of them ("hnsw").
+    """Settings of a single-vector search: read all vectors ("exact") or search a graph of them ("hnsw").
 
     `hnsw` holds settings of :class:`muvera.HNSWSettings`; its seed is the experiment's unless it is given.
     """
@@ -36,7 +36,7 @@ class VectorSearchSettings:
 
 
 class Exhaustive(System):
-    """The exact answer, and what it costs without an index."""
+    """The exact answer, without an index."""
 
     name: ClassVar[str] = "exhaustive"
     chamfer: bool = True
@@ -55,12 +55,12 @@ class Exhaustive(System):
         return timed_search(queries, k, answer)
 
     def bytes_per_document(self) -> float:
-        """Return 0: there is nothing beside the token vectors."""
+        """Return 0: only the token vectors are stored."""
         return 0.0
 
 
 class Pooled(System):
-    """An ordinary vector database, with exact Chamfer reranking behind it.
+    """Single-vector search, as in an ordinary vector database, then exact Chamfer reranking.
 
     `vectors` is "mean" for the mean of a text's token vectors, scaled to length 1, or "stored" for the model's own
     single vectors.

@@ -1,7 +1,7 @@
 """Orders in which vectors enter a graph, and their local intrinsic dimension.
 
-The recall of an HNSW graph depends on the order of insertion, most if the intrinsic dimension is high;
-falling local dimension finds more (Elliott and Clark, arXiv 2405.17813).
+The recall of an HNSW graph depends on the order of insertion, most if the intrinsic dimension is high.
+Descending local dimension has the highest recall (Elliott and Clark, arXiv 2405.17813).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Order", "insertion_order", "intrinsic_dimension"]
 
 Order = Literal["given", "random", "rising_dimension", "falling_dimension"]
 
-# Neighbors that a local dimension is estimated from, and vectors compared at a time.
+# Number of neighbors for estimating a local dimension, and of vectors compared at a time.
 _NEIGHBORS, _BLOCK = 50, 512
 
 

@@ -30,7 +30,8 @@ from .insertion_order import Order, insertion_order, intrinsic_dimension
 
 __all__ = ["ExactRanking", "FirstStage", "Muvera", "Tuned", "encoder_config", "fit_sample"]
 
-# Documents added at a time in another order, documents whose encoding is timed, queries that are compared.
+# Number of documents added at a time in another order, of documents whose encoding is timed, and of compared
+# queries.
 _BLOCK, _TIMED, _COMPARED = 1024, 200, 10
 
 #: Parameters of each kind of encoder that a configuration may set; dimension and seed come from the runner.
@@ -50,7 +51,7 @@ def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, An
 
 
 def fit_sample(count: int, share: float | None, seed: int) -> NDArray[np.int64] | None:
-    """Return a random `share` of `count` positions, ascending; None stands for all."""
+    """Return a random `share` of `count` positions, ascending; None means all."""
     if share is None:
         return None
     if not 0 < share < 1:
@@ -59,7 +60,7 @@ def fit_sample(count: int, share: float | None, seed: int) -> NDArray[np.int64] 
 
 
 def _carved(query: MultiVectors, tau: float | None) -> MultiVectors:
-    """Return the carved query if it fills fewer panels of LANES tokens, else the query."""
+    """Return the carved query if it has fewer panels of LANES tokens, otherwise the query."""
     if tau is None or query.num_tokens <= LANES:
         return query
     carved = carve_queries(query, tau)
@@ -67,12 +68,12 @@ def _carved(query: MultiVectors, tau: float | None) -> MultiVectors:
 
 
 class _LibrarySystem(System):
-    """A system with a preset, which takes the parameters of all encoders."""
+    """Base class of systems with a preset and parameters of any encoder."""
 
     family: ClassVar[Family] = "muvera"
 
     def __init__(self, preset: str, changes: dict[str, Any]) -> None:
-        encoder_config(preset, 128, 0, changes)  # refuse wrong names and values before anything is built
+        encoder_config(preset, 128, 0, changes)  # raises for wrong names and values before anything is built
         self._preset, self._changes = preset, changes
 
     @staticmethod
@@ -110,7 +111,7 @@ class Muvera(_LibrarySystem):
             backend=backend, hnsw=hnsw or {}, tokens=tokens, keep_exact=keep_exact, exact_tokens=exact_tokens  # type: ignore[arg-type]
         )  # fmt: skip
         self._has_codes = tokens not in (None, "float32", "float16")
-        # With codes alone, scores are those of decoded tokens.
+        # With codes alone, scores are computed from decoded tokens.
         self.chamfer = keep_exact or not self._has_codes
 
     def build(self, material: Material) -> None:
@@ -132,7 +133,8 @@ class Muvera(_LibrarySystem):
     ) -> Answers:
         """Search as users do.
 
-        With `ball_carving_tau` carved queries search, and the k best are scored with the whole query.
+        With `ball_carving_tau`, the search uses carved queries, and the k best are scored with the whole
+        query.
         """
         how: dict[str, Any] = {"candidates": max(k, candidates), "ef": ef, "patience": patience}
         how |= {"rescore": rescore, "threads": self.threads}
@@ -146,9 +148,9 @@ class Muvera(_LibrarySystem):
         return timed_search(queries, k, answer)
 
     def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
-        """Compare the index's answers with encoding, search and ranking done step by step.
+        """Compare the index's answers with those of encoding, searching and ranking step by step.
 
-        Carving, patience and codes of tokens change answers by design and are not compared.
+        Settings that change answers by design (carving, patience, token codes) are not compared.
         """
         held = self._index._contents.candidates
         if self._has_codes or held is None:
@@ -166,7 +168,7 @@ class Muvera(_LibrarySystem):
         candidates = [row[row >= 0] for row in proposed]
         for i, ranking in enumerate(rerank(some, self.documents, candidates, k, threads=self.threads)):
             scores = answers.scores[i, : len(ranking)]
-            # By scores, since ties may be in another order; the last may depend on the last candidate.
+            # Scores, because ties may be in another order; the last one may depend on the last candidate.
             if not np.allclose(scores[:-1], ranking.scores[:-1], rtol=1e-5):
                 return (
                     f"query {some.ids[i]}: through the index the best scores are {scores[:3].tolist()}, "
@@ -183,7 +185,7 @@ class Muvera(_LibrarySystem):
         return facts
 
     def token_bytes_per_document(self) -> float:
-        """Return the bytes of stored tokens, codes and exact ones together."""
+        """Return the bytes of stored tokens: codes and exact tokens together."""
         info = self._index.info()
         codec = info.token_codec
         per_token = float(codec["bytes_per_token"]) + float(codec["exact_bytes_per_token"])
@@ -266,7 +268,7 @@ class FirstStage(_LibrarySystem):
     ) -> Answers:
         """Return the documents with the largest inner products.
 
-        Unless `one_by_one_timed`, all queries are answered at once, and their times are NaN: not measured.
+        Unless `one_by_one_timed`, all queries are answered at once and are not timed (NaN).
         """
         encoder, search = self._contents.encoder, self._contents.search
 
@@ -311,8 +313,9 @@ class FirstStage(_LibrarySystem):
 class Tuned(FirstStage):
     """The first stage that :func:`muvera.tune` chooses within the bytes of the preset `in_bytes_of`.
 
-    The experiment's training queries choose, on a `sample` of the documents, by recall among `candidates`; windows of
-    documents choose if there are too few queries, or `by_windows`.  All systems of an experiment share one tuning.
+    The choice uses the recall among `candidates` on a `sample` of the documents, for the experiment's
+    training queries, or for windows of documents if there are too few queries or with `by_windows`.  All
+    systems of an experiment share one tuning.
     """
 
     name: ClassVar[str] = "tuned"
@@ -329,7 +332,7 @@ class Tuned(FirstStage):
         return ()
 
     def build(self, material: Material) -> None:
-        """Tune unless another system has, and build the chosen first stage without a graph."""
+        """Tune unless another system has done so, and build the chosen first stage without a graph."""
         queries = material.collection.training_queries
         settings: dict[str, Any] = {"seed": material.seed, "threads": material.threads, **self._tuning}
         settings["candidates"] = min(settings["candidates"], len(material.documents) // 2)
@@ -349,12 +352,12 @@ class Tuned(FirstStage):
         return self._chosen
 
     def facts(self) -> dict[str, float | str]:
-        """Return the choice, beside the facts of its first stage."""
+        """Return the choice and the facts of its first stage."""
         return {**super().facts(), "choice": self._choice}
 
 
 class ExactRanking(FirstStage):
-    """Exact ranking alone: the first stage proposes candidates before the clock starts."""
+    """Exact ranking alone: the first stage finds candidates before timing starts."""
 
     name: ClassVar[str] = "reranking"
     chamfer: bool = True
@@ -372,10 +375,11 @@ class ExactRanking(FirstStage):
     ) -> Answers:
         """Rank candidates one query at a time.
 
-        `early_exit` stops scoring a document once bounds show that it cannot be among the k best; `matrix` scores all
-        with the kernel for many queries, which has no order of candidates.  With `ball_carving_tau` carved queries
-        choose the k best, which are scored with the whole query.  The fact "products made" is the share of products of
-        a document token and a panel of LANES query tokens, the kernel's smallest unit, that were computed.
+        `early_exit` stops scoring a document once bounds show that it cannot be among the k best; `matrix`
+        scores all with the kernel for many queries, which ignores the order of candidates.  With
+        `ball_carving_tau`, carved queries choose the k best, which are then scored with the whole query.  The
+        fact "products made" is the share of products of a document token and a panel of LANES query tokens,
+        the kernel's smallest unit, that were computed.
         """
         proposed = self._contents.find(queries, max(k, candidates), threads=self.threads)
         made = np.empty(len(queries))

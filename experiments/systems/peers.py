@@ -1,4 +1,4 @@
-"""Other libraries, each in an environment and a process of its own."""
+"""Other libraries, each in its own environment and process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .library import encoder_config
 
 __all__ = ["Fastembed", "MuveraPython", "Muvfde", "Plaid", "ProductCodes", "Qdrant", "Tachiom", "Warp"]
 
-# Documents per call of an encoding library, whose vectors come back as one array.
+# Documents per call of an encoding library, which returns their vectors as one array.
 _BLOCK = 500
 
 
 class WorkerSystem(System):
-    """A library, by its name in PEERS, that runs in an environment and a process of its own."""
+    """A library, by its name in PEERS, that runs in its own environment and process."""
 
     family: ClassVar[Family] = "peer"
     own_process: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class WorkerSystem(System):
         return self._worker
 
     def prepare(self, material: Material) -> None:
-        """Make the library's environment if it is missing, start its process and import the library."""
+        """Create the library's environment if it is missing, start its process and import the library."""
         self._worker = Worker(PEERS[self.library], material.folder, material.cache)
         self._worker.time("load")
 
@@ -99,11 +99,11 @@ class IndexingPeer(WorkerSystem):
         save_texts(self.folder, "queries", [tokens.astype(np.float32) for tokens in queries])
 
     def reads_tokens(self, **query: Any) -> bool:
-        """Return whether candidates are ranked exactly."""
+        """Return True if candidates are ranked exactly."""
         return bool(query.get("candidates", 0))
 
     def counts(self, path: Path) -> bool:
-        """Return whether a file of the index is read by searches."""
+        """Return True if searches read this file of the index."""
         return True
 
     def bytes_per_document(self) -> float:
@@ -149,8 +149,8 @@ class Plaid(IndexingPeer):
     ) -> Answers:
         """Answer queries; rank the best `candidates` by exact Chamfer, 0 for plain PLAID.
 
-        Of `n_full_scores` documents after the first scoring by centroids a quarter is decompressed.  It decides most of
-        a query's time: sweep it from a few times k upwards.
+        Of `n_full_scores` documents after the first scoring by centroids a quarter is decompressed.  It
+        determines most of a query's time: sweep it from a few times k upwards.
         """
         options = {"n_ivf_probe": n_ivf_probe, "n_full_scores": n_full_scores}
         return self.answers(queries, k, candidates, top_k=max(k, candidates), **options)
@@ -238,9 +238,9 @@ class Tachiom(IndexingPeer):
 class Qdrant(IndexingPeer):
     """Qdrant's native multivectors through qdrant-edge: its MaxSim over tokens in half precision.
 
-    Its scores are Chamfer up to rounding, so nothing ranks them again.  A graph of mean token vectors proposes
-    candidates, as its documentation advises; with `graph_of_tokens` a graph of token sets, whose build takes very
-    long because each step compares all tokens of two documents.
+    Its scores are Chamfer up to rounding, so nothing ranks them again.  A graph of mean token vectors finds
+    candidates, as its documentation advises.  With `graph_of_tokens` it is a graph of token sets, whose build
+    takes very long because each step compares all tokens of two documents.
     """
 
     name: ClassVar[str] = "qdrant"
@@ -251,7 +251,7 @@ class Qdrant(IndexingPeer):
         super().__init__(graph_of_tokens=graph_of_tokens, m=m, ef_construct=ef_construct)
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100) -> Answers:
-        """Answer queries; `candidates` are proposed for its MaxSim, or searched for in the graph of tokens."""
+        """Answer queries by MaxSim of `candidates`, or in the graph of tokens with as many kept."""
         options = {"candidates": max(k, candidates), "graph_of_tokens": self._settings["graph_of_tokens"]}
         return self.answers(queries, k, 0, top_k=k, **options)
 
@@ -268,7 +268,7 @@ class Qdrant(IndexingPeer):
 class ProductCodes(IndexingPeer):
     """The paper's compression: a preset's document vectors as product codes (PQ-256-G) of faiss.
 
-    One byte, the number of one of 256 centroids, stands for `subvector_size` floats (G).
+    One byte, the number of one of 256 centroids, replaces `subvector_size` floats (G).
     """
 
     name: ClassVar[str] = "pq"
@@ -310,7 +310,7 @@ class ProductCodes(IndexingPeer):
 
 
 class PeerFDE(WorkerSystem):
-    """A library that encodes; search and ranking are this library's, so that only the FDEs differ.
+    """A library that encodes; this library searches and ranks, so that only the FDEs differ.
 
     A query's time is that of its encoding in the process, of the search and of the ranking.  All libraries build the
     paper's FDEs with filled cells: R * 2^k * p floats, with R = `repetitions`, k = `bits` and p = `width`.

@@ -40,7 +40,7 @@ class _Words:
 
 
 class BM25(System):
-    """Words instead of vectors in the first stage; `stopwords` is a language whose commonest words are ignored."""
+    """BM25 as the first stage; `stopwords` is a language whose most common words are ignored."""
 
     name: ClassVar[str] = "bm25"
     chamfer: bool = True

@@ -24,8 +24,8 @@ _BLOCK = 1 << 16
 class TokenSystem(System):
     """Base class of systems that search single tokens.
 
-    The backend is a graph of all tokens ("hnsw"), or a scan of all ("exact"), which has no error of a graph and takes
-    about as long as exact Chamfer over all documents.
+    The backend is a graph of all tokens ("hnsw"), or a scan of all ("exact"), which has no graph errors and
+    takes about as long as exact Chamfer over all documents.
     """
 
     def __init__(self, *, backend: VectorBackend = "hnsw", m: int = 16, ef_construction: int = 100) -> None:
@@ -116,8 +116,8 @@ class SingleVector(TokenSystem):
             ranked = self._by_rank(tokens, -(-count // len(tokens)), ef)[:count]
             return _distinct(ranked, len(ranked))
         count = min(count, len(self.documents))
-        # Many tokens lead to the same document: four times as many are mostly enough, and a second search
-        # takes longer than some too many.
+        # Many tokens belong to the same document: four times as many are usually enough, and a second search
+        # would take longer than some extra tokens.
         depth = -(-4 * count // len(tokens))
         while True:
             distinct = _distinct(self._by_rank(tokens, depth, ef), count)
@@ -188,5 +188,5 @@ class XTR(TokenSystem):
         return found, (lowest + gains[found]).astype(np.float32)
 
     def reads_tokens(self, **query: Any) -> bool:
-        """Return whether candidates are ranked exactly."""
+        """Return True if candidates are ranked exactly."""
         return bool(query.get("candidates", 0))
