@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import reprlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
@@ -16,6 +17,7 @@ import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import Body, FastAPI, Request
 from fastapi.responses import FileResponse, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
@@ -61,12 +63,13 @@ class _Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _require_known_fields(cls, body: Any) -> Any:
-        unknown = [name for name in body if name not in cls.model_fields] if isinstance(body, dict) else []
-        if unknown:
+        known = cls.model_fields
+        unknown = next((name for name in body if name not in known), None) if isinstance(body, dict) else None
+        if unknown is not None:
             raise PydanticCustomError(
                 "unknown_field",
                 "There is no field {name}. The fields are {fields}",
-                {"name": reprlib.repr(unknown[0]), "fields": ", ".join(cls.model_fields)},
+                {"name": reprlib.repr(unknown), "fields": ", ".join(cls.model_fields)},
             )
         return body
 
@@ -183,6 +186,7 @@ def make_app(
         title="muvera", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
     )  # fmt: skip
+    app.router.route_class = _Route
     show_problems(app)
     app.add_middleware(BodyLimit, settings=limits)
     if hosts and "*" not in hosts:
@@ -203,6 +207,22 @@ def make_app(
     for address, name in _FILES.items():
         app.add_api_route(f"/{address}", _file(name), include_in_schema=False)
     return app
+
+
+class _Request(Request):
+    async def json(self) -> Any:
+        """Parse the body in a thread, so that other requests are answered meanwhile."""
+        return await run_sync(json.loads, await self.body())
+
+
+class _Route(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def parse_aside(request: Request) -> Response:
+            return await handle(_Request(request.scope, request.receive))
+
+        return parse_aside
 
 
 class _Server:

@@ -22,6 +22,9 @@ _SCHEME = HTTPBearer(
     auto_error=False, description="The token in MUVERA_TOKEN, or for reading in MUVERA_READ_TOKEN."
 )
 
+# Commas and brackets of a body.  Parsing more of them would block other requests for more than a tenth of a second.
+_MAX_VALUES = 300_000
+
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -154,6 +157,10 @@ class BodyLimit:
         if messages is None:
             detail = f"A request may have at most {limit:,} bytes. Send fewer queries or documents at a time."
             await _problem(413, detail, {"Connection": "close"})(scope, receive, send)
+            return
+        if sum(messages[0].get("body", b"").count(sign) for sign in (b",", b"[", b"{")) > _MAX_VALUES:
+            detail = f"A request may have at most {_MAX_VALUES:,} values. Send fewer queries or documents at a time."
+            await _problem(413, detail)(scope, receive, send)
             return
         replayed = messages
 

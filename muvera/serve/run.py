@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import socket
@@ -74,6 +75,10 @@ def serve(
             announce()
         vectors = index.index if isinstance(index, TextIndex) else index
         vectors.search(np.ones((1, vectors.config.dimension), np.float32), 1, threads=1)  # compile kernels
+        # A collection of garbage while a body is parsed would look at all objects again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         config = uvicorn.Config(
             make_app(index, settings, save=save, hosts=hosts), log_level="warning",
             timeout_graceful_shutdown=_GRACE, server_header=False,

@@ -289,6 +289,14 @@ def test_only_the_token_allows_large_bodies_and_many_hits(client: TestClient, wr
         )
 
 
+@pytest.mark.parametrize("value", ["1,", '"",', "[],", "{},"])
+def test_bodies_of_many_values_are_refused_before_they_are_parsed(value: str) -> None:
+    body = '{"queries": [' + value * 299_999 + "1]}"
+    with TestClient(make_app(texts())) as client:
+        headers = {"Content-Type": "application/json"}
+        assert "300,000 values" in problem(client.post("/search", content=body, headers=headers), 413)
+
+
 def test_reading_can_require_a_token() -> None:
     settings = ServerSettings(read_token="read", writable=True, token="secret")
     with TestClient(make_app(texts(), settings)) as client:
