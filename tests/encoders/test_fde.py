@@ -11,11 +11,9 @@ import pytest
 import strategies as some
 from builders.fde_oracle import (
     OPTIONS,
-    PROJECTIONS,
     ROUNDING,
     WHOLE,
     assert_close,
-    clear_of_planes,
     encoders,
     expected,
     fitted,
@@ -24,7 +22,7 @@ from builders.fde_oracle import (
     texts_for,
 )
 from builders.paths import GOLDEN
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import muvera.encoders.fde.encoder as encoder_module
@@ -37,37 +35,29 @@ SIDES = ["encode_documents", "encode_queries"]
 # -- the oracle -----------------------------------------------------------------
 
 
+SHAPES = [
+    (1, 1, "complementary"),
+    (17, 3, "rademacher"),
+    (33, None, "identity"),
+    (48, 5, "count_sketch"),
+    (130, 24, "complementary"),
+]
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default")
-@pytest.mark.parametrize(
-    ("dimension", "block", "projection"),
-    [(1, 1, "complementary"), (17, 3, "rademacher"), (33, 16, "identity"), (130, 24, "complementary")],
-)
-def test_oracle(dimension: int, block: int, projection: str, options: dict[str, Any]) -> None:
-    width = None if projection == "identity" else block
-    encoder = fitted(
-        sample(dimension), dimension=dimension, projection=projection, projection_dimension=width, **options
-    )
-    texts = texts_for(encoder, dimension)
-    documents = encoder.encode_documents(MultiVectors.from_arrays(texts, dimension=dimension))
-    queries = encoder.encode_queries(MultiVectors.from_arrays(texts, dimension=dimension))
-    assert documents.shape == queries.shape == (len(texts), encoder.config.vector_dimension)
-    assert documents.dtype == queries.dtype == np.float32
-    for tokens, document, query in zip(texts, documents, queries, strict=True):
-        assert_close(document, expected(tokens, encoder, "documents"))
-        assert_close(query, expected(tokens, encoder, "queries"))
-
-
-@settings(max_examples=60)
-@given(st.data(), some.dimensions, st.sampled_from(PROJECTIONS), st.sampled_from(OPTIONS))
-def test_oracle_on_any_shape(
-    data: st.DataObject, dimension: int, projection: str, options: dict[str, Any]
-) -> None:
-    block = dimension if projection == "identity" else data.draw(st.integers(1, dimension))
-    values = {"num_repetitions": data.draw(st.integers(1, 9)), "projection_dimension": block}
-    encoder = fitted(sample(dimension), dimension=dimension, projection=projection, **{**values, **options})
-    tokens = clear_of_planes(data.draw(some.token_arrays(dimension, most=20)), encoder)
-    assert_close(encoder.encode_documents(tokens)[0], expected(tokens, encoder, "documents"))
-    assert_close(encoder.encode_queries(tokens)[0], expected(tokens, encoder, "queries"))
+def test_oracle(options: dict[str, Any]) -> None:
+    for dimension, block, projection in SHAPES:
+        common = {"dimension": dimension, "projection": projection, "projection_dimension": block}
+        encoder = fitted(sample(dimension), **common, **options)
+        arrays = texts_for(encoder, dimension)
+        texts = MultiVectors.from_arrays(arrays, dimension=dimension)
+        for side in ("documents", "queries"):
+            encode = getattr(encoder, f"encode_{side}")
+            fdes = encode(texts)
+            assert fdes.shape == (len(texts), encoder.config.vector_dimension) and fdes.dtype == np.float32
+            assert encode(texts[:0]).shape == (0, encoder.config.vector_dimension)
+            for tokens, fde in zip(arrays, fdes, strict=True):
+                assert_close(fde, expected(tokens, encoder, side))
 
 
 @pytest.mark.compiled("65,536 cells are visited one by one")
@@ -92,7 +82,7 @@ def test_65536_cells(fill: bool) -> None:
     assert_close(encoder.encode_queries(tokens)[0], expected(tokens, encoder, "queries"))
 
 
-@pytest.mark.parametrize("final", [1, 16, 50])
+@pytest.mark.parametrize("final", [1, 50])
 @pytest.mark.parametrize("kind", ["rademacher", "count_sketch"])
 def test_final_projections(kind: str, final: int, monkeypatch: pytest.MonkeyPatch) -> None:
     common = {"dimension": 5, "num_repetitions": 15, **WHOLE}
@@ -210,7 +200,7 @@ def test_memory_maps_in_and_out(tmp_path: Path, dtype: Any) -> None:
     np.testing.assert_array_equal(written, encoder.encode_documents(texts))
 
 
-@pytest.mark.parametrize("dimension", [1, 15, 16, 17, 96, 130])
+@pytest.mark.parametrize("dimension", [15, 96, 130])
 def test_neighbors_in_memory_are_neither_read_nor_written(dimension: int) -> None:
     texts = sample(dimension)
     count = texts.num_tokens
@@ -233,15 +223,6 @@ def test_every_way_of_fitting_gives_the_same_center() -> None:
         np.testing.assert_array_equal(encoder.center, fitted(documents, dimension=20).center)
     np.testing.assert_allclose(encoder.center, texts.tokens.mean(axis=0, dtype=np.float64), rtol=1e-6)
     assert not fitted(None, dimension=20, center=False).center.any()
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default")
-def test_empty_texts_are_zero(options: dict[str, Any]) -> None:
-    encoder = fitted(sample(12), dimension=12, **options)
-    empty = MultiVectors.from_arrays([np.zeros((0, 12))] * 2, dimension=12)
-    for side in SIDES:
-        assert not getattr(encoder, side)(empty).any()
-        assert getattr(encoder, side)(empty[:0]).shape == (0, encoder.config.vector_dimension)
 
 
 # -- up to rounding ---------------------------------------------------------------
@@ -293,76 +274,41 @@ def test_sizes_and_presets() -> None:
         FDEConfig.preset("papier", 96)
 
 
-@given(
-    st.fixed_dictionaries(
-        {"dimension": st.integers(1, 300)},
-        optional={
-            "num_repetitions": st.integers(1, 50),
-            "num_simhash_projections": st.integers(0, 16),
-            "projection": st.sampled_from(PROJECTIONS),
-            "hyperplanes": st.sampled_from(["orthogonal", "gaussian"]),
-            "center": st.booleans(),
-            "document_cells": st.sampled_from(["mean", "unit", "length"]),
-            "soft_query_cells": st.floats(0, 10) | st.integers(0, 10),
-            "seed": st.integers(0, 2**70),
-        },
-    )
-)
-def test_dictionaries_round_trip(values: dict[str, Any]) -> None:
-    config = FDEConfig(**values)
-    through_json = FDEConfig.from_dict(json.loads(json.dumps(config.to_dict())))
-    assert through_json == config and through_json.hash == config.hash
-
-
-def test_the_hash_depends_on_every_value() -> None:
+def test_dictionaries_and_hashes_have_every_value() -> None:
+    changes: dict[str, Any] = {
+        "dimension": 127, "num_repetitions": 21, "num_simhash_projections": 4, "projection_dimension": 15,
+        "projection": "rademacher", "hyperplanes": "gaussian", "center": False, "fill_empty_partitions": True,
+        "document_cells": "mean", "split_mean": False, "soft_query_cells": 0.1, "seed": 2**70,
+    }  # fmt: skip
     base = FDEConfig(dimension=128)
-    changes: list[dict[str, Any]] = [
-        {"dimension": 127},
-        {"num_repetitions": 21},
-        {"num_simhash_projections": 4},
-        {"projection_dimension": 15},
-        {"projection": "rademacher"},
-        {"hyperplanes": "gaussian"},
-        {"center": False},
-        {"fill_empty_partitions": True},
-        {"document_cells": "mean"},
-        {"split_mean": False},
-        {"soft_query_cells": 0.1},
-        {"seed": 43},
-        {"final_projection": "rademacher", "final_projection_dimension": 10},
-    ]
-    configs = [base, *(dataclasses.replace(base, **values) for values in changes)]
-    configs.append(FDEConfig.preset("reference", 128))
+    configs = [base, *(dataclasses.replace(base, **{name: value}) for name, value in changes.items())]
+    final = {"final_projection": "rademacher", "final_projection_dimension": 10}
+    configs += [dataclasses.replace(base, **final), FDEConfig.preset("reference", 128)]  # type: ignore[arg-type]
+    assert {"dialect", *changes, *final} == {field.name for field in dataclasses.fields(FDEConfig)}
     assert len({config.hash for config in configs}) == len(configs)
-    covered = {"dialect", *(name for values in changes for name in values)}
-    assert covered == {field.name for field in dataclasses.fields(FDEConfig)}
-    assert (
-        dataclasses.replace(base, soft_query_cells=0).hash
-        == dataclasses.replace(base, soft_query_cells=0.0).hash
-    )
+    for config in configs:
+        through_json = FDEConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+        assert through_json == config and through_json.hash == config.hash
+    integer, number = (dataclasses.replace(base, soft_query_cells=zero) for zero in (0, 0.0))
+    assert integer.hash == number.hash
+    with pytest.raises(ValueError, match="'repetitions'"):
+        FDEConfig.from_dict({"dimension": 4, "repetitions": 3})
+    with pytest.raises(ValueError, match="needs dimension"):
+        FDEConfig.from_dict({"num_repetitions": 3})
 
 
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"dimension": 0}, ValueError, "at least 1, got 0"),
     ({"dimension": 4.0}, TypeError, "float 4.0"),
-    ({"num_repetitions": "20"}, TypeError, "str '20'"),
     ({"num_simhash_projections": 17}, ValueError, "between 0 and 16, got 17"),
     ({"projection_dimension": 65}, ValueError, "between 1 and 64, got 65"),
-    ({"projection_dimension": 0, "projection": "count_sketch"}, ValueError, "at least 1, got 0"),
     ({"projection_dimension": 16, "projection": "identity"}, ValueError, "64 columns.*16"),
     ({"projection": "gauss"}, ValueError, "'gauss'"),
-    ({"hyperplanes": "dense"}, ValueError, "'dense'"),
-    ({"dialect": "rust"}, ValueError, "'rust'"),
-    ({"document_cells": "median"}, ValueError, "'median'"),
-    ({"center": 1}, TypeError, "int 1"),
     ({"soft_query_cells": True}, TypeError, "bool True"),
-    ({"soft_query_cells": 11}, ValueError, "between 0 and 10, got 11"),
     ({"soft_query_cells": float("nan")}, ValueError, "got nan"),
     ({"final_projection": "rademacher"}, ValueError, "'rademacher' and None"),
     ({"final_projection": "identity", "final_projection_dimension": 9}, ValueError, "'identity'"),
-    ({"final_projection": "count_sketch", "final_projection_dimension": 0}, ValueError, "at least 1, got 0"),
     ({"seed": -1}, ValueError, "at least 0, got -1"),
-    ({"dialect": "reference"}, ValueError, "'complementary'"),
     ({"dialect": "reference", "projection": "identity"}, ValueError, "'orthogonal'"),
 ]
 
@@ -371,13 +317,6 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_wrong_configurations(values: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         FDEConfig(**{"dimension": 64, **values})
-
-
-def test_wrong_dictionaries() -> None:
-    with pytest.raises(ValueError, match="'repetitions'"):
-        FDEConfig.from_dict({"dimension": 4, "repetitions": 3})
-    with pytest.raises(ValueError, match="needs dimension"):
-        FDEConfig.from_dict({"num_repetitions": 3})
 
 
 # -- bad input --------------------------------------------------------------------

@@ -93,12 +93,11 @@ def test_final_projections_are_unbiased(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("dimension", [2, 17, 130])
-@pytest.mark.parametrize("projection", ["complementary", "rademacher"])
 @pytest.mark.parametrize("hyperplanes", ["orthogonal", "gaussian"])
-def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, projection: Any, dimension: int) -> None:
+def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, dimension: int) -> None:
     """Pr[signs differ] = angle / pi (Claim A.4), and squared entries have one mean in all columns."""
     q, p = pair(dimension)
-    common = {"dimension": dimension, "hyperplanes": hyperplanes, "projection": projection}
+    common = {"dimension": dimension, "hyperplanes": hyperplanes}
     samples = []
     for seed in range(60):
         config = FDEConfig(num_repetitions=10, num_simhash_projections=5, seed=seed, **common)
@@ -134,12 +133,6 @@ def test_one_sided(data: st.DataObject, dimension: int, bits: int, repetitions: 
     assert estimate(encoder, query, document) <= oracle.chamfer(query, document) + ROUNDING
     exact = oracle.chamfer(query, document[:1])
     assert estimate(encoder, query, document[:1]) == pytest.approx(exact, abs=ROUNDING)
-
-
-def test_without_fill_it_is_not_one_sided() -> None:
-    query = np.array([[1.0, 0.0]], np.float32)
-    encoder = FDEEncoder(plain(2, projection="identity", fill_empty_partitions=False))
-    assert estimate(encoder, query, -query) > oracle.chamfer(query, -query) + 0.5
 
 
 @pytest.mark.parametrize(

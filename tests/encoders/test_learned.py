@@ -1,7 +1,6 @@
 """Learned vectors: the method against plain NumPy, training, exact bits, recall, bad input."""
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from muvera import (
     LearnedEncoder,
     MultiVectors,
     chamfer_matrix,
-    load_encoder,
 )
 from muvera.encoders.learned.encoder import TokenProducts
 from muvera.encoders.learned.maps import LearnedMaps, mixed_documents, sample_tokens, training_sample
@@ -226,13 +224,6 @@ def test_batches_threads_and_dtypes_do_not_matter(encoder: LearnedEncoder, docum
     assert once.tobytes() == encoder.encode_documents([np.concatenate([tokens, tokens[::-1]])]).tobytes()
 
 
-def test_queries_add_and_scale_up_to_rounding(encoder: LearnedEncoder) -> None:
-    a, b = random_texts(2, seed=1)
-    first, second, both, scaled = encoder.encode_queries([a, b, np.concatenate([a, b]), np.float32(3) * a])
-    assert np.linalg.norm(both - first - second) < 0.01 * np.linalg.norm(both)
-    assert np.linalg.norm(scaled - 3 * first) < 0.03 * np.linalg.norm(scaled)
-
-
 def test_fits_repeat_on_any_batches_and_threads(encoder: LearnedEncoder, documents: MultiVectors) -> None:
     batches = (documents[start : start + 7] for start in range(0, 60, 7))
     again = LearnedEncoder(encoder.config).fit(batches, threads=1)
@@ -242,13 +233,6 @@ def test_fits_repeat_on_any_batches_and_threads(encoder: LearnedEncoder, documen
     assert not np.array_equal(maps_of(other).documents, maps_of(encoder).documents)
     tiny = LearnedEncoder(LearnedConfig(dimension=20, **SMALL)).fit(documents[:2])
     assert np.isfinite(tiny.encode_documents(documents)).all()
-
-
-def test_saved_and_loaded(encoder: LearnedEncoder, documents: MultiVectors, tmp_path: Path) -> None:
-    encoder.save(tmp_path / "encoder")
-    loaded = load_encoder(tmp_path / "encoder")
-    assert loaded.encode_documents(documents).tobytes() == encoder.encode_documents(documents).tobytes()
-    assert loaded.encode_queries(documents).tobytes() == encoder.encode_queries(documents).tobytes()
 
 
 # -- bad input --------------------------------------------------------------------
@@ -275,9 +259,7 @@ def test_wrong_calls(encoder: LearnedEncoder, documents: MultiVectors) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"vector_dimension": 0}, ValueError, "at least 1, got 0"),
         ({"vector_dimension": 4096}, ValueError, "num_features=2048, got 4096"),
-        ({"num_features": 70_000}, ValueError, "65536, got 70000"),
         ({"num_landmarks": 1.5}, TypeError, "float 1.5"),
         ({"training_epochs": -1}, ValueError, "at least 0, got -1"),
         ({"ridge": 0}, ValueError, r"0\.001 and 100, got 0"),

@@ -52,7 +52,7 @@ def test_rotations_are_orthogonal_and_keep_their_lanes(lanes: int, groups: int) 
     np.testing.assert_array_equal(rows % lanes, columns % lanes)
 
 
-@pytest.mark.parametrize("dimension", [1, 3, 17, 64, 96, 130, 256])
+@pytest.mark.parametrize("dimension", [1, 17, 96, 130])
 def test_orthogonal_hyperplanes(dimension: int) -> None:
     config = FDEConfig(dimension=dimension, num_repetitions=30, num_simhash_projections=5)
     matrices = draw_matrices(config)
@@ -72,9 +72,7 @@ def test_normals_mix_enough_columns() -> None:
         assert (np.abs(hyperplanes_of(FDEConfig(dimension=dimension))) > 1e-9).all()
 
 
-@pytest.mark.parametrize(
-    ("dimension", "block"), [(1, 1), (3, 2), (16, 16), (33, 5), (70, 7), (96, 16), (128, 13), (130, 16)]
-)
+@pytest.mark.parametrize(("dimension", "block"), [(1, 1), (16, 16), (70, 7), (128, 13), (130, 16)])
 def test_complementary_projections_lose_nothing_together(dimension: int, block: int) -> None:
     width = padded_width(dimension) if is_structured(dimension) else dimension
     group = -(-width // block)

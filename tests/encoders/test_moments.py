@@ -21,7 +21,6 @@ from muvera import (
     MultiVectors,
     MuveraIndex,
     chamfer_matrix,
-    load_encoder,
 )
 from muvera.encoders.compact_map import fit_maps, sample_windows
 from muvera.encoders.matmul import quantize_columns
@@ -54,21 +53,6 @@ def collection(dimension: int, count: int = 40, seed: int = 0, dtype: Any = np.f
     return MultiVectors.from_flat((tokens / np.sqrt(dimension)).astype(dtype), lengths)
 
 
-def wide_collection(count: int, dimension: int = 384, seed: int = 0) -> MultiVectors:
-    """Return texts about two of 30 topics each, whose tokens vary in 40 directions more than in the others."""
-    rng = np.random.default_rng(seed)
-    basis = np.random.default_rng(1).standard_normal((40, dimension)) / np.sqrt(dimension)
-    topics = np.random.default_rng(2).standard_normal((30, 40))
-    texts = []
-    for _ in range(count):
-        length = rng.integers(10, 30)
-        centers = topics[rng.integers(0, 30, 2)][rng.integers(0, 2, length)]
-        tokens = (centers + 0.6 * rng.standard_normal((length, 40))) @ basis
-        tokens += 0.02 * rng.standard_normal((length, dimension)) + 0.5 * basis[0]
-        texts.append((tokens / np.linalg.norm(tokens, axis=1, keepdims=True)).astype(np.float32))
-    return MultiVectors.from_arrays(texts)
-
-
 def plain(dimension: int, covariance: bool = False) -> MomentsEncoder:
     """Return an encoder with the default coefficients: its columns are the moments themselves."""
     config = MomentsConfig(dimension=dimension, covariance=covariance, compact_dimension=None)
@@ -88,9 +72,10 @@ def assert_close(actual: np.ndarray, wanted: np.ndarray) -> None:
 # -- the oracle -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("covariance", [False, True])
-@pytest.mark.parametrize("dimension", [1, 2, 16, 33, 128, 384])
+@pytest.mark.parametrize(
+    ("dimension", "dtype"), [(1, np.float32), (33, np.float16), (128, np.float32), (384, np.float16)]
+)
 def test_oracle(dimension: int, covariance: bool, dtype: Any) -> None:
     documents = collection(dimension, dtype=dtype)
     encoder = MomentsEncoder(MomentsConfig(dimension=dimension, covariance=covariance, **LONG)).fit(documents)
@@ -110,28 +95,16 @@ def test_oracle(dimension: int, covariance: bool, dtype: Any) -> None:
 
 
 def test_directions_are_those_of_tokens_around_their_documents_mean() -> None:
-    documents = wide_collection(60)
+    rng = np.random.default_rng(0)
+    spread = 0.9 ** np.arange(200)
+    documents = MultiVectors.from_arrays(
+        [rng.standard_normal((20, 200)) * spread + rng.standard_normal(200) for _ in range(60)]
+    )
     rests = np.concatenate([text - text.mean(axis=0) for text in documents]).astype(np.float64)
     directions = principal_directions(documents, 30, 0)
     captured = np.square(rests @ directions.T.astype(np.float64)).sum()
     best = np.linalg.eigvalsh(rests.T @ rests)[-30:].sum()
     assert 0.999 < captured / best <= 1.0001
-
-
-@pytest.mark.compiled("300 documents of 384 columns")
-def test_moments_of_384_columns_find_more_than_the_mean() -> None:
-    documents = wide_collection(300)
-    rng = np.random.default_rng(3)
-    noise = 0.03 * rng.standard_normal((40, 8, 384))
-    queries = [documents[i][:8] + noise[i] for i in range(40)]
-    best = np.argsort(-chamfer_matrix(queries, documents), axis=1)[:, :10]
-    recall = {}
-    for name, settings in (("mean", MEAN), ("moments", {})):
-        encoder = MomentsEncoder(MomentsConfig(dimension=384, **settings)).fit(documents)
-        scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
-        ranking = np.argsort(-scores, axis=1)[:, :10]
-        recall[name] = np.mean([np.isin(a, b).mean() for a, b in zip(best, ranking, strict=True)])
-    assert recall["moments"] > recall["mean"] + 0.02, recall
 
 
 @given(st.data())
@@ -268,10 +241,9 @@ def test_maps_of_full_rank_find_a_bilinear_target() -> None:
     np.testing.assert_allclose(scores, wanted, atol=2e-2 * abs(wanted).max())
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_maps_keep_means_that_do_not_vary_in_the_sample(seed: int) -> None:
+def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
     """Documents of another kind vary in columns of the mean token that hardly vary in the sample."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     long, means, quiet = 60, 15, 7
     spread = np.r_[np.ones(long - means), np.full(means - quiet, 2), np.full(quiet, 0.05)]
     windows = rng.normal(size=(300, long)).astype(np.float32)
@@ -331,38 +303,10 @@ def test_fits_have_the_same_bits_on_any_threads_and_batches(dimension: int) -> N
     assert not np.array_equal(first["compact_queries"], without["compact_queries"])
 
 
-def test_queries_add_over_tokens_and_scale() -> None:
-    encoder = MomentsEncoder(MomentsConfig(dimension=20, **LONG)).fit(collection(20))
-    first, second = collection(20, seed=3)[0], collection(20, seed=3)[1]
-    vectors = encoder.encode_queries([first, second, np.concatenate([first, second]), 4 * first])
-    np.testing.assert_allclose(vectors[0] + vectors[1], vectors[2], atol=1e-4)
-    # All columns but the number of tokens grow in proportion.
-    np.testing.assert_allclose(4 * vectors[0][:-1], vectors[3][:-1], rtol=1e-4, atol=1e-4)
-    assert vectors[0][-1] == vectors[3][-1]
-
-
-def test_the_order_of_tokens_does_not_matter() -> None:
-    tokens = np.random.default_rng(0).standard_normal((12, 9)).astype(np.float32)
-    encoder = plain(9, covariance=True)
-    assert_close(encoder.encode_documents(tokens[::-1])[0], encoder.encode_documents(tokens)[0])
-
-
 def test_one_document_gives_finite_vectors() -> None:
     for dimension in (20, 140):
         encoder = MomentsEncoder(MomentsConfig(dimension=dimension, **COMPACT)).fit(collection(dimension, 2))
         assert np.isfinite(encoder.encode_documents(collection(dimension))).all()
-
-
-@pytest.mark.parametrize("dimension", [16, 140])
-@each_kind
-def test_saved_and_loaded(settings: dict[str, Any], dimension: int, tmp_path: Path) -> None:
-    documents = collection(dimension)
-    encoder = MomentsEncoder(MomentsConfig(dimension=dimension, **settings)).fit(documents)
-    encoder.save(tmp_path / "encoder")
-    loaded = load_encoder(tmp_path / "encoder")
-    assert loaded.config == encoder.config
-    np.testing.assert_array_equal(loaded.encode_documents(documents), encoder.encode_documents(documents))
-    np.testing.assert_array_equal(loaded.encode_queries(documents), encoder.encode_queries(documents))
 
 
 # -- configuration, bad input -----------------------------------------------------

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -14,7 +15,7 @@ from builders.paths import GOLDEN
 
 from muvera import FDEConfig, FDEEncoder
 from muvera.encoders.fde import reference_draws
-from muvera.encoders.fde.reference_draws import count_sketch, standard_normals, words
+from muvera.encoders.fde.reference_draws import count_sketch, standard_normals
 
 
 def config_of(case: dict[str, Any]) -> FDEConfig:
@@ -38,16 +39,14 @@ def our_fdes(config: FDEConfig, tokens: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def cases() -> Iterator[dict[str, Any]]:
-    for k, (kind, p), fill, final, (dimension, seed) in itertools.product(
-        (0, 1, 3, 6),
-        [("identity", 0), ("count_sketch", 7), ("count_sketch", 40)],
-        [False, True],
-        [0, 50],
-        [(16, 1), (33, 42)],
-    ):
+    """Yield cells, projections and fill in all combinations, with drawn dimensions, seeds and final projections."""
+    rng = random.Random(0)
+    kinds = [("identity", 0), ("count_sketch", 7), ("count_sketch", 40)]
+    for k, (kind, p), fill in itertools.product((0, 1, 3, 6), kinds, [False, True]):
         yield {
-            "dimension": dimension, "num_repetitions": 3, "num_simhash_projections": k, "kind": kind,
-            "projection_dimension": p, "fill": fill, "final_dimension": final, "seed": seed,
+            "dimension": rng.choice([16, 33]), "num_repetitions": 3, "num_simhash_projections": k, "kind": kind,
+            "projection_dimension": p, "fill": fill, "final_dimension": rng.choice([0, 50]),
+            "seed": rng.choice([1, 42]),
         }  # fmt: skip
 
 
@@ -102,6 +101,9 @@ def test_oracle(case: dict[str, Any]) -> None:
     tokens = tokens_for(case)
     for ours, wanted in zip(our_fdes(config_of(case), tokens), oracle_fdes(case, tokens), strict=True):
         assert_close(ours, wanted)
+    # The program reads out of bounds with fill and returns NaN for k = 0.
+    for fde in our_fdes(config_of(case), tokens[:0]):
+        assert not fde.any()
 
 
 def test_golden_vectors_of_the_program() -> None:
@@ -119,13 +121,6 @@ def test_muvfde() -> None:
         tokens = tokens_for(case)
         for ours, theirs in zip(our_fdes(config_of(case), tokens), muvfde_fdes(tokens, case), strict=True):
             assert_close(ours, theirs)
-
-
-def test_an_empty_document_is_zero() -> None:
-    """The program reads out of bounds with fill and returns NaN for k = 0."""
-    for case in cases():
-        for fde in our_fdes(config_of(case), np.zeros((0, case["dimension"]), np.float32)):
-            assert not fde.any()
 
 
 # -- draws of libstdc++, from a C++ program -----------------------------------------
@@ -154,9 +149,3 @@ def test_sketches_of_libstdcxx(seed: int, size: int) -> None:
     targets, signs = count_sketch(seed, len(wanted), size)
     np.testing.assert_array_equal(targets, wanted[:, 0])
     np.testing.assert_array_equal(signs, wanted[:, 1])
-
-
-def test_integers_are_not_those_of_gcc_10() -> None:
-    targets, _ = count_sketch(4, 200, 1_000_003)
-    divided = words(np.random.RandomState(4), 600)[0::3] // ((2**32 - 1) // 1_000_003)
-    assert np.mean(targets != divided) > 0.9
