@@ -82,7 +82,7 @@ def pool_tokens(
     documents : MultiVectors
         Unit vectors: inner products are taken as cosines.
     factor : float
-        At least 1.  Divides memory and reranking time; 2 costs next to no recall on published
+        At least 1.  Divides memory and reranking time; 2 costs almost no recall on published
         collections, 3 about one percent.
     rule : str or PoolingRule
         See the module's table.

@@ -39,7 +39,7 @@ _ENOUGH = 0.95
 # Largest number of queries; fewer are measured if tokens are many or wide.
 _QUERIES = 200
 
-# Tokens for the geometry, and their float64 numbers: more would not change what is printed.
+# Maximum tokens and float64 numbers for the geometry; more would not change the printed digits.
 _TOKENS, _ENTRIES = 50_000, 1 << 24
 
 # Presets that are measured; the last one is never recommended.

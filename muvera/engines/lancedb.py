@@ -132,7 +132,7 @@ class LanceDBEngine(Engine):
         self._opened = self.description = None
 
     def close(self) -> None:
-        """Forget the table; LanceDB keeps nothing open."""
+        """Drop the table object; LanceDB keeps no files open."""
         self._opened = None
 
     def _table(self) -> Any:

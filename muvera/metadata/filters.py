@@ -51,7 +51,7 @@ _Built = TypeVar("_Built")
 
 
 class FilterError(ValueError):
-    """An invalid filter; the message names the part and what is allowed there."""
+    """Error of an invalid filter; the message names the invalid part and the allowed values."""
 
 
 class _Builder(Protocol[_Built]):

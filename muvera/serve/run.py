@@ -48,7 +48,7 @@ def serve(
         Address to listen on.  Any other than 127.0.0.1 admits other machines.
     port : int
     allowed_hosts : sequence of str, optional
-        Names that requests may address the server by, besides those of this machine.  Another Host header comes
+        Host names that requests may use, in addition to those of this machine.  Another Host header comes
         from a foreign page (DNS rebinding).  Default: `host`.  "*": any.
     save : callable, optional
         Called after the last request if documents were changed.

@@ -67,7 +67,7 @@ def tune(
         Documents to measure; time grows in proportion.  In a larger collection the same number of
         candidates finds less.
     seed : int
-        Fixes what is drawn.  The choice depends only on it and the data.
+        Seed of the random draws.  The choice depends only on the seed and the data.
     threads : int, optional
         Default: all usable cores.
     progress : callable, optional

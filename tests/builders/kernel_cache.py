@@ -15,14 +15,14 @@ from pathlib import Path
 
 from llvmlite import binding
 
-#: Environment variables of numba that change where kernels are kept, not what they are.
+#: Environment variables of numba that change the location of kernels, but not their code.
 _WHERE = {"NUMBA_CACHE_DIR"}
 
 
 def kernel_cache_folder(root: Path) -> str:
     """Return the folder below `root`'s pytest cache for today's kernels, settings and processor.
 
-    A folder that NUMBA_CACHE_DIR names already is used as it is, but not by several workers.
+    If NUMBA_CACHE_DIR is set, its folder is used unchanged, but not by several workers.
     """
     if "NUMBA_CACHE_DIR" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
         return os.environ["NUMBA_CACHE_DIR"]

@@ -43,7 +43,7 @@ def collections(draw: st.DrawFn, min_tokens: int = 0) -> MultiVectors:
 
 
 def cuts(docs: MultiVectors, size: int) -> Iterator[MultiVectors]:
-    """Yield `size` documents at a time, ids explicit only where `docs` has some."""
+    """Yield `size` documents at a time, with ids only if `docs` has ids."""
     for start in range(0, max(len(docs), 1), size):
         bounds = docs.offsets[start : start + size + 1]
         ids = docs.ids[start : start + size] if docs.has_ids else None

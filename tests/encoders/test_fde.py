@@ -245,7 +245,7 @@ def test_document_fdes_ignore_duplication_and_order(
     data: st.DataObject, encoder: FDEEncoder, times: int
 ) -> None:
     tokens = data.draw(some.token_arrays(encoder.config.dimension, least=1))
-    # A unit cell whose tokens nearly cancel has a direction made of rounding.
+    # If the tokens of a unit cell nearly cancel, rounding errors determine its direction.
     assume(encoder.config.document_cells == "mean" or np.abs(tokens - encoder.center).max() > 1e-3)
     once, repeated = (encoder.encode_documents(t)[0] for t in (tokens, np.concatenate([tokens] * times)))
     columns = slice(None, -1 if encoder.config.split_mean else None)  # the bias has the number of tokens

@@ -119,7 +119,7 @@ def estimate(encoder: FDEEncoder, query: np.ndarray, document: np.ndarray) -> fl
 
 @given(st.data(), st.integers(1, 70), st.integers(0, 6), st.integers(1, 5))
 def test_one_sided(data: st.DataObject, dimension: int, bits: int, repetitions: int) -> None:
-    """Lemma A.3: with p = d and fill the estimate never exceeds Chamfer; of one token nothing is lost."""
+    """Lemma A.3: with p = d and fill the estimate never exceeds Chamfer; it is exact for one token."""
     query, document = (data.draw(some.token_arrays(dimension, least=1, most=16, unit=True)) for _ in range(2))
     config = plain(
         dimension,

@@ -171,7 +171,7 @@ def test_trained_features_explain_more_than_random_ones() -> None:
 
     fit, rest = tokens[:2000], tokens[2000:]
     trained = train_features(random, fit, values_at(fit), 100, 0, threads=1)
-    # Measured: .88 of what random features leave.
+    # Measured: .88 of the share that random features leave.
     assert unexplained(trained, rest) < 0.93 * unexplained(random, rest)
     few = tokens[:1500]
     runs = [

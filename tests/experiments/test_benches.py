@@ -181,7 +181,7 @@ def test_encoders_of_another_collection_find_less_until_they_are_rebuilt() -> No
 def test_cold_reads_are_measured_in_every_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         found = cold.measure(tmp_path, megabytes=16, tokens=32, rounds=1)
-    except RuntimeError as error:  # a file system in memory drops nothing
+    except RuntimeError as error:  # a file system in memory cannot drop pages
         pytest.skip(str(error))
     names = ("", ", prefetched", ", 2-bit pre-ranking")
     assert list(found["milliseconds"]) == [f"{state}{name}" for state in ("warm", "cold") for name in names]

@@ -1,4 +1,4 @@
-"""Configurations: what they expand to, and every fault by name."""
+"""Configurations: their expansion, and a message for every fault."""
 
 from pathlib import Path
 from typing import Any

@@ -73,7 +73,7 @@ def test_samples_keep_what_is_relevant_and_know_what_was_picked(tmp_path: Path) 
         sample = loaded.sampled(size)
         assert len(sample.document_ids) == size and "d7" in sample.document_ids
         assert sample.judgements is not None and 1 in sample.judgements[0].values()
-    # Other judgements pick other queries first: another checksum, so that nothing kept is taken for it.
+    # Other judgements select other queries, so the checksum differs and no stored result is reused.
     assert loaded.judgements is not None
     turned = replace(loaded, judgements=loaded.judgements[::-1])
     assert loaded.asked(1).query_ids == ["q"]

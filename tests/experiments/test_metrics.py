@@ -1,4 +1,4 @@
-"""Metrics against their definitions, and intervals against what they must cover."""
+"""Metrics against their definitions, and the coverage of intervals."""
 
 import numpy as np
 import pytest

@@ -92,7 +92,7 @@ def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
     assert found["commits"] == ["a", "b"] and len(found["tables"]) == 3
     assert load_results("failed", tmp_path / "results") == {}
     lines = [line.strip() for line in (tmp_path / "results" / f"{MAIN}.json").read_text().splitlines()]
-    assert '["muvera", "0.300 [0.2, 0.4]", ""],' in lines  # an entry a line
+    assert '["muvera", "0.300 [0.2, 0.4]", ""],' in lines  # one entry per line
 
 
 def test_the_main_experiment_is_compared() -> None:

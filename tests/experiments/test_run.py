@@ -133,7 +133,7 @@ def test_a_run_continues_after_finished_work_an_interruption_and_damage(tmp_path
     assert CALLS[-1] == "close interrupt"
     CALLS.clear()
     run(tmp_path, [{"system": "faulty", "sweep": {"offset": [2, 3]}}])
-    assert CALLS == []  # what was finished before the interruption is kept
+    assert CALLS == []  # results from before the interruption are kept
 
 
 def test_differences_are_over_the_same_queries(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def imputed(query: Any, documents: MultiVectors, tokens: int) -> dict[int, float
 def test_xtr_imputes_missing_similarities(tokens: int, tmp_path: Path) -> None:
     documents = some_documents(0, 60)
     system = built("xtr", documents, tmp_path, backend="exact")
-    for _ in range(2):  # the second time shows that nothing is left from the first
+    for _ in range(2):  # the second run shows that the first one left no state
         for i in range(len(QUERIES)):
             expected = imputed(QUERIES[i], documents, tokens)
             found, scores = system.imputed(QUERIES[i : i + 1], tokens)

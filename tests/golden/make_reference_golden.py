@@ -71,7 +71,7 @@ def libstdcxx() -> dict[str, np.ndarray]:
 
         for seed in (0, 1, 42, 2**32 - 1):
             out[f"normals_{seed}"] = np.frombuffer(run("normals", seed, 501), "<f4")
-        # The last size redraws a quarter of its integers, the others next to none.
+        # The last size redraws a quarter of its integers, the others almost none.
         for seed, size in ((1, 1), (1, 16), (2, 12), (3, 10_240), (4, 1_000_003), (5, 1_600_000_001)):
             out[f"sketch_{seed}_{size}"] = np.frombuffer(run("sketch", seed, 200, size), "<i4").reshape(-1, 2)
     return out

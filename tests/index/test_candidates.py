@@ -23,7 +23,7 @@ FILLED = np.setdiff1d(np.arange(200), EMPTY)
 WINDOWS = pseudo_queries(DOCUMENTS[FILLED], 64, 32, np.random.default_rng(0))[0]
 ENCODER = FDEEncoder(CONFIG).fit(DOCUMENTS)
 
-#: An encoder whose few floats find little.
+#: An encoder with few floats and low recall.
 POOR = dataclasses.replace(
     CONFIG, num_repetitions=1, num_simhash_projections=1, projection_dimension=2, split_mean=False
 )

@@ -173,7 +173,7 @@ def test_bytes_first_give_the_bits_of_all_floats(dimension: int, kind: str) -> N
 
 @pytest.mark.usefixtures("bytes_first")
 def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For vectors like those of learned maps, whose columns spread less and less."""
+    """For vectors like those of learned maps, whose columns have decreasing spread."""
     rng = np.random.default_rng(0)
     vectors, rows = (vectors_of(rng, n, 256) / np.sqrt(np.arange(1.0, 257)) for n in (4000, 5))
     read = []

@@ -1,4 +1,4 @@
-"""HNSWSearch: recall, removal, allowed labels, failed additions, damaged files, and what hnswlib needs checked."""
+"""HNSWSearch: recall, removal, allowed labels, failed additions, damaged files, and checks that hnswlib lacks."""
 
 import resource
 import signal
@@ -303,7 +303,7 @@ def test_cut_and_damaged_files(saved: tuple[Path, HNSWSearch]) -> None:
                 loaded.search(queries, 5, threads=1)
 
 
-# -- what hnswlib needs checked -----------------------------------------------
+# -- checks that hnswlib lacks ------------------------------------------------
 
 
 @pytest.mark.parametrize("removed", [0, 60])

@@ -1,4 +1,4 @@
-"""Reader of what encoders return in memory, recognized by its form: no encoder is imported.
+"""Reader of outputs of encoders in memory, recognized by their form; no encoder is imported.
 
 It accepts arrays and tensors on any device, 2-D (one text) or 3-D (padded, with a mask or with rows of
 zeros on either side); lists and generators of those, as PyLate, sentence-transformers, fastembed and
@@ -128,7 +128,7 @@ class _MemorySource(RowSource):
 def _replayed(documents: Iterator[Document]) -> Callable[[], Iterator[Document]]:
     """Return a callable that iterates over `documents` twice, although they can be read only once.
 
-    The first run, which looks for the dimension, keeps what it reads for the second.
+    The first run determines the dimension, and keeps the documents that it reads for the second run.
     """
     seen: list[Document] = []
     runs = 0
