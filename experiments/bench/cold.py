@@ -1,8 +1,9 @@
 """Ranking candidates whose tokens are on disk, with and without prefetching.
 
-Before every cold query the file's pages are dropped, and mincore proves that they are gone; otherwise the measurement
-fails.  "2-bit pre-ranking" is an index of two levels: codes in memory select the few whose tokens are read.  In limited
-memory nothing is dropped between queries, and a control group of Linux bounds the cached pages.
+Before every cold query, the file's pages are dropped and mincore checks that they are not in memory;
+otherwise the measurement fails.  "2-bit pre-ranking" is an index of two levels: codes in memory select the
+few documents whose tokens are read.  With limited memory, nothing is dropped between queries, and a Linux
+control group limits the cached pages.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ WAYS = ("plain mmap", "prefetched", "2-bit pre-ranking")
 
 _DIMENSION, _CANDIDATES, _K, _QUERY_TOKENS = 128, 100, 10, 32
 
-# Documents that the file repeats, tokens that the codec is fitted on, warm queries per cold one.
+# Number of documents that the file repeats, of tokens to fit the codec on, and of warm queries per cold
+# query.
 _BLOCK, _FITTED, _WARM = 1024, 20_000, 30
 
-# Largest share of pages that may be in memory before a cold query.
+# Maximum share of pages in memory before a cold query.
 _MOST_RESIDENT = 0.001
 
-# Queries of each way in limited memory, and the seconds after which a slow way ends.
+# Number of queries for each way with limited memory, and the seconds after which a slow way stops.
 _QUERIES, _SECONDS = 1000, 45.0
 
 # Linux's files about devices and control groups.
@@ -54,7 +56,7 @@ _DEVICES, _GROUPS = Path("/sys/dev/block"), Path("/sys/fs/cgroup")
 
 
 class _Store:
-    """A file of random float16 tokens, mapped, and codes of them in memory."""
+    """A mapped file of random float16 tokens, and their codes in memory."""
 
     def __init__(self, path: Path, megabytes: int, tokens: int) -> None:
         """Open the file; write it first if it does not exist."""
@@ -76,7 +78,7 @@ class _Store:
             CodedVectors.of(codec, block).tokens, (self.count * tokens, codec.bytes_per_token)
         )
         codes.append(CodedVectors.from_lengths(codec, repeated, np.full(self.count, tokens)))
-        # The same map of the file: pages of another map would stay in memory.
+        # Use the same mapping of the file: pages of another mapping would stay in memory.
         self.levels.state = LevelsState(self.floats, self.floats.segments, codes, codes.segments)
         self.file = os.open(path, os.O_RDONLY)
         os.fsync(self.file)
@@ -100,7 +102,7 @@ class _Store:
     def rank(
         self, way: str, query: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> tuple[float, NDArray[np.int64]]:
-        """Return the milliseconds of ranking rows in one of WAYS, and the best rows."""
+        """Return the milliseconds to rank rows in one of WAYS, and the best rows."""
         began = time.perf_counter()
         if way == WAYS[2]:
             best, _ = self.levels.rank(query, rows, RerankOptions(_K), 1)
@@ -112,7 +114,7 @@ class _Store:
 
 
 def measure(folder: Path, megabytes: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Return median milliseconds of a query by way of reading a file of float16 tokens on `folder`'s disk."""
+    """Return the median milliseconds of a query for each way of reading a file of float16 tokens on `folder`'s disk."""
     store = _Store(folder / "tokens.npy", megabytes, tokens)
     rng = np.random.default_rng(1)
     query = rng.standard_normal((_QUERY_TOKENS, _DIMENSION)).astype(np.float32)
@@ -176,7 +178,7 @@ def _run(path: Path, megabytes: int, tokens: int, memory: int, queries: int, way
     store.rank(way, asked[0], np.arange(_CANDIDATES))  # compiles
     store.drop()
     faults = -resource.getrusage(resource.RUSAGE_SELF).ru_majflt
-    with limited_group(memory << 20):  # memory that the process has already is not charged to the group
+    with limited_group(memory << 20):  # memory that the process already uses is not charged to the group
         times: list[float] = []
         until = time.monotonic() + _SECONDS
         for query in asked:
@@ -195,7 +197,7 @@ def _run(path: Path, megabytes: int, tokens: int, memory: int, queries: int, way
 
 @contextmanager
 def limited_group(limit: int) -> Iterator[None]:
-    """Hold this process in a control group with at most `limit` bytes of memory, cached file pages included."""
+    """Run this process in a control group with at most `limit` bytes of memory, including cached file pages."""
     old = _GROUPS / "memory"  # version 1 has a separate tree for memory
     first = (old / "memory.limit_in_bytes").exists()
     parent = old if first else _GROUPS
@@ -218,7 +220,7 @@ def limited_group(limit: int) -> Iterator[None]:
 
 @contextmanager
 def read_ahead_of(folder: Path, kb: int | None = None) -> Iterator[int | None]:
-    """Give the read-ahead of a folder's disk in kilobytes, set to `kb` until the end if that is given."""
+    """Yield the read-ahead of a folder's disk in kilobytes; inside the context it is set to `kb`, if given."""
     number = folder.stat().st_dev
     setting = _DEVICES / f"{os.major(number)}:{os.minor(number)}" / "queue" / "read_ahead_kb"
     before = setting.read_text(encoding="ascii").strip() if setting.exists() else None

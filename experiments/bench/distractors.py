@@ -1,8 +1,9 @@
 """Candidates that each kind of vector needs as a collection grows by distractors.
 
-Dense vectors return more unrelated documents as an index grows, most with few floats (Reimers and Gurevych, arXiv
-2012.14210).  Here the queries and real documents stay, distractors are added, and the least number of documents
-by inner product that hold 95% of exact Chamfer's ten best is counted.  Encoders are fitted on the real documents.
+Dense vectors return more unrelated documents as an index grows, most with few floats (Reimers and Gurevych,
+arXiv 2012.14210).  Here the queries and real documents stay the same and distractors are added.  The result
+is the smallest number of candidates by inner product that contain 95% of exact Chamfer's ten best documents.
+Encoders are fitted on the real documents.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ __all__ = [
 
 Kind = Literal["made", "noise"]
 
-#: Distractors made of the real documents, or random tokens with their mean and covariance.
+#: Distractors generated from the real documents, or random tokens with their mean and covariance.
 KINDS: tuple[Kind, ...] = ("made", "noise")
 
 #: Encoders by their names in the table: preset, and changes to it.
@@ -57,7 +58,7 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 _K, _SHARE, _FIRST = 10, 0.95, 100
 
-# Documents of a batch of noise.
+# Number of documents per batch of noise.
 _BATCH = 2048
 
 
@@ -66,7 +67,7 @@ def documents_of(
 ) -> Iterator[MultiVectors]:
     """Yield the documents start..stop: the real ones first, then distractors.
 
-    Noise must start at 0 or behind the real documents; it does not depend on its number.
+    Noise must start at 0 or after the real documents; it does not depend on the number of documents.
     """
     if kind == "made":
         yield from GrownDocuments(real, seed).batches(stop, start)
@@ -112,8 +113,9 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Return a row for each encoder and number of documents, the real ones included.
 
-    Each has ``encoder``, ``floats``, ``documents``, ``candidates`` (the least number that holds 95% of the exact ten
-    best), ``recall`` (their share among the first hundred) and ``distractors`` (the share of the first hundred).
+    Each has ``encoder``, ``floats``, ``documents``, ``candidates`` (the smallest number that contains 95% of
+    the exact ten best), ``recall`` (their share among the first hundred) and ``distractors`` (the share of
+    the first hundred).
     """
     real = collection.documents
     ordered = sorted(set(sizes))
@@ -154,7 +156,7 @@ def _ranks(products: NDArray[np.float32], best: NDArray[np.int64]) -> NDArray[np
 
 
 def needed_rank(ranks: NDArray[np.int64], share: float) -> int:
-    """Return the least number of candidates that hold a share of the best documents, given their ranks.
+    """Return the smallest number of candidates that contain a share of the best documents, given their ranks.
 
     Examples
     --------

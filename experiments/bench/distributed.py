@@ -1,4 +1,4 @@
-"""Encoding on data-frame engines with worker processes: the bits of one process, even if a worker dies."""
+"""Encoding on data-frame engines with worker processes: bit-identical to one process, even if a worker dies."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FILES, _WORKERS, _FLOATS = 4, 2, 512
 
 
 class DiesOnce(EncodeDocuments):
-    """An encoder whose first worker is killed while it works; `mark` is a file that the dying worker makes."""
+    """An encoder whose first worker is killed during its work; the worker creates the file `mark` before it dies."""
 
     def __init__(self, encoder: str, mark: str) -> None:
         super().__init__(encoder)
@@ -57,7 +57,7 @@ class DiesOnce(EncodeDocuments):
 
 
 def encode_distributed(collection: Collection, engines: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each engine: whether its vectors equal those of one process, and its time."""
+    """Yield a row for each engine: if its vectors equal those of one process, and its time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -46,9 +46,9 @@ def compare_engines(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for our own index and for each engine.
 
-    "identical candidates" is the share of the 100 documents with the largest inner products that a first stage proposes
-    at ef=128.  The adapter's overhead is the time of a search without ranking beyond encoding and the fastest call of
-    the engine's own client, query by query.  Times are medians of wall time.
+    "identical candidates" is the share of the 100 documents with the largest inner products that a first
+    stage finds at ef=128.  The adapter's overhead is the time of a search without ranking, minus encoding and
+    the fastest call of the engine's own client, query by query.  Times are medians of wall time.
     """
     documents = collection.documents.with_ids(np.arange(len(collection.documents)))
     asked = collection.queries[:queries]
@@ -73,7 +73,7 @@ def compare_engines(
 
 
 class _Measurement:
-    """Documents and queries that all engines get, and our own index."""
+    """The documents and queries for all engines, and our own index."""
 
     def __init__(
         self, documents: MultiVectors, encoder: Encoder, asked: MultiVectors, vectors: NDArray[np.float32]
@@ -105,7 +105,7 @@ class _Measurement:
         """Load an engine, and measure it."""
         engine = opens()
         graph = GraphSettings(m=_M, ef_construction=_EF_CONSTRUCTION, from_documents=256)
-        # Our own index ranks if the engine keeps no tokens.
+        # Our own index ranks if the engine does not store tokens.
         tokens: Any = "engine" if engine.keeps_tokens else self.own
         index = EngineIndex(engine, encoder=self.encoder, graph=graph, tokens=tokens)
         began = time.perf_counter()
@@ -148,7 +148,7 @@ class _Measurement:
 
 
 def _raw_client(engine: Any) -> Callable[[NDArray[np.float32]], object]:
-    """Return the same search as the documentation of the engine's own client writes it."""
+    """Return the same search, written as in the documentation of the engine's own client."""
     name = engine.name
     if engine.kind == "lancedb":
         table = engine._database.open_table(name)

@@ -1,4 +1,4 @@
-"""Vector searches compared: a graph and a scan of codes; processor time."""
+"""Comparison of vector searches in processor time: a graph and a scan of codes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def compare_graphs(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each search of each size: processor seconds, recall, bytes.
 
-    The vectors are learned ones of the collection's documents; more are random mixtures of two of them with noise.
+    The vectors are learned vectors of the collection's documents; further ones are random mixtures of two of
+    them with noise.
     """
     sizes = list(sizes)
     for dimension in dimensions:

@@ -1,9 +1,10 @@
-"""Documents made of real ones: each is a function of its number and the seed.
+"""Generate documents from real ones; each is a function of its number and the seed.
 
-A made document has a center, the mean token of all real ones plus a weighted sum of the deviations of three documents'
-means, and tokens around it: each is the deviation of a real token from its document's mean, plus a little of another
-one's.  The squared weights of each sum add to 1, so documents and tokens vary as in the real collection.  Documents
-near each other share the real document with the largest weight, as texts share a subject.
+A generated document has a center: the mean token of all real documents plus a weighted sum of the deviations
+of three documents' means.  Its tokens lie around the center: each is the deviation of a real token from its
+document's mean, plus a small part of another token's deviation.  The squared weights of each sum add to 1, so
+documents and tokens vary as in the real collection.  Documents that are near each other have the same real
+document with the largest weight, like texts about the same subject.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from muvera.utils.parallel import run_in_ranges, split_by_weight
 
 __all__ = ["BLOCK", "LONGEST", "SHORTEST", "GrownDocuments"]
 
-#: Fewest and most tokens of a made document, and documents of a batch.
+#: Minimum and maximum number of tokens of a generated document, and number of documents per batch.
 SHORTEST, LONGEST, BLOCK = 48, 80, 2048
 
-# Weights of the three documents' means, and of a document's own and another's deviation of a token.
+# Weights of the three documents' means, and of a token's own and another token's deviation.
 _MEANS = np.array([0.75, 0.55, 0.37], np.float32)
 _OWN, _OTHER = np.float32(0.9), np.float32(0.436)
 
-# Documents that a thread makes at a time.
+# Number of documents that a thread generates at a time.
 _TASK = 256
 
 
 @dataclass(frozen=True, eq=False)
 class GrownDocuments:
-    """Real documents, which come first unchanged, and documents made of them by a seed."""
+    """The unchanged real documents, followed by documents generated from them with a seed."""
 
     real: MultiVectors
     seed: int = 0
@@ -101,7 +102,7 @@ def below(state, bound):  # type: ignore[no-untyped-def]
 
 @kernel
 def first_state(document, seed):  # type: ignore[no-untyped-def]
-    """Return the state that a document's draws count up from."""
+    """Return the initial random state of a document."""
     return next_draw(numba.uint64(document) + (numba.uint64(seed) << numba.uint64(40)))
 
 

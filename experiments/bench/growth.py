@@ -1,8 +1,8 @@
-"""An index of coded tokens at growing numbers of documents: time and memory of building and searching it.
+"""Time and memory of building and searching an index of coded tokens at growing numbers of documents.
 
-Each step of each size runs in a process of its own, whose memory is measured, and writes its results to a file, so an
-interrupted command continues after the last step.  The exact best documents are found by reading all in batches;
-larger sizes continue from smaller ones, because they begin with the same documents.
+Each step of each size runs in its own process, whose memory is measured, and writes its results to a file, so
+an interrupted command continues after the last step.  The exact best documents are found by reading all
+documents in batches; larger sizes continue from smaller ones, because they begin with the same documents.
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ __all__ = ["GrowthSettings", "K", "best_documents", "grow", "measure_size"]
 
 K = 10
 
-# Timed queries, others than those whose exact best documents are known; documents added to a loaded index.
+# Number of timed queries (not those whose exact best documents are known), and of documents added to a loaded
+# index.
 _TIMED, _ADDED = 200, 1000
 
 # Searches: candidates, ef, and candidates by codes that are rescored.
 _SEARCHES = {"quick": (500, 1000, 30), "thorough": (800, 2000, 50)}
 
-# Batches after which the best documents so far are written to disk.
+# Number of batches after which the best documents so far are written to disk.
 _KEPT_AFTER = 16
 
 
 @dataclass(frozen=True)
 class GrowthSettings:
-    """The index that is built, and the number of `judged` queries whose exact best documents are found."""
+    """Settings of the index, and the number of `judged` queries whose exact best documents are computed."""
 
     collection: str
     encoder: str = "moments"
@@ -97,7 +98,7 @@ def _run(name: str, path: DatasetPath, settings: GrowthSettings, count: int, ind
 
 
 class _Stopwatch:
-    """Seconds by the clock and of the processor, without those of generating documents."""
+    """Stopwatch of wall time and processor time that excludes the generation of documents."""
 
     def __init__(self) -> None:
         self.clock, self.processor = -time.perf_counter(), -time.process_time()
@@ -151,8 +152,8 @@ def best_documents(
 ) -> NDArray[np.int64]:
     """Return the exact best of `count` documents for each query, int64 (queries, K), best first.
 
-    `folder` has files with the best documents of these queries by the number of documents that were read; only
-    the rest is read.
+    `folder` contains files with the best documents of these queries among the first n documents; only the
+    other documents are read.
     """
     known = {int(file.stem): file for file in folder.glob("*.npz")}
     done = max((size for size in known if size <= count), default=0)

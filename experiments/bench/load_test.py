@@ -29,7 +29,7 @@ from .plumbing import AsJson
 
 __all__ = ["TOKEN", "Writer", "load", "load_test", "sentences"]
 
-#: Token of a server that lives as long as a test.
+#: Token of a server that runs only during a test.
 TOKEN = "load-test"
 
 # The library alone runs before and after the server, each for this share of the time.
@@ -94,7 +94,7 @@ def load_test(
 
 
 def sentences(found: dict[str, Any]) -> str:
-    """Return the results in sentences."""
+    """Return a text of the results."""
     share = found["requests_per_second"] / found["library_per_second"]
     return (
         "{connections} connections for {seconds:.0f} s: {requests:,} searches, {errors} errors\n"
@@ -142,7 +142,7 @@ def _alone(index: TextIndex, queries: Sequence[str], threads: int, seconds: floa
 
 @contextmanager
 def _server(folder: Path, port: int, threads: int, encoder: str) -> Iterator[None]:
-    """Run ``muvera serve`` in a process of its own, and stop it gracefully."""
+    """Run ``muvera serve`` in its own process, and stop it gracefully."""
     command = [sys.executable, "-m", "muvera.cli", "serve", str(folder), "--writable"]
     command += ["--port", str(port), "--threads", str(threads), "--encoder", encoder]
     process = subprocess.Popen(command, env={**os.environ, "MUVERA_TOKEN": TOKEN}, stdout=subprocess.DEVNULL)
@@ -163,14 +163,14 @@ def _server(folder: Path, port: int, threads: int, encoder: str) -> Iterator[Non
 
 
 class Writer:
-    """A client that adds, replaces and deletes documents in turns, and remembers acknowledged changes."""
+    """A client that alternately adds, replaces and deletes documents, and records acknowledged changes."""
 
     def __init__(self, address: str, texts: Sequence[str], per_second: float) -> None:
         self._address, self._texts, self._pause = address, texts, 1 / per_second
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._choose = random.Random(0)
-        # Documents as acknowledged, None for deleted ones; and ids of failed requests.
+        # Acknowledged documents, None for deleted ones; and ids of failed requests.
         self.expected: dict[str, str | None] = {}
         self._uncertain: set[str] = set()
         self.requests = self.failed = 0
@@ -185,7 +185,7 @@ class Writer:
         self._thread.join()
 
     def lost(self, index: TextIndex) -> int:
-        """Return the number of acknowledged changes that a saved index does not have."""
+        """Return the number of acknowledged changes that are missing from a saved index."""
         names = [name for name in self.expected if name not in self._uncertain]
         stored = {document.id: document.text for document in index.get(names, missing="ignore")}
         return sum(stored.get(name) != self.expected[name] for name in names)

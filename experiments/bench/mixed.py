@@ -1,4 +1,4 @@
-"""Encoders that were fitted on one collection while another one is added: what they find of it."""
+"""Recall of encoders that were fitted on one collection while another one is added."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .plumbing import Cache, Data, Save, load_collections, progress
 
 __all__ = ["measure", "mixed", "mixed_encoders", "mixed_results"]
 
-# Candidates among which the ten best are looked for, and queries at most.
+# Number of candidates for the recall of the ten best, and maximum number of queries.
 _CANDIDATES, _QUERIES, _BEST = 50, 100, 10
 
 _TITLE = "Adding documents of another kind"
@@ -55,7 +55,7 @@ def measure(
     -------
     header : list of str
     rows : list of list of str
-        A row for each encoder, and the distance of the distributions.
+        One for each encoder, and one for the distance of the distributions.
     """
     plain = [MultiVectors(one.documents.tokens, one.documents.offsets) for one in (first, second)]
     both = MultiVectors.concatenate(plain)
@@ -90,7 +90,7 @@ def _recall(
 
 
 def mixed_results(header: list[str], rows: list[list[str]]) -> dict[str, Any]:
-    """Return the stored results of `--save`, in the form of an experiment's."""
+    """Return the results for `--save`, in the format of an experiment."""
     title = f"{_TITLE}: 10-recall@{_CANDIDATES}"
     return {
         "experiment": "mixed_streams",

@@ -1,4 +1,4 @@
-"""What the benches share: options of commands, collections, interleaved timing, storing and printing."""
+"""Shared code of the benches: command options, collections, interleaved timing, storing and printing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds, of which t
 
 _Name = TypeVar("_Name")
 
-#: Seconds of a call by the clock, and of the processor.
+#: Wall time and processor time of a call, in seconds.
 Seconds = tuple[float, float]
 
 
@@ -85,10 +85,10 @@ def interleaved(
     rounds: int,
     before_round: Callable[[], object] = lambda: None,
 ) -> dict[_Name, NDArray[np.float64]]:
-    """Run every job once per round, so that all meet the same machine; each round begins with another job.
+    """Run every job once per round, under the same conditions; each round begins with another job.
 
-    Jobs return seconds by the clock and of the processor, and so does each row of a job's result, float64 (2, rounds).
-    All run once before, which compiles.
+    Jobs return wall time and processor time in seconds; the result has both for each job, float64 (2,
+    rounds).  All jobs run once before timing, to compile.
     """
     names = list(jobs)
     seconds: dict[_Name, list[Any]] = {name: [] for name in names}

@@ -1,6 +1,6 @@
-"""Ways to skip candidates: the share of the exact best that each finds, and its time.
+"""Ways to skip candidates: the recall of the exact best, and the time.
 
-The candidates are the best by the mean token.  Every way ranks the same ones on one thread.
+The candidates are the best by the mean token.  Every way ranks the same candidates on one thread.
 """
 
 from __future__ import annotations
@@ -38,19 +38,20 @@ _ALPHAS = (0.5, 0.4, 0.3, 0.2, 0.1)
 # Col-Bandit's only setting: its default, and the careful end of its range.
 _BANDITS = (0.2, 1.0)
 
-#: The library's way, which others are compared with.
+#: The library's way, the baseline of the comparison.
 BASE = "bounds, first stage's order"
 
 _Floats = NDArray[np.float32]
 _Rows = NDArray[np.int64]
-#: Takes a query, its candidates and their first-stage scores; returns rows, and the share of products made.
+#: Function of a query, its candidates and their first-stage scores; returns rows and the share of computed
+#: products.
 Way = Callable[[_Floats, _Rows, _Floats], tuple[_Rows, float]]
 
 
 def measure(
     collections: Iterable[Collection], rounds: int, cache: Path | None, queries: int = 60
 ) -> list[dict[str, Any]]:
-    """Return a row for each way and collection; without a `cache` of environments there are no peers."""
+    """Return a row for each way and collection; peers need a `cache` of environments."""
     rows: list[dict[str, Any]] = []
     for collection in collections:
         rows += [{"collection": collection.name, **row} for row in _rows(collection, rounds, cache, queries)]
@@ -135,7 +136,7 @@ def _bandits(
     cache: Path,
     base_ms: float,
 ) -> list[dict[str, Any]]:
-    """Return rows of Col-Bandit, which runs in an environment and a process of its own."""
+    """Return rows of Col-Bandit, which runs in its own environment and process."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,7 +1,7 @@
-"""Speed compared with peers: every job once per round, so that all meet the same machine.
+"""Speed compared with peers: every job runs once per round, so that all run under the same conditions.
 
-A line of the table compares two jobs: the ratio of their rates is taken round by round.  The same ratio of processor
-time depends less on other users of the machine.  No time makes the command fail.
+A line of the table compares two jobs by the ratio of their rates in each round.  The ratio of processor times
+depends less on other users of the machine.  The command does not fail for slow results.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Job:
-    """One operation of one library; the median of `repeat` calls per round counts."""
+    """One operation of one library; a round's result is the median of `repeat` calls."""
 
     library: Library
     operation: str
@@ -58,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Line:
-    """A comparison; the jobs of a group are interleaved, and the fastest of `others` counts in every round.
+    """A comparison; the jobs of a group are interleaved, and each round uses the fastest of `others`.
 
     `unit` is the unit of the rates, work per second; with "ms" the time of a call.  `slower`: the ratio is that of
     times, muvera's over the other.  `threads` are muvera's; with several the processor time is not compared.
@@ -137,8 +137,8 @@ def write_inputs(folder: Path, sizes: Sizes) -> None:
 def run(lines: Iterable[Line], folder: Path, sizes: Sizes, rounds: int, cache: Path) -> dict[str, Any]:
     """Time all jobs of `lines` with the inputs in `folder`.
 
-    Returns ``lines``, with rates and ratios; ``checks``, comparisons of results before timing; and ``share``, how much
-    of the wall time jobs of one thread had a processor.
+    Returns ``lines``, with rates and ratios; ``checks``, comparisons of results before timing; and ``share``,
+    processor time divided by wall time of single-threaded jobs.
     """
     lines = list(lines)
     jobs = {job.name: job for line in lines for job in (line.muvera, *line.others)}
@@ -183,7 +183,7 @@ def _work(job: Job, sizes: Sizes, unit: str) -> float:
 
 
 def compare(line: Line, seconds: dict[str, NDArray[np.float64]], sizes: Sizes) -> dict[str, Any]:
-    """Return the rates and ratios of a line from the seconds of its jobs, by the clock and of the processor."""
+    """Return the rates and ratios of a line from the wall and processor seconds of its jobs."""
 
     def rates(job: Job) -> NDArray[np.float64]:
         return _work(job, sizes, line.unit) / seconds[job.name]

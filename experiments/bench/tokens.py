@@ -27,13 +27,13 @@ from .plumbing import Cache, Data, Rounds, Save, finish, interleaved, load_colle
 
 __all__ = ["PLAID", "measure", "tokens"]
 
-# Results, candidates that are ranked, those that floats rank again, and results whose recall is computed.
+# Number of results, of ranked candidates, of candidates reranked by floats, and of results for recall.
 _K, _CANDIDATES, _CHECKED, _RESCORED = 10, 100, 20, 30
 
-# Tokens that codecs are fitted on, and queries of a round.
+# Number of tokens to fit codecs on, and of queries per round.
 _FITTED, _TIMED = 50_000, 20
 
-#: ColBERT's codec for comparison, by name: fits on tokens.
+#: ColBERT's codec for comparison: functions that fit it on tokens, by name.
 PLAID: dict[str, Callable[..., Any]] = {
     f"plaid {bits}bit{', means' if means else ''}": partial(
         fit_plaid_codec, nbits=bits, num_centroids=NUM_CENTROIDS, bucket_means=means
@@ -88,7 +88,7 @@ def _quality(
         "error": float(np.mean((tokens - decoded.tokens) ** 2) / np.mean(tokens**2)),
         "recall_10": float(recall(best[:, :_K], exact).mean()),
         "recall_20": float(recall(best[:, :_CHECKED], exact).mean()),
-        # Exact tokens order these, so it is the recall@10 afterwards.
+        # Exact tokens rerank these, so this is the recall@10 afterwards.
         "rescored_30": float(recall(by_codes, exact).mean()),
     }
 

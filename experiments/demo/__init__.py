@@ -1,1 +1,1 @@
-"""How the bundled demo sample is made."""
+"""Build the bundled demo sample."""

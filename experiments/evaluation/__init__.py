@@ -1,1 +1,1 @@
-"""Metrics of stored results, their intervals and summaries."""
+"""Metrics of stored results, confidence intervals and summaries."""

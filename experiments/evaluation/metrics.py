@@ -34,9 +34,9 @@ class Metric:
     name: str
     #: The name in ir-measures, for metrics that need judgements.
     measure: str
-    #: How many of exact Chamfer's best documents count as relevant; 0: judgements count instead.
+    #: Number of exact Chamfer's best documents that are relevant; 0: use judgements instead.
     exact: int
-    #: How many documents of a ranking count.
+    #: Number of documents of a ranking to use.
     cutoff: int
     #: Ignore the documents that the encoder was fitted on.
     unseen: bool = False
@@ -69,7 +69,7 @@ def parse_metric(name: str) -> Metric:
 
 
 def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of each query's `best` documents among its `ids`; negative ids are no documents.
+    """Return the share of each query's `best` documents among its `ids`; negative ids are ignored.
 
     Examples
     --------
@@ -110,7 +110,8 @@ class ExactAnswers:
     def best(self, count: int) -> NDArray[np.int64]:
         """Return the positions of the best documents, int64 (n_queries, min(count, documents)).
 
-        The earlier of two documents with equal scores comes first, so a longer answer begins with a shorter.
+        The earlier of two documents with equal scores comes first, so shorter answers are prefixes of longer
+        ones.
         """
         count = min(count, self.documents)
         for path in self._cache.glob(f"top*-{self._collection.checksum}.npy"):
@@ -120,7 +121,7 @@ class ExactAnswers:
         best = np.stack([ranking.ids for ranking in rankings]).astype(np.int64)
         self._cache.mkdir(parents=True, exist_ok=True)
         path = self._cache / f"top{count}-{self._collection.checksum}.npy"
-        # Another run may read the file at any time, so it appears complete or not at all.
+        # Another run may read the file at any time, so it is written atomically.
         partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
         with partial.open("wb") as file:
             np.save(file, best)
@@ -147,8 +148,8 @@ class Judge:
     ) -> dict[str, NDArray[np.float64]]:
         """Return each metric's value for every query, NaN for a query without judgements.
 
-        Metrics that cannot be computed are missing: those that need judgements if there are none, and those of
-        unseen documents if the encoder was fitted on all.
+        Metrics that cannot be computed are omitted: those that need judgements if there are none, and those
+        of unseen documents if the encoder was fitted on all documents.
 
         Parameters
         ----------
@@ -176,7 +177,7 @@ class Judge:
     ) -> NDArray[np.float64]:
         unseen = self._exact.documents - len(fitted_on)
         first = first_unseen(ids, fitted_on, metric.cutoff)
-        full = (ids >= 0).all(axis=1)  # a ranking with -1 holds everything that the system returned
+        full = (ids >= 0).all(axis=1)  # a ranking with -1 contains all results of the system
         if (full & ((first >= 0).sum(axis=1) < min(metric.cutoff, unseen))).any():
             raise ValueError(
                 f"{metric.name} needs {metric.cutoff} documents that the encoder was not fitted on, but a "
@@ -205,7 +206,7 @@ class _Judgements:
         self._has_judgement = np.array([str(query) in relevant for query in range(len(judgements))])
 
     def values(self, ids: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        # Ranks serve as scores, so that ir-measures does not reorder ties.
+        # Use ranks as scores, so that ir-measures does not reorder ties.
         run = {
             str(query): {str(p): float(-rank) for rank, p in enumerate(row) if p >= 0}
             for query, row in enumerate(ids.tolist())

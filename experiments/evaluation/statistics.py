@@ -18,8 +18,8 @@ _TIMES, _ENDS = 2000, (0.025, 0.975)
 def mean_interval(values: NDArray[np.float64]) -> dict[str, float] | None:
     """Return the mean and its 95% interval by the percentile bootstrap.
 
-    The same resamples serve every call with as many queries, so paired differences are compared on the same
-    queries.  NaN is ignored; None if every value is NaN.
+    Calls with the same number of queries use the same resamples, so paired differences are compared on the
+    same queries.  NaN is ignored; None if every value is NaN.
     """
     counted = ~np.isnan(values)
     if not counted.any():
@@ -39,7 +39,7 @@ def ratio_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -> t
 
 
 def latency(seconds: Iterable[float]) -> dict[str, Any]:
-    """Return queries per second and latency percentiles; None if they were not measured."""
+    """Return queries per second and latency percentiles; None if times were not measured."""
     times = np.asarray(list(seconds), np.float64)
     if len(times) == 0 or np.isnan(times).any():
         return {"queries_per_second": None, "latency_ms": None}
@@ -54,7 +54,7 @@ def latency(seconds: Iterable[float]) -> dict[str, Any]:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the positions of the points (quality, cost) that no other point beats, by rising quality.
+    """Return the positions of the points (quality, cost) that no other point beats, by ascending quality.
 
     Only the first of identical points is returned.
 
@@ -73,7 +73,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
-    """Return the power of the size that values grow with; None for one size, or values that are not positive.
+    """Return the exponent of growth with the size; None for one size, or values that are not positive.
 
     Examples
     --------

@@ -22,7 +22,7 @@ __all__ = ["Part", "Results", "add_comparisons", "add_rows"]
 #: Experiment, collection, number of documents, name of the point.
 Key = tuple[str, str, int, str]
 
-# Exact Chamfer's best documents that are always computed.
+# Minimum number of exact Chamfer's best documents to compute.
 _LEAST_TOP = 10
 
 
@@ -36,7 +36,7 @@ class Part:
     query_ids: list[str]
     #: Number of token vectors.
     tokens: int
-    #: Checksums of the token vectors, and of everything that systems are built from.
+    #: Checksums of the token vectors, and of all data that systems are built from.
     checksum: str
     content: str
 
@@ -47,7 +47,7 @@ class Part:
 
     @classmethod
     def of(cls, experiment: Experiment, collection: Collection) -> Part:
-        """Describe a collection that was sampled already."""
+        """Describe a collection after sampling."""
         return cls(
             experiment,
             collection.name,
@@ -69,7 +69,7 @@ class Results:
     values: dict[Key, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     #: Paths of each row's raw results, by the same key and the seed.
     raws: dict[tuple[str, str, int, str, int], Path] = field(default_factory=dict)
-    #: Turns that a timed point was measured in (systems measured together share them), and its queries' seconds.
+    #: Id of the group of systems that a timed point was measured with, and its queries' seconds.
     times: dict[Key, tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
     #: Each distinct provenance of the raw results.
     provenances: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def add_rows(results: Results, session: Session, part: Part, collection: Collect
             path = raw_path(session, experiment, part.collection, part.content, point, seed)
             raw = session.store.load(path)
             if raw is None:
-                continue  # the system failed, which the failures list
+                continue  # the system failed and is in the list of failures
             # All exact answers that any metric needs, computed once.
             exact.best(max([_LEAST_TOP, *(parse_metric(name).exact for name in experiment.metrics)]))
             try:

@@ -1,1 +1,1 @@
-"""Other libraries, each in an environment of its own."""
+"""Other libraries, each in its own environment."""

@@ -1,4 +1,4 @@
-"""Other libraries in environments of their own, and worker processes that time their operations."""
+"""Environments of other libraries, and worker processes that time their operations."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ __all__ = [
 WORKERS = Path(__file__).parent / "workers"
 CHECKOUT = Path(__file__).parents[2]
 
-#: One thread each, however a library counts them.
+#: Variables that limit libraries to one thread.
 THREAD_VARIABLES = [f"{name}_NUM_THREADS" for name in ("RAYON", "OMP", "OPENBLAS", "MKL", "NUMBA")]
 
 #: Variables that make OpenBLAS use slower kernels than the processor's own.
 BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
-# Characters of an ended process's last line in errors: a panic has its whole trace in one.
+# Maximum characters of a process's last line in errors: a panic prints its whole trace in one line.
 _MOST_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Library:
-    """A library, its file among the workers, and what pip installs for it; None for this checkout."""
+    """A library, its worker file, and its pip requirement; None for this checkout."""
 
     name: str
     worker: str
@@ -71,7 +71,7 @@ PEERS = {
 
 
 def make_environment(library: Library, cache: Path) -> Path:
-    """Return the Python of a library's virtual environment, which the first call makes in `cache`."""
+    """Return the Python of a library's virtual environment; the first call creates it in `cache`."""
     if library.requirement is None:
         return Path(sys.executable)
     folder = _folder(library, cache)
@@ -89,7 +89,7 @@ def make_environment(library: Library, cache: Path) -> Path:
 
 
 def is_made(library: Library, cache: Path) -> bool:
-    """Return whether a library's environment is complete."""
+    """Return True if a library's environment is complete."""
     return library.requirement is None or (_folder(library, cache) / "complete").exists()
 
 
@@ -144,12 +144,12 @@ class Worker:
         self._errors.close()
 
     def time(self, operation: str, repeat: int = 1, **options: Any) -> NDArray[np.float64]:
-        """Return the seconds of `repeat` calls, by the clock and of the processor, float64 (2, repeat)."""
+        """Return the wall and processor seconds of `repeat` calls, float64 (2, repeat)."""
         reply = self._ask(operation=operation, repeat=repeat, options=options)
         return np.array([reply["seconds"], reply["processor"]])
 
     def result(self, operation: str, folder: Path, **options: Any) -> NDArray[Any]:
-        """Return the result of a call, which is passed on in `folder`."""
+        """Return the result of a call, which is passed through a file in `folder`."""
         path = folder / f"result-{self.library.name}-{operation}.npy"
         self._ask(operation=operation, save=str(path), options=options)
         return np.asarray(np.load(path, allow_pickle=False))
@@ -157,9 +157,9 @@ class Worker:
     def each(
         self, operation: str, texts: str, folder: Path, **options: Any
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Call once for every text of the input `texts`, which is read anew; the first runs once before.
+        """Call once for every text of the input `texts`, which is read again; a first call warms up.
 
-        Returns the results and, float64 (2, n), seconds of each call by the clock and of the processor.
+        Returns the results and the wall and processor seconds of each call, float64 (2, n).
         """
         path = folder / f"result-{self.library.name}-{operation}.npy"
         reply = self._ask(operation=operation, each=texts, save=str(path), options=options)

@@ -1,1 +1,1 @@
-"""One self-contained HTML page of a run: plots, tables, what was run and on what."""
+"""A run as one self-contained HTML page: plots, tables, configurations and machine."""

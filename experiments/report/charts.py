@@ -1,4 +1,4 @@
-"""Charts as Vega-Lite specifications, the same for the page of a run and for figures of documents."""
+"""Charts as Vega-Lite specifications, for the page of a run and for figures in documents."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Plot:
-    """A chart of one collection."""
+    """Data of a chart for one collection."""
 
     collection: str
     x: Axis
@@ -87,7 +87,7 @@ class Plot:
 
     @property
     def title(self) -> str:
-        """What is drawn against what."""
+        """Axes of a plot."""
         first, second = (self.x, self.y) if self.better else (self.y, self.x)
         return f"{first.title} by {second.title}"
 
@@ -156,7 +156,7 @@ def config(theme: Mapping[str, str], *, legend: bool) -> dict[str, Any]:
         "background": theme["paper"] if legend else "transparent",
         "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif",
         "view": {"stroke": None},
-        "aria": False,  # the page describes each chart as a whole
+        "aria": False,  # the page has one description per chart
         "axis": {**text, **look, "labelFontSize": 11, "titleFontSize": 12, "labelBound": 4},
         "axisX": {"titleLimit": 280},
         "axisY": {"titleLimit": 210},
@@ -175,10 +175,10 @@ def concat(plots: Sequence[Plot], marks: Mapping[str, Mark], theme: Mapping[str,
 
 
 def _front(better: str, groups: list[str]) -> list[dict[str, Any]]:
-    """Keep the points that no point of as good a quality beats in cost, within each group."""
+    """Keep the points of each group that no point of equal or better quality beats in cost."""
     order = [{"field": "x", "order": "descending"}, {"field": "gain", "order": "descending"}]
     window = {"frame": [None, 0], "sort": order, "groupby": groups}
-    # In the order of falling quality, a point stays if it gains on the best before it.
+    # In the order of descending quality, a point is kept if it improves on the best one before it.
     return [
         {"calculate": "datum.y" if better == "more" else "-datum.y", "as": "gain"},
         {"window": [{"op": "max", "field": "gain", "as": "reached"}], **window},

@@ -15,14 +15,14 @@ from .stored_results import load_results
 
 __all__ = ["candidates_plot", "speed_plots", "write_figures"]
 
-# Attributes that a viewer does not need, and numbers with more digits than it shows.
+# Attributes that viewers do not need, and numbers with more digits than they show.
 _NEEDLESS = re.compile(r' (?:aria-[a-z]+|role|class|pointer-events)="[^"]*"')
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 
 def write_figures(folder: Path, results: Path) -> list[Path]:
     """Write NAME.svg and NAME-dark.svg into `folder` for every figure whose results are stored."""
-    import vl_convert  # here, so that other commands do not need it
+    import vl_convert  # imported here, so that other commands do not need it
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

@@ -23,7 +23,7 @@ COLLECTION, SYSTEM, SEARCHES = "cosqa-minilm", "muvera learned, candidates=100",
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine, and the queries per second that all machines must answer together."""
+    """A machine, and the total queries per second of all machines."""
 
     memory_gb: float = 128
     cores: int = 16
@@ -41,7 +41,7 @@ class SearchCost:
     #: Largest measured size, and milliseconds of its median query.
     documents: int
     ms: float
-    #: Search time grows with this power of the documents.
+    #: Search time grows with the number of documents to this power.
     exponent: float
 
     def ms_of(self, documents: float) -> float:

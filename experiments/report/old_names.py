@@ -1,4 +1,4 @@
-"""Today's names for those in older results and in labels of configurations, which expected scores are kept under."""
+"""Current names for the names in older results and in labels of configurations, which expected scores use."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RENAMED = [
 
 
 def plain(value: Any) -> Any:
-    """Return a value with today's names in all its texts and keys."""
+    """Return a value with current names in all its texts and keys."""
     if isinstance(value, dict):
         return {plain(key): plain(part) for key, part in value.items()}
     if isinstance(value, list):

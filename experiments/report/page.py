@@ -83,7 +83,7 @@ def page_of(run: Run) -> str:
 
 
 def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the template shows of an experiment, and append its charts."""
+    """Return the template's data of an experiment, and append its charts."""
     run = view.run
     groups: dict[str, list[dict[str, Any]]] = {}
     for plot in view.plots():
@@ -112,7 +112,7 @@ def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str,
 
 
 def _measurements(view: ExperimentView) -> Table:
-    """Return everything that was measured, one row per configuration."""
+    """Return all measurements, one row per configuration."""
 
     def inside(name: str, key: str) -> Callable[[dict[str, Any]], Any]:
         return lambda row: (row.get(name) or {}).get(key)
@@ -148,7 +148,7 @@ def _collections(run: Run) -> Table:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    """Return what was run and with what, as text."""
+    """Return the text about the run: configurations, versions and machine."""
     manifest = run.manifest
     facts = {"created": manifest.get("created"), **flattened(manifest.get("machine"))}
     facts |= {"threads": manifest.get("threads"), "seed": manifest.get("seed")}
@@ -157,7 +157,7 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _samples(run: Run, experiment: str) -> str:
-    """Name the collections of which an experiment used a sample."""
+    """Return a text about the collections of which an experiment used a sample."""
     whole = run.manifest.get("collections") or {}
     return "; ".join(
         f"{part['collection']}: {part['documents']:,} documents, {part['queries']:,} queries"

@@ -1,4 +1,4 @@
-"""Tables of a run: what its configuration lists under `tables`, and the paired differences."""
+"""Tables of a run: those that its configuration lists under `tables`, and the paired differences."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .table import Column, Table
 
 __all__ = ["crossing", "needed_candidates", "result_tables", "seconds_at"]
 
-# Recalls that speed is interpolated at, and recalls that candidates are counted for.
+# Recalls at which speed is interpolated, and recalls for which candidates are counted.
 _SPEED_RECALLS, _CANDIDATE_RECALLS = (0.8, 0.9, 0.95, 0.99), (0.8, 0.9, 0.95)
 
-# A mean of recalls is rounded.
+# Tolerance, because a mean of recalls is rounded.
 _ROUNDING = 1e-9
 
 _SHARE = "{:.3f}"
@@ -136,7 +136,7 @@ def _size(results: Results, parts: list[Part]) -> list[Table]:
 
 
 def _facts(results: Results, parts: list[Part]) -> list[Table]:
-    """Return facts about the built indexes (those not configured), and facts about queries."""
+    """Return facts about the built indexes (except configured values), and facts about queries."""
     known = {name for point in parts[0].experiment.points() for name in point.entry.build}
     known |= {"n", "vector_dimension"}
     facts: dict[tuple[str, str], dict[Key, Any]] = {}
@@ -167,7 +167,7 @@ def _differences(results: Results, experiment: Experiment) -> Table:
 
 
 def _time_ratio(results: Results, row: dict[str, Any]) -> str:
-    """Return the ratio of two systems' median latency; nothing unless they were timed in the same turns."""
+    """Return the ratio of two systems' median latency; an empty list unless they were timed together."""
     where = (row["experiment"], row["collection"], row["n"])
     mine, other = results.times.get((*where, row["a"])), results.times.get((*where, row["b"]))
     if mine is None or other is None or mine[0] != other[0] or np.isnan(mine[1]).any():
@@ -179,7 +179,7 @@ def _time_ratio(results: Results, row: dict[str, Any]) -> str:
 
 
 def _losses(results: Results, parts: list[Part]) -> list[Table]:
-    """Return what is lost by FDEs, by ranking fewer candidates and by the graph; the three add up.
+    """Return the recall lost by FDEs, by ranking fewer candidates and by the graph; the three add up.
 
     The configuration has one system with exact inner products of FDEs and one with a graph of them, both at
     several numbers of candidates.
@@ -206,7 +206,7 @@ def _losses(results: Results, parts: list[Part]) -> list[Table]:
 
 
 def _candidates(results: Results, parts: list[Part]) -> list[Table]:
-    """Return how many candidates each system needs, and how many times as many as the first system."""
+    """Return the number of candidates that each system needs, and its ratio to the first system's."""
     entries, metric = parts[0].experiment.entries, parts[0].experiment.metrics[0]
     values = _values(results, parts, metric)
     cells: dict[Key, str] = {}
@@ -226,7 +226,7 @@ def _candidates(results: Results, parts: list[Part]) -> list[Table]:
 
 
 def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple[float | None, str]:
-    """Return how many candidates reach a recall of `share`, as a number and as text.
+    """Return the number of candidates that reach a recall of `share`, as a number and as text.
 
     The curve has pairs of candidates and recall, and is interpolated over the logarithm of the candidates.
 
@@ -268,7 +268,7 @@ def _scaling(results: Results, parts: list[Part]) -> list[Table]:
 
 
 def _crossover(results: Results, parts: list[Part]) -> list[Table]:
-    """Return from which size on the second system is faster than the first, and the third than the second.
+    """Return the sizes from which the second system is faster than the first, and the third than the second.
 
     The configuration lists three systems by the size that they are for: all tokens, all vectors, a scan of
     codes.  Times are those of the median query, interpolated between measured sizes.
@@ -317,7 +317,7 @@ def crossing(sizes: Sequence[int], small: Sequence[float], large: Sequence[float
 
 
 def _speed_at_recall(results: Results, parts: list[Part]) -> list[Table]:
-    """Return queries per second at each recall; in brackets how many times as many the first system has."""
+    """Return queries per second at each recall, and in brackets the speedup of the first system."""
     experiment = parts[0].experiment
     several = len({(part.collection, part.size) for part in parts}) > len({part.collection for part in parts})
     levels = [f"{level:.2f}".removeprefix("0") for level in _SPEED_RECALLS]
@@ -344,7 +344,7 @@ def _speed_at_recall(results: Results, parts: list[Part]) -> list[Table]:
 
 
 def _times_at(results: Results, part: Part, entry: Entry) -> tuple[str | None, list[float | None]]:
-    """Return the turns that an entry was measured in, and its median query's seconds at each recall."""
+    """Return the id of the group that an entry was measured in, and its median query's seconds at each recall."""
     curve, turns = [], None
     for point in entry.points():
         key = (part.experiment.name, part.collection, part.size, point.name)

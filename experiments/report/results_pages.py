@@ -87,7 +87,7 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
 
 
 def experiment_section(stored: dict[str, Any]) -> str:
-    """Return an experiment's section: what was measured and how, and its tables.
+    """Return an experiment's section: description, conditions and tables.
 
     A stored "note" replaces the configuration's conditions if tables were measured under others.
     """
@@ -109,7 +109,7 @@ def experiment_section(stored: dict[str, Any]) -> str:
 
 
 def short_table(stored: dict[str, Any]) -> str:
-    """Return qualities and queries per second of an experiment's compared points in one table."""
+    """Return a table with the quality and queries per second of an experiment's compared points."""
     stored = plain(stored)
     content, compared = stored["configuration"], stored["configuration"]["compare"][0]
     tables = {

@@ -1,4 +1,4 @@
-"""Read a run's folder: what was run (manifest.json) and what was measured (summary.json)."""
+"""Read a run's folder: configurations (manifest.json) and measurements (summary.json)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAMILIES = {"muvera": "this library", "baseline": "baselines", "peer": "peers"}
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run: what was run, measured configurations (any number may be None), and tables."""
+    """A run: its manifest, rows of measurements (any number may be None), and tables."""
 
     manifest: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -30,7 +30,7 @@ class Run:
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """What failed, and why."""
+        """The failures and their reasons."""
         return list(self.manifest.get("failures") or [])
 
     @property

@@ -1,4 +1,4 @@
-"""The stored results that documents are generated from: one JSON file per experiment."""
+"""The stored results from which documents are generated: one JSON file per experiment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 #: Where results are stored.
 RESULTS = Path(__file__).parents[1] / "results"
 
-# Hashes of default configurations with other fields, but the same vectors as today's.
+# Hashes of earlier default configurations that have other fields but make the same vectors.
 _SAME_DEFAULTS = ["f80ef2dd4fb7ff4a", "1c0d27953187c101"]
 
 
@@ -37,7 +37,7 @@ def load_results(name: str, folder: Path = RESULTS) -> dict[str, Any]:
 
 
 def save_results(name: str, values: dict[str, Any], folder: Path = RESULTS) -> None:
-    """Store results, each entry of their lists on a line of its own, for readable diffs."""
+    """Store results with one list entry per line, for readable diffs."""
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / f"{name}.json", f"{_lines(values)}\n".encode())
 

@@ -1,4 +1,4 @@
-"""Tables of the studies that have a command of their own, from what the command measured or stored.
+"""Tables of the studies with their own command, from measured or stored results.
 
 Numbers in captions are settings of the measuring modules in experiments/bench.
 """
@@ -125,7 +125,8 @@ def _cold(results: Results) -> list[Table]:
     for run in results["runs"]:
         ahead, times = run["read_ahead_kb"], run["milliseconds"]
         read_ahead = f"read-ahead of {'an unknown size' if ahead is None else f'{ahead:,} KB'}"
-        # Prefetching must pay on a cold file, by the disk's read-ahead, and cost next to nothing on a warm one.
+        # Prefetching must be faster on a cold file, by the disk's read-ahead, and cost almost nothing on a
+        # warm file.
         cold_target = None if ahead is None or ahead < 128 else 10.0 if ahead >= 1024 else 3.0
         targets = {"warm, prefetched": 0.97, "cold, prefetched": cold_target}
         rows = [

@@ -19,7 +19,7 @@ class Column:
     key: str | Callable[[dict[str, Any]], Any] = ""
     #: A template of ``str.format`` for numbers, such as ``"{:.2f}x"``.  Default: :func:`number`.
     format: str = ""
-    #: Stands behind the title.
+    #: Printed after the title.
     unit: str = ""
 
     @property
@@ -32,7 +32,7 @@ class Column:
         return row.get(self.key or self.title) if isinstance(self.key, str) else self.key(row)
 
     def cell(self, value: Any) -> str:
-        """Return a value as text: nothing for None, mean and interval for a dictionary of them."""
+        """Return a value as text: empty for None, mean and interval for a dictionary with them."""
         if value is None or isinstance(value, str):
             return value or ""
         if isinstance(value, Mapping):
@@ -70,7 +70,7 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers alone and are aligned to the right; never the first."""
+        """For each column, True if it contains only numbers and is right-aligned; never the first."""
         filled = [[cell for cell in column if cell] for column in zip(*self.cells, strict=True)]
         return [
             k > 0 and all(cell.lstrip(".+-[")[:1].isdigit() for cell in column)

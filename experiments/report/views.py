@@ -1,4 +1,4 @@
-"""An experiment of a run: its series, and the plots that it gets."""
+"""An experiment of a run: its series and plots."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .run_folder import Run
 
 __all__ = ["ExperimentView", "flattened"]
 
-# Found while an index is built, and yet what plots are drawn against.
+# Measured while an index is built, but used as the axis of plots.
 _SIZE = "build.vector_dimension"
 
-# The number of documents, which no configuration names as an argument.
+# The number of documents, which is not an argument in configurations.
 _DOCUMENTS = "build.n"
 
 _TITLES = {_DOCUMENTS: "documents", _SIZE: "vector dimension"}
 
-# A line needs as many values of its parameter, or as many depths of a recall.
+# Minimum number of a parameter's values, or of a recall's depths, for a line.
 _LEAST_VALUES, _LEAST_DEPTHS = 3, 4
 
-# If there are more lines in a plot, each series keeps its best one.
+# With more lines than this in a plot, only the best line of each series is kept.
 _MOST_LINES = 12
 
-# A parameter's axis is logarithmic from this ratio of its values.
+# A parameter's axis is logarithmic if its largest and smallest values have at least this ratio.
 _LOG_RATIO = 8
 
 Lines = list[list[int]]
@@ -42,7 +42,7 @@ class ExperimentView:
         self.rows = [i for i, row in enumerate(run.rows) if row["experiment"] == name]
         self.title = str(self.configuration.get("title") or name)
         self.caption = str(self.configuration.get("caption") or "")
-        #: Whether times can be compared: only timed experiments measure systems in turns.
+        #: True if times can be compared: only timed experiments measure systems alternately.
         self.timed = bool(self.configuration.get("timed")) or "systems" not in self.configuration
 
     @cached_property
@@ -53,7 +53,7 @@ class ExperimentView:
 
     @cached_property
     def main_measure(self) -> str:
-        """The recall that most rows have, or else any measure."""
+        """The recall that most rows have, otherwise any measure."""
         names = [name for name in self.measures if "recall" in name] or self.measures
         return max(
             names, key=lambda name: sum(self.quality(i, name) is not None for i in self.rows), default=""
@@ -68,7 +68,7 @@ class ExperimentView:
     def arguments(self) -> dict[int, dict[str, Any]]:
         """Configured arguments of each row, and its number of documents and vector dimension."""
         known = set(_keys(self.configuration))
-        open_ended = not {"systems", "scaling"} & known  # nothing tells what was configured
+        open_ended = not {"systems", "scaling"} & known  # the configured arguments are unknown
         return {
             i: {
                 name: value
@@ -80,7 +80,7 @@ class ExperimentView:
 
     @cached_property
     def series(self) -> dict[int, str]:
-        """Name of each row's series: the rows of one system that differ in numbers alone."""
+        """Name of each row's series: the rows of one system that differ only in numbers."""
         members: dict[str, list[int]] = defaultdict(list)
         for i in self.rows:
             words = {
@@ -118,13 +118,13 @@ class ExperimentView:
     def plots(self) -> list[Plot]:
         """Return all plots, collection by collection.
 
-        Quality by cost; quality and speed by every numeric argument that varies with all else equal, and by the
-        number of documents and the vector dimension; recall by its depth.
+        Quality by cost; quality and speed by every numeric argument that varies while all others are equal,
+        and by the number of documents and the vector dimension; recall by its depth.
         """
         plots: list[Plot] = []
         for collection in self.run.collections:
             rows = [i for i in self.rows if self.run.rows[i]["collection"] == collection]
-            if len({self.arguments[i].get(_DOCUMENTS) for i in rows}) == 1:  # else costs differ by size
+            if len({self.arguments[i].get(_DOCUMENTS) for i in rows}) == 1:  # otherwise costs differ by size
                 plots += self._tradeoffs(collection, rows)
             names = dict.fromkeys(name for i in rows for name in self.arguments[i])
             for name in names:
@@ -188,13 +188,13 @@ class ExperimentView:
         point = {"x": x, "y": y, "low": interval.get("low"), "high": interval.get("high"), "line": line}
         point |= {"series": self.series[i], "system": row["system"]}
         point["name"] = str(row.get("point") or row.get("label") or row["system"])
-        if measure is None:  # the reader may choose another
+        if measure is None:  # the reader of the page may choose another measure
             shown = {name: metrics[name] for name in self.measures if metrics.get(name)}
             point["measures"] = {n: [v.get("mean"), v.get("low"), v.get("high")] for n, v in shown.items()}
         return point
 
     def _lines(self, rows: list[int], parameter: str) -> Lines:
-        """Group rows that differ in `parameter` (and the seed) alone; keep groups of enough values."""
+        """Group rows that differ only in `parameter` (and the seed); keep groups with enough values."""
         groups: dict[str, list[int]] = defaultdict(list)
         for i in rows:
             if _is_number(self.arguments[i].get(parameter)):
@@ -214,7 +214,7 @@ class ExperimentView:
         ]
 
     def _fewer(self, lines: Lines) -> Lines:
-        """Keep the best line of each series if there are too many to be read."""
+        """Keep only the best line of each series if there are too many lines."""
         if len(lines) <= _MOST_LINES:
             return lines
         best: dict[str, list[int]] = {}

@@ -1,1 +1,1 @@
-"""What runs inside a worker process: one file a library, served by ``serve.py`` as a script."""
+"""Code of the worker processes: one file per library, served by the script ``serve.py``."""

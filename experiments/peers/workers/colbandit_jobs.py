@@ -1,4 +1,4 @@
-"""Col-Bandit (C over NumKong): the best of documents by products that it reveals as it needs them."""
+"""Col-Bandit (C over NumKong): find the best documents with only the products that it needs."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ Work = Callable[[], Any]
 
 
 def rank(inputs: Mapping[str, Any], *, query: int, k: int, alpha: float) -> Work:
-    """Find the k best of one query's candidates, which are packed before the clock starts."""
+    """Find the k best of one query's candidates, which are packed before timing starts."""
     documents, rows = inputs["documents"], inputs["candidates"][query]
     library = importlib.import_module("colbandit")
     search = library.ColBandit(alpha_ef=alpha).index([documents[row] for row in rows], rows.tolist())

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def calls(muvera: Any) -> dict[str, Callable[[], Any]]:
-    """Return what can be called, on a few small documents."""
+    """Return the functions to time, with a few small documents as input."""
     from muvera.encoders.moment_blocks import default_blocks
 
     stream = np.random.default_rng(0)

@@ -15,7 +15,7 @@ Work = Callable[..., Any]
 
 TOKENS, MEAN = "tokens", "mean"
 
-# Documents that are handed over at once.
+# Number of documents per insertion.
 _BATCH = 256
 
 
@@ -58,7 +58,7 @@ def build(
     m: int,
     ef_construct: int,
 ) -> Work:
-    """Fill a shard and build its graph; the engine draws from a source of its own, not from `seed`."""
+    """Fill a shard and build its graph; the engine uses its own random numbers, not `seed`."""
     edge = importlib.import_module(LIBRARY)
     documents = [document.astype(np.float32) for document in inputs["documents"]]
     config = _config(documents[0].shape[1], graph_of_tokens, m, ef_construct, threads)

@@ -1,14 +1,15 @@
 """Answer one JSON request per line: ``serve.py MODULE FOLDER``.
 
-``MODULE`` is in this folder.  Its ``OPERATIONS`` maps names to functions that take the inputs and options, and return
-a function, whose calls are timed.  A library that encodes has ``encoders`` instead or in addition: it takes settings
-and returns functions of one document and of one query, from which operations are made.  "load" imports ``LIBRARY``.
-``FOLDER`` holds the inputs as NAME.npy, ragged ones with NAME_lengths.npy.
+``MODULE`` is in this folder.  Its ``OPERATIONS`` maps names to functions of the inputs and options that
+return a function, whose calls are timed.  A library that encodes has ``encoders`` instead or in addition: a
+function of the settings that returns functions of one document and of one query, from which operations are
+made.  "load" imports ``LIBRARY``.  ``FOLDER`` holds the inputs as NAME.npy, ragged ones with
+NAME_lengths.npy.
 
-Requests: ``{"operation": name, "options": {...}, "repeat": n}`` returns the seconds of each call by the clock and of
-the processor; with ``"save": path`` instead of "repeat" the result is written there; with ``"each": NAME`` in addition
-the function is called with every text of that input.  Only the standard library and NumPy are used here, because
-this runs in the environments of other libraries.
+Requests: ``{"operation": name, "options": {...}, "repeat": n}`` returns the wall and processor seconds of
+each call; with ``"save": path`` instead of "repeat" the result is written there; with ``"each": NAME`` in
+addition, the function is called with every text of that input.  This file uses only the standard library and
+NumPy, because it runs in the environments of other libraries.
 """
 
 import importlib
@@ -100,7 +101,7 @@ def answer(request: dict[str, Any], work: Callable[..., Any], inputs: Inputs) ->
 
 def main() -> None:
     """Serve until the input ends."""
-    # Replies go to the real output, prints of libraries to the errors.
+    # Replies go to stdout; anything that libraries print goes to stderr.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     operations = operations_of(importlib.import_module(sys.argv[1]))

@@ -23,7 +23,7 @@ def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, **sett
     """Build the index of all documents and save it; the threads are those of the process, which is one."""
     tachiom = importlib.import_module(LIBRARY)
     documents = inputs["documents"]
-    tokens = np.concatenate(documents).astype(np.float16).view(np.uint16)  # halves, as it wants them
+    tokens = np.concatenate(documents).astype(np.float16).view(np.uint16)  # the library needs half precision
     lengths = np.array([len(document) for document in documents], np.int32)
     kinds = np.asarray(inputs["token_ids"], np.uint32)
 
