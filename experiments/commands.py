@@ -40,11 +40,12 @@ def encode(
         typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels/, or a name of ir_datasets."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write. Default: in the cache, by the texts' checksum.")
+        Path | None,
+        typer.Option(help="Output folder. Default: in the cache, named by a checksum of the texts."),
     ] = None,
     model: Annotated[str, typer.Option(help="'minilm', or a MultiVectorEncoder checkpoint.")] = "minilm",
-    dimension: Annotated[int, typer.Option(min=0, help="Reduce wider vectors to this by PCA. 0: no.")] = 128,
-    split: Annotated[str, typer.Option(help="Judgements whose queries are embedded.")] = "test",
+    dimension: Annotated[int, typer.Option(min=0, help="Reduce wider vectors by PCA; 0: do not.")] = 128,
+    split: Annotated[str, typer.Option(help="Embed queries with judgements of this split.")] = "test",
     cache: Cache = CACHE,
 ) -> None:
     """Turn a collection's texts into token embeddings; an interrupted command continues where it stopped."""
@@ -58,12 +59,12 @@ def encode(
 def run(
     config: Configurations = None,
     data: Data = None,
-    collection: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    collection: Annotated[list[str] | None, typer.Option(help="A collection; may be repeated.")] = None,
     out: Out = None,
     cache: Cache = CACHE,
-    threads: Annotated[int, typer.Option(min=1, help="Of every system here; peers use one.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads per system; peers use one.")] = 1,
     small: Annotated[
-        bool, typer.Option("--quick", help="The whole path of each experiment on two tiny collections.")
+        bool, typer.Option("--quick", help="Small versions of the experiments, on two tiny collections.")
     ] = False,
     save: Save = False,
 ) -> None:
@@ -119,9 +120,9 @@ def check(
         list[Path] | None, typer.Option(help="Files of expected scores. Default: all in expected/.")
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(help="Write this file of expected scores from the run instead.")
+        Path | None, typer.Option(help="Write the run's scores to this file of expected scores instead.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="With --record.")] = 0.01,
+    tolerance: Annotated[float, typer.Option(min=0, help="Tolerance for --record.")] = 0.01,
 ) -> None:
     """Compare a run's scores with the expected ones: OK or FAIL per line, and their number at the end."""
     try:
@@ -152,10 +153,10 @@ def machines(
         list[int] | None,
         typer.Argument(min=1, help="Sizes of collections. Default: 100 million, 10 billion."),
     ] = None,
-    memory: Annotated[float, typer.Option(min=1, help="GB of a machine.")] = Machine.memory_gb,
-    cores: Annotated[int, typer.Option(min=1, help="Of a machine.")] = Machine.cores,
+    memory: Annotated[float, typer.Option(min=1, help="GB per machine.")] = Machine.memory_gb,
+    cores: Annotated[int, typer.Option(min=1, help="Cores per machine.")] = Machine.cores,
     rate: Annotated[
-        float, typer.Option(min=1, help="Queries per second that all must answer.")
+        float, typer.Option(min=1, help="Total queries per second of all machines.")
     ] = Machine.rate,
 ) -> None:
     """Compute machines and queries per second of large collections from the stored results."""

@@ -94,8 +94,8 @@ class _Store:
         if share is None or share > _MOST_RESIDENT:
             known = "An unknown share" if share is None else f"{share:.1%}"
             raise RuntimeError(
-                f"{known} of the pages is still in memory: this system does not drop them, so nothing cold can be "
-                "measured. Use another disk."
+                f"{known} of the pages is still in memory: this system does not drop them, so cold queries cannot "
+                "be measured. Use another disk."
             )
         self.floats.look_again()
 
@@ -210,7 +210,7 @@ def limited_group(limit: int) -> Iterator[None]:
     except OSError as error:
         if group.exists():
             group.rmdir()
-        raise OSError(f"No control group with a limit of memory can be made in {parent}: {error}.") from error
+        raise OSError(f"No control group with a memory limit can be created in {parent}: {error}.") from error
     try:
         yield
     finally:
@@ -238,16 +238,16 @@ def read_ahead_of(folder: Path, kb: int | None = None) -> Iterator[int | None]:
 
 def cold(
     folder: Annotated[
-        Path | None, typer.Option(help="On the disk to measure. Default: for temporary files.")
+        Path | None, typer.Option(help="Folder on the disk to measure. Default: that of temporary files.")
     ] = None,
     megabytes: Annotated[int, typer.Option(min=16)] = 512,
-    tokens: Annotated[int, typer.Option(min=1, help="Per document.")] = 150,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens per document.")] = 150,
     rounds: Rounds = 9,
     read_ahead_kb: Annotated[
-        int | None, typer.Option(min=0, help="Set the disk's read-ahead while it runs (as root).")
+        int | None, typer.Option(min=0, help="Set the disk's read-ahead during the measurement (as root).")
     ] = None,
     memory: Annotated[
-        int, typer.Option(min=0, help="Also run 1,000 queries within this many MB of memory (as root).")
+        int, typer.Option(min=0, help="Also run 1,000 queries with this many MB of memory (as root).")
     ] = 0,
     save: Save = False,
 ) -> None:

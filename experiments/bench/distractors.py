@@ -168,13 +168,13 @@ def needed_rank(ranks: NDArray[np.int64], share: float) -> int:
 
 
 def distractors(
-    size: Annotated[list[int] | None, typer.Option(help="Documents; may be repeated.")] = None,
+    size: Annotated[list[int] | None, typer.Option(help="Number of documents; may be repeated.")] = None,
     collection: Annotated[str, typer.Option()] = "cranfield-minilm",
     data: Data = None,
     encoder: Annotated[
-        list[str] | None, typer.Option(help=f"May be repeated: {'; '.join(ENCODERS)}. Default: all.")
+        list[str] | None, typer.Option(help=f"One of {'; '.join(ENCODERS)}. May be repeated. Default: all.")
     ] = None,
-    queries: Annotated[int, typer.Option(min=1, help="At most.")] = 100,
+    queries: Annotated[int, typer.Option(min=1, help="Maximum number of queries.")] = 100,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
@@ -182,7 +182,9 @@ def distractors(
     (loaded,) = load_collections([collection], data, cache)
     sizes = size or [len(loaded.documents), 3000, 10_000, 30_000]
     if min(sizes) < len(loaded.documents):  # before anything is fitted
-        raise typer.BadParameter(f"{collection} has {len(loaded.documents)} documents: give no --size below.")
+        raise typer.BadParameter(
+            f"{collection} has {len(loaded.documents)} documents: every --size must be at least that."
+        )
     try:
         encoders = fitted_encoders(loaded.documents, encoder or tuple(ENCODERS))
     except ValueError as error:

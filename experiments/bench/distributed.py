@@ -165,9 +165,9 @@ ENGINES: dict[str, Callable[[list[str], str, str], Any]] = {"ray": _ray, "daft":
 
 def distributed(
     engine: Annotated[
-        list[str] | None, typer.Argument(help=f"Of {', '.join(ENGINES)}. Default: installed ones.")
+        list[str] | None, typer.Argument(help=f"{', '.join(ENGINES)}. Default: all that are installed.")
     ] = None,
-    collection: Annotated[str, typer.Option(help="Whose documents.")] = "lareqa-en-minilm",
+    collection: Annotated[str, typer.Option(help="Collection to encode.")] = "lareqa-en-minilm",
     data: Data = None,
     cache: Cache = CACHE,
 ) -> None:

@@ -182,12 +182,12 @@ def _raw_client(engine: Any) -> Callable[[NDArray[np.float32]], object]:
 def engines(
     url: Annotated[
         list[str] | None,
-        typer.Argument(help="Engines by URL, as for muvera load. Default: those without a server."),
+        typer.Argument(help="URLs of engines, as for muvera load. Default: those without a server."),
     ] = None,
     collection: Annotated[
         list[str] | None, typer.Option(help="Default: lareqa-en-minilm and cranfield-minilm.")
     ] = None,
-    queries: Annotated[int, typer.Option(min=1, help="Of each collection, at most.")] = 100,
+    queries: Annotated[int, typer.Option(min=1, help="Maximum number of queries per collection.")] = 100,
     data: Data = None,
     cache: Cache = CACHE,
 ) -> None:

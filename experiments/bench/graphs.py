@@ -105,8 +105,10 @@ def _measure(
 
 def graphs(
     collection: Annotated[str, typer.Option(help="Collection of the learned vectors.")] = "lareqa-en-minilm",
-    dimension: Annotated[list[int] | None, typer.Option(help="Floats. Default: 512 and 1024.")] = None,
-    size: Annotated[list[int] | None, typer.Option(help="Vectors. Default: 6000 and 30000.")] = None,
+    dimension: Annotated[
+        list[int] | None, typer.Option(help="Floats per vector. Default: 512 and 1024.")
+    ] = None,
+    size: Annotated[list[int] | None, typer.Option(help="Vectors. Default: 6000, 30000.")] = None,
     data: Data = None,
     cache: Cache = CACHE,
 ) -> None:

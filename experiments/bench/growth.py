@@ -247,16 +247,16 @@ def _memory() -> dict[str, int]:
 
 
 def grow(
-    size: Annotated[list[int] | None, typer.Option(min=1000, help="Documents; may be repeated.")] = None,
-    collection: Annotated[str, typer.Option(help="Its documents come first.")] = "lareqa-en-e5",
+    size: Annotated[list[int] | None, typer.Option(min=1000, help="Number of documents.")] = None,
+    collection: Annotated[str, typer.Option(help="Real documents, which come first.")] = "lareqa-en-e5",
     data: Data = None,
     encoder: Annotated[str, typer.Option(help="Preset of the vectors.")] = "moments",
     backend: Annotated[str, typer.Option(help="exact, hnsw, ...")] = "hnsw",
     codec: Annotated[str, typer.Option(help="Codec of the tokens.")] = "2bit",
     keep_exact: Annotated[
-        bool, typer.Option("--exact/--codes-alone", help="Also store exact tokens, which order the best.")
+        bool, typer.Option("--exact/--codes-alone", help="Also store exact tokens, to rerank the best.")
     ] = True,
-    queries: Annotated[int, typer.Option(min=1, help="Those whose exact best documents are found.")] = 50,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries for recall.")] = 50,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:

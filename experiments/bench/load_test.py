@@ -227,11 +227,11 @@ class Writer:
 
 def load(
     seconds: Annotated[float, typer.Option(min=1)] = 60,
-    connections: Annotated[int, typer.Option(min=1, help="Concurrent connections that search.")] = 64,
-    writes: Annotated[float, typer.Option(min=0.01, help="Writing requests per second.")] = 5,
+    connections: Annotated[int, typer.Option(min=1, help="Concurrent connections for searches.")] = 64,
+    writes: Annotated[float, typer.Option(min=0.01, help="Write requests per second.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Concurrent searches in the server.")] = 2,
     encoder: Annotated[str, typer.Option(help="Text encoder.")] = "minilm-demo",
-    copies: Annotated[int, typer.Option(min=1, help="How often the demo's texts are indexed.")] = 1,
+    copies: Annotated[int, typer.Option(min=1, help="Number of copies of the demo's texts.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Load `muvera serve` with searches by wrk and writes; fails if a request fails or a write is lost."""

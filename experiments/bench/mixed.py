@@ -105,7 +105,7 @@ def mixed_results(header: list[str], rows: list[list[str]]) -> dict[str, Any]:
 
 def mixed(
     first: Annotated[str, typer.Argument(help="Name of a collection.")] = "cisi-e5",
-    second: Annotated[str, typer.Argument(help="Another one of the same model.")] = "lareqa-en-e5",
+    second: Annotated[str, typer.Argument(help="Another collection of the same model.")] = "lareqa-en-e5",
     data: Data = None,
     cache: Cache = CACHE,
     save: Save = False,

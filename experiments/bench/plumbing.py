@@ -39,12 +39,12 @@ __all__ = [
 
 Data = Annotated[
     list[Path] | None,
-    typer.Option(help=f"Folder of collections; may be repeated. Default: {DATA} and what `encode` made."),
+    typer.Option(help=f"Folder of collections; may be repeated. Default: {DATA} and outputs of `encode`."),
 ]
 Cache = Annotated[Path, typer.Option(help="Folder of environments, embeddings and exact answers.")]
 Save = Annotated[bool, typer.Option("--save", help=f"Store the results in {RESULTS.name}/ for `results`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
-Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds, of which the median counts.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds; results are medians.")]
 
 _Name = TypeVar("_Name")
 

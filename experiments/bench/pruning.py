@@ -164,7 +164,7 @@ def pruning(
     data: Data = None,
     collection: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     rounds: Rounds = 7,
-    peers: Annotated[bool, typer.Option(help="Include Col-Bandit, in an environment of its own.")] = True,
+    peers: Annotated[bool, typer.Option(help="Include Col-Bandit, in its own environment.")] = True,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:

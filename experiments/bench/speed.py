@@ -218,8 +218,8 @@ def _check(jobs: dict[str, Job], workers: dict[str, Worker], folder: Path) -> di
             gap = float(np.abs(own - workers["maxsim-cpu"].result(operation, folder)).max())
             if not gap <= _TOLERANCE:
                 raise ValueError(
-                    f"maxsim-cpu's {operation} differs by {gap:.2g} from muvera's scores, at most {_TOLERANCE} is "
-                    "allowed."
+                    f"maxsim-cpu's {operation} differs by {gap:.2g} from muvera's scores, but at most "
+                    f"{_TOLERANCE} is allowed."
                 )
             checks[f"greatest difference of scores, {operation}"] = gap
     return checks
@@ -252,7 +252,7 @@ def first_calls(repeat: int = 3) -> list[dict[str, Any]]:
 def speed(
     rounds: Rounds = 7,
     documents: Annotated[int, typer.Option(min=1, help="Documents to encode.")] = 200,
-    only: Annotated[str, typer.Option(help="Only lines with this in their name or group.")] = "",
+    only: Annotated[str, typer.Option(help="Only lines whose name or group contains this.")] = "",
     cache: Cache = CACHE,
     as_json: AsJson = False,
     save: Save = False,

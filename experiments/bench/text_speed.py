@@ -66,7 +66,7 @@ class _RandomEncoder:
 
 
 def texts(
-    documents: Annotated[int, typer.Option(min=100, help="Documents, of which a filter keeps 1%.")] = 100_000,
+    documents: Annotated[int, typer.Option(min=100, help="Documents; a filter keeps 1% of them.")] = 100_000,
     rounds: Annotated[int, typer.Option(min=1)] = 20,
 ) -> None:
     """Time a filter on many documents, and ranking by spans compared with plain ranking."""

@@ -74,10 +74,10 @@ def fetch_texts(name: str, cache: Path) -> Path:
         dataset = library.load(name)
     except KeyError as error:
         version = library.__version__
-        raise ValueError(f"{name} is neither a folder nor a name that ir_datasets {version} has.") from error
+        raise ValueError(f"{name} is neither a folder nor a name in ir_datasets {version}.") from error
     for what in ("docs", "queries", "qrels"):
         if not getattr(dataset, f"has_{what}")():
-            raise ValueError(f"{name} of ir_datasets has no {what}. Give one of its parts that has them.")
+            raise ValueError(f"{name} of ir_datasets has no {what}. Give one of its subsets that has them.")
 
     def lines(rows: Iterable[tuple[str, str]]) -> str:
         return "".join(json.dumps({"_id": i, "text": t}, ensure_ascii=False) + "\n" for i, t in rows)

@@ -167,7 +167,7 @@ def _differences(results: Results, experiment: Experiment) -> Table:
 
 
 def _time_ratio(results: Results, row: dict[str, Any]) -> str:
-    """Return the ratio of two systems' median latency; an empty list unless they were timed together."""
+    """Return the ratio of two systems' median latency; an empty text unless they were timed together."""
     where = (row["experiment"], row["collection"], row["n"])
     mine, other = results.times.get((*where, row["a"])), results.times.get((*where, row["b"]))
     if mine is None or other is None or mine[0] != other[0] or np.isnan(mine[1]).any():

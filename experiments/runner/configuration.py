@@ -199,7 +199,7 @@ def load_experiments(names: Sequence[str], folder: Path = CONFIGS) -> list[Exper
 def _experiment(name: str, content: dict[str, Any]) -> Experiment:
     _require_keys(content, _KEYS, "key of an experiment")
     if "title" not in content:
-        raise ValueError("title is missing: say what the experiment shows.")
+        raise ValueError("title is missing: describe what the experiment shows.")
     k, seeds = content.get("k", 100), content.get("seeds", 1)
     for key, value in (("k", k), ("queries", content.get("queries", 300)), ("seeds", seeds)):
         if type(value) is not int or value < 1:

@@ -31,7 +31,7 @@ def require_answers(answers: Answers, queries: int, k: int, documents: int) -> N
     for i, row in enumerate(ids):
         returned = row[row >= 0]
         if (row[: len(returned)] < 0).any():
-            raise ValueError(f"returned documents behind a -1 for query {i}.")
+            raise ValueError(f"returned documents after a -1 for query {i}.")
         values, counts = np.unique(returned, return_counts=True)
         if (counts > 1).any():
             raise ValueError(

@@ -86,7 +86,7 @@ class _Group:
                 except NotApplicableError as error:
                     names = (self.experiment.name, self.part.name, entry.label)
                     session.left_out.append(Failure(*names, str(error)))
-                    session.tell(f"{where}, {entry.label} is left out: {error}")
+                    session.tell(f"{where}, {entry.label} is skipped: {error}")
                 except Exception as error:  # any exception is a failure of this system alone
                     self._fail(entry, f"{type(error).__name__}: {error}")
             self._search_in_turns(built)

@@ -57,7 +57,7 @@ def scaling_settings(content: dict[str, Any]) -> ScalingSettings:
         require_known(key, ScalingSettings.__dataclass_fields__, "key of scaling")
     sizes = tuple(content.get("sizes", ()))
     if not sizes or list(sizes) != sorted(set(sizes)):
-        raise ValueError(f"scaling needs sizes, rising numbers of vectors, got {sizes}.")
+        raise ValueError(f"scaling needs sizes, ascending numbers of vectors, got {sizes}.")
     for search in content.get("searches", ()):
         for key in search:
             require_known(key, ("backend", "hnsw", "most"), "key of a search")

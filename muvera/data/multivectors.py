@@ -294,7 +294,7 @@ class MultiVectors:
             bounds = self.offsets[first : first + count + 1]
             return self._view(self.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids)
         if len(np.unique(positions)) != count:
-            raise ValueError("A text was picked twice, but ids must be unique.")
+            raise ValueError("A text was selected twice, but ids must be unique.")
         rows, offsets = rows_of_texts(self.offsets, positions)
         return self._view(self.tokens[rows], offsets, ids)
 

@@ -63,7 +63,7 @@ def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray
         raise ValueError(f"{name}[{i}] is {lengths[i]}; a length must not be negative.")
     if rows is not None and (lengths > rows).any():
         i = int(np.argmax(lengths > rows))
-        raise ValueError(f"{name}[{i}] is {lengths[i]}, but there are {rows} token vectors in all.")
+        raise ValueError(f"{name}[{i}] is {lengths[i]}, but there are {rows} token vectors in total.")
     if float(lengths.sum(dtype=np.float64)) > _LARGEST_TOTAL:
         raise ValueError(f"{name} add up to more than {_LARGEST_TOTAL} token vectors.")
     total = int(lengths.sum())
@@ -102,7 +102,9 @@ def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[n
     falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if len(falls):
         i = int(falls[0])
-        raise ValueError(f"{name} must not fall, but entry {i + 1} is {offsets[i + 1]} after {offsets[i]}.")
+        raise ValueError(
+            f"{name} must not decrease, but entry {i + 1} is {offsets[i + 1]} after {offsets[i]}."
+        )
     return offsets
 
 

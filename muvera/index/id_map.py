@@ -154,7 +154,7 @@ class IdMap:
         if documents.has_ids:
             ids = documents.ids
         elif self.next + len(documents) > _MOST:
-            raise ValueError(f"The next id would be {self.next}, beyond 64 bits. Give ids of your own.")
+            raise ValueError(f"The next id would be {self.next}, beyond 64 bits. Pass your own ids.")
         else:
             if self._kind == "str" and len(documents):
                 raise TypeError(

@@ -191,7 +191,7 @@ def rerank(
     if patience is not None:
         require_int("patience", patience, 1, hint="Use None to score every candidate.")
         if k is None:
-            raise ValueError(f"patience={patience} needs k, the number of best documents to watch. Give k.")
+            raise ValueError(f"patience={patience} needs k, the number of best documents. Give k.")
     ids = documents.ids
     position_of = {name: i for i, name in enumerate(ids.tolist())} if documents.has_ids else None
     rankings = []

@@ -229,5 +229,5 @@ def _require_within(bounds: NDArray[np.int64], tokens: NDArray[np.int64], name: 
         i = int(wrong[0])
         start, stop = bounds[i].tolist()
         raise ValueError(
-            f"{name(i)} is {start}..{stop}, but the document has {tokens[i]} tokens: a span must lie within."
+            f"{name(i)} is {start}..{stop}, but must lie within the document's {tokens[i]} tokens."
         )

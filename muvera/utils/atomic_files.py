@@ -144,7 +144,9 @@ def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | No
     `thorough`: True compares the checksum, False only the size; default: the checksum of files up to 256 MiB.
     """
     if not path.is_file():
-        raise ValueError(f"{path.parent} lacks its file {path.name}. Restore the folder from a copy.")
+        raise ValueError(
+            f"{path.parent} has no file {path.name}, which its manifest lists. Restore the folder from a copy."
+        )
     size = path.stat().st_size
     if size != described["bytes"]:
         raise ValueError(
@@ -211,8 +213,8 @@ def atomic_folder(
             for path in sorted(target.iterdir()):
                 if not any(fnmatch(path.name, pattern) for pattern in own):
                     raise FileExistsError(
-                        f"{target} holds {path.name}, which no such folder contains, so it is not replaced. Give "
-                        "another name, or remove it yourself."
+                        f"{target} holds {path.name}, which does not belong in such a folder, so it is "
+                        "not replaced. Give another name, or remove it yourself."
                     )
         beside.chmod(0o755)
         yield beside

@@ -43,7 +43,7 @@ class NpyHeader(NamedTuple):
         """Raise ValueError for an array of Python objects, which are pickled."""
         if self.dtype.hasobject:
             raise ValueError(
-                f"{place} holds pickled objects, which can run any program when they are read. "
+                f"{place} holds pickled objects, which can run arbitrary code when they are read. "
                 "Save it as an array of numbers or strings."
             )
 

@@ -37,7 +37,7 @@ def _registered() -> Iterator[None]:
         ("search", "RuntimeError: no answer", False),
         ("duplicates", r"document \d+ 2 times for query 1", False),
         ("unknown", "document 99999, but there are 40", False),
-        ("gap", "behind a -1 for query 0", False),
+        ("gap", "after a -1 for query 0", False),
         ("rising", "scores that rise in query 1", False),
         ("nan", "not a number", False),
         ("shape", r"ids of shape \(12, 1\) instead of \(12, 5\)", False),
