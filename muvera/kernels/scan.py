@@ -220,7 +220,7 @@ def scan_codes(codes, groups, tables, mask, start, stop, tile, wanted, sums, row
             for first in range(begin, end, BLOCK):
                 hits = block_sums(codes, first * groups, groups, tables[query], bounds[query], block)
                 while hits:
-                    i = lowest_bit(hits)
+                    i = lowest_bit(hits)  # type: ignore[call-arg]
                     hits = without_lowest(hits)
                     if first + i < end and (not masked or mask[first + i]):
                         own_sums[count] = block[i]

@@ -81,7 +81,13 @@ class Stress:
         document = int(stream.integers(STABLE))
         query = np.zeros((2, DIMENSION), np.float32)
         query[0, :-1], query[1, -1] = self.bases[document], 1
-        ways = ({}, {"ef": 60}, {"ids": range(STABLE)}, {"candidates": 2000}, {"patience": 30})
+        ways: tuple[dict[str, Any], ...] = (
+            {},
+            {"ef": 60},
+            {"ids": range(STABLE)},
+            {"candidates": 2000},
+            {"patience": 30},
+        )
         way: dict[str, Any] = {"candidates": 40, "threads": 1, **ways[int(stream.integers(len(ways)))]}
         start = time.perf_counter()
         ranking = self.index.search(query, 5, **way)[0]

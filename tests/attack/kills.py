@@ -93,7 +93,8 @@ def files(folder: Path) -> list[Path]:
 
 def attack(name: str, every: int) -> tuple[Counter[int], list[str]]:
     """Return how often each number of documents was left after a kill, and the faults."""
-    operation, left, faults = OPERATIONS[name], Counter[int](), []
+    operation, left = OPERATIONS[name], Counter[int]()
+    faults: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         template, clean = Path(folder, "template"), Path(folder, "clean")
         template.mkdir()

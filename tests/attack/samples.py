@@ -44,7 +44,7 @@ def npz(compressed: bool) -> Make:
     def make(place: Path) -> Path:
         if compressed:
             named = {"tokens": DOCUMENTS.tokens, "lengths": DOCUMENTS.lengths, "ids": DOCUMENTS.ids}
-            np.savez_compressed(place / "a.npz", **named)
+            np.savez_compressed(place / "a.npz", **named)  # type: ignore[arg-type]
         else:
             documents: dict[str, Any] = {f"emb_{i}": tokens for i, tokens in enumerate(DOCUMENTS)}
             np.savez(place / "a.npz", **documents)
@@ -165,7 +165,7 @@ def texts(place: Path) -> Path:
 
 def encoder(name: str) -> Make:
     def make(place: Path) -> Path:
-        config: Any = {
+        configs: dict[str, Callable[[], Any]] = {
             "moments": lambda: preset_config("mean", DIMENSION),
             "fde": lambda: FDEConfig(dimension=DIMENSION, num_repetitions=2),
             "reference": lambda: preset_config("reference", DIMENSION, num_repetitions=2),
@@ -175,9 +175,9 @@ def encoder(name: str) -> Make:
             "learned": lambda: LearnedConfig(
                 dimension=DIMENSION, vector_dimension=8, num_landmarks=256, num_features=16, training_epochs=0
             ),
-        }[name]()
+        }
         tokens = np.random.default_rng(1).normal(size=(900, DIMENSION)).astype(np.float32)
-        made = make_encoder(config).fit(MultiVectors.from_flat(tokens, [3] * 300))
+        made = make_encoder(configs[name]()).fit(MultiVectors.from_flat(tokens, [3] * 300))
         made.save(place / "encoder")
         return place / "encoder"
 
@@ -186,7 +186,7 @@ def encoder(name: str) -> Make:
 
 #: Required libraries and writer of each sample.
 SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
-    "npy": ((), lambda place: (DOCUMENTS.save(place / "docs"), place / "docs")[1]),
+    "npy": ((), lambda place: (DOCUMENTS.save(place / "docs"), place / "docs")[1]),  # type: ignore[func-returns-value]
     "npy_padded": ((), padded),
     "npz": ((), converted("npz")),
     "npz_compressed": ((), npz(compressed=True)),

@@ -17,7 +17,7 @@ from builders.paths import ROOT
 from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex
 from muvera.convert.writers.vectors import FORMATS
 
-SMALL = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
+SMALL: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
 CONFIG = FDEConfig(dimension=16, **SMALL)
 VECTORS = FDEEncoder(CONFIG).fit(some_texts()).encode_documents(some_texts())
 QUERIES = some_texts(5, seed=1)
@@ -232,9 +232,10 @@ def test_bad_loads(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (["--to", "lancedb:x", "--metadata", "m.jsonl", "-q"], "m.jsonl line 2"),
     ):
         assert text in fails("load", many, *arguments)
-    for arguments, text in (
+    searches: list[tuple[list[Any], str]] = [
         ([f"lancedb:{tmp_path / 'none'}", many], "none"),
         ([f"lancedb:{tmp_path / 'none'}", many, "--patience", 1], "--patience need an index"),
         ([f"lancedb:{tmp_path / 'none'}", many, "--where", "{"], "--where must be JSON"),
-    ):
-        assert text in fails("search", *arguments)
+    ]
+    for words, text in searches:
+        assert text in fails("search", *words)

@@ -15,7 +15,7 @@ from muvera.cli.sources import open_index
 from muvera.convert import read
 from muvera.index.manifest import read_manifest
 
-SMALL = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
+SMALL: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
 TINY = {"vector_dimension": 8, "num_landmarks": 16, "num_features": 16, "training_epochs": 1}
 FDE = FDEConfig(dimension=16, **SMALL)
 
@@ -192,7 +192,7 @@ def test_commands_read_an_index(named: bool, tmp_path: Path, monkeypatch: pytest
 
 
 def test_info_of_an_index(tmp_path: Path) -> None:
-    settings = {"exact_tokens": 0, "backend": "hnsw"}
+    settings: dict[str, Any] = {"exact_tokens": 0, "backend": "hnsw"}
     index = MuveraIndex.build(some_texts(300), FDE, path=tmp_path / "index", **settings)
     facts = answer("info", tmp_path / "index", "--verify")
     expected = json.loads(json.dumps(index.info().to_dict()))

@@ -47,7 +47,7 @@ def test_jobs_take_turns_after_a_round_that_does_not_count() -> None:
     calls: list[str] = []
 
     def job(name: str) -> Any:
-        return lambda: (calls.append(name), (len(calls), 1.0))[1]
+        return lambda: (calls.append(name), (len(calls), 1.0))[1]  # type: ignore[func-returns-value]
 
     seconds = plumbing.interleaved({name: job(name) for name in "abc"}, 2, lambda: calls.append("|"))
     assert "".join(calls) == "|abc|abc|bca"

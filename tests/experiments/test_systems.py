@@ -113,7 +113,7 @@ def test_systems_are_left_out_if_the_collection_lacks_something(
     tmp_path: Path, name: str, build: dict[str, Any], missing: str
 ) -> None:
     with pytest.raises(NotApplicableError):
-        built(name, replace(COLLECTION, **{missing: None}), tmp_path, **build)
+        built(name, replace(COLLECTION, **{missing: None}), tmp_path, **build)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", ["exact", "hnsw"])
@@ -197,7 +197,8 @@ def test_every_way_of_ranking_gives_exact_chamfer_and_counts_its_products(tmp_pa
         np.testing.assert_array_equal(answers.ids, np.argsort(-exact, axis=1)[:, :5])
         made = answers.facts["products made"]
         assert (made == 1).all() if query else (made <= 1).all()
-    for query in ({"patience": 10}, {"ball_carving_tau": 0.2}):
+    queries: tuple[dict[str, Any], ...] = ({"patience": 10}, {"ball_carving_tau": 0.2})
+    for query in queries:
         hasty = system.search(QUERIES, 5, candidates=80, **query)
         assert (hasty.facts["products made"] <= 1).all()
         np.testing.assert_allclose(hasty.scores, np.take_along_axis(exact, hasty.ids, axis=1), rtol=1e-5)

@@ -128,7 +128,8 @@ def test_ids_restrict_a_search(way: dict[str, Any]) -> None:
     few = [3, 14, 15, 92, 65, 35, 89, 79]  # few are scored exactly
     assert answers(index, k=5, candidates=8, ids=few) == pairs(top_k(QUERIES, DOCUMENTS[sorted(few)], 5))
     assert len(answers(index, k=20, candidates=20, ids=few)[0]) == 8
-    for none in ([], (), set(), np.empty(0, np.int64), [9999], EMPTY):
+    nothing: tuple[Any, ...] = ([], (), set(), np.empty(0, np.int64), [9999], EMPTY)
+    for none in nothing:
         assert answers(index, ids=none) == [[]] * len(QUERIES)
 
 

@@ -141,7 +141,8 @@ def test_failed_appends(tmp_path: Path, staged_early: pytest.MonkeyPatch) -> Non
 
 def test_tokens_of_one_dtype_go_to_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STAGING_BYTES", 500)
-    store, expected = float_store(tmp_path), []
+    store = float_store(tmp_path)
+    expected: list[Any] = []
     for i in range(40):
         store.append(texts(i, [3, 0, 5]))
         expected.extend(texts(i, [3, 0, 5]))

@@ -1,5 +1,7 @@
 """Kernels of the scan of 4-bit codes against NumPy, and every instruction set against plain code."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_block_sums_are_the_same_on_every_processor(name: str) -> None:
     emitted = scan._emit_sums(SHUFFLES[name]) if name != "plain" and not INTERPRETED else scan._plain_sums
 
     @kernel
-    def call(codes, start, tables, bound, out):
+    def call(codes: Any, start: Any, tables: Any, bound: Any, out: Any) -> Any:
         return emitted(codes, start, GROUPS, tables, bound, out)
 
     for block in range(3):

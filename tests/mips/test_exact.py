@@ -182,7 +182,7 @@ def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) ->
         read.append(len(positions))
         original(floats, positions, *others)
 
-    original = module.inner_products_at
+    original = module.inner_products_at  # type: ignore[attr-defined]
     monkeypatch.setattr(module, "inner_products_at", counted)
     filled(vectors.astype(np.float32)).search(rows.astype(np.float32), 40)
     assert len(read) == 5 and max(read) < 150

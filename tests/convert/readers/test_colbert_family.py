@@ -253,7 +253,8 @@ def test_pylate_folders_of_the_library(kind: str) -> None:
     expected = MultiVectors.from_flat(GIVEN["tokens"], GIVEN["lengths"], ids=GIVEN["ids"])
     if kind != "scann":  # which cannot remove documents
         expected = expected[GIVEN["ids"] != GIVEN["removed"]]
-    source = open_source(FOLDER / f"pylate_{kind}", **({"exact": False} if kind == "fast_plaid" else {}))
+    options: dict[str, Any] = {"exact": False} if kind == "fast_plaid" else {}
+    source = open_source(FOLDER / f"pylate_{kind}", **options)
     documents = everything(source, 20)
     assert source.name == "pylate" and source.num_documents == len(expected)
     assert documents.ids.tolist() == expected.ids.tolist()

@@ -151,7 +151,9 @@ def test_a_generator_is_read_once_and_piece_by_piece(tmp_path: Any) -> None:
 
     counts: list[int] = []
     report = convert(
-        (counts.append(len(made)) or array for array in embed()), tmp_path / "out", max_tokens=20
+        (counts.append(len(made)) or array for array in embed()),  # type: ignore[func-returns-value]
+        tmp_path / "out",
+        max_tokens=20,
     )
     assert report.read.documents == 50 and counts == list(range(1, 51))
     np.testing.assert_array_equal(MultiVectors.load(tmp_path / "out")[49], np.full((10, 4), 50))

@@ -130,7 +130,7 @@ def test_paths_to_fields(tmp_path: Path) -> None:
         ({"field": "left", "id_field": "up"}, "line 1 has no id in 'up'"),
     ):
         with pytest.raises(ValueError, match=message):
-            read(path, **options)
+            read(path, **options)  # type: ignore[arg-type]
     both = lines(tmp_path / "both.jsonl", [{"n": 1, "left": BARE[0], "right": BARE[0]}])
     with pytest.raises(ValueError, match=r"line 1 has token vectors in left, right\. Choose one with field="):
         read(both)

@@ -108,7 +108,7 @@ def test_which_collection_vector_and_id(tmp_path: Path) -> None:
         ({"id_field": "up"}, "point 0 has a NoneType in the payload's 'up'"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
-            read(tmp_path, **options)
+            read(tmp_path, **options)  # type: ignore[arg-type]
 
 
 def test_a_folder_in_use(tmp_path: Path) -> None:

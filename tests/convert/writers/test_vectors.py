@@ -60,7 +60,7 @@ def test_parquet(tmp_path: Path, ids: Any) -> None:
 def test_opensearch(tmp_path: Path, kind: str) -> None:
     assert write_vectors(batches(IDS[kind]), tmp_path / "out", "opensearch") == 3
     documents = bulk_documents(tmp_path / "out")
-    assert [name for name, _ in documents] == [str(name) for name in IDS[kind]]
+    assert [name for name, _ in documents] == [str(name) for name in IDS[kind]]  # type: ignore[attr-defined]
     assert [row["id"] for _, row in documents] == IDS[kind]
     np.testing.assert_array_equal(np.array([row["vector"] for _, row in documents], np.float32), VECTORS)
     body = json.loads((tmp_path / "out" / "mapping.json").read_text(encoding="utf-8"))
