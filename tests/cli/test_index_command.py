@@ -90,7 +90,7 @@ def test_an_encoder_is_fitted_on_all_batches(
 
 def test_an_unused_backend_is_noted(docs: Path, tmp_path: Path) -> None:
     _, _, err = muvera("index", docs, tmp_path / "out", "--backend", "exact", "--exact-tokens", 1000)
-    assert "from 1,001 tokens on" in err
+    assert "above 1,000 tokens" in err
     assert muvera("index", docs, tmp_path / "quiet", "--backend", "exact", "--quiet")[2] == ""
 
 
