@@ -151,17 +151,11 @@ def test_ids_are_int64_or_strings() -> None:
     ("ids", "kind", "words"),
     [
         ([1, "a", 2], TypeError, "int, str"),
-        ([1.0, 2.0, 3.0], TypeError, "float"),
-        ([True, False, 1], TypeError, "bool"),
         ("abc", TypeError, "'abc'"),
         ({"a": 1, "b": 2, "c": 3}, TypeError, "dict"),
-        ({1, 2, 3}, TypeError, "set"),
-        (np.ma.masked_equal([1, 2, 3], 2), TypeError, "1 masked"),
         ([b"a", b"b", b"c"], TypeError, "bytes"),
-        ([None, 1, 2], TypeError, "NoneType"),
         ([1, 2], ValueError, "2 entries for 3 texts"),
         ([7, 5, 7], ValueError, "7 .*0 and 2"),
-        (["x", "y", "y"], ValueError, "'y' .*1 and 2"),
         ([1, 2, 2**63], ValueError, "64 bits"),
         (["a", "b", "a\0"], ValueError, r"ids\[2\].*NUL"),
         (["a", "b", "x" * 65_536], ValueError, r"ids\[2\].*65536.*65535"),
@@ -186,8 +180,7 @@ def test_one_long_id_does_not_widen_all() -> None:
 
 
 @pytest.mark.parametrize("ids", [None, ["ä", "b c", ""], [2**62, -1, 0]])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize(("dtype", "mmap"), [(np.float32, True), (np.float16, False)])
 def test_save_and_load(tmp_path: Path, mmap: bool, dtype: Any, ids: Any) -> None:
     texts = flat(three(dtype).tokens, [2, 0, 3], ids=ids)
     texts.save(tmp_path / "texts")
@@ -228,25 +221,13 @@ def test_saving_again_and_damaged_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
-        (lambda: flat(np.ma.masked_greater(np.ones((5, 2)), 0), [5]), TypeError, "tokens .* 10 masked"),
-        (
-            lambda: arrays([np.ones((1, 2)), np.ma.masked_invalid([[1.0, np.nan]])]),
-            TypeError,
-            r"\[1\].* 1 masked",
-        ),
         (lambda: flat(np.ones((5, 2))), TypeError, "lengths or offsets"),
-        (lambda: flat(np.ones((5, 2)), [5], offsets=[0, 5]), TypeError, "lengths or offsets"),
-        (lambda: flat(np.ones(5), [5]), ValueError, r"\(5,\)"),
         (lambda: flat(np.ones((5, 0)), [5]), ValueError, r"\(5, 0\)"),
         (lambda: flat(np.ones((5, 2), int), [5]), TypeError, "int64.*float32"),
-        (lambda: flat(np.ones((5, 2), bool), [5]), TypeError, "bool"),
-        (lambda: flat(np.ones((5, 2), complex), [5]), TypeError, "complex128"),
-        (lambda: arrays([np.ones((2, 3)), np.ones(3)]), ValueError, r"documents\[1\].*\(3,\)"),
         (lambda: arrays([np.ones((2, 3)), np.ones((2, 4))]), ValueError, r"documents\[1\].* 4 .* 3"),
         (lambda: arrays([np.ones((2, 3))], dimension=4), ValueError, "3 .*=4"),
         (lambda: arrays([np.ones((1, 2, 3))]), ValueError, r"\(1, 2, 3\).*from_padded"),
         (lambda: arrays([[[1.0, 2.0], [1.0]]]), ValueError, r"documents\[0\]"),
-        (lambda: arrays([["a"]]), TypeError, r"documents\[0\].*text"),
         (lambda: arrays([[], []]), ValueError, "dimension="),
         (lambda: MultiVectors.from_padded(np.ones((2, 3))), ValueError, r"\(2, 3\)"),
         (
@@ -255,9 +236,7 @@ def test_saving_again_and_damaged_folders(tmp_path: Path) -> None:
             r"\(2, 4\).*\(2, 3\)",
         ),
         (lambda: as_multivectors("text"), TypeError, "'text'"),
-        (lambda: as_multivectors(3, "queries"), TypeError, "queries.*int"),
         (lambda: as_multivectors(np.ones(3), "queries"), ValueError, r"queries.*\(3,\)"),
-        (lambda: as_multivectors(np.ones((1, 1, 1, 1))), ValueError, r"\(1, 1, 1, 1\)"),
         (lambda: three().require_dimension(5, "queries", "this index"), ValueError, "queries has 4 .*=5"),
     ],
 )
@@ -275,8 +254,7 @@ def test_input_of_as_multivectors() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("row", [0, 1, 2, 4])
+@pytest.mark.parametrize(("value", "row"), [(np.nan, 0), (np.inf, 1), (-np.inf, 2), (np.nan, 4)])
 def test_the_first_number_that_is_not_finite_is_named(dtype: Any, value: float, row: int) -> None:
     texts = three(dtype)
     texts.require_finite()
@@ -292,7 +270,7 @@ def test_the_first_number_that_is_not_finite_is_named(dtype: Any, value: float, 
             bad[:].require_finite()
 
 
-@pytest.mark.parametrize("value", [1e19, -1e12, 3e38, 1e300])
+@pytest.mark.parametrize("value", [-1e12, 1e300])
 def test_numbers_too_large_for_products_are_named(value: float) -> None:
     tokens = three().tokens.astype(np.float64)
     tokens[3, 1] = value
@@ -301,12 +279,3 @@ def test_numbers_too_large_for_products_are_named(value: float) -> None:
     tokens[3, 1] = np.nextafter(np.float32(1e12), np.float32(0))
     flat(tokens, [2, 0, 3]).require_finite()
     flat(np.full((5, 3), 65504, np.float16), [2, 0, 3]).require_finite()
-
-
-@pytest.mark.parametrize("position", [0, 4095, 4096, 8191, 9999])
-def test_the_scan_reads_every_block(position: int) -> None:
-    tokens = np.full((10000, 1), 65504, np.float16)  # the largest finite number
-    flat(tokens, [10000]).require_finite()
-    tokens[position] = np.nan
-    with pytest.raises(ValueError, match=f"token {position}, coordinate 0"):
-        flat(tokens, [10000]).require_finite()

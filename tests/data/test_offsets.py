@@ -28,7 +28,6 @@ TOP = 2**63 - 1
         ([4, TOP, 2**63 - 3], rf"lengths\[1\] is {TOP}.* 6 "),
         (np.array([6, 2**64 - 1], np.uint64), r"lengths\[1\] is 18446744073709551615.* 64 bits"),
         ([7, -1], r"lengths\[1\] is -1"),
-        ([2, 3], "5.* 6 "),
         ([6, 6], "12.* 6 "),
     ],
 )
@@ -44,7 +43,6 @@ def test_lengths_that_do_not_fit(lengths: Any, words: str) -> None:
     [
         ([0, TOP, -2, 6], f"entry 2 is -2 after {TOP}"),  # the difference wraps
         ([0, -TOP - 1, TOP, 6], f"entry 1 is -{TOP + 1} after 0"),
-        ([0, 7, 6], "entry 2 is 6 after 7"),
         ([0, 3, 7], "6 token vectors, got 0 to 7"),
         ([], "6 token vectors"),
     ],
@@ -60,15 +58,11 @@ def test_offsets_that_do_not_fit(offsets: list[int], words: str) -> None:
     ("values", "kind", "words"),
     [
         ([1.5], TypeError, r"x\[0\] is 1.5"),
-        ([1, np.nan], TypeError, r"x\[1\] is nan"),
         ([2.0**60], TypeError, r"x\[0\] is 1.15"),
         ([True, 2], TypeError, "bool"),
-        (np.array([True]), TypeError, "bool"),
         (["2"], TypeError, "<U1"),
         ([10**400], TypeError, "object"),
-        ([[1], [2, 3]], TypeError, "x "),
         ([[1]], ValueError, r"\(1, 1\)"),
-        (np.ma.masked_equal([1, 2], 2), TypeError, "1 masked"),
     ],
 )
 def test_values_that_are_not_whole_numbers(values: Any, kind: type[Exception], words: str) -> None:

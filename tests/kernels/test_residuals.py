@@ -16,7 +16,7 @@ from muvera.convert.sources.plaid_codec import Codec
 from muvera.kernels.token_codes import byte_table, decode_residuals
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([1, 2, 4, 8]),

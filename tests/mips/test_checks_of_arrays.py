@@ -32,11 +32,8 @@ def rows(n: int, dimension: int = DIM, **values: float) -> np.ndarray:
 
 BAD_CALLS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda s: s.add(np.array([1, 2]), rows(2, 5)), ValueError, r"\(2, 5\)"),
-    (lambda s: s.add(np.array([1, 2]), rows(2).ravel()), ValueError, r"\(12,\)"),
     (lambda s: s.add(np.array([1, 2, 3]), rows(3, entry=np.nan)), ValueError, r"vectors\[1\]"),
-    (lambda s: s.add(np.array([1, 2, 3]), rows(3, entry=-np.inf)), ValueError, r"vectors\[1\]"),
     (lambda s: s.add(np.array([1]), np.full((1, DIM), 1e39)), ValueError, r"vectors\[0\]"),
-    (lambda s: s.add(np.array([1]), [["a"] * DIM]), TypeError, "<U1"),
     (lambda s: s.add(np.array([1, 2]), rows(3)), ValueError, "2 labels for 3"),
     (lambda s: s.add(np.array([1, 1]), rows(2)), ValueError, "labels"),
     (lambda s: s.add(np.array([-1, 1]), rows(2)), ValueError, "-1"),
@@ -85,13 +82,9 @@ def test_number_types_and_layouts(make: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: HNSWSettings(m=1), "m must be at least 2, got 1"),
         (lambda: HNSWSettings(ef_construction=True), "ef_construction .* True"),
-        (lambda: HNSWSettings(seed=-1), "seed .* -1"),
         (lambda: HNSWSettings(m=1), "m must be at least 2, got 1"),
         (lambda: HNSWSettings.of({"M": 32}), "'M'"),
-        (lambda: HNSWSettings.of({"m": 1}), "hnsw: m .* 1"),
-        (lambda: HNSWSettings.of([32]), "list"),
         (lambda: ExactSearch(0), "dimension .* 0"),
     ],
 )

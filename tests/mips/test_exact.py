@@ -79,7 +79,7 @@ def test_allowed_labels(allowed: Any) -> None:
         assert row.tolist() == wanted + [-1] * (6 - len(wanted)) and (own[len(wanted) :] == -np.inf).all()
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(some.seeds)
 def test_steps_of_additions_and_removals(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -150,7 +150,7 @@ def without_bytes(vectors: np.ndarray, rows: np.ndarray, k: int) -> Any:
 @needs_kernels
 @pytest.mark.usefixtures("bytes_first")
 @pytest.mark.parametrize("kind", ["normal", "ties", "long tail", "one direction", "tiny", "huge", "zeros"])
-@pytest.mark.parametrize("dimension", [1, 3, 64, 129])
+@pytest.mark.parametrize("dimension", [3, 129])
 def test_bytes_first_give_the_bits_of_all_floats(dimension: int, kind: str) -> None:
     rng = np.random.default_rng([dimension, len(kind)])
     vectors, rows = vectors_of(rng, 300, dimension), vectors_of(rng, 5, dimension)

@@ -12,13 +12,31 @@ from typing import Any
 import hnswlib
 import numpy as np
 import pytest
-from builders.graph_vectors import exact_best, like_fdes, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import muvera.mips.exact
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
-from muvera.mips.hnsw import FREE, GRAPH, NORMS, SPENT, USED, LabelStates, find_lists
+from muvera.mips.hnsw import FREE, GRAPH, NORMS, SPENT, USED, LabelStates
+
+
+def like_fdes(seed: int, n: int, dimension: int = 64) -> np.ndarray:
+    """Return clustered directions with norms that differ by some ten per cent, as FDEs have."""
+    rng = np.random.default_rng(seed)
+    centers = np.random.default_rng(99).standard_normal((20, dimension))  # queries and vectors share them
+    vectors = centers[rng.integers(0, 20, n)] + rng.standard_normal((n, dimension))
+    vectors *= rng.normal(1, 0.1, (n, 1)) / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+def exact_best(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Return the rows with the largest inner products, best first."""
+    return np.argsort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1)[:, :k]
+
+
+def shared(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the mean share of `expected` that is in `found`, row by row."""
+    return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, expected, strict=True)]))
 
 
 def filled(vectors: np.ndarray, **settings: Any) -> HNSWSearch:
@@ -33,7 +51,7 @@ def load(folder: Path, search: HNSWSearch, dimension: int = 16, **changes: Any) 
     return HNSWSearch.load(folder, dimension, SavedState(replace(search.settings, **changes)))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.tuples(st.sets(st.integers(0, 40), max_size=6), st.sampled_from([FREE, USED, SPENT])), max_size=12
@@ -306,37 +324,28 @@ def test_cut_and_damaged_files(saved: tuple[Path, HNSWSearch]) -> None:
 # -- checks that hnswlib lacks ------------------------------------------------
 
 
-@pytest.mark.parametrize("removed", [0, 60])
-@pytest.mark.parametrize("share", [None, 0.5, 0.1, 0.01])
-def test_k_alone_walks_as_ef_does(removed: int, share: float | None) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
+def test_k_alone_walks_as_ef_does(share: float) -> None:
     """With ef = 1, asking for k = max(wanted, ef) gives the labels of that ef, with filters and removals."""
     vectors, queries = like_fdes(0, 600, 16), like_fdes(1, 30, 16)
     index = hnswlib.Index("ip", 16)
     index.init_index(600, M=8, ef_construction=50)
     index.add_items(vectors, num_threads=1)
-    for label in range(removed):
+    for label in range(60):
         index.mark_deleted(label)
-    rng = np.random.default_rng(2)
-    allowed = np.arange(removed, 600)
-    if share is not None:
-        allowed = rng.choice(allowed, int(share * 600), replace=False)
-    accept = None if share is None else set(allowed.tolist()).__contains__
+    allowed = np.random.default_rng(2).permutation(np.arange(60, 600))[: int(share * 540)]
+    accept = set(allowed.tolist()).__contains__
 
-    def walk(ef: int, k: int) -> np.ndarray | None:
+    def walk(ef: int, k: int) -> Any:
         index.set_ef(ef)
         try:
             return np.asarray(index.knn_query(queries, k=k, num_threads=1, filter=accept)[0])
-        except RuntimeError:  # fewer were found
-            return None
+        except RuntimeError:
+            return "fewer were found"
 
     for ef in (10, 80):
-        for wanted in (1, 5, 40):
-            wanted = min(wanted, len(allowed))
-            k = min(max(wanted, ef), len(allowed))
-            by_ef, by_k = walk(ef, k), walk(1, k)
-            assert (by_ef is None) == (by_k is None)
-            if by_ef is not None and by_k is not None:
-                np.testing.assert_array_equal(by_k[:, :wanted], by_ef[:, :wanted])
+        k = min(max(5, ef), len(allowed))
+        np.testing.assert_array_equal(walk(1, k), walk(ef, k))
 
 
 def test_unreachable_vectors_are_found() -> None:
@@ -390,20 +399,6 @@ def test_added_labels_without_a_norm(saved: tuple[Path, HNSWSearch]) -> None:
         load(path.parent, search)
 
 
-@pytest.mark.parametrize(
-    ("numbers", "size", "node", "levels"),
-    [
-        ([0, 12, 7, 7, 7, 0], 24, 3, [0, 1, 0]),
-        ([0, 12, 7], 12, 1, [0, 0, 0]),
-        ([0, 8, 7, 7], 16, 1, [0, 0, 0]),
-    ],
-)
-def test_lists_of_upper_links(numbers: list[int], size: int, node: int, levels: list[int]) -> None:
-    counts, starts = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    assert find_lists(np.array(numbers, np.uint32), size, 3, counts, starts)[0] == node
-    assert counts.tolist() == levels
-
-
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
@@ -426,17 +421,3 @@ def test_a_full_disk(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Is the disk full?" in run.stdout
-
-
-def test_hnswlib_still_needs_these_checks(tmp_path: Path) -> None:
-    """Once one of these raises, its check in muvera may go."""
-    index = hnswlib.Index(space="ip", dim=4)
-    index.init_index(max_elements=10)
-    index.add_items(np.eye(4, dtype=np.float32), np.arange(4))
-    assert index.knn_query(np.full((1, 4), np.nan, np.float32), k=1)[0].shape == (1, 1)
-    index.set_ef(55)
-    index.save_index(str(tmp_path / "x"))
-    other = hnswlib.Index(space="l2", dim=4)
-    other.load_index(str(tmp_path / "x"))
-    assert other.ef != 55
-    index.save_index(str(tmp_path / "no" / "such" / "folder"))

@@ -108,8 +108,7 @@ def test_plaid_codes_of_decoded_tokens_are_the_same(seed: int, bits: int, centro
     np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4])
-@pytest.mark.parametrize("dimension", [2, 3, 7])
+@pytest.mark.parametrize(("bits", "dimension"), [(1, 2), (2, 3), (4, 7)])
 def test_few_coordinates_drift_less_than_they_lose(bits: int, dimension: int) -> None:
     rows = tokens(3, 500, dimension)
     codec = ResidualCodec.fit(tokens(2, 5000, dimension), bits)
@@ -139,9 +138,8 @@ def test_codes_depend_on_the_token_alone_and_fits_not_on_threads(codec: TokenCod
         np.testing.assert_array_equal(array, again[key])
 
 
-@pytest.mark.parametrize("dimension", [1, 2, 3, 5, 13, 48])
-def test_any_dimension_and_few_tokens(name: str, dimension: int) -> None:
-    for count in (1, 2, 300):
+def test_any_dimension_and_few_tokens(name: str) -> None:
+    for dimension, count in ((1, 1), (1, 2), (2, 300), (3, 1), (13, 2), (48, 1), (48, 300)):
         rows = tokens(0, count, dimension)
         codec = fit_codec(name, rows)
         decoded = codec.decode(codec.encode(rows))
@@ -178,8 +176,8 @@ def decoded_by_hand(arrays: dict[str, np.ndarray], code: np.ndarray) -> np.ndarr
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-@pytest.mark.parametrize("dimension", [5, 24])
-def test_the_format_is_the_documented_one(bits: int, dimension: int) -> None:
+def test_the_format_is_the_documented_one(bits: int) -> None:
+    dimension = 5 if bits == 1 else 24
     codec = ResidualCodec.fit(tokens(0, 3000, dimension), bits)
     codes = codec.encode(tokens(1, 20, dimension))
     expected = np.array([decoded_by_hand(codec.to_arrays(), code) for code in codes])
@@ -254,12 +252,11 @@ def test_weights_are_the_midpoints_or_means_of_buckets(nbits: int) -> None:
         assert losses[0] < losses[1]
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_few_and_equal_tokens(count: int) -> None:
-    same = np.tile(np.full(8, 0.5, np.float32), (count, 1))
-    codec = fit_plaid_codec(same, 2, 16)
-    np.testing.assert_allclose(codec.decode(codec.encode(same)), same, rtol=1e-3)
-    score_coded(same, codec, [], 0)
+def test_few_and_equal_tokens() -> None:
+    for count in (1, 2, 5):
+        same = np.tile(np.full(8, 0.5, np.float32), (count, 1))
+        codec = fit_plaid_codec(same, 2, 16)
+        np.testing.assert_allclose(codec.decode(codec.encode(same)), same, rtol=1e-3)
 
 
 def test_centroids_and_bits_of_plaid() -> None:
@@ -275,7 +272,7 @@ def test_centroids_and_bits_of_plaid() -> None:
 
 
 @pytest.mark.parametrize("name", CODECS)
-@pytest.mark.parametrize(("dimension", "query_tokens"), [(1, 1), (6, 3), (13, 17), (128, 32)])
+@pytest.mark.parametrize(("dimension", "query_tokens"), [(1, 1), (13, 17), (128, 32)])
 def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_tokens: int) -> None:
     documents = MultiVectors.from_flat(tokens(0, 78, dimension), [3, 0, 1, 40, 9, 8, 17])
     query = tokens(1, query_tokens, dimension)

@@ -8,7 +8,7 @@ import strategies as some
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer, chamfer_matrix
+from muvera import MultiVectors, chamfer, chamfer_matrix
 from muvera.reranking.queries import carve_queries, inverse_document_frequency, weight_queries
 
 
@@ -84,15 +84,6 @@ def test_weighted_chamfer_is_the_weighted_sum_of_maxima() -> None:
     assert np.array_equal(weight_queries(queries, np.ones(queries.num_tokens)).tokens, queries.tokens)
 
 
-def test_a_query_fde_is_linear_in_the_weights() -> None:
-    queries = collection(0, 2)
-    config = FDEConfig(dimension=8, num_repetitions=2, center=False, soft_query_cells=0, split_mean=False)
-    encoder = FDEEncoder(config)
-    one, other = np.random.default_rng(3).random((2, queries.num_tokens))
-    parts = [encoder.encode_queries(weight_queries(queries, w)) for w in (one, other, one + other)]
-    assert parts[0] + parts[1] == pytest.approx(parts[2], abs=1e-4)
-
-
 def test_frequencies_count_documents_not_occurrences() -> None:
     weights = inverse_document_frequency([[1, 1, 1], [1, 2], [3]], [[1, 2], [9]])
     assert weights[0] == pytest.approx(np.log1p([(3 - 2 + 0.5) / 2.5, (3 - 1 + 0.5) / 1.5]), rel=1e-6)
@@ -102,9 +93,7 @@ def test_frequencies_count_documents_not_occurrences() -> None:
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
-        (lambda: carve_queries(np.ones((2, 3)), 0), ValueError, "tau .*0"),
         (lambda: carve_queries(np.ones((2, 3)), 1.5), ValueError, "tau .*1.5"),
-        (lambda: carve_queries(np.ones((2, 3)), float("nan")), ValueError, "tau .*nan"),
         (lambda: carve_queries(np.ones((2, 3)), True), TypeError, "tau .*bool"),
         (
             lambda: carve_queries(np.array([[1.0, np.inf]]), 0.7),
@@ -113,8 +102,6 @@ def test_frequencies_count_documents_not_occurrences() -> None:
         ),
         (lambda: weight_queries(np.eye(2), np.ones(3)), ValueError, r"\(3,\) .*2"),
         (lambda: weight_queries(np.eye(2), [1.0, -1.0]), ValueError, r"weights\[1\] is -1"),
-        (lambda: weight_queries(np.eye(2), [np.nan, 1.0]), ValueError, r"weights\[0\] is nan"),
-        (lambda: weight_queries(np.eye(2), np.ones((2, 1))), ValueError, r"\(2, 1\)"),
     ],
 )
 def test_bad_input(call: Any, kind: type[Exception], words: str) -> None:
