@@ -55,8 +55,8 @@ _NARROW_STRINGS = 1 << 18
 def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
     """Return `value` as a NumPy array, from any device, without importing a tensor library.
 
-    Objects with ``detach()``, ``cpu()`` and ``numpy()`` are treated as tensors.  bfloat16, which NumPy lacks, becomes
-    float32.  Masked entries, also in a list of arrays, raise TypeError.
+    Objects with ``detach()``, ``cpu()`` and ``numpy()`` are treated as tensors.  bfloat16, which NumPy does
+    not have, becomes float32.  Masked entries, also in a list of arrays, raise TypeError.
     """
     if isinstance(value, (list, tuple)):
         for i, row in enumerate(value):

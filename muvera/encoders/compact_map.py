@@ -7,11 +7,12 @@ similarity as possible, on pairs of sampled token windows and documents (reduced
    exact similarities.  The first term makes documents outside the sample comparable with those inside; the
    second removes errors that all documents share.
 2. M is truncated to rank D so that the error, weighted by windows and documents, is smallest: V spans the
-leading combinations of the windows' rows of M.  A multiple of the identity is added to the documents' second
-moment, since documents outside the sample vary in other directions, too.  The columns of the mean token get a
-larger multiple: documents of another kind differ mostly in their mean. 3. The documents' map and every long
-vector are rounded to bytes before the product.  This takes a quarter of the memory and, on many processors,
-of the time; the errors are far below those of the truncation.  The sums are exact integers.
+   leading combinations of the windows' rows of M.  A multiple of the identity is added to the documents'
+   second moment, since documents outside the sample vary in other directions, too.  The columns of the mean
+   token get a larger multiple: documents of another kind differ mostly in their mean.
+3. The documents' map and every long vector are rounded to bytes before the product.  This takes a quarter of
+   the memory and, on many processors, of the time; the errors are far below those of the truncation.  The
+   sums are exact integers.
 
 Sizes: n sampled windows, m sampled documents, L floats of a long vector, D of a compact one.
 """
@@ -47,7 +48,7 @@ _WINDOW_RIDGE, _DOCUMENT_RIDGE = 0.03, 0.3
 # Share of the identity in the documents' second moment, in units of its mean eigenvalue.
 _SPREAD = 0.1
 
-# The same for the columns of the mean token and the bias, in units of their own mean eigenvalue.  Of .1, 1
+# The same share for the columns of the mean token and the bias, in units of their mean eigenvalue.  Of .1, 1
 # and 10 (real documents in the sample, others outside), larger values had higher recall on the others, and 10
 # had lower recall if the sample had both kinds.
 _MEAN_SPREAD = 1.0

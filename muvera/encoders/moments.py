@@ -104,7 +104,8 @@ class MomentsEncoder(Encoder):
     ----------
     config : MomentsConfig
     blocks : MomentBlocks, optional
-        Those of a saved encoder, instead of fitting. compact : CompactMaps, optional
+        Those of a saved encoder, instead of fitting.
+    compact : CompactMaps, optional
         Those of a saved encoder, instead of fitting.
 
     Examples

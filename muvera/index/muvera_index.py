@@ -622,7 +622,7 @@ class MuveraIndex:
         IndexFolderError
             If another process is writing the folder, or has changed it since this index read or wrote it.
         FileExistsError
-            If the folder holds anything else.
+            If the folder contains anything else.
         """
         self._save(path, overwrite=overwrite)
 

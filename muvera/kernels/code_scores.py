@@ -2,8 +2,8 @@
 
 A token's code unpacks to a row of unsigned bytes u and a factor f, a query token to signed bytes v, a unit, a
 bias and a constant.  Their product is ``constant + unit * f * (<u, v> - bias)``; <u, v> is an exact integer,
-and the rest is rounded alike on every machine.  The codes of the next document are prefetched during the
-products of the current one: in random order, waiting for them would take longer than the products.
+and the rest is rounded in the same way on every machine.  The codes of the next document are prefetched
+during the products of the current one: in random order, waiting for them would take longer than the products.
 
 Sizes: ``depth`` bytes of an unpacked row; M query tokens in panels of LANES columns, as
 :func:`muvera.kernels.byte_tile.pack_bytes` packs them.
@@ -23,7 +23,8 @@ from .row_operations import prefetch
 from .tile import LANES, ROWS
 from .token_codes import FACTOR_BYTES, copy_bytes, unpack_residuals, write_factors
 
-#: Rows in a tile of two panels, which has as many accumulators as one of ROWS rows and one panel.
+#: Rows in a tile of two panels, which has the same number of accumulators as a tile of ROWS rows and one
+#: panel.
 PAIR_ROWS = ROWS // 2
 
 _FLOATS = ir.VectorType(FLOAT, LANES)
@@ -111,7 +112,7 @@ def _fetch(codes, start, stop):
 def _raise_block(
     rows, start, stride, count, depth, packed, biases, factors, best, codes, width, ahead, ahead_stop
 ):  # fmt: skip
-    """Raise `best` by `count` unpacked rows; prefetch as many codes from `ahead` on, before `ahead_stop`."""
+    """Raise `best` by `count` unpacked rows; prefetch `count` codes from `ahead` on, but not beyond `ahead_stop`."""
     panels = biases.shape[0] // LANES
     paired = panels - panels % 2
     ahead_stop = min(ahead + count * width, ahead_stop)

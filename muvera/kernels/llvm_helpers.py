@@ -110,7 +110,7 @@ def _halved(builder: Any, left: Any, right: Any, lanes: int, size: int) -> Any:
 def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
     """Emit the positions of `count` rows from `row` on; those past `last` repeat `last`.
 
-    A tile of fewer rows then needs no code of its own.
+    So tiles of fewer rows need no separate code.
     """
     positions = []
     for i in range(count):

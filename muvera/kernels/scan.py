@@ -164,7 +164,7 @@ block_sums = (
 
 @kernel
 def _edge_of(sums, count, wanted, counts):
-    """Return the `wanted`-th greatest of `count` sums, and how many are greater: a byte at a time, the upper first."""
+    """Return the `wanted`-th greatest of `count` sums and the number of greater ones, byte by byte, upper first."""
     above, prefix = 0, 0
     for shift in (8, 0):
         counts[:] = 0

@@ -5,9 +5,9 @@ registers, and each is one fused multiply-add after the other along the depth.  
 follow that a BLAS product does not have:
 
 * an entry of a product has the same bits for any number of rows, columns and threads and any vector width of
-the machine, because its sum always runs 0, 1, 2, ... with explicit fma; so a token falls into the same
-SimHash cell alone and in any batch; * the maxima or the signs of a product can be taken without storing the
-product.
+  the machine, because its sum always runs 0, 1, 2, ... with explicit fma; so a token falls into the same
+  SimHash cell alone and in any batch;
+* the maxima or the signs of a product can be taken without storing the product.
 
 Sizes: ``depth`` columns of the left matrix (the tokens' dimension), ``LANES`` columns in a
 panel of the packed right matrix, which is float32 ``(panels, depth, LANES)``, zero-padded.
@@ -37,7 +37,8 @@ from .llvm_helpers import (
 #: Packed columns in a panel: one AVX-512 register, two of AVX2, four of NEON.
 LANES = 16
 
-# Accumulators must fit the register file: 32 wide registers with AVX-512, else 16 halves.
+# The accumulators must fit into the registers: 32 wide registers with AVX-512, otherwise 16 of half the
+# width.
 _WIDE_REGISTERS = bool(binding.get_host_cpu_features().get("avx512f", False))
 
 #: Rows in a tile.
@@ -62,7 +63,7 @@ def pack_columns(matrix: np.ndarray) -> np.ndarray:
 
 
 def _emit_sums(context: Any, builder: Any, signature: Any, args: Any, lanewise: bool) -> list[Any]:
-    """Emit the product of ROWS rows and one panel; return as many vectors of sums.
+    """Emit the product of ROWS rows and one panel; return ROWS vectors of sums.
 
     `lanewise` multiplies vector by vector, lane with lane, instead of every entry of a row with a packed
     vector: the product with a matrix whose LANES blocks are interleaved.

@@ -28,12 +28,12 @@ __all__ = [
 #: Labels int64 (m, k) and inner products float32 (m, k), best first; label -1 if fewer were found.
 Found = tuple[Labels, Floats]
 
-#: Returns the lock to hold while a search's arrays are replaced: no other thread may search then.
+#: Function that returns the lock to hold while a search's arrays are replaced, which excludes other searches.
 Guard = Callable[[], AbstractContextManager[Any]]
 
 
 class VectorSearch(ABC):
-    """Base class of maximum inner product searches; int64 labels of the caller identify the vectors.
+    """Base class of maximum inner product searches; the caller identifies vectors by int64 labels.
 
     Several threads may search at once.  One thread may add at the same time if every search holds a lock that
     excludes the `guard` of :meth:`add`.  Callers guard :meth:`remove` themselves.

@@ -196,8 +196,10 @@ def atomic_folder(
     FileExistsError
         If `target` is a file, or exists and `overwrite` is False.
 
-    Notes ----- The next call removes leftovers of a killed process beside `target`.  Linux can exchange two
-    folders in one step, so `target` exists at every moment; on other systems the next call restores it.
+    Notes
+    -----
+    The next call removes leftovers of a killed process beside `target`.  Linux can exchange two folders in one
+    step, so `target` exists at every moment; on other systems the next call restores it.
     """
     target = Path(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)

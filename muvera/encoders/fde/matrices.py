@@ -231,7 +231,7 @@ def orthogonal_hyperplanes(seed: int, dimension: int, count: int) -> NDArray[np.
     Returns
     -------
     float32 (count, width) or (count, dimension)
-        Round two of structured rotations, in the mixed basis; else in the tokens' own basis.
+        Round two of structured rotations, in the mixed basis; otherwise in the tokens' own basis.
     """
     structured = is_structured(dimension)
     size = padded_width(dimension) if structured else dimension
@@ -262,7 +262,7 @@ def complementary_projections(seed: int, dimension: int, repetitions: int, block
     Returns
     -------
     float32 (R, block, width) or (R, block, dimension)
-        In the mixed basis if rotations are structured, else in the tokens' own.
+        In the mixed basis if rotations are structured, otherwise in the tokens' own basis.
     """
     structured = is_structured(dimension)
     width = padded_width(dimension) if structured else dimension

@@ -153,7 +153,7 @@ class ResidualCodec(TokenCodec):
         rows = np.zeros((len(centers), words * keys), np.uint8)
         rows[:, :dimension] = centers + most[0]
         bytes_of = np.ascontiguousarray((table + most[1]).astype(np.uint8))
-        # For each half byte, the coordinates that it stands for as the upper half of a byte.
+        # For each half byte, the coordinates that it encodes as the upper half of a byte.
         nibbles = np.ascontiguousarray(bytes_of[::16, : keys // 2].T).reshape(-1)
         assert words * keys % STEP == 0
         return CodeLayout(
@@ -271,7 +271,7 @@ class ResidualCodec(TokenCodec):
         )  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the fitted arrays by name; an empty rotation stands for none."""
+        """Return the fitted arrays by name; an empty rotation means no rotation."""
         none = np.empty((0, self.dimension), np.float32)
         return {**self._arrays, "rotation": none if self._rotation is None else self._rotation}
 
