@@ -39,25 +39,10 @@ class ReadTypeError(ExplainedError, TypeError):
 
 @contextmanager
 def naming_errors(place: str, format: str) -> Iterator[None]:
-    """Convert every error of the block to one sentence that names the file.
+    """Convert every error of the block to one sentence that names the file or folder `place`.
 
-    Parameters
-    ----------
-    place : str
-        The file or folder that is read.
-    format : str
-        The name of its format.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, whichever exception a library raised.
-    OSError
-        If the system refuses to read: the same class and error number.
-    MemoryError
-        If memory runs out.
-    ImportError
-        Unchanged: a missing library has nothing to do with the file.
+    Damage becomes a :class:`ReadError`, whatever a library raised for it; system errors keep their class
+    and number.  ImportError passes: a missing library has nothing to do with the file.
     """
     try:
         yield
@@ -91,7 +76,7 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     plain = isinstance(error, (ValueError, TypeError, OSError)) and text
     detail = text if plain else f"{type(error).__name__}{': ' if text else ''}{text}"
     detail = detail.replace(f"{place}: ", "").replace(f"{place}{os.sep}", "")  # the sentence names it already
-    return ValueError(
+    return ReadError(
         f"{place} is damaged, or is not in the format {format!r} ({detail.rstrip('.')}). "
         "Copy or export it again."
     )

@@ -40,21 +40,17 @@ _ERRORS: dict[str, type[Exception]] = {
     )
 }  # fmt: skip
 
-# Fields of the child's headers.  "batch" is followed by its lengths (int64) and tokens as bytes.
-_OPTIONAL_COUNT, _OPTIONAL_TEXT = ("count", "none"), ("text", "none")
-_HEADERS: dict[str, dict[str, tuple[str, ...]]] = {
+# Types of the fields of the child's headers.  "batch" is followed by its lengths (int64) and tokens as bytes.
+_NONE = type(None)
+_HEADERS: dict[str, dict[str, tuple[type, ...]]] = {
     "source": {
-        "name": ("text",),
-        "dimension": ("count",),
-        "num_documents": _OPTIONAL_COUNT,
-        "num_tokens": _OPTIONAL_COUNT,
-        "lossy": ("flag",),
-        "nbits": _OPTIONAL_COUNT,
+        "name": (str,), "dimension": (int,), "num_documents": (int, _NONE), "num_tokens": (int, _NONE),
+        "lossy": (bool,), "nbits": (int, _NONE),
     },
-    "batch": {"documents": ("count",), "rows": ("count",), "dtype": ("text",), "ids": ("list", "none")},
-    "end": {"dropped_rows": ("count",), "note": _OPTIONAL_TEXT},
-    "error": {"kind": ("text",), "text": ("text",), "errno": _OPTIONAL_COUNT},
-}
+    "batch": {"documents": (int,), "rows": (int,), "dtype": (str,), "ids": (list, _NONE)},
+    "end": {"dropped_rows": (int,), "note": (str, _NONE)},
+    "error": {"kind": (str,), "text": (str,), "errno": (int, _NONE)},
+}  # fmt: skip
 
 _INVALID = "sent an invalid answer"
 
@@ -97,30 +93,14 @@ def _decode_header(content: bytearray) -> tuple[str, dict[str, Any]]:
     if expected is None or fields.keys() != expected.keys():
         raise ValueError("an unknown header")
     for field, kinds in expected.items():
-        if _kind_of(fields[field]) not in kinds:
+        value = fields[field]
+        if type(value) not in kinds or (isinstance(value, int) and value < 0):
             raise ValueError(f"a wrong {field}")
     return str(name), fields
 
 
-def _kind_of(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return "count" if value >= 0 else "negative"
-    return {type(None): "none", bool: "flag", str: "text", list: "list"}.get(type(value), "other")
-
-
 class IsolatedSource(Source):
-    """Source that a child process reads.
-
-    Parameters
-    ----------
-    path : Path
-        A file or folder.  Links that lead out of the folder are refused.
-    format : str, optional
-        The name of its format.  Default: the child detects it.
-    options : dict
-        For the format's reader.
-    limits : IsolationLimits
-    """
+    """Source that a child process reads; links that lead out of a folder `path` are refused."""
 
     #: Command that starts the child.
     command: tuple[str, ...] = (sys.executable, "-m", "muvera.convert.isolated_reader")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MultiVectors
+from ..utils.checks import require_choice
 from .damage import naming_errors
 from .isolation import IsolationLimits
 from .options import Options, option_names
@@ -84,7 +85,9 @@ def read(
     source, steps = _open(path_or_object, format, isolated, options)
     # An unchanged source is read in one batch, which is not copied: a memory map stays one.
     max_tokens = None if steps.changed() else source.num_tokens or None
-    batches = list(_stream(source, steps, _report(source, steps), max_tokens))
+    batches = list(
+        _stream(source, steps, Report(source.name, source.lossy, source.nbits, steps.changed()), max_tokens)
+    )
     if len(batches) == 1:
         return batches[0]
     try:
@@ -107,7 +110,7 @@ def survey(path_or_object: Any, *, isolated: bool | IsolationLimits = False, **o
         As for :func:`read`.
     """
     source, steps = _open(path_or_object, None, isolated, options)
-    report = _report(source, steps)
+    report = Report(source.name, source.lossy, source.nbits, steps.changed())
     for _ in _stream(source, steps, report):
         pass
     return report
@@ -168,13 +171,12 @@ def convert(
         As for :func:`read`; also an OSError if the target cannot be written.
     """
     destination = Path(target).expanduser()
-    if to not in WRITERS:
-        raise ValueError(f"to must be one of {', '.join(WRITERS)}, got {to!r}.")
+    require_choice("to", to, WRITERS)
     write = WRITERS[to]
     names = set(inspect.signature(write).parameters) - {"batches", "target", "overwrite", "place"}
     writer_options = {name: options.pop(name) for name in names & options.keys()}
     opened, steps = _open(source, format, isolated, options)
-    report = _report(opened, steps)
+    report = Report(opened.name, opened.lossy, opened.nbits, steps.changed())
     common: dict[str, Any] = {"overwrite": overwrite, "place": _place(opened)}
     show = partial(_with_progress, source=opened, report=report) if progress else iter
     coded = coded_source(opened) if to == "plaid" and not writer_options and not steps.changed() else None
@@ -200,10 +202,6 @@ def _open(
 def _place(source: Source) -> str:
     """Return the source's name in messages: its file, if it has one."""
     return str(getattr(source, "place", getattr(source, "path", source.name)))
-
-
-def _report(source: Source, steps: Options) -> Report:
-    return Report(source.name, source.lossy, source.nbits, steps.changed())
 
 
 def _stream(

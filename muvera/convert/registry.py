@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.multivectors import MultiVectors
+from ..utils.checks import require_int
 from .damage import naming_errors
 from .isolation import IsolatedSource, IsolationLimits
 from .parsing.files import holds_texts
@@ -28,13 +29,7 @@ READERS: dict[str, Reader] = {
 
 
 def reader(name: str) -> Reader:
-    """Return the reader of the format `name`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such format.  The message lists the known ones.
-    """
+    """Return the reader of the format `name`."""
     key = name.lower().replace("-", "_")
     if key not in READERS:
         raise ValueError(f"format must be one of {', '.join(READERS)}, got {name!r}.")
@@ -47,15 +42,7 @@ def formats() -> dict[str, str]:
 
 
 def find_reader(path: Path) -> Reader:
-    """Return the reader of the format of `path`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If `path` does not exist.
-    ValueError
-        If its format is unknown, or it contains texts instead of token vectors.
-    """
+    """Return the reader of the format of `path`, detected from its files."""
     _require_existing(path)
     if path.is_file() and holds_texts(path):
         raise ValueError(
@@ -149,8 +136,7 @@ class NamedSource(Source):
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the source's batches, at most `max_tokens` tokens each."""
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
+        require_int("max_tokens", max_tokens, 1)
         batches = self.source.batches(max_tokens)
         count = 0
         while True:

@@ -33,24 +33,16 @@ def test_options_of_the_reader(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", queries=np.ones((2, 3, 4), np.float32), allow=1)
     answer("convert", tmp_path / "a.npz", tmp_path / "out", "-o", "part=queries")
     assert read(tmp_path / "out").lengths.tolist() == [3, 3]
-    (tmp_path / "a.jsonl").write_text('{"n": "x", "tokens": [[1, 2]]}', encoding="utf-8")
-    answer("convert", tmp_path / "a.jsonl", tmp_path / "named", "-o", "id-field=n")
-    assert read(tmp_path / "named").ids.tolist() == ["x"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--to", "faiss"], "'faiss'"),
         (["--nbits", "2"], "'nbits'"),
         (["--to", "plaid", "--nbits", "3"], "nbits must be one of 1, 2, 4, 8, got 3"),
         (["--to", "plaid", "--nbits", "1"], "--nbits 1"),
-        (["--format", "plaid"], "metadata.json"),
-        (["--format", "word"], "'word'"),
-        (["--dtype", "int8"], "'int8'"),
         (["--truncate-dimension", "9"], "--truncate-dimension 9"),
         (["-o", "part"], "--option must be NAME=VALUE, got 'part'"),
-        (["-o", "column=x"], "'column'"),
         (["--pooling", "foo"], "colpali, got 'foo'"),
         (["--isolated", "--memory-limit", "1"], "256"),
     ],
@@ -60,16 +52,7 @@ def test_bad_input(arguments: list[Any], text: str, source: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_existing_and_missing_files(source: Path, tmp_path: Path) -> None:
-    assert "nothing does not exist" in fails("convert", tmp_path / "nothing", tmp_path / "out")
-    answer("convert", source, tmp_path / "out")
-    assert "--overwrite" in fails("convert", source, tmp_path / "out")
-    answer("convert", source, tmp_path / "out", "--overwrite")
-
-
 def test_isolated(source: Path, tmp_path: Path) -> None:
     limits = ["--time-limit", 60, "--memory-limit", 1024]
     assert answer("convert", source, tmp_path / "out", *limits)["read"]["tokens"] == 8
     assert read(tmp_path / "out").ids.tolist() == ["a", "b", "c"]
-    (source / "ids.json").write_text("[" * 200_000)
-    assert str(source) in fails("convert", source, tmp_path / "other", "--isolated")

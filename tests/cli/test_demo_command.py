@@ -12,7 +12,6 @@ from builders.paths import SHARED
 
 from muvera import TextIndex, top_k
 from muvera.cli.demo import _ask
-from muvera.convert import read
 from muvera.data.demo_sample import load_demo_sample
 from muvera.texts.encoders.minilm import SampleEncoder
 
@@ -122,26 +121,3 @@ def test_tune(tmp_path: Path) -> None:
         (["--max-bytes", 1], "--max-bytes"),
     ):
         assert text in fails("tune", tmp_path / "docs", *arguments)
-
-
-@pytest.mark.shared
-@pytest.mark.skipif(not COLBERT.is_dir(), reason="needs ../shared/data")
-def test_a_colbert_index(tmp_path: Path) -> None:
-    answer("convert", COLBERT, tmp_path / "docs")
-    for source, name in ((tmp_path / "docs", "index"), (COLBERT, "direct")):
-        assert answer("index", source, tmp_path / name, "--exact-tokens", 0)["tokens"] == 56658
-    queries = COLBERT / "query_embedding.npy"
-    given = ["-k", 5, "--trec", "-q"]
-    runs = [muvera("search", tmp_path / name, queries, *given) for name in ("index", "direct")]
-    assert runs[0] == runs[1] and runs[0][1].count("\n") == 500
-    expected = top_k(list(np.load(queries)), read(tmp_path / "docs"), 10)
-    shares = {}
-    for candidates in (50, 500):
-        rankings = answer("search", tmp_path / "index", queries, "--candidates", candidates)["queries"]
-        shares[candidates] = np.mean(
-            [
-                np.isin([result["id"] for result in ranking["results"]], best.ids).mean()
-                for ranking, best in zip(rankings, expected, strict=True)
-            ]
-        )
-    assert shares[500] == 1.0 and shares[50] >= 0.88

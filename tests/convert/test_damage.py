@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import pickle
-import sqlite3
-import tokenize
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muvera.convert import convert, read
+from muvera.convert import convert
 from muvera.convert.damage import ReadError, ReadTypeError, naming_errors
 from muvera.convert.parsing.safe_pickle import RefusedPickleError
 from muvera.convert.registry import NamedSource
@@ -38,26 +36,20 @@ def raised(error: BaseException) -> BaseException:
     "error",
     [
         pickle.UnpicklingError("invalid load key, 'x'."),
-        tokenize.TokenError("EOF in multi-line statement", (2, 0)),
         RecursionError("maximum recursion depth exceeded"),
-        zlib.error("Error -3 while decompressing data"),
         AttributeError("'list' object has no attribute 'get'"),
         KeyError("tokens"),
-        TypeError("'NoneType' object is not iterable"),
         AssertionError(),
-        sqlite3.DatabaseError("file is not a database"),
         RuntimeError("lance error:\n  LanceError(IO): EOF, file.rs:1"),
         OSError("Couldn't deserialize thrift: TProtocolException: Invalid data"),
         OSError(errno.EINVAL, "Invalid argument"),
-        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
-        json.JSONDecodeError("Expecting value", "{", 0),
         PanicException("called `Option::unwrap()` on a `None` value"),
     ],
     ids=lambda error: type(error).__name__,
 )
 def test_errors_of_libraries_mean_damage(error: BaseException) -> None:
     named = raised(error)
-    assert type(named) is ValueError
+    assert type(named) is ReadError
     assert PLACE in str(named) and "'npz'" in str(named) and "\n" not in str(named)
     assert named.__cause__ is error
     assert len(str(raised(RuntimeError("x" * 5000)))) < 400
@@ -121,21 +113,9 @@ def test_all_batches_of_a_source_are_checked() -> None:
         NamedSource(flat, PLACE)
 
 
-def test_a_folder_of_damaged_files_names_the_folder(tmp_path: Path) -> None:
-    MultiVectors(np.ones((2, 2), np.float32), [0, 2], ids=["a"]).save(tmp_path / "docs")
-    for name, content in (("ids.json", b"[" * 200_000), ("tokens.npy", b"\x93NUMPY\x01\x00\x08\x00{'descr'")):
-        good = (tmp_path / "docs" / name).read_bytes()
-        (tmp_path / "docs" / name).write_bytes(content)
-        with pytest.raises(ValueError, match=r"/docs.* is (damaged|not a \.npy file)"):
-            read(tmp_path / "docs")
-        (tmp_path / "docs" / name).write_bytes(good)
-    assert read(tmp_path / "docs").num_tokens == 2
-
-
-@pytest.mark.parametrize("to", ["npy", "npz"])
-def test_an_id_in_two_batches_names_the_file(tmp_path: Path, to: str) -> None:
+def test_an_id_in_two_batches_names_the_file(tmp_path: Path) -> None:
     rows = [{"id": "a", "tokens": [[1.0]]}, {"id": "a", "tokens": [[2.0]]}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match=r"a\.jsonl.* 'a' .* 0 and 1"):
-        convert(tmp_path / "a.jsonl", tmp_path / "out", to, max_tokens=1)
+        convert(tmp_path / "a.jsonl", tmp_path / "out", max_tokens=1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

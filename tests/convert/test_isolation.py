@@ -102,18 +102,13 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path, docs: Path) -> None:
         convert.read(docs, isolated=True)
 
 
-def test_only_paths_can_be_isolated() -> None:
+def test_bad_arguments() -> None:
     with pytest.raises(TypeError, match=r"isolated=True .* MultiVectors"):
         convert.read(DOCS, isolated=True)
-
-
-@pytest.mark.parametrize(
-    ("limits", "sentence"),
-    [({"seconds": 0}, "seconds must be at least 1"), ({"memory_bytes": 1}, "memory_bytes must be at least")],
-)
-def test_bad_limits(limits: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        IsolationLimits(**limits)
+    with pytest.raises(ValueError, match="seconds must be at least 1"):
+        IsolationLimits(0)
+    with pytest.raises(ValueError, match="memory_bytes must be at least"):
+        IsolationLimits(memory_bytes=1)
 
 
 class Scripted(IsolatedSource):
@@ -129,7 +124,6 @@ def scripted(monkeypatch: pytest.MonkeyPatch, script: str) -> type[Scripted]:
     ("script", "why"),
     [
         ("import os; os.abort()", "was ended by the signal SIGABRT"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was ended by the signal SIGSEGV"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "exceeded its limit"),
         (
             "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass",
@@ -138,7 +132,6 @@ def scripted(monkeypatch: pytest.MonkeyPatch, script: str) -> type[Scripted]:
         ("raise SystemExit(3)", "ended with exit code 3"),
         ("import time; time.sleep(60)", "sent nothing for 4 seconds"),
         ("import sys; sys.stdout.write('x' * 100); sys.stdout.flush()", "sent an invalid answer"),
-        ("import os; os.write(1, b'\\x02' + bytes(7) + b'[]')", "sent an invalid answer"),
     ],
 )
 def test_a_crash_is_one_sentence(docs: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str) -> None:
@@ -177,7 +170,6 @@ def batch(documents: int, rows: int, ids: Any = None, dtype: str = "float32") ->
         "wrong dtype": HEADER + batch(1, 1, dtype="object"),
         "no columns": encode_header("source", **{**SOURCE, "dimension": 0}),
         "a flag as a count": encode_header("source", **{**SOURCE, "dimension": True}),
-        "no fields": encode_header("source"),
         "negative": HEADER + encode_header("end", dropped_rows=-1, note=None),
         "no object": (1).to_bytes(8, "little") + b"7",
     }.items(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,10 +64,9 @@ def test_threads_and_batches_agree_bitwise(nbits: int) -> None:
     centroids, weights = rng.normal(size=(50, 16)), rng.normal(size=2**nbits)
     codes = rng.integers(0, 50, 10_000)
     packed = rng.integers(0, 256, (10_000, 2 * nbits)).astype(np.uint8)
-    folder = Path("index")
-    one = Codec(folder, centroids, weights, nbits, threads=1).decode(codes, packed, "codes")
-    two = Codec(folder, centroids, weights, nbits, threads=2).decode(codes.astype(np.int16), packed, "codes")
+    one = Codec(centroids, weights, nbits, threads=1).decode(codes, packed, "codes")
+    two = Codec(centroids, weights, nbits, threads=2).decode(codes.astype(np.int16), packed, "codes")
     assert np.array_equal(one, two)
-    codec = Codec(folder, centroids, weights, nbits, threads=2)
+    codec = Codec(centroids, weights, nbits, threads=2)
     alone = [codec.decode(codes[i : i + 1], packed[i : i + 1], "codes")[0] for i in range(0, 10_000, 999)]
     assert np.array_equal(alone, one[::999])

@@ -1,7 +1,6 @@
 """Jobs of this checkout, and of NumPy and memory, which its times are compared with."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,7 +77,7 @@ def decode(_: Inputs) -> Work:
     stream = np.random.default_rng(0)
     centroids = stream.normal(size=(CENTROIDS, 128)).astype(np.float32)
     weights = np.array([-0.06, -0.02, 0.02, 0.06], np.float32)
-    codec = Codec(Path("benchmark"), centroids, weights, 2, threads=1)
+    codec = Codec(centroids, weights, 2, threads=1)
     codes = stream.integers(0, CENTROIDS, TOKENS, dtype=np.int32)
     packed = stream.integers(0, 256, (TOKENS, 32), dtype=np.uint8)
     return lambda: codec.decode(codes, packed, "codes")

@@ -7,37 +7,26 @@ import json
 import re
 import sqlite3
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..damage import ReadError
+from ..damage import ReadError, naming_errors
 
 __all__ = ["holds_texts", "open_table", "read_json", "read_json_object", "stored_bytes"]
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, which may be compressed by gzip.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file is missing.
-    ValueError
-        If it is damaged.
-    """
+    """Read a JSON file, which may be compressed by gzip."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. Copy or export it again.")
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            return json.loads(stream.read())
-    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ReadError(
-            f"{path} is damaged or truncated ({str(error).rstrip('.')}). Copy it again."
-        ) from error
+    with (
+        naming_errors(str(path), "json"),
+        gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream,
+    ):
+        return json.loads(stream.read())
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -54,20 +43,7 @@ _LOCAL_HEADER_BYTES = 30  # before the member's name
 
 
 def stored_bytes(file: NDArray[np.uint8], member: zipfile.ZipInfo) -> NDArray[np.uint8]:
-    """Return the bytes of an uncompressed member, as a view of the whole file's bytes.
-
-    Parameters
-    ----------
-    file : uint8 (n,)
-        The zip file, usually memory-mapped.
-    member : ZipInfo
-        From its directory.
-
-    Raises
-    ------
-    ValueError
-        If the member is compressed, or reaches beyond the file.
-    """
+    """Return the bytes of an uncompressed member, as a view of the zip file's bytes."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise ValueError(f"{member.filename} is compressed or encrypted")
     header: Any = file[member.header_offset : member.header_offset + _LOCAL_HEADER_BYTES]
@@ -87,25 +63,9 @@ _WAL_BYTES = slice(18, 20)  # of SQLite's header: 2 if changes go to a second fi
 
 
 def open_table(file: Path, table: str, columns: tuple[str, ...], owner: str) -> sqlite3.Connection:
-    """Open a SQLite file that has a plain table, without creating or changing any file.
+    """Open a SQLite file of `owner` that has a plain table, without creating or changing any file.
 
-    Parameters
-    ----------
-    file : Path
-        The database.
-    table : str
-        The table's name.  A view or a computed column is refused: it can run forever.
-    columns : tuple of str
-        Columns that the table must store.
-    owner : str
-        Library that writes such files, for messages.
-
-    Raises
-    ------
-    ValueError
-        For unfinished changes beside the file, and for a missing table.
-    sqlite3.Error
-        For a damaged file.
+    A view or a computed column is refused: it can run forever.
     """
     with file.open("rb") as stream:
         wal = b"\x02" in stream.read(_WAL_BYTES.stop)[_WAL_BYTES]

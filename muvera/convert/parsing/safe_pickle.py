@@ -64,15 +64,8 @@ class _Call:
 class Unpickler(pickle.Unpickler):
     """Unpickler that resolves listed names only.
 
-    Parameters
-    ----------
-    stream : binary file
-        Read to its end; its whole content is the pickle.
-    source : str
-        The file's name, for the errors.
-    names : dict
-        ``"module.name"`` to the class or function that stands in for it.  A function must not return a
-        tuple, because :mod:`~muvera.convert.parsing.pickle_scan` allows its results as keys.
+    `names` maps ``"module.name"`` to the class or function that stands in for it.  A function must not
+    return a tuple, because :mod:`~muvera.convert.parsing.pickle_scan` allows its results as keys.
     """
 
     def __init__(self, stream: IO[bytes], source: str, names: dict[str, Any]) -> None:
@@ -84,13 +77,7 @@ class Unpickler(pickle.Unpickler):
         self._budget = len(content) + _SMALL
 
     def spend(self, count: int) -> None:
-        """Count the bytes passed to functions, because a small pickle can copy one string many times.
-
-        Raises
-        ------
-        ValueError
-            If their number exceeds the size of the pickle.
-        """
+        """Count bytes passed to functions, because one text can be copied again and again."""
         self._budget -= count
         if self._budget < 0:
             raise ValueError("it copies more bytes than it contains")
@@ -108,15 +95,7 @@ class Unpickler(pickle.Unpickler):
         raise RefusedPickleError(self._source, "an object stored elsewhere")
 
     def read(self) -> Any:
-        """Return the object.
-
-        Raises
-        ------
-        RefusedPickleError
-            For anything but plain data.  The message names it.
-        ValueError
-            For damage, and for instructions that no pickler writes.
-        """
+        """Return the object; raise RefusedPickleError for anything but plain data, ReadError for damage."""
         try:
             scan_pickle(self._content)
             return self.load()
@@ -196,15 +175,7 @@ _PLAIN["numpy.dtype"] = _Dtype
 
 
 def load_plain(content: Path | bytes, source: str | None = None) -> Any:
-    """Read a pickle of dicts, lists, tuples, strings, bytes and numbers (also NumPy's).
-
-    Raises
-    ------
-    RefusedPickleError
-        If it refers to anything else.  The message names it.
-    ValueError
-        If it is damaged.
-    """
+    """Read a pickle of dicts, lists, tuples, strings, bytes and numbers (also NumPy's)."""
     if isinstance(content, Path):
         source, content = str(content), content.read_bytes()
     return Unpickler(io.BytesIO(content), source or "The pickle", _PLAIN).read()
@@ -222,29 +193,12 @@ def load_npy_safely(path: Path) -> NDArray[Any]:
 def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
     """Return an array of objects, which NumPy stores as a pickle after the header of a .npy file.
 
-    Parameters
-    ----------
-    stream : binary file
-        After the header.
-    source : str
-        The file, for messages.
-
-    Returns
-    -------
-    object (any shape)
-        Arrays of numbers, strings, numbers, and containers of the last two.
-
-    Raises
-    ------
-    RefusedPickleError
-        If it refers to anything else.  The message names it.
-    ValueError
-        If it is damaged.
+    It may contain arrays of numbers, strings, numbers, and containers of the last two.
     """
-    found = Unpickler(stream, source, _ARRAYS).read()
+    stored = Unpickler(stream, source, _ARRAYS).read()
     try:
-        if not isinstance(found, _Array):
-            raise ValueError(f"a {type(found).__name__} instead of an array")
-        return found.array(objects=True)
+        if not isinstance(stored, _Array):
+            raise ValueError(f"a {type(stored).__name__} instead of an array")
+        return stored.array(objects=True)
     except _DAMAGE as error:
         raise ReadError(f"{source} is damaged ({error}). Copy it again.") from error

@@ -171,28 +171,12 @@ _NAMES: dict[str, Any] = {
 
 
 def read_torch(path: Path) -> Any:
-    """Read a file of ``torch.save``: tensors in tuples, lists and dicts.
+    """Return what ``torch.save`` of torch 1.6 or newer wrote: tensors in tuples, lists and dicts.
 
-    Parameters
-    ----------
-    path : Path
-        A file of torch 1.6 or newer.
-
-    Returns
-    -------
-    StoredTensor, tuple, list, dict, number or str
-        Tensors stay in the file until :meth:`StoredTensor.numpy`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        For a missing, damaged, truncated or legacy file.
-    RefusedPickleError
-        For a pickle that refers to anything but tensors.  The message names it.
+    Tensors stay in the file until :meth:`StoredTensor.numpy`.  A pickle of anything else is refused.
     """
-    path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. Copy the whole folder again.")
+        raise ReadError(f"{path} is missing. Copy the whole folder again.")
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
@@ -207,7 +191,7 @@ def read_torch(path: Path) -> Any:
         raise ReadError(f"{path} {what} ({error}). Copy it again from its origin.") from error
     with archive:
         if len(set(archive.namelist())) < len(archive.namelist()):
-            raise ReadError(f"{path} has two members of one name. Copy it again from its origin.")
+            raise ReadError(f"{path} has two members of one name. Copy it again.")
         roots = [name[: -len("data.pkl")] for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ReadError(f"{path} is a zip file without a data.pkl, not a .pt file of torch.")
@@ -232,13 +216,7 @@ def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """Read a ``.pt`` file that holds one tensor, memory-mapped.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError, RefusedPickleError
-        As :func:`read_torch`, and if it contains something else.
-    """
+    """Return the only tensor of a ``.pt`` file, memory-mapped."""
     value = read_torch(path)
     if not isinstance(value, StoredTensor):
         raise ReadError(f"{path} must hold one tensor, got {type(value).__name__}. Copy it again.")

@@ -99,8 +99,7 @@ def _columns(schema: Any, column: str | None, id_column: str | None, place: str)
             raise ReadError(f"{place} has token vectors in {', '.join(nested)}. Choose one with column=.")
         if not nested:
             raise ReadError(
-                f"{place} has no column of token vectors (a list of lists of floats per document); it has "
-                f"{available}."
+                f"{place} has no column of token vectors (lists of lists of floats); it has {available}."
             )
         column = nested[0] if len(nested) == 1 else usual[0]
     elif column not in nested:
@@ -160,8 +159,7 @@ def _documents(
         what = "a null token" if widths[row] < 0 else f"a token of {widths[row]} numbers"
         what = "a null in a token" if widths[row] == dimension else what
         raise ReadError(
-            f"{place}: document {document} has {what}, but every token needs {dimension} numbers. "
-            "All documents must come from the same model."
+            f"{place}: document {document} has {what}, but every token needs {dimension} numbers."
         )
     return values.to_numpy(zero_copy_only=False).reshape(-1, dimension), offsets
 
@@ -233,10 +231,10 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
         for file in files:
             with pa.memory_map(str(file)) as mapped:
                 reader = opened(mapped, file)
+                batches: Any = reader
                 if hasattr(reader, "get_batch"):
-                    yield from ((str(file), reader.get_batch(i)) for i in range(reader.num_record_batches))
-                else:
-                    yield from ((str(file), table) for table in reader)
+                    batches = map(reader.get_batch, range(reader.num_record_batches))
+                yield from ((str(file), batch) for batch in batches)
 
     with pa.memory_map(str(files[0])) as mapped:
         schema = opened(mapped, files[0]).schema
@@ -296,8 +294,7 @@ def _require_no_base_paths(manifest: Path) -> None:
         key = varint()
         if key >> 3 == _BASE_PATHS:
             raise ReadError(
-                f"{manifest} refers to folders outside the table, which are not read. Copy the table with LanceDB, so "
-                "that all rows are in one folder."
+                f"{manifest} refers to folders outside the table, which are not read. Copy it with LanceDB."
             )
         length = varint() if key & 7 in (0, 2) else {1: 8, 5: 4}[key & 7]
         at += length if key & 7 else 0

@@ -13,7 +13,6 @@ from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_lengths, running_total
 from ...data.validation import Ids, as_ids
-from ..damage import ReadError
 from ..parsing.files import read_json_object
 from ..parsing.torch_file import StoredTensor, read_torch
 from ..sources.base import Reader, Source
@@ -25,26 +24,20 @@ def _matches(path: Path) -> bool:
     return (path / "index_config.json.gz").is_file() and (path / "embeddings").is_dir()
 
 
-def _open(path: Path) -> Source:
-    """Open a byaldi index, such as ``.byaldi/<index>``."""
-    return _ByaldiSource(path)
-
-
 class _ByaldiSource(Source):
     """Source over the pages of a byaldi index, which are read from the files batch by batch."""
 
     name = "byaldi"
 
     def __init__(self, path: Path) -> None:
-        self._pages = [page for file in _files(path) for page in _read(file)]
+        files = (path / "embeddings").glob("embeddings_*.pt")
+        ordered = sorted(files, key=lambda file: int(file.stem.removeprefix("embeddings_")))
+        self._pages = [page for file in ordered for page in _read(file)]
         if not self._pages:
-            raise ReadError(f"{path} has no page. Index something first.")
+            raise ValueError("it has no page")
         for i, page in enumerate(self._pages):
             if len(page.shape) != 2 or page.shape[1] != self._pages[0].shape[-1]:
-                raise ReadError(
-                    f"{path}: page {i} has shape {page.shape}, but the first has {self._pages[0].shape}; each must "
-                    "be (tokens, dimension). The pages are from different models."
-                )
+                raise ValueError(f"page {i} has shape {page.shape}, but the first has {self._pages[0].shape}")
         self._offsets = running_total(as_lengths([page.shape[0] for page in self._pages], str(path)))
         self._ids = _ids(path, len(self._pages))
         self.dimension = int(self._pages[0].shape[1])
@@ -59,16 +52,10 @@ class _ByaldiSource(Source):
             yield MultiVectors.from_arrays(arrays, ids, dimension=self.dimension)
 
 
-def _files(path: Path) -> list[Path]:
-    """Return the files in the order of their pages."""
-    files = list((path / "embeddings").glob("embeddings_*.pt"))
-    return sorted(files, key=lambda file: int(file.stem.removeprefix("embeddings_")))
-
-
 def _read(file: Path) -> list[StoredTensor]:
     pages = read_torch(file)
     if not isinstance(pages, (list, tuple)) or not all(isinstance(page, StoredTensor) for page in pages):
-        raise ReadError(f"{file} must hold a list of tensors, one per page. Copy it again.")
+        raise ValueError(f"{file.name} must hold a list of tensors, one per page")
     return list(pages)
 
 
@@ -79,11 +66,13 @@ def _ids(path: Path, count: int) -> Ids | None:
     pages = read_json_object(file)
     missing = next((i for i in range(count) if str(i) not in pages), None)
     if missing is not None:
-        raise ReadError(f"{file} lacks page {missing} of {count}. Copy the whole folder again.")
+        raise ValueError(f"{file.name} lacks page {missing} of {count}")
     names = [f"{pages[str(i)]['doc_id']}:{pages[str(i)]['page_id']}" for i in range(count)]
     return as_ids(names, count, f"The ids of {path}")
 
 
 READERS = (
-    Reader("byaldi", "index_config.json.gz with a folder embeddings (a byaldi index)", _matches, _open),
+    Reader(
+        "byaldi", "index_config.json.gz with a folder embeddings (a byaldi index)", _matches, _ByaldiSource
+    ),
 )

@@ -40,7 +40,7 @@ def _open_npz(path: Path, *, part: str = "docs") -> Source:
             if key == info.filename:
                 continue
             if key in arrays:
-                raise ReadError(f"{path} has {info.filename} more than once. Export it again.")
+                raise ValueError(f"it has {info.filename} more than once")
             place = f"{path}: {info.filename}"
             with archive.open(info) as stream:
                 header = read_npy_header(stream, place)
@@ -64,7 +64,7 @@ class _CompressedRows:
     """Rows of a compressed member; reading backwards starts again at its beginning."""
 
     def __init__(self, path: Path, member: str, header: NpyHeader) -> None:
-        self.place = f"{path}: {member}"
+        self.member = member
         self.shape, self.dtype, self.begins = header.shape, header.dtype, header.begins
         self.row_bytes = header.nbytes // header.shape[0]
         self._archive = zipfile.ZipFile(path)
@@ -80,7 +80,7 @@ class _CompressedRows:
         self._stream.seek(self.begins + start * self.row_bytes)
         content = self._stream.read(needed)
         if len(content) < needed:
-            raise ReadError(f"{self.place} ends before its row {stop}. Export it again.")
+            raise ValueError(f"{self.member} ends before its row {stop}")
         return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
 
 
@@ -116,9 +116,7 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
         length = int.from_bytes(stream.read(8), "little")
         size = path.stat().st_size
         if length > size - 8:
-            raise ReadError(
-                f"{path} is truncated or no safetensors file: its header needs {length} of {size} bytes."
-            )
+            raise ValueError(f"its header needs {length} of {size} bytes")
         header: dict[str, Any] = json.loads(stream.read(length))
     metadata = header.pop("__metadata__", None) or {}
     ids = json.loads(metadata["ids"]) if "ids" in metadata else None
@@ -130,11 +128,9 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
             raise ReadError(f"{path}: {key} has dtype {entry['dtype']}. Convert it to F32 or F16.")
         dtype = np.dtype(_SAFETENSORS_TYPES[entry["dtype"]])
         if stop - start != math.prod(shape) * dtype.itemsize or min(start, *shape, 0) < 0:
-            raise ReadError(f"{path}: {key} has {stop - start} bytes, which do not fit {shape} of {dtype}.")
+            raise ValueError(f"{key} has {stop - start} bytes, which do not fit {shape} of {dtype}")
         if 8 + length + stop > size:
-            raise ReadError(
-                f"{path} is truncated: {key} ends after its {size} bytes. Copy or export it again."
-            )
+            raise ValueError(f"{key} ends after the file's {size} bytes")
         array = (
             np.memmap(path, dtype, "r", 8 + length + start, shape) if stop > start else np.empty(shape, dtype)
         )
@@ -149,12 +145,11 @@ def _open_hdf5(path: Path, *, part: str = "docs", group: str | None = None) -> S
     """Open an HDF5 file; refuse links, external storage and virtual datasets that lead to other files.
 
     The tokens may also be ragged rows, each with all numbers of a document, and an attribute ``dim`` on
-    the dataset or its group.  The default group is the root, or the group in it that is called `part` or
-    is the only one.
+    the dataset or its group.  The default group is the root.
     """
     h5py = import_extra("h5py", "hdf5", "Reading HDF5")
     file = h5py.File(path, "r")  # open as long as the source, whose batches read from it
-    node = _hdf5_group(h5py, file, group, part, path)
+    node = _hdf5_group(h5py, file, group, path)
     place = str(path) if node.name == "/" else f"{path}:{node.name}"
     datasets: dict[str, Any] = {}
     for key, member in _hdf5_members(h5py, node, path).items():
@@ -175,28 +170,23 @@ def _open_hdf5(path: Path, *, part: str = "docs", group: str | None = None) -> S
             f"{place}: {tokens_key} has ragged rows, which need an attribute 'dim' of at least 1."
         )
     ids_key = find(names_of(part).ids, datasets)
-    ids = (
-        [None] * len(tokens)
-        if ids_key is None
-        else ids_of(datasets[ids_key][()], len(tokens), place).tolist()
-    )
+    ids: list[Any] = [None] * len(tokens)
+    if ids_key is not None:
+        ids = ids_of(datasets[ids_key][()], len(tokens), place).tolist()
     return _ragged_rows(tokens, width, ids, f"{place}: {tokens_key}")
 
 
-def _hdf5_group(h5py: Any, file: Any, group: str | None, part: str, path: Path) -> Any:
+def _hdf5_group(h5py: Any, file: Any, group: str | None, path: Path) -> Any:
+    """Return a group; no step on the way may be a link to another file."""
     node = file
-    if group is not None:
-        for step in group.strip("/").split("/"):
-            node = _hdf5_members(h5py, node, path).get(step) if isinstance(node, h5py.Group) else None
-        if not isinstance(node, h5py.Group):
-            raise ReadError(f"{path} has no group {group!r}; it has {', '.join(file) or 'nothing'}.")
-        return node
-    members = _hdf5_members(h5py, file, path)
-    if not members or not all(isinstance(member, h5py.Group) for member in members.values()):
-        return file
-    if part not in members and len(members) > 1:
-        raise ReadError(f"{path} has the groups {', '.join(members)}. Choose one with group=.")
-    return members.get(part, next(iter(members.values())))
+    for step in group.strip("/").split("/") if group else ():
+        node = _hdf5_members(h5py, node, path).get(step) if isinstance(node, h5py.Group) else None
+    members = _hdf5_members(h5py, node, path) if isinstance(node, h5py.Group) else {}
+    if not members or all(isinstance(member, h5py.Group) for member in members.values()):
+        raise ReadError(
+            f"{path} has no datasets; it has the groups {', '.join(file)}. Choose one with group=."
+        )
+    return node
 
 
 def _hdf5_members(h5py: Any, node: Any, path: Path) -> dict[str, Any]:

@@ -31,11 +31,10 @@ def _matches(path: Path) -> bool:
     return any(find(names_of(part).tokens, present) for part in ("docs", "queries"))
 
 
-def _open(path: Path, *, part: str = "docs", lengths: Path | str | None = None) -> Source:
+def _open(path: Path, *, part: str = "docs") -> Source:
     """Open a folder, or a .npy file with its lengths beside it.
 
-    `part`, "docs" or "queries", is for a folder with both.  `lengths` is the file with lengths or
-    offsets, if its name is unusual.
+    `part`, "docs" or "queries", is for a folder with both.
     """
     names = names_of(part)
     if path.is_file():
@@ -60,12 +59,9 @@ def _open(path: Path, *, part: str = "docs", lengths: Path | str | None = None) 
             "array.view('float16') instead."
         )
     arrays: dict[str, Any] = {names.tokens[0]: tokens}
-    if lengths is not None:
-        arrays[names.lengths[0]] = _values(Path(lengths) if Path(lengths).is_file() else path / lengths)
-    else:
-        for key in (find(names.lengths, files), find(names.offsets, files), find(names.mask, files)):
-            if key is not None and files[key] != file:
-                arrays[key] = _values(files[key])
+    for key in (find(names.lengths, files), find(names.offsets, files), find(names.mask, files)):
+        if key is not None and files[key] != file:
+            arrays[key] = _values(files[key])
     return source_of(arrays, name="npy", place=str(path), part=part, ids=ids)
 
 
@@ -86,15 +82,13 @@ def _objects(arrays: Any, ids: Any, place: str) -> Source:
     """Open an object array with one array (tokens, dimension) per document."""
     names = [None] * len(arrays) if ids is None else list(ids)
     if len(names) != len(arrays):
-        raise ReadError(f"{place} has {len(names)} ids for {len(arrays)} documents.")
+        raise ValueError(f"{len(names)} ids for {len(arrays)} documents")
 
     def documents() -> Iterator[Document]:
         for i, tokens in enumerate(arrays):
             if not isinstance(tokens, np.ndarray) or (tokens.dtype.kind != "f" and tokens.size):
                 kind = tokens.dtype if isinstance(tokens, np.ndarray) else type(tokens).__name__
-                raise ReadTypeError(
-                    f"{place}: document {i} is {kind}, not an array of floating point numbers."
-                )
+                raise ReadTypeError(f"{place}: document {i} is {kind}, not an array of floats.")
             yield Document(names[i], tokens, f"entry {i}")
 
     return RowSource(documents, name="npy", place=place, num_documents=len(arrays))
@@ -106,7 +100,7 @@ def _values(file: Path) -> Any:
         return load_npy_safely(file)
     values = read_json(file)
     if not isinstance(values, list):
-        raise ReadError(f"{file} must hold a JSON list, got {type(values).__name__}. Export it again.")
+        raise ValueError(f"{file.name} must hold a JSON list, got {type(values).__name__}")
     return values
 
 

@@ -1,9 +1,7 @@
 """Readers of PLAID indexes: of ColBERT and RAGatouille, and of fast-plaid and next-plaid.
 
-Chunk i is a list of codes, their packed residuals, and ``doclens.{i}.json``.  Vectors are quantized to 1, 2,
-4 or 8 bits per coordinate, and are normalized as the engines do before scoring.
-
-Both formats have the option ``threads``, for decoding (default: all usable cores).
+Chunk i is a list of codes, their packed residuals, and ``doclens.{i}.json``.  Vectors have the loss of
+their 1, 2, 4 or 8 bits per coordinate, and are normalized as the engines do before they score.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
 __all__ = ["READERS", "open_fast_plaid", "open_plaid"]
 
 
-def open_plaid(path: Path, *, threads: int | None = None) -> QuantizedSource:
+def open_plaid(path: Path) -> QuantizedSource:
     """Open an index of ColBERT or RAGatouille, without torch.
 
     Passages without tokens keep their position.  RAGatouille's ``pid_docid_map.json`` gives the ids; a
@@ -39,24 +37,21 @@ def open_plaid(path: Path, *, threads: int | None = None) -> QuantizedSource:
     config = metadata.get("config", {})
     centroids = read_array(path / "centroids.pt")
     if centroids.ndim == 2 and config.get("dim", centroids.shape[1]) != centroids.shape[1]:
-        raise ReadError(
-            f"{path / 'centroids.pt'} has {centroids.shape[1]} columns, but metadata.json has dim={config['dim']}. "
-            "The files are from different builds: copy the whole folder again."
+        raise ValueError(
+            f"centroids.pt has {centroids.shape[1]} columns, but metadata.json has dim={config['dim']}"
         )
     buckets = read_torch(path / "buckets.pt")
     if not isinstance(buckets, (tuple, list)) or [type(tensor) for tensor in buckets] != [StoredTensor] * 2:
-        raise ReadError(f"{path / 'buckets.pt'} must hold the pair (cutoffs, weights). Copy it again.")
+        raise ValueError("buckets.pt must hold the pair (cutoffs, weights)")
     weights = buckets[1].numpy()
     nbits = config.get("nbits", weights.size.bit_length() - 1)
-    codec = Codec(path, centroids, weights, nbits, threads=threads)
+    codec = Codec(centroids, weights, nbits)
 
     def chunk(i: int) -> Chunk:
         codes, residuals = path / f"{i}.codes.pt", path / f"{i}.residuals.pt"
         for file in (codes, residuals):
             if not file.is_file():
-                raise FileNotFoundError(
-                    f"{file} is missing, but metadata.json has num_chunks={count}. Copy the whole folder again."
-                )
+                raise ValueError(f"{file.name} is missing, but metadata.json has num_chunks={count}")
         lengths = _lengths(path / f"doclens.{i}.json")
         return Chunk(codes.name, lengths, lambda: (read_array(codes), read_array(residuals)))
 
@@ -68,14 +63,11 @@ def open_plaid(path: Path, *, threads: int | None = None) -> QuantizedSource:
 
 
 def _chunk_count(path: Path, metadata: dict[str, Any]) -> int:
-    return require_int(f"{path / 'metadata.json'}: num_chunks", metadata.get("num_chunks"), 0)
+    return require_int("num_chunks", metadata.get("num_chunks"), 0)
 
 
 def _lengths(path: Path) -> NDArray[np.int64]:
-    try:
-        return as_lengths(read_json(path), str(path))
-    except TypeError as error:
-        raise ReadError(str(error)) from error
+    return as_lengths(read_json(path), path.name)
 
 
 def _ragatouille_ids(file: Path, count: int) -> list[str]:
@@ -83,8 +75,7 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
     missing = next((pid for pid in range(count) if str(pid) not in names), None)
     if missing is not None:
         raise ReadError(
-            f"{file} names {len(names)} passages, but not passage {missing} of {count}. "
-            "Copy the folder again, or remove the file to number the passages."
+            f"{file} names {len(names)} passages, but not passage {missing} of {count}. Remove the file to number them."
         )
     ordered = [str(names[str(pid)]) for pid in range(count)]
     totals, seen = Counter(ordered), Counter[str]()
@@ -97,10 +88,8 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
 
 # -- fast-plaid and next-plaid ----------------------------------------------------
 
-_STALE_NOTE = "embeddings.npy does not match the index and was ignored; the residuals were decoded."
 
-
-def open_fast_plaid(path: Path, *, exact: bool = True, threads: int | None = None) -> Source:
+def open_fast_plaid(path: Path, *, exact: bool = True) -> Source:
     """Open an index of fast-plaid or next-plaid.
 
     Up to fast-plaid 1.6 each chunk has files of its own; since 1.7 all are in ``merged_codes.npy`` and
@@ -114,16 +103,15 @@ def open_fast_plaid(path: Path, *, exact: bool = True, threads: int | None = Non
         collection = _exact_vectors(path, np.concatenate([np.zeros(0, np.int64), *lengths]))
         if collection is not None:
             return FlatSource.of(collection, "fast_plaid")
-        note = _STALE_NOTE
+        note = "embeddings.npy does not match the index and was ignored; the residuals were decoded."
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
-    codec = Codec(path, centroids, weights, metadata.get("nbits"), threads=threads)
+    codec = Codec(centroids, weights, metadata.get("nbits"))
     rows = {kind: _merged_rows(path, kind, lengths) for kind in ("codes", "residuals")}
 
     def chunk(i: int) -> Chunk:
         def load() -> tuple[NDArray[Any], NDArray[Any]]:
-            return _rows(path, "codes", i, rows["codes"][i]), _rows(
-                path, "residuals", i, rows["residuals"][i]
-            )
+            codes, residuals = (_rows(path, kind, i, rows[kind][i]) for kind in rows)
+            return codes, residuals
 
         return Chunk(f"{i}.codes.npy", lengths[i], load)
 
@@ -152,7 +140,7 @@ def _merged_rows(path: Path, kind: str, lengths: list[NDArray[np.int64]]) -> lis
     rows, start = [], 0
     for i, chunk in enumerate(lengths):
         entry = manifest.get(f"{i}.{kind}.npy", {"rows": int(chunk.sum())})
-        count = require_int(f"{file}: rows of chunk {i}", entry["rows"], 0)
+        count = require_int(f"{file.name}: rows of chunk {i}", entry["rows"], 0)
         rows.append(slice(start, start + count))
         start += count
     return rows
@@ -163,15 +151,8 @@ def _rows(path: Path, kind: str, i: int, rows: slice) -> NDArray[Any]:
     if own.is_file():  # newer than the merged file if both exist
         return load_npy(own)
     if not merged.is_file():
-        raise FileNotFoundError(
-            f"{path} has neither {own.name} nor {merged.name}. Copy the whole folder again."
-        )
+        raise ValueError(f"it has neither {own.name} nor {merged.name}")
     return load_npy(merged)[rows]
-
-
-def _is_fast_plaid(path: Path) -> bool:
-    names = ("metadata.json", "centroids.npy", "bucket_weights.npy")
-    return all((path / name).is_file() for name in names)
 
 
 READERS = (
@@ -184,7 +165,9 @@ READERS = (
     Reader(
         "fast_plaid",
         "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)",
-        _is_fast_plaid,
+        lambda path: all(
+            (path / name).is_file() for name in ("metadata.json", "centroids.npy", "bucket_weights.npy")
+        ),
         open_fast_plaid,
     ),
 )

@@ -25,7 +25,6 @@ from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, as_lengths, running_total
 from ...data.validation import as_ids
 from ...utils.npy_files import load_npy
-from ..damage import ReadError
 from ..parsing.files import open_table
 from ..parsing.safe_pickle import load_plain
 from ..sources.base import Reader, Source
@@ -48,21 +47,18 @@ def _matches(path: Path) -> bool:
     )
 
 
-def _open(path: Path, *, exact: bool = True, threads: int | None = None) -> Source:
-    """Open ``<index_folder>/<index_name>``; the options are those of PLAID indexes."""
+def _open(path: Path, *, exact: bool = True) -> Source:
+    """Open ``<index_folder>/<index_name>``; `exact` is that of fast-plaid."""
     if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID):
         path = path.parent
     if _has_map(path, _PLAID):
         fast = path / "fast_plaid_index"
-        if fast.is_dir():
-            inner: Source = open_fast_plaid(fast, exact=exact, threads=threads)
-        else:
-            inner = open_plaid(path, threads=threads)
-        return _MappedSource(inner, _read_map(path, _PLAID), path)
+        inner = open_fast_plaid(fast, exact=exact) if fast.is_dir() else open_plaid(path)
+        return _MappedSource(inner, _read_map(path, _PLAID))
     if (path / "index.voyager").is_file():
         documents = {name: np.asarray(rows, np.int64) for name, rows in _read_map(path, _VOYAGER).items()}
         tokens, labels = _voyager_vectors(path / "index.voyager")
-        return _TokenRows(path, tokens, labels, documents)
+        return _TokenRows(tokens, labels, documents)
     tokens = load_npy(path / "flattened_embeddings.npy")
     table = path / f"{_SCANN}.tsv"
     if table.is_file():  # releases after 1.6
@@ -71,7 +67,7 @@ def _open(path: Path, *, exact: bool = True, threads: int | None = None) -> Sour
     else:
         ranges = _read_map(path, _SCANN)
     rows = {name: np.arange(first, first + count) for name, (first, count) in ranges.items()}
-    return _TokenRows(path, tokens, np.arange(len(tokens)), rows)
+    return _TokenRows(tokens, np.arange(len(tokens)), rows)
 
 
 # -- maps -------------------------------------------------------------------------
@@ -86,7 +82,7 @@ def _read_map(folder: Path, stem: str) -> dict[Any, Any]:
     if pickled.is_file():
         value = load_plain(pickled)
         if not isinstance(value, dict):
-            raise ReadError(f"{pickled} must hold a dict, got {type(value).__name__}. Copy it again.")
+            raise ValueError(f"{pickled.name} must hold a dict, got {type(value).__name__}")
         return value
     with closing(open_table(database, "unnamed", ("key", "value"), "sqlitedict")) as connection:
         rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid").fetchall()
@@ -108,7 +104,7 @@ class _MappedSource(Source):
 
     name = "pylate"
 
-    def __init__(self, inner: Source, names: dict[Any, Any], folder: Path) -> None:
+    def __init__(self, inner: Source, names: dict[Any, Any]) -> None:
         self._inner = inner
         self.dimension = inner.dimension
         self.lossy, self.nbits, self.note = inner.lossy, inner.nbits, inner.note
@@ -116,13 +112,12 @@ class _MappedSource(Source):
         total = inner.num_documents or 0
         self.num_tokens = inner.num_tokens if total == len(names) else None
         keys = [int(key) if isinstance(key, str) else key for key in names]  # SQLite has texts
-        positions = as_integers(keys, f"The map's positions in {folder}")
+        positions = as_integers(keys, "The map's positions")
         if len(np.unique(positions)) < len(positions):
-            raise ReadError(f"The map of {folder} has a position twice. Copy the whole folder again.")
+            raise ValueError("the map has a position twice")
         if len(positions) and not 0 <= positions.min() <= positions.max() < total:
-            raise ReadError(
-                f"The map of {folder} names documents {positions.min()} to {positions.max()}, but its index has "
-                f"{total}. Map and index are from different builds: copy the whole folder again."
+            raise ValueError(
+                f"the map names documents {positions.min()} to {positions.max()}, but its index has {total}"
             )
         self._names = dict(zip(positions.tolist(), _same_kind(list(names.values())), strict=True))
 
@@ -143,25 +138,20 @@ class _TokenRows(Source):
     name = "pylate"
 
     def __init__(
-        self,
-        path: Path,
-        tokens: NDArray[Any],
-        labels: NDArray[np.int64],
-        documents: dict[Any, NDArray[np.int64]],
+        self, tokens: NDArray[Any], labels: NDArray[np.int64], documents: dict[Any, NDArray[np.int64]]
     ) -> None:
-        lengths = as_lengths([len(rows) for rows in documents.values()], f"The map of {path}")
+        lengths = as_lengths([len(rows) for rows in documents.values()], "The map")
         wanted = np.concatenate([np.zeros(0, np.int64), *documents.values()])
         order = np.argsort(labels, kind="stable")
         at = np.minimum(np.searchsorted(labels, wanted, sorter=order), max(len(labels) - 1, 0))
         self._rows = order[at] if len(labels) else at
         if len(wanted) > len(labels) or not np.array_equal(labels[self._rows], wanted):
-            raise ReadError(
-                f"The map of {path} names {len(wanted)} tokens that are not all among the {len(labels)} of the "
-                "index. Map and index are from different builds: copy the whole folder again."
+            raise ValueError(
+                f"the map names {len(wanted)} tokens, not all among the {len(labels)} of the index"
             )
         self._tokens = tokens
         self._offsets = running_total(lengths)
-        self._ids = as_ids(_same_kind(list(documents)), len(lengths), f"The ids of {path}")
+        self._ids = as_ids(_same_kind(list(documents)), len(lengths), "The ids")
         self.dimension = int(tokens.shape[1])
         self.num_documents = len(lengths)
         self.num_tokens = len(wanted)
@@ -184,15 +174,13 @@ _HNSWLIB_HEAD = struct.Struct("<QQQQQQiIQQQdQ")
 def _voyager_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the vectors of a Voyager index, memory-mapped, and their labels.
 
-    Version 1 with float32 is read, as PyLate writes it.  The graph's links are not used.
+    PyLate writes version 1 with float32.  The graph's links are not used.
     """
     with path.open("rb") as stream:
         head = stream.read(_VOYAGER_HEAD.size + _HNSWLIB_HEAD.size)
     magic, version, dimension, _, numbers, _, transformed = _VOYAGER_HEAD.unpack_from(head)
     if magic != b"VOYA" or version != 1 or numbers != _VOYAGER_FLOAT32 or transformed:
-        raise ReadError(
-            f"{path} is not a Voyager index of version 1 with float32. Build it with PyLate again."
-        )
+        raise ValueError("index.voyager is not of version 1 with float32")
     _, _, count, size, label_at, numbers_at, *_ = _HNSWLIB_HEAD.unpack_from(head, _VOYAGER_HEAD.size)
     record = np.dtype(
         {

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 import sqlite3
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -46,9 +44,7 @@ def _open(
         listed = ", ".join(sorted(collections)) or "none"
         raise ReadError(f"{path} has{wrong} the collections {listed}. Choose one with collection=.")
     if Path(collection).name != collection or collection == "..":
-        raise ReadError(
-            f"{path / 'meta.json'} has the collection {collection!r}, which is not a folder's name."
-        )
+        raise ValueError(f"meta.json has the collection {collection!r}, which is not a folder's name")
     place = f"{path}: {collection}"
     name, dimension = _vector(collections[collection], vector, place)
     file = path / "collection" / collection / "storage.sqlite"
@@ -85,8 +81,8 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
     where = f"point {identity}"
     stored = Unpickler(io.BytesIO(content), f"{place}, {where}", _NAMES).read()
     fields = stored.fields if isinstance(stored, _StoredPoint) else {}
-    if "vector" not in fields or _canonical(fields.get("id")) != identity:
-        raise ReadError(f"{place}, {where} does not hold the point of its key. Copy or export it again.")
+    if "vector" not in fields or fields.get("id") != identity:
+        raise ValueError(f"{where} does not hold the point of its key")
     value, payload = fields["vector"], fields.get("payload")
     if isinstance(value, dict):
         value = value.get(name)
@@ -138,38 +134,17 @@ _NAMES: dict[str, Any] = {
     "decimal.Decimal": _Opaque,
 }
 
-#: Spellings of a UUID that Qdrant accepts for the same point.
-_UUID = re.compile(r"(urn:uuid:)?(?:[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
-
 
 def _rows(connection: sqlite3.Connection, file: Path) -> list[tuple[int | str, int]]:
-    """Return ids and row numbers in the client's scrolling order: integers first, then UUIDs.
-
-    A point that was written under several spellings of its UUID has several rows; the last one counts.
-    """
-    latest: dict[int | str, int] = {}
-    for row, key in connection.execute("SELECT rowid, id FROM points ORDER BY rowid"):
-        latest[_canonical(load_plain(base64.b64decode(key, validate=True), str(file)))] = row
-    return sorted(latest.items(), key=lambda entry: (isinstance(entry[0], str), entry[0]))
-
-
-def _canonical(identity: Any) -> int | str:
-    """Return an id as Qdrant compares it."""
-    if isinstance(identity, int) and not isinstance(identity, bool):
-        return identity
-    if isinstance(identity, str):
-        return str(uuid.UUID(identity)) if _UUID.fullmatch(identity) else identity
-    raise ValueError(f"a point's id must be an integer or a UUID, got {type(identity).__name__}")
+    """Return ids and row numbers in the client's scrolling order: integers first, then UUIDs."""
+    keys = connection.execute("SELECT rowid, id FROM points").fetchall()
+    rows = [(load_plain(base64.b64decode(key, validate=True), str(file)), row) for row, key in keys]
+    return sorted(rows, key=lambda entry: (isinstance(entry[0], str), entry[0]))
 
 
 def _connect(file: Path) -> sqlite3.Connection:
     if file.is_file():
         return open_table(file, "points", ("id", "point"), "qdrant-client")
-    if any(file.parent.glob("storage.dbm*")):
-        raise ReadError(
-            f"{file.parent} was written by qdrant-client before 1.1.7, whose storage.dbm is not read. "
-            "Open it once with a newer qdrant-client, which converts it."
-        )
     raise FileNotFoundError(f"{file} is missing, so the collection has no points. Copy the whole folder.")
 
 

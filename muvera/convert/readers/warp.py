@@ -16,7 +16,6 @@ from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, offsets_from_lengths, running_total
 from ...utils.npy_files import load_npy
-from ..damage import ReadError
 from ..parsing.torch_file import read_array
 from ..sources.base import Reader, Source
 from ..sources.plaid_codec import Codec
@@ -33,28 +32,23 @@ def _matches(path: Path) -> bool:
     return own and not (path / "centroids.pt").is_file()
 
 
-def _open(path: Path, *, threads: int | None = None) -> Source:
-    """Open a WARP index; ``threads`` is for decoding (default: all usable cores)."""
-    return _WarpSource(path, threads)
-
-
 class _WarpSource(Source):
     """Source over a WARP index; it uses 16 bytes of memory per token beside the batch."""
 
     name = "warp"
     lossy = True
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path) -> None:
         centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
         sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
         # The centroid of a row is the group that contains it.
-        self._ends = offsets_from_lengths(sizes, len(documents), f"{path / 'sizes.compacted.pt'}")[1:]
-        numbers = as_integers(documents, f"{path / 'codes.compacted.pt'}")
+        self._ends = offsets_from_lengths(sizes, len(documents), "sizes.compacted.pt")[1:]
+        numbers = as_integers(documents, "codes.compacted.pt")
         limit = max(_MIN_MAX_DOCUMENTS, _MAX_DOCUMENTS_PER_TOKEN * len(numbers))
         if len(sizes) != len(centroids) or not 0 <= numbers.min(initial=0) <= numbers.max(initial=0) < limit:
-            raise ReadError(
-                f"{path} has {len(sizes)} sizes for {len(centroids)} centroids, and tokens of documents "
-                f"{numbers.min(initial=0)} to {numbers.max(initial=0)}, which do not fit. Copy the folder again."
+            raise ValueError(
+                f"it has {len(sizes)} sizes for {len(centroids)} centroids, and tokens of documents "
+                f"{numbers.min(initial=0)} to {numbers.max(initial=0)}"
             )
         nbits = len(weights).bit_length() - 1
         repacked = not (path / "residuals.compacted.pt").is_file()
@@ -64,11 +58,9 @@ class _WarpSource(Source):
             buckets = (np.arange(256)[:, None] >> shifts) & (2**nbits - 1)
             table = np.ascontiguousarray(np.asarray(weights, np.float32)[buckets])
         self._packed = read_array(path / f"residuals.{'repacked.' if repacked else ''}compacted.pt")
-        self._codec = Codec(path, centroids, weights, nbits, normalize=False, table=table, threads=threads)
+        self._codec = Codec(centroids, weights, nbits, normalize=False, table=table)
         if len(self._packed) != len(numbers):
-            raise ReadError(
-                f"{path} has {len(self._packed)} residuals of {len(numbers)} tokens. Copy it again."
-            )
+            raise ValueError(f"it has {len(self._packed)} residuals of {len(numbers)} tokens")
         lengths = np.bincount(numbers, minlength=0)
         self._order = np.argsort(numbers, kind="stable")
         self._offsets = running_total(lengths)
@@ -87,4 +79,6 @@ class _WarpSource(Source):
             yield MultiVectors(tokens, bounds - bounds[0])
 
 
-READERS = (Reader("warp", "sizes.compacted.pt with codes.compacted.pt (a WARP index)", _matches, _open),)
+READERS = (
+    Reader("warp", "sizes.compacted.pt with codes.compacted.pt (a WARP index)", _matches, _WarpSource),
+)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.validation import Ids, TokenArray
-from ...utils.checks import require_int
 from ..damage import ReadError, ReadTypeError
 
 __all__ = ["Document", "FlatSource", "PaddedSource", "Reader", "RowSource", "Rows", "Source"]
@@ -75,18 +74,9 @@ Rows = Any
 
 
 class FlatSource(Source):
-    """Source over the tokens of all documents in one array.
+    """Source over the tokens of all documents in one array (n_tokens, dimension).
 
-    Parameters
-    ----------
-    tokens : rows (n_tokens, dimension)
-        Floating point.
-    offsets : int64 (n + 1,)
-        Row where each document begins, checked by :mod:`muvera.data.offsets`.
-    ids : Ids, optional
-        One per document.
-    name : str
-        The format's name.
+    `offsets` (n + 1,) are the rows where documents begin, checked by :mod:`muvera.data.offsets`.
     """
 
     def __init__(self, tokens: Rows, offsets: NDArray[np.int64], ids: Ids | None, *, name: str) -> None:
@@ -116,35 +106,14 @@ class FlatSource(Source):
 class PaddedSource(Source):
     """Source over a padded array (n, longest, dimension); padding rows are dropped.
 
-    Parameters
-    ----------
-    array : rows (n, longest, dimension)
-        Floating point.
-    ids : Ids, optional
-        One per document.
-    name : str
-        The format's name.
-    mask : rows (n, longest), optional
-        True for real tokens.
-    lengths : int64 (n,), optional
-        Number of real tokens of each document; padding follows them.  Without mask and lengths,
-        rows of zeros are padding.
+    `mask` (n, longest) is True for real tokens.  Without it, rows of zeros are padding.
     """
 
-    def __init__(
-        self,
-        array: Rows,
-        ids: Ids | None,
-        *,
-        name: str,
-        mask: Rows | None = None,
-        lengths: NDArray[np.int64] | None = None,
-    ) -> None:
+    def __init__(self, array: Rows, ids: Ids | None, *, name: str, mask: Rows | None = None) -> None:
         self.array = array
         self.ids = ids
         self.name = name
         self.mask = mask
-        self.lengths = lengths
         self.dimension = int(array.shape[2])
         self.num_documents = int(array.shape[0])
 
@@ -154,11 +123,7 @@ class PaddedSource(Source):
         self.dropped_rows = 0
         for start, stop in token_batches(np.arange(count + 1, dtype=np.int64) * longest, max_tokens):
             padded = np.asarray(self.array[start:stop])
-            mask: Any = None
-            if self.lengths is not None:
-                mask = np.arange(longest) < self.lengths[start:stop, None]
-            elif self.mask is not None:
-                mask = np.asarray(self.mask[start:stop])
+            mask = None if self.mask is None else np.asarray(self.mask[start:stop])
             batch = MultiVectors.from_padded(padded, mask, None if self.ids is None else self.ids[start:stop])
             self.dropped_rows += padded.shape[0] * longest - batch.num_tokens
             yield batch
@@ -178,18 +143,8 @@ class Document(NamedTuple):
 class RowSource(Source):
     """Source over documents that are read one at a time.
 
-    Parameters
-    ----------
-    documents : callable
-        Returns a new iterator over all documents.
-    name : str
-        The format's name.
-    place : str
-        The file, for messages.
-    num_documents : int, optional
-        If known.
-    dimension : int, optional
-        Default: that of the first document with a token.
+    `documents` returns a new iterator over all documents.  The default dimension is that of the first
+    document with a token.  `place` is the file, for messages.
     """
 
     def __init__(
@@ -208,18 +163,14 @@ class RowSource(Source):
         first = next((document.tokens for document in documents() if document.tokens.size), None)
         if dimension is None:
             if first is None:
-                raise ReadError(
-                    f"{place} has no document with a token, so its dimension is unknown. "
-                    "Check that it is the right file and complete."
-                )
+                raise ReadError(f"{place} has no document with a token, so its dimension is unknown.")
             dimension = first.shape[-1]
         self.dimension = int(dimension)
         # Batches without any token get the precision of the others.
         self._empty_dtype = "float32" if first is None or first.dtype != np.float16 else "float16"
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Join the documents into batches, and yield them."""
-        require_int("max_tokens", max_tokens, 1)
+        """Yield the documents, joined to batches."""
         waiting: list[Document] = []
         waiting_tokens = position = 0
         with_ids: bool | None = None

@@ -71,19 +71,7 @@ def find(names: Iterable[str], present: Iterable[str]) -> str | None:
 def source_of(
     arrays: Mapping[str, Rows], *, name: str, place: str, part: str = "docs", ids: Any = None
 ) -> Source:
-    """Return the source of a container's arrays.
-
-    Parameters
-    ----------
-    arrays : mapping of str to rows
-        All arrays of the container.
-    name, place : str
-        The format's name; the file, for messages.
-    part : {"docs", "queries"}
-        Which collection, if the container has both.
-    ids : sequence, optional
-        Ids that are stored elsewhere.  Default: the array with a usual name, if any.
-    """
+    """Return the source of a container's arrays; `ids` are those that are stored elsewhere."""
     names = names_of(part)
     key = find(names.tokens, arrays)
     ids_key = find(names.ids, arrays)
@@ -103,32 +91,25 @@ def source_of(
     shape = tuple(tokens.shape)
     if tokens.dtype.kind != "f":
         raise ReadTypeError(
-            f"{place}: {key} has dtype {tokens.dtype}, but token vectors must be floating point. Convert them to "
-            "float32 first; quantized vectors need their scale."
+            f"{place}: {key} has dtype {tokens.dtype}, but token vectors must be floating point. Convert them first."
         )
     if len(shape) not in (2, 3) or 0 in shape[1:]:
-        raise ReadError(
-            f"{place}: {key} must have shape (tokens, dimension), or (documents, longest, dimension) if padded, "
-            f"got {shape}."
-        )
+        raise ValueError(f"{key} must have 2 axes, or 3 if padded, got {shape}")
     lengths_key, offsets_key = find(names.lengths, arrays), find(names.offsets, arrays)
     if len(shape) == 3:
         checked = None if ids is None else ids_of(ids, shape[0], place)
         mask_key = find(names.mask, arrays)
         mask = None if mask_key is None else arrays[mask_key]
-        if mask is not None and tuple(mask.shape) != shape[:2]:
-            raise ReadError(
-                f"{place}: {mask_key} has shape {tuple(mask.shape)}, but {key} needs {shape[:2]}."
-            )
-        lengths = None
         if mask is None and lengths_key is not None:
             lengths = as_integers(arrays[lengths_key][:], f"{place}: {lengths_key}")
             if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
-                raise ReadError(
-                    f"{place}: {lengths_key} must hold one length of 0 to {shape[1]} for each of "
-                    f"{shape[0]} documents."
+                raise ValueError(
+                    f"{lengths_key} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents"
                 )
-        return PaddedSource(tokens, checked, name=name, mask=mask, lengths=lengths)
+            mask = np.arange(shape[1]) < lengths[:, None]
+        if mask is not None and tuple(mask.shape) != shape[:2]:
+            raise ValueError(f"{mask_key} has shape {tuple(mask.shape)}, but {key} needs {shape[:2]}")
+        return PaddedSource(tokens, checked, name=name, mask=mask)
     bounds_key = offsets_key if lengths_key is None else lengths_key
     if bounds_key is None:
         raise ReadError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from ...data.offsets import running_total
 from ...data.validation import Ids, as_ids, read_only_view
 from ...kernels.token_codes import byte_table, decode_residuals
 from ...utils.parallel import run_in_ranges, thread_count
-from ..damage import ReadError
 from .base import Source
 
 __all__ = ["Chunk", "Codec", "QuantizedSource"]
@@ -24,28 +22,15 @@ _MIN_TOKENS_PER_TASK = 4096
 
 
 class Codec:
-    """Decoder of codes and packed residuals into float32 vectors, on several threads.
+    """Decoder of codes and packed residuals into float32 vectors.
 
-    Parameters
-    ----------
-    folder : Path
-        The index, for error messages.
-    centroids : float (k, dimension)
-    weights : float (2 ** nbits,)
-        Value that each bucket adds to a coordinate.
-    nbits : int
-        1, 2, 4 or 8.
-    normalize : bool
-        Scale each vector to norm 1, as PLAID does before it scores.
-    table : float32 (256, 8 // nbits), optional
-        Weights of each byte, for layouts other than PLAID's.
-    threads : int, optional
-        Default: all usable cores.
+    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate; `table` (256, 8 // nbits)
+    has those of each byte, for other layouts than PLAID's.  With `normalize`, vectors have norm 1, as
+    PLAID scores them.
     """
 
     def __init__(
         self,
-        folder: Path,
         centroids: NDArray[Any],
         weights: NDArray[Any],
         nbits: Any,
@@ -55,18 +40,11 @@ class Codec:
         threads: int | None = None,
     ) -> None:
         if nbits not in (1, 2, 4, 8) or isinstance(nbits, bool):
-            raise ReadError(f"{folder} has nbits={nbits!r}, but must have 1, 2, 4 or 8.")
+            raise ValueError(f"nbits={nbits!r}, but must be 1, 2, 4 or 8")
         if centroids.ndim != 2 or not centroids.size or centroids.shape[1] * nbits % 8:
-            raise ReadError(
-                f"{folder} has centroids of shape {centroids.shape}, but needs (k, dimension), with "
-                f"dimension * {nbits} bits in whole bytes."
-            )
+            raise ValueError(f"centroids of shape {centroids.shape} at nbits={nbits}")
         if weights.shape != (2**nbits,):
-            raise ReadError(
-                f"{folder} has {weights.size} bucket weights, but nbits={nbits} needs {2**nbits}. "
-                "Its files are from different builds: copy the whole folder again."
-            )
-        self.folder = folder
+            raise ValueError(f"{weights.size} bucket weights, but nbits={nbits} needs {2**nbits}")
         self.nbits = int(nbits)
         self.dimension = int(centroids.shape[1])
         self.centroids = read_only_view(np.ascontiguousarray(centroids, np.float32))
@@ -76,39 +54,24 @@ class Codec:
         self._threads = thread_count(threads)
 
     def decode(self, codes: NDArray[Any], packed: NDArray[Any], name: str) -> NDArray[np.float32]:
-        """Return the vectors (n, dimension).
+        """Return the vectors (n, dimension) of codes (n,) and residuals uint8 (n, dimension * nbits // 8).
 
-        Parameters
-        ----------
-        codes : integers (n,)
-            Centroid of each token.
-        packed : uint8 (n, dimension * nbits // 8)
-            Residuals of each token.
-        name : str
-            The file of the codes, for error messages.
-
-        Raises
-        ------
-        ValueError
-            For arrays of other shapes or types, and for a code without a centroid.
+        `name` is the file of the codes, for messages.
         """
         width = self.dimension * self.nbits // 8
         if codes.ndim != 1 or codes.dtype.kind not in "iu" or packed.dtype != np.uint8:
-            raise ReadError(
-                f"{self.folder}: {name} must hold integer codes (n,) and uint8 residuals, got {codes.dtype} of "
-                f"shape {codes.shape} and {packed.dtype}. Copy the folder again."
+            raise ValueError(
+                f"{name} must hold integer codes and uint8 residuals, got {codes.dtype} of shape {codes.shape} "
+                f"and {packed.dtype}"
             )
         if packed.shape != (len(codes), width):
-            raise ReadError(
-                f"{self.folder}: {name} has residuals of shape {packed.shape}, but {len(codes)} tokens of "
-                f"dimension={self.dimension} at nbits={self.nbits} need {(len(codes), width)}. Copy the folder again."
+            raise ValueError(
+                f"{name} has residuals of shape {packed.shape}, but {len(codes)} tokens of "
+                f"dimension={self.dimension} at nbits={self.nbits} need {(len(codes), width)}"
             )
         if len(codes) and not 0 <= codes.min() <= codes.max() < len(self.centroids):
             wrong = int(codes.min() if codes.min() < 0 else codes.max())
-            raise ReadError(
-                f"{self.folder}: {name} has code {wrong}, but there are {len(self.centroids)} centroids. "
-                "Its files are from different builds: copy the whole folder again."
-            )
+            raise ValueError(f"{name} has code {wrong}, but there are {len(self.centroids)} centroids")
         codes = read_only_view(codes if codes.dtype in (np.int32, np.int64) else codes.astype(np.int64))
         packed = read_only_view(np.ascontiguousarray(packed))
         out = np.empty((len(codes), self.dimension), np.float32)
@@ -137,20 +100,7 @@ class Chunk(NamedTuple):
 
 
 class QuantizedSource(Source):
-    """Source over a quantized index, decoded batch by batch; a CodedSource of :mod:`muvera.data.batches`.
-
-    Parameters
-    ----------
-    name : str
-        The format's name.
-    codec : Codec
-    chunks : sequence of Chunk
-        In order.
-    ids : sequence of int or str, optional
-        One per document.
-    note : str, optional
-        A remark for the report.
-    """
+    """Source over a quantized index, decoded batch by batch; a CodedSource of :mod:`muvera.data.batches`."""
 
     lossy = True
 
@@ -167,7 +117,7 @@ class QuantizedSource(Source):
         self._chunks = list(chunks)
         self.num_documents = count = sum(len(chunk.lengths) for chunk in self._chunks)
         self.num_tokens = int(sum(chunk.lengths.sum() for chunk in self._chunks))
-        self._ids: Ids | None = None if ids is None else as_ids(ids, count, f"The ids of {codec.folder}")
+        self._ids: Ids | None = None if ids is None else as_ids(ids, count, "The ids")
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents in order; a batch never spans two chunks."""
@@ -197,8 +147,7 @@ class QuantizedSource(Source):
             return np.empty(0, np.int64), np.empty((0, width), np.uint8)
         codes, packed = chunk.load()
         if len(codes) != total or len(packed) != total:
-            raise ReadError(
-                f"{self.codec.folder}: {chunk.name} has {len(codes)} codes and {len(packed)} residuals, but its "
-                f"lengths add up to {total} tokens. The chunk is incomplete: copy its files again."
+            raise ValueError(
+                f"{chunk.name} has {len(codes)} codes and {len(packed)} residuals, but its lengths add up to {total}"
             )
         return codes, packed

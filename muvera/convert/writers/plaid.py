@@ -152,7 +152,7 @@ def _write_index(
 
 
 class _Chunks:
-    """Writer of the chunks, and collector of the ids, lengths and centroid numbers of all documents."""
+    """Writer of chunks that collects the ids, lengths and centroid numbers of all documents."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -235,15 +235,7 @@ def _write_inverted_lists(folder: Path, chunks: _Chunks, centroids: int) -> None
 
 
 def write_torch(path: Path, *tensors: NDArray[Any]) -> None:
-    """Write one tensor, or several as a tuple, for ``torch.load``.
-
-    Parameters
-    ----------
-    path : Path
-        A new file.
-    *tensors : float32, float16, int64, int32 or uint8
-        Of any shape.
-    """
+    """Write one tensor, or several as a tuple, for ``torch.load``; of the dtypes in `_STORAGES`."""
     arrays = [np.ascontiguousarray(tensor).reshape(tensor.shape) for tensor in tensors]
     described = b"".join(_pickled_tensor(key, array) for key, array in enumerate(arrays))
     if len(arrays) > 1:

@@ -50,17 +50,11 @@ def write_vectors(batches: Iterator[Vectors], target: Path, to: str, *, overwrit
     Parameters
     ----------
     batches : iterator of Vectors
-        In order; only one at a time is in memory.  Ids must be unique.
+        In order, at least one; only one at a time is in memory.  Ids must be unique.
     target : Path
         The file or folder, which appears when it is complete.
     to : str
-        ``npy``
-            A folder with ``vectors.npy`` (n, dimension) and ``ids.json``.
-        ``parquet``
-            A file with the columns ``id`` and ``vector`` (fixed-size list).
-        ``opensearch``
-            A folder with ``mapping.json``, the request that creates the index, and the bulk requests
-            ``bulk-00000.ndjson`` and so on: ``id`` and ``vector``.
+        A key of :data:`FORMATS`.
     overwrite : bool
         Replace an existing target.
 
@@ -70,13 +64,8 @@ def write_vectors(batches: Iterator[Vectors], target: Path, to: str, *, overwrit
         If a number is not finite, an id is repeated, or OpenSearch does not accept the dimension or
         an id.
     """
-    if to not in FORMATS:
-        raise ValueError(f"to must be one of {', '.join(FORMATS)}, got {to!r}.")
-    first = next(iter(batches), None)
-    if first is None:
-        raise ValueError("There is nothing to write: no vectors were given.")
-    checked = _Checked(first, batches)
-    FORMATS[to](checked, Path(target), overwrite)
+    checked = _Checked(next(batches), batches)
+    FORMATS[to](checked, target, overwrite)
     return checked.count
 
 
@@ -101,11 +90,6 @@ class _Checked:
 
     def _check(self, batch: Vectors) -> Vectors:
         vectors = np.ascontiguousarray(batch.vectors, np.float32)
-        if vectors.ndim != 2 or vectors.shape[1] != self.dimension or len(batch.ids) != len(vectors):
-            raise ValueError(
-                f"Vectors from number {self.count} on have shape {vectors.shape} with {len(batch.ids)} ids, but "
-                f"must have {self.dimension} columns and one id per row."
-            )
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             row = int(np.argmin(finite))
@@ -127,13 +111,18 @@ def _save(batches: Iterator[Vectors] | _Checked, file: Path, dimension: int) -> 
         rows.finish()
 
 
+# -- formats: a folder or file with vectors (n, dimension) and ids each ------------
+
+
 def _npy(batches: _Checked, target: Path, overwrite: bool) -> None:
+    """Write a folder with ``vectors.npy`` and ``ids.json``."""
     with new_folder(target, overwrite, ("vectors.npy", "ids.json")) as folder:
         _save(batches, folder / "vectors.npy", batches.dimension)
         write_json(folder / "ids.json", batches.ids.tolist())
 
 
 def _parquet(batches: _Checked, target: Path, overwrite: bool) -> None:
+    """Write a file with the columns ``id`` and ``vector`` (fixed-size list)."""
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
 
@@ -150,6 +139,7 @@ def _parquet(batches: _Checked, target: Path, overwrite: bool) -> None:
 
 
 def _opensearch(batches: _Checked, target: Path, overwrite: bool) -> None:
+    """Write ``mapping.json``, the request that creates the index, and the requests ``bulk-00000.ndjson``, ..."""
     if batches.dimension > _MAX_DIMENSION:
         raise ValueError(
             f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have {batches.dimension}. "

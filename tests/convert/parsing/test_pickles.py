@@ -49,14 +49,13 @@ def test_plain_data_of_every_protocol(value: Any, protocol: int) -> None:
     assert repr(load_plain(pickle.dumps(shared, protocol))) == repr([*shared[:3], 4, 0.5])
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_large_and_shared_containers_pass(protocol: int) -> None:
+def test_large_and_shared_containers_pass() -> None:
     shared = ("x", 1)
     rows = {f"d{i}": [*range(i % 400), 10**9, 0.5, shared] for i in range(3000)}
     start = time.process_time()
-    scan_pickle(pickle.dumps(rows, protocol))
-    assert time.process_time() - start < 5, "runs of numbers are skipped"
-    scan_pickle(pickle.dumps({"set": {1, 2}, "ordered": collections.OrderedDict(a=1)}, protocol))
+    for protocol in (0, 2, pickle.HIGHEST_PROTOCOL):
+        scan_pickle(pickle.dumps([rows, {1, 2}, collections.OrderedDict(a=1)], protocol))
+    assert time.process_time() - start < 10, "runs of numbers are skipped"
 
 
 @pytest.mark.parametrize(

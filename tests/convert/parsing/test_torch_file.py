@@ -76,7 +76,7 @@ GOOD = tensor(b"I4\n", b"I1\n")
 def test_truncated_and_other_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"legacy\.pt was written by torch before 1\.6"):
         read_torch(FOLDER / "legacy.pt")
-    with pytest.raises(FileNotFoundError, match=r"none\.pt is missing"):
+    with pytest.raises(ValueError, match=r"none\.pt is missing"):
         read_torch(tmp_path / "none.pt")
     path = archive(tmp_path / "x.pt", GOOD)
     assert read_array(path).shape == (4,)

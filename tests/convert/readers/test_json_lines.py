@@ -33,15 +33,15 @@ def whole(path: Path, value: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("max_tokens", [1, 3, 100])
 @pytest.mark.parametrize("name", ["docs.jsonl", "docs.ndjson", "docs.json", "docs.jsonl.gz"])
-def test_one_document_per_line(tmp_path: Path, name: str, max_tokens: int) -> None:
+def test_one_document_per_line(tmp_path: Path, name: str) -> None:
     path = lines(tmp_path / name, NAMED)
     if name.endswith("gz"):
         path.write_bytes(gzip.compress("\n\n".join(map(json.dumps, NAMED)).encode()))
     source = open_source(path)
     assert source.name == "jsonl"
-    assert_same(everything(source, max_tokens), DOCS)
+    for max_tokens in (1, 3, 100):
+        assert_same(everything(source, max_tokens), DOCS)
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,7 @@ def test_one_document_per_line(tmp_path: Path, name: str, max_tokens: int) -> No
         ({"rows": NAMED}, True),
         (TOKENS, True),
         ({"colbert_vecs": BARE, "dense_vecs": [[1.0]] * 4}, False),
-        (
-            {
-                "data": [{"index": i, "embedding": BARE[i]} for i in (2, 0, 3, 1)],
-                "usage": {"total_tokens": 6},
-            },
-            False,
-        ),
+        ({"data": [{"index": i, "embedding": BARE[i]} for i in (2, 0, 3, 1)], "usage": {"n": 6}}, False),
         ({"result": {"points": NAMED, "next_page_offset": None}}, True),
         ({"took": 1, "hits": {"total": 4, "hits": NAMED}}, True),
     ],
@@ -86,12 +80,7 @@ ROWS: dict[str, Row] = {
     "vespa short": lambda i, t: {"put": f"id:ns:doc::{i}", "fields": {"t": "x", "c": dict(enumerate(t))}},
     "vespa list": lambda i, t: {
         "id": f"id:ns:doc:g=1:{i}",
-        "fields": {
-            "c": {
-                "type": "tensor<float>(dt{},x[4])",
-                "blocks": [{"address": {"dt": str(n)}, "values": v} for n, v in enumerate(t)],
-            }
-        },
+        "fields": {"c": {"blocks": [{"address": {"d": str(n)}, "values": v} for n, v in enumerate(t)]}},
     },
 }
 
@@ -144,8 +133,6 @@ def test_paths_to_fields(tmp_path: Path) -> None:
         ({"id": "x", "tokens": [[1, 2, 3]]}, "line 3: document 2 has 3 columns, but .* dimension=4"),
         ({"id": "x", "tokens": [[1, 2, 3, 4], [1, 2]]}, "line 3"),
         ({"id": "x", "tokens": [1, 2, 3, 4]}, r"line 3 has in tokens int64 of shape \(4,\)"),
-        ({"id": "x", "tokens": [["a", "b"]]}, "line 3"),
-        ({"id": "x", "tokens": [[1, None, 3, 4]]}, "line 3"),
         ({"id": "x", "tokens": [[1, 10**400, 3, 4]]}, "line 3"),
         ({"id": "x", "error": "no"}, "line 3 has no 'tokens', only id, error"),
         ({"tokens": [[1, 2, 3, 4]]}, "line 3: document 2 has no id"),
@@ -167,15 +154,10 @@ def test_bad_lines(tmp_path: Path, row: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (
-            "a.jsonl",
-            json.dumps(NAMED[0]) + "\n" + json.dumps(NAMED[2])[:-9],
-            "line 2 is truncated or not JSON",
-        ),
+        ("a.jsonl", f"{json.dumps(NAMED[0])}\n[[", "line 2 is truncated or not JSON"),
         ("a.json", json.dumps(NAMED)[:-9], "is truncated or not JSON"),
         ("a.jsonl", "", "has no documents"),
         ("a.jsonl", '{"id": 1, "n": 2}', "no row with token vectors; its first has the fields id, n"),
-        ("a.jsonl", '{"id": 1, "tokens": []}', "no row with token vectors"),
         ("a.jsonl", "[" * 100_000, "line 1 is truncated or not JSON"),
         ("a.jsonl", '{"id": 1, "emb": "{\\"[1,2]\\",\\"[1,2\\"}"}', "line 1"),
         ("a.jsonl", '{"id": 1, "fields": {"c": {"blocks": {"0": null}}}}', "line 1"),

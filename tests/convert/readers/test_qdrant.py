@@ -174,11 +174,6 @@ def replace_table(statement: str) -> Callable[[Path], None]:
     return damage
 
 
-def old_storage(folder: Path) -> None:
-    storage(folder).unlink()
-    storage(folder).with_suffix(".dbm").touch()
-
-
 def cut(folder: Path) -> None:
     storage(folder).write_bytes(storage(folder).read_bytes()[:3000])
 
@@ -202,16 +197,13 @@ def meta(vectors: Any, name: str = "docs") -> Callable[[Path], Any]:
             replace_table("CREATE TABLE points (id TEXT, point BLOB AS (zeroblob(1000000000)))"),
             "no table 'points'",
         ),
-        (replace_table("CREATE TABLE points (name TEXT)"), "no table 'points'"),
         (
             lambda f: storage(f).with_name("storage.sqlite-journal").write_bytes(b"x"),
             "unfinished changes",
         ),
         (cut, "is damaged.*malformed"),
         (lambda f: storage(f).unlink(), r"storage\.sqlite is missing"),
-        (old_storage, r"qdrant-client before 1\.1\.7"),
         (lambda f: (f / "meta.json").write_text("{"), r"meta\.json is damaged"),
-        (meta({"size": 4, "multivector_config": {}}), "these multi-vectors: none"),
         (meta({"size": "x", "multivector_config": {"comparator": "max_sim"}}), "is damaged"),
         (meta({}, "../docs"), r"has the collection '\.\./docs', which is not a folder's name"),
         (meta([]), "these multi-vectors: none"),
@@ -223,16 +215,3 @@ def test_folders_that_are_refused(tmp_path: Path, damage: Any, message: str) -> 
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         read(folder)
     assert str(folder) in str(caught.value)
-
-
-def test_the_last_spelling_of_a_uuid_counts(tmp_path: Path) -> None:
-    """Older clients stored each spelling as a point of its own; the newest row is the point."""
-    make_collection(tmp_path)
-    name = "8f2445d0-91e4-4e13-ab34-8929b619a9d4"
-    for spelling, value in ((name, 1.0), (name.upper(), 2.0)):
-        point = models.PointStruct(id=spelling, vector={"colbert": [[value] * 4]}, payload={})
-        key = base64.b64encode(pickle.dumps(spelling)).decode()
-        change(tmp_path, "INSERT INTO points VALUES (?, ?)", key, pickle.dumps(point))
-    change(tmp_path, "DELETE FROM points WHERE rowid < 5")
-    docs = read(tmp_path)
-    assert docs.ids.tolist() == [name] and docs.tokens.tolist() == [[2.0] * 4]

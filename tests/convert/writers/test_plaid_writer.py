@@ -48,44 +48,30 @@ def lost(documents: MultiVectors, folder: Path) -> float:
 
 
 @pytest.mark.parametrize(
-    "folder",
-    [
-        COLBERT,
-        pytest.param(
-            REAL,
-            marks=[
-                pytest.mark.shared,
-                pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data"),
-            ],
-        ),
-    ],
-    ids=["golden", "real"],
+    "folder", [COLBERT, pytest.param(REAL, marks=pytest.mark.shared)], ids=["golden", "real"]
 )
 def test_codes_of_an_index_of_colbert_are_written_back(folder: Path, tmp_path: Path) -> None:
-    """Directly, and through an index that stores them."""
+    """Straight, and through an index that keeps them."""
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data")
     MuveraIndex.from_plaid(folder, path=tmp_path / "index")
     convert(folder, tmp_path / "straight", to="plaid", max_tokens=100)
     answer("convert", tmp_path / "index", tmp_path / "through", "--to", "plaid")
-    for found in (tmp_path / "straight", tmp_path / "through"):
+    for ours in (tmp_path / "straight", tmp_path / "through"):
         for part in ("codes", "residuals"):
-            expected = whole(folder, part)
-            np.testing.assert_array_equal(whole(found, part), expected)
-            assert whole(found, part).dtype == expected.dtype
-        for name in ("centroids", "ivf.pid", "buckets"):
-            theirs, ours = (read_torch(place / f"{name}.pt") for place in (folder, found))
-            if name == "centroids":
-                assert (ours.kind, ours.shape) == (theirs.kind, theirs.shape)
-                np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-            if name == "ivf.pid":
-                count = int(theirs[1].numpy().sum())
-                np.testing.assert_array_equal(ours[0].numpy(), theirs[0].numpy()[:count])
-                np.testing.assert_array_equal(ours[1].numpy(), theirs[1].numpy())
-                assert [part.kind for part in ours] == ["int32", "int64"]
-            if name == "buckets":
-                np.testing.assert_array_equal(ours[1].numpy(), theirs[1].numpy().astype(np.float32))
-                assert ours[0].shape == theirs[0].shape
-        np.testing.assert_array_equal(read(found).tokens, read(folder).tokens)
-        assert read(found).lengths.tolist() == read(folder).lengths.tolist()
+            np.testing.assert_array_equal(whole(ours, part), whole(folder, part))
+            assert whole(ours, part).dtype == whole(folder, part).dtype
+        np.testing.assert_array_equal(read_array(ours / "centroids.pt"), read_array(folder / "centroids.pt"))
+        lists, expected = (read_torch(place / "ivf.pid.pt") for place in (ours, folder))
+        assert [tensor.kind for tensor in lists] == ["int32", "int64"]
+        count = int(expected[1].numpy().sum())
+        np.testing.assert_array_equal(lists[0].numpy(), expected[0].numpy()[:count])
+        np.testing.assert_array_equal(lists[1].numpy(), expected[1].numpy())
+        buckets, expected = (read_torch(place / "buckets.pt") for place in (ours, folder))
+        np.testing.assert_array_equal(buckets[1].numpy(), expected[1].numpy().astype(np.float32))
+        assert buckets[0].shape == expected[0].shape
+        np.testing.assert_array_equal(read(ours).tokens, read(folder).tokens)
+        assert read(ours).lengths.tolist() == read(folder).lengths.tolist()
 
 
 def test_the_files_are_those_of_colbert(tmp_path: Path) -> None:
@@ -104,7 +90,7 @@ def test_the_files_are_those_of_colbert(tmp_path: Path) -> None:
     assert read_torch(tmp_path / "out" / "avg_residual.pt").shape == ()
 
 
-@pytest.mark.parametrize("nbits", [1, 2, 4, 8])
+@pytest.mark.parametrize("nbits", [1, 4])
 def test_chunks_of_any_size_hold_the_same(
     nbits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +160,6 @@ def test_changed_tokens_and_other_bits_are_coded_anew(tmp_path: Path) -> None:
         (collection([2], 4), {"nbits": 1}, "dimension=4 .* nbits=8"),
         (collection([2], 4), {"nbits": 3}, "1, 2, 4, 8, got 3"),
         (collection([0, 0], 8), {}, "memory has no token vectors"),
-        (collection([], 8), {}, "memory has no token vectors"),
         (random_index(3, [[0, 0]]), {}, "plaid has no token vectors"),
     ],
 )
@@ -207,19 +192,13 @@ def test_any_tensors_are_read_back(
         np.testing.assert_array_equal(array, tensor)
 
 
-@pytest.mark.parametrize(
-    "tensor",
-    [np.arange(24, dtype=np.int32).reshape(4, 6)[::2, 1:5].T, np.empty((0, 1 << 33), np.uint8)],
-    ids=["strided", "long shape"],
-)
-def test_unusual_tensors(tensor: np.ndarray, tmp_path: Path) -> None:
+def test_a_strided_tensor(tmp_path: Path) -> None:
+    tensor = np.arange(24, dtype=np.int32).reshape(4, 6)[::2, 1:5].T
     write_torch(tmp_path / "some.pt", tensor)
     np.testing.assert_array_equal(read_array(tmp_path / "some.pt"), tensor)
 
 
-@pytest.mark.parametrize(
-    "name", ["0.codes", "1.residuals", "centroids", "avg_residual", "buckets", "ivf.pid"]
-)
+@pytest.mark.parametrize("name", ["1.residuals", "centroids", "avg_residual", "buckets"])
 def test_files_have_the_layout_of_torch(name: str, tmp_path: Path) -> None:
     theirs = read_torch(COLBERT / f"{name}.pt")
     tensors = [part.numpy() for part in (theirs if isinstance(theirs, tuple) else (theirs,))]
