@@ -164,4 +164,4 @@ def machines(
     typer.echo(markdown(machine_table(sizes, Machine(memory, cores, rate))))
     for cost in search_costs():
         growth = f"time grows with their power {cost.exponent:.2f}"
-        typer.echo(f"{cost.name}: measured to {cost.documents:,} documents, {growth}")
+        typer.echo(f"{cost.name}: measured up to {cost.documents:,} documents, {growth}")

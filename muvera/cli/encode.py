@@ -41,7 +41,7 @@ def encode(
     ] = None,
     format: Format = None,
     part: Annotated[
-        str | None, Option(help="docs or queries, if SOURCE contains both (default: as --side).")
+        str | None, Option(help="docs or queries, if SOURCE contains both (default: the same as --side).")
     ] = None,
     option: ReaderOption = None,
     threads: Threads = None,
