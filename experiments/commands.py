@@ -163,5 +163,5 @@ def machines(
     sizes = documents or [100_000_000, 10_000_000_000]
     typer.echo(markdown(machine_table(sizes, Machine(memory, cores, rate))))
     for cost in search_costs():
-        growth = f"time grows with their power {cost.exponent:.2f}"
+        growth = f"time grows like documents ** {cost.exponent:.2f}"
         typer.echo(f"{cost.name}: measured up to {cost.documents:,} documents, {growth}")
