@@ -10,12 +10,6 @@ import numpy as np
 
 from muvera import FDEConfig, MultiVectors, MuveraIndex
 
-#: Ways to search: settings of MuveraIndex.build.
-WAYS: dict[str, dict[str, Any]] = {
-    "all tokens": {"exact_tokens": 10**6},
-    **{name: {"exact_tokens": 0, "backend": name} for name in ("exact", "scan", "hnsw")},
-}
-
 #: Documents 0 to STABLE - 1 always exist and are replaced; documents from OTHERS on are added and deleted.
 STABLE, OTHERS, DIMENSION = 160, 1_000, 20
 

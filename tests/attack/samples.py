@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders.foreign_indexes import random_index, write_fast_plaid, write_plaid, write_pt
+from builders.foreign_indexes import random_index, write_fast_plaid, write_plaid, write_pt, write_warp
 from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
 
@@ -67,19 +67,6 @@ def rows(row: Callable[[str, list[Any]], Any], name: str = "rows.jsonl") -> Make
         return place / name
 
     return make
-
-
-def warp(place: Path) -> Path:
-    index = random_index(2, [[3, 0, 5, 1, 7, 2]], 16, 4)
-    lengths, codes = index["lengths"][0], index["codes"][0]
-    order = np.argsort(codes, kind="stable")
-    np.save(place / "centroids.npy", index["centroids"].astype(np.float32))
-    np.save(place / "bucket_weights.npy", index["weights"])
-    sizes = np.bincount(codes, minlength=len(index["centroids"])).astype(np.int64)
-    owners = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
-    for name, array in (("sizes", sizes), ("codes", owners[order]), ("residuals", index["packed"][0][order])):
-        write_pt(place / f"{name}.compacted.pt", array)
-    return place
 
 
 def byaldi(place: Path) -> Path:
@@ -204,7 +191,7 @@ SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
     "pylate_fast_plaid": ((), golden("pylate_fast_plaid")),
     "pylate_plaid": ((), golden("pylate_stanford_plaid")),
     "pylate_voyager": ((), golden("pylate_voyager")),
-    "warp": ((), warp),
+    "warp": ((), lambda place: write_warp(place, random_index(2, [[3, 0, 5, 1, 7, 2]], 16, 4))[0]),
     "byaldi": ((), byaldi),
     "qdrant": (("qdrant_client",), qdrant),
     "lancedb": (("lancedb", "pyarrow"), lancedb),

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from attack.changes import WAYS, Stress, change_at_random
+from builders.indexes import WAYS
+
+from attack.changes import Stress, change_at_random
 
 SECONDS = 60.0 if "MUVERA_ATTACK" in os.environ else 1.5
 

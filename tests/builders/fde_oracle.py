@@ -9,21 +9,6 @@ from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 
-__all__ = [
-    "OPTIONS",
-    "PROJECTIONS",
-    "ROUNDING",
-    "WHOLE",
-    "assert_close",
-    "clear_of_planes",
-    "encoders",
-    "expected",
-    "fitted",
-    "matrices_of",
-    "sample",
-    "texts_for",
-]
-
 # float32 sums of at most a hundred terms, relative to the largest entry.
 ROUNDING = 3e-6
 

@@ -2,8 +2,6 @@
 
 from hypothesis import strategies as st
 
-__all__ = ["CONDITIONS", "METADATA"]
-
 SCALARS = st.one_of(
     st.integers(-3, 3), st.sampled_from(["", "a", "b", "1"]), st.booleans(), st.sampled_from([0.5, -1.0, 2.0])
 )

@@ -19,8 +19,6 @@ from experiments.systems.baselines import Exhaustive
 from experiments.systems.registry import SYSTEMS
 from muvera import MultiVectors
 
-__all__ = ["CALLS", "Faulty", "faulty_system", "run", "small", "summary"]
-
 #: Calls of the fake systems.
 CALLS: list[str] = []
 

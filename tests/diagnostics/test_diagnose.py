@@ -82,7 +82,7 @@ def test_empty_documents_are_counted_and_skipped() -> None:
     assert diagnosis.tokens_per_document == {"min": 8, "median": 8.0, "p95": 8.0, "max": 8}
 
 
-@pytest.mark.parametrize(("count", "cutoffs"), [(2, []), (19, []), (20, [10]), (99, [10]), (100, [10, 50])])
+@pytest.mark.parametrize(("count", "cutoffs"), [(2, []), (20, [10]), (100, [10, 50])])
 def test_few_documents_have_no_deep_recall(count: int, cutoffs: list[int]) -> None:
     diagnosis = diagnose(cones(0.2, count=count), encoder=FDEConfig(dimension=32, num_repetitions=2))
     assert [row.name for row in diagnosis.encoders] == ["mean", "fde", "paper", "given"]
@@ -172,16 +172,10 @@ def test_the_bundled_sample() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"documents": [np.ones((3, 4))]}, ValueError, "2 documents.* 1"),
         ({"documents": np.full((3, 2, 4), np.nan)}, ValueError, "documents.0. .id 0. has nan"),
-        ({"documents": np.zeros((3, 2, 4))}, ValueError, "2 tokens .* 0"),
-        ({"queries": np.full((3, 2, 32), np.inf)}, ValueError, "queries.0. .id 0. has inf"),
         ({"queries": np.ones((3, 2, 31))}, ValueError, "31 columns.* 32"),
-        ({"queries": [np.empty((0, 32))]}, ValueError, "1 queries"),
         ({"encoder": FDEConfig(dimension=16)}, ValueError, "16"),
-        ({"encoder": 3}, TypeError, "int"),
         ({"sample": 1}, ValueError, "sample .*2.* 1"),
-        ({"sample": 10.0}, TypeError, "sample .*float"),
         ({"seed": -1}, ValueError, "seed .*-1"),
     ],
 )

@@ -163,17 +163,6 @@ def test_the_k_of_the_theorem_is_not_enough_for_any_angle() -> None:
     assert at > 20, "the means are this many standard deviations apart with the k for any angle"
 
 
-@pytest.mark.parametrize(("e", "p"), [(0.25, 200), (0.5, 40), (0.9, 20)])
-def test_the_constants_of_fact_a_2(e: float, p: int) -> None:
-    """The bound holds for the most one-sided vectors, for which signs deviate most from Gaussians."""
-    rng = np.random.default_rng(3)
-    for x, y in ((np.eye(1, 16)[0], np.eye(1, 16, 1)[0]), (np.full(16, 0.25), np.full(16, 0.25))):
-        signs = rng.choice([-1.0, 1.0], (2000, p, 16))
-        off = np.abs(((signs @ x) * (signs @ y)).mean(axis=1) - x @ y) > e
-        assert off.mean() <= min(1.0, projection_failure(e, p))
-        assert off.mean() <= min(1.0, 2 * math.exp(-p * e**2 / (12 + 8 * e)))
-
-
 # -- compare --------------------------------------------------------------------------
 
 
@@ -213,12 +202,8 @@ def test_a_configuration_that_is_large_enough() -> None:
     ("arguments", "kind", "words"),
     [
         ((0.0, 0.1, 3, 4), ValueError, "eps .*0.0"),
-        ((1.5, 0.1, 3, 4), ValueError, "eps .*1.5"),
-        ((math.nan, 0.1, 3, 4), ValueError, "eps .*nan"),
-        ((0.1, 0.0, 3, 4), ValueError, "delta .*0.0"),
         ((0.1, 1.0, 3, 4), ValueError, "delta .*1.0"),
         ((0.1, 0.1, 0, 4), ValueError, "num_query_tokens .*0"),
-        ((0.1, 0.1, 3, -4), ValueError, "num_document_tokens .*-4"),
         ((0.1, 0.1, 3.0, 4), TypeError, "num_query_tokens .*float"),
     ],
 )

@@ -24,18 +24,13 @@ def test_accepted_values() -> None:
     ("call", "error", "message"),
     [
         (lambda: require_int("k", True), TypeError, "k must be an int, got bool True"),
-        (lambda: require_int("k", np.True_), TypeError, "got bool"),
         (lambda: require_int("k", 2.0), TypeError, "got float 2.0"),
-        (lambda: require_int("k", None), TypeError, "got NoneType"),
         (lambda: require_int("k", "x" * 500), TypeError, r"got str 'x+\.\.\.x+'"),
-        (lambda: require_int("k", 0, 1), ValueError, "k must be at least 1, got 0"),
         (lambda: require_int("k", 9, None, 8), ValueError, "at most 8, got 9"),
         (lambda: require_int("k", 9, 1, 8), ValueError, "between 1 and 8, got 9"),
         (lambda: require_int("k", 0, 1, hint="Use None."), ValueError, r"got 0\. Use None\.$"),
         (lambda: require_number("tau", False), TypeError, "tau must be a number, got bool False"),
-        (lambda: require_number("tau", "1"), TypeError, "got str '1'"),
         (lambda: require_number("tau", float("nan")), ValueError, "finite, got nan"),
-        (lambda: require_number("tau", np.float32("inf")), ValueError, "finite, got inf"),
         (lambda: require_number("tau", 10**400), ValueError, "finite, got inf"),
         (lambda: require_number("tau", 1.5, 0, 1), ValueError, "between 0 and 1, got 1.5"),
         (
@@ -49,9 +44,7 @@ def test_accepted_values() -> None:
             r"ids must be a collection of ids, got the string '12'\. Give \['12'\]",
         ),
         (lambda: as_id_list(b"12", "names"), TypeError, "names must .* b'12'"),
-        (lambda: as_id_list(12), TypeError, "12"),
         (lambda: as_id_list({"a": 1}), TypeError, "dict"),
-        (lambda: as_id_list(None), TypeError, "None"),
     ],
 )
 def test_refused_values(call: Callable[[], Any], error: type[Exception], message: str) -> None:

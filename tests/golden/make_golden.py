@@ -1,6 +1,10 @@
-"""Make the golden files of the C++ reference: ``python tests/golden/make_reference_golden.py [NAME ...]``.
+"""Make golden files of vectors: ``python tests/golden/make_golden.py NAME ...``.
 
 =========  ==========================================================================================
+ours       FDEs of this library's own settings, which show every change to them: ``tokens`` and ``lengths``
+           of a collection, ``settings`` (a JSON text per case), their ``hashes``, and ``documents_i`` and
+           ``queries_i`` of case i.  Make it again only if FDEs are meant to change: stored FDEs cannot be
+           compared with new ones
 muvfde     FDEs of the PyPI package muvfde 0.0.9, a binding of the C++ reference (GCC 14.2's libstdc++):
            ``settings``, a JSON text per case, and ``tokens_i``, ``document_i`` and ``query_i`` of case i
 libstdcxx  draws of a C++ program, ``libstdcxx_draws.cc`` (g++ 12.4, glibc 2.41, ``-O2``):
@@ -24,8 +28,24 @@ sys.path.insert(0, str(HERE.parent))
 
 from builders.muvfde import muvfde_fdes  # noqa: E402
 
+from muvera import FDEConfig, FDEEncoder, MultiVectors  # noqa: E402
+
+#: Structured and dense hyperplanes, every projection, both final projections, with and without blocks.
+WHOLE: Any = {"split_mean": False, "document_cells": "unit"}
+SPLIT: Any = {"split_mean": True, "document_cells": "length"}
+OUR_CASES = [
+    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, **WHOLE),
+    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, projection="identity", **WHOLE),
+    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=5, hyperplanes="gaussian",
+              projection_dimension=5, final_projection="rademacher", final_projection_dimension=40, **WHOLE),
+    FDEConfig.preset("paper", 96, num_repetitions=3, num_simhash_projections=3),
+    FDEConfig.preset("paper", 96, num_repetitions=3, projection="count_sketch",
+                     final_projection="count_sketch", final_projection_dimension=60),
+    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, **SPLIT),
+]  # fmt: skip
+
 #: Hyperplanes, projection and its columns, filling, and floats after the final projection of each case.
-CASES = [
+MUVFDE_CASES = [
     (0, "identity", 0, False, 0),
     (1, "count_sketch", 3, True, 0),
     (3, "identity", 0, True, 0),
@@ -36,11 +56,28 @@ CASES = [
 ]
 
 
+def ours() -> dict[str, np.ndarray]:
+    """Return FDEs of this library."""
+    rng = np.random.default_rng(20240529)
+    lengths = np.array([7, 1, 0, 12, 3])
+    tokens = (rng.standard_normal((lengths.sum(), 96)) + 0.5).astype(np.float32)
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    documents = MultiVectors.from_flat(tokens, lengths)
+    out: dict[str, Any] = {"tokens": tokens, "lengths": lengths}
+    for i, config in enumerate(OUR_CASES):
+        encoder = FDEEncoder(config).fit(documents)
+        out[f"documents_{i}"] = encoder.encode_documents(documents)
+        out[f"queries_{i}"] = encoder.encode_queries(documents)
+    out["settings"] = np.array([json.dumps(config.to_dict()) for config in OUR_CASES])
+    out["hashes"] = np.array([config.hash for config in OUR_CASES])
+    return out
+
+
 def muvfde() -> dict[str, np.ndarray]:
     """Return FDEs of muvfde."""
     out: dict[str, np.ndarray] = {}
     settings = []
-    for i, (k, kind, p, fill, final) in enumerate(CASES):
+    for i, (k, kind, p, fill, final) in enumerate(MUVFDE_CASES):
         case: dict[str, Any] = {
             "dimension": 12,
             "num_repetitions": 3,
@@ -77,9 +114,9 @@ def libstdcxx() -> dict[str, np.ndarray]:
     return out
 
 
-MAKERS = {"muvfde": muvfde, "libstdcxx": libstdcxx}
+MAKERS = {"ours": ours, "muvfde": muvfde, "libstdcxx": libstdcxx}
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or MAKERS:
+    for name in sys.argv[1:]:
         arrays: dict[str, Any] = MAKERS[name]()
         np.savez_compressed(HERE / f"{name}.npz", **arrays)
