@@ -66,12 +66,12 @@ def test_auto_changes_to_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     search = CandidateSearch(ENCODER, IndexSettings())
     search.add(np.arange(100), DOCUMENTS[:100])
     assert search.search.kind == "exact" and search.measure(WINDOWS) == 1.0
-    assert not search.recall_is_stale
+    assert not bool(search.recall_is_stale)
     before = rows(search.find(QUERIES, 500))[0]
     search.remove(np.array([3]))
     search.add(np.arange(100, 200), DOCUMENTS[100:])
-    assert search.search.kind == "scan"
-    assert search.recall_is_stale  # the recall of an exact search does not apply to the scan
+    assert [search.search.kind] == ["scan"]
+    assert bool(search.recall_is_stale)  # the recall of an exact search does not apply to the scan
     assert search.search.labels().tolist() == [row for row in FILLED.tolist() if row != 3]
     among = [row for row in before if row != 3]
     assert sorted(rows(search.find(QUERIES, 500, np.array(among)))[0]) == sorted(among)

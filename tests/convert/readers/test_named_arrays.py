@@ -354,7 +354,7 @@ def test_hdf5_groups(tmp_path: Path) -> None:
         ({"group": "right/deep"}, r"two\.h5:/right/deep has 6 token vectors"),
     ):
         with pytest.raises(ValueError, match=message):
-            read(path, **options)
+            read(path, **options)  # type: ignore[arg-type]
 
 
 def test_hdf5_ragged_rows(tmp_path: Path) -> None:

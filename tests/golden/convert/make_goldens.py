@@ -33,7 +33,8 @@ HERE = Path(__file__).parent
 
 def rows_around(centers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     rows = centers[rng.integers(0, 8, count)] + 0.5 * rng.normal(size=(count, centers.shape[1]))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    units: np.ndarray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return units
 
 
 def keep(built: Path, name: str, *drop: str) -> Path:
