@@ -205,52 +205,10 @@ def test_finds_more_than_an_fde_of_the_same_size() -> None:
     assert recall["learned"] > recall["fde"] + 0.1, recall
 
 
-# -- the same bits ----------------------------------------------------------------
-
-
-def test_batches_threads_and_dtypes_do_not_matter(encoder: LearnedEncoder, documents: MultiVectors) -> None:
-    halves = MultiVectors.from_arrays([np.asarray(text, np.float16) for text in documents])
-    floats = MultiVectors.from_arrays([np.asarray(text, np.float32) for text in halves])
-    for encode in (encoder.encode_documents, encoder.encode_queries):
-        together = encode(documents, threads=2)
-        alone = np.concatenate([encode(documents[i : i + 1], threads=1) for i in range(60)])
-        assert together.tobytes() == alone.tobytes()
-        assert encode(halves).tobytes() == encode(floats).tobytes()
-        texts = MultiVectors.from_flat(documents[0], [0, len(documents[0]), 0])
-        vectors = encode(texts)
-        assert not vectors[0].any() and vectors[1].any() and not vectors[2].any()
-    tokens = documents[0]
-    once = encoder.encode_documents([tokens])
-    assert once.tobytes() == encoder.encode_documents([np.concatenate([tokens, tokens[::-1]])]).tobytes()
-
-
-def test_fits_repeat_on_any_batches_and_threads(encoder: LearnedEncoder, documents: MultiVectors) -> None:
-    batches = (documents[start : start + 7] for start in range(0, 60, 7))
-    again = LearnedEncoder(encoder.config).fit(batches, threads=1)
-    for name, array in again.to_arrays().items():
-        np.testing.assert_array_equal(array, encoder.to_arrays()[name])
-    other = LearnedEncoder(LearnedConfig(dimension=20, **{**SMALL, "seed": 7})).fit(documents)
-    assert not np.array_equal(maps_of(other).documents, maps_of(encoder).documents)
-    tiny = LearnedEncoder(LearnedConfig(dimension=20, **SMALL)).fit(documents[:2])
-    assert np.isfinite(tiny.encode_documents(documents)).all()
-
-
 # -- bad input --------------------------------------------------------------------
 
 
-def test_wrong_calls(encoder: LearnedEncoder, documents: MultiVectors) -> None:
-    fresh = LearnedEncoder(LearnedConfig(dimension=20, **SMALL))
-    for call in (lambda: fresh.encode_documents(documents), fresh.to_arrays):
-        with pytest.raises(ValueError, match=r"fit\(documents\) first"):
-            call()
-    with pytest.raises(ValueError, match="token"):
-        fresh.fit(MultiVectors.from_flat(np.empty((0, 20), np.float32), [0, 0]))
-    with pytest.raises(ValueError, match="Make a new encoder"):
-        encoder.fit(documents)
-    with pytest.raises(ValueError, match="8 columns"):
-        encoder.encode_documents(np.zeros((3, 8), np.float32))
-    with pytest.raises(TypeError, match="dict"):
-        LearnedEncoder({"dimension": 20})  # type: ignore[arg-type]
+def test_maps_of_another_size(encoder: LearnedEncoder) -> None:
     other = LearnedConfig(dimension=20, **{**SMALL, "vector_dimension": 25})
     with pytest.raises(ValueError, match=r"'documents' has shape \(100, 24\).*\(100, 25\)"):
         LearnedEncoder(other, maps=encoder.maps)

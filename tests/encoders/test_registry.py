@@ -78,32 +78,6 @@ def test_wrong_encoder_arguments(call: Callable[[Any, int], object]) -> None:
         config_from_dict({"encoder": "deep", "dimension": 8})
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        FDEConfig(dimension=8, num_repetitions=2),
-        FDEConfig.preset("reference", dimension=8),
-        MomentsConfig(dimension=8, covariance=False, compact_dimension=None),
-        MomentsConfig(dimension=8, compact_dimension=16),
-        MomentsConfig(dimension=140, compact_dimension=16),
-        LearnedConfig(dimension=8, vector_dimension=16, num_landmarks=64, num_features=64),
-    ],
-    ids=lambda config: f"{config.kind} {config.vector_dimension}",
-)
-def test_a_saved_encoder_encodes_the_same(config: Any, tmp_path: Path) -> None:
-    documents = np.random.default_rng(0).normal(size=(80, 5, config.dimension))
-    encoder = make_encoder(config).fit(documents)
-    encoder.save(tmp_path / "encoder")
-    loaded = load_encoder(tmp_path / "encoder")
-    assert loaded.config == config
-    for side in ("encode_documents", "encode_queries"):
-        np.testing.assert_array_equal(getattr(loaded, side)(documents), getattr(encoder, side)(documents))
-    with pytest.raises(FileExistsError):
-        encoder.save(tmp_path / "encoder")
-    encoder.save(str(tmp_path / "encoder"), overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
-
-
 def test_damaged_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"encoder\.json"):
         load_encoder(tmp_path)

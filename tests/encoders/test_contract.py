@@ -1,0 +1,113 @@
+"""What every encoder promises: the same bits in any batch and on any threads, one fit, files, refused input."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, load_encoder
+from muvera.encoders.registry import make_encoder
+
+CONFIGS = [
+    FDEConfig(dimension=8, num_repetitions=2),
+    FDEConfig.preset("reference", dimension=8),
+    MomentsConfig(dimension=20, covariance=False, compact_dimension=None),
+    MomentsConfig(dimension=140, compact_dimension=None),
+    MomentsConfig(dimension=20, compact_dimension=16),
+    MomentsConfig(dimension=140, compact_dimension=16),
+    LearnedConfig(dimension=20, vector_dimension=16, num_landmarks=100, num_features=64),
+]
+
+bitwise = pytest.mark.compiled("interpreted tiles are BLAS products")
+
+
+def texts(dimension: int, count: int = 60) -> MultiVectors:
+    """Return ragged texts around a common direction, one of them empty."""
+    rng = np.random.default_rng(dimension)
+    lengths = rng.integers(1, 12, count)
+    lengths[count // 2] = 0
+    tokens = (rng.standard_normal((lengths.sum(), dimension)) + 0.5) / np.sqrt(dimension)
+    return MultiVectors.from_flat(tokens.astype(np.float32), lengths)
+
+
+@pytest.fixture(
+    scope="module", params=CONFIGS, ids=lambda c: f"{c.kind} {c.dimension} to {c.vector_dimension}"
+)
+def encoder(request: pytest.FixtureRequest) -> Any:
+    """A fitted encoder."""
+    return make_encoder(request.param).fit(texts(request.param.dimension), threads=2)
+
+
+@bitwise
+def test_batches_threads_and_dtypes_do_not_matter(encoder: Any) -> None:
+    documents = texts(encoder.config.dimension)
+    halves = MultiVectors.from_flat(documents.tokens.astype(np.float16), documents.lengths)
+    floats = MultiVectors.from_flat(halves.tokens.astype(np.float32), documents.lengths)
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        together = encode(documents, threads=2)
+        alone = np.concatenate([encode(documents[i : i + 1], threads=1) for i in range(len(documents))])
+        np.testing.assert_array_equal(together, alone)
+        np.testing.assert_array_equal(encode(halves), encode(floats))
+        filled = documents.lengths > 0
+        assert not together[~filled].any() and together[filled].any(axis=1).all()
+
+
+@bitwise
+def test_fits_repeat_in_any_batches_and_on_any_threads(encoder: Any) -> None:
+    documents = texts(encoder.config.dimension)
+    batches = [documents[start : start + 7] for start in range(0, 60, 7)]
+    for source in (iter(batches), list(documents)):
+        again = make_encoder(encoder.config).fit(source, threads=1).to_arrays()
+        for name, array in encoder.to_arrays().items():
+            np.testing.assert_array_equal(again[name], array, err_msg=name)
+    few = make_encoder(encoder.config).fit(documents[:2])
+    assert np.isfinite(few.encode_documents(documents)).all()
+
+
+def test_a_saved_encoder_encodes_the_same(encoder: Any, tmp_path: Path) -> None:
+    documents = texts(encoder.config.dimension)
+    encoder.save(tmp_path / "encoder")
+    loaded = load_encoder(tmp_path / "encoder")
+    assert loaded.config == encoder.config
+    for side in ("encode_documents", "encode_queries"):
+        np.testing.assert_array_equal(getattr(loaded, side)(documents), getattr(encoder, side)(documents))
+    with pytest.raises(FileExistsError):
+        encoder.save(tmp_path / "encoder")
+    encoder.save(str(tmp_path / "encoder"), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4], CONFIGS[-1]], ids=lambda config: config.kind)
+def test_a_fit_comes_first_and_once(config: Any) -> None:
+    fresh, dimension = make_encoder(config), config.dimension
+    for call in (fresh.encode_documents, fresh.encode_queries, fresh.save):
+        with pytest.raises(ValueError, match=r"fit\(documents\) first"):
+            call(np.ones((2, dimension)))
+    with pytest.raises(ValueError, match="token"):
+        fresh.fit(MultiVectors.from_flat(np.zeros((0, dimension), np.float32), lengths=[0, 0]))
+    with pytest.raises(ValueError, match=rf"3 columns.*dimension={dimension}"):
+        fresh.fit(np.ones((2, 3)))
+    bad = np.ones((2, dimension))
+    bad[0, 2] = np.nan
+    with pytest.raises(ValueError, match=r"documents\[1\].*nan.*token 0, coordinate 2"):
+        fresh.fit([np.ones((2, dimension)), bad])
+    assert fresh.fit(texts(dimension)) is fresh
+    with pytest.raises(ValueError, match="Make a new encoder"):
+        fresh.fit(texts(dimension))
+    with pytest.raises(TypeError, match="dict"):
+        type(fresh)({"dimension": 3})
+
+
+@pytest.mark.parametrize("side", ["documents", "queries"])
+def test_tokens_must_be_finite_and_of_the_right_width(encoder: Any, side: str) -> None:
+    encode, dimension = getattr(encoder, f"encode_{side}"), encoder.config.dimension
+    with pytest.raises(ValueError, match=rf"{side} has 5 columns.*dimension={dimension}"):
+        encode(np.ones((2, 5)))
+    for value, dtype in ((np.nan, np.float32), (-np.inf, np.float16)):
+        bad = np.zeros((3, dimension), dtype)
+        bad[2, 1] = value
+        with pytest.raises(ValueError, match=rf"{side}\[1\] \(id 'b'\).*token 2, coordinate 1"):
+            encode(MultiVectors.from_arrays([np.ones((5, dimension), dtype), bad], ids=["a", "b"]))
+    with pytest.raises(TypeError, match="floating point"):
+        encode(np.ones((2, dimension), np.int8))
