@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,13 +12,11 @@ from typer import Option
 
 from .options import Json, Threads
 from .output import note, print_json, seconds
-from .texts import converse, print_hits
+from .texts import print_hits
 
 if TYPE_CHECKING:
     from ..data.demo_sample import DemoSample
     from ..index.muvera_index import MuveraIndex
-    from ..texts.encoders.minilm import SampleEncoder
-    from ..texts.text_index import TextIndex
 
 __all__ = ["demo"]
 
@@ -56,11 +52,10 @@ def demo(
     if not json_:
         note("Compiling (only the first time after an installation) ...")
     compiling = _time(lambda: _warm_up(sample, threads))
-    encoder = SampleEncoder(sample)
     start = time.perf_counter()
     names = sample.documents.ids.tolist()
     texts = TextIndex.build(
-        sample.texts, encoder, vectors=_VECTORS, ids=names, exact_tokens=0, threads=threads
+        sample.texts, SampleEncoder(sample), vectors=_VECTORS, ids=names, exact_tokens=0, threads=threads
     )
     building = time.perf_counter() - start
     index = texts.index
@@ -76,30 +71,13 @@ def demo(
     shown = [(text, texts.search(text, _SHOWN, explain=True)) for text in sample.query_texts[:queries]]
     facts["seconds"]["all"] = time.perf_counter() - begun
     if json_:
-        print_json(
-            {
-                **facts,
-                "shown": [{"query": text, "hits": [hit.to_dict() for hit in hits]} for text, hits in shown],
-            }
-        )
+        examples = [{"query": text, "hits": [hit.to_dict() for hit in hits]} for text, hits in shown]
+        print_json({**facts, "shown": examples})
         return
     for (text, hits), answers in zip(shown, sample.relevant, strict=False):
         typer.echo(f"query: {text}")
         print_hits(hits, True, answers)
     _print_summary(facts, EXACT_TOKENS)
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        _ask(texts, encoder)
-
-
-def _ask(texts: TextIndex, encoder: SampleEncoder) -> None:
-    """Answer questions from the terminal, if the model is installed."""
-    try:
-        encoder.model  # noqa: B018 (loads the model)
-    except ImportError as error:
-        note(f"To ask your own questions: {error}")
-        return
-    note("Ask a question about Python's standard library; an empty line ends.")
-    converse(partial(texts.search, k=_SHOWN), explain=True)
 
 
 def _time(work: Callable[[], object]) -> float:

@@ -13,8 +13,6 @@ from .output import note, print_json, progress_bar
 
 __all__ = ["diagnose", "tune"]
 
-Seed = Annotated[int, Option(help="Random seed of the sample.")]
-
 
 def diagnose(
     source: Source,
@@ -25,7 +23,6 @@ def diagnose(
     encoder: Encoder = None,
     config: Config = None,
     sample: Annotated[int, Option(help="Documents to measure; time grows in proportion.")] = 1000,
-    seed: Seed = 0,
     threads: Threads = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -49,9 +46,7 @@ def diagnose(
         if encoder is not None or config is not None:
             chosen = choose_encoder(encoder, config, documents.dimension)[0]
             extra = getattr(chosen, "config", chosen)
-        diagnosis = run(
-            documents, query_vectors, extra, sample=sample, seed=seed, threads=threads, progress=advance
-        )
+        diagnosis = run(documents, query_vectors, extra, sample=sample, threads=threads, progress=advance)
     if json_:
         print_json({"source": str(source), **diagnosis.to_dict()})
     else:
@@ -74,13 +69,8 @@ def tune(
         int | None, Option(help="Documents that a search ranks exactly (default: 100).")
     ] = None,
     sample: Annotated[int, Option(help="Documents to measure; time grows in proportion.")] = 1500,
-    seed: Seed = 0,
     out: Annotated[
         Path | None, Option(help="Write the configuration here, for muvera index --config.")
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        Option(help="Plot recall against bytes to this .svg or .png file; needs the extra 'plot'."),
     ] = None,
     threads: Threads = None,
     json_: Json = False,
@@ -96,17 +86,11 @@ def tune(
       muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
       muvera index docs docs.index --config tuned.json
     """
-    from ..tuning.plot import plot_tuning, require_plot
     from ..tuning.tune import tune as run
     from .sources import read_collections
 
-    for path in (out, plot):  # before the work
-        if path is not None and not path.parent.is_dir():
-            raise FileNotFoundError(
-                f"The folder {path.parent} of {path.name} does not exist. Create it first."
-            )
-    if plot is not None:
-        require_plot(plot)
+    if out is not None and not out.parent.is_dir():  # before the work
+        raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Make it first.")
     with progress_bar(None, "steps", "measuring", quiet) as advance:
         documents, query_vectors = read_collections(source, queries, format, part, option)
         tuning = run(
@@ -117,14 +101,11 @@ def tune(
             max_floats=max_floats,
             candidates=candidates,
             sample=sample,
-            seed=seed,
             threads=threads,
             progress=advance,
         )
     if out is not None:
         tuning.save(out)
-    if plot is not None:
-        plot_tuning(tuning, plot)
     if json_:
         print_json({"source": str(source), **tuning.to_dict()})
         return

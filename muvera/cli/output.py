@@ -53,13 +53,10 @@ def print_json(value: Any) -> None:
 
 
 def one_line(error: BaseException, options: dict[str, str] | None = None) -> str:
-    """Return an error's message without line breaks, with options instead of Python's parameters.
+    """Return an error's message without line breaks.
 
-    Parameters
-    ----------
-    error : Exception
-    options : dict of str to str, optional
-        The command's options by their Python names, such as ``{"max_bytes": "--max-bytes"}``.
+    `options` are the command's options by their Python names, such as ``{"max_bytes": "--max-bytes"}``,
+    which replace these names.
     """
     if isinstance(error, OSError) and error.strerror is not None:
         text = f"{error.strerror.rstrip('.')}."

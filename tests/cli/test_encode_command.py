@@ -36,6 +36,7 @@ def small(docs: Path) -> list[Any]:
 
 
 def test_documents_and_queries(docs: Path, tmp_path: Path) -> None:
+    assert answer("encode", docs, tmp_path / "m.npy")["config"] == MomentsConfig(dimension=16).to_dict()
     code, out, err = muvera("encode", docs, tmp_path / "d.npy", *small(docs))
     assert code == 0 and "30 vectors of documents, 65 floats each, 1 of them zero" in out
     assert "--save-encoder" in err
@@ -49,10 +50,6 @@ def test_documents_and_queries(docs: Path, tmp_path: Path) -> None:
     assert (facts["side"], facts["config"], facts["vectors"]) == ("queries", CONFIG.to_dict(), 5)
     expected = FDEEncoder(CONFIG).fit(some_texts()).encode_queries(QUERIES)
     np.testing.assert_array_equal(np.load(tmp_path / "q.npy"), expected)
-
-
-def test_the_default_is_moments(docs: Path, tmp_path: Path) -> None:
-    assert answer("encode", docs, tmp_path / "d.npy")["config"] == MomentsConfig(dimension=16).to_dict()
 
 
 def test_blocks_do_not_matter(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,15 +67,6 @@ def test_a_source_of_unknown_length(docs: Path, tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     facts = answer("encode", tmp_path / "docs.jsonl", tmp_path / "out.npy", "--encoder", "mean")
     assert (facts["vectors"], facts["dimension"], facts["without_tokens"]) == (29, 17, 0)
-
-
-def test_each_side_reads_its_own_part(tmp_path: Path) -> None:
-    for part, texts in (("docs", some_texts()), ("queries", QUERIES)):
-        np.save(tmp_path / f"{part}_tokens.npy", texts.tokens)
-        np.save(tmp_path / f"{part}_lens.npy", texts.lengths)
-    given = ["--encoder", "paper"]
-    assert answer("encode", tmp_path, tmp_path / "d.npy", *given)["vectors"] == 30
-    assert answer("encode", tmp_path, tmp_path / "q.npy", *given, "--side", "queries")["vectors"] == 5
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -107,7 +95,6 @@ def test_only_own_results_are_replaced(docs: Path, tmp_path: Path) -> None:
         (["--side", "both"], "--side must be documents or queries, got 'both'."),
         (["--side", "queries"], "--encoder FOLDER"),
         (["--to", "pgvector"], "--to must be one of npy, parquet, opensearch, got 'pgvector'."),
-        (["--encoder", "nowhere"], "moments, learned, mean, fde, paper, reference, or the folder"),
         (["--config", {"backend": "hnsw"}], "backend"),
         (["--config", {"num_repetitions": 0, "encoder": "fde"}], "num_repetitions must be at least 1"),
     ],

@@ -31,22 +31,10 @@ _SINGLE = (
 
 
 def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
-    """Return embeddings in memory as a source.
+    """Return embeddings in memory as a source; a generator is read once, in bounded memory.
 
-    Parameters
-    ----------
-    value : object
-        See this module's docstring.  A generator is read once, in bounded memory.
-    mask : (n, longest), optional
-        True for the real tokens of a padded 3-D array.  Default: rows of zeros are padding, and the
-        report counts them.
-    ids : sequence of int or str, optional
-        External ids.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For texts, single vectors and quantized integers.  The message names the encoder option to use.
+    `mask` (n, longest) is True for the real tokens of a padded array.  Without it, rows of zeros are
+    padding, which the report counts.  `ids` has one external id per text.
     """
     if isinstance(value, MultiVectors):
         return FlatSource.of(value if ids is None else value.with_ids(ids), "memory")

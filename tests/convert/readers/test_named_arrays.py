@@ -348,11 +348,12 @@ def test_hdf5_groups(tmp_path: Path) -> None:
     docs = {"docs/tokens": DOCS.tokens, "docs/lengths": DOCS.lengths}
     path = write_hdf5(tmp_path / "two", {**docs, "right/deep/tokens": DOCS.tokens})
     assert everything(open_source(path, group="docs")).lengths.tolist() == LENGTHS
-    for options, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, r"has the groups docs, right\. Choose one with group="),
         ({"group": "up"}, "has the groups docs, right"),
         ({"group": "right/deep"}, r"two\.h5:/right/deep has 6 token vectors"),
-    ):
+    ]
+    for options, message in cases:
         with pytest.raises(ValueError, match=message):
             read(path, **options)  # type: ignore[arg-type]
 
