@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from builders.text_encoders import HashEncoder
 
-from muvera import MuveraIndex, TextIndex, load_encoder
+from muvera import MultiVectors, MuveraIndex, TextIndex, load_encoder
 from muvera.convert import read
 
 #: Limits for one sample: processor seconds, seconds and bytes of address space.
@@ -28,14 +28,24 @@ def use(path: Path) -> None:
     """Read a sample and use it; raise AssertionError if the content is wrong."""
     query = np.ones((2, 4), np.float32)
     if (path / "encoder.json").exists():
-        found = load_encoder(path).encode_documents([query, query[:1]], threads=1)
-        assert found.dtype == np.float32 and found.ndim == 2
+        made = load_encoder(path)
+        texts_of = [
+            np.ones((2, made.config.dimension), np.float32),
+            np.ones((1, made.config.dimension), np.float32),
+        ]
+        for found in (made.encode_documents(texts_of, threads=1), made.encode_queries(texts_of, threads=1)):
+            assert found.dtype == np.float32 and found.ndim == 2
     elif (path / "manifest.json").exists() and list(path.rglob("texts.sqlite")):
         texts = TextIndex.load(path, HashEncoder(4))
         texts.search("a cat", k=3)
         assert len(list(texts)) == len(texts)
     elif (path / "manifest.json").exists():
         index = MuveraIndex.load(path, verify_files=True)
+        index.search(query, k=3, threads=1)
+        index.search(query, k=2, candidates=2, ids=index.ids[:2].tolist(), threads=1)
+        index.tokens(index.ids.tolist())
+        names = ["new"] if index.ids.dtype.kind in "UO" else None
+        index.add(MultiVectors.from_arrays([query], ids=names), threads=1)
         index.search(query, k=3, threads=1)
     else:
         documents = read(path)

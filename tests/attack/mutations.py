@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from attack.pickles import HOSTILE_PICKLES
 
 from muvera.utils.atomic_files import content_checksum, described_file
@@ -183,6 +184,30 @@ def change_numbers(content: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def change_positions(content: bytes, rng: random.Random) -> bytes:
+    """Replace integers of an intact array by others near its bounds, or far away."""
+    try:
+        array = np.load(io.BytesIO(content))
+    except (ValueError, EOFError, OSError):
+        return content
+    if array.dtype.kind not in "iu" or not array.size:
+        return change_numbers(content, rng)
+    bounds = np.iinfo(array.dtype)
+    near = (
+        int(array.min()) - 1,
+        int(array.max()) + 1,
+        int(array.max()),
+        array.size,
+        array.shape[0],
+        *NUMBERS,
+    )
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        array.reshape(-1)[rng.randrange(array.size)] = min(max(rng.choice(near), bounds.min), bounds.max)
+    changed = io.BytesIO()
+    np.save(changed, array)
+    return changed.getvalue()
+
+
 def change_pickle(content: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.5:
         return rng.choice(HOSTILE_PICKLES)
@@ -317,7 +342,7 @@ def change_table(content: bytes, rng: random.Random) -> bytes:
 
 INSIDE: tuple[tuple[str, tuple[Damage, ...]], ...] = (
     (r"\.(json|jsonl)(\.gz)?$|^\.z(array|group|attrs)$", (change_json,)),
-    (r"\.npy$", (change_npy_header, change_numbers)),
+    (r"\.npy$", (change_npy_header, change_numbers, change_positions)),
     (r"\.(npz|pt)$", (change_zip,)),
     (r"\.pkl$", (change_pickle,)),
     (r"\.safetensors$", (change_safetensors,)),

@@ -133,10 +133,17 @@ def hdf5(place: Path) -> Path:
     return place / "a.h5"
 
 
-def index(**settings: Any) -> Make:
+def index(added: bool = False, **given: Any) -> Make:
     def make(place: Path) -> Path:
+        settings = dict(given)
         config = FDEConfig(dimension=DIMENSION, num_repetitions=2, num_simhash_projections=1)
-        MuveraIndex.build(DOCUMENTS, config, path=place / "index", exact_tokens=0, threads=1, **settings)
+        chosen = settings.pop("encoder", config)
+        made = MuveraIndex.build(DOCUMENTS, chosen, exact_tokens=0, threads=1, **settings)
+        made.save(place / "index")
+        if added:  # in files beside those of the first generation
+            made.add(MultiVectors.from_arrays([np.ones((2, DIMENSION), np.float32)], ids=["f"]), threads=1)
+            made.delete(["a"])
+            made.save(place / "index")
         return place / "index"
 
     return make
@@ -156,6 +163,11 @@ def encoder(name: str) -> Make:
             "moments": lambda: preset_config("mean", DIMENSION),
             "fde": lambda: FDEConfig(dimension=DIMENSION, num_repetitions=2),
             "reference": lambda: preset_config("reference", DIMENSION, num_repetitions=2),
+            "structured": lambda: FDEConfig(dimension=96, num_repetitions=2, num_simhash_projections=2),
+            "compact": lambda: preset_config("moments", 24),
+            "dense": lambda: preset_config(
+                "paper", DIMENSION, final_projection="rademacher", final_projection_dimension=8
+            ),
             "projected": lambda: preset_config(
                 "paper", DIMENSION, final_projection="count_sketch", final_projection_dimension=8
             ),
@@ -163,8 +175,9 @@ def encoder(name: str) -> Make:
                 dimension=DIMENSION, vector_dimension=8, num_landmarks=256, num_features=16, training_epochs=0
             ),
         }
-        tokens = np.random.default_rng(1).normal(size=(900, DIMENSION)).astype(np.float32)
-        made = make_encoder(configs[name]()).fit(MultiVectors.from_flat(tokens, [3] * 300))
+        config = configs[name]()
+        tokens = np.random.default_rng(1).normal(size=(900, config.dimension)).astype(np.float32)
+        made = make_encoder(config).fit(MultiVectors.from_flat(tokens, [3] * 300))
         made.save(place / "encoder")
         return place / "encoder"
 
@@ -203,10 +216,14 @@ SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
     "index_exact": ((), index(backend="exact")),
     "index_scan": ((), index(backend="scan", tokens="2bit", keep_exact=True)),
     "index_graph": (("hnswlib",), index(backend="hnsw")),
+    "index_graph_added": (("hnswlib",), index(added=True, backend="hnsw", tokens="int8")),
+    "index_exact_added": ((), index(added=True, backend="exact", tokens="4bit", keep_exact=True)),
+    "index_scan_added": ((), index(added=True, backend="scan", tokens="1bit")),
+    "index_moments": ((), index(backend="scan", tokens="float16", encoder="moments")),
     "texts": ((), texts),
     **{
         f"encoder_{name}": ((), encoder(name))
-        for name in ("moments", "fde", "reference", "projected", "learned")
+        for name in ("moments", "compact", "fde", "structured", "reference", "dense", "projected", "learned")
     },
 }
 
