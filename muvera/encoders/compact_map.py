@@ -100,6 +100,10 @@ class CompactMaps(EncoderArrays):
                 "offset": ((compact,), np.float32),
             }
         )
+        if self.reach[0] <= 0:
+            raise ValueError(
+                f"The encoder's reach must be positive, got {self.reach[0]}. Restore the encoder from a copy."
+            )
 
 
 class CompactProduct:

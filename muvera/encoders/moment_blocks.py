@@ -116,6 +116,10 @@ class MomentBlocks(EncoderArrays):
                 "directions": ((size, dimension) if 0 < size < dimension else (0, 0), np.float32),
             }
         )
+        if self.units.min() <= 0:
+            raise ValueError(
+                f"The encoder's units must be positive, got {self.units.min()}. Restore the encoder from a copy."
+            )
 
 
 class BlockWriter:

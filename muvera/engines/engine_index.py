@@ -571,11 +571,18 @@ def _from_bytes(content: bytes, expected: str, place: str) -> Encoder:
             f"The encoder in {place} has the checksum {_hash(content)[:16]}, but its documents were encoded by "
             f"{expected[:16]}: it was changed or is incomplete. Load the documents again."
         )
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > len(content):
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                # Stored members only: together they cannot be larger than the archive.
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()) or (
+                    sum(entry.file_size for entry in archive.infolist()) > len(content)
+                ):
+                    raise zipfile.BadZipFile("it unpacks to more bytes than it has")
+                for name in archive.namelist():
+                    (Path(folder) / Path(name).name).write_bytes(archive.read(name))
+        except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, UnicodeError, ValueError) as error:
             raise ValueError(
-                f"The encoder in {place} unpacks to more bytes than it has. Load the documents again."
-            )
-        for name in archive.namelist():
-            (Path(folder) / Path(name).name).write_bytes(archive.read(name))
+                f"The encoder in {place} is damaged: {error}. Load the documents again."
+            ) from error
         return load_encoder(folder)

@@ -104,6 +104,15 @@ def kind_of(value: Any) -> str | None:
     return "number" if isinstance(value, (bool, int, float)) else None
 
 
+def is_utf8(text: str) -> bool:
+    """Return True if UTF-8 can encode a string: no database stores lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Evaluation:
     """Builder that evaluates conditions on the metadata of one document."""
 
@@ -164,8 +173,10 @@ class _Walk:
             )
         parts = []
         for key, value in condition.items():
-            if not isinstance(key, str):
-                raise FilterError(f"A field's name must be a string, got {type(key).__name__} {key!r}.")
+            if not isinstance(key, str) or not is_utf8(key):
+                raise FilterError(
+                    f"A field's name must be a string in UTF-8, got {type(key).__name__} {key!r:.80}."
+                )
             if key in ("$and", "$or"):
                 inner = [self.condition(part, depth + 1) for part in self._list(key, value)]
                 parts.append(self._build.all_of(inner) if key == "$and" else self._build.any_of(inner))
@@ -218,6 +229,8 @@ class _Walk:
 
 
 def _scalar(field: str, name: str, value: Any) -> Any:
+    if isinstance(value, str) and not is_utf8(value):
+        raise FilterError(f"{name} of {field!r} has a lone surrogate: {value!r:.80}. Leave it out.")
     if isinstance(value, (bool, str)):
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**63:

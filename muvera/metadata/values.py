@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .filters import kind_of
+from .filters import is_utf8, kind_of
 
 __all__ = [
     "FlatMetadata",
@@ -52,7 +52,7 @@ def _plain(value: Any, depth: int) -> Any:
         raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels. Flatten it.")
     if isinstance(value, Mapping):
         for key in value:
-            if not isinstance(key, str) or not key or "." in key or key.startswith("$"):
+            if not isinstance(key, str) or not key or not is_utf8(key) or "." in key or key.startswith("$"):
                 raise ValueError(
                     f"the key {key!r} must be a non-empty string without dots that does not start with '$', "
                     "because filters name fields by it. Rename it."
@@ -64,6 +64,8 @@ def _plain(value: Any, depth: int) -> Any:
         raise ValueError(f"{value} is not a JSON number. Leave the key out.")
     if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{value} does not fit into 64 bits. Store it as a string.")
+    if isinstance(value, str) and not is_utf8(value):
+        raise ValueError(f"{value!r:.80} has a lone surrogate. Decode it again with errors='replace'.")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{type(value).__name__} is not a JSON value. Store a string or a number.")

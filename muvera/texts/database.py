@@ -85,11 +85,13 @@ class DocumentDatabase:
         opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
         try:
             opened._connection.execute("PRAGMA trusted_schema = OFF")
-            for columns in (
-                "row, id, text, metadata FROM documents",
-                "field, kind, value, row FROM metadata_values",
-            ):
-                opened._connection.execute(f"SELECT {columns} LIMIT 1").fetchone()
+            # A view, trigger or table of another definition could loop forever or show other texts to each query.
+            empty = DocumentDatabase()
+            if _schema(opened._connection) != _schema(empty._connection):
+                raise sqlite3.DatabaseError("it has other tables")
+            result = opened._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if result != "ok":
+                raise sqlite3.DatabaseError(" ".join(result.split()))
         except sqlite3.Error as error:
             opened.close()
             raise ValueError(
@@ -320,6 +322,12 @@ def _batches(ids: Sequence[int | str]) -> Iterator[tuple[list[int | str], str]]:
     for start in range(0, len(ids), _STEP):
         batch = list(ids[start : start + _STEP])
         yield batch, ", ".join("?" * len(batch))
+
+
+def _schema(connection: sqlite3.Connection) -> list[Any]:
+    """Return the definitions of everything in a database but the internal tables, which differ between versions."""
+    query = "SELECT type, name, iif(type = 'table' AND name LIKE 'words|_%' ESCAPE '|', '', sql) FROM sqlite_master"
+    return sorted(connection.execute(query), key=str)
 
 
 def _connect(name: str) -> sqlite3.Connection:

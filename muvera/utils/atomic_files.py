@@ -21,7 +21,6 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Any
 
 import filelock
@@ -72,14 +71,12 @@ def sync(path: Path) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace the file at `path` in one step: readers see the old content or the new."""
-    descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -218,7 +215,6 @@ def atomic_folder(
                         f"{target} holds {path.name}, which does not belong in such a folder, so it is "
                         "not replaced. Give another name, or remove it yourself."
                     )
-        beside.chmod(0o755)
         yield beside
         for path in beside.rglob("*"):
             if not path.is_symlink():

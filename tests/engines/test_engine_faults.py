@@ -1,5 +1,8 @@
 """Faults of engines: one sentence without the password, and nothing half written."""
 
+import hashlib
+import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -10,6 +13,7 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 from muvera import FDEConfig, FDEEncoder
 from muvera.engines import EngineError, EngineIndex, open_engine
+from muvera.engines.engine_index import _from_bytes
 from muvera.metadata.values import flatten
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
@@ -145,3 +149,23 @@ def test_wrong_urls(url: str) -> None:
 def test_equal_numbers_have_one_term() -> None:
     assert flatten({"a": [1, 1.0, True]}).terms == ['["a"]', '["a",1]']
     assert flatten({"a": {"b": [2.5, "x", None]}}).high == {"number_x_612e62": 2.5, "text_x_612e62": "x"}
+
+
+@pytest.mark.parametrize("kind", ["compressed", "too long", "encrypted", "no archive", "no encoder"])
+def test_a_hostile_encoder_in_a_database_is_one_sentence(kind: str) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(
+            "a.npy", bytes(1 << 22), zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED
+        )
+    content = bytearray(stream.getvalue())
+    directory = content.rindex(b"PK\1\2")
+    if kind == "too long":
+        content[directory + 24 : directory + 28] = b"\xff\xff\xff\x7f"
+    elif kind == "encrypted":
+        content[directory + 8] |= 1
+    elif kind == "no archive":
+        content = bytearray(b"x")
+    with pytest.raises((ValueError, FileNotFoundError), match=r"\.$") as caught:
+        _from_bytes(bytes(content), hashlib.sha256(content).hexdigest(), "postgresql://x")
+    assert "\n" not in str(caught.value)

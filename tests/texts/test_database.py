@@ -1,5 +1,7 @@
 """Texts and metadata in SQLite: whole changes, files that never change, and filters."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -45,6 +47,12 @@ def test_documents_come_back_in_order(database: DocumentDatabase) -> None:
     ("text", "metadata", "part"),
     [
         ("\ud800", {}, "surrogate at 0"),
+<<<<<<< HEAD
+=======
+        ("x", {"a": ["\ud800"]}, "surrogate"),
+        ("x", {"\ud800": 1}, "ud800"),
+        ("y", "lang", "str"),
+>>>>>>> 768fe87 (texts, utils: check texts.sqlite, follow the umask, refuse surrogates)
         ("y", {"a.b": 1}, "'a.b'"),
         ("y", {"a": float("inf")}, "inf"),
         ("y", {"a": {1, 2}}, "set"),
@@ -87,6 +95,38 @@ def test_a_missing_or_damaged_file(tmp_path: Path, content: bytes | None) -> Non
     if content is not None:
         path.write_bytes(content)
     with pytest.raises((FileNotFoundError, ValueError), match=r"texts\.sqlite"):
+        DocumentDatabase.open(path)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE VIEW extra AS SELECT 1",
+        "CREATE TRIGGER extra AFTER INSERT ON documents BEGIN SELECT 1; END",
+        "CREATE TABLE extra (a)",
+        "DROP INDEX values_of_a_row",
+        "ALTER TABLE documents RENAME TO hidden; CREATE VIEW documents AS WITH RECURSIVE n(i) AS "
+        "(SELECT 1 UNION ALL SELECT i FROM n) SELECT i AS row, i AS id, 'x' AS text, '{}' AS metadata FROM n",
+    ],
+)
+def test_a_file_with_other_tables_is_refused(
+    database: DocumentDatabase, tmp_path: Path, statement: str
+) -> None:
+    database.save(tmp_path / "texts.sqlite")
+    with closing(sqlite3.connect(tmp_path / "texts.sqlite")) as connection:
+        connection.executescript(statement)
+    with pytest.raises(ValueError, match=r"texts\.sqlite.*other tables"):
+        DocumentDatabase.open(tmp_path / "texts.sqlite")
+
+
+def test_a_damaged_page_is_refused(database: DocumentDatabase, tmp_path: Path) -> None:
+    database.put([f"x{i}" for i in range(2000)], ["some words"] * 2000, [{"n": i} for i in range(2000)])
+    path = tmp_path / "texts.sqlite"
+    database.save(path)
+    content = bytearray(path.read_bytes())
+    content[40 * 4096 : 40 * 4096 + 200] = bytes(200)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"texts\.sqlite"):
         DocumentDatabase.open(path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import muvera.utils.atomic_files as module
+from muvera.convert.writers.base import atomic_file
 from muvera.utils.atomic_files import atomic_folder, recover_folder, save_array, sync, write_bytes, write_json
 
 
@@ -23,6 +24,22 @@ class Killed(BaseException):
     """Simulates a signal."""
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o007])
+def test_files_and_folders_follow_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_bytes(tmp_path / "file", b"x")
+        with atomic_file(tmp_path / "written", overwrite=False) as path:
+            path.write_bytes(b"x")
+        with atomic_folder(tmp_path / "folder") as folder:
+            write_bytes(folder / "inner", b"x")
+    finally:
+        os.umask(before)
+    for name, full in (("file", 0o666), ("written", 0o666), ("folder", 0o777), ("folder/inner", 0o666)):
+        assert (tmp_path / name).stat().st_mode & 0o777 == full & ~mask
+
+
 FAULTS = pytest.mark.parametrize("error", [OSError(28, "No space left"), Killed()], ids=["full", "killed"])
 
 
@@ -32,7 +49,7 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, err
     path = tmp_path / "file"
     write_bytes(path, b"first")
     write_bytes(path, b"old\0\n")
-    assert path.stat().st_mode & 0o777 == 0o644 and names(tmp_path) == ["file"]
+    assert names(tmp_path) == ["file"]
 
     def fail(*_: object) -> None:
         raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,13 +59,11 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Pat
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Give another name, or overwrite=True to replace it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
-    os.close(descriptor)
-    partial = Path(name)
+    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
     try:
+        partial.touch(exist_ok=False)
         with _naming_target(target):
             yield partial
-            partial.chmod(0o644)
             sync(partial)
             partial.replace(path)
             sync(path.parent)
