@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attack.pickles import HOSTILE_PICKLES
 
+from attack.pickles import HOSTILE_PICKLES
 from muvera.utils.atomic_files import content_checksum, described_file
 
 Damage = Callable[[bytes, random.Random], bytes]
