@@ -184,7 +184,8 @@ def load(
 ) -> None:
     """Load documents into a vector database; an interrupted load continues where it stopped.
 
-    The encoder of SOURCE is used if SOURCE is an index that has one.
+    The encoder of SOURCE is used if SOURCE is an index that has one.  Texts and metadata of an index of texts are
+    loaded as metadata, the text as its field "text".
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.
@@ -192,7 +193,7 @@ def load(
       muvera search postgresql://me@localhost/search#docs queries.npy
     """
     from ..engines import open_engine
-    from .sources import open_documents, stream
+    from .sources import IndexSource, open_documents, stream
 
     if precision not in (None, "float32", "float16"):
         raise ValueError(f"--precision must be float32 or float16, got {precision!r}.")
@@ -204,7 +205,10 @@ def load(
             engine.drop()
         stored: dict[str, Any] = {"tokens": "engine" if tokens else None, "precision": precision}
         index = _collection(engine, source, opened, encoder, config, stored, quiet)
-        values = None if metadata is None else _read_metadata(metadata)
+        if metadata is not None:
+            values: Any = _read_metadata(metadata)
+        else:
+            values = opened.metadata() if isinstance(opened, IndexSource) else None
         with progress_bar(opened.num_documents, "documents", "loading", quiet) as advance:
             report = index.add(stream(opened), values, resume=not replace, threads=threads, progress=advance)
         facts = {**index.info().to_dict(), **report.to_dict()}

@@ -130,6 +130,25 @@ class IndexSource(Source):
         self.num_documents = info.documents
         self.num_tokens = info.tokens
 
+    def metadata(self) -> Iterator[dict[str, Any]] | None:
+        """Return the metadata of all documents, with their texts as "text"; None for an index without texts."""
+        from ..index.manifest import TEXTS
+        from ..texts.database import DocumentDatabase
+
+        file = self._index._attachment(TEXTS)
+        return None if file is None else self._with_texts(DocumentDatabase.open(file))
+
+    def _with_texts(self, database: Any) -> Iterator[dict[str, Any]]:
+        ids = self._index.ids.tolist()
+        for start in range(0, len(ids), _DOCUMENTS):
+            for document in database.get(ids[start : start + _DOCUMENTS]):
+                if document.metadata.get("text", document.text) != document.text:
+                    raise ValueError(
+                        f"The metadata of document {document.id!r} has a field 'text', the name that its text gets in "
+                        "a database. Rename the field, or give --metadata."
+                    )
+                yield {**document.metadata, "text": document.text}
+
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents with their ids, at most `max_tokens` tokens at a time."""
         ids = self._index.ids

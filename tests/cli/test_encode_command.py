@@ -13,9 +13,11 @@ import pytest
 from builders.command_line import answer, fails, muvera, some_texts
 from builders.engine_collections import missing
 from builders.paths import ROOT
+from builders.text_encoders import HashEncoder
 
-from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex
+from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, TextIndex
 from muvera.convert.writers.vectors import FORMATS
+from muvera.engines import EngineIndex
 
 SMALL: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
 CONFIG = FDEConfig(dimension=16, **SMALL)
@@ -190,6 +192,21 @@ module.LanceDBEngine.add = slowly
 sys.argv = ["muvera", "load", *sys.argv[1:], "--quiet"]
 main()
 """
+
+
+def test_an_index_of_texts_is_loaded_with_texts_and_metadata(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+    metadata: list[dict[str, Any]] = [{"n": 1}, {}, {"n": 3}]
+    texts = TextIndex.build(["a b", "", "c d"], HashEncoder(), ids=["x", "y", "z"], metadata=metadata)
+    texts.update(["e f"], ids=["x"])
+    texts.save(tmp_path / "index")
+    url = f"lancedb:{tmp_path / 'lance'}#texts"
+    answer("load", tmp_path / "index", "--to", url, "--encoder", "mean")
+    with EngineIndex(url) as loaded:
+        assert loaded.metadata(["x", "z"]) == [{"n": 1, "text": "e f"}, {"n": 3, "text": "c d"}]
+    texts.add(["g"], metadata=[{"text": "other"}], ids=["w"])
+    texts.save(tmp_path / "index")
+    assert "'text'" in fails("load", tmp_path / "index", "--to", f"{url}2", "--encoder", "mean")
 
 
 def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:
