@@ -40,17 +40,10 @@ def golden(name: str) -> Make:
     return lambda place: Path(shutil.copytree(GOLDEN / name, place / name))
 
 
-def npz(compressed: bool) -> Make:
-    def make(place: Path) -> Path:
-        if compressed:
-            named = {"tokens": DOCUMENTS.tokens, "lengths": DOCUMENTS.lengths, "ids": DOCUMENTS.ids}
-            np.savez_compressed(place / "a.npz", **named)  # type: ignore[arg-type]
-        else:
-            documents: dict[str, Any] = {f"emb_{i}": tokens for i, tokens in enumerate(DOCUMENTS)}
-            np.savez(place / "a.npz", **documents)
-        return place / "a.npz"
-
-    return make
+def npz(place: Path) -> Path:
+    documents: dict[str, Any] = {f"emb_{i}": tokens for i, tokens in enumerate(DOCUMENTS)}
+    np.savez_compressed(place / "a.npz", **documents)
+    return place / "a.npz"
 
 
 def padded(place: Path) -> Path:
@@ -189,17 +182,14 @@ SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
     "npy": ((), lambda place: (DOCUMENTS.save(place / "docs"), place / "docs")[1]),  # type: ignore[func-returns-value]
     "npy_padded": ((), padded),
     "npz": ((), converted("npz")),
-    "npz_compressed": ((), npz(compressed=True)),
-    "npz_documents": ((), npz(compressed=False)),
+    "npz_documents": ((), npz),
     "safetensors": ((), converted("safetensors")),
-    "jsonl": ((), rows(lambda i, t: {"id": i, "tokens": t})),
     "jsonl_gz": ((), rows(lambda i, t: {"id": i, "tokens": t}, "rows.jsonl.gz")),
     "json": ((), rows(lambda i, t: {"id": i, "embeddings": t}, "a.json")),
     "jsonl_qdrant": ((), rows(lambda i, t: {"id": i, "payload": {"n": 1}, "vector": {"colbert": t}})),
     "plaid": ((), lambda place: write_plaid(place / "plaid", random_index(0, [[3, 0, 2], [1, 4]]))),
     "next_plaid": ((), lambda place: write_fast_plaid(place / "next", random_index(0, [[3, 0, 2], [1, 4]]))),
     "fast_plaid": ((), golden("fast_plaid_1.4.6")),
-    "fast_plaid_small": ((), golden("fast_plaid_1.4.6_small")),
     "pylate_scann": ((), golden("pylate_scann")),
     "pylate_fast_plaid": ((), golden("pylate_fast_plaid")),
     "pylate_plaid": ((), golden("pylate_stanford_plaid")),

@@ -37,16 +37,6 @@ def test_the_mean_cosine_decides_the_anisotropy(mean_cosine: float, anisotropy: 
         assert diagnosis.centered_cells.effective_cells > 1.5 * diagnosis.cells.effective_cells
 
 
-def test_scaled_tokens_change_only_norms_and_scores() -> None:
-    documents = cones(0.1)
-    plain = diagnose(documents)
-    scaled = diagnose(MultiVectors.from_flat(documents.tokens * 3, documents.lengths))
-    assert not scaled.geometry.unit_norms and plain.geometry.unit_norms
-    assert scaled.geometry.norms == pytest.approx((3, 3, 3), rel=1e-5)
-    assert scaled.geometry.mean_cosine == pytest.approx(plain.geometry.mean_cosine, abs=1e-6)
-    assert scaled.maxsim.best == pytest.approx(9 * plain.maxsim.best, rel=1e-4)
-
-
 def test_results_depend_on_the_seed_not_on_threads() -> None:
     documents = cones(0.3, count=90)
     first = diagnose(documents, sample=70, seed=5, threads=1)

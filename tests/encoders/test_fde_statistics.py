@@ -68,13 +68,6 @@ def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
     assert_mean(products(kind, dimension, 1, min(dimension, 7), 120), float(q @ p))
 
 
-def test_complementary_projections_vary_less_than_independent_ones() -> None:
-    """Over one group of 16 they lose nothing at all; over half a group they are still more accurate."""
-    for repetitions, margin in ((16, 1e-6), (8, np.inf)):
-        complementary = products("complementary", 128, repetitions, 8, 60).std()
-        assert complementary < min(margin, products("rademacher", 128, repetitions, 8, 60).std())
-
-
 @pytest.mark.parametrize("kind", ["rademacher", "count_sketch"])
 def test_final_projections_are_unbiased(kind: Any) -> None:
     """E <psi'(F), psi'(G)> = <F, G> over the seeds of the last map."""
@@ -167,20 +160,6 @@ def test_the_bias_falls_with_hyperplanes() -> None:
     ]
     estimates = [estimate(encoder, query, document) for encoder in encoders]
     assert estimates == sorted(estimates) and estimates[-1] < oracle.chamfer(query, document)
-
-
-@given(st.data(), some.dimensions, st.integers(0, 6), st.integers(1, 6), st.sampled_from([0.0, 0.05]))
-def test_query_fdes_are_sparse(
-    data: st.DataObject, dimension: int, bits: int, repetitions: int, softness: float
-) -> None:
-    """Lemma A.1: at most |Q| R p entries are not 0, and twice as many with soft cells."""
-    query = data.draw(some.token_arrays(dimension, least=0, most=5))
-    config = FDEConfig(
-        dimension=dimension, num_repetitions=repetitions, num_simhash_projections=bits, center=False,
-        split_mean=False, soft_query_cells=softness,
-    )  # fmt: skip
-    entries = np.count_nonzero(FDEEncoder(config).encode_queries(query))
-    assert entries <= len(query) * repetitions * config.block_width * (2 if softness else 1)
 
 
 @pytest.mark.compiled("600 documents are encoded six times")

@@ -110,17 +110,6 @@ def test_int8_errors_are_half_a_unit_of_matrix_and_row(
     assert (error <= 1.001 * bound + 1e-6 * sizes * abs(matrix).max(axis=0)).all()
 
 
-@pytest.mark.parametrize("width", [16, 37, 140])
-def test_int8_rows_are_the_same_alone_and_in_a_batch(width: int) -> None:
-    rng = np.random.default_rng(0)
-    matrix, block = (rng.normal(size=shape).astype(np.float32) for shape in ((130, width), (21, 130)))
-    together, alone = np.empty((21, width), np.float32), np.empty((1, width), np.float32)
-    Int8Matrix(matrix).multiply(block, together)
-    for i in range(21):
-        Int8Matrix(matrix).multiply(block[i : i + 1], alone)
-        assert alone.tobytes() == together[i : i + 1].tobytes()
-
-
 @pytest.mark.parametrize("matrix", [np.zeros((5, 3)), np.full((5, 3), 1e-30), np.eye(5, 3) * 1e30])
 def test_int8_extremes(matrix: np.ndarray) -> None:
     rounded, units = quantize_columns(matrix.astype(np.float32))

@@ -6,7 +6,6 @@ import pytest
 from muvera.kernels.byte_product import (
     multiply_bytes,
     multiply_rows,
-    multiply_split,
     round_rows,
     round_to_bytes,
     split_to_bytes,
@@ -66,20 +65,6 @@ def test_halves_of_sixteen_bits_are_the_row_up_to_half_a_unit() -> None:
     assert (abs(back - block) <= 0.5001 * units[:, np.newaxis] + 1e-6 * abs(block)).all()
     np.testing.assert_allclose(abs(back).max(axis=1), abs(block).max(axis=1), rtol=1e-6)
     assert not back[3].any() and (out[:, 21:] == 9).all()
-
-
-@pytest.mark.parametrize(("count", "depth", "columns"), [(1, STEP, 1), (7, 48, 33)])
-def test_the_product_of_halves_is_that_of_integers(count: int, depth: int, columns: int) -> None:
-    rng = np.random.default_rng(count)
-    rows = rng.integers(0, 256, (2 * count, depth)).astype(np.uint8)
-    matrix = rng.integers(-127, 128, (depth, columns)).astype(np.int8)
-    units, scales = (rng.uniform(0.5, 2, size).astype(np.float32) for size in (count, columns))
-    sums = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
-    out = np.empty((count, columns), np.float32)
-    multiply_split(rows, pack_bytes(matrix), sums, units, scales, out)
-    whole = 256 * (rows[::2].astype(np.int64) - 128) + rows[1::2]
-    exact = (whole @ matrix).astype(np.float64) * units[:, np.newaxis] * scales
-    np.testing.assert_allclose(out, exact, rtol=1e-6)
 
 
 @pytest.mark.parametrize("columns", [1, 63, SPAN, 130])

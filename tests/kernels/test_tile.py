@@ -56,14 +56,6 @@ def normals(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(list(shape)).standard_normal(shape).astype(np.float32)
 
 
-def test_packing_pads_with_zeros() -> None:
-    packed = pack_columns(normals(18, 5))
-    assert packed.shape == (2, 5, LANES)
-    np.testing.assert_array_equal(packed[0].T, normals(18, 5)[:16])
-    np.testing.assert_array_equal(packed[1].T[:2], normals(18, 5)[16:])
-    assert not packed[1].T[2:].any()
-
-
 @pytest.mark.parametrize("last", [0, ROWS - 2, ROWS - 1, ROWS + 2])
 def test_rows_past_the_last_repeat_it(last: int) -> None:
     """The memory behind it does not matter."""

@@ -184,7 +184,10 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     [
         ({}, "abcd"),
         ({"lang": {"$ne": "en"}}, "bcd"),
-        ({"year": {"$gte": 2000, "$lt": 2010}}, "a"),
+        ({"year": {"$gte": 2001, "$lt": 2010}}, "a"),
+        ({"year": {"$lt": 2001}}, ""),
+        ({"year": {"$lte": 2001}}, "a"),
+        ({"year": {"$gt": 2001}}, "b"),
         ({"tags": "x"}, "ab"),
         ({"tags": {"$in": ["y", "z"]}}, "b"),
         ({"author.name": "Ada"}, "c"),
