@@ -28,9 +28,7 @@ _ON_COMMAND_LINE = {
 }
 
 # Options of readers, which are given with -o.
-_READER_OPTIONS = re.compile(
-    r"\b(column|id_column|table|collection|vector|id_field|field|group)=('?)(\w*)\2"
-)
+_READER_OPTIONS = re.compile(r"\b(column|id_column|table|collection|vector|id_field|field|group)=('?)(\w*)\2")
 
 # Seconds between two drawings of a bar without progress.
 _REDRAW_SECONDS = 0.5
