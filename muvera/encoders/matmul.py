@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 from ..kernels.byte_product import multiply_split, split_to_bytes
 from ..kernels.byte_tile import STEP, pack_bytes
 from ..kernels.products import add_product, pack_map
+from ..utils.fork import renew_after_fork
 from ..utils.parallel import run_in_ranges
 
 __all__ = [
@@ -160,8 +161,13 @@ class _BlasLimit:
     """Limit shared by all threads of the process; the last thread to leave restores the former limit."""
 
     def __init__(self) -> None:
-        self._lock, self._inside = Lock(), 0
+        self._inside = 0
         self._limits: Any = None
+        self._renew_locks()
+        renew_after_fork(self)
+
+    def _renew_locks(self) -> None:
+        self._lock = Lock()
 
     def enter(self) -> None:
         with self._lock:

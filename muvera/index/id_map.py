@@ -14,6 +14,7 @@ from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, id_kind, string_array
 from ..utils.atomic_files import read_json, save_array, write_bytes
 from ..utils.checks import has_repeats, require_choice
+from ..utils.fork import renew_after_fork
 from ..utils.npy_files import load_npy
 
 __all__ = ["GrowingArray", "IdMap", "Missing"]
@@ -80,6 +81,11 @@ class IdMap:
         self._caching = RLock()  # guards the two caches below while rows change
         self._live: NDArray[np.int64] | None = None
         self.next = first
+        renew_after_fork(self)
+
+    def _renew_locks(self) -> None:
+        self._caching = RLock()
+        self._live, self._rows = None, None
 
     def __len__(self) -> int:
         return len(self.live)

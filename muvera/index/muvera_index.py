@@ -27,6 +27,7 @@ from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.codecs.residual import ResidualCodec
 from ..reranking.pruning import RerankOptions
 from ..utils.checks import as_id_list, require_int
+from ..utils.fork import renew_after_fork
 from ..utils.parallel import thread_count
 from .generations import Generation, staging_beside
 from .id_map import Missing
@@ -102,9 +103,13 @@ class MuveraIndex:
             columns = getattr(getattr(encoder, "config", encoder), "dimension", 0)
         config, fitted = as_encoder(encoder, columns)
         self._contents = IndexContents(config, IndexSettings.of(settings, **changes), encoder=fitted)
-        self._changing = RLock()
+        self._renew_locks()
+        renew_after_fork(self)
         self._generations: dict[Path, Generation] = {}  # last read or written generation by folder
         self._attachments: dict[str, Path] = {}
+
+    def _renew_locks(self) -> None:
+        self._changing = RLock()
 
     # -- building -------------------------------------------------------------
 

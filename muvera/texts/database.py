@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from ..metadata.filters import COMPARISONS, Filter, build_condition, kind_of
 from ..metadata.values import comparable_values, encode_metadata
+from ..utils.fork import hold_during_fork
 
 __all__ = ["DocumentDatabase", "TextDocument", "require_ids", "to_sql"]
 
@@ -66,6 +67,13 @@ class DocumentDatabase:
         self._connection = _connect("")
         self._connection.executescript(_SCHEMA)
         self._writable = True
+        hold_during_fork(self)
+
+    def _renew_locks(self) -> None:
+        self._lock = RLock()
+        self._writable = (
+            False  # the first change copies: the temporary file is shared with the parent process
+        )
 
     @classmethod
     def open(cls, path: Path) -> DocumentDatabase:
@@ -82,6 +90,7 @@ class DocumentDatabase:
             raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
         opened = cls.__new__(cls)
         opened._lock, opened._writable = RLock(), False
+        hold_during_fork(opened)
         opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
         try:
             opened._connection.execute("PRAGMA trusted_schema = OFF")

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .fork import renew_after_fork
+
 __all__ = ["ReadersWriterLock"]
 
 
@@ -17,6 +19,10 @@ class ReadersWriterLock:
     """
 
     def __init__(self) -> None:
+        self._renew_locks()
+        renew_after_fork(self)
+
+    def _renew_locks(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
         self._readers: set[object] = set()
