@@ -1,4 +1,4 @@
-"""The paper's proofs, measured: unbiased projections, one-sided estimates, error falling with R, sparse queries.
+"""The paper's proofs, measured: unbiased projections, one-sided estimates, error falling with R.
 
 Every margin is five standard errors of the tested mean, estimated from the same draws; seeds are fixed.
 """
