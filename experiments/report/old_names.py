@@ -10,8 +10,8 @@ __all__ = ["plain"]
 # Pattern of an old name -> today's name.
 _RENAMED = [
     (r"\bcompact[_ ]covariance\b", "moments"),
-    (r"(^|muvera | minus | over )default\b", r"\1fde"),
     (r"^(target of the default|default FDE|FDE, default)$", "fde"),
+    (r"(^|muvera | minus | over )default\b", r"\1fde"),
     (r"^FDE, the paper's recipe$", "paper"),
     (r"\basked first\b", "prefetched"),
     (r"\bcodes first\b", "2-bit pre-ranking"),

@@ -264,7 +264,7 @@ def _scaling(results: Results, parts: list[Part]) -> list[Table]:
         Column("p95", lambda row: row["latency_ms"]["p95"], _SHARE, "ms"),
         *(Column(n, lambda row, n=n: (row["metrics"][n] or {}).get("mean"), _SHARE) for n in recalls),  # type: ignore[misc]
     ]
-    return [Table.of(f"FDEs of {parts[0].collection}, then synthetic ones", columns, rows)]
+    return [Table.of(f"vectors of {parts[0].collection}, then synthetic ones", columns, rows)]
 
 
 def _crossover(results: Results, parts: list[Part]) -> list[Table]:

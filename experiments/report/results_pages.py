@@ -139,10 +139,10 @@ def _conditions(content: dict[str, Any]) -> str:
     if content.get("kind") == "scaling":
         return ""
     sizes = content.get("documents", ["all"])
-    samples = " and ".join(f"{size:,}" for size in sizes if size != "all")
+    samples = ", ".join(f"{size:,}" for size in sizes if size != "all")
     documents = f"random samples of {samples}" if samples else "all"
     if samples and "all" in sizes:
-        documents += ", and all"
+        documents += " documents, and all documents"
     training = content.get("training_queries")
     without = f", excluding the {training:.0%} that systems may learn from" if training else ""
     return (

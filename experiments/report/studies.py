@@ -55,9 +55,9 @@ def _speed(results: Results) -> list[Table]:
     ]
     on = results["machine"]
     caption = (
-        f"Median of {results['rounds']} interleaved rounds, one thread each unless stated otherwise. Jobs had a "
-        f'processor {results["share"] or 0:.0%} of the time; "processor time" is the same ratio in '
-        f"processor time. {machine_text(on)}, BLAS kernel {on.get('blas_kernel') or 'unknown'}."
+        f"Median of {results['rounds']} interleaved rounds, one thread each unless stated otherwise. Jobs ran on "
+        f'a processor {results["share"] or 0:.0%} of the time. "processor time" is the ratio of processor '
+        f"times. {machine_text(on)}, BLAS kernel {on.get('blas_kernel') or 'unknown'}."
     )
     calls = [
         Column("call", "name"),
@@ -92,7 +92,7 @@ def _tokens(results: Results) -> list[Table]:
         Column("bytes per token", "bytes"),
         Column("10-recall@10", "recall_10", _SHARE),
         Column("@20", "recall_20", _SHARE),
-        Column("@30, rescored @10", "rescored_30", _SHARE),
+        Column("@10 after rescoring 30", "rescored_30", _SHARE),
         Column("target @10", lambda row: target(row["codec"], 0), _SHARE),
         Column("squared error", "error", "{:.4f}"),
         Column("fit", "fit_seconds", _TENTH, "s"),
@@ -293,7 +293,7 @@ def _pruning(results: Results) -> list[Table]:
         Column("share of products", "products", _TWO),
     ]
     caption = (
-        "The best 10 of 200 candidates, which are the best by the mean token; one thread, processor time, median of "
+        "Ranking the best 10 of 200 candidates, which the mean token selects; one thread, processor time, median of "
         f"{results['rounds']} rounds. The library uses {base!r}. Alpha skips candidates whose first-stage score is "
         "more than that share below the tenth best. Col-Bandit packs each query's candidates before timing starts. "
         f"{machine_text(results['machine'])}."
@@ -307,6 +307,6 @@ STUDIES: dict[str, tuple[str, Callable[[Results], list[Table]]]] = {
     "tokens": ("Token codecs", _tokens),
     "cold": ("Tokens on disk", _cold),
     "growth": ("Cost of an index by number of documents", _growth),
-    "distractors": ("Candidates needed as distractors are added", _distractors),
+    "distractors": ("Number of candidates needed, by number of distractors", _distractors),
     "pruning": ("Skipping candidates", _pruning),
 }
