@@ -21,7 +21,7 @@ _MAX_DETAIL_LENGTH = 240
 # Error numbers caused by a file's content, such as a seek to a negative position.
 _CONTENT_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
 
-# Readers raise these with a sentence and no error number; errors of the system have a number.
+# Readers raise these with a sentence and without an error number; system errors have a number.
 _PLAIN_OS_ERRORS = (FileNotFoundError, BlockingIOError)
 
 

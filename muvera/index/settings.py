@@ -30,7 +30,7 @@ class IndexSettings:
     ----------
     backend : {"auto", "exact", "scan", "hnsw"}
         "exact" reads every vector.  "scan" reads a 4-bit code of every pair of floats and orders the best by
-        bytes: faster and in a third of the memory, and it may miss a candidate.  "hnsw" searches a graph of
+        bytes: faster and in a quarter of the memory, but it may miss a candidate.  "hnsw" searches a graph of
         hnswlib, which takes long to build and is worth it for collections of many millions.  "auto" starts
         with "exact" and changes to "scan" when the collection is large enough.
     hnsw : HNSWSettings or dict

@@ -28,7 +28,7 @@ __all__ = [
 #: Labels int64 (m, k) and inner products float32 (m, k), best first; label -1 if fewer were found.
 Found = tuple[Labels, Floats]
 
-#: Function that returns the lock to hold while a search's arrays are replaced, which excludes other searches.
+#: Function that returns a lock.  Hold the lock while a search's arrays are replaced: it excludes other searches.
 Guard = Callable[[], AbstractContextManager[Any]]
 
 
@@ -47,7 +47,7 @@ class VectorSearch(ABC):
     #: Name of this kind: the "backend" of an index.
     kind: ClassVar[str]
 
-    #: The file of a saved graph, as long as a save needs to write only the added vectors.
+    #: The file of a saved graph, if a save can keep it and write only the added vectors; otherwise None.
     saved: SavedGraph | None = None
 
     def __init__(self, dimension: int) -> None:
@@ -225,5 +225,5 @@ def checked_labels(labels: Any, count: int | None = None) -> Labels:
 
 
 def no_results(count: int, k: int) -> Found:
-    """Return labels of -1 and scores of -inf, (count, k), which results overwrite."""
+    """Return arrays (count, k) to write results into: labels of -1 and scores of -inf."""
     return np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)

@@ -135,7 +135,7 @@ class _Array:
         self.state = state
 
     def array(self, objects: bool = False) -> NDArray[Any]:
-        """Return the array of numbers, or if `objects`, of arrays of numbers."""
+        """Return the array; raise ValueError for an array of objects unless `objects` is true."""
         _, shape, kind, columns_first, data = self.state
         if kind.code == "O8":
             if not objects:

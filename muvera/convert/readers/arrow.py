@@ -35,7 +35,7 @@ _IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id"
 # Maximum number of rows in a batch.
 _ROWS = 1024
 
-#: Function of the columns and a batch's approximate bytes that yields each file with a record batch.
+#: Function that yields record batches, each with its file; arguments: columns, approximate bytes of a batch.
 _Tables = Callable[[list[str], int], Iterator[tuple[str, Any]]]
 
 

@@ -59,7 +59,7 @@ def _open(path: Path, *, field: str | None = None, id_field: str | None = None) 
 
 @contextmanager
 def _naming_row(path: Path, where: str) -> Iterator[None]:
-    """Name the file and the row in errors about its form."""
+    """Name the file and the row in errors about the form of the row."""
     try:
         yield
     except _FORM_ERRORS as error:
@@ -218,7 +218,7 @@ def _is_tokens(value: Any) -> bool:
 
 
 def _tokens(row: dict[str, Any], field: str) -> Any:
-    """Return the token vectors of a row, float32 (t, dimension); none for null or an absent named vector."""
+    """Return the token vectors of a row, float32 (t, dimension); (0, 0) for null and for an absent path."""
     value = _at(row, field)
     if value is None and field not in row and "." not in field:
         raise ValueError(f"has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")

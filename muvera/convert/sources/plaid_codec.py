@@ -24,9 +24,9 @@ _MIN_TOKENS_PER_TASK = 4096
 class Codec:
     """Decoder of codes and packed residuals into float32 vectors.
 
-    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate; `table` (256, 8 // nbits)
-    has those of each byte, for other layouts than PLAID's.  With `normalize`, vectors have norm 1, as
-    PLAID scores them.
+    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate.  `table` (256, 8 // nbits)
+    contains the values for each byte of residuals; give it if the bits are not laid out as in PLAID.  With
+    `normalize`, vectors have norm 1, as PLAID scores them.
     """
 
     def __init__(

@@ -235,7 +235,7 @@ def _write_inverted_lists(folder: Path, chunks: _Chunks, centroids: int) -> None
 
 
 def write_torch(path: Path, *tensors: NDArray[Any]) -> None:
-    """Write one tensor, or several as a tuple, for ``torch.load``; of the dtypes in `_STORAGES`."""
+    """Write one tensor, or a tuple of several, for ``torch.load``; `_STORAGES` lists the possible dtypes."""
     arrays = [np.ascontiguousarray(tensor).reshape(tensor.shape) for tensor in tensors]
     described = b"".join(_pickled_tensor(key, array) for key, array in enumerate(arrays))
     if len(arrays) > 1:
