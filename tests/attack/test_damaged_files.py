@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders.paths import ROOT
+
 from attack.child import outcome_of
 from attack.mutations import change_pickle, mutate
 from attack.pickles import HOSTILE_PICKLES, MARKER
 from attack.samples import SAMPLES, make_sample
-from builders.paths import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits processes as Linux does")
 

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from attack.kills import OPERATIONS
 from builders.paths import ROOT
+
+from attack.kills import OPERATIONS
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks, and exchanges folders in one step")
