@@ -44,7 +44,14 @@ def test_a_section_has_its_conditions_and_every_table() -> None:
     section = experiment_section(
         stored(reproduces="figure 6", documents=[1000, "all"], seeds=3, training_queries=0.5)
     )
-    for part in ("figure 6", "1,000 documents, and all documents", "300 per", "50%", "Seeds: 3", "Abacus, 2 cores"):
+    for part in (
+        "figure 6",
+        "1,000 documents, and all documents",
+        "300 per",
+        "50%",
+        "Seeds: 3",
+        "Abacus, 2 cores",
+    ):
         assert part in section
     assert section.count("<details markdown>") == section.count("</details>") == section.count("| --- |") == 3
 
