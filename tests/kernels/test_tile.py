@@ -103,3 +103,12 @@ def test_lane_by_lane_is_the_dense_product_of_interleaved_rows() -> None:
         masks = np.zeros(1 + ROWS, np.uint16)
         _lane_signs(rows.reshape(-1), row, last, depth, packed.reshape(-1), panel, masks, 1)
         np.testing.assert_array_equal(masks[1:], ((wanted > 0) << np.arange(LANES)).sum(axis=1))
+
+
+def test_zero_and_nan_are_not_positive() -> None:
+    rows = np.zeros((ROWS, 2), np.float32)
+    rows[1] = np.nan
+    rows[2] = -0.0
+    masks = np.full(1 + ROWS, 9, np.uint16)
+    _signs(rows.reshape(-1), 0, ROWS - 1, 2, pack_columns(normals(LANES, 2)).reshape(-1), 0, masks, 1)
+    assert not masks[1:].any()

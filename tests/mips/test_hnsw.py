@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import muvera.mips.exact
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
-from muvera.mips.hnsw import FREE, GRAPH, NORMS, SPENT, USED, LabelStates
+from muvera.mips.hnsw import FREE, GRAPH, NORMS, SPENT, USED, LabelStates, find_lists
 
 
 def like_fdes(seed: int, n: int, dimension: int = 64) -> np.ndarray:
@@ -397,6 +397,20 @@ def test_added_labels_without_a_norm(saved: tuple[Path, HNSWSearch]) -> None:
     np.save(path.parent / "vector_added.npy", np.ones((1, 16), np.float32))
     with pytest.raises(ValueError, match=f"no norm for vector {2**40}"):
         load(path.parent, search)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "size", "node", "levels"),
+    [
+        ([0, 12, 7, 7, 7, 0], 24, 3, [0, 1, 0]),
+        ([0, 12, 7], 12, 1, [0, 0, 0]),
+        ([0, 8, 7, 7], 16, 1, [0, 0, 0]),
+    ],
+)
+def test_lists_of_upper_links(numbers: list[int], size: int, node: int, levels: list[int]) -> None:
+    counts, starts = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    assert find_lists(np.array(numbers, np.uint32), size, 3, counts, starts)[0] == node
+    assert counts.tolist() == levels
 
 
 FULL_DISK = """
