@@ -20,7 +20,7 @@ Sizes: n sampled windows, m sampled documents, L floats of a long vector, D of a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -88,6 +88,13 @@ class CompactMaps(EncoderArrays):
     def document_map(self) -> NDArray[np.float32]:
         """The documents' map, float32 (L, D)."""
         return self.documents * self.scales
+
+    def scaled(self, scale: float) -> CompactMaps:
+        """Return the maps whose products are `scale` ** 2 times larger, the same share on both sides."""
+        factor = np.float32(scale)
+        return replace(
+            self, queries=self.queries * factor, scales=self.scales * factor, offset=self.offset * factor
+        )
 
     def require_shape(self, long: int, compact: int) -> None:
         """Raise ValueError if the maps belong to another configuration."""

@@ -15,7 +15,7 @@ token keeps all columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,27 @@ class MomentBlocks(EncoderArrays):
     offset: NDArray[np.float32]
     metric: NDArray[np.float32]
     directions: NDArray[np.float32]
+
+    def scaled(self, scale: float, *, keep_products: bool) -> MomentBlocks:
+        """Return the blocks that make of tokens what these make of tokens divided by `scale`, a power of two.
+
+        With `keep_products` documents' blocks are `scale` ** 2 times larger, so that products are those of the tokens.
+        """
+        size = len(self.metric) * (len(self.metric) + 1) // 2
+        triangle, mean = scale**2, scale
+        gain = scale**2 if keep_products else 1.0
+        # By the TERMS and by the units: each block is divided by the power of the scale that it grows with, once on
+        # either side.
+        terms = np.array([1, triangle**2, mean**2, mean, mean, mean**2, 1])
+        per_column = np.ones(len(self.offset))
+        per_column[:size], per_column[size:-1] = triangle, mean
+        return replace(
+            self,
+            coefficients=self.coefficients / terms * gain,
+            units=(self.units * np.array([1, triangle, mean, 1])).astype(np.float32),
+            offset=(self.offset / per_column * gain).astype(np.float32),
+            metric=(self.metric / triangle).astype(np.float32),
+        )
 
     def require_shape(self, dimension: int, covariance: bool) -> None:
         """Raise ValueError if the blocks belong to another configuration."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -188,7 +189,10 @@ class MomentsEncoder(Encoder):
         sampling = DocumentSample(config.long_dimension, config.seed, most)
         batches = sampling.sample_while_yielding(as_batches(documents))
         mean_token(batches, config.dimension)  # checks the documents
-        sample = sampling.documents(config.dimension)
+        original = sampling.documents(config.dimension)
+        scale = _extreme_scale(original)
+        sample = _divided(original, scale)
+        texts = None if texts is None else _divided(texts, scale)
         try:
             self._use_blocks(
                 calibrate(
@@ -202,7 +206,11 @@ class MomentsEncoder(Encoder):
                 )
             )
             if config.compact_dimension is not None:
-                self._use_maps(self._fitted_maps(sample, texts, config.compact_dimension, threads))
+                maps = self._fitted_maps(sample, texts, config.compact_dimension, threads)
+                self._use_maps(maps if scale == 1 else maps.scaled(scale))
+            if scale != 1:
+                assert self.blocks is not None
+                self._use_blocks(self.blocks.scaled(scale, keep_products=config.compact_dimension is None))
         except BaseException:
             self.blocks = self.compact = None  # a failed fit changes nothing
             raise
@@ -297,3 +305,17 @@ class MomentsEncoder(Encoder):
         if config.compact_dimension is not None:
             maps = CompactMaps.from_arrays(read, "compact_")
         return cls(config, blocks=MomentBlocks.from_arrays(read, "moments_"), compact=maps)
+
+
+def _extreme_scale(documents: MultiVectors) -> float:
+    """Return a power of two near the largest number if float32 could not hold its fourth power, otherwise 1."""
+    largest = float(np.abs(documents.tokens).max(initial=0))
+    if largest == 0 or 2.0**-20 <= largest <= 2.0**20:
+        return 1.0
+    return 2.0 ** min(max(math.floor(math.log2(largest)), -50), 40)
+
+
+def _divided(texts: MultiVectors, scale: float) -> MultiVectors:
+    if scale == 1:
+        return texts
+    return MultiVectors.from_flat(texts.tokens.astype(np.float32) / np.float32(scale), texts.lengths)

@@ -101,6 +101,12 @@ class DocumentDatabase:
             result = opened._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if result != "ok":
                 raise sqlite3.DatabaseError(" ".join(result.split()))
+            wrong = opened._connection.execute(
+                "SELECT row FROM documents WHERE typeof(text) != 'text' OR typeof(id) NOT IN ('text', 'integer') OR "
+                "NOT json_valid(metadata) OR json_type(metadata) != 'object' LIMIT 1"
+            ).fetchone()
+            if wrong is not None:
+                raise sqlite3.DatabaseError(f"row {wrong[0]} is not a document")
         except sqlite3.Error as error:
             opened.close()
             raise ValueError(

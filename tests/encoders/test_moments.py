@@ -362,3 +362,20 @@ def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch,
     assert not np.array_equal(
         loaded.encoder.encode_documents(documents), index.encoder.encode_documents(documents)
     )
+
+
+@pytest.mark.parametrize("compact", [16, None])
+@pytest.mark.parametrize("scale", [2.0**-46, 2.0**-30, 2.0**30, 2.0**37])
+def test_tokens_of_extreme_sizes(scale: float, compact: int | None) -> None:
+    """Vectors are those of tokens of ordinary size, times the scale squared."""
+    tokens = np.random.default_rng(5).normal(size=(1200, 8)).astype(np.float32)
+    lengths = [4] * 300
+    products = []
+    for factor in (1.0, scale):
+        documents = MultiVectors.from_flat(tokens * np.float32(factor), lengths)
+        encoder = MomentsEncoder(MomentsConfig(dimension=8, compact_dimension=compact)).fit(documents)
+        vectors = encoder.encode_documents(documents), encoder.encode_queries(documents[:20])
+        products.append((vectors[1].astype(np.float64) @ vectors[0].T.astype(np.float64)) / factor**2)
+    ordinary, extreme = products
+    ordinary, extreme = (each - each.mean(axis=1, keepdims=True) for each in (ordinary, extreme))
+    assert np.abs(ordinary - extreme).max() < 0.02 * np.abs(ordinary).max()

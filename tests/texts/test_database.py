@@ -126,6 +126,17 @@ def test_a_damaged_page_is_refused(database: DocumentDatabase, tmp_path: Path) -
         DocumentDatabase.open(path)
 
 
+@pytest.mark.parametrize("change", ["metadata = '{'", "metadata = '[1]'", "text = x'00'", "id = 1.5"])
+def test_a_row_that_is_no_document_is_refused(
+    database: DocumentDatabase, tmp_path: Path, change: str
+) -> None:
+    database.save(tmp_path / "texts.sqlite")
+    with closing(sqlite3.connect(tmp_path / "texts.sqlite")) as connection, connection:
+        connection.execute(f"UPDATE documents SET {change} WHERE row = 2")
+    with pytest.raises(ValueError, match=r"texts\.sqlite.*row 2 is not"):
+        DocumentDatabase.open(tmp_path / "texts.sqlite")
+
+
 def test_threads_share_a_database(database: DocumentDatabase) -> None:
     faults: list[Exception] = []
 
