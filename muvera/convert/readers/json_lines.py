@@ -218,7 +218,7 @@ def _is_tokens(value: Any) -> bool:
 
 
 def _tokens(row: dict[str, Any], field: str) -> Any:
-    """Return the token vectors of a row, float32 (t, dimension); (0, 0) for null and for an absent path."""
+    """Return the token vectors of a row, float32 (t, dimension); (0, 0) for null or an absent named vector."""
     value = _at(row, field)
     if value is None and field not in row and "." not in field:
         raise ValueError(f"has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")
