@@ -163,6 +163,10 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
 
     def read(name: str) -> NDArray[Any]:
         array = load_npy(folder / f"encoder_{name}.npy", mmap=False)
+        if array.dtype.kind not in "fiu":
+            raise ValueError(
+                f"{folder / f'encoder_{name}.npy'} is damaged: it holds {array.dtype}, not numbers."
+            )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{folder / f'encoder_{name}.npy'} is damaged: it has a NaN or an infinity.")
         return array

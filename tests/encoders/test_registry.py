@@ -119,3 +119,12 @@ def with_checksum(content: str, change: Callable[[dict[str, Any]], object]) -> s
     del state["sha256"]
     change(state)
     return json.dumps({**state, "sha256": content_checksum(state)})
+
+
+def test_saved_arrays_must_be_numbers(tmp_path: Path) -> None:
+    config = FDEConfig(dimension=4, num_repetitions=1)
+    documents = MultiVectors.from_flat(np.eye(4, dtype=np.float32), [2, 2])
+    FDEEncoder(config).fit(documents).save(tmp_path / "encoder")
+    np.save(tmp_path / "encoder" / "encoder_center.npy", np.array(["x"] * 4))
+    with pytest.raises(ValueError, match=r"encoder_center\.npy.*<U1"):
+        read_encoder(tmp_path / "encoder", config)
