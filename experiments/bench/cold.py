@@ -23,7 +23,7 @@ import typer
 from numpy.typing import NDArray
 
 from muvera import IndexSettings, MultiVectors
-from muvera.index.token_levels import LevelsState, TokenLevels
+from muvera.index.token_levels import TokenLevels
 from muvera.index.token_store import Segment, TokenStore, mapped, write_tokens
 from muvera.reranking.codecs import fit_codec
 from muvera.reranking.codecs.base import CodedVectors
@@ -72,14 +72,14 @@ class _Store:
         self.tokens = texts.tokens
         codec = fit_codec("2bit", np.asarray(block.tokens[:_FITTED], np.float32))
         self.levels = TokenLevels(IndexSettings(tokens="2bit", keep_exact=True), _DIMENSION, codec)
-        codes = self.levels.codes
-        assert codes is not None
+        floats, codes = self.levels.floats, self.levels.codes
+        assert floats is not None and codes is not None
         repeated = np.resize(
             CodedVectors.of(codec, block).tokens, (self.count * tokens, codec.bytes_per_token)
         )
         codes.append(CodedVectors.from_lengths(codec, repeated, np.full(self.count, tokens)))
         # Use the same mapping of the file: pages of another mapping would stay in memory.
-        self.levels.state = LevelsState(self.floats, self.floats.segments, codes, codes.segments)
+        floats.segments = self.floats.segments
         self.file = os.open(path, os.O_RDONLY)
         os.fsync(self.file)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
-from ..mips.base import Guard
+from ..mips.base import Guard, at_once
 from .info import FirstStageRecall
 from .sample_profile import DRIFTED, SampleProfile
 from .settings import IndexSettings
@@ -42,6 +42,8 @@ def scan_from(dimension: int) -> int:
 class CandidateSearch:
     """The documents' vectors by row number: encode documents, and find rows for queries.
 
+    Changes to a copy (:func:`copy.copy`) leave the original as it is, see :class:`VectorSearch`.
+
     Parameters
     ----------
     encoder : Encoder
@@ -59,6 +61,11 @@ class CandidateSearch:
         self.profile: SampleProfile | None = None
         self.search = self._new_search("exact" if settings.backend == "auto" else settings.backend)
 
+    def __copy__(self) -> CandidateSearch:
+        copied = CandidateSearch.__new__(CandidateSearch)
+        vars(copied).update(vars(self), search=copy(self.search), profile=copy(self.profile))
+        return copied
+
     def _new_search(self, kind: str) -> VectorSearch:
         return make_search(kind, self.encoder.config.vector_dimension, self.settings.hnsw)
 
@@ -67,29 +74,23 @@ class CandidateSearch:
         rows: NDArray[np.int64],
         documents: MultiVectors,
         threads: int | None = None,
-        guard: Guard = nullcontext,
+        guard: Guard = at_once,
     ) -> None:
         """Encode `documents` and add their vectors under `rows`, except those without tokens.
 
-        If it fails, no vector is added, but a graph may refuse these rows afterwards.  `guard` returns the
-        lock that excludes searches.
+        If it fails, some of them may have been added.  `guard` calls functions while no thread searches.
         """
         filled = documents.lengths > 0
         if not filled.all():
             rows, documents = rows[filled], documents[filled]
         step = max(1, _BLOCK_BYTES // (4 * self.encoder.config.vector_dimension))
-        try:
-            for start in range(0, len(rows), step):
-                block = rows[start : start + step]
-                self._change_to_scan(len(self.search) + len(block), threads)
-                vectors = self.encoder.encode_documents(documents[start : start + step], threads=threads)
-                self.search.add(block, vectors, threads, guard)
-            if self.profile is not None:
-                self.profile.count(documents)
-        except BaseException:
-            with guard():
-                self.remove(rows)
-            raise
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            self._change_to_scan(len(self.search) + len(block), threads)
+            vectors = self.encoder.encode_documents(documents[start : start + step], threads=threads)
+            self.search.add(block, vectors, threads, guard)
+        if self.profile is not None:
+            self.profile.count(documents)
 
     def _change_to_scan(self, size: int, threads: int | None) -> None:
         """Replace an exact search by a scan if "auto" prefers one for `size` vectors."""
@@ -117,21 +118,13 @@ class CandidateSearch:
         threads: int | None = None,
         *,
         ef: int | None = None,
-        hidden: int = 0,
-        below: int | None = None,
     ) -> list[NDArray[np.int64]]:
-        """Return up to `count` candidate rows per query, best vector first, of those in `allowed`.
-
-        Rows from `below` on are still being added and are not returned; at most `hidden` of them have
-        vectors.
-        """
+        """Return up to `count` candidate rows per query, best vector first, of those in `allowed`."""
         vectors = self.encoder.encode_queries(queries, threads=threads)
-        wanted = min(count + hidden, len(self.search))
-        if wanted == 0:
+        if len(self.search) == 0:
             return [np.empty(0, np.int64)] * len(queries)
-        labels, _ = self.search.search(vectors, wanted, allowed, threads, ef=ef)
-        visible = (labels >= 0) & (labels < (np.iinfo(np.int64).max if below is None else below))
-        return [row[keep][:count] for row, keep in zip(labels, visible, strict=True)]
+        labels, _ = self.search.search(vectors, min(count, len(self.search)), allowed, threads, ef=ef)
+        return [row[row >= 0] for row in labels]
 
     def measure(self, queries: MultiVectors, threads: int | None = None) -> float | None:
         """Measure how many of the exact best vectors the search finds."""
@@ -208,16 +201,16 @@ class CandidateSearch:
         encoder: Encoder,
         settings: IndexSettings,
         state: dict[str, Any],
-        removed: NDArray[np.int64],
+        live: NDArray[np.int64],
     ) -> CandidateSearch:
         """Load a search from the files and the state of :meth:`save`.
 
-        `removed` are deleted rows, which the files may contain.
+        `live` are the rows to find; the files may contain others.
         Raises ValueError or KeyError for damaged files, or files that do not fit the encoder and the settings.
         """
         loaded = cls(encoder, settings, state["fitted_on"])
         kind, graph = state["kind"], state["graph"]
-        saved = SavedState(settings.hnsw, removed, None if graph is None else folder.parent / graph)
+        saved = SavedState(settings.hnsw, live, None if graph is None else folder.parent / graph)
         loaded.search = SEARCHES[kind].load(folder, encoder.config.vector_dimension, saved)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         if state["first_stage"] is not None:

@@ -39,6 +39,9 @@ _GENERATION, _PARTIAL = re.compile(r"generation-\d{6,}"), re.compile(r"\.partial
 #: Fills a generation's folder, see :func:`commit`.
 Fill = Callable[[Path, str, set[str]], tuple[dict[str, Any], list[str]]]
 
+#: Called with a generation before it is committed.
+Announce = Callable[["Generation"], object]
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -77,7 +80,11 @@ def require_place(target: Path, overwrite: bool = False) -> None:
 
 
 def commit(
-    target: Path, fill: Fill, expected_generation: Generation | None, overwrite: bool = False
+    target: Path,
+    fill: Fill,
+    expected_generation: Generation | None,
+    overwrite: bool = False,
+    written: set[tuple[Path, Generation]] | None = None,
 ) -> Generation:
     """Write a new generation of the index in `target`, make it current and return it.
 
@@ -92,6 +99,9 @@ def commit(
         The generation that the caller last loaded from or wrote to this folder; None for a new index.
     overwrite : bool
         Replace any index in `target`, in one step.
+    written : set, optional
+        Folders and generations that the caller's interrupted saves may have committed.  They can be replaced too, but
+        none of their files are kept.  The new generation is added before it is committed.
 
     Raises
     ------
@@ -100,14 +110,19 @@ def commit(
     FileExistsError
         If the folder contains anything else.
     """
+    written = set() if written is None else written
+
+    def announce(new: Generation) -> None:
+        written.add((target, new))
+
     remove_stale_siblings(target)
     if overwrite or not (target / MANIFEST).exists():
         require_place(target, overwrite)
-        return _commit_first(target, fill, overwrite)
+        return _commit_first(target, fill, overwrite, announce)
     with locked(target):
         manifest = read_manifest(target)
         current = Generation.of(manifest)
-        if current != expected_generation:
+        if current != expected_generation and (target, current) not in written:
             if expected_generation is None:
                 reason = "this index was made elsewhere"
             elif expected_generation.number == current.number:
@@ -120,13 +135,14 @@ def commit(
             )
         with suppress(OSError):  # leftovers of killed writers
             _remove_unnamed(target, set(manifest["files"]))
-        return _write_generation(target, fill, current.number + 1, manifest["files"])
+        old = manifest["files"] if current == expected_generation else {}
+        return _write_generation(target, fill, current.number + 1, old, announce)
 
 
-def _commit_first(target: Path, fill: Fill, overwrite: bool) -> Generation:
+def _commit_first(target: Path, fill: Fill, overwrite: bool, announce: Announce) -> Generation:
     try:
         with atomic_folder(target, overwrite) as beside:
-            return _write_generation(beside, fill, 1, {})
+            return _write_generation(beside, fill, 1, {}, announce)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
             raise IndexFolderError(
@@ -135,7 +151,9 @@ def _commit_first(target: Path, fill: Fill, overwrite: bool) -> Generation:
         raise
 
 
-def _write_generation(target: Path, fill: Fill, number: int, old: dict[str, Any]) -> Generation:
+def _write_generation(
+    target: Path, fill: Fill, number: int, old: dict[str, Any], announce: Announce
+) -> Generation:
     partial = target / f".partial-{secrets.token_hex(8)}"
     new = Generation(number, secrets.token_hex(8))
     while (target / new.folder).exists() or (target / new.folder).is_symlink():  # another program's file
@@ -155,6 +173,7 @@ def _write_generation(target: Path, fill: Fill, number: int, old: dict[str, Any]
     except BaseException:
         remove_folder(partial)
         raise
+    announce(new)
     content = {"generation": new.number, "stamp": new.stamp, "folder": name, **entries, "files": files}
     try:
         write_manifest(target, content)

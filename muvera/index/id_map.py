@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from pathlib import Path
-from threading import RLock
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,10 +14,9 @@ from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, id_kind, string_array
 from ..utils.atomic_files import read_json, save_array, write_bytes
 from ..utils.checks import has_repeats, require_choice
-from ..utils.fork import renew_after_fork
 from ..utils.npy_files import load_npy
 
-__all__ = ["GrowingArray", "IdMap", "Missing"]
+__all__ = ["IDS", "GrowingArray", "IdMap", "Missing"]
 
 IDS, ALIVE = "ids.json", "alive.npy"
 
@@ -27,9 +26,16 @@ Missing = Literal["raise", "ignore"]
 # Implicit ids stay below this: ids are int64.
 _MOST = 2**63 - 1
 
+# Changed rows are copied for each change.  More than this many, and than this share (1 in 32) of the others, are merged
+# with these.
+_CHANGED, _CHANGED_SHARE = 4096, 32
+
 
 class GrowingArray:
     """A flat array whose capacity grows by half, so that appending takes linear time.
+
+    A copy (:func:`copy.copy`) shares the buffer: values that are appended to it are invisible to the original.  Only
+    one of both can append into the shared buffer, the other one copies it.
 
     Parameters
     ----------
@@ -40,6 +46,7 @@ class GrowingArray:
     def __init__(self, values: NDArray[Any]) -> None:
         self._buffer = values
         self._count = len(values)
+        self._written = [self._count]  # values in the buffer, shared by copies
 
     def __len__(self) -> int:
         return self._count
@@ -51,16 +58,13 @@ class GrowingArray:
 
     def extend(self, values: NDArray[Any]) -> None:
         """Append values."""
-        if self._count == 0:
-            self._buffer = np.array(values)
-            self._count = len(values)
-            return
         needed = self._count + len(values)
-        dtype = np.result_type(self._buffer, values)
-        if needed > len(self._buffer) or dtype != self._buffer.dtype:
+        dtype = np.result_type(self._buffer, values) if self._count else values.dtype
+        if needed > len(self._buffer) or dtype != self._buffer.dtype or self._written != [self._count]:
             grown = np.zeros(max(needed, self._count * 3 // 2), dtype)
             grown[: self._count] = self.values
-            self._buffer = grown
+            self._buffer, self._written = grown, [self._count]
+        self._written[0] = needed
         self._buffer[self._count : needed] = values
         self._count = needed
 
@@ -77,30 +81,41 @@ class IdMap:
     def __init__(self, first: int = 0) -> None:
         self._ids = GrowingArray(np.empty(0, np.int64))
         self._alive = GrowingArray(np.empty(0, bool))
-        self._rows: dict[int | str, int] | None = {}
-        self._caching = RLock()  # guards the two caches below while rows change
+        # Rows by id: many that do not change, made when first needed, and few changed ones; -1 for deleted ids.
+        self._old_rows: dict[int | str, int] | None = {}
+        self._new_rows: dict[int | str, int] = {}
         self._live: NDArray[np.int64] | None = None
         self.next = first
-        renew_after_fork(self)
 
-    def _renew_locks(self) -> None:
-        self._caching = RLock()
-        self._live, self._rows = None, None
+    def __copy__(self) -> IdMap:
+        copied = IdMap.__new__(IdMap)
+        vars(copied).update(vars(self), _ids=copy(self._ids), _alive=copy(self._alive))
+        return copied
 
     def __len__(self) -> int:
         return len(self.live)
 
-    @property
-    def _row_of(self) -> dict[int | str, int]:
-        """Live rows by id, computed on first use: plain searches do not use them."""
-        with self._caching:
-            if self._rows is None:
-                rows = self.live
-                self._rows = dict(zip(self._ids.values[rows].tolist(), rows.tolist(), strict=True))
-            return self._rows
+    def _row(self, id: int | str) -> int:
+        """Return the live row of `id`, or -1."""
+        if self._old_rows is None:
+            rows = self.live
+            self._old_rows = dict(zip(self._ids.values[rows].tolist(), rows.tolist(), strict=True))
+        return self._new_rows.get(id, self._old_rows.get(id, -1))
+
+    def _change_rows(self, ids: list[Any], rows: list[int]) -> None:
+        """Set the rows of `ids`, without a change to the dictionaries of copies."""
+        if self._old_rows is None:
+            return  # made of the changed rows when first needed
+        changed = {**self._new_rows, **dict(zip(ids, rows, strict=True))}
+        if len(changed) > max(_CHANGED, len(self._old_rows) // _CHANGED_SHARE):
+            merged = {**self._old_rows, **changed}
+            for id in [id for id, row in changed.items() if row < 0]:
+                del merged[id]
+            changed, self._old_rows = {}, merged
+        self._new_rows = changed
 
     def __contains__(self, id: object) -> bool:
-        return _is_id(type(id)) and id in self._row_of
+        return _is_id(type(id)) and self._row(id) >= 0  # type: ignore[arg-type]
 
     @property
     def num_rows(self) -> int:
@@ -110,10 +125,9 @@ class IdMap:
     @property
     def live(self) -> NDArray[np.int64]:
         """Rows that are not deleted, ascending."""
-        with self._caching:
-            if self._live is None:
-                self._live = np.flatnonzero(self._alive.values)
-            return self._live
+        if self._live is None:
+            self._live = np.flatnonzero(self._alive.values)
+        return self._live
 
     @property
     def deleted_rows(self) -> NDArray[np.int64]:
@@ -135,11 +149,12 @@ class IdMap:
         other = [id for id in ids if isinstance(id, str) != (kind == "str")]
         if other and kind:
             raise TypeError(f"This index has {kind} ids, got {other[0]!r}, a {type(other[0]).__name__}.")
-        unknown = [id for id in ids if id not in self._row_of]
+        rows = [self._row(id) for id in ids]
+        unknown = [id for id, row in zip(ids, rows, strict=True) if row < 0]
         if unknown and missing == "raise":
             count = f" ({len(unknown)} of the {len(ids)} ids are not)" if len(ids) > 1 else ""
             raise KeyError(f"id {unknown[0]!r} is not in the index{count}. Check with `id in index`.")
-        return [self._row_of[id] for id in ids if id in self._row_of]
+        return [row for row in rows if row >= 0]
 
     def existing_rows(self, ids: Any) -> NDArray[np.int64]:
         """Return the rows of those `ids` that are in the index, ascending."""
@@ -170,39 +185,36 @@ class IdMap:
             ids = np.arange(self.next, self.next + len(documents))
         self.require_kind(ids)
         for id in ids.tolist():
-            if id in self._row_of:
+            if self._row(id) >= 0:
                 raise ValueError(f"id {id!r} is in the index already. Use update to replace it.")
         return ids
 
     def append(self, ids: Ids) -> None:
         """Give the next rows these ids; an id moves from its old row to the new one."""
-        with self._caching:
-            first = len(self._ids)
-            # Store strings as objects: a fixed-width array would be as wide as its longest string.
-            self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
-            self._alive.extend(np.ones(len(ids), bool))
-            if self._rows is not None:
-                self._rows.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
-            if ids.dtype.kind == "i" and len(ids):
-                self.next = max(self.next, int(ids.max()) + 1)
-            self._live = None
+        first = len(self._ids)
+        # Store strings as objects: a fixed-width array would be as wide as its longest string.
+        self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
+        self._alive.extend(np.ones(len(ids), bool))
+        self._change_rows(ids.tolist(), list(range(first, first + len(ids))))
+        if ids.dtype.kind == "i" and len(ids):
+            self.next = max(self.next, int(ids.max()) + 1)
+        self._live = None
 
     def reserve(self, count: int) -> None:
         """Add `count` deleted rows."""
-        with self._caching:
-            self._ids.extend(np.full(count, "", object) if self._kind == "str" else np.zeros(count, np.int64))
-            self._alive.extend(np.zeros(count, bool))
-            self._live = None
+        self._ids.extend(np.full(count, "", object) if self._kind == "str" else np.zeros(count, np.int64))
+        self._alive.extend(np.zeros(count, bool))
+        self._live = None
 
     def drop(self, rows: NDArray[np.int64]) -> None:
         """Delete rows; their ids can be used again, unless they have moved to other rows."""
-        with self._caching:
-            if self._rows is not None:
-                for id, row in zip(self.of(rows).tolist(), rows.tolist(), strict=True):
-                    if self._rows.get(id) == row:
-                        del self._rows[id]
-            self._alive.values[rows] = False
-            self._live = None
+        dropped = zip(self.of(rows).tolist(), rows.tolist(), strict=True)
+        ids = [id for id, row in dropped if self._old_rows is not None and self._row(id) == row]
+        self._change_rows(ids, [-1] * len(ids))
+        alive = self._alive.values.copy()
+        alive[rows] = False
+        self._alive = GrowingArray(alive)
+        self._live = None
 
     def save(self, folder: Path) -> None:
         """Write ``ids.json`` and ``alive.npy``."""
@@ -225,11 +237,14 @@ class IdMap:
         loaded = cls(following)
         loaded._ids = GrowingArray(np.array(values, object if kinds == {str} else np.int64))
         loaded._alive = GrowingArray(alive)
-        loaded._rows = None
-        numbers = kinds != {str}
-        if has_repeats(loaded._ids.values[alive]) if numbers else len(loaded._row_of) != len(loaded):
-            raise ValueError(f"{folder / IDS} is damaged: it has an id twice.")
+        loaded._old_rows = None
         return loaded
+
+    def require_different(self, path: Path) -> None:
+        """Raise ValueError if an id has two live rows; `path` is the file of the ids."""
+        ids = self._ids.values[self.live]
+        if len(set(ids.tolist())) != len(ids) if ids.dtype == object else has_repeats(ids):
+            raise ValueError(f"{path} is damaged: it has an id twice.")
 
 
 def _is_id(kind: type) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from copy import copy
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..reranking.pruning import RerankOptions
 from ..utils.checks import as_id_list, require_int
 from ..utils.fork import renew_after_fork
 from ..utils.parallel import thread_count
+from ..utils.readers_writer_lock import ReadersWriterLock
 from .generations import Generation, staging_beside
 from .id_map import Missing
 from .info import FirstStageRecall, IndexInfo
@@ -105,8 +107,9 @@ class MuveraIndex:
         self._contents = IndexContents(config, IndexSettings.of(settings, **changes), encoder=fitted)
         self._renew_locks()
         renew_after_fork(self)
-        self._generations: dict[Path, Generation] = {}  # last read or written generation by folder
-        self._attachments: dict[str, Path] = {}
+        self._lock = ReadersWriterLock()
+        # Generations that saves were about to commit, of which the contents know nothing if these were interrupted.
+        self._written: set[tuple[Path, Generation]] = set()
 
     def _renew_locks(self) -> None:
         self._changing = RLock()
@@ -227,6 +230,7 @@ class MuveraIndex:
                 f"from_plaid keeps the codes of the PLAID index, got tokens={chosen.tokens!r}. Drop tokens=, or use "
                 "MuveraIndex.build."
             )
+        thread_count(threads)
         with ExitStack() as stack:
             staging = None
             if path is not None:
@@ -236,10 +240,12 @@ class MuveraIndex:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             config, fitted = as_encoder(encoder, first[0].dimension)
             index = cls(config, settings=chosen)
-            index._contents = IndexContents(config, chosen, encoder=fitted, codec=codec)
-            with index._contents.building(threads, staging):
+            contents = IndexContents(config, chosen, encoder=fitted, codec=codec)
+            index._contents = contents
+            with contents.building(threads, staging):
                 for documents, codes in chain([first], batches):
-                    index._add(documents, threads, codes)
+                    checked = index._checked(documents, "documents")
+                    contents.append(contents.ids.new_ids(checked), checked, threads, codes)
                     if progress is not None:
                         progress(len(documents))
             if path is not None:
@@ -264,20 +270,34 @@ class MuveraIndex:
             Nothing is added then.
         """
         with self._changing:
-            had_drifted = self._contents.has_drifted
-            self._add(documents, threads)
-            self._after_adding(had_drifted, threads)
+            contents, _ = self._appended(documents, threads)
+            self._replace_contents(contents)
 
-    def _add(self, documents: Any, threads: int | None, codes: CodedVectors | None = None) -> None:
+    def _appended(
+        self, documents: Any, threads: int | None, update: bool = False
+    ) -> tuple[IndexContents, Ids]:
+        """Return contents with these documents, for :meth:`_replace_contents`, and their ids."""
         thread_count(threads)
         checked = self._checked(documents, "documents")
-        self._contents.append(self._contents.ids.new_ids(checked), checked, threads, codes)
+        contents = copy(self._contents)
+        if update:
+            contents.ids.require_kind(checked.ids)
+        ids = checked.ids if update else contents.ids.new_ids(checked)
+        contents.append(ids, checked, threads, guard=self._lock.alone)
+        contents.measure(threads)
+        return contents, ids
 
-    def _after_adding(self, had_drifted: bool, threads: int | None) -> None:
-        """Measure recall if needed; warn as soon as the documents differ from the encoder's sample."""
-        self._contents.measure(threads)
-        candidates = self._contents.candidates
-        if had_drifted or candidates is None or candidates.profile is None:
+    def _replace_contents(self, contents: IndexContents) -> None:
+        """Make a change visible, and warn when the documents begin to differ from the encoder's sample."""
+        before = self._contents
+
+        def replace() -> None:
+            self._contents = contents  # the change happens here; all else can be interrupted
+            contents.settle()
+
+        self._lock.alone(replace)
+        candidates = contents.candidates
+        if before.has_drifted or candidates is None or candidates.profile is None:
             return
         sentence = candidates.profile.warning
         if sentence is not None:
@@ -307,10 +327,8 @@ class MuveraIndex:
                 "update replaces documents by id, but these documents have no ids. Use with_ids, or add."
             )
         with self._changing:
-            self._contents.ids.require_kind(checked.ids)
-            had_drifted = self._contents.has_drifted
-            self._contents.append(checked.ids, checked, threads)
-            self._after_adding(had_drifted, threads)
+            contents, _ = self._appended(checked, threads, update=True)
+            self._replace_contents(contents)
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
         """Delete documents by id.
@@ -329,8 +347,13 @@ class MuveraIndex:
             For a single id, or ids of another kind than the index has.
         """
         with self._changing:
-            rows = self._contents.rows_of(as_id_list(ids), missing)
-            self._contents.remove(np.unique(np.array(rows, np.int64)))
+            self._replace_contents(self._without(as_id_list(ids), missing))
+
+    def _without(self, ids: list[Any], missing: Missing) -> IndexContents:
+        """Return contents without these documents, for :meth:`_replace_contents`."""
+        contents = copy(self._contents)
+        contents.remove(np.unique(np.array(contents.rows_of(ids, missing), np.int64)))
+        return contents
 
     def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
         """Free the memory of deleted documents: renumber the rows and encode all documents again.
@@ -349,12 +372,10 @@ class MuveraIndex:
         thread_count(threads)
         with self._changing, ExitStack() as stack:
             if path is None:
-                self._contents = self._contents.rebuilt(threads)
+                self._replace_contents(self._contents.rebuilt(threads))
                 return
             staging = stack.enter_context(staging_beside(_absolute(path), overwrite=True))
-            contents = self._contents.rebuilt(threads, staging)
-            self._save(path, contents=contents)
-            self._contents = contents
+            self._save(path, contents=self._contents.rebuilt(threads, staging))
 
     # -- searching ------------------------------------------------------------
 
@@ -424,7 +445,12 @@ class MuveraIndex:
             rescore=rescore,
             threads=threads,
         )
-        return self._contents.search(self._checked(queries, "queries"), plan)
+        texts = self._checked(queries, "queries")
+        with self._lock.shared():
+            contents = self._contents
+            rows, options = contents.propose(texts, plan)
+        # Rows keep their tokens and ids, so later changes do not matter.
+        return contents.rank(texts, rows, options, plan.threads, plan.rescore)
 
     def rerank(
         self,
@@ -525,9 +551,8 @@ class MuveraIndex:
         if len(texts) == 0:
             raise ValueError("queries have no tokens, so nothing can be measured. Give other queries.")
         plan = SearchPlan(k=k, candidates=candidates, threads=threads)
-        contents = self._contents
-        with contents.lock.shared():
-            return contents.measure_first_stage(
+        with self._lock.shared():
+            return self._contents.measure_first_stage(
                 texts, k=plan.k, candidates=plan.num_candidates, threads=plan.threads
             )
 
@@ -570,9 +595,8 @@ class MuveraIndex:
     @property
     def ids(self) -> Ids:
         """Ids of all documents, in the order they were added."""
-        contents = self._contents
-        with contents.lock.shared():
-            return contents.ids.of(contents.ids.live)
+        ids = self._contents.ids
+        return ids.of(ids.live)
 
     def tokens(self, ids: Iterable[Any], missing: Missing = "raise") -> MultiVectors:
         """Return the token vectors of documents with their ids, in the order of `ids`, each document once.
@@ -646,19 +670,24 @@ class MuveraIndex:
         """
         target = _absolute(path)
         with self._changing:
+            contents = self._contents if contents is None else contents
             files: dict[str, Callable[[Path], object]] = {
-                name: partial(shutil.copyfile, file) for name, file in self._attachments.items()
+                name: partial(shutil.copyfile, self._attachment(name) or path)
+                for name, path in contents.attachments.items()
             }
             files.update(attachments or {})
-            generation = write_contents(
-                contents or self._contents, target, self._generations.get(target), overwrite, files
-            )
-            self._generations[target] = generation
-            self._attachments = {name: target / generation.folder / name for name in files}
+            saved = write_contents(contents, target, self._written, overwrite, files)
+            self._replace_contents(saved)
+            self._written = {(folder, each) for folder, each in self._written if folder != target}
 
     def _attachment(self, name: str) -> Path | None:
         """Return the attached file of this name, or None."""
-        return self._attachments.get(name)
+        path = self._contents.attachments.get(name)
+        if path is None or path.exists():
+            return path
+        # An interrupted save has replaced the folder's files.
+        moved = (folder / each.folder / name for folder, each in self._written)
+        return next((file for file in moved if file.exists()), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:
@@ -680,9 +709,10 @@ class MuveraIndex:
         folder = _absolute(path)
         contents, generation = read_contents(folder, verify_files)
         loaded = cls(contents.config)
-        loaded._contents, loaded._generations = contents, {folder: generation}
         texts = folder / generation.folder / TEXTS
-        loaded._attachments = {TEXTS: texts} if texts.is_file() else {}
+        contents.generations = {folder: generation}
+        contents.attachments = {TEXTS: texts} if texts.is_file() else {}
+        loaded._contents = contents
         return loaded
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from ..utils.atomic_files import recover_folder, save_array
 from ..utils.npy_files import load_npy
 from .candidates import CandidateSearch
 from .generations import Generation, commit
-from .id_map import GrowingArray, IdMap
+from .id_map import IDS, GrowingArray, IdMap
 from .manifest import IndexFolderError, read_manifest, verify
 from .settings import IndexSettings
 from .token_store import Segment, TokenStore, mapped, write_tokens
@@ -44,55 +45,55 @@ _GROWTH = 2
 def write_contents(
     contents: IndexContents,
     target: Path,
-    expected_generation: Generation | None,
+    written: set[tuple[Path, Generation]],
     overwrite: bool = False,
     attachments: Mapping[str, Callable[[Path], object]] | None = None,
-) -> Generation:
-    """Write an index's contents to a folder, see MuveraIndex.save.
+) -> IndexContents:
+    """Write contents to a folder, and return contents that read their tokens from there.
 
-    :func:`muvera.index.generations.commit` describes the generations and errors.  Afterwards the
-    index reads its tokens from there.  `attachments` are further files by name; each callable is called with a
-    path and writes the file.
+    See :func:`muvera.index.generations.commit`, also for `written`, and MuveraIndex.save.  `attachments` are further
+    files by name; each callable writes the file at the path that it gets.
     """
-    new_segments: list[tuple[TokenStore[Any], list[Segment[Any]]]] = []
+    saved = copy(contents)
     new_graphs: list[VectorSearch] = []
 
     def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
         entries_of: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
         reused: list[str] = []
-        for level in contents.store.levels:
-            segments, unchanged = _write_level(level, folder, target, target / name, old)
-            new_segments.append((level, segments))
-            files = [_relative(segment, target) for segment in segments]
+        for level in saved.store.levels:
+            level.segments, unchanged = _write_level(level, folder, target, target / name, old)
+            files = [_relative(segment, target) for segment in level.segments]
             entries_of[level.prefix] = [
-                {"first": segment.first, "file": file} for segment, file in zip(segments, files, strict=True)
+                {"first": segment.first, "file": file}
+                for segment, file in zip(level.segments, files, strict=True)
             ]
             reused += files[:unchanged]
-        codec = contents.store.codec
+        codec = saved.store.codec
         codes = None
         if codec is not None:
             codes = {"codec": write_codec(codec, folder), "segments": entries_of["codes"]}
-        save_array(folder / LENGTHS, contents.lengths.values)
-        contents.ids.save(folder)
+        save_array(folder / LENGTHS, saved.lengths.values)
+        saved.ids.save(folder)
         for file_name, write in (attachments or {}).items():
             write(folder / file_name)
-        encoder = contents.encoder
+        encoder = saved.encoder
         fitted = encoder is not None and not encoder.needs_fit
         if encoder is not None and fitted:
             write_encoder_arrays(encoder.to_arrays(), folder)
         candidates = None
-        if contents.candidates is not None:
-            search = contents.candidates.search
+        if saved.candidates is not None:
+            search = saved.candidates.search
             graph = None if search.saved is None else _name_in(search.saved.path, target, old)
-            candidates = contents.candidates.save(folder, graph)
+            candidates = saved.candidates.save(folder, graph)
             if graph is None:
                 new_graphs.append(search)
             else:
                 reused.append(graph)
+        _require_consistent(saved, target)
         entries = {
-            "config": contents.config.to_dict(),
-            "config_hash": contents.config.hash,
-            "settings": contents.settings.to_dict(),
+            "config": saved.config.to_dict(),
+            "config_hash": saved.config.hash,
+            "settings": saved.settings.to_dict(),
             "segments": entries_of["tokens"],
             "codes": codes,
             "encoder": fitted,
@@ -100,13 +101,34 @@ def write_contents(
         }
         return entries, reused
 
-    generation = commit(target, fill, expected_generation, overwrite)
+    generation = commit(target, fill, contents.generations.get(target), overwrite, written)
     for search in new_graphs:
         search.saved_in(target / generation.folder)
-    for level, segments in new_segments:
-        level.segments = segments
-    contents.store.staging = None
-    return generation
+    saved.store.staging = None
+    saved.generations = {**contents.generations, target: generation}
+    saved.attachments = {name: target / generation.folder / name for name in attachments or {}}
+    return saved
+
+
+def _require_consistent(contents: IndexContents, folder: Path) -> None:
+    """Raise IndexFolderError unless ids, lengths, tokens and vectors are of the same documents."""
+    lengths, ids = contents.lengths.values, contents.ids
+    for level in contents.store.levels:
+        rows = (ids.num_rows, len(lengths), len(level))
+        if len(set(rows)) > 1:
+            raise IndexFolderError(f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets.")
+        for segment in level.segments:
+            stop = segment.first + len(segment.vectors)
+            if not np.array_equal(segment.vectors.lengths, lengths[segment.first : stop]):
+                raise IndexFolderError(f"{folder} has token sets of other lengths from {segment.first} on.")
+    ids.require_different(folder / IDS)
+    if contents.candidates is not None:
+        labels, wanted = contents.candidates.search.labels(), contents.searchable[0]
+        if not np.array_equal(labels, wanted):
+            raise IndexFolderError(
+                f"{folder} has vectors of {len(labels)} documents, but {len(wanted)} documents with tokens. "
+                "Build the index again."
+            )
 
 
 def _write_level(
@@ -215,22 +237,13 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
             segment.vectors.require_dimension(config.dimension, name, "its index")
     if codes is not None:
         codes.segments = _read_segments(codes, folder, coded["segments"], lengths)
-    for level in loaded.store.levels:
-        rows = (loaded.ids.num_rows, len(lengths), len(level))
-        if len(set(rows)) > 1:
-            raise IndexFolderError(f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets.")
     if manifest["candidates"] is not None:
         if encoder is None:
             raise IndexFolderError(f"{folder} has vectors, but not the encoder that made them.")
         loaded.candidates = CandidateSearch.load(
-            files, encoder, settings, manifest["candidates"], loaded.ids.deleted_rows
+            files, encoder, settings, manifest["candidates"], loaded.ids.live
         )
-        labels, wanted = loaded.candidates.search.labels(), loaded.searchable[0]
-        if not np.array_equal(labels, wanted):
-            raise IndexFolderError(
-                f"{folder} has vectors of {len(labels)} documents, but {len(wanted)} documents with tokens. "
-                "Build the index again."
-            )
+    _require_consistent(loaded, folder)
     return loaded
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ from ..reranking.codecs import CODECS, FLOATS, fit_codec
 from ..reranking.codecs.base import CodedVectors, TokenCodec, score_coded
 from ..reranking.pruning import RerankOptions, rank_candidates
 from .settings import IndexSettings
-from .token_store import Segment, TokenStore
+from .token_store import TokenStore
 
-__all__ = ["CodeStore", "LevelsState", "TokenLevels"]
+__all__ = ["CodeStore", "TokenLevels"]
 
 #: A codec is fitted on this many tokens once they exist, or on fewer at the end of a build.
 FIT_TOKENS = 50_000
@@ -42,15 +43,6 @@ class CodeStore(TokenStore[CodedVectors]):
         self.codec = codec
 
 
-class LevelsState(NamedTuple):
-    """Both levels and their segments."""
-
-    floats: TokenStore[MultiVectors] | None
-    float_segments: list[Segment[MultiVectors]]
-    codes: CodeStore | None
-    code_segments: list[Segment[CodedVectors]]
-
-
 class TokenLevels:
     """Texts by row number 0, 1, 2, ..., as floats until there are enough tokens to fit a codec.
 
@@ -70,11 +62,17 @@ class TokenLevels:
         self.settings, self.dimension = settings, dimension
         self._staging: Path | None = None
         has_floats = codec is None or settings.keep_exact
-        # A search reads this tuple once, so that fitting a codec does not affect it.
         self._pair: tuple[TokenStore[MultiVectors] | None, CodeStore | None] = (
             TokenStore(MultiVectors.from_flat, "tokens") if has_floats else None,
             None if codec is None else CodeStore(codec),
         )
+
+    def __copy__(self) -> TokenLevels:
+        copied = TokenLevels.__new__(TokenLevels)
+        vars(copied).update(
+            vars(self), _pair=tuple(level if level is None else copy(level) for level in self._pair)
+        )
+        return copied
 
     @property
     def floats(self) -> TokenStore[MultiVectors] | None:
@@ -117,25 +115,6 @@ class TokenLevels:
         for level in self.levels:
             level.staging = folder
 
-    @property
-    def state(self) -> LevelsState:
-        """The current state; assigning it again undoes all changes since."""
-        floats, codes = self._pair
-        return LevelsState(
-            floats,
-            [] if floats is None else floats.segments,
-            codes,
-            [] if codes is None else codes.segments,
-        )
-
-    @state.setter
-    def state(self, before: LevelsState) -> None:
-        self._pair = before.floats, before.codes
-        if before.floats is not None:
-            before.floats.segments = before.float_segments
-        if before.codes is not None:
-            before.codes.segments = before.code_segments
-
     def __len__(self) -> int:
         return len(self.levels[0])
 
@@ -144,18 +123,11 @@ class TokenLevels:
     def append(
         self, texts: MultiVectors, threads: int | None = None, codes: CodedVectors | None = None
     ) -> None:
-        """Add texts under the next row numbers; `codes` are their codes, if known."""
-        before = self.state
-        try:
-            if self.floats is not None:
-                self.floats.append(self._converted(texts))
-            if self.codes is not None:
-                self.codes.append(
-                    CodedVectors.of(self.codes.codec, texts, threads) if codes is None else codes
-                )
-        except BaseException:
-            self.state = before
-            raise
+        """Add texts under the next row numbers; `codes` are theirs, if known."""
+        if self.floats is not None:
+            self.floats.append(self._converted(texts))
+        if self.codes is not None:
+            self.codes.append(CodedVectors.of(self.codes.codec, texts, threads) if codes is None else codes)
 
     def append_empty(self, count: int) -> None:
         """Add texts without tokens."""

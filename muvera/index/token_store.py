@@ -71,7 +71,7 @@ class Segment(Generic[_Texts]):
 class TokenStore(Generic[_Texts]):
     """Texts by row number 0, 1, 2, ...; a row is never used twice.
 
-    The list of segments is copied on write: readers keep a snapshot, and a failed append can be rolled back.
+    The list of segments is copied on write, so changes to a copy (:func:`copy.copy`) leave the original as it is.
 
     Parameters
     ----------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from ..data.sampling import MAX_FIT_DOCUMENTS, pseudo_queries
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
+from ..mips.base import Guard, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
 from ..utils.checks import require_int
 from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
-from ..utils.readers_writer_lock import ReadersWriterLock
 from .candidates import CandidateSearch
+from .generations import Generation
 from .id_map import GrowingArray, IdMap, Missing
 from .info import FirstStageRecall, IndexInfo
 from .sample_profile import SAMPLE_SIZE, SampleProfile
@@ -79,8 +81,8 @@ class SearchPlan:
 class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
 
-    One thread at a time may change the contents while others search.  Searches hold `lock` as readers; a
-    change holds it as the writer while it becomes visible.
+    A copy (:func:`copy.copy`) is cheap, and changes to it leave the original as it is: an index changes a copy and
+    then replaces its contents by it.  Only the latest contents may be copied for a change.
 
     Parameters
     ----------
@@ -109,9 +111,24 @@ class IndexContents:
         self.store = TokenLevels(settings, config.dimension, codec)
         self.lengths = GrowingArray(np.empty(0, np.int64))
         self.candidates: CandidateSearch | None = None
-        self.lock = ReadersWriterLock()
+        #: Generations by folder, as last read or written, and the attached files by name.
+        self.generations: Mapping[Path, Generation] = {}
+        self.attachments: Mapping[str, Path] = {}
+        #: Marks the last change, for those who change something else together with the index.
+        self.last_change: object = None
         self._building = False
         self._searchable: tuple[NDArray[np.int64], int] | None = None
+
+    def __copy__(self) -> IndexContents:
+        copied = IndexContents.__new__(IndexContents)
+        vars(copied).update(
+            vars(self),
+            ids=copy(self.ids),
+            store=copy(self.store),
+            lengths=copy(self.lengths),
+            candidates=copy(self.candidates),
+        )
+        return copied
 
     @property
     def encoder(self) -> Encoder | None:
@@ -129,8 +146,7 @@ class IndexContents:
 
     def rows_of(self, ids: list[Any], missing: Missing = "raise") -> list[int]:
         """Return the rows of `ids` in their order, see :meth:`IdMap.rows`."""
-        with self.lock.shared():
-            return self.ids.rows(ids, missing)
+        return self.ids.rows(ids, missing)
 
     def texts(self, rows: list[int]) -> MultiVectors:
         """Return the documents at the distinct `rows`, in this order, with their ids."""
@@ -155,33 +171,22 @@ class IndexContents:
 
     # -- searching ------------------------------------------------------------
 
-    def search(self, queries: MultiVectors, plan: SearchPlan) -> list[Ranking]:
-        """Return the best documents for each query."""
-        with self.lock.shared():
-            self.store.require_rescore(plan.rescore)
-            rows, tokens = self.searchable
-            k, visible, allowed = min(plan.k, len(rows)), len(rows), None
-            if plan.ids is not None:
-                rows = self.ids.existing_rows(plan.ids)
-                rows = allowed = rows[self.lengths.values[rows] > 0]
-                tokens = int(self.lengths.values[rows].sum())
-            few = len(rows) <= plan.num_candidates or tokens <= self.settings.exact_tokens
-            candidates = None
-            if self.candidates is not None and not few:
-                candidates = self.candidates.find(
-                    queries,
-                    plan.num_candidates,
-                    allowed,
-                    plan.threads,
-                    ef=plan.ef,
-                    hidden=len(self.candidates.search) - visible,
-                    below=self.ids.num_rows,
-                )
-        # Rows keep their tokens and ids, so later changes do not matter.
-        if candidates is None:
-            return self.rank(queries, [rows] * len(queries), RerankOptions(k), plan.threads, plan.rescore)
-        options = RerankOptions(k, patience=plan.patience)
-        return self.rank(queries, candidates, options, plan.threads, plan.rescore)
+    def propose(
+        self, queries: MultiVectors, plan: SearchPlan
+    ) -> tuple[Sequence[NDArray[np.int64]], RerankOptions]:
+        """Return the rows to rank for each query, and how; other threads must not change a graph meanwhile."""
+        self.store.require_rescore(plan.rescore)
+        rows, tokens = self.searchable
+        k, allowed = min(plan.k, len(rows)), None
+        if plan.ids is not None:
+            rows = self.ids.existing_rows(plan.ids)
+            rows = allowed = rows[self.lengths.values[rows] > 0]
+            tokens = int(self.lengths.values[rows].sum())
+        few = len(rows) <= plan.num_candidates or tokens <= self.settings.exact_tokens
+        if self.candidates is None or few:
+            return [rows] * len(queries), RerankOptions(k)
+        candidates = self.candidates.find(queries, plan.num_candidates, allowed, plan.threads, ef=plan.ef)
+        return candidates, RerankOptions(k, patience=plan.patience)
 
     def rank(
         self,
@@ -232,35 +237,43 @@ class IndexContents:
         self.store.flush()
 
     def append(
-        self, ids: Ids, documents: MultiVectors, threads: int | None, codes: CodedVectors | None = None
+        self,
+        ids: Ids,
+        documents: MultiVectors,
+        threads: int | None,
+        codes: CodedVectors | None = None,
+        guard: Guard = at_once,
     ) -> None:
-        """Add documents under these ids and replace documents with the same ids; `codes` are their codes, if known."""
+        """Add documents under these ids, replacing those that have them; `codes` are theirs, if known.
+
+        `guard` calls functions while no thread searches.
+        """
         if len(documents) == 0:
             return
         self._require_encoder_of_config()
         replaced = self.ids.existing_rows(ids)
+        sizes = self._sizes_after(replaced, documents)
+        self._skip_used_rows()
         rows = np.arange(len(self.store), len(self.store) + len(documents))
-        before, candidates = self.store.state, self.candidates
-        try:
-            self.store.append(documents, threads, codes)
-            if candidates is not None:
-                candidates.add(rows, documents, threads, self.lock.exclusive)
-            elif self._needs_vectors(*self._sizes_after(replaced, documents)):
-                live = np.setdiff1d(self.ids.live, replaced, assume_unique=True)
-                candidates = self._build_candidates(np.concatenate([live, rows]), threads)
-            # During a build, vectors are still made from exact tokens.
-            if candidates is not None or not self._building:
-                self.store.fit_if_ready(threads)
-        except BaseException:
-            with self.lock.exclusive():
-                self.store.state = before
-                self._retire(rows)
-            raise
-        with self.lock.exclusive():
-            self.candidates = candidates
-            self.lengths.extend(documents.lengths)
-            self.ids.append(ids)
-            self._remove(replaced)
+        self.store.append(documents, threads, codes)
+        if self.candidates is not None:
+            self.candidates.add(rows, documents, threads, guard)
+        elif self._needs_vectors(*sizes):
+            live = np.setdiff1d(self.ids.live, replaced, assume_unique=True)
+            self.candidates = self._build_candidates(np.concatenate([live, rows]), threads)
+        if self.candidates is not None or not self._building:  # else vectors are still made of exact tokens
+            self.store.fit_if_ready(threads)
+        self.lengths.extend(documents.lengths)
+        self.ids.append(ids)
+        self.remove(replaced)
+
+    def _skip_used_rows(self) -> None:
+        """Skip the row numbers that failed additions used in a graph."""
+        count = 0 if self.candidates is None else self.candidates.search.next_label - len(self.store)
+        if count > 0:
+            self.store.append_empty(count)
+            self.lengths.extend(np.zeros(count, np.int64))
+            self.ids.reserve(count)
 
     def _require_encoder_of_config(self) -> None:
         encoder = self.encoder
@@ -284,13 +297,6 @@ class IndexContents:
         if self._encoder is not None or not self.config.needs_fit_sample:
             return True
         return documents >= (MAX_FIT_DOCUMENTS if self._building else MIN_FIT_DOCUMENTS)
-
-    def _retire(self, rows: NDArray[np.int64]) -> None:
-        """Skip these row numbers if a graph has already used one of them."""
-        if self.candidates is not None and not self.candidates.search.can_add(rows):
-            self.store.append_empty(len(rows))
-            self.lengths.extend(np.zeros(len(rows), np.int64))
-            self.ids.reserve(len(rows))
 
     def _build_candidates(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
         """Encode these rows, after fitting the encoder on them if it is not fitted yet."""
@@ -316,12 +322,13 @@ class IndexContents:
         filled = np.flatnonzero(texts.lengths > 0)
         return SampleProfile.of(texts[filled]) if len(filled) else None
 
+    def settle(self) -> None:
+        """Prepare a graph for searches after changes; earlier contents may not be searched any more."""
+        if self.candidates is not None:
+            self.candidates.search.settle()
+
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Delete documents."""
-        with self.lock.exclusive():
-            self._remove(rows)
-
-    def _remove(self, rows: NDArray[np.int64]) -> None:
         self.ids.drop(rows)
         self._searchable = None
         if self.candidates is not None:
@@ -339,6 +346,8 @@ class IndexContents:
         fresh = IndexContents(
             self.config, self.settings, encoder=encoder, first_id=self.ids.next, codec=self.store.codec
         )
+        fresh.generations, fresh.attachments = self.generations, self.attachments
+        fresh.last_change = self.last_change
         with fresh.building(threads, staging):
             for rows, texts, codes in self.store.coded_batches(self.ids.live):
                 fresh.append(self.ids.of(rows), texts, threads, codes)
@@ -359,17 +368,16 @@ class IndexContents:
             return
         stream = np.random.default_rng(0)
         picked = np.sort(stream.choice(rows, min(_MAX_QUERIES, len(rows)), replace=False))
-        with self.lock.shared():
-            documents = self.store.rows(picked)
-            queries, sources = pseudo_queries(documents, len(documents), _WINDOW, stream)
-            self.candidates.measure(queries, threads)
-            count = min(len(queries), num_measured_queries(tokens, self.config.dimension))
-            some = np.sort(stream.permutation(len(queries))[:count])
-            self.candidates.first_stage = (
-                self.measure_first_stage(queries[some], picked[sources[some]], threads=threads)
-                if count and len(rows) > DEFAULT_CANDIDATES + 1
-                else None
-            )
+        documents = self.store.rows(picked)
+        queries, sources = pseudo_queries(documents, len(documents), _WINDOW, stream)
+        self.candidates.measure(queries, threads)
+        count = min(len(queries), num_measured_queries(tokens, self.config.dimension))
+        some = np.sort(stream.permutation(len(queries))[:count])
+        self.candidates.first_stage = (
+            self.measure_first_stage(queries[some], picked[sources[some]], threads=threads)
+            if count and len(rows) > DEFAULT_CANDIDATES + 1
+            else None
+        )
 
     def measure_first_stage(
         self,
@@ -418,12 +426,11 @@ class IndexContents:
 
     def info(self) -> IndexInfo:
         """Return sizes, settings, measured recall and warnings."""
-        with self.lock.shared():
-            live, deleted = len(self.ids), len(self.store) - len(self.ids)
-            filled, tokens = self.searchable
-            store, candidates = self.store.info(), self.candidates
-            vectors = None if candidates is None else candidates.info()
-            warnings = [] if candidates is None else candidates.warnings()
+        live, deleted = len(self.ids), len(self.store) - len(self.ids)
+        filled, tokens = self.searchable
+        store, candidates = self.store.info(), self.candidates
+        vectors = None if candidates is None else candidates.info()
+        warnings = [] if candidates is None else candidates.warnings()
         if candidates is None and tokens > self.settings.exact_tokens and len(filled):
             warnings.append(
                 f"{len(filled)} documents are too few to fit the encoder, so searches read all tokens. Add documents "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.validation import as_array
 from ..utils.checks import has_repeats, require_int
@@ -20,6 +20,7 @@ __all__ = [
     "Guard",
     "SavedState",
     "VectorSearch",
+    "at_once",
     "checked_labels",
     "checked_vectors",
     "no_results",
@@ -28,15 +29,21 @@ __all__ = [
 #: Labels int64 (m, k) and inner products float32 (m, k), best first; label -1 if fewer were found.
 Found = tuple[Labels, Floats]
 
-#: Function that returns a lock.  Hold the lock while a search's arrays are replaced: it excludes other searches.
-Guard = Callable[[], AbstractContextManager[Any]]
+#: Calls a function while no other thread searches.
+Guard = Callable[[Callable[[], object]], object]
+
+
+def at_once(work: Callable[[], object]) -> None:
+    """Call `work`: the guard of a search that no other thread uses."""
+    work()
 
 
 class VectorSearch(ABC):
     """Base class of maximum inner product searches; the caller identifies vectors by int64 labels.
 
-    Several threads may search at once.  One thread may add at the same time if every search holds a lock that
-    excludes the `guard` of :meth:`add`.  Callers guard :meth:`remove` themselves.
+    Several threads may search at once.  A copy (:func:`copy.copy`) is cheap, because it shares the vectors, and adding
+    to it or removing from it leaves the original as it is, also while other threads search that.  Copies of a graph
+    share it: :meth:`add` changes it under a `guard` that excludes all searches, and so must :meth:`settle`.
 
     Parameters
     ----------
@@ -52,6 +59,7 @@ class VectorSearch(ABC):
 
     def __init__(self, dimension: int) -> None:
         self.dimension = require_int("dimension", dimension, 1)
+        self.next_label = 0  # above all labels that were ever used
 
     @abstractmethod
     def __len__(self) -> int:
@@ -62,15 +70,19 @@ class VectorSearch(ABC):
         labels: Labels,
         vectors: Floats,
         threads: int | None = None,
-        guard: Guard = nullcontext,
+        guard: Guard = at_once,
     ) -> None:
-        """Add vectors, float32 (n, dimension), under new labels (n,): all of them or none."""
+        """Add vectors, float32 (n, dimension), under new labels (n,), of which each is used once.
+
+        If it fails, the search holds all of them or none.
+        """
         rows = checked_vectors(vectors, self.dimension)
         names = checked_labels(labels, len(rows))
         if not self.can_add(names):
             used = next(label for label in names if not self.can_add(label[np.newaxis]))
             raise ValueError(f"label {used} is in use or was used before. Use each label once.")
         if len(names):
+            self.next_label = max(self.next_label, int(names.max()) + 1)
             self._add(names, rows, threads, guard)
 
     @abstractmethod
@@ -81,13 +93,16 @@ class VectorSearch(ABC):
     def can_add(self, labels: Labels) -> bool:
         """Return True if :meth:`add` would accept all of these labels."""
 
+    def settle(self) -> None:  # noqa: B027 (only graphs need it)
+        """Prepare for searches after changes; no copy from before them may be searched any more."""
+
     @abstractmethod
     def existing(self, labels: Labels) -> Labels:
         """Return those of `labels` that a search can return, ascending."""
 
     @abstractmethod
     def remove(self, labels: Labels) -> None:
-        """Remove the vectors with these labels.
+        """Skip the vectors with these labels in every later search; they remain in memory.
 
         Raises
         ------
@@ -181,15 +196,19 @@ class SavedState:
     Parameters
     ----------
     settings : HNSWSettings, optional
-    removed : int64 (n,)
-        Removed labels, which the files may still contain.
+    live : int64 (n,), optional
+        The labels that a search can return, ascending; the files may contain others.  Default: all.
     graph : Path, optional
         The graph's file in another folder; the vectors in this folder are added to it.
     """
 
     settings: Any = None
-    removed: Labels = field(default_factory=lambda: np.empty(0, np.int64))
+    live: Labels | None = None
     graph: Path | None = None
+
+    def among(self, labels: Labels) -> NDArray[np.bool_]:
+        """Return which of `labels` a search can return."""
+        return np.ones(len(labels), bool) if self.live is None else np.isin(labels, self.live)
 
 
 def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floats:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,24 +89,29 @@ class ExactSearch(VectorSearch):
             ]
         self._labels = np.empty(0, np.int64)
         self._count = 0
-        self._highest = -1  # largest label ever added
+        self._written = [0]  # rows in the arrays, shared by copies
+        self._alive: NDArray[np.int64] | None = None  # rows that were not removed, ascending; None: all
+
+    def __copy__(self) -> ExactSearch:
+        copied = ExactSearch.__new__(ExactSearch)
+        vars(copied).update(vars(self), _columns=list(self._columns))
+        return copied
 
     def __len__(self) -> int:
-        return self._count
+        return self._count if self._alive is None else len(self._alive)
 
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
         start, stop = self._count, self._count + len(rows)
-        if stop > len(self._labels):
-            with guard():
-                self._reserve(max(stop, len(self._labels) * 3 // 2))  # so that adding takes linear time
-        # These rows are not searched yet.
+        if stop > len(self._labels) or self._written != [start]:
+            self._reserve(max(stop, len(self._labels) * 3 // 2))  # so that adding takes linear time
+        self._written[0] = stop
+        # No search reads these rows yet.
         self._columns[0][start:stop, : self.dimension] = rows
         if len(self._columns) > 1:
             round_into(self._columns[1:], start, rows, threads)
-        with guard():
-            self._labels[start:stop] = labels
-            self._count = stop
-            self._highest = max(self._highest, int(labels.max(initial=-1)))
+        self._labels[start:stop] = labels
+        alive = None if self._alive is None else np.append(self._alive, np.arange(start, stop))
+        self._alive, self._count = alive, stop
 
     def _reserve(self, capacity: int) -> None:
         for i, column in enumerate(self._columns):
@@ -114,29 +119,32 @@ class ExactSearch(VectorSearch):
             grown[: self._count] = column[: self._count]
             self._columns[i] = grown
         self._labels = np.resize(self._labels, capacity)
+        self._written = [self._count]
 
     def can_add(self, labels: Labels) -> bool:
         """Return True if :meth:`add` would accept all of these labels."""
         # An index numbers its rows upwards, so one comparison usually decides.
-        return int(labels.min(initial=self._highest + 1)) > self._highest or not len(self.existing(labels))
+        above = int(labels.min(initial=self.next_label)) >= self.next_label
+        return above or not np.isin(labels, self._labels[: self._count]).any()
+
+    @property
+    def _names(self) -> Labels:
+        """Labels in the order of adding, without removed ones."""
+        names = self._labels[: self._count]
+        return names if self._alive is None else names[self._alive]
 
     def existing(self, labels: Labels) -> Labels:
         """Return those of `labels` that a search can return, ascending."""
-        return np.intersect1d(labels, self._labels[: self._count])
+        return np.intersect1d(labels, self._names)
 
     def remove(self, labels: Labels) -> None:
-        """Remove vectors; the others keep their order."""
-        keep = ~np.isin(self._labels[: self._count], labels)
-        if keep.sum() != self._count - len(labels):
-            raise KeyError(f"label {np.setdiff1d(labels, self._labels[: self._count])[0]} does not exist.")
-        # Move rows in place, a block at a time: a second copy might not fit into memory.
-        rows = np.flatnonzero(keep)
-        first = len(rows) if keep.all() else int(np.argmin(keep))
-        for column in self._columns:
-            for start, block in _blocks(rows[first:], column[:1].nbytes):
-                column[first + start : first + start + len(block)] = column[block]
-        self._labels[: len(rows)] = self._labels[rows]
-        self._count = len(rows)
+        """Skip these vectors in every later search; their rows remain until the index is rebuilt."""
+        names = self._names
+        keep = ~np.isin(names, labels)
+        if keep.sum() != len(names) - len(labels):
+            raise KeyError(f"label {np.setdiff1d(labels, names)[0]} does not exist.")
+        rows = np.arange(self._count) if self._alive is None else self._alive
+        self._alive = None if keep.all() and self._alive is None else rows[keep]
 
     # -- searching ------------------------------------------------------------
 
@@ -144,11 +152,11 @@ class ExactSearch(VectorSearch):
         self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> Found:
         """Return the k best; ties go to the vector that was added first."""
-        labels = self._labels[: self._count]
-        rows = None
+        labels, rows = self._names, None
         if allowed is not None:
             rows = np.flatnonzero(np.isin(labels, allowed))
             labels = labels[rows]
+            rows = rows if self._alive is None else self._alive[rows]
         best_labels, best_scores = no_results(len(queries), k)
         step = max(1, min(_QUERIES, _SCORE_BYTES // (4 * max(1, len(labels)))))
         for start in range(0, len(queries), step):
@@ -161,8 +169,8 @@ class ExactSearch(VectorSearch):
     def _best(
         self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None
     ) -> Iterator[tuple[Labels, Floats]]:
-        """Yield for each query the positions of the k best within `rows`, and their scores."""
-        small = self._count * self._width < _BYTES_FROM or k > _MOST_READ * self._count
+        """Yield for each query the positions of the k best within `rows` (or all), and their scores."""
+        small = self._count * self._width < _BYTES_FROM or k > _MOST_READ * len(self)
         if len(self._columns) == 1 or small or rows is not None or len(queries) >= _TOGETHER:
             yield from self._best_by_floats(queries, rows, k, threads)
             return
@@ -174,7 +182,8 @@ class ExactSearch(VectorSearch):
                 continue
             scores = np.empty((len(positions), 1), np.float32)
             packed = self._padded(query[np.newaxis])[0]
-            inner_products_at(self._columns[0].reshape(-1), positions, self._width, packed, 1, scores)
+            own_rows = positions if self._alive is None else self._alive[positions]
+            inner_products_at(self._columns[0].reshape(-1), own_rows, self._width, packed, 1, scores)
             best = best_first(scores[:, 0], k)
             yield positions[best], scores[best, 0]
 
@@ -183,7 +192,7 @@ class ExactSearch(VectorSearch):
     ) -> Iterator[tuple[Labels, Floats]]:
         padded, floats = self._padded(queries), self._columns[0]
         if rows is None:
-            products = score_all(floats[: self._count], padded, threads)
+            products = self._without_removed(score_all(floats[: self._count], padded, threads))
         else:
             products = np.empty((len(rows), len(queries)), np.float32)
             for start, block in _blocks(rows, 4 * self._width):
@@ -191,6 +200,10 @@ class ExactSearch(VectorSearch):
         for scores in np.ascontiguousarray(products.T):
             best = best_first(scores, k)
             yield best, scores[best]
+
+    def _without_removed(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the rows of `values`, one per vector, that belong to vectors that were not removed."""
+        return values if self._alive is None else values[self._alive]
 
     def _padded(self, queries: Floats) -> Floats:
         padded = np.zeros((len(queries), self._width), np.float32)
@@ -209,21 +222,22 @@ class ExactSearch(VectorSearch):
             multiply_rows(numbers, start, stop, sums, units, halves, query_units, out[start:stop])
 
         run_in_ranges(work, _ranges(self._count, _BYTE_TASK // numbers.shape[1]), threads)
-        return out
+        return cast(Floats, self._without_removed(out))
 
     def _possible_best(self, query: Floats, products: Floats, k: int) -> NDArray[np.int64] | None:
         """Return the positions of vectors that can be among the k best; None if there are too many."""
         length = np.float32(np.sqrt(np.square(query, dtype=np.float64).sum()) * 1.000001)
         # Subnormal numbers of float32 have no relative precision.
         least = np.float32(self._width) * np.finfo(np.float32).tiny
-        errors = self._columns[-1][: self._count]
-        size = max(1, self._count // (_GROUPS * k))
-        floors = np.empty(-(-self._count // size), np.float32)
+        errors = self._without_removed(self._columns[-1][: self._count])
+        count = len(products)
+        size = max(1, count // (_GROUPS * k))
+        floors = np.empty(-(-count // size), np.float32)
         group_floors(products, errors, length, least, size, floors)
         edge = np.partition(floors, len(floors) - k)[len(floors) - k]
         if not np.isfinite(edge) or not np.isfinite(products).all():
             return None
-        positions = np.empty(int(_MOST_READ * self._count), np.int64)
+        positions = np.empty(int(_MOST_READ * count), np.int64)
         count = places_above(products, errors, length, least, edge, positions)
         return positions[:count] if count <= len(positions) else None
 
@@ -237,16 +251,17 @@ class ExactSearch(VectorSearch):
 
     def labels(self) -> Labels:
         """Return the labels that a search can return, ascending."""
-        return np.sort(self._labels[: self._count])
+        return np.sort(self._names)
 
     def vectors(self, labels: Labels) -> Floats:
         """Return the stored vectors of `labels`."""
-        stored = self._labels[: self._count]
+        stored = self._names
         missing = np.setdiff1d(labels, stored)
         if len(missing):
             raise KeyError(f"label {missing[0]} does not exist.")
         order = np.argsort(stored)
         rows = order[np.searchsorted(stored, labels, sorter=order)]
+        rows = rows if self._alive is None else self._alive[rows]
         floats: Floats = self._columns[0][rows, : self.dimension]
         return floats
 
@@ -263,8 +278,9 @@ class ExactSearch(VectorSearch):
 
     def save(self, folder: Path) -> None:
         """Write the vectors and the labels as ``.npy``."""
-        save_array(folder / VECTORS, self._columns[0][: self._count, : self.dimension])
-        save_array(folder / LABELS, self._labels[: self._count])
+        rows = slice(self._count) if self._alive is None else self._alive
+        save_array(folder / VECTORS, self._columns[0][rows, : self.dimension])
+        save_array(folder / LABELS, self._names)
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> ExactSearch:

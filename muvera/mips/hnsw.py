@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,12 @@ from .exact import score_among
 from .saved_graph import FILLING, Floats, Labels, SavedGraph, read_added
 from .settings import HNSWSettings
 
-__all__ = ["FREE", "GRAPH", "NORMS", "SPENT", "USED", "HNSWSearch", "LabelStates", "bytes_in_graph"]
+__all__ = ["GRAPH", "NORMS", "HNSWSearch", "bytes_in_graph"]
 
 GRAPH, NORMS = "vectors.hnsw", "vector_norms.npy"
 
-#: States of a label: never used, or removed without a trace; in use; removed and never to be used again.
-FREE, USED, SPENT = 0, 1, 2
+# States of a label: a search of the graph may return it, or it is marked as removed; 0 if it was never used.
+_HELD, _MARKED = 1, 2
 
 # Capacity of an empty graph.
 _ROOM = 1024
@@ -68,41 +70,50 @@ _MARK = 2
 _BLOCK = 1 << 16
 
 
-class LabelStates:
-    """States of the labels 0, 1, ..., one byte each: a set would take a hundred times the memory."""
+class SharedGraph:
+    """A graph of hnswlib that copies of a search share, and the labels that it may hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        self.next_label = 0  # above all labels that were ever used
         self._states = np.zeros(0, np.uint8)
-        self._counts = np.zeros(3, np.int64)
-
-    def count(self, state: int) -> int:
-        """Return how many labels are USED or SPENT."""
-        return int(self._counts[state])
+        self._unmarked: int | None = 0
 
     @property
-    def used(self) -> Labels:
-        """The labels in use, ascending."""
-        return np.flatnonzero(self._states == USED)
+    def unmarked(self) -> int:
+        """Number of labels that a search of the graph may return."""
+        if self._unmarked is None:
+            self._unmarked = int((self._states == _HELD).sum())
+        return self._unmarked
 
-    def of(self, labels: Labels) -> NDArray[np.uint8]:
-        """Return the states of any labels."""
-        states = np.zeros(len(labels), np.uint8)
-        known = (labels >= 0) & (labels < len(self._states))
-        states[known] = self._states[labels[known]]
-        return states
+    def has_used(self, labels: Labels) -> bool:
+        """Return True if one of `labels` was used."""
+        return bool(self._states[labels[labels < len(self._states)]].any())
 
-    def put(self, labels: Labels, state: int) -> None:
-        """Set the state of distinct labels."""
-        if len(labels) == 0:
-            return
-        needed = int(labels.max()) + 1
-        if needed > len(self._states):
-            grown = np.zeros(max(needed, len(self._states) * 3 // 2), np.uint8)
-            grown[: len(self._states)] = self._states
-            self._states = grown
-        self._counts -= np.bincount(self._states[labels], minlength=3)
-        self._counts[state] += len(labels)
-        self._states[labels] = state
+    def hold(self, labels: Labels) -> None:
+        """Record labels before their vectors are added."""
+        self._unmarked = None  # counted again when it is needed, also after an interrupt
+        self._states = _grown(self._states, int(labels.max()) + 1, 0)
+        self._states[labels] = _HELD
+
+    def mark_all_but(self, alive: NDArray[np.bool_]) -> None:
+        """Mark all labels as removed that are not `alive`."""
+        dead = self._states == _HELD
+        dead[: len(alive)] &= ~alive[: len(dead)]
+        self._unmarked = None
+        for label in np.flatnonzero(dead):
+            with suppress(RuntimeError):  # not inserted, or marked already
+                self.index.mark_deleted(label)
+            self._states[label] = _MARKED
+
+
+def _grown(array: NDArray[Any], needed: int, value: int) -> NDArray[Any]:
+    """Return the array, or a larger copy with room for `needed` entries, the new ones of this value."""
+    if needed <= len(array):
+        return array
+    grown = np.full(max(needed, len(array) * 3 // 2), value, array.dtype)
+    grown[: len(array)] = array
+    return grown
 
 
 class HNSWSearch(VectorSearch):
@@ -123,26 +134,39 @@ class HNSWSearch(VectorSearch):
     kind = "hnsw"
 
     def __init__(self, dimension: int, settings: HNSWSettings | None = None) -> None:
+        self._graph = SharedGraph(None)
         super().__init__(dimension)
         self.settings = HNSWSettings() if settings is None else settings
-        self._states = LabelStates()
+        self._alive = np.zeros(0, bool)  # by label
+        self._count = 0
         self._reach = 0.0  # until the first vectors are added
-        self._norms = np.empty(0, np.float32)  # divisor of each label's vector
-        self._index = self._graph()
-        self._index.init_index(
+        # By label, what its vector was divided by; copies share it, because labels are used once.
+        self._norms = np.empty(0, np.float32)
+        index = self._empty_index()
+        index.init_index(
             max_elements=_ROOM,
             ef_construction=self.settings.ef_construction,
             M=self.settings.m,
             random_seed=self.settings.seed,
         )
-        self._index.set_ef(1)
+        index.set_ef(1)
+        self._graph.index = index
 
-    def _graph(self) -> Any:
+    def _empty_index(self) -> Any:
         library = import_extra("hnswlib", "hnsw", "Backend 'hnsw'")
         return library.Index(space="ip", dim=self.dimension + FILLING)
 
+    @property
+    def next_label(self) -> int:
+        """A number above all labels that were ever used, also by failed additions."""
+        return self._graph.next_label
+
+    @next_label.setter
+    def next_label(self, label: int) -> None:
+        self._graph.next_label = label
+
     def __len__(self) -> int:
-        return self._states.count(USED)
+        return self._count
 
     # -- changing -------------------------------------------------------------
 
@@ -157,65 +181,54 @@ class HNSWSearch(VectorSearch):
         filled[:, self.dimension :] = missing[:, np.newaxis]
         workers = thread_count(threads)
         step = _ADDED_PER_THREAD * workers
-        try:
-            with guard():
-                self._reserve(len(labels))
-                self._reach = reach
-                self._record_norms(labels, norms)
-            for start in range(0, len(labels), step):
-                block = labels[start : start + step]
-                with guard():
-                    self._index.add_items(
-                        filled[start : start + step], block.astype(np.uint64), num_threads=workers
-                    )
-                    self._states.put(block, USED)
-        except BaseException:
-            with guard():
-                self._retire(labels)
-            raise
-        if self.saved is not None:
-            self.saved = self.saved.record(labels, rows)
+        graph = self._graph
 
-    def _reserve(self, count: int) -> None:
-        used, room = self._index.get_current_count(), self._index.get_max_elements()
-        if used + count > room:
-            self._index.resize_index(max(used + count, room * 3 // 2))
+        def reserve() -> None:
+            self.settle()  # after a failed addition
+            used, room = graph.index.get_current_count(), graph.index.get_max_elements()
+            if used + len(labels) > room:
+                graph.index.resize_index(max(used + len(labels), room * 3 // 2))
+            graph.hold(labels)
 
-    def _record_norms(self, labels: Labels, norms: Floats) -> None:
+        guard(reserve)
+        for start in range(0, len(labels), step):
+            block, numbers = filled[start : start + step], labels[start : start + step].astype(np.uint64)
+            guard(partial(graph.index.add_items, block, numbers, num_threads=workers))
         needed = int(labels.max()) + 1
-        if needed > len(self._norms):
-            grown = np.ones(max(needed, len(self._norms) * 3 // 2), np.float32)
-            grown[: len(self._norms)] = self._norms
-            self._norms = grown
-        elif not self._norms.flags.writeable:
-            self._norms = self._norms.copy()
+        self._norms = _grown(self._norms, needed, 1)
         self._norms[labels] = norms
+        alive = _grown(self._alive, needed, 0).copy()
+        alive[labels] = True
+        saved = None if self.saved is None else self.saved.record(labels, rows)
+        self._alive, self._count, self._reach, self.saved = alive, self._count + len(labels), reach, saved
 
-    def _retire(self, labels: Labels) -> None:
-        """Remove the vectors of a failed addition from the graph."""
-        self._states.put(labels, FREE)
-        for label in labels:
-            with suppress(RuntimeError):  # this label was not inserted
-                self._index.mark_deleted(label)
-                self._states.put(label[np.newaxis], SPENT)
+    def settle(self) -> None:
+        """Mark removed vectors in the graph, which makes searches faster."""
+        self._graph.mark_all_but(self._alive)
 
     def can_add(self, labels: Labels) -> bool:
         """Return True if :meth:`add` would accept all of these labels."""
-        return bool((self._states.of(labels) == FREE).all())
+        above = int(labels.min(initial=self.next_label)) >= self.next_label
+        return above or not self._graph.has_used(labels)
 
     def existing(self, labels: Labels) -> Labels:
         """Return those of `labels` that a search can return, ascending."""
-        return np.unique(labels[self._states.of(labels) == USED])
+        return np.unique(labels[self._exist(labels)])
+
+    def _exist(self, labels: Labels) -> NDArray[np.bool_]:
+        known = (labels >= 0) & (labels < len(self._alive))
+        known[known] = self._alive[labels[known]]
+        return known
 
     def remove(self, labels: Labels) -> None:
-        """Mark vectors as removed; searches still pass through them, and their memory is not freed."""
+        """Skip these vectors in every later search; they still guide searches and keep their memory."""
         self._require(labels)
-        for label in labels:
-            self._index.mark_deleted(label)
-            self._states.put(label[np.newaxis], SPENT)
+        alive = self._alive.copy()
+        alive[labels] = False
+        self._alive, self._count = alive, self._count - len(labels)
 
     def _require(self, labels: Labels) -> None:
-        missing = labels[self._states.of(labels) != USED]
+        missing = labels[~self._exist(labels)]
         if len(missing):
             raise KeyError(f"label {missing.min()} does not exist.")
 
@@ -237,12 +250,16 @@ class HNSWSearch(VectorSearch):
             return no_results(len(queries), 0)
         filled = np.zeros((len(queries), self.dimension + FILLING), np.float32)
         filled[:, : self.dimension] = queries
-        accept = None if present is None else set(present.tolist()).__contains__
+        accept: Callable[[int], bool] | None = None
+        if present is not None:
+            accept = set(present.tolist()).__contains__
+        elif self._graph.unmarked != self._count:  # it also holds vectors of changed copies, or removed ones
+            accept = self._may_return
         try:
             # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and a search does not change a
             # setting that other threads read.  More than k also finds vectors that are longer than the reach.
-            # With a Python filter, more threads would only wait for the interpreter lock.
-            labels, distances = self._index.knn_query(
+            # With a Python filter one thread is enough: more would wait for the interpreter lock.
+            labels, distances = self._graph.index.knn_query(
                 filled,
                 k=min(max(k, ef or self.settings.ef), available),
                 num_threads=1 if accept else thread_count(threads),
@@ -256,8 +273,11 @@ class HNSWSearch(VectorSearch):
         order = np.argsort(-products, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(labels, order, 1), np.take_along_axis(products, order, 1)
 
+    def _may_return(self, label: int) -> bool:
+        return label < len(self._alive) and bool(self._alive[label])
+
     def _stored(self, labels: Labels) -> Floats:
-        rows = np.asarray(self._index.get_items(labels.tolist(), return_type="numpy"), np.float32)
+        rows = np.asarray(self._graph.index.get_items(labels.tolist(), return_type="numpy"), np.float32)
         return rows[:, : self.dimension] * self._norms[labels, np.newaxis]
 
     def measure_recall(
@@ -276,7 +296,7 @@ class HNSWSearch(VectorSearch):
 
     def labels(self) -> Labels:
         """Return the labels that a search can return, ascending."""
-        return self._states.used
+        return np.flatnonzero(self._alive)
 
     def vectors(self, labels: Labels) -> Floats:
         """Return the vectors of `labels`."""
@@ -288,7 +308,7 @@ class HNSWSearch(VectorSearch):
         return {
             "kind": self.kind,
             "vectors": len(self),
-            "removed": self._states.count(SPENT),
+            "removed": self._graph.index.get_current_count() - len(self),
             "dimension": self.dimension,
             "bytes_per_vector": bytes_in_graph(self.dimension, self.settings.m),
             **self.settings.to_dict(),
@@ -297,8 +317,8 @@ class HNSWSearch(VectorSearch):
     def save(self, folder: Path) -> None:
         """Write the graph in hnswlib's format, and the norms; raise OSError if the file is incomplete."""
         path = folder / GRAPH
-        self._index.save_index(str(path))
-        written, needed = path.stat().st_size, self._index.index_file_size()
+        self._graph.index.save_index(str(path))
+        written, needed = path.stat().st_size, self._graph.index.index_file_size()
         if written != needed:
             raise OSError(f"{path} has only {written} of {needed} bytes. Is the disk full?")
         self._save_norms(folder)
@@ -310,7 +330,8 @@ class HNSWSearch(VectorSearch):
         self._save_norms(folder)
 
     def _save_norms(self, folder: Path) -> None:
-        save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), self._norms]))
+        norms = _grown(self._norms, self.next_label, 1)  # the file may hold vectors of failed additions, too
+        save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
 
     def saved_in(self, folder: Path) -> None:
         """Record that `folder` now contains the graph's file."""
@@ -322,46 +343,46 @@ class HNSWSearch(VectorSearch):
         loaded = cls(dimension, saved.settings)
         path = saved.graph or folder / GRAPH
         labels, marked = check_graph_file(path, dimension, loaded.settings.m)
-        loaded._load_norms(folder, path, labels)
+        live = labels[saved.among(labels)]
+        loaded._load_norms(folder, path, labels, live)
         if len(labels) == 0:
             return loaded
         try:
-            loaded._index = loaded._graph()
-            loaded._index.load_index(str(path), max_elements=len(labels))
+            index = loaded._empty_index()
+            index.load_index(str(path), max_elements=len(labels))
         except RuntimeError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
-        loaded._index.set_ef(1)
-        loaded._states.put(labels, USED)
-        removed = loaded.existing(saved.removed)
-        wrong = np.setdiff1d(marked, removed)
+        index.set_ef(1)
+        wrong = np.intersect1d(marked, live)
         if len(wrong):
             raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
-        for label in removed:
-            with suppress(RuntimeError):  # it is marked in the file
-                loaded._index.mark_deleted(label)
-        loaded._states.put(removed, SPENT)
-        loaded.saved = SavedGraph(path, loaded._states.count(USED) + loaded._states.count(SPENT))
+        loaded._graph = SharedGraph(index)
+        loaded._graph.hold(labels)
+        loaded.next_label = int(labels.max()) + 1
+        loaded._alive = np.zeros(loaded.next_label, bool)
+        loaded._alive[live] = True
+        loaded._count = len(live)
+        loaded.settle()
+        loaded.saved = SavedGraph(path, len(labels))
         added, vectors = read_added(folder, dimension)
         if added.max(initial=-1) >= len(loaded._norms):
             raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
         loaded.add(added, vectors)
         return loaded
 
-    def _load_norms(self, folder: Path, graph: Path, labels: Labels) -> None:
-        """Load the norms of :meth:`_save_norms`, and check those of `labels`."""
+    def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> None:
+        """Load the norms of :meth:`_save_norms`; check that `labels` have norms, and those of `live`."""
         array: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
         if array.dtype != np.float32 or array.ndim != 1 or len(array) == 0:
             raise ValueError(f"{folder / NORMS} is damaged: it holds {array.dtype} {array.shape} for norms.")
         reach, norms = float(array[0]), array[1:]
         if not np.isfinite(array).all() or reach < 0 or not (norms > 0).all():
             raise ValueError(f"{folder / NORMS} is damaged: a norm is not a positive number.")
-        if len(labels) == 0:
-            return
-        if labels.max() >= len(norms):
+        if labels.max(initial=-1) >= len(norms):
             raise ValueError(f"{folder / NORMS} has no norm for vector {labels.max()} of {graph}.")
-        if reach == 0 or norms[labels].min() < reach:
+        if len(live) and (reach == 0 or norms[live].min() < reach):
             raise ValueError(f"{folder / NORMS} is damaged: a norm is less than the graph's reach {reach:g}.")
-        self._reach, self._norms = reach, norms
+        self._reach, self._norms = reach, norms.copy()
 
 
 def bytes_in_graph(floats: int, m: int) -> int:

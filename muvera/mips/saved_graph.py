@@ -7,6 +7,7 @@ number of new vectors is written beside it and added again when the index is loa
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +37,19 @@ class SavedGraph:
     def __init__(self, path: Path, vectors: int) -> None:
         self.path = path
         self._most = max(_FEW, vectors // _SHARE)
-        self._labels: list[NDArray[np.int64]] = []
-        self._vectors: list[Floats] = []
+        self._labels: tuple[Labels, ...] = ()
+        self._vectors: tuple[Floats, ...] = ()
 
     def record(self, labels: Labels, vectors: Floats) -> SavedGraph | None:
-        """Record added vectors; return None if the whole graph should be written again."""
+        """Return a copy with added vectors, or None if the whole graph should be written again."""
         if sum(map(len, self._labels)) + len(labels) > self._most:
             return None
-        self._labels.append(labels.copy())
-        self._vectors.append(vectors.copy())
-        return self
+        recorded = copy(self)
+        recorded._labels, recorded._vectors = (
+            (*self._labels, labels.copy()),
+            (*self._vectors, vectors.copy()),
+        )
+        return recorded
 
     def write(self, folder: Path, existing: Callable[[Labels], Labels]) -> None:
         """Write the added vectors, if any; `existing` filters out removed labels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class ScanSearch(VectorSearch):
         self._alive: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._count = 0
         self._removed = 0
-        self._highest = -1
+        self._written = [0]  # rows in the arrays, shared by copies
 
     def __len__(self) -> int:
         return self._count - self._removed
@@ -97,22 +98,19 @@ class ScanSearch(VectorSearch):
         self, labels: NDArray[np.int64], vectors: NDArray[np.float32], threads: int | None, guard: Guard
     ) -> None:
         start, stop = self._count, self._count + len(vectors)
-        if stop > len(self._labels):
-            capacity = -(-max(stop, len(self._labels) * 3 // 2) // BLOCK) * BLOCK
-            with guard():
-                self._reserve(capacity)
-        # These rows are not searched yet.
+        if stop > len(self._labels) or self._written != [start]:
+            self._reserve(-(-max(stop, len(self._labels) * 3 // 2) // BLOCK) * BLOCK)
+        self._written[0] = stop
+        # No search reads these rows yet.
         rows = slice(start, stop)
         errors = np.empty(len(vectors), np.float32)
         round_into([self._bytes[rows], self._sums[rows], self._units[rows], errors], 0, vectors, threads)
         if self._fitted_on < _SAMPLE and stop >= _GROWTH * self._fitted_on:
-            self._fit(vectors, threads, guard)
+            self._fit(vectors, threads)
         self._encode(self._codes, start, vectors, threads)
-        with guard():
-            self._labels[rows] = labels
-            self._alive[rows] = 1
-            self._count = stop
-            self._highest = max(self._highest, int(labels.max()))
+        self._labels[rows] = labels
+        self._alive[rows] = 1
+        self._count = stop
 
     def _reserve(self, capacity: int) -> None:
         def grown(array: NDArray[Any], size: int) -> NDArray[Any]:
@@ -125,8 +123,9 @@ class ScanSearch(VectorSearch):
             grown(array[: self._count], capacity)
             for array in (self._bytes, self._sums, self._units, self._labels, self._alive)
         )
+        self._written = [self._count]
 
-    def _fit(self, vectors: NDArray[np.float32], threads: int | None, guard: Guard) -> None:
+    def _fit(self, vectors: NDArray[np.float32], threads: int | None) -> None:
         """Fit the centroids on a sample of the stored vectors and of new ones, and encode the stored ones again."""
         total = self._count + len(vectors)
         picked = np.sort(np.random.default_rng(0).permutation(total)[:_SAMPLE])
@@ -144,18 +143,13 @@ class ScanSearch(VectorSearch):
         starts = np.random.default_rng(1).permutation(max(len(sample), CENTROIDS))[:CENTROIDS] % len(sample)
         centroids = np.empty_like(self._centroids)
         fit_centroids(self._paired(sample, columns), starts, _ITERATIONS, centroids)
-        before = self._columns, self._centroids
-        self._columns, self._centroids = columns, centroids
+        refitted = copy(self)
+        refitted._columns, refitted._centroids = columns, centroids
         codes = np.zeros_like(self._codes)
-        try:
-            for first in range(0, self._count, _SAMPLE):
-                rows = np.arange(first, min(first + _SAMPLE, self._count))
-                self._encode(codes, first, self._decoded(rows), threads)
-        finally:
-            self._columns, self._centroids = before
-        with guard():
-            self._columns, self._centroids, self._codes = columns, centroids, codes
-            self._fitted_on = total
+        for first in range(0, self._count, _SAMPLE):
+            rows = np.arange(first, min(first + _SAMPLE, self._count))
+            refitted._encode(codes, first, self._decoded(rows), threads)
+        self._columns, self._centroids, self._codes, self._fitted_on = columns, centroids, codes, total
 
     def _paired(self, vectors: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return vectors with their columns in the order of pairs, and a column of zeros if their number is odd."""
@@ -177,8 +171,8 @@ class ScanSearch(VectorSearch):
 
     def can_add(self, labels: NDArray[np.int64]) -> bool:
         """Return True if :meth:`add` would accept all of these labels: each label is used once."""
-        new = int(labels.min(initial=self._highest + 1)) > self._highest
-        return new or not np.isin(labels, self._labels[: self._count]).any()
+        above = int(labels.min(initial=self.next_label)) >= self.next_label
+        return above or not np.isin(labels, self._labels[: self._count]).any()
 
     def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of `labels` that a search can return, ascending."""
@@ -187,8 +181,9 @@ class ScanSearch(VectorSearch):
     def remove(self, labels: NDArray[np.int64]) -> None:
         """Exclude these vectors from later searches; their rows remain until the index is rebuilt."""
         rows = self._rows_of(labels)
-        self._alive[rows] = 0
-        self._removed += len(rows)
+        alive = self._alive.copy()
+        alive[rows] = 0
+        self._alive, self._removed = alive, self._removed + len(rows)
 
     def _rows_of(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         alive = np.flatnonzero(self._alive[: self._count])
@@ -370,8 +365,8 @@ class ScanSearch(VectorSearch):
         if not np.array_equal(np.sort(loaded._columns), np.arange(dimension)):
             raise ValueError(f"{folder / COLUMNS} must be a permutation of 0 to {dimension - 1}.")
         loaded._labels, loaded._count, loaded._fitted_on = labels, count, count
-        loaded._highest = int(labels.max(initial=-1))
-        loaded._alive = (~np.isin(labels, saved.removed)).astype(np.uint8)
+        loaded.next_label, loaded._written = int(labels.max(initial=-1)) + 1, [count]
+        loaded._alive = saved.among(labels).astype(np.uint8)
         loaded._removed = count - int(loaded._alive.sum())
         return loaded
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
@@ -54,15 +53,27 @@ class TextDocument:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
+#: A function that changes something else.
+_Also = Callable[[], object]
+
+
+def _nothing() -> None:
+    pass
+
+
 class DocumentDatabase:
     """Texts with metadata, found by id or by a condition on the metadata.
 
     All methods are thread-safe.  A database opened from a file never changes that file: the first change copies
     it to a temporary database, and :meth:`save` writes a new file.
+
+    A change happens completely or not at all, together with a change elsewhere, such as to vectors: the function
+    `also` is called after the change is committed.  If it is interrupted, the next use of the database calls it again.
     """
 
     def __init__(self) -> None:
         self._lock = RLock()
+        self._pending: tuple[int, _Also] | None = None  # the version that a change commits, and its function
         # A private temporary database: in memory while small, on disk when large.
         self._connection = _connect("")
         self._connection.executescript(_SCHEMA)
@@ -89,7 +100,7 @@ class DocumentDatabase:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
         opened = cls.__new__(cls)
-        opened._lock, opened._writable = RLock(), False
+        opened._lock, opened._writable, opened._pending = RLock(), False, None
         hold_during_fork(opened)
         opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
         try:
@@ -126,38 +137,58 @@ class DocumentDatabase:
 
     # -- changing -------------------------------------------------------------
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Apply the changes of a block together, or none of them if it raises."""
+    def settle(self) -> None:
+        """Finish a change that was interrupted, or undo it if it was not committed."""
+        if self._pending is None:
+            return
         with self._lock:
-            if not self._writable:
-                copy = _connect("")
-                self._connection.backup(copy)
-                self._connection.close()
-                self._connection, self._writable = copy, True
-            self._connection.execute("SAVEPOINT change")
-            try:
-                yield
-            except BaseException:
-                self._connection.execute("ROLLBACK TO change")
-                raise
-            finally:
-                self._connection.execute("RELEASE change")
+            self._settled()
 
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Hold the write lock."""
+    def _settled(self) -> sqlite3.Connection:
+        """Return the connection after :meth:`settle`; the lock must be held."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        if self._pending is not None:
+            version, also = self._pending
+            if _version(self._connection) == version:
+                also()
+            self._pending = None
+        return self._connection
+
+    def _change(self, work: Callable[[sqlite3.Connection], object], also: _Also) -> None:
+        """Call `work` in a transaction, and `also` after its commit."""
         with self._lock:
-            yield
+            connection = self._settled()
+            if not self._writable:
+                copied = _connect("")
+                connection.backup(copied)
+                self._connection, self._writable = copied, True
+                connection.close()
+                connection = copied
+            version = _version(connection) % 2**30 + 1
+            self._pending = version, also
+            try:
+                connection.execute("BEGIN")
+                work(connection)
+                connection.execute(f"PRAGMA user_version = {version}")
+                connection.execute("COMMIT")
+            finally:
+                self._settled()
 
     def put(
-        self, ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
+        self,
+        ids: Sequence[int | str],
+        texts: Sequence[str],
+        metadata: Sequence[Mapping[str, Any]],
+        also: _Also = _nothing,
     ) -> None:
         """Store documents and replace those with the same ids.
 
         Parameters
         ----------
         ids, texts, metadata : sequences of equal length
+        also : callable, optional
+            Called after the change; may be called twice.
 
         Raises
         ------
@@ -172,48 +203,43 @@ class DocumentDatabase:
                     f"ids must be unique, but {identity!r} occurs twice. Give each text its own id."
                 )
             seen.add(identity)
-        with self.transaction():
-            self.delete(ids)
+
+        def work(connection: sqlite3.Connection) -> None:
+            _delete(connection, ids)
             for identity, text, values in zip(ids, texts, metadata, strict=True):
                 _require_utf8(text, f"The text of document {identity!r}")
                 stored = encode_metadata(values, identity)
-                row = self._connection.execute(
+                row = connection.execute(
                     "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)", (identity, text, stored)
                 ).lastrowid
-                self._connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, text))
-                self._connection.executemany(
+                connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, text))
+                connection.executemany(
                     "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
                     [(*value, row) for value in comparable_values(values)],
                 )
 
-    def delete(self, ids: Sequence[int | str]) -> None:
-        """Delete documents; unknown ids are ignored."""
-        with self.transaction():
-            for batch, marks in _batches(ids):
-                among = f"FROM documents WHERE id IN ({marks})"
-                for statement in (
-                    f"DELETE FROM metadata_values WHERE row IN (SELECT row {among})",
-                    f"INSERT INTO words (words, rowid, text) SELECT 'delete', row, text {among}",
-                    f"DELETE {among}",
-                ):
-                    self._connection.execute(statement, batch)
+        self._change(work, also)
+
+    def delete(self, ids: Sequence[int | str], also: _Also = _nothing) -> None:
+        """Delete documents; unknown ids are ignored.  For `also` see :meth:`put`."""
+        self._change(lambda connection: _delete(connection, ids), also)
 
     def set_property(self, name: str, value: str) -> None:
         """Store a property of the collection, such as the name of its encoder."""
-        with self.transaction():
-            self._connection.execute("INSERT OR REPLACE INTO properties VALUES (?, ?)", (name, value))
+        statement = "INSERT OR REPLACE INTO properties VALUES (?, ?)"
+        self._change(lambda connection: connection.execute(statement, (name, value)), _nothing)
 
     # -- reading --------------------------------------------------------------
 
     def property(self, name: str) -> str | None:
         """Return a property stored by :meth:`set_property`, or None."""
         with self._lock:
-            row = self._connection.execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()
+            row = self._settled().execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def __len__(self) -> int:
         with self._lock:
-            return int(self._connection.execute("SELECT count(*) FROM documents").fetchone()[0])
+            return int(self._settled().execute("SELECT count(*) FROM documents").fetchone()[0])
 
     def get(
         self, ids: Sequence[int | str], *, missing: Literal["raise", "ignore"] = "raise"
@@ -229,7 +255,7 @@ class DocumentDatabase:
         with self._lock:
             for batch, marks in _batches(ids):
                 query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
-                for identity, text, metadata in self._connection.execute(query, batch):
+                for identity, text, metadata in self._settled().execute(query, batch):
                     documents[identity] = TextDocument(identity, text, json.loads(metadata))
         absent = [identity for identity in ids if identity not in documents]
         if absent and missing == "raise":
@@ -247,7 +273,7 @@ class DocumentDatabase:
         expression, parameters = to_sql(where)
         query = f"SELECT id FROM documents WHERE {expression} ORDER BY row"
         with self._lock:
-            return [identity for (identity,) in self._connection.execute(query, parameters)]
+            return [identity for (identity,) in self._settled().execute(query, parameters)]
 
     def match_words(self, text: str, k: int, where: Filter | None = None) -> list[tuple[int | str, float]]:
         """Return documents that share words with a text, best first by BM25.
@@ -282,7 +308,7 @@ class DocumentDatabase:
         )
         match = " OR ".join(f'"{word}"' for word in words)
         with self._lock:
-            return list(self._connection.execute(query, [match, *parameters, k]))
+            return list(self._settled().execute(query, [match, *parameters, k]))
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in insertion order, from the list of ids at the first call."""
@@ -293,7 +319,22 @@ class DocumentDatabase:
     def save(self, path: Path) -> None:
         """Write the database to a new file."""
         with self._lock:
-            self._connection.execute("VACUUM INTO ?", (str(path),))
+            self._settled().execute("VACUUM INTO ?", (str(path),))
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _delete(connection: sqlite3.Connection, ids: Sequence[int | str]) -> None:
+    for batch, marks in _batches(ids):
+        among = f"FROM documents WHERE id IN ({marks})"
+        for statement in (
+            f"DELETE FROM metadata_values WHERE row IN (SELECT row {among})",
+            f"INSERT INTO words (words, rowid, text) SELECT 'delete', row, text {among}",
+            f"DELETE {among}",
+        ):
+            connection.execute(statement, batch)
 
 
 def require_ids(ids: Sequence[Any]) -> list[int | str]:

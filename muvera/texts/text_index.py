@@ -17,6 +17,7 @@ from ..index.hybrid import hybrid_search
 from ..index.manifest import TEXTS
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
+from ..index.two_stage_search import IndexContents
 from ..metadata.filters import Filter
 from ..reranking.fusion import Method
 from ..reranking.spans import rank_spans, spans_from_characters
@@ -76,7 +77,7 @@ class TextIndex:
     """
 
     def __init__(self, index: MuveraIndex, database: DocumentDatabase, encoder: TextEncoder) -> None:
-        self._index, self._database, self._encoder = index, database, encoder
+        self._vectors, self._database, self._encoder = index, database, encoder
 
     # -- building and changing ------------------------------------------------
 
@@ -185,16 +186,21 @@ class TextIndex:
         encoded = encode_texts(self._encoder.encode_documents, contents)
         if ids is not None:
             encoded = encoded.with_ids(_ids_for(contents, ids))
-        with self._database.transaction():
-            before = len(self._index.ids)
-            self._index.add(encoded, threads=threads)
-            names: list[int | str] = self._index.ids[before:].tolist()
-            try:
-                self._database.put(names, contents, values)
-            except BaseException:
-                self._index.delete(names)
-                raise
+        with self.index._changing:
+            changed, new_ids = self.index._appended(encoded, threads)
+            names: list[int | str] = new_ids.tolist()
+            self._database.put(names, contents, values, self._replacement(changed))
         return names
+
+    def _replacement(self, changed: IndexContents) -> Callable[[], None]:
+        """Return a function that puts changed contents in place, and does nothing the second time."""
+        index, changed.last_change = self._vectors, object()
+
+        def replace() -> None:
+            if index._contents.last_change is not changed.last_change:
+                index._replace_contents(changed)
+
+        return replace
 
     def update(
         self,
@@ -217,12 +223,13 @@ class TextIndex:
         contents = as_texts(texts)
         names = _ids_for(contents, ids)
         encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)
-        with self._database.transaction():
+        with self.index._changing:
             if metadata is None:
                 stored = {document.id: document.metadata for document in self.get(names, missing="ignore")}
                 metadata = [stored.get(name, {}) for name in names]
-            self._database.put(names, contents, _metadata_for(contents, metadata))
-            self._index.update(encoded, threads=threads)
+            values = _metadata_for(contents, metadata)
+            changed, _ = self.index._appended(encoded, threads, update=True)
+            self._database.put(names, contents, values, self._replacement(changed))
 
     def delete(self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise") -> None:
         """Delete texts by id.
@@ -239,9 +246,8 @@ class TextIndex:
             For an unknown id, unless ``missing="ignore"``.  Nothing is deleted then.
         """
         names = require_ids(as_id_list(ids))
-        with self._database.transaction():
-            self._database.delete(names)
-            self._index.delete(names, missing=missing)
+        with self.index._changing:
+            self._database.delete(names, self._replacement(self.index._without(names, missing)))
 
     # -- saving and loading ---------------------------------------------------
 
@@ -254,8 +260,9 @@ class TextIndex:
         overwrite : bool
             Replace another index in that folder.
         """
-        with self._database.unchanged():
-            self._index._save(path, overwrite=overwrite, attachments={TEXTS: self._database.save})
+        with self.index._changing:
+            _require_same_ids(self.index, self._database, path)
+            self.index._save(path, overwrite=overwrite, attachments={TEXTS: self._database.save})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encoder: TextEncoder | str | None = None) -> TextIndex:
@@ -291,11 +298,7 @@ class TextIndex:
                 f"{path} was built with the encoder {name!r}, got {model.name!r}: their vectors are not comparable. "
                 "Load with the first, or build the index again."
             )
-        if len(database) != len(index) or any(document.id not in index for document in database.documents()):
-            raise ValueError(
-                f"{path} has {len(database)} texts but {len(index)} sets of token vectors, or other ids: the vectors "
-                "were changed without the texts. Build the index again."
-            )
+        _require_same_ids(index, database, path)
         return cls(index, database, model)
 
     # -- searching ------------------------------------------------------------
@@ -457,11 +460,11 @@ class TextIndex:
             sources[_WORDS] = [self._match_words(query, words, where) for query in queries]
         if sources or weights is not None:
             best = hybrid_search(
-                self._index, encoded, sources, k, candidates=candidates, weights=weights, method=method,
+                self.index, encoded, sources, k, candidates=candidates, weights=weights, method=method,
                 ids=allowed, threads=threads,
             )  # fmt: skip
         else:
-            best = self._index.search(encoded, k, candidates=max(candidates, k), ids=allowed, threads=threads)
+            best = self.index.search(encoded, k, candidates=max(candidates, k), ids=allowed, threads=threads)
         return best, encoded
 
     def _match_words(self, query: str, k: int, where: Filter | None) -> Ranking:
@@ -478,7 +481,7 @@ class TextIndex:
             spans_from_characters(bounds, self._spans(document.text, "document"))
             for document, bounds in zip(documents, sentences, strict=True)
         ]
-        tokens = self._index.tokens([document.id for document in documents])
+        tokens = self.index.tokens([document.id for document in documents])
         scores = dict(ranking)
         whole = [scores[document.id] for document in documents]
         hits = []
@@ -541,7 +544,7 @@ class TextIndex:
                 query,
                 document.text,
                 query_tokens,
-                np.asarray(self._index.tokens([document.id])[0]),
+                np.asarray(self.index.tokens([document.id])[0]),
                 query_spans,
                 self._spans(document.text, "document"),
             )
@@ -582,10 +585,10 @@ class TextIndex:
         return self._database.select(where)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.index)
 
     def __contains__(self, id: object) -> bool:
-        return id in self._index
+        return id in self.index
 
     def __iter__(self) -> Iterator[TextDocument]:
         return self._database.documents()
@@ -596,12 +599,21 @@ class TextIndex:
     @property
     def index(self) -> MuveraIndex:
         """The index of token vectors.  Change texts only through this TextIndex."""
-        return self._index
+        self._database.settle()
+        return self._vectors
 
     @property
     def encoder(self) -> TextEncoder:
         """The text encoder."""
         return self._encoder
+
+
+def _require_same_ids(index: MuveraIndex, database: DocumentDatabase, path: str | os.PathLike[str]) -> None:
+    if len(database) != len(index) or set(database.select({})) != set(index):
+        raise ValueError(
+            f"{path} has {len(database)} texts but {len(index)} sets of token vectors, or other ids: the vectors "
+            "were changed without the texts. Build the index again."
+        )
 
 
 def _ids_for(texts: list[str], ids: Any) -> list[int | str]:

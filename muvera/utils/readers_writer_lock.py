@@ -1,19 +1,25 @@
-"""ReadersWriterLock: several readers, or one writer."""
+"""ReadersWriterLock: several readers, or one writer, made of plain locks."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from itertools import count
 
 from .fork import renew_after_fork
 
 __all__ = ["ReadersWriterLock"]
 
+# Readers that can hold a lock together, and the slot of each thread.
+_SLOTS = 32
+_numbers, _thread = count(), threading.local()
+
 
 class ReadersWriterLock:
-    """Lock for several readers or one writer, granted in the order of requests.
+    """A lock that several readers share and a writer holds alone; no reader overtakes a waiting writer.
+
+    A reader holds one of several plain locks, a writer holds all of them.  An interrupt cannot leave a plain lock
+    held after its ``with`` statement; code in Python that releases a lock could itself be interrupted.
 
     The lock is not reentrant: a thread that holds it must not acquire it again.
     """
@@ -23,48 +29,20 @@ class ReadersWriterLock:
         renew_after_fork(self)
 
     def _renew_locks(self) -> None:
-        self._changed = threading.Condition()
-        self._waiting: deque[object] = deque()
-        self._readers: set[object] = set()
-        self._writer: object | None = None
+        self._entrance, *self._slots = self._locks = [threading.Lock() for _ in range(1 + _SLOTS)]
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Hold the lock as a reader, together with other readers."""
-        me = object()
-        try:
-            with self._changed:
-                self._wait_for_turn(me, alone=False)
-                self._readers.add(me)
-            yield
-        finally:
-            self._leave(me)
+    def shared(self) -> threading.Lock:
+        """Return the plain lock that this thread must hold as a reader."""
+        if not hasattr(_thread, "slot"):
+            _thread.slot = next(_numbers) % _SLOTS
+        with self._entrance:  # wait behind a waiting writer
+            slot: threading.Lock = self._slots[_thread.slot]
+        return slot
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the lock as the only holder."""
-        me = object()
-        try:
-            with self._changed:
-                self._wait_for_turn(me, alone=True)
-                self._writer = me
-            yield
-        finally:
-            self._leave(me)
-
-    def _wait_for_turn(self, me: object, alone: bool) -> None:
-        self._waiting.append(me)
-        while self._waiting[0] is not me or self._writer is not None or (alone and self._readers):
-            self._changed.wait()
-        self._waiting.popleft()
-        self._changed.notify_all()  # the next one may also be a reader
-
-    def _leave(self, me: object) -> None:
-        """Remove a holder, also one whose wait was interrupted."""
-        with self._changed:
-            if me in self._waiting:
-                self._waiting.remove(me)
-            self._readers.discard(me)
-            if self._writer is me:
-                self._writer = None
-            self._changed.notify_all()
+    def alone(self, work: Callable[[], object], held: int = 0) -> None:
+        """Call `work` while no other thread holds the lock; the first `held` plain locks are held already."""
+        if held == len(self._locks):
+            work()
+            return
+        with self._locks[held]:
+            self.alone(work, held + 1)

@@ -1,6 +1,7 @@
 """CandidateSearch and measured recall: the best rows, the change to a scan, faults, warnings."""
 
 import dataclasses
+from copy import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,17 @@ def test_an_add_that_fails_late(
     monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 40)
     monkeypatch.setattr(encoder, "encode_documents", breaks)
     with pytest.raises(error):
-        search.add(np.arange(50, 200), DOCUMENTS[50:])
+        copy(search).add(np.arange(50, 200), DOCUMENTS[50:])
     monkeypatch.undo()
     assert calls == [40, 40, 40] and rows(search.find(QUERIES, 30)) == before
     assert search.search.labels().tolist() == FILLED[FILLED < 50].tolist()
-    # These two have seen the rows; new ones are free.
-    assert search.search.can_add(np.arange(50, 200)) == (backend == "exact")
-    assert search.search.can_add(np.arange(200, 350))
+    # A graph has seen the rows; new ones are free.
+    assert search.search.can_add(np.arange(50, 200)) == (backend != "hnsw")
+    search.add(np.arange(200, 350), DOCUMENTS[50:])
+    both = MultiVectors.concatenate([DOCUMENTS[:50], DOCUMENTS[50:]])
+    expected = CandidateSearch(encoder, search.settings)
+    expected.add(np.concatenate([np.arange(50), np.arange(200, 350)]), both)
+    assert rows(search.find(QUERIES, 200)) == rows(expected.find(QUERIES, 200))
 
 
 # -- recall -------------------------------------------------------------------
@@ -126,8 +131,8 @@ def test_recall_of_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert recall is not None and recall < 0.95
     assert len(poor.warnings()) == 1 and f"{recall:.1%}" in poor.warnings()[0]
     poor.remove(np.array([4, 5]))
-    state, removed = poor.save(tmp_path), np.array([4, 5, 16])
-    loaded = CandidateSearch.load(tmp_path, ENCODER, poor.settings, state, removed)
+    state, live = poor.save(tmp_path), np.setdiff1d(FILLED, [4, 5])
+    loaded = CandidateSearch.load(tmp_path, ENCODER, poor.settings, state, live)
     assert loaded.info() == poor.info() and loaded.warnings() == poor.warnings()
     assert rows(loaded.find(QUERIES, 50)) == rows(poor.find(QUERIES, 50))
     half = CandidateSearch(ENCODER, IndexSettings(backend="hnsw"))

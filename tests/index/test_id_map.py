@@ -1,8 +1,8 @@
 """IdMap: ids of rows, through every change and the disk."""
 
 import tracemalloc
+from copy import copy
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors
 from muvera.data.validation import as_ids
+from muvera.index import id_map
 from muvera.index.id_map import GrowingArray, IdMap
 
 
@@ -31,6 +32,11 @@ def test_growing_arrays() -> None:
         view, before = grown.values, grown.values.tolist() if i % 500 == 0 else None
         grown.extend(np.arange(i, i + 1))
         assert before is None or view.tolist() == before
+        if i % 500 == 0:  # two copies append different values
+            pair = copy(grown), copy(grown)
+            for one, value in zip(pair, (-1, -2), strict=True):
+                one.extend(np.array([value]))
+            assert [one.values.tolist()[i + 1 :] for one in pair] == [[-1], [-2]]
         buffers.add(grown._buffer.ctypes.data)
     assert grown.values.tolist() == list(range(2000)) and len(buffers) < 40
 
@@ -113,7 +119,7 @@ def test_saved_and_loaded(tmp_path_factory: pytest.TempPathFactory, ids: Any, da
     names.save(folder)
     loaded = IdMap.load(folder)
     assert loaded.live.tolist() == names.live.tolist() and loaded.next == names.next
-    assert loaded._row_of == names._row_of
+    assert loaded.rows(ids, "ignore") == names.rows(ids, "ignore")
     assert loaded.of(loaded.live).tolist() == names.of(names.live).tolist()
 
 
@@ -127,7 +133,7 @@ def test_files(tmp_path: Path) -> None:
     for content, message in (('["a", "a"]', "twice"), ("[1, 1]", "twice"), ('["a", 1]', "all")):
         (tmp_path / "ids.json").write_text(f'{{"next": 0, "ids": {content}}}')
         with pytest.raises(ValueError, match=message):
-            IdMap.load(tmp_path)
+            IdMap.load(tmp_path).require_different(tmp_path)
 
 
 def test_one_long_id_does_not_widen_all() -> None:
@@ -142,22 +148,20 @@ def test_one_long_id_does_not_widen_all() -> None:
     assert names.rows(["3" * 10_000]) == [300]
 
 
-def test_rows_added_during_the_first_look_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named(0, 1, 2).save(tmp_path)
-    loaded = IdMap.load(tmp_path)  # its caches are still empty
-    begun, added, original = Event(), Event(), np.flatnonzero
-
-    def slow(values: np.ndarray) -> np.ndarray:
-        rows = original(values)
-        begun.set()
-        added.wait(0.2)
-        return rows
-
-    monkeypatch.setattr(np, "flatnonzero", slow)
-    reader = Thread(target=loaded.__contains__, args=(0,))
-    reader.start()
-    assert begun.wait(10)
-    loaded.append(np.array([3]))
-    added.set()
-    reader.join()
-    assert 3 in loaded and len(loaded) == 4
+@pytest.mark.parametrize("merged", [4096, 3])
+def test_changes_to_a_copy_are_invisible(
+    merged: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(id_map, "_CHANGED", merged)
+    named(*range(5)).save(tmp_path)
+    for looked_up in (False, True):
+        names = IdMap.load(tmp_path)
+        assert not looked_up or 3 in names
+        for _ in range(2):  # the second copy does not see the first one's rows either
+            changed = copy(names)
+            changed.append(np.array([2, 7, 8, 9]))
+            changed.drop(np.array([1, 2]))
+            assert changed.rows([0, 1, 2, 7], "ignore") == [0, 5, 6] and 1 not in changed
+            assert changed.live.tolist() == [0, 3, 4, 5, 6, 7, 8]
+            assert names.rows([1, 2, 7], "ignore") == [1, 2] and names.live.tolist() == [0, 1, 2, 3, 4]
+            assert (names.next, changed.next) == (5, 10)

@@ -19,8 +19,8 @@ def search(request: pytest.FixtureRequest) -> Any:
     made = request.param(DIM)
     made.add(np.arange(5) * 10, np.random.default_rng(0).standard_normal((5, DIM)))
     if isinstance(made, HNSWSearch):
-        graph, made._index = made._index, object()
-        request.addfinalizer(lambda: setattr(made, "_index", graph))
+        graph, made._graph.index = made._graph.index, object()
+        request.addfinalizer(lambda: setattr(made._graph, "index", graph))
     return made
 
 

@@ -65,8 +65,10 @@ def test_ties_go_to_the_earlier_vector() -> None:
     search = filled(np.ones((5, 3), np.float32), [7, 3, 9, 1, 5])
     assert search.search(np.ones((1, 3), np.float32), 4)[0].tolist() == [[7, 3, 9, 1]]
     search.remove(np.array([3]))
-    search.add(np.array([3]), np.ones((1, 3), np.float32))  # a label is free after removal
-    assert search.search(np.ones((1, 3), np.float32), 5)[0].tolist() == [[7, 9, 1, 5, 3]]
+    with pytest.raises(ValueError, match="label 3"):  # a label is used once
+        search.add(np.array([3]), np.ones((1, 3), np.float32))
+    search.add(np.array([2]), np.ones((1, 3), np.float32))
+    assert search.search(np.ones((1, 3), np.float32), 5)[0].tolist() == [[7, 9, 1, 5, 2]]
 
 
 @pytest.mark.parametrize("allowed", [[], [4], [1, 4, 4, 99, -3], range(10)])

@@ -12,12 +12,10 @@ from typing import Any
 import hnswlib
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import muvera.mips.exact
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
-from muvera.mips.hnsw import FREE, GRAPH, NORMS, SPENT, USED, LabelStates, find_lists
+from muvera.mips.hnsw import GRAPH, NORMS
 
 
 def like_fdes(seed: int, n: int, dimension: int = 64) -> np.ndarray:
@@ -49,25 +47,6 @@ def filled(vectors: np.ndarray, **settings: Any) -> HNSWSearch:
 def load(folder: Path, search: HNSWSearch, dimension: int = 16, **changes: Any) -> HNSWSearch:
     """Load the files of `search`, with changed settings."""
     return HNSWSearch.load(folder, dimension, SavedState(replace(search.settings, **changes)))
-
-
-@settings(max_examples=20)
-@given(
-    st.lists(
-        st.tuples(st.sets(st.integers(0, 40), max_size=6), st.sampled_from([FREE, USED, SPENT])), max_size=12
-    )
-)
-def test_label_states_are_like_sets(changes: list[tuple[set[int], int]]) -> None:
-    states = LabelStates()
-    expected = dict.fromkeys(range(-1, 50), FREE)
-    for labels, state in changes:
-        states.put(np.array(sorted(labels), np.int64), state)
-        expected.update(dict.fromkeys(labels, state))
-    assert states.of(np.array(list(expected))).tolist() == list(expected.values())
-    assert states.used.tolist() == [label for label, state in expected.items() if state == USED]
-    assert [states.count(each) for each in (USED, SPENT)] == [
-        list(expected.values()).count(each) for each in (USED, SPENT)
-    ]
 
 
 # -- searching ----------------------------------------------------------------
@@ -128,7 +107,7 @@ def test_too_few_from_the_graph_are_scored_one_by_one(monkeypatch: pytest.Monkey
     def gives_up(*args: Any, **options: Any) -> Any:
         raise RuntimeError("Cannot return the results in a contiguous 2D array")
 
-    monkeypatch.setattr(search, "_index", Wrapped(search._index, knn_query=gives_up))
+    monkeypatch.setattr(search._graph, "index", Wrapped(search._graph.index, knn_query=gives_up))
     exact = ExactSearch(64)
     exact.add(np.arange(100), search.vectors(np.arange(100)))
     for allowed in (None, np.arange(0, 120, 2)):
@@ -185,7 +164,7 @@ def test_removed_vectors(tmp_path: Path) -> None:
     search = filled(vectors)
     removed = np.unique(exact_best(vectors, queries, 8))
     rest = np.setdiff1d(np.arange(400), removed)
-    state = SavedState(search.settings, removed=removed)
+    state = SavedState(search.settings, live=rest)
     search.save(tmp_path)
     loaded = [HNSWSearch.load(tmp_path, 64, state)]
     search.remove(removed)
@@ -226,16 +205,16 @@ class Wrapped:
 def test_a_failing_add_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = like_fdes(22, 60)
     search = filled(vectors[:40])
-    own = search._index
+    own = search._graph.index
 
     def add_items(data: Any, labels: Any, **options: Any) -> None:
         own.add_items(data[:7], labels[:7], **options)
         raise MemoryError
 
-    search._index = Wrapped(own, add_items=add_items)
+    search._graph.index = Wrapped(own, add_items=add_items)
     with pytest.raises(MemoryError):
         search.add(np.arange(40, 60), vectors[40:])
-    search._index = own
+    search._graph.index = own
     assert search.labels().tolist() == list(range(40)) and search.search(vectors[40:], 40)[0].max() < 40
     # hnswlib accepts a label once, even if it is marked as deleted.
     assert not search.can_add(np.arange(40, 60))
@@ -353,7 +332,7 @@ def test_unreachable_vectors_are_found() -> None:
     vectors = like_fdes(18, 1500, 8) * np.geomspace(1, 1000, 1500)[:, np.newaxis].astype(np.float32)
     search = filled(vectors[::-1].copy(), m=2, ef_construction=2, ef=1)
     with pytest.raises(RuntimeError):  # otherwise the test shows nothing
-        search._index.knn_query(vectors[:1], k=1500, num_threads=1)
+        search._graph.index.knn_query(vectors[:1], k=1500, num_threads=1)
     labels, _ = search.search(like_fdes(19, 3, 8), 1500, threads=2)
     assert (np.sort(labels, axis=1) == np.arange(1500)).all()
 
@@ -362,6 +341,7 @@ def test_a_mark_that_contradicts_the_index(saved: tuple[Path, HNSWSearch]) -> No
     """hnswlib would say "Label not found" later, when the vector is read."""
     path, search = saved
     search.remove(np.array([7]))
+    search.settle()
     search.save(path.parent)
     with pytest.raises(ValueError, match=r"vectors\.hnsw has vector 7"):
         load(path.parent, search)

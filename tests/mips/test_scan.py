@@ -110,7 +110,7 @@ def test_a_saved_scan_is_mapped_and_goes_on(tmp_path: Path) -> None:
     removed = np.arange(0, 5000, 9)
     search.remove(removed)
     search.save(tmp_path)
-    loaded = ScanSearch.load(tmp_path, 32, SavedState(removed=removed))
+    loaded = ScanSearch.load(tmp_path, 32, SavedState(live=np.setdiff1d(np.arange(5000), removed)))
     np.testing.assert_array_equal(loaded.search(QUERIES, 20), search.search(QUERIES, 20))
     assert isinstance(loaded._codes, np.memmap) and len(loaded) == len(search)
     for one in (search, loaded):

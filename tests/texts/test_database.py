@@ -63,11 +63,23 @@ def test_what_cannot_be_stored_changes_nothing(
         database.put(["a", "b"], ["x", text], [{}, metadata])
     assert list(database.documents()) == before
     assert database.select({"n": {"$exists": True}}) == ["a", "b"]
-    with pytest.raises(RuntimeError), database.transaction():
-        database.put(["d"], ["four"], [{}])
-        database.delete(["a"])
-        raise RuntimeError
-    assert list(database.documents()) == before
+
+
+def test_a_change_elsewhere_follows_each_commit_once(database: DocumentDatabase) -> None:
+    calls = list[int]()
+
+    def interrupted() -> None:
+        calls.append(len(database._connection.execute("SELECT id FROM documents").fetchall()))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        database.put(["d"], ["four"], [{}], interrupted)
+    assert len(database) == 4 and len(database) == 4 and calls == [4, 4]
+    with pytest.raises(ValueError, match="surrogate"):
+        database.put(["e"], ["\ud800"], [{}], interrupted)
+    database.delete(["d"], interrupted)
+    assert len(database) == 3 and calls == [4, 4, 3]
 
 
 def test_a_saved_file_is_never_changed(database: DocumentDatabase, tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_a_failed_change_of_the_vectors_is_rolled_back(
         raise KeyboardInterrupt
 
     before = state(index)
-    monkeypatch.setattr(MuveraIndex, change, fails)
+    monkeypatch.setattr(MuveraIndex, "_appended" if change == "update" else "_without", fails)
     with pytest.raises(KeyboardInterrupt):
         index.update(["x"], ids=["fox"]) if change == "update" else index.delete(["fox"])
     assert state(index) == before

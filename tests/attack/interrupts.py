@@ -1,0 +1,305 @@
+"""Changes and saves of tiny indexes that are interrupted at chosen lines, and the states that they leave."""
+
+import ast
+import os
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+import numpy as np
+from builders.text_encoders import HashEncoder
+
+import muvera
+from muvera import FDEConfig, FDEEncoder, HNSWSettings, MultiVectors, MuveraIndex, TextIndex
+from muvera.index import candidates, token_levels
+
+DIMENSION, DOCUMENTS = 8, 14
+CONFIG = FDEConfig(dimension=DIMENSION, num_repetitions=2, num_simhash_projections=2, projection_dimension=8)
+GRAPH = HNSWSettings(m=8, ef_construction=40, ef=40)
+
+#: Settings of the indexes.  The last three begin to have vectors, codes and a scan during a change.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "all tokens": {"exact_tokens": 10**6},
+    "exact": {"exact_tokens": 0, "backend": "exact"},
+    "scan": {"exact_tokens": 0, "backend": "scan"},
+    "hnsw": {"exact_tokens": 0, "backend": "hnsw", "hnsw": GRAPH},
+    "exact 2bit": {"exact_tokens": 0, "backend": "exact", "tokens": "2bit"},
+    "scan 4bit": {"exact_tokens": 0, "backend": "scan", "tokens": "4bit"},
+    "hnsw int8 exact": {
+        "exact_tokens": 0, "backend": "hnsw", "hnsw": GRAPH, "tokens": "int8", "keep_exact": True,
+    },
+    "hnsw first vectors": {"exact_tokens": 3 * DOCUMENTS + 4, "backend": "hnsw", "hnsw": GRAPH},
+    "first codes": {"exact_tokens": 0, "backend": "exact", "tokens": "1bit"},
+    "first scan": {"exact_tokens": 0},
+}  # fmt: skip
+
+_TRACED = tuple(
+    str(Path(muvera.__file__).parent / folder) + "/" for folder in ("index", "mips", "texts", "utils")
+)
+
+
+@cache
+def _with_lines(path: str) -> frozenset[int]:
+    """Return the lines of a file on which a ``with`` statement begins."""
+    statements = [node for node in ast.walk(ast.parse(Path(path).read_text())) if isinstance(node, ast.With)]
+    lines = [statement.lineno for statement in statements]
+    lines += [item.context_expr.lineno for statement in statements for item in statement.items]
+    return frozenset(lines)
+
+
+def _leaves_with(frame: FrameType) -> bool:
+    """Return True at the end of a ``with`` statement: Python delivers no signal between a block and its exit."""
+    if frame.f_lineno not in _with_lines(frame.f_code.co_filename):
+        return False
+    starts = [start for start, _, line in frame.f_code.co_lines() if line == frame.f_lineno]
+    return frame.f_lasti > min(starts)
+
+
+class Interrupt:
+    """Count the lines of a call, or raise an error at one of them."""
+
+    def __init__(self, line: int = -1, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.line, self.error, self.count, self.place = line, error, 0, ""
+
+    def run(self, work: Callable[[], object]) -> bool:
+        """Call `work`; return whether it ended without the error."""
+        sys.settrace(self._called)
+        try:
+            work()
+        except TimeoutError:
+            raise
+        except BaseException:
+            if not self.place:
+                raise
+            return False
+        finally:
+            sys.settrace(None)
+        return True
+
+    def _called(self, frame: FrameType, event: str, _: Any) -> Any:
+        code = frame.f_code
+        traced = code.co_filename.startswith(_TRACED) and code.co_name != "__del__"
+        return self._stepped if traced else None
+
+    def _stepped(self, frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line" and not _leaves_with(frame):
+            if self.count == self.line:
+                self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+                raise self.error
+            self.count += 1
+        return self._stepped
+
+
+@contextmanager
+def deadline(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError in a block that takes longer, as with a lock that stays held."""
+
+    def late(*_: Any) -> None:
+        raise TimeoutError("a lock stays held")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def documents(ids: list[int], seed: int = 0) -> MultiVectors:
+    """Return documents of three tokens; every seventh has none."""
+    stream = np.random.default_rng([seed, *ids])
+    arrays = [stream.standard_normal((0 if i % 7 == 6 else 3, DIMENSION)).astype(np.float32) for i in ids]
+    return MultiVectors.from_arrays(arrays, ids=ids, dimension=DIMENSION)
+
+
+QUERIES = documents([900, 901])
+
+
+@contextmanager
+def small_limits() -> Iterator[None]:
+    """Fit codecs and scan codes from few tokens and vectors on, and do not wait for the disk."""
+    names = [
+        (token_levels, "FIT_TOKENS", 40),
+        (candidates, "_SCAN_VECTORS", 14),
+        (candidates, "_SCAN_FLOATS", 1),
+        (os, "fsync", lambda _: None),
+    ]
+    before = [getattr(module, name) for module, name, _ in names]
+    for module, name, value in names:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for (module, name, _), value in zip(names, before, strict=True):
+            setattr(module, name, value)
+
+
+class VectorCase:
+    """An index of token vectors with unsaved changes, and calls that change or save it."""
+
+    calls: ClassVar[dict[str, Callable[[Any, Path], object]]] = {
+        "add": lambda index, _: index.add(documents([100, 101, 104]), threads=1),
+        "update": lambda index, _: index.update(documents([2, 5, 200], 1), threads=1),
+        "delete": lambda index, _: index.delete([3, 4]),
+        "rebuild": lambda index, _: index.rebuild(threads=1),
+        "rebuild path": lambda index, folder: index.rebuild(path=folder, threads=1),
+        "save": lambda index, folder: index.save(folder),
+        "save new": lambda index, folder: index.save(folder.with_name("new")),
+        "save over": lambda index, folder: index.save(folder, overwrite=True),
+    }
+
+    def __init__(self, settings: dict[str, Any], folder: Path) -> None:
+        self.template, self.expected = folder, dict[str, tuple[Any, Any, Any]]()
+        encoder = FDEEncoder(CONFIG).fit(documents(list(range(50))))
+        if settings.get("tokens") == "1bit":  # a build fits the codec, additions wait for enough tokens
+            index = MuveraIndex(encoder, **settings)
+            index.add(documents(list(range(DOCUMENTS))), threads=1)
+            index.save(folder)
+        else:
+            MuveraIndex.build(documents(list(range(DOCUMENTS))), encoder, path=folder, threads=1, **settings)
+
+    def load(self, folder: Path) -> Any:
+        """Return the index in `folder`."""
+        return MuveraIndex.load(folder, verify_files=True)
+
+    def prepare(self, folder: Path) -> Any:
+        """Return a fresh index in `folder` with changes that are not saved."""
+        shutil.copytree(self.template, folder)
+        index = self.load(folder)
+        index.update(documents([0]), threads=1)
+        index.delete([1])
+        return index
+
+    def state(self, index: Any) -> Any:
+        """Return all that can be read from an index; ids, tokens and answers."""
+        ids = index.ids.tolist()
+        tokens = [row.tolist() for row in index.tokens(ids)]
+        answers = [list(row) for row in index.search(QUERIES, 3, candidates=7, threads=1)]
+        some = [list(row) for row in index.search(QUERIES, 2, candidates=3, ids=ids[::2], threads=1)]
+        return ids, tokens, answers, some, len(index), index.info().empty_documents
+
+
+class TextCase(VectorCase):
+    """An index of texts."""
+
+    calls: ClassVar[dict[str, Callable[[Any, Path], object]]] = {
+        "add": lambda index, _: index.add(
+            ["a new cat", "a new dog"], ids=[100, 101], metadata=[{"n": 9}, {}], threads=1
+        ),
+        "update": lambda index, _: index.update(["a red cat", "a hen"], ids=[2, 200], threads=1),
+        "delete": lambda index, _: index.delete([3, 4]),
+        "save": lambda index, folder: index.save(folder),
+        "save new": lambda index, folder: index.save(folder.with_name("new")),
+        "save over": lambda index, folder: index.save(folder, overwrite=True),
+        "save and rebuild path": lambda index, folder: (
+            index.save(folder),
+            index.index.rebuild(path=folder, threads=1),
+        ),
+    }
+
+    def __init__(self, settings: dict[str, Any], folder: Path) -> None:
+        self.template, self.expected = folder, dict[str, tuple[Any, Any, Any]]()
+        animals = ("cat", "dog", "hen", "owl", "fox", "cow", "")
+        texts = [f"{animals[i % 7]} number{i}" if i % 7 < 6 else "" for i in range(DOCUMENTS)]
+        metadata = [{"n": i % 4} for i in range(DOCUMENTS)]
+        TextIndex.build(
+            texts,
+            HashEncoder(DIMENSION),
+            vectors=CONFIG,
+            metadata=metadata,
+            path=folder,
+            threads=1,
+            **settings,
+        )
+
+    def load(self, folder: Path) -> Any:
+        return TextIndex.load(folder, HashEncoder(DIMENSION))
+
+    def prepare(self, folder: Path) -> Any:
+        shutil.copytree(self.template, folder)
+        index = self.load(folder)
+        index.update(["cat number0"], ids=[0], threads=1)
+        index.delete([1])
+        return index
+
+    def state(self, index: Any) -> Any:
+        ids = index.index.ids.tolist()
+        tokens = [row.tolist() for row in index.index.tokens(ids)]
+        kept = sorted((each.id, each.text, sorted(each.metadata.items())) for each in index)
+        hits = index.search("a red cat", 3, words=3, threads=1)
+        return ids, tokens, kept, [(hit.id, hit.score, hit.text) for hit in hits], index.select({"n": 3})
+
+
+def cases(folder: Path) -> Iterator[tuple[str, VectorCase]]:
+    """Yield all kinds of indexes by name."""
+    for name, settings in SETTINGS.items():
+        yield name, VectorCase(settings, folder / name)
+    for name in ("all tokens", "hnsw"):
+        yield f"texts {name}", TextCase(SETTINGS[name], folder / f"texts {name}")
+
+
+def lines_of(case: VectorCase, call: str, folder: Path) -> int:
+    """Return the number of lines at which a call can be interrupted."""
+    counted = Interrupt()
+    index = case.prepare(folder / "index")
+    with small_limits():
+        counted.run(lambda: case.calls[call](index, folder / "index"))
+    shutil.rmtree(folder)
+    return counted.count
+
+
+def fault_after(case: VectorCase, call: str, line: int, folder: Path) -> str | None:
+    """Interrupt a call at one line; return what is wrong afterwards, if anything."""
+    interrupt = Interrupt(line, (KeyboardInterrupt, MemoryError)[line % 2])
+    with small_limits():
+        try:
+            expected = _expected(case, call, folder / "expected")
+            index = case.prepare(folder / "index")
+            with deadline(20), warnings.catch_warnings():
+                interrupt.run(lambda: case.calls[call](index, folder / "index"))
+                _check(case, call, index, folder, expected, copied=line % 5 == 0)
+        except Exception as error:
+            return f"{call} interrupted at {interrupt.place}: {type(error).__name__}: {error}"[:500]
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _expected(case: VectorCase, call: str, folder: Path) -> tuple[Any, Any, Any]:
+    """Return the states before and after a call, and the state of the folder before."""
+    if call not in case.expected:
+        index = case.prepare(folder / "index")
+        saved, before = case.state(case.load(folder / "index")), case.state(index)
+        case.calls[call](index, folder / "index")
+        case.expected[call] = before, case.state(index), saved
+    return case.expected[call]
+
+
+def _check(
+    case: VectorCase, call: str, index: Any, folder: Path, expected: tuple[Any, Any, Any], copied: bool
+) -> None:
+    before, after, saved = expected
+    state = case.state(index)
+    assert state in (before, after), "the index is neither as before nor as after"
+    on_disk = case.state(case.load(folder / "index"))
+    assert on_disk in ((saved, after) if "save" in call or "path" in call else (saved,)), (
+        "the folder is wrong"
+    )
+    new = folder / "new"
+    assert not new.exists() or case.state(case.load(new)) == after, "the new folder is wrong"
+    if state == before:  # before and after are the same for saves
+        case.calls[call](index, folder / "index")
+        assert case.state(index) == after, "the second attempt fails"
+    for path in [folder / "index"] + [folder / "copy"] * copied:
+        index.save(path)
+        assert case.state(case.load(path)) == case.state(index) == after, (
+            f"a later save to {path.name} is wrong"
+        )
