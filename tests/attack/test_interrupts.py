@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from attack.interrupts import SETTINGS, TextCase, VectorCase, fault_after, lines_of
 
 #: Lines of each call that are interrupted, without MUVERA_ATTACK.

@@ -1,8 +1,8 @@
 """CandidateSearch and measured recall: the best rows, the change to a scan, faults, warnings."""
 
 import dataclasses
-from copy import copy
 import sys
+from copy import copy
 from pathlib import Path
 from typing import Any
 

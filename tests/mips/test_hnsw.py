@@ -15,7 +15,7 @@ import pytest
 
 import muvera.mips.exact
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
-from muvera.mips.hnsw import GRAPH, NORMS
+from muvera.mips.hnsw import GRAPH, NORMS, find_lists
 
 
 def like_fdes(seed: int, n: int, dimension: int = 64) -> np.ndarray:
