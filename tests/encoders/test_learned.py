@@ -226,3 +226,10 @@ def test_maps_of_another_size(encoder: LearnedEncoder) -> None:
 def test_wrong_configurations(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         LearnedConfig(dimension=20, **settings)
+
+
+def test_queries_add_and_scale_up_to_rounding(encoder: LearnedEncoder) -> None:
+    a, b = random_texts(2, seed=1)
+    first, second, both, scaled = encoder.encode_queries([a, b, np.concatenate([a, b]), np.float32(3) * a])
+    assert np.linalg.norm(both - first - second) < 0.01 * np.linalg.norm(both)
+    assert np.linalg.norm(scaled - 3 * first) < 0.03 * np.linalg.norm(scaled)

@@ -379,3 +379,50 @@ def test_tokens_of_extreme_sizes(scale: float, compact: int | None) -> None:
     ordinary, extreme = products
     ordinary, extreme = (each - each.mean(axis=1, keepdims=True) for each in (ordinary, extreme))
     assert np.abs(ordinary - extreme).max() < 0.02 * np.abs(ordinary).max()
+
+
+def wide_collection(count: int, dimension: int = 384, seed: int = 0) -> MultiVectors:
+    """Return texts about two of 30 topics each, whose tokens vary in 40 directions more than in the others."""
+    rng = np.random.default_rng(seed)
+    basis = np.random.default_rng(1).standard_normal((40, dimension)) / np.sqrt(dimension)
+    topics = np.random.default_rng(2).standard_normal((30, 40))
+    texts = []
+    for _ in range(count):
+        length = rng.integers(10, 30)
+        centers = topics[rng.integers(0, 30, 2)][rng.integers(0, 2, length)]
+        tokens = (centers + 0.6 * rng.standard_normal((length, 40))) @ basis
+        tokens += 0.02 * rng.standard_normal((length, dimension)) + 0.5 * basis[0]
+        texts.append((tokens / np.linalg.norm(tokens, axis=1, keepdims=True)).astype(np.float32))
+    return MultiVectors.from_arrays(texts)
+
+
+@pytest.mark.compiled("300 documents of 384 columns")
+def test_moments_of_384_columns_find_more_than_the_mean() -> None:
+    documents = wide_collection(300)
+    rng = np.random.default_rng(3)
+    noise = 0.03 * rng.standard_normal((40, 8, 384))
+    queries = [documents[i][:8] + noise[i] for i in range(40)]
+    best = np.argsort(-chamfer_matrix(queries, documents), axis=1)[:, :10]
+    recall = {}
+    for name, settings in (("mean", MEAN), ("moments", {})):
+        encoder = MomentsEncoder(MomentsConfig(dimension=384, **settings)).fit(documents)
+        scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+        ranking = np.argsort(-scores, axis=1)[:, :10]
+        recall[name] = np.mean([np.isin(a, b).mean() for a, b in zip(best, ranking, strict=True)])
+    assert recall["moments"] > recall["mean"] + 0.02, recall
+
+
+def test_queries_add_over_tokens_and_scale() -> None:
+    encoder = MomentsEncoder(MomentsConfig(dimension=20, **LONG)).fit(collection(20))
+    first, second = collection(20, seed=3)[0], collection(20, seed=3)[1]
+    vectors = encoder.encode_queries([first, second, np.concatenate([first, second]), 4 * first])
+    np.testing.assert_allclose(vectors[0] + vectors[1], vectors[2], atol=1e-4)
+    # All columns but the number of tokens grow in proportion.
+    np.testing.assert_allclose(4 * vectors[0][:-1], vectors[3][:-1], rtol=1e-4, atol=1e-4)
+    assert vectors[0][-1] == vectors[3][-1]
+
+
+def test_the_order_of_tokens_does_not_matter() -> None:
+    tokens = np.random.default_rng(0).standard_normal((12, 9)).astype(np.float32)
+    encoder = plain(9, covariance=True)
+    assert_close(encoder.encode_documents(tokens[::-1])[0], encoder.encode_documents(tokens)[0])

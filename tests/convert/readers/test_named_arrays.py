@@ -216,6 +216,7 @@ def test_npy_one_file_with_its_lengths_beside(tmp_path: Path) -> None:
     folder = write_npy(
         tmp_path / "a", {"mine": DOCS.tokens, "mine_lengths": DOCS.lengths, "mine_ids": [4, 5, 6, 7]}
     )
+    np.save(folder / "lengths.npy", DOCS.lengths[::-1])  # of the folder; the file's own come first
     assert_same(everything(open_source(folder / "mine.npy")), DOCS.with_ids([4, 5, 6, 7]))
     other = write_npy(tmp_path / "b", {"flat": DOCS.tokens})
     with pytest.raises(ValueError, match=r"flat\.npy has 6 token vectors"):
