@@ -105,11 +105,11 @@ def deadline(seconds: int) -> Iterator[None]:
         raise TimeoutError("a lock stays held")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again and again: a clean-up may wait, too
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
