@@ -5,6 +5,7 @@
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import nox
@@ -118,13 +119,13 @@ def quick_run(session: nox.Session) -> None:
 @nox.session(name="clean-clone")
 def clean_clone(session: nox.Session) -> None:
     """Run the README's test command on a clone with nothing beside it and an empty home directory."""
-    root = Path(session.create_tmp()).resolve()
-    shutil.rmtree(root)
+    root = Path(tempfile.mkdtemp(prefix="muvera-clone-"))
     clone, home = root / "alone" / "muvera", root / "home"
-    home.mkdir(parents=True)
+    home.mkdir()
     session.run("git", "clone", "-q", ".", str(clone), external=True)
     command = re.search(r"^python3 -m venv .*pytest.*$", Path("README.md").read_text(), re.MULTILINE)
     if command is None:
         session.error("README.md has no test command")
     session.chdir(clone)
     session.run("bash", "-c", command[0], external=True, env={"HOME": str(home)})
+    shutil.rmtree(root)

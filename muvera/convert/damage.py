@@ -60,7 +60,7 @@ def naming_errors(place: str, format: str) -> Iterator[None]:
 
 def _named(error: BaseException, place: str, format: str) -> BaseException:
     """Return the error to raise: `error` itself if its message is a sentence that names the file."""
-    text = _text(error)
+    text = _text(error, place)
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         detail = f" ({text})" if text else ""
         return MemoryError(
@@ -75,7 +75,6 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
         return error if _mentions(str(error), place) else kind(f"{place}: {text}")
     plain = isinstance(error, (ValueError, TypeError, OSError)) and text
     detail = text if plain else f"{type(error).__name__}{': ' if text else ''}{text}"
-    detail = detail.replace(f"{place}: ", "").replace(f"{place}{os.sep}", "")  # the sentence names it already
     return ReadError(
         f"{place} is damaged, or is not in the format {format!r} ({detail.rstrip('.')}). "
         "Copy or export it again."
@@ -91,10 +90,12 @@ def _system_error(error: OSError, place: str) -> OSError:
     return named
 
 
-def _text(error: BaseException) -> str:
-    """Return the error's message in one line; messages of libraries are shortened."""
+def _text(error: BaseException, place: str) -> str:
+    """Return the error's message in one line without the place, which sentences name; shorten those of libraries."""
     value: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = " ".join(str(value).split())
+    if not isinstance(error, ExplainedError):
+        text = text.replace(f"{place}: ", "").replace(f"{place}{os.sep}", "")
     shorten = len(text) > _MAX_DETAIL_LENGTH and not isinstance(error, ExplainedError)
     return f"{text[:_MAX_DETAIL_LENGTH]} ..." if shorten else text
 
