@@ -80,7 +80,8 @@ def test_a_saved_encoder_encodes_the_same(encoder: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4], CONFIGS[-1]], ids=lambda config: config.kind)
 def test_a_fit_comes_first_and_once(config: Any) -> None:
-    fresh, dimension = make_encoder(config), config.dimension
+    dimension = config.dimension
+    fresh: Any = make_encoder(config)
     for call in (fresh.encode_documents, fresh.encode_queries, fresh.save):
         with pytest.raises(ValueError, match=r"fit\(documents\) first"):
             call(np.ones((2, dimension)))

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,12 +30,10 @@ def test_readers_share_and_nobody_overtakes_a_writer() -> None:
 
     threads = []
     for name in ("reader 1", "reader 2", "writer", "reader 3", "reader 4"):
-        work = (
-            (lambda: lock.alone(lambda: hold("writer")))
-            if name == "writer"
-            else (lambda name=name: read(name))
-        )
-        threads.append(started(work))
+        if name == "writer":
+            threads.append(started(lambda: lock.alone(lambda: hold("writer"))))
+        else:
+            threads.append(started(partial(read, name)))
         time.sleep(0.02)
     assert order == ["reader 1", "reader 2"]
     leave.set()

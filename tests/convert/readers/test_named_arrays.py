@@ -356,7 +356,7 @@ def test_hdf5_groups(tmp_path: Path) -> None:
     ]
     for options, message in cases:
         with pytest.raises(ValueError, match=message):
-            read(path, **options)  # type: ignore[arg-type]
+            read(path, **options)
 
 
 def test_hdf5_ragged_rows(tmp_path: Path) -> None:
