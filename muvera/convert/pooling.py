@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.offsets import running_total
-from ..encoders.matmul import one_blas_thread
 from ..kernels.norms import unit_rows
+from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_number
 
 __all__ = ["RULES", "PoolingRule", "pool_tokens", "token_clusters", "unit"]
@@ -110,7 +110,6 @@ def pool_tokens(
     return _means(documents, labels, counts, rule.renormalize)
 
 
-@one_blas_thread()  # several threads only slow down products of single documents
 def token_clusters(
     documents: MultiVectors, factor: float, rule: PoolingRule
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -136,8 +135,9 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist, squareform
 
-    rows = np.asarray(tokens, np.float32)
-    distances = 1 - rows @ rows.T
+    # Equal tokens must have equal products, which a BLAS does not promise: ties decide how many clusters there are.
+    single = MultiVectors.from_flat(np.asarray(tokens, np.float32), np.ones(len(tokens), np.int64))
+    distances = 1 - chamfer_matrix(single, single, threads=1)
     condensed = pdist(distances) if rows_as_points else squareform(distances.clip(0, 2), checks=False)
     return np.asarray(fcluster(linkage(condensed, "ward"), limit, "maxclust") - 1)
 

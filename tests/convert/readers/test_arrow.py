@@ -102,7 +102,11 @@ def test_slices_and_nulls_of_a_column(data: st.DataObject, docs: MultiVectors) -
 def test_fixed_size_documents_and_extension_types(tmp_path: Path) -> None:
     """Padded batches have one length; Hugging Face's Array2D is an extension type over lists."""
     column = pa.array([[[1, 2]] * 3, None, [[3, 4]] * 3], pa.list_(pa.list_(pa.float32(), 2), 3))
-    documents = read(write(tmp_path / "fixed.parquet", emb=column))
+    try:
+        path = write(tmp_path / "fixed.parquet", emb=column)
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this pyarrow cannot write null lists of fixed size")
+    documents = read(path)
     assert documents.lengths.tolist() == [3, 0, 3] and documents.tokens[:, 0].tolist() == [1, 1, 1, 3, 3, 3]
 
     class Wrapped(pa.ExtensionType):  # type: ignore[misc, name-defined]
