@@ -161,7 +161,7 @@ def test_bad_lines(tmp_path: Path, row: Any, message: str) -> None:
         ("a.jsonl", "[" * 100_000, "line 1 is truncated or not JSON"),
         ("a.jsonl", '{"id": 1, "emb": "{\\"[1,2]\\",\\"[1,2\\"}"}', "line 1"),
         ("a.jsonl", '{"id": 1, "fields": {"c": {"blocks": {"0": null}}}}', "line 1"),
-        ("a.jsonl.gz", gzip.compress(json.dumps(NAMED[0]).encode() * 50)[:-20], "is damaged"),
+        ("a.jsonl.gz", gzip.compress(json.dumps(NAMED[0]).encode() * 50, mtime=0)[:-20], "is damaged"),
         ("a.json", b'["\xff"]', "is damaged"),
     ],
 )
