@@ -119,7 +119,7 @@ def add_rows(results: Results, session: Session, part: Part, collection: Collect
 
 
 def add_comparisons(results: Results, parts: Sequence[Part]) -> None:
-    """Compute the differences that the configurations ask for, query by query."""
+    """Compute the paired differences listed in the configurations."""
     for part in parts:
         where = (part.experiment.name, part.collection, part.size)
         for comparison in part.experiment.comparisons:

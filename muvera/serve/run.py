@@ -1,4 +1,4 @@
-"""Run the server until it is asked to stop."""
+"""Run the server until a signal stops it."""
 
 from __future__ import annotations
 
