@@ -20,8 +20,8 @@ from .settings import IndexSettings
 
 __all__ = ["CandidateSearch", "scan_from"]
 
-# With backend "auto", floats and number of vectors from which a scan of codes is faster than reading all vectors
-# (measured by `python -m experiments graphs`); centroids of fewer vectors are worse.
+# With backend "auto", floats and number of vectors from which codes are scanned.  The scan is somewhat faster below,
+# too, but then there is little to gain; `python -m experiments run crossover` measures where it is faster.
 _SCAN_FLOATS, _SCAN_VECTORS = 2_560_000, 4096
 
 # Bytes of vectors per encoded block.
