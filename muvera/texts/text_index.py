@@ -204,7 +204,7 @@ class TextIndex:
 
     def update(
         self,
-        texts: Iterable[str] | str,
+        texts: Iterable[str] | str | None = None,
         *,
         ids: Sequence[int | str],
         metadata: Sequence[Mapping[str, Any]] | None = None,
@@ -215,11 +215,26 @@ class TextIndex:
         Parameters
         ----------
         texts, ids
-            As for :meth:`build`.
+            As for :meth:`build`.  Without texts, only metadata changes, and nothing is encoded.
         metadata : sequence of dict, optional
             Replaces the stored metadata.  Default: keep the metadata of ids that are in use.
         threads : int, optional
+
+        Raises
+        ------
+        KeyError
+            For an unknown id, if there are no texts.
+        ValueError
+            Without texts and without metadata.
         """
+        if texts is None:
+            if metadata is None:
+                raise ValueError("An update needs texts or metadata, got neither. Give one of them.")
+            names = require_ids(as_id_list(ids))
+            with self.index._changing:
+                contents = [document.text for document in self.get(names)]
+                self._database.put(names, contents, _metadata_for(contents, metadata))
+            return
         contents = as_texts(texts)
         names = _ids_for(contents, ids)
         encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)

@@ -166,6 +166,19 @@ def test_encoders_without_spans() -> None:
             call()
 
 
+def test_metadata_changes_without_encoding(index: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(HashEncoder, "encode_documents")
+    index.update(ids=["db", "fox"], metadata=[{"kind": "system"}, {}])
+    assert index.select({"kind": "system"}) == ["db"]
+    assert [document.metadata for document in index.get(["fox", "apple"])] == [{}, METADATA[1]]
+    before = state(index)
+    with pytest.raises(KeyError, match="nothing"):
+        index.update(ids=["db", "nothing"], metadata=[{}, {}])
+    with pytest.raises(ValueError, match="neither"):
+        index.update(ids=["db"])
+    assert state(index) == before
+
+
 def test_add_update_delete(index: TextIndex) -> None:
     assert index.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
     assert set(ids(index.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
