@@ -20,7 +20,7 @@ from ..data.validation import as_array, read_only_view
 from ..kernels.chamfer import match_tokens, score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import require_int
-from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
+from ..utils.parallel import run_in_ranges, split_by_weight
 from .pruning import RerankOptions, rank_candidates
 
 __all__ = ["Explanation", "chamfer", "chamfer_matrix", "explain", "rerank", "top_k"]
@@ -29,7 +29,7 @@ __all__ = ["Explanation", "chamfer", "chamfer_matrix", "explain", "rerank", "top
 _QUERY_TOKENS = 512
 
 # Number of document tokens per task.
-_TASK_TOKENS = 16384
+_TASK_TOKENS = 8192
 
 # Largest number of scores in memory in top_k: those of all documents with a block of queries.
 _HELD_SCORES = 1 << 24
@@ -267,9 +267,12 @@ def scores_at(
             out[start:stop],
         )  # fmt: skip
 
-    # Small candidate lists are also divided evenly.
-    weight = min(_TASK_TOKENS, int(offsets[-1]) // thread_count(threads) + 1)
-    run_in_ranges(work, split_by_weight(offsets, weight, len(positions)), threads)
+    run_in_ranges(
+        work,
+        split_by_weight(offsets, _TASK_TOKENS, len(positions)),
+        threads,
+        float(offsets[-1]) * len(packed),
+    )
     return out
 
 

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .checks import require_int
 
-__all__ = ["run_in_ranges", "split_by_weight", "thread_count"]
+__all__ = ["SMALL", "run_in_ranges", "split_by_weight", "thread_count"]
+
+#: Multiply-adds below which other threads are not worth waking: one or two milliseconds of work.
+SMALL = 1 << 26
+
+_MOST_THREADS = 1024
+
+
+def _new_pool() -> None:
+    """Start without threads: a process that was forked has none of the threads before."""
+    global _pool
+    _pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="muvera")
+
+
+_pool: ThreadPoolExecutor
+_new_pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_pool)
 
 
 def thread_count(threads: int | None) -> int:
@@ -42,24 +60,53 @@ def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> li
 
 
 def run_in_ranges(
-    work: Callable[[int, int], object], ranges: list[tuple[int, int]], threads: int | None = None
+    work: Callable[[int, int], object],
+    ranges: list[tuple[int, int]],
+    threads: int | None = None,
+    operations: float = np.inf,
 ) -> None:
-    """Call ``work(start, stop)`` for every range, on `threads` threads.
+    """Call ``work(start, stop)`` for every range, on this thread and up to `threads` - 1 others.
 
     The first exception is raised after the running ranges have ended; the others are dropped.  `work` must only write
-    to its own range.
+    to its own range.  `operations` is the estimated number of multiply-adds of all ranges: below SMALL, this thread
+    does all the work.
     """
-    count = min(thread_count(threads), len(ranges))
+    count = 1 if operations < SMALL else min(thread_count(threads), len(ranges))
     if count <= 1:
         for start, stop in ranges:
             work(start, stop)
         return
-    with ThreadPoolExecutor(count, thread_name_prefix="muvera") as pool:
-        futures = [pool.submit(work, start, stop) for start, stop in ranges]
+    left = deque(ranges)
+
+    def drain() -> None:
         try:
-            for future in futures:
-                future.result()
+            while True:
+                try:
+                    own = left.popleft()
+                except IndexError:
+                    return
+                work(*own)
         except BaseException:
-            for future in futures:
-                future.cancel()
+            left.clear()
             raise
+
+    helpers = [_pool.submit(drain) for _ in range(count - 1)]
+    try:
+        drain()
+    finally:
+        left.clear()
+        try:
+            _end(helpers)
+        except KeyboardInterrupt:
+            _end(helpers)
+            raise
+    for helper in helpers:
+        if not helper.cancelled():
+            helper.result()
+
+
+def _end(helpers: list[Future[None]]) -> None:
+    """Cancel the helpers that have not begun, and wait for the others."""
+    for helper in helpers:
+        if not helper.cancel():
+            helper.exception()

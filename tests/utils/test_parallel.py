@@ -1,6 +1,7 @@
 """Threads: ranges that cover everything once, and errors that reach the caller."""
 
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera.utils.parallel import run_in_ranges, split_by_weight, thread_count
+from muvera.utils.parallel import SMALL, run_in_ranges, split_by_weight, thread_count
 
 
 def test_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +71,53 @@ def test_the_first_error_is_raised_and_the_rest_dropped(threads: int) -> None:
         time.sleep(0.001)  # time for the caller to drop the rest
         done.append(start)
 
-    before = threading.active_count()
     with pytest.raises(KeyError, match="first"):
         run_in_ranges(work, [(i, i + 1) for i in range(1000)], threads)
-    assert len(done) < 999 and threading.active_count() == before
+    dropped = len(done)
+    assert dropped < 999
+    time.sleep(0.02)
+    assert len(done) == dropped  # no thread works on
+
+
+def test_small_work_stays_on_the_calling_thread_and_threads_are_kept() -> None:
+    workers = set()
+
+    def work(start: int, stop: int) -> None:
+        workers.add(threading.get_ident())
+        time.sleep(0.002)
+
+    ranges = [(i, i + 1) for i in range(20)]
+    run_in_ranges(work, ranges, 2, SMALL - 1)
+    assert workers == {threading.get_ident()}
+    run_in_ranges(work, ranges, 2, SMALL)
+    threads = threading.active_count()
+    for _ in range(5):
+        run_in_ranges(work, ranges, 2)
+    assert len(workers) > 1 and threading.active_count() == threads
+
+
+def test_ranges_within_ranges_do_not_wait_for_each_other() -> None:
+    done = np.zeros((8, 8), np.int64)
+
+    def outer(start: int, stop: int) -> None:
+        def inner(first: int, last: int) -> None:
+            done[start, first] += 1
+
+        run_in_ranges(inner, [(i, i + 1) for i in range(8)], 4)
+
+    run_in_ranges(outer, [(i, i + 1) for i in range(8)], 4)
+    assert (done == 1).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    ranges = [(0, 1), (1, 2)]
+    run_in_ranges(lambda start, stop: None, ranges, 2)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        meet = threading.Barrier(2, timeout=20)
+        run_in_ranges(lambda start, stop: meet.wait(), ranges, 2)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
