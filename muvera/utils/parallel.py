@@ -71,8 +71,8 @@ def run_in_ranges(
     to its own range.  `operations` is the estimated number of multiply-adds of all ranges: below SMALL, this thread
     does all the work.
     """
-    count = 1 if operations < SMALL else min(thread_count(threads), len(ranges))
-    if count <= 1:
+    count = min(thread_count(threads), len(ranges))
+    if count <= 1 or operations < SMALL:
         for start, stop in ranges:
             work(start, stop)
         return
