@@ -1,99 +1,198 @@
-"""Files of texts: JSON lines, JSON arrays and CSV with ids and metadata, or one text per line."""
+"""Files of texts: CSV, JSON lines, JSON arrays, BEIR folders, and one text per line."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = ["TextFile", "read_texts"]
 
-# No model reads a longer line.
+# No model reads a longer text.
 _MAX_CHARACTERS = 10_000_000
+
+# First bytes of files that are not text, and what they are.
+_NOT_TEXT = {
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "an Office document or a ZIP archive",
+    b"\xd0\xcf\x11\xe0": "an Office document",
+    b"\x1f\x8b": "compressed by gzip",
+    b"{\\rtf": "an RTF document",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_MARKUP = re.compile(r"\s*<(!doctype|html|\?xml|svg)\b", re.IGNORECASE)
+
+# A CSV column of such cells contains numbers; "007" is not one.
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?")
 
 
 class TextFile(NamedTuple):
-    """The texts of a file, in order; `ids` is None if the file has none."""
+    """The texts of a file, in order; `texts` or `ids` is None if the file has none."""
 
-    texts: list[str]
+    texts: list[str] | None
     ids: list[int | str] | None
     metadata: list[dict[str, Any]]
 
 
-def read_texts(path: Path, text_field: str = "text") -> TextFile:
+def read_texts(
+    path: Path,
+    text: Sequence[str] = (),
+    id: str | None = None,
+    metadata: Sequence[str] | None = None,
+    *,
+    optional_text: bool = False,
+) -> TextFile:
     """Read a file of texts.
 
     Parameters
     ----------
     path : Path
-        ``.jsonl``, a ``.json`` array, or ``.csv``: each row has the text, an optional "id" or "_id", an optional
-        "title" that is prepended to the text, and an optional object "metadata".  All other keys are metadata
-        too.  Any other ending: one text per line, without empty lines.
-    text_field : str
-        Key of the text.
+        A ``.csv`` or ``.tsv`` file with a header, ``.jsonl``, a ``.json`` array, a BEIR folder with
+        ``corpus.jsonl``, or a file with one text per line.
+    text : sequence of str
+        Columns or keys that make the text, joined by line breaks.  Default: "text", after "title" if it exists.
+        A title is also metadata.
+    id : str, optional
+        Column or key of the id.  Default: "id" or "_id", if it exists.
+    metadata : sequence of str, optional
+        Columns or keys to store as metadata.  Default: all others; an object "metadata" is merged into them.
+        CSV columns that contain only numbers become numbers, and empty cells are skipped.
+    optional_text : bool
+        Also accept a file without texts, to update metadata.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        For a file without texts, or an invalid row; the message names the line.
+        For a file without texts, of another format, or with an invalid row; the message names the line.
     """
+    if path.is_dir() and (path / "corpus.jsonl").is_file():
+        path = path / "corpus.jsonl"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file. Give JSON lines (.jsonl), CSV or one text per line.")
-    rows = [
-        ({text_field: row}, place) if isinstance(row, str) else (row, place) for row, place in _rows(path)
-    ]
-    if not rows:
-        raise ValueError(f"{path} has no texts. Give another file.")
-    documents = [_document(row, place, text_field) for row, place in rows]
-    ids = [id for id, _, _ in documents if id is not None]
-    if ids and len(ids) < len(documents):
-        raise ValueError(
-            f"{path}: {len(documents) - len(ids)} of {len(documents)} texts have no id. Give all an id, or none."
+        raise FileNotFoundError(
+            f"{path} is not a file. Give CSV, JSON lines (.jsonl), a text file, or a folder with corpus.jsonl."
         )
-    return TextFile(
-        [text for _, text, _ in documents], ids or None, [metadata for _, _, metadata in documents]
-    )
+    columns = _Columns(
+        tuple(text) or ("title", "text"), ("id", "_id") if id is None else (id,), metadata,
+        [*text, *([id] if id else []), *(metadata or [])],
+    )  # fmt: skip
+    texts: list[str] = []
+    values: list[dict[str, Any]] = []
+    places: dict[int | str, str] = {}
+    for row, place in _rows(path, columns):
+        name, content, others = _document(row, place, columns)
+        if content is None and (texts or not optional_text):
+            raise ValueError(
+                f"{place} has no text in {' or '.join(map(repr, text or ['text']))}. Give its column with text=."
+            )
+        if name is None and id is not None:
+            raise ValueError(f"{place} has no {id!r}. Give each text an id.")
+        if (name is None and places) or (name is not None and len(places) < len(values)):
+            raise ValueError(f"{place}: only some texts have an id. Give each text an id, or none.")
+        if name in places:
+            raise ValueError(f"{place} has the id {name!r} of {places[name]}. Give each text its own id.")
+        if name is not None:
+            places[name] = place
+        if content is not None and len(texts) < len(values):
+            raise ValueError(f"{place} has a text, but others have none. Give each a text, or none.")
+        texts += [] if content is None else [content]
+        values.append(others)
+    if not values:
+        raise ValueError(f"{path} has no texts. Give another file.")
+    return TextFile(texts or None, list(places) or None, values)
 
 
-def _rows(path: Path) -> Iterator[tuple[Any, str]]:
+class _Columns(NamedTuple):
+    """Columns of texts, ids and metadata; `required` must be in a CSV header."""
+
+    text: tuple[str, ...]
+    id: tuple[str, ...]
+    metadata: Sequence[str] | None
+    required: list[str]
+
+
+def _rows(path: Path, columns: _Columns) -> Iterator[tuple[Any, str]]:
     """Yield each row, and its place for messages."""
-    kind = path.suffix.lower()
-    if kind == ".json":
-        values = _parsed("\n".join(line for line, _ in _lines(path)), str(path))
-        if not isinstance(values, list):
-            raise ValueError(f"{path} must be a JSON array of objects, got {type(values).__name__}.")
-        for number, value in enumerate(values, 1):
+    content, kind = _content(path), path.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        yield from _csv_rows(path, content, columns)
+    elif kind == ".json" and content.lstrip().startswith("["):
+        for number, value in enumerate(_parsed(content, str(path)), 1):
             yield value, f"{path}, element {number}"
-    elif kind == ".csv":
-        reader = csv.DictReader((f"{line}\n" for line, _ in _lines(path)), strict=True)
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise csv.Error("a row has more or fewer cells than the header")
-                yield dict(row), f"{path}, line {reader.line_num}"
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num} is not CSV: {error}.") from None
     else:
-        for line, place in _lines(path):
+        is_json = kind in (".json", ".jsonl", ".ndjson")
+        for number, line in enumerate(content.split("\n"), 1):
             if line.strip():
-                yield _parsed(line, place) if kind in (".jsonl", ".ndjson") else line.strip(), place
+                place = f"{path}, line {number}"
+                if not is_json and line.startswith(('{"', '[{"')):
+                    raise ValueError(f"{place} looks like JSON. Rename the file to .jsonl or .json.")
+                yield _parsed(line, place) if is_json else line.strip(), place
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open("rb") as stream:
-        for number, content in enumerate(stream, 1):
-            place = f"{path}, line {number}"
-            try:
-                line = content.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{place} is not UTF-8: {error.reason}. Save the file as UTF-8.") from None
-            if len(line) > _MAX_CHARACTERS and path.suffix.lower() != ".json":
-                raise ValueError(f"{place} has {len(line):,} characters. Split it into texts.")
-            yield line, place
+def _content(path: Path) -> str:
+    """Return the characters of a file, or raise ValueError if it is not a text file in UTF-8."""
+    content = path.read_bytes()
+    for start, kind in _NOT_TEXT.items():
+        if content.startswith(start):
+            raise ValueError(f"{path} is {kind}. Save its texts as CSV, JSON lines or plain text in UTF-8.")
+    try:
+        characters = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line} is not UTF-8: {error.reason}. Save the file as UTF-8."
+        ) from None
+    zero = characters.find("\0")
+    if zero >= 0:
+        line = characters.count("\n", 0, zero) + 1
+        raise ValueError(f"{path}, line {line} has binary data. Give CSV, JSON lines or plain text in UTF-8.")
+    if _MARKUP.match(characters):
+        raise ValueError(f"{path} is HTML or XML. Save its texts as CSV, JSON lines or plain text.")
+    return characters
+
+
+def _csv_rows(path: Path, content: str, columns: _Columns) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the rows of CSV with commas, semicolons or tabs; metadata of numbers become numbers."""
+    csv.field_size_limit(_MAX_CHARACTERS)
+    first = content.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    start, rows = 1, []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        for name in columns.required:
+            if name not in header:
+                raise ValueError(
+                    f"{path}, line 1 has no column {name!r}. Name one of its columns: {', '.join(header)}."
+                )
+        twice = next((name for name in header if name and header.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{path}, line 1 names the column {twice!r} twice. Rename one of them.")
+        start = reader.line_num + 1
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise csv.Error(f"it has {len(cells)} cells, not {len(header)} as line 1. Quote each cell")
+            if cells:
+                rows.append((dict(zip(header, cells, strict=True)), f"{path}, line {start}"))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {start} is not CSV: {error}.") from None
+    others = set(header) - {*columns.text, *columns.id, "metadata"}
+    numeric = {
+        name for name in others if all(_NUMBER.fullmatch(row[name]) for row, _ in rows if row[name].strip())
+    }
+    for row, place in rows:
+        for name in others:
+            cell = row.pop(name)
+            if name and cell.strip():
+                row[name] = (float(cell) if "." in cell else int(cell)) if name in numeric else cell
+        yield row, place
 
 
 def _parsed(content: str, place: str) -> Any:
@@ -103,22 +202,29 @@ def _parsed(content: str, place: str) -> Any:
         raise ValueError(f"{place} is not JSON: {error}.") from None
 
 
-def _document(row: Any, place: str, text_field: str) -> tuple[int | str | None, str, dict[str, Any]]:
+def _document(row: Any, place: str, columns: _Columns) -> tuple[int | str | None, str | None, dict[str, Any]]:
+    """Return the id, the text and the metadata of a row."""
+    row = {columns.text[-1]: row} if isinstance(row, str) else row
     if not isinstance(row, dict):
-        raise ValueError(f"{place} must be a JSON object, got {type(row).__name__}.")
-    text = row.pop(text_field, None)
-    if not isinstance(text, str):
-        raise ValueError(f"{place} has no text under {text_field!r}. Give the key of the texts.")
-    title = row.pop("title", None)
-    if isinstance(title, str) and title:
-        text = f"{title}\n{text}"
-    ids = [row.pop(key) for key in ("id", "_id") if key in row]  # BEIR writes "_id"
-    id = ids[0] if ids else None
-    if id is not None and (isinstance(id, bool) or not isinstance(id, (int, str))):
-        raise ValueError(f"{place} has the id {id!r}: an id must be an integer or a string.")
+        raise ValueError(f"{place} must be a JSON object or a string, got {type(row).__name__}.")
+    parts = {name: row[name] for name in columns.text if row.get(name) is not None}
+    for name, part in parts.items():
+        if not isinstance(part, str):
+            raise ValueError(f"{place} has a {type(part).__name__} as {name!r}. Give a string.")
+    has_text = bool(parts) and (columns.text != ("title", "text") or "text" in parts)
+    text = "\n".join(part for part in parts.values() if part.strip()) if has_text else None
+    if text is not None and len(text) > _MAX_CHARACTERS:
+        raise ValueError(f"{place} has {len(text):,} characters. Split it into texts.")
+    name = next((row[key] for key in columns.id if row.get(key) not in (None, "")), None)
+    if isinstance(name, bool) or not isinstance(name, (int, str, type(None))):
+        raise ValueError(f"{place} has the id {name!r}: an id must be an integer or a string.")
     inner = row.pop("metadata", {})
     if isinstance(inner, str):  # in CSV
         inner = _parsed(inner or "{}", place)
     if not isinstance(inner, dict):
         raise ValueError(f"{place}: metadata must be an object, got {type(inner).__name__}.")
-    return id, text, {**row, **inner}
+    used = {*columns.text, *columns.id} - ({"title"} if row.get("title") else set())
+    values = {**{key: value for key, value in row.items() if key not in used}, **inner}
+    if columns.metadata is not None:
+        values = {key: value for key, value in {**row, **inner}.items() if key in columns.metadata}
+    return name, text, values

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from muvera.texts.text_files import read_texts
+from muvera.texts.text_files import TextFile, read_texts
 
 ROWS = '{"_id": "a", "title": "T", "text": "one", "lang": "en"}'
 
@@ -15,47 +15,97 @@ ROWS = '{"_id": "a", "title": "T", "text": "one", "lang": "en"}'
         ("c.jsonl", f'{ROWS}\n\n{{"id": 3, "text": "", "metadata": {{"n": 1}}}}\n'),
         ("c.jsonl", f'\ufeff{ROWS}\r\n{{"id": 3, "text": "", "metadata": {{"n": 1}}}}'),
         ("c.json", f'[{ROWS},\n {{"id": 3, "text": "", "metadata": {{"n": 1}}}}]'),
+        ("c.json", f'{ROWS}\n{{"id": 3, "text": "", "metadata": {{"n": 1}}}}'),
+        ("corpus.jsonl", f'{ROWS}\n{{"id": 3, "text": "", "metadata": {{"n": 1}}}}'),  # a BEIR folder
     ],
 )
 def test_json_with_titles_ids_and_metadata(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_bytes(content.encode())
-    file = read_texts(tmp_path / name)
+    file = read_texts(tmp_path if name == "corpus.jsonl" else tmp_path / name)
     assert (file.texts, file.ids) == (["T\none", ""], ["a", 3])
-    assert file.metadata == [{"lang": "en"}, {"n": 1}]
+    assert file.metadata == [{"title": "T", "lang": "en"}, {"n": 1}]
 
 
-def test_csv_and_one_text_per_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("delimiter", ",;\t")
+def test_csv(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "c.csv"
-    path.write_text('\ufeffid,body,lang\n1,"one,\ntwo",en\n2,three,de\n', encoding="utf-8")
-    file = read_texts(path, "body")
-    assert (file.texts, file.ids) == (["one,\ntwo", "three"], ["1", "2"])
-    assert file.metadata == [{"lang": "en"}, {"lang": "de"}]
+    rows = ["url,title,body,year,zip,price", '007,1984,"one,\ntwo",1999,012,3', "b,,three,,4,2.5"]
+    content = "\r\n".join(row.replace(",", delimiter) if i != 1 else row for i, row in enumerate(rows))
+    content = content.replace("007,1984,", f"007{delimiter}1984{delimiter}")
+    content = content.replace(",1999,012,3", delimiter + delimiter.join(["1999", "012", "3"]))
+    path.write_text(f"\ufeff{content}\r\n\r\n", encoding="utf-8", newline="")
+    file = read_texts(path, ["title", "body"], "url")
+    assert (file.texts, file.ids) == (["1984\none,\ntwo", "three"], ["007", "b"])
+    assert file.metadata == [
+        {"title": "1984", "year": 1999, "zip": "012", "price": 3},
+        {"zip": "4", "price": 2.5},
+    ]
+    assert read_texts(path, ["body"], metadata=["year", "body"]).metadata == [
+        {"body": "one,\ntwo", "year": 1999},
+        {"body": "three"},
+    ]
+    file = read_texts(path, optional_text=True)
+    assert file.texts is None and file.metadata[1]["body"] == "three"
+
+
+def test_one_text_per_line(tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
     path.write_text("one\n\n  two \n")
-    file = read_texts(path)
-    assert (file.texts, file.ids) == (["one", "two"], None)
+    assert read_texts(path) == TextFile(["one", "two"], None, [{}, {}])
+
+
+def test_a_long_cell(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text(f"text\n{'a' * 200_000}\n")
+    assert len((read_texts(tmp_path / "c.csv").texts or [""])[0]) == 200_000
 
 
 @pytest.mark.parametrize(
     ("name", "content", "place"),
     [
         ("c.jsonl", b"{", "line 1"),
-        ("c.jsonl", b'{"body": "a"}', "'text'"),
+        ("c.jsonl", b'{"text": "a"}\n{"body": "a"}', "line 2.*'text'"),
+        ("c.jsonl", b'{"text": 3}', "line 1.*int"),
         ("c.jsonl", b'{"text": "a", "id": true}', "True"),
         ("c.jsonl", b'{"text": "a", "metadata": 3}', "line 1"),
-        ("c.jsonl", b'{"text": "a", "id": 1}\n{"text": "b"}', "1 of 2"),
-        ("c.jsonl", b'{"text": "\xff"}', "line 1"),
+        ("c.jsonl", b'{"text": "a", "id": 1}\n{"text": "b"}', "line 2.*only some"),
+        ("c.jsonl", b'{"text": "a"}\n{"text": "b", "id": 1}', "line 2.*only some"),
+        ("c.jsonl", b'{"text": "a", "id": 1}\n\n{"text": "b", "id": 1}', "line 3.*id 1 of.*line 1"),
+        ("c.jsonl", b'{"text": "\xff"}', "line 1.*UTF-8"),
         ("c.jsonl", b"[" * 100_000, "line 1"),
         ("c.jsonl", b"\n  \n", "no texts"),
-        ("c.json", b'{"text": "a"}', "array"),
-        ("c.csv", b"text,n\na,1\nb\n", "line 3"),
-        ("c.csv", b"body\na\n", "'text'"),
+        ("c.json", b"[3]", "element 1.*int"),
+        ("c.csv", b"text,n\na,1\nb\n", "line 3.*1 cells"),
+        ("c.csv", b'text,n\n"a\n",1\n"b', "line 4"),
+        ("c.csv", b"body\na\n", "line 2.*'text'"),
+        ("c.csv", b"text,text\na,b\n", "twice"),
+        ("c.csv", b"text,id\na,1\nb,1\n", "line 3.*line 2"),
+        ("c.csv", b"text\n", "no texts"),
+        ("c.txt", b"", "no texts"),
+        ("c.txt", b"a\nb\0c\n", "line 2.*binary"),
+        ("c.txt", "é".encode("latin-1"), "line 1.*UTF-8"),
+        ("c.txt", "é".encode("utf-16"), "UTF-16"),
+        ("c.txt", b'{"text": "a"}\n', "line 1.*jsonl"),
+        ("c.csv", b"PK\x03\x04 of a spreadsheet", "Office"),
+        ("c.pdf", b"%PDF-1.7\n", "PDF"),
+        ("c.txt", b"\n<!DOCTYPE html><p>a", "HTML"),
+        ("c.gz", b"\x1f\x8b\x08", "gzip"),
     ],
 )
 def test_faults_name_their_place(tmp_path: Path, name: str, content: bytes, place: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=place):
+    with pytest.raises(ValueError, match=place) as fault:
         read_texts(tmp_path / name)
+    assert name in str(fault.value) and str(fault.value).endswith(".")
+
+
+def test_a_named_column_is_required(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("text,n\na,1\n")
+    (tmp_path / "c.jsonl").write_text('{"text": "a"}\n')
+    for text, id, metadata in ((["body"], None, None), ((), "url", None), ((), None, ["year"])):
+        with pytest.raises(ValueError, match=r"line 1 has no column .* text, n\."):
+            read_texts(tmp_path / "c.csv", text, id, metadata)
+    with pytest.raises(ValueError, match="line 1 has no 'url'"):
+        read_texts(tmp_path / "c.jsonl", id="url")
 
 
 def test_a_missing_file_or_a_folder(tmp_path: Path) -> None:
