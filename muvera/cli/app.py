@@ -18,7 +18,8 @@ from .index import index, info
 from .measure import diagnose, tune
 from .output import note, one_line
 from .search import search
-from .texts import serve, texts
+from .serve import serve
+from .texts import texts
 
 __all__ = ["app", "main"]
 

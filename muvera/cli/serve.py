@@ -1,0 +1,93 @@
+"""``muvera serve``: serve an index over HTTP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from .output import warn
+
+if TYPE_CHECKING:
+    from ..index.muvera_index import MuveraIndex
+    from ..texts.text_index import TextIndex
+
+__all__ = ["serve"]
+
+# Environment variables of the tokens; an option would be visible in the list of processes.
+_TOKEN, _READ_TOKEN = "MUVERA_TOKEN", "MUVERA_READ_TOKEN"
+
+# Shorter tokens could be guessed.
+_MIN_TOKEN_LENGTH = 16
+
+
+def serve(
+    index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
+    encoder: Annotated[
+        str | None, Option(help="Text encoder (default: that of the index if it is built in).")
+    ] = None,
+    host: Annotated[
+        str,
+        Option(
+            help=f"Address to listen on. {_READ_TOKEN} in the environment: reading needs this bearer token."
+        ),
+    ] = "127.0.0.1",
+    allowed_host: Annotated[
+        list[str] | None,
+        Option(help="Host name that requests may use, or * for any (default: that of --host)."),
+    ] = None,
+    port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    writable: Annotated[
+        bool, Option("--writable", help=f"Allow writes with the bearer token in {_TOKEN}.")
+    ] = False,
+    threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
+    timeout: Annotated[float, Option(help="Seconds per request.")] = 30.0,
+) -> None:
+    """Serve an index: /search, /explain, /documents, /info, /health, /openapi.json, and a page at /.
+
+    Changes are saved at a graceful stop (Ctrl-C or SIGTERM).
+
+    \b
+    Example:
+      muvera serve my-index --port 8080
+      curl -s localhost:8080/search -H 'Content-Type: application/json' -d '{"query": "red apple"}'
+    """
+    from ..index.manifest import TEXTS
+    from ..index.muvera_index import MuveraIndex
+    from ..serve import ServerSettings
+    from ..serve.run import LOCAL
+    from ..serve.run import serve as run
+    from ..texts.text_index import TextIndex
+    from ..utils.parallel import thread_count
+
+    token, read_token = (os.environ.get(name) or None for name in (_TOKEN, _READ_TOKEN))
+    settings = ServerSettings(
+        token=token, read_token=read_token, writable=writable, threads=threads or thread_count(None),
+        timeout=timeout,
+    )  # fmt: skip
+    for value in ((token if writable else None), read_token):
+        if value and len(value) < _MIN_TOKEN_LENGTH:
+            warn(
+                f"The token has {len(value)} characters and could be guessed. Use at least {_MIN_TOKEN_LENGTH} "
+                "random ones."
+            )
+    if host not in LOCAL:
+        readers = "who know the token" if read_token else f"(set {_READ_TOKEN} to require a token)"
+        warn(
+            f"Other machines can reach this server at {host} and read the index {readers}. Nothing is encrypted."
+        )
+    vectors = MuveraIndex.load(index)
+    has_texts = vectors._attachment(TEXTS) is not None
+    loaded: TextIndex | MuveraIndex = TextIndex.load(index, encoder) if has_texts else vectors
+    address = f"[{host}]" if ":" in host else host
+
+    def announce() -> None:
+        typer.echo(f"{index}: {len(loaded):,} documents at http://{address}:{port}/ (Ctrl-C stops)")
+
+    run(
+        loaded, settings, host=host, port=port, allowed_hosts=allowed_host, save=lambda: loaded.save(index),
+        announce=announce,
+    )  # fmt: skip
