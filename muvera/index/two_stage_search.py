@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
-from ..data.sampling import MAX_FIT_DOCUMENTS, pseudo_queries
+from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
@@ -30,6 +30,7 @@ from .info import FirstStageRecall, IndexInfo
 from .sample_profile import SAMPLE_SIZE, SampleProfile
 from .settings import IndexSettings
 from .token_levels import TokenLevels
+from .windows import document_windows, exact_best
 
 __all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "MIN_FIT_DOCUMENTS", "IndexContents", "SearchPlan"]
 
@@ -41,8 +42,8 @@ MIN_FIT_DOCUMENTS = 256
 # Number of queries whose candidates are read from disk while earlier ones are ranked.
 _AHEAD = 4
 
-# Pseudo-queries to measure recall with, their tokens (as in ColBERT), and the exact best documents to find.
-_MAX_QUERIES, _WINDOW, _BEST = 64, 32, 10
+# Windows to measure recall with, and the exact best documents to find.
+_MAX_QUERIES, _BEST = 64, 10
 
 # Limits of a recall measurement: multiplications for exact Chamfer similarity (a few seconds), minimum number
 # of queries, and maximum number of tokens to read for each.
@@ -366,15 +367,12 @@ class IndexContents:
         rows, tokens = self.searchable
         if self.candidates is None or not self.candidates.recall_is_stale or len(rows) == 0:
             return
-        stream = np.random.default_rng(0)
-        picked = np.sort(stream.choice(rows, min(_MAX_QUERIES, len(rows)), replace=False))
-        documents = self.store.rows(picked)
-        queries, sources = pseudo_queries(documents, len(documents), _WINDOW, stream)
+        queries, sources = document_windows(self, _MAX_QUERIES)
         self.candidates.measure(queries, threads)
         count = min(len(queries), num_measured_queries(tokens, self.config.dimension))
-        some = np.sort(stream.permutation(len(queries))[:count])
+        some = np.sort(np.random.default_rng(0).permutation(len(queries))[:count])
         self.candidates.first_stage = (
-            self.measure_first_stage(queries[some], picked[sources[some]], threads=threads)
+            self.measure_first_stage(queries[some], sources[some], threads=threads)
             if count and len(rows) > DEFAULT_CANDIDATES + 1
             else None
         )
@@ -396,15 +394,14 @@ class IndexContents:
         rows, _ = self.searchable
         if self.candidates is None or len(rows) == 0:
             return None
-        more = int(sources is not None)
-        exact = self.rank(queries, [rows] * len(queries), RerankOptions(min(k + more, len(rows))), threads)
-        proposals = self.candidates.find(queries, candidates + more, threads=threads)
-        shares = []
-        for query, (ranking, proposed) in enumerate(zip(exact, proposals, strict=True)):
-            best = np.array(self.ids.rows(ranking.ids.tolist()), np.int64)
-            if sources is not None:
-                best, proposed = best[best != sources[query]], proposed[proposed != sources[query]]
-            shares.append(np.isin(best[:k], proposed[:candidates]).mean())
+        exact = exact_best(self, queries, sources, k, threads)
+        proposals = self.candidates.find(queries, candidates + int(sources is not None), threads=threads)
+        if sources is not None:
+            proposals = [found[found != source] for found, source in zip(proposals, sources, strict=True)]
+        shares = [
+            np.isin(best, proposed[:candidates]).mean()
+            for best, proposed in zip(exact, proposals, strict=True)
+        ]
         return FirstStageRecall(
             recall=float(np.mean(shares)),
             k=k,
@@ -461,5 +458,5 @@ def num_measured_queries(tokens: int, dimension: int) -> int:
     """Return the number of pseudo-queries to measure in an index of this size; 0 if it is too large."""
     if tokens > _MAX_TOKENS:
         return 0
-    affordable = _PRODUCTS // max(1, tokens * dimension * _WINDOW)
+    affordable = _PRODUCTS // max(1, 32 * tokens * dimension)
     return min(_MAX_QUERIES, max(_MIN_QUERIES, affordable))

@@ -1,0 +1,113 @@
+"""TokenProducts: products of tokens with fixed vectors in bytes, and the similarities of windows made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors, as_kernel_arrays
+from ..kernels.learned import largest_products, sum_features
+from ..kernels.tile import LANES
+from ..utils.parallel import run_in_ranges, split_by_weight
+from .matmul import PackedBytes, product, quantize_columns
+from .moment_blocks import KernelArrays, mean_tokens
+
+__all__ = ["TASK_TOKENS", "TokenProducts", "window_similarities"]
+
+#: Number of document tokens per task: each task reads the vectors once.
+TASK_TOKENS = 16384
+
+
+class TokenProducts:
+    """Products of tokens with fixed vectors, both in bytes, after `center` is subtracted from tokens.
+
+    Parameters
+    ----------
+    vectors : float32 (n, d)
+    center : float32 (d,)
+    """
+
+    def __init__(self, vectors: NDArray[np.float32], center: NDArray[np.float32]) -> None:
+        columns = np.ascontiguousarray(vectors.T)
+        rounded, self._units = quantize_columns(columns)
+        self._packed = PackedBytes(rounded, LANES)
+        self._center = np.zeros(self._packed.depth, np.float32)
+        self._center[: len(center)] = center
+        self._center_products = (vectors * center).sum(axis=1, dtype=np.float64).astype(np.float32)
+
+    def write_largest(self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
+        """Write the largest products of documents start..stop, without the center's, to `out` (texts, n)."""
+        packed = self._packed
+        largest_products(*arrays, start, stop, self._center, packed.panels, packed.sums, self._units, out)
+
+    def write_feature_sums(
+        self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the sums over tokens of their positive products, with the center's, to `out` (texts, n)."""
+        packed = self._packed
+        sum_features(
+            *arrays, start, stop, self._center, packed.panels, packed.sums, self._units,
+            self._center_products, out,
+        )  # fmt: skip
+
+    def largest(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
+        """Return :meth:`write_largest` of all texts, float32 (len(texts), n)."""
+        return self._all(self.write_largest, texts, threads)
+
+    def feature_sums(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
+        """Return :meth:`write_feature_sums` of all texts, float32 (len(texts), n)."""
+        return self._all(self.write_feature_sums, texts, threads)
+
+    def _all(self, write: Any, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
+        out = np.empty((len(texts), len(self._units)), np.float32)
+        arrays = (*as_kernel_arrays(texts), texts.offsets)
+
+        def work(start: int, stop: int) -> None:
+            write(arrays, start, stop, out[start:stop])
+
+        run_in_ranges(work, split_by_weight(texts.offsets, TASK_TOKENS, max(1, len(texts))), threads)
+        return out
+
+
+def window_similarities(
+    windows: MultiVectors,
+    documents: MultiVectors,
+    directions: NDArray[np.float32],
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Return the similarities of windows with documents, rounded, float32 (n, m).
+
+    That with a document's mean token is exact; products with the deviations from it are taken in bytes, in these
+    directions.
+
+    Parameters
+    ----------
+    windows, documents : MultiVectors
+        Without empty texts.
+    directions : float32 (r, d), or (0, 0) for all columns
+        Orthonormal rows.
+    threads : int, optional
+        Default: all usable cores.
+    """
+    tokens = np.asarray(windows.tokens, np.float32)
+    starts = windows.offsets[:-1]
+    means = mean_tokens((*as_kernel_arrays(documents), documents.offsets), 0, len(documents))
+    out = product(means, np.add.reduceat(tokens, starts, axis=0).T, threads)
+    turned = product(tokens, directions.T, threads) if directions.size else tokens
+    measure = TokenProducts(turned, np.zeros(turned.shape[1], np.float32))
+    none = np.empty((0, turned.shape[1]), np.uint16)
+
+    def work(start: int, stop: int) -> None:
+        offsets = documents.offsets[start : stop + 1]
+        rest = np.asarray(documents.tokens[offsets[0] : offsets[-1]], np.float32)
+        rest = rest - np.repeat(means[start:stop], np.diff(offsets), axis=0)
+        if directions.size:
+            rest = product(rest, directions.T, 1)
+        values = np.empty((stop - start, len(turned)), np.float32)
+        measure.write_largest((rest, none, offsets - offsets[0]), 0, stop - start, values)
+        out[start:stop] += np.add.reduceat(values, starts, axis=1)
+
+    run_in_ranges(work, split_by_weight(documents.offsets, TASK_TOKENS, 256), threads)
+    return np.ascontiguousarray(out.T)
