@@ -68,11 +68,12 @@ class Commands(TyperGroup):
 
 
 def _options(ctx: Any) -> dict[str, str]:
-    """Return the options of the command that runs, by their Python names."""
+    """Return the options of the command that runs, or of all commands of its group, by their Python names."""
     command = ctx.command.commands.get(ctx.invoked_subcommand)
     return {
         parameter.name: parameter.opts[0]
-        for parameter in getattr(command, "params", [])
+        for one in getattr(command, "commands", {"": command}).values()
+        for parameter in getattr(one, "params", [])
         if parameter.opts[0].startswith("-")
     }
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
+from .hits import print_hits
 from .options import Json, Threads
 from .output import note, print_json, seconds
-from .texts import print_hits
 
 if TYPE_CHECKING:
     from ..data.demo_sample import DemoSample

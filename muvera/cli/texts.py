@@ -1,28 +1,55 @@
-"""``muvera texts``: index texts, change and search them."""
+"""``muvera texts``: index texts, change them and search them."""
 
 from __future__ import annotations
 
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
+from .hits import print_document, print_hits, print_list
 from .options import Json, Overwrite, Quiet, Threads, Where, parse_json
-from .output import note, print_json, progress_bar, seconds
+from .output import megabytes, note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
-    from ..texts.hit import Hit, TextExplanation
+    from ..texts.text_files import TextFile
+    from ..texts.text_index import TextIndex
 
-__all__ = ["converse", "print_hits", "texts"]
+__all__ = ["converse", "texts"]
+
+# Texts that are added in one step.
+_BATCH = 64
+
+Index = Annotated[
+    str, Argument(metavar="INDEX", help="Folder written by muvera texts index, or an engine's URL.")
+]
+Texts = Annotated[
+    Path,
+    Argument(
+        metavar="TEXTS", help="CSV, JSON lines or array, a BEIR folder, or a file with one text per line."
+    ),
+]
+Ids = Annotated[list[str] | None, Argument(metavar="ID...", help="Ids of texts.")]
+TextColumns = Annotated[
+    str | None,
+    Option("--text", help="Columns of the text, such as title,body (default: text, after a title)."),
+]
+IdColumn = Annotated[str | None, Option("--id", help="Column of the id (default: id or _id).")]
+MetadataColumns = Annotated[
+    str, Option("--metadata", help="Columns of the metadata, such as year,author; rest: all others; or none.")
+]
+TextEncoder = Annotated[
+    str | None, Option("--encoder", help="Text encoder (default: that of the index if it is built in).")
+]
 
 texts = typer.Typer(
-    help="Encode texts, build an index of them, and answer questions from it.",
+    help="Index texts, change them and search them.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -31,22 +58,25 @@ texts = typer.Typer(
 
 @texts.command("index")
 def build(
-    source: Annotated[
-        Path,
-        Argument(metavar="TEXTS", help="JSON lines or CSV with text, id and metadata, or one text per line."),
-    ],
+    source: Texts,
     out: Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")],
+    text: TextColumns = None,
+    id: IdColumn = None,
+    metadata: MetadataColumns = "rest",
     encoder: Annotated[
         str,
-        Option(help="Text encoder: minilm, sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."),
+        Option(
+            help="Text encoder: colbert-small (extra fastembed), minilm (to try; extra minilm), "
+            "sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."
+        ),
     ] = "minilm",
-    field: Annotated[str, Option(help="Key or column of the text.")] = "text",
-    vectors: Annotated[
-        str, Option(help="Encoder of the document vectors: a preset, as for muvera index --encoder.")
-    ] = "moments",
-    cache: Annotated[
-        Path | None, Option(help="Store encoded texts in this file, to continue an interrupted run.")
+    tokens: Annotated[
+        str | None, Option(help="How tokens are stored: float32, float16, int8, 4bit, 2bit or 1bit.")
     ] = None,
+    vectors: Annotated[
+        str | None, Option(help="Document vectors: moments, learned, mean, fde, paper or reference.")
+    ] = None,
+    backend: Annotated[str | None, Option(help="Search by vectors: auto, exact, scan or hnsw.")] = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
     json_: Json = False,
@@ -54,41 +84,267 @@ def build(
 ) -> None:
     """Encode texts and build an index of them, with their metadata.
 
+    An interrupted command continues if you run it again: encoded texts are kept in OUT.encoded until the
+    index is complete.
+
     \b
     Example:
-      muvera texts index corpus.jsonl my-index
-      muvera texts search my-index "a question" --where '{"language": "en"}'
+      muvera texts index pages.csv my-index --text title,body --id url
+      muvera texts search my-index "a question" --where '{"year": {"$gte": 2000}}'
       muvera serve my-index
     """
+    from ..index.settings import IndexSettings
     from ..texts.encoders.base import CachedEncoder
     from ..texts.encoders.registry import load_text_encoder
-    from ..texts.text_files import read_texts
     from ..texts.text_index import TextIndex
 
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists. Give another name, or --overwrite to replace it.")
-    content = read_texts(source, [field] if field != "text" else [])
-    model = load_text_encoder(encoder)
-    if cache is not None:
-        model = CachedEncoder(model, cache)
+    content = _read(source, text, id, metadata)
+    given = {"tokens": tokens, "backend": backend}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    IndexSettings(**settings)  # refuse wrong ones before texts are encoded
+    if vectors is not None:
+        settings["vectors"] = vectors
     begun = time.perf_counter()
-    assert content.texts is not None  # required
-    with progress_bar(len(content.texts), "texts", "encoding", quiet) as advance:
-        index = TextIndex.build(
-            content.texts, model, ids=content.ids, metadata=content.metadata, path=out, overwrite=overwrite,
-            vectors=vectors, threads=threads, progress=advance,
-        )  # fmt: skip
+    cache = out.with_name(f"{out.name}.encoded")
+    model = CachedEncoder(load_text_encoder(encoder), cache)
+    try:
+        with progress_bar(len(content.metadata), "texts", "encoding", quiet) as advance:
+            index = TextIndex.build(
+                content.texts or [], model, ids=content.ids, metadata=content.metadata, path=out,
+                overwrite=overwrite, threads=threads, progress=advance,
+                **settings,
+            )  # fmt: skip
+    except BaseException:
+        encoded = len(model)
+        model.close()
+        if encoded:
+            note(f"muvera: {cache} keeps {encoded:,} encoded texts. Run the command again to continue.")
+        else:
+            cache.unlink()
+        raise
+    model.close()
+    cache.unlink()
     duration = time.perf_counter() - begun
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    facts = {"index": str(out), "texts": len(index), "encoder": model.name, "bytes": size}
     if json_:
-        facts = {"index": str(out), "texts": len(index), "encoder": model.name}
         print_json({**facts, "seconds": round(duration, 3)})
         return
-    typer.echo(f"{out}: {len(index):,} texts, encoded by {model.name}, in {seconds(duration)}")
+    typer.echo(
+        f"{out}: {len(index):,} texts, encoded by {model.name}, {megabytes(size)}, in {seconds(duration)}"
+    )
+
+
+def _read(source: Path, text: str | None, id: str | None, metadata: str, **options: Any) -> TextFile:
+    from ..texts.text_files import read_texts
+
+    columns = None if metadata == "rest" else [] if metadata == "none" else _names(metadata)
+    return read_texts(source, _names(text), id, columns, **options)
+
+
+def _names(columns: str | None) -> list[str]:
+    return [name.strip() for name in (columns or "").split(",") if name.strip()]
+
+
+@contextmanager
+def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterator[TextIndex]:
+    """Open an index of texts; save it after changes."""
+    from ..texts.text_index import TextIndex
+
+    loaded = TextIndex.load(index, encoder)
+    yield loaded
+    if change:
+        loaded.save(index)
+
+
+def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
+    """Return ids as the index spells them: integers stay text in CSV and on the command line."""
+    return [
+        int(id) if isinstance(id, str) and id not in index and id.isdecimal() and int(id) in index else id
+        for id in ids
+    ]
+
+
+@texts.command("add")
+def add(
+    index: Index,
+    source: Texts,
+    text: TextColumns = None,
+    id: IdColumn = None,
+    metadata: MetadataColumns = "rest",
+    encoder: TextEncoder = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add texts under new ids.
+
+    \b
+    Example:
+      muvera texts add my-index new-pages.csv --text title,body --id url
+    """
+    content = _read(source, text, id, metadata)
+    with _opened(index, encoder, change=True) as opened:
+        for name in content.ids or []:
+            if name in opened:
+                raise ValueError(f"{index} contains the id {name!r}. Use muvera texts update to replace it.")
+        _in_batches(
+            lambda part, ids, values: opened.add(part, ids=ids, metadata=values),
+            content.texts or [], content.ids, content.metadata, quiet,
+        )  # fmt: skip
+        _report(json_, index, opened, added=len(content.metadata))
+
+
+@texts.command("update")
+def update(
+    index: Index,
+    source: Texts,
+    text: TextColumns = None,
+    id: IdColumn = None,
+    metadata: MetadataColumns = "rest",
+    encoder: TextEncoder = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Replace texts and metadata by id, and add texts with new ids.
+
+    Only new and different texts are encoded.  Metadata that TEXTS does not contain stays; null removes it.  A
+    file without texts changes metadata alone.
+
+    \b
+    Example:
+      muvera texts update my-index pages.csv --text title,body --id url
+    """
+    content = _read(source, text, id, metadata, optional_text=True)
+    if content.ids is None:
+        raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
+    with _opened(index, encoder, change=True) as opened:
+        ids = _stored_ids(opened, content.ids)
+        stored = {one.id: one for one in opened.get(ids, missing="ignore" if content.texts else "raise")}
+        values = []
+        for name, row in zip(ids, content.metadata, strict=True):
+            kept = stored[name].metadata if name in stored else {}
+            values.append({**{key: kept[key] for key in kept if key not in row}, **_without_null(row)})
+        contents = content.texts or [stored[name].text for name in ids]
+        rows = range(len(ids))
+        encode = [i for i in rows if ids[i] not in stored or contents[i] != stored[ids[i]].text]
+        others = set(rows) - set(encode)
+        change = [i for i in others if values[i] != stored[ids[i]].metadata]
+        if change:
+            opened.update(ids=[ids[i] for i in change], metadata=[values[i] for i in change])
+        _in_batches(
+            lambda part, names, new: opened.update(part, ids=names, metadata=new),
+            [contents[i] for i in encode], [ids[i] for i in encode], [values[i] for i in encode], quiet,
+        )  # fmt: skip
+        added = sum(ids[i] not in stored for i in encode)
+        _report(
+            json_, index, opened, added=added, replaced=len(encode) - added, metadata_changed=len(change),
+            unchanged=len(others) - len(change),
+        )  # fmt: skip
+
+
+def _without_null(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _in_batches(
+    change: Callable[[list[str], list[Any], list[Any]], object],
+    contents: list[str],
+    ids: list[Any] | None,
+    metadata: list[Any],
+    quiet: bool,
+) -> None:
+    """Change some texts at a time: each step is complete if the command is interrupted."""
+    with progress_bar(len(contents), "texts", "encoding", quiet) as advance:
+        for start in range(0, len(contents), _BATCH):
+            rows = slice(start, start + _BATCH)
+            change(contents[rows], None if ids is None else ids[rows], metadata[rows])  # type: ignore[arg-type]
+            advance(len(contents[rows]))
+
+
+def _report(json_: bool, name: str, index: TextIndex, **counts: int) -> None:
+    if json_:
+        print_json({"index": name, "texts": len(index), **counts})
+        return
+    shown = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
+    typer.echo(f"{name}: {shown}; {len(index):,} texts")
+
+
+@texts.command("delete")
+def delete(
+    index: Index,
+    ids: Ids = None,
+    where: Where = None,
+    encoder: TextEncoder = None,
+    json_: Json = False,
+) -> None:
+    """Delete texts by id or by a condition.
+
+    \b
+    Example:
+      muvera texts delete my-index page-1 page-2
+      muvera texts delete my-index --where '{"year": {"$lt": 2000}}'
+    """
+    if bool(ids) == (where is not None):
+        raise ValueError("Give ids or --where, one of them.")
+    with _opened(index, encoder, change=True) as opened:
+        names = _stored_ids(opened, ids) if ids else opened.select(parse_json("--where", where))
+        opened.delete(names)
+        _report(json_, index, opened, deleted=len(names))
+
+
+@texts.command("get")
+def get(
+    index: Index,
+    ids: Annotated[list[str], Argument(metavar="ID...", help="Ids of texts.")],
+    encoder: TextEncoder = None,
+    json_: Json = False,
+) -> None:
+    """Print texts and their metadata.
+
+    \b
+    Example:
+      muvera texts get my-index page-1
+    """
+    with _opened(index, encoder) as opened:
+        documents = opened.get(_stored_ids(opened, ids))
+    if json_:
+        print_json({"index": index, "documents": [vars(document) for document in documents]})
+        return
+    for document in documents:
+        print_document(document)
+
+
+@texts.command("list")
+def list_(
+    index: Index,
+    where: Where = None,
+    limit: Annotated[int, Option(min=1, help="Number of texts to print.")] = 20,
+    offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,
+    encoder: TextEncoder = None,
+    json_: Json = False,
+) -> None:
+    """List texts in the order in which they were added.
+
+    \b
+    Example:
+      muvera texts list my-index --where '{"year": 2001}'
+    """
+    with _opened(index, encoder) as opened:
+        ids = opened.select(parse_json("--where", where) or {})
+        documents = opened.get(ids[offset : offset + limit])
+    if json_:
+        print_json({"index": index, "found": len(ids), "documents": [vars(one) for one in documents]})
+        return
+    print_list(documents)
+    last = offset + len(documents)
+    note(f"{offset + 1 if documents else 0} to {last} of {len(ids):,} texts")
 
 
 @texts.command("search")
 def search(
-    index: Annotated[Path, Argument(metavar="INDEX", help="Folder written by muvera texts index.")],
+    index: Index,
     query: Annotated[
         str | None, Argument(metavar="QUERY", help="A question (default: prompt for questions).")
     ] = None,
@@ -99,38 +355,42 @@ def search(
         int, Option(min=0, help="Also rank this many texts that share words with the query.")
     ] = 0,
     candidates: Annotated[int, Option(min=1, help="Texts that are ranked exactly.")] = 100,
-    explain: Annotated[bool, Option("--explain", help="Print the matching words.")] = False,
-    encoder: Annotated[
-        str | None, Option(help="Text encoder (default: that of the index if it is built in).")
-    ] = None,
+    explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,
+    encoder: TextEncoder = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Answer a question from an index of texts."""
-    from ..texts.text_index import TextIndex
+    """Answer a question from an index of texts.
 
+    \b
+    Example:
+      muvera texts search my-index "a question" -k 3 --explain
+    """
     if unit not in ("document", "sentence"):
         raise ValueError(f"--unit must be document or sentence, got {unit!r}.")
     condition = parse_json("--where", where)
-    loaded = TextIndex.load(index, encoder)
-    method: Callable[..., list[Hit]] = loaded.search if unit == "document" else loaded.search_sentences
-    answer = partial(method, k=k, where=condition, words=words, candidates=max(candidates, k))
-    if query is None:
-        converse(answer, explain)
-        return
-    begun = time.perf_counter()
-    hits = answer(query, explain=explain)
-    duration = time.perf_counter() - begun
+    with _opened(index, encoder) as loaded:
+        method: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
+        plan = {"k": k, "where": condition, "words": words, "candidates": max(candidates, k)}
+        # To print a text, its best passage is needed.
+        marks = explain or (not json_ and loaded.encoder.token_spans(query or "a", "query") is not None)
+        answer = partial(method, **plan, explain=marks)
+        if query is None:
+            converse(answer, explain)
+            return
+        begun = time.perf_counter()
+        hits = answer(query)
+        duration = time.perf_counter() - begun
     if json_:
         rows = [hit.to_dict() for hit in hits]
-        print_json({"index": str(index), "query": query, "seconds": round(duration, 4), "hits": rows})
+        print_json({"index": index, "query": query, "seconds": round(duration, 4), "hits": rows})
         return
     print_hits(hits, explain)
     if not quiet:
         note(f"{len(hits):,} of {len(loaded):,} texts in {seconds(duration)}")
 
 
-def converse(answer: Callable[..., list[Hit]], explain: bool) -> None:
+def converse(answer: Callable[[str], Any], explain: bool) -> None:
     """Answer questions from standard input until an empty line."""
     terminal = sys.stdin.isatty()
     while True:
@@ -139,28 +399,4 @@ def converse(answer: Callable[..., list[Hit]], explain: bool) -> None:
         line = sys.stdin.readline()
         if not line.strip():
             return
-        print_hits(answer(line.strip(), explain=explain), explain)
-
-
-def print_hits(hits: list[Hit], explain: bool, labelled: Sequence[str] = ()) -> None:
-    """Print texts with their scores and, to explain them, the matching words; mark labelled answers."""
-    for rank, hit in enumerate(hits, 1):
-        label = "  <- a labelled answer" if hit.id in labelled else ""
-        typer.echo(f"{rank:4d}  {hit.score:10.4f}  {hit.id}{label}")
-        shown = textwrap.shorten(hit.text, 300, placeholder=" ...")
-        typer.echo(textwrap.fill(shown, 96, initial_indent=" " * 6, subsequent_indent=" " * 6))
-        if explain and hit.explanation is not None:
-            pairs = "  ".join(_word_pairs(hit.explanation))
-            start = "      words (query=text similarity): "
-            typer.echo(textwrap.fill(pairs, 96, initial_indent=start, subsequent_indent=" " * 8))
-
-
-def _word_pairs(explanation: TextExplanation) -> list[str]:
-    """Return each query word with the word of the text that it matched, and their similarity."""
-    pairs = []
-    for match in explanation.matches:
-        word = explanation.query[slice(*match.query)]
-        if word:  # a special token has no word
-            matched = explanation.text[slice(*match.document)] or "(no word)"
-            pairs.append(f"{word}={matched} {match.similarity:.2f}")
-    return list(dict.fromkeys(pairs))
+        print_hits(answer(line.strip()), explain)

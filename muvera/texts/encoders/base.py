@@ -80,10 +80,17 @@ class CachedEncoder:
             "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, dtype TEXT, columns INTEGER, content BLOB)"
         )
 
+    def __len__(self) -> int:
+        return int(self._connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
     def __del__(self) -> None:
         # Python 3.13 warns about unclosed connections.
         if hasattr(self, "_connection"):
-            self._connection.close()
+            self.close()
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as documents."""

@@ -1,0 +1,155 @@
+"""``muvera texts``: index, change, read and search."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from builders.command_line import answer, fails, muvera
+from builders.text_encoders import HashEncoder
+
+from muvera import TextIndex
+from muvera.texts.encoders import registry
+
+CSV = """url,title,body,year
+a,Fruit,"A red apple fell, and it was ripe.",2001
+b,Colors,A green pear.,2015
+c,,The blue whale sings.,
+"""
+COLUMNS = ("--text", "title,body", "--id", "url")
+HASH = ("--encoder", "hash")
+
+
+class Encoder(HashEncoder):
+    """Counts the texts that it encodes, and is interrupted after a number of them."""
+
+    encoded: ClassVar[list[str]] = []
+    stop: ClassVar[int | None] = None
+
+    def encode_documents(self, texts: Any) -> Any:
+        Encoder.encoded += texts
+        if Encoder.stop is not None and len(Encoder.encoded) > Encoder.stop:
+            raise KeyboardInterrupt
+        return super().encode_documents(texts)
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load the encoder "hash" by its name."""
+    monkeypatch.setattr(registry, "load_text_encoder", lambda name: Encoder(name=name))
+    Encoder.encoded, Encoder.stop = [], None
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    (tmp_path / "pages.csv").write_text(CSV)
+    code, out, err = muvera("texts", "index", tmp_path / "pages.csv", tmp_path / "index", *COLUMNS, *HASH)
+    assert code == 0, err
+    assert "3 texts, encoded by hash" in out and not (tmp_path / "index.encoded").exists()
+    return tmp_path / "index"
+
+
+def documents(index: Path, *arguments: object) -> dict[Any, Any]:
+    listed = answer("texts", "list", index, *HASH, *arguments)["documents"]
+    return {row["id"]: (row["text"], row["metadata"]) for row in listed}
+
+
+def test_index_search_get_and_list(index: Path) -> None:
+    found = answer("texts", "search", index, "apple", *HASH, "-k", 1)["hits"]
+    assert [hit["id"] for hit in found] == ["a"]
+    assert found[0]["metadata"] == {"title": "Fruit", "year": 2001}
+    found = answer("texts", "search", index, "pear", *HASH, "--where", '{"year": {"$lt": 2010}}')["hits"]
+    assert [hit["id"] for hit in found] == ["a"]
+    assert documents(index, "--where", '{"title": "Colors"}') == {
+        "b": ("Colors\nA green pear.", {"title": "Colors", "year": 2015})
+    }
+    assert list(documents(index, "--limit", 1, "--offset", 1)) == ["b"]
+    code, out, _ = muvera("texts", "get", index, "c", "a", *HASH)
+    assert code == 0 and out.index("whale") < out.index("year: 2001") < out.index("apple")
+    code, out, _ = muvera("texts", "search", index, "red apple", *HASH, "--explain")
+    assert code == 0 and "red=red 1.00, apple=apple 1.00" in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+    assert "'x'" in fails("texts", "get", index, "x", *HASH)
+    code, out, _ = muvera("texts", "search", index, *HASH, typed="green pear\nwhale\n\n")
+    assert code == 0 and out.index("green") < out.index("whale")
+
+
+def test_add_and_delete(index: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.jsonl"
+    new.write_text('{"id": "d", "text": "Green tea", "year": 2020}\n')
+    assert answer("texts", "add", index, new, *HASH) == {"index": str(index), "texts": 4, "added": 1}
+    assert documents(index)["d"] == ("Green tea", {"year": 2020})
+    assert "update" in fails("texts", "add", index, new, *HASH)
+    assert answer("texts", "delete", index, "a", "d", *HASH)["deleted"] == 2
+    assert answer("texts", "delete", index, "--where", '{"year": 2015}', *HASH)["texts"] == 1
+    assert list(documents(index)) == ["c"]
+    assert "'a'" in fails("texts", "delete", index, "a", "c", *HASH)
+    assert "--where" in fails("texts", "delete", index, *HASH)
+    assert list(documents(index)) == ["c"]
+
+
+def test_update_encodes_only_what_changed(index: Path, tmp_path: Path) -> None:
+    Encoder.encoded = []
+    new = tmp_path / "new.csv"
+    new.write_text("url,year,price\na,2002,3\nc,1999,2\n")
+    facts = answer("texts", "update", index, new, "--id", "url", *HASH)
+    assert (facts["metadata_changed"], facts["replaced"], facts["added"]) == (2, 0, 0)
+    new.write_text("url,text\nb,A yellow pear.\n")
+    assert answer("texts", "update", index, new, "--id", "url", *HASH)["replaced"] == 1
+    assert documents(index) == {
+        "a": ("Fruit\nA red apple fell, and it was ripe.", {"title": "Fruit", "year": 2002, "price": 3}),
+        "c": ("The blue whale sings.", {"year": 1999, "price": 2}),
+        "b": ("A yellow pear.", {"title": "Colors", "year": 2015}),
+    }
+    lines = [{"url": "a", "year": None, "text": "A plum."}, {"url": "z", "text": "New."}]
+    new = tmp_path / "new.jsonl"
+    new.write_text("\n".join(map(json.dumps, lines)))
+    facts = answer("texts", "update", index, new, "--id", "url", *HASH)
+    assert (facts["replaced"], facts["added"], facts["unchanged"]) == (1, 1, 0)
+    assert answer("texts", "update", index, new, "--id", "url", *HASH)["unchanged"] == 2
+    assert documents(index)["a"] == ("A plum.", {"title": "Fruit", "price": 3})
+    assert Encoder.encoded == ["A yellow pear.", "A plum.", "New."]
+    new.write_text('{"id": "nowhere", "year": 3}\n')
+    assert "nowhere" in fails("texts", "update", index, new, *HASH)
+    new.write_text('{"text": "no id"}\n')
+    assert "--id" in fails("texts", "update", index, new, *HASH)
+
+
+def test_integers_are_ids_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    muvera("texts", "index", tmp_path / "a.txt", tmp_path / "index", *HASH)
+    (tmp_path / "b.csv").write_text("id,text\n1,three\n")
+    assert answer("texts", "update", tmp_path / "index", tmp_path / "b.csv", *HASH)["replaced"] == 1
+    assert answer("texts", "get", tmp_path / "index", 1, *HASH)["documents"][0]["text"] == "three"
+    assert answer("texts", "delete", tmp_path / "index", 0, *HASH)["texts"] == 1
+
+
+def test_an_interrupted_index_continues(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(f"text number {i}" for i in range(200)))
+    Encoder.stop = 150
+    code, _, err = muvera("texts", "index", tmp_path / "a.txt", tmp_path / "index", *HASH)
+    assert code == 130 and "continue" in err and not (tmp_path / "index").exists()
+    before, Encoder.stop, Encoder.encoded = len(set(Encoder.encoded)), None, []
+    muvera("texts", "index", tmp_path / "a.txt", tmp_path / "index", *HASH)
+    assert before > 150 and len(Encoder.encoded) == 200 - 128
+    whole = TextIndex.build([f"text number {i}" for i in range(200)], HashEncoder())
+    continued = TextIndex.load(tmp_path / "index", HashEncoder())
+    assert continued.search("number 17") == whole.search("number 17")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "index"]
+
+
+def test_settings_and_faults(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("body\na b\nc d\n")
+    given = ["texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH]
+    assert "--text" in fails(*given)
+    assert "no column 'x'" in fails(*given, "--text", "x")
+    assert "--unit" in fails("texts", "search", tmp_path / "index", "a", "--unit", "page")
+    assert not (tmp_path / "index").exists() and not (tmp_path / "index.encoded").exists()
+    facts = answer(*given, "--text", "body", "--tokens", "2bit", "--vectors", "mean", "--backend", "exact")
+    assert facts["bytes"] > 0
+    loaded = TextIndex.load(tmp_path / "index", HashEncoder())
+    assert (loaded.index.settings.tokens, loaded.index.settings.backend) == ("2bit", "exact")
+    assert loaded.index.info().encoder["covariance"] is False  # the preset "mean"
+    assert "--backend" in fails(*given, "--text", "body", "--overwrite", "--backend", "tree")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "index"]
+    assert "--overwrite" in fails(*given, "--text", "body")
