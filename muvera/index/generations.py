@@ -5,6 +5,9 @@ one, replaces the manifest with one rename, and then removes files that it does 
 or a full disk at any moment leaves the old index or the new one, and readers can keep using the old files
 that they have mapped.  The next writer removes leftover files.  Writers hold a lock, which the system frees
 when they die; readers need no lock.
+
+A text index can have a journal beside the manifest: changes since the generation in the journal's name.  The next
+generation contains them, so it makes the journal void in the same step.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ import errno
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,12 @@ from ..utils.atomic_files import (
 )
 from .manifest import MANIFEST, IndexFolderError, is_index_file, read_manifest, write_manifest
 
-__all__ = ["Generation", "commit", "require_place", "staging_beside"]
+__all__ = ["Generation", "commit", "hold", "journal_bytes", "require_place", "staging_beside"]
 
 LOCK = ".lock"
 
 _GENERATION, _PARTIAL = re.compile(r"generation-\d{6,}"), re.compile(r"\.partial-[0-9a-f]{16}")
+_JOURNAL = re.compile(r"journal-\d{6,}-[0-9a-f]{16}")
 
 #: Fills a generation's folder, see :func:`commit`.
 Fill = Callable[[Path, str, set[str]], tuple[dict[str, Any], list[str]]]
@@ -45,10 +49,14 @@ Announce = Callable[["Generation"], object]
 
 @dataclass(frozen=True)
 class Generation:
-    """One saved state of a folder; the random stamp distinguishes it from another index with the same number."""
+    """One saved state of a folder; the random stamp distinguishes it from another index with the same number.
+
+    `journal_bytes` is the size of its journal when it was loaded; a longer one has changes that the loaded index lacks.
+    """
 
     number: int
     stamp: str
+    journal_bytes: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, manifest: dict[str, Any]) -> Generation:
@@ -59,6 +67,11 @@ class Generation:
     def folder(self) -> str:
         """Name of its folder within the index's folder."""
         return f"generation-{self.number:06d}"
+
+    @property
+    def journal(self) -> str:
+        """Name of its journal within the index's folder."""
+        return f"journal-{self.number:06d}-{self.stamp}"
 
 
 def require_place(target: Path, overwrite: bool = False) -> None:
@@ -85,6 +98,7 @@ def commit(
     expected_generation: Generation | None,
     overwrite: bool = False,
     written: set[tuple[Path, Generation]] | None = None,
+    held: bool = False,
 ) -> Generation:
     """Write a new generation of the index in `target`, make it current and return it.
 
@@ -102,6 +116,8 @@ def commit(
     written : set, optional
         Folders and generations that the caller's interrupted saves may have committed.  They can be replaced too, but
         none of their files are kept.  The new generation is added before it is committed.
+    held : bool
+        The caller holds the folder's lock since it loaded the index, see :func:`hold`.
 
     Raises
     ------
@@ -116,25 +132,31 @@ def commit(
         written.add((target, new))
 
     remove_stale_siblings(target)
-    if overwrite or not (target / MANIFEST).exists():
+    exists = (target / MANIFEST).exists()
+    if overwrite or not exists:
         require_place(target, overwrite)
-        return _commit_first(target, fill, overwrite, announce)
-    with locked(target):
+        with locked(target) if exists else nullcontext():
+            return _commit_first(target, fill, overwrite, announce)
+    with nullcontext() if held else locked(target):
         manifest = read_manifest(target)
         current = Generation.of(manifest)
-        if current != expected_generation and (target, current) not in written:
-            if expected_generation is None:
+        changed = current != expected_generation and (target, current) not in written
+        known = expected_generation.journal_bytes if current == expected_generation else 0
+        if not held and (changed or journal_bytes(target, current) != known):
+            if not changed:
+                reason = "its journal has changes that this index lacks"
+            elif expected_generation is None:
                 reason = "this index was made elsewhere"
             elif expected_generation.number == current.number:
                 reason = "it is not the one you loaded"
             else:
                 reason = f"you loaded generation {expected_generation.number}"
             raise IndexFolderError(
-                f"{target} holds generation {current.number}, but {reason}. Saving would lose it: load it and "
-                "change that, save to another folder, or remove the folder first."
+                f"{target} holds generation {current.number}, but {reason}. Saving would lose it: load it (texts with "
+                "TextIndex.load) and change that, save to another folder, or remove the folder first."
             )
         with suppress(OSError):  # leftovers of killed writers
-            _remove_unnamed(target, set(manifest["files"]))
+            _remove_unnamed(target, {*manifest["files"], current.journal})
         old = manifest["files"] if current == expected_generation else {}
         return _write_generation(target, fill, current.number + 1, old, announce)
 
@@ -183,7 +205,7 @@ def _write_generation(
             remove_folder(final)
         raise
     with suppress(OSError):  # the next writer removes the rest
-        _remove_unnamed(target, set(files))
+        _remove_unnamed(target, {*files, new.journal})
     return new
 
 
@@ -195,13 +217,14 @@ def _is_current(target: Path, generation: Generation) -> bool:
 
 
 def _remove_unnamed(target: Path, named: set[str]) -> None:
-    """Remove writers' files that the manifest does not list; never follow a link."""
+    """Remove writers' files with other names than these; never follow a link."""
     for path in target.iterdir():
         if path.is_symlink():
             continue
+        void = path.name not in named and _JOURNAL.fullmatch(path.name)
         if _PARTIAL.fullmatch(path.name):
             remove_folder(path)
-        elif path.name.startswith(f".{MANIFEST}.") and path.is_file():
+        elif (void or path.name.startswith(f".{MANIFEST}.")) and path.is_file():
             path.unlink(missing_ok=True)
         elif _GENERATION.fullmatch(path.name) and path.is_dir():
             for file in path.iterdir():
@@ -221,19 +244,43 @@ def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
         yield staging
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, or raise IndexFolderError at once if another process or thread holds it."""
+def journal_bytes(folder: Path, generation: Generation) -> int:
+    """Return the size of a generation's journal, or 0 if it has none."""
+    try:
+        return (folder / generation.journal).lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def hold(folder: Path) -> filelock.BaseFileLock:
+    """Return the lock of `folder`, held; any thread can release it.
+
+    Raises
+    ------
+    IndexFolderError
+        If another process or thread holds it.
+    """
     path = folder / LOCK
     if path.is_symlink():  # locking would empty the link's target
         raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")
-    lock = filelock.FileLock(path)
+    lock = filelock.FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=0)
+        if not path.exists():  # the holder has replaced the folder
+            lock.release()
+            raise filelock.Timeout(str(path))
     except filelock.Timeout:
         raise IndexFolderError(
-            f"Another process is writing {folder}. Wait for it, then load the index again."
+            f"Another process is writing {folder}, such as a writable server. Stop it or wait for it, then load the "
+            "index again."
         ) from None
+    return lock
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder` during a block, see :func:`hold`."""
+    lock = hold(folder)
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ from ..utils.checks import as_id_list, require_int
 from ..utils.fork import renew_after_fork
 from ..utils.parallel import thread_count
 from ..utils.readers_writer_lock import ReadersWriterLock
-from .generations import Generation, staging_beside
+from .generations import Generation, journal_bytes, staging_beside
 from .id_map import Missing
 from .info import FirstStageRecall, IndexInfo
 from .manifest import TEXTS
@@ -662,11 +662,12 @@ class MuveraIndex:
         overwrite: bool = False,
         attachments: _Attachments | None = None,
         contents: IndexContents | None = None,
+        held: bool = False,
     ) -> None:
         """Save `contents` (default: those of the index) with attached files, which callables write.
 
         Names of `attachments` must match :data:`muvera.index.manifest.FILE_PATTERNS`.  Earlier attachments are
-        copied unless they are given again.
+        copied unless they are given again.  `held`: see :func:`muvera.index.generations.commit`.
         """
         target = _absolute(path)
         with self._changing:
@@ -676,7 +677,7 @@ class MuveraIndex:
                 for name, path in contents.attachments.items()
             }
             files.update(attachments or {})
-            saved = write_contents(contents, target, self._written, overwrite, files)
+            saved = write_contents(contents, target, self._written, overwrite, files, held)
             self._replace_contents(saved)
             self._written = {(folder, each) for folder, each in self._written if folder != target}
 
@@ -707,6 +708,17 @@ class MuveraIndex:
             If the folder contains no index, a damaged one, or one of another format version.
         """
         folder = _absolute(path)
+        loaded = cls._load(folder, verify_files)
+        if journal_bytes(folder, loaded._contents.generations[folder]):
+            warnings.warn(
+                f"{folder} has a journal with later changes, which only TextIndex.load and TextIndex.open read.",
+                stacklevel=2,
+            )
+        return loaded
+
+    @classmethod
+    def _load(cls, folder: Path, verify_files: bool | None = None) -> MuveraIndex:
+        """Load an index without the changes in its journal."""
         contents, generation = read_contents(folder, verify_files)
         loaded = cls(contents.config)
         texts = folder / generation.folder / TEXTS

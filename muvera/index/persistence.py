@@ -48,11 +48,12 @@ def write_contents(
     written: set[tuple[Path, Generation]],
     overwrite: bool = False,
     attachments: Mapping[str, Callable[[Path], object]] | None = None,
+    held: bool = False,
 ) -> IndexContents:
     """Write contents to a folder, and return contents that read their tokens from there.
 
-    See :func:`muvera.index.generations.commit`, also for `written`, and MuveraIndex.save.  `attachments` are further
-    files by name; each callable writes the file at the path that it gets.
+    See :func:`muvera.index.generations.commit`, also for `written` and `held`, and MuveraIndex.save.  `attachments` are
+    further files by name; each callable writes the file at the path that it gets.
     """
     saved = copy(contents)
     new_graphs: list[VectorSearch] = []
@@ -101,7 +102,7 @@ def write_contents(
         }
         return entries, reused
 
-    generation = commit(target, fill, contents.generations.get(target), overwrite, written)
+    generation = commit(target, fill, contents.generations.get(target), overwrite, written, held)
     for search in new_graphs:
         search.saved_in(target / generation.folder)
     saved.store.staging = None

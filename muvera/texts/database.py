@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
@@ -16,7 +17,7 @@ from ..metadata.filters import COMPARISONS, Filter, build_condition, kind_of
 from ..metadata.values import comparable_values, encode_metadata
 from ..utils.fork import hold_during_fork
 
-__all__ = ["DocumentDatabase", "TextDocument", "require_ids", "to_sql"]
+__all__ = ["DocumentDatabase", "Row", "TextDocument", "checked_rows", "require_ids", "to_sql"]
 
 # ``metadata_values`` has one row for each comparable value of each field (list elements one by one), and one
 # row of kind "present" for each field that is not null.  Its key answers conditions on any field.
@@ -32,7 +33,7 @@ CREATE VIRTUAL TABLE words USING fts5(text, content='documents', content_rowid='
 # Words as SQLite's tokenizer splits them; a query uses at most 64.
 _WORD, _MAX_WORDS = re.compile(r"\w+"), 64
 
-# Ids in one statement.
+# Ids in one statement, and pages copied at once.
 _STEP = 500
 
 
@@ -51,6 +52,15 @@ class TextDocument:
     id: int | str
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Row(NamedTuple):
+    """A checked document: its metadata as JSON, and the values that conditions compare."""
+
+    id: int | str
+    text: str
+    metadata: str
+    values: list[tuple[str, str, Any]]
 
 
 #: A function that changes something else.
@@ -72,7 +82,7 @@ class DocumentDatabase:
     """
 
     def __init__(self) -> None:
-        self._lock = RLock()
+        self._copying, self._lock = self._locks = RLock(), RLock()
         self._pending: tuple[int, _Also] | None = None  # the version that a change commits, and its function
         # A private temporary database: in memory while small, on disk when large.
         self._connection = _connect("")
@@ -81,7 +91,7 @@ class DocumentDatabase:
         hold_during_fork(self)
 
     def _renew_locks(self) -> None:
-        self._lock = RLock()
+        self._copying, self._lock = self._locks = RLock(), RLock()
         self._writable = (
             False  # the first change copies: the temporary file is shared with the parent process
         )
@@ -100,7 +110,8 @@ class DocumentDatabase:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
         opened = cls.__new__(cls)
-        opened._lock, opened._writable, opened._pending = RLock(), False, None
+        opened._writable, opened._pending = False, None
+        opened._copying, opened._lock = opened._locks = RLock(), RLock()
         hold_during_fork(opened)
         opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
         try:
@@ -157,72 +168,65 @@ class DocumentDatabase:
 
     def _change(self, work: Callable[[sqlite3.Connection], object], also: _Also) -> None:
         """Call `work` in a transaction, and `also` after its commit."""
-        with self._lock:
-            connection = self._settled()
-            if not self._writable:
-                copied = _connect("")
-                connection.backup(copied)
-                self._connection, self._writable = copied, True
-                connection.close()
-                connection = copied
-            version = _version(connection) % 2**30 + 1
-            self._pending = version, also
+        with self._copying, self._lock:
             try:
+                connection = self._settled()
+                if not self._writable:
+                    copied = _connect("")
+                    connection.backup(copied)
+                    self._connection, self._writable = copied, True
+                    connection.close()
+                    connection = copied
+                version = _version(connection) % 2**30 + 1
+                self._pending = version, also
                 connection.execute("BEGIN")
                 work(connection)
                 connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise OSError(
+                    f"The texts were not changed: {error}. Changed texts need space in the folder for temporary files."
+                ) from error
             finally:
                 self._settled()
 
     def put(
-        self,
-        ids: Sequence[int | str],
-        texts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]],
-        also: _Also = _nothing,
+        self, ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Store documents and replace those with the same ids.
+        """Store documents and replace those with the same ids, see :func:`checked_rows`."""
+        self.change(ids, checked_rows(ids, texts, metadata))
+
+    def change(self, deleted: Sequence[int | str], rows: Sequence[Row] = (), also: _Also = _nothing) -> None:
+        """Delete documents, and then store others.
 
         Parameters
         ----------
-        ids, texts, metadata : sequences of equal length
+        deleted : sequence of int or str
+            Unknown ids are ignored.
+        rows : sequence of Row
+            From :func:`checked_rows`.
         also : callable, optional
             Called after the change; may be called twice.
 
         Raises
         ------
-        TypeError, ValueError
-            For repeated ids, texts that UTF-8 cannot encode, or metadata that JSON cannot hold.  Nothing is
-            stored then.
+        OSError
+            If the disk is full.  Nothing is changed then.
         """
-        seen: set[int | str] = set()
-        for identity in ids:
-            if identity in seen:
-                raise ValueError(
-                    f"ids must be unique, but {identity!r} occurs twice. Give each text its own id."
-                )
-            seen.add(identity)
 
         def work(connection: sqlite3.Connection) -> None:
-            _delete(connection, ids)
-            for identity, text, values in zip(ids, texts, metadata, strict=True):
-                _require_utf8(text, f"The text of document {identity!r}")
-                stored = encode_metadata(values, identity)
+            _delete(connection, deleted)
+            for identity, text, metadata, values in rows:
                 row = connection.execute(
-                    "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)", (identity, text, stored)
+                    "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)", (identity, text, metadata)
                 ).lastrowid
                 connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, text))
                 connection.executemany(
                     "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
-                    [(*value, row) for value in comparable_values(values)],
+                    [(*value, row) for value in values],
                 )
 
         self._change(work, also)
-
-    def delete(self, ids: Sequence[int | str], also: _Also = _nothing) -> None:
-        """Delete documents; unknown ids are ignored.  For `also` see :meth:`put`."""
-        self._change(lambda connection: _delete(connection, ids), also)
 
     def set_property(self, name: str, value: str) -> None:
         """Store a property of the collection, such as the name of its encoder."""
@@ -317,9 +321,36 @@ class DocumentDatabase:
             yield from self.get(ids[start : start + _STEP], missing="ignore")
 
     def save(self, path: Path) -> None:
-        """Write the database to a new file."""
-        with self._lock:
-            self._settled().execute("VACUUM INTO ?", (str(path),))
+        """Write the database to a new file; other threads can read meanwhile."""
+        try:
+            with self._copying, closing(_connect(str(path))) as copy:
+                with self._lock:
+                    connection = self._settled()
+                copy.execute("PRAGMA synchronous = OFF")  # the caller syncs the file
+                connection.backup(copy, pages=_STEP)
+                copy.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{path} could not be written: {error}. Is the disk full?") from error
+
+
+def checked_rows(
+    ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
+) -> list[Row]:
+    """Return documents for :meth:`DocumentDatabase.change`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For repeated ids, texts that UTF-8 cannot encode, or metadata that JSON cannot hold.
+    """
+    rows: dict[int | str, Row] = {}
+    for identity, text, values in zip(ids, texts, metadata, strict=True):
+        if identity in rows:
+            raise ValueError(f"ids must be unique, but {identity!r} occurs twice. Give each text its own id.")
+        _require_utf8(text, f"The text of document {identity!r}")
+        stored = encode_metadata(values, identity)
+        rows[identity] = Row(identity, text, stored, list(comparable_values(values)))
+    return list(rows.values())
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -7,33 +7,40 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+from weakref import WeakMethod
 
 import numpy as np
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
 from ..encoders.base import Encoder, EncoderConfig
+from ..index.generations import Generation, journal_bytes
 from ..index.hybrid import hybrid_search
-from ..index.manifest import TEXTS
+from ..index.manifest import TEXTS, IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
 from ..index.two_stage_search import IndexContents
 from ..metadata.filters import Filter
 from ..reranking.fusion import Method
 from ..reranking.spans import rank_spans, spans_from_characters
-from ..utils.checks import as_id_list, require_int
-from .database import DocumentDatabase, TextDocument, require_ids
+from ..utils.atomic_files import recover_folder
+from ..utils.checks import as_id_list, require_int, require_number
+from .database import DocumentDatabase, Row, TextDocument, checked_rows, require_ids
 from .encoders.base import TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import BUILT_IN, as_text_encoder
 from .hit import Hit, TextExplanation, explain_texts, sentences_of
+from .journal import Journal, as_change, join_updates, read_journal
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
 __all__ = ["TextIndex"]
 
 # The source name of BM25 scores, and the database property that holds the encoder's name.
 _WORDS, _ENCODER = "words", "text_encoder"
+
+# Maximum attempts to load a folder while a writer saves it.
+_ATTEMPTS = 5
 
 
 class _Options(TypedDict, total=False):
@@ -78,6 +85,7 @@ class TextIndex:
 
     def __init__(self, index: MuveraIndex, database: DocumentDatabase, encoder: TextEncoder) -> None:
         self._vectors, self._database, self._encoder = index, database, encoder
+        self._journal: Journal | None = None
 
     # -- building and changing ------------------------------------------------
 
@@ -189,18 +197,39 @@ class TextIndex:
         with self.index._changing:
             changed, new_ids = self.index._appended(encoded, threads)
             names: list[int | str] = new_ids.tolist()
-            self._database.put(names, contents, values, self._replacement(changed))
+            self._commit(changed, checked_rows(names, contents, values))
         return names
 
-    def _replacement(self, changed: IndexContents) -> Callable[[], None]:
-        """Return a function that puts changed contents in place, and does nothing the second time."""
-        index, changed.last_change = self._vectors, object()
+    def _commit(
+        self, changed: IndexContents | None, rows: Sequence[Row] = (), deleted: Sequence[int | str] = ()
+    ) -> None:
+        """Write a change to the journal and the database, and then put changed contents of the vectors in place.
 
-        def replace() -> None:
-            if index._contents.last_change is not changed.last_change:
+        A change without contents stores other metadata.
+        """
+        index, journal, mark = self._vectors, self._journal, object()
+        if changed is not None:
+            changed.last_change = mark
+
+        def finish() -> None:  # may be called twice
+            if changed is not None and index._contents.last_change is not mark:
                 index._replace_contents(changed)
+            if journal is not None:
+                journal.confirm(len(rows) + len(deleted))
 
-        return replace
+        try:
+            if journal is not None and (rows or deleted):
+                journal.append(as_change(rows, deleted, metadata_only=changed is None))
+            self._database.change(deleted or [row.id for row in rows], rows, finish)
+        except BaseException:
+            self._settle()
+            raise
+
+    def _settle(self) -> None:
+        """Finish or undo an interrupted change; the caller holds the lock of changes."""
+        self._database.settle()
+        if self._journal is not None:
+            self._journal.undo()
 
     def update(
         self,
@@ -233,7 +262,7 @@ class TextIndex:
             names = require_ids(as_id_list(ids))
             with self.index._changing:
                 contents = [document.text for document in self.get(names)]
-                self._database.put(names, contents, _metadata_for(contents, metadata))
+                self._commit(None, checked_rows(names, contents, _metadata_for(contents, metadata)))
             return
         contents = as_texts(texts)
         names = _ids_for(contents, ids)
@@ -244,7 +273,7 @@ class TextIndex:
                 metadata = [stored.get(name, {}) for name in names]
             values = _metadata_for(contents, metadata)
             changed, _ = self.index._appended(encoded, threads, update=True)
-            self._database.put(names, contents, values, self._replacement(changed))
+            self._commit(changed, checked_rows(names, contents, values))
 
     def delete(self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise") -> None:
         """Delete texts by id.
@@ -262,26 +291,133 @@ class TextIndex:
         """
         names = require_ids(as_id_list(ids))
         with self.index._changing:
-            self._database.delete(names, self._replacement(self.index._without(names, missing)))
+            self._commit(self.index._without(names, missing), deleted=names)
+
+    def rebuild(self, *, threads: int | None = None) -> None:
+        """Free the memory of deleted texts and fit the vectors again, see :meth:`muvera.MuveraIndex.rebuild`.
+
+        An index from :meth:`open` is saved then.
+        """
+        with self.index._changing:
+            self.index.rebuild(threads=threads)
+            if self._journal is not None:
+                self.save()
 
     # -- saving and loading ---------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
         """Write the vectors, the texts and the encoder's name to a folder in one atomic step.
+
+        Searches go on meanwhile; changes wait.
 
         Parameters
         ----------
-        path : path
+        path : path, optional
+            Default: the folder of an index from :meth:`open`.
         overwrite : bool
             Replace another index in that folder.
         """
         with self.index._changing:
-            _require_same_ids(self.index, self._database, path)
-            self.index._save(path, overwrite=overwrite, attachments={TEXTS: self._database.save})
+            self._settle()
+            journal = self._journal if self._journal is not None and self._journal.is_open else None
+            if path is None and journal is None:
+                raise ValueError("save needs a path, unless the index is from TextIndex.open and not closed.")
+            target = Path(path if path is not None else journal.folder).resolve()  # type: ignore[union-attr]
+            own = journal is not None and target == journal.folder
+            _require_same_ids(self.index, self._database, target)
+            if own:
+                journal.detach()  # type: ignore[union-attr]
+            texts = {TEXTS: self._database.save}
+            self.index._save(target, overwrite=overwrite and not own, attachments=texts, held=own)
+            if own:
+                journal.unsaved = 0  # type: ignore[union-attr]
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: TextEncoder | str | None = None,
+        *,
+        save_changes: int = 1000,
+        save_seconds: float = 300.0,
+    ) -> TextIndex:
+        """Open a saved index for changes that are on the disk when a method returns.
+
+        Each change is first written to a journal in the folder, which the next :meth:`open` or :meth:`load` reads.
+        So it survives if the process is killed or the machine stops.  Saves run in the background and empty the
+        journal.  A single process can open a folder; others can load it.  Use it as a context manager, or call
+        :meth:`close`.
+
+        Parameters
+        ----------
+        path : path
+            A folder written by :meth:`save` or ``build(path=...)``.
+        encoder : TextEncoder or str, optional
+            As for :meth:`load`.
+        save_changes : int
+            Save after this many changed texts; after a crash, at most these are encoded again.
+        save_seconds : float
+            Save changes after this many seconds.
+
+        Returns
+        -------
+        TextIndex
+            Its changing methods raise OSError if the disk is full, and change nothing then.
+
+        Raises
+        ------
+        IndexFolderError
+            If another process writes the folder.
+        FileNotFoundError, ValueError
+            As for :meth:`load`.
+        """
+        require_int("save_changes", save_changes, 1)
+        require_number("save_seconds", save_seconds, 0.001)
+        folder = Path(path).resolve()
+        recover_folder(folder)
+        read_manifest(folder)
+        journal = Journal(folder, save_changes, save_seconds)
+        try:
+            opened, journal.unsaved = cls._load(folder, encoder)
+            opened._journal = journal
+            journal.save_in_background(WeakMethod(opened._save_changes))
+        except BaseException:
+            journal.close()
+            raise
+        return opened
+
+    def close(self) -> None:
+        """Save unsaved changes and free the folder of an index from :meth:`open`; it can still be searched.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.  The folder is free then, and its journal contains all changes.
+        """
+        journal = self._journal
+        if journal is None or not journal.is_open:
+            return
+        try:
+            journal.stop()
+            self._save_changes()
+        finally:
+            with self._vectors._changing:  # after a save that still runs
+                journal.close()
+
+    def _save_changes(self) -> None:
+        with self.index._changing:
+            if self._journal is not None and self._journal.is_open and self._journal.unsaved:
+                self.save()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encoder: TextEncoder | str | None = None) -> TextIndex:
-        """Load an index of texts.
+        """Load an index of texts, with changes in its journal.
 
         Parameters
         ----------
@@ -296,25 +432,42 @@ class TextIndex:
         ValueError
             For an index without texts, a missing `encoder`, or another encoder than the index was built with.
         """
-        index = MuveraIndex.load(path)
-        file = index._attachment(TEXTS)
-        if file is None:
-            raise ValueError(f"{path} is an index of token vectors without texts. Use MuveraIndex.load.")
-        database = DocumentDatabase.open(file)
-        name = str(database.property(_ENCODER))
-        if encoder is None and name not in BUILT_IN:
-            raise ValueError(
-                f"{path} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by a folder's "
-                "word alone. Give encoder= (--encoder) if you trust it."
+        return cls._load(Path(path).resolve(), encoder)[0]
+
+    @classmethod
+    def _load(cls, folder: Path, encoder: TextEncoder | str | None) -> tuple[TextIndex, int]:
+        """Return an index and the number of documents in its journal."""
+        for _ in range(_ATTEMPTS):
+            index = MuveraIndex._load(folder)
+            file, generation = index._attachment(TEXTS), index._contents.generations[folder]
+            if file is None:
+                raise ValueError(
+                    f"{folder} is an index of token vectors without texts. Use MuveraIndex.load."
+                )
+            size = journal_bytes(folder, generation)
+            try:
+                database = DocumentDatabase.open(file)
+                changes = list(read_journal(folder / generation.journal))
+            except FileNotFoundError:
+                if Generation.of(read_manifest(folder)) == generation:
+                    raise
+            else:
+                if Generation.of(read_manifest(folder)) == generation:  # else a save has emptied the journal
+                    break
+        else:
+            raise IndexFolderError(
+                f"{folder} was saved {_ATTEMPTS} times while it was loaded. Load it again."
             )
-        model = as_text_encoder(name if encoder is None else encoder)
-        if model.name != name:
-            raise ValueError(
-                f"{path} was built with the encoder {name!r}, got {model.name!r}: their vectors are not comparable. "
-                "Load with the first, or build the index again."
-            )
-        _require_same_ids(index, database, path)
-        return cls(index, database, model)
+        model = _require_encoder(str(database.property(_ENCODER)), encoder, folder)
+        _require_same_ids(index, database, folder)
+        loaded = cls(index, database, model)
+        for method, arguments in join_updates(changes):
+            if method == "delete":
+                loaded.delete(arguments["ids"], missing="ignore")
+            else:
+                loaded.update(**arguments)
+        index._contents.generations = {folder: replace(generation, journal_bytes=size)}
+        return loaded, sum(len(arguments["ids"]) for _, arguments in changes)
 
     # -- searching ------------------------------------------------------------
 
@@ -621,6 +774,22 @@ class TextIndex:
     def encoder(self) -> TextEncoder:
         """The text encoder."""
         return self._encoder
+
+
+def _require_encoder(name: str, encoder: TextEncoder | str | None, folder: Path) -> TextEncoder:
+    """Return the encoder of an index that was built with the encoder `name`."""
+    if encoder is None and name not in BUILT_IN:
+        raise ValueError(
+            f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by a folder's "
+            "word alone. Give encoder= (--encoder) if you trust it."
+        )
+    model = as_text_encoder(name if encoder is None else encoder)
+    if model.name != name:
+        raise ValueError(
+            f"{folder} was built with the encoder {name!r}, got {model.name!r}: their vectors are not comparable. "
+            "Load with the first, or build the index again."
+        )
+    return model
 
 
 def _require_same_ids(index: MuveraIndex, database: DocumentDatabase, path: str | os.PathLike[str]) -> None:

@@ -25,13 +25,14 @@ def renew_after_fork(owner: Any) -> None:
 
 
 def hold_during_fork(owner: Any) -> None:
-    """Hold ``owner._lock`` during a fork, because a library that it protects has locks of its own; then renew it."""
+    """Hold ``owner._locks`` during a fork, because a library that they protect has its own; then renew them."""
     _DATABASES.add(owner)
     _OWNERS.add(owner)
 
 
 def _before() -> None:
-    _held.extend(owner._lock for owner in list(_DATABASES) if owner._lock.acquire(timeout=_PATIENCE))
+    locks = [lock for owner in list(_DATABASES) for lock in owner._locks]
+    _held.extend(lock for lock in locks if lock.acquire(timeout=_PATIENCE))
 
 
 def _in_parent() -> None:

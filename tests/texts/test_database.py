@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera.metadata.filters import FilterError, matches
-from muvera.texts.database import DocumentDatabase, TextDocument, to_sql
+from muvera.texts.database import DocumentDatabase, TextDocument, checked_rows, to_sql
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_documents_come_back_in_order(database: DocumentDatabase) -> None:
     assert [document.text for document in database.get(["1", 1])] == ["str", "int"]
     database.put(["a"], ["eins"], [{"lang": "de"}])
     assert (len(database), database.select({"n": 1}), database.select({"lang": "de"})) == (5, [], ["a"])
-    database.delete(["a", "unknown"])
+    database.change(["a", "unknown"])
     assert (len(database), database.select({"lang": "de"})) == (4, [])
 
 
@@ -74,11 +74,9 @@ def test_a_change_elsewhere_follows_each_commit_once(database: DocumentDatabase)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        database.put(["d"], ["four"], [{}], interrupted)
+        database.change([], checked_rows(["d"], ["four"], [{}]), interrupted)
     assert len(database) == 4 and len(database) == 4 and calls == [4, 4]
-    with pytest.raises(ValueError, match="surrogate"):
-        database.put(["e"], ["\ud800"], [{}], interrupted)
-    database.delete(["d"], interrupted)
+    database.change(["d"], also=interrupted)
     assert len(database) == 3 and calls == [4, 4, 3]
 
 
@@ -89,7 +87,7 @@ def test_a_saved_file_is_never_changed(database: DocumentDatabase, tmp_path: Pat
     opened = DocumentDatabase.open(path)
     assert list(opened.documents()) == list(database.documents())
     opened.put(["d"], ["four"], [{"n": 4}])
-    opened.delete(["a"])
+    opened.change(["a"])
     assert opened.select({"n": {"$gt": 1}}) == ["b", "d"]
     assert path.read_bytes() == content
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
@@ -173,7 +171,7 @@ def test_words_are_matched_by_bm25_and_follow_changes(database: DocumentDatabase
     def match(text: str, k: int = 10, where: Any = None) -> list[Any]:
         return [name for name, _ in database.match_words(text, k, where)]
 
-    database.delete(["c"])
+    database.change(["c"])
     english = {"lang": "en"}
     database.put(["d", "e"], ["one one two", "Twos and 'quotes' \" OR NEAR("], [english, english])
     database.put(range(20), ["something else altogether"] * 20, [{}] * 20)
@@ -181,7 +179,7 @@ def test_words_are_matched_by_bm25_and_follow_changes(database: DocumentDatabase
     assert (match("two", where=english), match("two", where={"n": 2})) == (["b", "d", "e"], ["b"])
     assert match('quotes" OR NEAR( AND *') == ["e"]
     assert match("?!") == match("unknown") == []
-    database.delete(["d"])
+    database.change(["d"])
     database.put(["a"], ["eins"], [{}])
     assert (match("one"), match("eins", 1)) == ([], ["a"])
 

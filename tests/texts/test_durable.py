@@ -1,0 +1,246 @@
+"""TextIndex.open: changes survive without a save, one writer at a time, and failures change nothing."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.text_encoders import HashEncoder
+
+from muvera import MuveraIndex, TextIndex
+from muvera.index.manifest import IndexFolderError
+from muvera.texts.journal import join_updates, read_journal
+
+ENCODER = HashEncoder(8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    texts = [f"animal number{i}" for i in range(6)]
+    TextIndex.build(texts, ENCODER, metadata=[{"n": i} for i in range(6)], path=tmp_path / "index")
+    return tmp_path / "index"
+
+
+def opened(folder: Path, **options: Any) -> TextIndex:
+    return TextIndex.open(folder, ENCODER, **options)
+
+
+def content(index: TextIndex) -> Any:
+    stored = [(one.id, one.text, one.metadata) for one in index]
+    return sorted(stored), [(hit.id, hit.score) for hit in index.search("animal number3 new", 20, words=20)]
+
+
+def change(index: TextIndex) -> None:
+    assert index.add(["new one", "new two"], metadata=[{"n": 9}, {"deep": {"a": [1]}}]) == [6, 7]
+    index.update(["new three"], ids=[3])
+    index.delete([0, 6])
+    index.update(ids=[1], metadata=[{"only": "metadata"}])
+    index.add(["new \u00e9\r\n four"])
+
+
+def copied(folder: Path) -> Path:
+    """Return a copy of the folder as it is now: as after a kill."""
+    return Path(shutil.copytree(folder, folder.with_name(f"copy{time.monotonic_ns()}")))
+
+
+def journals(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("journal-*"))
+
+
+def test_changes_survive_without_a_save(folder: Path) -> None:
+    with opened(folder) as index:
+        change(index)
+        expected, killed = content(index), copied(folder)
+        assert content(TextIndex.load(folder, ENCODER)) == expected
+        assert len(journals(killed)) == 1
+        with opened(killed) as again:
+            assert content(again) == expected
+            again.delete([7])
+            assert content(TextIndex.load(killed, ENCODER)) == content(again)
+    for path in (folder, killed):
+        assert journals(path) == []
+    assert content(TextIndex.load(folder, ENCODER)) == expected
+    assert 7 not in TextIndex.load(killed, ENCODER)
+
+
+def test_each_prefix_of_a_journal_is_a_state(folder: Path) -> None:
+    with opened(folder) as index:
+        states, sizes = [content(index)], [0]
+        for step in (
+            lambda: index.add(["a b"]),
+            lambda: index.delete([2]),
+            lambda: index.update(["c"], ids=[2]),
+        ):
+            step()
+            states.append(content(index))
+            sizes.append((folder / journals(folder)[0]).stat().st_size)
+        killed = copied(folder)
+    journal = killed / journals(killed)[0]
+    whole = journal.read_bytes()
+    for size in range(0, len(whole) + 1, 7):
+        journal.write_bytes(whole[:size] + b"\0" * (size % 3))
+        number = sum(end <= size for end in sizes) - 1
+        assert content(TextIndex.load(killed, ENCODER)) == states[number]
+    with opened(killed) as index:  # removes the incomplete line
+        index.delete([1])
+        assert content(TextIndex.load(killed, ENCODER)) == content(index)
+
+
+def test_no_change_is_applied_twice_or_lost_around_a_save(folder: Path) -> None:
+    index = opened(folder)
+    index.add(["new one"])
+    old = folder / journals(folder)[0]
+    saved = old.read_bytes()
+    index.save()
+    assert not old.exists()
+    old.write_bytes(saved)  # as if the process had died before the removal
+    assert content(TextIndex.load(folder, ENCODER)) == content(index)
+    index.add(["new two"])
+    assert len(journals(folder)) == 2
+    assert content(TextIndex.load(folder, ENCODER)) == content(index)
+    index.close()
+    assert journals(folder) == [] and len(TextIndex.load(folder, ENCODER)) == 8
+
+
+def test_one_writer(folder: Path) -> None:
+    loaded = TextIndex.load(folder, ENCODER)
+    loaded.add(["mine"])
+    with opened(folder) as index:
+        index.add(["new"])
+        for write in (
+            lambda: opened(folder),
+            lambda: loaded.save(folder),
+            lambda: index.index.save(folder),
+            lambda: TextIndex.build(["x"], ENCODER, path=folder, overwrite=True),
+        ):
+            with pytest.raises(IndexFolderError, match="Another process is writing"):
+                write()
+        killed = copied(folder)
+    with pytest.raises(IndexFolderError, match="you loaded generation 1"):
+        loaded.save(folder)
+    with pytest.raises(ValueError, match="closed"):
+        index.add(["late"])
+    index.close()
+    with pytest.raises(ValueError, match="needs a path"):
+        index.save()
+    # A journal that grows after it was loaded is not lost by a save, one that was replayed becomes part of it.
+    stale = TextIndex.load(killed, ENCODER)
+    again = opened(killed)
+    again.add(["more"])
+    later = copied(killed)
+    with (
+        pytest.warns(UserWarning, match="journal"),
+        pytest.raises(IndexFolderError, match="journal has changes"),
+    ):
+        MuveraIndex.load(later).save(later)
+    again._journal.close()
+    with pytest.raises(IndexFolderError, match="journal has changes"):
+        stale.save(killed)
+    TextIndex.load(killed, ENCODER).save(killed)
+    assert journals(killed) == [] and len(TextIndex.load(killed, ENCODER)) == 8
+
+
+def test_damage_inside_a_journal_is_refused(folder: Path) -> None:
+    with opened(folder) as index:
+        index.add(["one"])
+        index.add(["two"])
+        killed = copied(folder)
+    journal = killed / journals(killed)[0]
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(lines[0].replace(b"one", b"six") + lines[1])
+    for read in (TextIndex.load, TextIndex.open):
+        with pytest.raises(IndexFolderError, match="line 1"):
+            read(killed, ENCODER)
+    journal.unlink()
+    journal.symlink_to(folder / "manifest.json")
+    with pytest.raises(IndexFolderError, match="link"):
+        TextIndex.load(killed, ENCODER)
+
+
+def test_background_saves(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(condition: Any) -> None:
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    with opened(folder, save_changes=3) as index:
+        index.add(["one", "two"])
+        assert journals(folder)
+        index.delete([0])
+        wait(lambda: not journals(folder))
+    with opened(folder, save_seconds=0.05) as index:
+        index.add(["three"])
+        wait(lambda: not journals(folder))
+        monkeypatch.setattr(index._database, "save", lambda _: 1 / 0)
+        index.add(["four"])
+        wait(lambda: "journal keeps all changes" in caplog.text)
+        assert journals(folder)
+        monkeypatch.undo()
+    assert not journals(folder) and len(TextIndex.load(folder, ENCODER)) == 9
+
+
+def test_a_failed_write_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(folder) as index:
+        index.add(["one"])
+        before, sync = content(index), os.fsync
+
+        def full(_: int) -> None:
+            monkeypatch.setattr(os, "fsync", sync)
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"Nothing was changed.*No space left"):
+            index.add(["two"])
+        assert content(index) == content(TextIndex.load(folder, ENCODER)) == before
+        with pytest.raises(ValueError, match="in the index already"):
+            index.add(["five"], ids=[0])
+        with pytest.raises(ValueError, match="surrogate"):
+            index.add(["\ud800"])
+        assert content(index) == content(TextIndex.load(folder, ENCODER)) == before
+        assert index.add(["three"]) == [7]
+        (folder / journals(folder)[0]).unlink()
+        with pytest.raises(OSError, match="was removed"):
+            index.add(["four"])
+
+
+def test_a_rebuild_is_saved(folder: Path) -> None:
+    with opened(folder) as index:
+        index.delete([0, 1])
+        index.rebuild()
+        assert journals(folder) == [] and index.index.info().deleted_documents == 0
+        assert content(TextIndex.load(copied(folder), ENCODER)) == content(index)
+
+
+def test_updates_are_joined_in_order() -> None:
+    def update(*ids: int) -> Any:
+        return "update", {"ids": list(ids), "texts": [f"t{i}" for i in ids], "metadata": [{}] * len(ids)}
+
+    label = "update", {"ids": [1], "metadata": [{}]}
+    changes = [update(1), update(2, 3), update(2), ("delete", {"ids": [2]}), update(4), label]
+    joined = [(method, arguments["ids"]) for method, arguments in join_updates(changes)]
+    assert joined == [
+        ("update", [1, 2, 3]),
+        ("update", [2]),
+        ("delete", [2]),
+        ("update", [4]),
+        ("update", [1]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", [["update", {"ids": [1]}], ["save", {"ids": []}], ["delete", {"ids": [1.5]}], 3, []]
+)
+def test_other_lines_are_refused(tmp_path: Path, line: Any) -> None:
+    from muvera.texts import journal
+
+    path = tmp_path / "journal"
+    body = json.dumps(line).encode()
+    path.write_bytes(journal._checksum(body) + b" " + body + b"\n")
+    with pytest.raises(IndexFolderError, match="line 1"):
+        list(read_journal(path))
