@@ -48,14 +48,14 @@ def serve(
 ) -> None:
     """Serve an index: /search, /explain, /documents, /info, /health, /openapi.json, and a page at /.
 
-    Changes are saved at a graceful stop (Ctrl-C or SIGTERM).
+    An answered change is on the disk. Ctrl-C, SIGTERM or SIGHUP saves the index; if that fails, the exit status is 1.
 
     \b
     Example:
       muvera serve my-index --port 8080
       curl -s localhost:8080/search -H 'Content-Type: application/json' -d '{"query": "red apple"}'
     """
-    from ..index.manifest import TEXTS
+    from ..index.manifest import TEXTS, read_manifest
     from ..index.muvera_index import MuveraIndex
     from ..serve import ServerSettings
     from ..serve.run import LOCAL
@@ -79,15 +79,28 @@ def serve(
         warn(
             f"Other machines can reach this server at {host} and read the index {readers}. Nothing is encrypted."
         )
-    vectors = MuveraIndex.load(index)
-    has_texts = vectors._attachment(TEXTS) is not None
-    loaded: TextIndex | MuveraIndex = TextIndex.load(index, encoder) if has_texts else vectors
+    has_texts = any(name.endswith(f"/{TEXTS}") for name in read_manifest(index)["files"])
+    loaded: TextIndex | MuveraIndex
+    if not has_texts:
+        loaded = MuveraIndex.load(index)
+    else:
+        loaded = TextIndex.open(index, encoder) if writable else TextIndex.load(index, encoder)
     address = f"[{host}]" if ":" in host else host
 
     def announce() -> None:
         typer.echo(f"{index}: {len(loaded):,} documents at http://{address}:{port}/ (Ctrl-C stops)")
 
-    run(
-        loaded, settings, host=host, port=port, allowed_hosts=allowed_host, save=lambda: loaded.save(index),
-        announce=announce,
-    )  # fmt: skip
+    try:
+        run(loaded, settings, host=host, port=port, allowed_hosts=allowed_host, announce=announce)
+    finally:
+        if isinstance(loaded, TextIndex):
+            _close(loaded)
+
+
+def _close(index: TextIndex) -> None:
+    """Save the last changes; exit with status 1 if that fails."""
+    try:
+        index.close()
+    except (OSError, ValueError) as error:
+        warn(f"The index was not saved, but its journal keeps all changes: {error}")
+        raise typer.Exit(1) from None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import reprlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any, Literal, TypeVar
@@ -44,6 +44,8 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+_LOG = logging.getLogger("muvera")
 
 T = TypeVar("T")
 
@@ -140,6 +142,13 @@ class Documents(_Strict):
     metadata: list[dict[str, Any]] | None = Field(None, fail_fast=True)
 
 
+class MetadataChange(_Strict):
+    """Metadata to replace."""
+
+    ids: Ids
+    metadata: Annotated[list[dict[str, Any]], _FIRST]
+
+
 class Deletion(_Strict):
     """Documents to delete."""
 
@@ -154,7 +163,6 @@ def make_app(
     index: TextIndex | MuveraIndex,
     settings: ServerSettings | None = None,
     *,
-    save: Callable[[], None] | None = None,
     hosts: list[str] | None = None,
 ) -> FastAPI:
     """Return the ASGI application of an index.
@@ -162,10 +170,9 @@ def make_app(
     Parameters
     ----------
     index : TextIndex or MuveraIndex
-        A MuveraIndex answers only searches by vectors.
+        A MuveraIndex answers only searches by vectors.  An answered change is durable if the index is from
+        :meth:`muvera.TextIndex.open`; close the index after the server.
     settings : ServerSettings, optional
-    save : callable, optional
-        Called once after a graceful stop if documents were changed.
     hosts : list of str, optional
         Accepted names in Host headers, against DNS rebinding.  Default, and with "*": any.
 
@@ -176,14 +183,8 @@ def make_app(
     limits = ServerSettings() if settings is None else settings
     server = _Server(index, limits)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        if server.changed and save is not None:
-            await run_sync(save)
-
     app = FastAPI(
-        title="muvera", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="muvera", version=__version__, docs_url=None, redoc_url=None,
         description="Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
     )  # fmt: skip
     app.router.route_class = _Route
@@ -202,8 +203,9 @@ def make_app(
     if limits.writable:
         _add_writing(app, server)
     else:
-        methods = ["POST", "PUT", "DELETE"]
-        app.add_api_route("/documents", _refuse_writing, methods=methods, include_in_schema=False)
+        for address in ("/documents", "/save"):
+            methods = ["POST", "PUT", "PATCH", "DELETE"]
+            app.add_api_route(address, _refuse_writing, methods=methods, include_in_schema=False)
     for address, name in _FILES.items():
         app.add_api_route(f"/{address}", _file(name), include_in_schema=False)
     return app
@@ -229,13 +231,14 @@ class _Server:
     """State that all routes share: the index, its limits and the threads."""
 
     def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings) -> None:
-        self.settings, self.changed = settings, False
+        self.settings = settings
         self.readers = (
             [] if settings.read_token is None else [bearer_token(settings.read_token, settings.token)]
         )
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
-        self._limiter = anyio.CapacityLimiter(settings.threads)
+        # Changes wait for each other and for saves, so they have one thread and leave the others to searches.
+        self._searches, self._changes = anyio.CapacityLimiter(settings.threads), anyio.CapacityLimiter(1)
 
     @property
     def texts(self) -> TextIndex:
@@ -245,24 +248,31 @@ class _Server:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in one of the threads; raise TimeoutError after the timeout, when the thread may still run."""
-        task, _ = await self._started(work)
+        task, _ = await self._started(work, self._searches)
         if task.done():
             return task.result()
         raise TimeoutError
 
     async def change(self, work: Callable[[], T]) -> T:
-        """Run a change to its end; raise 503 if no thread was free before the timeout, so that it never begins."""
-        self.changed = (
-            True  # before the work starts: even a change that fails late is saved or found unchanged
-        )
-        task, begun = await self._started(work)
+        """Run a change to its end; raise 503 if the thread was not free before the timeout, so that it never begins."""
+        task, begun = await self._started(work, self._changes)
         if not task.done() and not begun:
             raise HTTPException(
                 503, "Nothing was changed: the server was busy. Send the request again.", {"Retry-After": "5"}
             )
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except (ConnectionError, TimeoutError):
+            raise
+        except OSError as error:
+            _LOG.error("muvera: %s", error)
+            raise HTTPException(
+                507, "The server could not write to its disk. The change was not made, or a save is missing."
+            ) from error
 
-    async def _started(self, work: Callable[[], T]) -> tuple[asyncio.Task[T], bool]:
+    async def _started(
+        self, work: Callable[[], T], limiter: anyio.CapacityLimiter
+    ) -> tuple[asyncio.Task[T], bool]:
         """Start `work`, wait for it at most the timeout; return its task, and whether a thread has begun it.
 
         Work that has not begun by then never begins.  Other work keeps its place among the threads until it ends.
@@ -277,7 +287,7 @@ class _Server:
                 state = "begun"
             return work()
 
-        task: asyncio.Task[T] = asyncio.create_task(run_sync(begin, limiter=self._limiter))
+        task: asyncio.Task[T] = asyncio.create_task(run_sync(begin, limiter=limiter))
         task.add_done_callback(
             lambda ended: ended.cancelled() or ended.exception()
         )  # no warning if nobody waits
@@ -402,7 +412,7 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
     limits = server.settings
 
     assert limits.token is not None
-    responses = problem_responses(400, 401, 404, 408, 413, 422, 502, 503)
+    responses = problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
     writing: dict[str, Any] = {"dependencies": [bearer_token(limits.token)], "responses": responses}
 
     @app.post("/documents", summary="Add documents", status_code=201, **writing)
@@ -424,12 +434,25 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
         await server.change(lambda: texts.update(body.texts, ids=ids, metadata=body.metadata, threads=1))
         return {"ids": ids}
 
+    @app.patch("/documents", summary="Replace metadata", **writing)
+    async def describe(body: MetadataChange) -> dict[str, Any]:
+        texts = server.texts
+        server.require("The number of documents", len(body.ids), limits.max_documents)
+        await server.change(lambda: texts.update(ids=body.ids, metadata=body.metadata))
+        return {"ids": body.ids}
+
     @app.delete("/documents", summary="Delete documents", **writing)
     async def delete(body: Annotated[Deletion, Body()]) -> dict[str, Any]:
         texts = server.texts
         server.require("The number of documents", len(body.ids), limits.max_documents)
         await server.change(lambda: texts.delete(body.ids, missing=body.missing))
         return {"ids": body.ids}
+
+    @app.post("/save", summary="Save the index", **writing)
+    async def save() -> dict[str, Any]:
+        texts = server.texts
+        await server.change(texts.save)
+        return {"documents": len(texts)}
 
 
 async def _refuse_writing() -> None:

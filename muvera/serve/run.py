@@ -6,9 +6,12 @@ import errno
 import gc
 import logging
 import os
+import signal
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -35,14 +38,14 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     allowed_hosts: Sequence[str] | None = None,
-    save: Callable[[], None] | None = None,
     announce: Callable[[], None] | None = None,
 ) -> None:
-    """Serve an index until SIGINT or SIGTERM.
+    """Serve an index until SIGINT, SIGTERM or SIGHUP; requests that run are answered.
 
     Parameters
     ----------
     index : TextIndex or MuveraIndex
+        Answered changes are durable if it is from :meth:`muvera.TextIndex.open`; the caller closes it.
     settings : ServerSettings, optional
     host : str
         Address to listen on.  Any other than 127.0.0.1 admits other machines.
@@ -50,8 +53,6 @@ def serve(
     allowed_hosts : sequence of str, optional
         Host names that requests may use, in addition to those of this machine.  Another Host header comes
         from a foreign page (DNS rebinding).  Default: `host`.  "*": any.
-    save : callable, optional
-        Called after the last request if documents were changed.
     announce : callable, optional
         Called once the server has the port.
 
@@ -80,12 +81,30 @@ def serve(
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         config = uvicorn.Config(
-            make_app(index, settings, save=save, hosts=hosts), log_level="warning",
+            make_app(index, settings, hosts=hosts), log_level="warning",
             timeout_graceful_shutdown=_GRACE, server_header=False,
             limit_concurrency=settings.max_connections + 1, http=protocol(settings), ws="none",
         )  # fmt: skip
-        with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful stop
-            uvicorn.Server(config).run(sockets=[listening])
+        server = uvicorn.Server(config)
+        # uvicorn sends signals again after its stop, and KeyboardInterrupt is one of them.
+        with _stopping(server.handle_exit), suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+
+
+@contextmanager
+def _stopping(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `stop` for SIGTERM and for SIGHUP, unless nohup ignores it."""
+    names = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
 
 
 def protocol(settings: ServerSettings) -> Any:
