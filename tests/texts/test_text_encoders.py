@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -150,7 +150,7 @@ def test_wrong_texts_encoders_and_names() -> None:
         with pytest.raises(ValueError, match=f"'{name}'.*minilm"):
             load_text_encoder(name)
     assert load_text_encoder("http://127.0.0.1:1/pooling#some-model").name == "http:some-model"
-    assert len(ENCODERS) == 6
+    assert len(ENCODERS) == 7
 
 
 class Model:
@@ -178,6 +178,46 @@ def test_loaded_models(kind: Any) -> None:
     assert encoder.encode_documents(TEXTS).tokens.sum() == 0
     assert encoder.encode_queries(TEXTS).tokens.sum() == 3 * 8
     assert encoder.token_spans("x", "query") is None
+
+
+class Colbert(Model):
+    """What fastembed's model of a ColBERT checkpoint has: a tokenizer, marks to skip, and padding."""
+
+    skip_list: ClassVar = {2}
+    pad_token_id = 0
+
+    def tokenize(self, texts: list[str], *, is_doc: bool) -> list[Any]:
+        tokenizers = pytest.importorskip("tokenizers")
+        words = {"[PAD]": 0, "[CLS]": 1, ",": 2, "a": 3, "list": 4, "[MASK]": 5}
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[PAD]"))
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single="[CLS] $A", special_tokens=[("[CLS]", 1)]
+        )
+        if not is_doc:
+            tokenizer.enable_padding(pad_id=5, pad_token="[MASK]", length=6)
+        return list(tokenizer.encode_batch(texts))
+
+
+def test_fastembed_spans_and_order() -> None:
+    model: Any = Model()
+    model.model = Colbert()
+    encoder = FastembedEncoder(model)
+    text = "a list, a"
+    spans = encoder.token_spans(text, "document")
+    assert spans is not None and [text[a:b] for a, b in spans] == ["", "", "a", "list", "a"]
+    spans = encoder.token_spans(text, "query")
+    assert spans is not None and [text[a:b] for a, b in spans] == ["", "", "a", "list", ",", "a", ""]
+    model.embed = lambda texts, **_: (np.full((1, 1), len(text)) for text in texts)
+    assert encoder.encode_documents(["ccc", "a", "bb"]).tokens.ravel().tolist() == [3, 1, 2]
+
+
+def test_the_name_of_a_model_is_checked_before_it_is_loaded() -> None:
+    pytest.importorskip("fastembed", reason="fastembed is not installed")
+    assert load_text_encoder("colbert-small").name == "colbert-small"
+    encoder = load_text_encoder("fastembed:no-such-model")
+    with pytest.raises(ValueError, match=r"'no-such-model'.*not supported"):
+        encoder.encode_queries(["a"])
 
 
 def test_minilm_spans() -> None:

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -18,6 +19,9 @@ from ...utils.optional_imports import import_extra
 from .base import TextSide, from_matrices
 
 __all__ = ["FastembedEncoder", "HTTPEncoder", "PyLateEncoder", "SentenceTransformersEncoder"]
+
+# Texts that fastembed encodes in one batch.
+_TOGETHER = 16
 
 # Larger HTTP answers are not the vectors of one batch.
 _MAX_BYTES = 1 << 30
@@ -116,13 +120,13 @@ class PyLateEncoder(_WithoutSpans):
         return from_matrices(self._model.encode(list(texts), is_query=True, show_progress_bar=False))
 
 
-class FastembedEncoder(_WithoutSpans):
-    """A late-interaction model run by fastembed on onnxruntime, without torch.
+class FastembedEncoder:
+    """A late-interaction model run by fastembed on onnxruntime, without torch, on all cores.
 
     Parameters
     ----------
     model : str or fastembed.LateInteractionTextEmbedding
-        A model name such as ``"colbert-ir/colbertv2.0"``, or a loaded model.
+        A model name such as ``"colbert-ir/colbertv2.0"``, which is loaded at its first use, or a loaded model.
 
     Raises
     ------
@@ -131,21 +135,48 @@ class FastembedEncoder(_WithoutSpans):
     """
 
     def __init__(self, model: Any) -> None:
-        if isinstance(model, str):
-            library = import_extra("fastembed", "fastembed", "This encoder")
-            self.name = f"fastembed:{model}"
-            self._model = library.LateInteractionTextEmbedding(model_name=model)
-        else:
-            self.name = f"fastembed:{getattr(model, 'model_name', type(model).__name__)}"
-            self._model = model
+        checkpoint = model if isinstance(model, str) else getattr(model, "model_name", type(model).__name__)
+        self.name = f"fastembed:{checkpoint}"
+        self._library = (
+            import_extra("fastembed", "fastembed", "This encoder") if model is checkpoint else None
+        )
+        self._given = model
+
+    @cached_property
+    def _model(self) -> Any:
+        if self._library is None:
+            return self._given
+        try:
+            return self._library.LateInteractionTextEmbedding(model_name=self._given)
+        except ValueError as error:  # an unknown name, or no connection
+            raise ValueError(
+                f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to download it, or "
+                "set FASTEMBED_CACHE_PATH to a folder that has it."
+            ) from error
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as documents."""
-        return from_matrices(self._model.embed(list(texts), batch_size=32))
+        # The texts of a batch are padded to the longest one.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        matrices = dict(
+            zip(order, self._model.embed([texts[i] for i in order], batch_size=_TOGETHER), strict=True)
+        )
+        return from_matrices([matrices[i] for i in range(len(texts))])
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as queries."""
         return from_matrices(self._model.query_embed(list(texts)))
+
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
+        """Return the characters of each token vector, or None for a model without a tokenizer."""
+        colbert = getattr(self._model, "model", None)
+        if not hasattr(colbert, "tokenize"):
+            return None
+        encoding = colbert.tokenize([text], is_doc=side == "document")[0]
+        tokens = list(zip(encoding.ids, encoding.offsets, strict=True))
+        tokens.insert(1, (None, (0, 0)))  # the marker of the side
+        skipped = {*colbert.skip_list, colbert.pad_token_id} if side == "document" else set()
+        return [span for token, span in tokens if token not in skipped]
 
 
 class HTTPEncoder(_WithoutSpans):

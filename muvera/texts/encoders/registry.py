@@ -8,12 +8,13 @@ from .base import TextEncoder, require_text_encoder
 
 __all__ = ["BUILT_IN", "ENCODERS", "as_text_encoder", "load_text_encoder"]
 
-#: Encoders that an index folder may name: they load neither a checkpoint nor code, and send no text anywhere.
-BUILT_IN = ("minilm", "minilm-demo")
+#: Encoders that an index folder may name: they load no code and no other checkpoint, and send no text anywhere.
+BUILT_IN = ("colbert-small", "minilm", "minilm-demo")
 
 #: Names of text encoders and their meaning.
 ENCODERS = {
-    "minilm": "token states of all-MiniLM-L6-v2, 384 dimensions, without a download",
+    "colbert-small": "the ColBERT model answerdotai/answerai-colbert-small-v1, run by fastembed",
+    "minilm": "token states of all-MiniLM-L6-v2, 384 dimensions, without a download; to try the library",
     "minilm-demo": "the same in the demo's 128 dimensions",
     "sentence-transformers:CHECKPOINT[@REVISION]": "a MultiVectorEncoder of sentence-transformers 6 or newer",
     "pylate:CHECKPOINT[@REVISION]": "a ColBERT model of PyLate",
@@ -39,12 +40,16 @@ def load_text_encoder(name: str) -> TextEncoder:
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {type(name).__name__}.")
-    if name in BUILT_IN:
+    if name in ("minilm", "minilm-demo"):
         from .minilm import MiniLMEncoder
 
         return MiniLMEncoder() if name == "minilm" else MiniLMEncoder.of_the_demo()
     from . import models
 
+    if name == "colbert-small":
+        encoder = models.FastembedEncoder("answerdotai/answerai-colbert-small-v1")
+        encoder.name = name
+        return encoder
     kind, _, rest = name.partition(":")
     model, _, revision = rest.rpartition("@") if "@" in rest else (rest, "", "")
     if kind == "sentence-transformers" and model:
