@@ -1,0 +1,279 @@
+"""Kill a process with eight writers at random moments, and compare what it acknowledged with what is left.
+
+A script, because a fork needs a process without threads::
+
+    durability.py kills 500 http|open    kill so many times, through HTTP or TextIndex.open
+    durability.py cost                   milliseconds of a write with the journal and without
+"""
+
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from builders.text_encoders import HashEncoder
+
+from muvera import FDEConfig, TextIndex
+from muvera.serve import ServerSettings
+from muvera.serve.run import serve
+
+WRITERS, DIMENSION = 8, 8
+ENCODER = HashEncoder(DIMENSION)
+CONFIG = FDEConfig(dimension=DIMENSION, num_repetitions=2, num_simhash_projections=2, projection_dimension=8)
+
+#: Texts and metadata by id.
+State = dict[str, tuple[str, dict[str, Any]]]
+
+#: A method of TextIndex and its arguments.
+Operation = tuple[str, dict[str, Any]]
+
+
+def operations(writer: int, state: State, stream: random.Random) -> Iterator[tuple[Operation, State]]:
+    """Yield changes of up to four documents of one writer, each with the state after it."""
+    while True:
+        state, number, kind = dict(state), stream.randint(1, 4), stream.random()
+        own = stream.sample(sorted(state), min(number, len(state)))
+        fresh = [f"{writer}-{stream.getrandbits(60)}" for _ in range(number)]
+        ids = fresh if kind < 0.4 or not own else own
+        metadata = [{"n": stream.randint(0, 9)} for _ in ids]
+        texts = [f"word{stream.randint(0, 99)} of {identity}" for identity in ids]
+        if ids is own and (kind < 0.6 or len(state) > 30):
+            yield ("delete", {"ids": ids}), {key: kept for key, kept in state.items() if key not in ids}
+            state = {key: kept for key, kept in state.items() if key not in ids}
+        elif ids is own and kind < 0.75:
+            state.update({key: (state[key][0], values) for key, values in zip(ids, metadata, strict=True)})
+            yield ("update", {"ids": ids, "metadata": metadata}), state
+        else:
+            state.update(dict(zip(ids, zip(texts, metadata, strict=True), strict=True)))
+            yield (
+                ("add" if ids is fresh else "update", {"texts": texts, "ids": ids, "metadata": metadata}),
+                state,
+            )
+
+
+class Writer:
+    """One writer's acknowledged state, and the state after the operation that may be under way."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.state, self.next, self.acknowledged = number, State(), State(), 0
+
+    def run(self, send: Callable[[Operation], bool], seed: str) -> None:
+        """Send changes until one is not acknowledged."""
+        self.next = self.state
+        for operation, after in operations(self.number, self.state, random.Random(f"{seed} {self.number}")):
+            self.next = after
+            if not send(operation):
+                return
+            self.state = after
+            self.acknowledged += 1
+
+
+def forked(work: Callable[[], None]) -> int:
+    """Call `work` in a child process and return its number."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException as error:
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            os._exit(1)
+        os._exit(0)
+    return child
+
+
+def opened(folder: Path) -> TextIndex:
+    """Open the index with saves so often that kills hit them, too."""
+    return TextIndex.open(folder, ENCODER, save_changes=40, save_seconds=0.3)
+
+
+def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
+    """Let writers send changes to a server, and kill it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = ServerSettings(writable=True, token="secret")
+    child = forked(lambda: serve(opened(folder), settings, port=port))
+    headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
+
+    def write(writer: Writer) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+        def send(operation: Operation) -> bool:
+            name, body = operation
+            method = {"add": "POST", "delete": "DELETE"}.get(name, "PUT" if "texts" in body else "PATCH")
+            try:
+                connection.request(method, "/documents", json.dumps(body), headers)
+                answer = connection.getresponse()
+            except (OSError, http.client.HTTPException):
+                return False
+            if answer.status // 100 != 2:
+                sys.stderr.write(f"{method} was answered with {answer.status}\n")
+                return False
+            with suppress(http.client.HTTPException, OSError):
+                answer.read()
+            return True
+
+        writer.run(send, seed)
+        connection.close()
+
+    while True:  # until it answers
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.005)
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
+    for thread in threads:
+        thread.start()
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    for thread in threads:
+        thread.join()
+
+
+def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
+    """Let threads of a process change its index, and kill it; it reports each acknowledged change by a byte."""
+    read, write = os.pipe()
+
+    def work() -> None:
+        index = opened(folder)
+
+        def send(writer: Writer, operation: Operation) -> bool:
+            getattr(index, operation[0])(**operation[1])
+            os.write(write, bytes([writer.number]))
+            return True
+
+        os.write(write, bytes([WRITERS]))  # ready
+        threads = [
+            threading.Thread(target=writer.run, args=(lambda one, own=writer: send(own, one), seed))
+            for writer in writers
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    child = forked(work)
+    os.close(write)
+    os.read(read, 1)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as pipe:
+        acknowledged = list(pipe.read())
+    for writer in writers:
+        left = iter(range(acknowledged.count(writer.number)))
+        writer.run(lambda _, left=left: next(left, None) is not None, seed)  # type: ignore[misc]
+
+
+def contents(folder: Path) -> list[State]:
+    """Return each writer's documents, read in a process of its own; their tokens must be those of their texts."""
+    read, write = os.pipe()
+
+    def work() -> None:
+        index = TextIndex.load(folder, ENCODER)
+        found = {document.id: (document.text, document.metadata) for document in index}
+        tokens = index.index.tokens(list(found))
+        for vectors, (text, _) in zip(tokens, found.values(), strict=True):
+            if not np.array_equal(vectors, ENCODER.encode_documents([text])[0]):
+                raise ValueError(f"the vectors of {text!r} are of another text")
+        with os.fdopen(write, "w") as pipe:
+            json.dump(found, pipe)
+
+    child = forked(work)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        text = pipe.read()
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError("the folder does not load")
+    found = {key: (text, metadata) for key, (text, metadata) in json.loads(text).items()}
+    return [{key: found[key] for key in found if key.startswith(f"{w}-")} for w in range(WRITERS)]
+
+
+def kills(count: int, way: str) -> dict[str, int]:
+    """Kill so many times; return the numbers of changes that were acknowledged, lost and half applied."""
+    attack = {"http": over_http, "open": through_open}[way]
+    writers = [Writer(number) for number in range(WRITERS)]
+    lost = half = unloadable = 0
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "index")
+        if os.waitpid(forked(lambda: build(folder, 0)), 0)[1]:
+            raise RuntimeError("the index could not be built")
+        for number in range(count):
+            seconds = random.Random(f"{way} {number}").uniform(0, 1)
+            attack(folder, writers, f"{way} {number}", seconds)
+            try:
+                found = contents(folder)
+            except RuntimeError:
+                unloadable += 1
+                break
+            for writer, state in zip(writers, found, strict=True):
+                before, after = writer.state, writer.next
+                changing = {key for key in {*before, *after} if before.get(key) != after.get(key)}
+                left = [{key: each.get(key) for key in changing} for each in (state, before, after)]
+                half += left[0] not in left[1:]
+                lost += any(state.get(key) != before.get(key) for key in {*state, *before} - changing)
+                writer.state = state
+    acknowledged = sum(writer.acknowledged for writer in writers)
+    return {
+        "kills": count, "acknowledged": acknowledged, "lost": lost, "half applied": half, "unloadable": unloadable
+    }  # fmt: skip
+
+
+def build(folder: Path, count: int) -> None:
+    TextIndex.build(
+        [f"word{i} of document" for i in range(count)], ENCODER, vectors=CONFIG, path=folder, threads=1,
+        ids=[f"x{i}" for i in range(count)], exact_tokens=0, backend="exact",
+    )  # fmt: skip
+
+
+def cost(writes: int = 200, documents: int = 2000) -> dict[str, dict[str, float]]:
+    """Return the median and the 95th percentile of a write's milliseconds, with a journal and without."""
+    answers = {}
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "index")
+        build(folder, documents)
+        journaled = TextIndex.open(folder, ENCODER, save_changes=10**9, save_seconds=10**6)
+        for name, index in {
+            "without a journal": TextIndex.load(folder, ENCODER),
+            "journal": journaled,
+        }.items():
+            times = []
+            for i in range(writes + 20):
+                begun = time.perf_counter()
+                index.add([f"word{i} of a new document"], ids=[f"{name} {i}"], threads=1)
+                times.append(1000 * (time.perf_counter() - begun))
+            times = sorted(times[20:])
+            answers[name] = {"median": statistics.median(times), "p95": times[int(0.95 * writes)]}
+        with Path(parent, "file").open("ab", buffering=0) as file:
+            times = []
+            for _ in range(writes):
+                begun = time.perf_counter()
+                file.write(bytes(100))
+                os.fsync(file.fileno())
+                times.append(1000 * (time.perf_counter() - begun))
+            answers["fsync alone"] = {
+                "median": statistics.median(times),
+                "p95": sorted(times)[int(0.95 * writes)],
+            }
+        journaled.close()
+    return answers
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "cost":
+        print(json.dumps({name: {k: round(v, 2) for k, v in one.items()} for name, one in cost().items()}))
+    else:
+        print(json.dumps(kills(int(sys.argv[2]), sys.argv[3])))
