@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 
 from ..data.multivectors import MultiVectors
@@ -17,7 +18,7 @@ from ..texts.encoders.base import TextEncoder, TextSide, from_matrices
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.text_index import TextIndex
 
-__all__ = ["EmbeddingsEncoder", "MuveraVectorStore"]
+__all__ = ["EmbeddingsEncoder", "FunctionRetriever", "MuveraVectorStore"]
 
 
 class EmbeddingsEncoder:
@@ -136,6 +137,15 @@ class MuveraVectorStore(VectorStore):
         """Return the best documents with their Chamfer similarities."""
         hits = self.index.search(query, k, where=filter, candidates=max(100, k), **options)
         return [(_document(hit), hit.score) for hit in hits]
+
+
+class FunctionRetriever(BaseRetriever):
+    """A retriever that calls a function for texts and their metadata, best first."""
+
+    function: Callable[[str], list[tuple[str, dict[str, Any]]]]
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        return [Document(page_content=text, metadata=metadata) for text, metadata in self.function(query)]
 
 
 def _document(stored: Any) -> Document:

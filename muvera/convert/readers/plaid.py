@@ -27,11 +27,12 @@ from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
 __all__ = ["READERS", "open_fast_plaid", "open_plaid"]
 
 
-def open_plaid(path: Path) -> QuantizedSource:
+def open_plaid(path: Path, *, ids: bool = True) -> QuantizedSource:
     """Open an index of ColBERT or RAGatouille, without torch.
 
     Passages without tokens keep their position.  RAGatouille's ``pid_docid_map.json`` gives the ids; a
-    document of several passages gets ``"id#0"``, ``"id#1"``, ... because ids are unique.
+    document of several passages gets ``"id#0"``, ``"id#1"``, ... because ids are unique.  With ``ids=False``,
+    passages are numbered.
     """
     metadata = read_json_object(path / "metadata.json")
     config = metadata.get("config", {})
@@ -58,8 +59,9 @@ def open_plaid(path: Path) -> QuantizedSource:
     count = _chunk_count(path, metadata)
     chunks = [chunk(i) for i in range(count)]
     names = path / "pid_docid_map.json"
-    ids = _ragatouille_ids(names, sum(len(chunk.lengths) for chunk in chunks)) if names.is_file() else None
-    return QuantizedSource("plaid", codec, chunks, ids)
+    named = ids and names.is_file()
+    total = sum(len(chunk.lengths) for chunk in chunks)
+    return QuantizedSource("plaid", codec, chunks, _ragatouille_ids(names, total) if named else None)
 
 
 def _chunk_count(path: Path, metadata: dict[str, Any]) -> int:

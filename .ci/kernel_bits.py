@@ -1,0 +1,94 @@
+"""Print a checksum of each kind of result: `diff` compares two processors, or three ways to compile for one.
+
+python .ci/kernel_bits.py [host|avx2|plain]: for all instructions of this processor (the default), for x86 with AVX2
+but not AVX-512, or for x86 without both.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+
+MODES = {"avx2": "+avx2,+avx,+fma,+f16c,+bmi,+bmi2,+sse4.2,+popcnt,+lzcnt", "plain": "+sse4.2,+popcnt"}
+
+mode = sys.argv[1] if len(sys.argv) > 1 else "host"
+os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp()
+if mode in MODES:
+    os.environ |= {"NUMBA_CPU_NAME": "x86-64-v2", "NUMBA_CPU_FEATURES": MODES[mode]}
+    from llvmlite import binding
+
+    # The kernels choose their intrinsics by these; numba compiles for the environment's.
+    allowed = {name[1:] for name in MODES[mode].split(",")}
+    found = binding.get_host_cpu_features()
+    for name in found:
+        found[name] = found[name] and name in allowed
+    binding.get_host_cpu_features = lambda: found
+
+import numpy as np
+
+from muvera import MultiVectors, MuveraIndex, chamfer_matrix, explain, top_k
+from muvera.encoders.registry import make_encoder, preset_config
+from muvera.reranking.codecs.residual import ResidualCodec
+
+
+def collection(seed: int, count: int, dimension: int) -> MultiVectors:
+    """Return unit vectors in few directions, without functions whose last bits differ between systems."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(-64, 65, (50, dimension))
+    lengths = rng.integers(3, 40, count)
+    tokens = words[rng.integers(0, 50, lengths.sum())] + rng.integers(-16, 17, (lengths.sum(), dimension))
+    norms = np.sqrt((tokens * tokens).sum(axis=1, keepdims=True))
+    return MultiVectors.from_flat((tokens / norms).astype(np.float32), lengths)
+
+
+def show(name: str, *arrays: np.ndarray) -> None:
+    """Print the checksum of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    print(f"{name:40} {digest.hexdigest()[:16]}", flush=True)
+
+
+def main() -> None:
+    """Print all checksums."""
+    for dimension in (48, 128):
+        documents, queries = collection(0, 300, dimension), collection(1, 8, dimension)
+        halves = MultiVectors.from_flat(documents.tokens.astype(np.float16), documents.lengths)
+        for kind, texts in (("float32", documents), ("float16", halves)):
+            show(f"chamfer_matrix {kind} {dimension}", chamfer_matrix(queries, texts))
+            rankings = top_k(queries, texts, 10)
+            show(f"top_k {kind} {dimension}", *(part for one in rankings for part in (one.ids, one.scores)))
+        best = explain(queries[0], documents[0])
+        show(f"explain {dimension}", best.tokens, best.similarities)
+        for name in ("fde", "paper", "reference", "mean"):
+            encoder = make_encoder(preset_config(name, dimension))
+            if encoder.needs_fit:
+                encoder = encoder.fit(documents)
+            show(f"{name} documents {dimension}", encoder.encode_documents(documents))
+            show(f"{name} queries {dimension}", encoder.encode_queries(queries))
+        for name in ("moments", "learned"):  # their fits call BLAS and LAPACK, whose bits differ
+            encoder = make_encoder(preset_config(name, dimension)).fit(documents)
+            show(f"(fitted) {name} documents {dimension}", encoder.encode_documents(documents))
+        for backend in ("exact", "scan"):
+            index = MuveraIndex.build(documents, "mean", backend=backend, exact_tokens=0)
+            found = index.search(queries, 10, candidates=40)
+            show(f"index {backend} {dimension}", *(part for one in found for part in (one.ids, one.scores)))
+        for tokens in ("int8", "4bit", "2bit", "1bit"):
+            index = MuveraIndex.build(documents, "mean", tokens=tokens, exact_tokens=0)
+            found = index.search(queries, 10, candidates=40)
+            show(
+                f"(fitted) tokens {tokens} {dimension}",
+                *(part for one in found for part in (one.ids, one.scores)),
+            )
+        rng = np.random.default_rng(2)
+        centroids = (rng.integers(-64, 65, (32, dimension)) / 512).astype(np.float32)
+        for nbits in (1, 2, 4):
+            weights = np.linspace(-0.125, 0.125, 2**nbits).astype(np.float32)
+            codec = ResidualCodec.of_plaid(centroids, weights)
+            numbers = rng.integers(0, 32, len(documents.tokens)).astype(np.int32)
+            packed = rng.integers(0, 256, (len(numbers), dimension * nbits // 8)).astype(np.uint8)
+            codes = codec.plaid_codes(numbers, packed)
+            show(f"PLAID codes {nbits} {dimension}", codec.decode(codes))
+
+
+main()

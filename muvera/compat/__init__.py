@@ -1,0 +1,1 @@
+"""Replacements for other libraries: change the import and keep the program."""

@@ -1,0 +1,452 @@
+"""RAGPretrainedModel: RAGatouille's class, backed by a TextIndex."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ...convert import open_source
+from ...convert.parsing.files import read_json, read_json_object
+from ...data.multivectors import MultiVectors
+from ...index.muvera_index import MuveraIndex
+from ...reranking.chamfer import top_k
+from ...texts.database import DocumentDatabase
+from ...texts.encoders.base import TextEncoder, as_texts, encode_texts, require_text_encoder
+from ...texts.encoders.registry import BUILT_IN, load_text_encoder
+from ...texts.text_index import TextIndex
+from ...utils.atomic_files import write_json
+from .splitting import split_sentences
+
+__all__ = ["RAGPretrainedModel"]
+
+# In the folder of an index: our index, and what RAGatouille stores in metadata.json.
+_INDEX, _FACTS, _PLAID = "muvera", "muvera.json", "metadata.json"
+
+# Libraries that run ColBERT checkpoints, in order of preference, and their prefixes of encoder names.
+_LIBRARIES = {
+    "pylate": "pylate",
+    "sentence_transformers": "sentence-transformers",
+    "fastembed": "fastembed",
+}
+
+_Passages = list[dict[str, Any]]
+_Function = Callable[..., _Passages]
+_Results = list[dict[str, Any]] | list[list[dict[str, Any]]]
+
+
+class RAGPretrainedModel:
+    """RAGatouille's model and index: the same methods, arguments and results.
+
+    Scores are exact Chamfer similarities.  Arguments about GPUs, batches, messages and faiss are ignored.  Create a
+    model with :meth:`from_pretrained` or :meth:`from_index`.
+
+    Attributes
+    ----------
+    encoder : TextEncoder
+    text_index : TextIndex or None
+        The open index.
+
+    Examples
+    --------
+    >>> from muvera.compat.ragatouille import RAGPretrainedModel
+    >>> RAG = RAGPretrainedModel.from_pretrained("colbert-ir/colbertv2.0")  # doctest: +SKIP
+    >>> RAG.index(index_name="fruit", collection=["a red apple", "a green pear"])  # doctest: +SKIP
+    '.ragatouille/colbert/indexes/fruit'
+    >>> RAG.search("fruit that is red", k=1)[0]["content"]  # doctest: +SKIP
+    'a red apple'
+    """
+
+    def __init__(self, encoder: TextEncoder, checkpoint: str, root: Path) -> None:
+        self.encoder = encoder
+        self.text_index: TextIndex | None = None
+        self._checkpoint, self._root, self._name, self._length = checkpoint, root, "", 256
+        self.clear_encoded_docs()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | TextEncoder,
+        n_gpu: int = -1,
+        verbose: int = 1,
+        index_root: str | None = None,
+    ) -> RAGPretrainedModel:
+        """Load a model.
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path : str, path or TextEncoder
+            A ColBERT checkpoint, which PyLate, sentence-transformers 6 or fastembed runs; or anything that
+            :func:`muvera.load_text_encoder` accepts.
+        index_root : str, optional
+            Folder of all indexes.  Default: ".ragatouille/".
+
+        Raises
+        ------
+        ImportError
+            If no library is installed that runs ColBERT checkpoints.
+        """
+        encoder, checkpoint = _encoder_of(pretrained_model_name_or_path)
+        return cls(encoder, checkpoint, Path(index_root or ".ragatouille/") / "colbert" / "indexes")
+
+    @classmethod
+    def from_index(
+        cls,
+        index_path: str | os.PathLike[str],
+        n_gpu: int = -1,
+        verbose: int = 1,
+        encoder: TextEncoder | str | None = None,
+    ) -> RAGPretrainedModel:
+        """Open an index, and load the model that it names.
+
+        An index of RAGatouille is read without torch and keeps its codes, texts and metadata.  What is read is stored
+        in its subfolder "muvera", if that can be written; RAGatouille's files are not changed.
+
+        Parameters
+        ----------
+        index_path : path
+            Open only folders that you trust: the folder names the checkpoint to load.
+        encoder : TextEncoder or str, optional
+            Use this model instead of the one that the folder names.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder has no index.
+        ValueError
+            If the folder names a server or no model, and `encoder` is missing.
+        """
+        path = Path(index_path)
+        checkpoint = str(_facts(path).get("checkpoint") or "")
+        if encoder is None and (not checkpoint or checkpoint.startswith(("http:", "https:"))):
+            raise ValueError(f"{path} names the model {checkpoint!r}. Give encoder= if you trust it.")
+        loaded, _ = _encoder_of(checkpoint if encoder is None else encoder)
+        model = cls(loaded, checkpoint, path.parent)
+        model._open(path.name)
+        return model
+
+    # -- indexes --------------------------------------------------------------
+
+    def index(
+        self,
+        collection: Sequence[str],
+        document_ids: Sequence[str] | None = None,
+        document_metadatas: Sequence[dict[str, Any]] | None = None,
+        index_name: str | None = None,
+        overwrite_index: bool | str = True,
+        max_document_length: int = 256,
+        split_documents: bool = True,
+        document_splitter_fn: _Function | None = split_sentences,
+        preprocessing_fn: _Function | Sequence[_Function] | None = None,
+        bsize: int = 32,
+        use_faiss: bool = False,
+    ) -> str:
+        """Split documents into passages, encode these, and save an index.
+
+        Parameters
+        ----------
+        collection : sequence of str
+        document_ids : sequence of str, optional
+            Default: random ids.
+        document_metadatas : sequence of dict, optional
+        index_name : str, optional
+            Default: the checkpoint's name and "new_index".
+        overwrite_index : bool or "reuse"
+            Replace an existing index, raise FileExistsError, or open it as it is.
+        max_document_length : int
+            Tokens of a passage.
+        split_documents : bool
+        document_splitter_fn : callable, optional
+            Called as ``f(documents, document_ids, chunk_size=...)``; returns ``{"document_id", "content"}`` for each
+            passage.
+        preprocessing_fn : callable or sequence of callables, optional
+            Called as ``f(passages, document_ids)`` after the split; returns passages.
+
+        Returns
+        -------
+        str
+            The folder of the index.
+        """
+        name = index_name or f"{self._checkpoint}new_index"
+        folder = self._root / name
+        if any((folder / file).exists() for file in (_INDEX, _PLAID)) and overwrite_index in (False, "reuse"):
+            if overwrite_index is False:
+                raise FileExistsError(f"{folder} exists. Give another index_name, or overwrite_index=True.")
+            self._open(name)
+            return str(folder)
+        self._set_length(max_document_length)
+        split = document_splitter_fn if split_documents else None
+        passages, metadata = self._passages(
+            collection, document_ids, document_metadatas, split, preprocessing_fn
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = [passage["content"] for passage in passages]
+        options: dict[str, Any] = {"metadata": metadata, "path": folder / _INDEX, "overwrite": True}
+        self.text_index, self._name = TextIndex.build(texts, self.encoder, **options), name
+        self._write_facts()
+        return str(folder)
+
+    def add_to_index(
+        self,
+        new_collection: Sequence[str],
+        new_document_ids: Sequence[str] | None = None,
+        new_document_metadatas: Sequence[dict[str, Any]] | None = None,
+        index_name: str | None = None,
+        split_documents: bool = True,
+        document_splitter_fn: _Function | None = split_sentences,
+        preprocessing_fn: _Function | Sequence[_Function] | None = None,
+        bsize: int = 32,
+        use_faiss: bool = False,
+    ) -> None:
+        """Add documents as :meth:`index` does, skip ids that are in use, and save."""
+        index = self._opened(index_name)
+        split = document_splitter_fn if split_documents else None
+        passages, metadata = self._passages(
+            new_collection, new_document_ids, new_document_metadatas, split, preprocessing_fn
+        )
+        names = list({passage["document_id"] for passage in passages})
+        used = {stored.metadata["document_id"] for stored in index.get(index.select(_of_documents(names)))}
+        new = [i for i, passage in enumerate(passages) if passage["document_id"] not in used]
+        if new:
+            index.add([passages[i]["content"] for i in new], metadata=[metadata[i] for i in new])
+            self._save(index)
+
+    def delete_from_index(self, document_ids: Sequence[str] | str, index_name: str | None = None) -> None:
+        """Delete documents, and save; unknown ids are ignored."""
+        index = self._opened(index_name)
+        index.delete(index.select(_of_documents(as_texts(document_ids, "document_ids"))))
+        self._save(index)
+
+    def search(
+        self,
+        query: str | Sequence[str],
+        index_name: str | None = None,
+        k: int = 10,
+        force_fast: bool = False,
+        zero_index_ranks: bool = False,
+        doc_ids: Sequence[str] | None = None,
+        **options: Any,
+    ) -> _Results:
+        """Return the best passages.
+
+        Parameters
+        ----------
+        query : str or sequence of str
+        index_name : str, optional
+            Open this index first.
+        k : int
+        force_fast : bool
+            Ignored.
+        zero_index_ranks : bool
+            Count ranks from 0.
+        doc_ids : sequence of str, optional
+            Search only these documents.
+        **options
+            As for :meth:`muvera.TextIndex.search`, such as ``candidates=1000``.
+
+        Returns
+        -------
+        list of dict, or list of such lists
+            "content", "score", "rank", "document_id", "passage_id" and, if the document has any, "document_metadata".
+            A list of one query gives one list, as in RAGatouille.
+        """
+        options = {"words": 0, **options}
+        if doc_ids is not None:
+            options["where"] = _of_documents(doc_ids)
+        best = self._opened(index_name).search(as_texts(query, "query"), k, **options)
+        return _results(
+            [[{"passage_id": hit.id, **hit.metadata} for hit in hits] for hits in best],
+            [[(hit.text, hit.score) for hit in hits] for hits in best],
+            zero_index_ranks,
+        )
+
+    # -- without an index -----------------------------------------------------
+
+    def rerank(
+        self,
+        query: str | Sequence[str],
+        documents: Sequence[str],
+        k: int = 10,
+        zero_index_ranks: bool = False,
+        bsize: int | str = "auto",
+    ) -> _Results:
+        """Rank documents by exact Chamfer similarity.
+
+        Returns
+        -------
+        list of dict, or list of such lists
+            "content", "score", "rank" and "result_index", the position in `documents`.
+        """
+        encoded = encode_texts(self.encoder.encode_documents, as_texts(documents, "documents"))
+        return self._rank(query, k, list(documents), encoded, [None] * len(documents), zero_index_ranks)
+
+    def encode(
+        self,
+        documents: Sequence[str],
+        bsize: int | str = "auto",
+        document_metadatas: Sequence[dict[str, Any]] | None = None,
+        verbose: bool = True,
+        max_document_length: int | str = "auto",
+    ) -> None:
+        """Encode documents for :meth:`search_encoded_docs`, beside those encoded before."""
+        if isinstance(max_document_length, int):
+            self._set_length(max_document_length)
+        self._vectors += encode_texts(self.encoder.encode_documents, as_texts(documents, "documents"))
+        self._texts += documents
+        self._metadata += document_metadatas or [None] * len(documents)
+
+    def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> _Results:
+        """Rank the encoded documents: the results of :meth:`rerank`, and "document_metadata" if given."""
+        if not self._texts:
+            raise ValueError("There are no encoded documents. Call encode first.")
+        return self._rank(
+            query, k, self._texts, MultiVectors.from_arrays(self._vectors), self._metadata, False
+        )
+
+    def clear_encoded_docs(self, force: bool = False) -> None:
+        """Forget the encoded documents at once."""
+        self._texts: list[str] = []
+        self._metadata: list[Any] = []
+        self._vectors: list[Any] = []
+
+    def as_langchain_retriever(self, **kwargs: Any) -> Any:
+        """Return a LangChain retriever; `kwargs` are those of :meth:`search`, such as ``k=3``."""
+        from ...integrations.langchain import FunctionRetriever
+
+        return FunctionRetriever(
+            function=lambda query: [
+                (row["content"], row.get("document_metadata", {})) for row in self.search(query, **kwargs)
+            ]
+        )
+
+    # -- helpers --------------------------------------------------------------
+
+    def _rank(
+        self, query: Any, k: int, texts: list[str], vectors: MultiVectors, metadata: list[Any], zero: bool
+    ) -> _Results:
+        queries = encode_texts(self.encoder.encode_queries, as_texts(query, "query"))
+        best = [[(int(i), score) for i, score in ranking] for ranking in top_k(queries, vectors, k)]
+        rows = [[{"result_index": i, **_metadata(metadata[i])} for i, _ in ranking] for ranking in best]
+        return _results(rows, [[(texts[i], score) for i, score in ranking] for ranking in best], zero)
+
+    def _passages(
+        self, documents: Any, ids: Any, metadatas: Any, split: _Function | None, preprocess: Any
+    ) -> tuple[_Passages, _Passages]:
+        """Return passages, and the metadata to store for each."""
+        texts = as_texts(documents, "collection")
+        names = [str(uuid4()) for _ in texts] if ids is None else as_texts(ids, "document_ids")
+        values = [None] * len(texts) if metadatas is None else list(metadatas)
+        if not len(set(names)) == len(names) == len(texts) == len(values):
+            raise ValueError(
+                f"Each of {len(texts)} documents needs one id of its own and one dict of metadata, got {len(names)} "
+                f"ids, {len(set(names))} of them different, and {len(values)} dicts."
+            )
+        if split is None:
+            pairs = zip(names, texts, strict=True)
+            passages = [{"document_id": name, "content": text} for name, text in pairs]
+        else:
+            passages = split(texts, names, chunk_size=self._length)
+        for step in [preprocess] if callable(preprocess) else preprocess or []:
+            passages = step(passages, names)
+        by_name = dict(zip(names, values, strict=True))
+        stored = [passage["document_id"] for passage in passages]
+        return passages, [{"document_id": name, **_metadata(by_name.get(name))} for name in stored]
+
+    def _opened(self, name: str | None) -> TextIndex:
+        if name is not None and name != self._name:
+            self._open(name)
+        if self.text_index is None:
+            raise ValueError("No index is open. Call index or from_index, or give index_name.")
+        return self.text_index
+
+    def _open(self, name: str) -> None:
+        folder = self._root / name
+        self._set_length(int(_facts(folder).get("doc_maxlen") or self._length))
+        saved = (folder / _INDEX).exists()
+        index = TextIndex.load(folder / _INDEX, self.encoder) if saved else _read_plaid(folder, self.encoder)
+        self.text_index, self._name = index, name
+        if not saved and os.access(folder, os.W_OK):
+            self._save(index)
+
+    def _save(self, index: TextIndex) -> None:
+        index.save(self._root / self._name / _INDEX)
+        self._write_facts()
+
+    def _write_facts(self) -> None:
+        facts = {"checkpoint": self._checkpoint, "doc_maxlen": self._length}
+        write_json(self._root / self._name / _FACTS, facts)
+
+    def _set_length(self, tokens: int) -> None:
+        """Let a model of PyLate or sentence-transformers read passages of this many tokens."""
+        self._length = tokens
+        model = getattr(self.encoder, "_model", None)
+        for part in (model, *(model if hasattr(model, "__iter__") else ())):
+            if (getattr(part, "document_length", None) or tokens) < tokens:
+                part.document_length = tokens
+
+
+def _results(rows: list[_Passages], texts: list[list[tuple[str, float]]], zero: bool) -> _Results:
+    results = [
+        [
+            {"content": text, "score": score, "rank": rank, **row}
+            for rank, (row, (text, score)) in enumerate(zip(own, found, strict=True), 0 if zero else 1)
+        ]
+        for own, found in zip(rows, texts, strict=True)
+    ]
+    return results[0] if len(results) == 1 else results
+
+
+def _metadata(values: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if values is None else {"document_metadata": values}
+
+
+def _of_documents(ids: Sequence[str]) -> dict[str, Any]:
+    return {"document_id": {"$in": list(ids)}}
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    if (folder / _FACTS).is_file():
+        return read_json_object(folder / _FACTS)
+    if not (folder / _PLAID).is_file():
+        raise FileNotFoundError(f"{folder} has no index. Give a folder that RAG.index returned.")
+    return dict(read_json_object(folder / _PLAID).get("config") or {})
+
+
+def _encoder_of(model: Any) -> tuple[TextEncoder, str]:
+    """Return a text encoder and the name to store for it."""
+    if not isinstance(model, (str, os.PathLike)):
+        return require_text_encoder(model), model.name
+    checkpoint = os.fspath(model)
+    if checkpoint in BUILT_IN or checkpoint.partition(":")[0] in ("http", "https", *_LIBRARIES.values()):
+        return load_text_encoder(checkpoint), checkpoint
+    for module, prefix in _LIBRARIES.items():
+        if find_spec(module) is not None:
+            return load_text_encoder(f"{prefix}:{checkpoint}"), checkpoint
+    raise ImportError(
+        f"{checkpoint} needs a library that runs ColBERT checkpoints. Install one with: pip install "
+        "'muvera-toolkit[pylate]'"
+    )
+
+
+def _read_plaid(folder: Path, encoder: TextEncoder) -> TextIndex:
+    """Read an index of RAGatouille: codes, texts, document ids and metadata."""
+    texts = as_texts(read_json(folder / "collection.json"), "collection.json")
+    # After a deletion the map keeps the old numbers, but texts and tokens are without gaps.
+    pids = read_json_object(folder / "pid_docid_map.json")
+    names = [pids[pid] for pid in sorted(pids, key=int)]
+    metadata_file = folder / "docid_metadata_map.json"
+    metadata = read_json_object(metadata_file) if metadata_file.is_file() else {}
+    source = open_source(folder, "plaid", ids=False)
+    if not len(texts) == len(names) == source.num_documents:
+        raise ValueError(
+            f"{folder} must have one text and one document id for each of {source.num_documents} passages, got "
+            f"{len(texts)} texts and {len(names)} ids. Build the index again."
+        )
+    database = DocumentDatabase()
+    database.set_property("text_encoder", encoder.name)
+    values = [{"document_id": name, **_metadata(metadata.get(name))} for name in names]
+    database.put(range(len(texts)), texts, values)
+    return TextIndex(MuveraIndex.from_plaid(source), database, encoder)

@@ -1,0 +1,204 @@
+"""RAGatouille's programs and its indexes, with only the import changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.foreign_indexes import decode_index, random_index, write_plaid
+from builders.text_encoders import HashEncoder
+
+from muvera.compat.ragatouille import RAGPretrainedModel, RAGTrainer, model, split_sentences
+
+PAGES = {
+    "Hayao_Miyazaki": "Miyazaki draws films. He wrote the manga Nausicaa. Spirited Away won an Oscar. " * 20,
+    "Studio_Ghibli": "Ghibli is a studio in Tokyo. Takahata and Suzuki are founders. It has a museum. " * 20,
+}
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder, with a small encoder in place of checkpoints and two pages of Wikipedia."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(model, "find_spec", lambda _: object())
+    monkeypatch.setattr(model, "load_text_encoder", lambda name: HashEncoder(name=name))
+    monkeypatch.setattr("muvera.compat.ragatouille.utils.get_wikipedia_page", PAGES.__getitem__)
+
+
+def test_the_programs_of_the_readme() -> None:
+    """What each block of RAGatouille's README does, in its order; its training blocks raise one sentence."""
+    from muvera.compat.ragatouille import RAGPretrainedModel, RAGTrainer
+    from muvera.compat.ragatouille.utils import get_wikipedia_page
+
+    with pytest.raises(NotImplementedError, match=r"^[^.]+\. [^.]+\.[^.]+\.$"):
+        RAGTrainer(model_name="Mine", pretrained_model_name="colbert-ir/colbertv2.0")
+
+    RAG = RAGPretrainedModel.from_pretrained("colbert-ir/colbertv2.0")
+    collection = [get_wikipedia_page(title) for title in PAGES]
+    path = RAG.index(index_name="pages", collection=collection)  # type: ignore[arg-type]
+    assert path == ".ragatouille/colbert/indexes/pages"
+    sources = [{"entity": "person"}, {"entity": "organisation"}]
+    path = RAG.index(
+        index_name="named_pages",
+        collection=collection,  # type: ignore[arg-type]
+        document_ids=["miyazaki", "ghibli"],
+        document_metadatas=sources,
+    )
+
+    RAG = RAGPretrainedModel.from_index(path)
+    assert len(RAG.search("Who draws films?")) == 4  # of 1,580 characters each, two passages a page
+    results: Any = RAG.search(["Which manga did Miyazaki write?", "Who are the founders of Ghibli?"], k=2)
+    assert [ranked[0]["document_id"] for ranked in results] == ["miyazaki", "ghibli"]
+    first = results[0][0]
+    assert set(first) == {"content", "score", "rank", "document_id", "passage_id", "document_metadata"}
+    assert (first["rank"], first["document_metadata"]) == (1, {"entity": "person"})
+    assert first["content"] in PAGES["Hayao_Miyazaki"]
+    assert RAG.search(["founders"], k=1, zero_index_ranks=True)[0]["rank"] == 0
+
+
+def test_arguments_of_the_splitter() -> None:
+    RAG = RAGPretrainedModel.from_pretrained("colbert-ir/colbertv2.0", index_root="elsewhere")
+    text = PAGES["Studio_Ghibli"]
+    for length, split, count in [(32, True, 20), (10_000, True, 1), (32, False, 1)]:
+        path = RAG.index([text], ["g"], max_document_length=length, split_documents=split, index_name="s")
+        assert path == "elsewhere/colbert/indexes/s"
+        assert len(RAG.search("museum", k=100)) == count
+    seen = []
+
+    def words(documents: list[str], ids: list[str], chunk_size: int) -> list[dict[str, str]]:
+        seen.append(chunk_size)
+        return [{"document_id": ids[0], "content": word} for word in documents[0].split()]
+
+    def upper(passages: list[dict[str, str]], _: list[str]) -> list[dict[str, str]]:
+        return [{**passage, "content": passage["content"].upper()} for passage in passages]
+
+    RAG.index(
+        ["one two"], ["n"], index_name="w", max_document_length=9, document_splitter_fn=words,
+        preprocessing_fn=[upper, upper], bsize=4, use_faiss=True,
+    )  # fmt: skip
+    assert [row["content"] for row in RAG.search("two")] == ["TWO", "ONE"]
+    RAG.add_to_index(["three"], ["m"], document_splitter_fn=words)
+    assert seen == [9, 9]
+    with pytest.raises(FileExistsError):
+        RAG.index(["four"], index_name="w", overwrite_index=False)
+    assert RAG.index(["four"], index_name="s", overwrite_index="reuse") == "elsewhere/colbert/indexes/s"
+    assert "museum" in RAG.search("museum")[0]["content"]
+    with pytest.raises(ValueError, match="2 documents"):
+        RAG.index(["one", "two"], document_ids=["same", "same"])
+
+
+def write_ragatouille(path: Path) -> dict[str, Any]:
+    """Write an index of four passages of three documents; the first document was deleted."""
+    index = random_index(0, [[5, 3], [4, 6]])
+    words = HashEncoder().encode_documents(["beta one two gamma delta epsilon"])[0]
+    index |= {"centroids": words.astype(np.float16), "weights": np.float32([-0.06, -0.02, 0.02, 0.06])}
+    index["codes"] = [codes % len(words) for codes in index["codes"]]
+    write_plaid(path, index)
+    config = {"checkpoint": "colbert-ir/colbertv2.0", "dim": 16, "nbits": 2, "doc_maxlen": 40}
+    (path / "metadata.json").write_text(json.dumps({"config": config, "num_chunks": 2}))
+    (path / "collection.json").write_text(json.dumps(["beta one", "beta two", "gamma", "delta"]))
+    (path / "pid_docid_map.json").write_text(json.dumps({"1": "b", "2": "b", "3": "c", "10": "d"}))
+    (path / "docid_metadata_map.json").write_text(json.dumps({"b": {"year": 1}, "d": {"year": 2}}))
+    return index
+
+
+def test_an_index_of_ragatouille_opens_in_place(tmp_path: Path) -> None:
+    path = tmp_path / ".ragatouille" / "colbert" / "indexes" / "old"
+    index = write_ragatouille(path)
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    RAG = RAGPretrainedModel.from_index(path)
+    results: Any = RAG.search("gamma delta")
+    tokens = np.split(decode_index(index), np.cumsum([5, 3, 4]))
+    query = HashEncoder().encode_queries(["gamma delta"])[0]
+    scores = [float((query @ own.T).max(axis=1).sum()) for own in tokens]
+    for row in results:
+        assert row["score"] == pytest.approx(scores[row["passage_id"]], rel=1e-2)
+    found = {
+        row["passage_id"]: (row["content"], row["document_id"], row.get("document_metadata"))
+        for row in results
+    }
+    assert found == {
+        0: ("beta one", "b", {"year": 1}), 1: ("beta two", "b", {"year": 1}), 2: ("gamma", "c", None),
+        3: ("delta", "d", {"year": 2}),
+    }  # fmt: skip
+    RAG.add_to_index(["epsilon", "never added"], ["e", "b"], [{"year": 3}, {}])
+    RAG.delete_from_index(["c", "unknown"])
+    again = RAGPretrainedModel.from_index(path)
+    assert [row["document_id"] for row in again.search("epsilon", k=1)] == ["e"]
+    assert {row["document_id"] for row in again.search("gamma")} == {"b", "d", "e"}
+    assert {row["document_id"] for row in again.search("gamma", doc_ids=["d", "e"])} == {"d", "e"}
+    assert {name: (path / name).read_bytes() for name in before} == before
+    assert again.search("epsilon", index_name="old", k=1)[0]["document_metadata"] == {"year": 3}
+
+
+def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
+    write_ragatouille(tmp_path / "old")
+    (tmp_path / "old" / "collection.json").write_text('["one"]')
+    with pytest.raises(ValueError, match="4 passages, got 1 texts and 4 ids"):
+        RAGPretrainedModel.from_index(tmp_path / "old")
+    with pytest.raises(FileNotFoundError):
+        RAGPretrainedModel.from_index(tmp_path / "nowhere")
+
+
+def test_a_folder_does_not_name_a_server(tmp_path: Path) -> None:
+    RAG = RAGPretrainedModel.from_pretrained("http://host/pooling#model")
+    path = RAG.index(["text"], index_name="remote")
+    with pytest.raises(ValueError, match="encoder="):
+        RAGPretrainedModel.from_index(path)
+    assert len(RAGPretrainedModel.from_index(path, encoder="http://host/pooling#model").search("text")) == 1
+
+
+def test_documents_without_an_index() -> None:
+    RAG = RAGPretrainedModel.from_pretrained(HashEncoder())
+    documents = ["a red apple", "a green pear", "a red brick"]
+    best: Any = RAG.rerank("red apple", documents, k=2)
+    assert [(row["content"], row["rank"], row["result_index"]) for row in best] == [
+        ("a red apple", 1, 0), ("a red brick", 2, 2),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="encode"):
+        RAG.search_encoded_docs("red")
+    RAG.encode(documents[:2], document_metadatas=[{"n": 0}, {"n": 1}], verbose=False)
+    RAG.encode(documents[2:])
+    rows: Any = RAG.search_encoded_docs(["pear", "brick"], k=1)
+    assert [(own[0]["content"], own[0].get("document_metadata")) for own in rows] == [
+        ("a green pear", {"n": 1}), ("a red brick", None),
+    ]  # fmt: skip
+    RAG.clear_encoded_docs(force=True)
+    with pytest.raises(ValueError, match="encode"):
+        RAG.search_encoded_docs("red")
+    with pytest.raises(ValueError, match="No index"):
+        RAG.search("red")
+
+
+def test_langchain_retrieves() -> None:
+    pytest.importorskip("langchain_core", reason="langchain-core is not installed")
+    RAG = RAGPretrainedModel.from_pretrained(HashEncoder())
+    RAG.index(["a red apple", "a green pear"], document_metadatas=[{"n": 0}, {"n": 1}], index_name="fruit")
+    documents = RAG.as_langchain_retriever(k=1).invoke("pear")
+    assert [(one.page_content, one.metadata) for one in documents] == [("a green pear", {"n": 1})]
+
+
+@pytest.mark.parametrize("size", [4, 16, 64])
+def test_passages_are_short_and_lose_nothing(size: int) -> None:
+    texts = [
+        "".join(f"Sentence {i} is short. " for i in range(40)),
+        " ".join(f"word{i}" for i in range(300)),
+        "".join(f"{i:04d}" for i in range(300)),
+        "".join(f"\u6771\u4eac{i}\u3042\u308b\u3002" for i in range(40)),
+        "",
+    ]
+    for text in texts:
+        passages = [row["content"] for row in split_sentences([text], ["a"], size)]
+        position = 0
+        for passage in passages:
+            start = text.index(passage, max(0, position - len(passage)))
+            assert text[position:start].strip() == ""
+            position = start + len(passage)
+            assert len(passage.encode("ascii", "ignore")) / 4 <= size
+        assert text[position:].strip() == ""
+
+
+def test_training_raises_one_sentence() -> None:
+    with pytest.raises(NotImplementedError, match="Train with PyLate"):
+        RAGTrainer()
