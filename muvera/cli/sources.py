@@ -174,7 +174,7 @@ class CodedIndexSource(IndexSource):
         for documents in self.batches(max_tokens):
             coded = self._index.codes(documents.ids)
             assert isinstance(coded.codec, ResidualCodec)
-            numbers, _, packed = coded.codec.split_codes(coded.tokens)
+            numbers, packed = coded.codec.split_codes(coded.tokens)
             yield documents, numbers, packed
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.ranking import best_first
 from ..reranking.codecs import CODECS, FLOATS, fit_codec
-from ..reranking.codecs.base import CodedVectors, TokenCodec, score_coded
-from ..reranking.pruning import RerankOptions, rank_candidates
+from ..reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, score_coded
+from ..reranking.pruning import RerankOptions, rank_candidates, ranked
 from .settings import IndexSettings
 from .token_store import TokenStore
 
@@ -268,18 +268,14 @@ class TokenLevels:
         options = replace(options, patience=None, early_exit=bounded)
         if floats is not None:
             floats.read_ahead(best)
-            ranked = rank_candidates(query, best, floats.slices, options, threads)
+            result = rank_candidates(query, best, floats.slices, options, threads)
             floats.let_go(best)  # later queries rarely read the same texts
-            return ranked
-        ascending = np.sort(best)
-        if len(ascending) == 0:
-            return ascending, np.empty(0, np.float32)
-        decoded = codes.rows(ascending).decoded(threads)
-        positions, scores = rank_candidates(
-            query, np.searchsorted(ascending, best),
-            lambda at, _: [(decoded, at, np.arange(len(at)))], options, threads,
+            return result
+        scores = rank_decoded(
+            np.asarray(query, np.float32), codes.codec, codes.slices(best, True), options.k, options.estimates,
+            len(best),
         )  # fmt: skip
-        return ascending[positions], scores
+        return ranked(best, scores, options.k)
 
 
 def _sample(store: TokenStore[MultiVectors], total: int) -> NDArray[np.float32]:

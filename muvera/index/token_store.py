@@ -14,6 +14,7 @@ from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
 from ..data.offsets import running_total
 from ..reranking.codecs.base import CodedVectors
+from ..reranking.slices import Places
 from ..utils.npy_files import load_npy
 from ..utils.page_cache import ask_for, forget, resident_share
 
@@ -167,18 +168,18 @@ class TokenStore(Generic[_Texts]):
 
     def slices(
         self, rows: NDArray[np.int64], in_order: bool
-    ) -> list[tuple[_Texts, NDArray[np.int64], NDArray[np.int64]]]:
-        """Return texts, positions in them, and positions in `rows` (any order) that together cover `rows`.
+    ) -> list[tuple[_Texts, NDArray[np.int64], Places]]:
+        """Return texts, positions in them, and places in `rows` (any order) that together cover `rows`.
 
         One segment after another, or exactly in the order of `rows` if `in_order`.
         """
         segments = self.segments
         if len(segments) == 1:
-            return [(segments[0].vectors, rows, np.arange(len(rows)))]
+            return [(segments[0].vectors, rows, slice(None))]
         owner = np.searchsorted([segment.first for segment in segments], rows, side="right") - 1
         order = np.arange(len(rows)) if in_order else np.argsort(owner, kind="stable")
         edges = np.flatnonzero(np.diff(owner[order])) + 1
-        slices = []
+        slices: list[tuple[_Texts, NDArray[np.int64], Places]] = []
         for run in np.split(order, edges) if len(order) else []:
             segment = segments[owner[run[0]]]
             slices.append((segment.vectors, rows[run] - segment.first, run))

@@ -273,7 +273,7 @@ def write_residuals(
 
 
 @helper
-def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
+def write_numbers(codes, first, last, width, id_bytes, most, numbers):
     """Write the centroid numbers of the codes first..last, each limited to `most`."""
     for token in range(first, last):
         number = np.int64(codes[token * width])
@@ -307,7 +307,7 @@ def unpack_residuals(
     whole = count * keys // CHUNK * CHUNK if nibbles.shape[0] > 0 else 0
     rows, center_bytes = out.view(np.uint8), centers.view(np.uint8)
     write_factors(codes, first, last, width, id_bytes, factors)
-    _write_numbers(codes, first, last, width, id_bytes, centers.shape[0] // words - 1, numbers)
+    write_numbers(codes, first, last, width, id_bytes, centers.shape[0] // words - 1, numbers)
     # One loop per number of bits: with the choice inside, the tables would be loaded for every chunk.
     if keys == 8:
         for token in range(first, last):

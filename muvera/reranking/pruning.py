@@ -8,6 +8,7 @@ candidate is unlikely to be among the k best, judged by the errors of the estima
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,9 @@ from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import best_first
 from ..kernels.pruning import prepare_bounds, score_with_pruning
 from ..kernels.tile import LANES, pack_columns
-from ..utils.parallel import run_in_ranges, thread_count
+from .slices import Places, score_slices
 
-__all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "score_candidates"]
+__all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "ranked", "score_candidates"]
 
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic in the tokens.
 _MAX_BOUNDED_TOKENS = 512
@@ -31,8 +32,8 @@ _MAX_NORM = 1e15
 
 _NO_PATIENCE = np.iinfo(np.int64).max
 
-#: Documents, positions of candidates in them, and the positions of their scores in the result.
-DocumentSlice = tuple[MultiVectors, NDArray[np.int64], NDArray[np.int64]]
+#: Documents, positions of candidates in them, and the places of their scores in the result.
+DocumentSlice = tuple[MultiVectors, NDArray[np.int64], Places]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,21 +82,29 @@ def score_candidates(
     is used if ``options.in_order``.
     """
     packed = _PackedQuery(query, options)
-    workers = 1 if options.in_order else thread_count(threads)
     out = np.empty(size, np.float32)
-    if workers == 1:
-        packed.score(slices, out)
-        return out
+    keeps_best = options.in_order or (len(packed.cosines) > 0 and options.k < size)
+    estimates = np.empty(0, np.float32) if options.estimates is None else options.estimates
+    patience = _NO_PATIENCE if options.patience is None else options.patience
+    states: deque[_State] = deque()  # of the tasks that ended: a task goes on with the best of another
 
-    def work(worker: int, _: int) -> None:
-        # Contiguous: the kernel would be compiled again for strided arrays.
-        own = [
-            (documents, np.ascontiguousarray(positions[worker::workers]), slots[worker::workers])
-            for documents, positions, slots in slices
-        ]
-        packed.score(own, out)
+    def score(
+        documents: MultiVectors, positions: NDArray[np.int64], places: Places, scores: NDArray[np.float32]
+    ) -> None:
+        try:
+            state = states.pop()
+        except IndexError:
+            state = _State(options.k if keeps_best else 0)
+        score_with_pruning(
+            *as_kernel_arrays(documents), documents.offsets, positions, packed.columns, packed.places,
+            packed.norms, packed.cosines, packed.sines, packed.slack, documents.longest_tokens, patience,
+            estimates[places] if len(estimates) else estimates, state.errors, state.heap, state.counts, scores,
+        )  # fmt: skip
+        states.append(state)
 
-    run_in_ranges(work, [(worker, worker + 1) for worker in range(workers)], threads)
+    score_slices(score, slices, out, 0 if options.in_order else len(packed.columns), threads)
+    if options.products is not None:
+        options.products.append(sum(int(state.counts[1]) for state in states))
     return out
 
 
@@ -125,8 +134,15 @@ def rank_candidates(
     """
     slices = slices_of(positions, options.in_order)
     scores = score_candidates(np.asarray(query, np.float32), slices, len(positions), options, threads)
+    return ranked(positions, scores, options.k)
+
+
+def ranked(
+    positions: NDArray[np.int64], scores: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the `k` best positions and their scores, best first; ties go to the lower position."""
     order = np.argsort(positions)
-    best = order[best_first(scores[order], options.k)]
+    best = order[best_first(scores[order], k)]
     return positions[best], scores[best]
 
 
@@ -135,7 +151,6 @@ class _PackedQuery:
 
     def __init__(self, tokens: NDArray[np.float32], options: RerankOptions) -> None:
         count, depth = tokens.shape
-        self.options = options
         # Bound on the rounding error of an inner product and of the angles, relative to the norms.
         self.slack = (depth + 64) * 2.0**-23
         self.norms = np.zeros(count)
@@ -153,23 +168,12 @@ class _PackedQuery:
                 prepare_bounds(products, norms, self.slack, order, self.norms, self.cosines, self.sines)
                 self.places[order] = np.arange(count)
                 packed = pack_columns(tokens[order])
-        self.packed = packed.reshape(-1)
+        self.columns = packed.reshape(-1)
 
-    def score(self, slices: Sequence[DocumentSlice], out: NDArray[np.float32]) -> None:
-        """Write the scores of the candidates in `slices`, one after another."""
-        size = sum(len(positions) for _, positions, _ in slices)
-        keeps_best = self.options.in_order or (len(self.cosines) > 0 and self.options.k < size)
-        heap = np.full(self.options.k if keeps_best else 0, -np.inf, np.float32)
-        counts, errors = np.zeros(2, np.int64), np.zeros(3)
-        estimates = np.empty(0, np.float32) if self.options.estimates is None else self.options.estimates
-        patience = _NO_PATIENCE if self.options.patience is None else self.options.patience
-        for documents, positions, slots in slices:
-            scores = np.empty(len(positions), np.float32)
-            score_with_pruning(
-                *as_kernel_arrays(documents), documents.offsets, positions, self.packed, self.places,
-                self.norms, self.cosines, self.sines, self.slack, documents.longest_tokens, patience,
-                estimates[slots] if len(estimates) else estimates, errors, heap, counts, scores,
-            )  # fmt: skip
-            out[slots] = scores
-        if self.options.products is not None:
-            self.options.products.append(int(counts[1]))
+
+class _State:
+    """The k best scores of a task, and its counts."""
+
+    def __init__(self, k: int) -> None:
+        self.heap = np.full(k, -np.inf, np.float32)
+        self.counts, self.errors = np.zeros(2, np.int64), np.zeros(3)

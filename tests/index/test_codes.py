@@ -182,7 +182,7 @@ def test_plaid_codes_are_kept(tmp_path: Path, nbits: int, centroids: int) -> Non
     assert facts["bytes_per_token"] == (1 if centroids < 257 else 2) + 2 + 16 * nbits // 8
     assert facts["codec"] == f"plaid-{nbits}bit" and not facts["keep_exact"]
     coded = loaded.codes(range(7))
-    numbers, _, packed = coded.codec.split_codes(coded.tokens)  # type: ignore[attr-defined]
+    numbers, packed = coded.codec.split_codes(coded.tokens)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(numbers, np.concatenate(written["codes"]))
     np.testing.assert_array_equal(packed, np.concatenate(written["packed"]))
     np.testing.assert_allclose(loaded.tokens(range(7)).tokens, documents.tokens, atol=1e-3)

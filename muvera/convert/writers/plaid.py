@@ -120,7 +120,7 @@ def _fitted(tokens: NDArray[Any], nbits: int, bucket_means: bool) -> ResidualCod
 
 def _coded(documents: MultiVectors, codec: ResidualCodec) -> Iterator[Coded]:
     for batch in collection_batches(documents, _TOKENS):
-        numbers, _, packed = codec.split_codes(codec.encode(batch.tokens))
+        numbers, packed = codec.split_codes(codec.encode(batch.tokens))
         yield batch, numbers, packed
 
 

@@ -14,10 +14,12 @@ from ...data.multivectors import MultiVectors
 from ...data.offsets import as_offsets, offsets_from_lengths, rows_of_texts
 from ...data.validation import TokenArray, read_only_view
 from ...kernels.code_scores import score_codes
+from ...kernels.decoding import Decoder, decode_codes, score_decoded
 from ...kernels.queries import round_query
-from ...kernels.tile import LANES
+from ...kernels.tile import LANES, pack_columns
 from ...kernels.token_codes import FACTOR_BYTES
-from ...utils.parallel import run_in_ranges, thread_count
+from ...utils.parallel import run_in_ranges
+from ..slices import Places, score_slices
 
 __all__ = [
     "CodeLayout",
@@ -28,6 +30,7 @@ __all__ = [
     "factor_bytes",
     "factors_of",
     "power_of_two",
+    "rank_decoded",
     "round_to_bytes",
     "score_coded",
 ]
@@ -70,17 +73,14 @@ class TokenCodec(ABC):
     #: Name of the class in a saved index.
     kind: ClassVar[str]
 
-    def __init__(self, name: str, dimension: int, bytes_per_token: int, layout: CodeLayout) -> None:
+    def __init__(self, name: str, dimension: int, layout: CodeLayout, decoder: Decoder) -> None:
         self.name, self.dimension = name, dimension
-        self.bytes_per_token, self.layout = bytes_per_token, layout
+        self.bytes_per_token = decoder.width
+        self.layout, self.decoder = layout, decoder
 
     @abstractmethod
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
         """Write the codes of tokens (n, dimension) to `out` (n, bytes_per_token), which must be zero."""
-
-    @abstractmethod
-    def _decode(self, codes: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
-        """Write the decoded tokens to `out`."""
 
     @abstractmethod
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
@@ -115,7 +115,8 @@ class TokenCodec(ABC):
         out = np.empty((len(codes), self.dimension), np.float32)
 
         def work(start: int, stop: int) -> None:
-            self._decode(np.ascontiguousarray(codes[start:stop]), out[start:stop])
+            flat = read_only_view(np.ascontiguousarray(codes[start:stop])).reshape(-1)
+            decode_codes(flat, self.decoder, out[start:stop])
 
         run_in_ranges(work, _blocks(len(codes)), threads)
         return out
@@ -182,7 +183,7 @@ class CodedVectors:
 
 
 #: Coded texts, positions of candidates in them, and the positions of their scores in the result.
-CodedSlice = tuple[CodedVectors, NDArray[np.int64], NDArray[np.int64]]
+CodedSlice = tuple[CodedVectors, NDArray[np.int64], Places]
 
 
 def score_coded(
@@ -197,23 +198,47 @@ def score_coded(
     They are Chamfer similarities of decoded tokens with the query, both rounded to bytes: accurate enough to
     choose the best candidates, which are then scored without rounding.  No score depends on `threads`.
     """
-    rounded, layout = codec.query(query), codec.layout
+    rounded = codec.query(query)
+
+    def score(
+        texts: CodedVectors, positions: NDArray[np.int64], places: Places, out: NDArray[np.float32]
+    ) -> None:
+        score_codes(
+            read_only_view(texts.tokens).reshape(-1), texts.offsets, positions,
+            codec.bytes_per_token, codec.dimension, *codec.layout[:-1], *rounded, out,
+        )  # fmt: skip
+
     out = np.empty(size, np.float32)
-    workers = thread_count(threads)
+    # A product of bytes takes a quarter of the time of a product of floats.
+    score_slices(score, slices, out, len(rounded.packed) / 4, threads)
+    return out
 
-    def work(worker: int, _: int) -> None:
-        for texts, positions, slots in slices:
-            # Contiguous: the kernel would be compiled again for strided arrays.
-            own = np.ascontiguousarray(positions[worker::workers])
-            scores = np.empty(len(own), np.float32)
-            score_codes(
-                read_only_view(texts.tokens).reshape(-1), texts.offsets, own,
-                codec.bytes_per_token, codec.dimension, layout.id_bytes, layout.centers, layout.table,
-                layout.nibbles, layout.words, *rounded, scores,
-            )  # fmt: skip
-            out[slots[worker::workers]] = scores
 
-    run_in_ranges(work, [(worker, worker + 1) for worker in range(workers)], threads)
+def rank_decoded(
+    query: NDArray[np.float32],
+    codec: TokenCodec,
+    slices: Sequence[CodedSlice],
+    k: int,
+    estimates: NDArray[np.float32] | None,
+    size: int,
+) -> NDArray[np.float32]:
+    """Return the scores of one query's `size` candidates by decoded tokens, as :func:`rank_candidates` does.
+
+    The slices list the candidates in the order of their `estimates`, if these are given.
+    """
+    packed, errors = pack_columns(query).reshape(-1), np.zeros(3)
+    heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)
+
+    def score(
+        texts: CodedVectors, positions: NDArray[np.int64], places: Places, out: NDArray[np.float32]
+    ) -> None:
+        score_decoded(
+            read_only_view(texts.tokens).reshape(-1), texts.offsets, positions, codec.decoder, packed, len(query),
+            none if estimates is None else estimates[places], errors, heap, out,
+        )  # fmt: skip
+
+    out = np.empty(size, np.float32)
+    score_slices(score, slices, out, 0)
     return out
 
 

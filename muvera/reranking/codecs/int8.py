@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
+from ...kernels.decoding import Decoder
 from ...kernels.token_codes import FACTOR_BYTES
 from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes, factors_of, power_of_two, round_to_bytes
 
@@ -51,11 +52,18 @@ class Int8Codec(TokenCodec):
         dimension = len(center)
         depth = -(-dimension // STEP) * STEP
         none = np.empty(0, np.uint8)
-        super().__init__(
-            "int8", dimension, dimension + FACTOR_BYTES, CodeLayout(0, none, none, none, depth, depth)
-        )
         self._center, self._unit = read_only_view(center), np.float32(unit)
         self._ones = read_only_view(np.ones(dimension, np.float32))
+        no_floats = np.empty(0, np.float32)
+        super().__init__(
+            "int8",
+            dimension,
+            CodeLayout(0, none, none, none, depth, depth),
+            Decoder(
+                dimension + FACTOR_BYTES, 0, self._unit, self._center, read_only_view(no_floats), self._ones,
+                no_floats,
+            ),
+        )  # fmt: skip
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], threads: int | None = None) -> Int8Codec:
@@ -70,9 +78,6 @@ class Int8Codec(TokenCodec):
         out[:, :FACTOR_BYTES] = factor_bytes(factors)
         rounded = np.clip(np.rint(centered / self._steps(out)), -_MOST, _MOST)
         out[:, FACTOR_BYTES:] = (rounded + _ZERO).astype(np.uint8)
-
-    def _decode(self, codes: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
-        out[:] = (codes[:, FACTOR_BYTES:].astype(np.float32) - _ZERO) * self._steps(codes) + self._center
 
     def _steps(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the step of each code, float32 (n, 1)."""

@@ -13,11 +13,12 @@ from scipy.special import ndtr
 
 from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
+from ...kernels.decoding import MARKS, Decoder
 from ...kernels.products import add_product, pack_map
-from ...kernels.token_codes import FACTOR_BYTES, HAS_SHUFFLES, byte_table, decode_residuals, write_residuals
+from ...kernels.token_codes import FACTOR_BYTES, HAS_SHUFFLES, byte_table, write_residuals
 from ...utils.checks import require_choice
 from ...utils.parallel import run_in_ranges
-from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes, factors_of, power_of_two, round_to_bytes
+from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes, power_of_two, round_to_bytes
 
 __all__ = [
     "NUM_CENTROIDS",
@@ -46,9 +47,6 @@ _LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
 
 # Factors by which a token is scaled before encoding; the best one is used.
 _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
-
-# Number of entries that store one byte of a centroid's number: two bits each.
-_MARKS = 4
 
 # Largest difference between an entry of a decoded unit token and its code's value: float32 rounds its rotation.
 _TOLERANCE = 5e-6
@@ -122,7 +120,7 @@ class ResidualCodec(TokenCodec):
         self._inverse_scales = read_only_view(1 / scales)
         self._rotation = rotation
         if rotation is not None:
-            self._forward, self._back = pack_map(rotation), pack_map(np.ascontiguousarray(rotation.T))
+            self._forward = pack_map(rotation)
         self._unit = np.float32(unit)
         self._id_bytes = 1 if len(centroids) <= 1 << 8 else 2 if len(centroids) <= 1 << 16 else 4
         self._residual_bytes = -(-dimension * self.bits // 8)
@@ -131,9 +129,13 @@ class ResidualCodec(TokenCodec):
         super().__init__(
             f"{self.bits}bit" if rotation is not None else f"plaid-{self.bits}bit",
             dimension,
-            self._id_bytes + FACTOR_BYTES + self._residual_bytes,
             self._make_layout(dimension),
-        )
+            Decoder(
+                self._id_bytes + FACTOR_BYTES + self._residual_bytes, self._id_bytes, self._unit,
+                self._scaled_centroids.reshape(-1), self._table.reshape(-1), self._scales,
+                np.empty(0, np.float32) if rotation is None else pack_map(np.ascontiguousarray(rotation.T)),
+            ),
+        )  # fmt: skip
 
     def _make_layout(self, dimension: int) -> CodeLayout:
         """Round centroids and levels to steps of one size, so that the sum of two of them is a byte."""
@@ -226,10 +228,8 @@ class ResidualCodec(TokenCodec):
         out[:, start : start + FACTOR_BYTES] = factor_bytes(factors / self._unit)
         out[:, start + FACTOR_BYTES :] = packed
 
-    def split_codes(
-        self, codes: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
-        """Return the centroid numbers, factors and packed residuals of codes (n, bytes_per_token)."""
+    def split_codes(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return the centroid numbers and packed residuals of codes (n, bytes_per_token)."""
         start = self._id_bytes
         ids = np.zeros((len(codes), 4), np.uint8)
         ids[:, :start] = codes[:, :start]
@@ -237,28 +237,12 @@ class ResidualCodec(TokenCodec):
         # A damaged number counts as the last centroid, as in the kernel, which must not read beyond the
         # centroids.
         numbers = np.minimum(ids.view("<u4").reshape(-1).astype(np.int64), len(self._centroids) - 1)
-        return numbers, factors_of(codes[:, start : start + FACTOR_BYTES]) * self._unit, packed
-
-    def _decode(self, codes: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
-        numbers, factors, packed = self.split_codes(codes)
-        scaled = np.empty_like(out)
-        decode_residuals(numbers, packed, self._scaled_centroids, self._table, False, scaled)
-        scaled *= self._scales
-        scaled *= factors[:, np.newaxis]
-        out[:] = scaled if self._rotation is None else _product(scaled, self._back, self.dimension)
-        self._mark_centroids(numbers, out)
-
-    def _mark_centroids(self, numbers: NDArray[np.int64], tokens: NDArray[np.float32]) -> None:
-        """Write the centroid numbers to the two lowest bits of the first entries that are not zero."""
-        for i in range(min(_MARKS * self._id_bytes, self.dimension)):
-            bits = tokens[:, i].view(np.uint32)
-            pair = (numbers >> 2 * i & 3).astype(np.uint32)
-            bits[:] = np.where(bits << np.uint32(1) == 0, bits, bits & ~np.uint32(3) | pair)
+        return numbers, packed
 
     def _marked_centroids(self, tokens: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the numbers written by :meth:`_mark_centroids`; arbitrary numbers for other tokens."""
+        """Return the numbers that decoded tokens store; arbitrary numbers for other tokens."""
         numbers = np.zeros(len(tokens), np.int64)
-        for i in range(min(_MARKS * self._id_bytes, self.dimension)):
+        for i in range(min(MARKS * self._id_bytes, self.dimension)):
             numbers |= (tokens[:, i].view(np.uint32) & np.uint32(3)).astype(np.int64) << 2 * i
         return np.minimum(numbers, len(self._centroids) - 1)
 

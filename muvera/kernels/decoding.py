@@ -1,0 +1,140 @@
+"""Decode token codes to floats, and score decoded documents: see :mod:`muvera.kernels.token_codes`."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .jit import helper, kernel
+from .products import add_product
+from .pruning import _enter, _hardly_reaches
+from .row_operations import half_at, prefetch
+from .tile import LANES, ROWS, tile_max
+from .token_codes import FACTOR_BYTES, write_numbers
+
+#: Entries of a decoded token whose two lowest bits store the centroid's number, for each of its bytes.
+MARKS = 4
+
+# Bytes that a prefetch brings.
+_LINE = 64
+
+# Rows that are decoded together: a multiple of ROWS, few enough to stay in the first-level cache.
+_BLOCK = 4 * ROWS
+
+
+class Decoder(NamedTuple):
+    """Arrays that decode a codec's codes, flat.
+
+    Without a `table`, a code has one byte per coordinate, 128 plus the steps from the only center.  Otherwise it is a
+    centroid's number and packed residuals: `centers` are in units of the `scales`, the `table` has the levels of the
+    coordinates of each byte, and `back`, which may be empty, rotates the result.  Every token has a factor in `unit`.
+    """
+
+    width: int
+    id_bytes: int
+    unit: np.float32
+    centers: NDArray[np.float32]
+    table: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    back: NDArray[np.float32]
+
+
+@helper
+def _decode_rows(codes, first, last, decoder, numbers, scaled, out):
+    """Write the decoded codes first..last to `out`, float32 (n, d); `numbers` (n,) and `scaled` (n, d) are scratch."""
+    dimension = out.shape[1]
+    start = decoder.id_bytes + FACTOR_BYTES
+    if decoder.table.shape[0] == 0:
+        for token in range(first, last):
+            place = token * decoder.width + start
+            step = half_at(codes, place - FACTOR_BYTES) * decoder.unit
+            row, steps = out[token - first], codes[place : place + dimension]
+            for j in range(dimension):
+                row[j] = (np.float32(steps[j]) - np.float32(128)) * step + decoder.centers[j]
+        return
+    keys = decoder.table.shape[0] // 256
+    most = decoder.centers.shape[0] // dimension - 1
+    count = last - first
+    rows = scaled if decoder.back.shape[0] > 0 else out
+    write_numbers(codes, first, last, decoder.width, decoder.id_bytes, most, numbers)
+    for token in range(first, last):
+        place, row = token * decoder.width, rows[token - first]
+        center = numbers[token - first] * dimension
+        factor = half_at(codes, place + decoder.id_bytes) * decoder.unit
+        for i in range(decoder.width - start):
+            entry = np.int64(codes[place + start + i]) * keys
+            for j in range(i * keys, min((i + 1) * keys, dimension)):
+                row[j] = decoder.centers[center + j] + decoder.table[entry + j - i * keys]
+        for j in range(dimension):
+            row[j] = row[j] * decoder.scales[j] * factor
+    if decoder.back.shape[0] > 0:
+        out[:count] = 0
+        add_product(scaled[:count], decoder.back, out[:count])
+    bits = out.view(np.uint32)
+    for row in range(count):
+        for i in range(min(MARKS * decoder.id_bytes, dimension)):
+            value = bits[row, i]
+            if value & np.uint32(0x7FFFFFFF) != 0:
+                bits[row, i] = value & np.uint32(0xFFFFFFFC) | np.uint32(numbers[row] >> (2 * i) & 3)
+
+
+@kernel
+def decode_codes(codes, decoder, out):
+    """Write the decoded codes (flat) to `out`, float32 (n, d)."""
+    numbers, scaled = np.empty(_BLOCK, np.int64), np.empty((_BLOCK, out.shape[1]), np.float32)
+    for first in range(0, out.shape[0], _BLOCK):
+        last = min(first + _BLOCK, out.shape[0])
+        _decode_rows(codes, first, last, decoder, numbers, scaled, out[first:last])
+
+
+@kernel
+def score_decoded(codes, offsets, documents, decoder, packed, count, estimates, errors, heap, out):
+    """Write the Chamfer similarities of decoded `documents` (c,) with one query of `count` tokens to `out` (c,).
+
+    They have the bits of :func:`muvera.kernels.chamfer.score_documents` for the tokens of :func:`decode_codes`.  The
+    score is -inf for documents without tokens, and for all from the first one that is excluded by its estimate.
+
+    Parameters
+    ----------
+    codes : uint8
+        Codes of all documents, flat.
+    offsets : int64 (all documents + 1,)
+    packed : float32
+        The query's tokens, see :func:`muvera.kernels.tile.pack_columns`.
+    estimates, errors, heap
+        See :func:`muvera.kernels.pruning.score_with_pruning`.
+    """
+    depth = decoder.scales.shape[0]
+    panels = packed.shape[0] // (depth * LANES)
+    numbers, scaled = np.empty(_BLOCK, np.int64), np.empty((_BLOCK, depth), np.float32)
+    decoded = np.empty((_BLOCK, depth), np.float32)
+    rows = decoded.reshape(-1)
+    best = np.empty(panels * LANES, np.float32)
+    out[:] = -np.inf
+    for i in range(documents.shape[0]):
+        if estimates.shape[0] > 0 and _hardly_reaches(estimates[i], errors, heap):
+            return
+        start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+        if start == stop:
+            continue
+        following = offsets[documents[min(i + 1, documents.shape[0] - 1)]] * decoder.width
+        best[:] = -np.inf
+        for first in range(start, stop, _BLOCK):
+            last = min(first + _BLOCK, stop)
+            for place in range((first - start) * decoder.width, (last - start) * decoder.width, _LINE):
+                prefetch(codes, following + place)
+            _decode_rows(codes, first, last, decoder, numbers, scaled, decoded)
+            for row in range(0, last - first, ROWS):
+                for panel in range(panels):
+                    tile_max(rows, row, last - first - 1, depth, packed, panel, best, panel * LANES)
+        total = 0.0
+        for token in range(count):
+            total += best[token]
+        out[i] = total
+        if estimates.shape[0] > 0:
+            error = np.float64(out[i]) - np.float64(estimates[i])
+            errors[0] += 1
+            errors[1] += error
+            errors[2] += error * error
+        if out[i] > heap[0]:
+            _enter(heap, out[i])

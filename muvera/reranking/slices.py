@@ -1,0 +1,54 @@
+"""Candidates in several segments of a collection, and their scores on several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..utils.parallel import SMALL, run_in_ranges
+
+__all__ = ["Places", "Slice", "score_slices"]
+
+#: Positions of candidates in a result; ``slice(None)`` for all, in order.
+Places = NDArray[np.int64] | slice
+
+#: Texts of a segment, positions of candidates in them, and the places of their scores in the result.
+Slice = tuple[Any, NDArray[np.int64], Places]
+
+# Tasks that candidates are divided into.
+_TASKS = 8
+
+
+def score_slices(
+    score: Callable[[Any, NDArray[np.int64], Places, NDArray[np.float32]], object],
+    slices: Sequence[Slice],
+    out: NDArray[np.float32],
+    operations: float,
+    threads: int | None = 1,
+) -> None:
+    """Call ``score(texts, positions, places, scores)`` for all slices, and write the scores to their places in `out`.
+
+    `operations` is the number of multiply-adds of a token, 0 if no other thread may help.  Each of several tasks then
+    scores every eighth candidate, the likely best of its own first.
+    """
+
+    def part(start: int, step: int) -> None:
+        for texts, positions, places in slices:
+            if step > 1:
+                # Contiguous: kernels would be compiled again for strided arrays.
+                positions = np.ascontiguousarray(positions[start::step])
+                places = np.arange(len(out))[places][start::step]
+            own = out if isinstance(places, slice) else np.empty(len(positions), np.float32)
+            score(texts, positions, places, own)
+            if own is not out:
+                out[places] = own
+
+    tokens = sum(len(positions) * texts.num_tokens / max(1, len(texts)) for texts, positions, _ in slices)
+    if threads == 1 or tokens * operations < SMALL:
+        part(0, 1)
+    else:
+        tasks = [(i, i + 1) for i in range(min(_TASKS, len(out)))]
+        run_in_ranges(lambda i, _: part(i, len(tasks)), tasks, threads, tokens * operations)
