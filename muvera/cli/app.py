@@ -15,6 +15,7 @@ from .convert import convert, formats
 from .demo import demo
 from .encode import encode, load
 from .index import index, info
+from .mcp import mcp
 from .measure import diagnose, tune
 from .output import note, one_line
 from .search import search
@@ -113,6 +114,7 @@ for command, summary in (
     (index, "Build an index of token embeddings."),
     (search, "Find the best documents for each query."),
     (serve, "Serve an index over HTTP, with a web page."),
+    (mcp, "Serve an index of texts to agents (MCP)."),
     (info, "Describe an index or token embeddings."),
     (diagnose, "Measure token embeddings and recommend an encoder."),
     (tune, "Choose the encoder for your documents and queries."),

@@ -1,0 +1,35 @@
+"""``muvera mcp``: an index of texts as tools for agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+__all__ = ["mcp"]
+
+
+def mcp(
+    index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index of texts.")],
+    encoder: Annotated[
+        str | None, Option(help="Text encoder (default: that of the index if it is built in).")
+    ] = None,
+    writable: Annotated[bool, Option("--writable", help="Also offer the tool add.")] = False,
+) -> None:
+    """Serve an index of texts to agents over standard input and output (Model Context Protocol).
+
+    The tools are search, get and explain. Answers have ids, titles, snippets and their characters. Needs the extra mcp.
+
+    \b
+    Example, for a client's configuration:
+      {"mcpServers": {"my-texts": {"command": "muvera", "args": ["mcp", "/path/to/my-index"]}}}
+    """
+    from ..texts.text_index import TextIndex
+    from ..utils.optional_imports import import_extra
+
+    import_extra("mcp.server", "mcp", "muvera mcp")
+    from ..integrations.mcp import make_server
+
+    with TextIndex.open(index, encoder) if writable else TextIndex.load(index, encoder) as opened:
+        make_server(opened, writable=writable).run()

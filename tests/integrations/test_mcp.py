@@ -1,0 +1,126 @@
+"""`muvera mcp`, through the SDK's own client: over standard input and output, and within the process."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.paths import ROOT
+from builders.text_encoders import HashEncoder
+
+pytest.importorskip("mcp", reason="mcp is not installed")
+
+import mcp
+
+from muvera import TextIndex
+from muvera.integrations.mcp import make_server
+
+TEXTS = [
+    "Apples\nThe tree blooms in April. " + "Bees carry the pollen. " * 40 + "A ripe apple is red. It falls.",
+    "A green pear grows on a wall.",
+    "Bricks are red.",
+]
+METADATA = [{"kind": "fruit"}, {"kind": "fruit", "title": "Pears"}, {"kind": "stone"}]
+
+#: `muvera mcp` with the tests' encoder, which has no name that it could load.
+PROGRAM = """
+import sys
+sys.path[:0] = {path!r}
+from builders.text_encoders import HashEncoder
+from muvera.texts.encoders import registry
+registry.load_text_encoder = lambda name: HashEncoder(name=name)
+sys.argv[1:] = ["mcp", {folder!r}, "--encoder", "hash", "--writable"]
+from muvera.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    TextIndex.build(
+        TEXTS, HashEncoder(), ids=["a", "p", "b"], metadata=METADATA, tokens="float32", path=tmp_path / "i"
+    )
+    return tmp_path / "i"
+
+
+def converse(server: Any, talk: Callable[[Any], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with mcp.Client(server) as client:
+            await talk(client)
+
+    asyncio.run(run())
+
+
+async def call(client: Any, tool: str, **arguments: Any) -> Any:
+    answer = await client.call_tool(tool, arguments)
+    assert not answer.is_error, answer.content
+    content = answer.structured_content
+    return content["result"] if set(content) == {"result"} else content
+
+
+def test_tools_over_standard_input_and_output(saved: Path) -> None:
+    program = PROGRAM.format(path=[str(ROOT), str(ROOT / "tests")], folder=str(saved))
+    server = mcp.StdioServerParameters(command=sys.executable, args=["-c", program], cwd=str(ROOT))
+
+    async def talk(client: Any) -> None:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert set(tools) == {"search", "get", "explain", "add"}
+        assert [tools[name].annotations.read_only_hint for name in ("search", "add")] == [True, False]
+
+        best, *_ = await call(client, "search", query="ripe red apple", where={"kind": "fruit"})
+        assert (best["id"], best["title"]) == ("a", "Apples")
+        start, stop = best["span"]
+        assert TEXTS[0][start:stop] == best["snippet"] == "A ripe apple is red. It falls."
+        matched = [TEXTS[0][first:last] for first, last in best["matches"]]
+        assert matched == ["ripe", "apple", "red"]
+
+        [pear] = await call(client, "get", ids=["p"], start=2, characters=5)
+        assert (pear["title"], pear["text"], pear["span"]) == ("Pears", "green", [2, 7])
+        assert (pear["length"], pear["metadata"]) == (len(TEXTS[1]), METADATA[1])
+
+        found = await call(client, "explain", query="green wall", id="p")
+        assert [(word["query"], word["text"]) for word in found["words"]] == [
+            ("green", "green"),
+            ("wall", "wall"),
+        ]
+        assert found["score"] == pytest.approx(2.0, abs=1e-3)
+        first, last = found["sentences"][0]["span"]
+        assert TEXTS[1][first:last] == found["sentences"][0]["text"]
+
+        assert await call(client, "add", texts=["A plum"], ids=["plum"], metadata=[{"n": 1}]) == ["plum"]
+        assert (await call(client, "search", query="plum", k=1))[0]["id"] == "plum"
+        for tool, arguments in [("get", {"ids": ["z"]}), ("add", {"texts": ["x"], "ids": ["plum"]})]:
+            answer = await client.call_tool(tool, arguments)
+            assert answer.is_error and repr(arguments["ids"][0]) in answer.content[0].text
+
+    converse(server, talk)
+    assert "plum" in TextIndex.load(saved, HashEncoder())
+
+
+def test_a_server_is_read_only_unless_it_is_told_otherwise(saved: Path) -> None:
+    async def talk(client: Any) -> None:
+        assert "add" not in {tool.name for tool in (await client.list_tools()).tools}
+        assert (await client.call_tool("add", {"texts": ["x"]})).is_error
+
+    converse(make_server(TextIndex.load(saved, HashEncoder())), talk)
+
+
+def test_an_encoder_without_spans_shows_the_beginning() -> None:
+    class Without(HashEncoder):
+        def token_spans(self, text: str, side: str) -> None:
+            return None
+
+    async def talk(client: Any) -> None:
+        [best] = await call(client, "search", query="ripe red apple")
+        assert best["snippet"] == TEXTS[0][: best["span"][1]] and 200 <= best["span"][1] <= 400
+        assert (await client.call_tool("explain", {"query": "apple", "id": 0})).is_error
+
+    converse(make_server(TextIndex.build(TEXTS[:1], Without())), talk)
+
+
+def test_the_command_names_what_is_missing(saved: Path) -> None:
+    from builders.command_line import fails
+
+    assert "hash" in fails("mcp", saved)
