@@ -6,7 +6,6 @@ import json
 import string
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -21,6 +20,7 @@ from ...data.demo_sample import DemoSample, load_demo_reduction
 from ...data.multivectors import MultiVectors
 from ...encoders.matmul import one_blas_thread
 from ...utils.optional_imports import import_extra
+from ...utils.parallel import run_in_ranges
 from .base import TextSide, from_matrices
 
 __all__ = [
@@ -38,9 +38,6 @@ TokenIds = npt.NDArray[np.int32]
 
 # Larger batches are not faster on a CPU: the widest activation (tokens, 1536) should fit into the cache.
 _BATCH_TOKENS = 2048
-
-# A batch of at most this many tokens is encoded on one thread.
-_FEW_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -155,18 +152,27 @@ class MiniLMEncoder:
         ids = [
             np.asarray(encoding.ids, dtype=np.int32) for encoding in self._tokenizer.encode_batch(list(texts))
         ]
-        out: list[TokenStates] = []
-        for batch in _batches(ids):
-            # BLAS threads slow a short query down, above all on a busy machine.
-            few = sum(map(len, batch)) <= _FEW_TOKENS
-            with one_blas_thread() if few else nullcontext():
-                for token_ids, states in zip(batch, self._model.hidden_states(batch), strict=True):
-                    kept = self._kept(token_ids, side)
-                    vectors = unit_rows(states[kept])
-                    if self._reduction is not None:
-                        vectors = self._reduction(vectors)
-                    out.append(TokenStates(vectors, token_ids[kept], unit_rows(states.mean(axis=0))))
-        return out
+        batches = list(_batches(ids))
+        states: list[list[TokenStates]] = [[] for _ in batches]
+
+        def encode(start: int, stop: int) -> None:
+            for i in range(start, stop):
+                found = self._model.hidden_states(batches[i])
+                states[i] = [
+                    self._states(own, rows, side) for own, rows in zip(batches[i], found, strict=True)
+                ]
+
+        # One thread per batch is faster than BLAS threads, which other steps than products leave idle.
+        with one_blas_thread():
+            run_in_ranges(encode, [(i, i + 1) for i in range(len(batches))])
+        return [one for own in states for one in own]
+
+    def _states(self, token_ids: TokenIds, states: FloatMatrix, side: TextSide) -> TokenStates:
+        kept = self._kept(token_ids, side)
+        vectors = unit_rows(states[kept])
+        if self._reduction is not None:
+            vectors = self._reduction(vectors)
+        return TokenStates(vectors, token_ids[kept], unit_rows(states.mean(axis=0)))
 
     def _kept(self, token_ids: TokenIds, side: TextSide) -> npt.NDArray[np.bool_]:
         kept: npt.NDArray[np.bool_] = ~self._is_punctuation[token_ids] | (side == "query")

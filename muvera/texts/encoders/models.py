@@ -21,7 +21,7 @@ from .base import TextSide, from_matrices
 __all__ = ["FastembedEncoder", "HTTPEncoder", "PyLateEncoder", "SentenceTransformersEncoder"]
 
 # Texts that fastembed encodes in one batch.
-_TOGETHER = 16
+_TOGETHER = 8
 
 # Larger HTTP answers are not the vectors of one batch.
 _MAX_BYTES = 1 << 30
