@@ -99,7 +99,7 @@ def opened(folder: Path) -> TextIndex:
 
 
 def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
-    """Let writers send changes to a server, and kill it."""
+    """Let writers send changes to a server, and kill it some time after the first answer."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = ServerSettings(writable=True, token="secret")
@@ -136,6 +136,11 @@ def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) ->
     threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
     for thread in threads:
         thread.start()
+    before = sum(writer.acknowledged for writer in writers)
+    while sum(writer.acknowledged for writer in writers) == before and any(
+        map(threading.Thread.is_alive, threads)
+    ):
+        time.sleep(0.005)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -155,7 +160,6 @@ def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float)
             os.write(write, bytes([writer.number]))
             return True
 
-        os.write(write, bytes([WRITERS]))  # ready
         threads = [
             threading.Thread(target=writer.run, args=(lambda one, own=writer: send(own, one), seed))
             for writer in writers
@@ -167,12 +171,12 @@ def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float)
 
     child = forked(work)
     os.close(write)
-    os.read(read, 1)
+    acknowledged = [*os.read(read, 1)]
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with os.fdopen(read, "rb") as pipe:
-        acknowledged = list(pipe.read())
+        acknowledged += pipe.read()
     for writer in writers:
         left = iter(range(acknowledged.count(writer.number)))
         writer.run(lambda _, left=left: next(left, None) is not None, seed)  # type: ignore[misc]
