@@ -14,7 +14,7 @@ from ..utils.atomic_files import atomic_folder, read_json, recover_folder, save_
 from ..utils.checks import given
 from ..utils.npy_files import load_npy
 from ..utils.optional_imports import import_extra
-from .offsets import as_offsets, offsets_from_lengths, rows_of_texts
+from .offsets import as_offsets, offsets_from_lengths, rows_of_texts, running_total
 from .validation import (
     Ids,
     TokenArray,
@@ -117,7 +117,13 @@ class MultiVectors:
             If an array has another shape or width or holds integers, or the dimension is unknown.
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
-        return cls.from_flat(tokens, lengths, ids=ids)
+        if tokens.shape[1] == 0:
+            return cls.from_flat(tokens, lengths, ids=ids)  # raises
+        texts = object.__new__(cls)  # valid: a search joins its queries in each call
+        texts.tokens, texts.offsets = tokens, running_total(lengths)
+        texts._ids = None if ids is None else as_ids(ids, len(lengths))
+        texts._finite, texts._longest = False, None
+        return texts
 
     @classmethod
     def from_flat(
@@ -490,7 +496,7 @@ def checked_text(value: Any, name: str) -> MultiVectors:
 
 def _joined(
     arrays: Iterable[Any], dimension: int | None, dtype: Any, name: str
-) -> tuple[TokenArray, NDArray[np.int64]]:
+) -> tuple[TokenArray, list[int]]:
     """Join one array (t_i, dimension) per text into flat tokens and lengths."""
     required = dimension
     rows: list[TokenArray | None] = []
@@ -518,8 +524,8 @@ def _joined(
     if dtype is None:
         halves = [row.dtype == np.float16 for row in rows if row is not None]
         dtype = np.float16 if halves and all(halves) else np.float32
-    lengths = np.array([0 if row is None else len(row) for row in rows], np.int64)
-    tokens = np.empty((int(lengths.sum()), dimension), dtype)
+    lengths = [0 if row is None else len(row) for row in rows]
+    tokens = np.empty((sum(lengths), dimension), dtype)
     position = 0
     for row in rows:
         if row is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -255,27 +254,24 @@ class TokenLevels:
             # Decoding takes longer than reading exact tokens, and changes the order by codes less.
             rescore = (options.k if floats is None else 2 * options.k) + _MORE
         count = max(options.k, rescore)
-        best = np.sort(rows)
+        tokens = np.asarray(query, np.float32)
+        best, estimates = np.sort(rows), None
         if len(best) > count:
-            tokens = np.asarray(query, np.float32)
-            scores = score_coded(tokens, codes.codec, codes.slices(best, False), len(best), threads=threads)
-            order = best_first(scores, count)
-            best = best[order]
-            options = replace(options, estimates=scores[order])
+            by_codes = score_coded(tokens, codes.codec, codes.slices(best, False), len(best), threads=threads)
+            order = best_first(by_codes, count)
+            best, estimates = best[order], by_codes[order]
+        if floats is None:
+            slices = codes.slices(best, estimates is not None)
+            scores = rank_decoded(tokens, codes.codec, slices, options.k, estimates, len(best))
+            return ranked(best, scores, options.k)
         # Few candidates are left, all close to the k best: bounds would skip few of them and cost more than
         # they save.
         bounded = options.early_exit and len(best) > _BOUNDED * options.k
-        options = replace(options, patience=None, early_exit=bounded)
-        if floats is not None:
-            floats.read_ahead(best)
-            result = rank_candidates(query, best, floats.slices, options, threads)
-            floats.let_go(best)  # later queries rarely read the same texts
-            return result
-        scores = rank_decoded(
-            np.asarray(query, np.float32), codes.codec, codes.slices(best, True), options.k, options.estimates,
-            len(best),
-        )  # fmt: skip
-        return ranked(best, scores, options.k)
+        how = RerankOptions(options.k, bounded, estimates=estimates, products=options.products)
+        floats.read_ahead(best)
+        result = rank_candidates(tokens, best, floats.slices, how, threads)
+        floats.let_go(best)  # later queries rarely read the same texts
+        return result
 
 
 def _sample(store: TokenStore[MultiVectors], total: int) -> NDArray[np.float32]:

@@ -198,23 +198,29 @@ class IndexContents:
         rescore: int | None = None,
     ) -> list[Ranking]:
         """Rank each query's rows, given with the likely best first; a query without tokens gets an empty ranking."""
-        exact = self.store.exact
-        empty = Ranking(self.ids.of(np.empty(0, np.int64)), np.empty(0, np.float32), exact)
-        rankings = [empty] * len(queries)
-        own_threads = threads if len(queries) == 1 else 1
+        exact, single = self.store.exact, len(queries) == 1
+
+        def ranking(q: int) -> Ranking:
+            best, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+            if len(rows[q]) and len(queries[q]):
+                own_threads = threads if single else 1
+                best, scores = self.store.rank(queries[q], rows[q], options, own_threads, rescore=rescore)
+            return Ranking(self.ids.of(best), scores, exact)
+
+        for first in rows[:_AHEAD]:
+            self.store.read_ahead(first)
+        if single:
+            return [ranking(0)]
+        rankings = {}
 
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
                 if q + _AHEAD < len(queries):
                     self.store.read_ahead(rows[q + _AHEAD])
-                if len(rows[q]) and len(queries[q]):
-                    best, scores = self.store.rank(queries[q], rows[q], options, own_threads, rescore=rescore)
-                    rankings[q] = Ranking(self.ids.of(best), scores, exact)
+                rankings[q] = ranking(q)
 
-        for first in rows[:_AHEAD]:
-            self.store.read_ahead(first)
         run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
-        return rankings
+        return [rankings[q] for q in range(len(queries))]
 
     # -- changing -------------------------------------------------------------
 

@@ -221,7 +221,9 @@ class ExactSearch(VectorSearch):
         def work(start: int, stop: int) -> None:
             multiply_rows(numbers, start, stop, sums, units, halves, query_units, out[start:stop])
 
-        run_in_ranges(work, _ranges(self._count, _BYTE_TASK // numbers.shape[1]), threads)
+        run_in_ranges(
+            work, _ranges(self._count, _BYTE_TASK // numbers.shape[1]), threads, numbers.size * len(queries)
+        )
         return cast(Floats, self._without_removed(out))
 
     def _possible_best(self, query: Floats, products: Floats, k: int) -> NDArray[np.int64] | None:
@@ -309,7 +311,9 @@ def score_all(vectors: Floats, queries: Floats, threads: int | None = None) -> F
     def work(start: int, stop: int) -> None:
         inner_products(flat, start, stop, width, packed, len(queries), out[start:stop])
 
-    run_in_ranges(work, _ranges(len(vectors), _FLOAT_TASK // (4 * width)), threads)
+    run_in_ranges(
+        work, _ranges(len(vectors), _FLOAT_TASK // (4 * width)), threads, vectors.size * len(queries)
+    )
     return out
 
 
