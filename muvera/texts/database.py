@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, NamedTuple
@@ -27,11 +28,28 @@ CREATE TABLE metadata_values (field TEXT, kind TEXT, value, row INTEGER, PRIMARY
     WITHOUT ROWID;
 CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
-CREATE VIRTUAL TABLE words USING fts5(text, content='documents', content_rowid='row', tokenize='porter unicode61');
+CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize="porter unicode61 categories 'L* N* Co M*'");
 """
 
-# Words as SQLite's tokenizer splits them; a query uses at most 64.
-_WORD, _MAX_WORDS = re.compile(r"\w+"), 64
+# In memory beside the texts: in how many of them a word occurs, and the words of a query.
+_COUNTS = """
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.counts USING fts5vocab(main, words, row);
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.query USING fts5(text, content='', tokenize="porter unicode61 categories 'L* N* Co M*'");
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.query_terms USING fts5vocab(temp, query, instance);
+"""
+
+# Scripts that write no spaces between words: Thai, Lao, Burmese, Khmer, Chinese and Japanese.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_RUN = re.compile(f"[{_UNSPACED}]+")
+
+# A word with its combining marks, which `\w` leaves out.
+_WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
+
+# A query uses at most this many words, and of frequent words only as many as this number of documents have.
+_MAX_WORDS, _MATCHES = 64, 10_000
 
 # Ids in one statement, and pages copied at once.
 _STEP = 500
@@ -220,7 +238,7 @@ class DocumentDatabase:
                 row = connection.execute(
                     "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)", (identity, text, metadata)
                 ).lastrowid
-                connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, text))
+                connection.execute("INSERT INTO words (rowid, text) VALUES (?, spaced(?))", (row, text))
                 connection.executemany(
                     "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
                     [(*value, row) for value in values],
@@ -279,40 +297,49 @@ class DocumentDatabase:
         with self._lock:
             return [identity for (identity,) in self._settled().execute(query, parameters)]
 
-    def match_words(self, text: str, k: int, where: Filter | None = None) -> list[tuple[int | str, float]]:
+    def match_words(
+        self, text: str, k: int, where: Filter | None = None, ids: Sequence[int | str] | None = None
+    ) -> list[tuple[int | str, float]]:
         """Return documents that share words with a text, best first by BM25.
+
+        Where a script has no spaces, two neighboring characters count as a word.
 
         Parameters
         ----------
         text : str
-            Its first 64 distinct words are stemmed and searched.
+            Its first 64 distinct words are stemmed, and the rarest of them searched.
         k : int
             Maximum number of documents.
         where : mapping, optional
             Return only documents that satisfy this condition.
+        ids : sequence of ids, optional
+            Return only these documents.
 
         Returns
         -------
         list of (id, score)
             Higher is better.  Documents without any of the words are not returned.
         """
-        words = list(dict.fromkeys(_WORD.findall(text)))[:_MAX_WORDS]
-        if not words:
-            return []
-        joined, condition = "", ""
-        parameters: list[Any] = []
+        conditions, parameters = ["words MATCH ?"], []
         if where:
-            expression, parameters = to_sql(where)
-            joined, condition = "JOIN documents ON documents.row = words.rowid", f"AND {expression}"
+            expression, values = to_sql(where)
+            conditions.append(expression)
+            parameters += values
+        if ids is not None:
+            conditions.append("documents.id IN (SELECT value FROM json_each(?))")
+            parameters.append(json.dumps(list(ids)))
+        joined = "JOIN documents ON documents.row = words.rowid" if parameters else ""
         query = (
             "SELECT documents.id, -best.rank FROM "
-            f"(SELECT words.rowid AS rowid, rank FROM words {joined} WHERE words MATCH ? {condition} "
+            f"(SELECT words.rowid AS rowid, rank FROM words {joined} WHERE {' AND '.join(conditions)} "
             "ORDER BY rank LIMIT ?) AS best "
             "JOIN documents ON documents.row = best.rowid ORDER BY best.rank, documents.row"
         )
-        match = " OR ".join(f'"{word}"' for word in words)
+        words = list(dict.fromkeys(_WORD.findall(_spaced(text.lower()))))[:_MAX_WORDS]
         with self._lock:
-            return list(self._settled().execute(query, [match, *parameters, k]))
+            connection = self._settled()
+            match = " OR ".join(f'"{word}"' for word in _rarest(connection, words))
+            return list(connection.execute(query, [match, *parameters, k])) if match else []
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in insertion order, from the list of ids at the first call."""
@@ -357,12 +384,34 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def _spaced(text: str) -> str:
+    """Return a text with pairs of characters as words where its script has no spaces."""
+    return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
+
+
+def _rarest(connection: sqlite3.Connection, words: list[str]) -> list[str]:
+    """Return the rarest words, as many as the time of a search allows; words of no document are left out."""
+    connection.executescript(_COUNTS)
+    connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
+    connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(words))
+    counts = connection.execute(
+        "SELECT query_terms.doc, min(counts.doc) AS documents FROM temp.query_terms "
+        "JOIN temp.counts ON counts.term = query_terms.term GROUP BY query_terms.doc ORDER BY documents"
+    ).fetchall()
+    totals = accumulate(documents for _, documents in counts)
+    return [
+        words[i]
+        for (i, _), total in zip(counts, totals, strict=True)
+        if i == counts[0][0] or total <= _MATCHES
+    ]
+
+
 def _delete(connection: sqlite3.Connection, ids: Sequence[int | str]) -> None:
     for batch, marks in _batches(ids):
         among = f"FROM documents WHERE id IN ({marks})"
         for statement in (
             f"DELETE FROM metadata_values WHERE row IN (SELECT row {among})",
-            f"INSERT INTO words (words, rowid, text) SELECT 'delete', row, text {among}",
+            f"INSERT INTO words (words, rowid, text) SELECT 'delete', row, spaced(text) {among}",
             f"DELETE {among}",
         ):
             connection.execute(statement, batch)
@@ -419,7 +468,11 @@ def _schema(connection: sqlite3.Connection) -> list[Any]:
 
 def _connect(name: str) -> sqlite3.Connection:
     # All threads share one connection behind a lock.
-    return sqlite3.connect(name, uri=name.startswith("file:"), check_same_thread=False, isolation_level=None)
+    connection = sqlite3.connect(
+        name, uri=name.startswith("file:"), check_same_thread=False, isolation_level=None
+    )
+    connection.create_function("spaced", 1, _spaced, deterministic=True)
+    return connection
 
 
 # -- conditions ---------------------------------------------------------------
