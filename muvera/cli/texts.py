@@ -352,8 +352,8 @@ def search(
     where: Where = None,
     unit: Annotated[str, Option(help="document, or sentence for the best sentences.")] = "document",
     words: Annotated[
-        int, Option(min=0, help="Also rank this many texts that share words with the query.")
-    ] = 0,
+        float, Option(min=0, max=0.99, help="Weight of words that query and text share (BM25).")
+    ] = 0.1,
     candidates: Annotated[int, Option(min=1, help="Texts that are ranked exactly.")] = 100,
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,
     encoder: TextEncoder = None,

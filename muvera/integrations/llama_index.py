@@ -51,9 +51,6 @@ _OPERATORS = {
 # Operators on the content of strings, which the database cannot answer.
 _IN_STRINGS = (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE)
 
-# BM25 documents per requested result in hybrid mode.
-_WORDS_PER_RESULT = 10
-
 
 class MuveraVectorStore(BasePydanticVectorStore):
     """A :class:`muvera.TextIndex` as LlamaIndex's vector store.
@@ -131,7 +128,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         Parameters
         ----------
         query : VectorStoreQuery
-            With mode "default", or "hybrid" to rank nodes that share words with the query, too.
+            With mode "default", or "hybrid" to use its `alpha` as the weight of Chamfer similarity beside words.
         **options
             As for :meth:`muvera.TextIndex.search`.
 
@@ -145,8 +142,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
         if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID):
             raise ValueError(f"The mode of a query must be default or hybrid, got {query.mode.value}.")
         k = query.hybrid_top_k or query.similarity_top_k
-        if query.mode == VectorStoreQueryMode.HYBRID:
-            options.setdefault("words", query.sparse_top_k or _WORDS_PER_RESULT * k)
+        if query.mode == VectorStoreQueryMode.HYBRID and query.alpha is not None:
+            options.setdefault("words", 1 - query.alpha)
         ids = None
         if query.node_ids or query.doc_ids or query.filters is not None:
             # LlamaIndex sends empty lists for "no limit".

@@ -10,7 +10,7 @@ from mteb.models.model_meta import ModelMeta
 
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
-from ..texts.text_index import TextIndex
+from ..texts.text_index import WORDS, TextIndex
 
 __all__ = ["MuveraSearch"]
 
@@ -23,8 +23,8 @@ class MuveraSearch:
     encoder : TextEncoder or str
     candidates : int
         Documents to rank exactly.
-    words : int
-        Also rank up to this many documents that share words with the query.
+    words : float
+        Weight of shared words, as for :meth:`muvera.TextIndex.search`.
     **settings
         As for :meth:`muvera.TextIndex.build`.
 
@@ -35,7 +35,11 @@ class MuveraSearch:
     """
 
     def __init__(
-        self, encoder: TextEncoder | str = "minilm", candidates: int = 100, words: int = 0, **settings: Any
+        self,
+        encoder: TextEncoder | str = "minilm",
+        candidates: int = 100,
+        words: float = WORDS,
+        **settings: Any,
     ) -> None:
         self._encoder = as_text_encoder(encoder)
         self._candidates, self._words, self._settings = candidates, words, settings
@@ -88,7 +92,11 @@ class MuveraSearch:
         else:
             hits = [
                 self._index.search(
-                    text, top_k, ids=top_ranked[name], candidates=max(top_k, len(top_ranked[name]))
+                    text,
+                    top_k,
+                    ids=top_ranked[name],
+                    candidates=max(top_k, len(top_ranked[name])),
+                    words=self._words,
                 )
                 for name, text in texts.items()
             ]

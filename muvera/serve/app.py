@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
-from ..texts.text_index import TextIndex
+from ..texts.text_index import WORDS, TextIndex
 from . import ServerSettings
 from .problems import BodyLimit, HostCheck, bearer_token, problem_responses, show_problems
 
@@ -76,13 +76,6 @@ class _Strict(BaseModel):
         return body
 
 
-class Weights(_Strict):
-    """Weights of the scores."""
-
-    maxsim: FiniteFloat = 0.0
-    words: FiniteFloat = 0.0
-
-
 class Search(_Strict):
     """A search by texts, or by token vectors of the client's own model."""
 
@@ -94,9 +87,8 @@ class Search(_Strict):
     k: int = Field(10, ge=1, description="Maximum number of hits per query.")
     where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
     candidates: int = Field(100, ge=1, description="Documents to rank exactly.")
-    words: int = Field(0, ge=0, description="Also rank up to this many documents that share words.")
-    weights: Weights | None = Field(
-        None, description="Rank by the weighted sum of 'maxsim' and 'words' scores. Default: by Chamfer."
+    words: float | None = Field(
+        None, ge=0, lt=1, description="Weight of shared words (BM25) in a search by texts. Default: 0.1."
     )
     unit: Literal["document", "sentence"] = "document"
     alpha: FiniteFloat = Field(1.0, description="Weight of the document's score, added to its sentence's.")
@@ -114,9 +106,13 @@ class HitModel(BaseModel):
     """One hit."""
 
     id: Id
-    score: float = Field(description="Chamfer similarity, or the weighted sum; higher is better.")
+    score: float = Field(description="The sum of the parts; higher is better.")
     text: str | None = None
     metadata: dict[str, Any] = {}
+    parts: dict[str, float] = Field(
+        default={},
+        description="'maxsim' (Chamfer similarity) and 'words', or for a sentence 'maxsim' and 'text'.",
+    )
     span: tuple[int, int] | None = Field(default=None, description="Characters of a sentence in its text.")
 
 
@@ -321,7 +317,6 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
             raise HTTPException(422, "Give one of query, queries and vectors.")
         server.require("k", body.k, limits.max_k)
         server.require("candidates", body.candidates, limits.max_candidates)
-        server.require("words", body.words, limits.max_candidates)
         queries = [body.query] if body.query is not None else body.queries or []
         server.require_texts(queries, limits.max_queries, "queries")
         server.require("The number of queries", len(body.vectors or []), limits.max_queries)
@@ -369,28 +364,31 @@ def _as_id(texts: TextIndex, text: str) -> int | str:
 
 
 def _by_texts(texts: TextIndex, body: Search, queries: list[str]) -> list[list[HitModel]]:
-    candidates = max(body.candidates, body.k)
+    candidates, words = max(body.candidates, body.k), WORDS if body.words is None else body.words
     if body.unit == "document":
-        weights = None if body.weights is None else body.weights.model_dump(exclude_unset=True)
         hits = texts.search(
             queries,
             body.k,
             where=body.where,
             candidates=candidates,
-            words=body.words,
-            weights=weights,
+            words=words,
             threads=1,
         )
-    elif body.weights is not None:
-        raise HTTPException(422, "weights rank documents, not sentences. Leave them out.")
     else:
         hits = texts.search_sentences(
-            queries, body.k, alpha=body.alpha, where=body.where, candidates=candidates, words=body.words,
+            queries, body.k, alpha=body.alpha, where=body.where, candidates=candidates, words=words,
             threads=1,
         )  # fmt: skip
     return [
         [
-            HitModel(id=hit.id, score=hit.score, text=hit.text, metadata=hit.metadata, span=hit.span)
+            HitModel(
+                id=hit.id,
+                score=hit.score,
+                text=hit.text,
+                metadata=hit.metadata,
+                parts=hit.parts,
+                span=hit.span,
+            )
             for hit in own
         ]
         for own in hits
@@ -398,8 +396,8 @@ def _by_texts(texts: TextIndex, body: Search, queries: list[str]) -> list[list[H
 
 
 def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
-    if body.where is not None or body.words or body.weights is not None or body.unit != "document":
-        raise HTTPException(422, "where, words, weights and unit need texts as queries.")
+    if body.where is not None or body.words or body.unit != "document":
+        raise HTTPException(422, "where, words and unit need texts as queries.")
     vectors = body.vectors or []
     server.require("The number of token vectors", sum(map(len, vectors)), server.settings.max_tokens)
     dimension = server.vectors.config.dimension

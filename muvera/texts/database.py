@@ -22,19 +22,20 @@ __all__ = ["DocumentDatabase", "Row", "TextDocument", "checked_rows", "require_i
 
 # ``metadata_values`` has one row for each comparable value of each field (list elements one by one), and one
 # row of kind "present" for each field that is not null.  Its key answers conditions on any field.
-_SCHEMA = """
+_TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""
+_SCHEMA = f"""
 CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
 CREATE TABLE metadata_values (field TEXT, kind TEXT, value, row INTEGER, PRIMARY KEY (field, kind, value, row))
     WITHOUT ROWID;
 CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
-CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize="porter unicode61 categories 'L* N* Co M*'");
+CREATE VIRTUAL TABLE words USING fts5(text, content='', {_TOKENIZER});
 """
 
 # In memory beside the texts: in how many of them a word occurs, and the words of a query.
-_COUNTS = """
+_COUNTS = f"""
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.counts USING fts5vocab(main, words, row);
-CREATE VIRTUAL TABLE IF NOT EXISTS temp.query USING fts5(text, content='', tokenize="porter unicode61 categories 'L* N* Co M*'");
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.query USING fts5(text, content='', {_TOKENIZER});
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.query_terms USING fts5vocab(temp, query, instance);
 """
 

@@ -17,14 +17,14 @@ from ..reranking.spans import score_spans, spans_from_characters
 
 __all__ = ["Hit", "SentenceScore", "TextExplanation", "WordMatch", "explain_texts", "sentences_of"]
 
-# The end of a sentence: a mark and closing quotes before a space, a CJK mark, or an empty line.
-_END = re.compile(
-    "(?<=[.!?\u2026])[\"'\u201d\u2019)\\]]*(?=\\s+[^\\sa-z])|(?<=[\u3002\uff01\uff1f])|\\n\\s*\\n"
-)
+# The end of a sentence: a mark and closing quotes before a space and a capital, a mark between spaces, a CJK
+# mark, or an empty line.  A text without capitals needs none.
+_ENDS = "(?<=[.!?\u2026])[\"'\u201d\u2019)\\]]*(?=\\s+{})|(?<=\\s[.!?])(?=\\s)|(?<=[\u3002\uff01\uff1f])|\\n\\s*\\n"
+_END, _LOWER_CASE_END = (re.compile(_ENDS.format(next)) for next in ("[^\\sa-z]", "\\S"))
 _WORD = re.compile("\\w+(?:['\u2019-]\\w+)*")
 
 # A period after one of these does not end a sentence.
-_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|etc|Dr|Mr|Mrs|Ms|Prof|Fig|Eq|No|St)|\b[A-Z])\.$")
+_ABBREVIATION = re.compile(r"\b(?:(?i:e\.g|i\.e|cf|vs|etc|dr|mr|mrs|ms|prof|fig|eq)|No|St|[A-Z])\.$")
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,13 @@ class Hit:
     ----------
     id : int or str
     score : float
-        Chamfer similarity of query and text, higher is better.  For a sentence: its own similarity plus alpha
-        times that of the text.  With ``weights=``: the weighted sum of the sources' scores.
+        The sum of the parts; hits are ordered by it.
     text : str
         The text, or the sentence.
     metadata : dict
+    parts : dict of str to float
+        For a text: "maxsim", its Chamfer similarity with the query, and "words", its gain from shared words.
+        For a sentence: "maxsim", its own similarity, and "text", alpha times the score of its text.
     span : (start, stop) or None
         Characters of the sentence within the text.
     explanation : TextExplanation or None
@@ -141,6 +143,7 @@ class Hit:
     score: float
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
     span: tuple[int, int] | None = None
     explanation: TextExplanation | None = None
 
@@ -202,7 +205,7 @@ def sentences_of(text: str) -> list[tuple[int, int]]:
     ['Dr. No came, e.g. by boat.', 'Did he?', 'Yes.']
     """
     bounds = [0]
-    for match in _END.finditer(text):
+    for match in (_LOWER_CASE_END if text.islower() else _END).finditer(text):
         if not _ABBREVIATION.search(text[bounds[-1] : match.end()]):
             bounds.append(match.end())
     bounds.append(len(text))

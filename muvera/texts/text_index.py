@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 from weakref import WeakMethod
@@ -12,16 +13,13 @@ from weakref import WeakMethod
 import numpy as np
 
 from ..data.multivectors import MultiVectors
-from ..data.ranking import Ranking
 from ..encoders.base import Encoder, EncoderConfig
 from ..index.generations import Generation, journal_bytes
-from ..index.hybrid import hybrid_search
 from ..index.manifest import TEXTS, IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
-from ..index.two_stage_search import IndexContents
+from ..index.two_stage_search import DEFAULT_CANDIDATES, IndexContents
 from ..metadata.filters import Filter
-from ..reranking.fusion import Method
 from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, require_int, require_number
@@ -36,8 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TextIndex"]
 
-# The source name of BM25 scores, and the database property that holds the encoder's name.
-_WORDS, _ENCODER = "words", "text_encoder"
+# The database property that holds the encoder's name.
+_ENCODER = "text_encoder"
+
+#: Weight of shared words beside Chamfer similarity.
+WORDS = 0.1
+
+# The parts of the scores of texts, best first, by id.
+_Parts = dict[Any, dict[str, float]]
 
 # Maximum attempts to load a folder while a writer saves it.
 _ATTEMPTS = 5
@@ -46,16 +50,10 @@ _ATTEMPTS = 5
 class _Options(TypedDict, total=False):
     where: Filter | None
     ids: Iterable[int | str] | None
-    candidates: int
-    words: int
+    candidates: int | None
+    words: float
     explain: bool
     threads: int | None
-
-
-class _SearchOptions(_Options, total=False):
-    rankings: Mapping[str, Sequence[Ranking]] | None
-    weights: Mapping[str, float] | None
-    method: Method
 
 
 class _SentenceOptions(_Options, total=False):
@@ -129,7 +127,9 @@ class TextIndex:
         progress : callable, optional
             Called with the number of texts after each batch.
         settings, **changes
-            Index settings, as for :meth:`muvera.MuveraIndex.build`, such as ``tokens="int8"``.
+            Index settings, as for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" unless `tokens`
+            names another kind: "float16" doubles their bytes, and "2bit" needs about a quarter and ranks less
+            exactly, unless ``keep_exact=True`` keeps exact tokens beside it.
 
         Returns
         -------
@@ -151,13 +151,14 @@ class TextIndex:
         database = DocumentDatabase()
         database.set_property(_ENCODER, model.name)
         database.put(names, contents, _metadata_for(contents, metadata))
-        options = {"settings": settings, **changes}
+        chosen = IndexSettings.of(settings, **changes)
+        chosen = chosen if chosen.tokens else IndexSettings.of(chosen, tokens="int8")
         if contents:
             batches = _with_ids(encode_in_batches(model.encode_documents, contents, progress), names)
-            index = MuveraIndex.build(batches, vectors, threads=threads, **options)
+            index = MuveraIndex.build(batches, vectors, threads=threads, settings=chosen)
         else:  # encode one text to learn the dimension
             columns = model.encode_documents(["."]).dimension
-            index = MuveraIndex(vectors, dimension=columns, **options)
+            index = MuveraIndex(vectors, dimension=columns, settings=chosen)
         built = cls(index, database, model)
         if path is not None:
             built.save(path, overwrite=overwrite)
@@ -473,12 +474,12 @@ class TextIndex:
 
     @overload
     def search(  # type: ignore[overload-overlap]
-        self, queries: str, k: int = ..., **options: Unpack[_SearchOptions]
+        self, queries: str, k: int = ..., **options: Unpack[_Options]
     ) -> list[Hit]: ...
 
     @overload
     def search(
-        self, queries: Sequence[str], k: int = ..., **options: Unpack[_SearchOptions]
+        self, queries: Sequence[str], k: int = ..., **options: Unpack[_Options]
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -488,11 +489,8 @@ class TextIndex:
         *,
         where: Filter | None = None,
         ids: Iterable[int | str] | None = None,
-        candidates: int = 100,
-        words: int = 0,
-        rankings: Mapping[str, Sequence[Ranking]] | None = None,
-        weights: Mapping[str, float] | None = None,
-        method: Method = "minmax",
+        candidates: int | None = None,
+        words: float = WORDS,
         explain: bool = False,
         threads: int | None = None,
     ) -> list[Hit] | list[list[Hit]]:
@@ -508,18 +506,12 @@ class TextIndex:
             A condition on the metadata, see :mod:`muvera.metadata.filters`.
         ids : iterable of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
-        candidates : int
+        candidates : int, optional
             Texts that the vectors propose and exact Chamfer similarity ranks.  More raise recall and time.
-        words : int
-            Also rank up to this many texts that share words with the query (BM25).  Models are weak on rare
-            names and numbers.
-        rankings : mapping of str to sequence of Ranking, optional
-            Results of other searches by source name, one ranking for each query; these texts are ranked too.
-        weights : mapping of str to float, optional
-            Rank by the weighted sum of the scores of "maxsim", "words" and the other sources.  Default: rank by
-            exact Chamfer similarity alone.
-        method : {"minmax", "zscore", "sum", "rrf"}
-            Normalization of the scores of different sources, see :func:`muvera.fuse`.
+            Default: 100, or k if that is more.
+        words : float
+            Weight of words that query and text share (BM25), from 0 to below 1.  Models are weak on rare names and
+            numbers, so the texts that share the most words are ranked, too.  0: rank by Chamfer similarity alone.
         explain : bool
             Add word matches to each hit; takes less than a millisecond per hit.
         threads : int, optional
@@ -533,20 +525,19 @@ class TextIndex:
         ------
         FilterError
             For an invalid condition.
-        ValueError
-            For rankings and weights that do not match, see :func:`muvera.hybrid_search`.
         """
         require_int("k", k, 1)
         contents = as_texts(queries, "queries")
         best, _ = self._rank(
-            contents, k, where=where, ids=ids, candidates=candidates, words=words, rankings=rankings,
-            weights=weights, method=method, threads=threads,
-        )  # fmt: skip
-        hits = []
-        for ranking in best:
-            scores = dict(ranking)
-            documents = self._documents(ranking)
-            hits.append([Hit(found.id, scores[found.id], found.text, found.metadata) for found in documents])
+            contents, k, where=where, ids=ids, candidates=candidates, words=words, threads=threads
+        )
+        hits = [
+            [
+                Hit(found.id, sum(parts[found.id].values()), found.text, found.metadata, parts[found.id])
+                for found in self._documents(parts)
+            ]
+            for parts in best
+        ]
         return self._answer(queries, contents, hits, explain)
 
     @overload
@@ -567,8 +558,8 @@ class TextIndex:
         alpha: float = 1.0,
         where: Filter | None = None,
         ids: Iterable[int | str] | None = None,
-        candidates: int = 100,
-        words: int = 0,
+        candidates: int | None = None,
+        words: float = WORDS,
         explain: bool = False,
         threads: int | None = None,
     ) -> list[Hit] | list[list[Hit]]:
@@ -579,7 +570,7 @@ class TextIndex:
         queries, k, where, ids, candidates, words, explain, threads
             As for :meth:`search`.
         alpha : float
-            Weight of the whole text's score, added to the sentence's own.
+            Weight of the whole text's score, added to the sentence's own similarity.  `Hit.parts` has both.
 
         Returns
         -------
@@ -593,10 +584,10 @@ class TextIndex:
         require_int("k", k, 1)
         contents = as_texts(queries, "queries")
         best, encoded = self._rank(
-            contents, max(k, min(candidates, 10 * k)), where=where, ids=ids, candidates=candidates, words=words,
-            threads=threads,
+            contents, max(k, min(candidates or DEFAULT_CANDIDATES, 10 * k)), where=where, ids=ids,
+            candidates=candidates, words=words, threads=threads,
         )  # fmt: skip
-        hits = [self._sentences(encoded[i], ranking, k, alpha) for i, ranking in enumerate(best)]
+        hits = [self._sentences(encoded[i], parts, k, alpha) for i, parts in enumerate(best)]
         return self._answer(queries, contents, hits, explain)
 
     def _rank(
@@ -606,42 +597,38 @@ class TextIndex:
         *,
         where: Filter | None,
         ids: Iterable[int | str] | None,
-        candidates: int,
-        words: int,
+        candidates: int | None,
+        words: float,
         threads: int | None,
-        rankings: Mapping[str, Sequence[Ranking]] | None = None,
-        weights: Mapping[str, float] | None = None,
-        method: Method = "minmax",
-    ) -> tuple[list[Ranking], MultiVectors]:
-        """Return the best `k` texts for each query, and the encoded queries."""
-        require_int("words", words, 0)
+    ) -> tuple[list[_Parts], MultiVectors]:
+        """Return the parts of the scores of the best `k` texts for each query, and the encoded queries."""
+        if not 0 <= words < 1:
+            raise ValueError(f"words must be a weight from 0 to below 1, got {words!r}.")
         allowed = None if ids is None else require_ids(as_id_list(ids))
+        encoded = encode_texts(self._encoder.encode_queries, queries)
+        within = allowed
         if where:
             selected = self._database.select(where)
-            within = None if allowed is None else set(allowed)
-            allowed = [name for name in selected if within is None or name in within]
-        encoded = encode_texts(self._encoder.encode_queries, queries)
-        sources = dict(rankings or {})
-        if words:
-            if _WORDS in sources:
-                raise ValueError(f"{_WORDS!r} is the source name of BM25. Rename that ranking.")
-            sources[_WORDS] = [self._match_words(query, words, where) for query in queries]
-        if sources or weights is not None:
-            best = hybrid_search(
-                self.index, encoded, sources, k, candidates=candidates, weights=weights, method=method,
-                ids=allowed, threads=threads,
-            )  # fmt: skip
-        else:
-            best = self.index.search(encoded, k, candidates=max(candidates, k), ids=allowed, threads=threads)
-        return best, encoded
+            named = None if allowed is None else set(allowed)
+            within = [name for name in selected if named is None or name in named]
+        count = max(k, DEFAULT_CANDIDATES if candidates is None else candidates)
+        own = self.index.search(encoded, count if words else k, candidates=count, ids=within, threads=threads)
+        if not words:
+            return [{id: {"maxsim": score} for id, score in ranking} for ranking in own], encoded
+        matches = [dict(self._database.match_words(query, 10 * count, where, allowed)) for query in queries]
+        maxsim = [dict(ranking) for ranking in own]
+        others = [
+            list(islice((id for id in shared if id not in known and id in self.index), count // 4))
+            for shared, known in zip(matches, maxsim, strict=True)
+        ]
+        for known, ranking in zip(
+            maxsim, self.index.rerank(encoded, others, missing="ignore", threads=threads), strict=True
+        ):
+            known.update(ranking)
+        return [add_words(*scores, words, k) for scores in zip(maxsim, matches, strict=True)], encoded
 
-    def _match_words(self, query: str, k: int, where: Filter | None) -> Ranking:
-        matches = self._database.match_words(query, k, where)
-        names = np.array([name for name, _ in matches]) if matches else np.empty(0, np.int64)
-        return Ranking(names, np.array([score for _, score in matches], np.float32))
-
-    def _sentences(self, query: Any, ranking: Ranking, k: int, alpha: float) -> list[Hit]:
-        documents = self._documents(ranking)
+    def _sentences(self, query: Any, parts: _Parts, k: int, alpha: float) -> list[Hit]:
+        documents = self._documents(parts)
         if not documents:
             return []
         sentences = [sentences_of(document.text) for document in documents]
@@ -650,15 +637,15 @@ class TextIndex:
             for document, bounds in zip(documents, sentences, strict=True)
         ]
         tokens = self.index.tokens([document.id for document in documents])
-        scores = dict(ranking)
-        whole = [scores[document.id] for document in documents]
+        whole = [sum(parts[document.id].values()) for document in documents]
         hits = []
         for best in rank_spans(query, tokens, spans, k, alpha=alpha, document_scores=whole):
             document = documents[best.document]
             number = spans[best.document].tolist().index([best.start, best.stop])
             start, stop = sentences[best.document][number]
+            own = {"maxsim": best.span_score, "text": alpha * best.document_score}
             text = document.text[start:stop]
-            hits.append(Hit(document.id, best.score, text, document.metadata, (start, stop)))
+            hits.append(Hit(document.id, best.score, text, document.metadata, own, (start, stop)))
         return hits
 
     def _answer(
@@ -671,9 +658,9 @@ class TextIndex:
                 own[:] = [replace(hit, explanation=reason) for hit, reason in zip(own, reasons, strict=True)]
         return hits[0] if isinstance(queries, str) else hits
 
-    def _documents(self, ranking: Ranking) -> list[TextDocument]:
+    def _documents(self, parts: _Parts) -> list[TextDocument]:
         # Another thread may have deleted some of them since the search.
-        return self._database.get(ranking.ids.tolist(), missing="ignore")
+        return self._database.get(list(parts), missing="ignore")
 
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
@@ -798,6 +785,21 @@ def _require_same_ids(index: MuveraIndex, database: DocumentDatabase, path: str 
             f"{path} has {len(database)} texts but {len(index)} sets of token vectors, or other ids: the vectors "
             "were changed without the texts. Build the index again."
         )
+
+
+def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, k: int) -> _Parts:
+    """Return the best `k` texts by Chamfer similarity plus shared words.
+
+    The text that shares the most gains ``weight / (1 - weight)`` of the range of the similarities.
+    """
+    if not maxsim:
+        return {}
+    most = max(words.values(), default=1.0)
+    spread = max(maxsim.values()) - min(maxsim.values())
+    unit = weight / (1 - weight) * spread / most
+    parts = {id: {"maxsim": score, "words": unit * words.get(id, 0.0)} for id, score in maxsim.items()}
+    best = sorted(parts, key=lambda id: -sum(parts[id].values()))[:k]
+    return {id: parts[id] for id in best}
 
 
 def _ids_for(texts: list[str], ids: Any) -> list[int | str]:

@@ -234,7 +234,7 @@ class TextCase(VectorCase):
         ids = index.index.ids.tolist()
         tokens = [row.tolist() for row in index.index.tokens(ids)]
         kept = sorted((each.id, each.text, sorted(each.metadata.items())) for each in index)
-        hits = index.search("a red cat", 3, words=3, threads=1)
+        hits = index.search("a red cat", 3, threads=1)
         return ids, tokens, kept, [(hit.id, hit.score, hit.text) for hit in hits], index.select({"n": 3})
 
 

@@ -162,7 +162,7 @@ def test_questions_are_answered(texts: Path) -> None:
     assert [hit["id"] for hit in answer(*ask, "--where", '{"kind": "str"}')["hits"]] == ["upper"]
     sentences = answer(*ask[:5], "what does it return", "--unit", "sentence", "-k", 1)["hits"]
     assert len(sentences) == 1 and len(sentences[0]["text"]) < 45
-    assert answer(*ask, "--words", 3)["hits"][0]["id"] == "sort"
+    assert answer(*ask, "--words", 0.3)["hits"][0]["id"] == "sort"
     code, out, err = muvera(*ask, "-k", 2, "--explain")
     assert code == 0 and "list=list" in out and "2 of 3 texts" in err
     code, out, _ = muvera(*ask[:5], "-k", 1, typed="order a list\n\nnot read\n")

@@ -99,7 +99,7 @@ def test_queries_are_limited_and_hybrid(store: MuveraVectorStore) -> None:
     assert set(found(store, "red", doc_ids=["document-cd"])) == {"c", "d"}
     assert set(found(store, "red", node_ids=["a", "c", "missing"])) == {"a", "c"}
     assert found(store, "red", node_ids=["a"], doc_ids=["document-cd"]) == []
-    assert found(store, "pear", k=1, mode=VectorStoreQueryMode.HYBRID) == ["b"]
+    assert found(store, "pear", k=1, mode=VectorStoreQueryMode.HYBRID, alpha=0.5) == ["b"]
 
 
 FILTERS: list[tuple[str, Any, FilterOperator]] = [

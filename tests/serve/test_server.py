@@ -71,8 +71,8 @@ def test_search_by_texts(client: TestClient) -> None:
     assert search(query="red apple", k=2)[0][0]["id"] == "apple"
     assert [hits[0]["id"] for hits in search(queries=["pear", "whale"], k=1)] == ["a/pear", "whale"]
     assert [hit["id"] for hit in search(query="red", where={"kind": "animal"})[0]] == ["whale"]
-    weighted = search(query="sings", words=5, weights={"maxsim": 0, "words": 1})
-    assert weighted[0][0]["id"] == "whale"
+    weighted = search(query="sings", words=0.9)[0][0]
+    assert weighted["id"] == "whale" and weighted["score"] == sum(weighted["parts"].values())
     sentence = search(query="sings", unit="sentence", alpha=0)[0][0]
     assert (sentence["text"], sentence["span"]) == ("It sings.", [16, 25])
 
@@ -134,7 +134,7 @@ def test_integer_ids_have_one_spelling() -> None:
         ({"query": "a", "where": {"$or": [{"x": {"$in": [0] * 6000}}] * 2}}, "10000"),
         ({"query": 3}, "query"),
         ({"queries": [[[1, 2]]]}, "vectors"),
-        ({"query": "a", "unit": "sentence", "weights": {"maxsim": 1}}, "weights"),
+        ({"query": "a", "words": 1.0}, "words"),
     ],
 )
 def test_wrong_requests_are_problems(body: dict[str, Any], part: str) -> None:
@@ -272,7 +272,7 @@ def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch, writer: TestC
         (Search, {"queries": [1] * 1000}),
         (Search, {"vectors": [[["x"] * 1000] * 1000]}),
         (Search, {"vectors": ["x"] * 1000}),
-        (Search, {"query": "x", "weights": {str(i): "x" for i in range(1000)}}),
+        (Search, {"query": "x", **{str(i): "x" for i in range(1000)}}),
         (Search, {str(i): 1 for i in range(1000)}),
         (Explain, {"query": "x", "ids": [1.5] * 1000}),
         (Documents, {"texts": [None] * 1000, "ids": [None] * 1000, "metadata": [None] * 1000}),

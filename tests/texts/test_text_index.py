@@ -10,7 +10,6 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
-from muvera.index.hybrid import SparseVectors
 from muvera.metadata.filters import FilterError
 from muvera.texts.database import TextDocument
 from muvera.texts.hit import Hit
@@ -46,7 +45,9 @@ def state(index: TextIndex) -> Any:
 def test_search(index: TextIndex) -> None:
     hits = index.search("red apple")
     assert ids(hits)[:2] == ["apple", "pear"]
-    assert hits[0] == Hit("apple", pytest.approx(2, abs=1e-5), TEXTS[1], METADATA[1])  # type: ignore[arg-type]
+    plain = index.search("red apple", words=0)[0]
+    similarity: Any = pytest.approx(2, abs=0.01)  # tokens are bytes
+    assert plain == Hit("apple", similarity, TEXTS[1], METADATA[1], {"maxsim": similarity})
     assert hits[0].to_dict()["id"] == "apple"
     assert [ids(own)[0] for own in index.search(["lazy dog", "rows in pages"], k=1)] == ["fox", "db"]
     assert index.search([]) == []
@@ -88,8 +89,8 @@ def test_blank_texts_and_queries() -> None:
     for query, id in (("fox", "spaces"), (" ", "fox")):
         with pytest.raises(ValueError, match="blank"):
             index.explain(query, id)
-    assert index.search("  ", explain=True) == index.search_sentences(" ", words=5) == []
-    for options in ({}, {"words": 5}, {"words": 5, "weights": {"maxsim": 1.0, "words": 1.0}}):
+    assert index.search("  ", explain=True) == index.search_sentences(" ") == []
+    for options in ({}, {"words": 0}, {"words": 0.9}):
         blank, other = index.search(["\n", "lazy dog"], k=1, **options)
         assert blank == [] and ids(other) == ["fox"]
     assert len(TextIndex.build([" "], SpecialTokens())) == 1
@@ -98,43 +99,98 @@ def test_blank_texts_and_queries() -> None:
 def test_sentences(index: TextIndex) -> None:
     best = index.search_sentences("ripe", alpha=0.0)[0]
     assert (best.id, best.text, best.span) == ("apple", "It was ripe.", (32, 44))
-    assert best.score == pytest.approx(1, abs=1e-5)
-    assert index.search_sentences("ripe", 1, explain=True)[0].score == pytest.approx(2, abs=1e-5)
+    assert best.score == best.parts["maxsim"] == pytest.approx(1, abs=0.01)
+    assert index.search_sentences("ripe", 1, explain=True)[0].parts["maxsim"] == pytest.approx(1, abs=0.01)
+    lower = TextIndex.build(
+        ["the flow is laminar . its layer is 2.5 mm thick, e.g. here. it ends"], HashEncoder()
+    )
+    sentences = ["the flow is laminar .", "its layer is 2.5 mm thick, e.g. here.", "it ends"]
+    assert {hit.text for hit in lower.search_sentences("layer")} == set(sentences)
     assert [ids(own) for own in index.search_sentences(["ripe", "dog"], 1)] == [["apple"], ["fox"]]
     assert ids(index.search_sentences("red", where={"kind": "fruit"}, ids=["pear"])) == ["pear"]
 
 
+class Deaf(HashEncoder):
+    """An encoder whose query vectors differ from its document vectors."""
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        return self.encode_documents([f"x{text}x" for text in texts])
+
+
 def test_words_propose_candidates() -> None:
-    class Deaf(HashEncoder):
-        """An encoder whose query vectors differ from its document vectors."""
-
-        def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-            return self.encode_documents([f"{text} x" for text in texts])
-
     fillers = [f"filler number {i}" for i in range(300)]
     index = TextIndex.build([*fillers, "the word zebra"], Deaf(), vectors="fde", exact_tokens=0)
-    assert ids(index.search("zebra", k=1, candidates=1, words=10)) == [300]
+    assert 300 in ids(index.search("zebra", k=5, candidates=4, words=0.9))
+    assert ids(index.search("zebra", k=1, candidates=4, words=0.9, where={"none": 1})) == []
+    assert ids(index.search("zebra", k=9, candidates=9, words=0.9, ids=[3])) == [3]
 
 
-def test_weights_of_words_and_other_sources() -> None:
-    texts = ["a red apple", "a red red pear", "the blue sky", "a zebra"]
-    index = TextIndex.build(texts, HashEncoder(), ids=["a", "b", "c", "d"])
-    sparse = SparseVectors([{"x": 1.0}, {"x": 3.0}, {"y": 1.0}, {"y": 2.0}], ids=["a", "b", "c", "d"])
-    options: Any = {
-        "rankings": {"sparse": sparse.search([{"y": 1.0}, {"x": 1.0}])},
-        "weights": {"maxsim": 0.0, "sparse": 1.0},
-        "method": "sum",
-    }
-    assert [ids(hits) for hits in index.search(["red", "sky"], 2, **options)] == [["d", "c"], ["b", "a"]]
-    assert [ids(hits) for hits in index.search(["red", "sky"], 1, ids=["a", "c"], **options)] == [
-        ["c"],
-        ["a"],
-    ]
-    assert index.search("zebra sky", 1, words=9, weights={"maxsim": 0.0, "words": 1.0})[0].id in ("c", "d")
-    with pytest.raises(ValueError, match="words"):
-        index.search("red", words=9, rankings={"words": sparse.search([{"x": 1.0}])})
-    with pytest.raises(ValueError, match="words"):
-        index.search("red", words=9, weights={"bm25": 1.0})
+def test_the_score_is_the_sum_of_similarity_and_words() -> None:
+    texts = [f"red apple {i}" for i in range(40)] + ["quince", "red quince jam", "xredx"]
+    index = TextIndex.build(texts, Deaf())
+    similarities = {hit.id: hit.score for hit in index.search("red", 50, words=0)}
+    hits = index.search("red", 50)
+    spread = max(similarities.values()) - min(similarities.values())
+    assert hits == sorted(hits, key=lambda hit: -hit.score) and len(hits) == len(texts)
+    for hit in hits:
+        assert hit.score == sum(hit.parts.values()) and hit.parts["maxsim"] == similarities[hit.id]
+        assert (hit.parts["words"] > 0) == ("red" in hit.text.split())
+    assert max(hit.parts["words"] for hit in hits) == pytest.approx(spread / 9)
+    assert hits[0].id == 42  # the only one that the model knows
+    # No shared word, and no word at all: the similarities alone.
+    for query in ("unknown", "?!"):
+        assert [hit.parts["words"] for hit in index.search(query, 5)] == [0] * 5
+    long = index.search(" ".join(["quince", *(f"word{i}" for i in range(500))]), 50)
+    assert max(long, key=lambda hit: hit.parts["words"]).id == 40
+    assert index.search("quince", 1, ids=[40])[0].parts["words"] == 0  # nothing to compare with
+    for wrong in (-0.1, 1, 100, float("nan")):
+        with pytest.raises(ValueError, match="words"):
+            index.search("red", words=wrong)
+
+
+@pytest.mark.parametrize(
+    ("texts", "query", "best"),
+    [
+        (
+            ["\u6771\u4eac\u3067\u5bff\u53f8\u3092\u98df\u3079\u308b", "\u5927\u962a\u306e\u5929\u6c17"],
+            "\u5929\u6c17\u306f",
+            1,
+        ),
+        (
+            ["\u6771\u4eac\u3067\u5bff\u53f8\u3092\u98df\u3079\u308b", "\u5927\u962a\u306e\u5929\u6c17"],
+            "\u5bff\u53f8",
+            0,
+        ),
+        (
+            [
+                "\u0e1c\u0e21\u0e01\u0e34\u0e19\u0e02\u0e49\u0e32\u0e27",
+                "\u0e1d\u0e19\u0e15\u0e01\u0e2b\u0e19\u0e31\u0e01",
+            ],
+            "\u0e02\u0e49\u0e32\u0e27\u0e2d\u0e30\u0e44\u0e23",
+            0,
+        ),
+        (
+            ["\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e", "\u092a\u093e\u0928\u0940"],
+            "\u092a\u093e\u0928\u0940 \u0915\u0939\u093e\u0901",
+            1,
+        ),
+        (["SQLite\u306e\u7d22\u5f15", "MySQL\u306e\u7d22\u5f15"], "sqlite", 0),
+        (["a caf\u00e9", "a car"], "cafe\u0301s", 0),
+    ],
+)
+def test_words_of_scripts_with_and_without_spaces(texts: list[str], query: str, best: int) -> None:
+    index = TextIndex.build([*texts, "other"], HashEncoder())
+    found = [hit for hit in index.search(query) if hit.parts["words"] > 0]
+    assert ids(found) == [best]
+
+
+def test_tokens_are_bytes_by_default(tmp_path: Path) -> None:
+    for options, kind in (({}, "int8"), ({"tokens": "float16"}, "float16"), ({"tokens": "2bit"}, "2bit")):
+        index = TextIndex.build(TEXTS, HashEncoder(), path=tmp_path / kind, **options)
+        assert index.index.settings.tokens == kind
+    empty = TextIndex.build([], HashEncoder())
+    empty.add(TEXTS, ids=IDS)
+    assert empty.index.settings.tokens == "int8" and ids(empty.search("red apple"))[0] == "apple"
 
 
 def test_explanations(index: TextIndex) -> None:
@@ -147,7 +203,7 @@ def test_explanations(index: TextIndex) -> None:
     assert "<mark" in reason._repr_html_() and reason.to_dict()["score"] == reason.score
     hit = index.search("ripe", k=1, explain=True)[0]
     assert "<mark" in hit._repr_html_()
-    assert hit.to_dict()["explanation"]["score"] == pytest.approx(hit.score, abs=1e-5)
+    assert hit.to_dict()["explanation"]["score"] == pytest.approx(hit.parts["maxsim"], abs=1e-5)
     assert "<mark" not in index.search("ripe", k=1)[0]._repr_html_()
     hostile = TextIndex.build(['<script>alert(1)</script> & "quotes"'], HashEncoder())
     shown = hostile.explain("alert <b>", 0).to_html()

@@ -24,7 +24,7 @@ def test_a_fork_beside_working_threads_does_not_hang() -> None:
 
     def search() -> None:
         while not stop.is_set():
-            index.search("word7", k=3, words=5, where={"n": {"$exists": False}}, threads=1)
+            index.search("word7", k=3, where={"n": {"$exists": False}}, threads=1)
 
     def change() -> None:
         number = 0
@@ -42,7 +42,7 @@ def test_a_fork_beside_working_threads_does_not_hang() -> None:
                 code = 1
                 try:
                     signal.alarm(60)  # ends a child that hangs
-                    found = index.search("word7", k=1, words=5, threads=1)[0].id == 7
+                    found = index.search("word7", k=1, threads=1)[0].id == 7
                     index.add(["a child's own"], ids=[5000], threads=1)
                     code = 0 if found and 5000 in index else 2
                 finally:

@@ -39,7 +39,6 @@ async function search(event) {
     if (where) {
       try { body.where = JSON.parse(where); } catch { throw new Error("The filter must be JSON, such as {\"year\": {\"$gte\": 2000}}."); }
     }
-    if ($("words").checked) body.words = 100;
     const answer = await ask("search", body);
     if (turn !== latest) return; // a newer search was started
     const hits = answer.results[0];
