@@ -383,6 +383,7 @@ class TextIndex:
             opened._journal = journal
             journal.save_in_background(WeakMethod(opened._save_changes))
         except BaseException:
+            journal.stop()
             journal.close()
             raise
         return opened

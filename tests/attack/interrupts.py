@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -166,6 +167,12 @@ class VectorCase:
         else:
             MuveraIndex.build(documents(list(range(DOCUMENTS))), encoder, path=folder, threads=1, **settings)
 
+    #: Whether changes are on the disk without a save.
+    durable = False
+
+    def close(self, index: Any) -> None:
+        """Free the folder of an index."""
+
     def load(self, folder: Path) -> Any:
         """Return the index in `folder`."""
         return MuveraIndex.load(folder, verify_files=True)
@@ -238,12 +245,46 @@ class TextCase(VectorCase):
         return ids, tokens, kept, [(hit.id, hit.score, hit.text) for hit in hits], index.select({"n": 3})
 
 
-def cases(folder: Path) -> Iterator[tuple[str, VectorCase]]:
-    """Yield all kinds of indexes by name."""
-    for name, settings in SETTINGS.items():
-        yield name, VectorCase(settings, folder / name)
-    for name in ("all tokens", "hnsw"):
-        yield f"texts {name}", TextCase(SETTINGS[name], folder / f"texts {name}")
+def reopen(index: Any, folder: Path) -> None:
+    """Close the index, open it again and close it."""
+    index.close()
+    TextIndex.open(folder, HashEncoder(DIMENSION)).close()
+
+
+class DurableCase(TextCase):
+    """An index of texts with a journal."""
+
+    durable = True
+    calls: ClassVar[dict[str, Callable[[Any, Path], object]]] = {
+        **{name: TextCase.calls[name] for name in ("add", "update", "delete", "save", "save new")},
+        "metadata": lambda index, _: index.update(ids=[2, 5], metadata=[{"n": 3}, {}]),
+        "rebuild": lambda index, _: index.rebuild(threads=1),
+        "close": lambda index, _: index.close(),
+        "open": reopen,
+    }
+
+    def prepare(self, folder: Path) -> Any:
+        shutil.copytree(self.template, folder)
+        index = TextIndex.open(folder, HashEncoder(DIMENSION))
+        index.update(["cat number0"], ids=[0], threads=1)
+        index.delete([1])
+        return index
+
+    def close(self, index: Any) -> None:
+        index.close()
+
+
+def make_case(name: str, folder: Path) -> VectorCase:
+    """Return the case of a name: settings, after "texts" or "durable" for indexes of texts."""
+    kind, _, settings = name.partition(" ")
+    if kind in KINDS:
+        return KINDS[kind](SETTINGS[settings], folder)
+    return VectorCase(SETTINGS[name], folder)
+
+
+KINDS: dict[str, type[VectorCase]] = {"texts": TextCase, "durable": DurableCase}
+
+NAMES = [*SETTINGS, "texts exact", "texts hnsw", "durable exact"]
 
 
 def lines_of(case: VectorCase, call: str, folder: Path) -> int:
@@ -252,6 +293,7 @@ def lines_of(case: VectorCase, call: str, folder: Path) -> int:
     index = case.prepare(folder / "index")
     with small_limits():
         counted.run(lambda: case.calls[call](index, folder / "index"))
+    case.close(index)
     shutil.rmtree(folder)
     return counted.count
 
@@ -280,6 +322,7 @@ def _expected(case: VectorCase, call: str, folder: Path) -> tuple[Any, Any, Any]
         saved, before = case.state(case.load(folder / "index")), case.state(index)
         case.calls[call](index, folder / "index")
         case.expected[call] = before, case.state(index), saved
+        case.close(index)
     return case.expected[call]
 
 
@@ -290,16 +333,36 @@ def _check(
     state = case.state(index)
     assert state in (before, after), "the index is neither as before nor as after"
     on_disk = case.state(case.load(folder / "index"))
-    assert on_disk in ((saved, after) if "save" in call or "path" in call else (saved,)), (
-        "the folder is wrong"
-    )
+    correct = (state,) if case.durable else (saved, after) if "save" in call or "path" in call else (saved,)
+    assert on_disk in correct, "the folder is wrong"
     new = folder / "new"
     assert not new.exists() or case.state(case.load(new)) == after, "the new folder is wrong"
     if state == before:  # before and after are the same for saves
         case.calls[call](index, folder / "index")
         assert case.state(index) == after, "the second attempt fails"
-    for path in [folder / "index"] + [folder / "copy"] * copied:
+    case.close(index)
+    if case.durable:
+        assert case.state(case.load(folder / "index")) == after, "the folder is wrong after it was closed"
+    for path in [folder / "index"] * (not case.durable) + [folder / "copy"] * copied:
         index.save(path)
         assert case.state(case.load(path)) == case.state(index) == after, (
             f"a later save to {path.name} is wrong"
         )
+
+
+def main(names: list[str]) -> None:
+    """Interrupt at every line; print the number of interrupted calls, and the faults."""
+    for name in names or NAMES:
+        count, faults = 0, list[str]()
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            case = make_case(name, folder / "template")
+            for call in case.calls:
+                lines = range(lines_of(case, call, folder / "count"))
+                found = [fault_after(case, call, line, folder / "work") for line in lines]
+                count, faults = count + len(lines), faults + [fault for fault in found if fault is not None]
+        print(f"{name}: {count} interrupted calls, {len(faults)} faults", *faults, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -6,19 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from attack.interrupts import SETTINGS, TextCase, VectorCase, fault_after, lines_of
+from attack.interrupts import NAMES, fault_after, lines_of, make_case
 
 #: Lines of each call that are interrupted, without MUVERA_ATTACK.
 SAMPLED = 1
 
-CASES = [*SETTINGS, "texts exact", "texts hnsw"]
-
 
 @pytest.mark.compiled("thousands of small calls")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_call_leaves_the_state_before_or_after(name: str, tmp_path: Path) -> None:
-    kind = TextCase if name.startswith("texts ") else VectorCase
-    case = kind(SETTINGS[name.removeprefix("texts ")], tmp_path / "template")
+    case = make_case(name, tmp_path / "template")
     stream, faults = random.Random(name), list[str]()
     for call in case.calls:
         lines = range(lines_of(case, call, tmp_path / "count"))
