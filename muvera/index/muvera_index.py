@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..data.batches import coded_source
-from ..data.multivectors import MultiVectors, checked_texts
+from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.ranking import Ranking
 from ..data.sampling import as_batches
 from ..data.validation import Ids
@@ -122,6 +122,7 @@ class MuveraIndex:
         documents: Any,
         encoder: str | EncoderConfig | Encoder = "moments",
         *,
+        ids: Any = None,
         settings: IndexSettings | None = None,
         path: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
@@ -133,10 +134,12 @@ class MuveraIndex:
 
         Parameters
         ----------
-        documents : MultiVectors, a list of arrays, or an iterable of MultiVectors
+        documents : MultiVectors, a list of arrays or tensors, or an iterable of MultiVectors
             An iterable is read once, one batch at a time.
         encoder, settings, **changes
             As for the class.
+        ids : sequence of int or of str, optional
+            Ids of documents that are not given in batches.  Default: their own, or positions.
         path : path, optional
             Also save the index there.  Token vectors then go to disk batch by batch, so memory holds only one
             batch, the document vectors and their graph.
@@ -158,7 +161,7 @@ class MuveraIndex:
         FileExistsError
             If `path` exists and `overwrite` is False, or it is not an index.
         """
-        batches: _Batches = ((batch, None) for batch in as_batches(documents))
+        batches: _Batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
         return cls._build(
             batches,
             encoder,
@@ -211,6 +214,30 @@ class MuveraIndex:
         return cls._build(batches(), encoder, codec, **options)
 
     @classmethod
+    def from_pylate(cls, path: str | os.PathLike[str], *args: Any, **options: Any) -> MuveraIndex:
+        """Build an index of an index folder of PyLate, under the ids that PyLate has.
+
+        Codes of a PLAID index are kept, as by :meth:`from_plaid`, unless ``tokens=`` names another storage.
+
+        Parameters
+        ----------
+        path : path
+            Such as ``"pylate-index/index"``: PyLate's index_folder and index_name.
+        *args, **options
+            As for :meth:`build`.
+
+        Returns
+        -------
+        MuveraIndex
+        """
+        from ..convert import open_source
+
+        source = open_source(path, "pylate")
+        if coded_source(source) is not None and options.get("tokens") is None:
+            return cls.from_plaid(source, *args, **options)
+        return cls.build(source.batches(_PLAID_BATCH_TOKENS), *args, **options)
+
+    @classmethod
     def _build(
         cls,
         batches: _Batches,
@@ -254,13 +281,15 @@ class MuveraIndex:
 
     # -- changing -------------------------------------------------------------
 
-    def add(self, documents: Any, *, threads: int | None = None) -> None:
+    def add(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
         """Add documents under new ids.
 
         Parameters
         ----------
-        documents : MultiVectors or a list of arrays
-            Documents without ids get the next integers.
+        documents : MultiVectors or a list of arrays or tensors
+            Such as the result of a model's ``encode``.
+        ids : sequence of int or of str, optional
+            Default: the documents' own ids, or the next integers.
         threads : int, optional
 
         Raises
@@ -270,7 +299,7 @@ class MuveraIndex:
             Nothing is added then.
         """
         with self._changing:
-            contents, _ = self._appended(documents, threads)
+            contents, _ = self._appended(_with_ids(documents, ids), threads)
             self._replace_contents(contents)
 
     def _appended(
@@ -303,13 +332,13 @@ class MuveraIndex:
         if sentence is not None:
             warnings.warn(sentence, stacklevel=3)
 
-    def update(self, documents: MultiVectors, *, threads: int | None = None) -> None:
+    def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
         """Add documents and replace those whose id is in use.
 
         Parameters
         ----------
-        documents : MultiVectors
-            With ids.
+        documents, ids
+            As for :meth:`add`, but the documents must have ids.
         threads : int, optional
 
         Raises
@@ -321,10 +350,10 @@ class MuveraIndex:
             For ids of another kind than the index has.
         """
         thread_count(threads)
-        checked = self._checked(documents, "documents")
+        checked = self._checked(_with_ids(documents, ids), "documents")
         if not checked.has_ids:
             raise ValueError(
-                "update replaces documents by id, but these documents have no ids. Use with_ids, or add."
+                "update replaces documents by id, but these documents have no ids. Give ids=, or use add."
             )
         with self._changing:
             contents, _ = self._appended(checked, threads, update=True)
@@ -731,3 +760,7 @@ class MuveraIndex:
 def _absolute(path: str | os.PathLike[str]) -> Path:
     """Return the resolved path, so that each folder has only one name."""
     return Path(path).resolve()
+
+
+def _with_ids(documents: Any, ids: Any) -> Any:
+    return documents if ids is None else as_multivectors(documents).with_ids(ids)

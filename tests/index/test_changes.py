@@ -1,6 +1,6 @@
 """MuveraIndex: additions, updates and deletions; a change happens completely or not at all; threads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,37 @@ from muvera.mips import ExactSearch, HNSWSearch
 # Deleted vectors still guide a graph, so it differs from a graph that never had them.  The answers of both agreed
 # completely in twenty such collections; .95 leaves room for another compiler's arithmetic.
 MARGINS = {"all tokens": 1.0, "exact": 1.0, "hnsw": 0.95, "scan": 0.95}
+
+
+class Tensor:
+    """What the library uses of a tensor of PyTorch."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.ndim, self.dtype = array, array.ndim, "torch.float32"
+
+    def __iter__(self) -> Iterator["Tensor"]:
+        return map(Tensor, self.array)
+
+    def detach(self) -> "Tensor":
+        return self
+
+    cpu = detach
+
+    def numpy(self) -> np.ndarray:
+        return self.array
+
+
+def test_what_a_model_returns_is_added_with_ids_in_one_call() -> None:
+    arrays = [np.eye(8, dtype=np.float32)[i : i + 3] for i in range(6)]
+    index = MuveraIndex.build(arrays[:1], "mean", ids=["a"])
+    index.add([Tensor(arrays[1]), Tensor(arrays[2])], ids=["b", "c"])
+    index.add(Tensor(np.stack(arrays[3:5])), ids=np.array(["d", "e"]))
+    index.update([arrays[5]], ids=["a"])
+    assert [ranking.ids[0] for ranking in index.search(arrays[1:], 1)] == ["b", "c", "d", "e", "a"]
+    with pytest.raises(ValueError, match="2"):
+        index.add([arrays[0]], ids=["f", "g"])
+    with pytest.raises(ValueError, match="no ids"):
+        index.update([arrays[0]])
 
 
 @every_way

@@ -28,6 +28,7 @@ from ...utils.npy_files import load_npy
 from ..parsing.files import open_table
 from ..parsing.safe_pickle import load_plain
 from ..sources.base import Reader, Source
+from ..sources.plaid_codec import QuantizedSource
 from .plaid import open_fast_plaid, open_plaid
 
 __all__ = ["READERS"]
@@ -54,7 +55,8 @@ def _open(path: Path, *, exact: bool = True) -> Source:
     if _has_map(path, _PLAID):
         fast = path / "fast_plaid_index"
         inner = open_fast_plaid(fast, exact=exact) if fast.is_dir() else open_plaid(path)
-        return _MappedSource(inner, _read_map(path, _PLAID))
+        mapped = _MappedCodes if isinstance(inner, QuantizedSource) else _MappedSource
+        return mapped(inner, _read_map(path, _PLAID))
     if (path / "index.voyager").is_file():
         documents = {name: np.asarray(rows, np.int64) for name, rows in _read_map(path, _VOYAGER).items()}
         tokens, labels = _voyager_vectors(path / "index.voyager")
@@ -123,13 +125,37 @@ class _MappedSource(Source):
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the named documents in the index's order."""
+        for documents, _, _ in self._named((batch, (), ()) for batch in self._inner.batches(max_tokens)):
+            yield documents
+
+    def _named(
+        self, batches: Iterator[tuple[MultiVectors, Any, Any]]
+    ) -> Iterator[tuple[MultiVectors, Any, Any]]:
+        """Yield the named documents of each batch, and their tokens' rows of two arrays."""
         position = 0
-        for batch in self._inner.batches(max_tokens):
+        for batch, *arrays in batches:
             chosen = [i for i in range(len(batch)) if position + i in self._names]
             names = [self._names[position + i] for i in chosen]
             position += len(batch)
             if chosen:
-                yield MultiVectors(batch.tokens, batch.offsets)[chosen].with_ids(names)
+                rows = np.repeat(np.isin(np.arange(len(batch)), chosen), batch.lengths)
+                numbers, packed = (array[rows] if len(array) else array for array in arrays)
+                yield MultiVectors(batch.tokens, batch.offsets)[chosen].with_ids(names), numbers, packed
+
+
+class _MappedCodes(_MappedSource):
+    """The same for an index with codes: a CodedSource of :mod:`muvera.data.batches`."""
+
+    def __init__(self, inner: QuantizedSource, names: dict[Any, Any]) -> None:
+        super().__init__(inner, names)
+        self.centroids, self.bucket_weights = inner.centroids, inner.bucket_weights
+        self._coded = inner
+
+    def coded_batches(
+        self, max_tokens: int
+    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+        """Yield the named documents and their tokens' centroids and packed residuals."""
+        yield from self._named(self._coded.coded_batches(max_tokens))
 
 
 class _TokenRows(Source):

@@ -27,6 +27,7 @@ from builders.token_collections import everything
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muvera import MuveraIndex
 from muvera.convert import open_source, read
 from muvera.convert.parsing.safe_pickle import load_npy_safely
 from muvera.convert.registry import find_reader
@@ -265,6 +266,27 @@ def test_pylate_folders_of_the_library(kind: str) -> None:
         assert source.lossy and source.nbits == (4 if kind == "fast_plaid" else 2)
         # 256 centroids for 299 tokens: decoded vectors are close to the exact ones.
         assert np.einsum("ij,ij->i", documents.tokens, expected.tokens).mean() > 0.97
+
+
+@pytest.mark.parametrize("kind", ["voyager", "fast_plaid", "stanford_plaid", "scann"])
+def test_an_index_of_a_pylate_folder(kind: str) -> None:
+    folder = FOLDER / f"pylate_{kind}"
+    documents = everything(open_source(folder))
+    index = MuveraIndex.from_pylate(folder)
+    assert sorted(index) == sorted(documents.ids.tolist())
+    assert index.info().token_codec["codec"].startswith("plaid") == ("stanford" in kind)
+    found = [ranking.ids[0] for ranking in index.search(list(documents), k=1)]
+    assert found == documents.ids.tolist()
+
+
+def test_an_index_keeps_the_codes_of_a_pylate_folder(tmp_path: Path) -> None:
+    folder = mapped(tmp_path, {2: "c", 0: "a"})
+    kept, decoded = MuveraIndex.from_pylate(folder), everything(open_source(folder))
+    np.testing.assert_allclose(kept.tokens(["a", "c"]).tokens, decoded.tokens, atol=1e-3)
+    codecs = [
+        one.info().token_codec["codec"] for one in (kept, MuveraIndex.from_pylate(folder, tokens="float32"))
+    ]
+    assert codecs == ["plaid-2bit", "float32"]
 
 
 def test_pylate_inner_folder() -> None:
