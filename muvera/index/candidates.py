@@ -13,7 +13,7 @@ from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
-from ..mips.base import Guard, at_once
+from ..mips.base import Guard, Keep, Saved, at_once
 from .info import FirstStageRecall
 from .sample_profile import DRIFTED, SampleProfile
 from .settings import IndexSettings
@@ -175,24 +175,19 @@ class CandidateSearch:
 
     # -- saving ---------------------------------------------------------------
 
-    def save(self, folder: Path, graph: str | None = None) -> dict[str, Any]:
-        """Write the vectors; return the state that :meth:`load` needs.
-
-        With `graph`, the name of a graph's file to keep, only vectors that are not in that file are written.
-        """
-        if graph is None:
-            self.search.save(folder)
-        else:
-            self.search.save_added(folder)
+    def save(self, folder: Path, keep: Keep) -> Saved:
+        """Write the vectors, except in files to keep; return the state that :meth:`load` needs, and the kept files."""
+        state, kept = self.search.save(folder, keep)
         return {
-            "graph": graph,
             "kind": self.search.kind,
+            "search": state,
+            "kept": kept,
             "fitted_on": self.fitted_on,
             "recall": self.recall,
             "recall_size": self.recall_size,
             "first_stage": None if self.first_stage is None else self.first_stage.to_dict(),
             "profile": None if self.profile is None else self.profile.save(folder),
-        }
+        }, kept
 
     @classmethod
     def load(
@@ -209,9 +204,10 @@ class CandidateSearch:
         Raises ValueError or KeyError for damaged files, or files that do not fit the encoder and the settings.
         """
         loaded = cls(encoder, settings, state["fitted_on"])
-        kind, graph = state["kind"], state["graph"]
-        saved = SavedState(settings.hnsw, live, None if graph is None else folder.parent / graph)
-        loaded.search = SEARCHES[kind].load(folder, encoder.config.vector_dimension, saved)
+        saved = SavedState(
+            state["search"], [folder.parent / name for name in state["kept"]], settings.hnsw, live
+        )
+        loaded.search = SEARCHES[state["kind"]].load(folder, encoder.config.vector_dimension, saved)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         if state["first_stage"] is not None:
             loaded.first_stage = FirstStageRecall(**state["first_stage"])

@@ -110,8 +110,7 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
     files, codes, candidates = manifest["files"], manifest["codes"], manifest["candidates"]
     segments = manifest["segments"] + ([] if codes is None else codes["segments"])
     used = [segment["file"] for segment in segments]
-    if candidates is not None and candidates["graph"] is not None:
-        used.append(candidates["graph"])
+    used += [] if candidates is None else candidates["kept"]
     for name in [manifest["folder"], *files, *used]:
         parts = PurePosixPath(name).parts
         inside = parts and not PurePosixPath(name).is_absolute() and ".." not in parts and "\\" not in name

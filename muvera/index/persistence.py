@@ -15,7 +15,6 @@ from ..data.multivectors import MultiVectors
 from ..data.offsets import as_lengths
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
-from ..mips import VectorSearch
 from ..reranking.codecs import read_codec, write_codec
 from ..reranking.codecs.base import CodedVectors
 from ..utils.atomic_files import recover_folder, save_array
@@ -56,7 +55,6 @@ def write_contents(
     further files by name; each callable writes the file at the path that it gets.
     """
     saved = copy(contents)
-    new_graphs: list[VectorSearch] = []
 
     def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
         entries_of: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
@@ -83,13 +81,8 @@ def write_contents(
             write_encoder_arrays(encoder.to_arrays(), folder)
         candidates = None
         if saved.candidates is not None:
-            search = saved.candidates.search
-            graph = None if search.saved is None else _name_in(search.saved.path, target, old)
-            candidates = saved.candidates.save(folder, graph)
-            if graph is None:
-                new_graphs.append(search)
-            else:
-                reused.append(graph)
+            candidates, kept = saved.candidates.save(folder, lambda path: _name_in(path, target, old))
+            reused += kept
         _require_consistent(saved, target)
         entries = {
             "config": saved.config.to_dict(),
@@ -103,8 +96,8 @@ def write_contents(
         return entries, reused
 
     generation = commit(target, fill, contents.generations.get(target), overwrite, written, held)
-    for search in new_graphs:
-        search.saved_in(target / generation.folder)
+    if saved.candidates is not None:
+        saved.candidates.search.saved_in(target / generation.folder)
     saved.store.staging = None
     saved.generations = {**contents.generations, target: generation}
     saved.attachments = {name: target / generation.folder / name for name in attachments or {}}

@@ -74,7 +74,7 @@ def split_to_bytes(block, out, units):
 
 
 @helper
-def _joined(high, low, column_sum, unit):
+def joined(high, low, column_sum, unit):
     """Return the product from the sums of a row's high and low bytes."""
     return unit * np.float32(256.0 * (high - column_sum) + low)
 
@@ -98,7 +98,7 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
         byte_strip(flat, 0, 1, depth, packed, panel, sums, 0)
         first = panel * LANES
         for j in range(min(STRIP * LANES, width - first)):
-            out[0, first + j] = _joined(
+            out[0, first + j] = joined(
                 sums[j], sums[STRIP * LANES + j], column_sums[first + j], units[0] * scales[first + j]
             )
     for panel in range(begun, panels):
@@ -107,7 +107,7 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
             byte_tile(flat, row, count - 1, depth, packed, panel, sums, 0)
             for i in range(0, min(ROWS, count - row), 2):
                 for j in range(min(LANES, width - first)):
-                    out[(row + i) // 2, first + j] = _joined(
+                    out[(row + i) // 2, first + j] = joined(
                         sums[i * LANES + j], sums[(i + 1) * LANES + j], column_sums[first + j],
                         units[(row + i) // 2] * scales[first + j],
                     )  # fmt: skip
@@ -161,6 +161,6 @@ def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, o
         for query in range(query_units.shape[0]):
             byte_dots(flat, row, stop - 1, depth, queries, query, dots, 0)
             for i in range(min(VECTORS, stop - row)):
-                out[row - start + i, query] = _joined(
+                out[row - start + i, query] = joined(
                     dots[i], dots[VECTORS + i], sums[row + i], query_units[query] * units[row + i]
                 )

@@ -1,14 +1,16 @@
-"""Scan of 4-bit codes: approximate inner products of one query with all vectors.
+"""Scan of 4-bit codes: approximate inner products of queries with all vectors.
 
 A vector is split into pairs of columns, and the code of a pair is the number of the nearest of 16 centroids.
 The inner product with a query is then a sum of table entries, one per pair.  The tables are rounded to
 bytes, so the sums are small integers, equal on every processor.  One byte shuffle looks up a table for as
 many vectors as a register has bytes (André, Kermarrec and Le Scouarnec, "Cache locality is not enough", VLDB
-2015; the layout is that of faiss's fast scan).
+2015; the layout is that of faiss's fast scan).  The entries of STEP pairs are added as bytes, and these sums
+as 16-bit numbers.
 
-Sizes: BLOCK vectors share a block of codes; ``groups`` bytes per vector, each with the codes of two pairs (the
-even pair in the low half).  A block is stored as ``groups`` rows of BLOCK bytes.  The tables are uint8
-(groups, 2, 16), flat.  No sum may exceed MAX_SUM.
+Sizes: BLOCK vectors share a block of codes, STEP // 2 bytes per vector and step, each with the codes of two pairs
+(the even pair in the low half).  A block is stored as rows of BLOCK bytes.  The tables of all queries are uint8
+(m, steps, STEP, 16), flat.  The greatest entries of a step add up to at most 255, and those of all steps to at
+most MAX_SUM.
 """
 
 from typing import Any
@@ -19,12 +21,30 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import INTERPRETED, kernel
-from .llvm_helpers import BYTE, broadcast, constant, entry_address, load_vector, shuffle, store_vector, zeros
+from .byte_product import joined
+from .byte_tile import VECTORS, byte_dots
+from .jit import INTERPRETED, helper, kernel
+from .llvm_helpers import (
+    BYTE,
+    broadcast,
+    constant,
+    entry_address,
+    load_vector,
+    new_sums,
+    shuffle,
+    store_vector,
+)
+from .row_operations import prefetch
 from .token_codes import SHUFFLES
 
 #: Vectors of a block.
 BLOCK = 64
+
+#: Pairs of columns whose table entries are added as bytes.
+STEP = 4
+
+#: Queries that share the reading of a block.
+TOGETHER = 4
 
 #: Greatest sum of table entries: one less than a 16-bit number can hold.
 MAX_SUM = 65_534
@@ -32,109 +52,128 @@ MAX_SUM = 65_534
 #: Centroids of a pair of columns.
 CENTROIDS = 16
 
-_INSTRUCTIONS = {32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}
+#: Blocks that queries scan in turn while their codes are in the cache.
+TILE = 64
+
+# Rows ahead of the current one that are prefetched, and bytes that a prefetch brings.
+_AHEAD, _LINE = 12, 64
+
+# Bytes of a step's tables and of its codes in a block.
+_TABLES, _CODES = STEP * CENTROIDS, STEP // 2 * BLOCK
+
+_INSTRUCTIONS = {
+    16: "llvm.aarch64.neon.tbl1.v16i8",
+    32: "llvm.x86.avx2.pshuf.b",
+    64: "llvm.x86.avx512.pshuf.b.512",
+}
 
 _WORD = ir.IntType(16)
 
 
-def _emit_sums(size: int) -> Any:
-    """Return an intrinsic that adds the table entries of one block, `size` vectors at a time.
+def _emit_sums(size: int, queries: int) -> Any:
+    """Return an intrinsic that adds the table entries of one block for some queries, `size` vectors at a time.
 
-    It writes the sums to `out` and returns a number with bit i set if sum i is at least `bound`.
+    For each of `queries` queries from `first` on it writes BLOCK sums to `out`, and to `hits` a number with bit i set
+    if sum i is at least the query's entry of `bounds`.
     """
-    lookup = ir.VectorType(BYTE, size)
-    sums = ir.VectorType(_WORD, size // 2)
-    parts = BLOCK // size
+    lookup, sums = ir.VectorType(BYTE, size), ir.VectorType(_WORD, size // 2)
 
     @intrinsic
-    def compiled(typingctx, codes, start, groups, tables, bound, out):
-        signature = types.uint64(codes, types.intp, types.intp, tables, types.uint16, out)
+    def compiled(typingctx, codes, start, steps, tables, first, bounds, out, hits):
+        signature = types.void(codes, types.intp, types.intp, tables, types.intp, bounds, out, hits)
 
         def generate(context, builder, signature, args):
-            kinds = signature.args
-            pshufb = cgutils.get_or_insert_function(
+            start, steps, first = args[1], args[2], args[4]
+            word = start.type
+            instruction = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(lookup, [lookup] * 2), _INSTRUCTIONS[size]
             )
-            word = args[1].type
-            # A byte is added as half of a word: `whole` sums words, of which `high` sums the upper halves.
-            whole = [[cgutils.alloca_once(builder, sums) for _ in range(parts)] for _ in range(2)]
-            for addresses in whole:
-                for address in addresses:
-                    builder.store(zeros(sums), address)
-            with cgutils.for_range(builder, args[2]) as loop:
-                row = builder.add(args[1], builder.mul(loop.index, ir.Constant(word, BLOCK)))
-                table = builder.mul(loop.index, ir.Constant(word, 2 * CENTROIDS))
-                halves = []
-                for i in range(2):
-                    position = builder.add(table, ir.Constant(word, i * CENTROIDS))
-                    entries = load_vector(
-                        builder,
-                        entry_address(context, builder, kinds[3], args[3], position),
-                        ir.VectorType(BYTE, CENTROIDS),
-                        align=1,
-                    )
-                    halves.append(shuffle(builder, entries, entries, [j % CENTROIDS for j in range(size)]))
-                for part in range(parts):
-                    position = builder.add(row, ir.Constant(word, part * size))
-                    packed = load_vector(
-                        builder,
-                        entry_address(context, builder, kinds[0], args[0], position),
-                        lookup,
-                        align=1,
-                    )
-                    low = builder.and_(packed, constant(lookup, 15))
-                    wide = builder.bitcast(packed, sums)
-                    high = builder.and_(
-                        builder.bitcast(builder.lshr(wide, constant(sums, 4)), lookup), constant(lookup, 15)
-                    )
-                    for entries, places in zip(halves, (low, high), strict=True):
-                        found = builder.bitcast(builder.call(pshufb, [entries, places]), sums)
-                        total, upper = whole[0][part], whole[1][part]
-                        builder.store(builder.add(builder.load(total), found), total)
-                        builder.store(
-                            builder.add(builder.load(upper), builder.lshr(found, constant(sums, 8))), upper
-                        )
-            hits = []
-            for part in range(parts):
-                upper = builder.load(whole[1][part])
-                lower = builder.sub(builder.load(whole[0][part]), builder.shl(upper, constant(sums, 8)))
+
+            def address(which: int, *terms: Any) -> Any:
+                place = ir.Constant(word, 0)
+                for term in terms:
+                    place = builder.add(place, ir.Constant(word, term) if isinstance(term, int) else term)
+                return entry_address(context, builder, signature.args[which], args[which], place)
+
+            def add_to(target: Any, value: Any) -> None:
+                builder.store(builder.add(builder.load(target), value), target)
+
+            numbers = [builder.add(first, ir.Constant(word, i)) for i in range(queries)]
+            begins = [builder.mul(builder.mul(i, steps), ir.Constant(word, _TABLES)) for i in numbers]
+            masks: list[list[Any]] = [[] for _ in numbers]
+            for part in range(0, BLOCK, size):
+                # A sum of bytes is added as half of a word: `whole` sums words, `upper` their upper halves.
+                whole, upper = new_sums(builder, sums, queries), new_sums(builder, sums, queries)
+                with cgutils.for_range(builder, steps) as loop:
+                    row = builder.mul(loop.index, ir.Constant(word, _CODES))
+                    table = builder.mul(loop.index, ir.Constant(word, _TABLES))
+                    places = []
+                    for i in range(0, _CODES, BLOCK):
+                        packed = load_vector(builder, address(0, start, row, i + part), lookup, align=1)
+                        shifted = builder.lshr(builder.bitcast(packed, sums), constant(sums, 4))
+                        for nibbles in (packed, builder.bitcast(shifted, lookup)):
+                            places.append(builder.and_(nibbles, constant(lookup, 15)))
+                    for i in range(queries):
+                        total = None
+                        for pair, place in enumerate(places):
+                            entries = load_vector(
+                                builder,
+                                address(3, begins[i], table, pair * CENTROIDS),
+                                ir.VectorType(BYTE, CENTROIDS),
+                                align=1,
+                            )
+                            repeated = shuffle(
+                                builder, entries, entries, [j % CENTROIDS for j in range(size)]
+                            )
+                            found = builder.call(instruction, [repeated, place])
+                            total = found if total is None else builder.add(total, found)
+                        words = builder.bitcast(total, sums)
+                        add_to(whole[i], words)
+                        add_to(upper[i], builder.lshr(words, constant(sums, 8)))
                 order = [i + side * (size // 2) for i in range(size // 2) for side in (0, 1)]
-                total = shuffle(builder, lower, upper, order)
-                address = entry_address(context, builder, kinds[5], args[5], ir.Constant(word, part * size))
-                store_vector(builder, total, address, align=2)
-                hits.append(builder.icmp_unsigned(">=", total, broadcast(builder, args[4], size)))
-            bits = hits[0] if parts == 1 else shuffle(builder, hits[0], hits[1], list(range(BLOCK)))
-            return builder.bitcast(bits, ir.IntType(BLOCK))
+                for i in range(queries):
+                    high = builder.load(upper[i])
+                    low = builder.sub(builder.load(whole[i]), builder.shl(high, constant(sums, 8)))
+                    total = shuffle(builder, low, high, order)
+                    store_vector(builder, total, address(6, i * BLOCK + part), align=2)
+                    bound = broadcast(builder, builder.load(address(5, numbers[i])), size)
+                    masks[i].append(builder.icmp_unsigned(">=", total, bound))
+            for i, bits in enumerate(masks):
+                while len(bits) > 1:
+                    lanes = list(range(2 * bits[0].type.count))
+                    bits = [shuffle(builder, *bits[j : j + 2], lanes) for j in range(0, len(bits), 2)]
+                builder.store(builder.bitcast(bits[0], ir.IntType(BLOCK)), address(7, i))
+            return context.get_dummy_value()
 
         return signature, generate
 
     return compiled
 
 
-def _interpreted_sums(codes, start, groups, tables, bound, out):
-    block = codes[start : start + groups * BLOCK].reshape(groups, BLOCK)
-    entries = tables.reshape(groups, 2, CENTROIDS).astype(np.int64)
-    rows = np.arange(groups)[:, np.newaxis]
-    out[:] = (entries[rows, 0, block & 15] + entries[rows, 1, block >> 4]).sum(axis=0)
-    return sum(1 << int(i) for i in np.flatnonzero(out >= bound))
+def _plain_sums(queries: int) -> Any:
+    """Return the function of :func:`_emit_sums` for processors without byte shuffles."""
+
+    def plain(codes, start, steps, tables, first, bounds, out, hits):
+        for query in range(queries):
+            base = (first + query) * steps * _TABLES
+            hits[query] = 0
+            for i in range(BLOCK):
+                total = 0
+                for row in range(steps * (STEP // 2)):
+                    code, table = codes[start + row * BLOCK + i], base + row * 2 * CENTROIDS
+                    total += int(tables[table + (code & 15)]) + int(tables[table + CENTROIDS + (code >> 4)])
+                out[query * BLOCK + i] = total
+                if total >= bounds[first + query]:
+                    hits[query] |= np.uint64(1) << np.uint64(i)
+
+    return plain if INTERPRETED else helper(plain)
 
 
-@kernel
-def _plain_sums(codes, start, groups, tables, bound, out):
-    for i in range(BLOCK):
-        out[i] = 0
-    for group in range(groups):
-        row, table = start + group * BLOCK, group * 2 * CENTROIDS
-        for i in range(BLOCK):
-            code = codes[row + i]
-            out[i] += np.uint16(tables[table + (code & 15)]) + np.uint16(
-                tables[table + CENTROIDS + (code >> 4)]
-            )
-    hits = np.uint64(0)
-    for i in range(BLOCK):
-        if out[i] >= bound:
-            hits |= np.uint64(1) << np.uint64(i)
-    return hits
+def make_sums(instructions: str, queries: int) -> Any:
+    """Return the function that adds table entries with one of the SHUFFLES, or "plain"."""
+    if INTERPRETED or instructions == "plain":
+        return _plain_sums(queries)
+    return _emit_sums(SHUFFLES[instructions], queries)
 
 
 @intrinsic
@@ -157,9 +196,8 @@ def _without_lowest(bits):
 lowest_bit = _interpreted_lowest if INTERPRETED else _compiled_lowest
 without_lowest = (lambda bits: int(bits) & (int(bits) - 1)) if INTERPRETED else _without_lowest
 
-block_sums = (
-    _interpreted_sums if INTERPRETED else _emit_sums(max(SHUFFLES.values())) if SHUFFLES else _plain_sums
-)
+_BEST = list(SHUFFLES)[-1] if SHUFFLES else "plain"
+_sums_of_several, _sums_of_one = make_sums(_BEST, TOGETHER), make_sums(_BEST, 1)
 
 
 @kernel
@@ -198,43 +236,52 @@ def _keep_best(sums, rows, count, wanted, counts):
 
 
 @kernel
-def scan_codes(codes, groups, tables, mask, start, stop, tile, wanted, sums, rows, found):
-    """Find the `wanted` rows with the greatest sums for each of m queries, among the rows `start` to `stop`.
+def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, sums, rows, found, last):
+    """Add the rows of the blocks `start` to `stop` to the `wanted` rows with the greatest sums for each of m queries.
 
-    `codes` flat uint8; `tables` uint8 (m, groups * 32); `mask` uint8, one entry per row, 0 to skip it, or empty to
-    scan all.  `sums` uint16 (m, room) and `rows` int64 (m, room) get the results, in ascending order of rows, and
-    `found` int64 (m,) their numbers; room is at least ``wanted + BLOCK``, and more is faster.  `start` is a multiple of
-    BLOCK.  Queries take turns scanning `tile` rows, which stay in the cache.
+    `codes` flat uint8; `tables` uint8, flat; `words` uint64, one per block, with bit i set if row i can be found.  Row
+    i of block b is number ``first + BLOCK * b + i``, and numbers ascend from call to call.  `sums` uint16 (m, room)
+    and `rows` int64 (m, room) get the results, in ascending order of rows, `found` int64 (m,) their numbers, and
+    `bounds` uint16 (m,) the smallest sums that are of use; all begin with zeros.  Room is at least
+    ``wanted + BLOCK``, and more is faster.  Only after the `last` call, no more than `wanted` rows remain.
     """
-    block = np.empty(BLOCK, np.uint16)
+    block = np.empty(TOGETHER * BLOCK, np.uint16)
+    hits = np.empty(TOGETHER, np.uint64)
     counts = np.empty(256, np.int64)
-    bounds = np.zeros(len(tables), np.uint16)
     room = sums.shape[1] - BLOCK
-    masked = len(mask) > 0
-    for query in range(len(tables)):
-        found[query] = 0
-    for begin in range(start, stop, tile):
-        end = min(begin + tile, stop)
-        for query in range(len(tables)):
-            own_sums, own_rows, count = sums[query], rows[query], found[query]
-            for first in range(begin, end, BLOCK):
-                hits = block_sums(codes, first * groups, groups, tables[query], bounds[query], block)
-                while hits:
-                    i = lowest_bit(hits)  # type: ignore[call-arg]
-                    hits = without_lowest(hits)
-                    if first + i < end and (not masked or mask[first + i]):
-                        own_sums[count] = block[i]
-                        own_rows[count] = first + i
+    for begin in range(start, stop, TILE):
+        for query in range(0, len(found), TOGETHER):
+            together = min(TOGETHER, len(found) - query)
+            for number in range(begin, min(begin + TILE, stop)):
+                word, position = words[number], number * steps * _CODES
+                if word == 0:
+                    continue
+                if together == TOGETHER:
+                    _sums_of_several(codes, position, steps, tables, query, bounds, block, hits)
+                for i in range(together):
+                    own, base = query + i, i * BLOCK
+                    if together < TOGETHER:
+                        _sums_of_one(codes, position, steps, tables, own, bounds, block, hits[:1])
+                        base, hit = 0, hits[0] & word
+                    else:
+                        hit = hits[i] & word
+                    count = found[own]
+                    while hit:
+                        j = lowest_bit(hit)  # type: ignore[call-arg]
+                        hit = without_lowest(hit)
+                        sums[own, count] = block[base + j]
+                        rows[own, count] = first + number * BLOCK + j
                         count += 1
-                if count > room:
-                    # Later rows lose ties, so only a greater sum can enter.
-                    bounds[query] = _keep_best(own_sums, own_rows, count, wanted, counts) + 1
-                    count = wanted
-            found[query] = count
-    for query in range(len(tables)):
-        if found[query] > wanted:
-            _keep_best(sums[query], rows[query], found[query], wanted, counts)
-            found[query] = wanted
+                    if count > room:
+                        # Later rows lose ties, so only a greater sum can enter.
+                        bounds[own] = _keep_best(sums[own], rows[own], count, wanted, counts) + 1
+                        count = wanted
+                    found[own] = count
+    if last:
+        for query in range(len(found)):
+            if found[query] > wanted:
+                _keep_best(sums[query], rows[query], found[query], wanted, counts)
+                found[query] = wanted
 
 
 @kernel
@@ -278,41 +325,62 @@ def _nearest(centroids, x, y):
 
 
 @kernel
-def encode_rows(vectors, centroids, first, groups, codes):
+def encode_rows(vectors, centroids, first, steps, codes):
     """Write the codes of `vectors` float32 (n, 2 pairs) to the rows from `first` on of `codes`, flat uint8."""
     for i in range(len(vectors)):
-        row = first + i
-        position = row // BLOCK * BLOCK * groups + row % BLOCK
-        for group in range(groups):
+        block, row = divmod(first + i, BLOCK)
+        position = block * steps * _CODES + row
+        for pair in range(0, len(centroids), 2):
             code = 0
             for half in range(2):
-                pair = 2 * group + half
-                if pair < len(centroids):
-                    x, y = vectors[i, 2 * pair], vectors[i, 2 * pair + 1]
-                    code |= _nearest(centroids[pair], x, y) << (4 * half)
-            codes[position + group * BLOCK] = code
+                x, y = vectors[i, 2 * (pair + half)], vectors[i, 2 * (pair + half) + 1]
+                code |= _nearest(centroids[pair + half], x, y) << (4 * half)
+            codes[position + pair // 2 * BLOCK] = code
 
 
 @kernel
-def make_tables(query, centroids, limit, products, tables):
-    """Write the table of a query, float32 (2 pairs,), to `tables` uint8 (groups * 32,), with entries up to `limit`.
+def make_tables(query, centroids, products, tables):
+    """Write the table of a query, float32 (2 pairs,), to `tables` uint8 (pairs * 16,); pairs are a multiple of STEP.
 
     `products` float32 (pairs, CENTROIDS) is scratch memory.  An entry is the product of the query with a
     centroid minus the smallest one of its pair, in a unit that all pairs share.
     """
-    widest = np.float32(0)
-    for pair in range(len(centroids)):
-        x, y = query[2 * pair], query[2 * pair + 1]
-        least, most = np.float32(np.inf), np.float32(-np.inf)
-        for j in range(CENTROIDS):
-            product = x * centroids[pair, 0, j] + y * centroids[pair, 1, j]
-            products[pair, j] = product
-            least, most = min(least, product), max(most, product)
-        widest = max(widest, most - least)
-        for j in range(CENTROIDS):
-            products[pair, j] -= least
-    scale = np.float32(limit) / widest if widest > 0 else np.float32(0)
-    tables[:] = 0
+    widest, total = np.float32(0), np.float32(0)
+    for first in range(0, len(centroids), STEP):
+        width = np.float32(0)
+        for pair in range(first, first + STEP):
+            x, y = query[2 * pair], query[2 * pair + 1]
+            least, most = np.float32(np.inf), np.float32(-np.inf)
+            for j in range(CENTROIDS):
+                product = x * centroids[pair, 0, j] + y * centroids[pair, 1, j]
+                products[pair, j] = product
+                least, most = min(least, product), max(most, product)
+            width += most - least
+            for j in range(CENTROIDS):
+                products[pair, j] -= least
+        widest, total = max(widest, width), total + width
+    # Rounding can add half to each entry.
+    scale = np.float32(0)
+    if widest > 0:
+        scale = min(np.float32(255 - STEP // 2) / widest, np.float32(MAX_SUM - len(centroids)) / total)
     for pair in range(len(centroids)):
         for j in range(CENTROIDS):
             tables[pair * CENTROIDS + j] = np.uint8(np.rint(products[pair, j] * scale))
+
+
+@kernel
+def multiply_rows_at(numbers, first, rows, sums, units, query_bytes, query_unit, out):
+    """Write the products of some rows with one query to `out` float32 (n,), see :func:`multiply_rows`.
+
+    `rows` int64 (n,) are row numbers in `sums` and `units`; `numbers` int8 has row ``first`` at its begin.
+    """
+    depth = query_bytes.shape[1]
+    flat, halves = numbers.reshape(-1), query_bytes.reshape(-1)
+    dots = np.empty(2 * VECTORS, np.int32)
+    for i in range(len(rows)):
+        if i + _AHEAD < len(rows):
+            for position in range(0, depth, _LINE):
+                prefetch(flat, (rows[i + _AHEAD] - first) * depth + position)
+        row = rows[i]
+        byte_dots(flat, row - first, row - first, depth, halves, 0, dots, 0)
+        out[i] = joined(dots[0], dots[VECTORS], sums[row], query_unit * units[row])

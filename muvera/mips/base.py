@@ -11,26 +11,50 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.validation import as_array
-from ..utils.checks import has_repeats, require_int
-from .saved_graph import Floats, Labels, SavedGraph
+from ..data.validation import as_array, read_only_view
+from ..kernels.products import inner_products
+from ..kernels.tile import LANES
+from ..utils.checks import require_int
+from ..utils.parallel import run_in_ranges
 
 __all__ = [
+    "Floats",
     "Found",
     "Guard",
+    "Keep",
+    "Labels",
+    "RowSearch",
+    "Saved",
     "SavedState",
     "VectorSearch",
     "at_once",
     "checked_labels",
     "checked_vectors",
+    "cut",
+    "grown",
     "no_results",
+    "score_all",
+    "score_among",
 ]
+
+#: Labels of vectors int64 (n,), and vectors float32 (n, dimension).
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 #: Labels int64 (m, k) and inner products float32 (m, k), best first; label -1 if fewer were found.
 Found = tuple[Labels, Floats]
 
 #: Calls a function while no other thread searches.
 Guard = Callable[[Callable[[], object]], object]
+
+#: Returns the name within the index's folder of a file that a save can keep there, or None.
+Keep = Callable[[Path], str | None]
+
+#: The state that a search needs to be loaded, as JSON, and the names of the kept files.
+Saved = tuple[dict[str, Any], list[str]]
+
+# Bytes of floats that one task reads, and bytes of rows copied at a time.
+_TASK, _BLOCK = 4 << 20, 32 << 20
 
 
 def at_once(work: Callable[[], object]) -> None:
@@ -54,16 +78,15 @@ class VectorSearch(ABC):
     #: Name of this kind: the "backend" of an index.
     kind: ClassVar[str]
 
-    #: The file of a saved graph, if a save can keep it and write only the added vectors; otherwise None.
-    saved: SavedGraph | None = None
-
     def __init__(self, dimension: int) -> None:
         self.dimension = require_int("dimension", dimension, 1)
         self.next_label = 0  # above all labels that were ever used
+        self._alive = np.zeros(0, bool)  # by label
+        self._count = 0
 
-    @abstractmethod
     def __len__(self) -> int:
         """Return the number of vectors that a search can return."""
+        return self._count
 
     def add(
         self,
@@ -72,35 +95,53 @@ class VectorSearch(ABC):
         threads: int | None = None,
         guard: Guard = at_once,
     ) -> None:
-        """Add vectors, float32 (n, dimension), under new labels (n,), of which each is used once.
+        """Add vectors, float32 (n, dimension), under new labels (n,), which ascend from call to call.
 
         If it fails, the search holds all of them or none.
         """
         rows = checked_vectors(vectors, self.dimension)
         names = checked_labels(labels, len(rows))
-        if not self.can_add(names):
-            used = next(label for label in names if not self.can_add(label[np.newaxis]))
-            raise ValueError(f"label {used} is in use or was used before. Use each label once.")
-        if len(names):
-            self.next_label = max(self.next_label, int(names.max()) + 1)
-            self._add(names, rows, threads, guard)
+        if not len(names):
+            return
+        if names[0] < self.next_label:
+            raise ValueError(
+                f"label {names[0]} must be at least {self.next_label}: labels are used once and ascend."
+            )
+        self.next_label = int(names[-1]) + 1
+        alive = grown(self._alive, self.next_label, 0)
+        self._add(names, rows, threads, guard)
+        alive[names] = True
+        self._alive, self._count = alive, self._count + len(names)
 
     @abstractmethod
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
         """Add at least one checked vector."""
 
-    @abstractmethod
-    def can_add(self, labels: Labels) -> bool:
-        """Return True if :meth:`add` would accept all of these labels."""
+    def _hold(self, labels: Labels, saved: SavedState) -> None:
+        """Take over the ascending labels of loaded vectors, of which the saved live ones are in use."""
+        self.next_label = int(labels.max(initial=-1)) + 1
+        live = labels if saved.live is None else np.intersect1d(labels, saved.live)
+        self._alive = np.zeros(self.next_label, bool)
+        self._alive[live] = True
+        self._count = len(live)
 
     def settle(self) -> None:  # noqa: B027 (only graphs need it)
         """Prepare for searches after changes; no copy from before them may be searched any more."""
 
-    @abstractmethod
     def existing(self, labels: Labels) -> Labels:
         """Return those of `labels` that a search can return, ascending."""
+        return np.unique(labels[self._exist(labels)])
 
-    @abstractmethod
+    def _exist(self, labels: Labels) -> NDArray[np.bool_]:
+        known = (labels >= 0) & (labels < len(self._alive))
+        known[known] = self._alive[labels[known]]
+        return known
+
+    def _require(self, labels: Labels) -> None:
+        missing = labels[~self._exist(labels)]
+        if len(missing):
+            raise KeyError(f"label {missing.min()} does not exist.")
+
     def remove(self, labels: Labels) -> None:
         """Skip the vectors with these labels in every later search; they remain in memory.
 
@@ -109,6 +150,10 @@ class VectorSearch(ABC):
         KeyError
             For a label that does not exist.
         """
+        self._require(labels)
+        alive = self._alive.copy()
+        alive[labels] = False
+        self._alive, self._count = alive, self._count - len(labels)
 
     def search(
         self,
@@ -147,35 +192,44 @@ class VectorSearch(ABC):
     ) -> Found:
         """Search with at least one checked query; return at most k columns, padded with label -1."""
 
-    @abstractmethod
     def measure_recall(
         self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
     ) -> float:
-        """Return the share of the exact k best vectors that :meth:`search` finds, averaged over queries."""
+        """Return the share of the k best stored vectors that :meth:`search` finds, averaged over queries."""
+        queries = checked_vectors(queries, self.dimension, "queries")
+        k = min(k, len(self))
+        if k == 0 or len(queries) == 0:
+            return 1.0
+        exact, _ = score_among(self.labels(), self._stored, queries, k, threads)
+        labels, _ = self.search(queries, k, threads=threads, ef=ef)
+        return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, labels, strict=True)])) / k
 
-    @abstractmethod
     def labels(self) -> Labels:
         """Return the labels that a search can return, ascending."""
+        return np.flatnonzero(self._alive)
 
-    @abstractmethod
     def vectors(self, labels: Labels) -> Floats:
-        """Return the stored vectors of `labels`, float32 (n, dimension)."""
+        """Return the stored vectors of `labels`, float32 (n, dimension); raise KeyError for a missing one."""
+        self._require(labels)
+        return self._stored(labels) if len(labels) else np.empty((0, self.dimension), np.float32)
 
     @abstractmethod
+    def _stored(self, labels: Labels) -> Floats:
+        """Return the vectors of at least one existing label."""
+
     def info(self) -> dict[str, Any]:
         """Return kind, size, settings and bytes per vector."""
+        return {"kind": self.kind, "vectors": len(self), "dimension": self.dimension}
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write this search's files into `folder`."""
+    def save(self, folder: Path, keep: Keep) -> Saved:
+        """Write this search's files into `folder`, except those that it can keep.
 
-    def save_added(self, folder: Path) -> None:
-        """Write only the vectors that are not in the :attr:`saved` graph file; for graphs only."""
-        raise NotImplementedError(f"{type(self).__name__} is not a graph.")
+        Returns the state for :meth:`load`, and the names of the kept files.
+        """
 
-    def saved_in(self, folder: Path) -> None:
+    def saved_in(self, folder: Path) -> None:  # noqa: B027 (some have nothing to keep)
         """Record the folder that contains the saved files."""
-        self.saved = None
 
     @classmethod
     @abstractmethod
@@ -189,26 +243,39 @@ class VectorSearch(ABC):
         """
 
 
+class RowSearch(VectorSearch):
+    """Base class of searches that store a row per vector, in the order of adding."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__(dimension)
+        self._labels: Labels = np.empty(0, np.int64)  # by row, ascending
+        self._rows = 0
+        self._written = [0]  # rows in the arrays, shared by copies
+
+    def _rows_of(self, labels: Labels) -> NDArray[np.int64]:
+        """Return the rows of existing labels."""
+        return np.searchsorted(self._labels[: self._rows], labels)
+
+
 @dataclass(frozen=True)
 class SavedState:
     """Information that an index stores about the files of a search.
 
     Parameters
     ----------
+    state : dict
+        The state that :meth:`VectorSearch.save` returned.
+    kept : list of Path
+        The kept files.
     settings : HNSWSettings, optional
     live : int64 (n,), optional
         The labels that a search can return, ascending; the files may contain others.  Default: all.
-    graph : Path, optional
-        The graph's file in another folder; the vectors in this folder are added to it.
     """
 
+    state: dict[str, Any]
+    kept: list[Path]
     settings: Any = None
     live: Labels | None = None
-    graph: Path | None = None
-
-    def among(self, labels: Labels) -> NDArray[np.bool_]:
-        """Return which of `labels` a search can return."""
-        return np.ones(len(labels), bool) if self.live is None else np.isin(labels, self.live)
 
 
 def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floats:
@@ -229,20 +296,73 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floa
     return array
 
 
-def checked_labels(labels: Any, count: int | None = None) -> Labels:
-    """Return labels as int64 (n,), non-negative and distinct, or raise."""
+def checked_labels(labels: Any, count: int) -> Labels:
+    """Return labels as int64 (count,), non-negative and ascending, or raise."""
     array = np.asarray(labels)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise TypeError(f"labels must be integers (n,), got {array.dtype} {array.shape}.")
-    if count is not None and len(array) != count:
+    if len(array) != count:
         raise ValueError(f"There are {len(array)} labels for {count} vectors.")
-    if len(array) and array.min() < 0:
-        raise ValueError(f"labels must not be negative, got {array.min()}.")
-    if has_repeats(array):
-        raise ValueError("labels must be different, but one occurs twice.")
+    if len(array) and (array[0] < 0 or (np.diff(array) <= 0).any()):
+        raise ValueError("labels must ascend from 0 or more, without repeats.")
     return array.astype(np.int64)
 
 
 def no_results(count: int, k: int) -> Found:
     """Return arrays (count, k) to write results into: labels of -1 and scores of -inf."""
     return np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)
+
+
+def grown(array: NDArray[Any], needed: int, value: float) -> NDArray[Any]:
+    """Return a copy with at least `needed` entries, the new ones of this value."""
+    copied = np.full(max(needed, len(array)), value, array.dtype)
+    copied[: len(array)] = array
+    return copied
+
+
+def score_all(vectors: Floats, queries: Floats, threads: int | None = None) -> Floats:
+    """Return the inner products of vectors and queries, float32 (n, m).
+
+    Both are float32 rows of one width, a multiple of LANES.
+    """
+    width = vectors.shape[1]
+    out = np.empty((len(vectors), len(queries)), np.float32)
+    flat, packed = read_only_view(vectors).reshape(-1), read_only_view(queries).reshape(-1)
+
+    def work(start: int, stop: int) -> None:
+        inner_products(flat, start, stop, width, packed, len(queries), out[start:stop])
+
+    ranges = cut(len(vectors), _TASK // (4 * width))
+    run_in_ranges(work, ranges, threads, vectors.size * len(queries))
+    return out
+
+
+def score_among(
+    labels: Labels,
+    read: Callable[[Labels], Floats],
+    queries: Floats,
+    k: int,
+    threads: int | None = None,
+) -> Found:
+    """Return the k best of `labels`; `read` returns their vectors, a block at a time."""
+    best_labels, best_scores = no_results(len(queries), k)
+    dimension = queries.shape[1]
+    width = -(-dimension // LANES) * LANES
+    padded = np.zeros((len(queries), width), np.float32)
+    padded[:, :dimension] = queries
+    for start, stop in cut(len(labels), _BLOCK // (4 * width)):
+        block = labels[start:stop]
+        rows = np.zeros((len(block), width), np.float32)
+        rows[:, :dimension] = read(block)
+        products = score_all(rows, padded, threads).T
+        scores = np.concatenate([best_scores, products], axis=1)
+        names = np.concatenate([best_labels, np.broadcast_to(block, products.shape)], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        best_scores, best_labels = np.take_along_axis(scores, best, 1), np.take_along_axis(names, best, 1)
+    return best_labels, best_scores
+
+
+def cut(count: int, size: int) -> list[tuple[int, int]]:
+    """Split 0..count into ranges of at most `size`, which is at least 1."""
+    size = max(1, size)
+    return [(start, min(start + size, count)) for start in range(0, count, size)]

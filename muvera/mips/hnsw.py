@@ -31,15 +31,19 @@ from ..utils.npy_files import load_npy
 from ..utils.optional_imports import import_extra
 from ..utils.parallel import thread_count
 from .base import (
+    Floats,
     Found,
     Guard,
+    Keep,
+    Labels,
+    Saved,
     SavedState,
     VectorSearch,
-    checked_vectors,
+    grown,
     no_results,
+    score_among,
 )
-from .exact import score_among
-from .saved_graph import FILLING, Floats, Labels, SavedGraph, read_added
+from .saved_graph import FILLING, SavedGraph, read_added
 from .settings import HNSWSettings
 
 __all__ = ["GRAPH", "NORMS", "HNSWSearch", "bytes_in_graph"]
@@ -86,14 +90,10 @@ class SharedGraph:
             self._unmarked = int((self._states == _HELD).sum())
         return self._unmarked
 
-    def has_used(self, labels: Labels) -> bool:
-        """Return True if one of `labels` was used."""
-        return bool(self._states[labels[labels < len(self._states)]].any())
-
     def hold(self, labels: Labels) -> None:
         """Record labels before their vectors are added."""
         self._unmarked = None  # counted again when it is needed, also after an interrupt
-        self._states = _grown(self._states, int(labels.max()) + 1, 0)
+        self._states = grown(self._states, int(labels.max()) + 1, 0)
         self._states[labels] = _HELD
 
     def mark_all_but(self, alive: NDArray[np.bool_]) -> None:
@@ -105,15 +105,6 @@ class SharedGraph:
             with suppress(RuntimeError):  # not inserted, or marked already
                 self.index.mark_deleted(label)
             self._states[label] = _MARKED
-
-
-def _grown(array: NDArray[Any], needed: int, value: int) -> NDArray[Any]:
-    """Return the array, or a larger copy with room for `needed` entries, the new ones of this value."""
-    if needed <= len(array):
-        return array
-    grown = np.full(max(needed, len(array) * 3 // 2), value, array.dtype)
-    grown[: len(array)] = array
-    return grown
 
 
 class HNSWSearch(VectorSearch):
@@ -137,10 +128,10 @@ class HNSWSearch(VectorSearch):
         self._graph = SharedGraph(None)
         super().__init__(dimension)
         self.settings = HNSWSettings() if settings is None else settings
-        self._alive = np.zeros(0, bool)  # by label
-        self._count = 0
         self._reach = 0.0  # until the first vectors are added
-        # By label, what its vector was divided by; copies share it, because labels are used once.
+        #: The graph's file, if a save can keep it and write only the added vectors.
+        self._saved: SavedGraph | None = None
+        # By label, what its vector was divided by.
         self._norms = np.empty(0, np.float32)
         index = self._empty_index()
         index.init_index(
@@ -164,9 +155,6 @@ class HNSWSearch(VectorSearch):
     @next_label.setter
     def next_label(self, label: int) -> None:
         self._graph.next_label = label
-
-    def __len__(self) -> int:
-        return self._count
 
     # -- changing -------------------------------------------------------------
 
@@ -194,43 +182,14 @@ class HNSWSearch(VectorSearch):
         for start in range(0, len(labels), step):
             block, numbers = filled[start : start + step], labels[start : start + step].astype(np.uint64)
             guard(partial(graph.index.add_items, block, numbers, num_threads=workers))
-        needed = int(labels.max()) + 1
-        self._norms = _grown(self._norms, needed, 1)
-        self._norms[labels] = norms
-        alive = _grown(self._alive, needed, 0).copy()
-        alive[labels] = True
-        saved = None if self.saved is None else self.saved.record(labels, rows)
-        self._alive, self._count, self._reach, self.saved = alive, self._count + len(labels), reach, saved
+        norms_of = grown(self._norms, int(labels.max()) + 1, 1)
+        norms_of[labels] = norms
+        saved = None if self._saved is None else self._saved.record(labels, rows)
+        self._norms, self._reach, self._saved = norms_of, reach, saved
 
     def settle(self) -> None:
         """Mark removed vectors in the graph, which makes searches faster."""
         self._graph.mark_all_but(self._alive)
-
-    def can_add(self, labels: Labels) -> bool:
-        """Return True if :meth:`add` would accept all of these labels."""
-        above = int(labels.min(initial=self.next_label)) >= self.next_label
-        return above or not self._graph.has_used(labels)
-
-    def existing(self, labels: Labels) -> Labels:
-        """Return those of `labels` that a search can return, ascending."""
-        return np.unique(labels[self._exist(labels)])
-
-    def _exist(self, labels: Labels) -> NDArray[np.bool_]:
-        known = (labels >= 0) & (labels < len(self._alive))
-        known[known] = self._alive[labels[known]]
-        return known
-
-    def remove(self, labels: Labels) -> None:
-        """Skip these vectors in every later search; they still guide searches and keep their memory."""
-        self._require(labels)
-        alive = self._alive.copy()
-        alive[labels] = False
-        self._alive, self._count = alive, self._count - len(labels)
-
-    def _require(self, labels: Labels) -> None:
-        missing = labels[~self._exist(labels)]
-        if len(missing):
-            raise KeyError(f"label {missing.min()} does not exist.")
 
     # -- searching ------------------------------------------------------------
 
@@ -280,70 +239,51 @@ class HNSWSearch(VectorSearch):
         rows = np.asarray(self._graph.index.get_items(labels.tolist(), return_type="numpy"), np.float32)
         return rows[:, : self.dimension] * self._norms[labels, np.newaxis]
 
-    def measure_recall(
-        self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
-    ) -> float:
-        """Return the share of the k best stored vectors that the graph finds, averaged over `queries`."""
-        queries = checked_vectors(queries, self.dimension, "queries")
-        k = min(k, len(self))
-        if k == 0 or len(queries) == 0:
-            return 1.0
-        exact, _ = score_among(self.labels(), self._stored, queries, k, threads)
-        labels, _ = self.search(queries, k, threads=threads, ef=ef)
-        return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, labels, strict=True)])) / k
-
     # -- reading and saving ---------------------------------------------------
-
-    def labels(self) -> Labels:
-        """Return the labels that a search can return, ascending."""
-        return np.flatnonzero(self._alive)
-
-    def vectors(self, labels: Labels) -> Floats:
-        """Return the vectors of `labels`."""
-        self._require(labels)
-        return self._stored(labels) if len(labels) else np.empty((0, self.dimension), np.float32)
 
     def info(self) -> dict[str, Any]:
         """Return kind, size, settings and bytes per vector."""
         return {
-            "kind": self.kind,
-            "vectors": len(self),
+            **super().info(),
             "removed": self._graph.index.get_current_count() - len(self),
-            "dimension": self.dimension,
             "bytes_per_vector": bytes_in_graph(self.dimension, self.settings.m),
             **self.settings.to_dict(),
         }
 
-    def save(self, folder: Path) -> None:
-        """Write the graph in hnswlib's format, and the norms; raise OSError if the file is incomplete."""
+    def save(self, folder: Path, keep: Keep) -> Saved:
+        """Write the graph in hnswlib's format, or only the vectors that are not in its saved file; and the norms.
+
+        Raises OSError if the file is incomplete.
+        """
+        self._save_norms(folder)
+        kept = None if self._saved is None else keep(self._saved.path)
+        if self._saved is not None and kept is not None:
+            self._saved.write(folder, self.existing)
+            return {}, [kept]
         path = folder / GRAPH
         self._graph.index.save_index(str(path))
         written, needed = path.stat().st_size, self._graph.index.index_file_size()
         if written != needed:
             raise OSError(f"{path} has only {written} of {needed} bytes. Is the disk full?")
-        self._save_norms(folder)
-
-    def save_added(self, folder: Path) -> None:
-        """Write the vectors that are not in the graph's file, and all norms."""
-        assert self.saved is not None
-        self.saved.write(folder, self.existing)
-        self._save_norms(folder)
+        self._saved = None  # until `saved_in`
+        return {}, []
 
     def _save_norms(self, folder: Path) -> None:
-        norms = _grown(self._norms, self.next_label, 1)  # the file may hold vectors of failed additions, too
+        norms = grown(self._norms, self.next_label, 1)  # the file may hold vectors of failed additions, too
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
 
     def saved_in(self, folder: Path) -> None:
-        """Record that `folder` now contains the graph's file."""
-        self.saved = SavedGraph(folder / GRAPH, len(self)) if len(self) else None
+        """Record that `folder` contains the graph's file, if it was written."""
+        if self._saved is None and len(self):
+            self._saved = SavedGraph(folder / GRAPH, len(self))
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
         """Load the files of :meth:`save`; raise ValueError for damaged ones, see :class:`VectorSearch`."""
         loaded = cls(dimension, saved.settings)
-        path = saved.graph or folder / GRAPH
+        (path,) = saved.kept or [folder / GRAPH]
         labels, marked = check_graph_file(path, dimension, loaded.settings.m)
-        live = labels[saved.among(labels)]
+        live = labels if saved.live is None else labels[np.isin(labels, saved.live)]
         loaded._load_norms(folder, path, labels, live)
         if len(labels) == 0:
             return loaded
@@ -358,12 +298,9 @@ class HNSWSearch(VectorSearch):
             raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
         loaded._graph = SharedGraph(index)
         loaded._graph.hold(labels)
-        loaded.next_label = int(labels.max()) + 1
-        loaded._alive = np.zeros(loaded.next_label, bool)
-        loaded._alive[live] = True
-        loaded._count = len(live)
+        loaded._hold(np.sort(labels), saved)
         loaded.settle()
-        loaded.saved = SavedGraph(path, len(labels))
+        loaded._saved = SavedGraph(path, len(labels))
         added, vectors = read_added(folder, dimension)
         if added.max(initial=-1) >= len(loaded._norms):
             raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")

@@ -11,16 +11,12 @@ from copy import copy
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
+from .base import Floats, Labels
 
-__all__ = ["FILLING", "Floats", "Labels", "SavedGraph", "read_added"]
-
-#: Labels of vectors int64 (n,), and vectors float32 (n, dimension).
-Labels = NDArray[np.int64]
-Floats = NDArray[np.float32]
+__all__ = ["FILLING", "SavedGraph", "read_added"]
 
 ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,31 @@ from numpy.typing import NDArray
 
 from ..data.ranking import best_first
 from ..data.validation import read_only_view
-from ..kernels.byte_product import multiply_rows, split_to_bytes
-from ..kernels.scan import BLOCK, CENTROIDS, MAX_SUM, encode_rows, fit_centroids, make_tables, scan_codes
+from ..kernels.byte_product import split_to_bytes
+from ..kernels.scan import (
+    BLOCK,
+    CENTROIDS,
+    STEP,
+    encode_rows,
+    fit_centroids,
+    make_tables,
+    multiply_rows_at,
+    scan_codes,
+)
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
 from ..utils.parallel import run_in_ranges, thread_count
 from .base import (
+    Floats,
     Found,
     Guard,
+    Keep,
+    Labels,
+    RowSearch,
+    Saved,
     SavedState,
-    VectorSearch,
     checked_labels,
-    checked_vectors,
+    cut,
     no_results,
 )
 from .exact import byte_depth, round_into
@@ -42,26 +56,57 @@ _SAMPLE, _ITERATIONS, _GROWTH = 16_384, 10, 4
 # shorter, because their codes are less accurate, and never fewer than the minimum.
 _BY_BYTES, _MIN_BY_BYTES = 2, 256
 
-# Rows that each query scans in turn while their codes are in the cache.
-_TILE = 4096
+# Maximum number of queries per pass over the codes; blocks per task of a query that several threads answer.
+_TOGETHER, _BLOCKS_PER_TASK = 16, 1 << 12
 
-# Maximum number of queries per pass over the codes; minimum number of rows per thread.
-_TOGETHER, _ROWS_PER_THREAD = 16, 1 << 17
+# Looked up entries in the time of a multiplication and an addition.
+_PER_MULTIPLICATION = 2
 
-# Size of the result buffer, so that the best are selected rarely.
+# Size of the result buffer beside the wanted rows, so that the best are selected rarely.
 _ROOM = 32 * BLOCK
 
 # Up to this many rows, all rows are ordered by bytes.
 _FEW = 2048
 
+# Rows that are encoded together.
+_ROWS = 4096
 
-class ScanSearch(VectorSearch):
+# A saved part that has at most this many times the rows of the new parts is written again together with them.
+_MERGED = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Consecutive rows, from `first` on: codes by blocks, and bytes.
+
+    The arrays of the last part may have room for more rows.  A part with a `folder` is saved there and does not change.
+    """
+
+    first: int
+    count: int
+    codes: NDArray[np.uint8]
+    bytes: NDArray[np.int8]
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Searched:
+    """The rows that a search can return, by row, and as a bit for each row of the parts' blocks."""
+
+    parts: tuple[Part, ...]
+    alive: NDArray[np.bool_]
+    visible: NDArray[np.bool_]
+    count: int
+    words: list[NDArray[np.uint64]]
+
+
+class ScanSearch(RowSearch):
     """Search by reading a short code of every vector.
 
     Each pair of columns has 16 centroids, so a code takes 4 bits per pair: 64 bytes for 256 floats.  A query
     scans the codes of all vectors and orders the best of them by vectors in bytes: twice `k` of 256 floats,
     more of shorter vectors.  Results are bit-identical for any number of threads.  The centroids are fitted
-    on the first vectors; adding and removing vectors is cheap.
+    on the first vectors; adding and removing vectors is cheap, and saving writes only new codes and bytes.
 
     Parameters
     ----------
@@ -73,309 +118,317 @@ class ScanSearch(VectorSearch):
 
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
-        self._pairs = -(-self.dimension // 2)
-        self._groups = -(-self._pairs // 2)
+        self._steps = -(-self.dimension // (2 * STEP))
+        self._pairs = STEP * self._steps
+        self._depth = byte_depth(self.dimension)
         self._columns: NDArray[np.int64] = np.arange(self.dimension)
         self._centroids: NDArray[np.float32] = np.zeros((self._pairs, 2, CENTROIDS), np.float32)
         self._fitted_on = 0
-        self._codes: NDArray[np.uint8] = np.empty((0, self._groups, BLOCK), np.uint8)
-        # A row per vector in the order of adding: bytes, 128 times their sum, and their unit.
-        self._bytes: NDArray[np.int8] = np.empty((0, byte_depth(self.dimension)), np.int8)
+        self._parts = (self._new_part(0, 0),)
+        # By row: 128 times the sum of its bytes, and their unit.
         self._sums: NDArray[np.int32] = np.empty(0, np.int32)
         self._units: NDArray[np.float32] = np.empty(0, np.float32)
-        self._labels: NDArray[np.int64] = np.empty(0, np.int64)
-        self._alive: NDArray[np.uint8] = np.empty(0, np.uint8)
-        self._count = 0
-        self._removed = 0
-        self._written = [0]  # rows in the arrays, shared by copies
+        self._cached: _Searched | None = None
 
-    def __len__(self) -> int:
-        return self._count - self._removed
+    def _new_part(self, first: int, room: int) -> Part:
+        blocks = -(-room // BLOCK)
+        codes = np.zeros((blocks, self._steps * STEP // 2, BLOCK), np.uint8)
+        return Part(first, 0, codes, np.zeros((blocks * BLOCK, self._depth), np.int8))
 
     # -- changing -------------------------------------------------------------
 
-    def _add(
-        self, labels: NDArray[np.int64], vectors: NDArray[np.float32], threads: int | None, guard: Guard
-    ) -> None:
-        start, stop = self._count, self._count + len(vectors)
-        if stop > len(self._labels) or self._written != [start]:
-            self._reserve(-(-max(stop, len(self._labels) * 3 // 2) // BLOCK) * BLOCK)
+    def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
+        start, stop = self._rows, self._rows + len(rows)
+        tail = self._parts[-1]
+        room = min(tail.first + len(tail.bytes), len(self._labels))
+        if tail.folder is not None or stop > room or self._written != [start]:
+            self._reserve(stop)
         self._written[0] = stop
         # No search reads these rows yet.
-        rows = slice(start, stop)
-        errors = np.empty(len(vectors), np.float32)
-        round_into([self._bytes[rows], self._sums[rows], self._units[rows], errors], 0, vectors, threads)
+        tail, new = self._parts[-1], slice(start, stop)
+        own, errors = slice(start - tail.first, stop - tail.first), np.empty(len(rows), np.float32)
+        round_into([tail.bytes[own], self._sums[new], self._units[new], errors], 0, rows, threads)
         if self._fitted_on < _SAMPLE and stop >= _GROWTH * self._fitted_on:
-            self._fit(vectors, threads)
-        self._encode(self._codes, start, vectors, threads)
-        self._labels[rows] = labels
-        self._alive[rows] = 1
-        self._count = stop
+            self._fit(rows, threads)
+        tail = self._parts[-1]
+        self._encode(tail.codes, own.start, rows, threads)
+        self._labels[new] = labels
+        self._parts, self._rows = (*self._parts[:-1], replace(tail, count=own.stop)), stop
 
-    def _reserve(self, capacity: int) -> None:
-        def grown(array: NDArray[Any], size: int) -> NDArray[Any]:
-            larger = np.zeros((size, *array.shape[1:]), array.dtype)
-            larger[: min(len(array), size)] = array[:size]
+    def _reserve(self, rows: int) -> None:
+        """Make room for `rows` rows: in new arrays, and in a new last part if the last one is saved."""
+
+        def grown(array: NDArray[Any], used: int) -> NDArray[Any]:
+            larger = np.zeros(max(rows, used * 3 // 2), array.dtype)
+            larger[:used] = array[:used]
             return larger
 
-        self._codes = grown(self._codes, capacity // BLOCK)
-        self._bytes, self._sums, self._units, self._labels, self._alive = (
-            grown(array[: self._count], capacity)
-            for array in (self._bytes, self._sums, self._units, self._labels, self._alive)
+        self._labels, self._sums, self._units = (
+            grown(array, self._rows) for array in (self._labels, self._sums, self._units)
         )
-        self._written = [self._count]
+        *others, tail = self._parts
+        if tail.folder is not None:
+            others, tail = [*others, tail], self._new_part(self._rows, 0)
+        larger = self._new_part(tail.first, max(rows - tail.first, tail.count * 3 // 2))
+        larger.bytes[: tail.count] = tail.bytes[: tail.count]
+        blocks = -(-tail.count // BLOCK)
+        larger.codes[:blocks] = tail.codes[:blocks]
+        self._parts, self._written = (*others, replace(larger, count=tail.count)), [self._rows]
 
-    def _fit(self, vectors: NDArray[np.float32], threads: int | None) -> None:
+    def _fit(self, vectors: Floats, threads: int | None) -> None:
         """Fit the centroids on a sample of the stored vectors and of new ones, and encode the stored ones again."""
-        total = self._count + len(vectors)
+        total = self._rows + len(vectors)
         picked = np.sort(np.random.default_rng(0).permutation(total)[:_SAMPLE])
-        sample = np.concatenate(
-            [
-                self._decoded(picked[picked < self._count]),
-                vectors[picked[picked >= self._count] - self._count],
-            ]
-        )
-        # Pair columns of large and small spread, so that 4 bits per pair lose less.
-        order = np.argsort(-sample.astype(np.float64).var(axis=0), kind="stable")
-        columns = np.empty(self.dimension, np.int64)
-        columns[0::2] = order[: len(columns[0::2])]
-        columns[1::2] = order[len(columns[0::2]) :][::-1]
+        old, new = picked[picked < self._rows], picked[picked >= self._rows] - self._rows
+        sample = np.concatenate([self._decoded(old), vectors[new]])
+        columns = _paired_columns(sample.astype(np.float64).var(axis=0))
         starts = np.random.default_rng(1).permutation(max(len(sample), CENTROIDS))[:CENTROIDS] % len(sample)
-        centroids = np.empty_like(self._centroids)
-        fit_centroids(self._paired(sample, columns), starts, _ITERATIONS, centroids)
         refitted = copy(self)
-        refitted._columns, refitted._centroids = columns, centroids
-        codes = np.zeros_like(self._codes)
-        for first in range(0, self._count, _SAMPLE):
-            rows = np.arange(first, min(first + _SAMPLE, self._count))
-            refitted._encode(codes, first, self._decoded(rows), threads)
-        self._columns, self._centroids, self._codes, self._fitted_on = columns, centroids, codes, total
+        refitted._columns, refitted._centroids = columns, np.empty_like(self._centroids)
+        fit_centroids(refitted._paired(sample), starts, _ITERATIONS, refitted._centroids)
+        parts = []
+        for part in self._parts:
+            codes = np.zeros_like(part.codes)
+            for start in range(0, part.count, _SAMPLE):
+                rows = np.arange(start, min(start + _SAMPLE, part.count)) + part.first
+                refitted._encode(codes, start, self._decoded(rows), threads)
+            parts.append(replace(part, codes=codes, folder=None))
+        self._columns, self._centroids = columns, refitted._centroids
+        self._parts, self._fitted_on = tuple(parts), total
 
-    def _paired(self, vectors: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return vectors with their columns in the order of pairs, and a column of zeros if their number is odd."""
+    def _paired(self, vectors: Floats) -> Floats:
+        """Return vectors with their columns in the order of pairs, and zeros in the rest of the last pairs."""
         paired = np.zeros((len(vectors), 2 * self._pairs), np.float32)
-        paired[:, : self.dimension] = vectors[:, columns]
+        paired[:, : self.dimension] = vectors[:, self._columns]
         return paired
 
-    def _encode(
-        self, codes: NDArray[np.uint8], first: int, vectors: NDArray[np.float32], threads: int | None
-    ) -> None:
+    def _encode(self, codes: NDArray[np.uint8], first: int, vectors: Floats, threads: int | None) -> None:
         flat = codes.reshape(-1)
 
         def work(start: int, stop: int) -> None:
-            paired = self._paired(vectors[start:stop], self._columns)
-            encode_rows(paired, self._centroids, first + start, self._groups, flat)
+            encode_rows(self._paired(vectors[start:stop]), self._centroids, first + start, self._steps, flat)
 
-        ranges = [(start, min(start + _TILE, len(vectors))) for start in range(0, len(vectors), _TILE)]
-        run_in_ranges(work, ranges, threads)
-
-    def can_add(self, labels: NDArray[np.int64]) -> bool:
-        """Return True if :meth:`add` would accept all of these labels: each label is used once."""
-        above = int(labels.min(initial=self.next_label)) >= self.next_label
-        return above or not np.isin(labels, self._labels[: self._count]).any()
-
-    def existing(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return those of `labels` that a search can return, ascending."""
-        return np.intersect1d(labels, self.labels())
-
-    def remove(self, labels: NDArray[np.int64]) -> None:
-        """Exclude these vectors from later searches; their rows remain until the index is rebuilt."""
-        rows = self._rows_of(labels)
-        alive = self._alive.copy()
-        alive[rows] = 0
-        self._alive, self._removed = alive, self._removed + len(rows)
-
-    def _rows_of(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        alive = np.flatnonzero(self._alive[: self._count])
-        order = alive[np.argsort(self._labels[alive], kind="stable")]
-        stored = self._labels[order]
-        positions = np.searchsorted(stored, labels)
-        found = positions < len(stored)
-        found[found] = stored[positions[found]] == np.asarray(labels)[found]
-        if not found.all():
-            raise KeyError(f"label {np.asarray(labels)[~found][0]} does not exist.")
-        rows: NDArray[np.int64] = order[positions]
-        return rows
+        run_in_ranges(work, cut(len(vectors), _ROWS), threads)
 
     # -- searching ------------------------------------------------------------
 
     def _search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        allowed: NDArray[np.int64] | None,
-        threads: int | None,
-        ef: int | None,
+        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> Found:
-        """Return the k best labels by bytes among the best 2 k by codes; ties go to the vector added first."""
+        """Return the k best labels by bytes among the best by codes; ties go to the vector added first."""
         labels, scores = no_results(len(queries), k)
-        mask = self._alive[: self._count]
-        if allowed is not None:
-            mask = mask * np.isin(self._labels[: self._count], allowed)
-        visible = len(self) if allowed is None else int(mask.sum())
+        searched = self._searched(allowed)
         wanted = max(k * max(_BY_BYTES, 256 * _BY_BYTES // self.dimension), _MIN_BY_BYTES)
-        if visible <= max(wanted, _FEW):
-            rows = np.flatnonzero(mask)
-            candidates = [rows] * len(queries)
+        if searched.count <= max(wanted, _FEW):
+            candidates = [np.flatnonzero(searched.visible)] * len(queries)
         else:
-            unmasked = allowed is None and not self._removed
-            candidates = self._scan(queries, mask[:0] if unmasked else mask, wanted, threads)
+            candidates = self._scan(queries, searched, wanted, threads)
 
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
-                products = self._products(queries[q : q + 1], candidates[q])[:, 0]
+                products = self._products(searched.parts, queries[q : q + 1], candidates[q])
                 best = best_first(products, k)
                 labels[q, : len(best)] = self._labels[candidates[q][best]]
                 scores[q, : len(best)] = products[best]
 
-        run_in_ranges(work, _cut(len(queries), _TOGETHER), threads)
+        run_in_ranges(work, cut(len(queries), _TOGETHER), threads)
         return labels, scores
 
+    def _searched(self, allowed: Labels | None) -> _Searched:
+        """Return the parts, and which of their rows a search can return."""
+        parts, alive, cached = self._parts, self._alive, self._cached
+        if allowed is None and cached is not None and cached.parts is parts and cached.alive is alive:
+            return cached
+        if allowed is None:
+            visible = alive[self._labels[: self._rows]]
+        else:
+            visible = np.zeros(self._rows, bool)
+            visible[self._rows_of(self.existing(allowed))] = True
+        words = []
+        for part in parts:
+            bits = np.zeros(-(-part.count // BLOCK) * BLOCK, bool)
+            bits[: part.count] = visible[part.first : part.first + part.count]
+            words.append(np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64, copy=False))
+        searched = _Searched(parts, alive, visible, int(np.count_nonzero(visible)), words)
+        if allowed is None:
+            self._cached = searched
+        return searched
+
     def _scan(
-        self, queries: NDArray[np.float32], mask: NDArray[np.uint8], wanted: int, threads: int | None
+        self, queries: Floats, searched: _Searched, wanted: int, threads: int | None
     ) -> list[NDArray[np.int64]]:
         """Return the `wanted` best rows by codes for each query, in ascending order."""
-        limit = min(255, MAX_SUM // self._pairs)
-        tables = np.empty((len(queries), self._groups * 2 * CENTROIDS), np.uint8)
+        tables = np.empty((len(queries), self._pairs * CENTROIDS), np.uint8)
         scratch = np.empty((self._pairs, CENTROIDS), np.float32)
-        for table, query in zip(tables, self._paired(queries, self._columns), strict=True):
-            make_tables(query, self._centroids, limit, scratch, table)
-        parts = 1 if len(queries) > 1 else min(thread_count(threads), max(1, self._count // _ROWS_PER_THREAD))
-        step = -(-self._count // parts // BLOCK) * BLOCK + BLOCK
-        shares = [(start, min(start + step, self._count)) for start in range(0, self._count, step)]
-        together = min(_TOGETHER, -(-len(queries) // thread_count(threads)))
-        tasks = [(share, chunk) for chunk in _cut(len(queries), together) for share in shares]
-        codes = read_only_view(self._codes).reshape(-1)
-        room = wanted + _ROOM
-        sums = np.empty((len(shares), len(queries), room), np.uint16)
-        rows = np.empty((len(shares), len(queries), room), np.int64)
-        found = np.empty((len(shares), len(queries)), np.int64)
+        for table, query in zip(tables, self._paired(queries), strict=True):
+            make_tables(query, self._centroids, scratch, table)
+        pieces = [
+            (number, start, stop)
+            for number, part in enumerate(searched.parts)
+            for start, stop in cut(-(-part.count // BLOCK), _BLOCKS_PER_TASK)
+        ]
+        # Several threads share the queries, or the pieces of one query.
+        workers = thread_count(threads)
+        shares = [pieces[a:b] for a, b in cut(len(pieces), -(-len(pieces) // workers))]
+        shares = shares if len(queries) == 1 else [pieces]
+        together = min(_TOGETHER, -(-len(queries) // workers))
+        tasks = [(share, chunk) for chunk in cut(len(queries), together) for share in range(len(shares))]
+        shape = (len(shares), len(queries))
+        sums = np.empty((*shape, wanted + _ROOM), np.uint16)
+        rows = np.empty((*shape, wanted + _ROOM), np.int64)
+        bounds, found = np.zeros(shape, np.uint16), np.zeros(shape, np.int64)
 
-        def work(start: int, stop: int) -> None:
-            for (begin, end), (first, last) in tasks[start:stop]:
-                share, own = shares.index((begin, end)), slice(first, last)
-                scan_codes(
-                    codes, self._groups, tables[own], read_only_view(mask), begin, end, _TILE, wanted,
-                    sums[share, own], rows[share, own], found[share, own],
-                )  # fmt: skip
+        def work(begin: int, end: int) -> None:
+            for share, (first, last) in tasks[begin:end]:
+                own = (share, slice(first, last))
+                flat = tables[first:last].reshape(-1)
+                for number, start, stop in shares[share]:
+                    part, ends = searched.parts[number], (number, start, stop) == shares[share][-1]
+                    scan_codes(
+                        read_only_view(part.codes).reshape(-1), self._steps, flat, searched.words[number], start, stop,
+                        part.first, wanted, bounds[own], sums[own], rows[own], found[own], ends,
+                    )  # fmt: skip
 
-        run_in_ranges(work, [(i, i + 1) for i in range(len(tasks))], threads)
+        lookups = self._rows * self._pairs * len(queries)
+        run_in_ranges(work, cut(len(tasks), 1), threads, lookups // _PER_MULTIPLICATION)
         results = []
         for q in range(len(queries)):
-            ends = found[:, q]
-            own_rows = np.concatenate([rows[s, q, :end] for s, end in enumerate(ends)])
+            own_rows = np.concatenate([rows[s, q, :end] for s, end in enumerate(found[:, q])])
             if len(shares) > 1:
-                own_sums = np.concatenate([sums[s, q, :end] for s, end in enumerate(ends)])
+                own_sums = np.concatenate([sums[s, q, :end] for s, end in enumerate(found[:, q])])
                 own_rows = np.sort(own_rows[np.argsort(-own_sums.astype(np.int64), kind="stable")[:wanted]])
             results.append(own_rows)
         return results
 
-    def _products(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the products of the rows' bytes with queries rounded to 16 bits, (n, m)."""
-        numbers = np.ascontiguousarray(self._bytes[rows])
-        halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
-        query_units = np.empty(len(queries), np.float32)
-        split_to_bytes(queries, halves, query_units)
-        out = np.empty((len(rows), len(queries)), np.float32)
-        multiply_rows(numbers, 0, len(rows), self._sums[rows], self._units[rows], halves, query_units, out)
+    def _products(
+        self, parts: tuple[Part, ...], query: Floats, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the products of the bytes of ascending rows with a query rounded to 16 bits, (n,)."""
+        halves, unit = np.zeros((2, self._depth), np.uint8), np.empty(1, np.float32)
+        split_to_bytes(query, halves, unit)
+        out = np.empty(len(rows), np.float32)
+        ends = np.searchsorted(rows, [part.first + part.count for part in parts]).tolist()
+        for part, start, stop in zip(parts, [0, *ends], ends, strict=False):
+            multiply_rows_at(
+                read_only_view(part.bytes), part.first, rows[start:stop], self._sums, self._units,
+                halves, unit[0], out[start:stop],
+            )  # fmt: skip
         return out
-
-    def measure_recall(
-        self, queries: NDArray[np.float32], k: int, threads: int | None = None, *, ef: int | None = None
-    ) -> float:
-        """Return the share of the k best vectors by bytes that :meth:`search` finds, averaged over queries."""
-        queries = checked_vectors(queries, self.dimension, "queries")
-        k = min(k, len(self))
-        if k == 0 or len(queries) == 0:
-            return 1.0
-        rows = np.flatnonzero(self._alive[: self._count])
-        labels, _ = self.search(queries, k, threads=threads)
-        shares = np.empty(len(queries))
-
-        def work(start: int, stop: int) -> None:
-            for q in range(start, stop):
-                best = rows[best_first(self._products(queries[q : q + 1], rows)[:, 0], k)]
-                shares[q] = np.isin(self._labels[best], labels[q]).mean()
-
-        run_in_ranges(work, _cut(len(queries), 1), threads)
-        return float(shares.mean())
 
     # -- reading and saving ---------------------------------------------------
 
-    def labels(self) -> NDArray[np.int64]:
-        """Return the labels that a search can return, ascending."""
-        return np.sort(self._labels[: self._count][self._alive[: self._count] > 0])
-
-    def vectors(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the vectors of `labels`, decoded from their bytes."""
+    def _stored(self, labels: Labels) -> Floats:
         return self._decoded(self._rows_of(labels))
 
-    def _decoded(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._bytes[rows, : self.dimension] * self._units[rows, np.newaxis]
+    def _decoded(self, rows: NDArray[np.int64]) -> Floats:
+        numbers = np.empty((len(rows), self.dimension), np.int8)
+        for part in self._parts:
+            own = (rows >= part.first) & (rows < part.first + part.count)
+            numbers[own] = part.bytes[rows[own] - part.first, : self.dimension]
+        return numbers * self._units[rows, np.newaxis]
 
     def info(self) -> dict[str, Any]:
         """Return kind, size and bytes per vector."""
-        return {
-            "kind": self.kind,
-            "vectors": len(self),
-            "dimension": self.dimension,
-            "bytes_per_vector": scan_bytes(self.dimension),
-        }
+        return {**super().info(), "bytes_per_vector": scan_bytes(self.dimension)}
 
-    def save(self, folder: Path) -> None:
-        """Write the codes, the bytes and the centroids as ``.npy``."""
-        count = self._count
-        save_array(folder / CODES, self._codes[: -(-count // BLOCK)])
-        save_array(folder / BYTES, self._bytes[:count])
-        save_array(folder / SUMS, self._sums[:count])
-        save_array(folder / UNITS, self._units[:count])
-        save_array(folder / LABELS, self._labels[:count])
+    def save(self, folder: Path, keep: Keep) -> Saved:
+        """Write codes and bytes of new rows, and the rest whole, as ``.npy``; keep saved parts in their folders."""
+        self._merge(keep)
+        kept = []
+        for part in self._parts:
+            names = [] if part.folder is None else [keep(part.folder / name) for name in (CODES, BYTES)]
+            if names and None not in names:
+                kept += [name for name in names if name is not None]
+            else:
+                save_array(folder / CODES, part.codes[: -(-part.count // BLOCK)])
+                save_array(folder / BYTES, part.bytes[: part.count])
+        for name, array in ((LABELS, self._labels), (SUMS, self._sums), (UNITS, self._units)):
+            save_array(folder / name, array[: self._rows])
         save_array(folder / CENTROID_FILE, self._centroids)
         save_array(folder / COLUMNS, self._columns)
+        return {"parts": [part.count for part in self._parts], "fitted_on": self._fitted_on}, kept
+
+    def _merge(self, keep: Keep) -> None:
+        """Join the parts to write, and small ones before them, into one part."""
+        saved = [part.folder is not None and keep(part.folder / BYTES) is not None for part in self._parts]
+        first = saved.index(False) if False in saved else len(saved)
+        rows = sum(part.count for part in self._parts[first:])
+        while rows and first and self._parts[first - 1].count <= _MERGED * rows:
+            first -= 1
+            rows += self._parts[first].count
+        rest = self._parts[first:]
+        if len(rest) < 2:
+            return
+        merged = self._new_part(rest[0].first, rows)
+        codes = [
+            part.codes.transpose(0, 2, 1).reshape(-1, part.codes.shape[1])[: part.count] for part in rest
+        ]
+        by_row = np.zeros((len(merged.bytes), merged.codes.shape[1]), np.uint8)
+        by_row[:rows] = np.concatenate(codes)
+        merged.codes[:] = by_row.reshape(-1, BLOCK, by_row.shape[1]).transpose(0, 2, 1)
+        merged.bytes[:rows] = np.concatenate([part.bytes[: part.count] for part in rest])
+        self._parts = (*self._parts[:first], replace(merged, count=rows))
+
+    def saved_in(self, folder: Path) -> None:
+        """Record that `folder` contains the parts that had no folder."""
+        self._parts = tuple(
+            part if part.folder is not None else replace(part, folder=folder) for part in self._parts
+        )
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> ScanSearch:
-        """Map the files of :meth:`save`.
-
-        Raises
-        ------
-        ValueError
-            For damaged files or files of another dimension.
-        """
+        """Map the files of :meth:`save`; raise ValueError for damaged ones, see :class:`VectorSearch`."""
         loaded = cls(dimension)
-        labels = checked_labels(load_npy(folder / LABELS, mmap=False))
-        count = len(labels)
+        labels = load_npy(folder / LABELS, mmap=False)
+        loaded._labels, loaded._rows = checked_labels(labels, len(labels)), len(labels)
 
-        def read(name: str, wanted: NDArray[Any], length: int | None, mmap: bool = False) -> NDArray[Any]:
-            array = load_npy(folder / name, mmap=mmap)
+        def read(path: Path, wanted: NDArray[Any], length: int | None, mmap: bool = False) -> NDArray[Any]:
+            array = load_npy(path, mmap=mmap)
             shape = wanted.shape if length is None else (length, *wanted.shape[1:])
             if array.dtype != wanted.dtype or array.shape != shape:
-                raise ValueError(
-                    f"{folder / name} must be {wanted.dtype} {shape}, got {array.dtype} {array.shape}."
-                )
+                raise ValueError(f"{path} must be {wanted.dtype} {shape}, got {array.dtype} {array.shape}.")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(f"{folder / name} is damaged: it has a NaN or an infinity.")
+                raise ValueError(f"{path} is damaged: it has a NaN or an infinity.")
             return array
 
-        loaded._codes = read(CODES, loaded._codes, -(-count // BLOCK), mmap=True)
-        loaded._bytes = read(BYTES, loaded._bytes, count, mmap=True)
-        loaded._sums, loaded._units = read(SUMS, loaded._sums, count), read(UNITS, loaded._units, count)
-        loaded._centroids = read(CENTROID_FILE, loaded._centroids, None)
-        loaded._columns = read(COLUMNS, loaded._columns, None)
+        counts, files = saved.state["parts"], [*saved.kept, folder / CODES, folder / BYTES]
+        first, empty, parts = 0, loaded._parts[0], []
+        for count, codes, numbers in zip(counts, files[::2], files[1::2], strict=False):
+            mapped = (
+                read(codes, empty.codes, -(-count // BLOCK), mmap=True),
+                read(numbers, empty.bytes, count, mmap=True),
+            )
+            parts.append(Part(first, count, *mapped, codes.parent))
+            first += count
+        if len(parts) != len(counts) or first != loaded._rows:
+            raise ValueError(f"{folder} has codes of {first} vectors, but {loaded._rows} labels.")
+        loaded._parts = tuple(parts)
+        loaded._sums = read(folder / SUMS, loaded._sums, loaded._rows)
+        loaded._units = read(folder / UNITS, loaded._units, loaded._rows)
+        loaded._centroids = read(folder / CENTROID_FILE, loaded._centroids, None)
+        loaded._columns = read(folder / COLUMNS, loaded._columns, None)
         if not np.array_equal(np.sort(loaded._columns), np.arange(dimension)):
             raise ValueError(f"{folder / COLUMNS} must be a permutation of 0 to {dimension - 1}.")
-        loaded._labels, loaded._count, loaded._fitted_on = labels, count, count
-        loaded.next_label, loaded._written = int(labels.max(initial=-1)) + 1, [count]
-        loaded._alive = saved.among(labels).astype(np.uint8)
-        loaded._removed = count - int(loaded._alive.sum())
+        loaded._fitted_on, loaded._written = saved.state["fitted_on"], [loaded._rows]
+        loaded._hold(loaded._labels, saved)
         return loaded
 
 
 def scan_bytes(dimension: int) -> int:
     """Return the bytes of a vector: code, bytes, their sum and unit, label, and the mark of removal."""
-    return -(-dimension // 4) + byte_depth(dimension) + 4 + 4 + 8 + 1
+    return STEP // 2 * -(-dimension // (2 * STEP)) + byte_depth(dimension) + 4 + 4 + 8 + 1
 
 
-def _cut(count: int, size: int) -> list[tuple[int, int]]:
-    """Split 0..count into ranges of at most `size`."""
-    return [(start, min(start + size, count)) for start in range(0, count, max(1, size))]
+def _paired_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the order of columns so that pairs, and steps of pairs, combine large and small spreads.
+
+    So 4 bits per pair lose less, and a step of a table, which has one byte, is not much wider than its widest pair.
+    """
+    order = np.argsort(-spreads, kind="stable")
+    half = -(-len(order) // 2)
+    pairs = [[order[i], *order[half:][::-1][i : i + 1]] for i in range(half)]
+    full = len(order) // 2 // STEP * STEP  # pairs in whole steps
+    steps = np.arange(full).reshape(STEP, -1)
+    steps[1::2] = steps[1::2, ::-1]
+    places = [*steps.T.reshape(-1).tolist(), *range(full, half)]
+    return np.array([column for i in places for column in pairs[i]], np.int64)

@@ -295,7 +295,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "linked folder": ({"folder": "link"}, "'link'"),
     "segment elsewhere": ({"segments": [{"first": 0, "file": "/x.npy"}]}, "not inside"),
     "codes elsewhere": ({"codes": {"segments": [{"first": 0, "file": "../x.npy"}]}}, "not inside"),
-    "graph elsewhere": ({"candidates": {"graph": "../other/vectors.hnsw"}}, "not inside"),
+    "graph elsewhere": ({"candidates": {"kept": ["../other/vectors.hnsw"]}}, "not inside"),
     "unlisted segment": ({"segments": [{"first": 0, "file": "x.npy"}]}, "not listed"),
     "nothing listed": ({"files": {}}, r"tokens-a\.npy is not listed"),
     "no files": ({"files": None}, "incomplete"),

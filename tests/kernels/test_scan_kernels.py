@@ -6,103 +6,130 @@ import numpy as np
 import pytest
 
 from muvera.kernels import scan
-from muvera.kernels.jit import INTERPRETED, kernel
+from muvera.kernels.byte_product import multiply_rows, split_to_bytes
+from muvera.kernels.jit import kernel
 from muvera.kernels.token_codes import SHUFFLES
 
-GROUPS = 5
+STEPS, ROWS = 3, scan.STEP // 2
 
 
 def sums_of(codes: np.ndarray, tables: np.ndarray) -> np.ndarray:
     """Return the sums of all rows with one query's tables."""
-    blocks = codes.reshape(-1, GROUPS, scan.BLOCK)
-    entries = tables.reshape(GROUPS, 2, scan.CENTROIDS).astype(int)
-    groups = np.arange(GROUPS)[:, np.newaxis]
+    blocks = codes.reshape(-1, STEPS * ROWS, scan.BLOCK)
+    entries = tables.reshape(STEPS * ROWS, 2, scan.CENTROIDS).astype(int)
+    rows = np.arange(STEPS * ROWS)[:, np.newaxis]
     sums: np.ndarray = np.concatenate(
-        [(entries[groups, 0, block & 15] + entries[groups, 1, block >> 4]).sum(axis=0) for block in blocks]
+        [(entries[rows, 0, block & 15] + entries[rows, 1, block >> 4]).sum(axis=0) for block in blocks]
     )
     return sums
 
 
-def inputs(seed: int, blocks: int, queries: int, most: int = 255) -> tuple[np.ndarray, np.ndarray]:
+def inputs(seed: int, blocks: int, queries: int, most: int = 63) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    codes = rng.integers(0, 256, blocks * GROUPS * scan.BLOCK, dtype=np.uint8)
-    return codes, rng.integers(0, most + 1, (queries, GROUPS * 32), dtype=np.uint8)
+    codes = rng.integers(0, 256, blocks * STEPS * ROWS * scan.BLOCK, dtype=np.uint8)
+    return codes, rng.integers(0, most + 1, (queries, STEPS * scan.STEP * scan.CENTROIDS), dtype=np.uint8)
 
 
+@pytest.mark.parametrize("queries", [1, scan.TOGETHER])
 @pytest.mark.parametrize("name", ["plain", *SHUFFLES])
-def test_block_sums_are_the_same_on_every_processor(name: str) -> None:
-    codes, tables = inputs(0, 3, 1)
-    emitted = scan._emit_sums(SHUFFLES[name]) if name != "plain" and not INTERPRETED else scan._plain_sums
+def test_block_sums_are_the_same_on_every_processor(name: str, queries: int) -> None:
+    codes, tables = inputs(0, 3, queries + 1)
+    emitted = scan.make_sums(name, queries)
 
     @kernel
-    def call(codes: Any, start: Any, tables: Any, bound: Any, out: Any) -> Any:
-        return emitted(codes, start, GROUPS, tables, bound, out)
+    def call(codes: Any, start: Any, tables: Any, bounds: Any, out: Any, hits: Any) -> None:
+        emitted(codes, start, STEPS, tables, 1, bounds, out, hits)
 
+    expected = np.array([sums_of(codes, table) for table in tables[1:]]).reshape(queries, 3, -1)
     for block in range(3):
-        out = np.empty(scan.BLOCK, np.uint16)
-        expected = sums_of(codes, tables[0])[block * 64 :][:64]
-        bound = np.uint16(expected[7])
-        hits = call(codes, block * GROUPS * scan.BLOCK, tables[0], bound, out)
-        np.testing.assert_array_equal(out, expected)
-        assert [i for i in range(64) if int(hits) >> i & 1] == np.flatnonzero(expected >= bound).tolist()
+        out, hits = np.empty(queries * scan.BLOCK, np.uint16), np.empty(queries, np.uint64)
+        bounds = np.append(0, expected[:, block, 7]).astype(np.uint16)
+        call(codes, block * STEPS * ROWS * scan.BLOCK, tables.reshape(-1), bounds, out, hits)
+        np.testing.assert_array_equal(out.reshape(queries, -1), expected[:, block])
+        for q in range(queries):
+            bits = [i for i in range(scan.BLOCK) if int(hits[q]) >> i & 1]
+            assert bits == np.flatnonzero(expected[q, block] >= bounds[q + 1]).tolist()
 
 
-def test_sums_reach_65535() -> None:
-    groups, codes = 128, np.zeros(128 * scan.BLOCK, np.uint8)
-    tables, out = np.full(groups * 32, 255, np.uint8), np.empty(scan.BLOCK, np.uint16)
-    rows, found = np.empty((1, 70), np.int64), np.empty(1, np.int64)
-    sums = np.empty((1, 70), np.uint16)
-    scan.scan_codes(
-        codes, groups, tables[np.newaxis], out[:0].astype(np.uint8), 0, 4, 64, 4, sums, rows, found
-    )
-    assert sums[0, :4].tolist() == [65_280] * 4 and rows[0, :4].tolist() == [0, 1, 2, 3]
+def scanned(codes: np.ndarray, tables: np.ndarray, words: np.ndarray, calls: Any, wanted: int) -> Any:
+    """Return the results of consecutive calls, each with blocks `start` to `stop`."""
+    shape = (len(tables), wanted + scan.BLOCK)
+    sums, rows = np.empty(shape, np.uint16), np.empty(shape, np.int64)
+    bounds, found = np.zeros(len(tables), np.uint16), np.zeros(len(tables), np.int64)
+    flat = tables.reshape(-1)
+    for number, (start, stop) in enumerate(calls, 1):
+        last = number == len(calls)
+        scan.scan_codes(codes, STEPS, flat, words, start, stop, 1000, wanted, bounds, sums, rows, found, last)
+    return [(sums[q, :n], rows[q, :n]) for q, n in enumerate(found)]
 
 
-@pytest.mark.parametrize("most", [1, 255])  # entries of 0 and 1 tie often
-@pytest.mark.parametrize(
-    ("start", "stop", "wanted", "tile"), [(0, 500, 7, 64), (64, 511, 100, 128), (0, 9, 20, 64)]
-)
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("most", [1, 63])  # entries of 0 and 1 tie often
+@pytest.mark.parametrize(("calls", "wanted"), [([(0, 8)], 7), ([(1, 3), (3, 8)], 100), ([(0, 1)], 20)])
+@pytest.mark.parametrize("visible", ["all", "two thirds", "one block"])
 def test_scan_keeps_the_best_and_the_earlier_of_equal_rows(
-    most: int, start: int, stop: int, wanted: int, tile: int, masked: bool
+    most: int, calls: Any, wanted: int, visible: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codes, tables = inputs(1, 8, 3, most)
-    mask = (np.arange(512) % 3 > 0).astype(np.uint8) if masked else np.empty(0, np.uint8)
-    sums, rows = np.empty((3, wanted + 64), np.uint16), np.empty((3, wanted + 64), np.int64)
-    found = np.empty(3, np.int64)
-    scan.scan_codes(codes, GROUPS, tables, mask, start, stop, tile, wanted, sums, rows, found)
-    for q in range(3):
+    codes, tables = inputs(1, 8, 6, most)
+    mask = np.arange(512) % 3 > 0 if visible == "two thirds" else np.ones(512, bool)
+    if visible == "one block":
+        mask[64:] = False
+    words = np.packbits(mask, bitorder="little").view(np.uint64)
+    for q, (sums, rows) in enumerate(scanned(codes, tables, words, calls, wanted)):
         every = sums_of(codes, tables[q])
-        visible = np.arange(start, stop)
-        if masked:
-            visible = visible[mask[visible] > 0]
-        expected = np.sort(visible[np.argsort(-every[visible], kind="stable")[:wanted]])
-        np.testing.assert_array_equal(rows[q, : found[q]], expected)
-        np.testing.assert_array_equal(sums[q, : found[q]], every[expected])
+        shown = np.arange(calls[0][0] * 64, calls[-1][1] * 64)
+        shown = shown[mask[shown]]
+        expected = np.sort(shown[np.argsort(-every[shown], kind="stable")[:wanted]])
+        np.testing.assert_array_equal(rows, expected + 1000)
+        np.testing.assert_array_equal(sums, every[expected])
 
 
 def test_codes_name_the_nearest_centroid_and_tables_hold_products() -> None:
     rng = np.random.default_rng(2)
-    vectors = rng.normal(size=(70, 6)).astype(np.float32)
-    centroids = np.empty((3, 2, scan.CENTROIDS), np.float32)
+    pairs = 2 * scan.STEP
+    vectors = rng.normal(size=(70, 2 * pairs)).astype(np.float32)
+    centroids = np.empty((pairs, 2, scan.CENTROIDS), np.float32)
     scan.fit_centroids(vectors, np.arange(16), 5, centroids)
-    pairs = vectors.reshape(70, 3, 2)
-    distances = np.square(pairs[:, :, :, np.newaxis] - centroids).sum(axis=2)
-    codes = np.zeros((2, 2, scan.BLOCK), np.uint8)
+    split = vectors.reshape(70, pairs, 2)
+    distances = np.square(split[:, :, :, np.newaxis] - centroids).sum(axis=2)
+    codes = np.zeros((2, pairs // 2, scan.BLOCK), np.uint8)
     scan.encode_rows(vectors, centroids, 10, 2, codes.reshape(-1))
-    stored = codes.transpose(0, 2, 1).reshape(128, 2)[10:80]
-    nibbles = np.stack([stored & 15, stored >> 4], axis=2).reshape(70, 4)[:, :3]
+    stored = codes.transpose(0, 2, 1).reshape(128, pairs // 2)[10:80]
+    nibbles = np.stack([stored & 15, stored >> 4], axis=2).reshape(70, pairs)
     np.testing.assert_array_equal(nibbles, distances.argmin(axis=2))
     # Lloyd's iterations never raise the error above that of the first 16 rows as centroids.
-    first = (
-        np.square(pairs[:, :, :, np.newaxis] - pairs[:16].transpose(1, 2, 0)).sum(axis=2).min(axis=2).sum()
-    )
-    assert distances.min(axis=2).sum() < first
+    first = np.square(split[:, :, :, np.newaxis] - split[:16].transpose(1, 2, 0)).sum(axis=2).min(axis=2)
+    assert distances.min(axis=2).sum() < first.sum()
 
-    query = rng.normal(size=6).astype(np.float32)
-    tables = np.empty(2 * 32, np.uint8)
-    scan.make_tables(query, centroids, 255, np.empty((3, 16), np.float32), tables)
-    products = np.einsum("pc,pcj->pj", query.reshape(3, 2), centroids)
+    query = rng.normal(size=2 * pairs).astype(np.float32)
+    tables = np.empty(pairs * 16, np.uint8)
+    scan.make_tables(query, centroids, np.empty((pairs, 16), np.float32), tables)
+    products = np.einsum("pc,pcj->pj", query.reshape(pairs, 2), centroids)
     above = products - products.min(axis=1, keepdims=True)
-    np.testing.assert_allclose(tables[:48].reshape(3, 16), above * (255 / above.max()), atol=0.51)
-    assert tables.max() == 255 and not tables[48:].any()
+    widest = above.max(axis=1).reshape(-1, scan.STEP).sum(axis=1).max()
+    np.testing.assert_allclose(tables.reshape(pairs, 16), above * (253 / widest), atol=0.51)
+
+
+def test_sums_of_a_step_and_of_all_steps_fit() -> None:
+    pairs = 300 * scan.STEP
+    centroids = np.ones((pairs, 2, scan.CENTROIDS), np.float32)
+    centroids[:, :, 1] = 0
+    tables = np.empty(pairs * 16, np.uint8)
+    scan.make_tables(np.ones(2 * pairs, np.float32), centroids, np.empty((pairs, 16), np.float32), tables)
+    most = tables.reshape(pairs, 16).max(axis=1).astype(int)
+    assert most.sum() <= scan.MAX_SUM and most.reshape(-1, scan.STEP).sum(axis=1).max() <= 255
+    assert most.sum() > 0.9 * scan.MAX_SUM
+
+
+def test_products_of_some_rows_are_those_of_all() -> None:
+    rng = np.random.default_rng(3)
+    numbers = rng.integers(-127, 128, (50, 64), dtype=np.int8)
+    units = rng.random(60, np.float32)
+    sums = np.append(np.zeros(10), 128 * numbers.sum(axis=1, dtype=np.int32)).astype(np.int32)
+    halves, unit = np.zeros((2, 64), np.uint8), np.empty(1, np.float32)
+    split_to_bytes(rng.normal(size=(1, 64)).astype(np.float32), halves, unit)
+    every = np.empty((50, 1), np.float32)
+    multiply_rows(numbers, 0, 50, sums[10:], units[10:], halves, unit, every)
+    rows = np.array([10, 13, 14, 59])
+    some = np.empty(4, np.float32)
+    scan.multiply_rows_at(numbers, 10, rows, sums, units, halves, unit[0], some)
+    np.testing.assert_array_equal(some, every[rows - 10, 0])

@@ -13,7 +13,7 @@ import hnswlib
 import numpy as np
 import pytest
 
-import muvera.mips.exact
+import muvera.mips.base
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
 from muvera.mips.hnsw import GRAPH, NORMS, find_lists
 
@@ -46,7 +46,7 @@ def filled(vectors: np.ndarray, **settings: Any) -> HNSWSearch:
 
 def load(folder: Path, search: HNSWSearch, dimension: int = 16, **changes: Any) -> HNSWSearch:
     """Load the files of `search`, with changed settings."""
-    return HNSWSearch.load(folder, dimension, SavedState(replace(search.settings, **changes)))
+    return HNSWSearch.load(folder, dimension, SavedState({}, [], replace(search.settings, **changes)))
 
 
 # -- searching ----------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_too_few_from_the_graph_are_scored_one_by_one(monkeypatch: pytest.Monkey
     vectors, queries = like_fdes(20, 120), like_fdes(21, 4)
     search = filled(vectors)
     search.remove(np.arange(100, 120))
-    monkeypatch.setattr(muvera.mips.exact, "_BLOCK", 64 * 4 * 7)  # several blocks, the last one shorter
+    monkeypatch.setattr(muvera.mips.base, "_BLOCK", 64 * 4 * 7)  # several blocks, the last one shorter
 
     def gives_up(*args: Any, **options: Any) -> Any:
         raise RuntimeError("Cannot return the results in a contiguous 2D array")
@@ -131,7 +131,7 @@ def test_later_vectors_longer_than_the_first(tmp_path: Path) -> None:
     vectors, queries = like_fdes(43, 600, 16), like_fdes(44, 20, 16)
     vectors[400:] *= 2
     search = filled(vectors[:400])
-    search.save(tmp_path)
+    search.save(tmp_path, lambda path: None)
     for each in (search, load(tmp_path, search)):
         each.add(np.arange(400, 600), vectors[400:], threads=1)
         np.testing.assert_allclose(each.vectors(np.arange(600)), vectors, atol=3e-5)
@@ -164,12 +164,12 @@ def test_removed_vectors(tmp_path: Path) -> None:
     search = filled(vectors)
     removed = np.unique(exact_best(vectors, queries, 8))
     rest = np.setdiff1d(np.arange(400), removed)
-    state = SavedState(search.settings, live=rest)
-    search.save(tmp_path)
+    state = SavedState({}, [], search.settings, live=rest)
+    search.save(tmp_path, lambda path: None)
     loaded = [HNSWSearch.load(tmp_path, 64, state)]
     search.remove(removed)
     (tmp_path / "after").mkdir()
-    search.save(tmp_path / "after")
+    search.save(tmp_path / "after", lambda path: None)
     loaded.append(HNSWSearch.load(tmp_path / "after", 64, state))
     for each in (search, *loaded):
         assert len(each) == len(rest) and each.labels().tolist() == rest.tolist()
@@ -182,12 +182,12 @@ def test_removed_vectors(tmp_path: Path) -> None:
             with pytest.raises(KeyError, match=f"label {removed[0]} "):
                 call(np.array([rest[0], removed[0]]))
         assert rest[0] in each.labels()
-        assert not each.can_add(removed)
+        assert each.next_label > removed.max()
         each.add(np.array([500]), queries[:1] * 9)
         assert each.search(queries[:1], 1)[0].tolist() == [[500]]
     search.remove(search.labels())
     assert search.search(queries[:1], 1)[0].tolist() == [[-1]]
-    with pytest.raises(ValueError, match="label 8 is in use"):
+    with pytest.raises(ValueError, match="labels must ascend"):
         filled(vectors[:9]).add(np.array([30, 8, 7]), vectors[:3])
 
 
@@ -217,7 +217,7 @@ def test_a_failing_add_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     search._graph.index = own
     assert search.labels().tolist() == list(range(40)) and search.search(vectors[40:], 40)[0].max() < 40
     # hnswlib accepts a label once, even if it is marked as deleted.
-    assert not search.can_add(np.arange(40, 60))
+    assert search.next_label == 60
     search.add(np.arange(60, 80), vectors[40:])
     assert search.search(vectors[40:], 1)[0].ravel().tolist() == list(range(60, 80)) and len(search) == 60
 
@@ -228,7 +228,7 @@ def test_a_failing_add_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, HNSWSearch]:
     search = filled(like_fdes(23, 300, 16), ef=77)
-    search.save(tmp_path)
+    search.save(tmp_path, lambda path: None)
     return tmp_path / GRAPH, search
 
 
@@ -242,7 +242,7 @@ def test_loaded_graphs(saved: tuple[Path, HNSWSearch], tmp_path: Path) -> None:
     loaded.add(np.arange(300, 1400), like_fdes(25, 1100, 16))
     assert len(loaded) == 1400 and (loaded.search(queries, 1400)[0] >= 0).all()
     empty = HNSWSearch(16)
-    empty.save(tmp_path)
+    empty.save(tmp_path, lambda path: None)
     loaded = load(tmp_path, empty)
     loaded.add(np.arange(3), like_fdes(26, 3, 16))
     assert len(loaded) == 3
@@ -342,7 +342,7 @@ def test_a_mark_that_contradicts_the_index(saved: tuple[Path, HNSWSearch]) -> No
     path, search = saved
     search.remove(np.array([7]))
     search.settle()
-    search.save(path.parent)
+    search.save(path.parent, lambda path: None)
     with pytest.raises(ValueError, match=r"vectors\.hnsw has vector 7"):
         load(path.parent, search)
 
@@ -404,7 +404,7 @@ search.add(np.arange(200), np.random.default_rng(0).standard_normal((200, 64)))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
-    search.save(Path(sys.argv[1]))
+    search.save(Path(sys.argv[1]), lambda path: None)
 except OSError as error:
     print(error)
 """

@@ -1,6 +1,8 @@
 """ScanSearch: its recall; additions, removals, filters, threads and the disk do not change results."""
 
+from copy import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +58,7 @@ def test_few_vectors_are_ordered_by_bytes() -> None:
 def test_same_bits_in_any_batch_and_with_any_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     search = filled(VECTORS)
     expected = search.search(QUERIES, 20, threads=1)
-    monkeypatch.setattr(module, "_ROWS_PER_THREAD", 1000)
-    monkeypatch.setattr(module, "_TILE", 512)
+    monkeypatch.setattr(module, "_BLOCKS_PER_TASK", 10)
     for threads in (1, 2, 3):
         np.testing.assert_array_equal(search.search(QUERIES, 20, threads=threads), expected)
         for q in range(0, len(QUERIES), 7):
@@ -92,7 +93,6 @@ def test_removed_and_forbidden_vectors_are_never_returned(count: int) -> None:
     assert np.mean(shares) > 0.95
     with pytest.raises(KeyError, match=str(removed[0])):
         search.remove(removed[:1])
-    assert not search.can_add(removed[:1])
     with pytest.raises(ValueError, match="once"):
         search.add(removed[:1], VECTORS[:1])
 
@@ -105,29 +105,77 @@ def test_any_dimension(dimension: int) -> None:
     assert np.mean([np.isin(a, b).mean() for a, b in zip(best, labels, strict=True)]) > 0.85
 
 
-def test_a_saved_scan_is_mapped_and_goes_on(tmp_path: Path) -> None:
-    search = filled(VECTORS[:5000])
-    removed = np.arange(0, 5000, 9)
+def save(search: ScanSearch, index: Path, generation: str, current: set[str]) -> tuple[Any, set[str]]:
+    """Save into a folder of a generation; return the state, and the names of the files in use."""
+    folder = index / generation
+    folder.mkdir()
+
+    def keep(path: Path) -> str | None:
+        name = path.relative_to(index).as_posix() if index in path.parents else ""
+        return name if name in current else None
+
+    state, kept = search.save(folder, keep)
+    search.saved_in(folder)
+    return (state, [index / name for name in kept]), {
+        *kept,
+        *(path.relative_to(index).as_posix() for path in folder.iterdir()),
+    }
+
+
+def test_saving_writes_only_new_codes_and_bytes(tmp_path: Path) -> None:
+    search, whole = filled(VECTORS[:4000]), filled(VECTORS[:4000])
+    removed = np.arange(0, 4000, 9)
     search.remove(removed)
-    search.save(tmp_path)
-    loaded = ScanSearch.load(tmp_path, 32, SavedState(live=np.setdiff1d(np.arange(5000), removed)))
-    np.testing.assert_array_equal(loaded.search(QUERIES, 20), search.search(QUERIES, 20))
-    assert isinstance(loaded._codes, np.memmap) and len(loaded) == len(search)
-    for one in (search, loaded):
-        one.add(np.arange(5000, 6000), VECTORS[5000:])
-    np.testing.assert_array_equal(loaded.search(QUERIES, 20), search.search(QUERIES, 20))
-    np.testing.assert_array_equal(loaded.vectors(np.array([5001, 1])), search.vectors(np.array([5001, 1])))
+    whole.remove(removed)
+    state, names = save(search, tmp_path, "first", set())
+    loaded, count = search, 4000
+    for number, more in enumerate((1, 300, 1000), 4000):
+        live = loaded.labels()
+        loaded = ScanSearch.load(
+            tmp_path / ("first" if number == 4000 else f"{number - 1}"), 32, SavedState(*state, live=live)
+        )
+        np.testing.assert_array_equal(loaded.search(QUERIES, 20), whole.search(QUERIES, 20))
+        assert all(isinstance(part.bytes, np.memmap) for part in loaded._parts)
+        first = loaded._parts[0].codes
+        for each in (loaded, whole):
+            each.add(np.arange(count, count + more), VECTORS[count : count + more])
+        count += more
+        assert loaded._parts[0].codes is first  # adding does not copy what was mapped
+        for threads in (1, 2):
+            np.testing.assert_array_equal(
+                loaded.search(QUERIES, 20, threads=threads), whole.search(QUERIES, 20)
+            )
+        before = names
+        state, names = save(loaded, tmp_path, f"{number}", names)
+        # The second addition joins the first one's part; both are written without the first 4,000.
+        kept = {"first/vector_codes.npy", "first/vector_bytes.npy"}
+        assert names & before == kept
+        written = np.load(tmp_path / f"{number}" / "vector_bytes.npy")
+        assert len(written) == count - 4000
+        np.testing.assert_array_equal(loaded.search(QUERIES, 20), whole.search(QUERIES, 20))
+    assert loaded._fitted_on == 4000
+    np.testing.assert_array_equal(loaded.vectors(np.array([5001, 1])), whole.vectors(np.array([5001, 1])))
 
 
-@pytest.mark.parametrize("name", ["codes", "bytes", "sums", "units", "centroids", "columns"])
+def test_copies_that_grow_apart() -> None:
+    search = filled(VECTORS[:3000])
+    one, other = copy(search), copy(search)
+    one.add(np.arange(3000, 4000), VECTORS[3000:4000])
+    other.add(np.arange(3000, 4000), VECTORS[4000:5000])
+    for each, rows in ((search, []), (one, range(3000, 4000)), (other, range(4000, 5000))):
+        expected = filled(VECTORS[[*range(3000), *rows]], step=3000)
+        np.testing.assert_array_equal(each.search(QUERIES, 20), expected.search(QUERIES, 20))
+
+
+@pytest.mark.parametrize("name", ["codes", "bytes", "sums", "units", "labels", "centroids", "columns"])
 def test_files_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
-    filled(VECTORS[:100]).save(tmp_path)
+    state, _ = filled(VECTORS[:100]).save(tmp_path, lambda path: None)
     file = tmp_path / f"vector_{name}.npy"
     array = np.load(file)
-    damaged = [array[:-1], array.astype(np.float64)]
+    damaged = [array[:-1]] + [array.astype(np.float64)] * (name != "labels")
     if name == "columns":  # must be a permutation
         damaged.append(np.full(32, 10**6))
     for content in damaged:
         np.save(file, content)
-        with pytest.raises(ValueError, match=name):
-            ScanSearch.load(tmp_path, 32, SavedState())
+        with pytest.raises(ValueError, match="vector"):
+            ScanSearch.load(tmp_path, 32, SavedState(state, []))
