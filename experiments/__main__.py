@@ -8,9 +8,6 @@ import typer
 
 from .bench.cold import cold
 from .bench.distractors import distractors
-from .bench.distributed import distributed
-from .bench.engines import engines
-from .bench.graphs import graphs
 from .bench.growth import grow
 from .bench.load_test import load
 from .bench.mixed import mixed
@@ -24,7 +21,7 @@ from .report.page import page
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(encode, run, quick, check, page, results, machines),
-    *(speed, tokens, pruning, cold, distractors, mixed, grow, graphs, engines, distributed, load, texts),
+    *(speed, tokens, pruning, cold, distractors, mixed, grow, load, texts),
 )
 for command in COMMANDS:
     app.command()(command)

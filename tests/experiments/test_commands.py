@@ -131,7 +131,7 @@ def test_wrong_names_end_a_command_before_anything_is_measured(tmp_path: Path) -
     for name in ("corpus", "queries"):
         (tmp_path / "data" / "news" / f"{name}.jsonl").write_text('{"_id": "1", "text": "t"}')
     data = ["--data", str(tmp_path / "data"), "--cache", str(tmp_path / "c")]
-    for command in ("tokens", "pruning", "distractors", "grow", "graphs", "engines", "distributed"):
+    for command in ("tokens", "pruning", "distractors", "grow"):
         result = runner.invoke(app, [command, *data, "--collection", "new"])
         assert result.exit_code == 2 and "'news'" in words(result.output), command
     assert runner.invoke(app, ["mixed", "nothing", "of-it", *data]).exit_code == 2
