@@ -231,7 +231,8 @@ class ScanSearch(RowSearch):
                 labels[q, : len(best)] = self._labels[candidates[q][best]]
                 scores[q, : len(best)] = products[best]
 
-        run_in_ranges(work, cut(len(queries), _TOGETHER), threads)
+        products_of = len(candidates[0]) * self._depth * len(queries)
+        run_in_ranges(work, cut(len(queries), _TOGETHER), threads, products_of)
         return labels, scores
 
     def _searched(self, allowed: Labels | None) -> _Searched:
