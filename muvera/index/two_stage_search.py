@@ -42,6 +42,9 @@ MIN_FIT_DOCUMENTS = 256
 # Number of queries whose candidates are read from disk while earlier ones are ranked.
 _AHEAD = 4
 
+# Queries per task, of those that search vectors and of those that rank candidates.
+_TOGETHER, _RANKED = 16, 4
+
 # Windows to measure recall with, and the exact best documents to find.
 _MAX_QUERIES, _BEST = 64, 10
 
@@ -186,8 +189,18 @@ class IndexContents:
         few = len(rows) <= plan.num_candidates or tokens <= self.settings.exact_tokens
         if self.candidates is None or few:
             return [rows] * len(queries), RerankOptions(k)
-        candidates = self.candidates.find(queries, plan.num_candidates, allowed, plan.threads, ef=plan.ef)
-        return candidates, RerankOptions(k, patience=plan.patience)
+        options = RerankOptions(k, patience=plan.patience)
+        find = self.candidates.find
+        if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
+            return find(queries, plan.num_candidates, allowed, plan.threads, ef=plan.ef), options
+        found: dict[int, list[NDArray[np.int64]]] = {}
+
+        def work(start: int, stop: int) -> None:
+            found[start] = find(queries[start:stop], plan.num_candidates, allowed, 1, ef=plan.ef)
+
+        ranges = split_by_weight(np.arange(len(queries) + 1), _TOGETHER, _TOGETHER)
+        run_in_ranges(work, ranges, plan.threads)
+        return [rows for start, _ in ranges for rows in found[start]], options
 
     def rank(
         self,
@@ -219,7 +232,7 @@ class IndexContents:
                     self.store.read_ahead(rows[q + _AHEAD])
                 rankings[q] = ranking(q)
 
-        run_in_ranges(work, split_by_weight(queries.offsets, 1, 1), threads)
+        run_in_ranges(work, split_by_weight(np.arange(len(queries) + 1), _RANKED, _RANKED), threads)
         return [rankings[q] for q in range(len(queries))]
 
     # -- changing -------------------------------------------------------------

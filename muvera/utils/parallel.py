@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,10 @@ def run_in_ranges(
             left.clear()
             raise
 
-    helpers = [_pool.submit(drain) for _ in range(count - 1)]
+    helpers: list[Future[None]] = []
+    with suppress(RuntimeError):  # no thread starts while the interpreter shuts down
+        for _ in range(count - 1):
+            helpers.append(_pool.submit(drain))
     try:
         drain()
     finally:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -121,3 +123,13 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
         run_in_ranges(lambda start, stop: meet.wait(), ranges, 2)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_without_new_threads_the_caller_works_alone() -> None:
+    script = (
+        "import atexit\n"
+        "from muvera.utils.parallel import run_in_ranges\n"
+        "atexit.register(lambda: run_in_ranges(lambda start, stop: print(start), [(0, 1), (1, 2)], 2))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "0\n1\n" and done.stderr == ""
