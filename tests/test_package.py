@@ -33,7 +33,7 @@ def test_no_public_name_hides_a_module() -> None:
 def test_the_version_has_one_source() -> None:
     tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["project"]["dynamic"] == ["version"]
+    assert "version" in project["project"]["dynamic"]
     assert project["tool"]["hatch"]["version"]["path"] == "muvera/__init__.py"
     assert re.fullmatch(r"\d+\.\d+\.\d+", muvera.__version__)
 
@@ -50,3 +50,16 @@ def test_links_between_files_resolve(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"", prose):
         link = "".join(target)
         assert "://" in link or (page.parent / link).exists(), link
+
+
+def test_the_readme_on_an_index_page_has_no_link_into_the_repository() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
+    hooks = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["metadata"][
+        "hooks"
+    ]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for rule in hooks["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    links = re.findall(r"\]\(([^)]+)\)|(?:src|srcset|href)=\"([^\"]+)\"", text)
+    assert links and all("".join(link).startswith("https://") for link in links)
+    assert "```python" in text and "<!--" not in text
