@@ -11,7 +11,7 @@ the padding is zero, so that loops run over whole vectors.
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -22,6 +22,7 @@ from .llvm_helpers import (
     FLOAT,
     INT32,
     broadcast,
+    constant,
     entry_address,
     fused_multiply_add,
     load_vector,
@@ -32,7 +33,26 @@ from .llvm_helpers import (
 from .tile import LANES, ROWS, lane_dot
 
 _VECTOR = ir.VectorType(FLOAT, LANES)
-_HALF_VECTOR = ir.VectorType(ir.HalfType(), LANES)
+_WORDS = ir.VectorType(ir.IntType(16), LANES)
+
+#: False on x86 processors and virtual machines without F16C, where LLVM calls a function that does not exist.
+HAS_HALVES = bool(binding.get_host_cpu_features().get("f16c", True))
+
+
+def widen(builder: Any, bits: Any, native: bool) -> Any:
+    """Emit the float32 of the float16 bit patterns `bits`, a vector of LANES, exactly."""
+    if native:
+        return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), LANES)), _VECTOR)
+    numbers = ir.VectorType(INT32, LANES)
+    wide = builder.zext(bits, numbers)
+    sign = builder.shl(builder.and_(wide, constant(numbers, 0x8000)), constant(numbers, 16))
+    magnitude = builder.shl(builder.and_(wide, constant(numbers, 0x7FFF)), constant(numbers, 13))
+    # The exponents of the two formats differ by 112; the product also normalizes subnormal numbers.
+    scaled = builder.fmul(builder.bitcast(magnitude, _VECTOR), constant(_VECTOR, 2.0**112))
+    special = builder.icmp_unsigned(">=", magnitude, constant(numbers, 0x1F << 23))
+    infinite = builder.or_(magnitude, constant(numbers, 0xFF << 23))
+    value = builder.select(special, infinite, builder.bitcast(scaled, numbers))
+    return builder.bitcast(builder.or_(value, sign), _VECTOR)
 
 
 @intrinsic
@@ -118,18 +138,23 @@ def _interpreted_prefetch(array, position):
     return None
 
 
-@intrinsic
-def _compiled_halves_to_floats(typingctx, halves, source, out, position):
-    signature = types.void(halves, types.intp, out, types.intp)
+def make_halves_to_floats(native: bool) -> Any:
+    """Return the intrinsic that widens LANES float16 bit patterns, by one instruction or by several."""
 
-    def generate(context, builder, signature, args):
-        source = entry_address(context, builder, signature.args[0], args[0], args[1])
-        target = entry_address(context, builder, signature.args[2], args[2], args[3])
-        value = load_vector(builder, source, _HALF_VECTOR, align=2)
-        store_vector(builder, builder.fpext(value, _VECTOR), target)
-        return context.get_dummy_value()
+    @intrinsic
+    def compiled(typingctx, halves, source, out, position):
+        signature = types.void(halves, types.intp, out, types.intp)
 
-    return signature, generate
+        def generate(context, builder, signature, args):
+            source = entry_address(context, builder, signature.args[0], args[0], args[1])
+            target = entry_address(context, builder, signature.args[2], args[2], args[3])
+            bits = load_vector(builder, source, _WORDS, align=2)
+            store_vector(builder, widen(builder, bits, native), target)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return compiled
 
 
 def _interpreted_halves_to_floats(halves, source, out, position):
@@ -142,8 +167,12 @@ def _compiled_half_at(typingctx, array, position):
 
     def generate(context, builder, signature, args):
         address = entry_address(context, builder, signature.args[0], args[0], args[1])
-        half = builder.load(builder.bitcast(address, ir.HalfType().as_pointer()), align=1)
-        return builder.fpext(half, FLOAT)
+        bits = builder.load(builder.bitcast(address, ir.IntType(16).as_pointer()), align=1)
+        if HAS_HALVES:
+            return builder.fpext(builder.bitcast(bits, ir.HalfType()), FLOAT)
+        return builder.extract_element(
+            widen(builder, broadcast(builder, bits, LANES), False), ir.Constant(INT32, 0)
+        )
 
     return signature, generate
 
@@ -168,7 +197,7 @@ prefetch: Any = _interpreted_prefetch if INTERPRETED else _compiled_prefetch
 half_at: Any = _interpreted_half_at if INTERPRETED else _compiled_half_at
 
 #: Write LANES float16 bit patterns of ``halves[source:]`` to ``out[position:]`` as float32.
-_halves_to_floats: Any = _interpreted_halves_to_floats if INTERPRETED else _compiled_halves_to_floats
+_halves_to_floats: Any = _interpreted_halves_to_floats if INTERPRETED else make_halves_to_floats(HAS_HALVES)
 
 
 @helper

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from muvera.kernels.jit import kernel
 from muvera.kernels.norms import first_beyond
 from muvera.kernels.products import group_floors, places_above
-from muvera.kernels.row_operations import add_scaled, half_at, set_scaled, square_sum, widen_halves
+from muvera.kernels.row_operations import (
+    HAS_HALVES,
+    add_scaled,
+    half_at,
+    make_halves_to_floats,
+    set_scaled,
+    square_sum,
+    widen_halves,
+)
 from muvera.kernels.tile import LANES
 
 Array = NDArray[Any]
@@ -51,6 +59,24 @@ def test_vectors_are_whole(count: int) -> None:
         np.testing.assert_array_equal(out[5 + whole :], start[5 + whole :])
     squares = (source[3 : 3 + whole].astype(np.float64) ** 2).sum()
     assert _square_sum(source, 3, count) == pytest.approx(squares, rel=1e-6)
+
+
+@pytest.mark.compiled("it compiles an intrinsic")
+@pytest.mark.parametrize("native", sorted({HAS_HALVES, False}))
+def test_halves_are_widened_by_every_processor(native: bool) -> None:
+    widen = make_halves_to_floats(native)
+
+    @kernel
+    def call(halves: Array, out: Array) -> None:
+        for i in range(0, 65536, LANES):
+            widen(halves, i, out, i)
+
+    halves, out = np.arange(65536, dtype=np.uint16), np.empty(65536, np.float32)
+    call(halves, out)
+    expected = halves.view(np.float16).astype(np.float32)
+    known = ~np.isnan(expected)
+    np.testing.assert_array_equal(out.view(np.uint32)[known], expected.view(np.uint32)[known])
+    assert np.isnan(out[~known]).all()
 
 
 @pytest.mark.parametrize("stop", [5, 20, 21, 40, 65536])
