@@ -27,12 +27,20 @@ def print_hits(hits: Iterable[Hit], explain: bool, labelled: Sequence[str] = ())
     """
     for rank, hit in enumerate(hits, 1):
         label = "  <- a labelled answer" if hit.id in labelled else ""
-        _print_title(f"{rank:2d}  ", hit.id, hit.metadata, f"{hit.score:.3f}", label)
+        title, body = _title(hit.id, hit.metadata), hit.text
+        end = f"  {hit.score:.3f}{label}"
+        space = max(10, _columns() - 4 - len(end))
+        shown = textwrap.shorten(title, space, placeholder=" ...") if len(title) > space else title
+        typer.echo(f"{rank:2d}  {typer.style(shown[:space].ljust(space), bold=True)}{end}")
+        if title != str(hit.id):
+            typer.echo(f"    {hit.id}")
+            body = body.removeprefix(title).lstrip()
         reason = hit.explanation
-        passage = hit.text
         if reason is not None and hit.span is None:
-            passage = _passage(reason)
-        lines = _wrapped(textwrap.shorten(passage, _PASSAGE, placeholder=" ..."))
+            best = max(reason.sentences, key=lambda sentence: sentence.score, default=None)
+            if best is not None and best.stop > _PASSAGE:  # start with the best sentence
+                body = f"... {reason.text[best.start :].removeprefix(title).lstrip()}"
+        lines = _wrapped(textwrap.shorten(body, _PASSAGE, placeholder=" ..."))
         typer.echo(lines if reason is None else _marked(lines, reason))
         if explain and reason is not None:
             typer.echo(_wrapped("matches: " + ", ".join(_word_pairs(reason)), hanging=True))
@@ -42,12 +50,9 @@ def _columns() -> int:
     return min(100, shutil.get_terminal_size((80, 24)).columns)
 
 
-def _print_title(start: str, id: int | str, metadata: dict[str, object], end: str, label: str = "") -> None:
+def _title(id: int | str, metadata: dict[str, object]) -> str:
     title = metadata.get("title")
-    name = f"{id}  {title}" if isinstance(title, str) and title else f"{id}"
-    space = max(10, _columns() - len(start) - len(end) - len(label) - 2)
-    name = textwrap.shorten(name, space, placeholder=" ...") if len(name) > space else name
-    typer.echo(f"{start}{typer.style(name[:space].ljust(space), bold=True)}  {end}{label}".rstrip())
+    return title.strip() if isinstance(title, str) and title.strip() else str(id)
 
 
 def _wrapped(text: str, hanging: bool = False) -> str:
@@ -55,14 +60,6 @@ def _wrapped(text: str, hanging: bool = False) -> str:
         text, _columns(), initial_indent="    ", subsequent_indent="      " if hanging else "    ",
         break_on_hyphens=False,
     )  # fmt: skip
-
-
-def _passage(reason: TextExplanation) -> str:
-    """Return the text from its best sentence on, or from its start if that is near."""
-    best = max(reason.sentences, key=lambda sentence: sentence.score, default=None)
-    if best is None or best.stop <= _PASSAGE:
-        return reason.text
-    return "... " + reason.text[best.start :]
 
 
 def _marked(lines: str, reason: TextExplanation) -> str:
@@ -92,12 +89,14 @@ def print_document(document: TextDocument) -> None:
     typer.echo(typer.style(str(document.id), bold=True))
     for name, value in document.metadata.items():
         typer.echo(f"    {name}: {value}")
-    typer.echo(textwrap.indent(document.text.rstrip(), "    ") + "\n")
+    for line in document.text.rstrip().split("\n"):
+        typer.echo(_wrapped(line))
+    typer.echo()
 
 
 def print_list(documents: Iterable[TextDocument]) -> None:
     """Print one line for each text: its id, and the start of its title or text."""
     for document in documents:
-        title = document.metadata.get("title")
-        line = f"{document.id}  {title if isinstance(title, str) and title else document.text}"
+        title = _title(document.id, document.metadata)
+        line = f"{document.id}  {document.text if title == str(document.id) else title}"
         typer.echo(textwrap.shorten(line, _columns(), placeholder=" ..."))

@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from builders.text_encoders import HashEncoder
 
-from muvera import MuveraIndex, TextIndex
+from muvera import MultiVectors, MuveraIndex, TextIndex
+from muvera.texts.encoders.base import TextSide
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 uvicorn = pytest.importorskip("uvicorn", reason="the serve extra is not installed")
@@ -135,6 +136,42 @@ def test_shades_are_comparable_across_results(visit: Any) -> None:
     page = visit("apple+apple+whale")
     assert max(mark.evaluate(WEIGHT) for mark in page.locator("mark", has_text="apple").all()) == 1
     assert 0 < page.locator("mark", has_text="whale").first.evaluate(WEIGHT) < 0.9
+
+
+class ShortQueries(HashEncoder):
+    """Reads six words of a question, as models that cut long ones."""
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        return self.encode_documents([" ".join(text.split()[:6]) for text in texts])
+
+    def token_spans(self, text: str, side: TextSide) -> Any:
+        spans = super().token_spans(text, side)
+        return spans[:6] if side == "query" and spans is not None else spans
+
+
+def test_long_and_many_results(browser: Any) -> None:
+    long = "Fruit\n" + "Nothing to see here. " * 40 + "A red apple fell from the tree. " + "The end. " * 40
+    texts = [long, "red and ripe", *(f"blue whale number {i}" for i in range(40))]
+    metadata = [{"title": "Fruit", "page": "https://example.org/"}, *({} for _ in texts[1:])]
+    with served(TextIndex.build(texts, ShortQueries(), metadata=metadata)) as url:
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.goto(f"{url}/?q=red+apple+fell+from+the+tree+yesterday+morning")
+        page.wait_for_selector("mark")
+        first = page.locator(".hit").first
+        assert first.locator("h2 .name").inner_text().splitlines() == ["Fruit", "0"]
+        assert first.locator(".meta a").get_attribute("href") == "https://example.org/"
+        snippet = first.locator(".text").inner_text()
+        assert snippet.startswith("… A red apple fell") and snippet.endswith(" …") and len(snippet) < 400
+        first.locator("button.more").click()
+        assert first.locator(".text").inner_text().strip() == long.removeprefix("Fruit\n").strip()
+        assert "“yesterday morning”" in page.locator("#hint").inner_text()
+        order = page.locator("#hits > li").evaluate_all("all => all.map(one => one.className)")
+        assert order.index("weak") == 1 and order.count("hit") == 10
+        for count in (20, 30, 40, 42):
+            page.locator("#next").click()
+            playwright.expect(page.locator(".hit")).to_have_count(count)
+        playwright.expect(page.locator("#next")).to_be_hidden()
+        page.close()
 
 
 def test_an_index_without_texts_disables_the_form(browser: Any) -> None:

@@ -23,9 +23,14 @@ function say(text, error = false) {
   $("status").classList.toggle("error", error);
 }
 
+const PAGE = 10; // results that are shown at a time
+const SNIPPET = 360; // characters of a longer text that are shown first
+
 let latest = 0;
+let found = []; // {hit, weak} of each result, also of those that are not shown yet
 let shown = []; // {hit, explanation, weights, marks} of each result
 let pressed = null; // characters of the selected query word
+let asked = {}; // the body of the last search
 
 async function search(event) {
   event?.preventDefault();
@@ -34,32 +39,22 @@ async function search(event) {
   const turn = ++latest;
   say("Searching …");
   try {
-    const body = { query, k: Math.min(100, Math.max(1, Number($("k").value) || 10)), unit: $("unit").value };
+    // Results beyond the first page show how similar an average text is.
+    asked = { query, k: 3 * PAGE, unit: $("unit").value };
     const where = $("where").value.trim();
     if (where) {
-      try { body.where = JSON.parse(where); } catch { throw new Error("The filter must be JSON, such as {\"year\": {\"$gte\": 2000}}."); }
+      try { asked.where = JSON.parse(where); } catch { throw new Error("The filter must be JSON, such as {\"year\": {\"$gte\": 2000}}."); }
     }
-    const answer = await ask("search", body);
+    const answer = await ask("search", asked);
     if (turn !== latest) return; // a newer search was started
-    const hits = answer.results[0];
     history.replaceState(null, "", "?" + new URLSearchParams({ q: query }) + location.hash);
-    say(hits.length ? `${hits.length} result${hits.length === 1 ? "" : "s"} in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : "No results.");
     pressed = null;
+    shown = [];
     forget();
-    shown = hits.map((hit) => ({ hit, explanation: null }));
-    $("hits").replaceChildren(...shown.map(card));
-    if (!hits.length) return;
-    let explained;
-    try { explained = await ask("explain", { query, ids: hits.map((hit) => hit.id) }); } catch { return; }
-    if (turn !== latest) return;
-    shown.forEach((one, i) => { one.explanation = explained.explanations[i]; one.weights = weigh(one); });
-    // One maximum for all results, so that shades are comparable.
-    const most = Math.max(...shown.flatMap((one) => [...one.weights.values()]), 1e-9);
-    for (const one of shown) paint(one, most);
-    queryWords(shown[0].explanation);
-    if ($("asked").children.length) {
-      $("hint").textContent = "Select a word to see its matches." + (document.querySelector(".best") ? " Underlined: the best sentence." : "");
-    }
+    $("hits").replaceChildren();
+    take(answer);
+    say(found.length ? `Found in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : "No results.");
+    await show(turn, PAGE);
   } catch (error) {
     if (turn !== latest) return;
     $("hits").replaceChildren();
@@ -68,21 +63,94 @@ async function search(event) {
   }
 }
 
+// Keep all hits of an answer. A hit is weak if its score is nearer to that of the last one than to that of the best.
+function take(answer) {
+  const hits = answer.results[0];
+  const best = hits[0]?.score ?? 0;
+  const last = hits.at(-1)?.score ?? 0;
+  const bound = last < .85 * best ? last + .35 * (best - last) : -Infinity;
+  found = hits.map((hit) => ({ hit, weak: hit.score < bound }));
+}
+
+// Show and explain `count` more results.
+async function show(turn, count) {
+  if (found.length < shown.length + count && found.length === asked.k && asked.k < 1000) {
+    asked.k = Math.min(1000, 2 * asked.k);
+    take(await ask("search", asked));
+    if (turn !== latest) return;
+  }
+  const added = found.slice(shown.length, shown.length + count).map((one) => ({ ...one, explanation: null }));
+  for (const one of added) {
+    if (one.weak && !document.querySelector(".weak")) $("hits").append(make("li", { class: "weak" }, "Weaker matches"));
+    $("hits").append(card(one));
+    shown.push(one);
+  }
+  $("next").hidden = shown.length >= found.length && (found.length < asked.k || asked.k >= 1000);
+  if (!added.length) return;
+  let explained;
+  try { explained = await ask("explain", { query: asked.query, ids: added.map((one) => one.hit.id) }); } catch { return; }
+  if (turn !== latest) return;
+  added.forEach((one, i) => { one.explanation = explained.explanations[i]; one.weights = weigh(one); });
+  // One maximum for all results, so that shades are comparable.
+  const most = Math.max(...shown.flatMap((one) => [...(one.weights ?? new Map()).values()]), 1e-9);
+  for (const one of shown) if (one.weights) paint(one, most);
+  if ($("asked").children.length) return;
+  queryWords(shown[0].explanation);
+  const cut = unread(shown[0].explanation);
+  $("hint").textContent = [
+    cut && `The model reads only a part of a long question. It left out: “${cut}”.`,
+    $("asked").children.length && "Select a word to see its matches." + (document.querySelector(".best") ? " Underlined: the best sentence." : ""),
+  ].filter(Boolean).join(" ");
+}
+
+// The end of the question that no token covers, at most 80 characters.
+function unread({ query, matches }) {
+  const rest = points(query).slice(Math.max(0, ...matches.map((match) => match.query[1]))).join("");
+  return /\p{L}|\p{N}/u.test(rest) ? (rest.trim().length > 80 ? `${rest.trim().slice(0, 80)} …` : rest.trim()) : "";
+}
+
 function forget() {
   $("asked").replaceChildren();
   $("hint").textContent = "";
+  $("next").hidden = true;
 }
+
+// The server counts code points, JavaScript counts code units.
+const points = (text) => Array.from(text);
+
+const isAddress = (value) => typeof value === "string" && /^https?:\/\/[^\s]+$/.test(value);
 
 function card(one) {
   const { hit } = one;
-  const title = make("h2", {}, String(hit.id), make("span", { class: "score" }, hit.score.toFixed(3)));
-  one.text = make("p", { class: "text" }, hit.text);
+  const title = typeof hit.metadata.title === "string" && hit.metadata.title.trim() ? hit.metadata.title : null;
+  const text = points(hit.text);
+  // Characters of the title at the start of the text, which are shown as the title alone.
+  one.head = title && !hit.span && hit.text.startsWith(`${title}\n`) ? points(title).length : 0;
+  const [from, to] = [one.head, text.length];
+  one.title = make("span", {}, title ?? String(hit.id));
+  const heading = [isAddress(hit.id) ? make("a", { href: hit.id, rel: "noreferrer" }, one.title) : one.title];
+  if (title !== null) heading.push(make("span", { class: "id" }, String(hit.id)));
+  one.text = make("p", { class: "text" }, text.slice(from, to).join("").trim().slice(0, SNIPPET) + (to - from > SNIPPET ? " …" : ""));
   one.pair = make("p", { class: "pair" });
+  one.more = make("button", { type: "button", class: "more", "aria-expanded": "false" }, "More");
+  one.more.hidden = to - from <= SNIPPET;
+  one.more.addEventListener("click", () => {
+    one.whole = !one.whole;
+    one.more.textContent = one.whole ? "Less" : "More";
+    one.more.setAttribute("aria-expanded", String(Boolean(one.whole)));
+    if (one.explanation) paint(one, one.most);
+    else one.text.textContent = one.whole ? text.slice(from).join("") : `${text.slice(from, SNIPPET).join("")} …`;
+  });
   const meta = make("ul", { class: "meta" });
   for (const [key, value] of Object.entries(hit.metadata)) {
-    if (value === null) continue;
+    if (value === null || value === "" || (key === "title" && title !== null)) continue;
     const shownValue = Array.isArray(value) ? value.join(", ") : typeof value === "object" ? JSON.stringify(value) : String(value);
-    const button = make("button", { type: "button", title: `Show only ${key} = ${shownValue}` }, `${key}: ${shownValue}`);
+    const label = `${key}: ${shownValue.length > 60 ? `${shownValue.slice(0, 60)} …` : shownValue}`;
+    if (isAddress(value)) {
+      meta.append(make("li", {}, make("a", { href: value, rel: "noreferrer" }, label)));
+      continue;
+    }
+    const button = make("button", { type: "button", title: `Show only ${key} = ${shownValue}` }, label);
     button.addEventListener("click", () => {
       if (typeof value === "object" && !Array.isArray(value)) return;
       $("where").value = JSON.stringify({ [key]: Array.isArray(value) ? value[0] : value });
@@ -91,14 +159,22 @@ function card(one) {
     });
     meta.append(make("li", {}, button));
   }
-  return make("li", { class: "hit" }, title, one.text, one.pair, meta);
+  const header = make("h2", {}, make("span", { class: "name" }, ...heading), make("span", { class: "score" }, hit.score.toFixed(3)));
+  return make("li", { class: "hit" }, header, one.text, one.more, one.pair, meta);
 }
 
-// The server counts code points, JavaScript counts code units.
-const points = (text) => Array.from(text);
-
-// Characters of the text that a result shows.
+// Characters of the text that a result searches.
 const range = ({ hit, explanation }) => hit.span ?? [0, points(explanation.text).length];
+
+// Characters that a result shows below its title: all, or some from its best sentence on.
+function snippet(one, text, best) {
+  const [from, to] = one.hit.span ?? [one.head, text.length];
+  if (one.whole || to - from <= SNIPPET) return [from, to];
+  const start = best && best.stop - from > SNIPPET ? Math.min(best.start, to - SNIPPET) : from;
+  let stop = Math.min(to, start + SNIPPET);
+  while (stop < to && stop > start + SNIPPET / 2 && /\S/.test(text[stop])) stop -= 1; // end after a word
+  return [Math.max(from, start), stop];
+}
 
 // Sum of similarities of each matched word of a result.
 function weigh(one) {
@@ -115,36 +191,46 @@ function weigh(one) {
 }
 
 function paint(one, most) {
-  const { hit, explanation, weights } = one;
-  const [from, to] = range(one);
+  const { hit, explanation } = one;
   const text = points(explanation.text);
-  const best = explanation.sentences.length > 1
+  const best = !hit.span && explanation.sentences.length > 1
     ? explanation.sentences.reduce((a, b) => (b.score > a.score ? b : a)) : null;
+  one.most = most;
   one.marks = new Map();
+  if (one.head) one.title.replaceChildren(painted(one, text, 0, one.head, null));
+  let [from, to] = snippet(one, text, best);
+  while (from < to && /\s/.test(text[from])) from += 1;
+  one.text.replaceChildren(painted(one, text, from, to, best));
+  if (from > one.head + 1 && !hit.span) one.text.prepend("… ");
+  if (to < text.length && !hit.span) one.text.append(" …");
+  if (best) one.text.title = `Underlined: the best matching sentence (${best.score.toFixed(3)})`;
+  point();
+}
+
+// Characters of a text with marks on matched words and a line under the best sentence.
+function painted(one, text, from, to, best) {
   const parts = document.createDocumentFragment();
+  const cut = best ? [best.start, best.stop] : [0, 0];
   let at = from;
   const plain = (start, stop) => {
-    if (stop <= start) return;
-    const cut = best && !hit.span ? [best.start, best.stop] : [0, 0];
     for (const [a, b, isBest] of [[start, Math.min(stop, cut[0]), false], [Math.max(start, cut[0]), Math.min(stop, cut[1]), true], [Math.max(start, cut[1]), stop, false]]) {
       if (b <= a) continue;
       const piece = text.slice(a, b).join("");
       parts.append(isBest ? make("span", { class: "best" }, piece) : piece);
     }
   };
-  for (const key of [...weights.keys()].sort((a, b) => parseInt(a) - parseInt(b))) {
+  for (const key of [...one.weights.keys()].sort((a, b) => parseInt(a) - parseInt(b))) {
     const [a, b] = key.split(",").map(Number);
+    if (a < at || b > to) continue;
     plain(at, a);
-    const mark = make("mark", { class: best && !hit.span && a >= best.start && b <= best.stop ? "best" : "" }, text.slice(a, b).join(""));
-    mark.style.setProperty("--weight", (weights.get(key) / most).toFixed(3));
+    const mark = make("mark", { class: best && a >= best.start && b <= best.stop ? "best" : "" }, text.slice(a, b).join(""));
+    mark.style.setProperty("--weight", (one.weights.get(key) / one.most).toFixed(3));
     one.marks.set(key, mark);
     parts.append(mark);
     at = b;
   }
   plain(at, to);
-  one.text.replaceChildren(parts);
-  if (best && !hit.span) one.text.title = `Underlined: the best matching sentence (${best.score.toFixed(3)})`;
-  point();
+  return parts;
 }
 
 function queryWords(explanation) {
@@ -186,6 +272,7 @@ function point() {
 }
 
 $("form").addEventListener("submit", search);
+$("next").addEventListener("click", () => show(latest, PAGE).catch((error) => say(error.message, true)));
 const given = new URLSearchParams(location.search).get("q");
 if (given) $("query").value = given;
 ask("info").then((info) => {
