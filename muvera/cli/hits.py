@@ -43,6 +43,8 @@ def print_hits(hits: Iterable[Hit], explain: bool, labelled: Sequence[str] = ())
         lines = _wrapped(textwrap.shorten(body, _PASSAGE, placeholder=" ..."))
         typer.echo(lines if reason is None else _marked(lines, reason))
         if explain and reason is not None:
+            parts = " + ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
+            typer.echo(_wrapped(f"score: {parts}"))
             typer.echo(_wrapped("matches: " + ", ".join(_word_pairs(reason)), hanging=True))
 
 

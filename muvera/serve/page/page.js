@@ -120,6 +120,8 @@ const points = (text) => Array.from(text);
 
 const isAddress = (value) => typeof value === "string" && /^https?:\/\/[^\s]+$/.test(value);
 
+const scoreParts = ({ parts }) => Object.entries(parts ?? {}).map(([name, value]) => `${name} ${value.toFixed(3)}`).join(" + ");
+
 function card(one) {
   const { hit } = one;
   const title = typeof hit.metadata.title === "string" && hit.metadata.title.trim() ? hit.metadata.title : null;
@@ -159,7 +161,7 @@ function card(one) {
     });
     meta.append(make("li", {}, button));
   }
-  const header = make("h2", {}, make("span", { class: "name" }, ...heading), make("span", { class: "score" }, hit.score.toFixed(3)));
+  const header = make("h2", {}, make("span", { class: "name" }, ...heading), make("span", { class: "score", title: scoreParts(hit) }, hit.score.toFixed(3)));
   return make("li", { class: "hit" }, header, one.text, one.more, one.pair, meta);
 }
 
