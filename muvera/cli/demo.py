@@ -1,10 +1,13 @@
-"""``muvera demo``: build and search an index of the bundled sample, and print recall and times."""
+"""``muvera demo``: index and search the bundled sample of texts, and explain the answers."""
 
 from __future__ import annotations
 
-import textwrap
+import html
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,157 +15,119 @@ from typer import Option
 
 from .hits import print_hits
 from .options import Json, Threads
-from .output import note, print_json, seconds
+from .output import megabytes, note, print_json, seconds
 
 if TYPE_CHECKING:
-    from ..data.demo_sample import DemoSample
-    from ..index.muvera_index import MuveraIndex
+    from ..texts.hit import Hit
 
 __all__ = ["demo"]
 
-_K, _SHOWN = 10, 3
-_DEPTHS = (50, 100)
-_REPEATS = 5
+_SHOWN, _REPEATS = 3, 3
 
-# Fitting "moments", the default, takes several seconds.
-_VECTORS = "fde"
+# A page for one question; `to_html` of an explanation shades the words that matched.
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{query}</title>
+<style>body {{ font: 17px/1.6 system-ui, "DejaVu Sans", sans-serif; max-width: 44rem;
+margin: 1.5rem auto; padding: 0 1rem; color: #1a1c20; background: #fff }} h1 {{ font-size: 1.35rem; margin: 0 0 .6rem }}
+article {{ border-top: 1px solid #d9dde3; padding: .6rem 0 }} p {{ margin: 0 }}
+mark {{ border-radius: .2rem; padding: 0 .1em }} small {{ float: right; color: #5b616b }}</style>
+<h1>{query}</h1>
+{answers}
+</html>
+"""
 
 
 def demo(
-    queries: Annotated[int, Option(min=0, help="Number of queries to show.")] = 3,
+    queries: Annotated[int, Option(min=0, help="Number of questions to show.")] = 3,
+    html_: Annotated[
+        Path | None, Option("--html", help="Also write a page with the first question and its answers.")
+    ] = None,
     threads: Threads = None,
     json_: Json = False,
 ) -> None:
-    """Try everything on a bundled sample: no download, no model, a few seconds.
+    """Search a bundled sample of texts: no download, no model, a few seconds.
 
     The sample contains docstrings of Python's standard library, a beginner's questions, and token vectors of
     a small language model (not a ColBERT model).
 
     \b
     Example:
-      muvera demo --queries 5
+      muvera demo --queries 5 --html demo.html
     """
     begun = time.perf_counter()
     from ..data.demo_sample import load_demo_sample
-    from ..index.settings import EXACT_TOKENS
     from ..texts.encoders.minilm import SampleEncoder
     from ..texts.text_index import TextIndex
 
     sample = load_demo_sample()
-    if not json_:
-        note("Compiling (only the first time after an installation) ...")
-    compiling = _time(lambda: _warm_up(sample, threads))
-    start = time.perf_counter()
     names = sample.documents.ids.tolist()
-    texts = TextIndex.build(
-        sample.texts, SampleEncoder(sample), vectors=_VECTORS, ids=names, exact_tokens=0, threads=threads
+    if not json_:
+        note(f"Indexing {len(names)} docstrings of Python's standard library.")
+    with _compilation() as compiling:
+        texts = TextIndex.build(sample.texts, SampleEncoder(sample), ids=names, threads=threads)
+        shown: list[tuple[str, list[Hit]]] = [
+            (text, texts.search(text, _SHOWN, explain=True, threads=threads))
+            for text in sample.query_texts[:queries]
+        ]
+    times = []
+    for text in sample.query_texts * _REPEATS:
+        start = time.perf_counter()
+        texts.search(text, _SHOWN, threads=threads)
+        times.append(time.perf_counter() - start)
+    rankings = texts.search(sample.query_texts, _SHOWN, threads=threads)
+    answered = sum(
+        any(hit.id in labelled for hit in hits)
+        for hits, labelled in zip(rankings, sample.relevant, strict=True)
     )
-    building = time.perf_counter() - start
-    index = texts.index
-    facts = {
-        "documents": len(sample.documents),
+    info = texts.index.info()
+    facts: dict[str, Any] = {
+        "documents": len(texts),
         "document_tokens": sample.documents.num_tokens,
+        "bytes_per_document": info.bytes_per_document,
         "queries": len(sample.queries),
-        "dimension": sample.documents.dimension,
-        "vector_dimension": index.config.vector_dimension,
-        **_quality(sample, index, threads),
-        "seconds": {"compile": compiling, "build": building, **_times(sample, index, threads)},
+        f"answered_in_top_{_SHOWN}": answered,
+        "seconds": {
+            "compile": compiling.duration if compiling.done else 0.0,
+            "search_query": sorted(times)[len(times) // 2],
+            "all": time.perf_counter() - begun,
+        },
     }
-    shown = [(text, texts.search(text, _SHOWN, explain=True)) for text in sample.query_texts[:queries]]
-    facts["seconds"]["all"] = time.perf_counter() - begun
+    if html_ is not None and shown:
+        query, hits = shown[0]
+        answers = "\n".join(f"<article>{hit._repr_html_()}</article>" for hit in hits)
+        html_.write_text(_PAGE.format(query=html.escape(query), answers=answers), encoding="utf-8")
     if json_:
         examples = [{"query": text, "hits": [hit.to_dict() for hit in hits]} for text, hits in shown]
         print_json({**facts, "shown": examples})
         return
-    for (text, hits), answers in zip(shown, sample.relevant, strict=False):
-        typer.echo(f"query: {text}")
-        print_hits(hits, True, answers)
-    _print_summary(facts, EXACT_TOKENS)
+    for i, (text, hits) in enumerate(shown):
+        typer.echo(f"\n{typer.style(text, bold=True)}")
+        print_hits(hits, i == 0, sample.relevant[i])
+    took = facts["seconds"]
+    typer.echo(
+        f"\n{facts['documents']} texts, {megabytes(info.bytes_per_document)} each. "
+        f"A search takes {seconds(took['search_query'])}.\n"
+        f"{answered} of {facts['queries']} questions have a labelled answer among the first {_SHOWN}.\n"
+        f"Everything took {seconds(took['all'])}, of which {seconds(took['compile'])} to compile (the first time only)."
+    )
 
 
-def _time(work: Callable[[], object]) -> float:
+@contextmanager
+def _compilation() -> Iterator[Any]:
+    """Show on a terminal which function numba compiles; yield a listener that has the duration."""
+    from numba.core import event
+
     begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
+    class Listener(event.TimingListener):
+        def on_start(self, started: Any) -> None:
+            super().on_start(started)
+            if sys.stderr.isatty():
+                name, spent = started.data["dispatcher"].py_func.__name__, time.perf_counter() - begun
+                text = f"Compiling, only the first time ({spent:.0f} s): {name}"
+                typer.echo(f"\r\033[K{text}", nl=False, err=True)
 
-def _warm_up(sample: DemoSample, threads: int | None) -> None:
-    """Call everything once, so that the times exclude compilation."""
-    from ..index.muvera_index import MuveraIndex
-    from ..reranking.chamfer import top_k
-
-    documents = sample.documents[:8]
-    small = MuveraIndex.build(documents, _VECTORS, exact_tokens=0, threads=threads)
-    small.search(sample.queries[:1], k=1, candidates=2, threads=threads)
-    small.explain(sample.queries[0], documents.ids[0].item())
-    top_k(sample.queries[:1], documents, 1, threads=threads)
-
-
-def _quality(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dict[str, Any]:
-    """Return the recall of the vectors alone, and how many queries have a labelled answer in the top `_SHOWN`."""
-    import numpy as np
-
-    from ..reranking.chamfer import top_k
-
-    encoder = index.encoder
-    assert encoder is not None  # the index was built with exact_tokens=0
-    exact = top_k(sample.queries, sample.documents, _K, threads=threads)
-    documents = encoder.encode_documents(sample.documents, threads=threads)
-    scores = encoder.encode_queries(sample.queries, threads=threads) @ documents.T
-    order = np.argsort(-scores, axis=1, kind="stable")
-    ids, recall = sample.documents.ids, {}
-    for depth in _DEPTHS:
-        shares = [np.isin(best.ids, ids[row[:depth]]) for best, row in zip(exact, order, strict=True)]
-        recall[str(depth)] = float(np.mean(shares))
-    rankings = index.search(sample.queries, _SHOWN, candidates=_DEPTHS[-1], threads=threads)
-    answered = [
-        bool(np.isin(ranking.ids, answers).any())
-        for ranking, answers in zip(rankings, sample.relevant, strict=True)
-    ]
-    return {f"{_K}_recall_at": recall, f"answered_in_top_{_SHOWN}": int(np.sum(answered))}
-
-
-def _times(sample: DemoSample, index: MuveraIndex, threads: int | None) -> dict[str, float]:
-    """Return seconds for all documents together, and for a single query (the median)."""
-    import numpy as np
-
-    from ..reranking.chamfer import top_k
-
-    encoder = index.encoder
-    assert encoder is not None
-    single = [sample.queries[i : i + 1] for i in range(len(sample.queries))]
-
-    def per_query(work: Callable[[Any], object]) -> float:
-        return float(np.median([_time(lambda: work(query)) for _ in range(_REPEATS) for query in single]))  # noqa: B023
-
-    return {
-        "encode_documents": min(
-            _time(lambda: encoder.encode_documents(sample.documents, threads=threads))
-            for _ in range(_REPEATS)
-        ),
-        "encode_query": per_query(lambda query: encoder.encode_queries(query, threads=threads)),
-        "search_query": per_query(
-            lambda query: index.search(query, _K, candidates=_DEPTHS[-1], threads=threads)
-        ),
-        "exact_search_query": per_query(lambda query: top_k(query, sample.documents, _K, threads=threads)),
-    }
-
-
-def _print_summary(facts: dict[str, Any], exact_tokens: int) -> None:
-    took, recall = facts["seconds"], facts[f"{_K}_recall_at"]
-    shares = ", ".join(f"{recall[str(depth)]:.1%} among the first {depth}" for depth in _DEPTHS)
-    rate = facts["documents"] / took["encode_documents"]
-    for line in (
-        f"{facts['documents']} documents of {facts['document_tokens']:,} tokens, {facts['queries']} queries; "
-        f"FDEs of {facts['vector_dimension']:,} floats",
-        f"the vectors alone find, of the {_K} best documents by exact Chamfer: {shares}",
-        f"{facts[f'answered_in_top_{_SHOWN}']} of {facts['queries']} queries have a labelled answer in the "
-        f"top {_SHOWN}",
-        f"times: compile {seconds(took['compile'])}; encode {seconds(took['encode_documents'])} "
-        f"({rate:,.0f} documents per second); build {seconds(took['build'])}; "
-        f"search {seconds(took['search_query'])} per query, of which {seconds(took['encode_query'])} to encode it; "
-        f"exact search {seconds(took['exact_search_query'])} per query; in total {seconds(took['all'])}",
-        f"A collection this small is normally searched exactly, without vectors (up to {exact_tokens:,} tokens); "
-        "the vectors were made to show them.",
-    ):
-        typer.echo(textwrap.fill(line, 100, subsequent_indent="  ", break_on_hyphens=False))
+    listener = Listener()
+    with event.install_listener("numba:compile", listener):
+        yield listener
+    if listener.done and sys.stderr.isatty():
+        typer.echo("\r\033[K", nl=False, err=True)

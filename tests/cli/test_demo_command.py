@@ -35,30 +35,28 @@ def test_the_sample_fits_together() -> None:
     assert all(set(answers) <= set(SAMPLE.documents.ids.tolist()) for answers in SAMPLE.relevant)
 
 
-def test_the_demo_in_text() -> None:
-    code, out, _ = muvera("demo", "--queries", 2)
-    assert code == 0 and out.count("query: ") == 2
+def test_the_demo_in_text(tmp_path: Path) -> None:
+    code, out, err = muvera("demo", "--queries", 2, "--html", tmp_path / "demo.html")
+    assert code == 0 and SAMPLE.query_texts[0] in out and SAMPLE.query_texts[1] in out
     assert "<- a labelled answer" in out and "JSON=json" in out and "##" not in out
-    assert "677 documents of 14,009 tokens, 24 queries" in " ".join(out.split())
+    assert "677 texts" in out and "677 docstrings" in err and max(map(len, out.splitlines())) <= 80
+    page = (tmp_path / "demo.html").read_text(encoding="utf-8")
+    assert page.count("<article>") == 3 and page.count("<mark") > 3 and SAMPLE.query_texts[0] in page
     assert "--threads must be at least 1, got 0" in muvera("demo", "--threads", 0)[2]
     fails("demo", "--queries", -1)
 
 
 def test_the_demo_in_numbers() -> None:
     facts = answer("demo", "--queries", 24)
-    # Measured 98.8 and 100 per cent; another machine's rounding may move a document or two of 240.
-    assert facts["10_recall_at"]["50"] >= 0.97
-    assert facts["10_recall_at"]["100"] >= facts["10_recall_at"]["50"]
     assert 16 <= facts["answered_in_top_3"] <= 20
     times = facts["seconds"]
-    assert all(value > 0 for value in times.values()) and times["all"] < 60
-    exact = top_k(SAMPLE.queries, SAMPLE.documents, 1)
-    first = [query["hits"][0]["id"] for query in facts["shown"]]
-    assert np.mean([name == best.ids[0] for name, best in zip(first, exact, strict=True)]) >= 0.95
-    for query in facts["shown"]:
-        for hit in query["hits"]:
-            total = sum(match["similarity"] for match in hit["explanation"]["matches"])
-            assert total == pytest.approx(hit["score"], abs=1e-4)
+    assert times["search_query"] > 0 and times["all"] < 60
+    first = [query["hits"][0] for query in facts["shown"]]
+    exact = top_k(SAMPLE.queries, SAMPLE.documents, 3)
+    assert np.mean([hit["id"] in best.ids for hit, best in zip(first, exact, strict=True)]) >= 0.9
+    for hit in first:
+        total = sum(match["similarity"] for match in hit["explanation"]["matches"])
+        assert total == pytest.approx(hit["parts"]["maxsim"], abs=0.05)  # words at int8
 
 
 @pytest.fixture
