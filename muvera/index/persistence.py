@@ -95,7 +95,14 @@ def write_contents(
         }
         return entries, reused
 
-    generation = commit(target, fill, contents.generations.get(target), overwrite, written, held)
+    try:
+        generation = commit(target, fill, contents.generations.get(target), overwrite, written, held)
+    except OSError as error:
+        if error.errno is None or not str(error).startswith("[Errno"):
+            raise
+        named = type(error)(f"{target} could not be saved, and is unchanged: {error}. Is the disk full?")
+        named.errno = error.errno
+        raise named from error
     if saved.candidates is not None:
         saved.candidates.search.saved_in(target / generation.folder)
     saved.store.staging = None

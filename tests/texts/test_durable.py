@@ -30,7 +30,7 @@ def opened(folder: Path, **options: Any) -> TextIndex:
 
 def content(index: TextIndex) -> Any:
     stored = [(one.id, one.text, one.metadata) for one in index]
-    return sorted(stored), [(hit.id, hit.score) for hit in index.search("animal number3 new", 20, words=20)]
+    return sorted(stored), [(hit.id, hit.score) for hit in index.search("animal number3 new", 20)]
 
 
 def change(index: TextIndex) -> None:

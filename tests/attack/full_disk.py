@@ -1,0 +1,89 @@
+"""Change indexes of texts while a disk is full: ``full_disk.py temporary|folder INDEX FILLER``.
+
+FILLER is a file that fills the disk, or empty: then no file may grow beyond 200 kB.  A script, because SQLite finds the
+folder of temporary files when it starts.
+"""
+
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from builders.text_encoders import HashEncoder
+
+from muvera import TextIndex
+
+ENCODER = HashEncoder(8)
+
+
+def contents(index: TextIndex) -> Any:
+    ids = index.index.ids.tolist()
+    return sorted((each.id, each.text) for each in index), index.index.tokens(ids).lengths.tolist()
+
+
+@contextmanager
+def full(filler: str) -> Iterator[None]:
+    """Fill the disk during a block."""
+    unlimited = resource.RLIM_INFINITY
+    if filler:
+        with suppress(OSError), Path(filler).open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, unlimited))
+    try:
+        yield
+    finally:
+        if filler:
+            Path(filler).unlink()
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+
+
+def refused(work: Callable[[], object]) -> str:
+    """Call `work` until it fails, and return the sentence."""
+    try:
+        for _ in range(10_000):
+            work()
+    except OSError as error:
+        assert not str(error).startswith("[Errno") and str(error).endswith((".", "?")), repr(error)
+        return str(error)
+    raise AssertionError("the disk was not full")
+
+
+def temporary(folder: Path, filler: str) -> None:
+    """N5: the texts cannot be changed, so the vectors are not, either."""
+    index = TextIndex.load(folder, ENCODER)
+    before = contents(index)
+    with full(filler):
+        assert "texts were not changed" in refused(lambda: index.delete([3]))
+        assert contents(index) == before
+    index.delete([4])
+    index.save(folder)
+    assert contents(TextIndex.load(folder, ENCODER)) == contents(index) != before
+
+
+def in_folder(folder: Path, filler: str) -> None:
+    """A change that does not fit into the journal is not made; a save that does not fit loses nothing."""
+    index = TextIndex.open(folder, ENCODER)
+    index.delete([3])
+    with full(filler):
+        assert "changed" in refused(lambda: index.add(["a word " + "- " * 5_000]))
+        before = contents(index)
+        assert not filler or contents(TextIndex.load(folder, ENCODER)) == before
+        refused(index.save)
+        refused(index.close)
+    assert contents(index) == before
+    with TextIndex.open(folder, ENCODER) as index:
+        assert contents(index) == before
+        index.add(["more"])
+    assert contents(TextIndex.load(folder, ENCODER)) == contents(index)
+
+
+if __name__ == "__main__":
+    texts = [f"document {i} " + "- " * 100_000 for i in range(20)]  # more than SQLite keeps in memory
+    place = Path(sys.argv[2])
+    TextIndex.build(texts, ENCODER, path=place, threads=1)
+    {"temporary": temporary, "folder": in_folder}[sys.argv[1]](place, sys.argv[3])
