@@ -150,13 +150,15 @@ def _names(columns: str | None) -> list[str]:
 
 @contextmanager
 def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterator[TextIndex]:
-    """Open an index of texts; save it after changes."""
+    """Open an index of texts; each change is on the disk when a method returns."""
+    from ..engines.base import is_engine_url
     from ..texts.text_index import TextIndex
 
-    loaded = TextIndex.load(index, encoder)
-    yield loaded
-    if change:
-        loaded.save(index)
+    if change or is_engine_url(index):
+        with TextIndex.open(index, encoder) as opened:
+            yield opened
+    else:
+        yield TextIndex.load(index, encoder)
 
 
 def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
