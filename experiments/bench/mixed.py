@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from muvera import FDEConfig, MultiVectors, top_k
 from muvera.encoders.base import Encoder, EncoderConfig
 from muvera.encoders.registry import make_encoder, preset_config
-from muvera.index.sample_profile import SampleProfile
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
@@ -31,8 +30,7 @@ _TITLE = "Adding documents of another kind"
 
 _CAPTION = (
     "10-recall@50 of the added collection's queries over both collections. Before: encoders fitted on the first "
-    "collection alone. Rebuilt: fitted on both, as `rebuild()` does. The last row is the distance in "
-    "`info().drift`, from 0 (alike) to 1 (nothing in common)."
+    "collection alone. Rebuilt: fitted on both, as `rebuild()` does."
 )
 
 
@@ -55,7 +53,7 @@ def measure(
     -------
     header : list of str
     rows : list of list of str
-        One for each encoder, and one for the distance of the distributions.
+        One for each encoder.
     """
     plain = [MultiVectors(one.documents.tokens, one.documents.offsets) for one in (first, second)]
     both = MultiVectors.concatenate(plain)
@@ -74,12 +72,7 @@ def measure(
             cells += [f"{_recall(encoder, both, asked, wanted):.3f}" for encoder in (before, rebuilt)]
         rows.append(cells)
         report(name)
-    distances = ["distance", ""]
-    for fitted, added in ways:
-        profile = SampleProfile.of(fitted.documents)
-        profile.count(added.documents)
-        distances += ["" if profile.distance is None else f"{profile.distance:.2f}", ""]
-    return header, [*rows, distances]
+    return header, rows
 
 
 def _recall(

@@ -71,6 +71,7 @@ def index(
       muvera search docs.index docs -k 3
     """
     from ..encoders.base import EncoderConfig
+    from ..encoders.moments import MomentsConfig
     from ..index.muvera_index import MuveraIndex
     from ..index.settings import IndexSettings
     from ..utils.checks import counted
@@ -85,13 +86,15 @@ def index(
         values["keep_exact"] = True
     settings = IndexSettings.of(**values)
     begun = time.perf_counter()
+    ready: Any = chosen
+    choose = encoder is None and chosen == MomentsConfig(dimension=opened.dimension)
     if isinstance(chosen, EncoderConfig):
-        chosen = _fitted(chosen, opened, settings, threads, quiet)
+        ready = _fitted(chosen, opened, settings, threads, quiet, choose)
     with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
         build: Any = MuveraIndex.from_plaid if keep_codes else MuveraIndex.build
         built = build(
             opened if keep_codes else stream(opened),
-            chosen,
+            ready,
             settings=settings,
             path=out,
             overwrite=overwrite,
@@ -129,16 +132,23 @@ def _require_new(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{out} is a file, but an index is a folder. Give another name.")
 
 
-def _fitted(config: EncoderConfig, source: Any, settings: Any, threads: int | None, quiet: bool) -> Any:
-    """Return an encoder fitted on all documents, or `config` if there are too few or no vectors are needed."""
+def _fitted(
+    config: EncoderConfig, source: Any, settings: Any, threads: int | None, quiet: bool, choose: bool
+) -> Any:
+    """Return an encoder fitted on all documents, or `config` if there are too few or no vectors are needed.
+
+    With `choose`, return the default encoder, or None.
+    """
     from ..encoders.registry import make_encoder
     from ..index.two_stage_search import MIN_FIT_DOCUMENTS
-    from .sources import fit
+    from .sources import chosen_by_recall, fit
 
     exact = source.num_tokens is not None and source.num_tokens <= settings.exact_tokens
     few = source.num_documents is not None and source.num_documents < MIN_FIT_DOCUMENTS
     if exact or (few and config.needs_fit_sample):
-        return config
+        return None if choose else config
+    if choose:
+        return chosen_by_recall(source, quiet, threads)
     return fit(make_encoder(config), source, quiet, threads)
 
 

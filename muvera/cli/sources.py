@@ -14,7 +14,9 @@ from ..convert import Source, open_source, read
 from ..convert.registry import find_reader, reader
 from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
+from ..data.sampling import DocumentSample
 from ..encoders.base import Encoder, EncoderConfig
+from ..encoders.moments import MomentsConfig
 from ..encoders.registry import (
     DEFAULT_PRESET,
     PRESETS,
@@ -34,6 +36,7 @@ from .output import progress_bar
 __all__ = [
     "IndexSource",
     "choose_encoder",
+    "chosen_by_recall",
     "fit",
     "is_index",
     "load_encoder",
@@ -217,6 +220,17 @@ def load_encoder(name: str) -> Encoder:
             f"{folder} is searched exactly and has no encoder. Build it with --exact-tokens 0 to have one."
         )
     return encoder
+
+
+def chosen_by_recall(source: Source, quiet: bool, threads: int | None = None) -> Encoder | None:
+    """Return the default encoder for a sample of all documents of a source; None if they are too few."""
+    columns = source.dimension
+    sample = DocumentSample(MomentsConfig(dimension=columns).long_dimension, 0)
+    with progress_bar(source.num_documents, "documents", "sampling", quiet) as advance:
+        for batch in sample.sample_while_yielding(stream(source)):
+            advance(len(batch))
+    with progress_bar(None, "documents", "learning the vectors", quiet):
+        return MuveraIndex.build(sample.documents(columns), exact_tokens=0, threads=threads).encoder
 
 
 def fit(encoder: Encoder, source: Source, quiet: bool, threads: int | None = None) -> Encoder:

@@ -128,6 +128,9 @@ class Encoder(ABC):
     #: The encoder's configuration.
     config: EncoderConfig
 
+    #: First-stage recall of each kind of encoder from which this one was chosen; None without a comparison.
+    compared: dict[str, float] | None = None
+
     @property
     @abstractmethod
     def needs_fit(self) -> bool:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..kernels.byte_product import multiply_bytes, round_to_bytes
 from .base import EncoderArrays
-from .matmul import PackedBytes, leading_eigenvectors, one_blas_thread, product, quantize_columns
+from .matmul import PackedBytes, gram, leading_eigenvectors, one_blas_thread, product, quantize_columns
 
 __all__ = ["CompactMaps", "CompactProduct", "fit_maps", "sample_windows"]
 
@@ -220,37 +220,37 @@ def fit_maps(
     scale = float(np.vdot(products, similarities)) / square if square > 0 else 1.0
     if scale <= 0:  # the sample is too small
         scale = 1.0
-    gram = product(windows, windows.T, threads)
-    weights = _ridge(gram, _WINDOW_RIDGE, similarities - np.float32(scale) * products)
-    moment = product(documents, documents.T, threads)
-    weights = _ridge(moment, _DOCUMENT_RIDGE, np.ascontiguousarray(weights.T)).T
+    scale32 = np.float32(scale)
+    between = gram(windows, threads)
+    rest = similarities - scale32 * products
+    window_ridge, by_windows = _ridge(between, _WINDOW_RIDGE, rest)
+    moment = gram(documents, threads)
+    spread = np.float32(_SPREAD * max(float(np.trace(moment)), 1e-30) / count / long)
+    ridge, weights = _ridge(moment, _DOCUMENT_RIDGE, np.ascontiguousarray(by_windows.T))
+    weights = weights.T
     # Row i of M is scale * window i + correction i of the documents.  Products of the rows follow from
     # these: n * n * m operations instead of n * n * L, and no n * L array.
-    scale32 = np.float32(scale)
-    correction = product(gram, weights, threads)
-    rows_moment = product(correction, moment, threads)
+    correction = product(between, weights, threads)
+    # (correction @ moment) without another product: each _ridge is undone by its matrix.
+    rows_moment = rest - window_ridge * by_windows - ridge * correction
     reached = scale32 * products + rows_moment
-    crossed = scale32 * product(products, correction.T, threads)
-    squared = product(rows_moment, correction.T, threads) + crossed + crossed.T + scale32**2 * gram
-    spread = np.float32(_SPREAD * max(float(np.trace(moment)), 1e-30) / count / long)
-    importance = product(reached, reached.T, threads) / np.float32(count) + spread * squared
+    squared = product(reached - np.float32(0.5) * rows_moment, correction.T, threads)
+    squared += squared.T + scale32**2 * between
+    importance = gram(reached, threads) / np.float32(count) + spread * squared
     means = np.ascontiguousarray(documents[:, long - mean_columns :])
     mean_spread = np.float32(_MEAN_SPREAD * np.square(means, dtype=np.float64).sum() / count / mean_columns)
     rows_means = scale32 * windows[:, long - mean_columns :] + product(correction, means, threads)
-    importance += mean_spread * product(rows_means, np.ascontiguousarray(rows_means.T), threads)
+    importance += mean_spread * gram(rows_means, threads)
     start = np.random.SeedSequence(seed, spawn_key=(_STARTING,))
     _, leading = leading_eigenvectors(importance, dimension, start, threads)
-    del crossed, squared, importance, gram
-    # Transposed from the left, so that the smaller matrix is packed.
-    by_windows, by_documents = windows.T, documents.T
-    document_map = scale32 * product(by_windows, leading, threads) + product(
-        by_documents, correction.T @ leading, threads
-    )
+    del squared, importance, between, rows_moment, reached, products
+    document_map = scale32 * product(windows.T, leading, threads)
+    document_map += product(documents.T, correction.T @ leading, threads)
     mapped = product(documents, document_map, threads)
-    weighted = product(by_documents, mapped, threads) / np.float32(count) + spread * document_map
+    weighted = product(documents.T, mapped, threads) / np.float32(count) + spread * document_map
     weighted[long - mean_columns :] += mean_spread * document_map[long - mean_columns :]
     window_weights = product(weights, product(documents, weighted, threads), threads)
-    query_map = scale32 * weighted + product(by_windows, window_weights, threads)
+    query_map = scale32 * weighted + product(windows.T, window_weights, threads)
     # Both sides in the documents' principal axes, each scaled by the square root of the spread.
     values, axes = scipy.linalg.eigh((document_map.T @ weighted).astype(np.float64))
     values, axes = values[::-1], axes[:, ::-1]
@@ -264,9 +264,12 @@ def fit_maps(
     return CompactMaps(maps[0], rounded, scales, clip, mean @ (rounded * scales))
 
 
-def _ridge(gram: NDArray[np.float32], ridge: float, targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (gram + ridge * its mean diagonal * I)^-1 targets."""
-    shifted = gram.copy()
-    shifted.flat[:: len(gram) + 1] += np.float32(ridge * max(float(np.trace(gram)) / len(gram), 1e-30))
+def _ridge(
+    matrix: NDArray[np.float32], ridge: float, targets: NDArray[np.float32]
+) -> tuple[np.float32, NDArray[np.float32]]:
+    """Return r = ridge * the mean diagonal of the matrix, and (matrix + r I)^-1 targets."""
+    amount = np.float32(ridge * max(float(np.trace(matrix)) / len(matrix), 1e-30))
+    shifted = matrix.copy()
+    shifted.flat[:: len(matrix) + 1] += amount
     factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-    return np.asarray(scipy.linalg.cho_solve(factor, targets, check_finite=False), np.float32)
+    return amount, np.asarray(scipy.linalg.cho_solve(factor, targets, check_finite=False), np.float32)

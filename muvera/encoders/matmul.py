@@ -7,7 +7,7 @@ would differ from maps fitted on four.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from threading import Lock
@@ -20,21 +20,21 @@ from threadpoolctl import ThreadpoolController
 
 from ..kernels.byte_product import multiply_split, split_to_bytes
 from ..kernels.byte_tile import STEP, pack_bytes
-from ..kernels.products import add_product, pack_map
 from ..utils.fork import renew_after_fork
 from ..utils.parallel import run_in_ranges
 
 __all__ = [
     "Int8Matrix",
     "PackedBytes",
+    "gram",
     "leading_eigenvectors",
     "one_blas_thread",
     "product",
     "quantize_columns",
 ]
 
-# Rows of a task; each task reads the whole right matrix once.
-_TASK_ROWS = 192
+# Rows of a task: BLAS is nearly as fast as on whole matrices.
+_TASK_ROWS = 512
 
 # Extra columns of the subspace iteration, and its rounds.
 _EXTRA, _ROUNDS = 64, 4
@@ -43,7 +43,7 @@ _EXTRA, _ROUNDS = 64, 4
 def product(
     left: NDArray[np.float32], right: NDArray[np.float32], threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return ``left @ right``, float32 (n, m), computed by the library's own kernel.
+    """Return ``left @ right``, float32 (n, m).  BLAS multiplies the same blocks of rows for any number of threads.
 
     Parameters
     ----------
@@ -52,16 +52,31 @@ def product(
     threads : int, optional
         Default: all usable cores.
     """
-    left = np.ascontiguousarray(left, np.float32)
-    out = np.zeros((len(left), right.shape[1]), np.float32)
-    packed = pack_map(np.asarray(right, np.float32))
+    out = np.empty((len(left), right.shape[1]), np.float32)
 
     def work(start: int, stop: int) -> None:
-        add_product(left[start:stop], packed, out[start:stop])
+        np.matmul(left[start:stop], right, out=out[start:stop])
 
-    starts = range(0, len(left), _TASK_ROWS)
-    run_in_ranges(work, [(start, min(start + _TASK_ROWS, len(left))) for start in starts], threads)
+    _run_in_blocks(work, len(left), threads)
     return out
+
+
+def gram(rows: NDArray[np.float32], threads: int | None = None) -> NDArray[np.float32]:
+    """Return ``rows @ rows.T``, float32 (n, n), in half the operations of :func:`product`."""
+    out = np.empty((len(rows), len(rows)), np.float32)
+
+    def work(start: int, stop: int) -> None:
+        np.matmul(rows[start:stop], rows[:stop].T, out=out[start:stop, :stop])
+        out[:start, start:stop] = out[start:stop, :start].T
+
+    _run_in_blocks(work, len(rows), threads)
+    return out
+
+
+def _run_in_blocks(work: Callable[[int, int], object], count: int, threads: int | None) -> None:
+    starts = range(0, count, _TASK_ROWS)
+    with one_blas_thread():
+        run_in_ranges(work, [(start, min(start + _TASK_ROWS, count)) for start in starts], threads)
 
 
 def leading_eigenvectors(

@@ -27,7 +27,7 @@ from ..kernels.moments import covariances, first_moments, query_matrices, weigh_
 from ..kernels.products import add_product, pack_map
 from ..kernels.tile import LANES, pack_columns
 from .base import EncoderArrays
-from .matmul import leading_eigenvectors, product
+from .matmul import gram, leading_eigenvectors
 
 __all__ = [
     "DEFAULT_COEFFICIENTS",
@@ -264,6 +264,9 @@ def principal_directions(
     owners = np.searchsorted(documents.offsets, positions, side="right") - 1
     means = mean_tokens((*as_kernel_arrays(documents), documents.offsets), 0, len(documents))
     deviations: NDArray[Any] = np.asarray(documents.tokens[positions], np.float32) - means[owners]
-    covariance = product(deviations.T, deviations, threads) / np.float32(max(1, tokens))
+    covariance = gram(deviations.T, threads) / np.float32(max(1, tokens))
     start = np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS, 1))
-    return np.ascontiguousarray(leading_eigenvectors(covariance, count, start, threads)[1].T)
+    axes = leading_eigenvectors(covariance, count, start, threads)[1]
+    # Turned at random, so that all entries of a covariance have about the same range: they are rounded with one step.
+    turn = np.linalg.qr(stream.standard_normal((axes.shape[1], axes.shape[1])))[0]
+    return np.ascontiguousarray((axes @ turn.astype(np.float32)).T)

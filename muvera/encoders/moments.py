@@ -15,10 +15,11 @@ from ..data.validation import validated_out
 from ..utils.checks import given, require_int
 from ..utils.parallel import run_in_ranges, split_by_weight
 from .base import Encoder, EncoderConfig, ReadArray, Side
-from .calibration import SAMPLE_DOCUMENTS, calibrate, similarities_of
+from .calibration import SAMPLE_DOCUMENTS, calibrate
 from .compact_map import CompactMaps, CompactProduct, fit_maps, sample_windows
 from .matmul import Int8Matrix
 from .moment_blocks import BlockWriter, KernelArrays, MomentBlocks, moment_dimension
+from .token_products import window_similarities
 
 __all__ = ["MomentsConfig", "MomentsEncoder"]
 
@@ -220,11 +221,12 @@ class MomentsEncoder(Encoder):
         self, sample: MultiVectors, queries: MultiVectors | None, size: int, threads: int | None
     ) -> CompactMaps:
         config = self.config
+        assert self.blocks is not None
         windows = sample_windows(sample, queries, config.long_dimension, config.seed)
         return fit_maps(
             self._long_vectors(windows, "queries", threads),
             self._long_vectors(sample, "documents", threads),
-            similarities_of(windows, sample, threads),
+            window_similarities(windows, sample, self.blocks.directions, threads),
             size,
             config.dimension + 1,
             config.seed,

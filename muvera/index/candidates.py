@@ -14,9 +14,8 @@ from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard, Keep, Saved, at_once
-from .info import FirstStageRecall
-from .sample_profile import DRIFTED, SampleProfile
 from .settings import IndexSettings
+from .windows import MeasuredWindows
 
 __all__ = ["CandidateSearch", "scan_from"]
 
@@ -57,13 +56,14 @@ class CandidateSearch:
         self.encoder, self.settings, self.fitted_on = encoder, settings, fitted_on
         self.recall: float | None = None
         self.recall_size = 0
-        self.first_stage: FirstStageRecall | None = None
-        self.profile: SampleProfile | None = None
+        #: Measured windows, and the row from which on documents were added after the encoder was fitted.
+        self.windows: MeasuredWindows | None = None
+        self.fitted_rows = 0
         self.search = self._new_search("exact" if settings.backend == "auto" else settings.backend)
 
     def __copy__(self) -> CandidateSearch:
         copied = CandidateSearch.__new__(CandidateSearch)
-        vars(copied).update(vars(self), search=copy(self.search), profile=copy(self.profile))
+        vars(copied).update(vars(self), search=copy(self.search))
         return copied
 
     def _new_search(self, kind: str) -> VectorSearch:
@@ -89,8 +89,6 @@ class CandidateSearch:
             self._change_to_scan(len(self.search) + len(block), threads)
             vectors = self.encoder.encode_documents(documents[start : start + step], threads=threads)
             self.search.add(block, vectors, threads, guard)
-        if self.profile is not None:
-            self.profile.count(documents)
 
     def _change_to_scan(self, size: int, threads: int | None) -> None:
         """Replace an exact search by a scan if "auto" prefers one for `size` vectors."""
@@ -135,20 +133,15 @@ class CandidateSearch:
 
     @property
     def recall_is_stale(self) -> bool:
-        """True if recall was never measured, or the number of vectors has doubled since."""
-        return self.recall_size == 0 or len(self.search) > 2 * self.recall_size
+        """True if recall was never measured, or the number of vectors has doubled or halved since."""
+        size = len(self.search)
+        return self.recall_size == 0 or size > 2 * self.recall_size or size < self.recall_size / 2
 
     @property
     def fitted_on_too_few(self) -> bool:
         """True if maps were fitted on few documents, and on less than half of the current ones."""
         learned = self.encoder.config.needs_fit_sample and self.fitted_on > 0
         return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
-
-    @property
-    def has_drifted(self) -> bool:
-        """True if added documents differ from those that the maps were fitted on."""
-        distance = None if self.profile is None else self.profile.distance
-        return distance is not None and distance >= DRIFTED
 
     def info(self) -> dict[str, Any]:
         """Return the information about the vector search and its measured recall."""
@@ -168,9 +161,6 @@ class CandidateSearch:
                 f"The encoder was fitted on only {self.fitted_on} of now {len(self.search)} documents: rebuild() "
                 "fits it again."
             )
-        for measured in (self.profile, self.first_stage):
-            if measured is not None and measured.warning is not None:
-                sentences.append(measured.warning)
         return sentences
 
     # -- saving ---------------------------------------------------------------
@@ -185,8 +175,9 @@ class CandidateSearch:
             "fitted_on": self.fitted_on,
             "recall": self.recall,
             "recall_size": self.recall_size,
-            "first_stage": None if self.first_stage is None else self.first_stage.to_dict(),
-            "profile": None if self.profile is None else self.profile.save(folder),
+            "windows": None if self.windows is None else self.windows.to_dict(),
+            "fitted_rows": self.fitted_rows,
+            "compared": self.encoder.compared,
         }, kept
 
     @classmethod
@@ -209,8 +200,7 @@ class CandidateSearch:
         )
         loaded.search = SEARCHES[state["kind"]].load(folder, encoder.config.vector_dimension, saved)
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
-        if state["first_stage"] is not None:
-            loaded.first_stage = FirstStageRecall(**state["first_stage"])
-        if state["profile"] is not None:
-            loaded.profile = SampleProfile.load(folder, state["profile"], encoder.config.dimension)
+        if state.get("windows") is not None:
+            loaded.windows = MeasuredWindows.from_dict(state["windows"])
+        loaded.fitted_rows, encoder.compared = int(state.get("fitted_rows", 0)), state.get("compared")
         return loaded

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["FirstStageRecall", "IndexInfo"]
+__all__ = ["LOW_RECALL", "FirstStageRecall", "IndexInfo"]
 
-# A first stage with less recall than this gets a warning.
-_LOW_RECALL = 0.9
+#: A first stage with less recall than this gets a warning.
+LOW_RECALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FirstStageRecall:
     @property
     def warning(self) -> str | None:
         """A warning if the recall is low, otherwise None."""
-        if self.recall >= _LOW_RECALL:
+        if self.recall >= LOW_RECALL:
             return None
         source = "windows of document tokens" if self.pseudo_queries else "queries"
         return (
@@ -74,7 +74,8 @@ class IndexInfo:
     exact_tokens : int
         Collections of up to this many tokens are searched exactly.
     encoder : dict
-        The encoder's configuration, and its "vector_dimension".
+        The encoder's configuration, its "vector_dimension", and "compared": the first-stage recall of each kind of
+        vectors from which this one was chosen; None without a comparison.
     vectors : dict or None
         Kind, settings and "bytes_per_vector" of the vector search, and "recall": the share of the exact best
         vectors that it finds.  None while all tokens are read.
@@ -82,12 +83,11 @@ class IndexInfo:
         How tokens are stored: "codec", "keep_exact", "fitted", "bytes_per_token" that a search reads of every
         candidate, and "exact_bytes_per_token" that it reads of the best candidates (0 without exact tokens).
     first_stage : FirstStageRecall or None
-        Recall, measured when the index was built or last doubled in size.  None if all tokens are read, every
-        document is a candidate, or there are too many tokens to read them all (see
-        :meth:`muvera.MuveraIndex.measure_recall`).
-    drift : float or None
-        Distance between the documents that the encoder was fitted on and those added later, from 0 (alike) to
-        1 (nothing in common).  None if the encoder fits no maps, or if few documents were added.
+        Recall for windows of documents, measured when the index is built, when its size has doubled or halved, and
+        for added documents once they are a sixteenth of all.  None if all tokens are read, or every document is a
+        candidate.
+    added : FirstStageRecall or None
+        The part of it for documents that were added after the encoder was fitted.  None if they are few.
     bytes_per_document : int
         Average bytes of tokens (or codes) and vector, without exact tokens beside codes.
     warnings : tuple of str
@@ -104,7 +104,7 @@ class IndexInfo:
     vectors: dict[str, Any] | None
     token_codec: dict[str, Any]
     first_stage: FirstStageRecall | None
-    drift: float | None
+    added: FirstStageRecall | None
     bytes_per_document: int
     warnings: tuple[str, ...]
 

@@ -22,7 +22,7 @@ from ..data.ranking import Ranking
 from ..data.sampling import as_batches
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
-from ..encoders.registry import as_encoder
+from ..encoders.registry import DEFAULT_PRESET, as_encoder
 from ..reranking.chamfer import Explanation, explain
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.codecs.residual import ResidualCodec
@@ -62,11 +62,13 @@ class MuveraIndex:
 
     Parameters
     ----------
-    encoder : str, configuration or fitted encoder
+    encoder : str, configuration or fitted encoder, optional
         How documents become vectors: a preset's name (:data:`muvera.encoders.registry.PRESETS`), a configuration
-        such as a MomentsConfig, or an encoder that was fitted on other documents.
+        such as a MomentsConfig, or an encoder that was fitted on other documents.  Default: "moments".  If it
+        finds less than 90% of the best documents, "learned" is fitted, too, and the better one is kept; queries
+        are windows of documents that neither was fitted on.
     dimension : int, optional
-        Columns of a token vector.  Needed only with a preset's name.
+        Columns of a token vector.  Not needed with a configuration or an encoder.
     settings : IndexSettings, optional
         How tokens are stored and vectors are searched.
     **changes
@@ -89,7 +91,7 @@ class MuveraIndex:
 
     def __init__(
         self,
-        encoder: str | EncoderConfig | Encoder = "moments",
+        encoder: str | EncoderConfig | Encoder | None = None,
         *,
         dimension: int | None = None,
         settings: IndexSettings | None = None,
@@ -97,14 +99,16 @@ class MuveraIndex:
     ) -> None:
         if dimension is not None:
             columns = require_int("dimension", dimension, 1)
-        elif isinstance(encoder, str):
+        elif encoder is None or isinstance(encoder, str):
             raise TypeError(
-                f"The preset {encoder!r} needs the columns of a token vector. Give dimension=, such as 128."
+                f"The preset {encoder or DEFAULT_PRESET!r} needs the columns of a token vector. Give dimension=, such "
+                "as 128."
             )
         else:
             columns = getattr(getattr(encoder, "config", encoder), "dimension", 0)
         config, fitted = as_encoder(encoder, columns)
-        self._contents = IndexContents(config, IndexSettings.of(settings, **changes), encoder=fitted)
+        chosen = IndexSettings.of(settings, **changes)
+        self._contents = IndexContents(config, chosen, encoder=fitted, chooses=encoder is None)
         self._renew_locks()
         renew_after_fork(self)
         self._lock = ReadersWriterLock()
@@ -120,7 +124,7 @@ class MuveraIndex:
     def build(
         cls,
         documents: Any,
-        encoder: str | EncoderConfig | Encoder = "moments",
+        encoder: str | EncoderConfig | Encoder | None = None,
         *,
         ids: Any = None,
         settings: IndexSettings | None = None,
@@ -175,7 +179,7 @@ class MuveraIndex:
 
     @classmethod
     def from_plaid(
-        cls, source: Any, encoder: str | EncoderConfig | Encoder = "moments", **options: Any
+        cls, source: Any, encoder: str | EncoderConfig | Encoder | None = None, **options: Any
     ) -> MuveraIndex:
         """Build an index that keeps the token codes of a PLAID index, bit for bit.
 
@@ -241,7 +245,7 @@ class MuveraIndex:
     def _build(
         cls,
         batches: _Batches,
-        encoder: str | EncoderConfig | Encoder,
+        encoder: str | EncoderConfig | Encoder | None,
         codec: TokenCodec | None = None,
         *,
         settings: IndexSettings | None = None,
@@ -267,7 +271,7 @@ class MuveraIndex:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             config, fitted = as_encoder(encoder, first[0].dimension)
             index = cls(config, settings=chosen)
-            contents = IndexContents(config, chosen, encoder=fitted, codec=codec)
+            contents = IndexContents(config, chosen, encoder=fitted, codec=codec, chooses=encoder is None)
             index._contents = contents
             with contents.building(threads, staging):
                 for documents, codes in chain([first], batches):
@@ -325,11 +329,8 @@ class MuveraIndex:
             contents.settle()
 
         self._lock.alone(replace)
-        candidates = contents.candidates
-        if before.has_drifted or candidates is None or candidates.profile is None:
-            return
-        sentence = candidates.profile.warning
-        if sentence is not None:
+        sentence = contents.drift_warning
+        if sentence is not None and before.drift_warning is None:
             warnings.warn(sentence, stacklevel=3)
 
     def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:

@@ -91,6 +91,7 @@ def write_contents(
             "segments": entries_of["tokens"],
             "codes": codes,
             "encoder": fitted,
+            "chooses": saved.chooses,
             "candidates": candidates,
         }
         return entries, reused
@@ -226,7 +227,8 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     encoder = read_encoder(files, config) if manifest["encoder"] else None
     coded = manifest["codes"]
     codec = None if coded is None else read_codec(files, coded["codec"], config.dimension)
-    loaded = IndexContents(config, settings, encoder=encoder, codec=codec)
+    chooses = bool(manifest.get("chooses", False))
+    loaded = IndexContents(config, settings, encoder=encoder, codec=codec, chooses=chooses)
     lengths = as_lengths(load_npy(files / LENGTHS, mmap=False), str(files / LENGTHS))
     loaded.lengths = GrowingArray(lengths)
     loaded.ids = IdMap.load(files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -17,7 +18,7 @@ from ..data.ranking import Ranking
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
-from ..encoders.registry import make_encoder
+from ..encoders.registry import make_encoder, preset_config
 from ..mips.base import Guard, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
@@ -26,15 +27,14 @@ from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
 from .candidates import CandidateSearch
 from .generations import Generation
 from .id_map import GrowingArray, IdMap, Missing
-from .info import FirstStageRecall, IndexInfo
-from .sample_profile import SAMPLE_SIZE, SampleProfile
+from .info import LOW_RECALL, FirstStageRecall, IndexInfo
 from .settings import IndexSettings
 from .token_levels import TokenLevels
-from .windows import document_windows, exact_best
+from .windows import BEST, CANDIDATES, MeasuredWindows, document_windows, exact_best, shares_found
 
 __all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "MIN_FIT_DOCUMENTS", "IndexContents", "SearchPlan"]
 
-DEFAULT_K, DEFAULT_CANDIDATES = 10, 100
+DEFAULT_K, DEFAULT_CANDIDATES = BEST, CANDIDATES
 
 #: Minimum number of documents to fit an encoder with maps: maps fitted on fewer transfer poorly.
 MIN_FIT_DOCUMENTS = 256
@@ -45,8 +45,15 @@ _AHEAD = 4
 # Queries per task, of those that search vectors and of those that rank candidates.
 _TOGETHER, _RANKED = 16, 4
 
-# Windows to measure recall with, and the exact best documents to find.
-_MAX_QUERIES, _BEST = 64, 10
+# Most windows to measure recall with.  Added documents are measured once they are a sixteenth of all, with
+# `_PER_DOUBLING` windows per document of the index: about as much work as encoding them.
+_MAX_QUERIES, _PART, _PER_DOUBLING = 64, 16, 128
+
+# Documents of which one is held out of the fit if encoders are compared.
+_HELD_OUT = 16
+
+# The other encoder replaces the default if its recall is higher by more than this.
+_CLEARLY = 0.03
 
 # Limits of a recall measurement: multiplications for exact Chamfer similarity (a few seconds), minimum number
 # of queries, and maximum number of tokens to read for each.
@@ -98,6 +105,8 @@ class IndexContents:
         The first id to give to documents without one.
     codec : TokenCodec, optional
         A fitted token codec to use instead of fitting one.
+    chooses : bool
+        Compare the encoder of `config` with learned vectors when it is fitted, and keep the better one.
     """
 
     def __init__(
@@ -108,8 +117,9 @@ class IndexContents:
         encoder: Encoder | None = None,
         first_id: int = 0,
         codec: TokenCodec | None = None,
+        chooses: bool = False,
     ) -> None:
-        self.config, self.settings = config, settings
+        self.config, self.settings, self.chooses = config, settings, chooses
         self._encoder = encoder
         self.ids = IdMap(first_id)
         self.store = TokenLevels(settings, config.dimension, codec)
@@ -120,7 +130,7 @@ class IndexContents:
         self.attachments: Mapping[str, Path] = {}
         #: Marks the last change, for those who change something else together with the index.
         self.last_change: object = None
-        self._building = False
+        self._building, self._fit_from = False, MIN_FIT_DOCUMENTS
         self._searchable: tuple[NDArray[np.int64], int] | None = None
 
     def __copy__(self) -> IndexContents:
@@ -238,20 +248,23 @@ class IndexContents:
     # -- changing -------------------------------------------------------------
 
     @contextmanager
-    def building(self, threads: int | None, staging: Path | None = None) -> Iterator[None]:
-        """Fill new contents: fit the encoder on up to MAX_FIT_DOCUMENTS documents instead of the first 256.
+    def building(
+        self, threads: int | None, staging: Path | None = None, *, whole: bool = False
+    ) -> Iterator[None]:
+        """Fill new contents: fit the encoder on MAX_FIT_DOCUMENTS documents instead of the first 256.
 
-        Tokens are moved to the folder `staging` when there are many.
+        With `whole`, they are sampled from all documents, whose tokens are then read twice.  Tokens are moved to
+        the folder `staging` when there are many.
         """
         self.store.staging = staging
-        self._building = True
+        self._building, self._fit_from = True, sys.maxsize if whole else MAX_FIT_DOCUMENTS
         try:
             yield
         finally:
-            self._building = False
-        rows, tokens = self.searchable
-        if self.candidates is None and self._needs_vectors(len(rows), tokens):
-            self.candidates = self._build_candidates(self.ids.live, threads)
+            self._building, self._fit_from = False, MIN_FIT_DOCUMENTS
+        self._build_if_needed(threads)
+        if self.candidates is not None and not self.candidates.fitted_on:
+            self.candidates.fitted_rows = len(self.store)  # fitted elsewhere: no document is newer
         self.measure(threads)
         self.store.fit_if_ready(threads, tokens=1)
         self.store.flush()
@@ -272,20 +285,17 @@ class IndexContents:
             return
         self._require_encoder_of_config()
         replaced = self.ids.existing_rows(ids)
-        sizes = self._sizes_after(replaced, documents)
         self._skip_used_rows()
         rows = np.arange(len(self.store), len(self.store) + len(documents))
         self.store.append(documents, threads, codes)
         if self.candidates is not None:
             self.candidates.add(rows, documents, threads, guard)
-        elif self._needs_vectors(*sizes):
-            live = np.setdiff1d(self.ids.live, replaced, assume_unique=True)
-            self.candidates = self._build_candidates(np.concatenate([live, rows]), threads)
-        if self.candidates is not None or not self._building:  # else vectors are still made of exact tokens
-            self.store.fit_if_ready(threads)
         self.lengths.extend(documents.lengths)
         self.ids.append(ids)
         self.remove(replaced)
+        self._build_if_needed(threads)
+        if self.candidates is not None or not self._building:  # else vectors are still made of exact tokens
+            self.store.fit_if_ready(threads)
 
     def _skip_used_rows(self) -> None:
         """Skip the row numbers that failed additions used in a graph."""
@@ -303,44 +313,57 @@ class IndexContents:
                 f"{self.config.hash}: their vectors are not comparable. Build a new index."
             )
 
-    def _sizes_after(self, replaced: NDArray[np.int64], documents: MultiVectors) -> tuple[int, int]:
-        """Return the number of documents with tokens, and of tokens, after an addition."""
+    def _build_if_needed(self, threads: int | None) -> None:
+        """Make vectors if the collection is large enough to need them, and to fit the encoder on."""
         rows, tokens = self.searchable
-        gone = self.lengths.values[replaced]
-        count = len(rows) + int((documents.lengths > 0).sum()) - int((gone > 0).sum())
-        return count, tokens + documents.num_tokens - int(gone.sum())
+        if self.candidates is not None or tokens <= self.settings.exact_tokens:
+            return
+        fits = self._encoder is None and self.config.needs_fit_sample
+        if fits and len(rows) < self._fit_from:
+            return
+        if self.chooses and self._encoder is None:
+            self._choose(rows, threads)
+        else:
+            self.candidates = self._encoded(self.config, rows, threads)
 
-    def _needs_vectors(self, documents: int, tokens: int) -> bool:
-        """Return True if the collection is large enough to need vectors, and to fit the encoder on."""
-        if tokens <= self.settings.exact_tokens:
-            return False
-        if self._encoder is not None or not self.config.needs_fit_sample:
-            return True
-        return documents >= (MAX_FIT_DOCUMENTS if self._building else MIN_FIT_DOCUMENTS)
+    def _choose(self, rows: NDArray[np.int64], threads: int | None) -> None:
+        """Fit the encoder, and learned vectors if it finds too little; measure with windows that no fit has seen."""
+        windows = document_windows(self, min(_MAX_QUERIES, len(rows) // _HELD_OUT))
+        seen = np.setdiff1d(rows, windows[1], assume_unique=True)
+        best: CandidateSearch | None = None
+        compared: dict[str, float] = {}
+        for name in ("moments", "learned"):
+            config = preset_config(name, self.config.dimension)
+            self.candidates = self._encoded(config, seen, threads)
+            self._measure_windows(*windows, threads)
+            measured = self.first_stage
+            if measured is None:
+                return
+            compared[name] = measured.recall
+            if best is None or measured.recall > compared["moments"] + _CLEARLY:
+                best = self.candidates
+            if compared["moments"] >= LOW_RECALL:
+                break
+        assert best is not None
+        self.candidates = best
+        best.encoder.compared = compared
+        self.config = best.encoder.config
 
-    def _build_candidates(self, rows: NDArray[np.int64], threads: int | None) -> CandidateSearch:
-        """Encode these rows, after fitting the encoder on them if it is not fitted yet."""
-        encoder = make_encoder(self.config) if self._encoder is None else self._encoder
+    def _encoded(
+        self, config: EncoderConfig, sample: NDArray[np.int64], threads: int | None
+    ) -> CandidateSearch:
+        """Encode all documents, after fitting the encoder on those of `sample` if it is not fitted yet."""
+        encoder = make_encoder(config) if self._encoder is None else self._encoder
         fits = encoder.needs_fit
         if fits:
-            encoder.fit((texts for _, texts in self.store.batches(rows)), threads=threads)
+            encoder.fit((texts for _, texts in self.store.batches(sample)), threads=threads)
         candidates = CandidateSearch(encoder, self.settings)
-        for batch, texts in self.store.batches(rows):
+        for batch, texts in self.store.batches(self.ids.live):
             candidates.add(batch, texts, threads)
         if fits:
             candidates.fitted_on = len(candidates.search)
-        candidates.profile = self._profile(rows)
+        candidates.fitted_rows = len(self.store)
         return candidates
-
-    def _profile(self, rows: NDArray[np.int64]) -> SampleProfile | None:
-        """Return the profile of a sample of these rows, if the encoder fits maps to documents."""
-        if not self.config.needs_fit_sample:
-            return None
-        if len(rows) > SAMPLE_SIZE:
-            rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE_SIZE, replace=False))
-        texts = self.store.rows(rows)
-        filled = np.flatnonzero(texts.lengths > 0)
-        return SampleProfile.of(texts[filled]) if len(filled) else None
 
     def settle(self) -> None:
         """Prepare a graph for searches after changes; earlier contents may not be searched any more."""
@@ -356,84 +379,116 @@ class IndexContents:
 
     def rebuilt(self, threads: int | None, staging: Path | None = None) -> IndexContents:
         """Return new contents of the same documents without the rows of deleted ones, see :meth:`building`."""
-        current, encoder = self.candidates, self.encoder
-        drifted = current is not None and current.has_drifted
-        if current is not None and current.fitted_on_too_few:
-            encoder = None
-        if drifted:  # fit on a sample of all documents, not on the first ones
-            batches = (texts for _, texts in self.store.batches(self.ids.live))
-            encoder = make_encoder(self.config).fit(batches, threads=threads)
+        current = self.candidates
+        fits = current is not None and (current.fitted_on_too_few or self.drift_warning is not None)
         fresh = IndexContents(
-            self.config, self.settings, encoder=encoder, first_id=self.ids.next, codec=self.store.codec
+            self.config,
+            self.settings,
+            encoder=None if fits else self.encoder,
+            first_id=self.ids.next,
+            codec=self.store.codec,
+            chooses=self.chooses,
         )
         fresh.generations, fresh.attachments = self.generations, self.attachments
         fresh.last_change = self.last_change
-        with fresh.building(threads, staging):
+        with fresh.building(threads, staging, whole=True):
             for rows, texts, codes in self.store.coded_batches(self.ids.live):
                 fresh.append(self.ids.of(rows), texts, threads, codes)
-        if drifted and fresh.candidates is not None:
-            fresh.candidates.fitted_on = len(fresh.candidates.search)
-            fresh.candidates.profile = fresh._profile(fresh.ids.live)
         return fresh
 
     # -- measuring ------------------------------------------------------------
 
     def measure(self, threads: int | None) -> None:
-        """Measure the recall of both stages if it is unknown or the index has doubled since.
+        """Measure the recall of both stages if it is unknown, the size has doubled or halved, or many were added.
 
         Queries are windows of documents, because no real queries are available here.
         """
-        rows, tokens = self.searchable
-        if self.candidates is None or not self.candidates.recall_is_stale or len(rows) == 0:
+        rows, found = self.searchable[0], self.candidates
+        if found is None or len(rows) == 0:
             return
-        queries, sources = document_windows(self, _MAX_QUERIES)
-        self.candidates.measure(queries, threads)
-        count = min(len(queries), num_measured_queries(tokens, self.config.dimension))
-        some = np.sort(np.random.default_rng(0).permutation(len(queries))[:count])
-        self.candidates.first_stage = (
-            self.measure_first_stage(queries[some], sources[some], threads=threads)
-            if count and len(rows) > DEFAULT_CANDIDATES + 1
-            else None
-        )
+        measured = found.windows
+        if found.recall_is_stale or (measured is None and len(rows) > CANDIDATES + 1):
+            old, new = rows[rows < found.fitted_rows], rows[rows >= found.fitted_rows]
+            # At least a quarter of either, in proportion otherwise.
+            share = (
+                min(max(len(new) / len(rows), 0.25), 0.75) if len(old) and len(new) else float(len(old) == 0)
+            )
+            count = round(share * _MAX_QUERIES)
+            self._measure_windows(*self._windows_of((old, _MAX_QUERIES - count), (new, count)), threads)
+            return
+        added = rows[:0] if measured is None else rows[rows >= measured.stop]
+        if measured is None or len(added) < max(_PART, len(rows) // _PART):
+            return
+        count = min(_MAX_QUERIES, -(-_PER_DOUBLING * len(added) // len(rows)))
+        self._measure_windows(*self._windows_of((added, count)), threads, earlier=measured)
 
-    def measure_first_stage(
+    def _windows_of(self, *groups: tuple[NDArray[np.int64], int]) -> tuple[MultiVectors, NDArray[np.int64]]:
+        """Return windows of documents of each group of rows, as many as given, and the rows of the documents."""
+        cut = [document_windows(self, count, rows) for rows, count in groups if count and len(rows)]
+        queries, sources = zip(*cut, strict=True)
+        return MultiVectors.concatenate(queries), np.concatenate(sources)
+
+    def _measure_windows(
         self,
         queries: MultiVectors,
-        sources: NDArray[np.int64] | None = None,
-        *,
-        k: int = _BEST,
-        candidates: int = DEFAULT_CANDIDATES,
-        threads: int | None = None,
-    ) -> FirstStageRecall | None:
-        """Return the share of the exact best documents among the candidates; None if all tokens are read.
+        sources: NDArray[np.int64],
+        threads: int | None,
+        earlier: MeasuredWindows | None = None,
+    ) -> None:
+        """Measure the recall of windows, and of the vector search; keep the results of `earlier` windows."""
+        found, (rows, tokens) = self.candidates, self.searchable
+        assert found is not None
+        if earlier is None:
+            found.measure(queries, threads)
+        if len(rows) <= CANDIDATES + 1:
+            return
+        among = None
+        if tokens > _MAX_TOKENS:  # a search of fewer documents
+            count = int(len(rows) * _MAX_TOKENS / tokens)
+            some = np.random.default_rng(0).choice(rows, count, replace=False)
+            among, tokens = np.union1d(some, sources), _MAX_TOKENS
+        affordable = max(_MIN_QUERIES, _PRODUCTS // max(1, 32 * tokens * self.config.dimension))
+        kept = np.sort(np.random.default_rng(0).permutation(len(queries))[:affordable])
+        queries, sources = queries[kept], sources[kept]
+        best = exact_best(self, queries, sources, BEST, threads, among)
+        proposed = found.find(queries, CANDIDATES + 1, among, threads)
+        shares = shares_found(best, proposed, sources, CANDIDATES)
+        measured = MeasuredWindows(
+            sources, shares, len(self.store), len(rows) if among is None else len(among)
+        )
+        found.windows = measured if earlier is None else earlier.and_more(measured)
 
-        `sources`, int64 (n_queries,), are the rows of the documents from which the queries were cut; they are
-        excluded.
-        """
+    def measure_first_stage(
+        self, queries: MultiVectors, *, k: int, candidates: int, threads: int | None = None
+    ) -> FirstStageRecall | None:
+        """Return the share of the exact best documents among the candidates; None if all tokens are read."""
         rows, _ = self.searchable
         if self.candidates is None or len(rows) == 0:
             return None
-        exact = exact_best(self, queries, sources, k, threads)
-        proposals = self.candidates.find(queries, candidates + int(sources is not None), threads=threads)
-        if sources is not None:
-            proposals = [found[found != source] for found, source in zip(proposals, sources, strict=True)]
-        shares = [
-            np.isin(best, proposed[:candidates]).mean()
-            for best, proposed in zip(exact, proposals, strict=True)
-        ]
-        return FirstStageRecall(
-            recall=float(np.mean(shares)),
-            k=k,
-            candidates=candidates,
-            queries=len(queries),
-            pseudo_queries=sources is not None,
-            documents=len(rows),
-        )
+        best = exact_best(self, queries, None, k, threads)
+        proposed = self.candidates.find(queries, candidates, threads=threads)
+        recall = float(shares_found(best, proposed, None, candidates).mean())
+        return FirstStageRecall(recall, k, candidates, len(queries), False, len(rows))
+
+    def _recalls(self) -> tuple[FirstStageRecall | None, FirstStageRecall | None]:
+        """Return the first-stage recall of all documents, and of those added after the encoder was fitted."""
+        found = self.candidates
+        if found is None or found.windows is None:
+            return None, None
+        return found.windows.recalls(self.searchable[0], found.fitted_rows)
 
     @property
-    def has_drifted(self) -> bool:
-        """True if added documents differ from those that the encoder was fitted on."""
-        return self.candidates is not None and self.candidates.has_drifted
+    def first_stage(self) -> FirstStageRecall | None:
+        """The recall of the first stage for windows, if it was measured."""
+        return self._recalls()[0]
+
+    @property
+    def drift_warning(self) -> str | None:
+        """A warning if documents that were added after the encoder was fitted find less, otherwise None."""
+        found = self.candidates
+        if found is None or found.windows is None or not self.config.needs_fit_sample:
+            return None
+        return found.windows.warning(self.searchable[0], found.fitted_rows)
 
     @property
     def kind(self) -> str:
@@ -447,6 +502,12 @@ class IndexContents:
         store, candidates = self.store.info(), self.candidates
         vectors = None if candidates is None else candidates.info()
         warnings = [] if candidates is None else candidates.warnings()
+        first_stage, added = self._recalls()
+        drift = self.drift_warning
+        if drift is not None:
+            warnings.append(drift)
+        elif first_stage is not None and first_stage.warning is not None:
+            warnings.append(first_stage.warning)
         if candidates is None and tokens > self.settings.exact_tokens and len(filled):
             warnings.append(
                 f"{len(filled)} documents are too few to fit the encoder, so searches read all tokens. Add documents "
@@ -463,19 +524,15 @@ class IndexContents:
             dimension=self.config.dimension,
             search=self.kind,
             exact_tokens=self.settings.exact_tokens,
-            encoder={**self.config.to_dict(), "vector_dimension": self.config.vector_dimension},
+            encoder={
+                **self.config.to_dict(),
+                "vector_dimension": self.config.vector_dimension,
+                "compared": None if candidates is None else candidates.encoder.compared,
+            },
             vectors=vectors,
             token_codec=store,
-            first_stage=None if candidates is None else candidates.first_stage,
-            drift=None if candidates is None or candidates.profile is None else candidates.profile.distance,
+            first_stage=first_stage,
+            added=added,
             bytes_per_document=round(per_document + (vectors["bytes_per_vector"] if vectors else 0)),
             warnings=tuple(warnings),
         )
-
-
-def num_measured_queries(tokens: int, dimension: int) -> int:
-    """Return the number of pseudo-queries to measure in an index of this size; 0 if it is too large."""
-    if tokens > _MAX_TOKENS:
-        return 0
-    affordable = _PRODUCTS // max(1, 32 * tokens * dimension)
-    return min(_MAX_QUERIES, max(_MIN_QUERIES, affordable))

@@ -1,12 +1,16 @@
-"""Windows of documents as queries, and the exact best documents of each.
+"""Windows of documents as queries: their exact best documents, and how many of them are candidates.
 
 Windows stand in for real queries, which an index does not have when it is built.  A window's own document is
-never counted.
+never counted.  Documents that were added after the encoder was fitted are measured apart: if they find less,
+the encoder does not suit them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +18,25 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.sampling import pseudo_queries
 from ..reranking.pruning import RerankOptions
+from .info import LOW_RECALL, FirstStageRecall
 
 if TYPE_CHECKING:
     from .two_stage_search import IndexContents
 
-__all__ = ["document_windows", "exact_best"]
+__all__ = ["BEST", "CANDIDATES", "MeasuredWindows", "document_windows", "exact_best", "shares_found"]
+
+#: Exact best documents to find, and candidates to find them among.
+BEST, CANDIDATES = 10, 100
 
 # Tokens of a window, as in ColBERT's queries.
 _WINDOW = 32
+
+# Fewest windows of added documents to judge them by.
+_LEAST = 8
+
+# Added documents get a warning if their recall is lower by this, plus two standard errors of the difference
+# between windows, whose recalls have a standard deviation of about .15.
+_DROP, _TWO_ERRORS = 0.05, 0.3
 
 
 def document_windows(
@@ -45,12 +60,109 @@ def exact_best(
     sources: NDArray[np.int64] | None,
     k: int,
     threads: int | None = None,
+    among: NDArray[np.int64] | None = None,
 ) -> list[NDArray[np.int64]]:
-    """Return the rows of the `k` best documents of each query, best first, without those in `sources`."""
-    rows, _ = contents.searchable
+    """Return the rows of the `k` best documents of each query, best first, without those in `sources`.
+
+    With `among`, of these rows only.
+    """
+    rows = contents.searchable[0] if among is None else among
     more = int(sources is not None)
-    rankings = contents.rank(queries, [rows] * len(queries), RerankOptions(min(k + more, len(rows))), threads)
+    options = RerankOptions(min(k + more, len(rows)))
+    rankings = contents.rank(queries, [rows] * len(queries), options, threads)
     best = [np.array(contents.ids.rows(ranking.ids.tolist()), np.int64) for ranking in rankings]
-    if sources is not None:
-        best = [found[found != source] for found, source in zip(best, sources, strict=True)]
-    return [found[:k] for found in best]
+    return [found[:k] for found in _without(best, sources)]
+
+
+def shares_found(
+    best: Sequence[NDArray[np.int64]],
+    proposed: Sequence[NDArray[np.int64]],
+    sources: NDArray[np.int64] | None,
+    candidates: int,
+) -> NDArray[np.float64]:
+    """Return the share of each query's best rows among its first `candidates` proposed ones."""
+    pairs = zip(best, _without(proposed, sources), strict=True)
+    return np.array([np.isin(wanted, found[:candidates]).mean() for wanted, found in pairs])
+
+
+def _without(
+    rows: Sequence[NDArray[np.int64]], sources: NDArray[np.int64] | None
+) -> Sequence[NDArray[np.int64]]:
+    if sources is None:
+        return rows
+    return [found[found != source] for found, source in zip(rows, sources, strict=True)]
+
+
+@dataclass(frozen=True)
+class MeasuredWindows:
+    """Shares of the exact best documents that were among the candidates of windows.
+
+    Parameters
+    ----------
+    rows : int64 (n,)
+        Rows of the windows' documents.
+    shares : float64 (n,)
+    stop : int
+        Documents of rows from here on were added after the last measurement.
+    documents : int
+        Documents that were searched then.
+    """
+
+    rows: NDArray[np.int64]
+    shares: NDArray[np.float64]
+    stop: int
+    documents: int
+
+    def recalls(
+        self, live: NDArray[np.int64], fitted: int
+    ) -> tuple[FirstStageRecall | None, FirstStageRecall | None]:
+        """Return the recall of all documents and of added ones, whose rows begin at `fitted`.
+
+        `live` are the rows that a search finds, ascending; windows of others do not count.
+        """
+        kept = np.isin(self.rows, live)
+        old, new = kept & (self.rows < fitted), kept & (self.rows >= fitted)
+        before = int(np.searchsorted(live, fitted))
+        groups = [(some, size) for some, size in ((old, before), (new, len(live) - before)) if some.any()]
+        if not groups:
+            return None, None
+        total = sum(size * float(self.shares[some].mean()) for some, size in groups)
+        everything = self._recall(total / sum(size for _, size in groups), kept)
+        enough = np.count_nonzero(new) >= _LEAST
+        return everything, self._recall(float(self.shares[new].mean()), new) if enough else None
+
+    def _recall(self, recall: float, some: NDArray[np.bool_]) -> FirstStageRecall:
+        return FirstStageRecall(recall, BEST, CANDIDATES, int(np.count_nonzero(some)), True, self.documents)
+
+    def warning(self, live: NDArray[np.int64], fitted: int) -> str | None:
+        """Return a warning if added documents find clearly less than the others, otherwise None."""
+        _, added = self.recalls(live, fitted)
+        if added is None or added.recall >= LOW_RECALL:
+            return None
+        old = self.shares[np.isin(self.rows, live) & (self.rows < fitted)]
+        before = float(old.mean()) if len(old) else 1.0
+        doubt = _TWO_ERRORS * math.sqrt(1 / added.queries + (1 / len(old) if len(old) else 0))
+        if added.recall >= before - _DROP - doubt:
+            return None
+        return (
+            f"Documents that were added after the encoder was fitted find only {added.recall:.0%} of their exact "
+            f"{BEST} best among {CANDIDATES} candidates, the others {before:.0%}: rebuild() fits it on all documents. "
+            "For a stream of changing documents use encoder='fde', which hardly depends on a sample."
+        )
+
+    def and_more(self, other: MeasuredWindows) -> MeasuredWindows:
+        """Return these and later ones together."""
+        rows, shares = np.concatenate([self.rows, other.rows]), np.concatenate([self.shares, other.shares])
+        return MeasuredWindows(rows, shares, other.stop, other.documents)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**vars(self), "rows": self.rows.tolist(), "shares": self.shares.tolist()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> MeasuredWindows:
+        """Return the windows of :meth:`to_dict`; raise ValueError or TypeError for damaged ones."""
+        rows, shares = np.array(values["rows"], np.int64), np.array(values["shares"], np.float64)
+        if rows.ndim != 1 or rows.shape != shares.shape:
+            raise ValueError(f"There are {len(rows)} measured windows, but {len(shares)} results.")
+        return cls(rows, shares, int(values["stop"]), int(values["documents"]))

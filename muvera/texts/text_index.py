@@ -93,7 +93,7 @@ class TextIndex:
         texts: Iterable[str],
         encoder: TextEncoder | str = "minilm",
         *,
-        vectors: str | EncoderConfig | Encoder = "moments",
+        vectors: str | EncoderConfig | Encoder | None = None,
         ids: Sequence[int | str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         path: str | os.PathLike[str] | None = None,
@@ -112,7 +112,7 @@ class TextIndex:
         encoder : TextEncoder or str
             A name is loaded by :func:`muvera.load_text_encoder`.  Wrap an expensive model in
             :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted build.
-        vectors : str, configuration or fitted encoder
+        vectors : str, configuration or fitted encoder, optional
             How token vectors become one vector per text: the ``encoder`` of :meth:`muvera.MuveraIndex.build`.
         ids : sequence of int or of str, optional
             Default: 0, 1, 2, ...

@@ -17,10 +17,10 @@ from muvera import (
     MultiVectors,
     chamfer_matrix,
 )
-from muvera.encoders.learned.encoder import TokenProducts
 from muvera.encoders.learned.maps import LearnedMaps, mixed_documents, sample_tokens, training_sample
 from muvera.encoders.learned.training import train_features
 from muvera.encoders.matmul import quantize_columns
+from muvera.encoders.token_products import TokenProducts
 from muvera.kernels.learned import adam_step
 
 SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 64}

@@ -10,20 +10,18 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors, as_kernel_arrays
 from ...data.sampling import DocumentSample, as_batches, mean_token
 from ...data.validation import validated_out
-from ...kernels.learned import largest_products, sum_features
-from ...kernels.tile import LANES
 from ...utils.parallel import run_in_ranges, split_by_weight
 from ..base import Encoder, ReadArray, Side
-from ..matmul import Int8Matrix, PackedBytes, product, quantize_columns
-from ..moment_blocks import KernelArrays
+from ..matmul import Int8Matrix
+from ..token_products import TASK_TOKENS, TokenProducts
 from .config import LearnedConfig
 from .maps import LearnedMaps, draw_features, fit_maps, mixed_documents, sample_tokens, training_sample
 from .training import train_features
 
-__all__ = ["LearnedEncoder", "TokenProducts"]
+__all__ = ["LearnedEncoder"]
 
-# Number of document tokens or queries per task: each task reads the maps once.
-_TASK_TOKENS, _TASK_QUERIES = 16384, 256
+# Number of queries per task: each task reads the maps once.
+_TASK_QUERIES = 256
 
 # Maximum size of the values at landmarks per task, because a task's tokens may be many short documents.
 _TASK_BYTES = 64 << 20
@@ -157,9 +155,9 @@ class LearnedEncoder(Encoder):
 
         if side == "documents":
             most = max(1, _TASK_BYTES // (4 * len(maps.landmarks)))
-            run_in_ranges(encode_documents, split_by_weight(texts.offsets, _TASK_TOKENS, most), threads)
+            run_in_ranges(encode_documents, split_by_weight(texts.offsets, TASK_TOKENS, most), threads)
         else:
-            ranges = split_by_weight(texts.offsets, _TASK_TOKENS, _TASK_QUERIES)
+            ranges = split_by_weight(texts.offsets, TASK_TOKENS, _TASK_QUERIES)
             run_in_ranges(encode_queries, ranges, threads)
         return out
 
@@ -181,54 +179,3 @@ class LearnedEncoder(Encoder):
     def from_arrays(cls, config: LearnedConfig, read: ReadArray) -> LearnedEncoder:
         """Return the encoder whose :meth:`to_arrays` `read` reads by name."""
         return cls(config, maps=LearnedMaps.from_arrays(read))
-
-
-class TokenProducts:
-    """Products of tokens with fixed vectors, both in bytes, after `center` is subtracted from tokens.
-
-    Parameters
-    ----------
-    vectors : float32 (n, d)
-    center : float32 (d,)
-    """
-
-    def __init__(self, vectors: NDArray[np.float32], center: NDArray[np.float32]) -> None:
-        columns = np.ascontiguousarray(vectors.T)
-        rounded, self._units = quantize_columns(columns)
-        self._packed = PackedBytes(rounded, LANES)
-        self._center = np.zeros(self._packed.depth, np.float32)
-        self._center[: len(center)] = center
-        self._center_products = product(center[np.newaxis], columns)[0]
-
-    def write_largest(self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write the largest products of documents start..stop, without the center's, to `out` (texts, n)."""
-        packed = self._packed
-        largest_products(*arrays, start, stop, self._center, packed.panels, packed.sums, self._units, out)
-
-    def write_feature_sums(
-        self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
-        """Write the sums over tokens of their positive products, with the center's, to `out` (texts, n)."""
-        packed = self._packed
-        sum_features(
-            *arrays, start, stop, self._center, packed.panels, packed.sums, self._units,
-            self._center_products, out,
-        )  # fmt: skip
-
-    def largest(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
-        """Return :meth:`write_largest` of all texts, float32 (len(texts), n)."""
-        return self._all(self.write_largest, texts, threads)
-
-    def feature_sums(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
-        """Return :meth:`write_feature_sums` of all texts, float32 (len(texts), n)."""
-        return self._all(self.write_feature_sums, texts, threads)
-
-    def _all(self, write: Any, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
-        out = np.empty((len(texts), len(self._units)), np.float32)
-        arrays = (*as_kernel_arrays(texts), texts.offsets)
-
-        def work(start: int, stop: int) -> None:
-            write(arrays, start, stop, out[start:stop])
-
-        run_in_ranges(work, split_by_weight(texts.offsets, _TASK_TOKENS, max(1, len(texts))), threads)
-        return out

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ..base import EncoderArrays
-from ..matmul import leading_eigenvectors, one_blas_thread, product, quantize_columns
+from ..matmul import gram, leading_eigenvectors, one_blas_thread, product, quantize_columns
 from .config import LearnedConfig
 
 __all__ = [
@@ -188,7 +188,7 @@ def fit_maps(
     """
     count = np.float32(len(landmarks))
     mean = values.mean(axis=0)
-    covariance = product(activations.T, activations, threads) / count
+    covariance = gram(activations.T, threads) / count
     level = max(float(np.trace(covariance)) / len(covariance), 1e-30)
     shrunk = scipy.linalg.cho_factor(
         _raised(covariance, config.ridge * level), lower=True, check_finite=False
@@ -200,7 +200,7 @@ def fit_maps(
         samples.append(_MIXED_WEIGHT * (mixed - mixed.mean(axis=0)))
     targets = product(activations.T, np.concatenate(samples).T, threads) / count
     functions = product(metric.T, scipy.linalg.cho_solve(shrunk, targets, check_finite=False), threads)
-    moment = product(functions, functions.T, threads)
+    moment = gram(functions, threads)
     size = config.vector_dimension
     start = np.random.SeedSequence(config.seed, spawn_key=(_STARTING,))
     spread, axes = leading_eigenvectors(moment, size, start, threads)

@@ -21,7 +21,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ...kernels.learned import adam_step
-from ..matmul import leading_eigenvectors, one_blas_thread, product
+from ..matmul import gram, leading_eigenvectors, one_blas_thread, product
 
 __all__ = ["train_features"]
 
@@ -103,7 +103,7 @@ def _targets(values: NDArray[np.float32], seed: int, threads: int | None) -> NDA
     """Return the tokens' targets, float32 (t, r), of variance 1 in each direction."""
     values -= values.mean(axis=0)
     values -= values.mean(axis=1, keepdims=True)
-    moment = product(values, values.T, threads)
+    moment = gram(values, threads)
     size = min(_DIRECTIONS, len(values) - 1)
     start = np.random.SeedSequence(seed, spawn_key=(_BATCHES, 1))
     spread, axes = leading_eigenvectors(moment, size, start, threads)
@@ -123,7 +123,7 @@ def _first_layer(
     """Return the ridge regression of the targets on the features of some tokens, float32 (F, r)."""
     rows = slice(None, None, max(1, len(tokens) // (4 * weights.shape[1])))
     active = np.maximum(product(tokens[rows], weights, threads), 0)
-    covariance = product(active.T, active, threads)
+    covariance = gram(active.T, threads)
     covariance.flat[:: len(covariance) + 1] += np.float32(_RIDGE * np.trace(covariance) / len(covariance))
     correlations = product(active.T, targets[rows], threads)
     layer: NDArray[np.float32] = scipy.linalg.cho_solve(

@@ -1,0 +1,152 @@
+"""Windows of documents: the default encoder is chosen by their recall, and added documents that find less warn."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex, top_k
+from muvera.index import two_stage_search
+from muvera.index.windows import MeasuredWindows, document_windows, exact_best
+
+DIMENSION = 24
+CONFIG = LearnedConfig(dimension=DIMENSION, vector_dimension=48, num_landmarks=128, num_features=128)
+
+
+def kind(which: int, count: int, seed: int = 0) -> MultiVectors:
+    """Return documents about topics of one kind, with half of the space to themselves."""
+    topics = np.random.default_rng(which).standard_normal((60, DIMENSION))
+    topics[:, which * 8 : which * 8 + 16] *= 0.1
+    rng = np.random.default_rng((which, seed))
+    lengths = rng.integers(2, 9, count)
+    first = np.repeat(rng.integers(0, 60, count), lengths)
+    other = rng.integers(0, 60, len(first))
+    tokens = topics[first] + 0.6 * topics[other] + 0.2 * rng.standard_normal((len(first), DIMENSION))
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    ids = [f"{which}-{seed}-{i}" for i in range(count)]
+    return MultiVectors.from_flat(tokens.astype(np.float32), lengths, ids=ids)
+
+
+def recall(index: MuveraIndex, documents: MultiVectors, which: int) -> float:
+    queries = [text[:4] + 0.1 for text in kind(which, 40, seed=9)]
+    exact, rankings = top_k(queries, documents, 10), index.search(queries, 10, candidates=50)
+    return float(
+        np.mean([len(np.intersect1d(a.ids, b.ids)) / 10 for a, b in zip(exact, rankings, strict=True)])
+    )
+
+
+@pytest.mark.compiled("learns from hundreds of documents")
+def test_added_documents_that_find_less_warn_until_a_rebuild(tmp_path: Path) -> None:
+    old, alike, new = kind(0, 400), kind(0, 120, seed=1), kind(1, 120)
+    index = MuveraIndex.build(old, CONFIG, exact_tokens=0)
+    assert index.info().added is None and not index.info().warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        index.add(alike)
+    added = index.info().added
+    assert added is not None and added.queries == 30 and added.documents == 520
+    mixed = MultiVectors.concatenate([kind(0, 120, seed=2), new])
+    with pytest.warns(UserWarning, match=r"added .*rebuild\(\)"):
+        index.add(mixed)
+    info = index.info()
+    assert info.added is not None and info.first_stage is not None and info.first_stage.documents == 760
+    assert info.added.recall < info.first_stage.recall < 1 and len(info.warnings) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        index.update(new[:5])
+    index.save(tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index")
+    assert loaded.info().added == index.info().added and loaded.info().warnings == index.info().warnings
+    everything = MultiVectors.concatenate([old, alike, mixed])
+    before = recall(loaded, everything, 1)
+    loaded.rebuild()
+    assert loaded.info().added is None and not loaded.info().warnings
+    assert recall(loaded, everything, 1) > max(before + 0.02, 0.75)
+
+
+def test_recall_follows_what_is_in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = MuveraIndex.build(kind(0, 200), FDEConfig(dimension=DIMENSION), exact_tokens=0)
+    measured = index.info().first_stage
+    assert measured is not None and (measured.queries, measured.documents) == (64, 200)
+    index.add(kind(1, 10))
+    assert index.info().first_stage == measured  # too few to measure
+    index.add(kind(1, 20, seed=1))
+    first, added = index.info().first_stage, index.info().added
+    assert first is not None and added is not None
+    assert (first.documents, added.queries) == (230, 17)  # in proportion to what was added
+    index.delete([f"1-{seed}-{i}" for seed, count in ((0, 10), (1, 20)) for i in range(count)])
+    after = index.info().first_stage
+    assert after is not None and after.recall == measured.recall and index.info().added is None
+    index.delete([f"0-0-{i}" for i in range(110)])
+    assert index.info().first_stage is not None
+    monkeypatch.setattr(two_stage_search, "_MAX_TOKENS", 600)
+    index.add(
+        kind(1, 200, seed=2)
+    )  # more than doubles the index: all is measured again, among fewer documents
+    large = index.info().first_stage
+    assert large is not None and 100 < large.documents < len(index) and large.queries > 30
+
+
+def test_warnings_need_a_clear_difference() -> None:
+    live, rows = np.arange(100), np.arange(0, 100, 2)
+
+    def measured(old: float, new: float) -> MeasuredWindows:
+        return MeasuredWindows(rows, np.where(rows < 60, old, new), 100, 100)
+
+    assert measured(0.95, 0.7).warning(live, 60) is not None
+    assert measured(0.8, 0.7).warning(live, 60) is None  # no clear difference
+    assert measured(1.0, 0.9).warning(live, 60) is None  # enough
+    assert measured(0.95, 0.2).warning(live, 90) is None  # five windows are too few
+    both, added = measured(0.9, 0.4).recalls(live, 60)
+    assert both is not None and added is not None
+    assert both.recall == pytest.approx(0.7) and added.recall == pytest.approx(0.4)
+    assert measured(0.9, 0.4).recalls(np.arange(0), 60) == (None, None)
+    same = MeasuredWindows.from_dict(measured(0.9, 0.4).to_dict())
+    assert same.recalls(live, 60) == (both, added)
+    with pytest.raises(ValueError, match="50 measured windows, but 49 results"):
+        MeasuredWindows.from_dict({**same.to_dict(), "shares": same.shares[1:].tolist()})
+
+
+def test_windows_and_their_exact_best() -> None:
+    documents = kind(0, 120)
+    index = MuveraIndex.build(documents, FDEConfig(dimension=DIMENSION), exact_tokens=0)
+    index.delete(documents.ids[:20])
+    windows, sources = document_windows(index._contents, 30)
+    again, _ = document_windows(index._contents, 30)
+    assert len(windows) == len(np.unique(sources)) == 30 and sources.min() >= 20
+    assert np.array_equal(windows.tokens, again.tokens)
+    for best, window, source in zip(
+        exact_best(index._contents, windows, sources, 5), windows, sources, strict=True
+    ):
+        rest = np.setdiff1d(np.arange(20, 120), source)
+        assert (
+            best.tolist()
+            == rest[
+                top_k([window], MultiVectors.from_arrays([documents[i] for i in rest]), 5)[0].ids
+            ].tolist()
+        )
+
+
+@pytest.mark.compiled("fits encoders on hundreds of documents")
+def test_the_default_is_chosen_by_recall(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    documents = kind(0, 300)
+    easy = MuveraIndex.build(documents, exact_tokens=0)
+    compared = easy.info().encoder["compared"]
+    assert easy.config.kind == "moments" and list(compared) == ["moments"] and compared["moments"] >= 0.9
+    monkeypatch.setattr(two_stage_search, "LOW_RECALL", 1.1)
+    monkeypatch.setattr(two_stage_search, "_CLEARLY", -1)
+    small = {"moments": CONFIG, "learned": CONFIG}
+    monkeypatch.setattr(two_stage_search, "preset_config", lambda name, _: small[name])
+    index = MuveraIndex.build(documents[:10], exact_tokens=0, path=tmp_path / "index")
+    assert index.info().encoder["compared"] is None and index.encoder is None
+    loaded = MuveraIndex.load(tmp_path / "index")
+    loaded.add(documents[10:])  # now there are enough to choose
+    assert loaded.config.kind == "learned" and list(loaded.info().encoder["compared"]) == [
+        "moments",
+        "learned",
+    ]
+    loaded.save(tmp_path / "index")
+    assert MuveraIndex.load(tmp_path / "index").info() == loaded.info()
+    plain = MuveraIndex.build(documents, CONFIG, exact_tokens=0)
+    assert plain.info().encoder["compared"] is None
