@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,8 +185,8 @@ def load(
 ) -> None:
     """Load documents into a vector database; an interrupted load continues where it stopped.
 
-    The encoder of SOURCE is used if SOURCE is an index that has one.  Texts and metadata of an index of texts are
-    loaded as metadata, the text as its field "text".
+    The encoder of SOURCE is used if SOURCE is an index that has one.  Of an index of texts, the texts and their
+    metadata are loaded, too; search them with: muvera texts search URL QUESTION.
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.
@@ -193,6 +194,7 @@ def load(
       muvera search postgresql://me@localhost/search#docs queries.npy
     """
     from ..engines import open_engine
+    from ..texts.database import TEXT_ENCODER
     from .sources import IndexSource, open_documents, stream
 
     if precision not in (None, "float32", "float16"):
@@ -204,13 +206,20 @@ def load(
         if drop:
             engine.drop()
         stored: dict[str, Any] = {"tokens": "engine" if tokens else None, "precision": precision}
+        database = opened.texts() if isinstance(opened, IndexSource) else None
+        values: Any = None
+        contents = None
+        if database is not None:
+            stored["text_encoder"] = database.property(TEXT_ENCODER)
+            first, second = tee(opened.documents(database))
+            values, contents = (one.metadata for one in first), (one.text for one in second)
         index = _collection(engine, source, opened, encoder, config, stored, quiet)
         if metadata is not None:
-            values: Any = _read_metadata(metadata)
-        else:
-            values = opened.metadata() if isinstance(opened, IndexSource) else None
+            values = _read_metadata(metadata)
         with progress_bar(opened.num_documents, "documents", "loading", quiet) as advance:
-            report = index.add(stream(opened), values, resume=not replace, threads=threads, progress=advance)
+            report = index.add(
+                stream(opened), values, texts=contents, resume=not replace, threads=threads, progress=advance
+            )
         facts = {**index.info().to_dict(), **report.to_dict()}
     finally:
         engine.close()
@@ -224,7 +233,8 @@ def load(
         f"{engine.location}: {report.added:,} documents loaded{skipped}{empty}; {facts['documents']:,} in total."
     )
     if not quiet:
-        note(f"in {seconds(duration)}; search with: muvera search {engine.location} QUERIES")
+        ask = "muvera search {} QUERIES" if database is None else "muvera texts search {} QUESTION"
+        note(f"in {seconds(duration)}; search with: {ask.format(engine.location)}")
 
 
 def _collection(

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["index", "info"]
 
-# Property of the texts' database that names their encoder.
-_TEXT_ENCODER = "text_encoder"
-
 
 def index(
     source: Source,
@@ -194,7 +191,7 @@ def info(
 def _index_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[str]]:
     from ..index.manifest import TEXTS, read_manifest
     from ..index.muvera_index import MuveraIndex
-    from ..texts.database import DocumentDatabase
+    from ..texts.database import TEXT_ENCODER, DocumentDatabase
     from ..utils.checks import counted
 
     loaded = MuveraIndex.load(path, verify_files=True if verify else None)
@@ -204,7 +201,7 @@ def _index_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[str]]:
     file = loaded._attachment(TEXTS)
     if file is not None:
         with closing(DocumentDatabase.open(file)) as database:
-            texts = {"texts": len(database), "text_encoder": database.property(_TEXT_ENCODER)}
+            texts = {"texts": len(database), "text_encoder": database.property(TEXT_ENCODER)}
     codec = facts.token_codec
     exact = (
         f", and {codec['exact_bytes_per_token']:,} for exact tokens" if codec["exact_bytes_per_token"] else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from ..reranking.codecs.residual import ResidualCodec
 from ..utils.atomic_files import read_json
 from .options import parse_options
 from .output import progress_bar
+
+if TYPE_CHECKING:
+    from ..texts.database import DocumentDatabase, TextDocument
 
 __all__ = [
     "IndexSource",
@@ -133,24 +136,19 @@ class IndexSource(Source):
         self.num_documents = info.documents
         self.num_tokens = info.tokens
 
-    def metadata(self) -> Iterator[dict[str, Any]] | None:
-        """Return the metadata of all documents, with their texts as "text"; None for an index without texts."""
+    def texts(self) -> DocumentDatabase | None:
+        """Return the texts and metadata of the documents; None for an index without texts."""
         from ..index.manifest import TEXTS
         from ..texts.database import DocumentDatabase
 
         file = self._index._attachment(TEXTS)
-        return None if file is None else self._with_texts(DocumentDatabase.open(file))
+        return None if file is None else DocumentDatabase.open(file)
 
-    def _with_texts(self, database: Any) -> Iterator[dict[str, Any]]:
+    def documents(self, database: DocumentDatabase) -> Iterator[TextDocument]:
+        """Yield the texts in the order of the tokens."""
         ids = self._index.ids.tolist()
         for start in range(0, len(ids), _DOCUMENTS):
-            for document in database.get(ids[start : start + _DOCUMENTS]):
-                if document.metadata.get("text", document.text) != document.text:
-                    raise ValueError(
-                        f"The metadata of document {document.id!r} has a field 'text', the name that its text gets in "
-                        "a database. Rename the field, or give --metadata."
-                    )
-                yield {**document.metadata, "text": document.text}
+            yield from database.get(ids[start : start + _DOCUMENTS])
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents with their ids, at most `max_tokens` tokens at a time."""

@@ -112,6 +112,8 @@ class Description:
         Hash of the encoder's configuration.
     encoder : str
         SHA-256 of the fitted encoder.
+    text_encoder : str, optional
+        Name of the text encoder, if the documents have texts.
     """
 
     vector_dimension: int
@@ -122,6 +124,7 @@ class Description:
     graph: GraphSettings
     config: str
     encoder: str
+    text_encoder: str | None = None
 
     @classmethod
     def from_json(cls, content: bytes) -> Description:

@@ -23,8 +23,9 @@ from ..index.info import FirstStageRecall
 from ..index.muvera_index import MuveraIndex
 from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCUMENTS
 from ..metadata.filters import Filter
-from ..metadata.values import encode_metadata
+from ..metadata.values import TEXT, encode_metadata
 from ..reranking.chamfer import Explanation, explain, rerank, top_k
+from ..texts.database import TextDocument
 from ..utils.checks import as_id_list, require_choice, require_int
 from .base import (
     Description,
@@ -95,6 +96,8 @@ class EngineIndex:
         Precision of the vectors in a new collection.  Default: the engine's own.
     graph : GraphSettings, optional
         Graph of a new collection.
+    text_encoder : str, optional
+        Name of the text encoder of a new collection with texts, for :meth:`muvera.TextIndex.open`.
 
     Raises
     ------
@@ -123,6 +126,7 @@ class EngineIndex:
         tokens: Literal["engine"] | MuveraIndex | None = "engine",
         precision: Precision | None = None,
         graph: GraphSettings | None = None,
+        text_encoder: str | None = None,
     ) -> None:
         self._engine = open_engine(engine) if isinstance(engine, str) else engine
         try:
@@ -132,7 +136,7 @@ class EngineIndex:
                 tokens = None
             self._tokens = tokens
             self._precision: Precision = precision or self._engine.default_precision
-            self._graph = graph or GraphSettings()
+            self._graph, self._text_encoder = graph or GraphSettings(), text_encoder
             self._requested = encoder
             self._encoder: Encoder | None = None
             stored = self._engine.describe()
@@ -147,6 +151,11 @@ class EngineIndex:
 
     def _require_same_encoder(self, stored: Description) -> None:
         """Raise if the collection has another encoder or configuration than the requested one."""
+        if self._text_encoder not in (None, stored.text_encoder):
+            raise EngineError(
+                f"{self._engine.location} has texts of the encoder {stored.text_encoder!r}, not "
+                f"{self._text_encoder!r}. Use that encoder, or another collection."
+            )
         if self._requested is None:
             return
         config, encoder = as_encoder(self._requested, stored.token_dimension)
@@ -167,6 +176,7 @@ class EngineIndex:
         documents: Any,
         metadata: Iterable[Mapping[str, Any]] | None = None,
         *,
+        texts: Iterable[str] | None = None,
         resume: bool = False,
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
@@ -180,6 +190,8 @@ class EngineIndex:
             A new collection's encoder is fitted on the first batch; for an iterable, give a fitted encoder.
         metadata : iterable of dict, optional
             One for each document, in order, for `where`.
+        texts : iterable of str, optional
+            One for each document, in order; :meth:`documents` returns them.
         resume : bool
             Skip documents whose ids exist, to continue an interrupted addition.
         threads : int, optional
@@ -199,6 +211,7 @@ class EngineIndex:
             If the engine fails.
         """
         values = None if metadata is None else iter(metadata)
+        contents = None if texts is None else iter(texts)
         position = added = skipped = empty = 0
         for whole in as_batches(documents):
             if not whole.has_ids and not resume and position == 0 and len(self):
@@ -208,23 +221,27 @@ class EngineIndex:
                 )
             for batch in self._batches(whole):
                 numbers = np.arange(position, position + len(batch))
-                texts = batch if whole.has_ids else batch.with_ids(numbers)
-                rows = _metadata_of(values, texts, position)
-                position += len(texts)
-                self._prepare(whole, texts, threads)
-                keep = texts.lengths > 0
+                named = batch if whole.has_ids else batch.with_ids(numbers)
+                rows = _metadata_of(values, named, position)
+                if contents is not None:
+                    rows = [{**row, TEXT: text} for row, text in zip(rows, contents, strict=False)]
+                    if len(rows) < len(named):
+                        raise ValueError(f"There are texts for {position + len(rows)} documents only.")
+                position += len(named)
+                self._prepare(whole, named, threads)
+                keep = named.lengths > 0
                 empty += int((~keep).sum())
                 if resume:
-                    existing = self._engine.existing(texts.ids[keep].tolist())
-                    known = np.array([id in existing for id in texts.ids.tolist()], bool)
+                    existing = self._engine.existing(named.ids[keep].tolist())
+                    known = np.array([id in existing for id in named.ids.tolist()], bool)
                     skipped += int((keep & known).sum())
                     keep &= ~known
                 chosen = np.flatnonzero(keep)
                 if len(chosen):
-                    self._write(texts[chosen], [rows[i] for i in chosen.tolist()], threads)
+                    self._write(named[chosen], [rows[i] for i in chosen.tolist()], threads)
                     added += len(chosen)
                 if progress is not None:
-                    progress(len(texts))
+                    progress(len(named))
         if values is not None and next(values, None) is not None:
             raise ValueError(f"There is more metadata than the {position} documents. Give one for each.")
         if self._engine.description is not None:
@@ -273,6 +290,7 @@ class EngineIndex:
             graph=self._graph,
             config=config.hash,
             encoder=_hash(content),
+            text_encoder=self._text_encoder,
         )
         self._engine.create(description, content)
         self._encoder = encoder
@@ -515,12 +533,26 @@ class EngineIndex:
         KeyError
             For an unknown id.
         """
+        return [document.metadata for document in self.documents(ids)]
+
+    def documents(
+        self, ids: Iterable[Any], *, missing: Literal["raise", "ignore"] = "raise"
+    ) -> list[TextDocument]:
+        """Return texts and metadata by id, in the order of `ids`; the text is "" if there is none.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id, unless ``missing="ignore"``.
+        """
         names = as_id_list(ids)
-        values = self._engine.metadata(names)
-        missing = [name for name in names if name not in values]
-        if missing:
-            raise KeyError(f"id {missing[0]!r} is not in {self._engine.location}.")
-        return [values[name] for name in names]
+        values = self._engine.metadata(names) if names and self._engine.description is not None else {}
+        absent = [name for name in names if name not in values]
+        if absent and missing == "raise":
+            raise KeyError(f"id {absent[0]!r} is not in {self._engine.location}.")
+        return [
+            TextDocument(name, values[name].pop(TEXT, ""), values[name]) for name in names if name in values
+        ]
 
     def info(self) -> EngineInfo:
         """Return the collection's description and size."""

@@ -17,6 +17,7 @@ from typing import Any
 from .filters import is_utf8, kind_of
 
 __all__ = [
+    "TEXT",
     "FlatMetadata",
     "bound_name",
     "comparable_values",
@@ -25,6 +26,9 @@ __all__ = [
     "present_term",
     "value_term",
 ]
+
+#: Key of a document's text beside its metadata in an engine; no key of metadata may start with "$".
+TEXT = "$text"
 
 _MAX_DEPTH = 20
 
@@ -75,7 +79,7 @@ def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator
     """Yield (field, kind, value) for each value that a condition can match; kind "present" for each field."""
     for key, value in metadata.items():
         name = f"{prefix}{key}"
-        if value is None:
+        if value is None or key == TEXT:
             continue
         yield name, "present", 1
         for element in value if isinstance(value, (list, tuple)) else [value]:

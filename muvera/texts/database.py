@@ -18,7 +18,10 @@ from ..metadata.filters import COMPARISONS, Filter, build_condition, kind_of
 from ..metadata.values import comparable_values, encode_metadata
 from ..utils.fork import hold_during_fork
 
-__all__ = ["DocumentDatabase", "Row", "TextDocument", "checked_rows", "require_ids", "to_sql"]
+__all__ = ["TEXT_ENCODER", "DocumentDatabase", "Row", "TextDocument", "checked_rows", "require_ids", "to_sql"]
+
+#: The property that holds the name of the texts' encoder.
+TEXT_ENCODER = "text_encoder"
 
 # ``metadata_values`` has one row for each comparable value of each field (list elements one by one), and one
 # row of kind "present" for each field that is not null.  Its key answers conditions on any field.

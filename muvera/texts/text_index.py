@@ -23,7 +23,7 @@ from ..metadata.filters import Filter
 from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, require_int, require_number
-from .database import DocumentDatabase, Row, TextDocument, checked_rows, require_ids
+from .database import TEXT_ENCODER, DocumentDatabase, Row, TextDocument, checked_rows, require_ids
 from .encoders.base import TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import BUILT_IN, as_text_encoder
 from .hit import Hit, TextExplanation, explain_texts, sentences_of
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 __all__ = ["TextIndex"]
-
-# The database property that holds the encoder's name.
-_ENCODER = "text_encoder"
 
 #: Weight of shared words beside Chamfer similarity.
 WORDS = 0.1
@@ -149,7 +146,7 @@ class TextIndex:
         if ids is not None:
             names = _ids_for(contents, ids)
         database = DocumentDatabase()
-        database.set_property(_ENCODER, model.name)
+        database.set_property(TEXT_ENCODER, model.name)
         database.put(names, contents, _metadata_for(contents, metadata))
         chosen = IndexSettings.of(settings, **changes)
         chosen = chosen if chosen.tokens else IndexSettings.of(chosen, tokens="int8")
@@ -342,7 +339,7 @@ class TextIndex:
         save_changes: int = 1000,
         save_seconds: float = 300.0,
     ) -> TextIndex:
-        """Open a saved index for changes that are on the disk when a method returns.
+        """Open a saved index for changes that are on the disk when a method returns, or texts in a database.
 
         Each change is first written to a journal in the folder, which the next :meth:`open` or :meth:`load` reads.
         So it survives if the process is killed or the machine stops.  Saves run in the background and empty the
@@ -351,8 +348,9 @@ class TextIndex:
 
         Parameters
         ----------
-        path : path
-            A folder written by :meth:`save` or ``build(path=...)``.
+        path : path or str
+            A folder written by :meth:`save` or ``build(path=...)``, or the URL of a collection that ``muvera load``
+            filled with texts, such as ``"postgresql://user@host/database#docs"``.
         encoder : TextEncoder or str, optional
             As for :meth:`load`.
         save_changes : int
@@ -372,6 +370,12 @@ class TextIndex:
         FileNotFoundError, ValueError
             As for :meth:`load`.
         """
+        from ..engines.base import is_engine_url
+
+        if is_engine_url(str(path)):
+            from ..engines.text_engine import EngineTextIndex
+
+            return EngineTextIndex(str(path), encoder)
         require_int("save_changes", save_changes, 1)
         require_number("save_seconds", save_seconds, 0.001)
         folder = Path(path).resolve()
@@ -460,7 +464,7 @@ class TextIndex:
             raise IndexFolderError(
                 f"{folder} was saved {_ATTEMPTS} times while it was loaded. Load it again."
             )
-        model = _require_encoder(str(database.property(_ENCODER)), encoder, folder)
+        model = _require_encoder(str(database.property(TEXT_ENCODER)), encoder, folder)
         _require_same_ids(index, database, folder)
         loaded = cls(index, database, model)
         for method, arguments in join_updates(changes):
@@ -637,7 +641,7 @@ class TextIndex:
             spans_from_characters(bounds, self._spans(document.text, "document"))
             for document, bounds in zip(documents, sentences, strict=True)
         ]
-        tokens = self.index.tokens([document.id for document in documents])
+        tokens = self._tokens([document.id for document in documents])
         whole = [sum(parts[document.id].values()) for document in documents]
         hits = []
         for best in rank_spans(query, tokens, spans, k, alpha=alpha, document_scores=whole):
@@ -659,9 +663,12 @@ class TextIndex:
                 own[:] = [replace(hit, explanation=reason) for hit, reason in zip(own, reasons, strict=True)]
         return hits[0] if isinstance(queries, str) else hits
 
+    def _tokens(self, ids: list[Any]) -> MultiVectors:
+        return self.index.tokens(ids)
+
     def _documents(self, parts: _Parts) -> list[TextDocument]:
         # Another thread may have deleted some of them since the search.
-        return self._database.get(list(parts), missing="ignore")
+        return self.get(list(parts), missing="ignore")
 
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
@@ -700,7 +707,7 @@ class TextIndex:
                 query,
                 document.text,
                 query_tokens,
-                np.asarray(self.index.tokens([document.id])[0]),
+                np.asarray(self._tokens([document.id])[0]),
                 query_spans,
                 self._spans(document.text, "document"),
             )
@@ -764,7 +771,7 @@ class TextIndex:
         return self._encoder
 
 
-def _require_encoder(name: str, encoder: TextEncoder | str | None, folder: Path) -> TextEncoder:
+def _require_encoder(name: str, encoder: TextEncoder | str | None, folder: Path | str) -> TextEncoder:
     """Return the encoder of an index that was built with the encoder `name`."""
     if encoder is None and name not in BUILT_IN:
         raise ValueError(

@@ -1,0 +1,204 @@
+"""EngineTextIndex: texts in a vector database, with the methods of TextIndex."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ..data.multivectors import MultiVectors
+from ..index.muvera_index import MuveraIndex
+from ..index.two_stage_search import DEFAULT_CANDIDATES
+from ..metadata.filters import Filter
+from ..texts.database import DocumentDatabase, TextDocument, require_ids
+from ..texts.encoders.base import TextEncoder, as_texts, encode_texts
+from ..texts.encoders.registry import as_text_encoder
+from ..texts.text_index import TextIndex, _require_encoder, add_words
+from ..utils.checks import as_id_list
+from .base import Engine, EngineError
+from .engine_index import EngineIndex
+
+__all__ = ["EngineTextIndex"]
+
+
+class EngineTextIndex(TextIndex):
+    """Texts in a vector database; :meth:`muvera.TextIndex.open` opens it.
+
+    Changes are durable when a method returns.  A search compares words within the candidates only.
+
+    Parameters
+    ----------
+    engine : Engine or str
+        A collection that ``muvera load TEXTINDEX --to URL`` filled, or an empty one.
+    encoder : TextEncoder or str, optional
+        Default: that of the collection if it is built in.
+
+    Raises
+    ------
+    EngineError
+        If the engine cannot be reached, or its documents have no texts.
+    """
+
+    def __init__(self, engine: Engine | str, encoder: TextEncoder | str | None = None) -> None:
+        self._stored = there = EngineIndex(engine)
+        self._journal = None
+        try:
+            stored, location = there.engine.description, there.engine.location
+            if stored is not None and stored.text_encoder is None:
+                raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
+            if stored is not None and stored.text_encoder is not None:
+                self._encoder = _require_encoder(stored.text_encoder, encoder, location)
+            elif encoder is not None:
+                self._encoder = as_text_encoder(encoder)
+            else:
+                raise EngineError(f"{location} is empty. Give the encoder of its texts.")
+            there._text_encoder = self._encoder.name
+        except BaseException:
+            if isinstance(engine, str):
+                there.close()
+            raise
+
+    # -- changing -------------------------------------------------------------
+
+    def add(
+        self,
+        texts: Iterable[str] | str,
+        *,
+        ids: Sequence[int | str] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        threads: int | None = None,
+    ) -> list[int | str]:
+        """Add texts under new ids, which must be given.  See :meth:`muvera.TextIndex.add`."""
+        if ids is None:
+            raise ValueError("A database does not number texts. Give ids.")
+        names = require_ids(as_id_list(ids))
+        if self._stored.engine.description is not None:
+            used = self._stored.engine.existing(names)
+            if used:
+                raise ValueError(f"id {min(used)!r} is in the index already. Use update, or another id.")
+        self._put(as_texts(texts), names, metadata, threads)
+        return names
+
+    def update(
+        self,
+        texts: Iterable[str] | str | None = None,
+        *,
+        ids: Sequence[int | str],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Add texts under these ids and replace those that use them.  See :meth:`muvera.TextIndex.update`."""
+        names = require_ids(as_id_list(ids))
+        if texts is not None:
+            if metadata is None:
+                stored = {one.id: one.metadata for one in self.get(names, missing="ignore")}
+                metadata = [stored.get(name, {}) for name in names]
+            self._put(as_texts(texts), names, metadata, threads)
+            return
+        if metadata is None:
+            raise ValueError("There is nothing to update. Give texts, metadata or both.")
+        contents = [document.text for document in self.get(names)]
+        self._stored.add(self._tokens(names), metadata, texts=contents, threads=threads)
+
+    def _put(
+        self,
+        texts: list[str],
+        ids: list[Any],
+        metadata: Sequence[Mapping[str, Any]] | None,
+        threads: int | None,
+    ) -> None:
+        if len(set(ids)) < len(ids) or len(ids) != len(texts):
+            raise ValueError(
+                f"There are {len(set(ids))} different ids for {len(texts)} texts. Give one for each."
+            )
+        if not texts:
+            return
+        encoded = encode_texts(self._encoder.encode_documents, texts).with_ids(ids)
+        empty = np.flatnonzero(encoded.lengths == 0)
+        if len(empty):
+            raise ValueError(f"The text of {ids[empty[0]]!r} is blank, and a database finds no blank text.")
+        self._stored.add(encoded, metadata, texts=texts, threads=threads)
+
+    def delete(self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise") -> None:
+        """Delete texts by id.  See :meth:`muvera.TextIndex.delete`."""
+        names = require_ids(as_id_list(ids))
+        if missing == "raise":
+            self._stored.documents(names)
+        self._stored.delete(names)
+
+    def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
+        """Do nothing without a path, since changes are durable; raise EngineError for a path."""
+        if path is not None:
+            raise EngineError("Texts in a database have no folder. Build a TextIndex to save one.")
+
+    def close(self) -> None:
+        """Close connections and files."""
+        self._stored.close()
+
+    # -- searching ------------------------------------------------------------
+
+    def _rank(
+        self,
+        queries: list[str],
+        k: int,
+        *,
+        where: Filter | None,
+        ids: Iterable[int | str] | None,
+        candidates: int | None,
+        words: float,
+        threads: int | None,
+    ) -> tuple[list[dict[Any, dict[str, float]]], MultiVectors]:
+        encoded = encode_texts(self._encoder.encode_queries, queries)
+        if self._stored.engine.description is None:
+            return [{} for _ in queries], encoded
+        count = max(k, DEFAULT_CANDIDATES if candidates is None else candidates)
+        best = self._stored.search(
+            encoded, count if words else k, where=where, ids=ids, candidates=count, threads=threads
+        )
+        scores = [dict(ranking) for ranking in best]
+        if not words:
+            return [{id: {"maxsim": score} for id, score in own.items()} for own in scores], encoded
+        return [
+            add_words(own, self._shared_words(query, list(own)), words, k)
+            for query, own in zip(queries, scores, strict=True)
+        ], encoded
+
+    def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
+        """Return the BM25 scores of candidates, with frequencies among them."""
+        documents = self.get(candidates, missing="ignore")
+        database = DocumentDatabase()
+        database.put([one.id for one in documents], [one.text for one in documents], [{}] * len(documents))
+        return dict(database.match_words(query, len(documents) or 1))
+
+    def _tokens(self, ids: list[Any]) -> MultiVectors:
+        tokens = self._stored.engine.tokens(ids)
+        places = {name: i for i, name in enumerate(tokens.ids.tolist())}
+        return tokens[np.array([places[name] for name in ids], np.int64)]
+
+    # -- reading --------------------------------------------------------------
+
+    def get(
+        self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise"
+    ) -> list[TextDocument]:
+        """Return texts and metadata by id.  See :meth:`muvera.TextIndex.get`."""
+        return self._stored.documents(require_ids(as_id_list(ids)), missing=missing)
+
+    def select(self, where: Filter) -> list[int | str]:
+        """Raise EngineError: databases answer conditions only in a search."""
+        raise EngineError(f"{self._stored.engine.location} lists no ids. Search with where=.")
+
+    def __iter__(self) -> Iterator[TextDocument]:
+        raise EngineError(f"{self._stored.engine.location} lists no texts. Give ids to get.")
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __contains__(self, id: object) -> bool:
+        return bool(self.get([id], missing="ignore"))  # type: ignore[list-item]
+
+    @property
+    def index(self) -> MuveraIndex:
+        """Raise EngineError: the token vectors are in the database."""
+        raise EngineError(f"{self._stored.engine.location} has its token vectors in the database.")

@@ -1,0 +1,110 @@
+"""Texts in every engine, with the methods of TextIndex."""
+
+from typing import Any
+
+import pytest
+from builders.text_encoders import HashEncoder
+
+from muvera import TextIndex
+from muvera.engines import EngineError, EngineIndex
+from muvera.engines.text_engine import EngineTextIndex
+from muvera.texts.database import TextDocument
+
+TEXTS = [
+    "The quick brown fox.",
+    "A red apple fell. It was ripe.",
+    "Green pears and a red cherry.",
+    "Databases keep rows.",
+    "\u6771\u4eac\u3067\u5bff\u53f8\u3092\u98df\u3079\u308b\u3002",
+]
+IDS = ["fox", "apple", "pear", "db", "sushi"]
+METADATA: list[dict[str, Any]] = [{"kind": "animal"}, {"kind": "fruit", "year": 1}, {"kind": "fruit"}, {}, {}]
+ENCODER = HashEncoder()
+
+
+def found(hits: Any) -> list[Any]:
+    return [hit.id for hit in hits]
+
+
+@pytest.fixture
+def texts(collections: Any, request: pytest.FixtureRequest) -> Any:
+    """An index of texts loaded from a TextIndex."""
+    local = TextIndex.build(TEXTS, ENCODER, ids=IDS, metadata=METADATA)
+    name = request.node.originalname
+    index = EngineIndex(collections(name), "mean", text_encoder="hash")
+    index.add(local.index.tokens(IDS).with_ids(IDS), METADATA, texts=TEXTS)
+    opened = EngineTextIndex(collections(name), ENCODER)
+    if not opened._stored.engine.keeps_tokens:
+        opened._stored._tokens = local.index
+    return opened
+
+
+def test_texts_are_searched(texts: TextIndex) -> None:
+    hit = texts.search("red apple", 1)[0]
+    assert (hit.id, hit.text, hit.metadata) == ("apple", TEXTS[1], METADATA[1])
+    assert hit.parts["words"] > 0 and hit.score == sum(hit.parts.values())
+    assert found(texts.search("red", where={"kind": "fruit"}, ids=["pear", "db"])) == ["pear"]
+    assert found(texts.search(["\u5bff\u53f8", " "], 1, words=0.9)[0]) == ["sushi"]
+    assert found(texts.search("brown", 1, words=0)) == ["fox"]
+    assert len(texts) == 5 and "fox" in texts and "cat" not in texts
+    assert texts.get(["db", "fox"]) == [
+        TextDocument("db", TEXTS[3], {}),
+        TextDocument("fox", TEXTS[0], METADATA[0]),
+    ]
+    with pytest.raises(KeyError):
+        texts.get(["cat"])
+    for call in (lambda: texts.select({}), lambda: list(texts), lambda: texts.save("x"), lambda: texts.index):
+        with pytest.raises(EngineError):
+            call()
+
+
+def test_texts_are_changed(texts: Any, collections: Any) -> None:
+    if not texts._stored.engine.keeps_tokens:
+        pytest.skip("its tokens are in a local index, which does not change")
+    assert texts.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
+    assert set(found(texts.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
+    texts.update(["grey whale", "tables"], ids=["whale", "db"])
+    texts.update(ids=["fox"], metadata=[{"kind": "red"}])
+    assert [(one.text, one.metadata) for one in texts.get(["db", "whale", "fox"])] == [
+        ("tables", {}),
+        ("grey whale", {"kind": "animal"}),
+        (TEXTS[0], {"kind": "red"}),
+    ]
+    assert found(texts.search("grey", 1)) == ["whale"] and found(texts.search("fox", 1)) == ["fox"]
+    sentence = texts.search_sentences("ripe", 1)[0]
+    assert (sentence.id, sentence.text) == ("apple", "It was ripe.")
+    reason = texts.explain("ripe", "apple")
+    assert reason.score == pytest.approx(1, abs=0.02)
+    texts.delete(["whale", "pear"])
+    texts.delete(["whale", "cat"], missing="ignore")
+    assert len(texts) == 4 and texts.get(["whale"], missing="ignore") == []
+    for call in (
+        lambda: texts.delete(["db", "whale"]),
+        lambda: texts.add(["x"], ids=["db"]),
+        lambda: texts.add(["x"]),
+        lambda: texts.add(["x", "y"], ids=["a", "a"]),
+        lambda: texts.add([" "], ids=["blank"]),
+        lambda: texts.add(["x"], ids=["new"], metadata=[{"$text": "y"}]),
+        lambda: texts.update(ids=["cat"], metadata=[{}]),
+    ):
+        with pytest.raises((KeyError, ValueError)):
+            call()
+    assert len(texts) == 4 and texts.get(["db"])[0].text == "tables"
+
+
+def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:
+    local = TextIndex.build(TEXTS, ENCODER, ids=IDS)
+    EngineIndex(collections("no_texts"), "mean").add(local.index.tokens(IDS).with_ids(IDS))
+    with pytest.raises(EngineError, match="no texts"):
+        EngineTextIndex(collections("no_texts"), ENCODER)
+    with pytest.raises(EngineError, match="encoder"):
+        EngineTextIndex(collections("empty_texts"))
+    new = EngineTextIndex(collections("new_texts"), ENCODER)
+    assert (len(new), new.search("x"), new.get(["a"], missing="ignore")) == (0, [], [])
+    texts = [f"number {i} of {i % 7}" for i in range(256)]
+    new.add(texts, ids=list(range(256)))
+    assert new.get([7])[0].text == texts[7]
+    with pytest.raises(ValueError, match="'hash'"):
+        EngineTextIndex(collections("new_texts"), HashEncoder(name="other"))
+    with pytest.raises(ValueError, match="'hash'"):
+        EngineTextIndex(collections("new_texts"))
