@@ -53,18 +53,33 @@ def _decode_rows(codes, first, last, decoder, numbers, scaled, out):
                 row[j] = (np.float32(steps[j]) - np.float32(128)) * step + decoder.centers[j]
         return
     keys = decoder.table.shape[0] // 256
-    most = decoder.centers.shape[0] // dimension - 1
+    whole, most = dimension // keys, decoder.centers.shape[0] // dimension - 1
     count = last - first
     rows = scaled if decoder.back.shape[0] > 0 else out
     write_numbers(codes, first, last, decoder.width, decoder.id_bytes, most, numbers)
     for token in range(first, last):
         place, row = token * decoder.width, rows[token - first]
-        center = numbers[token - first] * dimension
+        center = decoder.centers[numbers[token - first] * dimension :]
+        packed = codes[place + start : place + decoder.width]
         factor = half_at(codes, place + decoder.id_bytes) * decoder.unit
-        for i in range(decoder.width - start):
-            entry = np.int64(codes[place + start + i]) * keys
-            for j in range(i * keys, min((i + 1) * keys, dimension)):
-                row[j] = decoder.centers[center + j] + decoder.table[entry + j - i * keys]
+        # Loops of constant length: the compiler makes vectors of them.
+        if keys == 8:
+            for i in range(whole):
+                for j in range(8):
+                    row[8 * i + j] = center[8 * i + j] + decoder.table[8 * np.int64(packed[i]) + j]
+        elif keys == 4:
+            for i in range(whole):
+                for j in range(4):
+                    row[4 * i + j] = center[4 * i + j] + decoder.table[4 * np.int64(packed[i]) + j]
+        elif keys == 2:
+            for i in range(whole):
+                for j in range(2):
+                    row[2 * i + j] = center[2 * i + j] + decoder.table[2 * np.int64(packed[i]) + j]
+        else:
+            for i in range(whole):
+                row[i] = center[i] + decoder.table[np.int64(packed[i])]
+        for j in range(whole * keys, dimension):
+            row[j] = center[j] + decoder.table[np.int64(packed[whole]) * keys + j - whole * keys]
         for j in range(dimension):
             row[j] = row[j] * decoder.scales[j] * factor
     if decoder.back.shape[0] > 0:

@@ -86,6 +86,10 @@ class TokenCodec(ABC):
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
 
+    def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a query in the coordinates of codes, in which inner products are the same up to rounding."""
+        return tokens
+
     @abstractmethod
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the fitted arrays by name."""
@@ -226,14 +230,16 @@ def rank_decoded(
 
     The slices list the candidates in the order of their `estimates`, if these are given.
     """
-    packed, errors = pack_columns(query).reshape(-1), np.zeros(3)
+    packed, errors = pack_columns(codec.rotated(query)).reshape(-1), np.zeros(3)
     heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)
+    # A rotation of all documents' tokens would take longer than their products.
+    decoder = codec.decoder._replace(back=none)
 
     def score(
         texts: CodedVectors, positions: NDArray[np.int64], places: Places, out: NDArray[np.float32]
     ) -> None:
         score_decoded(
-            read_only_view(texts.tokens).reshape(-1), texts.offsets, positions, codec.decoder, packed, len(query),
+            read_only_view(texts.tokens).reshape(-1), texts.offsets, positions, decoder, packed, len(query),
             none if estimates is None else estimates[places], errors, heap, out,
         )  # fmt: skip
 

@@ -203,7 +203,7 @@ class ResidualCodec(TokenCodec):
 
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
         units, lengths = _unit_rows(tokens)
-        rotated = units if self._rotation is None else _product(units, self._forward, self.dimension)
+        rotated = self.rotated(units)
         numbers = _nearest_centroids(rotated, self._centroids, 1)
         packed = np.zeros((len(tokens), self._residual_bytes), np.uint8)
         norms = np.empty(len(tokens))
@@ -246,11 +246,14 @@ class ResidualCodec(TokenCodec):
             numbers |= (tokens[:, i].view(np.uint32) & np.uint32(3)).astype(np.int64) << 2 * i
         return np.minimum(numbers, len(self._centroids) - 1)
 
+    def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a query in the coordinates of codes."""
+        return tokens if self._rotation is None else _product(tokens, self._forward, self.dimension)
+
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
-        rotated = tokens if self._rotation is None else _product(tokens, self._forward, self.dimension)
         return round_to_bytes(
-            rotated, self._steps, self._shift_in_steps, self.layout.depth, self._zero, self._unit,
+            self.rotated(tokens), self._steps, self._shift_in_steps, self.layout.depth, self._zero, self._unit,
             shift_before_factor=True,
         )  # fmt: skip
 
