@@ -28,6 +28,9 @@ MANIFEST = "manifest.json"
 #: The database of a text index.
 TEXTS = "texts.sqlite"
 
+# Characters of the name of a file.
+_LONGEST = 200
+
 #: Names of the files in a generation, see docs/index-format.md.  No other file is read or removed.
 FILE_PATTERNS = (
     "tokens-*.npy",
@@ -114,9 +117,10 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
     for name in [manifest["folder"], *files, *used]:
         parts = PurePosixPath(name).parts
         inside = parts and not PurePosixPath(name).is_absolute() and ".." not in parts and "\\" not in name
-        if not inside or not (folder / name).resolve().is_relative_to(folder.resolve()):
+        plain = name.isascii() and name.isprintable() and len(name) <= _LONGEST
+        if not inside or not plain or not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise IndexFolderError(
-                f"{folder / MANIFEST} names {name!r}, which is not inside the folder. Put the files themselves "
+                f"{folder / MANIFEST} names {name!r:.200}, which is not inside the folder. Put the files themselves "
                 "into the folder, not links to them."
             )
     generation = folder / manifest["folder"]

@@ -6,7 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -190,7 +190,7 @@ class DocumentDatabase:
 
     def _change(self, work: Callable[[sqlite3.Connection], object], also: _Also) -> None:
         """Call `work` in a transaction, and `also` after its commit."""
-        with self._copying, self._lock:
+        with self._copying, self._lock, _damage_named():
             try:
                 connection = self._settled()
                 if not self._writable:
@@ -257,15 +257,17 @@ class DocumentDatabase:
 
     # -- reading --------------------------------------------------------------
 
+    def _read(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        with self._lock, _damage_named():
+            return self._settled().execute(query, parameters).fetchall()
+
     def property(self, name: str) -> str | None:
         """Return a property stored by :meth:`set_property`, or None."""
-        with self._lock:
-            row = self._settled().execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT value FROM properties WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
 
     def __len__(self) -> int:
-        with self._lock:
-            return int(self._settled().execute("SELECT count(*) FROM documents").fetchone()[0])
+        return int(self._read("SELECT count(*) FROM documents")[0][0])
 
     def get(
         self, ids: Sequence[int | str], *, missing: Literal["raise", "ignore"] = "raise"
@@ -281,7 +283,7 @@ class DocumentDatabase:
         with self._lock:
             for batch, marks in _batches(ids):
                 query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
-                for identity, text, metadata in self._settled().execute(query, batch):
+                for identity, text, metadata in self._read(query, batch):
                     documents[identity] = TextDocument(identity, text, json.loads(metadata))
         absent = [identity for identity in ids if identity not in documents]
         if absent and missing == "raise":
@@ -298,8 +300,7 @@ class DocumentDatabase:
         """
         expression, parameters = to_sql(where)
         query = f"SELECT id FROM documents WHERE {expression} ORDER BY row"
-        with self._lock:
-            return [identity for (identity,) in self._settled().execute(query, parameters)]
+        return [identity for (identity,) in self._read(query, parameters)]
 
     def match_words(
         self, text: str, k: int, where: Filter | None = None, ids: Sequence[int | str] | None = None
@@ -340,10 +341,9 @@ class DocumentDatabase:
             "JOIN documents ON documents.row = best.rowid ORDER BY best.rank, documents.row"
         )
         words = list(dict.fromkeys(_WORD.findall(_spaced(text.lower()))))[:_MAX_WORDS]
-        with self._lock:
-            connection = self._settled()
-            match = " OR ".join(f'"{word}"' for word in _rarest(connection, words))
-            return list(connection.execute(query, [match, *parameters, k])) if match else []
+        with self._lock, _damage_named():
+            match = " OR ".join(f'"{word}"' for word in _rarest(self._settled(), words))
+            return self._read(query, [match, *parameters, k]) if match else []
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in insertion order, from the list of ids at the first call."""
@@ -360,7 +360,7 @@ class DocumentDatabase:
                 copy.execute("PRAGMA synchronous = OFF")  # the caller syncs the file
                 connection.backup(copy, pages=_STEP)
                 copy.execute("VACUUM")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise OSError(f"{path} could not be written: {error}. Is the disk full?") from error
 
 
@@ -382,6 +382,17 @@ def checked_rows(
         stored = encode_metadata(values, identity)
         rows[identity] = Row(identity, text, stored, list(comparable_values(values)))
     return list(rows.values())
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Raise ValueError with a sentence for a damaged database."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise ValueError(
+            f"The database of texts cannot be read: {error}. Restore the index from a copy."
+        ) from error
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -467,11 +467,16 @@ class TextIndex:
         model = _require_encoder(str(database.property(TEXT_ENCODER)), encoder, folder)
         _require_same_ids(index, database, folder)
         loaded = cls(index, database, model)
-        for method, arguments in join_updates(changes):
-            if method == "delete":
-                loaded.delete(arguments["ids"], missing="ignore")
-            else:
-                loaded.update(**arguments)
+        try:
+            for method, arguments in join_updates(changes):
+                if method == "delete":
+                    loaded.delete(arguments["ids"], missing="ignore")
+                else:
+                    loaded.update(**arguments)
+        except (ValueError, TypeError, KeyError) as error:
+            raise IndexFolderError(
+                f"The journal in {folder} does not fit the index: {error}. Restore the folder from a copy."
+            ) from error
         index._contents.generations = {folder: replace(generation, journal_bytes=size)}
         return loaded, sum(len(arguments["ids"]) for _, arguments in changes)
 

@@ -1,6 +1,7 @@
 """Seeded damage to a copy of a file or folder: random bytes, or wrong values inside an intact container."""
 
 import gzip
+import hashlib
 import io
 import json
 import random
@@ -340,6 +341,15 @@ def change_table(content: bytes, rng: random.Random) -> bytes:
     return out.getvalue()
 
 
+def change_journal(content: bytes, rng: random.Random) -> bytes:
+    """Change the JSON of a journal's line, and write the right checksum before it."""
+    lines = content.splitlines()
+    at = rng.randrange(len(lines))
+    body = b" ".join(change_json(lines[at].partition(b" ")[2], rng).splitlines())
+    lines[at] = hashlib.sha256(body).hexdigest()[:16].encode() + b" " + body
+    return b"".join(line + b"\n" for line in lines)
+
+
 INSIDE: tuple[tuple[str, tuple[Damage, ...]], ...] = (
     (r"\.(json|jsonl)(\.gz)?$|^\.z(array|group|attrs)$", (change_json,)),
     (r"\.npy$", (change_npy_header, change_numbers, change_positions)),
@@ -347,6 +357,7 @@ INSIDE: tuple[tuple[str, tuple[Damage, ...]], ...] = (
     (r"\.pkl$", (change_pickle,)),
     (r"\.safetensors$", (change_safetensors,)),
     (r"\.sqlite$", (change_sqlite,)),
+    (r"^journal-", (change_journal,)),
     (r"\.h5$", (change_hdf5,)),
     (r"\.(parquet|arrow)$", (change_table,)),
 )

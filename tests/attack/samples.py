@@ -150,6 +150,16 @@ def texts(place: Path) -> Path:
     return place / "index"
 
 
+def journal(place: Path) -> Path:
+    with TextIndex.open(texts(place), HashEncoder(4)) as made:
+        made.add(["a bird", ""], metadata=[{"year": 9}, {}])
+        made.delete([1])
+        made.update(ids=[0], metadata=[{"year": 7}])
+        shutil.copytree(place / "index", place / "journaled")  # before the save
+    shutil.rmtree(place / "index")
+    return place / "journaled"
+
+
 def encoder(name: str) -> Make:
     def make(place: Path) -> Path:
         configs: dict[str, Callable[[], Any]] = {
@@ -211,6 +221,7 @@ SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
     "index_scan_added": ((), index(added=True, backend="scan", tokens="1bit")),
     "index_moments": ((), index(backend="scan", tokens="float16", encoder="moments")),
     "texts": ((), texts),
+    "texts_journal": ((), journal),
     **{
         f"encoder_{name}": ((), encoder(name))
         for name in ("moments", "compact", "fde", "structured", "reference", "dense", "projected", "learned")

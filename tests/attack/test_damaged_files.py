@@ -91,6 +91,7 @@ def test_damage_is_read_or_refused_in_a_sentence(reader: Reader, tmp_path: Path,
         if kind not in ("read", "refused") and not (name in NATIVE and kind in ("abort", "hang")):
             faults.append(f"{number}, {damage}: {kind}: {text[:200]}")
         shutil.rmtree(case)
+    print(f"{name}: {dict(counts)}, {len(faults)} faults", *faults, sep="\n")
     assert not faults, "\n".join(faults)
     assert counts["refused"] > 0
 
