@@ -15,7 +15,7 @@ from .datasets.discovery import CACHE, DatasetPath, find_collections
 from .datasets.encode import encode_texts
 from .report.figures import write_figures
 from .report.machines import Machine, machine_table, search_costs
-from .report.results_pages import write_pages
+from .report.results_pages import update_readme, write_pages
 from .report.stored_results import RESULTS, save_run
 from .report.table import markdown
 from .runner.check import EXPECTED, check_run, record_run
@@ -142,8 +142,12 @@ def check(
 def results(
     out: Annotated[Path | None, typer.Option(help="Folder of the pages. Default: docs/results.")] = None,
 ) -> None:
-    """Write the stored results as Markdown pages with figures."""
-    folder = out or Path(__file__).parents[1] / "docs" / "results"
+    """Write the stored results as Markdown pages with figures, and the README's table."""
+    root = Path(__file__).parents[1]
+    folder = out or root / "docs" / "results"
+    if out is None:
+        readme = root / "README.md"
+        readme.write_text(update_readme(readme.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
     for path in [*write_pages(folder, RESULTS), *write_figures(folder / "figures", RESULTS)]:
         typer.echo(str(path))
 

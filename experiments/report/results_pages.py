@@ -12,7 +12,15 @@ from .stored_results import has_current_defaults, load_results
 from .studies import STUDIES, machine_text, study_markdown
 from .table import Table, markdown
 
-__all__ = ["MAIN", "SUBJECTS", "experiment_section", "short_table", "write_pages"]
+__all__ = [
+    "MAIN",
+    "SUBJECTS",
+    "experiment_section",
+    "readme_table",
+    "short_table",
+    "update_readme",
+    "write_pages",
+]
 
 #: The experiment on the index page.
 MAIN = "end_to_end"
@@ -58,6 +66,20 @@ _FIGURES = {
     ),
     "distractors": ("distractors", "Candidates needed by number of documents"),
 }
+
+
+#: What the README compares, and systems of the experiment "headline" by their names there; absent ones are skipped.
+_README_RECALL, _README_COLLECTION = ".95", "scifact-minilm"
+_README_SYSTEMS = {
+    "muvera, tokens int8": "muvera, tokens also as int8",
+    "muvera": "muvera",
+    "muvera learned 512, tokens int8": "LEMUR's vectors, searched by muvera",
+    "plaid, ranked exactly": "PLAID (fast-plaid), ranked exactly",
+    "warp, ranked exactly": "WARP, ranked exactly",
+    "tachiom, ranked exactly": "TACHIOM, ranked exactly",
+    "qdrant, means and MaxSim": "Qdrant Edge, mean vectors and MaxSim",
+}
+_README_MARKS = ("<!-- table: python -m experiments results -->\n", "<!-- end of the table -->")
 
 
 def write_pages(folder: Path, results: Path) -> list[Path]:
@@ -132,6 +154,33 @@ def short_table(stored: dict[str, Any]) -> str:
     what = " / ".join([*metrics, "queries per second"])
     caption = " ".join(content.get("caption", "").split())
     return f"**{content['title']}** ({what}). {caption} {_measured_on(stored)}\n\n{markdown(table)}"
+
+
+def readme_table(stored: dict[str, Any]) -> str:
+    """Return the README's table: milliseconds and bytes of systems at equal recall on one collection."""
+    stored = plain(stored)
+    table = next(
+        one
+        for one in stored["tables"]
+        if "per second" in one["title"] and one["title"].endswith(_README_COLLECTION)
+    )
+    speed = table["header"].index(_README_RECALL)
+    size = next(i for i, name in enumerate(table["header"]) if name.startswith("bytes"))
+    rates = {row[0]: (row[speed].partition(" ")[0].replace(",", ""), row[size]) for row in table["rows"]}
+    rows = [
+        [name, f"{1000 / float(rates[system][0]):.1f}", rates[system][1]]
+        for system, name in _README_SYSTEMS.items()
+        if rates.get(system, ("",))[0]
+    ]
+    header = ["SciFact, 5,183 abstracts", "ms per query", "bytes per abstract, with tokens"]
+    return markdown(Table("", header, rows))
+
+
+def update_readme(text: str, results: Path) -> str:
+    """Return the README with the table of the stored results."""
+    start, end = (text.index(mark) for mark in _README_MARKS)
+    table = readme_table(load_results("headline", results))
+    return f"{text[: start + len(_README_MARKS[0])]}{table}\n{text[end:]}"
 
 
 def _conditions(content: dict[str, Any]) -> str:

@@ -6,7 +6,14 @@ from typing import Any
 
 from builders.run_folders import row
 
-from experiments.report.results_pages import MAIN, SUBJECTS, experiment_section, short_table, write_pages
+from experiments.report.results_pages import (
+    MAIN,
+    SUBJECTS,
+    experiment_section,
+    short_table,
+    update_readme,
+    write_pages,
+)
 from experiments.report.stored_results import RESULTS, load_results, save_results, save_run
 from experiments.runner.configuration import load_experiments
 
@@ -82,6 +89,8 @@ def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
     for path in write_pages(tmp_path / "pages", RESULTS):
         kept = root / "docs" / "results" / path.name
         assert path.read_text() == kept.read_text(), f"{kept}: run python -m experiments results"
+    readme = (root / "README.md").read_text()
+    assert update_readme(readme, RESULTS) == readme, "README.md: run python -m experiments results"
 
 
 def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
