@@ -12,6 +12,7 @@ from .bench.growth import grow
 from .bench.load_test import load
 from .bench.mixed import mixed
 from .bench.pruning import pruning
+from .bench.searches import searches
 from .bench.speed import speed
 from .bench.text_speed import texts
 from .bench.tokens import tokens
@@ -21,7 +22,7 @@ from .report.page import page
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(encode, run, quick, check, page, results, machines),
-    *(speed, tokens, pruning, cold, distractors, mixed, grow, load, texts),
+    *(speed, tokens, searches, pruning, cold, distractors, mixed, grow, load, texts),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -120,6 +120,40 @@ def _tokens(results: Results) -> list[Table]:
     ]
 
 
+def _searches(results: Results) -> list[Table]:
+    codecs = [
+        Column("collection, tokens", lambda row: f"{row['collection']}, {row['kind']}"),
+        Column("10-recall@10 of at least", "target", _TWO),
+        *(
+            Column("candidates"),
+            Column("recall", "recall", _SHARE),
+            Column("time", "milliseconds", _TWO, "ms"),
+        ),
+        Column("time / float32's", "share", _TIMES),
+        Column(
+            "target", lambda row: 0.65 if row["kind"] == "int8" and row["target"] < 0.99 else None, _TIMES
+        ),
+    ]
+    targets = {"one thread": 1.5, "all threads": 1.7}
+    ways = [
+        *(Column("index", "name"), Column("way"), Column("threads")),
+        Column("time of a query", "microseconds", _WHOLE, "us"),
+        Column("one by one / this", "one_by_one", _TIMES),
+        Column("one thread / this", "one_thread", _TIMES),
+        Column("target", lambda row: targets[row["threads"]] if row["way"] == "batch" else None, _TIMES),
+    ]
+    caption = (
+        f"Median of {results['rounds']} interleaved rounds; processor time of one thread, queries one by one. "
+        f"{machine_text(results['machine'])}."
+    )
+    return [
+        Table.of("Token codecs at equal recall", codecs, results["codecs"], caption),
+        Table.of(
+            "Ways to search, 100 candidates unless stated otherwise", ways, results["ways"], "Wall time."
+        ),
+    ]
+
+
 def _cold(results: Results) -> list[Table]:
     tables = []
     for run in results["runs"]:
@@ -305,6 +339,7 @@ def _pruning(results: Results) -> list[Table]:
 STUDIES: dict[str, tuple[str, Callable[[Results], list[Table]]]] = {
     "speed": ("Speed compared with other libraries", _speed),
     "tokens": ("Token codecs", _tokens),
+    "searches": ("Whole searches", _searches),
     "cold": ("Tokens on disk", _cold),
     "growth": ("Cost of an index by number of documents", _growth),
     "distractors": ("Number of candidates needed, by number of distractors", _distractors),

@@ -17,7 +17,18 @@ from typer.testing import CliRunner
 
 import muvera
 from experiments.__main__ import app
-from experiments.bench import cold, distractors, growth, load_test, mixed, plumbing, pruning, speed, tokens
+from experiments.bench import (
+    cold,
+    distractors,
+    growth,
+    load_test,
+    mixed,
+    plumbing,
+    pruning,
+    searches,
+    speed,
+    tokens,
+)
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.peers.environments import MUVERA
@@ -70,6 +81,14 @@ def test_every_codec_and_every_way_to_skip_candidates_has_a_row(real: MultiVecto
         assert by_way[name]["same"] == 1 and 0 < by_way[name]["products"] <= 1
     assert by_way["bounds, alpha 0.1"]["same"] <= by_way["bounds, alpha 0.5"]["same"] <= 1
     assert "small, all products" in study_text("pruning", {"rows": rows, "machine": MACHINE, "rounds": 1})
+
+
+def test_searches_at_equal_recall_and_in_all_ways(real: MultiVectors) -> None:
+    found = searches.measure([collection_of(real)], rounds=1, kinds=("float32", "int8"))
+    rows = {(row["kind"], row["target"]): row for row in found["codecs"]}
+    assert rows["float32", 0.9]["share"] == 1 and rows["int8", 0.9]["recall"] >= 0.9
+    assert {row["name"] for row in found["ways"]} == {"20 documents", "small, float32", "small, int8"}
+    assert "small, int8" in study_text("searches", {**found, "machine": MACHINE, "rounds": 1})
 
 
 @pytest.mark.parametrize("kind", distractors.KINDS)
