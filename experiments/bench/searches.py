@@ -42,7 +42,9 @@ _TIMED, _BATCH = 50, 300
 _Jobs = dict[tuple[str, str], Callable[[], Seconds]]
 
 
-def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[str] = _KINDS) -> dict[str, Any]:
+def measure(
+    collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = _KINDS, folder: Path | None = None
+) -> dict[str, Any]:
     """Return rows of times at equal recall, and rows of ratios of other ways to search."""
     codecs: list[dict[str, Any]] = []
     ways = _compared("20 documents", _tiny(), rounds)
